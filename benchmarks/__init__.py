@@ -1,0 +1,15 @@
+"""What the library costs and what it brings, measured: `python -m benchmarks NAME`.
+
+Each benchmark is a module of this package with a function `run(options) -> Report`; the first line
+of its docstring is what `python -m benchmarks list` says about it. A report holds figures; some have
+a bar to meet, and the command exits with 1 when one is missed. What others do in the same run stands
+beside it. So a new benchmark is a new module, and a new row is a new `Figure`.
+
+    measure   how calls are timed: interleaved rounds, as multiples of a bare call
+    targets   the functions that get guarded
+    patterns  the rows of `overhead`: which policies, ours and theirs, and our bars
+    peers     the same patterns, built with other libraries; by_hand: with the standard library
+    options   what the command line asks for
+    report    figures, bars, the table and the JSON
+    plot      the picture
+"""

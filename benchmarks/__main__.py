@@ -1,0 +1,89 @@
+"""`python -m benchmarks NAME [--quick] [--json FILE] [--plot FILE] [--seed N]`; NAME `list` names them.
+
+Exits with 0 when every bar is met, 1 when one is missed, 2 when the command itself is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pkgutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import benchmarks
+from benchmarks.options import Options
+from benchmarks.report import Report
+
+__all__ = ["available", "main"]
+
+Run = Callable[[Options], Report]
+
+
+def available() -> dict[str, tuple[str, Run]]:
+    """The benchmarks by name, with their first docstring line: the modules here that have a `run`."""
+    found = {}
+    for module in pkgutil.iter_modules(benchmarks.__path__):
+        if module.name == "__main__":
+            continue
+        loaded = importlib.import_module(f"benchmarks.{module.name}")
+        if callable(getattr(loaded, "run", None)):
+            found[module.name] = ((loaded.__doc__ or "").strip().partition("\n")[0], loaded.run)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one benchmark, show its table, and say whether every bar was met."""
+    known = available()
+    options = _parser(known).parse_args(arguments)
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    if options.name == "list":
+        table = Table(box=None, show_header=False)
+        for name, (summary, _) in known.items():
+            table.add_row(name, summary)
+        console.print(table)
+        return 0
+    report = known[options.name][1](Options(quick=options.quick, seed=options.seed, progress=sys.stderr.isatty()))
+    return conclude(report, console, options.json, options.plot)
+
+
+def conclude(report: Report, console: Console, json_file: Path | None, plot_file: Path | None) -> int:
+    """Show the report, write what was asked for; 1 when a bar is missed."""
+    console.print(report.table())
+    if json_file:
+        json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
+    if plot_file:
+        from benchmarks.plot import draw
+
+        draw(report, plot_file)
+    for figure in report.missed:
+        console.print(f"missed: {figure.group}: {figure.name}, bar {figure.bar}", style="bold red")
+    return 1 if report.missed else 0
+
+
+def _parser(known: dict[str, tuple[str, Run]]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="What the library costs, with bars and peers."
+    )
+
+    def name(given: str) -> str:
+        if given != "list" and given not in known:
+            names = ", ".join(["list", *known])
+            raise argparse.ArgumentTypeError(f"there is no benchmark {given!r}; there are {names}")
+        return given
+
+    parser.add_argument("name", metavar="NAME", type=name, help="a benchmark, or `list`")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: ends within 60 seconds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures as a PNG")
+    parser.add_argument("--seed", type=int, default=1, help="for all that is random (default: 1)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

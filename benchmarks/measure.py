@@ -1,0 +1,233 @@
+"""How calls are timed: in interleaved rounds, each as a multiple of a bare call next to it.
+
+A time in nanoseconds says more about the machine, and about who else runs on it, than about the
+code. So each batch of calls is timed between two batches of the bare call, and its multiple is
+taken of these two. The order of the batches is drawn anew in each round, and the median over the
+rounds is reported with its quartiles.
+
+- The process stays on one core, the idlest when it starts, where the system can do that.
+- The garbage collector is off while a batch runs, as in `timeit`, and collects between rounds. This
+  favours whoever leaves cycles behind.
+- The loop around the calls is counted in the bare call and in the guarded call.
+- Every subject is timed by a copy of that loop of its own. CPython specialises bytecode by what it
+  has seen, so in a shared loop each subject would pay for the one before it.
+- What the heap looks like is drawn anew in each round, too. Without this, a bare await was a third
+  slower in one process of 25, for as long as that process lived, and every multiple a third lower.
+  The likely cause: a call object alone in its block of pymalloc, so that every call takes the block
+  and gives it back.
+- One event loop serves all asyncio subjects; it turns between batches, not within them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import repeat
+from time import perf_counter_ns
+from types import FunctionType
+from typing import Any
+
+__all__ = ["Plan", "Subject", "Timing", "compare", "one_core"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is timed: `call(1)`, awaited when `is_async`; `rejected` says that it raises."""
+
+    name: str
+    call: Callable[[int], Any]
+    is_async: bool
+    rejected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One subject over all rounds: medians, and the quartiles of the multiple."""
+
+    nanoseconds: float
+    multiple: float
+    lower_quartile: float
+    upper_quartile: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long to look: `rounds` batches of about `batch` seconds each."""
+
+    rounds: int
+    batch: float
+    seed: int = 1
+
+
+async def _awaits(call: Callable[[int], Any], count: int) -> int:
+    start = perf_counter_ns()
+    for _ in repeat(None, count):
+        await call(1)
+    return perf_counter_ns() - start
+
+
+async def _rejected_awaits(call: Callable[[int], Any], count: int) -> int:
+    start = perf_counter_ns()
+    for _ in repeat(None, count):
+        try:
+            await call(1)
+        except Exception:
+            pass
+    return perf_counter_ns() - start
+
+
+def _calls(call: Callable[[int], Any], count: int) -> int:
+    start = perf_counter_ns()
+    for _ in repeat(None, count):
+        call(1)
+    return perf_counter_ns() - start
+
+
+def _rejected_calls(call: Callable[[int], Any], count: int) -> int:
+    start = perf_counter_ns()
+    for _ in repeat(None, count):
+        try:
+            call(1)
+        except Exception:
+            pass
+    return perf_counter_ns() - start
+
+
+_LOOPS: dict[tuple[bool, bool], FunctionType] = {}
+for _loop, _key in (
+    (_awaits, (True, False)),
+    (_rejected_awaits, (True, True)),
+    (_calls, (False, False)),
+    (_rejected_calls, (False, True)),
+):
+    assert isinstance(_loop, FunctionType)
+    _LOOPS[_key] = _loop
+
+
+@dataclass(slots=True)
+class _Track:
+    """A subject with its own loop, its batch size and its results."""
+
+    subject: Subject
+    runner: asyncio.Runner
+    count: int = 1
+    nanoseconds: list[float] = field(default_factory=list)
+    multiples: list[float] = field(default_factory=list)
+    loop: FunctionType = field(init=False)
+
+    def __post_init__(self) -> None:
+        shared = _LOOPS[self.subject.is_async, self.subject.rejected]
+        self.loop = FunctionType(shared.__code__.replace(), shared.__globals__)
+
+    def batch(self) -> float:
+        """Nanoseconds per call, over one batch."""
+        elapsed: int
+        if self.subject.is_async:
+            elapsed = self.runner.run(self.loop(self.subject.call, self.count))
+        else:
+            elapsed = self.loop(self.subject.call, self.count)
+        return max(elapsed, 1) / self.count
+
+    def calibrate(self, seconds: float) -> None:
+        """Find how many calls fill a batch; warms up on the way."""
+        self.batch()
+        while (spent := self.batch() * self.count) < 2e8 * seconds:
+            self.count *= 4
+        self.count = max(1, round(self.count * seconds * 1e9 / spent))
+
+    def timing(self) -> Timing:
+        lower, middle, upper = statistics.quantiles(self.multiples, n=4, method="inclusive")
+        return Timing(statistics.median(self.nanoseconds), middle, lower, upper)
+
+
+def compare(
+    bare: Subject,
+    subjects: Sequence[Subject],
+    plan: Plan,
+    runner: asyncio.Runner,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> dict[str, Timing]:
+    """Time `subjects` as multiples of `bare`; all of one kind. By name, `bare` included."""
+    base = _Track(bare, runner)
+    tracks = [_Track(subject, runner) for subject in subjects]
+    base.calibrate(plan.batch / 2)
+    for track in tracks:
+        track.calibrate(plan.batch)
+    order = random.Random(plan.seed)
+    for _ in progress(range(plan.rounds)):
+        order.shuffle(tracks)
+        with _no_collector(), _ballast(order):
+            before = base.batch()
+            for track in tracks:
+                each = track.batch()
+                after = base.batch()
+                track.nanoseconds.append(each)
+                track.multiples.append(2 * each / (before + after))
+                base.nanoseconds.append(after)
+                base.multiples.append(2 * after / (before + after))
+                before = after
+    return {track.subject.name: track.timing() for track in (base, *tracks)}
+
+
+@contextmanager
+def _ballast(order: random.Random) -> Iterator[None]:
+    """Occupy a part of a block (16 KiB) in each size class of pymalloc that holds call objects."""
+    sizes = range(64, 513, 16)
+    held = [bytes(size - 33) for size in sizes for _ in range(order.randrange(16384 // size))]
+    yield
+    held.clear()
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@contextmanager
+def one_core() -> Iterator[int | None]:
+    """Stay on the idlest core; yields its number, or None where a process cannot choose."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield None
+        return
+    allowed = os.sched_getaffinity(0)
+    core = _idlest(allowed)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield core
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _idlest(cores: set[int]) -> int:
+    """The core that did least in a tenth of a second, by Linux' /proc/stat; else the last one."""
+
+    def busy() -> dict[int, int]:
+        found = {}
+        with open("/proc/stat", encoding="ascii") as lines:
+            for line in lines:
+                name, *ticks = line.split()
+                if name.startswith("cpu") and name[3:].isdigit():
+                    found[int(name[3:])] = sum(map(int, ticks[:3] + ticks[5:8]))
+        return found
+
+    try:
+        before = busy()
+        time.sleep(0.1)
+        after = busy()
+    except (OSError, ValueError):
+        return max(cores)
+    return min(sorted(cores, reverse=True), key=lambda core: after.get(core, 0) - before.get(core, 0))

@@ -1,0 +1,220 @@
+"""The patterns of `overhead`, built with other libraries and with the standard library.
+
+A peer is a function that returns its decorators by pattern; it imports what it needs, and a peer that
+is not installed is reported as such. All are configured for the same work:
+
+    retry               three attempts on any Exception, no budget
+    retry, no wait      the same, sleeping zero seconds between attempts
+    bulkhead            50 calls at a time; no waiting where that is a peer's faster way
+    bulkhead of one     one call at a time, and nobody waits
+    breaker             half of the last 100 calls failed, of 20 at least; the peers that have no
+                        count window say in a note what they have
+    breaker, time       the same over a window of 30 seconds
+    breaker, hour       as breaker, open for an hour
+    timeout             2 seconds for each call
+    stack               retry, bulkhead, breaker, timeout, the first outermost
+    guard               retry, bulkhead, breaker: the stack for peers that need a thread for a timeout
+
+Nobody listens, and no peer logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, Literal
+
+from benchmarks import by_hand
+from benchmarks.by_hand import Decorator
+
+__all__ = ["PEERS", "Decorator", "Mode", "Peer"]
+
+Mode = Literal["async", "def"]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One library. `build` makes new decorators, by pattern; `notes` say what differs, by (mode, pattern)."""
+
+    name: str
+    build: Callable[[], Mapping[str, Decorator]]
+    distribution: str | None = None
+    modes: tuple[Mode, ...] = ("async", "def")
+    notes: Mapping[tuple[Mode, str], str] = field(default_factory=dict)
+    ours: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name with the installed version."""
+        if self.distribution is None:
+            return self.name
+        try:
+            return f"{self.name} {metadata.version(self.distribution)}"
+        except metadata.PackageNotFoundError:
+            return self.name
+
+
+def nopanic() -> dict[str, Decorator]:
+    """Its breaker knows time windows only."""
+    import nopanic
+
+    def breaker(seconds: float = 30.0) -> Any:
+        return nopanic.circuit_breaker(failure_threshold=0.5, min_calls=20, window=30.0, reset_timeout=seconds)
+
+    def retry() -> Any:
+        return nopanic.retry(attempts=3)
+
+    return {
+        "retry": retry(),
+        "retry, no wait": nopanic.retry(attempts=3, backoff=nopanic.backoff.fixed(0.0)),
+        "bulkhead": nopanic.bulkhead(50),
+        "bulkhead of one": nopanic.bulkhead(1, max_wait=0),
+        "breaker": breaker(),
+        "breaker, time": breaker(),
+        "breaker, hour": breaker(3600.0),
+        "timeout": nopanic.timeout(2.0),
+        "stack": nopanic.compose(retry(), nopanic.bulkhead(50), breaker(), nopanic.timeout(2.0)),
+        "guard": nopanic.compose(retry(), nopanic.bulkhead(50), breaker()),
+    }
+
+
+def pyresilience() -> dict[str, Decorator]:
+    """One decorator with a fixed order inside."""
+    from pyresilience import (
+        BulkheadConfig,
+        CircuitBreakerConfig,
+        RetryConfig,
+        TimeoutConfig,
+        resilient,
+    )
+
+    def breaker(seconds: float = 30.0) -> CircuitBreakerConfig:
+        return CircuitBreakerConfig(
+            sliding_window_size=100,
+            failure_rate_threshold=0.5,
+            minimum_calls=20,
+            recovery_timeout=seconds,
+        )
+
+    retry = RetryConfig(max_attempts=3)
+    bulkhead = BulkheadConfig(max_concurrent=50)
+    return {
+        "retry": resilient(retry=retry),
+        "retry, no wait": resilient(retry=RetryConfig(max_attempts=3, delay=0.0, jitter=False)),
+        "bulkhead": resilient(bulkhead=bulkhead),
+        "bulkhead of one": resilient(bulkhead=BulkheadConfig(max_concurrent=1)),
+        "breaker": resilient(circuit_breaker=breaker()),
+        "breaker, hour": resilient(circuit_breaker=breaker(3600.0)),
+        "timeout": resilient(timeout=TimeoutConfig(seconds=2.0)),
+        "stack": resilient(
+            retry=retry,
+            bulkhead=bulkhead,
+            circuit_breaker=breaker(),
+            timeout=TimeoutConfig(seconds=2.0),
+        ),
+        "guard": resilient(retry=retry, bulkhead=bulkhead, circuit_breaker=breaker()),
+    }
+
+
+def interlock() -> dict[str, Decorator]:
+    """Its retry is tenacity's; its bulkhead without a wait is asyncio.timeout(0) around a semaphore."""
+    from interlock import CircuitBreaker, Config, Pipeline, WindowType
+    from tenacity import wait_none
+
+    def breaker(kind: WindowType, size: int, seconds: float = 30.0) -> CircuitBreaker:
+        config = Config(
+            failure_rate_threshold=0.5,
+            minimum_number_of_calls=20,
+            window_type=kind,
+            window_size=size,
+            wait_duration_in_open=seconds,
+        )
+        return CircuitBreaker(name="benchmark", config=config)
+
+    def build() -> Any:
+        return Pipeline.builder()
+
+    calls = WindowType.COUNT_BASED
+    return {
+        "retry": build().retry(attempts=3).build(),
+        "retry, no wait": build().retry(attempts=3, wait=wait_none()).build(),
+        "bulkhead": build().bulkhead(50).build(),
+        "bulkhead of one": build().bulkhead(1).build(),
+        "breaker": breaker(calls, 100),
+        "breaker, time": breaker(WindowType.TIME_BASED, 30),
+        "breaker, hour": breaker(calls, 100, 3600.0),
+        "timeout": build().timeout(2.0).build(),
+        "stack": build().retry(attempts=3).bulkhead(50).circuit_breaker(breaker(calls, 100)).timeout(2.0).build(),
+        "guard": build().retry(attempts=3).bulkhead(50).circuit_breaker(breaker(calls, 100)).build(),
+    }
+
+
+def tenacity() -> dict[str, Decorator]:
+    """Retry only."""
+    from tenacity import retry, stop_after_attempt, wait_none, wait_random_exponential
+
+    stop = stop_after_attempt(3)
+    return {
+        "retry": retry(stop=stop, wait=wait_random_exponential(), reraise=True),
+        "retry, no wait": retry(stop=stop, wait=wait_none(), reraise=True),
+    }
+
+
+def stamina() -> dict[str, Decorator]:
+    """Retry only: tenacity with chosen defaults. Its hook that logs retries is removed."""
+    import stamina as library
+    from stamina.instrumentation import set_on_retry_hooks
+
+    set_on_retry_hooks([])
+    return {
+        "retry": library.retry(on=Exception, attempts=3),
+        "retry, no wait": library.retry(on=Exception, attempts=3, wait_initial=0.0, wait_jitter=0.0, wait_max=0.0),
+    }
+
+
+def pybreaker() -> dict[str, Decorator]:
+    """A breaker only, for `def` only: around an `async def` it guards nothing."""
+    from pybreaker import CircuitBreaker
+
+    return {
+        "breaker": CircuitBreaker(fail_max=5, reset_timeout=30),
+        "breaker, hour": CircuitBreaker(fail_max=5, reset_timeout=3600),
+    }
+
+
+_IN_A_THREAD: dict[tuple[Mode, str], str] = {
+    ("def", "timeout"): "each call in a thread",
+    ("def", "stack"): "each call in a thread",
+}
+_TIME_WINDOW: dict[tuple[Mode, str], str] = {
+    (mode, pattern): "time window" for mode in ("async", "def") for pattern in ("breaker", "stack")
+}
+_LOOP: dict[tuple[Mode, str], str] = {
+    (mode, pattern): "a loop with try" for mode in ("async", "def") for pattern in ("retry", "retry, no wait")
+}
+
+PEERS = (
+    Peer("nopanic", nopanic, "nopanic", notes={**_TIME_WINDOW, **_IN_A_THREAD}),
+    Peer("pyresilience", pyresilience, "pyresilience", notes=_IN_A_THREAD),
+    Peer("interlock", interlock, "interlock-cb", notes=_IN_A_THREAD),
+    Peer("tenacity", tenacity, "tenacity"),
+    Peer("stamina", stamina, "stamina", notes=dict.fromkeys(_LOOP, "tenacity inside")),
+    Peer("pybreaker", pybreaker, "pybreaker", ("def",), {("def", "breaker"): "5 failures in a row"}),
+    Peer(
+        "by hand, asyncio",
+        by_hand.asyncio_parts,
+        modes=("async",),
+        notes={
+            **_LOOP,
+            ("async", "bulkhead"): "asyncio.Semaphore",
+            ("async", "timeout"): "asyncio.timeout",
+        },
+    ),
+    Peer(
+        "by hand, threading",
+        by_hand.threading_parts,
+        modes=("def",),
+        notes={**_LOOP, ("def", "bulkhead"): "threading.BoundedSemaphore"},
+    ),
+)

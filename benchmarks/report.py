@@ -1,0 +1,126 @@
+"""Figures and the bars they must meet: judged, shown as a table, written as JSON.
+
+In the JSON every number's key ends in its unit: `_ns`, `_s`, `_x` (times), `_per_s`, `_percent`,
+`_calls`. Keys are never renamed; new ones may come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Bar", "Column", "Figure", "Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a figure must be: at most `limit`, or at least. `key` names the judged value."""
+
+    key: str
+    limit: float
+    at_least: bool = False
+
+    def met(self, value: float | None) -> bool:
+        if value is None:
+            return False
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'>=' if self.at_least else '<='} {self.limit:,g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One row. `values` is empty where nothing could be measured; `note` then says why."""
+
+    group: str
+    name: str
+    values: Mapping[str, float] = field(default_factory=dict)
+    bar: Bar | None = None
+    ours: bool = False
+    note: str = ""
+
+    @property
+    def verdict(self) -> str | None:
+        """`pass`, `miss`, or None where there is no bar."""
+        if self.bar is None:
+            return None
+        return "pass" if self.bar.met(self.values.get(self.bar.key)) else "miss"
+
+    def as_json(self) -> dict[str, Any]:
+        bar = self.bar
+        side = "least" if bar and bar.at_least else "most"
+        return {
+            "group": self.group,
+            "name": self.name,
+            "ours": self.ours,
+            **self.values,
+            "bar": None if bar is None else {f"{bar.key}_at_{side}": bar.limit},
+            "verdict": self.verdict,
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One value in the table: its key, its heading, its format."""
+
+    key: str
+    title: str
+    form: str = "{:,.1f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a benchmark returns. The first column is the one that the picture shows."""
+
+    benchmark: str
+    columns: Sequence[Column]
+    figures: Sequence[Figure]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def missed(self) -> list[Figure]:
+        return [figure for figure in self.figures if figure.verdict == "miss"]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "benchmark": self.benchmark,
+            "verdict": "miss" if self.missed else "pass",
+            "conditions": dict(self.conditions),
+            "figures": [figure.as_json() for figure in self.figures],
+        }
+
+    def table(self) -> Table:
+        table = Table(title=self.benchmark, title_justify="left")
+        table.add_column("", min_width=24)
+        for column in self.columns:
+            table.add_column(column.title, justify="right", no_wrap=True)
+        table.add_column("bar", justify="right", no_wrap=True)
+        table.add_column("", min_width=4)
+        table.add_column("note", style="dim", min_width=8)
+        for group, figures in groupby(self.figures, key=lambda figure: figure.group):
+            table.add_section()
+            table.add_row(Text(group, style="bold"))
+            for figure in figures:
+                table.add_row(*self._cells(figure), style="bold" if figure.ours else "")
+        return table
+
+    def _cells(self, figure: Figure) -> list[Text | str]:
+        values = [
+            column.form.format(figure.values[column.key]) if column.key in figure.values else ""
+            for column in self.columns
+        ]
+        verdict = figure.verdict or ""
+        return [
+            f"  {figure.name}",
+            *values,
+            str(figure.bar) if figure.bar else "",
+            Text(verdict, style={"pass": "green", "miss": "bold red"}.get(verdict, "")),
+            figure.note,
+        ]

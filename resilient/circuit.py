@@ -1,0 +1,252 @@
+"""The circuit: when to stop calling a dependency that fails, and how to find out that it is back.
+
+Pure decisions: no I/O, no clock of its own, no callbacks under its lock. `CircuitBreaker` is the gate around it.
+
+    state      on                                         to         remark
+    closed     a failure, with a criterion met            open       for `break_duration`
+    open       admission, once the break is over          half-open  a new episode of probes
+    half-open  `success_threshold` probes succeeded       closed     windows start empty, the break is short again
+    half-open  a probe failed                             open       a longer break (doubled, with jitter, capped)
+    any        isolate()                                  isolated   until close(): nothing else ends it
+    any        open() · half_open() · close()             as named
+
+Each change of state begins a new *generation*, and an admission carries the one it belongs to: news from an earlier
+generation is dropped, so late results of the time before can neither trip nor close it (Polly #216-#218).
+
+A probe holds its place under a *lease*: when it has not reported within `lease` seconds, its place goes to another
+call, and its own late news is dropped (Polly #1979, resilience4j #544).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+from resilient.window import Window
+
+__all__ = ["CLOSED", "HALF_OPEN", "ISOLATED", "OPEN", "Change", "Circuit", "Criteria", "Probe", "State"]
+
+State = Literal["closed", "open", "half-open", "isolated"]
+CLOSED: State = "closed"
+OPEN: State = "open"
+HALF_OPEN: State = "half-open"
+ISOLATED: State = "isolated"
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What trips the circuit: any one of the three that is given.
+
+    Attributes:
+        fail_max: this many failures in a row.
+        failure_rate: this share of failures among the calls in the window, once there are `min_calls`.
+        slow_rate: this share of slow calls among them.
+    """
+
+    fail_max: int | None
+    failure_rate: float | None
+    slow_rate: float | None
+    min_calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of state."""
+
+    old: State
+    new: State
+    reason: str
+
+
+class Probe:
+    """The ticket of a call that tests a half-open circuit."""
+
+    __slots__ = ("expires", "generation")
+
+    def __init__(self, generation: int, expires: float) -> None:
+        self.generation = generation
+        self.expires = expires
+
+
+class Circuit:
+    """The machine. Times are seconds on whichever clock the caller uses throughout.
+
+    `generation` is the ticket of an ordinary call: while `state` is closed, holding it is being admitted.
+    """
+
+    __slots__ = (
+        "_failed_probes",
+        "_lock",
+        "_probes",
+        "_reopens_at",
+        "_successes",
+        "break_duration",
+        "consecutive",
+        "criteria",
+        "generation",
+        "lease",
+        "max_break",
+        "probes",
+        "state",
+        "success_threshold",
+        "window",
+    )
+
+    def __init__(
+        self,
+        window: Window,
+        criteria: Criteria,
+        *,
+        break_duration: float,
+        max_break: float,
+        probes: int,
+        success_threshold: int,
+        lease: float,
+    ) -> None:
+        self.window = window
+        self.criteria = criteria
+        self.break_duration = break_duration
+        self.max_break = max_break
+        self.probes = probes
+        self.success_threshold = success_threshold
+        self.lease = lease
+        self.state: State = CLOSED
+        self.generation = 0
+        self.consecutive = 0
+        self._lock = threading.Lock()
+        self._probes: set[Probe] = set()
+        self._successes = 0
+        self._failed_probes = 0
+        self._reopens_at = 0.0
+
+    # -- the life of a call -------------------------------------------------------------------------------------
+
+    def admit(self, now: float) -> tuple[int | Probe | None, Change | None]:
+        """A ticket for one call, or None when it is refused; and the change of state that asking brought about."""
+        with self._lock:
+            change = None
+            if self.state is OPEN and now >= self._reopens_at:
+                change = self._become(HALF_OPEN, "the break is over")
+            if self.state is CLOSED:
+                return self.generation, change
+            if self.state is not HALF_OPEN:
+                return None, change
+            self._expire(now)
+            if len(self._probes) >= self.probes:
+                return None, change
+            probe = Probe(self.generation, now + self.lease)
+            self._probes.add(probe)
+            return probe, change
+
+    def settle(self, ticket: int | Probe, failed: bool, slow: bool, now: float) -> Change | None:
+        """Learn how an admitted call ended; returns the change of state that this brought about."""
+        if ticket != self.generation:
+            return self._settle_probe(ticket, failed or slow, now) if isinstance(ticket, Probe) else None
+        if not failed:
+            if self.consecutive:
+                self.consecutive = 0
+            self.window.record(False, slow, now)
+            return self._trip(now) if slow else None
+        self.consecutive += 1
+        self.window.record(True, slow, now)
+        return self._trip(now)
+
+    def release(self, ticket: int | Probe) -> None:
+        """Give a ticket back without learning anything."""
+        if isinstance(ticket, Probe):
+            with self._lock:
+                self._probes.discard(ticket)
+
+    def _settle_probe(self, probe: Probe, failed: bool, now: float) -> Change | None:
+        with self._lock:
+            if probe not in self._probes or now > probe.expires:
+                return None  # its lease expired, or the circuit has changed since
+            self._probes.discard(probe)
+            if failed:
+                self._failed_probes += 1
+                return self._open_for(self._next_break(), now, "a probe failed")
+            self._successes += 1
+            if self._successes < self.success_threshold:
+                return None
+            return self._become(CLOSED, "the probes succeeded")
+
+    # -- by hand ------------------------------------------------------------------------------------------------
+
+    def force(self, state: State, now: float, reason: str, *, seconds: float | None = None) -> Change | None:
+        """Go to `state` whatever the evidence says; an open circuit stays so for `seconds` (default: its break)."""
+        with self._lock:
+            if state is OPEN:
+                return self._open_for(self.break_duration if seconds is None else seconds, now, reason)
+            return self._become(state, reason)
+
+    # -- questions ----------------------------------------------------------------------------------------------
+
+    def retry_after(self, now: float) -> float | None:
+        """Seconds until a refused call may be admitted, or None when only `close()` can tell."""
+        with self._lock:
+            if self.state is OPEN:
+                return max(0.0, self._reopens_at - now)
+            if self.state is HALF_OPEN and self._probes:
+                return max(0.0, min(probe.expires for probe in self._probes) - now)
+            return None
+
+    @property
+    def probes_out(self) -> int:
+        """Probes that are on their way."""
+        return len(self._probes)
+
+    # -- inner works, all under the lock ------------------------------------------------------------------------
+
+    def _trip(self, now: float) -> Change | None:
+        """Open if a criterion is met. Asked only after a failure or a slow call: a good call never opens a circuit."""
+        reason = self._met()
+        if reason is None:
+            return None
+        with self._lock:
+            if self.state is not CLOSED:
+                return None  # another thread was first
+            return self._open_for(self.break_duration, now, reason)
+
+    def _met(self) -> str | None:
+        criteria, window = self.criteria, self.window
+        if criteria.fail_max is not None and self.consecutive >= criteria.fail_max:
+            return f"{self.consecutive} failures in a row"
+        calls = window.calls
+        if calls < criteria.min_calls:
+            return None
+        if criteria.failure_rate is not None and window.failures >= criteria.failure_rate * calls:
+            return f"{window.failures} of {calls} calls failed"
+        if criteria.slow_rate is not None and window.slows >= criteria.slow_rate * calls:
+            return f"{window.slows} of {calls} calls were slow"
+        return None
+
+    def _next_break(self) -> float:
+        """The break after the n-th failed probe: doubled n times, capped, with equal jitter (half fixed, half random).
+
+        So it is never shorter than the break before could have been at least, and instances that broke together
+        do not probe together. After Finagle's failure accrual (5 s to 300 s, equal jittered).
+        """
+        grown = min(self.max_break, self.break_duration * 2.0 ** min(self._failed_probes, 60))
+        return max(self.break_duration, grown * random.uniform(0.5, 1.0))
+
+    def _open_for(self, seconds: float, now: float, reason: str) -> Change | None:
+        self._reopens_at = now + seconds
+        return self._become(OPEN, reason)
+
+    def _become(self, state: State, reason: str) -> Change | None:
+        old = self.state
+        self.state = state  # no call between these two: the gate reads both without the lock
+        self.generation += 1
+        self._probes.clear()
+        self._successes = 0
+        if state is CLOSED:
+            self._failed_probes = 0
+            self.consecutive = 0
+            self.window.clear()
+        return None if old == state else Change(old, state, reason)
+
+    def _expire(self, now: float) -> None:
+        for probe in [probe for probe in self._probes if now > probe.expires]:
+            self._probes.discard(probe)

@@ -1,0 +1,100 @@
+"""An open-loop load: calls arrive by schedule, whether or not earlier ones have been answered.
+
+A closed loop (so many workers, each waiting for its answer) slows down with the service, and so
+leaves out just the calls that would have been slow. Here a call's latency counts from the moment it
+was due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+
+from resilient.demo.service import GetItem
+from resilient.outcome import PROGRAMMING_ERRORS
+
+__all__ = ["Arrival", "Load", "Record", "arrivals"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A call for item `number` that is due `at` seconds into the run."""
+
+    at: float
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A call that has ended: when it was due, how long it took from then, its error or None."""
+
+    at: float
+    latency: float
+    error: str | None
+
+
+def arrivals(seed: int, duration: float, rate: float) -> Iterator[Arrival]:
+    """A Poisson schedule: `rate` calls a second on average, for `duration` seconds."""
+    draw = random.Random(f"{seed}/arrivals")
+    at = draw.expovariate(rate)
+    while at < duration:
+        yield Arrival(at, draw.randrange(10_000))
+        at += draw.expovariate(rate)
+
+
+class Load:
+    """The calls of one side, and what became of them.
+
+    Attributes:
+        records: the calls that have ended, in order of their end.
+        in_flight: calls that have not.
+        requests: requests sent on their behalf; `count` is the client's hook that counts them.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.records: list[Record] = []
+        self.in_flight = 0
+        self.requests = 0
+
+    @property
+    def requests_per_call(self) -> float | None:
+        """Requests sent for each call that was made, or None before the first."""
+        calls = len(self.records) + self.in_flight
+        return self.requests / calls if calls else None
+
+    async def count(self, request: httpx.Request) -> None:
+        """Count a request: an httpx event hook, which runs before a connection is looked for."""
+        self.requests += 1
+
+    async def run(self, schedule: Iterator[Arrival], get_item: GetItem, began: float) -> None:
+        """Make the calls of `schedule`, from `began` (a `time.monotonic()`) on, until all end."""
+        async with asyncio.TaskGroup() as calls:
+            for arrival in schedule:
+                await asyncio.sleep(began + arrival.at - time.monotonic())
+                calls.create_task(self._call(arrival, get_item, began))
+
+    async def _call(self, arrival: Arrival, get_item: GetItem, began: float) -> None:
+        self.in_flight += 1
+        error: str | None = None
+        try:
+            await get_item(arrival.number)
+        except PROGRAMMING_ERRORS:
+            raise  # a bug, ours or the library's, is no failure to be survived: the run ends with its traceback
+        except Exception as raised:
+            error = _label(raised)
+        finally:
+            self.in_flight -= 1
+        latency = time.monotonic() - began - arrival.at
+        self.records.append(Record(arrival.at, latency, error))
+
+
+def _label(error: Exception) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return str(error.response.status_code)
+    return type(error).__name__

@@ -1,0 +1,135 @@
+"""The picture of a run: success and latency over time, faults shaded, circuits below."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from resilient.demo.experiment import Experiment
+from resilient.demo.tally import timeline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw"]
+
+_COLOURS = {"plain": "#c44e52", "resilient": "#2a6fbb"}
+_CIRCUIT_COLOURS = {
+    "closed": "#9fd3a5",
+    "half-open": "#f2c14e",
+    "open": "#d1495b",
+    "isolated": "#d1495b",
+}
+
+_BURST, _CRASH = "#e8c07d", "#9a8fb5"
+LABELLED_FAULTS = 4  # more labels would overlap
+
+
+def draw(experiment: Experiment, path: Path) -> None:
+    """Write the picture to `path`, as PNG."""
+    settings = experiment.settings
+    # A figure by itself, without pyplot: no display is looked for, and no global state is left.
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1))
+    success, latency, circuits = axes
+    _success(success, experiment)
+    _latency(latency, experiment)
+    _circuits(circuits, experiment)
+    for panel in axes:
+        _shade(panel, experiment, labels=panel is success)
+        panel.set_xlim(0, settings.duration)
+    figure.suptitle(
+        f"The same {settings.rate:g} calls/s, the same faults: a plain client and four policies (seed {settings.seed})",
+        fontsize=12,
+    )
+    figure.savefig(path, format="png", dpi=120)
+
+
+def _success(panel: Axes, experiment: Experiment) -> None:
+    # A step holds some 50 calls at the default settings.
+    width = _span(experiment) / 40
+    for load in (experiment.plain, experiment.resilient):
+        figures = timeline(load.records, experiment.settings.duration, width)
+        shares = [math.nan if each.success_rate is None else 100 * each.success_rate for each in figures]
+        _steps(panel, shares, width, load.name, load.name)
+    panel.set_ylim(0, 112)
+    panel.set_yticks(range(0, 101, 20))
+    panel.set_ylabel("successful calls (%)")
+    panel.legend(loc="lower left", framealpha=0.9)
+    panel.grid(alpha=0.3)
+
+
+def _latency(panel: Axes, experiment: Experiment) -> None:
+    # 200 calls a step: of fewer, the p99 is no more than the slowest one.
+    width = _span(experiment) / 10
+    for load in (experiment.plain, experiment.resilient):
+        answered = [record for record in load.records if record.error is None]
+        panel.plot(
+            [record.at for record in answered],
+            [1000 * record.latency for record in answered],
+            linestyle="none",
+            marker=".",
+            markersize=4,
+            alpha=0.4,
+            markeredgewidth=0,
+            color=_COLOURS[load.name],
+        )
+        figures = timeline(load.records, experiment.settings.duration, width)
+        p99 = [math.nan if each.p99 is None else 1000 * each.p99 for each in figures]
+        _steps(panel, p99, width, load.name, f"{load.name} p99, per {width:g} s")
+    panel.set_yscale("log")
+    panel.set_ylim(bottom=5)  # no answer is quicker, and the scale is the same in every picture
+    panel.yaxis.set_major_formatter("{x:,.0f}")
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    panel.set_ylabel("latency of successful calls (ms)")
+    panel.legend(loc="lower left", ncols=2, frameon=False, bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    panel.grid(alpha=0.3)
+
+
+def _span(experiment: Experiment) -> float:
+    """What the steps are cut from: a long run has more of them, not wider ones."""
+    return min(20.0, experiment.settings.duration)
+
+
+def _steps(panel: Axes, values: list[float], width: float, name: str, label: str) -> None:
+    # Steps, because each value is about a stretch of time: a sloping line would fall before its
+    # fault begins.
+    edges = [width * index for index in range(len(values) + 1)]
+    panel.stairs(values, edges, baseline=None, color=_COLOURS[name], label=label, linewidth=1.8)
+
+
+def _circuits(panel: Axes, experiment: Experiment) -> None:
+    names = list(experiment.circuits)
+    for row, name in enumerate(names):
+        changes = [(each.at, each.new) for each in experiment.news if each.circuit == name]
+        begins = [(0.0, "closed"), *changes]
+        ends = [at for at, _ in changes] + [experiment.settings.duration]
+        for (begin, state), end in zip(begins, ends, strict=True):
+            panel.barh(row, end - begin, left=begin, height=0.7, color=_CIRCUIT_COLOURS[state])
+    panel.set_yticks(range(len(names)), names)
+    panel.invert_yaxis()
+    panel.set_xlabel("time (s)")
+    for state in ("closed", "open", "half-open"):
+        panel.bar(0, 0, color=_CIRCUIT_COLOURS[state], label=f"circuit {state}")
+    panel.legend(loc="upper left", bbox_to_anchor=(0, -0.45), ncols=3, frameon=False)
+
+
+def _shade(panel: Axes, experiment: Experiment, *, labels: bool) -> None:
+    plan = experiment.plan
+    start, end = experiment.down.get("resilient", (plan.crash.start_seconds, None))
+    shades = [
+        (start, end or plan.crash.restart_seconds, plan.crash.describe(), _CRASH),
+        *((burst.start_seconds, burst.end_seconds, burst.describe(), _BURST) for burst in plan.bursts),
+    ]
+    for start, end, what, colour in shades:
+        panel.axvspan(start, end, color=colour, alpha=0.35, linewidth=0, zorder=0)
+        if labels and len(shades) <= LABELLED_FAULTS:
+            panel.annotate(what, ((start + end) / 2, 106), ha="center", va="center", fontsize=8)
+    if labels and len(shades) > LABELLED_FAULTS:
+        for colour, what in ((_BURST, "bursts of 503"), (_CRASH, plan.crash.describe())):
+            panel.bar(0, 0, color=colour, alpha=0.35, label=what)
+        panel.legend(loc="lower left", framealpha=0.9)

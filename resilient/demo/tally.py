@@ -1,0 +1,66 @@
+"""Figures from records: success rates and percentiles, over a whole run or second by second."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resilient.demo.load import Record
+
+__all__ = ["Tally", "percentile", "tally", "timeline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What some calls came to. Percentiles are of successful calls, in seconds; None without any.
+
+    Failed calls have no latency that means anything: a refused connection fails within a
+    millisecond, and counting that would make the side that fails look quick.
+    """
+
+    calls: int
+    succeeded: int
+    errors: dict[str, int]
+    p50: float | None
+    p99: float | None
+    p999: float | None
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of calls that succeeded, or None without calls."""
+        return self.succeeded / self.calls if self.calls else None
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """Nearest rank: the smallest value that `share` of the `ordered` ones do not exceed."""
+    if not ordered:
+        return None
+    # Rounded first: 0.99 * 100 is a little above 99 in binary, and would take the next rank.
+    rank = math.ceil(round(share * len(ordered), 9))
+    return ordered[max(rank, 1) - 1]
+
+
+def tally(records: Sequence[Record]) -> Tally:
+    """The figures of `records`."""
+    latencies = sorted(record.latency for record in records if record.error is None)
+    errors = Counter(record.error for record in records if record.error is not None)
+    return Tally(
+        calls=len(records),
+        succeeded=len(latencies),
+        errors=dict(sorted(errors.items())),
+        p50=percentile(latencies, 0.50),
+        p99=percentile(latencies, 0.99),
+        p999=percentile(latencies, 0.999),
+    )
+
+
+def timeline(records: Sequence[Record], duration: float, width: float) -> list[Tally]:
+    """The figures of the calls due in each stretch of `width` seconds."""
+    # Rounded first: 20 / 0.1 is a little more than 200 for some such pairs, and would leave an
+    # empty stretch.
+    stretches: list[list[Record]] = [[] for _ in range(math.ceil(round(duration / width, 9)))]
+    for record in records:
+        stretches[min(int(record.at / width), len(stretches) - 1)].append(record)
+    return [tally(each) for each in stretches]

@@ -1,0 +1,112 @@
+"""What a guarded call can raise besides the exceptions of the function itself.
+
+    ResilientError
+    ├── Rejected            a policy refused the call: nothing was sent
+    │   ├── CircuitOpen     the circuit is open (also a `pybreaker.CircuitBreakerError`)
+    │   ├── BulkheadFull    no permit, and no place or no more time in the queue
+    │   └── PipelineClosed  `aclose()` was called
+    └── TimedOut            a Timeout's own limit was reached (also a `TimeoutError`)
+    PipelineError           (a `ValueError`) a pipeline that cannot work, with `strict=True`
+    PipelineWarning         (a `UserWarning`) the same, without
+    Deadlock                (a `RuntimeError`) in virtual time nothing can ever run again
+
+The function's own exception is always raised itself, never wrapped. Everything here pickles, and carries what a
+handler needs: the names of pipeline and policy, and where it is known `retry_after`, the seconds (from the moment of
+the error) before which another try is pointless.
+"""
+
+from __future__ import annotations
+
+import pybreaker
+
+__all__ = [
+    "BulkheadFull",
+    "CircuitOpen",
+    "Deadlock",
+    "PipelineClosed",
+    "PipelineError",
+    "PipelineWarning",
+    "Rejected",
+    "ResilientError",
+    "TimedOut",
+]
+
+
+class ResilientError(Exception):
+    """Root of what the library itself raises for a call.
+
+    Attributes:
+        pipeline: name of the pipeline, or "" outside one.
+        policy: name of the policy, or "".
+    """
+
+    def __init__(self, message: str = "", *, pipeline: str = "", policy: str = "") -> None:
+        super().__init__(message)
+        self.pipeline = pipeline
+        self.policy = policy
+
+
+class Rejected(ResilientError):
+    """A policy refused the call before anything was sent, so it is safe to try elsewhere.
+
+    Attributes:
+        retry_after: seconds until a retry can make sense, or None when unknown.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        pipeline: str = "",
+        policy: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, pipeline=pipeline, policy=policy)
+        self.retry_after = retry_after
+
+
+class CircuitOpen(Rejected, pybreaker.CircuitBreakerError):
+    """The circuit is open, isolated, or half-open with all probes out."""
+
+
+class BulkheadFull(Rejected):
+    """All permits are taken and the call may not, or may no longer, wait for one."""
+
+
+class PipelineClosed(Rejected):
+    """The pipeline was closed and takes no more calls."""
+
+
+class TimedOut(ResilientError, TimeoutError):
+    """A Timeout of the pipeline ended the call. The callee's own `TimeoutError` is never turned into this.
+
+    Attributes:
+        seconds: the limit that was reached.
+        evidence: True when the dependency had that whole time; False when local queues used part of it up, which
+            says nothing about the dependency (a breaker does not count it).
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        pipeline: str = "",
+        policy: str = "",
+        seconds: float | None = None,
+        evidence: bool = True,
+    ) -> None:
+        super().__init__(message, pipeline=pipeline, policy=policy)
+        self.seconds = seconds
+        self.evidence = evidence
+
+
+class PipelineError(ValueError):
+    """A pipeline's order or plan cannot work, and it was built with `strict=True`."""
+
+
+class PipelineWarning(UserWarning):
+    """A pipeline's order or plan cannot work as one would expect."""
+
+
+class Deadlock(RuntimeError):
+    """In virtual time: every task waits for something that can never happen. The message says what waits where."""

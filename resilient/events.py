@@ -1,0 +1,214 @@
+"""What happened to calls, as frozen records for those who listen: logs, metrics, tests.
+
+A listener is any callable that takes one event. It listens to one pipeline (`pipeline.listen(fn)`) or to all of them
+(`events.listen(fn)`); both return a function that ends it. Where nobody listens, no event is built. A listener that
+raises is logged and forgiven: observing a call can never fail it. Listeners run synchronously, in the thread and task
+of the call, with no lock held; they must be quick.
+
+`at` is the time of the event in seconds on the clock of the call's runtime (`time.monotonic`, or virtual time).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from resilient.arguments import callback
+
+__all__ = [
+    "AttemptFailed",
+    "AttemptStarted",
+    "CallRejected",
+    "CallTimedOut",
+    "Channel",
+    "CircuitChanged",
+    "Event",
+    "GaveUp",
+    "Listener",
+    "Queued",
+    "Retrying",
+    "Waited",
+    "listen",
+]
+
+_log = logging.getLogger("resilient")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Common to all: the pipeline's name ("" when unnamed) and the time, in seconds."""
+
+    pipeline: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted(Event):
+    """The function itself is being called, for the `attempt`-th time (from 1)."""
+
+    attempt: int
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed(Event):
+    """The function raised, after `elapsed` seconds; also by cancellation (`error` is then no `Exception`)."""
+
+    attempt: int
+    function: str
+    error: BaseException
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(Event):
+    """Attempt number `attempt` failed and another will follow after `wait` seconds. `error` is None for a result."""
+
+    policy: str
+    attempt: int
+    wait: float
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp(Event):
+    """Retries ended without success after `attempts`, because of `reason`."""
+
+    policy: str
+    attempts: int
+    reason: str
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Queued(Event):
+    """The call waits for a permit, as number `position` (from 1) in the queue."""
+
+    policy: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waited(Event):
+    """A wait ended after `seconds`: in a queue (`why="queue"`) or between attempts (`why="backoff"`)."""
+
+    policy: str
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallRejected(Event):
+    """A policy refused the call. In shadow mode `shadow` is True, and the call went on."""
+
+    policy: str
+    reason: str
+    retry_after: float | None
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallTimedOut(Event):
+    """A Timeout of `seconds` ended the call."""
+
+    policy: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitChanged(Event):
+    """A circuit went from state `old` to `new`. Sent to every pipeline that shares the circuit."""
+
+    policy: str
+    old: str
+    new: str
+    reason: str
+
+
+Listener = Callable[[Any], object]
+
+_lock = threading.Lock()
+_everywhere: tuple[Listener, ...] = ()
+_channels: weakref.WeakSet[Channel]
+
+
+class Channel:
+    """One pipeline's listeners, the global ones included. `if channel.listeners:` is all that silence costs."""
+
+    __slots__ = ("__weakref__", "_own", "listeners")
+
+    def __init__(self) -> None:
+        self._own: tuple[Listener, ...] = ()
+        with _lock:
+            self.listeners: tuple[Listener, ...] = _everywhere
+            _channels.add(self)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Send every event to `listener` from now on. Returns a function that ends that, however often called."""
+        callback("listener", listener)
+        entry = _Entry(listener)
+        with _lock:
+            self._own = (*self._own, entry)
+            self.listeners = self._own + _everywhere
+
+        def stop() -> None:
+            with _lock:
+                self._own = tuple(each for each in self._own if each is not entry)
+                self.listeners = self._own + _everywhere
+
+        return stop
+
+    def emit(self, event: Event) -> None:
+        """Tell every listener. Never raises an `Exception`."""
+        emit(self.listeners, event)
+
+
+_channels = weakref.WeakSet()
+
+
+class _Entry:
+    """A listener as registered: the same function may listen twice, and each registration ends by itself."""
+
+    __slots__ = ("listener",)
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+
+    def __call__(self, event: Event) -> object:
+        return self.listener(event)
+
+
+def emit(listeners: tuple[Listener, ...], event: Event) -> None:
+    """Tell `listeners`; one that raises is logged with its traceback, and the others are still told."""
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:
+            _log.exception("resilient: a listener raised on %s", type(event).__name__)
+
+
+def listen(listener: Listener) -> Callable[[], None]:
+    """Send the events of every pipeline, also of those built later, to `listener`. Returns a function that ends that."""
+    global _everywhere
+    callback("listener", listener)
+    entry = _Entry(listener)
+    with _lock:
+        _everywhere = (*_everywhere, entry)
+        _spread()
+
+    def stop() -> None:
+        global _everywhere
+        with _lock:
+            _everywhere = tuple(each for each in _everywhere if each is not entry)
+            _spread()
+
+    return stop
+
+
+def _spread() -> None:
+    for channel in _channels:
+        channel.listeners = channel._own + _everywhere

@@ -1,0 +1,154 @@
+"""One judgement of what an outcome was, shared by every policy of a pipeline.
+
+Retry, breaker, hedge and fallback must not disagree about what a failure is; so a pipeline has one `Classifier`, and
+each outcome gets one `Verdict`: what it says about the dependency (success, failure, or nothing), whether repeating
+can help, and how long the dependency asked to be left alone.
+
+By default every `Exception` is a failure worth repeating, except
+
+- programming errors (`TypeError`, `AttributeError`, ...): they are ours, so they trip nothing and are not repeated;
+- `Rejected`: a local refusal is no evidence about the dependency, and repeating it at once cannot help;
+- a `TimedOut` whose time went by in local queues: no evidence, though a new try may help.
+
+`BaseException` (cancellation, `KeyboardInterrupt`) is never judged. Results are successes unless `results=` says not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Literal
+
+from resilient import arguments
+from resilient.errors import Rejected, TimedOut
+
+__all__ = [
+    "FAILURE",
+    "FATAL",
+    "IGNORED",
+    "PROGRAMMING_ERRORS",
+    "SUCCESS",
+    "Classifier",
+    "ErrorFilter",
+    "Verdict",
+    "asked_to_wait",
+    "error_filter",
+]
+
+PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
+    TypeError,
+    AttributeError,
+    NameError,
+    AssertionError,
+    ImportError,
+    NotImplementedError,
+    SyntaxError,
+    ReferenceError,
+)
+"""Errors of the code itself, which no dependency causes and no repetition cures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one outcome means.
+
+    Attributes:
+        kind: what it says about the dependency: "success", "failure", or "nothing".
+        retryable: whether the same call may do better later.
+        retry_after: seconds the dependency asked to wait before that, or None.
+    """
+
+    kind: Literal["success", "failure", "nothing"]
+    retryable: bool = False
+    retry_after: float | None = None
+
+
+SUCCESS = Verdict("success")
+FAILURE = Verdict("failure", retryable=True)
+FATAL = Verdict("failure")
+IGNORED = Verdict("nothing")
+
+ErrorFilter = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
+
+
+def error_filter(argument: str, value: ErrorFilter) -> Callable[[Exception], bool]:
+    """`value` (exception types, or a predicate of the exception) as a predicate.
+
+    Raises `TypeError` when it is neither.
+    """
+    types = value if isinstance(value, tuple) else (value,)
+    if all(isinstance(each, type) and issubclass(each, BaseException) for each in types):
+        return lambda error: isinstance(error, types)  # type: ignore[arg-type]
+    if isinstance(value, type | tuple) or not callable(value):
+        raise TypeError(f"{argument} must be exception types or a predicate of an exception, got {value!r}")
+    return value
+
+
+def asked_to_wait(error: BaseException) -> float | None:
+    """The `retry_after` (seconds) that an exception carries, or None when it has none that makes sense."""
+    value = getattr(error, "retry_after", None)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    asked = float(value)
+    return asked if math.isfinite(asked) and asked >= 0 else None
+
+
+class Classifier:
+    """Judges the outcomes of a pipeline.
+
+    Args:
+        failures: exceptions that are the dependency's failures: types, or a predicate. Default: every `Exception` that
+            is neither a programming error nor a rejection. Exceptions outside it say nothing and are not repeated.
+        fatal: failures that repeating cannot cure (types or a predicate): they count, and are not retried.
+        ignore: exceptions that say nothing about the dependency (a "not found", say), and are not repeated.
+        results: asked about every result: True means that this result is a retryable failure; or returns a `Verdict`.
+            None (the default) judges every result a success, at no cost.
+
+    An exception's `retry_after` attribute (seconds; finite and not negative, else it is disregarded) is taken over.
+    A predicate that raises is the caller's error: it is raised to the caller, and no permit or probe is lost.
+    """
+
+    def __init__(
+        self,
+        *,
+        failures: ErrorFilter | None = None,
+        fatal: ErrorFilter = (),
+        ignore: ErrorFilter = (),
+        results: Callable[[Any], bool | Verdict] | None = None,
+    ) -> None:
+        self._failures = None if failures is None else error_filter("failures", failures)
+        self._fatal = error_filter("fatal", fatal)
+        self._ignore = error_filter("ignore", ignore)
+        self._results = None if results is None else arguments.callback("results", results)
+
+    @property
+    def judges_results(self) -> bool:
+        """Whether results are looked at; when not, every result is a success."""
+        return self._results is not None
+
+    def error(self, error: Exception) -> Verdict:
+        """The verdict on an exception."""
+        if isinstance(error, Rejected) or self._ignore(error):
+            return IGNORED
+        if isinstance(error, TimedOut) and not error.evidence:
+            return Verdict("nothing", retryable=True)
+        if self._failures is None:
+            failed = not isinstance(error, PROGRAMMING_ERRORS)
+        else:
+            failed = self._failures(error)
+        if not failed:
+            return IGNORED
+        verdict = FATAL if self._fatal(error) else FAILURE
+        asked = asked_to_wait(error)
+        return verdict if asked is None else replace(verdict, retry_after=asked)
+
+    def result(self, result: Any) -> Verdict:
+        """The verdict on a result."""
+        if self._results is None:
+            return SUCCESS
+        judged = self._results(result)
+        if isinstance(judged, Verdict):
+            return judged
+        return FAILURE if judged else SUCCESS

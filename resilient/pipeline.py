@@ -1,0 +1,338 @@
+"""Pipeline: several policies, outermost first, as one decorator.
+
+users = Pipeline(Timeout(10), Retry(attempts=3), Bulkhead(50, queue=100), CircuitBreaker(), Timeout(2), name="users")
+
+@users
+async def get_user(user_id: int) -> User: ...
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from resilient import arguments, registry
+from resilient.atomic import GIL
+from resilient.block import Attempts, block_leaf
+from resilient.call import Call
+from resilient.errors import PipelineClosed, PipelineError, PipelineWarning
+from resilient.events import Listener
+from resilient.guard import async_leaf, dress, kind_of, observed, sync_leaf
+from resilient.outcome import Classifier
+from resilient.plan import Finding, examine
+from resilient.policy import Layer, Mode, Policy, Scope, switch_all
+from resilient.runtime import Parking, current, current_async
+from resilient.runtime.asyncio import running
+from resilient.runtime.threads import THREADS, drive
+from resilient.weave import weave
+
+__all__ = ["Pipeline", "switch"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Pipeline(Policy):
+    """Guards functions with policies, outermost first.
+
+    A pipeline is a policy too, so pipelines nest: the inner one keeps its own name, classifier, mode and listeners.
+
+    Args:
+        policies: one or more. Their instances are their state: share an instance, share its circuit or its permits.
+        name: for events, errors and the registry.
+        classify: what a failure is; default `Classifier()`.
+        strict: raise `PipelineError` for an order or a plan that cannot work, instead of warning (`PipelineWarning`).
+    """
+
+    def __init__(
+        self,
+        *policies: Policy,
+        name: str | None = None,
+        classify: Classifier | None = None,
+        strict: bool = False,
+    ) -> None:
+        for policy in policies:
+            if not isinstance(policy, Policy):
+                hint = " (an instance is due, not the class)" if isinstance(policy, type) else ""
+                raise TypeError(f"a pipeline is made of policies, got {policy!r}{hint}")
+        if not policies:
+            raise ValueError("a pipeline without policies guards nothing: give it at least one")
+        if classify is not None and not isinstance(classify, Classifier):
+            raise TypeError(f"classify must be a Classifier, got {classify!r}")
+        super().__init__(name)
+        self.name = name or ""
+        self.policies = policies
+        self.classify = classify or Classifier()
+        self.findings: list[Finding] = examine(_flat(policies))
+        """What is wrong with the order or the plan."""
+        self._complain(strict)
+        self._scope = Scope(self.name, self.classify)
+        self._flow = _Flow(self.name)
+        self._async = self._weave(async_leaf)
+        self._sync = self._weave(sync_leaf)
+        if self.name:
+            registry.register(self)
+
+    def _complain(self, strict: bool) -> None:
+        if not self.findings:
+            return
+        text = "; ".join(str(finding) for finding in self.findings)
+        message = f"pipeline {self.name!r}: {text}" if self.name else text
+        if strict:
+            raise PipelineError(message)
+        warnings.warn(message, PipelineWarning, stacklevel=3)
+
+    def _weave(self, leaf: Layer) -> Layer:
+        return weave(self.policies, self._scope, observed(leaf, self._scope.channel, self.name))
+
+    # -- guarding -----------------------------------------------------------------------------------------------
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """Guard `fn`: a coroutine function, function, method, partial, or an object with `__call__`.
+
+        Raises `TypeError` for what cannot be guarded (generators, classes, coroutines).
+        """
+        if isinstance(fn, classmethod | staticmethod):
+            return type(fn)(self(fn.__func__))  # type: ignore[return-value]
+        return dress(self._guard(fn), fn)
+
+    def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `fn(*args, **kwargs)` guarded, once: a coroutine to await for an `async def`, else its result."""
+        return self._guard(fn)(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def attempts(self, name: str = "block") -> Attempts:
+        """Guard a block: `async for attempt in pipeline.attempts(): async with attempt: ...`, or without `async`."""
+        return Attempts(arguments.name("name", name), self._start_block)
+
+    def _guard(self, fn: Any) -> Callable[..., Any]:
+        scope, flow = self._scope, self._flow
+        if kind_of(fn) == "async":
+            entry = self._async
+
+            async def guarded(*args: Any, **kwargs: Any) -> Any:
+                if scope.mode == "off":
+                    return await fn(*args, **kwargs)
+                call = Call(fn, args, kwargs, running() or current_async())
+                if flow.closed or not GIL:
+                    return await flow.counted(entry, call)
+                flow.inside += 1
+                try:
+                    return await entry(call)
+                finally:
+                    flow.inside -= 1
+                    if flow.closed:
+                        flow.wake()
+
+            return guarded
+        through = self._sync
+
+        def guarded_def(*args: Any, **kwargs: Any) -> Any:
+            if scope.mode == "off":
+                return fn(*args, **kwargs)
+            call = Call(fn, args, kwargs, THREADS)
+            if flow.closed or not GIL:
+                return drive(flow.counted(through, call))
+            flow.inside += 1
+            try:
+                return drive(through(call))
+            finally:
+                flow.inside -= 1
+                if flow.closed:
+                    flow.wake()
+
+        return guarded_def
+
+    def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
+        call = Call(block, (), {}, current_async() if is_async else THREADS)
+        if self._scope.mode == "off":
+            return call, block_leaf(call)
+        entry = self._weave(block_leaf)
+        return call, self._flow.counted(entry, call)
+
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        entry = weave(self.policies, self._scope, inner)
+        return lambda call: inner(call) if self._scope.mode == "off" else self._flow.counted(entry, call)
+
+    # -- variations ---------------------------------------------------------------------------------------------
+
+    def with_(
+        self,
+        *policies: Policy,
+        without: tuple[type[Policy], ...] = (),
+        name: str | None = None,
+        classify: Classifier | None = None,
+        strict: bool = False,
+    ) -> Pipeline:
+        """A variation for one call site that shares the state of all policies that it does not replace.
+
+        Args:
+            policies: each takes the place of the one of its class (and of its name, where there are several).
+            without: classes of policies to leave out.
+            name, classify, strict: as for `Pipeline`; by default as they are here (the registry keeps the original).
+
+        Raises `ValueError` when there is no policy to replace, or more than one that it could be.
+        """
+        mine = [policy for policy in self.policies if not isinstance(policy, without)]
+        for policy in policies:
+            places = [at for at, old in enumerate(mine) if type(old) is type(policy)]
+            if len(places) > 1:
+                places = [at for at in places if mine[at].name == policy.name]
+            if len(places) != 1:
+                kind = type(policy).__name__
+                raise ValueError(
+                    f"{self!r} has no {kind} that {policy!r} could replace"
+                    if not places
+                    else f"{self!r} has {len(places)} {kind}s: give them names, and {policy!r} the one it replaces"
+                )
+            mine[places[0]] = policy
+        varied = Pipeline(*mine, classify=classify or self.classify, strict=strict)
+        if name is not None:
+            varied.name = varied._scope.name = varied._flow.name = arguments.name("name", name)
+            registry.register(varied)
+        else:
+            varied.name = varied._scope.name = varied._flow.name = self.name
+        varied._scope.switch(self._scope.own_mode)
+        return varied
+
+    # -- operations ---------------------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Send this pipeline's events (`resilient.events`) to `listener`. Returns a function that ends that."""
+        return self._scope.channel.listen(listener)
+
+    @property
+    def mode(self) -> Mode:
+        """How it is switched now: its own mode, else the global one, else "on"."""
+        return self._scope.mode
+
+    def switch(self, mode: Mode | None) -> _Switch:
+        """Set its mode; None: follow the global one. Also as `with pipeline.switch("instant"): ...`."""
+        before = self._scope.own_mode
+        self._scope.switch(mode)
+        return _Switch(lambda: self._scope.switch(before))
+
+    async def aclose(self) -> None:
+        """Take no more calls (`PipelineClosed`), and wait until those that are in flight have ended.
+
+        It never cancels them: bound it with your own timeout if they may hang. Closing twice does no harm.
+        """
+        await self._flow.close(current())
+
+    def close(self) -> None:
+        """The same for plain code: blocks until calls in other threads have ended."""
+        drive(self._flow.close(THREADS))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Its state now, as plain data: name, mode, calls `in_flight`, and each policy's own snapshot."""
+        return {
+            "name": self.name,
+            "mode": self.mode,
+            "closed": self._flow.closed,
+            "in_flight": self._flow.inside,
+            "policies": [
+                {"policy": policy.name, "kind": type(policy).__name__, **policy.snapshot()} for policy in self.policies
+            ],
+        }
+
+    def describe(self) -> str:
+        """A tree of its policies, outermost first, for people."""
+        return "\n".join(self._tree())
+
+    def _tree(self) -> list[str]:
+        lines = [self.name or "pipeline"]
+        for at, policy in enumerate(self.policies):
+            last = at == len(self.policies) - 1
+            head, rest = ("└─ ", "   ") if last else ("├─ ", "│  ")
+            first, *more = policy._tree() if isinstance(policy, Pipeline) else [policy.describe()]
+            lines += [head + first, *(rest + line for line in more)]
+        return lines
+
+    def __repr__(self) -> str:
+        name = f", name={self.name!r}" if self.name else ""
+        return f"Pipeline({', '.join(map(repr, self.policies))}{name})"
+
+
+class _Flow:
+    """Counts the calls inside a pipeline, so that it can be closed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.inside = 0
+        self.closed = False
+        self._lock = threading.Lock()
+        self._waiting: list[Parking] = []
+
+    def wake(self) -> None:
+        """Tell those who wait in `close` that a call has ended."""
+        if self.inside <= 0:
+            for parking in self._waiting:
+                parking.wake()
+
+    def _count(self, change: int) -> None:
+        if GIL:
+            self.inside += change
+        else:
+            with self._lock:
+                self.inside += change
+
+    async def counted(self, entry: Layer, call: Call) -> Any:
+        """Run `entry(call)`, counted."""
+        if self.closed:
+            raise PipelineClosed(f"pipeline {self.name!r} is closed", pipeline=self.name)
+        self._count(1)
+        try:
+            return await entry(call)
+        finally:
+            self._count(-1)
+            if self.closed:
+                self.wake()
+
+    async def close(self, runtime: Any) -> None:
+        self.closed = True
+        while self.inside > 0:
+            parking = runtime.park()
+            self._waiting = [*self._waiting, parking]
+            try:
+                if self.inside > 0:  # it may have ended before we stood in line
+                    await parking.wait(None, Call(self.wake, (), {}, runtime))
+            finally:
+                self._waiting = [each for each in self._waiting if each is not parking]
+
+
+class _Switch:
+    """Undoes a change of mode at the end of a `with` block; without one, the change stays."""
+
+    def __init__(self, undo: Callable[[], Any]) -> None:
+        self._undo = undo
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo()
+
+
+def switch(mode: Mode | None) -> _Switch:
+    """Switch every pipeline that has no mode of its own.
+
+    "on"; "off": functions run unguarded; "once": no second attempts; "instant": no waits between attempts; None: the
+    same as "on". For tests (`with switch("instant"): ...`) and for operations (`switch("off")` stays).
+    """
+    before = switch_all(mode)
+    return _Switch(lambda: switch_all(before))
+
+
+def _flat(policies: tuple[Policy, ...]) -> list[Policy]:
+    """The policies with those of nested pipelines in their places."""
+    flat: list[Policy] = []
+    for policy in policies:
+        flat += _flat(policy.policies) if isinstance(policy, Pipeline) else [policy]
+    return flat
+
+
+Policy.alone = Pipeline

@@ -1,0 +1,271 @@
+"""CircuitBreaker: when a dependency fails, stop asking for a while, then ask carefully.
+
+The decisions are `resilient.circuit`'s; this is the gate around it, with a pybreaker face (`resilient.pybreaker_face`):
+pybreaker's listeners hear of it, its storages share it with synchronous users, its manual controls steer it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import pybreaker
+
+from resilient import arguments, circuit, events
+from resilient.call import Call
+from resilient.circuit import CLOSED, Change, Circuit, Criteria
+from resilient.errors import CircuitOpen
+from resilient.policy import Gate
+from resilient.pybreaker_face import Face
+from resilient.runtime import current
+from resilient.window import CountWindow, TimeWindow
+
+__all__ = ["CircuitBreaker"]
+
+
+class CircuitBreaker(Gate):
+    """Opens when calls fail too often, refuses calls while open, and closes when probes succeed.
+
+    It learns only from what the dependency did: not from rejections, local queues, inherited deadlines or young calls
+    that were cancelled. Put it inside Retry and inside whatever may wait.
+
+    Args:
+        failure_rate: share of failures in the window that opens it. Default 0.5 (Hystrix, resilience4j).
+            None: not by rate.
+        fail_max: this many failures in a row open it. Default None: not by count (pybreaker's default is 5).
+        slow: seconds from which a call is slow, and `slow_rate`: the share of slow calls that opens it. Default None.
+        window_seconds: the last so many seconds count. Default 10 (Hystrix), unless `window_calls` is given.
+        window_calls: the last so many calls count, instead.
+        min_calls: calls in the window before a rate means anything. Default 10: with Microsoft's 100 in 30 s small
+            services never open (Polly #1854).
+        break_duration: seconds it stays open at first. Default 5 (Hystrix, Microsoft).
+        max_break: each failed probe doubles the break, with jitter, up to this many seconds. Default 60.
+        probes: calls admitted at a time while half-open. Default 1.
+        success_threshold: successful probes that close it. Default 1.
+        lease: seconds after which a probe that has not reported loses its place. Default 30.
+        shadow: decide and count, but refuse nothing.
+        listeners: pybreaker listeners.
+        state_storage: a pybreaker storage, shared with pybreaker users. One in memory is read at each call; any other
+            is synchronised in the background, at most a second late.
+        name: for events and errors; default "CircuitBreaker".
+
+    Raises `CircuitOpen`, with `retry_after`, to refuse a call.
+    """
+
+    judges = True
+    learns = True
+
+    def __init__(
+        self,
+        failure_rate: float | None = 0.5,
+        *,
+        fail_max: int | None = None,
+        slow: float | None = None,
+        slow_rate: float | None = None,
+        window_seconds: float | None = None,
+        window_calls: int | None = None,
+        min_calls: int | None = None,
+        break_duration: float = 5.0,
+        max_break: float = 60.0,
+        probes: int = 1,
+        success_threshold: int = 1,
+        lease: float = 30.0,
+        shadow: bool = False,
+        listeners: Sequence[pybreaker.CircuitBreakerListener] = (),
+        state_storage: pybreaker.CircuitBreakerStorage | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        if not isinstance(shadow, bool):
+            raise TypeError(f"shadow must be True or False, got {shadow!r}")
+        self.slow = None if slow is None else arguments.seconds("slow", slow)
+        criteria = Criteria(
+            fail_max=None if fail_max is None else arguments.count("fail_max", fail_max),
+            failure_rate=None if failure_rate is None else arguments.share("failure_rate", failure_rate),
+            slow_rate=None if slow_rate is None else arguments.share("slow_rate", slow_rate),
+            min_calls=10 if min_calls is None else arguments.count("min_calls", min_calls),
+        )
+        if slow_rate is not None and slow is None:
+            raise ValueError(f"slow_rate={slow_rate!r} needs slow=, the seconds from which a call is slow")
+        if (criteria.fail_max, criteria.failure_rate, criteria.slow_rate) == (None, None, None):
+            raise ValueError("failure_rate=None leaves nothing that could open the circuit: give fail_max or slow_rate")
+        if window_calls is not None and window_seconds is not None:
+            raise ValueError(f"give window_calls={window_calls!r} or window_seconds={window_seconds!r}, not both")
+        window: CountWindow | TimeWindow
+        if window_calls is not None:
+            window = CountWindow(arguments.count("window_calls", window_calls))
+            if min_calls is None:
+                criteria = Criteria(criteria.fail_max, criteria.failure_rate, criteria.slow_rate, min(10, window.size))
+            elif min_calls > window.size:
+                raise ValueError(f"min_calls={min_calls!r} can never be reached in window_calls={window_calls!r}")
+        else:
+            window = TimeWindow(10.0 if window_seconds is None else arguments.seconds("window_seconds", window_seconds))
+        break_duration = arguments.seconds("break_duration", break_duration)
+        max_break = arguments.seconds("max_break", max_break)
+        if max_break < break_duration:
+            if max_break != 60.0:
+                raise ValueError(f"max_break={max_break!r} is shorter than break_duration={break_duration!r}")
+            max_break = break_duration
+        self.shadow = shadow
+        self.would_have_refused = 0
+        self.refused = 0
+        self._counts_slow = slow_rate is not None
+        self._circuit = Circuit(
+            window,
+            criteria,
+            break_duration=break_duration,
+            max_break=max_break,
+            probes=arguments.count("probes", probes),
+            success_threshold=arguments.count("success_threshold", success_threshold),
+            lease=arguments.seconds("lease", lease),
+        )
+        self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
+        self._face = Face(self, self._circuit, listeners, state_storage)
+
+    # -- the gate -----------------------------------------------------------------------------------------------
+
+    def admit(self, call: Call) -> Any:
+        machine = self._circuit
+        if self._face.attentive:
+            return self._admit_watched(call)
+        if machine.state is CLOSED:
+            return machine.generation
+        return self._admit_carefully(call)
+
+    def _admit_watched(self, call: Call) -> Any:
+        """With a storage or listeners: look at the one before, tell the others after."""
+        self._announce(self._face.synchronise(call.runtime.now()), mirror=False)
+        ticket = self._admit_carefully(call)
+        self._face.before(call)
+        return ticket
+
+    def _admit_carefully(self, call: Call) -> Any:
+        now = call.runtime.now()
+        ticket, change = self._circuit.admit(now)
+        self._announce(change)
+        if ticket is not None:
+            return ticket
+        if self.shadow:
+            self.would_have_refused += 1
+            return -1  # no generation: whatever it brings is dropped
+        self.refused += 1
+        retry_after = self._circuit.retry_after(now)
+        when = "" if retry_after is None else f"; try again in {retry_after:.3g} s"
+        raise CircuitOpen(f"{self.name} is {self._circuit.state}{when}", policy=self.name, retry_after=retry_after)
+
+    def settle(self, ticket: Any, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
+        slow = self._counts_slow and elapsed >= self.slow  # type: ignore[operator]
+        change = self._circuit.settle(ticket, failed, slow, now)
+        if change is not None:
+            self._announce(change)
+        if self._face.attentive:
+            self._announce(self._face.after(failed, error, now))
+
+    def release(self, ticket: Any) -> None:
+        self._circuit.release(ticket)
+
+    # -- by hand, in pybreaker's words --------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open now, as if it had tripped: it will probe after the break."""
+        self._force(circuit.OPEN)
+
+    def half_open(self) -> None:
+        """Admit probes from now on."""
+        self._force(circuit.HALF_OPEN)
+
+    def close(self) -> None:
+        """Close now, with empty windows. The only end of `isolate()`."""
+        self._force(circuit.CLOSED)
+
+    def isolate(self) -> None:
+        """Refuse every call until `close()`."""
+        self._force(circuit.ISOLATED)
+
+    def _force(self, state: circuit.State) -> None:
+        self._announce(self._circuit.force(state, current().now(), "by hand"))
+
+    @property
+    def state(self) -> circuit.State:
+        """ "closed", "open", "half-open" or "isolated"."""
+        return self._circuit.state
+
+    @property
+    def current_state(self) -> str:
+        """pybreaker's word for `state`: an isolated circuit is "open"."""
+        return pybreaker.STATE_OPEN if self.state is circuit.ISOLATED else self.state
+
+    @property
+    def fail_max(self) -> int | None:
+        """Failures in a row that open it, or None."""
+        return self._circuit.criteria.fail_max
+
+    @property
+    def fail_counter(self) -> int:
+        """Failures in a row so far."""
+        return self._circuit.consecutive
+
+    @property
+    def pybreaker(self) -> pybreaker.CircuitBreaker:
+        """This circuit as a real `pybreaker.CircuitBreaker`, for whatever expects one."""
+        return self._face
+
+    @property
+    def listeners(self) -> tuple[pybreaker.CircuitBreakerListener, ...]:
+        """The pybreaker listeners."""
+        return self._face.listeners
+
+    def add_listener(self, listener: pybreaker.CircuitBreakerListener) -> None:
+        """Tell a pybreaker listener from now on."""
+        self._face.add_listener(listener)
+
+    def remove_listener(self, listener: pybreaker.CircuitBreakerListener) -> None:
+        """Tell it no more."""
+        self._face.remove_listener(listener)
+
+    # -- telling ------------------------------------------------------------------------------------------------
+
+    def attach(self, channel: events.Channel) -> None:
+        self._channels.add(channel)
+
+    def _announce(self, change: Change | None, *, mirror: bool = True) -> None:
+        """Tell pybreaker's side (the storage too, if `mirror`) and every pipeline that has this circuit."""
+        if change is None:
+            return
+        self._face.changed(change, mirror=mirror)
+        listeners = dict.fromkeys(each for channel in list(self._channels) for each in channel.listeners)
+        if listeners:
+            event = events.CircuitChanged("", current().now(), self.name, change.old, change.new, change.reason)
+            events.emit(tuple(listeners), event)
+
+    def snapshot(self) -> dict[str, Any]:
+        """State, evidence in the window, and what was refused."""
+        machine = self._circuit
+        return {
+            "state": machine.state,
+            "calls": machine.window.calls,
+            "failures": machine.window.failures,
+            "slow": machine.window.slows,
+            "failures_in_a_row": machine.consecutive,
+            "probes": machine.probes_out,
+            "refused": self.refused,
+            "would_have_refused": self.would_have_refused,
+            "retry_after_seconds": machine.retry_after(current().now()),
+        }
+
+    def describe(self) -> str:
+        criteria, window = self._circuit.criteria, self._circuit.window
+        span = f"{window.size} calls" if isinstance(window, CountWindow) else f"{window.seconds:g} s"  # type: ignore[attr-defined]
+        when = []
+        if criteria.fail_max is not None:
+            when.append(f"{criteria.fail_max} failures in a row")
+        if criteria.failure_rate is not None:
+            when.append(f"{criteria.failure_rate:.0%} failures")
+        if criteria.slow_rate is not None:
+            when.append(f"{criteria.slow_rate:.0%} slower than {self.slow:g} s")
+        rate = "" if when == when[:1] and criteria.fail_max is not None else f" of >= {criteria.min_calls} in {span}"
+        shadow = ", shadow" if self.shadow else ""
+        return (
+            f"CircuitBreaker({' or '.join(when)}{rate}, break {self._circuit.break_duration:g} s{shadow}: {self.state})"
+        )

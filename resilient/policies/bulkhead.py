@@ -1,0 +1,153 @@
+"""Bulkhead: one slow dependency may fill its own compartment with waiting calls, not the ship.
+
+At most `max_concurrent` calls are inside at a time; up to `queue` more wait in order of arrival; the rest are refused
+at once, which is the kindest thing that can be said to a caller when the answer would come too late anyway.
+
+One instance keeps one limit over all event loops and threads. An admission that finds a permit free and nobody in line
+takes it without a lock; whoever must wait joins the line under the lock and looks again, so that no wake-up is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from resilient import arguments
+from resilient.atomic import atomic
+from resilient.call import Call
+from resilient.errors import BulkheadFull
+from resilient.events import Queued
+from resilient.policy import Gate, Scope
+from resilient.runtime import Parking
+
+__all__ = ["Bulkhead"]
+
+
+class _Place:
+    """One call's place in line."""
+
+    __slots__ = ("granted", "parking")
+
+    def __init__(self, parking: Parking) -> None:
+        self.parking = parking
+        self.granted = False
+
+
+class Bulkhead(Gate):
+    """Limits concurrent calls, with a bounded first-in-first-out queue.
+
+    Args:
+        max_concurrent: permits. Default 100 (Microsoft's default of 1,000 is for a whole process; a single dependency
+            that needs more than 100 at once is rare, and says so).
+        queue: how many calls may wait for a permit; 0 (the default, as Microsoft's): none.
+        queue_timeout: seconds a call waits for a permit at the most; None: as long as its deadline lets it.
+        name: for events and errors; default "Bulkhead".
+
+    Raises `BulkheadFull` to refuse a call.
+    """
+
+    def __init__(
+        self,
+        max_concurrent: int = 100,
+        *,
+        queue: int = 0,
+        queue_timeout: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.max_concurrent = arguments.count("max_concurrent", max_concurrent)
+        self.queue = arguments.count("queue", queue, least=0)
+        self.queue_timeout = None if queue_timeout is None else arguments.seconds("queue_timeout", queue_timeout)
+        if queue_timeout is not None and not queue:
+            raise ValueError(f"queue_timeout={queue_timeout!r} has no meaning without a queue: give queue= too")
+        self.waits = queue > 0
+        self._free = max_concurrent
+        self._line: OrderedDict[_Place, None] = OrderedDict()
+        self._lock = threading.RLock()
+
+    @atomic
+    def admit(self, call: Call) -> object | None:
+        if self._free > 0 and not self._line:
+            self._free -= 1
+            return self
+        return None
+
+    async def wait(self, call: Call, scope: Scope) -> object:
+        place = _Place(call.runtime.park())
+        with self._lock:
+            position = len(self._line) + 1
+            if position > self.queue and self._free <= 0:
+                raise self._full(f"{self.max_concurrent} running, {self.queue} queued")
+            self._line[place] = None
+        try:
+            self._hand_out()  # a permit may have come free since `admit` looked
+            if not place.granted:
+                if scope.channel.listeners:
+                    scope.channel.emit(Queued(scope.name, call.runtime.now(), self.name, position))
+                await place.parking.wait(self.queue_timeout, call)
+        except BaseException:
+            self._leave(place)
+            raise
+        if not self._leave(place, keep=True):
+            raise self._full(f"no permit within {self.queue_timeout:g} s")
+        return self
+
+    @atomic
+    def release(self, ticket: object) -> None:
+        self._free += 1
+        if self._line:
+            self._hand_out()
+
+    @atomic
+    def settle(self, ticket: object, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
+        self._free += 1
+        if self._line:
+            self._hand_out()
+
+    def cut(self, ticket: object, elapsed: float, now: float, limit: float | None) -> None:
+        self.release(ticket)
+
+    @atomic
+    def _take(self) -> bool:
+        if self._free > 0:
+            self._free -= 1
+            return True
+        return False
+
+    def _hand_out(self) -> None:
+        """Give free permits to those in line, first come first served."""
+        woken = []
+        with self._lock:
+            while self._line and self._take():
+                place, _ = self._line.popitem(last=False)
+                place.granted = True
+                woken.append(place)
+        for place in woken:
+            place.parking.wake()
+
+    def _leave(self, place: _Place, *, keep: bool = False) -> bool:
+        """Leave the line. True: with a permit, which goes back at once unless it is to be kept."""
+        with self._lock:
+            self._line.pop(place, None)
+            granted = place.granted
+        if granted and not keep:
+            self.release(self)
+        return granted
+
+    def _full(self, why: str) -> BulkheadFull:
+        return BulkheadFull(f"{self.name} is full: {why}", policy=self.name)
+
+    def snapshot(self) -> dict[str, Any]:
+        """`in_use` and `queued` now, of `max_concurrent` and `queue`."""
+        return {
+            "in_use": self.max_concurrent - self._free,
+            "max_concurrent": self.max_concurrent,
+            "queued": len(self._line),
+            "queue": self.queue,
+        }
+
+    def describe(self) -> str:
+        line = f", queue {self.queue}" if self.queue else ""
+        timeout = "" if self.queue_timeout is None else f" for up to {self.queue_timeout:g} s"
+        return f"Bulkhead({self.max_concurrent}{line}{timeout})"

@@ -1,0 +1,358 @@
+"""Retry: most failures of a remote call are gone a moment later; the art is not to make the others worse.
+
+Nothing happens here until an attempt has failed. Then, in tenacity's order: is it worth repeating (predicate), `after`,
+how long to wait, has it been enough (stop), `before_sleep`, sleep, `before`, and again. tenacity's strategies are
+understood wherever one is due and get a real `RetryCallState`; our own defaults need none and are 40 times cheaper.
+
+What comes back when retries end, for whatever reason, is the last real error (the very object the function raised,
+with one note of what happened) or the last result: never a wrapper, and never a rejection that only ended the trying.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable
+from typing import Any
+
+import tenacity
+import tenacity.asyncio
+
+from resilient import arguments
+from resilient.call import Call
+from resilient.errors import Rejected
+from resilient.events import GaveUp, Retrying, Waited
+from resilient.outcome import ErrorFilter, Verdict, error_filter
+from resilient.policy import Layer, Scope, Wrap
+
+__all__ = ["FullJitter", "Retry"]
+
+Strategy = Callable[[tenacity.RetryCallState], Any]
+
+_NOTE = "resilient: "
+
+
+class FullJitter:
+    """Waits U(0, min(cap, base * 2**n)) seconds after failure n = 0, 1, ...
+
+    Args:
+        base: seconds, default 0.1.
+        cap: seconds, default 20 (AWS standard mode).
+
+    Source: M. Brooker, Exponential Backoff and Jitter (AWS, 2015): of the variants compared there, the least work for
+    about the least time. Draws from the global `random`, as tenacity's do.
+    """
+
+    def __init__(self, base: float = 0.1, cap: float = 20.0) -> None:
+        self.base = arguments.seconds("base", base)
+        self.cap = arguments.seconds("cap", cap)
+
+    def most(self, attempt: int) -> float:
+        """The longest wait after attempt number `attempt` (from 1)."""
+        return min(self.cap, self.base * 2.0 ** min(attempt - 1, 1000))
+
+    def __call__(self, attempt: int) -> float:
+        """The wait after attempt number `attempt` (from 1)."""
+        return random.uniform(0.0, self.most(attempt))
+
+    def __repr__(self) -> str:
+        return f"full jitter {self.base:g} s to {self.cap:g} s"
+
+
+class Fixed:
+    """Waits the same every time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = arguments.seconds("wait", seconds, zero=True)
+
+    def most(self, attempt: int) -> float:
+        return self.seconds
+
+    __call__ = most
+
+    def __repr__(self) -> str:
+        return f"{self.seconds:g} s"
+
+
+class Retry(Wrap):
+    """Repeats a call that failed.
+
+    Args:
+        attempts: calls at the most, the first one included. Default 3 (AWS standard mode), unless `stop` is given.
+        stop: a tenacity stop strategy, instead of or besides `attempts`.
+        wait: seconds, a `FullJitter`, or a tenacity wait strategy. Default `FullJitter()`.
+        on: what to repeat: exception types, a predicate of an exception, or a tenacity retry strategy (which may look
+            at results too). Default: what the pipeline's classifier calls retryable. Rejections are repeated only
+            where their type is named here: an open circuit is not retried against the same endpoint.
+        max_retry_after: when the dependency asks (an exception's `retry_after`, or the classifier's) for a longer
+            pause than this many seconds, give up at once. Default 60. A shorter one is kept, plus the usual wait.
+        before, after, before_sleep: tenacity's hooks.
+        name: for events and errors; default "Retry".
+    """
+
+    def __init__(
+        self,
+        attempts: int | None = None,
+        *,
+        stop: Strategy | None = None,
+        wait: float | FullJitter | Strategy | None = None,
+        on: ErrorFilter | Strategy | None = None,
+        max_retry_after: float = 60.0,
+        before: Strategy | None = None,
+        after: Strategy | None = None,
+        before_sleep: Strategy | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        if attempts is None and stop is None:
+            attempts = 3
+        self.attempts = None if attempts is None else arguments.count("attempts", attempts)
+        self._stop = None if stop is None else arguments.callback("stop", stop)
+        self._backoff: FullJitter | Fixed | None = None
+        self._wait: Strategy | None = None
+        if wait is None:
+            self._backoff = FullJitter()
+        elif isinstance(wait, FullJitter):
+            self._backoff = wait
+        elif callable(wait):
+            self._wait = wait
+        else:
+            self._backoff = Fixed(wait)
+        self._on: Callable[[Exception], bool] | None = None
+        self._strategy: Strategy | None = None
+        self._repeats_rejections: tuple[type[BaseException], ...] = ()
+        if isinstance(on, tenacity.retry_base):
+            self._strategy = on
+        elif on is not None:
+            self._on = error_filter("on", on)
+            named = on if isinstance(on, tuple) else (on,)
+            self._repeats_rejections = tuple(
+                each for each in named if isinstance(each, type) and issubclass(each, Rejected)
+            )
+        self.max_retry_after = arguments.seconds("max_retry_after", max_retry_after, zero=True)
+        hooks = {"before": before, "after": after, "before_sleep": before_sleep}
+        self._hooks = {key: arguments.callback(key, hook) for key, hook in hooks.items() if hook is not None}
+        self._asks_results = self._strategy is not None and not _looks_at_errors_only(self._strategy)
+        self._speaks_tenacity = bool(self._hooks) or any((self._stop, self._wait, self._strategy))
+        self.pause = self._longest_pause()
+
+    def _longest_pause(self) -> float | None:
+        if self._backoff is None or self.attempts is None:
+            return None
+        return sum(self._backoff.most(attempt) for attempt in range(1, min(self.attempts, 10_000)))
+
+    async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
+        story = _Story(self, call, scope) if self._speaks_tenacity else None
+        if story is not None:
+            await story.ask("before")
+        while True:
+            error: Exception | None = None
+            result: Any = None
+            try:
+                result = await inner(call)
+                if not (self._asks_results or scope.judge.judges_results):
+                    return result
+            except Exception as caught:
+                error = caught
+            try:
+                story = story or _Story(self, call, scope)
+                wait = await story.next_wait(error, result)
+                if wait is None:
+                    return story.end()
+                call.error = error if error is not None else call.error
+            finally:
+                error = None  # or its traceback, which leads to this frame, keeps both alive
+            await story.pause(wait)
+            call.attempt += 1
+            await story.ask("before")
+
+    def snapshot(self) -> dict[str, Any]:
+        return {}
+
+    def describe(self) -> str:
+        often = f"{self.attempts} attempts" if self.attempts is not None else "attempts by tenacity stop"
+        wait = self._backoff if self._backoff is not None else f"tenacity {type(self._wait).__name__}"
+        return f"Retry({often}, {wait})"
+
+
+class _Story:
+    """What happened to one call since its first failure."""
+
+    __slots__ = ("call", "last_error", "last_result", "reason", "retry", "scope", "started", "state")
+
+    def __init__(self, retry: Retry, call: Call, scope: Scope) -> None:
+        self.retry = retry
+        self.call = call
+        self.scope = scope
+        self.last_error: Exception | None = None
+        self.last_result: Any = None
+        self.reason = ""
+        self.state: tenacity.RetryCallState | None = None
+        if retry._speaks_tenacity:
+            self.state = tenacity.RetryCallState(_controller(retry, call), call.fn, call.args, call.kwargs)
+            self.state.start_time = call.runtime.now()
+
+    async def next_wait(self, error: Exception | None, result: Any) -> float | None:
+        """Seconds to wait before the next attempt, or None when there is none."""
+        retry, call, scope, state = self.retry, self.call, self.scope, self.state
+        verdict = scope.judge.error(error) if error is not None else scope.judge.result(result)
+        if state is not None:
+            state.attempt_number = call.attempt
+            state.outcome = tenacity.Future.construct(
+                call.attempt, error if error is not None else result, error is not None
+            )
+            state.outcome_timestamp = call.runtime.now()
+        again = await self._worth_repeating(error, verdict)
+        if isinstance(error, Rejected) and not again and (self.last_error is not None or self.reason == "again"):
+            self.reason = f"attempt {call.attempt} was rejected: {error}"
+            return None
+        self.last_error, self.last_result = error, result
+        if not again:
+            self.reason = "" if error is None or call.attempt == 1 else "not worth repeating"
+            return None
+        if state is not None:
+            await self.ask("after")
+        wait = await self._wait(verdict)
+        if scope.mode == "instant":
+            wait = 0.0
+        if await self._enough(wait, verdict):
+            return None
+        self.reason = "again"
+        if scope.channel.listeners:
+            scope.channel.emit(Retrying(scope.name, call.runtime.now(), retry.name, call.attempt, wait, error))
+        if state is not None:
+            state.next_action = tenacity.RetryAction(wait)
+            state.idle_for += wait
+            await self.ask("before_sleep")
+        return wait
+
+    async def _worth_repeating(self, error: Exception | None, verdict: Verdict) -> bool:
+        retry = self.retry
+        if isinstance(error, Rejected):
+            return isinstance(error, retry._repeats_rejections)
+        if isinstance(error, tenacity.TryAgain):
+            return True
+        if retry._strategy is not None and (error is not None or retry._asks_results):
+            if error is None and verdict.kind == "failure" and verdict.retryable:
+                return True
+            return bool(await self._answer(retry._strategy))
+        if error is not None and retry._on is not None:
+            return retry._on(error)
+        return verdict.retryable and verdict.kind != "success"
+
+    async def _wait(self, verdict: Verdict) -> float:
+        retry = self.retry
+        if retry._backoff is not None:
+            wait = retry._backoff(self.call.attempt)
+        else:
+            assert retry._wait is not None
+            wait = float(await self._answer(retry._wait))
+        if verdict.retry_after is not None:
+            wait += verdict.retry_after  # what was asked for, and the usual jitter upon it
+        if self.state is not None:
+            self.state.upcoming_sleep = wait
+        return wait
+
+    async def _enough(self, wait: float, verdict: Verdict) -> bool:
+        retry, call = self.retry, self.call
+        if self.scope.mode == "once":
+            self.reason = "the pipeline is switched to one attempt"
+        elif retry.attempts is not None and call.attempt >= retry.attempts:
+            self.reason = "attempts spent"
+        elif retry._stop is not None and await self._answer(retry._stop):
+            self.reason = "the stop strategy said so"
+        elif verdict.retry_after is not None and verdict.retry_after > retry.max_retry_after:
+            self.reason = f"asked to wait {verdict.retry_after:g} s, longer than {retry.max_retry_after:g} s"
+        elif call.deadline is not None and call.runtime.now() + wait >= call.deadline:
+            self.reason = f"a wait of {wait:.3g} s would outlive the deadline"
+        else:
+            return False
+        return True
+
+    async def pause(self, wait: float) -> None:
+        call, scope = self.call, self.scope
+        if wait > 0:
+            await call.runtime.sleep(wait)
+            if scope.channel.listeners:
+                scope.channel.emit(Waited(scope.name, call.runtime.now(), self.retry.name, "backoff", wait))
+        if self.state is not None:
+            self.state.prepare_for_next_attempt()
+
+    def end(self) -> Any:
+        """Return the last result, or raise the last real error."""
+        error, result = self.last_error, self.last_result
+        self.last_error = self.last_result = self.call.error = self.state = None
+        attempts, reason, scope = self.call.attempt, self.reason, self.scope
+        try:
+            if reason and scope.channel.listeners:
+                at = self.call.runtime.now()
+                scope.channel.emit(GaveUp(scope.name, at, self.retry.name, attempts, reason, error))
+            if error is None:
+                return result
+            if isinstance(error, tenacity.TryAgain):
+                error = _behind(error)
+            if reason:
+                where = f"pipeline {scope.name!r}" if scope.name else self.retry.name
+                _note(error, f"{where} gave up after {attempts} attempt{'s'[: attempts != 1]}: {reason}")
+            raise error
+        finally:
+            del error, result
+
+    async def ask(self, hook: str) -> None:
+        """Call one of tenacity's hooks, if it is given."""
+        fn = self.retry._hooks.get(hook)
+        if fn is not None:
+            await self._answer(fn)
+
+    async def _answer(self, strategy: Strategy) -> Any:
+        assert self.state is not None
+        answer = strategy(self.state)
+        return await answer if inspect.isawaitable(answer) else answer
+
+
+def _note(error: BaseException, text: str) -> None:
+    """Add one note; an exception object that is raised again and again keeps only the latest."""
+    notes = getattr(error, "__notes__", None)
+    if isinstance(notes, list):
+        notes[:] = [note for note in notes if not str(note).startswith(_NOTE)]
+    error.add_note(_NOTE + text)
+
+
+def _behind(error: tenacity.TryAgain) -> Exception:
+    """The error that made the user raise `TryAgain`, if there was one."""
+    cause = error.__cause__ or error.__context__
+    return cause if isinstance(cause, Exception) else error
+
+
+def _controller(retry: Retry, call: Call) -> Any:
+    """A tenacity controller with this policy's settings, for strategies and hooks that look at it."""
+    from resilient.runtime.threads import THREADS
+
+    make: Any = tenacity.Retrying if call.runtime is THREADS else tenacity.AsyncRetrying
+    settings: dict[str, Any] = dict(retry._hooks)
+    if retry._strategy is not None:
+        settings["retry"] = retry._strategy
+    if retry._wait is not None:
+        settings["wait"] = retry._wait
+    stops = [retry._stop] if retry._stop is not None else []
+    if retry.attempts is not None:
+        stops.append(tenacity.stop_after_attempt(retry.attempts))
+    return make(stop=tenacity.stop_any(*stops), reraise=True, **settings)
+
+
+_ERRORS_ONLY = {
+    tenacity.retry_if_exception,
+    tenacity.retry_if_exception_type,
+    tenacity.retry_if_not_exception_type,
+    tenacity.retry_if_exception_cause_type,
+    tenacity.retry_if_exception_message,
+    tenacity.retry_never,
+    tenacity.asyncio.retry_if_exception,
+}
+
+
+def _looks_at_errors_only(strategy: Strategy) -> bool:
+    """Whether a tenacity strategy is sure to say no to every result, so that none needs to be asked about."""
+    if isinstance(strategy, tenacity.retry_any | tenacity.retry_all):
+        return all(_looks_at_errors_only(each) for each in strategy.retries)
+    return type(strategy) in _ERRORS_ONLY

@@ -1,0 +1,76 @@
+"""Timeout: no caller waits longer than it can use the answer.
+
+By position it bounds the whole call (outermost: waits and retries included) or each attempt (innermost). The outer one
+is a deadline that inner policies see: no backoff or queue wait starts that would outlive it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from resilient import arguments
+from resilient.call import Call
+from resilient.errors import TimedOut
+from resilient.events import CallTimedOut
+from resilient.policy import NEARLY, Layer, Scope, Wrap
+
+__all__ = ["Timeout"]
+
+
+class Timeout(Wrap):
+    """Ends what is inside it after `seconds`, with `TimedOut`.
+
+    Only its own expiry becomes `TimedOut`: the callee's own `TimeoutError`, and the caller's cancellation, even in the
+    same tick, pass unchanged. A result that the callee returns although its time is over (it swallowed the
+    cancellation) is returned. Around a plain `def` it is a cooperative deadline (see `resilient.runtime.threads`).
+
+    Args:
+        seconds: the limit, above 0. No default: a right limit depends on the dependency; p99.9 of its latency is a
+            usual choice for one attempt. (Microsoft's standard handler: 10 s an attempt, 30 s in total.)
+        thread: around a plain `def`, run what is inside in a thread of its own and stop waiting for it at the limit.
+            The thread cannot be stopped: it runs to its end and holds its permits until then. No effect on `async def`.
+        name: for events and errors; default "Timeout".
+    """
+
+    def __init__(self, seconds: float, *, thread: bool = False, name: str | None = None) -> None:
+        super().__init__(name)
+        self.seconds = self.limit = arguments.seconds("seconds", seconds)
+        if not isinstance(thread, bool):
+            raise TypeError(f"thread must be True or False, got {thread!r}")
+        self.thread = thread
+
+    def run(self, call: Call, inner: Layer, scope: Scope) -> Awaitable[Any]:
+        raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
+
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        limit = _Limit(self, scope)
+        return lambda call: call.runtime.within(call, inner, limit)
+
+    def describe(self) -> str:
+        return f"Timeout({self.seconds:g} s{', thread' if self.thread else ''})"
+
+
+class _Limit:
+    """A Timeout in one pipeline, as a runtime sees it."""
+
+    __slots__ = ("policy", "scope", "seconds", "thread")
+
+    def __init__(self, policy: Timeout, scope: Scope) -> None:
+        self.policy = policy
+        self.scope = scope
+        self.seconds = policy.seconds
+        self.thread = policy.thread
+
+    def expired(self, call: Call, waited: float) -> TimedOut:
+        policy, scope, seconds = self.policy, self.scope, self.seconds
+        if scope.channel.listeners:
+            scope.channel.emit(CallTimedOut(scope.name, call.runtime.now(), policy.name, seconds))
+        where = f" in pipeline {scope.name!r}" if scope.name else ""
+        return TimedOut(
+            f"{policy.name} of {seconds:g} s expired{where}",
+            pipeline=scope.name,
+            policy=policy.name,
+            seconds=seconds,
+            evidence=call.error is not None or seconds - waited >= seconds * NEARLY,
+        )

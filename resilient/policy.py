@@ -1,0 +1,198 @@
+"""The two shapes of a policy.
+
+A **Gate** decides before a call and learns after it, and never runs the call itself: bulkhead, breaker, rate limit.
+A **Wrap** runs the rest zero, one or many times: retry, timeout, hedge, fallback.
+
+`resilient.weave` binds a list of policies into one function. A policy's *instance* is its state: whoever shares the
+instance shares the circuit, the permits, the limit.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, get_args
+
+from resilient import arguments
+from resilient.call import Call
+from resilient.events import Channel
+from resilient.outcome import Classifier
+
+__all__ = ["Gate", "Layer", "Mode", "Policy", "Scope", "Ticket", "Wrap", "switch_all"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Layer = Callable[[Call], Awaitable[Any]]
+"""The rest of a pipeline, seen from one of its policies."""
+
+Ticket = Any
+"""What a gate needs to know at the end of a call it admitted. Anything but None."""
+
+Mode = Literal["on", "off", "once", "instant"]
+
+NEARLY = 0.99
+"""A Timeout outside a gate starts its clock a little earlier than the gate's: whoever had this share of a limit had it
+all."""
+
+
+class Scope:
+    """What a pipeline gives its policies: its name, its judgement, its listeners, and how it is switched.
+
+    Attributes:
+        name: the pipeline's name, or "".
+        judge: the pipeline's classifier.
+        channel: where events go.
+        mode: "on"; "off" (functions run unguarded); "once" (no second attempt); "instant" (no waits between attempts).
+    """
+
+    __slots__ = ("__weakref__", "_own_mode", "channel", "judge", "mode", "name")
+
+    def __init__(self, name: str, judge: Classifier) -> None:
+        self.name = name
+        self.judge = judge
+        self.channel = Channel()
+        self._own_mode: Mode | None = None
+        with _lock:
+            self.mode: Mode = _mode_of_all or "on"
+            _scopes.add(self)
+
+    @property
+    def own_mode(self) -> Mode | None:
+        """This pipeline's own mode; None follows the global one."""
+        return self._own_mode
+
+    def switch(self, mode: Mode | None) -> None:
+        """Set the mode of this pipeline; it goes before the global one. None: follow the global one again."""
+        check_mode(mode)
+        with _lock:
+            self._own_mode = mode
+            self.mode = mode or _mode_of_all or "on"
+
+
+def check_mode(mode: Mode | None) -> None:
+    if mode is not None and mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, or None, got {mode!r}")
+
+
+_lock = threading.Lock()
+_scopes: weakref.WeakSet[Scope] = weakref.WeakSet()
+_mode_of_all: Mode | None = None
+
+
+def switch_all(mode: Mode | None) -> Mode | None:
+    """Set the global mode, for pipelines that have none of their own. Returns the one before."""
+    global _mode_of_all
+    check_mode(mode)
+    with _lock:
+        before, _mode_of_all = _mode_of_all, mode
+        for scope in _scopes:
+            scope.mode = scope._own_mode or mode or "on"
+    return before
+
+
+class Policy:
+    """What gates and wraps have in common. Every policy is also a decorator by itself.
+
+    The class attributes are what `resilient.plan` needs to know to judge an order; a policy sets those that apply.
+
+    Args:
+        name: how events, errors and snapshots call it; default: the class's name.
+    """
+
+    judges: ClassVar[bool] = False
+    """Decides by evidence, which can be stale after a wait: it is asked again."""
+    waits: bool = False
+    """May make a call wait in a local queue."""
+    attempts: int | None = 1
+    """How often it runs the rest at most; None: as often as its user's strategy likes."""
+    limit: float | None = None
+    """Seconds after which it ends what is inside it."""
+    pause: float | None = 0.0
+    """Seconds it may wait between attempts, all together; None: unknown."""
+
+    alone: ClassVar[Callable[[Policy], Any]]
+    """Makes a pipeline of one policy (set by `resilient.pipeline`)."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = type(self).__name__ if name is None else arguments.name("name", name)
+        self._alone: Any = None
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """Guard `fn` with this policy alone."""
+        if self._alone is None:
+            self._alone = Policy.alone(self)
+        return self._alone(fn)  # type: ignore[no-any-return]
+
+    def attach(self, channel: Channel) -> None:
+        """Called when a pipeline takes this policy up: `channel` is where its events go."""
+
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        """The layer that applies this policy around `inner`."""
+        raise TypeError(f"{self!r} is neither a Gate nor a Wrap")
+
+    def snapshot(self) -> dict[str, Any]:
+        """Its state now, as plain data."""
+        return {}
+
+    def describe(self) -> str:
+        """Its settings, for people, in one line."""
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        return self.describe()
+
+
+class Gate(Policy):
+    """Decides before, learns after, never re-runs.
+
+    All methods but `wait` are synchronous, do no I/O and must not raise except as said here.
+    """
+
+    learns: bool = False
+    """Wants to know how calls end: `settle` and `cut` are called. Otherwise only `release` is."""
+
+    slow: float | None = None
+    """Seconds after which a call counts as slow: the age at which a cut-short call is a failure, where the pipeline
+    has no Timeout to say so."""
+
+    def admit(self, call: Call) -> Ticket | None:
+        """A ticket; or None: the call must `wait`. Raises a `Rejected` to refuse."""
+        raise NotImplementedError
+
+    async def wait(self, call: Call, scope: Scope) -> Ticket:
+        """Wait in line for a ticket. Raises a `Rejected` when there is no place in line, or no more time."""
+        raise NotImplementedError
+
+    def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
+        """Learn from a call's end, and take the ticket back.
+
+        `elapsed`: seconds the dependency had, local queues not counted. `error`: what it raised, if it did.
+        """
+        self.release(ticket)
+
+    def cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
+        """A call was cut short at the age of `elapsed`: a failure if that was its configured limit (of the nearest
+        Timeout of its pipeline, or else `slow`), and nothing if it was younger."""
+        full_age = self.slow if limit is None else limit
+        if full_age is not None and elapsed >= full_age * NEARLY:
+            self.settle(ticket, True, elapsed, now, None)
+        else:
+            self.release(ticket)
+
+    def release(self, ticket: Ticket) -> None:
+        """Take the ticket back without learning anything."""
+        raise NotImplementedError
+
+
+class Wrap(Policy):
+    """Runs the rest of the pipeline as often as it likes."""
+
+    def run(self, call: Call, inner: Layer, scope: Scope) -> Awaitable[Any]:
+        """Run `inner(call)` zero, one or many times and return (awaitably) what the caller shall get."""
+        raise NotImplementedError
+
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        run = self.run
+        return lambda call: run(call, inner, scope)

@@ -1,0 +1,95 @@
+"""The only place that waits: where a call runs decides how it sleeps, is timed out, and waits for its turn.
+
+A policy is written once, as a coroutine, and never touches asyncio, trio or threads; it asks `call.runtime`. There are
+four runtimes, with the same few verbs:
+
+    asyncio   any asyncio event loop, uvloop included
+    virtual   an asyncio event loop whose time jumps: minutes of waiting in no time, always the same way
+    threads   a plain `def`: the coroutine is run in the caller's thread and never suspends; waiting blocks the thread
+    trio      trio's event loop
+
+`current()` finds the one that is running, at the call. `now` is one clock (`time.monotonic`) for all of them but
+virtual time, so that an instance used from several of them keeps one state.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from resilient.errors import TimedOut
+from resilient.runtime import asyncio as _asyncio
+from resilient.runtime import threads as _threads
+
+__all__ = ["Limit", "Parking", "Runtime", "Timed", "current", "current_async"]
+
+
+class Timed(Protocol):
+    """What a runtime knows of a call."""
+
+    deadline: float | None
+    waited: float
+
+
+class Limit(Protocol):
+    """What a runtime knows of a Timeout."""
+
+    seconds: float
+    thread: bool
+
+    def expired(self, call: Any, waited: float) -> TimedOut:
+        """The error to raise, when `waited` of the seconds went by in local queues."""
+
+
+class Parking(Protocol):
+    """The place of one call that waits for its turn."""
+
+    def wake(self) -> None:
+        """End the wait. From any thread; more than once does no harm; never raises."""
+
+    async def wait(self, seconds: float | None, call: Timed) -> bool:
+        """Wait to be woken: True; or False after `seconds`. A deadline of the call ends it, as `within` says."""
+
+
+class Runtime(Protocol):
+    """How to wait."""
+
+    cancelled: type[BaseException]
+    """What a cancelled call raises here."""
+
+    def now(self) -> float:
+        """The time in seconds."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for `seconds`."""
+
+    def park(self) -> Parking:
+        """A place to wait until another call, perhaps in another thread, says so."""
+
+    def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Awaitable[Any]:
+        """Await `inner(call)`, for `limit.seconds` at the most; then raise `limit.expired(...)`.
+
+        The call's deadline is lowered meanwhile. Only this limit's own expiry is converted: every other exception,
+        the caller's cancellation first of all, passes. A result that comes although the time is over is returned.
+        """
+
+
+def current_async() -> Runtime:
+    """The runtime of the running event loop. Raises `RuntimeError` when there is none."""
+    runtime: Runtime | None = _asyncio.running()
+    if runtime is None and "trio" in sys.modules:
+        from resilient.runtime import trio as _trio
+
+        runtime = _trio.running()
+    if runtime is None:
+        raise RuntimeError("an async function guarded by resilient needs a running asyncio or trio event loop")
+    return runtime
+
+
+def current() -> Runtime:
+    """The runtime of the running event loop, or threads where none runs."""
+    try:
+        return current_async()
+    except RuntimeError:
+        return _threads.THREADS

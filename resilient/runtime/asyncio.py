@@ -1,0 +1,203 @@
+"""asyncio: timeouts that share one timer, and turns that can be called from any thread.
+
+Arming `loop.call_later` for each call costs 20 times a bare await. Timeouts of one length expire in the order in which
+they began, so each event loop keeps one queue and one timer per length; a call only joins and leaves it. The timer is
+armed for the first in the queue and left alone when that one ends in time: when it fires, it is set for whoever is
+first by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import AbstractEventLoop, CancelledError, Task, current_task, get_running_loop
+from collections.abc import Awaitable, Callable
+from threading import get_ident
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resilient.runtime import Limit, Timed
+
+__all__ = ["AsyncioRuntime", "running"]
+
+
+class _Entry:
+    """One running timeout. Entries, not tasks, are the keys: a task may be inside several of one length."""
+
+    __slots__ = ("at", "fired", "task")
+
+    def __init__(self, task: Task[Any], at: float) -> None:
+        self.task = task
+        self.at = at
+        self.fired = False
+
+
+class _Timers:
+    """All running timeouts of one length on one event loop, first to expire first."""
+
+    __slots__ = ("armed", "entries", "runtime", "seconds")
+
+    def __init__(self, runtime: AsyncioRuntime, seconds: float) -> None:
+        self.runtime = runtime
+        self.seconds = seconds
+        self.entries: dict[_Entry, None] = {}
+        self.armed: asyncio.TimerHandle | None = None
+
+    def arm(self, delay: float) -> None:
+        loop = self.runtime.loop
+        self.armed = loop.call_at(loop.time() + delay, self._fire)
+
+    def disarm(self) -> None:
+        """Drop a timer for which nobody waits."""
+        if self.armed is not None:
+            self.armed.cancel()
+        self.armed = None
+        self.runtime.timers.pop(self.seconds, None)
+
+    def _fire(self) -> None:
+        now = self.runtime.now()
+        due = []
+        for entry in self.entries:
+            if entry.at > now:
+                break
+            due.append(entry)
+        for entry in due:
+            del self.entries[entry]
+            entry.fired = True
+            entry.task.cancel()
+        if not self.entries:
+            self.disarm()
+            return
+        delay = next(iter(self.entries)).at - now
+        # Nobody was due: the loop's clock is coarser than ours (uvloop counts milliseconds and rounds a shorter wait
+        # to none), so wait for a whole tick of it instead of spinning.
+        self.arm(delay if due or self.runtime.exact else max(delay, 0.001))
+
+
+class AsyncioRuntime:
+    """The runtime of one event loop."""
+
+    cancelled: type[BaseException] = CancelledError
+    exact = False
+    now = staticmethod(monotonic)
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self.loop = loop
+        self.timers: dict[float, _Timers] = {}
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def park(self) -> _Parking:
+        return _Parking(self.loop)
+
+    async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
+        task = current_task(self.loop)
+        assert task is not None, "a timeout needs a task"
+        base = task.cancelling()
+        seconds = limit.seconds
+        entry = _Entry(task, self.now() + seconds)
+        timers = self.timers.get(seconds)
+        if timers is None:
+            timers = self.timers[seconds] = _Timers(self, seconds)
+        timers.entries[entry] = None
+        if timers.armed is None:
+            timers.arm(seconds)
+        outer, waited = call.deadline, call.waited
+        if outer is None or entry.at < outer:
+            call.deadline = entry.at
+        try:
+            result = await inner(call)
+        except BaseException as error:
+            # `uncancel` on every exit, and only once; the cancellation is ours if it brings the count back to where
+            # it was. A caller's cancel in the same tick leaves it higher, and goes first.
+            if entry.fired:
+                if task.uncancel() <= base and isinstance(error, CancelledError):
+                    raise limit.expired(call, call.waited - waited) from call.error
+            else:
+                del timers.entries[entry]
+            raise
+        else:
+            if entry.fired:
+                task.uncancel()  # the callee swallowed the cancel and has a result all the same
+            else:
+                del timers.entries[entry]
+            return result
+        finally:
+            call.deadline = outer
+
+
+class _Parking:
+    """A future of the waiting call's event loop."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self._loop = loop
+        self._future: asyncio.Future[bool] = loop.create_future()
+
+    def wake(self) -> None:
+        if asyncio._get_running_loop() is self._loop:
+            self._end(True)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._end, True)
+        except RuntimeError:
+            pass  # that loop is closed, and its call gone with it
+
+    def _end(self, woken: bool) -> None:
+        if not self._future.done():
+            self._future.set_result(woken)
+
+    async def wait(self, seconds: float | None, call: Timed) -> bool:
+        if seconds is None:
+            return await self._future
+        timer = self._loop.call_at(self._loop.time() + seconds, self._end, False)
+        try:
+            return await self._future
+        finally:
+            timer.cancel()
+
+
+_runtimes: dict[AbstractEventLoop, AsyncioRuntime] = {}
+_latest: dict[int, AsyncioRuntime] = {}  # by thread
+
+
+def running() -> AsyncioRuntime | None:
+    """The runtime of the event loop that runs in this thread, or None."""
+    try:
+        loop = get_running_loop()
+    except RuntimeError:
+        return None
+    return _runtimes.get(loop) or _begin(loop)
+
+
+if sys.version_info < (3, 12):
+    _ask = running
+
+    def running() -> AsyncioRuntime | None:
+        """The runtime of the event loop that runs in this thread, or None.
+
+        `get_running_loop` makes a system call here, which costs as much as two bare awaits; so the thread's latest
+        runtime is tried first. `_thread_id` is what `BaseEventLoop` itself goes by.
+        """
+        ident = get_ident()
+        latest = _latest.get(ident)
+        if latest is not None and latest.loop._thread_id == ident:  # type: ignore[attr-defined]
+            return latest
+        runtime = _ask()
+        if runtime is not None and hasattr(runtime.loop, "_thread_id"):
+            _latest[ident] = runtime
+        return runtime
+
+
+def _begin(loop: AbstractEventLoop) -> AsyncioRuntime:
+    """The runtime of a loop that is new here; those of closed loops are forgotten."""
+    for known in [known for known in list(_runtimes) if known.is_closed()]:
+        _runtimes.pop(known, None)
+    for thread, old in list(_latest.items()):
+        if old.loop.is_closed():
+            _latest.pop(thread, None)
+    make: Callable[[AbstractEventLoop], AsyncioRuntime] = getattr(loop, "resilient_runtime", AsyncioRuntime)
+    return _runtimes.setdefault(loop, make(loop))

@@ -1,0 +1,133 @@
+"""Threads: a plain `def` runs in its caller's thread, and waiting blocks that thread.
+
+The policies are coroutines all the same. Here nothing in them ever suspends, so one `send(None)` runs a whole call to
+its end (`drive`). Python cannot stop a running thread; so a Timeout around a `def` is a *cooperative* deadline: it
+bounds what waits (queues, backoff, further attempts), but a function that has begun is not interrupted and its late
+result is returned. `Timeout(thread=True)` runs what is inside it in a thread of its own instead and stops *waiting*
+for it at the limit; the function itself runs on to its end there, holding its permits until then.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from resilient.runtime import Limit, Timed
+
+__all__ = ["THREADS", "Stopped", "ThreadRuntime", "drive"]
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """Carries a user's `StopIteration` out of a coroutine, which may not raise one (PEP 479)."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _Expired(BaseException):
+    """The call's deadline passed while it waited; the Timeout whose deadline it was turns it into its `TimedOut`."""
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends, and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    except Stopped as carried:
+        raise carried.error from None
+    coroutine.close()
+    raise RuntimeError(
+        "a policy or a strategy awaited something real around a plain def; decorate an async def instead"
+    )
+
+
+class ThreadRuntime:
+    """The runtime of every plain `def`."""
+
+    cancelled: type[BaseException] = _Expired
+    now = staticmethod(monotonic)
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def park(self) -> _Parking:
+        return _Parking()
+
+    async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
+        outer, waited = call.deadline, call.waited
+        at = monotonic() + limit.seconds
+        if outer is None or at < outer:
+            call.deadline = at
+        try:
+            if limit.thread:
+                return await self._aside(call, inner, call.deadline)
+            return await inner(call)
+        except _Expired:
+            if monotonic() < at:
+                raise  # an outer Timeout's
+            raise limit.expired(call, call.waited - waited) from call.error
+        finally:
+            call.deadline = outer
+
+    async def _aside(self, call: Any, inner: Callable[[Any], Awaitable[Any]], deadline: float) -> Any:
+        """Run `inner(call)` in a new daemon thread, and stop waiting for it at the deadline."""
+        outcome: list[Any] = []
+        forked = call.fork()
+
+        async def work() -> None:
+            try:
+                outcome.append((True, await inner(forked)))
+            except BaseException as error:
+                outcome.append((False, error))
+
+        context = contextvars.copy_context()
+        worker = threading.Thread(target=lambda: context.run(drive, work()), name="resilient-timeout", daemon=True)
+        worker.start()
+        worker.join(max(0.0, deadline - monotonic()))
+        if not outcome:
+            raise _Expired
+        fine, value = outcome.pop()
+        if fine:
+            return value
+        try:
+            raise value
+        finally:
+            del value
+
+
+class _Parking:
+    """A lock that is held while the call waits."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wake(self) -> None:
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # woken before
+
+    async def wait(self, seconds: float | None, call: Timed) -> bool:
+        limits = [] if seconds is None else [seconds]
+        if call.deadline is not None:
+            limits.append(max(0.0, call.deadline - monotonic()))
+        if self._lock.acquire(timeout=min(limits, default=-1)):
+            return True
+        if seconds is None or (call.deadline is not None and monotonic() >= call.deadline):
+            raise _Expired
+        return False
+
+
+THREADS = ThreadRuntime()

@@ -1,0 +1,77 @@
+"""trio: the same verbs on cancel scopes. Imported only where trio already is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+if TYPE_CHECKING:
+    from resilient.runtime import Limit, Timed
+
+__all__ = ["TrioRuntime", "running"]
+
+
+class TrioRuntime:
+    """The runtime of one `trio.run`."""
+
+    cancelled: type[BaseException] = trio.Cancelled
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    def park(self) -> _Parking:
+        return _Parking()
+
+    async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
+        outer, waited = call.deadline, call.waited
+        at = self.now() + limit.seconds
+        if outer is None or at < outer:
+            call.deadline = at
+        try:
+            with trio.move_on_after(limit.seconds) as scope:
+                return await inner(call)
+        finally:
+            call.deadline = outer
+        assert scope.cancelled_caught
+        raise limit.expired(call, call.waited - waited) from call.error
+
+
+class _Parking:
+    """An event that other threads set through trio's token."""
+
+    __slots__ = ("_event", "_token")
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def wake(self) -> None:
+        try:
+            self._token.run_sync_soon(self._event.set)
+        except trio.RunFinishedError:
+            pass  # and its call is gone with it
+
+    async def wait(self, seconds: float | None, call: Timed) -> bool:
+        with trio.move_on_after(float("inf") if seconds is None else seconds):
+            await self._event.wait()
+        return self._event.is_set()
+
+
+_real = TrioRuntime(monotonic)
+
+
+def running() -> TrioRuntime | None:
+    """The runtime of the trio loop that runs in this thread, or None. A mock clock is the clock of its own run."""
+    try:
+        clock = trio.lowlevel.current_clock()
+    except RuntimeError:
+        return None
+    if isinstance(clock, trio.abc.Clock) and type(clock).__name__ != "SystemClock":
+        return TrioRuntime(clock.current_time)
+    return _real

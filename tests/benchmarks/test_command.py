@@ -1,0 +1,136 @@
+"""The command: names, exit codes, JSON, picture. Nothing here depends on how fast anything is."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import __main__ as command
+from benchmarks.report import Bar, Column, Figure, Report
+
+ROOT = Path(__file__).parents[2]
+AT_MOST_8 = Bar("multiple_x", 8)
+AT_LEAST_8 = Bar("multiple_x", 8, at_least=True)
+
+
+def report(*figures: Figure) -> Report:
+    return Report("fake", (Column("multiple_x", "multiple"),), figures, {"python": "3"})
+
+
+def figure(multiple: float | None, bar: Bar | None = None) -> Figure:
+    values = {} if multiple is None else {"multiple_x": multiple}
+    return Figure("group", f"row {multiple}", values, bar, ours=bar is not None)
+
+
+def conclude(report: Report, json_file: Path | None = None, plot_file: Path | None = None) -> tuple[int, str]:
+    printed = io.StringIO()
+    code = command.conclude(report, Console(file=printed, width=120), json_file, plot_file)
+    return code, printed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("multiple", "bar", "code"),
+    [
+        (7.9, AT_MOST_8, 0),
+        (8.0, AT_MOST_8, 0),
+        (8.1, AT_MOST_8, 1),
+        (8.1, AT_LEAST_8, 0),
+        (7.9, AT_LEAST_8, 1),
+        (1e9, None, 0),
+    ],
+)
+def test_exit_code_says_whether_the_bar_is_met(multiple: float, bar: Bar | None, code: int) -> None:
+    """0 when it is, or when there is none; 1 when it is missed."""
+    assert conclude(report(figure(multiple, bar)))[0] == code
+
+
+def test_bar_without_a_measured_value_is_missed() -> None:
+    """What could not be measured does not pass."""
+    assert conclude(report(figure(None, AT_MOST_8)))[0] == 1
+
+
+def test_one_missed_bar_among_met_ones_is_named() -> None:
+    """The line below the table says which."""
+    code, printed = conclude(report(figure(7, AT_MOST_8), figure(9, AT_MOST_8)))
+
+    assert code == 1
+    assert [line for line in printed.splitlines() if line.startswith("missed")] == ["missed: group: row 9, bar <= 8"]
+
+
+def test_table_shows_each_figure_with_its_bar_and_verdict() -> None:
+    """Ours and the peers, in one table."""
+    _, printed = conclude(report(figure(7.25, AT_MOST_8), figure(9, AT_MOST_8), figure(107)))
+
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines()]
+    assert ["row 7.25", "7.2", "<= 8", "pass", ""] in cells
+    assert ["row 9", "9.0", "<= 8", "miss", ""] in cells
+    assert ["row 107", "107.0", "", "", ""] in cells
+
+
+def test_json_has_the_values_and_the_bar_with_their_units(tmp_path: Path) -> None:
+    """The keys that others read."""
+    file = tmp_path / "figures.json"
+    conclude(report(figure(9, AT_MOST_8), figure(20)), json_file=file)
+
+    assert json.loads(file.read_text()) == {
+        "benchmark": "fake",
+        "verdict": "miss",
+        "conditions": {"python": "3"},
+        "figures": [
+            {
+                "group": "group",
+                "name": "row 9",
+                "ours": True,
+                "multiple_x": 9,
+                "bar": {"multiple_x_at_most": 8},
+                "verdict": "miss",
+                "note": "",
+            },
+            {
+                "group": "group",
+                "name": "row 20",
+                "ours": False,
+                "multiple_x": 20,
+                "bar": None,
+                "verdict": None,
+                "note": "",
+            },
+        ],
+    }
+
+
+def test_plot_writes_a_png(tmp_path: Path) -> None:
+    """Also when a figure has no value to draw."""
+    file = tmp_path / "figures.png"
+    conclude(report(figure(7, AT_MOST_8), figure(107), figure(None)), plot_file=file)
+
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_list_names_every_benchmark() -> None:
+    """As a user calls it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "list"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {line.split()[0] for line in done.stdout.splitlines()} >= {"lab", "overhead"}
+
+
+def test_unknown_name_exits_with_2_and_says_what_there_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A typing error is not a missed bar."""
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["overhaed"])
+
+    assert exit_.value.code == 2
+    assert "there is no benchmark 'overhaed'; there are list, lab, overhead" in capsys.readouterr().err

@@ -1,0 +1,124 @@
+"""The overhead benchmark: its rows do what they say, and its report is complete. No times are judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks import measure, overhead, patterns, peers, targets
+from benchmarks.measure import Plan, Subject
+from benchmarks.options import Options
+from benchmarks.peers import Mode, Peer
+
+MODES: tuple[Mode, ...] = ("async", "def")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_row_does_what_its_group_says(mode: Mode) -> None:
+    """Each decorator, ours and the peers', returns the result, or rejects where its group is about that."""
+    with targets.Stage(mode == "async") as stage:
+        problems = {
+            row.key: subject
+            for pattern in patterns.PATTERNS
+            if mode in pattern.modes
+            for row in patterns.rows(pattern, mode)
+            if isinstance(subject := row.subject(stage), str) and subject != "not installed"
+        }
+    assert problems == {}
+
+
+def test_peer_that_is_not_installed_is_a_row_without_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Peers are optional."""
+
+    def missing() -> Any:
+        raise ModuleNotFoundError("no such peer")
+
+    monkeypatch.setattr(patterns, "PEERS", (Peer("absent", missing),))
+    _, row = patterns.rows(patterns.Pattern("retry", "Retry"), "async")
+
+    with targets.Stage(is_async=True) as stage:
+        assert row.subject(stage) == "not installed"
+
+
+def test_peer_that_breaks_is_named_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer's new version must not end the run."""
+
+    def build() -> dict[str, peers.Decorator]:
+        def decorate(function: Any) -> Any:
+            raise TypeError("another signature")
+
+        return {"retry": decorate}
+
+    monkeypatch.setattr(patterns, "PEERS", (Peer("broken", build),))
+    _, row = patterns.rows(patterns.Pattern("retry", "Retry"), "async")
+
+    with targets.Stage(is_async=True) as stage:
+        assert row.subject(stage) == "not measured: TypeError: another signature"
+
+
+def test_each_bar_of_the_issue_is_set() -> None:
+    """In times a bare await, and for `def` a plain call."""
+    bars = {(mode, pattern.key): limit for pattern in patterns.PATTERNS for mode, limit in (pattern.bars or {}).items()}
+    assert bars == {
+        ("async", "retry"): 8,
+        ("async", "bulkhead"): 10,
+        ("async", "breaker"): 12,
+        ("async", "timeout"): 16,
+        ("async", "stack"): 28,
+        ("def", "stack"): 60,
+    }
+
+
+def test_report_has_our_row_first_in_each_group_and_every_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Over one round, so that it is quick; what it measures means nothing."""
+    monkeypatch.setattr(overhead, "QUICK", Plan(rounds=2, batch=1e-5))
+    monkeypatch.setattr(patterns, "PEERS", tuple(peer for peer in peers.PEERS if not peer.distribution))
+
+    report = overhead.run(Options(quick=True))
+
+    groups: dict[str, list[Any]] = {}
+    for figure in report.figures:
+        groups.setdefault(figure.group, []).append(figure)
+        assert set(figure.values) == {
+            "multiple_x",
+            "lower_quartile_x",
+            "upper_quartile_x",
+            "call_ns",
+        }
+    for title, figures in groups.items():
+        assert figures[0].ours == (not title.endswith("no policy"))
+
+
+def test_one_core_gives_the_process_its_cores_back() -> None:
+    """Also where a process cannot choose, nothing fails."""
+    import os
+
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    with measure.one_core() as core:
+        if before is not None:
+            assert os.sched_getaffinity(0) == {core}
+    if before is not None:
+        assert os.sched_getaffinity(0) == before
+
+
+def test_multiple_is_taken_of_the_bare_calls_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that slows down by half in the middle of a run changes nothing."""
+    clock = iter([100, 300, 100, 200, 600, 200])
+
+    def batch(track: Any) -> float:
+        return float(next(clock))
+
+    monkeypatch.setattr(measure._Track, "calibrate", lambda track, seconds: None)
+    monkeypatch.setattr(measure._Track, "batch", batch)
+    bare, other = Subject("bare", targets.plain, False), Subject("other", targets.plain, False)
+
+    with targets.Stage(is_async=False) as stage:
+        timings = measure.compare(bare, [other], Plan(rounds=2, batch=1), stage.runner)
+
+    assert timings["other"].multiple == 3.0
+    assert timings["bare"].multiple == 1.0

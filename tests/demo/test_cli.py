@@ -1,0 +1,270 @@
+"""The command itself, as a process: real runs, bad arguments, Ctrl-C, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "resilient"]
+ROOT = Path(__file__).parents[2]
+
+SIDE_KEYS = {
+    "calls",
+    "succeeded",
+    "success_rate",
+    "errors",
+    "p50_ms",
+    "p99_ms",
+    "p99_9_ms",
+    "requests",
+    "requests_per_call",
+}
+
+
+def environment(mark: str) -> dict[str, str]:
+    """Ours, with this checkout first, and a mark by which the processes of one test are known."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "RESILIENT_DEMO_TEST": mark, "COLUMNS": "100"}
+
+
+def servers(mark: str) -> list[int]:
+    """The server processes that carry `mark`, whoever their parent is by now."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if (
+                entry.name.isdigit()
+                and f"RESILIENT_DEMO_TEST={mark}\0" in (entry / "environ").read_text() + "\0"
+                and "resilient.demo.server" in (entry / "cmdline").read_text()
+            ):
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it ended meanwhile, or is not ours
+    return found
+
+
+def gone(mark: str) -> bool:
+    """Whether no server process is left; the kernel is given a moment to end one."""
+    give_up = time.monotonic() + 5
+    while servers(mark) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    return not servers(mark)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+
+
+def refused(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=environment("refused") | variables,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """One short run to its end, and the directory with its files."""
+    directory = tmp_path_factory.mktemp("demo")
+    arguments = ["--duration", "6", "--rate", "40", "--seed", "1"]
+    files = ["--plot", str(directory / "plot.png"), "--json", str(directory / "results.json")]
+    process = subprocess.run(
+        [*COMMAND, "demo", *arguments, *files],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment("finished"),
+    )
+    return process, directory
+
+
+@pytest.fixture
+def results(finished: tuple[subprocess.CompletedProcess[str], Path]) -> dict[str, Any]:
+    """The JSON file of the short run."""
+    parsed: dict[str, Any] = json.loads((finished[1] / "results.json").read_text())
+    return parsed
+
+
+def test_demo_passes_its_gates(finished: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """A short run already shows what the policies are worth, and ends with 0."""
+    process, _ = finished
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stderr == ""
+    assert process.stdout.count("pass  ") == 3
+
+
+def test_demo_writes_its_plot(finished: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """A PNG, whose path is printed."""
+    process, directory = finished
+    assert (directory / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert f"plot: {directory / 'plot.png'}" in process.stdout
+
+
+def test_demo_json_has_its_stable_keys(results: dict[str, Any]) -> None:
+    """Programs rely on these names."""
+    assert set(results) == {
+        "seed",
+        "duration_seconds",
+        "rate_per_second",
+        "faults",
+        "downtime",
+        "plain",
+        "resilient",
+        "gates",
+        "passed",
+    }
+    assert set(results["plain"]) == SIDE_KEYS
+    assert set(results["resilient"]) == SIDE_KEYS | {"circuit_changes"}
+    assert [set(gate) for gate in results["gates"]] == [{"name", "value", "comparison", "limit", "passed"}] * 3
+    assert (results["seed"], results["duration_seconds"], results["passed"]) == (1, 6.0, True)
+
+
+def test_demo_gives_both_sides_the_same_calls(results: dict[str, Any]) -> None:
+    """And counts every request: one a call for the plain client, some more for the other."""
+    plain, resilient = results["plain"], results["resilient"]
+    assert plain["calls"] == resilient["calls"] == plain["requests"] > 150
+    assert resilient["requests"] > resilient["calls"]
+
+
+def test_demo_kills_and_restarts_a_process_on_both_sides(results: dict[str, Any]) -> None:
+    """At the same moment, and both are back."""
+    plain, resilient = results["downtime"]["plain"], results["downtime"]["resilient"]
+    assert plain["start_seconds"] == pytest.approx(resilient["start_seconds"], abs=0.2)
+    assert plain["end_seconds"] > plain["start_seconds"]
+    assert resilient["end_seconds"] > resilient["start_seconds"]
+    assert "ConnectError" in results["plain"]["errors"]
+
+
+@needs_proc
+def test_demo_leaves_no_process(finished: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """Every server ended with the run."""
+    assert gone("finished")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run in the middle, all its servers up."""
+    process = subprocess.Popen(
+        [*COMMAND, "demo", "--duration", "60", "--plot", str(tmp_path / "plot.png")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(str(tmp_path)),
+        start_new_session=True,
+    )
+    try:
+        give_up = time.monotonic() + 30
+        while len(servers(str(tmp_path))) < 6 and time.monotonic() < give_up:
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@needs_proc
+def test_ctrl_c_ends_the_demo_cleanly(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    """Exit code 130, a line, no traceback, no process, whatever the moment."""
+    assert len(servers(str(tmp_path))) == 6
+    time.sleep(1.0)  # into the load; no event tells
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=15)
+    assert running.returncode == 130
+    assert errors == "resilient: stopped\n"
+    assert gone(str(tmp_path))
+
+
+@needs_proc
+def test_ctrl_c_while_the_servers_start_ends_the_demo_cleanly(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    """The processes exist, and have not answered yet."""
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=15)
+    assert (running.returncode, errors) == (130, "resilient: stopped\n")
+    assert gone(str(tmp_path))
+
+
+@needs_proc
+def test_killed_demo_leaves_no_process(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    """SIGKILL cannot be handled, but the servers notice that their parent is gone."""
+    assert len(servers(str(tmp_path))) == 6
+    running.kill()
+    running.wait(timeout=5)
+    assert gone(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--duration", "0"], "--duration must be from 5 to 3600 seconds, got 0"),
+        (["--duration", "-3"], "--duration must be from 5 to 3600 seconds, got -3"),
+        (["--duration", "nan"], "--duration must be from 5 to 3600 seconds, got nan"),
+        (["--rate", "inf"], "--rate must be from 1 to 1000 calls per second, got inf"),
+        (["--rate", "0"], "--rate must be from 1 to 1000 calls per second, got 0"),
+        (["--plot", "/nowhere/plot.png"], "--plot must be in a directory that can be written to"),
+        (["--json", "/"], "--json must name a file, got the directory /"),
+    ],
+)
+def test_bad_argument_is_refused_in_one_line(arguments: list[str], message: str) -> None:
+    """Exit code 2, the option and the value it got, before anything is started."""
+    process = refused("demo", *arguments)
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"resilient: {message}")
+    assert process.stderr.count("\n") == 1
+
+
+def test_argument_of_the_wrong_type_is_refused() -> None:
+    """Exit code 2, and no traceback."""
+    process = refused("demo", "--rate", "fast")
+    assert process.returncode == 2
+    assert "Invalid value for '--rate'" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_help_names_the_demo() -> None:
+    """The command says what it can do."""
+    process = refused("--help")
+    assert process.returncode == 0
+    assert "demo" in process.stdout
+
+
+def test_version_is_printed() -> None:
+    """One line, with the name of the distribution."""
+    process = refused("--version")
+    assert process.returncode == 0
+    assert process.stdout.startswith("resilient-middleware ")
+
+
+@pytest.mark.parametrize("module", ["typer", "httpx", "uvicorn"])
+def test_missing_extra_is_said_in_one_line(module: str, tmp_path: Path) -> None:
+    """Exit code 2, and what to install."""
+    # As if it were not installed: no finder finds it.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Without:\n"
+        "    def __init__(self, finder):\n"
+        "        self.finder = finder\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name != {module!r}:\n"
+        "            return self.finder.find_spec(name, path, target)\n"
+        "sys.meta_path[:] = map(Without, sys.meta_path)\n"
+    )
+    path = os.pathsep.join((str(tmp_path), environment("")["PYTHONPATH"]))
+    process = refused("demo", PYTHONPATH=path)
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert 'pip install "resilient-middleware[demo]"' in process.stderr

@@ -1,0 +1,76 @@
+"""The plan of what goes wrong: drawn from a seed, in proportion to the run."""
+
+from __future__ import annotations
+
+import pytest
+
+from resilient.demo.faults import Crash, ErrorBurst, draw_plan
+
+DURATIONS = [5.0, 6.0, 20.0, 23.7, 60.0, 600.0]
+
+
+def windows(seed: int, duration: float) -> list[tuple[float, float]]:
+    plan = draw_plan(seed, duration)
+    bursts = [(burst.start_seconds, burst.end_seconds) for burst in plan.bursts]
+    return sorted([*bursts, (plan.crash.start_seconds, plan.crash.restart_seconds)])
+
+
+def test_plan_of_one_seed_is_always_the_same() -> None:
+    """The parent and its server processes draw the plan separately, and must agree."""
+    assert draw_plan(7, 20.0) == draw_plan(7, 20.0)
+
+
+def test_plans_of_different_seeds_differ() -> None:
+    """Another seed is another run."""
+    assert draw_plan(7, 20.0) != draw_plan(8, 20.0)
+
+
+@pytest.mark.parametrize("duration", DURATIONS)
+@pytest.mark.parametrize("seed", range(20))
+def test_faults_lie_within_the_run_and_never_overlap(seed: int, duration: float) -> None:
+    """Each fault can be told from the others, and the last one's end can be seen."""
+    edges = [edge for window in windows(seed, duration) for edge in window]
+    assert edges == sorted(edges)
+    assert edges[0] > 0
+    assert edges[-1] < duration
+
+
+@pytest.mark.parametrize("duration", DURATIONS)
+def test_faults_take_the_same_share_of_any_run(duration: float) -> None:
+    """A long run has more bursts, a short one shorter ones; neither is spared."""
+    plan = draw_plan(1, duration)
+    burst_seconds = sum(burst.end_seconds - burst.start_seconds for burst in plan.bursts)
+    slots = len(plan.bursts) + 1
+    assert burst_seconds / duration == pytest.approx(0.3 * len(plan.bursts) / slots)
+    assert all(burst.end_seconds - burst.start_seconds < 2.6 for burst in plan.bursts)
+
+
+def test_default_run_kills_a_process_for_less_than_the_retry_plan() -> None:
+    """The plan waits up to 3.1 s: the process is away for less, even if it loads for a second."""
+    crash = draw_plan(1, 20.0).crash
+    assert 1.0 < crash.restart_seconds - crash.start_seconds < 2.0
+
+
+def test_error_share_holds_for_the_burst_s_servers_and_window_only() -> None:
+    """A burst begins and ends, and hits whom it names."""
+    plan = draw_plan(1, 20.0)
+    burst = next(each for each in plan.bursts if len(each.servers) == 1)
+    victim = burst.servers[0]
+    other = victim % 3 + 1
+    assert plan.error_share(victim, burst.start_seconds) == (1.0, 503)
+    assert plan.error_share(other, burst.start_seconds)[0] == 0.0
+    assert plan.error_share(victim, burst.end_seconds)[0] == 0.0
+    assert plan.error_share(victim, burst.start_seconds - 0.001)[0] == 0.0
+
+
+def test_json_names_every_fault_by_its_kind() -> None:
+    """Programs read the plan by `kind`."""
+    listed = draw_plan(1, 20.0).as_json()
+    assert [fault["kind"] for fault in listed] == ["latency", "error_burst", "crash", "error_burst"]
+
+
+def test_faults_describe_themselves_in_a_few_words() -> None:
+    """The table and the plot label them so."""
+    assert ErrorBurst(0, 1, (2,), 1.0).describe() == "100% 503 on server 2"
+    assert ErrorBurst(0, 1, (1, 2, 3), 0.3).describe() == "30% 503 on all servers"
+    assert Crash(0, 1, 3).describe() == "SIGKILL of server 3"

@@ -1,0 +1,64 @@
+"""One server process's application: healthy, failing, slow, as the plan says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from resilient.demo.faults import Crash, ErrorBurst, FaultPlan, Latency
+from resilient.demo.server import Inventory
+
+NEVER = Crash(0.0, 0.0, 1)
+NO_TAIL = Latency(share=0.0, low_seconds=0.0, high_seconds=0.0)
+BURST = ErrorBurst(0.0, 60.0, (1,), share=1.0)
+
+
+@pytest_asyncio.fixture
+async def burst() -> AsyncIterator[tuple[Inventory, httpx.AsyncClient]]:
+    """A service whose run has not begun, and which answers 503 for a minute from then on."""
+    inventory = Inventory(FaultPlan(NO_TAIL, (BURST,), NEVER), server=1, seed=1)
+    transport = httpx.ASGITransport(inventory.application())
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield inventory, client
+
+
+@pytest.mark.asyncio
+async def test_item_is_served_while_there_is_no_fault(
+    burst: tuple[Inventory, httpx.AsyncClient],
+) -> None:
+    """Before the run begins no window counts."""
+    response = await burst[1].get("/items/8")
+    assert response.json() == {"item": 8, "stock": 1, "server": 1}
+
+
+@pytest.mark.asyncio
+async def test_burst_answers_its_status(burst: tuple[Inventory, httpx.AsyncClient]) -> None:
+    """From the run's begin on, every request of a full burst fails."""
+    inventory, client = burst
+    inventory.begin(time.time())
+    assert [(await client.get("/items/8")).status_code for _ in range(3)] == [503] * 3
+
+
+@pytest.mark.asyncio
+async def test_health_is_spared_by_the_burst(burst: tuple[Inventory, httpx.AsyncClient]) -> None:
+    """Readiness must not depend on the faults."""
+    inventory, client = burst
+    inventory.begin(time.time())
+    assert (await client.get("/health")).status_code == 200
+
+
+@pytest.mark.asyncio
+async def test_slow_tail_delays_its_share_of_answers() -> None:
+    """With a share of one, every answer takes at least the tail's low end."""
+    plan = FaultPlan(Latency(share=1.0, low_seconds=0.1, high_seconds=0.2), (), NEVER)
+    inventory = Inventory(plan, server=1, seed=1)
+    inventory.begin(time.time())
+    transport = httpx.ASGITransport(inventory.application())
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        started = time.monotonic()
+        await client.get("/items/1")
+    assert time.monotonic() - started >= 0.1

@@ -1,0 +1,64 @@
+"""Figures from records: percentiles by nearest rank, rates, and time lines."""
+
+from __future__ import annotations
+
+import pytest
+
+from resilient.demo.load import Record
+from resilient.demo.tally import percentile, tally, timeline
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.5, 50.0), (0.99, 99.0), (0.999, 100.0), (0.0, 1.0), (1.0, 100.0), (0.07, 7.0)],
+)
+def test_percentile_is_the_nearest_rank(share: float, expected: float) -> None:
+    """Of 1 to 100 the p99 is 99: no interpolation, and no rank too many from binary fractions."""
+    assert percentile([float(value) for value in range(1, 101)], share) == expected
+
+
+def test_percentile_of_one_value_is_that_value() -> None:
+    """There is nothing else."""
+    assert percentile([3.0], 0.5) == percentile([3.0], 0.999) == 3.0
+
+
+def test_percentile_of_nothing_is_none() -> None:
+    """Not zero, which would look good."""
+    assert percentile([], 0.99) is None
+
+
+def test_tally_counts_errors_and_measures_successes_only() -> None:
+    """A quick failure must not make the side that fails look quick."""
+    records = [
+        Record(0, 0.2, None),
+        Record(1, 0.4, None),
+        Record(2, 0.001, "503"),
+        Record(3, 1, "503"),
+    ]
+    figures = tally(records)
+    assert (figures.calls, figures.succeeded, figures.success_rate) == (4, 2, 0.5)
+    assert figures.errors == {"503": 2}
+    assert (figures.p50, figures.p99) == (0.2, 0.4)
+
+
+def test_tally_of_no_calls_has_no_rates() -> None:
+    """Nothing was seen, so nothing is claimed."""
+    figures = tally([])
+    assert (figures.success_rate, figures.p50, figures.p999) == (None, None, None)
+
+
+def test_timeline_puts_each_call_where_it_was_due() -> None:
+    """By the time of arrival, not of the answer; a call at the very end is in the last stretch."""
+    records = [
+        Record(0.1, 9.0, None),
+        Record(1.2, 0.1, "503"),
+        Record(1.9, 0.1, None),
+        Record(2, 1, None),
+    ]
+    assert [each.calls for each in timeline(records, 2.0, 0.5)] == [1, 0, 1, 2]
+
+
+@pytest.mark.parametrize(("duration", "steps"), [(20.0, 200), (6.0, 40), (5.3, 40), (0.3, 3)])
+def test_timeline_has_no_stretch_beyond_the_end(duration: float, steps: int) -> None:
+    """Binary fractions do not add an empty one."""
+    assert len(timeline([], duration, duration / steps)) == steps
