@@ -1,0 +1,37 @@
+"""What all tests share: the event loops they may ask for, and the worlds that a policy must behave alike in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+import uvloop
+
+from resilient.runtime.virtual import VirtualLoop
+from tests.worlds import WORLDS, World
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The markers of this suite."""
+    config.addinivalue_line("markers", "virtual_time: run the coroutine test on an event loop in virtual time")
+    config.addinivalue_line("markers", "every_loop: run it on asyncio's loop, on uvloop and in virtual time")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """A coroutine test runs on asyncio's own loop, unless a marker says otherwise."""
+    if item.get_closest_marker("virtual_time"):
+        return {"virtual": VirtualLoop}
+    if item.get_closest_marker("every_loop"):
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop, "virtual": VirtualLoop}
+    return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(params=WORLDS, ids=lambda kind: kind.name)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Each runtime in turn: asyncio, uvloop, virtual time, trio, threads."""
+    made: World = request.param()
+    yield made
+    made.close()

@@ -1,0 +1,295 @@
+"""One test, every runtime. A `World` calls guarded functions and scripts the dependency that they call.
+
+    def test_repeats(world):
+        dependency = world.dependency(OSError(), 7)          # fails, then answers 7
+        guarded = Retry(attempts=2, wait=0)(dependency.fn)   # `async def`, or `def` in the world of threads
+        assert world.call(guarded) == 7
+        assert dependency.calls == 2
+
+Times are real seconds but in virtual time: keep them around 0.05 and let events, not sleeps, order what happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import trio
+import trio.testing
+import uvloop
+
+from resilient.runtime.virtual import VirtualLoop
+
+__all__ = ["WORLDS", "Dependency", "Hang", "Outcome", "Slow", "World"]
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Take `seconds`, and then do `then`: answer it, or raise it."""
+
+    seconds: float
+    then: Any = None
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Never answer. (A thread cannot be stopped: there it ends with the test, or after 5 seconds.)"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended: with a value, or with an error."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Dependency:
+    """Does what its script says, call by call; an exception in it is raised. A call beyond its end is a mistake.
+
+    Attributes:
+        fn: the function to guard.
+        calls: how often it was called. `arguments`: with what.
+        running: calls inside now; `most`: the most there ever were.
+    """
+
+    fn: Callable[..., Any]
+
+    def __init__(self, script: Sequence[Any]) -> None:
+        self._script = list(script)
+        self.calls = 0
+        self.arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.running = self.most = 0
+        self.lock = threading.Lock()
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The next step of the script."""
+        with self.lock:
+            self.calls += 1
+            self.arguments.append((args, kwargs))
+            assert self.calls <= len(self._script), f"call {self.calls} of a script of {len(self._script)} steps"
+            self.running += 1
+            self.most = max(self.most, self.running)
+            return self._script[self.calls - 1]
+
+    def end(self) -> None:
+        """A call has left, however."""
+        with self.lock:
+            self.running -= 1
+
+
+def play(step: Any) -> Any:
+    """Answer, or raise."""
+    if isinstance(step, BaseException):
+        raise step
+    return step
+
+
+class World:
+    """Where calls run. Subclasses say how."""
+
+    name: ClassVar[str]
+    is_async: ClassVar[bool] = True
+
+    def run(self, main: Callable[[], Any]) -> Any:
+        """Run a coroutine function (in threads: a plain function) to its end."""
+        raise NotImplementedError
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, inside an async world."""
+        raise NotImplementedError
+
+    def now(self) -> float:
+        """The clock of this world, in seconds. In virtual time it goes on from call to call."""
+        return time.monotonic()
+
+    def close(self) -> None:
+        """End of the test."""
+
+    def dependency(self, *script: Any) -> Dependency:
+        """A dependency that follows `script`: values, exceptions, `Slow(...)`, `Hang()`."""
+        dependency = Dependency(script)
+
+        async def fetch(*args: Any, **kwargs: Any) -> Any:
+            step = dependency.begin(args, kwargs)
+            try:
+                if isinstance(step, Hang):
+                    await self.sleep(3600)
+                if isinstance(step, Slow):
+                    await self.sleep(step.seconds)
+                    step = step.then
+                return play(step)
+            finally:
+                dependency.end()
+
+        dependency.fn = fetch
+        return dependency
+
+    def call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a guarded function and return its result, or raise its error."""
+        return self.run(lambda: fn(*args, **kwargs))
+
+    def outcome(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Outcome:
+        """Call a guarded function; how it ended."""
+        try:
+            return Outcome(self.call(fn, *args, **kwargs))
+        except Exception as error:
+            return Outcome(error=error)
+
+    def together(self, *calls: Callable[[], Any]) -> list[Outcome]:
+        """Call them all at once (each in its own task or thread, begun in this order); how each ended."""
+        raise NotImplementedError
+
+
+class _AsyncioWorld(World):
+    def __init__(self) -> None:
+        self.runner = asyncio.Runner(loop_factory=self.new_loop)
+
+    @staticmethod
+    def new_loop() -> asyncio.AbstractEventLoop:
+        return asyncio.new_event_loop()
+
+    def run(self, main: Callable[[], Any]) -> Any:
+        async def entry() -> Any:
+            return await main()
+
+        return self.runner.run(entry())
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def close(self) -> None:
+        self.runner.close()
+
+    def together(self, *calls: Callable[[], Any]) -> list[Outcome]:
+        async def all_of_them() -> list[Outcome]:
+            return await asyncio.gather(*(_outcome(call) for call in calls))
+
+        return self.run(all_of_them)
+
+
+class AsyncioWorld(_AsyncioWorld):
+    """asyncio's own event loop."""
+
+    name = "asyncio"
+
+
+class UvloopWorld(_AsyncioWorld):
+    """uvloop, whose clock counts milliseconds."""
+
+    name = "uvloop"
+
+    @staticmethod
+    def new_loop() -> asyncio.AbstractEventLoop:
+        return uvloop.new_event_loop()
+
+
+class VirtualWorld(_AsyncioWorld):
+    """Virtual time."""
+
+    name = "virtual"
+
+    @staticmethod
+    def new_loop() -> asyncio.AbstractEventLoop:
+        return VirtualLoop()
+
+    def now(self) -> float:
+        return self.runner.get_loop().time()
+
+
+class TrioWorld(World):
+    """trio; each `run` is a loop of its own."""
+
+    name = "trio"
+
+    def run(self, main: Callable[[], Any]) -> Any:
+        async def entry() -> Any:
+            return await main()
+
+        return trio.run(entry)
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    def together(self, *calls: Callable[[], Any]) -> list[Outcome]:
+        outcomes: list[Outcome | None] = [None] * len(calls)
+
+        async def one(number: int, call: Callable[[], Any]) -> None:
+            outcomes[number] = await _outcome(call)
+
+        async def all_of_them() -> None:
+            async with trio.open_nursery() as nursery:
+                for number, call in enumerate(calls):
+                    nursery.start_soon(one, number, call)
+                    await trio.testing.wait_all_tasks_blocked()
+
+        trio.run(all_of_them)
+        return [outcome or Outcome() for outcome in outcomes]
+
+
+class ThreadWorld(World):
+    """A plain `def`, in the caller's thread."""
+
+    name = "threads"
+    is_async = False
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+
+    def close(self) -> None:
+        self._over.set()
+
+    def run(self, main: Callable[[], Any]) -> Any:
+        return main()
+
+    def dependency(self, *script: Any) -> Dependency:
+        dependency = Dependency(script)
+
+        def fetch(*args: Any, **kwargs: Any) -> Any:
+            step = dependency.begin(args, kwargs)
+            try:
+                if isinstance(step, Hang):
+                    self._over.wait(5)
+                if isinstance(step, Slow):
+                    time.sleep(step.seconds)
+                    step = step.then
+                return play(step)
+            finally:
+                dependency.end()
+
+        dependency.fn = fetch
+        return dependency
+
+    def together(self, *calls: Callable[[], Any]) -> list[Outcome]:
+        outcomes: list[Outcome] = [Outcome()] * len(calls)
+
+        def one(number: int, call: Callable[[], Any]) -> None:
+            try:
+                outcomes[number] = Outcome(call())
+            except Exception as error:
+                outcomes[number] = Outcome(error=error)
+
+        threads = []
+        for number, call in enumerate(calls):
+            thread = threading.Thread(target=one, args=(number, call))
+            thread.start()
+            threads.append(thread)
+            thread.join(0.01)  # long enough to get to where it waits
+        for thread in threads:
+            thread.join()
+        return outcomes
+
+
+async def _outcome(call: Callable[[], Any]) -> Outcome:
+    try:
+        return Outcome(await call())
+    except Exception as error:
+        return Outcome(error=error)
+
+
+WORLDS: tuple[type[World], ...] = (AsyncioWorld, UvloopWorld, VirtualWorld, TrioWorld, ThreadWorld)
+"""All of them."""
