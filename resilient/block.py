@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from resilient.call import Call
-from resilient.runtime.threads import drive
+from resilient.runtime.threads import Stopped, drive
 
 __all__ = ["Attempt", "Attempts", "block_leaf"]
 
@@ -118,7 +118,7 @@ class Attempts:
         try:
             await self._go_on(attempt.result, error)
         except BaseException as raised:
-            if raised is error:
+            if raised is error or (isinstance(raised, Stopped) and raised.error is error):
                 return False  # let it go on by itself, with its own traceback
             raise
         return True
@@ -127,6 +127,8 @@ class Attempts:
         """Let the pipeline run until it waits for the block again, or ends."""
         self._state = "done"
         assert self._coroutine is not None
+        if isinstance(error, StopIteration):
+            error = Stopped(error)
         if await _advance(self._coroutine, result, error):
             self._state = "again"
 
