@@ -7,9 +7,9 @@ Pure decisions: no I/O, no clock of its own, no callbacks under its lock. `Circu
     open       admission, once the break is over          half-open  a new episode of probes
     half-open  `success_threshold` probes succeeded       closed     windows start empty, the break is short again
     half-open  a probe failed                             open       a longer break (doubled, with jitter, capped)
-    any        isolate()                                  isolated   until close(): nothing else ends it
-    any        close()                                    closed
-    any other  open() · half_open()                       as named
+    any        isolate()                                  isolated
+    isolated   close()                                    closed     nothing else ends it
+    any other  open() · half_open() · close()             as named
 
 Each change of state begins a new *generation*, and an admission carries the one it belongs to: news from an earlier
 generation is dropped, so late results of the time before can neither trip nor close it (Polly #216-#218).
@@ -162,9 +162,11 @@ class Circuit:
 
     def _settle_probe(self, probe: Probe, failed: bool, now: float) -> Change | None:
         with self._lock:
-            if probe not in self._probes or now > probe.expires:
+            if probe not in self._probes:
                 return None  # its lease expired, or the circuit has changed since
             self._probes.discard(probe)
+            if now > probe.expires:
+                return None  # and nobody has asked for its place yet
             if failed:
                 self._failed_probes += 1
                 return self._open_for(self._next_break(), now, "a probe failed")
