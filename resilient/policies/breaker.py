@@ -77,8 +77,6 @@ class CircuitBreaker(Gate):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        if not isinstance(shadow, bool):
-            raise TypeError(f"shadow must be True or False, got {shadow!r}")
         self.slow = None if slow is None else arguments.seconds("slow", slow)
         criteria = Criteria(
             fail_max=None if fail_max is None else arguments.count("fail_max", fail_max),
@@ -107,7 +105,7 @@ class CircuitBreaker(Gate):
             if max_break != 60.0:
                 raise ValueError(f"max_break={max_break!r} is shorter than break_duration={break_duration!r}")
             max_break = break_duration
-        self.shadow = shadow
+        self.shadow = arguments.flag("shadow", shadow)
         self.would_have_refused = 0
         self.refused = 0
         self._counts_slow = slow_rate is not None

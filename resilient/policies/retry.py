@@ -107,7 +107,7 @@ class Retry(Wrap):
         if attempts is None and stop is None:
             attempts = 3
         self.attempts = None if attempts is None else arguments.count("attempts", attempts)
-        self._stop = None if stop is None else arguments.callback("stop", stop)
+        self._stop = None if stop is None else arguments.strategy("stop", stop)
         self._backoff: FullJitter | Fixed | None = None
         self._wait: Strategy | None = None
         if wait is None:
@@ -115,7 +115,7 @@ class Retry(Wrap):
         elif isinstance(wait, FullJitter):
             self._backoff = wait
         elif callable(wait):
-            self._wait = wait
+            self._wait = arguments.strategy("wait", wait)
         else:
             self._backoff = Fixed(wait)
         self._on: Callable[[Exception], bool] | None = None
@@ -131,7 +131,7 @@ class Retry(Wrap):
             )
         self.max_retry_after = arguments.seconds("max_retry_after", max_retry_after, zero=True)
         hooks = {"before": before, "after": after, "before_sleep": before_sleep}
-        self._hooks = {key: arguments.callback(key, hook) for key, hook in hooks.items() if hook is not None}
+        self._hooks = {key: arguments.strategy(key, hook) for key, hook in hooks.items() if hook is not None}
         self._asks_results = self._strategy is not None and not _looks_at_errors_only(self._strategy)
         self._speaks_tenacity = bool(self._hooks) or any((self._stop, self._wait, self._strategy))
         self.pause = self._longest_pause()
