@@ -54,10 +54,7 @@ class Pipeline(Policy):
         classify: Classifier | None = None,
         strict: bool = False,
     ) -> None:
-        for policy in policies:
-            if not isinstance(policy, Policy):
-                hint = " (an instance is due, not the class)" if isinstance(policy, type) else ""
-                raise TypeError(f"a pipeline is made of policies, got {policy!r}{hint}")
+        _check_policies(policies)
         if not policies:
             raise ValueError("a pipeline without policies guards nothing: give it at least one")
         if classify is not None and not isinstance(classify, Classifier):
@@ -68,7 +65,7 @@ class Pipeline(Policy):
         self.classify = classify or Classifier()
         self.findings: list[Finding] = examine(_flat(policies))
         """What is wrong with the order or the plan."""
-        self._complain(strict)
+        self._complain(arguments.flag("strict", strict))
         self._scope = Scope(self.name, self.classify)
         self._flow = _Flow(self.name)
         self._async = self._weave(async_leaf)
@@ -175,7 +172,11 @@ class Pipeline(Policy):
 
         Raises `ValueError` when there is no policy to replace, or more than one that it could be.
         """
-        mine = [policy for policy in self.policies if not isinstance(policy, without)]
+        _check_policies(policies)
+        left_out = without if isinstance(without, tuple) else (without,)
+        if not all(isinstance(each, type) and issubclass(each, Policy) for each in left_out):
+            raise TypeError(f"without must be classes of policies, got {without!r}")
+        mine = [policy for policy in self.policies if not isinstance(policy, left_out)]
         for policy in policies:
             places = [at for at, old in enumerate(mine) if type(old) is type(policy)]
             if len(places) > 1:
@@ -188,7 +189,7 @@ class Pipeline(Policy):
                     else f"{self!r} has {len(places)} {kind}s: give them names, and {policy!r} the one it replaces"
                 )
             mine[places[0]] = policy
-        varied = Pipeline(*mine, classify=classify or self.classify, strict=strict)
+        varied = Pipeline(*mine, classify=self.classify if classify is None else classify, strict=strict)
         if name is not None:
             varied.name = varied._scope.name = varied._flow.name = arguments.name("name", name)
             registry.register(varied)
@@ -325,6 +326,13 @@ def switch(mode: Mode | None) -> _Switch:
     """
     before = switch_all(mode)
     return _Switch(lambda: switch_all(before))
+
+
+def _check_policies(policies: tuple[Policy, ...]) -> None:
+    for policy in policies:
+        if not isinstance(policy, Policy):
+            hint = " (an instance is due, not the class)" if isinstance(policy, type) else ""
+            raise TypeError(f"a pipeline is made of policies, got {policy!r}{hint}")
 
 
 def _flat(policies: tuple[Policy, ...]) -> list[Policy]:
