@@ -12,6 +12,7 @@ fails and is to be repeated is swallowed, and the loop goes round again. Without
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
@@ -42,23 +43,29 @@ class Attempt:
     """
 
     def __init__(self, attempts: Attempts, number: int) -> None:
-        self._attempts = attempts
+        self._attempts = weakref.ref(attempts)  # so a loop that is left without entering it gives its permits back
         self.number = number
         self.result: Any = None
 
     async def __aenter__(self) -> Attempt:
-        self._attempts._enter()
+        self._owner()._enter()
         return self
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        return await self._attempts._leave(self, error)
+        return await self._owner()._leave(self, error)
 
     def __enter__(self) -> Attempt:
-        self._attempts._enter()
+        self._owner()._enter()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        return drive(self._attempts._leave(self, error))
+        return drive(self._owner()._leave(self, error))
+
+    def _owner(self) -> Attempts:
+        attempts = self._attempts()
+        if attempts is None:
+            raise RuntimeError("an attempt can be entered only in the loop that made it")
+        return attempts
 
 
 class Attempts:
@@ -78,9 +85,14 @@ class Attempts:
         self._block = block
 
     def __aiter__(self) -> Attempts:
-        return self
+        return self._begin()
 
     def __iter__(self) -> Attempts:
+        return self._begin()
+
+    def _begin(self) -> Attempts:
+        if self._state != "new":
+            raise RuntimeError("these attempts are used up: call attempts() anew for each block")
         return self
 
     async def __anext__(self) -> Attempt:
