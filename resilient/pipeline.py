@@ -54,6 +54,13 @@ class Pipeline(Policy):
         classify: Classifier | None = None,
         strict: bool = False,
     ) -> None:
+        self._set_up(policies, name, classify, strict)
+        if self.name:
+            registry.register(self)
+
+    def _set_up(
+        self, policies: tuple[Policy, ...], name: str | None, classify: Classifier | None, strict: bool
+    ) -> None:
         _check_policies(policies)
         if not policies:
             raise ValueError("a pipeline without policies guards nothing: give it at least one")
@@ -70,8 +77,6 @@ class Pipeline(Policy):
         self._flow = _Flow(self.name)
         self._async = self._weave(async_leaf)
         self._sync = self._weave(sync_leaf)
-        if self.name:
-            registry.register(self)
 
     def _complain(self, strict: bool) -> None:
         if not self.findings:
@@ -80,7 +85,7 @@ class Pipeline(Policy):
         message = f"pipeline {self.name!r}: {text}" if self.name else text
         if strict:
             raise PipelineError(message)
-        warnings.warn(message, PipelineWarning, stacklevel=3)
+        warnings.warn(message, PipelineWarning, stacklevel=4)
 
     def _weave(self, leaf: Layer) -> Layer:
         return weave(self.policies, self._scope, observed(leaf, self._scope.channel, self.name))
@@ -94,7 +99,9 @@ class Pipeline(Policy):
         """
         if isinstance(fn, classmethod | staticmethod):
             return type(fn)(self(fn.__func__))  # type: ignore[return-value]
-        return dress(self._guard(fn), fn)
+        guarded = dress(self._guard(fn), fn)
+        guarded.__dict__["__pipeline__"] = self  # the registry finds it as long as somebody uses the function
+        return guarded
 
     def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `fn(*args, **kwargs)` guarded, once: a coroutine to await for an `async def`, else its result."""
@@ -189,12 +196,11 @@ class Pipeline(Policy):
                     else f"{self!r} has {len(places)} {kind}s: give them names, and {policy!r} the one it replaces"
                 )
             mine[places[0]] = policy
-        varied = Pipeline(*mine, classify=self.classify if classify is None else classify, strict=strict)
+        judge = self.classify if classify is None else classify
+        varied = Pipeline.__new__(Pipeline)
+        varied._set_up(tuple(mine), (self.name or None) if name is None else name, judge, strict)
         if name is not None:
-            varied.name = varied._scope.name = varied._flow.name = arguments.name("name", name)
             registry.register(varied)
-        else:
-            varied.name = varied._scope.name = varied._flow.name = self.name
         varied._scope.switch(self._scope.own_mode)
         return varied
 
