@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import pytest
+import tenacity
 
 from resilient import Bulkhead, BulkheadFull, CircuitBreaker, Pipeline, Retry, TimedOut, Timeout
 from resilient.events import CallTimedOut
@@ -118,7 +119,7 @@ def test_deadline_lets_no_backoff_start_that_outlives_it() -> None:
     """The last real error comes back at once."""
     begin = time.monotonic()
 
-    @Pipeline(Timeout(60), Retry(attempts=3, wait=90))
+    @Pipeline(Timeout(60), Retry(attempts=3, wait=tenacity.wait_fixed(90)))
     def failing() -> None:
         raise OSError
 
