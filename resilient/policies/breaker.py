@@ -232,10 +232,10 @@ class CircuitBreaker(Gate):
         if change is None:
             return
         self._face.changed(change, mirror=mirror)
-        listeners = dict.fromkeys(each for channel in list(self._channels) for each in channel.listeners)
-        if listeners:
-            event = events.CircuitChanged("", current().now(), self.name, change.old, change.new, change.reason)
-            events.emit(tuple(listeners), event)
+        told = dict.fromkeys((channel.pipeline, each) for channel in list(self._channels) for each in channel.listeners)
+        for pipeline, listener in told:
+            event = events.CircuitChanged(pipeline, current().now(), self.name, change.old, change.new, change.reason)
+            events.emit((listener,), event)
 
     def snapshot(self) -> dict[str, Any]:
         """State, evidence in the window, and what was refused."""
