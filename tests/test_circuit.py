@@ -353,6 +353,16 @@ def test_circuit_half_open_with_a_hung_probe_gives_its_place_away_when_the_lease
     assert isinstance(admit(machine, 15.0), Probe)
 
 
+def test_circuit_half_open_says_to_come_back_when_the_first_lease_is_over() -> None:
+    """The first of several probes to lose its place makes room."""
+    machine = opened(lease=5.0, probes=2)
+    admit(machine, 10.0)
+    admit(machine, 12.0)
+    assert machine.retry_after(13.0) == 2.0
+    assert isinstance(admit(machine, 15.0), Probe)
+    assert machine.admit(15.0) == (None, None)
+
+
 @pytest.mark.parametrize("failed", [True, False])
 def test_circuit_half_open_drops_the_news_of_a_probe_whose_lease_is_over(failed: bool) -> None:
     """Whether its place is taken or not."""
@@ -386,17 +396,18 @@ def test_circuit_release_of_an_ordinary_ticket_changes_nothing() -> None:
 # -- the break ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_circuit_break_doubles_with_jitter_after_each_failed_probe_up_to_the_cap(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("cap", [75.0, 12.0, 10.0])
+def test_circuit_break_doubles_with_jitter_after_each_failed_probe_up_to_the_cap(cap: float, seed: int) -> None:
     """The n-th lies between half of its doubling and the whole, never below the first, never above the cap."""
     random.seed(seed)
-    machine = opened(break_duration=10.0, max_break=75.0)
+    machine = opened(break_duration=10.0, max_break=cap)
     now, whole = 0.0, 10.0
     for _ in range(8):
         before = machine.retry_after(now) or 0.0
         break_ = fail_probe(machine, now)
         now += before + 1.0
-        whole = min(75.0, whole * 2)
+        whole = min(cap, whole * 2)
         assert max(10.0, whole / 2) <= break_ <= whole
 
 
@@ -431,6 +442,7 @@ def test_circuit_break_is_short_again_once_the_circuit_has_closed() -> None:
     assert machine.state is CLOSED
     feed(machine, "-", now=now)
     assert machine.retry_after(now) == 10.0
+    assert fail_probe(machine, now) <= 20.0
 
 
 def test_circuit_probe_that_succeeds_among_others_does_not_shorten_the_next_break() -> None:
