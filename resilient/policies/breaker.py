@@ -6,6 +6,7 @@ pybreaker's listeners hear of it, its storages share it with synchronous users, 
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -119,6 +120,7 @@ class CircuitBreaker(Gate):
             lease=arguments.seconds("lease", lease),
         )
         self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
+        self._channels_lock = threading.Lock()
         self._face = Face(self, self._circuit, listeners, state_storage)
 
     # -- the gate -----------------------------------------------------------------------------------------------
@@ -225,14 +227,17 @@ class CircuitBreaker(Gate):
     # -- telling ------------------------------------------------------------------------------------------------
 
     def attach(self, channel: events.Channel) -> None:
-        self._channels.add(channel)
+        with self._channels_lock:
+            self._channels.add(channel)
 
     def _announce(self, change: Change | None, *, mirror: bool = True) -> None:
         """Tell pybreaker's side (the storage too, if `mirror`) and every pipeline that has this circuit."""
         if change is None:
             return
         self._face.changed(change, mirror=mirror)
-        told = dict.fromkeys((channel.pipeline, each) for channel in list(self._channels) for each in channel.listeners)
+        with self._channels_lock:
+            channels = list(self._channels)
+        told = dict.fromkeys((channel.pipeline, each) for channel in channels for each in channel.listeners)
         for pipeline, listener in told:
             event = events.CircuitChanged(pipeline, current().now(), self.name, change.old, change.new, change.reason)
             events.emit((listener,), event)
