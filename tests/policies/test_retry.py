@@ -623,6 +623,21 @@ def test_traceback_of_a_shared_error_does_not_grow_with_attempts(world: World) -
     assert lengths[0] == lengths[1]
 
 
+def test_traceback_of_a_shared_error_does_not_grow_with_calls(world: World) -> None:
+    """A call that repeats takes off what earlier calls have left on the object, too."""
+
+    def step() -> None:
+        raise shared
+
+    shared = OSError()
+    guarded = Retry(2, wait=0)(guardable(world, step))
+    lengths = set()
+    for _ in range(30):
+        world.outcome(guarded)
+        lengths.add(len(traceback.extract_tb(shared.__traceback__)))
+    assert len(lengths) == 1
+
+
 def test_tracebacks_of_rejections_do_not_grow(world: World) -> None:
     """Each rejection is an object of its own."""
     breaker = CircuitBreaker()
