@@ -19,6 +19,7 @@ call, and its own late news is dropped (Polly #1979, resilience4j #544).
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from dataclasses import dataclass
@@ -43,12 +44,14 @@ class Criteria:
         fail_max: this many failures in a row.
         failure_rate: this share of failures among the calls in the window, once there are `min_calls`.
         slow_rate: this share of slow calls among them.
+        slow: seconds from which a call is slow; infinite without a `slow_rate`.
     """
 
     fail_max: int | None
     failure_rate: float | None
     slow_rate: float | None
     min_calls: int
+    slow: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class Circuit:
         "lease",
         "max_break",
         "probes",
+        "slow",
         "state",
         "success_threshold",
         "window",
@@ -107,6 +111,7 @@ class Circuit:
     ) -> None:
         self.window = window
         self.criteria = criteria
+        self.slow = criteria.slow
         self.break_duration = break_duration
         self.max_break = max_break
         self.probes = probes
@@ -140,8 +145,9 @@ class Circuit:
             self._probes.add(probe)
             return probe, change
 
-    def settle(self, ticket: int | Probe, failed: bool, slow: bool, now: float) -> Change | None:
-        """Learn how an admitted call ended; returns the change of state that this brought about."""
+    def settle(self, ticket: int | Probe, failed: bool, elapsed: float, now: float) -> Change | None:
+        """Learn how an admitted call ended after `elapsed` seconds; returns the change of state that it brought about."""
+        slow = elapsed >= self.slow
         if ticket != self.generation:
             return self._settle_probe(ticket, failed or slow, now) if isinstance(ticket, Probe) else None
         if not failed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FunctionType
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from resilient.events import AttemptFailed, AttemptStarted, Channel
 from resilient.policy import Layer
 from resilient.runtime.threads import Stopped
 
-__all__ = ["async_leaf", "dress", "kind_of", "observed", "sync_leaf"]
+__all__ = ["async_leaf", "dress", "kind_of", "sync_leaf"]
 
 _KIND_FLAGS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
@@ -55,15 +55,32 @@ def dress(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
     return guarded
 
 
-def async_leaf(call: Call) -> Any:
-    """Call a coroutine function."""
-    return call.fn(*call.args, **call.kwargs)
+def async_leaf(channel: Channel, pipeline: str) -> Layer:
+    """Calls a coroutine function."""
+
+    def call_it(call: Call) -> Any:
+        if channel.listeners:
+            return _observed(call, channel, pipeline, call.fn(*call.args, **call.kwargs))
+        kwargs = call.kwargs
+        return call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
+
+    return call_it
 
 
-async def sync_leaf(call: Call) -> Any:
-    """Call a plain function, whose `StopIteration` must get past the coroutines around it."""
+def sync_leaf(channel: Channel, pipeline: str) -> Layer:
+    """Calls a plain function."""
+
+    def call_it(call: Call) -> Any:
+        return _observed(call, channel, pipeline, _plain(call)) if channel.listeners else _plain(call)
+
+    return call_it
+
+
+async def _plain(call: Call) -> Any:
+    """A plain function as a coroutine; its `StopIteration` must get past those around it."""
     try:
-        result = call.fn(*call.args, **call.kwargs)
+        kwargs = call.kwargs
+        result = call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
     except StopIteration as error:
         raise Stopped(error) from None
     if hasattr(result, "__await__"):
@@ -80,18 +97,14 @@ def _refuse_awaitable(call: Call, result: Any) -> None:
     )
 
 
-def observed(leaf: Layer, channel: Channel, pipeline: str) -> Layer:
-    """`leaf`, telling of each attempt while somebody listens."""
-
-    async def attempt(call: Call) -> Any:
-        now, function = call.runtime.now, name_of(call.fn)
-        begin = now()
-        channel.emit(AttemptStarted(pipeline, begin, call.attempt, function))
-        try:
-            return await leaf(call)
-        except BaseException as error:
-            end = now()
-            channel.emit(AttemptFailed(pipeline, end, call.attempt, function, error, end - begin))
-            raise
-
-    return lambda call: attempt(call) if channel.listeners else leaf(call)
+async def _observed(call: Call, channel: Channel, pipeline: str, attempt: Awaitable[Any]) -> Any:
+    """An attempt, while somebody listens."""
+    now, function = call.begin().now, name_of(call.fn)
+    begin = now()
+    channel.emit(AttemptStarted(pipeline, begin, call.attempt, function))
+    try:
+        return await attempt
+    except BaseException as error:
+        end = now()
+        channel.emit(AttemptFailed(pipeline, end, call.attempt, function, error, end - begin))
+        raise

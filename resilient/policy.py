@@ -19,13 +19,16 @@ from resilient.call import Call
 from resilient.events import Channel
 from resilient.outcome import Classifier
 
-__all__ = ["Gate", "Layer", "Mode", "Policy", "Scope", "Ticket", "Wrap", "switch_all"]
+__all__ = ["Gate", "Layer", "Mode", "Policy", "Recovery", "Scope", "Ticket", "Wrap", "switch_all"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Layer = Callable[[Call], Awaitable[Any]]
 """The rest of a pipeline, seen from one of its policies."""
+
+Recovery = Callable[[Call, Exception], Awaitable[Any]]
+"""Goes on after a failure of a layer: returns what the caller shall get, or raises it."""
 
 Ticket = Any
 """What a gate needs to know at the end of a call it admitted. Anything but None."""
@@ -105,6 +108,8 @@ class Policy:
     """Decides by evidence, which can be stale after a wait: it is asked again."""
     waits: bool = False
     """May make a call wait in a local queue."""
+    timed: bool = True
+    """Needs `call.runtime` even when all goes well. Others say `call.begin()` when they need it after all."""
     attempts: int | None = 1
     """How often it runs the rest at most; None: as often as its user's strategy likes."""
     limit: float | None = None
@@ -165,10 +170,14 @@ class Gate(Policy):
         """Wait in line for a ticket. Raises a `Rejected` when there is no place in line, or no more time."""
         raise NotImplementedError
 
-    def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
+    def settle(
+        self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None
+    ) -> None:
         """Learn from a call's end, and take the ticket back.
 
-        `elapsed`: seconds the dependency had, local queues not counted. `error`: what it raised, if it did.
+        `elapsed`: seconds the dependency had, local queues not counted; `now`: the time. Where the gate is not `timed`
+        and its pipeline has no Timeout, nobody reads the clock for a call that succeeds: 0 and None. `error`: what the
+        call raised, if it did.
         """
         self.release(ticket)
 
@@ -193,6 +202,25 @@ class Wrap(Policy):
         """Run `inner(call)` zero, one or many times and return (awaitably) what the caller shall get."""
         raise NotImplementedError
 
+    def recovery(self, inner: Layer, scope: Scope) -> Recovery | None:
+        """For policies that act only after a failure: how to go on when `inner(call)` has raised an `Exception`.
+
+        Others return None. The outermost frame of a pipeline calls it, so that a call that succeeds passes by no
+        frame of such a policy.
+        """
+        return None
+
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        run = self.run
-        return lambda call: run(call, inner, scope)
+        recover = self.recovery(inner, scope)
+        if recover is None:
+            run = self.run
+            return lambda call: run(call, inner, scope)
+
+        async def recovering(call: Call) -> Any:
+            try:
+                return await inner(call)
+            except Exception as error:
+                recovery = recover(call, error)
+            return await recovery  # outside the clause, so that what it raises has no false context
+
+        return recovering

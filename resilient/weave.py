@@ -13,20 +13,23 @@ What the frame of a gate keeps, in every tick:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from resilient.call import Call
 from resilient.errors import Rejected
 from resilient.events import CallRejected, Waited
-from resilient.policy import Gate, Layer, Policy, Scope, Ticket
+from resilient.policy import Gate, Layer, Policy, Recovery, Scope, Ticket
 
 __all__ = ["weave"]
 
 
-def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer) -> Layer:
-    """The function that applies `policies` around `leaf`."""
+def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer) -> tuple[Layer, Recovery | None]:
+    """The function that applies `policies` around `leaf`, and what to do when it raises an `Exception`."""
     layer = leaf
+    for policy in policies:
+        policy.attach(scope.channel)
     at = len(policies)
     while at > 0:
         last = at
@@ -35,15 +38,17 @@ def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer) -> Layer:
         if at < last:
             gate = fuse([gate for gate in policies[at:last] if isinstance(gate, Gate)])
             if gate.learns:
-                layer = _learning(gate, layer, scope, _nearest_limit(policies, at, last))
+                waits = any(policy.waits for policy in policies[last:])
+                layer = _learning(gate, layer, scope, _nearest_limit(policies, at, last), waits)
             else:
                 layer = _holding(gate, layer, scope)
         else:
             at -= 1
+            recover = policies[at].recovery(layer, scope) if at == 0 else None
+            if recover is not None:
+                return layer, recover
             layer = policies[at].bind(layer, scope)
-    for policy in policies:
-        policy.attach(scope.channel)
-    return layer
+    return layer, None
 
 
 def _nearest_limit(policies: Sequence[Policy], begin: int, end: int) -> float | None:
@@ -70,6 +75,7 @@ class _Pair(Gate):
         self.outer = outer
         self.inner = inner
         self.learns = outer.learns or inner.learns
+        self.timed = outer.timed or inner.timed
         self._admit_outer, self._admit_inner = outer.admit, inner.admit
         self._settle_outer, self._settle_inner = outer.settle, inner.settle
 
@@ -100,6 +106,8 @@ class _Pair(Gate):
                     stale, first = first, None
                     self.outer.release(stale)
                     first = self.outer.admit(call)
+                    if first is None:
+                        first = await _queue(self.outer, call, scope)
         except BaseException:
             if second is not None:
                 self.inner.release(second)
@@ -108,7 +116,7 @@ class _Pair(Gate):
             raise
         return first, second
 
-    def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
+    def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         first, second = ticket
         self._settle_inner(second, failed, elapsed, now, error)
         self._settle_outer(first, failed, elapsed, now, error)
@@ -144,11 +152,12 @@ def _holding(gate: Gate, inner: Layer, scope: Scope) -> Layer:
     return held
 
 
-def _learning(gate: Gate, inner: Layer, scope: Scope, limit: float | None) -> Layer:
-    """The frame of a gate that learns from how calls end."""
-    admit, settle = gate.admit, gate.settle
-    judges_results = scope.judge.judges_results
-    too_late = float("inf") if limit is None else limit
+def _learning(gate: Gate, inner: Layer, scope: Scope, limit: float | None, waits: bool) -> Layer:
+    """The frame of a gate that learns from how calls end. `waits`: something inside it has a queue."""
+    admit, settle, release, judge = gate.admit, gate.settle, gate.release, scope.judge
+    judges_results = judge.judges_results
+    too_late = math.inf if limit is None else limit
+    clocked = gate.timed or limit is not None  # else nobody asks how old a call is
 
     async def judged(call: Call) -> Any:
         try:
@@ -158,21 +167,57 @@ def _learning(gate: Gate, inner: Layer, scope: Scope, limit: float | None) -> La
         except Rejected as error:
             _refused(error, call, scope)
             raise
-        now = call.runtime.now
-        begin = now() - call.waited
+        begin = elapsed = 0.0
+        end = None
+        if clocked:
+            now = call.runtime.now
+            begin = now()
+            if waits:
+                begin -= call.waited
         try:
             result = await inner(call)
         except BaseException as error:
-            end = now()
-            _learn_error(gate, ticket, error, end - call.waited - begin, end, limit, call, scope)
+            learn_error(call, ticket, error, begin)
             raise
-        end = now()
-        elapsed = end - call.waited - begin
+        if clocked:
+            end = now()
+            elapsed = end - begin
+            if waits:
+                elapsed -= call.waited
         if judges_results:
-            _learn_result(gate, ticket, result, elapsed, end, elapsed > too_late, scope)
+            learn_result(ticket, result, elapsed, end)
         else:
             settle(ticket, elapsed > too_late, elapsed, end, None)
         return result
+
+    def learn_result(ticket: Ticket, result: Any, elapsed: float, end: float | None) -> None:
+        try:
+            kind = judge.result(result).kind
+        except BaseException:
+            release(ticket)
+            raise
+        if kind == "nothing":
+            release(ticket)
+        else:
+            settle(ticket, elapsed > too_late or kind == "failure", elapsed, end, None)
+
+    def learn_error(call: Call, ticket: Ticket, error: BaseException, begin: float) -> None:
+        end = call.begin().now()
+        elapsed = end - begin - (call.waited if waits else 0.0) if clocked else 0.0
+        if isinstance(error, Exception):
+            try:
+                kind = judge.error(error).kind
+            except BaseException:
+                release(ticket)
+                raise
+            if kind == "nothing":
+                release(ticket)
+            else:
+                settle(ticket, kind == "failure", elapsed, end, error)
+        elif isinstance(error, call.runtime.cancelled):
+            gate.cut(ticket, elapsed, end, limit)
+        else:
+            release(ticket)
 
     return judged
 
@@ -181,7 +226,7 @@ async def _queue(gate: Gate, call: Call, scope: Scope) -> Ticket:
     """Wait at a gate; the time counts as local."""
     if isinstance(gate, _Pair):
         return await gate.wait(call, scope)
-    now = call.runtime.now
+    now = call.begin().now
     begin = now()
     try:
         ticket = await gate.wait(call, scope)
@@ -193,51 +238,9 @@ async def _queue(gate: Gate, call: Call, scope: Scope) -> Ticket:
     return ticket
 
 
-def _learn_result(
-    gate: Gate, ticket: Ticket, result: Any, elapsed: float, now: float, late: bool, scope: Scope
-) -> None:
-    """Tell the gate of a call whose result has to be judged first."""
-    try:
-        kind = scope.judge.result(result).kind
-    except BaseException:
-        gate.release(ticket)
-        raise
-    if kind == "nothing":
-        gate.release(ticket)
-    else:
-        gate.settle(ticket, late or kind == "failure", elapsed, now, None)
-
-
-def _learn_error(
-    gate: Gate,
-    ticket: Ticket,
-    error: BaseException,
-    elapsed: float,
-    now: float,
-    limit: float | None,
-    call: Call,
-    scope: Scope,
-) -> None:
-    """Tell the gate of a call that raised."""
-    if isinstance(error, Exception):
-        try:
-            kind = scope.judge.error(error).kind
-        except BaseException:
-            gate.release(ticket)
-            raise
-        if kind == "nothing":
-            gate.release(ticket)
-        else:
-            gate.settle(ticket, kind == "failure", elapsed, now, error)
-    elif isinstance(error, call.runtime.cancelled):
-        gate.cut(ticket, elapsed, now, limit)
-    else:
-        gate.release(ticket)
-
-
 def _refused(error: Rejected, call: Call, scope: Scope) -> None:
     if not error.pipeline:
         error.pipeline = scope.name
     if scope.channel.listeners:
-        event = CallRejected(scope.name, call.runtime.now(), error.policy, str(error), error.retry_after)
+        event = CallRejected(scope.name, call.begin().now(), error.policy, str(error), error.retry_after)
         scope.channel.emit(event)

@@ -6,13 +6,16 @@ pybreaker's listeners hear of it, its storages share it with synchronous users, 
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pybreaker
 
 from resilient import arguments, circuit, events
+from resilient.atomic import GIL
 from resilient.call import Call
 from resilient.circuit import CLOSED, Change, Circuit, Criteria
 from resilient.errors import CircuitOpen
@@ -85,6 +88,7 @@ class CircuitBreaker(Gate):
             failure_rate=None if failure_rate is None else arguments.share("failure_rate", failure_rate),
             slow_rate=None if slow_rate is None else arguments.share("slow_rate", slow_rate),
             min_calls=10 if min_calls is None else arguments.count("min_calls", min_calls),
+            slow=math.inf if slow is None or slow_rate is None else slow,
         )
         if slow_rate is not None and slow is None:
             raise ValueError(f"slow_rate={slow_rate!r} needs slow=, the seconds from which a call is slow")
@@ -96,7 +100,7 @@ class CircuitBreaker(Gate):
         if window_calls is not None:
             window = CountWindow(arguments.count("window_calls", window_calls))
             if min_calls is None:
-                criteria = Criteria(criteria.fail_max, criteria.failure_rate, criteria.slow_rate, min(10, window.size))
+                criteria = replace(criteria, min_calls=min(10, window.size))
             elif min_calls > window.size:
                 raise ValueError(f"min_calls={min_calls!r} can never be reached in window_calls={window_calls!r}")
         else:
@@ -110,7 +114,6 @@ class CircuitBreaker(Gate):
         self.shadow = shadow
         self.would_have_refused = 0
         self.refused = 0
-        self._counts_slow = slow_rate is not None
         self._circuit = Circuit(
             window,
             criteria,
@@ -120,6 +123,8 @@ class CircuitBreaker(Gate):
             success_threshold=arguments.count("success_threshold", success_threshold),
             lease=arguments.seconds("lease", lease),
         )
+        self._record = window.record
+        self.timed = slow is not None or not isinstance(window, CountWindow)
         self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
         self._face = Face(self, self._circuit, listeners, state_storage)
 
@@ -154,11 +159,16 @@ class CircuitBreaker(Gate):
         when = "" if retry_after is None else f"; try again in {retry_after:.3g} s"
         raise CircuitOpen(f"{self.name} is {self._circuit.state}{when}", policy=self.name, retry_after=retry_after)
 
-    def settle(self, ticket: Any, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
-        slow = self._counts_slow and elapsed >= self.slow  # type: ignore[operator]
-        change = self._circuit.settle(ticket, failed, slow, now)
-        if change is not None:
-            self._announce(change)
+    def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+        machine = self._circuit
+        if GIL and ticket == machine.generation and not failed and elapsed < machine.slow and not self._face.attentive:
+            if machine.consecutive:  # what `Circuit.settle` does with all that is well
+                machine.consecutive = 0
+            self._record(False, False, now)
+            return
+        if now is None:
+            now = current().now()
+        self._announce(machine.settle(ticket, failed, elapsed, now))
         if self._face.attentive:
             self._announce(self._face.after(failed, error, now))
 

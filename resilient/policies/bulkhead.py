@@ -47,6 +47,8 @@ class Bulkhead(Gate):
     Raises `BulkheadFull` to refuse a call.
     """
 
+    timed = False
+
     def __init__(
         self,
         max_concurrent: int = 100,
@@ -100,7 +102,7 @@ class Bulkhead(Gate):
             self._hand_out()
 
     @atomic
-    def settle(self, ticket: object, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
+    def settle(self, ticket: object, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         self._free += 1
         if self._line:
             self._hand_out()
