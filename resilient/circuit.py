@@ -8,7 +8,8 @@ Pure decisions: no I/O, no clock of its own, no callbacks under its lock. `Circu
     half-open  `success_threshold` probes succeeded       closed     windows start empty, the break is short again
     half-open  a probe failed                             open       a longer break (doubled, with jitter, capped)
     any        isolate()                                  isolated   until close(): nothing else ends it
-    any        open() · half_open() · close()             as named
+    any        close()                                    closed
+    any other  open() · half_open()                       as named
 
 Each change of state begins a new *generation*, and an admission carries the one it belongs to: news from an earlier
 generation is dropped, so late results of the time before can neither trip nor close it (Polly #216-#218).
@@ -183,6 +184,8 @@ class Circuit:
     def force(self, state: State, now: float, reason: str, *, seconds: float | None = None) -> Change | None:
         """Go to `state` whatever the evidence says; an open circuit stays so for `seconds` (default: its break)."""
         with self._lock:
+            if self.state is ISOLATED and state is not CLOSED:
+                return None
             if state is OPEN:
                 return self._open_for(self.break_duration if seconds is None else seconds, now, reason)
             return self._become(state, reason)
@@ -222,9 +225,9 @@ class Circuit:
         calls = window.calls
         if calls < criteria.min_calls:
             return None
-        if criteria.failure_rate is not None and window.failures >= criteria.failure_rate * calls:
+        if criteria.failure_rate is not None and window.failures / calls >= criteria.failure_rate:
             return f"{window.failures} of {calls} calls failed"
-        if criteria.slow_rate is not None and window.slows >= criteria.slow_rate * calls:
+        if criteria.slow_rate is not None and window.slows / calls >= criteria.slow_rate:
             return f"{window.slows} of {calls} calls were slow"
         return None
 
@@ -254,5 +257,5 @@ class Circuit:
         return None if old == state else Change(old, state, reason)
 
     def _expire(self, now: float) -> None:
-        for probe in [probe for probe in self._probes if now > probe.expires]:
+        for probe in [probe for probe in self._probes if now >= probe.expires]:
             self._probes.discard(probe)

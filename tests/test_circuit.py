@@ -1,0 +1,488 @@
+"""The circuit machine: its table of states, its generations, its probes and leases, and what trips it."""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+from collections.abc import Callable
+from types import FunctionType, ModuleType
+from typing import Any
+
+import pytest
+
+from resilient.circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Circuit, Criteria, Probe, State
+from resilient.window import CountWindow, TimeWindow, Window
+
+
+def circuit(
+    *,
+    window: Window | None = None,
+    fail_max: int | None = 1,
+    failure_rate: float | None = None,
+    slow_rate: float | None = None,
+    min_calls: int = 1,
+    **options: Any,
+) -> Circuit:
+    """By default the first failure opens it for 10 seconds, and one successful probe closes it."""
+    settings = {"break_duration": 10.0, "max_break": 80.0, "probes": 1, "success_threshold": 1, "lease": 30.0}
+    criteria = Criteria(fail_max, failure_rate, slow_rate, min_calls)
+    return Circuit(window or CountWindow(100), criteria, **{**settings, **options})
+
+
+def admit(machine: Circuit, now: float) -> int | Probe:
+    ticket, _ = machine.admit(now)
+    assert ticket is not None
+    return ticket
+
+
+def feed(machine: Circuit, outcomes: str, now: float = 0.0) -> Change | None:
+    """Calls that come and go: "+" succeeded, "-" failed, "s" succeeded slowly. Returns the last change."""
+    change = None
+    for outcome in outcomes:
+        change = machine.settle(admit(machine, now), outcome == "-", outcome == "s", now)
+    return change
+
+
+def opened(now: float = 0.0, **options: Any) -> Circuit:
+    machine = circuit(**options)
+    feed(machine, "-", now)
+    assert machine.state is OPEN
+    return machine
+
+
+def fail_probe(machine: Circuit, now: float) -> float:
+    """A probe that fails once the break is over: the next break in seconds."""
+    begin = now + (machine.retry_after(now) or 0.0) + 1.0
+    probe = admit(machine, begin)
+    machine.settle(probe, True, False, begin)
+    break_ = machine.retry_after(begin)
+    assert break_ is not None
+    return break_
+
+
+# -- the table ----------------------------------------------------------------------------------------------------
+
+
+def test_circuit_closed_admits_any_number_with_the_tickets_of_its_generation() -> None:
+    """While closed, holding the generation is being admitted."""
+    machine = circuit()
+    assert [machine.admit(0.0) for _ in range(3)] == [(machine.generation, None)] * 3
+
+
+def test_circuit_closed_with_a_criterion_met_by_a_failure_opens() -> None:
+    """The change says what happened and why."""
+    machine = circuit(fail_max=2)
+    assert feed(machine, "-") is None
+    assert feed(machine, "-") == Change(CLOSED, OPEN, "2 failures in a row")
+    assert machine.state is OPEN
+
+
+def test_circuit_open_refuses_until_its_break_is_over() -> None:
+    """Time alone changes nothing: the next admission does."""
+    machine = opened(break_duration=10.0)
+    assert machine.admit(0.0) == (None, None)
+    assert machine.admit(9.999) == (None, None)
+    assert machine.state is OPEN
+    ticket, change = machine.admit(10.0)
+    assert isinstance(ticket, Probe)
+    assert change == Change(OPEN, HALF_OPEN, "the break is over")
+
+
+def test_circuit_open_says_when_to_come_back_and_keeps_its_word() -> None:
+    """Whoever waits for `retry_after` is admitted."""
+    machine = opened(now=3.0, break_duration=10.0)
+    assert machine.retry_after(3.0) == 10.0
+    assert machine.retry_after(12.0) == 1.0
+    assert machine.retry_after(50.0) == 0.0
+    assert admit(machine, 12.0 + 1.0)
+
+
+def test_circuit_half_open_after_enough_successes_closes_with_empty_windows() -> None:
+    """The time before does not count any more, neither for rates nor for rows."""
+    machine = opened(fail_max=2, failure_rate=0.5, min_calls=1, success_threshold=2)
+    assert machine.settle(admit(machine, 10.0), False, False, 10.0) is None
+    assert machine.state is HALF_OPEN
+    change = machine.settle(admit(machine, 11.0), False, False, 11.0)
+    assert change == Change(HALF_OPEN, CLOSED, "the probes succeeded")
+    assert (machine.window.calls, machine.window.failures, machine.consecutive) == (0, 0, 0)
+
+
+def test_circuit_half_open_with_a_failed_probe_opens_again() -> None:
+    """Whatever the other probes have said so far."""
+    machine = opened(success_threshold=3)
+    assert machine.settle(admit(machine, 10.0), False, False, 10.0) is None
+    assert machine.settle(admit(machine, 11.0), True, False, 11.0) == Change(HALF_OPEN, OPEN, "a probe failed")
+    assert machine.admit(12.0) == (None, None)
+
+
+def test_circuit_half_open_counts_its_successes_from_nothing_in_each_episode() -> None:
+    """A success before the failed probe does not help to close it later."""
+    machine = opened(success_threshold=2, max_break=10.0)
+    machine.settle(admit(machine, 10.0), False, False, 10.0)
+    machine.settle(admit(machine, 11.0), True, False, 11.0)
+    machine.settle(admit(machine, 30.0), False, False, 30.0)
+    assert machine.state is HALF_OPEN
+
+
+def test_circuit_half_open_with_a_slow_probe_opens_again() -> None:
+    """A dependency that answers, but slowly, is not back."""
+    machine = opened()
+    machine.settle(admit(machine, 10.0), False, True, 15.0)
+    assert machine.state is OPEN
+
+
+@pytest.mark.parametrize("state", [CLOSED, OPEN, HALF_OPEN])
+def test_circuit_in_any_state_isolated_refuses_for_ever(state: State) -> None:
+    """No time and no news end it."""
+    machine = circuit()
+    early = admit(machine, 0.0)
+    machine.force(state, 0.0, "by hand")
+    assert machine.force(ISOLATED, 0.0, "by hand") == Change(state, ISOLATED, "by hand")
+    machine.settle(early, False, False, 1.0)
+    assert machine.admit(1e9) == (None, None)
+    assert machine.state is ISOLATED
+    assert machine.retry_after(1e9) is None
+
+
+@pytest.mark.parametrize("state", [OPEN, HALF_OPEN, ISOLATED])
+def test_circuit_isolated_stays_so_whatever_it_is_told_but_close(state: State) -> None:
+    """`close()` is the only end of `isolate()`: a tool that opens circuits must not begin to probe this one."""
+    machine = circuit()
+    machine.force(ISOLATED, 0.0, "by hand")
+    assert machine.force(state, 1.0, "by hand") is None
+    assert machine.admit(1e9) == (None, None)
+    assert machine.force(CLOSED, 2.0, "by hand") == Change(ISOLATED, CLOSED, "by hand")
+    assert admit(machine, 2.0) == machine.generation
+
+
+@pytest.mark.parametrize("old", [CLOSED, OPEN, HALF_OPEN])
+@pytest.mark.parametrize("new", [CLOSED, OPEN, HALF_OPEN])
+def test_circuit_goes_by_hand_from_any_state_to_any(old: State, new: State) -> None:
+    """A change is told only where there is one."""
+    machine = circuit()
+    machine.force(old, 0.0, "by hand")
+    assert machine.force(new, 0.0, "by hand") == (None if new == old else Change(old, new, "by hand"))
+    assert machine.state is new
+
+
+def test_circuit_opened_by_hand_stays_so_for_as_long_as_it_is_told() -> None:
+    """By default for its break."""
+    machine = circuit(break_duration=10.0)
+    machine.force(OPEN, 5.0, "by hand")
+    assert machine.retry_after(5.0) == 10.0
+    machine.force(OPEN, 5.0, "by hand", seconds=2.5)
+    assert machine.retry_after(5.0) == 2.5
+
+
+# -- what trips it ------------------------------------------------------------------------------------------------
+
+
+def test_circuit_with_fail_max_counts_failures_in_a_row_only() -> None:
+    """A success, slow or not, begins the row again."""
+    machine = circuit(fail_max=3)
+    feed(machine, "--+--s--")
+    assert machine.state is CLOSED
+    assert machine.consecutive == 2
+    feed(machine, "-")
+    assert machine.state is OPEN
+
+
+@pytest.mark.parametrize("window", [CountWindow(20), TimeWindow(10.0)], ids=["count", "time"])
+def test_circuit_with_failure_rate_opens_at_the_share_of_the_calls_in_the_window(window: Window) -> None:
+    """At the very share, and not a call before."""
+    machine = circuit(window=window, fail_max=None, failure_rate=0.4)
+    feed(machine, "++++++---")
+    assert machine.state is CLOSED
+    assert feed(machine, "-") == Change(CLOSED, OPEN, "4 of 10 calls failed")
+
+
+@pytest.mark.parametrize(("criterion", "bad"), [("failure_rate", "-"), ("slow_rate", "s")])
+def test_circuit_opens_at_exactly_its_rate_whatever_the_rounding(criterion: str, bad: str) -> None:
+    """0.07 * 100 is more than 7 in floating point, yet 7 failures of 100 are 7 %."""
+    needed = {}
+    for percent in range(1, 101):
+        machine = circuit(window=CountWindow(100), fail_max=None, min_calls=100, **{criterion: percent / 100})
+        feed(machine, "+" * 100)
+        while machine.state is CLOSED:
+            feed(machine, bad)
+        needed[percent] = machine.window.failures + machine.window.slows
+    assert needed == {percent: percent for percent in range(1, 101)}
+
+
+def test_circuit_with_count_window_forgets_failures_that_left_it() -> None:
+    """Only the last calls count."""
+    machine = circuit(window=CountWindow(4), fail_max=None, failure_rate=0.5, min_calls=4)
+    feed(machine, "---+++-")
+    assert machine.state is CLOSED
+    feed(machine, "-")
+    assert machine.state is OPEN
+
+
+def test_circuit_with_time_window_forgets_failures_that_left_it() -> None:
+    """Only the last seconds count."""
+    machine = circuit(window=TimeWindow(10.0), fail_max=None, failure_rate=0.5, min_calls=4)
+    feed(machine, "---", now=0.0)
+    feed(machine, "+++-", now=10.0)
+    assert machine.state is CLOSED
+    feed(machine, "--", now=11.0)
+    assert machine.state is OPEN
+
+
+def test_circuit_with_slow_rate_opens_on_slow_successes_and_slow_failures() -> None:
+    """Slowness is a criterion of its own."""
+    machine = circuit(fail_max=None, slow_rate=0.5, min_calls=4)
+    feed(machine, "++s")
+    change = machine.settle(admit(machine, 0.0), True, True, 0.0)
+    assert change == Change(CLOSED, OPEN, "2 of 4 calls were slow")
+
+
+def test_circuit_with_fewer_than_min_calls_knows_no_rate() -> None:
+    """The first failure is a rate of 100 % and means nothing."""
+    machine = circuit(fail_max=None, failure_rate=0.1, slow_rate=0.1, min_calls=5)
+    feed(machine, "-s-s")
+    assert machine.state is CLOSED
+    feed(machine, "-")
+    assert machine.state is OPEN
+
+
+def test_circuit_is_never_opened_by_a_good_call() -> None:
+    """A success that completes `min_calls` is no reason to open, whatever the rate: the next failure is."""
+    machine = circuit(fail_max=None, failure_rate=0.5, min_calls=4)
+    feed(machine, "---+")
+    assert machine.state is CLOSED
+    feed(machine, "-")
+    assert machine.state is OPEN
+
+
+# -- generations --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_circuit_open_ignores_news_of_calls_from_before(failed: bool) -> None:
+    """They neither close it nor prolong its break."""
+    machine = circuit()
+    late = admit(machine, 0.0)
+    feed(machine, "-", now=0.0)
+    assert machine.settle(late, failed, False, 5.0) is None
+    assert machine.state is OPEN
+    assert machine.retry_after(5.0) == 5.0
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_circuit_half_open_ignores_news_of_calls_from_before(failed: bool) -> None:
+    """Only its own probes judge it."""
+    machine = circuit(success_threshold=1)
+    late = admit(machine, 0.0)
+    feed(machine, "-", now=0.0)
+    probe = admit(machine, 10.0)
+    assert machine.settle(late, failed, False, 11.0) is None
+    assert machine.state is HALF_OPEN
+    machine.settle(probe, False, False, 11.0)
+    assert machine.state is CLOSED
+
+
+def test_circuit_closed_again_ignores_news_of_calls_from_before() -> None:
+    """A late failure of the time before does not open it again, nor does it count."""
+    machine = circuit()
+    late = [admit(machine, 0.0) for _ in range(5)]
+    feed(machine, "-", now=0.0)
+    machine.settle(admit(machine, 10.0), False, False, 10.0)
+    for ticket in late:
+        assert machine.settle(ticket, True, True, 11.0) is None
+    assert machine.state is CLOSED
+    assert (machine.window.calls, machine.consecutive) == (0, 0)
+
+
+def test_circuit_closed_by_hand_ignores_news_of_calls_from_before() -> None:
+    """Closing a closed circuit forgets what is on its way, too."""
+    machine = circuit()
+    late = admit(machine, 0.0)
+    machine.force(CLOSED, 0.0, "by hand")
+    assert machine.settle(late, True, False, 1.0) is None
+    assert machine.state is CLOSED
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_circuit_in_a_later_episode_ignores_probes_of_an_earlier_one(failed: bool) -> None:
+    """With two probes out, one fails: the other's news belongs to an episode that is over."""
+    machine = opened(probes=2, max_break=10.0, success_threshold=1)
+    late, failing = admit(machine, 10.0), admit(machine, 10.0)
+    machine.settle(failing, True, False, 11.0)
+    assert machine.settle(late, failed, False, 12.0) is None
+    assert machine.state is OPEN
+    current = admit(machine, 30.0)
+    assert machine.settle(late, failed, False, 31.0) is None
+    assert machine.state is HALF_OPEN
+    machine.settle(current, False, False, 32.0)
+    assert machine.state is CLOSED
+
+
+# -- probes and leases --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("probes", [1, 3])
+def test_circuit_half_open_admits_exactly_its_probes_at_a_time(probes: int) -> None:
+    """The 200 that ask at once get no more, and a place that comes free serves exactly one of them."""
+    machine = opened(probes=probes, success_threshold=100)
+    tickets = [machine.admit(10.0)[0] for _ in range(200)]
+    admitted = [ticket for ticket in tickets if ticket is not None]
+    assert len(admitted) == machine.probes_out == probes
+    machine.settle(admitted[0], False, False, 11.0)
+    assert sum(machine.admit(11.0)[0] is not None for _ in range(200)) == 1
+
+
+def test_circuit_half_open_gives_the_place_of_a_released_probe_to_another_and_learns_nothing() -> None:
+    """Cancelled, or without a verdict: as if it had not been."""
+    machine = opened()
+    probe = admit(machine, 10.0)
+    assert machine.admit(10.0) == (None, None)
+    machine.release(probe)
+    assert machine.state is HALF_OPEN
+    machine.settle(admit(machine, 11.0), False, False, 11.0)
+    assert machine.state is CLOSED
+
+
+def test_circuit_half_open_with_a_hung_probe_gives_its_place_away_when_the_lease_is_over() -> None:
+    """Not before; and `retry_after` says when that is, so that whoever waits for it is admitted."""
+    machine = opened(lease=5.0)
+    admit(machine, 10.0)
+    assert machine.admit(14.5) == (None, None)
+    assert machine.retry_after(14.5) == 0.5
+    assert isinstance(admit(machine, 15.0), Probe)
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_circuit_half_open_drops_the_news_of_a_probe_whose_lease_is_over(failed: bool) -> None:
+    """Whether its place is taken or not."""
+    machine = opened(lease=5.0)
+    late = admit(machine, 10.0)
+    assert machine.settle(late, failed, False, 15.5) is None
+    successor = admit(machine, 15.5)
+    assert machine.settle(late, failed, False, 16.0) is None
+    assert machine.state is HALF_OPEN
+    assert machine.admit(16.0) == (None, None)
+    machine.settle(successor, False, False, 17.0)
+    assert machine.state is CLOSED
+
+
+def test_circuit_half_open_is_not_told_twice_by_one_probe() -> None:
+    """A ticket that was given back is worth nothing."""
+    machine = opened(success_threshold=2)
+    probe = admit(machine, 10.0)
+    machine.settle(probe, False, False, 11.0)
+    assert machine.settle(probe, False, False, 11.0) is None
+    assert machine.state is HALF_OPEN
+
+
+def test_circuit_release_of_an_ordinary_ticket_changes_nothing() -> None:
+    """Nothing was taken, nothing is learnt."""
+    machine = circuit()
+    machine.release(admit(machine, 0.0))
+    assert (machine.state, machine.window.calls, machine.consecutive) == (CLOSED, 0, 0)
+
+
+# -- the break ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_circuit_break_doubles_with_jitter_after_each_failed_probe_up_to_the_cap(seed: int) -> None:
+    """The n-th lies between half of its doubling and the whole, never below the first, never above the cap."""
+    random.seed(seed)
+    machine = opened(break_duration=10.0, max_break=75.0)
+    now, whole = 0.0, 10.0
+    for _ in range(8):
+        before = machine.retry_after(now) or 0.0
+        break_ = fail_probe(machine, now)
+        now += before + 1.0
+        whole = min(75.0, whole * 2)
+        assert max(10.0, whole / 2) <= break_ <= whole
+
+
+def test_circuit_breaks_of_circuits_that_broke_together_differ() -> None:
+    """Else all instances of a service would probe in the same moment."""
+    random.seed(1)
+    machines = [opened(break_duration=10.0) for _ in range(20)]
+    assert len({fail_probe(machine, 0.0) for machine in machines}) > 15
+
+
+def test_circuit_break_that_has_grown_for_a_thousand_probes_is_the_cap() -> None:
+    """No number runs over."""
+    machine = opened(break_duration=1.0, max_break=60.0)
+    now = 0.0
+    for _ in range(1100):
+        before = machine.retry_after(now) or 0.0
+        break_ = fail_probe(machine, now)
+        now += before + 1.0
+    assert 30.0 <= break_ <= 60.0
+
+
+def test_circuit_break_is_short_again_once_the_circuit_has_closed() -> None:
+    """The next outage begins like the first."""
+    machine = opened(break_duration=10.0, max_break=1000.0)
+    now = 0.0
+    for _ in range(4):
+        before = machine.retry_after(now) or 0.0
+        fail_probe(machine, now)
+        now += before + 1.0
+    now += 1000.0
+    machine.settle(admit(machine, now), False, False, now)
+    assert machine.state is CLOSED
+    feed(machine, "-", now=now)
+    assert machine.retry_after(now) == 10.0
+
+
+def test_circuit_probe_that_succeeds_among_others_does_not_shorten_the_next_break() -> None:
+    """Only closing does."""
+    machine = opened(break_duration=10.0, max_break=1000.0, success_threshold=2)
+    fail_probe(machine, 0.0)
+    now = 100.0
+    machine.settle(admit(machine, now), False, False, now)
+    break_ = fail_probe(machine, now)
+    assert break_ >= 20.0
+
+
+# -- bounded ------------------------------------------------------------------------------------------------------
+
+
+def containers_and_bytes(root: object) -> tuple[int, int]:
+    """How many objects `root` holds, numbers not counted, and how large they are together."""
+    seen: set[int] = set()
+    stack, size = [root], 0
+    while stack:
+        each = stack.pop()
+        if id(each) in seen or isinstance(each, type | ModuleType | FunctionType | int | float | None):
+            continue
+        seen.add(id(each))
+        size += sys.getsizeof(each)
+        stack += gc.get_referents(each)
+    return len(seen), size
+
+
+@pytest.mark.parametrize("make", [lambda: CountWindow(100), lambda: TimeWindow(10.0)], ids=["count", "time"])
+def test_circuit_holds_no_more_after_100_000_calls_than_after_a_thousand(make: Callable[[], Window]) -> None:
+    """Through ten openings and closings, probes that hang included."""
+    machine = circuit(window=make(), fail_max=50, failure_rate=0.9, slow_rate=0.9, min_calls=90, lease=1.0)
+    now = 0.0
+
+    def episode(calls: int) -> None:
+        nonlocal now
+        for number in range(calls):
+            now += 0.01
+            machine.settle(admit(machine, now), number % 3 == 0, number % 5 == 0, now)
+        feed(machine, "-" * 50, now)
+        assert machine.state is OPEN
+        now += 10.0
+        admit(machine, now)  # hangs
+        now += 2.0
+        machine.settle(admit(machine, now), False, False, now)
+        assert machine.state is CLOSED
+        for number in range(1000):
+            now += 0.01
+            machine.settle(admit(machine, now), number % 3 == 0, number % 5 == 0, now)
+
+    episode(0)
+    before = containers_and_bytes(machine)
+    for _ in range(10):
+        episode(9_000)
+    assert containers_and_bytes(machine) == before
