@@ -14,11 +14,11 @@ from types import FunctionType
 from typing import Any, Literal
 
 from resilient.call import Call, name_of
-from resilient.events import AttemptFailed, AttemptStarted, Channel
-from resilient.policy import Layer
+from resilient.events import AttemptFailed, AttemptStarted
+from resilient.policy import Layer, Scope
 from resilient.runtime.threads import Stopped
 
-__all__ = ["async_leaf", "dress", "kind_of", "sync_leaf"]
+__all__ = ["async_leaf", "dress", "kind_of", "sync_leaf", "told"]
 
 _KIND_FLAGS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
@@ -55,37 +55,43 @@ def dress(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
     return guarded
 
 
-def async_leaf(channel: Channel, pipeline: str) -> Layer:
+def async_leaf(scope: Scope) -> Layer:
     """Calls a coroutine function."""
+    channel = scope.channel
 
     def call_it(call: Call) -> Any:
         if channel.listeners:
-            return _observed(call, channel, pipeline, call.fn(*call.args, **call.kwargs))
+            return told(call, scope, call.fn(*call.args, **call.kwargs))
         kwargs = call.kwargs
         return call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
 
     return call_it
 
 
-def sync_leaf(channel: Channel, pipeline: str) -> Layer:
-    """Calls a plain function."""
+def sync_leaf(scope: Scope) -> Layer:
+    """Calls a plain function: as a layer; and `plainly`, for those who can do without a coroutine."""
+    channel = scope.channel
 
-    def call_it(call: Call) -> Any:
-        return _observed(call, channel, pipeline, _plain(call)) if channel.listeners else _plain(call)
+    def plainly(call: Call) -> Any:
+        begin = _started(call, scope) if channel.listeners else None
+        try:
+            kwargs = call.kwargs
+            result = call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
+        except BaseException as error:
+            if begin is not None:
+                _failed(call, scope, begin, error)
+            if isinstance(error, StopIteration):
+                raise Stopped(error) from None  # it must get past the coroutines around it
+            raise
+        if hasattr(result, "__await__"):
+            _refuse_awaitable(call, result)
+        return result
 
+    async def call_it(call: Call) -> Any:
+        return plainly(call)
+
+    call_it.plainly = plainly  # type: ignore[attr-defined]
     return call_it
-
-
-async def _plain(call: Call) -> Any:
-    """A plain function as a coroutine; its `StopIteration` must get past those around it."""
-    try:
-        kwargs = call.kwargs
-        result = call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
-    except StopIteration as error:
-        raise Stopped(error) from None
-    if hasattr(result, "__await__"):
-        _refuse_awaitable(call, result)
-    return result
 
 
 def _refuse_awaitable(call: Call, result: Any) -> None:
@@ -97,14 +103,22 @@ def _refuse_awaitable(call: Call, result: Any) -> None:
     )
 
 
-async def _observed(call: Call, channel: Channel, pipeline: str, attempt: Awaitable[Any]) -> Any:
-    """An attempt, while somebody listens."""
-    now, function = call.begin().now, name_of(call.fn)
-    begin = now()
-    channel.emit(AttemptStarted(pipeline, begin, call.attempt, function))
+async def told(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Any:
+    """An attempt of which somebody wants to hear."""
+    begin = _started(call, scope)
     try:
         return await attempt
     except BaseException as error:
-        end = now()
-        channel.emit(AttemptFailed(pipeline, end, call.attempt, function, error, end - begin))
+        _failed(call, scope, begin, error)
         raise
+
+
+def _started(call: Call, scope: Scope) -> float:
+    begin = call.begin().now()
+    scope.channel.emit(AttemptStarted(scope.name, begin, call.attempt, name_of(call.fn)))
+    return begin
+
+
+def _failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:
+    end = call.runtime.now()
+    scope.channel.emit(AttemptFailed(scope.name, end, call.attempt, name_of(call.fn), error, end - begin))

@@ -71,10 +71,9 @@ class Pipeline(Policy):
         self._complain(strict)
         self._scope = Scope(self.name, self.classify)
         self._flow = _Flow(self.name)
-        channel = self._scope.channel
-        self._async = weave(policies, self._scope, async_leaf(channel, self.name))
-        self._sync = weave(policies, self._scope, sync_leaf(channel, self.name))
-        self._block = weave(policies, self._scope, block_leaf)
+        self._async, self._sync, self._block = (
+            weave(policies, self._scope, leaf(self._scope)) for leaf in (async_leaf, sync_leaf, block_leaf)
+        )
         self.timed = any(policy.timed for policy in policies)
         if self.name:
             registry.register(self)
@@ -176,7 +175,7 @@ class Pipeline(Policy):
     def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
         call = new_call(block, (), {}, current_async() if is_async else THREADS)
         if self._scope.mode == "off":
-            return call, block_leaf(call)
+            return call, block_leaf(self._scope)(call)
         return call, self._flow.counted(*self._block, call)
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:

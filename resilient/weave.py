@@ -1,7 +1,7 @@
 """Binds a list of policies, outermost first, into one function of a `Call`. Nothing is built per call that can be
-built once: neighbouring gates become one gate with one frame, and a wrap's frame is its own coroutine.
+built once: neighbouring gates share one frame, and a wrap's frame is its own coroutine.
 
-What the frame of a gate keeps, in every tick:
+What the frame of the gates keeps, in every tick:
 
 - *All or nothing.* When a later gate refuses, or the call is cancelled in a queue, earlier tickets go back, last first.
 - *Judgements do not go stale.* After a wait, judging gates that had admitted the call before it are asked again.
@@ -36,12 +36,9 @@ def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer) -> tuple[Layer,
         while at > 0 and isinstance(policies[at - 1], Gate):
             at -= 1
         if at < last:
-            gate = fuse([gate for gate in policies[at:last] if isinstance(gate, Gate)])
-            if gate.learns:
-                waits = any(policy.waits for policy in policies[last:])
-                layer = _learning(gate, layer, scope, _nearest_limit(policies, at, last), waits)
-            else:
-                layer = _holding(gate, layer, scope)
+            gates = [policy for policy in policies[at:last] if isinstance(policy, Gate)]
+            waits = any(policy.waits for policy in policies[last:])
+            layer = _frame(gates, layer, scope, _nearest_limit(policies, at, last), waits)
         else:
             at -= 1
             recover = policies[at].recovery(layer, scope) if at == 0 else None
@@ -59,113 +56,30 @@ def _nearest_limit(policies: Sequence[Policy], begin: int, end: int) -> float | 
     return None
 
 
-def fuse(gates: Sequence[Gate]) -> Gate:
-    """Neighbouring gates, outermost first, as one."""
-    *outer, gate = gates
-    for each in reversed(outer):
-        gate = _Pair(each, gate)
-    return gate
-
-
-class _Pair(Gate):
-    """Two neighbouring gates as one, whose ticket is the pair of theirs."""
-
-    def __init__(self, outer: Gate, inner: Gate) -> None:
-        super().__init__(f"{outer.name} + {inner.name}")
-        self.outer = outer
-        self.inner = inner
-        self.learns = outer.learns or inner.learns
-        self.timed = outer.timed or inner.timed
-        self._admit_outer, self._admit_inner = outer.admit, inner.admit
-        self._settle_outer, self._settle_inner = outer.settle, inner.settle
-
-    def admit(self, call: Call) -> Ticket | None:
-        first = self._admit_outer(call)
-        if first is None:
-            return None
-        try:
-            second = self._admit_inner(call)
-        except BaseException:
-            self.outer.release(first)
-            raise
-        if second is None:
-            self.outer.release(first)
-            return None  # both are asked again, in `wait`
-        return first, second
-
-    async def wait(self, call: Call, scope: Scope) -> Ticket:
-        first = self.outer.admit(call)
-        if first is None:
-            first = await _queue(self.outer, call, scope)
-        second = None
-        try:
-            second = self.inner.admit(call)
-            if second is None:
-                second = await _queue(self.inner, call, scope)
-                if self.outer.judges:
-                    stale, first = first, None
-                    self.outer.release(stale)
-                    first = self.outer.admit(call)
-                    if first is None:
-                        first = await _queue(self.outer, call, scope)
-        except BaseException:
-            if second is not None:
-                self.inner.release(second)
-            if first is not None:
-                self.outer.release(first)
-            raise
-        return first, second
-
-    def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
-        first, second = ticket
-        self._settle_inner(second, failed, elapsed, now, error)
-        self._settle_outer(first, failed, elapsed, now, error)
-
-    def release(self, ticket: Ticket) -> None:
-        first, second = ticket
-        self.inner.release(second)
-        self.outer.release(first)
-
-    def cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
-        first, second = ticket
-        self.inner.cut(second, elapsed, now, limit)
-        self.outer.cut(first, elapsed, now, limit)
-
-
-def _holding(gate: Gate, inner: Layer, scope: Scope) -> Layer:
-    """The frame of a gate that learns nothing: no clock, no judgement."""
-    admit, release = gate.admit, gate.release
-
-    async def held(call: Call) -> Any:
-        try:
-            ticket = admit(call)
-            if ticket is None:
-                ticket = await _queue(gate, call, scope)
-        except Rejected as error:
-            _refused(error, call, scope)
-            raise
-        try:
-            return await inner(call)
-        finally:
-            release(ticket)
-
-    return held
-
-
-def _learning(gate: Gate, inner: Layer, scope: Scope, limit: float | None, waits: bool) -> Layer:
-    """The frame of a gate that learns from how calls end. `waits`: something inside it has a queue."""
-    admit, settle, release, judge = gate.admit, gate.settle, gate.release, scope.judge
-    judges_results = judge.judges_results
+def _frame(gates: Sequence[Gate], inner: Layer, scope: Scope, limit: float | None, waits: bool) -> Layer:
+    """The frame of neighbouring gates, outermost first. `waits`: something inside them has a queue."""
+    admits = tuple(gate.admit for gate in gates)
+    settles = tuple((at, gate.settle) for at, gate in enumerate(gates) if gate.learns)[::-1]
+    releases = tuple((at, gate.release) for at, gate in enumerate(gates) if not gate.learns)[::-1]
+    judge = scope.judge
+    looks_at_results = judge.judges_results and bool(settles)
     too_late = math.inf if limit is None else limit
-    clocked = gate.timed or limit is not None  # else nobody asks how old a call is
+    clocked = bool(settles) and (limit is not None or any(gate.timed for gate in gates))  # else nobody asks for ages
+    plainly = getattr(inner, "plainly", None)
 
-    async def judged(call: Call) -> Any:
+    async def pass_gates(call: Call) -> Any:
+        tickets: list[Ticket] = []
         try:
-            ticket = admit(call)
-            if ticket is None:
-                ticket = await _queue(gate, call, scope)
-        except Rejected as error:
-            _refused(error, call, scope)
+            for admit in admits:
+                ticket = admit(call)
+                if ticket is None:
+                    await _queue(gates, tickets, call, scope)
+                    break
+                tickets.append(ticket)
+        except BaseException as error:
+            _give_back(gates, tickets)
+            if isinstance(error, Rejected):
+                _tell_of_refusal(error, call, scope)
             raise
         begin = elapsed = 0.0
         end = None
@@ -175,57 +89,109 @@ def _learning(gate: Gate, inner: Layer, scope: Scope, limit: float | None, waits
             if waits:
                 begin -= call.waited
         try:
-            result = await inner(call)
+            result = await inner(call) if plainly is None else plainly(call)
         except BaseException as error:
-            learn_error(call, ticket, error, begin)
+            learn_error(call, tickets, error, begin)
             raise
         if clocked:
             end = now()
             elapsed = end - begin
             if waits:
                 elapsed -= call.waited
-        if judges_results:
-            learn_result(ticket, result, elapsed, end)
-        else:
-            settle(ticket, elapsed > too_late, elapsed, end, None)
+        if looks_at_results:
+            learn_result(tickets, result, elapsed, end)
+            return result
+        for at, settle in settles:
+            settle(tickets[at], elapsed > too_late, elapsed, end, None)
+        for at, release in releases:
+            release(tickets[at])
         return result
 
-    def learn_result(ticket: Ticket, result: Any, elapsed: float, end: float | None) -> None:
+    def learn_result(tickets: list[Ticket], result: Any, elapsed: float, end: float | None) -> None:
         try:
             kind = judge.result(result).kind
         except BaseException:
-            release(ticket)
+            _give_back(gates, tickets)
             raise
-        if kind == "nothing":
-            release(ticket)
-        else:
-            settle(ticket, elapsed > too_late or kind == "failure", elapsed, end, None)
+        learn(tickets, kind, elapsed, end, None, late=elapsed > too_late)
 
-    def learn_error(call: Call, ticket: Ticket, error: BaseException, begin: float) -> None:
+    def learn_error(call: Call, tickets: list[Ticket], error: BaseException, begin: float) -> None:
+        if not settles:
+            _give_back(gates, tickets)
+            return
         end = call.begin().now()
         elapsed = end - begin - (call.waited if waits else 0.0) if clocked else 0.0
         if isinstance(error, Exception):
             try:
                 kind = judge.error(error).kind
             except BaseException:
-                release(ticket)
+                _give_back(gates, tickets)
                 raise
-            if kind == "nothing":
-                release(ticket)
-            else:
-                settle(ticket, kind == "failure", elapsed, end, error)
+            learn(tickets, kind, elapsed, end, error)
         elif isinstance(error, call.runtime.cancelled):
-            gate.cut(ticket, elapsed, end, limit)
+            for at, gate in reversed(tuple(enumerate(gates))):
+                if gate.learns:
+                    gate.cut(tickets[at], elapsed, end, limit)
+                else:
+                    gate.release(tickets[at])
         else:
-            release(ticket)
+            _give_back(gates, tickets)
 
-    return judged
+    def learn(
+        tickets: list[Ticket],
+        kind: str,
+        elapsed: float,
+        end: float | None,
+        error: Exception | None,
+        *,
+        late: bool = False,
+    ) -> None:
+        if kind == "nothing":
+            _give_back(gates, tickets)
+            return
+        for at, settle in settles:
+            settle(tickets[at], late or kind == "failure", elapsed, end, error)
+        for at, release in releases:
+            release(tickets[at])
+
+    return pass_gates
 
 
-async def _queue(gate: Gate, call: Call, scope: Scope) -> Ticket:
+def _give_back(gates: Sequence[Gate], tickets: Sequence[Ticket | None]) -> None:
+    """Release the tickets there are, last first."""
+    for at in range(len(tickets) - 1, -1, -1):
+        if tickets[at] is not None:
+            gates[at].release(tickets[at])
+
+
+async def _queue(gates: Sequence[Gate], tickets: list[Ticket | None], call: Call, scope: Scope) -> None:
+    """Wait at the first gate of which there is no ticket yet, and go on through the rest.
+
+    `tickets` holds at any time what would have to be given back.
+    """
+    tickets.append(await _wait(gates[len(tickets)], call, scope))
+    _ask_again(gates, tickets, call)
+    while len(tickets) < len(gates):
+        ticket = gates[len(tickets)].admit(call)
+        if ticket is None:
+            ticket = await _wait(gates[len(tickets)], call, scope)
+            tickets.append(ticket)
+            _ask_again(gates, tickets, call)
+        else:
+            tickets.append(ticket)
+
+
+def _ask_again(gates: Sequence[Gate], tickets: list[Ticket | None], call: Call) -> None:
+    """Have the judging gates outside the last one judge anew: what they know has changed while the call waited."""
+    for at, gate in enumerate(gates[: len(tickets) - 1]):
+        if gate.judges:
+            stale, tickets[at] = tickets[at], None
+            gate.release(stale)
+            tickets[at] = gate.admit(call)
+
+
+async def _wait(gate: Gate, call: Call, scope: Scope) -> Ticket:
     """Wait at a gate; the time counts as local."""
-    if isinstance(gate, _Pair):
-        return await gate.wait(call, scope)
     now = call.begin().now
     begin = now()
     try:
@@ -238,7 +204,7 @@ async def _queue(gate: Gate, call: Call, scope: Scope) -> Ticket:
     return ticket
 
 
-def _refused(error: Rejected, call: Call, scope: Scope) -> None:
+def _tell_of_refusal(error: Rejected, call: Call, scope: Scope) -> None:
     if not error.pipeline:
         error.pipeline = scope.name
     if scope.channel.listeners:

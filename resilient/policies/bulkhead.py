@@ -102,15 +102,6 @@ class Bulkhead(Gate):
             self._hand_out()
 
     @atomic
-    def settle(self, ticket: object, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
-        self._free += 1
-        if self._line:
-            self._hand_out()
-
-    def cut(self, ticket: object, elapsed: float, now: float, limit: float | None) -> None:
-        self.release(ticket)
-
-    @atomic
     def _take(self) -> bool:
         if self._free > 0:
             self._free -= 1

@@ -6,7 +6,7 @@ is a deadline that inner policies see: no backoff or queue wait starts that woul
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from resilient import arguments
@@ -44,7 +44,7 @@ class Timeout(Wrap):
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        limit = _Limit(self, scope)
+        limit = _Limit(self, scope, inner)
         return lambda call: call.runtime.within(call, inner, limit)
 
     def describe(self) -> str:
@@ -54,13 +54,14 @@ class Timeout(Wrap):
 class _Limit:
     """A Timeout in one pipeline, as a runtime sees it."""
 
-    __slots__ = ("policy", "scope", "seconds", "thread")
+    __slots__ = ("policy", "plainly", "scope", "seconds", "thread")
 
-    def __init__(self, policy: Timeout, scope: Scope) -> None:
+    def __init__(self, policy: Timeout, scope: Scope, inner: Layer) -> None:
         self.policy = policy
         self.scope = scope
         self.seconds = policy.seconds
         self.thread = policy.thread
+        self.plainly: Callable[[Any], Any] | None = getattr(inner, "plainly", None)
 
     def expired(self, call: Call, waited: float) -> TimedOut:
         policy, scope, seconds = self.policy, self.scope, self.seconds
