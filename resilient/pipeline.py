@@ -26,7 +26,7 @@ from resilient.plan import Finding, examine
 from resilient.policy import Layer, Mode, Policy, Recovery, Scope, switch_all
 from resilient.runtime import Parking, current, current_async
 from resilient.runtime.asyncio import running
-from resilient.runtime.threads import THREADS, drive
+from resilient.runtime.threads import THREADS, Stopped, drive
 from resilient.weave import weave
 
 __all__ = ["Pipeline", "switch"]
@@ -141,6 +141,7 @@ class Pipeline(Policy):
 
             return guarded
         through, mend = self._sync
+        plainly: Callable[[Call], Any] = getattr(through, "plainly", None) or (lambda call: drive(through(call)))
 
         def guarded_def(*args: Any, **kwargs: Any) -> Any:
             if scope.mode == "off":
@@ -159,7 +160,9 @@ class Pipeline(Policy):
             flow.inside += 1
             try:
                 try:
-                    return drive(through(call))
+                    return plainly(call)
+                except Stopped as carried:
+                    raise carried.error from None
                 except Exception as error:
                     if mend is None:
                         raise

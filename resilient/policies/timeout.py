@@ -6,7 +6,7 @@ is a deadline that inner policies see: no backoff or queue wait starts that woul
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 from resilient import arguments
@@ -44,8 +44,26 @@ class Timeout(Wrap):
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        limit = _Limit(self, scope, inner)
-        return lambda call: call.runtime.within(call, inner, limit)
+        limit = _Limit(self, scope)
+        plainly = getattr(inner, "plainly", None)
+
+        def within(call: Call) -> Awaitable[Any]:
+            return call.runtime.within(call, inner, limit)
+
+        def deadline_only(call: Call) -> Any:
+            """Around a plain function there is nothing to end: it is told how long it has."""
+            outer = call.deadline
+            at = call.runtime.now() + limit.seconds
+            if outer is None or at < outer:
+                call.deadline = at
+            try:
+                return plainly(call)
+            finally:
+                call.deadline = outer
+
+        if plainly is not None and not self.thread:
+            within.plainly = deadline_only  # type: ignore[attr-defined]
+        return within
 
     def describe(self) -> str:
         return f"Timeout({self.seconds:g} s{', thread' if self.thread else ''})"
@@ -54,14 +72,13 @@ class Timeout(Wrap):
 class _Limit:
     """A Timeout in one pipeline, as a runtime sees it."""
 
-    __slots__ = ("policy", "plainly", "scope", "seconds", "thread")
+    __slots__ = ("policy", "scope", "seconds", "thread")
 
-    def __init__(self, policy: Timeout, scope: Scope, inner: Layer) -> None:
+    def __init__(self, policy: Timeout, scope: Scope) -> None:
         self.policy = policy
         self.scope = scope
         self.seconds = policy.seconds
         self.thread = policy.thread
-        self.plainly: Callable[[Any], Any] | None = getattr(inner, "plainly", None)
 
     def expired(self, call: Call, waited: float) -> TimedOut:
         policy, scope, seconds = self.policy, self.scope, self.seconds

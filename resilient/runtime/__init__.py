@@ -37,7 +37,6 @@ class Limit(Protocol):
 
     seconds: float
     thread: bool
-    plainly: Callable[[Any], Any] | None
 
     def expired(self, call: Any, waited: float) -> TimedOut:
         """The error to raise, when `waited` of the seconds went by in local queues."""

@@ -70,7 +70,7 @@ class ThreadRuntime:
         try:
             if limit.thread:
                 return await self._aside(call, inner, call.deadline)
-            return await inner(call) if limit.plainly is None else limit.plainly(call)
+            return await inner(call)
         except _Expired:
             if monotonic() < at:
                 raise  # an outer Timeout's
