@@ -6,18 +6,23 @@ impossible value), naming the argument, the value it got and what would be right
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
-__all__ = ["callback", "count", "name", "seconds", "share"]
+__all__ = ["callback", "count", "flag", "name", "seconds", "share", "strategy"]
 
 
 def _number(argument: str, value: object, kind: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{argument} must be {kind}, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond all floats
+        number = math.inf
     if math.isnan(number):
         raise ValueError(f"{argument} must be {kind}, got {value!r}")
     return number
@@ -60,8 +65,37 @@ def name(argument: str, value: object) -> str:
     return value
 
 
-def callback(argument: str, value: object) -> Callable[..., Any]:
-    """Something that can be called, and is not the coroutine that calling it would have made."""
+def flag(argument: str, value: object) -> bool:
+    """True or False, and nothing that merely counts as one of them."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} must be True or False, got {value!r}")
+    return value
+
+
+def strategy(argument: str, value: object) -> Callable[..., Any]:
+    """Something that can be called, whose answer may have to be awaited.
+
+    Not a class where its instance is due, nor the coroutine that calling a function would have made, nor a generator.
+    """
     if not callable(value):
         raise TypeError(f"{argument} must be callable, got {value!r}")
+    if inspect.isclass(value):
+        raise TypeError(f"{argument} must be a function or an instance, got the class {value!r}")
+    if _is(value, inspect.isgeneratorfunction) or _is(value, inspect.isasyncgenfunction):
+        raise TypeError(f"{argument} must be a function that returns its answer, got the generator {value!r}")
     return value
+
+
+def callback(argument: str, value: object) -> Callable[..., Any]:
+    """A `strategy` whose answer is there at once: nobody would await it, and a coroutine is always true."""
+    function = strategy(argument, value)
+    if _is(function, inspect.iscoroutinefunction):
+        raise TypeError(f"{argument} must be a plain function, whose answer is not awaited, got {value!r}")
+    return function
+
+
+def _is(value: Callable[..., Any], kind: Callable[[object], bool]) -> bool:
+    """Whether the function behind a callable, which may be a partial or have `__call__`, is of a kind."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    return kind(value) or kind(type(value).__call__)

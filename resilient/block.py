@@ -12,13 +12,14 @@ fails and is to be repeated is swallowed, and the loop goes round again. Without
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from resilient.call import Call
 from resilient.guard import told
 from resilient.policy import Layer, Scope
-from resilient.runtime.threads import drive
+from resilient.runtime.threads import Stopped, drive
 
 __all__ = ["Attempt", "Attempts", "block_leaf"]
 
@@ -48,23 +49,29 @@ class Attempt:
     """
 
     def __init__(self, attempts: Attempts, number: int) -> None:
-        self._attempts = attempts
+        self._attempts = weakref.ref(attempts)  # so a loop that is left without entering it gives its permits back
         self.number = number
         self.result: Any = None
 
     async def __aenter__(self) -> Attempt:
-        self._attempts._enter()
+        self._owner()._enter()
         return self
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        return await self._attempts._leave(self, error)
+        return await self._owner()._leave(self, error)
 
     def __enter__(self) -> Attempt:
-        self._attempts._enter()
+        self._owner()._enter()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        return drive(self._attempts._leave(self, error))
+        return drive(self._owner()._leave(self, error))
+
+    def _owner(self) -> Attempts:
+        attempts = self._attempts()
+        if attempts is None:
+            raise RuntimeError("an attempt can be entered only in the loop that made it")
+        return attempts
 
 
 class Attempts:
@@ -84,9 +91,14 @@ class Attempts:
         self._block = block
 
     def __aiter__(self) -> Attempts:
-        return self
+        return self._begin()
 
     def __iter__(self) -> Attempts:
+        return self._begin()
+
+    def _begin(self) -> Attempts:
+        if self._state != "new":
+            raise RuntimeError("these attempts are used up: call attempts() anew for each block")
         return self
 
     async def __anext__(self) -> Attempt:
@@ -124,7 +136,7 @@ class Attempts:
         try:
             await self._go_on(attempt.result, error)
         except BaseException as raised:
-            if raised is error:
+            if raised is error or (isinstance(raised, Stopped) and raised.error is error):
                 return False  # let it go on by itself, with its own traceback
             raise
         return True
@@ -133,6 +145,8 @@ class Attempts:
         """Let the pipeline run until it waits for the block again, or ends."""
         self._state = "done"
         assert self._coroutine is not None
+        if isinstance(error, StopIteration):
+            error = Stopped(error)
         if await _advance(self._coroutine, result, error):
             self._state = "again"
 

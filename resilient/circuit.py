@@ -7,9 +7,9 @@ Pure decisions: no I/O, no clock of its own, no callbacks under its lock. `Circu
     open       admission, once the break is over          half-open  a new episode of probes
     half-open  `success_threshold` probes succeeded       closed     windows start empty, the break is short again
     half-open  a probe failed                             open       a longer break (doubled, with jitter, capped)
-    any        isolate()                                  isolated   until close(): nothing else ends it
-    any        close()                                    closed
-    any other  open() · half_open()                       as named
+    any        isolate()                                  isolated
+    isolated   close()                                    closed     nothing else ends it
+    any other  open() · half_open() · close()             as named
 
 Each change of state begins a new *generation*, and an admission carries the one it belongs to: news from an earlier
 generation is dropped, so late results of the time before can neither trip nor close it (Polly #216-#218).
@@ -20,7 +20,6 @@ call, and its own late news is dropped (Polly #1979, resilience4j #544).
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 from dataclasses import dataclass
@@ -45,14 +44,12 @@ class Criteria:
         fail_max: this many failures in a row.
         failure_rate: this share of failures among the calls in the window, once there are `min_calls`.
         slow_rate: this share of slow calls among them.
-        slow: seconds from which a call is slow; infinite without a `slow_rate`.
     """
 
     fail_max: int | None
     failure_rate: float | None
     slow_rate: float | None
     min_calls: int
-    slow: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +90,6 @@ class Circuit:
         "lease",
         "max_break",
         "probes",
-        "slow",
         "state",
         "success_threshold",
         "window",
@@ -112,7 +108,6 @@ class Circuit:
     ) -> None:
         self.window = window
         self.criteria = criteria
-        self.slow = criteria.slow
         self.break_duration = break_duration
         self.max_break = max_break
         self.probes = probes
@@ -146,9 +141,8 @@ class Circuit:
             self._probes.add(probe)
             return probe, change
 
-    def settle(self, ticket: int | Probe, failed: bool, elapsed: float, now: float) -> Change | None:
-        """Learn how an admitted call ended after `elapsed` seconds; returns the change of state that it brought about."""
-        slow = elapsed >= self.slow
+    def settle(self, ticket: int | Probe, failed: bool, slow: bool, now: float) -> Change | None:
+        """Learn how an admitted call ended; returns the change of state that this brought about."""
         if ticket != self.generation:
             return self._settle_probe(ticket, failed or slow, now) if isinstance(ticket, Probe) else None
         if not failed:
@@ -168,9 +162,11 @@ class Circuit:
 
     def _settle_probe(self, probe: Probe, failed: bool, now: float) -> Change | None:
         with self._lock:
-            if probe not in self._probes or now > probe.expires:
+            if probe not in self._probes:
                 return None  # its lease expired, or the circuit has changed since
             self._probes.discard(probe)
+            if now > probe.expires:
+                return None  # and nobody has asked for its place yet
             if failed:
                 self._failed_probes += 1
                 return self._open_for(self._next_break(), now, "a probe failed")

@@ -25,8 +25,10 @@ _KIND_FLAGS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GEN
 
 def kind_of(fn: Any) -> Literal["async", "sync"]:
     """How `fn` must be called. Raises `TypeError` when it cannot be guarded."""
-    if type(fn) is FunctionType and not fn.__code__.co_flags & (_KIND_FLAGS & ~inspect.CO_COROUTINE):
-        return "async" if fn.__code__.co_flags & inspect.CO_COROUTINE else "sync"
+    if type(fn) is FunctionType and not fn.__dict__:  # nor marked by `inspect.markcoroutinefunction`
+        flags = fn.__code__.co_flags & _KIND_FLAGS
+        if not flags & ~inspect.CO_COROUTINE:
+            return "async" if flags else "sync"
     if inspect.isawaitable(fn):
         raise TypeError(f"got {fn!r}: pass the function itself, not the coroutine that calling it made")
     if not callable(fn):
@@ -36,7 +38,7 @@ def kind_of(fn: Any) -> Literal["async", "sync"]:
     target = fn
     while isinstance(target, functools.partial):
         target = target.func
-    if not inspect.isroutine(target):
+    if not inspect.isroutine(target) and not inspect.iscoroutinefunction(target):  # a mark goes before `__call__`
         target = type(target).__call__
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         raise TypeError(
@@ -48,10 +50,18 @@ def kind_of(fn: Any) -> Literal["async", "sync"]:
 
 def dress(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
     """Give `guarded` the name, docstring, signature and annotations of `fn`."""
-    functools.update_wrapper(guarded, fn)
-    if not hasattr(fn, "__name__"):  # partials and objects with __call__
-        guarded.__name__ = name_of(fn).rpartition(".")[2]
-        guarded.__qualname__ = name_of(fn)
+    if inspect.isroutine(fn):
+        return functools.update_wrapper(guarded, fn)
+    target = fn
+    while isinstance(target, functools.partial):
+        target = target.func
+    functools.update_wrapper(guarded, target, updated=())
+    call = target if inspect.isroutine(target) else type(target).__call__
+    guarded.__annotations__ = getattr(call, "__annotations__", {})
+    guarded.__doc__ = target.__doc__ if fn.__doc__ == functools.partial.__doc__ else fn.__doc__
+    guarded.__name__ = name_of(fn).rpartition(".")[2]
+    guarded.__qualname__ = name_of(fn)
+    guarded.__wrapped__ = fn  # type: ignore[attr-defined]  # whose signature it has
     return guarded
 
 

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from resilient import arguments
 from resilient.errors import Rejected, TimedOut
@@ -50,6 +50,9 @@ PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
 """Errors of the code itself, which no dependency causes and no repetition cures."""
 
 
+Kind = Literal["success", "failure", "nothing"]
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What one outcome means.
@@ -57,12 +60,30 @@ class Verdict:
     Attributes:
         kind: what it says about the dependency: "success", "failure", or "nothing".
         retryable: whether the same call may do better later.
-        retry_after: seconds the dependency asked to wait before that, or None.
+        retry_after: seconds the dependency asked to wait before that, or None: also for what cannot be meant (it comes
+            from outside: NaN, infinite, negative, no number).
     """
 
-    kind: Literal["success", "failure", "nothing"]
+    kind: Kind
     retryable: bool = False
     retry_after: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        arguments.flag("retryable", self.retryable)
+        object.__setattr__(self, "retry_after", _pause(self.retry_after))
+
+
+def _pause(asked: object) -> float | None:
+    """`asked` as seconds, or None when it makes no sense."""
+    if isinstance(asked, bool) or not isinstance(asked, Real):
+        return None
+    try:
+        seconds = float(asked)
+    except OverflowError:  # an int beyond all floats
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 SUCCESS = Verdict("success")
@@ -83,16 +104,12 @@ def error_filter(argument: str, value: ErrorFilter) -> Callable[[Exception], boo
         return lambda error: isinstance(error, types)  # type: ignore[arg-type]
     if isinstance(value, type | tuple) or not callable(value):
         raise TypeError(f"{argument} must be exception types or a predicate of an exception, got {value!r}")
-    return value
+    return arguments.callback(argument, value)
 
 
 def asked_to_wait(error: BaseException) -> float | None:
     """The `retry_after` (seconds) that an exception carries, or None when it has none that makes sense."""
-    value = getattr(error, "retry_after", None)
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return None
-    asked = float(value)
-    return asked if math.isfinite(asked) and asked >= 0 else None
+    return _pause(getattr(error, "retry_after", None))
 
 
 class Classifier:

@@ -54,10 +54,14 @@ class Pipeline(Policy):
         classify: Classifier | None = None,
         strict: bool = False,
     ) -> None:
-        for policy in policies:
-            if not isinstance(policy, Policy):
-                hint = " (an instance is due, not the class)" if isinstance(policy, type) else ""
-                raise TypeError(f"a pipeline is made of policies, got {policy!r}{hint}")
+        self._set_up(policies, name, classify, strict)
+        if self.name:
+            registry.register(self)
+
+    def _set_up(
+        self, policies: tuple[Policy, ...], name: str | None, classify: Classifier | None, strict: bool
+    ) -> None:
+        _check_policies(policies)
         if not policies:
             raise ValueError("a pipeline without policies guards nothing: give it at least one")
         if classify is not None and not isinstance(classify, Classifier):
@@ -68,15 +72,14 @@ class Pipeline(Policy):
         self.classify = classify or Classifier()
         self.findings: list[Finding] = examine(_flat(policies))
         """What is wrong with the order or the plan."""
-        self._complain(strict)
+        self._complain(arguments.flag("strict", strict))
         self._scope = Scope(self.name, self.classify)
         self._flow = _Flow(self.name)
         self._async, self._sync, self._block = (
             weave(policies, self._scope, leaf(self._scope)) for leaf in (async_leaf, sync_leaf, block_leaf)
         )
         self.timed = any(policy.timed for policy in policies)
-        if self.name:
-            registry.register(self)
+        self.waits = any(policy.waits for policy in policies)
 
     def _complain(self, strict: bool) -> None:
         if not self.findings:
@@ -85,7 +88,7 @@ class Pipeline(Policy):
         message = f"pipeline {self.name!r}: {text}" if self.name else text
         if strict:
             raise PipelineError(message)
-        warnings.warn(message, PipelineWarning, stacklevel=3)
+        warnings.warn(message, PipelineWarning, stacklevel=4)
 
     # -- guarding -----------------------------------------------------------------------------------------------
 
@@ -96,7 +99,9 @@ class Pipeline(Policy):
         """
         if isinstance(fn, classmethod | staticmethod):
             return type(fn)(self(fn.__func__))  # type: ignore[return-value]
-        return dress(self._guard(fn), fn)
+        guarded = dress(self._guard(fn), fn)
+        guarded.__dict__["__pipeline__"] = self  # the registry finds it as long as somebody uses the function
+        return guarded
 
     def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `fn(*args, **kwargs)` guarded, once: a coroutine to await for an `async def`, else its result."""
@@ -204,7 +209,11 @@ class Pipeline(Policy):
 
         Raises `ValueError` when there is no policy to replace, or more than one that it could be.
         """
-        mine = [policy for policy in self.policies if not isinstance(policy, without)]
+        _check_policies(policies)
+        left_out = without if isinstance(without, tuple) else (without,)
+        if not all(isinstance(each, type) and issubclass(each, Policy) for each in left_out):
+            raise TypeError(f"without must be classes of policies, got {without!r}")
+        mine = [policy for policy in self.policies if not isinstance(policy, left_out)]
         for policy in policies:
             places = [at for at, old in enumerate(mine) if type(old) is type(policy)]
             if len(places) > 1:
@@ -217,12 +226,11 @@ class Pipeline(Policy):
                     else f"{self!r} has {len(places)} {kind}s: give them names, and {policy!r} the one it replaces"
                 )
             mine[places[0]] = policy
-        varied = Pipeline(*mine, classify=classify or self.classify, strict=strict)
+        judge = self.classify if classify is None else classify
+        varied = Pipeline.__new__(Pipeline)
+        varied._set_up(tuple(mine), (self.name or None) if name is None else name, judge, strict)
         if name is not None:
-            varied.name = varied._scope.name = varied._flow.name = arguments.name("name", name)
             registry.register(varied)
-        else:
-            varied.name = varied._scope.name = varied._flow.name = self.name
         varied._scope.switch(self._scope.own_mode)
         return varied
 
@@ -360,6 +368,13 @@ def switch(mode: Mode | None) -> _Switch:
     """
     before = switch_all(mode)
     return _Switch(lambda: switch_all(before))
+
+
+def _check_policies(policies: tuple[Policy, ...]) -> None:
+    for policy in policies:
+        if not isinstance(policy, Policy):
+            hint = " (an instance is due, not the class)" if isinstance(policy, type) else ""
+            raise TypeError(f"a pipeline is made of policies, got {policy!r}{hint}")
 
 
 def _flat(policies: tuple[Policy, ...]) -> list[Policy]:

@@ -123,17 +123,19 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
     for at, retry in enumerate(policies):
         totals = [policy.limit for policy in policies[:at] if policy.limit is not None]
         limits = [policy.limit for policy in policies[at + 1 :] if policy.limit is not None]
-        if not _repeats_calls(retry) or retry.attempts is None or retry.pause is None or not totals or not limits:
+        if not _repeats_calls(retry) or retry.attempts is None or not totals:
             continue
-        total, limit = min(totals), min(limits)
-        needed = retry.attempts * limit + retry.pause
+        total, limit, pause = min(totals), min(limits, default=0.0), retry.pause or 0.0
+        needed = retry.attempts * limit + pause
         if needed > total:
+            each = f" with {limit:g} s an attempt" if limits else ""
+            tries = f"{retry.attempts} attempts that time out" if limits else f"{retry.attempts} attempts"
+            waits = f", with up to {pause:.3g} s between them," if pause else ""
             found.append(
                 Finding(
-                    f"{retry} with {limit:g} s an attempt does not fit into {total:g} s",
-                    f"{retry.attempts} attempts that time out, and up to {retry.pause:.3g} s between them, take "
-                    f"{needed:.3g} s, so the last attempts are never made or cut off",
-                    f"a total of at least {needed:.3g} s, fewer attempts, or a shorter limit for each",
+                    f"{retry}{each} does not fit into {total:g} s",
+                    f"{tries}{waits} take {needed:.3g} s, so the last of them are never made or cut off",
+                    f"a total of at least {needed:.3g} s, fewer attempts, or shorter limits and waits",
                 )
             )
     return found

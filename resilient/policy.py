@@ -137,6 +137,14 @@ class Policy:
         """The layer that applies this policy around `inner`."""
         raise TypeError(f"{self!r} is neither a Gate nor a Wrap")
 
+    def recovery(self, inner: Layer, scope: Scope) -> Recovery | None:
+        """For policies that act only after a failure: how to go on when `inner(call)` has raised an `Exception`.
+
+        Others return None. The outermost frame of a pipeline calls it, so that a call that succeeds passes by no
+        frame of such a policy.
+        """
+        return None
+
     def snapshot(self) -> dict[str, Any]:
         """Its state now, as plain data."""
         return {}
@@ -201,14 +209,6 @@ class Wrap(Policy):
     def run(self, call: Call, inner: Layer, scope: Scope) -> Awaitable[Any]:
         """Run `inner(call)` zero, one or many times and return (awaitably) what the caller shall get."""
         raise NotImplementedError
-
-    def recovery(self, inner: Layer, scope: Scope) -> Recovery | None:
-        """For policies that act only after a failure: how to go on when `inner(call)` has raised an `Exception`.
-
-        Others return None. The outermost frame of a pipeline calls it, so that a call that succeeds passes by no
-        frame of such a policy.
-        """
-        return None
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         recover = self.recovery(inner, scope)

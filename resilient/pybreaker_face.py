@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import pybreaker
 
-from resilient import circuit
+from resilient import arguments, circuit
 from resilient.call import Call
 from resilient.circuit import Change, Circuit
 
@@ -75,6 +75,8 @@ class Face(pybreaker.CircuitBreaker):
     ) -> None:
         if storage is not None and not isinstance(storage, pybreaker.CircuitBreakerStorage):
             raise TypeError(f"state_storage must be a pybreaker.CircuitBreakerStorage, got {storage!r}")
+        if not isinstance(listeners, Sequence):
+            raise TypeError(f"listeners must be a list of pybreaker.CircuitBreakerListener, got {listeners!r}")
         for listener in listeners:
             _check(listener)
         self._owner = owner
@@ -176,7 +178,7 @@ class Face(pybreaker.CircuitBreaker):
 
     @fail_max.setter
     def fail_max(self, number: int) -> None:
-        self._machine.criteria = replace(self._machine.criteria, fail_max=number)
+        self._machine.criteria = replace(self._machine.criteria, fail_max=arguments.count("fail_max", number))
 
     @property
     def reset_timeout(self) -> float:
@@ -184,7 +186,7 @@ class Face(pybreaker.CircuitBreaker):
 
     @reset_timeout.setter
     def reset_timeout(self, timeout: float) -> None:
-        self._machine.break_duration = timeout
+        self._machine.break_duration = arguments.seconds("reset_timeout", timeout)
 
     def open(self) -> bool:
         self._owner.open()

@@ -5,6 +5,7 @@ A pipeline that has a name is found here as long as somebody uses it. A second o
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,20 @@ if TYPE_CHECKING:
 
 __all__ = ["pipeline", "pipelines", "register", "snapshots"]
 
+_lock = threading.Lock()
 _named: weakref.WeakValueDictionary[str, Pipeline] = weakref.WeakValueDictionary()
 
 
 def register(pipeline: Pipeline) -> None:
     """Make a named pipeline known."""
-    _named[pipeline.name] = pipeline
+    with _lock:
+        _named[pipeline.name] = pipeline
 
 
 def pipelines() -> dict[str, Pipeline]:
     """All named pipelines, by name, in order of their names."""
-    return dict(sorted(_named.items()))
+    with _lock:
+        return dict(sorted(_named.items()))
 
 
 def pipeline(name: str) -> Pipeline:
@@ -31,7 +35,7 @@ def pipeline(name: str) -> Pipeline:
     try:
         return _named[name]
     except KeyError:
-        raise KeyError(f"no pipeline is called {name!r}; there are: {', '.join(sorted(_named)) or 'none'}") from None
+        raise KeyError(f"no pipeline is called {name!r}; there are: {', '.join(pipelines()) or 'none'}") from None
 
 
 def snapshots() -> dict[str, dict[str, Any]]:

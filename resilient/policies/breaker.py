@@ -80,15 +80,12 @@ class CircuitBreaker(Gate):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        if not isinstance(shadow, bool):
-            raise TypeError(f"shadow must be True or False, got {shadow!r}")
         self.slow = None if slow is None else arguments.seconds("slow", slow)
         criteria = Criteria(
             fail_max=None if fail_max is None else arguments.count("fail_max", fail_max),
             failure_rate=None if failure_rate is None else arguments.share("failure_rate", failure_rate),
             slow_rate=None if slow_rate is None else arguments.share("slow_rate", slow_rate),
             min_calls=10 if min_calls is None else arguments.count("min_calls", min_calls),
-            slow=math.inf if slow is None or slow_rate is None else slow,
         )
         if slow_rate is not None and slow is None:
             raise ValueError(f"slow_rate={slow_rate!r} needs slow=, the seconds from which a call is slow")
@@ -111,7 +108,7 @@ class CircuitBreaker(Gate):
             if max_break != 60.0:
                 raise ValueError(f"max_break={max_break!r} is shorter than break_duration={break_duration!r}")
             max_break = break_duration
-        self.shadow = shadow
+        self.shadow = arguments.flag("shadow", shadow)
         self.would_have_refused = 0
         self.refused = 0
         self._circuit = Circuit(
@@ -124,6 +121,7 @@ class CircuitBreaker(Gate):
             lease=arguments.seconds("lease", lease),
         )
         self._record = window.record
+        self._slow_from = math.inf if slow is None or slow_rate is None else slow
         self.timed = slow is not None or not isinstance(window, CountWindow)
         self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
         self._face = Face(self, self._circuit, listeners, state_storage)
@@ -161,14 +159,14 @@ class CircuitBreaker(Gate):
 
     def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         machine = self._circuit
-        if GIL and ticket == machine.generation and not failed and elapsed < machine.slow and not self._face.attentive:
+        if GIL and ticket == machine.generation and not failed and elapsed < self._slow_from and not self._face.attentive:
             if machine.consecutive:  # what `Circuit.settle` does with all that is well
                 machine.consecutive = 0
             self._record(False, False, now)
             return
         if now is None:
             now = current().now()
-        self._announce(machine.settle(ticket, failed, elapsed, now))
+        self._announce(machine.settle(ticket, failed, elapsed >= self._slow_from, now))
         if self._face.attentive:
             self._announce(self._face.after(failed, error, now))
 

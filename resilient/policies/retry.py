@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import tenacity
@@ -109,7 +110,7 @@ class Retry(Wrap):
         if attempts is None and stop is None:
             attempts = 3
         self.attempts = None if attempts is None else arguments.count("attempts", attempts)
-        self._stop = None if stop is None else arguments.callback("stop", stop)
+        self._stop = None if stop is None else arguments.strategy("stop", stop)
         self._backoff: FullJitter | Fixed | None = None
         self._wait: Strategy | None = None
         if wait is None:
@@ -117,7 +118,7 @@ class Retry(Wrap):
         elif isinstance(wait, FullJitter):
             self._backoff = wait
         elif callable(wait):
-            self._wait = wait
+            self._wait = arguments.strategy("wait", wait)
         else:
             self._backoff = Fixed(wait)
         self._on: Callable[[Exception], bool] | None = None
@@ -133,7 +134,7 @@ class Retry(Wrap):
             )
         self.max_retry_after = arguments.seconds("max_retry_after", max_retry_after, zero=True)
         hooks = {"before": before, "after": after, "before_sleep": before_sleep}
-        self._hooks = {key: arguments.callback(key, hook) for key, hook in hooks.items() if hook is not None}
+        self._hooks = {key: arguments.strategy(key, hook) for key, hook in hooks.items() if hook is not None}
         self._asks_results = self._strategy is not None and not _looks_at_errors_only(self._strategy)
         self._speaks_tenacity = bool(self._hooks) or any((self._stop, self._wait, self._strategy))
         self.pause = self._longest_pause()
@@ -191,15 +192,36 @@ class Retry(Wrap):
 
 
 class _Story:
-    """What happened to one call since its first failure."""
+    """What happened to one call since its first failure.
 
-    __slots__ = ("call", "last_error", "last_result", "reason", "retry", "scope", "started", "state")
+    Attributes:
+        attempt: number of the attempt, from 1. (`call.attempt` counts those of all Retries around the call.)
+        answered: whether an attempt has had an answer of the dependency, rather than a rejection.
+        last_error, last_result: what comes back at the end.
+        trace: the traceback of `last_error` as it was after its attempt.
+    """
+
+    __slots__ = (
+        "answered",
+        "attempt",
+        "call",
+        "last_error",
+        "last_result",
+        "reason",
+        "retry",
+        "scope",
+        "state",
+        "trace",
+    )
 
     def __init__(self, retry: Retry, call: Call, scope: Scope) -> None:
         self.retry = retry
         call.begin()
         self.call = call
         self.scope = scope
+        self.attempt = 1
+        self.answered = False
+        self.trace: TracebackType | None = None
         self.last_error: Exception | None = None
         self.last_result: Any = None
         self.reason = ""
@@ -213,29 +235,30 @@ class _Story:
         retry, call, scope, state = self.retry, self.call, self.scope, self.state
         verdict = scope.judge.error(error) if error is not None else scope.judge.result(result)
         if state is not None:
-            state.attempt_number = call.attempt
             state.outcome = tenacity.Future.construct(
-                call.attempt, error if error is not None else result, error is not None
+                self.attempt, error if error is not None else result, error is not None
             )
             state.outcome_timestamp = call.runtime.now()
         again = await self._worth_repeating(error, verdict)
-        if isinstance(error, Rejected) and not again and (self.last_error is not None or self.reason == "again"):
-            self.reason = f"attempt {call.attempt} was rejected: {error}"
-            return None
-        self.last_error, self.last_result = error, result
+        rejected = isinstance(error, Rejected)
+        if not (rejected and self.answered):
+            if error is not None and error is self.last_error:
+                _forget_before(error, self.trace)
+            self.last_error, self.last_result, self.answered = error, result, not rejected
+            self.trace = None if error is None else error.__traceback__
         if not again:
-            self.reason = "" if error is None or call.attempt == 1 else "not worth repeating"
+            if rejected and self.attempt > 1:
+                self.reason = f"attempt {self.attempt} was rejected: {error}"
+            elif error is not None and self.attempt > 1:
+                self.reason = "not worth repeating"
             return None
         if state is not None:
             await self.ask("after")
         wait = await self._wait(verdict)
-        if scope.mode == "instant":
-            wait = 0.0
         if await self._enough(wait, verdict):
             return None
-        self.reason = "again"
         if scope.channel.listeners:
-            scope.channel.emit(Retrying(scope.name, call.runtime.now(), retry.name, call.attempt, wait, error))
+            scope.channel.emit(Retrying(scope.name, call.runtime.now(), retry.name, self.attempt, wait, error))
         if state is not None:
             state.next_action = tenacity.RetryAction(wait)
             state.idle_for += wait
@@ -259,12 +282,14 @@ class _Story:
     async def _wait(self, verdict: Verdict) -> float:
         retry = self.retry
         if retry._backoff is not None:
-            wait = retry._backoff(self.call.attempt)
+            wait = retry._backoff(self.attempt)
         else:
             assert retry._wait is not None
             wait = float(await self._answer(retry._wait))
         if verdict.retry_after is not None:
             wait += verdict.retry_after  # what was asked for, and the usual jitter upon it
+        if self.scope.mode == "instant":
+            wait = 0.0
         if self.state is not None:
             self.state.upcoming_sleep = wait
         return wait
@@ -273,7 +298,7 @@ class _Story:
         retry, call = self.retry, self.call
         if self.scope.mode == "once":
             self.reason = "the pipeline is switched to one attempt"
-        elif retry.attempts is not None and call.attempt >= retry.attempts:
+        elif retry.attempts is not None and self.attempt >= retry.attempts:
             self.reason = "attempts spent"
         elif retry._stop is not None and await self._answer(retry._stop):
             self.reason = "the stop strategy said so"
@@ -287,6 +312,7 @@ class _Story:
 
     async def pause(self, wait: float) -> None:
         call, scope = self.call, self.scope
+        self.attempt += 1
         if wait > 0:
             await call.runtime.sleep(wait)
             if scope.channel.listeners:
@@ -297,8 +323,8 @@ class _Story:
     def end(self) -> Any:
         """Return the last result, or raise the last real error."""
         error, result = self.last_error, self.last_result
-        self.last_error = self.last_result = self.call.error = self.state = None
-        attempts, reason, scope = self.call.attempt, self.reason, self.scope
+        self.last_error = self.last_result = self.call.error = self.state = self.trace = None
+        attempts, reason, scope = self.attempt, self.reason, self.scope
         try:
             if reason and scope.channel.listeners:
                 at = self.call.runtime.now()
@@ -331,7 +357,19 @@ def _note(error: BaseException, text: str) -> None:
     notes = getattr(error, "__notes__", None)
     if isinstance(notes, list):
         notes[:] = [note for note in notes if not str(note).startswith(_NOTE)]
-    error.add_note(_NOTE + text)
+    try:
+        error.add_note(_NOTE + text)
+    except Exception:
+        pass  # a frozen dataclass, say: it is raised all the same
+
+
+def _forget_before(error: BaseException, older: TracebackType | None) -> None:
+    """Take `older` off the traceback of an object that was raised again: Python puts each upon those before."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not older:
+        trace = trace.tb_next
+    if trace is not None:
+        trace.tb_next = None
 
 
 def _behind(error: tenacity.TryAgain) -> Exception:
@@ -362,7 +400,7 @@ _ERRORS_ONLY = {
     tenacity.retry_if_not_exception_type,
     tenacity.retry_if_exception_cause_type,
     tenacity.retry_if_exception_message,
-    tenacity.retry_never,
+    type(tenacity.retry_never),
     tenacity.asyncio.retry_if_exception,
 }
 

@@ -36,9 +36,7 @@ class Timeout(Wrap):
     def __init__(self, seconds: float, *, thread: bool = False, name: str | None = None) -> None:
         super().__init__(name)
         self.seconds = self.limit = arguments.seconds("seconds", seconds)
-        if not isinstance(thread, bool):
-            raise TypeError(f"thread must be True or False, got {thread!r}")
-        self.thread = thread
+        self.thread = arguments.flag("thread", thread)
 
     def run(self, call: Call, inner: Layer, scope: Scope) -> Awaitable[Any]:
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame

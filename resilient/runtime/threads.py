@@ -57,7 +57,7 @@ class ThreadRuntime:
     now = staticmethod(monotonic)
 
     async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251  (no event loop runs this coroutine)
 
     def park(self) -> _Parking:
         return _Parking()
@@ -65,15 +65,16 @@ class ThreadRuntime:
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         outer, waited = call.deadline, call.waited
         at = monotonic() + limit.seconds
-        if outer is None or at < outer:
+        mine = outer is None or at < outer
+        if mine:
             call.deadline = at
         try:
             if limit.thread:
                 return await self._aside(call, inner, call.deadline)
             return await inner(call)
         except _Expired:
-            if monotonic() < at:
-                raise  # an outer Timeout's
+            if not mine:
+                raise  # an outer Timeout's, whose deadline is nearer
             raise limit.expired(call, call.waited - waited) from call.error
         finally:
             call.deadline = outer
@@ -83,16 +84,22 @@ class ThreadRuntime:
         outcome: list[Any] = []
         forked = call.fork()
 
-        async def work() -> None:
+        async def inside() -> Any:
+            return await inner(forked)
+
+        def work() -> None:
             try:
-                outcome.append((True, await inner(forked)))
+                outcome.append((True, drive(inside())))
+            except StopIteration as error:
+                outcome.append((False, Stopped(error)))
             except BaseException as error:
                 outcome.append((False, error))
 
         context = contextvars.copy_context()
-        worker = threading.Thread(target=lambda: context.run(drive, work()), name="resilient-timeout", daemon=True)
+        worker = threading.Thread(target=context.run, args=(work,), name="resilient-timeout", daemon=True)
         worker.start()
-        worker.join(max(0.0, deadline - monotonic()))
+        worker.join(min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX))
+        call.error, call.waited = forked.error or call.error, forked.waited
         if not outcome:
             raise _Expired
         fine, value = outcome.pop()
@@ -120,10 +127,12 @@ class _Parking:
             pass  # woken before
 
     async def wait(self, seconds: float | None, call: Timed) -> bool:
-        limits = [] if seconds is None else [seconds]
+        limits = [threading.TIMEOUT_MAX]
+        if seconds is not None:
+            limits.append(seconds)
         if call.deadline is not None:
             limits.append(max(0.0, call.deadline - monotonic()))
-        if self._lock.acquire(timeout=min(limits, default=-1)):
+        if self._lock.acquire(timeout=min(limits)):
             return True
         if seconds is None or (call.deadline is not None and monotonic() >= call.deadline):
             raise _Expired

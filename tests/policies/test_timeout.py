@@ -1,0 +1,458 @@
+"""Timeout: each attempt or the whole call, by position; only its own expiry; and a deadline that others see."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import pickle
+from typing import Any
+
+import pytest
+import tenacity
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from resilient import (
+    Bulkhead,
+    BulkheadFull,
+    CircuitBreaker,
+    CircuitOpen,
+    Pipeline,
+    ResilientError,
+    Retry,
+    TimedOut,
+    Timeout,
+)
+from resilient.events import CallTimedOut, Event
+from resilient.runtime import virtual
+from tests.worlds import Hang, Slow, World
+
+LIMIT = 0.02
+LONG = 60.0
+
+
+def limit(seconds: float = LIMIT, name: str | None = None) -> Timeout:
+    """A Timeout that stops waiting in every world: `thread=True` has no effect but on a `def`."""
+    return Timeout(seconds, thread=True, name=name)
+
+
+async def forever() -> None:
+    """Wait for a future that nobody will set."""
+    await asyncio.get_running_loop().create_future()
+
+
+# -- the limit ---------------------------------------------------------------------------------------------------
+
+
+def test_timeout_answer_in_time_is_returned(world: World) -> None:
+    """With the arguments of the call."""
+    dependency = world.dependency(7)
+    assert world.call(limit(LONG)(dependency.fn), 1, key="value") == 7
+    assert dependency.arguments == [((1,), {"key": "value"})]
+
+
+def test_timeout_slow_answer_in_time_is_returned(world: World) -> None:
+    """Taking long is no offence."""
+    assert world.call(limit(LONG)(world.dependency(Slow(LIMIT, 7)).fn)) == 7
+
+
+def test_timeout_expiry_ends_the_call(world: World) -> None:
+    """Not before its time, and with all that the error can tell."""
+    pipeline = Pipeline(limit(name="patience"), name="users")
+    begin = world.now()
+    error = world.outcome(pipeline(world.dependency(Hang()).fn)).error
+
+    assert world.now() - begin >= LIMIT - 0.001
+    assert isinstance(error, TimedOut)
+    assert (error.seconds, error.policy, error.pipeline, error.evidence) == (LIMIT, "patience", "users", True)
+    assert str(error) == "patience of 0.02 s expired in pipeline 'users'"
+
+
+def test_timeout_expiry_without_names(world: World) -> None:
+    """A policy alone says what it is."""
+    error = world.outcome(limit()(world.dependency(Hang()).fn)).error
+    assert isinstance(error, TimedOut)
+    assert (error.policy, error.pipeline, str(error)) == ("Timeout", "", "Timeout of 0.02 s expired")
+
+
+def test_timeout_expiry_is_caught_as_timeout_error(world: World) -> None:
+    """By people who know nothing of us."""
+    with pytest.raises(TimeoutError):
+        world.call(limit()(world.dependency(Hang()).fn))
+
+
+def test_timeout_instance_serves_again_after_an_expiry(world: World) -> None:
+    """It has no state."""
+    guarded = limit()(world.dependency(Hang(), 7, Hang()).fn)
+    outcomes = [world.outcome(guarded) for _ in range(3)]
+    assert [type(outcome.error) for outcome in outcomes] == [TimedOut, type(None), TimedOut]
+
+
+def test_timeout_calls_side_by_side_expire_each_for_itself(world: World) -> None:
+    """Those that answer are not touched by those that hang."""
+    guarded = limit(0.1)(world.dependency(Hang(), 1, Hang(), 2).fn)
+    outcomes = world.together(*[guarded] * 4)
+    assert [outcome.value for outcome in outcomes] == [None, 1, None, 2]
+    assert [type(outcome.error) for outcome in outcomes] == [TimedOut, type(None)] * 2
+
+
+# -- only its own expiry -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError("of the callee"), TimedOut("of another pipeline"), OSError(), KeyError("x")], ids=repr
+)
+def test_timeout_callees_own_error_passes_unchanged(world: World, error: Exception) -> None:
+    """The very object, a TimeoutError too: it is no expiry of ours."""
+    assert world.outcome(limit(LONG)(world.dependency(error).fn)).error is error
+
+
+def test_timeout_callees_own_timeout_is_not_told_as_an_expiry(world: World) -> None:
+    """No event says so."""
+    told: list[Event] = []
+    pipeline = Pipeline(limit(LONG))
+    pipeline.listen(told.append)
+    world.outcome(pipeline(world.dependency(TimeoutError()).fn))
+    assert [event for event in told if isinstance(event, CallTimedOut)] == []
+
+
+def test_timeout_expiry_is_told(world: World) -> None:
+    """Once, with its names."""
+    told: list[Event] = []
+    pipeline = Pipeline(limit(name="patience"), name="users")
+    pipeline.listen(told.append)
+    world.outcome(pipeline(world.dependency(Hang()).fn))
+
+    events = [event for event in told if isinstance(event, CallTimedOut)]
+    assert [(event.pipeline, event.policy, event.seconds) for event in events] == [("users", "patience", LIMIT)]
+
+
+@pytest.mark.every_loop
+async def test_timeout_result_of_a_callee_that_swallowed_the_cancel_is_returned() -> None:
+    """It comes late, but it has come."""
+
+    async def stubborn() -> int:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            return 7
+        return 0
+
+    assert await Timeout(LIMIT)(stubborn)() == 7
+
+
+# -- position: each attempt, or all of them ----------------------------------------------------------------------
+
+
+def test_timeout_inside_retry_bounds_each_attempt(world: World) -> None:
+    """One that hangs is repeated."""
+    dependency = world.dependency(Hang(), Hang(), 7)
+    pipeline = Pipeline(Retry(attempts=3, wait=0), limit(0.1))
+    assert world.call(pipeline(dependency.fn)) == 7
+    assert dependency.calls == 3
+
+
+def test_timeout_inside_retry_is_the_error_when_every_attempt_hangs(world: World) -> None:
+    """The last one's."""
+    dependency = world.dependency(Hang(), Hang())
+    error = world.outcome(Pipeline(Retry(attempts=2, wait=0), limit())(dependency.fn)).error
+    assert isinstance(error, TimedOut)
+    assert error.seconds == LIMIT
+    assert dependency.calls == 2
+
+
+def test_timeout_outside_retry_bounds_all_attempts_together(world: World) -> None:
+    """It ends the attempt that runs when the time is over; the failure before is its cause."""
+    failure = OSError()
+    dependency = world.dependency(Slow(0.01, OSError()), Slow(0.01, failure), Hang(), 7)
+    error = world.outcome(Pipeline(limit(0.1), Retry(attempts=4, wait=0))(dependency.fn)).error
+    assert isinstance(error, TimedOut)
+    assert error.seconds == 0.1
+    assert error.__cause__ is failure
+    assert error.evidence is True
+    assert dependency.calls == 3
+
+
+def test_timeout_outside_without_an_earlier_failure_has_no_cause(world: World) -> None:
+    """The cancellation that it used is not shown as one."""
+    error = world.outcome(Pipeline(limit(), Retry(attempts=2, wait=0))(world.dependency(Hang()).fn)).error
+    assert isinstance(error, TimedOut)
+    assert error.__cause__ is None
+    assert error.__suppress_context__ is True
+
+
+def test_timeout_total_and_attempt_together(world: World) -> None:
+    """Attempts hang, each is ended; the total is never reached."""
+    dependency = world.dependency(Hang(), 7)
+    pipeline = Pipeline(limit(LONG, "total"), Retry(attempts=2, wait=0), limit(0.1, "attempt"))
+    assert world.call(pipeline(dependency.fn)) == 7
+
+
+@pytest.mark.virtual_time
+async def test_timeout_total_counts_waits_and_attempts() -> None:
+    """To the instant: 3 s for each attempt, 2 s between them, and 11 s for all."""
+    loop = asyncio.get_running_loop()
+    pipeline = Pipeline(
+        Timeout(11, name="total"), Retry(stop=tenacity.stop_never, wait=2), Timeout(3, name="attempt"), name="plan"
+    )
+    with pytest.raises(TimedOut) as caught:
+        await pipeline.call(forever)
+    assert loop.time() == 11
+    assert caught.value.policy == "total"
+    assert isinstance(caught.value.__cause__, TimedOut)
+    assert caught.value.__cause__.policy == "attempt"
+
+
+# -- nesting -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("outer", "inner", "expired"), [(LIMIT, LONG, "outer"), (LONG, LIMIT, "inner")])
+def test_timeout_nested_expires_as_the_shorter(world: World, outer: float, inner: float, expired: str) -> None:
+    """Whichever of the two stands outside."""
+    guarded = limit(outer, "outer")(limit(inner, "inner")(world.dependency(Hang()).fn))
+    error = world.outcome(guarded).error
+    assert isinstance(error, TimedOut)
+    assert (error.policy, error.seconds) == (expired, LIMIT)
+
+
+def test_timeout_nested_in_one_pipeline_expires_as_the_inner(world: World) -> None:
+    """There both are limits of one call."""
+    error = world.outcome(Pipeline(limit(LONG, "outer"), limit(LIMIT, "inner"))(world.dependency(Hang()).fn)).error
+    assert isinstance(error, TimedOut)
+    assert error.policy == "inner"
+
+
+def test_timeout_of_an_outer_pipeline_is_named_for_it(world: World) -> None:
+    """Two guarded functions, one inside the other: what ended the call was the outer pipeline's limit."""
+    inner = Pipeline(Retry(attempts=2, wait=0), limit(LONG), name="inner")(world.dependency(Hang()).fn)
+    outer = Pipeline(limit(), name="outer")(inner)
+    error = world.outcome(outer).error
+    assert isinstance(error, TimedOut)
+    assert (error.pipeline, error.seconds) == ("outer", LIMIT)
+
+
+def test_timeout_of_a_pipeline_around_a_pipeline_is_named_for_it(world: World) -> None:
+    """The same where the inner pipeline is one of the outer one's policies."""
+    inner = Pipeline(Retry(attempts=2, wait=0), limit(LONG / 4), name="inner")
+    outer = Pipeline(limit(LONG), inner, limit(LIMIT, "nearest"), name="outer")
+    error = world.outcome(outer(world.dependency(Hang(), Hang()).fn)).error
+    assert isinstance(error, TimedOut)
+    assert (error.pipeline, error.policy) == ("outer", "nearest")
+
+
+lengths = st.integers(min_value=1, max_value=30)
+
+
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(limits=st.lists(lengths, min_size=1, max_size=5), work=lengths)
+@example(limits=[5, 5, 5], work=9)
+@example(limits=[3, 2, 1], work=9)
+@example(limits=[1, 2, 3], work=9)
+def test_timeout_nested_at_will_the_nearest_limit_ends_the_call(limits: list[int], work: int) -> None:
+    """At its very time; of several equal ones the outermost. (Work is a half second off every limit.)"""
+
+    async def main() -> tuple[Any, float]:
+        async def callee() -> Any:
+            return await asyncio.sleep(work + 0.5, "done")
+
+        layered = callee
+        for depth in reversed(range(len(limits))):
+            layered = Timeout(limits[depth], name=f"depth {depth}")(layered)
+        try:
+            ended: Any = await layered()
+        except TimedOut as error:
+            ended = error.policy
+        return ended, asyncio.get_running_loop().time()
+
+    nearest = min(limits)
+    expected = ("done", work + 0.5) if work + 0.5 < nearest else (f"depth {limits.index(nearest)}", float(nearest))
+    assert virtual.run(main()) == expected
+
+
+# -- a deadline that inner policies see --------------------------------------------------------------------------
+
+
+def test_timeout_total_lets_no_backoff_start_that_outlives_it(world: World) -> None:
+    """The last real error comes back, and at once: with this wait anything else would be a `TimedOut`."""
+    error = OSError()
+    dependency = world.dependency(error, 7)
+    pipeline = Pipeline(limit(LONG), Retry(attempts=2, wait=tenacity.wait_fixed(LONG * 2)))
+    begin = world.now()
+    assert world.outcome(pipeline(dependency.fn)).error is error
+    assert world.now() - begin < LONG / 2
+    assert dependency.calls == 1
+
+
+def test_timeout_total_lets_a_backoff_start_that_fits(world: World) -> None:
+    """The second attempt is made."""
+    dependency = world.dependency(OSError(), 7)
+    assert world.call(Pipeline(limit(LONG), Retry(attempts=2, wait=LIMIT))(dependency.fn)) == 7
+
+
+@pytest.mark.virtual_time
+async def test_timeout_deadline_is_the_nearest_of_all_that_surround() -> None:
+    """Inside both, a backoff of 5 s outlives the inner one, though not the outer."""
+    calls: list[float] = []
+
+    async def failing() -> None:
+        calls.append(asyncio.get_running_loop().time())
+        raise OSError
+
+    backoff = Retry(attempts=9, wait=tenacity.wait_fixed(5))
+    with pytest.raises(OSError):
+        await Pipeline(Timeout(100), Timeout(12), backoff).call(failing)
+    assert calls == [0, 5, 10]
+
+
+@pytest.mark.virtual_time
+async def test_timeout_of_one_attempt_is_over_when_the_next_begins() -> None:
+    """The deadline of an attempt does not bound the backoff after it."""
+    calls: list[float] = []
+
+    async def failing() -> None:
+        calls.append(asyncio.get_running_loop().time())
+        raise OSError
+
+    with pytest.raises(OSError):
+        await Pipeline(Retry(attempts=3, wait=50), Timeout(1)).call(failing)
+    assert calls == [0, 50, 100]
+
+
+def test_timeout_ends_a_wait_in_a_queue_which_is_no_evidence(world: World) -> None:
+    """The dependency was not asked; and the permit goes back when the other has ended."""
+    bulkhead = Bulkhead(1, queue=1)
+    dependency = world.dependency(Slow(LIMIT * 4, "first"), "second")
+    queued = Pipeline(Timeout(LIMIT), bulkhead)(dependency.fn)
+    first, second = world.together(bulkhead(dependency.fn), queued)
+
+    assert first.value == "first"
+    assert isinstance(second.error, TimedOut)
+    assert second.error.evidence is False
+    assert dependency.calls == 1
+    assert bulkhead.snapshot()["in_use"] == bulkhead.snapshot()["queued"] == 0
+
+
+@pytest.mark.virtual_time
+async def test_timeout_that_a_queue_used_in_part_is_no_evidence() -> None:
+    """Of 10 s the dependency had 4."""
+    bulkhead = Bulkhead(1, queue=1)
+    holder = asyncio.create_task(bulkhead(asyncio.sleep)(6))
+    await asyncio.sleep(0)
+    with pytest.raises(TimedOut) as caught:
+        await Pipeline(Timeout(10), bulkhead).call(forever)
+    await holder
+    assert asyncio.get_running_loop().time() == 10
+    assert caught.value.evidence is False
+
+
+@pytest.mark.virtual_time
+async def test_timeout_inside_the_queue_counts_from_the_admission() -> None:
+    """The dependency had its whole time, whatever the wait before: that is evidence."""
+    bulkhead = Bulkhead(1, queue=1)
+    holder = asyncio.create_task(bulkhead(asyncio.sleep)(6))
+    await asyncio.sleep(0)
+    with pytest.raises(TimedOut) as caught:
+        await Pipeline(bulkhead, Timeout(10)).call(forever)
+    await holder
+    assert asyncio.get_running_loop().time() == 16
+    assert caught.value.evidence is True
+
+
+def test_timeout_later_than_the_queue_timeout_leaves_that_to_it(world: World) -> None:
+    """The refusal is the bulkhead's."""
+    bulkhead = Bulkhead(1, queue=1, queue_timeout=LIMIT)
+    dependency = world.dependency(Slow(LIMIT * 4, "first"), "second")
+    queued = Pipeline(Timeout(LONG), bulkhead)(dependency.fn)
+    _, second = world.together(bulkhead(dependency.fn), queued)
+    assert isinstance(second.error, BulkheadFull)
+
+
+def test_timeout_expiries_open_a_circuit_outside(world: World) -> None:
+    """A dependency that hangs is a dependency that fails."""
+    dependency = world.dependency(Hang(), Hang())
+    guarded = Pipeline(CircuitBreaker(None, fail_max=2), limit())(dependency.fn)
+    errors = [world.outcome(guarded).error for _ in range(3)]
+    assert [type(error) for error in errors] == [TimedOut, TimedOut, CircuitOpen]
+
+
+# -- the error ---------------------------------------------------------------------------------------------------
+
+
+def test_timed_out_is_ours_and_a_timeout_error() -> None:
+    """Caught under either name."""
+    assert issubclass(TimedOut, ResilientError)
+    assert issubclass(TimedOut, TimeoutError)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_timed_out_pickles(protocol: int) -> None:
+    """With everything it tells."""
+    with pytest.raises(TimedOut) as caught:
+        virtual.run(Pipeline(Timeout(0.01, name="patience"), name="users").call(forever))
+    error = caught.value
+    again = pickle.loads(pickle.dumps(error, protocol))
+
+    assert type(again) is TimedOut
+    assert str(again) == str(error)
+    assert (again.seconds, again.policy, again.pipeline, again.evidence) == (0.01, "patience", "users", True)
+
+
+# -- configuration -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kind"),
+    [
+        (0, ValueError),
+        (0.0, ValueError),
+        (-1, ValueError),
+        (-0.001, ValueError),
+        (math.nan, ValueError),
+        (math.inf, ValueError),
+        (-math.inf, ValueError),
+        (True, TypeError),
+        ("1", TypeError),
+        (None, TypeError),
+        (1j, TypeError),
+        ([1], TypeError),
+    ],
+    ids=repr,
+)
+def test_timeout_impossible_limit_is_refused_with_its_value(seconds: Any, kind: type[Exception]) -> None:
+    """When it is built; the message says what would be right."""
+    with pytest.raises(kind) as caught:
+        Timeout(seconds)
+    assert type(caught.value) is kind
+    assert str(caught.value) == f"seconds must be a finite number of seconds > 0, got {seconds!r}"
+
+
+@pytest.mark.parametrize("thread", [1, 0, "yes", None], ids=repr)
+def test_timeout_thread_that_is_no_flag_is_refused_with_its_value(thread: Any) -> None:
+    """A number is no flag."""
+    with pytest.raises(TypeError, match=f"thread must be True or False, got {thread!r}"):
+        Timeout(1, thread=thread)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("", ValueError), ("  ", ValueError), (3, TypeError)], ids=repr)
+def test_timeout_name_that_is_none_is_refused_with_its_value(name: Any, kind: type[Exception]) -> None:
+    """Names are for people."""
+    with pytest.raises(kind, match=f"name must .*, got {name!r}"):
+        Timeout(1, name=name)
+
+
+def test_timeout_option_that_does_not_exist_is_refused() -> None:
+    """By its name."""
+    with pytest.raises(TypeError, match="second"):
+        Timeout(second=1)  # type: ignore[call-arg]
+
+
+def test_timeout_options_are_by_keyword() -> None:
+    """A bare `True` would say nothing to its reader."""
+    with pytest.raises(TypeError, match="positional"):
+        Timeout(1, True)  # type: ignore[misc]
+
+
+def test_timeout_repr_says_what_it_does() -> None:
+    """For people."""
+    assert repr(Timeout(2.5)) == "Timeout(2.5 s)"
+    assert repr(Timeout(2, thread=True)) == "Timeout(2 s, thread)"

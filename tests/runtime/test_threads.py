@@ -1,0 +1,518 @@
+"""Plain functions: a cooperative deadline, a thread of their own on demand, and nothing that suspends."""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import threading
+import time
+import types
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from typing import Any
+
+import pytest
+import tenacity
+
+from resilient import Bulkhead, BulkheadFull, CircuitBreaker, Pipeline, Retry, TimedOut, Timeout
+from resilient.events import CallTimedOut
+
+NAME = "resilient-timeout"
+
+
+@types.coroutine
+def suspend() -> Generator[Any, Any, Any]:
+    """Await something real: suspend."""
+    return (yield)
+
+
+def workers() -> list[threading.Thread]:
+    """The threads of `thread=True` that still run."""
+    return [thread for thread in threading.enumerate() if thread.name == NAME]
+
+
+def join_workers() -> None:
+    """Wait until they have ended."""
+    for thread in workers():
+        thread.join(5)
+
+
+class Gate:
+    """A function that blocks until it is let go, and tells when it has begun."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.open = threading.Event()
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        self.begun.set()
+        assert self.open.wait(5)
+        return "late"
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """One gate, opened when the test ends."""
+    made = Gate()
+    yield made
+    made.open.set()
+    join_workers()
+
+
+def in_thread(fn: Callable[[], object]) -> threading.Thread:
+    """Start `fn` in a thread."""
+    thread = threading.Thread(target=fn)
+    thread.start()
+    return thread
+
+
+# -- the cooperative deadline ------------------------------------------------------------------------------------
+
+
+def test_timeout_runs_the_function_in_its_callers_thread() -> None:
+    """Without `thread=True` there is no other thread."""
+    assert Timeout(1)(threading.get_ident)() == threading.get_ident()
+
+
+def test_timeout_late_result_is_returned() -> None:
+    """A function that has begun is not interrupted, and what it brings is kept."""
+
+    @Timeout(0.01)
+    def slow() -> int:
+        time.sleep(0.03)
+        return 7
+
+    assert slow() == 7
+
+
+def test_timeout_late_error_is_the_functions_own() -> None:
+    """It is not turned into a `TimedOut`."""
+    error = OSError()
+
+    @Timeout(0.01)
+    def slow() -> None:
+        time.sleep(0.03)
+        raise error
+
+    with pytest.raises(OSError) as caught:
+        slow()
+    assert caught.value is error
+
+
+def test_deadline_stops_further_attempts() -> None:
+    """A failure that comes after it is the last one."""
+    calls = []
+
+    @Pipeline(Timeout(0.02), Retry(attempts=100, wait=0))
+    def failing() -> None:
+        calls.append(1)
+        time.sleep(0.03)
+        raise OSError
+
+    with pytest.raises(OSError):
+        failing()
+    assert len(calls) == 1
+
+
+def test_deadline_lets_no_backoff_start_that_outlives_it() -> None:
+    """The last real error comes back at once."""
+    begin = time.monotonic()
+
+    @Pipeline(Timeout(60), Retry(attempts=3, wait=tenacity.wait_fixed(90)))
+    def failing() -> None:
+        raise OSError
+
+    with pytest.raises(OSError):
+        failing()
+    assert time.monotonic() - begin < 30
+
+
+def test_deadline_ends_a_wait_in_a_queue(gate: Gate) -> None:
+    """With `TimedOut`, which is no evidence: the dependency was never asked."""
+    bulkhead = Bulkhead(1, queue=1)
+    holder = in_thread(bulkhead(gate))
+    assert gate.begun.wait(5)
+
+    with pytest.raises(TimedOut) as caught:
+        Pipeline(Timeout(0.03), bulkhead).call(gate)
+
+    assert (caught.value.seconds, caught.value.evidence) == (0.03, False)
+    assert gate.calls == 1
+    assert bulkhead.snapshot()["queued"] == 0
+    gate.open.set()
+    holder.join()
+    assert bulkhead.snapshot()["in_use"] == 0
+
+
+def test_deadline_later_than_the_queue_timeout_leaves_that_to_it(gate: Gate) -> None:
+    """Whichever comes first ends the wait."""
+    bulkhead = Bulkhead(1, queue=1, queue_timeout=0.02)
+    holder = in_thread(bulkhead(gate))
+    assert gate.begun.wait(5)
+
+    with pytest.raises(BulkheadFull, match=r"no permit within 0\.02 s"):
+        Pipeline(Timeout(10), bulkhead).call(gate)
+
+    gate.open.set()
+    holder.join()
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "expired"),
+    [
+        pytest.param(0.02, 30, "outer", id="outer-shorter"),
+        pytest.param(30, 0.02, "inner", id="inner-shorter"),
+        pytest.param(0.02, 0.02, "outer", id="same"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
+def test_deadline_expiry_belongs_to_the_timeout_whose_it_was(
+    gate: Gate, outer: float, inner: float, expired: str
+) -> None:
+    """Of two that are nested, the nearer one; and of two equal ones the outer, which began first."""
+    bulkhead = Bulkhead(1, queue=1)
+    holder = in_thread(bulkhead(gate))
+    assert gate.begun.wait(5)
+
+    with pytest.raises(TimedOut) as caught:
+        Pipeline(Timeout(outer, name="outer"), Timeout(inner, name="inner"), bulkhead).call(gate)
+
+    assert caught.value.policy == expired
+    gate.open.set()
+    holder.join()
+
+
+def test_deadline_without_end_is_possible() -> None:
+    """A limit of more centuries than a lock can wait for is as good as none."""
+    bulkhead = Bulkhead(1, queue=1)
+    begun, queued = threading.Event(), threading.Event()
+    pipeline = Pipeline(Timeout(1e300), bulkhead)
+    pipeline.listen(lambda event: queued.set() if type(event).__name__ == "Queued" else None)
+
+    @pipeline
+    def first() -> None:
+        begun.set()
+        assert queued.wait(5)
+
+    holder = in_thread(first)
+    assert begun.wait(5)
+    assert pipeline.call(lambda: 7) == 7
+    holder.join()
+
+
+# -- thread=True -------------------------------------------------------------------------------------------------
+
+
+def test_thread_stops_waiting_at_the_limit(gate: Gate) -> None:
+    """The caller goes on while the function still runs."""
+    with pytest.raises(TimedOut) as caught:
+        Timeout(0.02, thread=True)(gate)()
+
+    assert (caught.value.seconds, caught.value.evidence) == (0.02, True)
+    assert not gate.open.is_set()
+    assert len(workers()) == 1
+
+
+def test_thread_expiry_is_told_once(gate: Gate) -> None:
+    """One event, although the function ends later."""
+    told: list[CallTimedOut] = []
+    pipeline = Pipeline(Timeout(0.02, thread=True))
+    pipeline.listen(lambda event: told.append(event) if isinstance(event, CallTimedOut) else None)
+
+    with pytest.raises(TimedOut):
+        pipeline.call(gate)
+    gate.open.set()
+    join_workers()
+
+    assert [event.seconds for event in told] == [0.02]
+
+
+def test_thread_permit_is_held_until_the_function_ends(gate: Gate) -> None:
+    """What still runs still counts."""
+    bulkhead = Bulkhead(1)
+    pipeline = Pipeline(Timeout(0.02, thread=True), bulkhead)
+
+    with pytest.raises(TimedOut):
+        pipeline.call(gate)
+    assert bulkhead.snapshot()["in_use"] == 1
+    with pytest.raises(BulkheadFull):
+        pipeline.call(gate)
+
+    gate.open.set()
+    join_workers()
+    assert bulkhead.snapshot()["in_use"] == 0
+    assert pipeline.call(lambda: 7) == 7
+
+
+def test_thread_breaker_inside_learns_when_the_function_ends(gate: Gate) -> None:
+    """A result that came after the limit is a failure."""
+    breaker = CircuitBreaker(None, fail_max=1)
+
+    with pytest.raises(TimedOut):
+        Pipeline(Timeout(0.02, thread=True), breaker).call(gate)
+    assert breaker.snapshot()["state"] == "closed"
+    gate.open.set()
+    join_workers()
+
+    assert breaker.snapshot()["state"] == "open"
+
+
+def test_thread_breaker_outside_learns_at_the_limit(gate: Gate) -> None:
+    """It sees the `TimedOut`."""
+    breaker = CircuitBreaker(None, fail_max=1)
+
+    with pytest.raises(TimedOut):
+        Pipeline(breaker, Timeout(0.02, thread=True)).call(gate)
+
+    assert breaker.snapshot()["state"] == "open"
+
+
+def test_thread_result_comes_back() -> None:
+    """And the thread is gone."""
+
+    @Timeout(5, thread=True)
+    def where(a: int, *, b: int) -> tuple[int, str]:
+        return a + b, threading.current_thread().name
+
+    assert where(3, b=4) == (7, NAME)
+    join_workers()
+
+
+@pytest.mark.parametrize("error", [OSError(), TimeoutError(), KeyboardInterrupt(), SystemExit(3)], ids=repr)
+def test_thread_error_comes_back_itself(error: BaseException) -> None:
+    """The very object; also those that are no `Exception`."""
+
+    @Timeout(5, thread=True)
+    def failing() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        failing()
+    assert caught.value is error
+
+
+def test_thread_context_is_a_copy_of_the_callers() -> None:
+    """The function sees the caller's context variables; what it sets stays its own."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+    variable.set("caller")
+
+    @Timeout(5, thread=True)
+    def look() -> str:
+        seen = variable.get()
+        variable.set("function")
+        return seen
+
+    assert look() == "caller"
+    assert variable.get() == "caller"
+
+
+def test_thread_deadline_of_an_outer_timeout_counts(gate: Gate) -> None:
+    """The wait ends at the nearer limit, and as that Timeout's."""
+    pipeline = Pipeline(Timeout(0.05, name="total"), Retry(attempts=1), Timeout(0.04, thread=True, name="each"))
+    with pytest.raises(TimedOut) as caught:
+        pipeline.call(gate)
+    assert caught.value.policy == "each"
+
+    with pytest.warns(match="the inner one never acts"):
+        pipeline = Pipeline(Timeout(0.02, name="total"), Timeout(30, thread=True, name="each"))
+    with pytest.raises(TimedOut) as caught:
+        pipeline.call(gate)
+    assert caught.value.policy == "total"
+
+
+def test_thread_total_ends_with_the_last_failure_as_cause(gate: Gate) -> None:
+    """Though that failure happened in the other thread."""
+    failure = OSError()
+    steps: list[Callable[[], Any]] = [gate]
+
+    @Pipeline(Timeout(0.1, thread=True), Retry(attempts=2, wait=0))
+    def service() -> Any:
+        if not gate.calls and len(steps) == 1:
+            steps.append(gate)
+            raise failure
+        return gate()
+
+    with pytest.raises(TimedOut) as caught:
+        service()
+    assert caught.value.__cause__ is failure
+
+
+def test_thread_attempts_each_have_one() -> None:
+    """Retry outside: the second attempt begins although the first still runs."""
+    gates = [Gate(), Gate()]
+    number = iter((0, 1, 2))
+
+    @Pipeline(Retry(attempts=3, wait=0), Timeout(0.1, thread=True))
+    def service() -> Any:
+        at = next(number)
+        return gates[at]() if at < 2 else 7
+
+    assert service() == 7
+    assert [gate.calls for gate in gates] == [1, 1]
+    for gate in gates:
+        gate.open.set()
+    join_workers()
+
+
+def test_thread_limit_without_end_is_possible() -> None:
+    """More centuries than a thread can be waited for."""
+    assert Timeout(1e300, thread=True)(lambda: 7)() == 7
+
+
+@pytest.mark.every_loop
+async def test_thread_option_has_no_effect_on_async_def() -> None:
+    """It runs where it is awaited."""
+    here = threading.get_ident()
+
+    @Timeout(5, thread=True)
+    async def where() -> int:
+        return threading.get_ident()
+
+    assert await where() == here
+
+
+def test_thread_timeouts_of_one_instance_from_many_threads() -> None:
+    """Each caller gets its own result or its own expiry."""
+    release = threading.Event()
+    timeout = Timeout(0.2, thread=True)
+    results: dict[int, Any] = {}
+
+    @timeout
+    def service(number: int) -> int:
+        if number % 2:
+            release.wait(5)
+        return number
+
+    def client(number: int) -> None:
+        try:
+            results[number] = service(number)
+        except TimedOut as error:
+            results[number] = type(error)
+
+    clients = [in_thread(lambda number=number: client(number)) for number in range(8)]
+    for thread in clients:
+        thread.join()
+    release.set()
+    join_workers()
+    assert results == {number: TimedOut if number % 2 else number for number in range(8)}
+
+
+# -- what a coroutine would swallow ------------------------------------------------------------------------------
+
+PIPELINES = [
+    pytest.param(lambda: Pipeline(Timeout(5)), id="timeout"),
+    pytest.param(lambda: Pipeline(Timeout(5, thread=True)), id="thread"),
+    pytest.param(lambda: Pipeline(Retry(attempts=2, wait=0)), id="retry"),
+    pytest.param(lambda: Pipeline(Bulkhead(1), CircuitBreaker()), id="gates"),
+    pytest.param(
+        lambda: Pipeline(Timeout(9), Retry(attempts=2, wait=0), Bulkhead(1), CircuitBreaker(), Timeout(1)), id="stack"
+    ),
+]
+
+
+@pytest.mark.parametrize("make", PIPELINES)
+def test_stop_iteration_of_the_function_passes(make: Callable[[], Pipeline]) -> None:
+    """Python turns one that leaves a coroutine into a `RuntimeError`; the caller gets the original."""
+    error = StopIteration(3)
+
+    @make()
+    def exhausted() -> None:
+        raise error
+
+    with pytest.raises(StopIteration) as caught:
+        exhausted()
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("make", PIPELINES[:1] + PIPELINES[2:])
+def test_stop_iteration_of_a_block_passes(make: Callable[[], Pipeline]) -> None:
+    """The same from the block form."""
+    error = StopIteration(3)
+
+    with pytest.raises(StopIteration) as caught:
+        for attempt in make().attempts():
+            with attempt:
+                raise error
+    assert caught.value is error
+
+
+def test_stop_iteration_of_a_block_is_repeated() -> None:
+    """It counts as a failure of the block, as it does of a function."""
+    numbers = []
+    for attempt in Pipeline(Retry(attempts=3, wait=0)).attempts():
+        with attempt:
+            numbers.append(attempt.number)
+            if attempt.number < 3:
+                raise StopIteration
+    assert numbers == [1, 2, 3]
+
+
+# -- what must not be awaited ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", PIPELINES)
+def test_def_that_returns_a_coroutine_is_an_error_and_the_coroutine_closed(make: Callable[[], Pipeline]) -> None:
+    """It would run unguarded. No warning about a coroutine that was never awaited is left behind."""
+    made: list[Coroutine[Any, Any, None]] = []
+
+    async def hidden() -> None:
+        pass
+
+    @make()
+    def fetch() -> Any:
+        made.append(hidden())
+        return made[-1]
+
+    with pytest.raises(TypeError, match=r"fetch is a plain def but returned coroutine.*make it an async def"):
+        fetch()
+    assert [inspect.getcoroutinestate(each) for each in made] == [inspect.CORO_CLOSED]
+
+
+def test_def_that_returns_another_awaitable_is_an_error() -> None:
+    """Whatever has `__await__`."""
+
+    class Later:
+        def __await__(self) -> Iterator[Any]:
+            return iter(())
+
+        def later(self) -> Later:
+            return self
+
+    with pytest.raises(TypeError, match="returned Later"):
+        Timeout(1)(Later().later)()
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_strategy_that_really_awaits_is_refused(thread: bool) -> None:
+    """In a sentence that says what to do, and with every permit given back."""
+    bulkhead = Bulkhead(1)
+
+    async def wait(state: Any) -> float:
+        await suspend()
+        return 0.0
+
+    @Pipeline(Timeout(5, thread=thread), bulkhead, Retry(attempts=2, wait=wait))
+    def failing() -> None:
+        raise OSError
+
+    with pytest.raises(RuntimeError, match="awaited something real around a plain def; decorate an async def instead"):
+        failing()
+    assert bulkhead.snapshot()["in_use"] == 0
+
+
+def test_strategy_that_is_async_but_never_waits_is_fine() -> None:
+    """An `async def` that only computes."""
+    results = iter((OSError(), 7))
+
+    async def wait(state: Any) -> float:
+        return 0.0
+
+    @Retry(attempts=2, wait=wait)
+    def service() -> Any:
+        step = next(results)
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    assert service() == 7

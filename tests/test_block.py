@@ -1,0 +1,619 @@
+"""Policies around a block of code: the same policies act in the same way, in async and in plain code."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from resilient import (
+    Bulkhead,
+    CircuitBreaker,
+    CircuitOpen,
+    Classifier,
+    Pipeline,
+    PipelineClosed,
+    Retry,
+    TimedOut,
+    Timeout,
+)
+from resilient.events import AttemptFailed, AttemptStarted, Queued
+from tests.worlds import World
+
+
+def run_block(world: World, pipeline: Pipeline, body: Callable[[Any], Any]) -> Any:
+    """Run `body(attempt)` as the block, in async or plain code; what the block returned last."""
+    if not world.is_async:
+        for attempt in pipeline.attempts():
+            with attempt:
+                result = body(attempt)
+        return result
+
+    async def main() -> Any:
+        async for attempt in pipeline.attempts():
+            async with attempt:
+                result = body(attempt)
+        return result
+
+    return world.run(main)
+
+
+def in_use(bulkhead: Bulkhead) -> int:
+    return bulkhead.snapshot()["in_use"]
+
+
+class Body:
+    """A block that does what its script says: raises exceptions, returns the rest."""
+
+    def __init__(self, *script: Any) -> None:
+        self.script = list(script)
+        self.numbers: list[int] = []
+
+    def __call__(self, attempt: Any) -> Any:
+        self.numbers.append(attempt.number)
+        step = self.script.pop(0)
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+
+# -- retry ----------------------------------------------------------------------------------------------------------
+
+
+def test_block_that_succeeds_runs_once(world: World) -> None:
+    """One attempt, number 1, and the loop ends."""
+    body = Body("fine")
+    assert run_block(world, Pipeline(Retry(attempts=3)), body) == "fine"
+    assert body.numbers == [1]
+
+
+def test_block_that_fails_is_run_again(world: World) -> None:
+    """Its error is swallowed while another attempt follows, and attempts are numbered from 1."""
+    body = Body(OSError(), OSError(), "fine")
+    assert run_block(world, Pipeline(Retry(attempts=3, wait=0.001)), body) == "fine"
+    assert body.numbers == [1, 2, 3]
+
+
+def test_block_whose_attempts_are_spent_raises_its_own_last_error(world: World) -> None:
+    """The very object comes out, with a note of the attempts."""
+    last = OSError("last")
+    with pytest.raises(OSError, match="last") as caught:
+        run_block(world, Pipeline(Retry(attempts=2, wait=0), name="blocks"), Body(OSError("first"), last))
+    assert caught.value is last
+    assert last.__notes__ == ["resilient: pipeline 'blocks' gave up after 2 attempts: attempts spent"]
+
+
+def test_block_error_that_is_not_worth_repeating_comes_out_at_once(world: World) -> None:
+    """Programming errors are not repeated."""
+    error = TypeError("mine")
+    body = Body(error)
+    with pytest.raises(TypeError, match="mine") as caught:
+        run_block(world, Pipeline(Retry(attempts=3)), body)
+    assert caught.value is error
+    assert body.numbers == [1]
+
+
+def test_block_result_is_judged_when_it_is_set(world: World) -> None:
+    """`attempt.result` is what the classifier judges; the attempt is repeated while it is a failure."""
+    answers = [503, 503, 200]
+
+    def body(attempt: Any) -> int:
+        attempt.result = answers.pop(0)
+        return attempt.result
+
+    pipeline = Pipeline(Retry(attempts=5, wait=0), classify=Classifier(results=lambda status: status >= 500))
+    assert run_block(world, pipeline, body) == 200
+    assert answers == []
+
+
+def test_block_result_not_set_is_judged_as_none(world: World) -> None:
+    """A result that the block does not set is None, not the last attempt's."""
+    judged: list[Any] = []
+
+    def judge(result: Any) -> bool:
+        judged.append(result)
+        return result == "bad"
+
+    def body(attempt: Any) -> None:
+        if attempt.number == 1:
+            attempt.result = "bad"
+
+    run_block(world, Pipeline(Retry(attempts=3, wait=0), classify=Classifier(results=judge)), body)
+    assert "bad" in judged
+    assert judged[-1] is None
+
+
+def test_block_whose_last_result_is_a_failure_ends_without_an_error(world: World) -> None:
+    """As a function's last result comes back when attempts are spent, the loop just ends."""
+    seen: list[int] = []
+
+    def body(attempt: Any) -> None:
+        seen.append(attempt.number)
+        attempt.result = False
+
+    run_block(world, Pipeline(Retry(attempts=2, wait=0), classify=Classifier(results=lambda ok: ok is False)), body)
+    assert seen == [1, 2]
+
+
+def test_block_in_mode_off_runs_once_unguarded(world: World) -> None:
+    """Switched off, a block is just a block."""
+    pipeline = Pipeline(Retry(attempts=3, wait=0), Bulkhead(1))
+    error = OSError()
+    body = Body(error)
+    with pipeline.switch("off"), pytest.raises(OSError) as caught:
+        run_block(world, pipeline, body)
+    assert caught.value is error
+    assert body.numbers == [1]
+
+
+# -- gates ----------------------------------------------------------------------------------------------------------
+
+
+def test_block_holds_its_permit_while_it_runs(world: World) -> None:
+    """The permit is taken before the block and given back after it, however it ends."""
+    bulkhead = Bulkhead(1)
+    held: list[int] = []
+    run_block(world, Pipeline(bulkhead), lambda attempt: held.append(in_use(bulkhead)))
+    with pytest.raises(KeyError):
+        run_block(world, Pipeline(bulkhead), Body(KeyError()))
+    assert held == [1]
+    assert in_use(bulkhead) == 0
+
+
+def test_attempt_outside_its_loop_cannot_be_entered() -> None:
+    """Once the loop is gone, so is its permit: the attempt is worth nothing."""
+    bulkhead = Bulkhead(1)
+    attempt = next(iter(Pipeline(bulkhead).attempts()))
+    assert in_use(bulkhead) == 0
+    with pytest.raises(RuntimeError, match="only in the loop that made it"):
+        attempt.__enter__()
+
+
+def test_block_teaches_its_breaker(world: World) -> None:
+    """What a block raises is a failure, and an open circuit refuses the next block before it is entered."""
+    pipeline = Pipeline(CircuitBreaker(fail_max=1, failure_rate=None))
+    with pytest.raises(OSError):
+        run_block(world, pipeline, Body(OSError()))
+    body = Body("never")
+    with pytest.raises(CircuitOpen):
+        run_block(world, pipeline, body)
+    assert body.numbers == []
+
+
+def test_block_of_a_closed_pipeline_is_refused(world: World) -> None:
+    """A closed pipeline takes no blocks either."""
+    pipeline = Pipeline(Retry())
+    pipeline.close()
+    with pytest.raises(PipelineClosed):
+        run_block(world, pipeline, Body("never"))
+
+
+def test_block_is_counted_as_in_flight(world: World) -> None:
+    """A pipeline that is being closed waits for its blocks too."""
+    pipeline = Pipeline(Retry())
+    seen: list[int] = []
+    run_block(world, pipeline, lambda attempt: seen.append(pipeline.snapshot()["in_flight"]))
+    assert seen == [1]
+    assert pipeline.snapshot()["in_flight"] == 0
+
+
+def test_block_in_nested_pipelines_passes_both(world: World) -> None:
+    """A pipeline inside a pipeline guards the block as well."""
+    bulkhead = Bulkhead(1)
+    held: list[int] = []
+    body = Body(OSError(), "fine")
+
+    def watched(attempt: Any) -> Any:
+        held.append(in_use(bulkhead))
+        return body(attempt)
+
+    assert run_block(world, Pipeline(Retry(attempts=2, wait=0), Pipeline(bulkhead)), watched) == "fine"
+    assert held == [1, 1]
+    assert in_use(bulkhead) == 0
+
+
+def test_block_emits_events_under_its_name(world: World) -> None:
+    """Attempts of a block are told of like those of a function called "block", or as named."""
+    pipeline = Pipeline(Retry(attempts=2, wait=0), name="p")
+    seen: list[Any] = []
+    pipeline.listen(seen.append)
+    run_block(world, pipeline, Body(OSError(), "fine"))
+    started = [event for event in seen if isinstance(event, AttemptStarted)]
+    failed = [event for event in seen if isinstance(event, AttemptFailed)]
+    assert [(event.function, event.attempt) for event in started] == [("block", 1), ("block", 2)]
+    assert [(event.function, event.attempt, type(event.error)) for event in failed] == [("block", 1, OSError)]
+    seen.clear()
+    for attempt in pipeline.attempts("save"):
+        with attempt:
+            pass
+    assert [event.function for event in seen] == ["save"]
+
+
+@pytest.mark.parametrize(("name", "error"), [("", ValueError), (" ", ValueError), (7, TypeError)])
+def test_block_with_a_bad_name_is_refused(name: Any, error: type[Exception]) -> None:
+    """The name is checked where it is written."""
+    with pytest.raises(error, match="name must"):
+        Pipeline(Retry()).attempts(name)
+
+
+# -- time -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.every_loop
+async def test_block_is_ended_by_a_timeout_and_run_again() -> None:
+    """A Timeout inside Retry ends each attempt of the block; the next one begins."""
+    pipeline = Pipeline(Retry(attempts=2, wait=0), Timeout(0.02))
+    numbers = []
+    async for attempt in pipeline.attempts():
+        async with attempt:
+            numbers.append(attempt.number)
+            if attempt.number == 1:
+                await asyncio.sleep(60)
+    assert numbers == [1, 2]
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.every_loop
+async def test_block_that_is_timed_out_raises_timed_out() -> None:
+    """Where nothing repeats it, `TimedOut` comes out of the block, and the task is not cancelled."""
+    with pytest.raises(TimedOut) as caught:
+        async for attempt in Pipeline(Timeout(0.02), name="p").attempts():
+            async with attempt:
+                await asyncio.sleep(60)
+    assert (caught.value.pipeline, caught.value.seconds) == ("p", 0.02)
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+    await asyncio.sleep(0)
+
+
+def test_block_is_ended_by_a_timeout_on_trio() -> None:
+    """The same in trio."""
+    numbers = []
+
+    async def main() -> None:
+        async for attempt in Pipeline(Retry(attempts=2, wait=0), Timeout(0.02)).attempts():
+            async with attempt:
+                numbers.append(attempt.number)
+                if attempt.number == 1:
+                    await trio.sleep(60)
+
+    trio.run(main)
+    assert numbers == [1, 2]
+
+
+@pytest.mark.virtual_time
+async def test_block_waits_between_attempts() -> None:
+    """The backoff goes by between the end of one attempt and the beginning of the next."""
+    loop = asyncio.get_running_loop()
+    begun = []
+    async for attempt in Pipeline(Retry(attempts=3, wait=10)).attempts():
+        async with attempt:
+            begun.append(loop.time())
+            if attempt.number < 3:
+                raise OSError
+    assert begun == [0, 10, 20]
+
+
+# -- cancellation ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.every_loop
+async def test_block_cancelled_inside_lets_the_cancellation_through() -> None:
+    """The caller's cancellation is not judged, not repeated, and gives the permit back."""
+    bulkhead, breaker = Bulkhead(1), CircuitBreaker(fail_max=1, failure_rate=None)
+    entered, numbers = asyncio.Event(), []
+
+    async def work() -> None:
+        pipeline = Pipeline(Timeout(60), Retry(attempts=3, wait=0), bulkhead, breaker, Timeout(15))
+        async for attempt in pipeline.attempts():
+            async with attempt:
+                numbers.append(attempt.number)
+                entered.set()
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert numbers == [1]
+    assert (in_use(bulkhead), breaker.state) == (0, "closed")
+
+
+@pytest.mark.every_loop
+async def test_block_cancelled_between_attempts_lets_the_cancellation_through() -> None:
+    """So does a cancellation that comes while the loop waits for the next attempt."""
+    bulkhead = Bulkhead(1)
+    failed, numbers = asyncio.Event(), []
+
+    async def work() -> None:
+        pipeline = Pipeline(Retry(attempts=3, wait=60), bulkhead)
+        pipeline.listen(lambda event: failed.set() if isinstance(event, AttemptFailed) else None)
+        async for attempt in pipeline.attempts():
+            async with attempt:
+                numbers.append(attempt.number)
+                raise OSError
+
+    task = asyncio.create_task(work())
+    await failed.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert numbers == [1]
+    assert in_use(bulkhead) == 0
+
+
+@pytest.mark.every_loop
+async def test_block_cancelled_in_a_queue_is_never_entered() -> None:
+    """A block that waits for its permit when it is cancelled leaves the queue."""
+    bulkhead = Bulkhead(1, queue=1)
+    inside, in_line, leave, second_entered = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
+    pipeline = Pipeline(bulkhead)
+    pipeline.listen(lambda event: in_line.set() if isinstance(event, Queued) else None)
+
+    async def first() -> None:
+        async for attempt in pipeline.attempts():
+            async with attempt:
+                inside.set()
+                await leave.wait()
+
+    async def second() -> None:
+        async for attempt in pipeline.attempts():
+            async with attempt:
+                second_entered.append(True)
+
+    holder = asyncio.create_task(first())
+    await inside.wait()
+    queued = asyncio.create_task(second())
+    await in_line.wait()
+    queued.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await queued
+    leave.set()
+    await holder
+    assert second_entered == []
+    assert (in_use(bulkhead), bulkhead.snapshot()["queued"]) == (0, 0)
+
+
+def test_block_cancelled_on_trio_lets_the_cancellation_through() -> None:
+    """trio's cancel scopes work across a block."""
+    bulkhead = Bulkhead(1)
+    numbers = []
+
+    async def main() -> bool:
+        with trio.CancelScope() as scope:
+            async for attempt in Pipeline(Timeout(60), Retry(attempts=3, wait=0), bulkhead).attempts():
+                async with attempt:
+                    numbers.append(attempt.number)
+                    scope.cancel()
+                    await trio.sleep(60)
+        return scope.cancelled_caught
+
+    assert trio.run(main)
+    assert numbers == [1]
+    assert in_use(bulkhead) == 0
+
+
+# -- leaving early --------------------------------------------------------------------------------------------------
+
+
+async def test_async_block_left_by_break_is_a_success() -> None:
+    """`break` in the block ends the attempt well: the permit goes back, and nothing is repeated."""
+    bulkhead, numbers = Bulkhead(1), []
+    async for attempt in Pipeline(Retry(attempts=3), bulkhead).attempts():
+        async with attempt:
+            numbers.append(attempt.number)
+            break
+    assert numbers == [1]
+    assert in_use(bulkhead) == 0
+
+
+def test_plain_block_left_by_break_is_a_success() -> None:
+    """The same in plain code."""
+    bulkhead, numbers = Bulkhead(1), []
+    for attempt in Pipeline(Retry(attempts=3), bulkhead).attempts():
+        with attempt:
+            numbers.append(attempt.number)
+            break
+    assert numbers == [1]
+    assert in_use(bulkhead) == 0
+
+
+async def test_async_block_left_by_return_is_a_success() -> None:
+    """`return` in the block returns from the function, through the policies."""
+    bulkhead = Bulkhead(1)
+
+    async def fetch() -> str | None:
+        async for attempt in Pipeline(Retry(attempts=3, wait=0), bulkhead).attempts():
+            async with attempt:
+                if attempt.number == 1:
+                    raise OSError
+                return "returned"
+        return None
+
+    assert await fetch() == "returned"
+    assert in_use(bulkhead) == 0
+
+
+def test_plain_block_left_by_return_is_a_success() -> None:
+    """The same in plain code."""
+    bulkhead = Bulkhead(1)
+
+    def fetch() -> str | None:
+        for attempt in Pipeline(Retry(attempts=3, wait=0), bulkhead).attempts():
+            with attempt:
+                if attempt.number == 1:
+                    raise OSError
+                return "returned"
+        return None
+
+    assert fetch() == "returned"
+    assert in_use(bulkhead) == 0
+
+
+@pytest.mark.every_loop
+async def test_async_block_never_entered_gives_its_permit_back() -> None:
+    """Whoever breaks out before `async with` has taken a permit; it goes back when the loop is gone."""
+    bulkhead = Bulkhead(1)
+    async for _ in Pipeline(Timeout(5), bulkhead).attempts():
+        break
+    assert in_use(bulkhead) == 0
+
+
+def test_plain_block_broken_out_of_after_a_failure_gives_its_permit_back() -> None:
+    """The same where the next attempt was already admitted."""
+    bulkhead = Bulkhead(1)
+    for attempt in Pipeline(Retry(attempts=3, wait=0), bulkhead).attempts():
+        with attempt:
+            raise OSError
+        break
+    assert in_use(bulkhead) == 0
+
+
+# -- held wrong -----------------------------------------------------------------------------------------------------
+
+
+async def test_async_attempt_not_entered_is_refused_in_the_next_round() -> None:
+    """A loop body without `async with` would run unguarded: it is said at once, and the permit goes back."""
+    bulkhead, rounds = Bulkhead(1), 0
+    with pytest.raises(RuntimeError, match="was not entered: write `with attempt:` in the loop"):
+        async for _ in Pipeline(Retry(), bulkhead).attempts():
+            rounds += 1
+    assert rounds == 1
+    assert in_use(bulkhead) == 0
+
+
+def test_plain_attempt_not_entered_is_refused_in_the_next_round() -> None:
+    """The same in plain code."""
+    bulkhead, rounds = Bulkhead(1), 0
+    with pytest.raises(RuntimeError, match="was not entered: write `with attempt:` in the loop"):
+        for _ in Pipeline(Retry(), bulkhead).attempts():
+            rounds += 1
+    assert rounds == 1
+    assert in_use(bulkhead) == 0
+
+
+def test_attempt_entered_twice_is_refused() -> None:
+    """An attempt is one run of the block."""
+    for attempt in Pipeline(Retry()).attempts():
+        with attempt:
+            pass
+        with pytest.raises(RuntimeError, match="entered once"):
+            attempt.__enter__()
+
+
+def test_attempt_inside_itself_is_refused() -> None:
+    """Entering it again from within does not run the block twice."""
+    for attempt in Pipeline(Retry(attempts=1)).attempts():
+        with pytest.raises(RuntimeError, match="entered once"):
+            with attempt, attempt:
+                raise AssertionError("never here")
+
+
+async def test_async_attempts_used_twice_are_refused() -> None:
+    """One object is one guarded block; a second loop over it would silently do nothing."""
+    attempts = Pipeline(Retry()).attempts()
+    async for attempt in attempts:
+        async with attempt:
+            pass
+    with pytest.raises(RuntimeError, match="used up: call attempts\\(\\) anew"):
+        async for _ in attempts:
+            pass
+
+
+def test_plain_attempts_used_twice_are_refused() -> None:
+    """The same in plain code."""
+    attempts = Pipeline(Retry()).attempts()
+    for attempt in attempts:
+        with attempt:
+            pass
+    with pytest.raises(RuntimeError, match="used up: call attempts\\(\\) anew"):
+        for _ in attempts:
+            pass
+
+
+async def test_plain_with_in_an_async_loop_is_refused_when_it_would_have_to_wait() -> None:
+    """A plain `with` in an `async for` cannot wait for the next attempt, and says so."""
+    with pytest.raises(RuntimeError, match="awaited something real"):
+        async for attempt in Pipeline(Retry(attempts=2, wait=0.01)).attempts():
+            with attempt:
+                raise OSError
+
+
+# -- several at once ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.every_loop
+async def test_blocks_of_several_tasks_share_the_state_of_their_policies() -> None:
+    """Blocks queue for the permits of one bulkhead like calls do."""
+    pipeline = Pipeline(Bulkhead(2, queue=10))
+    running = most = 0
+
+    async def work() -> None:
+        nonlocal running, most
+        async for attempt in pipeline.attempts():
+            async with attempt:
+                running += 1
+                most = max(most, running)
+                await asyncio.sleep(0.002)
+                running -= 1
+
+    await asyncio.gather(*(work() for _ in range(8)))
+    assert most == 2
+
+
+def test_blocks_of_several_threads_share_the_state_of_their_policies() -> None:
+    """The same for plain code in threads."""
+    pipeline = Pipeline(Bulkhead(2, queue=10))
+    lock, running, most = threading.Lock(), 0, 0
+    both = threading.Barrier(2, timeout=5)
+
+    def work() -> None:
+        nonlocal running, most
+        for attempt in pipeline.attempts():
+            with attempt:
+                with lock:
+                    running += 1
+                    most = max(most, running)
+                both.wait()  # so two are inside together
+                with lock:
+                    running -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 2
+    assert pipeline.snapshot()["policies"][0]["in_use"] == 0
+
+
+def test_block_sees_context_variables_set_in_it(world: World) -> None:
+    """The block runs in its caller's context: nothing stands between."""
+    import contextvars
+
+    variable = contextvars.ContextVar("variable", default="before")
+    seen = []
+
+    def body(attempt: Any) -> None:
+        variable.set(f"attempt {attempt.number}")
+
+    if world.is_async:
+
+        async def main() -> None:
+            async for attempt in Pipeline(Timeout(5)).attempts():
+                async with attempt:
+                    body(attempt)
+            seen.append(variable.get())
+
+        world.run(main)
+    else:
+        for attempt in Pipeline(Timeout(5)).attempts():
+            with attempt:
+                body(attempt)
+        seen.append(variable.get())
+    assert seen == ["attempt 1"]

@@ -1,0 +1,545 @@
+"""What can be guarded is, in every shape; it keeps looking like itself; and the rest is refused when decorated."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import sys
+import types
+import typing
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+
+from resilient import Pipeline, Retry
+
+
+class Flaky:
+    """Fails the first time, then answers with what it was given."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def step(self, *args: Any) -> Any:
+        self.calls += 1
+        if self.calls == 1:
+            raise OSError("the first call fails")
+        return args
+
+    async def async_step(self, *args: Any) -> Any:
+        return self.step(*args)
+
+    @classmethod
+    def class_step(cls, flaky: Flaky, *args: Any) -> Any:
+        return flaky.step(*args)
+
+    @staticmethod
+    def static_step(flaky: Flaky, *args: Any) -> Any:
+        return flaky.step(*args)
+
+    @classmethod
+    async def async_class_step(cls, flaky: Flaky, *args: Any) -> Any:
+        return flaky.step(*args)
+
+    @staticmethod
+    async def async_static_step(flaky: Flaky, *args: Any) -> Any:
+        return flaky.step(*args)
+
+
+class PlainCallable(Flaky):
+    def __call__(self, *args: Any) -> Any:
+        return self.step(*args)
+
+
+class AsyncCallable(Flaky):
+    async def __call__(self, *args: Any) -> Any:
+        return self.step(*args)
+
+
+class SlottedCallable:
+    __slots__ = ("flaky",)
+
+    def __init__(self, flaky: Flaky) -> None:
+        self.flaky = flaky
+
+    def __call__(self, *args: Any) -> Any:
+        return self.flaky.step(*args)
+
+
+def function(flaky: Flaky) -> Callable[..., Any]:
+    def fetch(*args: Any) -> Any:
+        return flaky.step(*args)
+
+    return fetch
+
+
+def async_function(flaky: Flaky) -> Callable[..., Any]:
+    async def fetch(*args: Any) -> Any:
+        return flaky.step(*args)
+
+    return fetch
+
+
+def marked_function(flaky: Flaky) -> Callable[..., Any]:
+    def fetch(*args: Any) -> Any:
+        return flaky.async_step(*args)
+
+    return inspect.markcoroutinefunction(fetch)  # type: ignore[attr-defined]
+
+
+SHAPES: dict[str, Callable[[Flaky], Callable[..., Any]]] = {
+    "function": function,
+    "lambda": lambda flaky: lambda: (flaky.step(), 1),
+    "method": lambda flaky: flaky.step,
+    "class method": lambda flaky: functools.partial(Flaky.class_step, flaky),
+    "static method": lambda flaky: functools.partial(Flaky.static_step, flaky),
+    "partial": lambda flaky: functools.partial(function(flaky), 0),
+    "partial of partial": lambda flaky: functools.partial(functools.partial(function(flaky), 0), 1),
+    "object": lambda flaky: _sharing(PlainCallable(), flaky),
+    "object with slots": SlottedCallable,
+    "partial of object": lambda flaky: functools.partial(SlottedCallable(flaky)),
+    "builtin": lambda flaky: functools.partial(map(flaky.step, [1, 2]).__next__),
+    "written in C": lambda flaky: functools.partial(operator.methodcaller("step"), flaky),
+    "cached": lambda flaky: functools.lru_cache(function(flaky)),
+    "mock": lambda flaky: Mock(side_effect=flaky.step),
+}
+
+ASYNC_SHAPES: dict[str, Callable[[Flaky], Callable[..., Any]]] = {
+    "function": async_function,
+    "method": lambda flaky: flaky.async_step,
+    "class method": lambda flaky: functools.partial(Flaky.async_class_step, flaky),
+    "static method": lambda flaky: functools.partial(Flaky.async_static_step, flaky),
+    "partial": lambda flaky: functools.partial(async_function(flaky), 0),
+    "partial of partial": lambda flaky: functools.partial(functools.partial(async_function(flaky), 0), 1),
+    "object": lambda flaky: _sharing(AsyncCallable(), flaky),
+    "partial of object": lambda flaky: functools.partial(_sharing(AsyncCallable(), flaky)),
+    "mock": lambda flaky: AsyncMock(side_effect=flaky.step),
+}
+if sys.version_info >= (3, 12):
+    ASYNC_SHAPES["marked function"] = marked_function
+
+
+def _sharing(shape: Any, flaky: Flaky) -> Any:
+    """An object with `__call__` whose steps are `flaky`'s."""
+    shape.step = flaky.step
+    return shape
+
+
+twice = Retry(attempts=2, wait=0)
+
+
+# -- guarded, in every shape ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_decorator_around_any_plain_callable_guards_it(shape: Callable[[Flaky], Callable[..., Any]]) -> None:
+    """Whatever can be called is really guarded: its first failure is repeated."""
+    flaky = Flaky()
+    guarded = twice(shape(flaky))
+    assert not inspect.iscoroutinefunction(guarded)
+    guarded()
+    assert flaky.calls == 2
+
+
+@pytest.mark.parametrize("shape", ASYNC_SHAPES.values(), ids=ASYNC_SHAPES)
+async def test_decorator_around_any_async_callable_guards_it(shape: Callable[[Flaky], Callable[..., Any]]) -> None:
+    """Whatever is a coroutine function in any shape is guarded as one, its body and not only its creation."""
+    flaky = Flaky()
+    guarded = twice(shape(flaky))
+    assert inspect.iscoroutinefunction(guarded)
+    await guarded()
+    assert flaky.calls == 2
+
+
+def test_decorator_passes_arguments_and_result() -> None:
+    """Arguments arrive as they were given, by position and by name, and the result comes back itself."""
+    answer = object()
+    seen: list[Any] = []
+
+    @twice
+    def fetch(*args: Any, **kwargs: Any) -> object:
+        seen.append((args, kwargs))
+        return answer
+
+    assert fetch(1, fn=2, self=3, call=4) is answer
+    assert seen == [((1,), {"fn": 2, "self": 3, "call": 4})]
+
+
+async def test_decorator_on_async_passes_arguments_of_any_name() -> None:
+    """No argument name is taken by the library."""
+
+    @twice
+    async def fetch(*args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    assert await fetch(1, fn=2, self=3, call=4) == ((1,), {"fn": 2, "self": 3, "call": 4})
+
+
+def test_builtin_is_guarded_and_keeps_its_signature() -> None:
+    """Functions written in C are guarded like any other."""
+    guarded = twice(len)
+    assert guarded([1, 2]) == 2
+    assert guarded.__name__ == "len"
+    assert inspect.signature(guarded) == inspect.signature(len)
+
+
+# -- in classes -----------------------------------------------------------------------------------------------------
+
+
+class Service:
+    """Guarded methods of every kind; each fails once per instance or class and then answers who was asked."""
+
+    calls = 0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls = 0
+
+    def _once(self) -> str:
+        self.calls += 1
+        if self.calls == 1:
+            raise OSError
+        return self.name
+
+    @twice
+    def method(self, extra: int = 0) -> str:
+        """The method's own words."""
+        return self._once() + "!" * extra
+
+    @twice
+    async def async_method(self) -> str:
+        return self._once()
+
+    @classmethod
+    @twice
+    def class_inside(cls, word: str) -> tuple[type, str]:
+        return cls, word
+
+    @twice
+    @classmethod
+    def class_outside(cls, word: str) -> tuple[type, str]:
+        return cls, word
+
+    @staticmethod
+    @twice
+    def static_inside(word: str) -> str:
+        return word
+
+    @twice
+    @staticmethod
+    def static_outside(word: str) -> str:
+        return word
+
+    @twice
+    @classmethod
+    async def async_class_outside(cls, word: str) -> tuple[type, str]:
+        return cls, word
+
+    @property
+    @twice
+    def guarded_property(self) -> str:
+        return self._once()
+
+
+class SubService(Service):
+    pass
+
+
+def test_method_guarded_in_class_works_per_instance() -> None:
+    """A guarded method is bound to each instance as usual."""
+    first, second = Service("first"), Service("second")
+    assert (first.method(), second.method(2)) == ("first", "second!!")
+    assert (first.calls, second.calls) == (2, 2)
+
+
+async def test_async_method_guarded_in_class_works_per_instance() -> None:
+    """The same for coroutine methods."""
+    first, second = Service("first"), Service("second")
+    assert [await first.async_method(), await second.async_method()] == ["first", "second"]
+    assert inspect.iscoroutinefunction(first.async_method)
+
+
+@pytest.mark.parametrize("name", ["class_inside", "class_outside"])
+def test_class_method_is_guarded_in_either_order_of_decorators(name: str) -> None:
+    """`@pipeline @classmethod` and `@classmethod @pipeline` both give a guarded class method."""
+    assert getattr(Service, name)("hi") == (Service, "hi")
+    assert getattr(SubService("x"), name)("hi") == (SubService, "hi")
+    assert isinstance(Service.__dict__[name], classmethod)
+    assert hasattr(getattr(Service, name), "__wrapped__")
+
+
+@pytest.mark.parametrize("name", ["static_inside", "static_outside"])
+def test_static_method_is_guarded_in_either_order_of_decorators(name: str) -> None:
+    """`@pipeline @staticmethod` and `@staticmethod @pipeline` both give a guarded static method."""
+    assert getattr(Service, name)("hi") == "hi"
+    assert getattr(Service("x"), name)("hi") == "hi"
+    assert isinstance(Service.__dict__[name], staticmethod)
+    assert hasattr(getattr(Service, name), "__wrapped__")
+
+
+async def test_async_class_method_is_guarded_from_outside() -> None:
+    """A coroutine class method stays one."""
+    assert await Service.async_class_outside("hi") == (Service, "hi")
+    assert inspect.iscoroutinefunction(Service.async_class_outside)
+
+
+@pytest.mark.parametrize("kind", [classmethod, staticmethod])
+def test_class_and_static_methods_are_really_guarded_from_outside(kind: Any) -> None:
+    """What stands under the descriptor is the guarded function, not the bare one."""
+    flaky = Flaky()
+    guarded = twice(kind(function(flaky)))
+    owner = type("Owner", (), {"fetch": guarded})
+    owner.fetch()  # type: ignore[attr-defined]
+    assert flaky.calls == 2
+
+
+def test_property_over_guarded_function_works() -> None:
+    """A getter can be guarded beneath its property."""
+    assert Service("x").guarded_property == "x"
+
+
+# -- looking like itself --------------------------------------------------------------------------------------------
+
+
+def documented(a: int, /, b: str = "b", *args: float, c: bool, **kwargs: bytes) -> list[str]:
+    """What it does."""
+    return []
+
+
+async def documented_async(a: int, /, b: str = "b", *args: float, c: bool, **kwargs: bytes) -> list[str]:
+    """What it does."""
+    return []
+
+
+@pytest.mark.parametrize("fn", [documented, documented_async])
+def test_guarded_function_keeps_name_docstring_signature_and_annotations(fn: Callable[..., Any]) -> None:
+    """To tools and readers the guarded function is the function."""
+    guarded = Pipeline(Retry())(fn)
+    for attribute in ("__name__", "__qualname__", "__doc__", "__module__", "__annotations__"):
+        assert getattr(guarded, attribute) == getattr(fn, attribute)
+    assert inspect.signature(guarded) == inspect.signature(fn)
+    assert typing.get_type_hints(guarded) == typing.get_type_hints(fn)
+    assert inspect.unwrap(guarded) is fn
+
+
+def test_guarded_function_keeps_attributes() -> None:
+    """Marks that other decorators have left stay."""
+
+    def fetch() -> None: ...
+
+    fetch.mark = "kept"  # type: ignore[attr-defined]
+    assert twice(fetch).mark == "kept"  # type: ignore[attr-defined]
+
+
+def test_guarded_method_keeps_name_docstring_and_signature() -> None:
+    """Methods too, bound and unbound."""
+    assert (Service.method.__qualname__, Service.method.__doc__) == ("Service.method", "The method's own words.")
+    assert str(inspect.signature(Service.method)) == "(self, extra: 'int' = 0) -> 'str'"
+    assert str(inspect.signature(Service("x").method)) == "(extra: 'int' = 0) -> 'str'"
+
+
+def test_guarded_partial_is_known_by_its_function() -> None:
+    """A partial has no name of its own: it takes its function's, with the signature that is left."""
+    fn = functools.partial(functools.partial(documented, 1), c=True)
+    guarded = twice(fn)
+    assert (guarded.__name__, guarded.__qualname__, guarded.__module__) == ("documented", "documented", __name__)
+    assert guarded.__doc__ == "What it does."
+    assert inspect.signature(guarded) == inspect.signature(fn)
+    assert typing.get_type_hints(guarded) == typing.get_type_hints(documented)
+
+
+def test_guarded_partial_keeps_a_docstring_of_its_own() -> None:
+    """A partial may have been given a docstring, as functools' documentation does."""
+    fn = functools.partial(documented, 1)
+    fn.__doc__ = "Its own words."
+    assert twice(fn).__doc__ == "Its own words."
+
+
+class Fetcher:
+    """Fetches."""
+
+    timeout: float = 3.0
+
+    def __init__(self) -> None:
+        self.fetched = 0
+
+    def __call__(self, key: int) -> bytes:
+        """Fetch one."""
+        return b""
+
+
+def test_guarded_object_is_known_by_its_class() -> None:
+    """An object with `__call__` takes its class's name and docstring, and the signature of `__call__`."""
+    guarded = twice(Fetcher())
+    assert (guarded.__name__, guarded.__qualname__, guarded.__doc__) == ("Fetcher", "Fetcher", "Fetches.")
+    assert str(inspect.signature(guarded)) == "(key: 'int') -> 'bytes'"
+    assert guarded.__annotations__ == {"key": "int", "return": "bytes"}
+
+
+def test_guarded_object_does_not_copy_the_state_of_the_object() -> None:
+    """A copy of an object's attributes would go stale at once."""
+    assert not hasattr(twice(Fetcher()), "fetched")
+
+
+def test_guarding_twice_applies_both() -> None:
+    """A guarded function can be guarded again, and still looks like the first."""
+    steps: list[int] = []
+
+    def fetch() -> None:
+        steps.append(len(steps))
+        if len(steps) < 4:
+            raise OSError
+
+    guarded = Retry(attempts=2, wait=0)(Retry(attempts=2, wait=0)(fetch))
+    guarded()
+    assert len(steps) == 4
+    assert guarded.__name__ == "fetch"
+
+
+# -- refused --------------------------------------------------------------------------------------------------------
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+@types.coroutine
+def old_coroutine() -> Iterator[Any]:
+    yield
+
+
+class GeneratorCallable:
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+    def method(self) -> Iterator[int]:
+        yield 1
+
+    async def async_method(self) -> AsyncIterator[int]:
+        yield 1
+
+
+class AsyncGeneratorCallable:
+    async def __call__(self) -> AsyncIterator[int]:
+        yield 1
+
+
+GENERATORS = {
+    "generator": generator,
+    "async generator": async_generator,
+    "generator-based coroutine": old_coroutine,
+    "partial of generator": functools.partial(generator),
+    "partial of async generator": functools.partial(async_generator),
+    "generator method": GeneratorCallable().method,
+    "async generator method": GeneratorCallable().async_method,
+    "object with generator __call__": GeneratorCallable(),
+    "object with async generator __call__": AsyncGeneratorCallable(),
+    "static method": staticmethod(generator),
+    "class method": classmethod(async_generator),
+}
+
+
+@pytest.mark.parametrize("fn", GENERATORS.values(), ids=GENERATORS)
+def test_generator_of_any_shape_is_refused_when_decorated(fn: Any) -> None:
+    """The items of a generator are made after the call, where no policy would see them; so it is refused."""
+    with pytest.raises(TypeError, match=r"cannot guard the generator .*: its items .*; guard the function that"):
+        twice(fn)
+
+
+@pytest.mark.parametrize("thing", [7, "fetch", None, property(documented), object()], ids=repr)
+def test_what_cannot_be_called_is_refused_when_decorated(thing: Any) -> None:
+    """It is named, and the reason given."""
+    with pytest.raises(TypeError, match=r"cannot guard .* it cannot be called") as caught:
+        twice(thing)
+    assert repr(thing) in str(caught.value)
+
+
+def test_class_is_refused_when_decorated() -> None:
+    """A guarded class would no longer be a class."""
+    with pytest.raises(TypeError, match="cannot guard the class Service: guard its methods, or a function"):
+        twice(Service)
+
+
+def test_coroutine_is_refused_with_what_to_pass_instead() -> None:
+    """A coroutine can run only once: the function that makes them is due."""
+    coroutine = documented_async(1, c=True)
+    with pytest.raises(TypeError, match="pass the function itself, not the coroutine"):
+        twice(coroutine)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="pass the function itself, not the coroutine"):
+        Pipeline(twice).call(coroutine)  # type: ignore[arg-type]
+    coroutine.close()
+
+
+def test_refusal_is_the_same_for_call() -> None:
+    """`pipeline.call` refuses what the decorator refuses."""
+    with pytest.raises(TypeError, match="cannot guard the generator"):
+        Pipeline(twice).call(generator)
+
+
+# -- a def that returns an awaitable --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [lambda fn: fn, functools.partial, functools.lru_cache, lambda fn: Mock(wraps=fn)])
+def test_plain_function_that_returns_a_coroutine_raises_at_the_call(shape: Any) -> None:
+    """It would run unguarded; so it is said, the coroutine is closed, and nothing is repeated."""
+    made: list[Any] = []
+
+    async def fetch() -> int:
+        return 1
+
+    def make() -> Any:
+        made.append(fetch())
+        return made[-1]
+
+    with pytest.raises(TypeError, match=r"is a plain def but returned coroutine, .* make it an async def"):
+        twice(shape(make))()
+    assert [inspect.getcoroutinestate(each) for each in made] == [inspect.CORO_CLOSED]
+
+
+def test_plain_function_that_returns_another_awaitable_raises_at_the_call() -> None:
+    """Futures and the like are awaitable too."""
+
+    class Later:
+        def __await__(self) -> Iterator[Any]:
+            yield
+
+    with pytest.raises(TypeError, match="fetch_later is a plain def but returned Later"):
+
+        @twice
+        def fetch_later() -> Later:
+            return Later()
+
+        fetch_later()
+
+
+async def test_async_function_may_return_an_awaitable() -> None:
+    """What a coroutine function returns is its caller's, whatever it is."""
+
+    async def inner() -> int:
+        return 1
+
+    @twice
+    async def fetch() -> Any:
+        return inner()
+
+    assert await (await fetch()) == 1
+
+
+def test_stop_iteration_of_a_plain_function_reaches_the_caller() -> None:
+    """The policies are coroutines, which may not raise it; a guarded `next` must still do so."""
+    done = StopIteration("value")
+
+    @Pipeline(Retry(attempts=1))
+    def fetch() -> None:
+        raise done
+
+    with pytest.raises(StopIteration) as caught:
+        fetch()
+    assert caught.value is done

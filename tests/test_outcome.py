@@ -1,0 +1,309 @@
+"""The classifier: one judgement of every outcome, and what retry and breaker make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import pickle
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from resilient import (
+    BulkheadFull,
+    CircuitBreaker,
+    CircuitOpen,
+    Classifier,
+    Pipeline,
+    PipelineClosed,
+    Retry,
+    TimedOut,
+    Verdict,
+)
+from resilient.outcome import FAILURE, FATAL, IGNORED, PROGRAMMING_ERRORS, SUCCESS
+from tests.worlds import World
+
+NONSENSE = [math.nan, math.inf, -math.inf, -1, -0.001, True, False, "3", b"3", None, [3], 3j, 10**400, Decimal(3)]
+
+
+class Asks(OSError):
+    """An error that asks for a pause."""
+
+    def __init__(self, retry_after: Any) -> None:
+        super().__init__("slow down")
+        self.retry_after = retry_after
+
+
+# -- exceptions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError(), ValueError(), KeyError(), TimeoutError(), RuntimeError(), Exception()])
+def test_error_of_a_dependency_is_a_retryable_failure(error: Exception) -> None:
+    """By default whatever a dependency raises counts, and is worth repeating."""
+    assert Classifier().error(error) == FAILURE
+
+
+@pytest.mark.parametrize("kind", PROGRAMMING_ERRORS)
+def test_programming_error_says_nothing(kind: type[Exception]) -> None:
+    """An error of our own code trips nothing and is not repeated."""
+    assert Classifier().error(kind()) == IGNORED
+
+
+@pytest.mark.parametrize("kind", [CircuitOpen, BulkheadFull, PipelineClosed])
+def test_rejection_says_nothing_whatever_the_classifier_counts(kind: type[Exception]) -> None:
+    """A local refusal is no evidence, also where `failures=` names everything."""
+    assert Classifier().error(kind()) == IGNORED
+    assert Classifier(failures=Exception).error(kind()) == IGNORED
+    assert Classifier(failures=lambda error: True).error(kind()) == IGNORED
+
+
+def test_rejection_keeps_its_retry_after_to_itself() -> None:
+    """How long a circuit stays open is not what the dependency asked for."""
+    assert Classifier().error(CircuitOpen(retry_after=31.0)).retry_after is None
+
+
+def test_timeout_of_the_pipeline_is_a_failure_only_with_evidence() -> None:
+    """A limit that local queues used up says nothing about the dependency, though a new try may help."""
+    assert Classifier().error(TimedOut(evidence=True)) == FAILURE
+    assert Classifier().error(TimedOut(evidence=False)) == Verdict("nothing", retryable=True)
+
+
+@pytest.mark.parametrize("failures", [OSError, (OSError, KeyError), lambda error: isinstance(error, OSError)])
+def test_failures_given_leave_the_rest_unjudged(failures: Any) -> None:
+    """Types, a tuple of types or a predicate: what is outside says nothing and is not repeated."""
+    classifier = Classifier(failures=failures)
+    assert classifier.error(ConnectionResetError()) == FAILURE
+    assert classifier.error(ValueError()) == IGNORED
+
+
+def test_failures_given_may_name_programming_errors() -> None:
+    """Who names a type explicitly means it."""
+    assert Classifier(failures=TypeError).error(TypeError()) == FAILURE
+
+
+def test_failures_empty_judges_no_error_a_failure() -> None:
+    """An empty tuple names nothing; it is not the same as the default."""
+    assert Classifier(failures=()).error(OSError()) == IGNORED
+
+
+def test_fatal_error_counts_and_is_not_retryable() -> None:
+    """Repeating cannot cure it, but the dependency did fail."""
+    classifier = Classifier(fatal=PermissionError)
+    assert classifier.error(PermissionError()) == FATAL
+    assert classifier.error(OSError()) == FAILURE
+
+
+def test_ignored_error_says_nothing_even_where_it_is_named_a_failure() -> None:
+    """`ignore` goes before `failures` and `fatal`."""
+    classifier = Classifier(failures=OSError, fatal=FileNotFoundError, ignore=FileNotFoundError)
+    assert classifier.error(FileNotFoundError()) == IGNORED
+    assert classifier.error(ConnectionError()) == FAILURE
+
+
+@pytest.mark.parametrize("option", ["failures", "fatal", "ignore"])
+def test_predicate_is_given_the_error_itself(option: str) -> None:
+    """What a predicate sees is the very object that was raised."""
+    seen: list[Exception] = []
+    options: dict[str, Any] = {option: lambda error: bool(seen.append(error))}
+    error = OSError()
+    Classifier(**options).error(error)
+    assert seen == [error]
+    assert seen[0] is error
+
+
+@pytest.mark.parametrize("option", ["failures", "fatal", "ignore"])
+def test_predicate_that_raises_reaches_whoever_asked(option: str) -> None:
+    """The classifier hides no error of its predicates."""
+
+    def broken(error: Exception) -> bool:
+        raise LookupError("broken predicate")
+
+    options: dict[str, Any] = {option: broken}
+    with pytest.raises(LookupError, match="broken predicate"):
+        Classifier(**options).error(OSError())
+
+
+@pytest.mark.parametrize("asked", [0, 0.0, 2, 1.5, Fraction(1, 2), 1e300])
+def test_retry_after_of_an_error_is_taken_over(asked: Any) -> None:
+    """A finite number of seconds from zero on is what the dependency asked for."""
+    verdict = Classifier().error(Asks(asked))
+    assert verdict == Verdict("failure", retryable=True, retry_after=float(asked))
+
+
+@pytest.mark.parametrize("asked", NONSENSE, ids=lambda asked: repr(asked)[:9])
+def test_retry_after_that_makes_no_sense_is_disregarded(asked: Any) -> None:
+    """It comes from outside and must not break the judgement of the failure itself."""
+    assert Classifier().error(Asks(asked)) == FAILURE
+
+
+def test_retry_after_of_a_fatal_error_is_kept_beside_its_verdict() -> None:
+    """A pause does not make a fatal error retryable."""
+    assert Classifier(fatal=Asks).error(Asks(3)) == Verdict("failure", retryable=False, retry_after=3.0)
+
+
+# -- results --------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_successes_by_default() -> None:
+    """Without `results=` nothing that is returned is a failure, not even an exception object."""
+    classifier = Classifier()
+    assert not classifier.judges_results
+    assert [classifier.result(each) for each in (None, 0, OSError())] == [SUCCESS] * 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (True, FAILURE),
+        (False, SUCCESS),
+        (None, SUCCESS),
+        (1, FAILURE),
+        (Verdict("nothing"), IGNORED),
+        (Verdict("failure", True, 2.0), Verdict("failure", True, 2.0)),
+    ],
+)
+def test_results_answer_is_the_verdict(answer: Any, verdict: Verdict) -> None:
+    """True is a retryable failure, false a success, and a `Verdict` is taken as it is."""
+    classifier = Classifier(results=lambda result: answer)
+    assert classifier.judges_results
+    assert classifier.result("anything") == verdict
+
+
+def test_results_that_raises_reaches_whoever_asked() -> None:
+    """The classifier hides no error of `results=`."""
+    with pytest.raises(ZeroDivisionError):
+        Classifier(results=lambda result: 1 / result).result(0)
+
+
+# -- verdicts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", NONSENSE, ids=lambda asked: repr(asked)[:9])
+def test_verdict_with_a_senseless_retry_after_has_none(asked: Any) -> None:
+    """A verdict that a user makes of a header is as forgiving as one that we make of an exception."""
+    assert Verdict("failure", True, asked).retry_after is None
+
+
+@pytest.mark.parametrize("kind", ["faliure", "", None, True, "Failure"])
+def test_verdict_of_an_unknown_kind_raises_value_error(kind: Any) -> None:
+    """A misspelt kind would silently count as a success."""
+    with pytest.raises(ValueError) as caught:
+        Verdict(kind)
+    assert str(caught.value) == f"kind must be one of success, failure, nothing, got {kind!r}"
+
+
+@pytest.mark.parametrize("retryable", ["no", 1, None])
+def test_verdict_with_a_retryable_that_is_no_bool_raises_type_error(retryable: Any) -> None:
+    """`Verdict("failure", 3.0)`, with the pause in the wrong place, does not pass for retryable."""
+    with pytest.raises(TypeError) as caught:
+        Verdict("failure", retryable)
+    assert str(caught.value) == f"retryable must be True or False, got {retryable!r}"
+
+
+def test_verdict_pickles_and_compares_by_value() -> None:
+    """Plain data: it travels between processes."""
+    verdict = Verdict("failure", True, 1.5)
+    assert pickle.loads(pickle.dumps(verdict)) == verdict
+    assert len({verdict, Verdict("failure", True, 1.5), FAILURE}) == 2
+
+
+# -- one judgement for every policy ---------------------------------------------------------------------------------
+
+
+def judged(world: World, classify: Classifier, *script: Any) -> tuple[int, int]:
+    """Calls made for one logical call with up to three attempts, and failures that the breaker counted."""
+    breaker = CircuitBreaker(min_calls=100)
+    dependency = world.dependency(*script)
+    world.outcome(Pipeline(Retry(3, wait=0), breaker, classify=classify)(dependency.fn))
+    return dependency.calls, breaker.snapshot()["failures"]
+
+
+def test_failure_is_repeated_and_counted(world: World) -> None:
+    """Retry and breaker agree that it was a failure."""
+    assert judged(world, Classifier(), OSError(), OSError(), 1) == (3, 2)
+
+
+def test_fatal_error_is_counted_and_not_repeated(world: World) -> None:
+    """The breaker learns from it; another attempt would be wasted."""
+    assert judged(world, Classifier(fatal=PermissionError), PermissionError()) == (1, 1)
+
+
+def test_ignored_error_is_neither_repeated_nor_counted(world: World) -> None:
+    """A "not found" is an answer."""
+    assert judged(world, Classifier(ignore=KeyError), KeyError("user 7")) == (1, 0)
+
+
+def test_error_outside_failures_is_neither_repeated_nor_counted(world: World) -> None:
+    """What `failures=` does not name says nothing to anybody."""
+    assert judged(world, Classifier(failures=OSError), ValueError()) == (1, 0)
+
+
+@pytest.mark.parametrize("kind", PROGRAMMING_ERRORS)
+def test_programming_error_is_neither_repeated_nor_counted(world: World, kind: type[Exception]) -> None:
+    """It would only fail again, and it is ours."""
+    assert judged(world, Classifier(), kind()) == (1, 0)
+
+
+def test_failed_result_is_repeated_and_counted(world: World) -> None:
+    """A result that was judged a failure is one for both."""
+    assert judged(world, Classifier(results=lambda status: status >= 500), 503, 503, 200) == (3, 2)
+
+
+def test_result_verdict_not_retryable_is_counted_and_not_repeated(world: World) -> None:
+    """A `Verdict` says both things separately."""
+    assert judged(world, Classifier(results=lambda status: Verdict("failure")), 501) == (1, 1)
+
+
+def test_result_verdict_nothing_is_neither_counted_nor_repeated(world: World) -> None:
+    """Neither a success nor a failure."""
+    breaker = CircuitBreaker(min_calls=100)
+    dependency = world.dependency(204)
+    classify = Classifier(results=lambda status: Verdict("nothing"))
+    assert world.call(Pipeline(Retry(3, wait=0), breaker, classify=classify)(dependency.fn)) == 204
+    assert (dependency.calls, breaker.snapshot()["calls"]) == (1, 0)
+
+
+def test_error_and_result_classifiers_work_side_by_side(world: World) -> None:
+    """One script with both kinds of failure, and an end that is a success."""
+    classify = Classifier(failures=OSError, results=lambda status: status >= 500)
+    assert judged(world, classify, OSError(), 503, 200) == (3, 2)
+
+
+def test_classifier_of_an_inner_pipeline_judges_inside_it_only(world: World) -> None:
+    """Each pipeline has its own judgement."""
+    breaker = CircuitBreaker(min_calls=100)
+    inner = Pipeline(breaker, classify=Classifier(ignore=OSError))
+    dependency = world.dependency(OSError(), 1)
+    assert world.call(Pipeline(Retry(2, wait=0), inner)(dependency.fn)) == 1
+    assert (dependency.calls, breaker.snapshot()["failures"]) == (2, 0)
+
+
+@pytest.mark.parametrize("kinds", [(Retry,), (CircuitBreaker,), (Retry, CircuitBreaker)])
+def test_predicate_that_raises_reaches_the_caller(world: World, kinds: Any) -> None:
+    """The caller gets the predicate's error, and nothing is repeated on its word."""
+
+    def broken(error: Exception) -> bool:
+        raise LookupError("broken predicate")
+
+    dependency = world.dependency(OSError())
+    with pytest.raises(LookupError, match="broken predicate"):
+        world.call(Pipeline(*(kind() for kind in kinds), classify=Classifier(failures=broken))(dependency.fn))
+    assert dependency.calls == 1
+
+
+async def test_cancellation_is_never_judged() -> None:
+    """A `BaseException` passes without anybody's opinion."""
+    asked: list[BaseException] = []
+    classify = Classifier(
+        failures=lambda error: bool(asked.append(error)), ignore=lambda error: bool(asked.append(error))
+    )
+
+    @Pipeline(Retry(3, wait=0), CircuitBreaker(), classify=classify)
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled()
+    assert asked == []

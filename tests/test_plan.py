@@ -1,0 +1,316 @@
+"""What cannot work is found when a pipeline is built: what is wrong, why it matters, what to write instead."""
+
+from __future__ import annotations
+
+import linecache
+import warnings
+from typing import Any
+
+import pytest
+import tenacity
+
+from resilient import (
+    Bulkhead,
+    CircuitBreaker,
+    FullJitter,
+    Pipeline,
+    PipelineError,
+    PipelineWarning,
+    Retry,
+    Timeout,
+    registry,
+)
+from resilient.plan import Finding
+
+
+def findings(*policies: Any) -> list[Finding]:
+    """What is found in a pipeline of these policies."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PipelineWarning)
+        return Pipeline(*policies).findings
+
+
+def only(*policies: Any) -> Finding:
+    """The one finding there is."""
+    (finding,) = findings(*policies)
+    return finding
+
+
+# -- limits ---------------------------------------------------------------------------------------------------------
+
+
+def test_inner_timeout_longer_than_the_outer_is_found() -> None:
+    """The inner one could never act."""
+    finding = only(Timeout(2), Bulkhead(5), Timeout(10))
+    assert finding.what == "Timeout(10 s) stands inside Timeout(2 s)"
+    assert "the outer limit ends the call first" in finding.why
+    assert "an inner Timeout shorter than 2 s" in finding.instead
+
+
+def test_inner_timeout_equal_to_the_outer_is_found() -> None:
+    """It would never act either, or by chance."""
+    assert only(Timeout(2), Timeout(2)).what == "Timeout(2 s) stands inside Timeout(2 s)"
+
+
+def test_inner_timeout_shorter_than_the_outer_is_right() -> None:
+    """The total outside, each attempt inside."""
+    assert findings(Timeout(10), Timeout(2)) == []
+
+
+def test_each_inner_timeout_is_compared_with_each_outer() -> None:
+    """Not only with its neighbour."""
+    assert [finding.what for finding in findings(Timeout(5), Timeout(3), Timeout(4))] == [
+        "Timeout(4 s) stands inside Timeout(3 s)"
+    ]
+
+
+# -- judges ---------------------------------------------------------------------------------------------------------
+
+
+def test_breaker_outside_a_queue_is_found() -> None:
+    """It admits calls that are sent when it may long have opened."""
+    finding = only(CircuitBreaker(), Bulkhead(5, queue=10))
+    assert finding.what.startswith("CircuitBreaker(")
+    assert finding.what.endswith("stands outside Bulkhead(5, queue 10)")
+    assert "wait in a queue" in finding.why
+    assert finding.instead == "Bulkhead first, then CircuitBreaker"
+
+
+def test_breaker_outside_a_bulkhead_without_a_queue_is_right() -> None:
+    """Nobody waits there."""
+    assert findings(CircuitBreaker(), Bulkhead(5)) == []
+
+
+def test_breaker_inside_a_queue_is_right() -> None:
+    """What may wait stands outside what judges."""
+    assert findings(Bulkhead(5, queue=10), CircuitBreaker()) == []
+
+
+def test_breaker_outside_a_retry_is_found() -> None:
+    """It would see one failure where several attempts failed."""
+    finding = only(CircuitBreaker(), Retry(attempts=3))
+    assert "stands outside Retry(3 attempts" in finding.what
+    assert "sees one failure where several attempts failed" in finding.why
+    assert finding.instead == "Retry first, then CircuitBreaker"
+
+
+def test_breaker_outside_a_retry_of_one_attempt_is_right() -> None:
+    """That one repeats nothing."""
+    assert findings(CircuitBreaker(), Retry(attempts=1)) == []
+
+
+def test_breaker_inside_a_retry_is_right() -> None:
+    """An open circuit then ends the retries."""
+    assert findings(Retry(attempts=3), CircuitBreaker()) == []
+
+
+def test_breaker_outside_both_is_found_twice() -> None:
+    """Each is said."""
+    found = findings(CircuitBreaker(), Retry(attempts=3), Bulkhead(5, queue=10))
+    assert [finding.instead for finding in found] == [
+        "Retry first, then CircuitBreaker",
+        "Bulkhead first, then CircuitBreaker",
+    ]
+
+
+# -- retries that multiply ------------------------------------------------------------------------------------------
+
+
+def test_two_retries_are_found_with_what_they_multiply_to() -> None:
+    """Three times four is twelve requests for one call."""
+    finding = only(Retry(attempts=3), Retry(attempts=4))
+    assert "their attempts multiply: one call may be sent 12 times" in finding.why
+    assert finding.instead == "one Retry with the attempts that you mean"
+
+
+def test_two_retries_of_which_one_has_no_limit_are_found() -> None:
+    """A tenacity stop strategy alone says nothing of a number."""
+    finding = only(Retry(attempts=3), Retry(stop=tenacity.stop_after_delay(5)))
+    assert "one call may be sent without end" in finding.why
+
+
+def test_a_retry_beside_one_of_one_attempt_is_right() -> None:
+    """Nothing multiplies."""
+    assert findings(Retry(attempts=3), Retry(attempts=1)) == []
+
+
+# -- one instance twice ---------------------------------------------------------------------------------------------
+
+
+def test_one_instance_in_two_places_is_found() -> None:
+    """A call would hold two of its permits."""
+    bulkhead = Bulkhead(5)
+    finding = only(bulkhead, Timeout(2), bulkhead)
+    assert finding.what == "the same Bulkhead(5) stands in the pipeline twice"
+    assert "hold two of its permits" in finding.why
+    assert "two instances" in finding.instead
+
+
+def test_two_instances_alike_are_right() -> None:
+    """They have two states."""
+    assert findings(Bulkhead(5), Bulkhead(5)) == []
+
+
+# -- retry plans ----------------------------------------------------------------------------------------------------
+
+
+def test_retry_plan_that_does_not_fit_its_total_is_found() -> None:
+    """Attempts that all time out, and the waits between them, take longer than the whole call may."""
+    finding = only(Timeout(10), Retry(attempts=3, wait=1), Timeout(4))
+    assert finding.what == "Retry(3 attempts, 1 s) with 4 s an attempt does not fit into 10 s"
+    assert "3 attempts that time out, with up to 2 s between them, take 14 s" in finding.why
+    assert "a total of at least 14 s, fewer attempts, or shorter limits and waits" in finding.instead
+
+
+def test_retry_plan_that_just_fits_is_right() -> None:
+    """3 x 4 s and 2 x 1 s are 14 s."""
+    assert findings(Timeout(14), Retry(attempts=3, wait=1), Timeout(4)) == []
+
+
+def test_retry_plan_counts_the_longest_jitter() -> None:
+    """Full jitter of 1 s waits up to 1 s and 2 s between three attempts."""
+    retry = Retry(attempts=3, wait=FullJitter(base=1, cap=60))
+    assert findings(Timeout(6), retry, Timeout(1)) == []
+    assert "up to 3 s between them, take 6 s" in only(Timeout(5.9), retry, Timeout(1)).why
+
+
+def test_retry_plan_whose_waits_alone_do_not_fit_is_found() -> None:
+    """Also where no attempt has a limit of its own."""
+    finding = only(Timeout(10), Retry(attempts=4, wait=5))
+    assert finding.what == "Retry(4 attempts, 5 s) does not fit into 10 s"
+    assert "4 attempts, with up to 15 s between them, take 15 s" in finding.why
+
+
+def test_retry_plan_without_a_limit_for_each_attempt_is_right_where_its_waits_fit() -> None:
+    """How long the attempts take is then not known."""
+    assert findings(Timeout(10), Retry(attempts=3, wait=5)) == []
+
+
+def test_retry_plan_whose_attempts_alone_do_not_fit_is_found() -> None:
+    """Even where the waits are a tenacity strategy's, and unknown."""
+    finding = only(Timeout(5), Retry(attempts=3, wait=tenacity.wait_random(0, 1)), Timeout(2))
+    assert "3 attempts that time out take 6 s" in finding.why
+
+
+def test_retry_plan_without_a_total_is_right() -> None:
+    """Nothing cuts it off."""
+    assert findings(Retry(attempts=10, wait=60), Timeout(30)) == []
+
+
+def test_retry_plan_without_a_number_of_attempts_is_not_judged() -> None:
+    """A stop strategy knows best."""
+    assert findings(Timeout(10), Retry(stop=tenacity.stop_after_delay(9), wait=5), Timeout(5)) == []
+
+
+def test_retry_plan_of_the_standard_order_is_right() -> None:
+    """The example of the documentation gives no warning."""
+    assert (
+        findings(Timeout(10), Retry(attempts=3), Bulkhead(50, queue=100), CircuitBreaker(failure_rate=0.5), Timeout(2))
+        == []
+    )
+
+
+# -- nested pipelines -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [
+        lambda outer, inner: (Pipeline(outer), inner),
+        lambda outer, inner: (outer, Pipeline(inner)),
+        lambda outer, inner: (Pipeline(Pipeline(outer)), Pipeline(Pipeline(inner))),
+    ],
+)
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        (Timeout(2), Timeout(10)),
+        (CircuitBreaker(), Retry()),
+        (CircuitBreaker(), Bulkhead(5, queue=5)),
+        (Retry(), Retry()),
+        (Timeout(1), Retry(attempts=3, wait=5)),
+    ],
+    ids=["limits", "judge and retry", "judge and queue", "retries", "plan"],
+)
+def test_nested_pipelines_are_looked_into(nest: Any, outer: Any, inner: Any) -> None:
+    """A pipeline in a pipeline stands there for its policies."""
+    assert len(findings(*nest(outer, inner))) == 1
+
+
+def test_one_instance_in_a_pipeline_and_in_a_nested_one_is_found() -> None:
+    """It is passed twice all the same."""
+    breaker = CircuitBreaker()
+    assert "stands in the pipeline twice" in only(breaker, Pipeline(breaker)).what
+
+
+# -- how it is said -------------------------------------------------------------------------------------------------
+
+
+def test_finding_is_said_as_a_warning_with_what_why_and_instead() -> None:
+    """In this order, with the pipeline's name."""
+    with pytest.warns(PipelineWarning) as caught:
+        pipeline = Pipeline(Timeout(2), Timeout(10), name="users")
+    (finding,) = pipeline.findings
+    message = str(caught[0].message)
+    assert message == f"pipeline 'users': {finding}"
+    at = [message.index(part) for part in (finding.what, finding.why, finding.instead)]
+    assert at == sorted(at)
+
+
+def test_several_findings_are_said_in_one_warning() -> None:
+    """One pipeline, one warning."""
+    with pytest.warns(PipelineWarning) as caught:
+        pipeline = Pipeline(CircuitBreaker(), Retry(attempts=3), Bulkhead(5, queue=10))
+    assert len(caught) == 1
+    assert len(pipeline.findings) == 2
+    assert all(str(finding) in str(caught[0].message) for finding in pipeline.findings)
+
+
+def place(warning: warnings.WarningMessage) -> tuple[str, str]:
+    """The file, and the text of the line, that a warning points at."""
+    return warning.filename, linecache.getline(warning.filename, warning.lineno).strip()
+
+
+def test_warning_points_at_the_line_that_built_the_pipeline() -> None:
+    """Not into the library."""
+    with pytest.warns(PipelineWarning) as caught:
+        Pipeline(Timeout(2), Timeout(10))
+    assert place(caught[0]) == (__file__, "Pipeline(Timeout(2), Timeout(10))")
+
+
+def test_warning_of_a_variation_points_at_the_line_that_made_it() -> None:
+    """`with_` builds a pipeline too, in the name of the original."""
+    pipeline = Pipeline(Timeout(5, name="total"), Timeout(1, name="each"), name="users")
+    with pytest.warns(PipelineWarning) as caught:
+        pipeline.with_(Timeout(10, name="each"))
+    assert place(caught[0]) == (__file__, 'pipeline.with_(Timeout(10, name="each"))')
+    assert str(caught[0].message).startswith("pipeline 'users': ")
+
+
+def test_strict_raises_what_would_have_been_warned_of() -> None:
+    """An error that is a ValueError, and no pipeline: it is not registered either."""
+    with pytest.raises(PipelineError, match=r"pipeline 'refused': Timeout.* stands inside") as caught:
+        Pipeline(Timeout(2), Timeout(10), name="refused", strict=True)
+    assert isinstance(caught.value, ValueError)
+    assert "refused" not in registry.pipelines()
+
+
+def test_strict_variation_raises() -> None:
+    """`with_` takes `strict=` too, and does not inherit it."""
+    pipeline = Pipeline(Timeout(5, name="total"), Timeout(1, name="each"), strict=True)
+    with pytest.raises(PipelineError, match="stands inside"):
+        pipeline.with_(Timeout(10, name="each"), strict=True)
+    with pytest.warns(PipelineWarning):
+        pipeline.with_(Timeout(10, name="each"))
+
+
+def test_strict_pipeline_without_findings_is_built() -> None:
+    """There is nothing to refuse."""
+    assert Pipeline(Timeout(10), Retry(), strict=True).findings == []
+
+
+def test_pipeline_that_was_warned_of_works_all_the_same() -> None:
+    """A warning is not a refusal."""
+    with pytest.warns(PipelineWarning):
+        pipeline = Pipeline(CircuitBreaker(), Retry(attempts=2, wait=0))
+    assert pipeline.call(lambda: 7) == 7
