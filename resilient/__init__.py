@@ -1,10 +1,11 @@
 """resilient: remote calls that survive a world in which everything they depend on fails.
 
     policies       Retry, CircuitBreaker, Bulkhead, Timeout     what to do about failure
+                   FullJitter                                   how long to wait before trying again
     composition    Pipeline, switch, registry                   several of them as one decorator
     judgement      Classifier, Verdict                          what counts as a failure
     errors         Rejected, CircuitOpen, BulkheadFull, PipelineClosed, TimedOut, ...
-    observation    events                                       what happened, for logs and metrics
+    observation    events, resilient.observe.logging            what happened, for logs and metrics
     time           resilient.runtime.virtual                    try it all in virtual time
 
 Every policy is a decorator by itself, for `async def` and `def` alike; `Pipeline(...)` stacks them, outermost first.

@@ -139,9 +139,10 @@ _channels: weakref.WeakSet[Channel]
 class Channel:
     """One pipeline's listeners, the global ones included. `if channel.listeners:` is all that silence costs."""
 
-    __slots__ = ("__weakref__", "_own", "listeners")
+    __slots__ = ("__weakref__", "_own", "listeners", "pipeline")
 
-    def __init__(self) -> None:
+    def __init__(self, pipeline: str = "") -> None:
+        self.pipeline = pipeline
         self._own: tuple[Listener, ...] = ()
         with _lock:
             self.listeners: tuple[Listener, ...] = _everywhere

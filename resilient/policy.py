@@ -55,7 +55,7 @@ class Scope:
     def __init__(self, name: str, judge: Classifier) -> None:
         self.name = name
         self.judge = judge
-        self.channel = Channel()
+        self.channel = Channel(name)
         self._own_mode: Mode | None = None
         with _lock:
             self.mode: Mode = _mode_of_all or "on"

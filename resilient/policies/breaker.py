@@ -7,6 +7,7 @@ pybreaker's listeners hear of it, its storages share it with synchronous users, 
 from __future__ import annotations
 
 import math
+import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -124,6 +125,7 @@ class CircuitBreaker(Gate):
         self._slow_from = math.inf if slow is None or slow_rate is None else slow
         self.timed = slow is not None or not isinstance(window, CountWindow)
         self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
+        self._channels_lock = threading.Lock()
         self._face = Face(self, self._circuit, listeners, state_storage)
 
     # -- the gate -----------------------------------------------------------------------------------------------
@@ -235,17 +237,20 @@ class CircuitBreaker(Gate):
     # -- telling ------------------------------------------------------------------------------------------------
 
     def attach(self, channel: events.Channel) -> None:
-        self._channels.add(channel)
+        with self._channels_lock:
+            self._channels.add(channel)
 
     def _announce(self, change: Change | None, *, mirror: bool = True) -> None:
         """Tell pybreaker's side (the storage too, if `mirror`) and every pipeline that has this circuit."""
         if change is None:
             return
         self._face.changed(change, mirror=mirror)
-        listeners = dict.fromkeys(each for channel in list(self._channels) for each in channel.listeners)
-        if listeners:
-            event = events.CircuitChanged("", current().now(), self.name, change.old, change.new, change.reason)
-            events.emit(tuple(listeners), event)
+        with self._channels_lock:
+            channels = list(self._channels)
+        told = dict.fromkeys((channel.pipeline, each) for channel in channels for each in channel.listeners)
+        for pipeline, listener in told:
+            event = events.CircuitChanged(pipeline, current().now(), self.name, change.old, change.new, change.reason)
+            events.emit((listener,), event)
 
     def snapshot(self) -> dict[str, Any]:
         """State, evidence in the window, and what was refused."""

@@ -693,7 +693,6 @@ async def test_block_form_accounts_as_a_call_does() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in 3.12")
-@pytest.mark.every_loop
 async def test_eager_tasks_are_timed_too() -> None:
     """A task whose first step runs inside `create_task`."""
     loop = asyncio.get_running_loop()

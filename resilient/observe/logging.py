@@ -1,0 +1,153 @@
+"""Events as lines of the standard log, each kind at a fitting level, and no flood while a dependency is down.
+
+    from resilient.observe.logging import log_events
+
+    stop = log_events()             # all pipelines; `log_events(users)` for one; `stop()` ends it
+
+    level     what
+    warning   a circuit opened or was isolated; retries gave up; a call was refused or timed out
+    info      a circuit closed or half-opened; a retry or a wait; what a breaker in shadow mode would have refused
+    debug     each attempt, with the message of its error
+
+A dead dependency refuses thousands of calls a second, all for one reason. So from one policy of one pipeline there is
+one line of a kind every few seconds, which says how many were left out since the line before. Changes of a circuit are
+all logged (they are rare, and the last one must not be missing), and so is debug: who turns it on asks for every line.
+
+No argument and no result is ever logged. Of an error there is the type; its message, which may quote what was sent,
+is in debug lines only. For structured logs the records carry what the line says as attributes (`extra=`): `event`,
+`pipeline`, `suppressed`, and the event's own fields (`policy`, `attempt`, `wait`, ...; of an error its `error_type`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import fields
+
+from resilient import arguments, events
+from resilient.events import Event
+from resilient.pipeline import Pipeline
+
+__all__ = ["EventLog", "log_events"]
+
+KINDS = 1_000
+"""So many (pipeline, policy, kind) are remembered; the longest silent ones are forgotten first."""
+
+
+def log_events(
+    pipeline: Pipeline | None = None, *, logger: logging.Logger | None = None, interval: float = 5.0
+) -> Callable[[], None]:
+    """Log the events of one pipeline, or of all. Returns a function that ends that.
+
+    Args:
+        pipeline: whose events; None: of every pipeline, also of those built later.
+        logger: where to; default the logger "resilient.events".
+        interval: seconds between two lines of one kind from one policy of one pipeline; 0: every event has its line.
+    """
+    if pipeline is not None and not isinstance(pipeline, Pipeline):
+        raise TypeError(f"pipeline must be a Pipeline or None, got {pipeline!r}")
+    listener = EventLog(logger, interval=interval)
+    return events.listen(listener) if pipeline is None else pipeline.listen(listener)
+
+
+class EventLog:
+    """The listener behind `log_events`. Its clock is the events' own, so it is right in virtual time too."""
+
+    def __init__(self, logger: logging.Logger | None = None, *, interval: float = 5.0) -> None:
+        if logger is not None and not isinstance(logger, logging.Logger):
+            raise TypeError(f"logger must be a logging.Logger or None, got {logger!r}")
+        self.logger = logger or logging.getLogger("resilient.events")
+        self.interval = arguments.seconds("interval", interval, zero=True)
+        self._lock = threading.Lock()
+        self._logged: OrderedDict[tuple[str, str, str], _Line] = OrderedDict()  # longest silent first
+
+    def __call__(self, event: Event) -> None:
+        level = _level(event)
+        if not self.logger.isEnabledFor(level):
+            return
+        limited = level > logging.DEBUG and not isinstance(event, events.CircuitChanged)
+        suppressed = self._suppressed(event) if limited else 0
+        if suppressed is None:
+            return
+        more = f" ({suppressed} more since the line before)" if suppressed else ""
+        self.logger.log(level, "%s%s", _text(event), more, extra=_attributes(event, suppressed))
+
+    def _suppressed(self, event: Event) -> int | None:
+        """How many events of this kind went without a line since the last; None: so does this one."""
+        kind = (event.pipeline, getattr(event, "policy", ""), type(event).__name__)
+        with self._lock:
+            line = self._logged.get(kind)
+            if line is not None and 0 <= event.at - line.at < self.interval:  # a clock that went back is another clock
+                line.suppressed += 1
+                return None
+            self._logged[kind] = _Line(event.at)
+            self._logged.move_to_end(kind)
+            if len(self._logged) > KINDS:
+                self._logged.popitem(last=False)
+            return 0 if line is None else line.suppressed
+
+
+class _Line:
+    """When a kind was last logged, and how many came since."""
+
+    __slots__ = ("at", "suppressed")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.suppressed = 0
+
+
+def _level(event: Event) -> int:
+    match event:
+        case events.AttemptStarted() | events.AttemptFailed():
+            return logging.DEBUG
+        case events.CircuitChanged(new="open" | "isolated") | events.GaveUp() | events.CallTimedOut():
+            return logging.WARNING
+        case events.CallRejected(shadow=False):
+            return logging.WARNING
+    return logging.INFO
+
+
+def _text(event: Event) -> str:
+    """What happened, in a few words after the names of pipeline and policy."""
+    match event:
+        case events.AttemptStarted():
+            what = f"attempt {event.attempt} of {event.function}"
+        case events.AttemptFailed():
+            what = f"attempt {event.attempt} of {event.function} failed after {event.elapsed:.3g} s: {event.error!r}"
+        case events.Retrying():
+            what = f"attempt {event.attempt} failed{_by(event.error)}, the next follows in {event.wait:.3g} s"
+        case events.GaveUp():
+            what = (
+                f"gave up after {event.attempts} attempt{'s'[: event.attempts != 1]}{_by(event.error)}: {event.reason}"
+            )
+        case events.Queued():
+            what = f"a call waits as number {event.position} in the queue"
+        case events.Waited():
+            what = f"a call waited {event.seconds:.3g} s ({event.why})"
+        case events.CallRejected():
+            what = f"{'would have ' if event.shadow else ''}refused a call: {event.reason}"
+        case events.CallTimedOut():
+            what = f"a call timed out after {event.seconds:g} s"
+        case events.CircuitChanged():
+            what = f"{event.old} -> {event.new}: {event.reason}"
+        case _:
+            what = type(event).__name__
+    return ": ".join(part for part in (event.pipeline, getattr(event, "policy", ""), what) if part)
+
+
+def _by(error: BaseException | None) -> str:
+    return "" if error is None else f" with {type(error).__name__}"
+
+
+def _attributes(event: Event, suppressed: int) -> dict[str, object]:
+    attributes: dict[str, object] = {"event": type(event).__name__, "suppressed": suppressed}
+    for field in fields(event):
+        value = getattr(event, field.name)
+        if field.name == "error":
+            attributes["error_type"] = None if value is None else type(value).__name__
+        else:
+            attributes[field.name] = value
+    return attributes

@@ -1,0 +1,404 @@
+"""The logging listener: each kind of event at its level, no flood, and no secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, TimedOut, Timeout
+from resilient.events import (
+    AttemptFailed,
+    AttemptStarted,
+    CallRejected,
+    CallTimedOut,
+    CircuitChanged,
+    Event,
+    GaveUp,
+    Queued,
+    Retrying,
+    Waited,
+)
+from resilient.observe import logging as observed
+from resilient.observe.logging import EventLog, log_events
+from tests.worlds import World
+
+
+class Records(logging.Handler):
+    """Keeps the records of a logger of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.logger = logging.getLogger("tests.observe")
+        self.logger.propagate = False
+        self.logger.setLevel(logging.DEBUG)
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    @property
+    def lines(self) -> list[str]:
+        return [f"{record.levelname} {record.getMessage()}" for record in self.records]
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    records = Records()
+    yield records
+    for handler in list(records.logger.handlers):
+        records.logger.removeHandler(handler)
+
+
+def refused(at: float, *, pipeline: str = "users", policy: str = "circuit") -> CallRejected:
+    return CallRejected(pipeline, at, policy, "circuit is open", 5.0)
+
+
+SECRET = OSError("password=hunter2")
+
+LINES: list[tuple[Event, str]] = [
+    (AttemptStarted("users", 0, 2, "get_user"), "DEBUG users: attempt 2 of get_user"),
+    (
+        AttemptFailed("users", 0, 2, "get_user", SECRET, 0.5),
+        "DEBUG users: attempt 2 of get_user failed after 0.5 s: OSError('password=hunter2')",
+    ),
+    (
+        Retrying("users", 0, "Retry", 2, 0.25, SECRET),
+        "INFO users: Retry: attempt 2 failed with OSError, the next follows in 0.25 s",
+    ),
+    (
+        Retrying("users", 0, "Retry", 1, 0.25, None),
+        "INFO users: Retry: attempt 1 failed, the next follows in 0.25 s",
+    ),
+    (Waited("users", 0, "Retry", "backoff", 0.25), "INFO users: Retry: a call waited 0.25 s (backoff)"),
+    (Queued("users", 0, "Bulkhead", 3), "INFO users: Bulkhead: a call waits as number 3 in the queue"),
+    (
+        GaveUp("users", 0, "Retry", 3, "attempts spent", SECRET),
+        "WARNING users: Retry: gave up after 3 attempts with OSError: attempts spent",
+    ),
+    (
+        GaveUp("users", 0, "Retry", 1, "attempts spent", None),
+        "WARNING users: Retry: gave up after 1 attempt: attempts spent",
+    ),
+    (refused(0), "WARNING users: circuit: refused a call: circuit is open"),
+    (
+        CallRejected("users", 0, "circuit", "circuit is open", 5.0, shadow=True),
+        "INFO users: circuit: would have refused a call: circuit is open",
+    ),
+    (CallTimedOut("users", 0, "Timeout", 2.0), "WARNING users: Timeout: a call timed out after 2 s"),
+    (
+        CircuitChanged("users", 0, "circuit", "closed", "open", "5 failures in a row"),
+        "WARNING users: circuit: closed -> open: 5 failures in a row",
+    ),
+    (
+        CircuitChanged("users", 0, "circuit", "closed", "isolated", "by hand"),
+        "WARNING users: circuit: closed -> isolated: by hand",
+    ),
+    (
+        CircuitChanged("users", 0, "circuit", "open", "half-open", "the break is over"),
+        "INFO users: circuit: open -> half-open: the break is over",
+    ),
+    (
+        CircuitChanged("", 0, "circuit", "half-open", "closed", "the probes succeeded"),
+        "INFO circuit: half-open -> closed: the probes succeeded",
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "line"), LINES, ids=lambda value: type(value).__name__)
+def test_event_has_its_level_and_its_line(event: Event, line: str, records: Records) -> None:
+    """Who, what and why, in one line."""
+    EventLog(records.logger)(event)
+    assert records.lines == [line]
+
+
+def test_event_of_a_kind_unknown_here_has_a_line_all_the_same(records: Records) -> None:
+    """Later policies bring events of their own."""
+
+    class Hedged(Event):
+        pass
+
+    EventLog(records.logger)(Hedged("users", 0))
+    assert records.lines == ["INFO users: Hedged"]
+
+
+# -- no secrets -----------------------------------------------------------------------------------------------------
+
+
+def test_message_of_an_error_is_in_debug_lines_only(records: Records) -> None:
+    """It may quote what was sent; the type says enough."""
+    log = EventLog(records.logger)
+    for event, _ in LINES:
+        log(event)
+    for record in records.records:
+        assert ("hunter2" in record.getMessage()) == (
+            type(SECRET).__name__ in record.getMessage() and record.levelno == 10
+        )
+        assert "hunter2" not in str(record.__dict__.get("error_type"))
+        assert not any(isinstance(value, BaseException) for value in vars(record).values())
+
+
+def test_arguments_and_results_are_never_logged(world: World, records: Records) -> None:
+    """Not even at debug."""
+    pipeline = Pipeline(Retry(attempts=2, wait=0))
+    log_events(pipeline, logger=records.logger)
+    world.call(pipeline(world.dependency(OSError(), "secret result").fn), "secret", token="secret")
+    assert len(records.records) == 4
+    assert not any("secret" in str(vars(record)) for record in records.records)
+
+
+# -- structured -----------------------------------------------------------------------------------------------------
+
+
+def test_record_carries_the_event_as_attributes(records: Records) -> None:
+    """For structured logs: the event's fields, of an error its type."""
+    EventLog(records.logger)(Retrying("users", 7.5, "Retry", 2, 0.25, SECRET))
+    (record,) = records.records
+    expected = {
+        "event": "Retrying",
+        "pipeline": "users",
+        "policy": "Retry",
+        "at": 7.5,
+        "attempt": 2,
+        "wait": 0.25,
+        "error_type": "OSError",
+        "suppressed": 0,
+    }
+    assert {key: getattr(record, key) for key in expected} == expected
+    assert not hasattr(record, "error")
+
+
+@pytest.mark.parametrize(("event", "line"), LINES, ids=lambda value: type(value).__name__)
+def test_every_event_can_be_a_record(event: Event, line: str) -> None:
+    """No field has the name of an attribute that records have already: logging would raise."""
+    logger = logging.getLogger("resilient.test")
+    logger.setLevel(logging.DEBUG)
+    try:
+        EventLog(logger)(event)
+    finally:
+        logger.setLevel(logging.NOTSET)
+
+
+# -- no flood -------------------------------------------------------------------------------------------------------
+
+
+def test_flood_of_one_kind_has_one_line_every_few_seconds(records: Records) -> None:
+    """10,000 refusals in 12 s have three lines, which say how many there were besides."""
+    log = EventLog(records.logger)
+    for number in range(10_000):
+        log(refused(number * 0.0012))
+    assert [record.suppressed for record in records.records] == [0, 4166, 4166]  # type: ignore[attr-defined]
+    assert records.lines[1].endswith("refused a call: circuit is open (4166 more since the line before)")
+
+
+def test_flood_of_a_real_pipeline_has_a_handful_of_lines(records: Records) -> None:
+    """10,000 calls to an isolated circuit, through the front door."""
+    breaker = CircuitBreaker()
+    pipeline = Pipeline(Retry(), breaker, name="users")
+    stop = log_events(pipeline, logger=records.logger)
+    breaker.isolate()
+    guarded = pipeline(lambda: None)
+    for _ in range(10_000):
+        with pytest.raises(Exception, match="is isolated"):
+            guarded()
+    stop()
+    assert 2 <= len(records.records) <= 12
+
+
+def test_line_after_a_quiet_time_is_logged_at_once(records: Records) -> None:
+    """It says what came before it, and the next one begins anew."""
+    log = EventLog(records.logger, interval=5)
+    for at in (0, 1, 4.9, 100, 200):
+        log(refused(at))
+    assert [record.suppressed for record in records.records] == [0, 2, 0]  # type: ignore[attr-defined]
+
+
+def test_kinds_policies_and_pipelines_do_not_silence_each_other(records: Records) -> None:
+    """What is limited is one kind from one policy of one pipeline."""
+    log = EventLog(records.logger)
+    for event in (
+        refused(0),
+        refused(0, policy="compartment"),
+        refused(0, pipeline="orders"),
+        CallTimedOut("users", 0, "circuit", 1.0),
+    ):
+        log(event)
+        log(event)
+    assert len(records.records) == 4
+
+
+def test_changes_of_a_circuit_are_all_logged(records: Records) -> None:
+    """The last one must not be missing: it is what holds now."""
+    log = EventLog(records.logger)
+    for at in range(10):
+        log(CircuitChanged("users", at * 0.01, "circuit", "closed", "open", "by hand"))
+        log(CircuitChanged("users", at * 0.01, "circuit", "open", "closed", "by hand"))
+    assert len(records.records) == 20
+
+
+def test_debug_lines_are_all_logged_once_debug_is_on(records: Records) -> None:
+    """Whoever turns it on wants every attempt."""
+    log = EventLog(records.logger)
+    for _ in range(10):
+        log(AttemptStarted("users", 0, 1, "fetch"))
+    assert len(records.records) == 10
+
+
+def test_interval_of_nought_gives_every_event_its_line(records: Records) -> None:
+    """For tests and small services."""
+    log = EventLog(records.logger, interval=0)
+    for _ in range(10):
+        log(refused(0))
+    assert len(records.records) == 10
+
+
+def test_level_that_is_off_leaves_no_trace(records: Records) -> None:
+    """Nothing is counted as suppressed that would not have been logged."""
+    log = EventLog(records.logger)
+    records.logger.setLevel(logging.ERROR)
+    log(refused(0))
+    records.logger.setLevel(logging.WARNING)
+    log(refused(0))
+    log(Retrying("users", 0, "Retry", 1, 0, None))
+    assert records.lines == ["WARNING users: circuit: refused a call: circuit is open"]
+
+
+def test_clock_that_went_back_does_not_silence_the_log(records: Records) -> None:
+    """Events of a new run in virtual time begin at 0 again."""
+    log = EventLog(records.logger)
+    log(refused(1_000_000))
+    log(refused(0))
+    log(refused(1))
+    assert len(records.records) == 2
+
+
+@pytest.mark.virtual_time
+async def test_flood_is_limited_by_the_time_of_the_events(records: Records) -> None:
+    """Twenty seconds of virtual time are twenty seconds."""
+    pipeline = Pipeline(Timeout(1), name="users")
+    log_events(pipeline, logger=records.logger)
+    records.logger.setLevel(logging.INFO)
+
+    @pipeline
+    async def fetch() -> None:
+        await asyncio.sleep(60)
+
+    for _ in range(20):
+        with pytest.raises(TimedOut):
+            await fetch()
+    assert [record.at for record in records.records] == [1, 6, 11, 16]  # type: ignore[attr-defined]
+
+
+def test_memory_is_bounded(records: Records) -> None:
+    """Names without end do not fill it: the longest silent kinds are forgotten, the lively ones kept."""
+    log = EventLog(records.logger)
+    log(refused(0, pipeline="lively"))
+    for number in range(3 * observed.KINDS):
+        log(refused(number * 0.01, pipeline=f"pipeline {number}"))
+        log(refused(number * 0.01, pipeline="lively"))
+    lively = [record for record in records.records if record.pipeline == "lively"]  # type: ignore[attr-defined]
+    assert len(lively) == 6
+    log(refused(0, pipeline="pipeline 0"))  # forgotten, so logged again
+    assert records.records[-1].pipeline == "pipeline 0"  # type: ignore[attr-defined]
+
+
+def test_threads_lose_no_count(records: Records) -> None:
+    """Every event is either logged or counted as suppressed."""
+    log = EventLog(records.logger, interval=1)
+    clock = iter(range(10**9))
+    begin = threading.Barrier(4)
+
+    def flood() -> None:
+        begin.wait()
+        for _ in range(2_500):
+            log(refused(next(clock) * 0.001))
+
+    threads = [threading.Thread(target=flood) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    records.logger.setLevel(logging.WARNING)
+    log(refused(1_000_000))
+    told = sum(1 + record.suppressed for record in records.records)  # type: ignore[attr-defined]
+    assert told == 10_001
+    assert len(records.records) < 100
+
+
+# -- switched on and off --------------------------------------------------------------------------------------------
+
+
+def test_log_events_of_one_pipeline_until_stopped(world: World, records: Records) -> None:
+    """Its events, and no other's."""
+    pipeline, other = Pipeline(Retry(), name="users"), Pipeline(Retry(), name="orders")
+    stop = log_events(pipeline, logger=records.logger)
+    guarded = pipeline(world.dependency(1, 2).fn)
+    world.call(guarded)
+    world.call(other(world.dependency(1).fn))
+    stop()
+    world.call(guarded)
+    assert [record.pipeline for record in records.records] == ["users"]  # type: ignore[attr-defined]
+
+
+def test_log_events_of_all_pipelines_until_stopped(world: World, records: Records) -> None:
+    """Also of those built later."""
+    stop = log_events(logger=records.logger)
+    world.call(Pipeline(Retry(), name="later")(world.dependency(1).fn))
+    stop()
+    world.call(Pipeline(Retry(), name="later")(world.dependency(1).fn))
+    assert [record.pipeline for record in records.records] == ["later"]  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def library_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    with caplog.at_level(logging.INFO, "resilient"):
+        yield caplog
+
+
+def test_log_events_goes_to_the_librarys_own_logger(library_log: pytest.LogCaptureFixture) -> None:
+    """Where nothing else is said: "resilient.events", which follows "resilient"."""
+    breaker = CircuitBreaker(name="circuit")
+    stop = log_events(Pipeline(breaker, Bulkhead(1), name="users"))
+    stop()
+    pipeline = Pipeline(breaker, name="orders")
+    log_events(pipeline)
+    breaker.isolate()
+    assert [(record.name, record.levelname, record.getMessage()) for record in library_log.records] == [
+        ("resilient.events", "WARNING", "orders: circuit: closed -> isolated: by hand")
+    ]
+
+
+def test_handler_that_fails_does_not_fail_the_call(records: Records, caplog: pytest.LogCaptureFixture) -> None:
+    """An observer may not raise."""
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("disk full")
+
+    records.logger.addHandler(Broken())
+    pipeline = Pipeline(Retry())
+    log_events(pipeline, logger=records.logger)
+    assert pipeline.call(lambda: 7) == 7
+    complaints = [record.getMessage() for record in caplog.records if record.name == "resilient"]
+    assert complaints == ["resilient: a listener raised on AttemptStarted"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"pipeline": "users"}, TypeError, "pipeline must be a Pipeline or None, got 'users'"),
+        ({"logger": "resilient"}, TypeError, "logger must be a logging.Logger or None, got 'resilient'"),
+        ({"interval": -1}, ValueError, "interval must be .* got -1"),
+        ({"interval": float("nan")}, ValueError, "interval must be .* got nan"),
+        ({"interval": True}, TypeError, "interval must be .* got True"),
+    ],
+)
+def test_bad_option_is_refused(options: Any, error: type[Exception], words: str) -> None:
+    """Naming the argument and the value."""
+    with pytest.raises(error, match=words):
+        log_events(**options)

@@ -1,0 +1,180 @@
+"""The errors: one tree, with what a handler needs, that survives pickling and copying."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pybreaker
+import pytest
+
+import resilient
+from resilient import (
+    Bulkhead,
+    BulkheadFull,
+    CircuitBreaker,
+    CircuitOpen,
+    Deadlock,
+    Pipeline,
+    PipelineClosed,
+    PipelineError,
+    PipelineWarning,
+    Rejected,
+    ResilientError,
+    Retry,
+    TimedOut,
+    Timeout,
+    errors,
+)
+from resilient.runtime import virtual
+from tests.worlds import Hang, Slow, World
+
+
+@pytest.mark.parametrize(
+    ("error", "parents"),
+    [
+        (ResilientError, [Exception]),
+        (Rejected, [ResilientError]),
+        (CircuitOpen, [Rejected, pybreaker.CircuitBreakerError]),
+        (BulkheadFull, [Rejected]),
+        (PipelineClosed, [Rejected]),
+        (TimedOut, [ResilientError, TimeoutError]),
+        (PipelineError, [ValueError]),
+        (PipelineWarning, [UserWarning]),
+        (Deadlock, [RuntimeError]),
+    ],
+)
+def test_error_stands_in_the_tree_where_the_docstring_draws_it(error: type, parents: list[type]) -> None:
+    """What a handler may rely on."""
+    assert list(error.__bases__) == parents
+    assert error.__name__ in (errors.__doc__ or "")
+
+
+def test_timed_out_is_not_a_rejection_and_the_errors_of_building_are_no_errors_of_calls() -> None:
+    """`except Rejected` means that nothing was sent; `except ResilientError` means a call."""
+    assert not issubclass(TimedOut, Rejected)
+    assert not any(issubclass(each, ResilientError) for each in (PipelineError, PipelineWarning, Deadlock))
+
+
+def test_every_error_is_public() -> None:
+    """Each can be imported from the package itself."""
+    assert set(errors.__all__) <= set(resilient.__all__)
+
+
+# -- what they carry ------------------------------------------------------------------------------------------------
+
+
+def test_circuit_open_carries_pipeline_policy_and_retry_after(world: World) -> None:
+    """And says it in words."""
+    pipeline = Pipeline(CircuitBreaker(fail_max=1, failure_rate=None, break_duration=30, name="circuit"), name="users")
+    world.outcome(pipeline(world.dependency(OSError()).fn))
+    error = world.outcome(pipeline(world.dependency().fn)).error
+    assert isinstance(error, CircuitOpen)
+    assert (error.pipeline, error.policy) == ("users", "circuit")
+    assert error.retry_after is not None
+    assert 0 < error.retry_after <= 30
+    assert str(error).startswith("circuit is open; try again in ")
+
+
+def test_circuit_isolated_by_hand_has_no_retry_after() -> None:
+    """Only `close()` ends it."""
+    breaker = CircuitBreaker(name="circuit")
+    breaker.isolate()
+    with pytest.raises(CircuitOpen, match=r"^circuit is isolated$") as caught:
+        Pipeline(breaker).call(lambda: None)
+    assert caught.value.retry_after is None
+
+
+def test_bulkhead_full_carries_pipeline_and_policy(world: World) -> None:
+    """And says how full."""
+    pipeline = Pipeline(Bulkhead(1, name="compartment"), name="users")
+    fn = pipeline(world.dependency(Slow(0.05)).fn)
+    error = world.together(fn, fn)[1].error
+    assert isinstance(error, BulkheadFull)
+    assert (error.pipeline, error.policy, error.retry_after) == ("users", "compartment", None)
+    assert str(error) == "compartment is full: 1 running, 0 queued"
+
+
+def test_timed_out_carries_pipeline_policy_seconds_and_evidence(world: World) -> None:
+    """The dependency had all of the time: that is evidence."""
+    pipeline = Pipeline(Timeout(0.02, thread=True, name="patience"), name="users")
+    error = world.outcome(pipeline(world.dependency(Hang()).fn)).error
+    assert isinstance(error, TimedOut)
+    assert (error.pipeline, error.policy, error.seconds, error.evidence) == ("users", "patience", 0.02, True)
+    assert str(error) == "patience of 0.02 s expired in pipeline 'users'"
+
+
+def test_timed_out_in_a_local_queue_is_no_evidence(world: World) -> None:
+    """The dependency never had the time."""
+    pipeline = Pipeline(Timeout(0.03), Bulkhead(1, queue=1))
+    blocker = Pipeline(*pipeline.policies[1:])
+    dependency = world.dependency(Slow(0.2))
+    error = world.together(blocker(dependency.fn), pipeline(dependency.fn))[1].error
+    assert isinstance(error, TimedOut)
+    assert not error.evidence
+
+
+def test_rejection_of_a_policy_used_alone_has_no_pipeline_name() -> None:
+    """There is none; the policy's own name is there."""
+    breaker = CircuitBreaker()
+    breaker.isolate()
+    with pytest.raises(CircuitOpen) as caught:
+        breaker(lambda: None)()
+    assert (caught.value.pipeline, caught.value.policy) == ("", "CircuitBreaker")
+
+
+def test_deadlock_says_what_waits_where() -> None:
+    """In virtual time nothing else could wake it."""
+    import asyncio
+
+    async def stuck() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(Deadlock, match=r"nothing can ever run again at t = 0 s; 1 task\(s\) wait:\n.*stuck.*wait"):
+        virtual.run(stuck())
+
+
+# -- pickling -------------------------------------------------------------------------------------------------------
+
+MADE = [
+    ResilientError("message", pipeline="users", policy="policy"),
+    Rejected("message", pipeline="users", policy="policy", retry_after=1.5),
+    CircuitOpen("message", pipeline="users", policy="policy", retry_after=1.5),
+    BulkheadFull("message", pipeline="users", policy="policy"),
+    PipelineClosed("message", pipeline="users"),
+    TimedOut("message", pipeline="users", policy="policy", seconds=2.5, evidence=False),
+    PipelineError("message"),
+    PipelineWarning("message"),
+    Deadlock("message"),
+    ResilientError(),
+    TimedOut(),
+]
+
+
+@pytest.mark.parametrize("error", MADE, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("clone", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
+def test_error_survives_pickling_and_copying(error: Exception, clone: Callable[[Any], Any]) -> None:
+    """Type, message and everything it carries, as process pools and task queues need it."""
+    twin = clone(error)
+    assert type(twin) is type(error)
+    assert str(twin) == str(error)
+    assert twin.args == error.args
+    assert vars(twin) == vars(error)
+
+
+def test_error_with_a_note_keeps_it_when_pickled() -> None:
+    """What Retry has added travels with it."""
+    error = TimedOut("message", seconds=1)
+    error.add_note("a note")
+    assert pickle.loads(pickle.dumps(error)).__notes__ == ["a note"]
+
+
+def test_error_raised_by_a_call_pickles(world: World) -> None:
+    """Not only those that were made by hand."""
+    breaker = CircuitBreaker(name="circuit")
+    breaker.isolate()
+    error = world.outcome(Pipeline(Retry(), breaker, name="users")(world.dependency().fn)).error
+    twin = pickle.loads(pickle.dumps(error))
+    assert (type(twin), str(twin), twin.pipeline, twin.policy) == (CircuitOpen, str(error), "users", "circuit")

@@ -1,0 +1,149 @@
+"""The public names, pinned; and what `import resilient` costs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+import resilient
+
+PUBLIC = [
+    "Bulkhead",
+    "BulkheadFull",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "Classifier",
+    "Deadlock",
+    "FullJitter",
+    "Pipeline",
+    "PipelineClosed",
+    "PipelineError",
+    "PipelineWarning",
+    "Rejected",
+    "ResilientError",
+    "Retry",
+    "TimedOut",
+    "Timeout",
+    "Verdict",
+    "events",
+    "registry",
+    "switch",
+]
+
+MODULES = {
+    "resilient.events": [
+        "AttemptFailed",
+        "AttemptStarted",
+        "CallRejected",
+        "CallTimedOut",
+        "Channel",
+        "CircuitChanged",
+        "Event",
+        "GaveUp",
+        "Listener",
+        "Queued",
+        "Retrying",
+        "Waited",
+        "listen",
+    ],
+    "resilient.registry": ["pipeline", "pipelines", "register", "snapshots"],
+    "resilient.runtime.virtual": ["VirtualLoop", "VirtualRuntime", "run"],
+    "resilient.observe.logging": ["EventLog", "log_events"],
+}
+
+
+def test_public_names_are_these() -> None:
+    """A name that comes or goes is a decision, and changes this list too."""
+    assert resilient.__all__ == PUBLIC
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_names_of_a_module_are_these(module: str) -> None:
+    """The same for the modules that users import from."""
+    assert import_module(module).__all__ == MODULES[module]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_is_there_and_documented(name: str) -> None:
+    """By a docstring of its own."""
+    documented(getattr(resilient, name), name)
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in MODULES.items() for name in names])
+def test_public_name_of_a_module_is_there_and_documented(module: str, name: str) -> None:
+    """The same for the modules that users import from; a type alias needs none."""
+    thing = getattr(import_module(module), name)
+    if inspect.isclass(thing) or inspect.isroutine(thing):
+        documented(thing, name)
+
+
+def documented(thing: Any, name: str) -> None:
+    docstring = vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__
+    assert docstring, f"{name} has no docstring of its own"
+    assert not docstring.startswith(f"{name}("), f"{name} has only the docstring that dataclass made"
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if isinstance(getattr(resilient, name), type)])
+def test_public_method_is_documented(name: str) -> None:
+    """Whatever a public class adds to its parents' methods is documented there."""
+    for method, value in vars(getattr(resilient, name)).items():
+        if method.startswith("_") or not (inspect.isfunction(value) or isinstance(value, property)):
+            continue
+        assert inspect.getdoc(getattr(getattr(resilient, name), method)), f"{name}.{method} has no docstring"
+
+
+def test_every_public_name_stands_in_the_map_or_the_module_that_it_names() -> None:
+    """The package's docstring is the map: each name is there, or under the three dots of the errors."""
+    for name in PUBLIC:
+        is_error = inspect.isclass(getattr(resilient, name)) and issubclass(getattr(resilient, name), Exception)
+        text = (resilient.errors.__doc__ if is_error else resilient.__doc__) or ""
+        assert name in text, f"{name} is not on the map"
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    """One number, in one place."""
+    assert resilient.__version__ == version("resilient-middleware")
+
+
+@cache
+def fresh(program: str) -> set[str]:
+    """The set that a program prints in a fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    return set(ast.literal_eval(done.stdout))
+
+
+LOADED = "import sys; print(sorted({name.partition('.')[0] for name in sys.modules}))"
+
+
+def test_import_pulls_in_tenacity_and_pybreaker_and_nothing_heavier() -> None:
+    """Whatever comes beside what these two bring along is our own or Python's."""
+    theirs = fresh(f"import tenacity, tenacity.asyncio, pybreaker; {LOADED}")
+    ours = fresh(f"import resilient; {LOADED}")
+    assert {"tenacity", "pybreaker", "resilient"} <= ours
+    assert ours - theirs - sys.stdlib_module_names == {"resilient"}
+    heavy = {"httpx", "starlette", "rich", "typer", "matplotlib", "trio", "uvloop", "uvicorn", "hypothesis"}
+    assert not ours & heavy
+
+
+def test_import_of_the_logging_listener_pulls_in_nothing_else() -> None:
+    """The standard library has a log."""
+    assert fresh(f"import resilient; {LOADED}") == fresh(f"import resilient.observe.logging; {LOADED}")
+
+
+def test_guarding_on_asyncio_does_not_import_trio() -> None:
+    """trio's runtime is loaded only where trio is."""
+    program = (
+        "import asyncio, resilient\n"
+        "@resilient.Pipeline(resilient.Timeout(5), resilient.Retry(attempts=2, wait=0), resilient.Bulkhead(1))\n"
+        "async def fetch(): pass\n"
+        "asyncio.run(fetch())\n" + LOADED
+    )
+    assert "trio" not in fresh(program)
