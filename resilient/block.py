@@ -19,7 +19,8 @@ from typing import Any
 from resilient.call import Call
 from resilient.guard import told
 from resilient.policy import Layer, Scope
-from resilient.runtime.threads import Stopped, drive
+from resilient.outcome import Stopped
+from resilient.runtime.threads import drive
 
 __all__ = ["Attempt", "Attempts", "block_leaf"]
 

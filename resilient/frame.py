@@ -39,6 +39,7 @@ def gate_frame(gates: Sequence[Gate], inner: Layer, scope: Scope, limit: float |
 
     `limit`: seconds of the nearest Timeout; `waits`: something inside has a queue.
     """
+    gates = [_Shadow(gate, scope) if gate.shadow else gate for gate in gates]
     rest = _Rest(gates, scope, limit, waits)
     names: dict[str, Any] = {
         "inner": getattr(inner, "plainly", inner),
@@ -212,3 +213,46 @@ class _Rest:
     def _last_first(self, tickets: Tickets) -> list[tuple[Gate, Ticket]]:
         """The gates that have been passed, with their tickets."""
         return list(zip(self.gates, tickets, strict=False))[::-1]
+
+
+class _Shadow(Gate):
+    """A gate that only watches: whom it would have refused or made to wait goes by without a ticket of its."""
+
+    BY = object()  # the ticket of those that went by
+
+    def __init__(self, gate: Gate, scope: Scope) -> None:
+        super().__init__(gate.name)
+        self.gate = gate
+        self.scope = scope
+        self.judges = gate.judges  # type: ignore[misc]
+        self.learns = gate.learns
+        self.timed = gate.timed
+        self.slow = gate.slow
+
+    def admit(self, call: Call) -> Ticket:
+        gate, channel = self.gate, self.scope.channel
+        try:
+            ticket = gate.admit(call)
+        except Rejected as error:
+            gate.would_have_refused += 1
+            reason, retry_after = str(error), error.retry_after
+        else:
+            if ticket is not None:
+                return ticket
+            gate.would_have_queued += 1
+            reason, retry_after = f"{gate.name} would have made it wait", None
+        if channel.listeners:
+            channel.emit(CallRejected(self.scope.name, call.begin().now(), gate.name, reason, retry_after, shadow=True))
+        return self.BY
+
+    def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+        if ticket is not self.BY:
+            self.gate.settle(ticket, failed, elapsed, now, error)
+
+    def cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
+        if ticket is not self.BY:
+            self.gate.cut(ticket, elapsed, now, limit)
+
+    def release(self, ticket: Ticket) -> None:
+        if ticket is not self.BY:
+            self.gate.release(ticket)

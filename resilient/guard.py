@@ -16,7 +16,7 @@ from typing import Any, Literal
 from resilient.call import Call, name_of
 from resilient.events import AttemptFailed, AttemptStarted
 from resilient.policy import Layer, Scope
-from resilient.runtime.threads import Stopped
+from resilient.outcome import Stopped
 
 __all__ = ["async_leaf", "dress", "kind_of", "sync_leaf", "told"]
 

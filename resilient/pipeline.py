@@ -19,14 +19,14 @@ from resilient.atomic import GIL
 from resilient.block import Attempts, block_leaf
 from resilient.call import Call, new_call
 from resilient.errors import PipelineClosed, PipelineError, PipelineWarning
-from resilient.events import Listener
+from resilient.events import CallRejected, Listener
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf
-from resilient.outcome import Classifier
+from resilient.outcome import Classifier, Stopped
 from resilient.plan import Finding, examine
 from resilient.policy import Layer, Mode, Policy, Recovery, Scope, switch_all
 from resilient.runtime import Parking, current, current_async
 from resilient.runtime.asyncio import running
-from resilient.runtime.threads import THREADS, Stopped, drive
+from resilient.runtime.threads import THREADS, drive
 from resilient.weave import weave
 
 __all__ = ["Pipeline", "switch"]
@@ -74,7 +74,7 @@ class Pipeline(Policy):
         """What is wrong with the order or the plan."""
         self._complain(arguments.flag("strict", strict))
         self._scope = Scope(self.name, self.classify)
-        self._flow = _Flow(self.name)
+        self._flow = _Flow(self._scope)
         self._async, self._sync, self._block = (
             weave(policies, self._scope, leaf(self._scope)) for leaf in (async_leaf, sync_leaf, block_leaf)
         )
@@ -181,6 +181,8 @@ class Pipeline(Policy):
         return guarded_def
 
     def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
+        if not is_async and any(getattr(policy, "thread", False) for policy in _flat(self.policies)):
+            raise TypeError(f"{self!r} cannot guard a block: it would need a thread of its own; guard a function")
         call = new_call(block, (), {}, current_async() if is_async else THREADS)
         if self._scope.mode == "off":
             return call, block_leaf(self._scope)(call)
@@ -295,8 +297,8 @@ class Pipeline(Policy):
 class _Flow:
     """Counts the calls inside a pipeline, so that it can be closed."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
         self.inside = 0
         self.closed = False
         self._lock = threading.Lock()
@@ -305,7 +307,9 @@ class _Flow:
     def wake(self) -> None:
         """Tell those who wait in `close` that a call has ended."""
         if self.inside <= 0:
-            for parking in self._waiting:
+            with self._lock:
+                waiting = tuple(self._waiting)
+            for parking in waiting:
                 parking.wake()
 
     def _count(self, change: int) -> None:
@@ -318,7 +322,7 @@ class _Flow:
     async def counted(self, entry: Layer, recover: Recovery | None, call: Call) -> Any:
         """Run `entry(call)`, and what is to be done when it fails, counted."""
         if self.closed:
-            raise PipelineClosed(f"pipeline {self.name!r} is closed", pipeline=self.name)
+            raise self._refusal(call)
         self._count(1)
         try:
             try:
@@ -333,16 +337,25 @@ class _Flow:
             if self.closed:
                 self.wake()
 
+    def _refusal(self, call: Call) -> PipelineClosed:
+        scope = self.scope
+        message = f"pipeline {scope.name!r} is closed" if scope.name else "the pipeline is closed"
+        if scope.channel.listeners:
+            scope.channel.emit(CallRejected(scope.name, call.begin().now(), "", message, None))
+        return PipelineClosed(message, pipeline=scope.name)
+
     async def close(self, runtime: Any) -> None:
         self.closed = True
         while self.inside > 0:
             parking = runtime.park()
-            self._waiting = [*self._waiting, parking]
+            with self._lock:
+                self._waiting.append(parking)
             try:
                 if self.inside > 0:  # it may have ended before we stood in line
                     await parking.wait(None, new_call(self.wake, (), {}, runtime))
             finally:
-                self._waiting = [each for each in self._waiting if each is not parking]
+                with self._lock:
+                    self._waiting.remove(parking)
 
 
 class _Switch:

@@ -104,13 +104,13 @@ class Policy:
         name: how events, errors and snapshots call it; default: the class's name.
     """
 
-    judges: ClassVar[bool] = False
+    judges: bool = False
     """Decides by evidence, which can be stale after a wait: it is asked again."""
     waits: bool = False
     """May make a call wait in a local queue."""
     timed: bool = True
     """Needs `call.runtime` even when all goes well. Others say `call.begin()` when they need it after all."""
-    attempts: int | None = 1
+    runs: int | None = 1
     """How often it runs the rest at most; None: as often as its user's strategy likes."""
     limit: float | None = None
     """Seconds after which it ends what is inside it."""
@@ -169,6 +169,13 @@ class Gate(Policy):
     slow: float | None = None
     """Seconds after which a call counts as slow: the age at which a cut-short call is a failure, where the pipeline
     has no Timeout to say so."""
+
+    def __init__(self, name: str | None = None, *, shadow: bool = False) -> None:
+        super().__init__(name)
+        self.shadow = arguments.flag("shadow", shadow)
+        """Decides and counts, but neither refuses a call nor makes it wait (the frame of the gates sees to it)."""
+        self.would_have_refused = 0
+        self.would_have_queued = 0
 
     def admit(self, call: Call) -> Ticket | None:
         """A ticket; or None: the call must `wait`. Raises a `Rejected` to refuse."""

@@ -80,7 +80,7 @@ class CircuitBreaker(Gate):
         state_storage: pybreaker.CircuitBreakerStorage | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, shadow=shadow)
         self.slow = None if slow is None else arguments.seconds("slow", slow)
         criteria = Criteria(
             fail_max=None if fail_max is None else arguments.count("fail_max", fail_max),
@@ -109,8 +109,6 @@ class CircuitBreaker(Gate):
             if max_break != 60.0:
                 raise ValueError(f"max_break={max_break!r} is shorter than break_duration={break_duration!r}")
             max_break = break_duration
-        self.shadow = arguments.flag("shadow", shadow)
-        self.would_have_refused = 0
         self.refused = 0
         self._circuit = Circuit(
             window,
@@ -140,21 +138,18 @@ class CircuitBreaker(Gate):
 
     def _admit_watched(self, call: Call) -> Any:
         """With a storage or listeners: look at the one before, tell the others after."""
-        self._announce(self._face.synchronise(call.runtime.now()), mirror=False)
+        self._announce(self._face.synchronise(call.begin().now()), mirror=False)
         ticket = self._admit_carefully(call)
         self._face.before(call)
         return ticket
 
     def _admit_carefully(self, call: Call) -> Any:
-        now = call.runtime.now()
+        now = call.begin().now()
         ticket, change = self._circuit.admit(now)
         self._announce(change)
         if ticket is not None:
             return ticket
-        if self.shadow:
-            self.would_have_refused += 1
-            return -1  # no generation: whatever it brings is dropped
-        self.refused += 1
+        self.refused += not self.shadow
         retry_after = self._circuit.retry_after(now)
         when = "" if retry_after is None else f"; try again in {retry_after:.3g} s"
         raise CircuitOpen(f"{self.name} is {self._circuit.state}{when}", policy=self.name, retry_after=retry_after)

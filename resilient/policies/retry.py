@@ -23,7 +23,7 @@ from resilient import arguments
 from resilient.call import Call
 from resilient.errors import Rejected
 from resilient.events import GaveUp, Retrying, Waited
-from resilient.outcome import ErrorFilter, Verdict, error_filter
+from resilient.outcome import ErrorFilter, Verdict, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
 
 __all__ = ["FullJitter", "Retry"]
@@ -109,7 +109,7 @@ class Retry(Wrap):
         super().__init__(name)
         if attempts is None and stop is None:
             attempts = 3
-        self.attempts = None if attempts is None else arguments.count("attempts", attempts)
+        self.attempts = self.runs = None if attempts is None else arguments.count("attempts", attempts)
         self._stop = None if stop is None else arguments.strategy("stop", stop)
         self._backoff: FullJitter | Fixed | None = None
         self._wait: Strategy | None = None
@@ -276,7 +276,7 @@ class _Story:
                 return True
             return bool(await self._answer(retry._strategy))
         if error is not None and retry._on is not None:
-            return retry._on(error)
+            return retry._on(bare(error))
         return verdict.retryable and verdict.kind != "success"
 
     async def _wait(self, verdict: Verdict) -> float:
