@@ -103,6 +103,15 @@ def failures(number: int) -> list[Exception]:
     return [ConnectionError(f"failure {each}") for each in range(1, number + 1)]
 
 
+@pytest.fixture
+def seeded() -> Iterator[None]:
+    """The global random numbers, from a fixed seed, and back to what they were."""
+    before = random.getstate()
+    random.seed(20240501)
+    yield
+    random.setstate(before)
+
+
 # -- how often ------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +178,18 @@ def test_retry_inside_a_retry_makes_all_its_attempts_in_each_round() -> None:
     assert times(pipeline, *failures(6)) == [0, 1, 3, 13, 14, 16, 16]
 
 
+@pytest.mark.usefixtures("seeded")
+def test_retry_inside_a_retry_begins_its_pauses_anew_in_each_round() -> None:
+    """The bound of the jitter goes by its own attempts, not by all that there were."""
+    gaps = []
+    for _ in range(30):
+        with pytest.warns(PipelineWarning, match="sent 4 times"):
+            pipeline = Pipeline(Retry(2, wait=0), Retry(2, wait=FullJitter(1, 1000)))
+        first, second, third, fourth, _ = times(pipeline, *failures(4))
+        gaps += [second - first, fourth - third]
+    assert 0.9 < max(gaps) <= 1
+
+
 def test_retry_inside_a_retry_counts_its_own_attempts_in_events_and_notes() -> None:
     """What is told of a Retry is about its own attempts; the function's are numbered through."""
     heard: list[Any] = []
@@ -232,15 +253,6 @@ def test_wait_may_be_a_coroutine_function(world: World) -> None:
     dependency = world.dependency(OSError(), OSError(), 7)
     assert world.call(Retry(3, wait=wait)(dependency.fn)) == 7
     assert asked == [1, 2]
-
-
-@pytest.fixture
-def seeded() -> Iterator[None]:
-    """The global random numbers, from a fixed seed, and back to what they were."""
-    before = random.getstate()
-    random.seed(20240501)
-    yield
-    random.setstate(before)
 
 
 @pytest.mark.usefixtures("seeded")
