@@ -17,7 +17,10 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from resilient.call import Call
-from resilient.runtime.threads import Stopped, drive
+from resilient.guard import told
+from resilient.policy import Layer, Scope
+from resilient.outcome import Stopped
+from resilient.runtime.threads import drive
 
 __all__ = ["Attempt", "Attempts", "block_leaf"]
 
@@ -29,9 +32,13 @@ class _Body:
         return (yield self)
 
 
-async def block_leaf(call: Call) -> Any:
+def block_leaf(scope: Scope) -> Layer:
     """Stands where the function would be called."""
-    return await _Body()
+
+    async def body(call: Call) -> Any:
+        return await (told(call, scope, _Body()) if scope.channel.listeners else _Body())
+
+    return body
 
 
 class Attempt:

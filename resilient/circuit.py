@@ -25,6 +25,7 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
+from resilient.atomic import atomic
 from resilient.window import Window
 
 __all__ = ["CLOSED", "HALF_OPEN", "ISOLATED", "OPEN", "Change", "Circuit", "Criteria", "Probe", "State"]
@@ -116,7 +117,7 @@ class Circuit:
         self.state: State = CLOSED
         self.generation = 0
         self.consecutive = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._probes: set[Probe] = set()
         self._successes = 0
         self._failed_probes = 0
@@ -141,6 +142,7 @@ class Circuit:
             self._probes.add(probe)
             return probe, change
 
+    @atomic
     def settle(self, ticket: int | Probe, failed: bool, slow: bool, now: float) -> Change | None:
         """Learn how an admitted call ended; returns the change of state that this brought about."""
         if ticket != self.generation:

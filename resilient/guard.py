@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FunctionType
 from typing import Any, Literal
 
 from resilient.call import Call, name_of
-from resilient.events import AttemptFailed, AttemptStarted, Channel
-from resilient.policy import Layer
-from resilient.runtime.threads import Stopped
+from resilient.events import AttemptFailed, AttemptStarted
+from resilient.policy import Layer, Scope
+from resilient.outcome import Stopped
 
-__all__ = ["async_leaf", "dress", "kind_of", "observed", "sync_leaf"]
+__all__ = ["async_leaf", "dress", "kind_of", "sync_leaf", "told"]
 
 _KIND_FLAGS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
@@ -65,20 +65,43 @@ def dress(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
     return guarded
 
 
-def async_leaf(call: Call) -> Any:
-    """Call a coroutine function."""
-    return call.fn(*call.args, **call.kwargs)
+def async_leaf(scope: Scope) -> Layer:
+    """Calls a coroutine function."""
+    channel = scope.channel
+
+    def call_it(call: Call) -> Any:
+        if channel.listeners:
+            return told(call, scope, call.fn(*call.args, **call.kwargs))
+        kwargs = call.kwargs
+        return call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
+
+    return call_it
 
 
-async def sync_leaf(call: Call) -> Any:
-    """Call a plain function, whose `StopIteration` must get past the coroutines around it."""
-    try:
-        result = call.fn(*call.args, **call.kwargs)
-    except StopIteration as error:
-        raise Stopped(error) from None
-    if hasattr(result, "__await__"):
-        _refuse_awaitable(call, result)
-    return result
+def sync_leaf(scope: Scope) -> Layer:
+    """Calls a plain function: as a layer; and `plainly`, for those who can do without a coroutine."""
+    channel = scope.channel
+
+    def plainly(call: Call) -> Any:
+        begin = _started(call, scope) if channel.listeners else None
+        try:
+            kwargs = call.kwargs
+            result = call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
+        except BaseException as error:
+            if begin is not None:
+                _failed(call, scope, begin, error)
+            if isinstance(error, StopIteration):
+                raise Stopped(error) from None  # it must get past the coroutines around it
+            raise
+        if hasattr(result, "__await__"):
+            _refuse_awaitable(call, result)
+        return result
+
+    async def call_it(call: Call) -> Any:
+        return plainly(call)
+
+    call_it.plainly = plainly  # type: ignore[attr-defined]
+    return call_it
 
 
 def _refuse_awaitable(call: Call, result: Any) -> None:
@@ -90,18 +113,22 @@ def _refuse_awaitable(call: Call, result: Any) -> None:
     )
 
 
-def observed(leaf: Layer, channel: Channel, pipeline: str) -> Layer:
-    """`leaf`, telling of each attempt while somebody listens."""
+async def told(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Any:
+    """An attempt of which somebody wants to hear."""
+    begin = _started(call, scope)
+    try:
+        return await attempt
+    except BaseException as error:
+        _failed(call, scope, begin, error)
+        raise
 
-    async def attempt(call: Call) -> Any:
-        now, function = call.runtime.now, name_of(call.fn)
-        begin = now()
-        channel.emit(AttemptStarted(pipeline, begin, call.attempt, function))
-        try:
-            return await leaf(call)
-        except BaseException as error:
-            end = now()
-            channel.emit(AttemptFailed(pipeline, end, call.attempt, function, error, end - begin))
-            raise
 
-    return lambda call: attempt(call) if channel.listeners else leaf(call)
+def _started(call: Call, scope: Scope) -> float:
+    begin = call.begin().now()
+    scope.channel.emit(AttemptStarted(scope.name, begin, call.attempt, name_of(call.fn)))
+    return begin
+
+
+def _failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:
+    end = call.runtime.now()
+    scope.channel.emit(AttemptFailed(scope.name, end, call.attempt, name_of(call.fn), error, end - begin))

@@ -30,10 +30,12 @@ __all__ = [
     "IGNORED",
     "PROGRAMMING_ERRORS",
     "SUCCESS",
+    "Stopped",
     "Classifier",
     "ErrorFilter",
     "Verdict",
     "asked_to_wait",
+    "bare",
     "error_filter",
 ]
 
@@ -112,6 +114,19 @@ def asked_to_wait(error: BaseException) -> float | None:
     return _pause(getattr(error, "retry_after", None))
 
 
+class Stopped(Exception):
+    """Carries a user's `StopIteration` out of a coroutine, which may not raise one (PEP 479)."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def bare(error: Exception) -> Exception:
+    """What the function raised."""
+    return error.error if isinstance(error, Stopped) else error
+
+
 class Classifier:
     """Judges the outcomes of a pipeline.
 
@@ -147,6 +162,7 @@ class Classifier:
 
     def error(self, error: Exception) -> Verdict:
         """The verdict on an exception."""
+        error = bare(error)
         if isinstance(error, Rejected) or self._ignore(error):
             return IGNORED
         if isinstance(error, TimedOut) and not error.evidence:

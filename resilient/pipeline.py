@@ -17,13 +17,13 @@ from typing import Any, ParamSpec, TypeVar
 from resilient import arguments, registry
 from resilient.atomic import GIL
 from resilient.block import Attempts, block_leaf
-from resilient.call import Call
+from resilient.call import Call, new_call
 from resilient.errors import PipelineClosed, PipelineError, PipelineWarning
-from resilient.events import Listener
-from resilient.guard import async_leaf, dress, kind_of, observed, sync_leaf
-from resilient.outcome import Classifier
+from resilient.events import CallRejected, Listener
+from resilient.guard import async_leaf, dress, kind_of, sync_leaf
+from resilient.outcome import Classifier, Stopped
 from resilient.plan import Finding, examine
-from resilient.policy import Layer, Mode, Policy, Scope, switch_all
+from resilient.policy import Layer, Mode, Policy, Recovery, Scope, switch_all
 from resilient.runtime import Parking, current, current_async
 from resilient.runtime.asyncio import running
 from resilient.runtime.threads import THREADS, drive
@@ -74,9 +74,12 @@ class Pipeline(Policy):
         """What is wrong with the order or the plan."""
         self._complain(arguments.flag("strict", strict))
         self._scope = Scope(self.name, self.classify)
-        self._flow = _Flow(self.name)
-        self._async = self._weave(async_leaf)
-        self._sync = self._weave(sync_leaf)
+        self._flow = _Flow(self._scope)
+        self._async, self._sync, self._block = (
+            weave(policies, self._scope, leaf(self._scope)) for leaf in (async_leaf, sync_leaf, block_leaf)
+        )
+        self.timed = any(policy.timed for policy in policies)
+        self.waits = any(policy.waits for policy in policies)
 
     def _complain(self, strict: bool) -> None:
         if not self.findings:
@@ -86,9 +89,6 @@ class Pipeline(Policy):
         if strict:
             raise PipelineError(message)
         warnings.warn(message, PipelineWarning, stacklevel=4)
-
-    def _weave(self, leaf: Layer) -> Layer:
-        return weave(self.policies, self._scope, observed(leaf, self._scope.channel, self.name))
 
     # -- guarding -----------------------------------------------------------------------------------------------
 
@@ -112,36 +112,67 @@ class Pipeline(Policy):
         return Attempts(arguments.name("name", name), self._start_block)
 
     def _guard(self, fn: Any) -> Callable[..., Any]:
-        scope, flow = self._scope, self._flow
+        scope, flow, timed = self._scope, self._flow, self.timed
         if kind_of(fn) == "async":
-            entry = self._async
+            entry, recover = self._async
 
             async def guarded(*args: Any, **kwargs: Any) -> Any:
                 if scope.mode == "off":
                     return await fn(*args, **kwargs)
-                call = Call(fn, args, kwargs, running() or current_async())
+                call = Call()  # as `new_call`, without its frame
+                call.fn = fn
+                call.args = args
+                call.kwargs = kwargs
+                call.runtime = (running() or current_async()) if timed else None
+                call.attempt = 1
+                call.deadline = None
+                call.waited = 0.0
+                call.error = None
                 if flow.closed or not GIL:
-                    return await flow.counted(entry, call)
+                    return await flow.counted(entry, recover, call)
                 flow.inside += 1
                 try:
-                    return await entry(call)
+                    try:
+                        return await entry(call)
+                    except Exception as error:
+                        if recover is None:
+                            raise
+                        recovery = recover(call, error)
+                    return await recovery
                 finally:
                     flow.inside -= 1
                     if flow.closed:
                         flow.wake()
 
             return guarded
-        through = self._sync
+        through, mend = self._sync
+        plainly: Callable[[Call], Any] = getattr(through, "plainly", None) or (lambda call: drive(through(call)))
 
         def guarded_def(*args: Any, **kwargs: Any) -> Any:
             if scope.mode == "off":
                 return fn(*args, **kwargs)
-            call = Call(fn, args, kwargs, THREADS)
+            call = Call()
+            call.fn = fn
+            call.args = args
+            call.kwargs = kwargs
+            call.runtime = THREADS
+            call.attempt = 1
+            call.deadline = None
+            call.waited = 0.0
+            call.error = None
             if flow.closed or not GIL:
-                return drive(flow.counted(through, call))
+                return drive(flow.counted(through, mend, call))
             flow.inside += 1
             try:
-                return drive(through(call))
+                try:
+                    return plainly(call)
+                except Stopped as carried:
+                    raise carried.error from None
+                except Exception as error:
+                    if mend is None:
+                        raise
+                    recovery = mend(call, error)
+                return drive(recovery)
             finally:
                 flow.inside -= 1
                 if flow.closed:
@@ -150,15 +181,16 @@ class Pipeline(Policy):
         return guarded_def
 
     def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
-        call = Call(block, (), {}, current_async() if is_async else THREADS)
+        if not is_async and any(getattr(policy, "thread", False) for policy in _flat(self.policies)):
+            raise TypeError(f"{self!r} cannot guard a block: it would need a thread of its own; guard a function")
+        call = new_call(block, (), {}, current_async() if is_async else THREADS)
         if self._scope.mode == "off":
-            return call, block_leaf(call)
-        entry = self._weave(block_leaf)
-        return call, self._flow.counted(entry, call)
+            return call, block_leaf(self._scope)(call)
+        return call, self._flow.counted(*self._block, call)
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        entry = weave(self.policies, self._scope, inner)
-        return lambda call: inner(call) if self._scope.mode == "off" else self._flow.counted(entry, call)
+        entry, recover = weave(self.policies, self._scope, inner)
+        return lambda call: inner(call) if self._scope.mode == "off" else self._flow.counted(entry, recover, call)
 
     # -- variations ---------------------------------------------------------------------------------------------
 
@@ -265,8 +297,8 @@ class Pipeline(Policy):
 class _Flow:
     """Counts the calls inside a pipeline, so that it can be closed."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
         self.inside = 0
         self.closed = False
         self._lock = threading.Lock()
@@ -275,7 +307,9 @@ class _Flow:
     def wake(self) -> None:
         """Tell those who wait in `close` that a call has ended."""
         if self.inside <= 0:
-            for parking in self._waiting:
+            with self._lock:
+                waiting = tuple(self._waiting)
+            for parking in waiting:
                 parking.wake()
 
     def _count(self, change: int) -> None:
@@ -285,28 +319,43 @@ class _Flow:
             with self._lock:
                 self.inside += change
 
-    async def counted(self, entry: Layer, call: Call) -> Any:
-        """Run `entry(call)`, counted."""
+    async def counted(self, entry: Layer, recover: Recovery | None, call: Call) -> Any:
+        """Run `entry(call)`, and what is to be done when it fails, counted."""
         if self.closed:
-            raise PipelineClosed(f"pipeline {self.name!r} is closed", pipeline=self.name)
+            raise self._refusal(call)
         self._count(1)
         try:
-            return await entry(call)
+            try:
+                return await entry(call)
+            except Exception as error:
+                if recover is None:
+                    raise
+                recovery = recover(call, error)
+            return await recovery
         finally:
             self._count(-1)
             if self.closed:
                 self.wake()
 
+    def _refusal(self, call: Call) -> PipelineClosed:
+        scope = self.scope
+        message = f"pipeline {scope.name!r} is closed" if scope.name else "the pipeline is closed"
+        if scope.channel.listeners:
+            scope.channel.emit(CallRejected(scope.name, call.begin().now(), "", message, None))
+        return PipelineClosed(message, pipeline=scope.name)
+
     async def close(self, runtime: Any) -> None:
         self.closed = True
         while self.inside > 0:
             parking = runtime.park()
-            self._waiting = [*self._waiting, parking]
+            with self._lock:
+                self._waiting.append(parking)
             try:
                 if self.inside > 0:  # it may have ended before we stood in line
-                    await parking.wait(None, Call(self.wake, (), {}, runtime))
+                    await parking.wait(None, new_call(self.wake, (), {}, runtime))
             finally:
-                self._waiting = [each for each in self._waiting if each is not parking]
+                with self._lock:
+                    self._waiting.remove(parking)
 
 
 class _Switch:

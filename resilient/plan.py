@@ -1,7 +1,7 @@
 """Finds, when a pipeline is built, what could never work: a wrong order, or a plan that does not fit its total.
 
 Each finding says what is wrong, why it matters, and what to write instead. The rules go by the facts that policies
-state about themselves (`Policy.judges`, `waits`, `attempts`, `limit`, `pause`), not by their classes.
+state about themselves (`Policy.judges`, `waits`, `runs`, `limit`, `pause`), not by their classes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def examine(policies: Sequence[Policy]) -> list[Finding]:
 
 
 def _repeats_calls(policy: Policy) -> bool:
-    return policy.attempts != 1
+    return policy.runs != 1
 
 
 def _limits(policies: Sequence[Policy]) -> list[Finding]:
@@ -84,7 +84,7 @@ def _repeats(policies: Sequence[Policy]) -> list[Finding]:
     repeating = [policy for policy in policies if _repeats_calls(policy)]
     if len(repeating) < 2:
         return []
-    counts = [policy.attempts for policy in repeating]
+    counts = [policy.runs for policy in repeating]
     total = "without end"
     if None not in counts:
         product = 1
@@ -123,13 +123,13 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
     for at, retry in enumerate(policies):
         totals = [policy.limit for policy in policies[:at] if policy.limit is not None]
         limits = [policy.limit for policy in policies[at + 1 :] if policy.limit is not None]
-        if not _repeats_calls(retry) or retry.attempts is None or not totals:
+        if not _repeats_calls(retry) or retry.runs is None or not totals:
             continue
         total, limit, pause = min(totals), min(limits, default=0.0), retry.pause or 0.0
-        needed = retry.attempts * limit + pause
+        needed = retry.runs * limit + pause
         if needed > total:
             each = f" with {limit:g} s an attempt" if limits else ""
-            tries = f"{retry.attempts} attempts that time out" if limits else f"{retry.attempts} attempts"
+            tries = f"{retry.runs} attempts that time out" if limits else f"{retry.runs} attempts"
             waits = f", with up to {pause:.3g} s between them," if pause else ""
             found.append(
                 Finding(

@@ -19,13 +19,16 @@ from resilient.call import Call
 from resilient.events import Channel
 from resilient.outcome import Classifier
 
-__all__ = ["Gate", "Layer", "Mode", "Policy", "Scope", "Ticket", "Wrap", "switch_all"]
+__all__ = ["Gate", "Layer", "Mode", "Policy", "Recovery", "Scope", "Ticket", "Wrap", "switch_all"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Layer = Callable[[Call], Awaitable[Any]]
 """The rest of a pipeline, seen from one of its policies."""
+
+Recovery = Callable[[Call, Exception], Awaitable[Any]]
+"""Goes on after a failure of a layer: returns what the caller shall get, or raises it."""
 
 Ticket = Any
 """What a gate needs to know at the end of a call it admitted. Anything but None."""
@@ -101,11 +104,13 @@ class Policy:
         name: how events, errors and snapshots call it; default: the class's name.
     """
 
-    judges: ClassVar[bool] = False
+    judges: bool = False
     """Decides by evidence, which can be stale after a wait: it is asked again."""
     waits: bool = False
     """May make a call wait in a local queue."""
-    attempts: int | None = 1
+    timed: bool = True
+    """Needs `call.runtime` even when all goes well. Others say `call.begin()` when they need it after all."""
+    runs: int | None = 1
     """How often it runs the rest at most; None: as often as its user's strategy likes."""
     limit: float | None = None
     """Seconds after which it ends what is inside it."""
@@ -132,6 +137,14 @@ class Policy:
         """The layer that applies this policy around `inner`."""
         raise TypeError(f"{self!r} is neither a Gate nor a Wrap")
 
+    def recovery(self, inner: Layer, scope: Scope) -> Recovery | None:
+        """For policies that act only after a failure: how to go on when `inner(call)` has raised an `Exception`.
+
+        Others return None. The outermost frame of a pipeline calls it, so that a call that succeeds passes by no
+        frame of such a policy.
+        """
+        return None
+
     def snapshot(self) -> dict[str, Any]:
         """Its state now, as plain data."""
         return {}
@@ -157,6 +170,13 @@ class Gate(Policy):
     """Seconds after which a call counts as slow: the age at which a cut-short call is a failure, where the pipeline
     has no Timeout to say so."""
 
+    def __init__(self, name: str | None = None, *, shadow: bool = False) -> None:
+        super().__init__(name)
+        self.shadow = arguments.flag("shadow", shadow)
+        """Decides and counts, but neither refuses a call nor makes it wait (the frame of the gates sees to it)."""
+        self.would_have_refused = 0
+        self.would_have_queued = 0
+
     def admit(self, call: Call) -> Ticket | None:
         """A ticket; or None: the call must `wait`. Raises a `Rejected` to refuse."""
         raise NotImplementedError
@@ -165,10 +185,14 @@ class Gate(Policy):
         """Wait in line for a ticket. Raises a `Rejected` when there is no place in line, or no more time."""
         raise NotImplementedError
 
-    def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
+    def settle(
+        self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None
+    ) -> None:
         """Learn from a call's end, and take the ticket back.
 
-        `elapsed`: seconds the dependency had, local queues not counted. `error`: what it raised, if it did.
+        `elapsed`: seconds the dependency had, local queues not counted; `now`: the time. Where the gate is not `timed`
+        and its pipeline has no Timeout, nobody reads the clock for a call that succeeds: 0 and None. `error`: what the
+        call raised, if it did.
         """
         self.release(ticket)
 
@@ -194,5 +218,16 @@ class Wrap(Policy):
         raise NotImplementedError
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        run = self.run
-        return lambda call: run(call, inner, scope)
+        recover = self.recovery(inner, scope)
+        if recover is None:
+            run = self.run
+            return lambda call: run(call, inner, scope)
+
+        async def recovering(call: Call) -> Any:
+            try:
+                return await inner(call)
+            except Exception as error:
+                recovery = recover(call, error)
+            return await recovery  # outside the clause, so that what it raises has no false context
+
+        return recovering

@@ -11,7 +11,7 @@ done by one thread under the window's lock. Free-threaded builds lock around the
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["CountWindow", "TimeWindow", "Window"]
 
@@ -23,8 +23,8 @@ class Window(Protocol):
     failures: int
     slows: int
 
-    def record(self, failed: bool, slow: bool, now: float) -> None:
-        """Remember one call that ended at `now` (seconds)."""
+    def record(self, failed: bool, slow: bool, now: Any) -> None:
+        """Remember one call that ended at `now` (seconds; a CountWindow takes anything)."""
 
     def clear(self) -> None:
         """Forget everything."""
@@ -45,15 +45,16 @@ class CountWindow:
         self._at = 0
         self.calls = self.failures = self.slows = 0
 
-    def record(self, failed: bool, slow: bool, now: float) -> None:
-        ring, at = self._ring, self._at
-        old = ring[at]
-        if old or failed or slow:
+    def record(self, failed: bool, slow: bool, now: Any) -> None:
+        if self.failures or self.slows or failed or slow:
+            ring, at = self._ring, self._at
+            old = ring[at]
             self.failures += failed - (old & 1)
             self.slows += slow - (old >> 1)
             ring[at] = failed | slow << 1
-        at += 1
-        self._at = 0 if at == self.size else at
+            at += 1
+            self._at = 0 if at == self.size else at
+        # else there are only good calls, before and after: which place of the ring is whose does not matter
         if self.calls < self.size:
             self.calls += 1
 
@@ -86,7 +87,7 @@ class TimeWindow:
             self._end = end  # when the current slice is full
             self.calls = self.failures = self.slows = 0
 
-    def record(self, failed: bool, slow: bool, now: float) -> None:
+    def record(self, failed: bool, slow: bool, now: Any) -> None:
         if now >= self._end:
             self._turn(now)
         current = self._current

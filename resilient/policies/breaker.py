@@ -6,14 +6,17 @@ pybreaker's listeners hear of it, its storages share it with synchronous users, 
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pybreaker
 
 from resilient import arguments, circuit, events
+from resilient.atomic import GIL
 from resilient.call import Call
 from resilient.circuit import CLOSED, Change, Circuit, Criteria
 from resilient.errors import CircuitOpen
@@ -77,7 +80,7 @@ class CircuitBreaker(Gate):
         state_storage: pybreaker.CircuitBreakerStorage | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, shadow=shadow)
         self.slow = None if slow is None else arguments.seconds("slow", slow)
         criteria = Criteria(
             fail_max=None if fail_max is None else arguments.count("fail_max", fail_max),
@@ -95,7 +98,7 @@ class CircuitBreaker(Gate):
         if window_calls is not None:
             window = CountWindow(arguments.count("window_calls", window_calls))
             if min_calls is None:
-                criteria = Criteria(criteria.fail_max, criteria.failure_rate, criteria.slow_rate, min(10, window.size))
+                criteria = replace(criteria, min_calls=min(10, window.size))
             elif min_calls > window.size:
                 raise ValueError(f"min_calls={min_calls!r} can never be reached in window_calls={window_calls!r}")
         else:
@@ -106,10 +109,7 @@ class CircuitBreaker(Gate):
             if max_break != 60.0:
                 raise ValueError(f"max_break={max_break!r} is shorter than break_duration={break_duration!r}")
             max_break = break_duration
-        self.shadow = arguments.flag("shadow", shadow)
-        self.would_have_refused = 0
         self.refused = 0
-        self._counts_slow = slow_rate is not None
         self._circuit = Circuit(
             window,
             criteria,
@@ -119,6 +119,9 @@ class CircuitBreaker(Gate):
             success_threshold=arguments.count("success_threshold", success_threshold),
             lease=arguments.seconds("lease", lease),
         )
+        self._record = window.record
+        self._slow_from = math.inf if slow is None or slow_rate is None else slow
+        self.timed = slow is not None or not isinstance(window, CountWindow)
         self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
         self._channels_lock = threading.Lock()
         self._face = Face(self, self._circuit, listeners, state_storage)
@@ -135,30 +138,32 @@ class CircuitBreaker(Gate):
 
     def _admit_watched(self, call: Call) -> Any:
         """With a storage or listeners: look at the one before, tell the others after."""
-        self._announce(self._face.synchronise(call.runtime.now()), mirror=False)
+        self._announce(self._face.synchronise(call.begin().now()), mirror=False)
         ticket = self._admit_carefully(call)
         self._face.before(call)
         return ticket
 
     def _admit_carefully(self, call: Call) -> Any:
-        now = call.runtime.now()
+        now = call.begin().now()
         ticket, change = self._circuit.admit(now)
         self._announce(change)
         if ticket is not None:
             return ticket
-        if self.shadow:
-            self.would_have_refused += 1
-            return -1  # no generation: whatever it brings is dropped
-        self.refused += 1
+        self.refused += not self.shadow
         retry_after = self._circuit.retry_after(now)
         when = "" if retry_after is None else f"; try again in {retry_after:.3g} s"
         raise CircuitOpen(f"{self.name} is {self._circuit.state}{when}", policy=self.name, retry_after=retry_after)
 
-    def settle(self, ticket: Any, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
-        slow = self._counts_slow and elapsed >= self.slow  # type: ignore[operator]
-        change = self._circuit.settle(ticket, failed, slow, now)
-        if change is not None:
-            self._announce(change)
+    def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+        machine = self._circuit
+        if GIL and ticket == machine.generation and not failed and elapsed < self._slow_from and not self._face.attentive:
+            if machine.consecutive:  # what `Circuit.settle` does with all that is well
+                machine.consecutive = 0
+            self._record(False, False, now)
+            return
+        if now is None:
+            now = current().now()
+        self._announce(machine.settle(ticket, failed, elapsed >= self._slow_from, now))
         if self._face.attentive:
             self._announce(self._face.after(failed, error, now))
 

@@ -47,6 +47,8 @@ class Bulkhead(Gate):
     Raises `BulkheadFull` to refuse a call.
     """
 
+    timed = False
+
     def __init__(
         self,
         max_concurrent: int = 100,
@@ -98,15 +100,6 @@ class Bulkhead(Gate):
         self._free += 1
         if self._line:
             self._hand_out()
-
-    @atomic
-    def settle(self, ticket: object, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
-        self._free += 1
-        if self._line:
-            self._hand_out()
-
-    def cut(self, ticket: object, elapsed: float, now: float, limit: float | None) -> None:
-        self.release(ticket)
 
     @atomic
     def _take(self) -> bool:

@@ -23,8 +23,8 @@ from resilient import arguments
 from resilient.call import Call
 from resilient.errors import Rejected
 from resilient.events import GaveUp, Retrying, Waited
-from resilient.outcome import ErrorFilter, Verdict, error_filter
-from resilient.policy import Layer, Scope, Wrap
+from resilient.outcome import ErrorFilter, Verdict, bare, error_filter
+from resilient.policy import Layer, Recovery, Scope, Wrap
 
 __all__ = ["FullJitter", "Retry"]
 
@@ -91,6 +91,8 @@ class Retry(Wrap):
         name: for events and errors; default "Retry".
     """
 
+    timed = False
+
     def __init__(
         self,
         attempts: int | None = None,
@@ -107,7 +109,7 @@ class Retry(Wrap):
         super().__init__(name)
         if attempts is None and stop is None:
             attempts = 3
-        self.attempts = None if attempts is None else arguments.count("attempts", attempts)
+        self.attempts = self.runs = None if attempts is None else arguments.count("attempts", attempts)
         self._stop = None if stop is None else arguments.strategy("stop", stop)
         self._backoff: FullJitter | Fixed | None = None
         self._wait: Strategy | None = None
@@ -142,21 +144,28 @@ class Retry(Wrap):
             return None
         return sum(self._backoff.most(attempt) for attempt in range(1, min(self.attempts, 10_000)))
 
+    def recovery(self, inner: Layer, scope: Scope) -> Recovery | None:
+        if self._speaks_tenacity or scope.judge.judges_results:
+            return None  # what tenacity is told begins before the first attempt, and results have to be looked at
+        return lambda call, error: self._go_on(_Story(self, call, scope), inner, error, None)
+
     async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
-        story = _Story(self, call, scope) if self._speaks_tenacity else None
-        if story is not None:
-            await story.ask("before")
+        story = _Story(self, call, scope)
+        await story.ask("before")
+        try:
+            result = await inner(call)
+            if not self._looks_at_results(scope):
+                return result
+            recovery = self._go_on(story, inner, None, result)
+        except Exception as error:
+            recovery = self._go_on(story, inner, error, None)
+        return await recovery
+
+    async def _go_on(self, story: _Story, inner: Layer, error: Exception | None, result: Any) -> Any:
+        """From the end of the first attempt on."""
+        call = story.call
         while True:
-            error: Exception | None = None
-            result: Any = None
             try:
-                result = await inner(call)
-                if not (self._asks_results or scope.judge.judges_results):
-                    return result
-            except Exception as caught:
-                error = caught
-            try:
-                story = story or _Story(self, call, scope)
                 wait = await story.next_wait(error, result)
                 if wait is None:
                     return story.end()
@@ -166,9 +175,15 @@ class Retry(Wrap):
             await story.pause(wait)
             call.attempt += 1
             await story.ask("before")
+            try:
+                result = await inner(call)
+                if not self._looks_at_results(story.scope):
+                    return result
+            except Exception as caught:
+                error = caught
 
-    def snapshot(self) -> dict[str, Any]:
-        return {}
+    def _looks_at_results(self, scope: Scope) -> bool:
+        return self._asks_results or scope.judge.judges_results
 
     def describe(self) -> str:
         often = f"{self.attempts} attempts" if self.attempts is not None else "attempts by tenacity stop"
@@ -201,6 +216,7 @@ class _Story:
 
     def __init__(self, retry: Retry, call: Call, scope: Scope) -> None:
         self.retry = retry
+        call.begin()
         self.call = call
         self.scope = scope
         self.attempt = 1
@@ -260,7 +276,7 @@ class _Story:
                 return True
             return bool(await self._answer(retry._strategy))
         if error is not None and retry._on is not None:
-            return retry._on(error)
+            return retry._on(bare(error))
         return verdict.retryable and verdict.kind != "success"
 
     async def _wait(self, verdict: Verdict) -> float:

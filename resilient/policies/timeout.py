@@ -43,7 +43,25 @@ class Timeout(Wrap):
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         limit = _Limit(self, scope)
-        return lambda call: call.runtime.within(call, inner, limit)
+        plainly = getattr(inner, "plainly", None)
+
+        def within(call: Call) -> Awaitable[Any]:
+            return call.runtime.within(call, inner, limit)
+
+        def deadline_only(call: Call) -> Any:
+            """Around a plain function there is nothing to end: it is told how long it has."""
+            outer = call.deadline
+            at = call.runtime.now() + limit.seconds
+            if outer is None or at < outer:
+                call.deadline = at
+            try:
+                return plainly(call)
+            finally:
+                call.deadline = outer
+
+        if plainly is not None and not self.thread:
+            within.plainly = deadline_only  # type: ignore[attr-defined]
+        return within
 
     def describe(self) -> str:
         return f"Timeout({self.seconds:g} s{', thread' if self.thread else ''})"

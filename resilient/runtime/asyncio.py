@@ -27,10 +27,9 @@ class _Entry:
 
     __slots__ = ("at", "fired", "task")
 
-    def __init__(self, task: Task[Any], at: float) -> None:
-        self.task = task
-        self.at = at
-        self.fired = False
+    task: Task[Any]
+    at: float
+    fired: bool
 
 
 class _Timers:
@@ -97,7 +96,10 @@ class AsyncioRuntime:
         assert task is not None, "a timeout needs a task"
         base = task.cancelling()
         seconds = limit.seconds
-        entry = _Entry(task, self.now() + seconds)
+        entry = _Entry()  # without an `__init__`, which would cost more than all else here
+        entry.task = task
+        entry.at = self.now() + seconds
+        entry.fired = False
         timers = self.timers.get(seconds)
         if timers is None:
             timers = self.timers[seconds] = _Timers(self, seconds)

@@ -16,20 +16,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from resilient.outcome import Stopped
+
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed
 
-__all__ = ["THREADS", "Stopped", "ThreadRuntime", "drive"]
+__all__ = ["THREADS", "ThreadRuntime", "drive"]
 
 T = TypeVar("T")
-
-
-class Stopped(Exception):
-    """Carries a user's `StopIteration` out of a coroutine, which may not raise one (PEP 479)."""
-
-    def __init__(self, error: StopIteration) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 class _Expired(BaseException):

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from resilient import TimedOut
-from resilient.call import Call
+from resilient.call import Call, new_call
 from resilient.runtime import Runtime, current, current_async
 from resilient.runtime.threads import drive
 from tests.worlds import Hang, Slow, World
@@ -44,7 +44,7 @@ def inside(world: World, main: Inside) -> Any:
 
     async def entry() -> Any:
         runtime = current()
-        return await main(runtime, Call(entry, (), {}, runtime))
+        return await main(runtime, new_call(entry, (), {}, runtime))
 
     return world.run(entry if world.is_async else lambda: drive(entry()))
 
@@ -417,7 +417,7 @@ def test_within_late_result_of_one_that_cannot_be_stopped_is_returned() -> None:
             limit = Limit(SHORT)
             limit.thread = False
             runtime = current()
-            return await runtime.within(Call(main, (), {}, runtime), inner, limit)
+            return await runtime.within(new_call(main, (), {}, runtime), inner, limit)
 
         return main()
 
