@@ -165,9 +165,9 @@ def test_timeout_outside_retry_bounds_all_attempts_together(world: World) -> Non
     """It ends the attempt that runs when the time is over; the failure before is its cause."""
     failure = OSError()
     dependency = world.dependency(Slow(0.01, OSError()), Slow(0.01, failure), Hang(), 7)
-    error = world.outcome(Pipeline(limit(0.1), Retry(attempts=4, wait=0))(dependency.fn)).error
+    error = world.outcome(Pipeline(limit(0.2), Retry(attempts=4, wait=0))(dependency.fn)).error
     assert isinstance(error, TimedOut)
-    assert error.seconds == 0.1
+    assert error.seconds == 0.2
     assert error.__cause__ is failure
     assert error.evidence is True
     assert dependency.calls == 3
@@ -321,7 +321,7 @@ async def test_timeout_of_one_attempt_is_over_when_the_next_begins() -> None:
 def test_timeout_ends_a_wait_in_a_queue_which_is_no_evidence(world: World) -> None:
     """The dependency was not asked; and the permit goes back when the other has ended."""
     bulkhead = Bulkhead(1, queue=1)
-    dependency = world.dependency(Slow(LIMIT * 4, "first"), "second")
+    dependency = world.dependency(Slow(LIMIT * 8, "first"), "second")
     queued = Pipeline(Timeout(LIMIT), bulkhead)(dependency.fn)
     first, second = world.together(bulkhead(dependency.fn), queued)
 
@@ -361,7 +361,7 @@ async def test_timeout_inside_the_queue_counts_from_the_admission() -> None:
 def test_timeout_later_than_the_queue_timeout_leaves_that_to_it(world: World) -> None:
     """The refusal is the bulkhead's."""
     bulkhead = Bulkhead(1, queue=1, queue_timeout=LIMIT)
-    dependency = world.dependency(Slow(LIMIT * 4, "first"), "second")
+    dependency = world.dependency(Slow(LIMIT * 8, "first"), "second")
     queued = Pipeline(Timeout(LONG), bulkhead)(dependency.fn)
     _, second = world.together(bulkhead(dependency.fn), queued)
     assert isinstance(second.error, BulkheadFull)

@@ -252,6 +252,8 @@ def test_thread_breaker_inside_learns_when_the_function_ends(gate: Gate) -> None
     with pytest.raises(TimedOut):
         Pipeline(Timeout(0.02, thread=True), breaker).call(gate)
     assert breaker.snapshot()["state"] == "closed"
+    assert gate.begun.wait(5)
+    time.sleep(0.02)  # so that the call is past its limit by the breaker's clock too, which began a little later
     gate.open.set()
     join_workers()
 
