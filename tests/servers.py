@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 __all__ = ["Valkey", "find_valkey", "valkey"]
 
@@ -55,8 +57,8 @@ class Valkey:
         return False
 
     def client(self) -> redis.Redis:
-        """A new client, which is closed at the end of the test."""
-        client = redis.Redis(host=self.host, port=self.port, socket_timeout=2)
+        """A new client, which says at once when the server is gone, and is closed at the end of the test."""
+        client = redis.Redis(host=self.host, port=self.port, socket_timeout=2, retry=Retry(NoBackoff(), 0))
         self._clients.append(client)
         return client
 
