@@ -209,7 +209,7 @@ class Face(pybreaker.CircuitBreaker):
 
     def add_listener(self, listener: pybreaker.CircuitBreakerListener) -> None:
         _check(listener)
-        self._listeners = [*self._listeners, listener]
+        self._listeners: list[Any] = [*self._listeners, listener]
         self.attentive = True
 
     def remove_listener(self, listener: pybreaker.CircuitBreakerListener) -> None:
@@ -224,7 +224,7 @@ def _check(listener: object) -> None:
         raise TypeError(f"listeners must be pybreaker.CircuitBreakerListener, got {listener!r}")
 
 
-def _tell(method: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+def _tell(method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
     try:
         method(*args, **kwargs)
     except Exception:
