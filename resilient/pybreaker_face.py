@@ -238,13 +238,16 @@ class _Background:
     """
 
     INTERVAL = 0.5
+    MOST_WRITES = 1000
+    """How many writes wait for a storage that hangs; the oldest are given up."""
 
     def __init__(self, storage: pybreaker.CircuitBreakerStorage) -> None:
         self._real = storage
-        self._writes: deque[Callable[[], None]] = deque()
+        self._writes: deque[Callable[[], None]] = deque(maxlen=self.MOST_WRITES)
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._written = self._done = 0
+        self._written = 0
+        self._read = 0  # how much had been written when the last word was read
         self._thread: threading.Thread | None = None
         self._state: str | None = None
         self._opened_at: datetime | None = None
@@ -252,10 +255,10 @@ class _Background:
 
     @property
     def state(self) -> str | None:
-        """The last word; None while there is none, or while writes of our own are on their way."""
+        """The last word; None while there is none, or while what we wrote has not been read back."""
         if self._thread is None:
             self._start()
-        return self._state if self._written == self._done else None
+        return self._state if self._read == self._written else None
 
     @state.setter
     def state(self, word: str) -> None:
@@ -287,7 +290,7 @@ class _Background:
     def _write(self, write: Callable[[], None]) -> None:
         with self._lock:
             self._written += 1
-        self._writes.append(write)
+            self._writes.append(write)
         self._wake.set()
         if self._thread is None:
             self._start()
@@ -302,18 +305,18 @@ class _Background:
 
     def turn(self) -> None:
         """One round of the thread: do the writes, then read, unless more was written meanwhile."""
-        while self._writes:
-            write = self._writes.popleft()
-            try:
-                write()
-            finally:
-                with self._lock:
-                    self._done += 1
-        before = self._written
+        while True:
+            with self._lock:
+                written = self._written
+                write = self._writes.popleft() if self._writes else None
+            if write is None:
+                break
+            write()
         state, opened_at, counter = self._real.state, self._real.opened_at, self._real.counter
         with self._lock:
-            if self._written == before:
+            if self._written == written:
                 self._state, self._opened_at, self._counter = state, opened_at, counter
+                self._read = written
 
 
 def _synchronise(reference: weakref.ref[_Background], wake: threading.Event) -> None:
