@@ -11,11 +11,12 @@ a background thread; calls see its last word.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ import pybreaker
 from resilient import arguments, circuit
 from resilient.call import Call
 from resilient.circuit import Change, Circuit
+from resilient.policy import Policy
 
 __all__ = ["Face"]
 
@@ -200,6 +202,12 @@ class Face(pybreaker.CircuitBreaker):
 
     def call(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self._owner(func)(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def calling(self) -> Iterator[None]:
+        for attempt in Policy.alone(self._owner).attempts("calling"):  # type: ignore[arg-type]  # it is a policy
+            with attempt:
+                yield
 
     def __call__(self, *call_args: Any, **call_kwargs: bool) -> Callable[..., Any]:
         return self._owner(call_args[0]) if call_args else self._owner
