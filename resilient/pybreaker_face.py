@@ -120,10 +120,10 @@ class Face(pybreaker.CircuitBreaker):
         for listener in self.listeners:
             _tell(listener.before_call, self, call.fn, *call.args, **call.kwargs)
 
-    def after(self, failed: bool, error: Exception | None, now: float) -> Change | None:
-        """Tell the listeners how a call ended, and keep the shared count of failures in a row."""
+    def after(self, failed: bool, error: Exception | None, now: float, counts: bool) -> Change | None:
+        """Tell the listeners how a call ended, and, if it `counts`, keep the shared count of failures in a row."""
         change = None
-        storage, fail_max = self._storage, self._machine.criteria.fail_max
+        storage, fail_max = (self._storage if counts else None), self._machine.criteria.fail_max
         if storage is not None and failed:
             storage.increment_counter()
             if fail_max is not None and storage.counter >= fail_max and self._machine.state is circuit.CLOSED:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pybreaker
+from pybreaker import CircuitBreakerListener
 
 from resilient import arguments, circuit, events
 from resilient.atomic import GIL
@@ -76,7 +77,7 @@ class CircuitBreaker(Gate):
         success_threshold: int = 1,
         lease: float = 30.0,
         shadow: bool = False,
-        listeners: Sequence[pybreaker.CircuitBreakerListener] = (),
+        listeners: Sequence[CircuitBreakerListener] = (),
         state_storage: pybreaker.CircuitBreakerStorage | None = None,
         name: str | None = None,
     ) -> None:
@@ -156,16 +157,25 @@ class CircuitBreaker(Gate):
 
     def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         machine = self._circuit
-        if GIL and ticket == machine.generation and not failed and elapsed < self._slow_from and not self._face.attentive:
-            if machine.consecutive:  # what `Circuit.settle` does with all that is well
+        well = not failed and elapsed < self._slow_from
+        if GIL and well and ticket == machine.generation and not self._face.attentive:
+            if machine.consecutive:  # as `Circuit.settle` does
                 machine.consecutive = 0
             self._record(False, False, now)
             return
         if now is None:
             now = current().now()
-        self._announce(machine.settle(ticket, failed, elapsed >= self._slow_from, now))
-        if self._face.attentive:
-            self._announce(self._face.after(failed, error, now))
+        counts = ticket == machine.generation
+        change = machine.settle(ticket, failed, elapsed >= self._slow_from, now)
+        if not self._face.attentive:
+            self._announce(change)
+            return
+        if not failed:
+            self._announce(change)
+        by_all = self._face.after(failed, error, now, counts)
+        if failed:  # is told before what it has brought about, as by pybreaker
+            self._announce(change)
+        self._announce(by_all)
 
     def release(self, ticket: Any) -> None:
         self._circuit.release(ticket)
@@ -217,15 +227,15 @@ class CircuitBreaker(Gate):
         return self._face
 
     @property
-    def listeners(self) -> tuple[pybreaker.CircuitBreakerListener, ...]:
+    def listeners(self) -> tuple[CircuitBreakerListener, ...]:
         """The pybreaker listeners."""
         return self._face.listeners
 
-    def add_listener(self, listener: pybreaker.CircuitBreakerListener) -> None:
+    def add_listener(self, listener: CircuitBreakerListener) -> None:
         """Tell a pybreaker listener from now on."""
         self._face.add_listener(listener)
 
-    def remove_listener(self, listener: pybreaker.CircuitBreakerListener) -> None:
+    def remove_listener(self, listener: CircuitBreakerListener) -> None:
         """Tell it no more."""
         self._face.remove_listener(listener)
 

@@ -1,0 +1,748 @@
+"""CircuitBreaker's pybreaker face: its listeners, its object, and the storages that synchronous users share."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pybreaker
+import pytest
+
+from resilient import CircuitBreaker, CircuitOpen, Classifier, Pipeline, Timeout
+from tests.servers import Valkey
+from tests.worlds import World
+
+
+class Ear(pybreaker.CircuitBreakerListener):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    def before_call(self, cb: pybreaker.CircuitBreaker, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self.heard.append(("before_call", cb, func, args, kwargs))
+
+    def failure(self, cb: pybreaker.CircuitBreaker, exc: BaseException) -> None:
+        self.heard.append(("failure", cb, exc))
+
+    def success(self, cb: pybreaker.CircuitBreaker) -> None:
+        self.heard.append(("success", cb))
+
+    def state_change(self, cb: pybreaker.CircuitBreaker, old_state: Any, new_state: Any) -> None:
+        self.heard.append(("state_change", cb, old_state, new_state))
+
+    @property
+    def words(self) -> list[str]:
+        """In short."""
+        return [
+            f"{old.name} -> {new.name}" if what == "state_change" else what
+            for what, _, *(old, new) in (
+                entry if entry[0] == "state_change" else (*entry[:2], 0, 0) for entry in self.heard
+            )
+        ]
+
+
+def up(*_: Any, **__: Any) -> str:
+    return "up"
+
+
+def down() -> None:
+    raise OSError("down")
+
+
+def fail(guarded: Callable[[], object], times: int = 1) -> None:
+    for _ in range(times):
+        with pytest.raises((OSError, pybreaker.CircuitBreakerError)):
+            guarded()
+
+
+async def ends(call: Any) -> Any:
+    try:
+        return await call
+    except Exception as error:
+        return error
+
+
+# -- listeners ----------------------------------------------------------------------------------------------------
+
+
+def test_listener_before_call_gets_the_function_and_its_arguments(world: World) -> None:
+    """The user's own function, not what guards it, and keywords of any name."""
+    ear = Ear()
+    breaker = CircuitBreaker(listeners=[ear])
+    dependency = world.dependency(1)
+    assert world.call(breaker(dependency.fn), 7, method="GET") == 1
+    arguments = ((7,), {"method": "GET"})
+    assert ear.heard[0] == ("before_call", breaker.pybreaker, dependency.fn, *arguments)
+    assert dependency.arguments == [arguments]
+
+
+def test_listener_success_and_failure_get_the_breaker_and_the_users_own_exception(world: World) -> None:
+    """In the order of the calls."""
+    ear = Ear()
+    breaker = CircuitBreaker(listeners=[ear])
+    error = OSError("down")
+    dependency = world.dependency(1, error)
+    guarded = breaker(dependency.fn)
+    world.call(guarded)
+    assert world.outcome(guarded).error is error
+    assert ear.words == ["before_call", "success", "before_call", "failure"]
+    assert ear.heard[1] == ("success", breaker.pybreaker)
+    assert ear.heard[3] == ("failure", breaker.pybreaker, error)
+
+
+def test_listener_failure_of_a_result_gets_an_error_that_says_so() -> None:
+    """pybreaker knows no results that are failures, so there is no exception of the user's."""
+    ear = Ear()
+    pipeline = Pipeline(CircuitBreaker(listeners=[ear]), classify=Classifier(results=lambda result: result == "up"))
+    assert pipeline.call(up) == "up"
+    what, _, error = ear.heard[-1]
+    assert what == "failure"
+    assert isinstance(error, pybreaker.CircuitBreakerError)
+
+
+@pytest.mark.virtual_time
+async def test_listener_hears_of_a_cut_call_only_if_it_is_evidence() -> None:
+    """A young call that was cancelled has neither failed nor succeeded."""
+    ear = Ear()
+    pipeline = Pipeline(Timeout(2.0), CircuitBreaker(listeners=[ear]))
+    for seconds in (1.0, 3.0):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await pipeline.call(asyncio.sleep, 10.0)
+    assert ear.words == ["before_call", "before_call", "failure"]
+
+
+def test_listener_state_change_gets_pybreakers_own_state_objects() -> None:
+    """Old and new, as instances of pybreaker's classes."""
+    ear = Ear()
+    breaker = CircuitBreaker(listeners=[ear])
+    breaker.open()
+    breaker.half_open()
+    breaker.close()
+    states = [pybreaker.CircuitClosedState, pybreaker.CircuitOpenState, pybreaker.CircuitHalfOpenState]
+    changes = [(cb, type(old), type(new)) for _, cb, old, new in ear.heard]
+    expected = [(states[0], states[1]), (states[1], states[2]), (states[2], states[0])]
+    assert changes == [(breaker.pybreaker, *pair) for pair in expected]
+
+
+def test_listener_hears_the_same_story_as_from_pybreaker_itself() -> None:
+    """Success, failure, opening, refusal, failed probe, successful probe: word for word."""
+    ours, theirs = Ear(), Ear()
+    breaker = CircuitBreaker(None, fail_max=2, break_duration=0.02, max_break=0.02, listeners=[ours])
+    real = pybreaker.CircuitBreaker(fail_max=2, reset_timeout=0.02, listeners=[theirs])
+
+    def story(guard: Callable[..., Callable[..., Any]], is_open: Callable[[], bool]) -> None:
+        assert guard(up)() == "up"
+        fail(guard(down), 3)  # the third is refused
+        assert is_open()
+        time.sleep(0.03)
+        fail(guard(down), 2)
+        assert is_open()
+        time.sleep(0.03)
+        assert guard(up)() == "up"
+
+    story(breaker, lambda: breaker.state == "open")
+    story(real, lambda: real.current_state == "open")
+    assert ours.words == theirs.words
+
+
+def test_listener_is_not_told_of_a_refused_call() -> None:
+    """Nothing was called, and nothing has failed."""
+    ear = Ear()
+    breaker = CircuitBreaker(listeners=[ear])
+    breaker.isolate()
+    ear.heard.clear()
+    with pytest.raises(CircuitOpen):
+        breaker(up)()
+    assert ear.heard == []
+
+
+class Broken(pybreaker.CircuitBreakerListener):
+    """Raises at everything."""
+
+    def before_call(self, *_: Any, **__: Any) -> None:
+        raise LookupError("before_call")
+
+    def failure(self, *_: Any) -> None:
+        raise LookupError("failure")
+
+    def success(self, *_: Any) -> None:
+        raise LookupError("success")
+
+    def state_change(self, *_: Any) -> None:
+        raise LookupError("state_change")
+
+
+def test_listener_that_raises_is_logged_and_harms_nobody(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The call, the circuit and the other listeners go on."""
+    ear = Ear()
+    breaker = CircuitBreaker(None, fail_max=1, listeners=[Broken(), ear])
+    dependency = world.dependency(1, OSError("down"))
+    guarded = breaker(dependency.fn)
+    assert world.call(guarded) == 1
+    assert isinstance(world.outcome(guarded).error, OSError)
+    assert breaker.state == "open"
+    assert sorted(ear.words) == ["before_call", "before_call", "closed -> open", "failure", "success"]
+    logged = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert sorted(str(record.exc_info[1]) for record in logged if record.exc_info) == [
+        "before_call",
+        "before_call",
+        "failure",
+        "state_change",
+        "success",
+    ]
+
+
+def test_listener_added_later_hears_from_then_on_and_removed_no_more() -> None:
+    """On the breaker and on its pybreaker object alike."""
+    breaker = CircuitBreaker()
+    first, second = Ear(), Ear()
+    guarded = breaker(up)
+    guarded()
+    breaker.add_listener(first)
+    breaker.pybreaker.add_listeners(second)
+    assert breaker.listeners == breaker.pybreaker.listeners == (first, second)
+    guarded()
+    breaker.remove_listener(first)
+    guarded()
+    breaker.pybreaker.remove_listener(second)
+    guarded()
+    assert first.words == ["before_call", "success"]
+    assert second.words == ["before_call", "success"] * 2
+    assert breaker.listeners == ()
+
+
+# -- the object ---------------------------------------------------------------------------------------------------
+
+
+def test_pybreaker_object_shows_the_circuit_as_a_real_pybreaker_breaker() -> None:
+    """What its users read."""
+    breaker = CircuitBreaker(None, fail_max=3, success_threshold=2, break_duration=7.0, name="users")
+    real = breaker.pybreaker
+    assert isinstance(real, pybreaker.CircuitBreaker)
+    assert (real.name, real.fail_max, real.reset_timeout, real.success_threshold) == ("users", 3, 7.0, 2)
+    assert (real.current_state, real.state.name, real.fail_counter) == ("closed", "closed", 0)
+    fail(breaker(down), 2)
+    assert real.fail_counter == breaker.fail_counter == 2
+    fail(breaker(down))
+    assert real.current_state == breaker.current_state == real.state.name == "open"
+    breaker.half_open()
+    assert real.current_state == breaker.current_state == real.state.name == "half-open"
+
+
+def test_pybreaker_object_of_a_breaker_without_fail_max_says_zero() -> None:
+    """Its type is a whole number; the breaker itself says None."""
+    breaker = CircuitBreaker()
+    assert breaker.fail_max is None
+    assert breaker.pybreaker.fail_max == 0
+
+
+@pytest.mark.parametrize("state", ["open", "half-open", "closed"])
+def test_pybreaker_object_steers_the_circuit(state: str) -> None:
+    """By its methods and by its property."""
+    breaker = CircuitBreaker()
+    real = breaker.pybreaker
+    (real.half_open if state == "closed" else real.close)()
+    {"open": real.open, "half-open": real.half_open, "closed": real.close}[state]()
+    assert breaker.state == state
+    breaker.isolate()
+    breaker.close()
+    real.state = state
+    assert breaker.state == state
+    with pytest.raises(ValueError, match="isolated"):
+        real.state = "isolated"
+
+
+def test_pybreaker_object_sets_fail_max_and_reset_timeout() -> None:
+    """In mid-flight, as pybreaker's users may."""
+    breaker = CircuitBreaker(None, fail_max=5, break_duration=60.0)
+    breaker.pybreaker.fail_max = 2
+    breaker.pybreaker.reset_timeout = 3.0
+    fail(breaker(down), 2)
+    assert breaker.state == "open"
+    with pytest.raises(CircuitOpen) as caught:
+        breaker(up)()
+    assert caught.value.retry_after == pytest.approx(3.0, abs=1.0)
+
+
+def by_call(real: pybreaker.CircuitBreaker, fn: Callable[..., Any]) -> Any:
+    return real.call(fn)
+
+
+def by_decorator(real: pybreaker.CircuitBreaker, fn: Callable[..., Any]) -> Any:
+    return real(fn)()
+
+
+def by_decorator_with_parentheses(real: pybreaker.CircuitBreaker, fn: Callable[..., Any]) -> Any:
+    return real()(fn)()
+
+
+def by_block(real: pybreaker.CircuitBreaker, fn: Callable[..., Any]) -> Any:
+    with real.calling():
+        return fn()
+
+
+@pytest.mark.parametrize("use", [by_call, by_decorator, by_decorator_with_parentheses, by_block])
+def test_pybreaker_object_guards_as_pybreakers_users_write_it(
+    use: Callable[[pybreaker.CircuitBreaker, Callable[..., Any]], Any],
+) -> None:
+    """Calls, decorators and blocks count, trip and are refused with pybreaker's own error."""
+    breaker = CircuitBreaker(None, fail_max=2)
+    assert use(breaker.pybreaker, up) == "up"
+    for _ in range(2):
+        with pytest.raises(OSError, match="down"):
+            use(breaker.pybreaker, down)
+    with pytest.raises(pybreaker.CircuitBreakerError):
+        use(breaker.pybreaker, up)
+    assert breaker.snapshot()["refused"] == 1
+    breaker.half_open()
+    assert use(breaker.pybreaker, up) == "up"
+    assert breaker.state == "closed"
+
+
+async def test_pybreaker_object_guards_coroutine_functions() -> None:
+    """Where pybreaker's own guards only the making of the coroutine."""
+    breaker = CircuitBreaker(None, fail_max=1)
+
+    async def fetch() -> None:
+        raise OSError("down")
+
+    assert isinstance(await ends(breaker.pybreaker.call(fetch)), OSError)
+    assert isinstance(await ends(breaker.pybreaker(fetch)()), CircuitOpen)
+
+
+# -- a storage in memory, shared with a synchronous pybreaker ------------------------------------------------------
+
+
+@pytest.fixture
+def shared() -> pybreaker.CircuitMemoryStorage:
+    return pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
+
+
+def test_memory_storage_opened_by_them_makes_us_refuse(world: World, shared: pybreaker.CircuitMemoryStorage) -> None:
+    """From the very next call on."""
+    real = pybreaker.CircuitBreaker(fail_max=1, reset_timeout=60, state_storage=shared)
+    breaker = CircuitBreaker(break_duration=60.0, state_storage=shared)
+    dependency = world.dependency(1)
+    guarded = breaker(dependency.fn)
+    assert world.call(guarded) == 1
+    fail(lambda: real.call(down))
+    assert isinstance(world.outcome(guarded).error, CircuitOpen)
+    assert breaker.state == "open"
+
+
+def test_memory_storage_opened_by_us_makes_them_refuse(world: World, shared: pybreaker.CircuitMemoryStorage) -> None:
+    """By evidence; and as soon as we close, they go on."""
+    real = pybreaker.CircuitBreaker(reset_timeout=60, state_storage=shared)
+    breaker = CircuitBreaker(None, fail_max=1, state_storage=shared)
+    world.outcome(breaker(world.dependency(OSError("down")).fn))
+    with pytest.raises(pybreaker.CircuitBreakerError):
+        real.call(up)
+    breaker.close()
+    assert real.call(up) == "up"
+    assert real.current_state == "closed"
+
+
+@pytest.mark.parametrize("act", ["open", "isolate"])
+def test_memory_storage_makes_them_refuse_what_we_open_by_hand(
+    act: str, shared: pybreaker.CircuitMemoryStorage
+) -> None:
+    """An isolated circuit is an open one to them."""
+    real = pybreaker.CircuitBreaker(reset_timeout=60, state_storage=shared)
+    breaker = CircuitBreaker(state_storage=shared)
+    getattr(breaker, act)()
+    with pytest.raises(pybreaker.CircuitBreakerError):
+        real.call(up)
+
+
+def test_memory_storage_closed_by_them_does_not_end_our_isolation(shared: pybreaker.CircuitMemoryStorage) -> None:
+    """Only our own `close()` does."""
+    real = pybreaker.CircuitBreaker(reset_timeout=60, state_storage=shared)
+    breaker = CircuitBreaker(state_storage=shared)
+    breaker.isolate()
+    real.close()
+    with pytest.raises(CircuitOpen):
+        breaker(up)()
+    assert breaker.state == "isolated"
+
+
+def test_memory_storage_shows_each_the_others_half_open_and_closed(shared: pybreaker.CircuitMemoryStorage) -> None:
+    """A whole recovery, told by us, and one told by them."""
+    real = pybreaker.CircuitBreaker(reset_timeout=60, state_storage=shared)
+    breaker = CircuitBreaker(None, fail_max=1, break_duration=60.0, state_storage=shared)
+    guarded = breaker(up)
+    breaker.open()
+    breaker.half_open()
+    assert real.current_state == "half-open"
+    assert guarded() == "up"
+    assert real.current_state == "closed"
+    real.open()
+    with pytest.raises(CircuitOpen):
+        guarded()
+    real.half_open()
+    assert real.call(up) == "up"
+    assert guarded() == "up"
+    assert breaker.state == "closed"
+
+
+def test_memory_storage_shares_the_failures_in_a_row(shared: pybreaker.CircuitMemoryStorage) -> None:
+    """Two of theirs and one of ours make three; one of ours and two of theirs, too."""
+    real = pybreaker.CircuitBreaker(fail_max=3, reset_timeout=60, state_storage=shared)
+    breaker = CircuitBreaker(None, fail_max=3, break_duration=60.0, state_storage=shared)
+    fail(lambda: real.call(down), 2)
+    assert breaker.state == "closed"
+    fail(breaker(down))
+    assert breaker.state == real.current_state == "open"
+    breaker.close()
+    fail(breaker(down))
+    assert real.fail_counter == 1
+    fail(lambda: real.call(down), 2)
+    assert real.current_state == "open"
+    with pytest.raises(CircuitOpen):
+        breaker(up)()
+
+
+def test_memory_storage_success_of_either_begins_the_row_again(shared: pybreaker.CircuitMemoryStorage) -> None:
+    """The row is one, whoever adds to it."""
+    real = pybreaker.CircuitBreaker(fail_max=3, reset_timeout=60, state_storage=shared)
+    breaker = CircuitBreaker(None, fail_max=3, state_storage=shared)
+    fail(lambda: real.call(down), 2)
+    assert breaker(up)() == "up"
+    assert real.fail_counter == 0
+    fail(lambda: real.call(down), 2)
+    assert real.call(up) == "up"
+    fail(breaker(down), 2)
+    assert breaker.state == real.current_state == "closed"
+
+
+@pytest.mark.virtual_time
+async def test_memory_storage_is_not_told_late_news_of_an_earlier_state(
+    shared: pybreaker.CircuitMemoryStorage,
+) -> None:
+    """Calls from before the circuit closed neither add to the shared row nor break it."""
+    real = pybreaker.CircuitBreaker(fail_max=3, reset_timeout=60, state_storage=shared)
+    breaker = CircuitBreaker(None, fail_max=3, state_storage=shared)
+
+    async def answer(error: Exception | None) -> None:
+        await asyncio.sleep(1.0)
+        if error is not None:
+            raise error
+
+    late = [asyncio.create_task(ends(breaker(answer)(error))) for error in (OSError(), OSError(), OSError(), None)]
+    await asyncio.sleep(0.5)
+    breaker.close()
+    fail(lambda: real.call(down), 2)
+    await asyncio.gather(*late)
+    assert breaker.state == "closed"
+    assert real.fail_counter == 2
+
+
+@pytest.mark.parametrize(("age", "left"), [(2.0, 8.0), (60.0, 0.0)])
+def test_memory_storage_tells_us_since_when_they_are_open(
+    age: float, left: float, shared: pybreaker.CircuitMemoryStorage
+) -> None:
+    """Our break counts from their opening, not from when we look."""
+    breaker = CircuitBreaker(break_duration=10.0, state_storage=shared)
+    shared.opened_at = datetime.now(UTC) - timedelta(seconds=age)
+    shared.state = pybreaker.STATE_OPEN
+    if left:
+        with pytest.raises(CircuitOpen) as caught:
+            breaker(up)()
+        assert caught.value.retry_after == pytest.approx(left, abs=1.0)
+    else:
+        assert breaker(up)() == "up"
+        assert shared.state == "closed"
+
+
+async def largest_gap(guarded: Callable[[], Any], over: threading.Event) -> float:
+    """The longest time, in seconds, that this event loop did not get round while `guarded` was called again and
+    again."""
+    largest, calls, before = 0.0, 0, time.perf_counter()
+    while not over.is_set() or not calls:
+        await ends(guarded())
+        await asyncio.sleep(0.001)
+        now = time.perf_counter()
+        largest, calls, before = max(largest, now - before), calls + 1, now
+    return largest
+
+
+async def gap_during(act: Callable[[], object], guarded: Callable[[], Any]) -> float:
+    """The largest gap while another thread does `act`; measured again if the machine itself has had a hiccup."""
+    for _ in range(2):
+        over = threading.Event()
+
+        def run(over: threading.Event = over) -> None:
+            act()
+            over.set()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        gap = await largest_gap(guarded, over)
+        thread.join()
+        if gap < 0.05:
+            break
+    return gap
+
+
+async def async_up() -> str:
+    return "up"
+
+
+async def test_memory_storage_a_synchronous_call_of_a_second_does_not_stall_our_event_loop(
+    shared: pybreaker.CircuitMemoryStorage,
+) -> None:
+    """pybreaker holds its lock all that time; we never take it."""
+    real = pybreaker.CircuitBreaker(state_storage=shared)
+    breaker = CircuitBreaker(state_storage=shared, listeners=[Ear()])
+    assert await gap_during(lambda: real.call(time.sleep, 1.0), breaker(async_up)) < 0.05
+
+
+# -- a storage that does I/O: a real Valkey ------------------------------------------------------------------------
+
+
+class Watched(pybreaker.CircuitRedisStorage):
+    """A storage in Valkey that counts how often it has been read."""
+
+    def __init__(self, valkey: Valkey) -> None:
+        self.reads = 0
+        super().__init__(pybreaker.STATE_CLOSED, valkey.client(), namespace="test")
+
+    @property
+    def counter(self) -> int:
+        counter = super().counter
+        self.reads += 1
+        return counter
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    """Whether it comes true within a few seconds."""
+    end = time.monotonic() + 5
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def refuses(breaker: CircuitBreaker) -> bool:
+    try:
+        breaker(up)()
+    except CircuitOpen:
+        return True
+    return False
+
+
+def test_redis_storage_opened_by_them_makes_us_refuse_and_closed_go_on(valkey: Valkey) -> None:
+    """Seconds later at the most."""
+    real = pybreaker.CircuitBreaker(fail_max=1, reset_timeout=60, state_storage=Watched(valkey))
+    breaker = CircuitBreaker(break_duration=60.0, state_storage=Watched(valkey))
+    assert breaker(up)() == "up"
+    fail(lambda: real.call(down))
+    assert until(lambda: refuses(breaker))
+    real.close()
+    assert until(lambda: not refuses(breaker))
+    assert breaker.state == "closed"
+
+
+def test_redis_storage_opened_by_us_makes_them_refuse_and_closed_go_on(valkey: Valkey) -> None:
+    """Seconds later at the most; and what we wrote does not come back to us as news."""
+    real = pybreaker.CircuitBreaker(reset_timeout=60, state_storage=Watched(valkey))
+    storage = Watched(valkey)
+    breaker = CircuitBreaker(None, fail_max=1, break_duration=60.0, state_storage=storage)
+    fail(breaker(down))
+    assert until(lambda: real.current_state == "open")
+    with pytest.raises(pybreaker.CircuitBreakerError):
+        real.call(up)
+    reads = storage.reads
+    assert until(lambda: not refuses(breaker) or storage.reads > reads + 1)
+    assert breaker.state == "open"
+    breaker.close()
+    assert until(lambda: real.current_state == "closed")
+    assert real.call(up) == "up"
+
+
+def test_redis_storage_shares_the_failures_in_a_row(valkey: Valkey) -> None:
+    """Ours count for them, and theirs for us."""
+    real = pybreaker.CircuitBreaker(fail_max=3, reset_timeout=60, state_storage=Watched(valkey))
+    storage = Watched(valkey)
+    breaker = CircuitBreaker(None, fail_max=3, break_duration=60.0, state_storage=storage)
+    fail(breaker(down))
+    assert until(lambda: real.fail_counter == 1)
+    fail(lambda: real.call(down))
+    reads = storage.reads
+    assert until(lambda: storage.reads > reads + 1)  # one at least was begun after their failure
+    fail(breaker(down))
+    assert breaker.state == "open"
+    assert until(lambda: real.current_state == "open")
+
+
+@pytest.mark.parametrize("seconds", [1.0])
+async def test_redis_storage_that_hangs_does_not_stall_our_event_loop(valkey: Valkey, seconds: float) -> None:
+    """Neither while Valkey answers nobody, nor while a synchronous pybreaker call is in progress."""
+    real = pybreaker.CircuitBreaker(state_storage=Watched(valkey))
+    storage = Watched(valkey)
+    breaker = CircuitBreaker(None, fail_max=10**6, state_storage=storage)
+
+    async def fetch() -> None:
+        raise OSError("down")  # each is a write
+
+    def pause() -> None:
+        valkey.client().execute_command("CLIENT", "PAUSE", int(seconds * 1000))
+        real.call(time.sleep, seconds)
+
+    assert await gap_during(pause, breaker(fetch)) < 0.05
+    assert storage.reads
+
+
+def test_redis_storage_that_is_killed_leaves_calls_going(valkey: Valkey) -> None:
+    """The circuit goes on with what it knows, and still opens by its own evidence."""
+    storage = Watched(valkey)
+    breaker = CircuitBreaker(None, fail_max=3, break_duration=60.0, state_storage=storage)
+    guarded = breaker(up)
+    guarded()
+    assert until(lambda: storage.reads > 0)
+    valkey.kill()
+    reads = storage.reads
+    assert until(lambda: guarded() == "up" and storage.reads > reads + 1)
+    begin = time.monotonic()
+    assert {guarded() for _ in range(1000)} == {"up"}
+    assert time.monotonic() - begin < 5
+    fail(breaker(down), 3)
+    assert breaker.state == "open"
+
+
+class Slowly(pybreaker.CircuitBreakerStorage):
+    """A storage with a network of its own: writes, and reads of "open", take as long as a test wants; all may fail."""
+
+    def __init__(self) -> None:
+        super().__init__("slow")
+        self.inner = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
+        self.may_write, self.may_read_open = threading.Event(), threading.Event()
+        self.may_write.set()
+        self.may_read_open.set()
+        self.writing, self.reading_open = threading.Event(), threading.Event()
+        self.error: Exception | None = None
+        self.increments = 0
+        self.rounds = 0
+
+    def _send(self) -> None:
+        self.writing.set()
+        assert self.may_write.wait(10)
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def state(self) -> str:
+        if self.error is not None:
+            raise self.error
+        word = self.inner.state
+        if word == pybreaker.STATE_OPEN:
+            self.reading_open.set()
+            assert self.may_read_open.wait(10)
+        return word
+
+    @state.setter
+    def state(self, state: str) -> None:
+        self._send()
+        self.inner.state = state
+
+    @property
+    def opened_at(self) -> datetime | None:
+        return self.inner.opened_at
+
+    @opened_at.setter
+    def opened_at(self, when: datetime) -> None:
+        self._send()
+        self.inner.opened_at = when
+
+    @property
+    def counter(self) -> int:
+        self.rounds += 1
+        return self.inner.counter
+
+    @property
+    def success_counter(self) -> int:
+        return 0
+
+    def increment_counter(self) -> None:
+        self._send()
+        self.increments += 1
+        self.inner.increment_counter()
+
+    def reset_counter(self) -> None:
+        self._send()
+        self.inner.reset_counter()
+
+
+def test_slow_storage_that_has_not_been_read_since_we_opened_does_not_close_us() -> None:
+    """When our "open" is written and not yet read back, the last word that was read is an old one."""
+    storage = Slowly()
+    breaker = CircuitBreaker(break_duration=60.0, state_storage=storage)
+    assert breaker(up)() == "up"
+    assert until(lambda: storage.rounds > 0)
+    storage.may_read_open.clear()
+    breaker.open()
+    assert storage.reading_open.wait(5)
+    try:
+        assert refuses(breaker)
+    finally:
+        storage.may_read_open.set()
+    rounds = storage.rounds
+    assert until(lambda: storage.rounds > rounds)
+    assert refuses(breaker)
+
+
+def test_slow_storage_that_raises_is_logged_once_and_read_again_when_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An outage of the storage is one line in the log, not one a call."""
+    storage = Slowly()
+    breaker = CircuitBreaker(break_duration=60.0, state_storage=storage)
+    guarded = breaker(up)
+    guarded()
+    assert until(lambda: storage.rounds > 0)
+    storage.error = ConnectionError("no network")
+    fail(breaker(down), 3)
+    assert until(lambda: "does not answer" in caplog.text)
+    for _ in range(20):
+        guarded()
+    storage.error = None
+    storage.inner.opened_at = datetime.now(UTC)
+    storage.inner.state = pybreaker.STATE_OPEN
+    assert until(lambda: refuses(breaker))
+    assert caplog.text.count("does not answer") == 1
+
+
+def test_slow_storage_that_hangs_is_owed_a_thousand_writes_at_the_most() -> None:
+    """An outage of the storage does not fill the memory: the oldest writes are given up."""
+    storage = Slowly()
+    breaker = CircuitBreaker(None, fail_max=10**9, state_storage=storage)
+    storage.may_write.clear()
+    fail(breaker(down))
+    assert storage.writing.wait(5)
+    fail(breaker(down), 3000)
+    storage.may_write.set()
+    assert until(lambda: storage.rounds > 1)
+    assert storage.increments == 1 + 1000
+
+
+def test_slow_storage_is_left_alone_when_the_breaker_is_gone() -> None:
+    """The thread that looks after it ends with it."""
+    before = threading.enumerate()
+    breaker = CircuitBreaker(state_storage=Slowly())
+    breaker(up)()
+    [thread] = [each for each in threading.enumerate() if each not in before]
+    del breaker
+
+    def gone() -> bool:
+        gc.collect()
+        return not thread.is_alive()
+
+    assert until(gone)
