@@ -174,7 +174,7 @@ class _Rest:
 
     def learn_error(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
         """Have an error judged, and tell the gates."""
-        if not self.learns:
+        if not self.learns or isinstance(error, GeneratorExit):  # dropped, perhaps where no event loop runs
             self._give_back(tickets)
             return
         end = call.begin().now()

@@ -189,7 +189,7 @@ class Pipeline(Policy):
         return call, self._flow.counted(*self._block, call)
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        entry, recover = weave(self.policies, self._scope, inner)
+        entry, recover = weave(self.policies, self._scope, inner, waits=True)  # `inner` is another pipeline's business
         return lambda call: inner(call) if self._scope.mode == "off" else self._flow.counted(entry, recover, call)
 
     # -- variations ---------------------------------------------------------------------------------------------

@@ -12,8 +12,13 @@ from resilient.policy import Gate, Layer, Policy, Recovery, Scope
 __all__ = ["weave"]
 
 
-def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer) -> tuple[Layer, Recovery | None]:
-    """The function that applies `policies` around `leaf`, and what to do when it raises an `Exception`."""
+def weave(
+    policies: Sequence[Policy], scope: Scope, leaf: Layer, *, waits: bool = False
+) -> tuple[Layer, Recovery | None]:
+    """The function that applies `policies` around `leaf`, and what to do when it raises an `Exception`.
+
+    `waits`: something inside `leaf` may have a queue.
+    """
     layer = leaf
     for policy in policies:
         policy.attach(scope.channel)
@@ -24,8 +29,8 @@ def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer) -> tuple[Layer,
             at -= 1
         if at < last:
             gates = [policy for policy in policies[at:last] if isinstance(policy, Gate)]
-            waits = any(policy.waits for policy in policies[last:])
-            layer = gate_frame(gates, layer, scope, _nearest_limit(policies, at, last), waits)
+            queues = waits or any(policy.waits for policy in policies[last:])
+            layer = gate_frame(gates, layer, scope, _nearest_limit(policies, at, last), queues)
         else:
             at -= 1
             recover = policies[at].recovery(layer, scope) if at == 0 else None

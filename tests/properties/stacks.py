@@ -106,13 +106,13 @@ class Turnstile(Gate):
     Args:
         learns, judges: what kind of gate it is.
         line: seconds every call waits for its ticket; None: it is admitted at once.
-        refuses: what it says, ask by ask and round again: True refuses.
+        shut: when it refuses: from and until these seconds on the call's clock.
         slow, name: as for any gate.
         journal: where it writes (name, verb), in the order of events.
 
     Attributes:
-        tickets: all it ever issued. `asked`: how often it was asked for one.
-        lessons: what it was told: ("settled", elapsed, failed) or ("cut", elapsed, limit).
+        tickets: all it ever issued.
+        lessons: what it was told, if it learns: ("settled", elapsed, failed) or ("cut", elapsed, limit).
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Turnstile(Gate):
         learns: bool = False,
         judges: bool = False,
         line: float | None = None,
-        refuses: tuple[bool, ...] = (False,),
+        shut: tuple[tuple[float, float], ...] = (),
         slow: float | None = None,
         journal: list[tuple[str, str]] | None = None,
         name: str | None = None,
@@ -132,19 +132,16 @@ class Turnstile(Gate):
         self.waits = line is not None
         self.slow = slow
         self.line = line
-        self.refuses = refuses
+        self.shut = shut
         self.journal = [] if journal is None else journal
-        self.asked = 0
         self.tickets: list[_Ticket] = []
         self.lessons: list[tuple[End, float, Any]] = []
 
     def _write(self, verb: str) -> None:
         self.journal.append((self.name, verb))
 
-    def _issue(self) -> _Ticket:
-        refused = self.refuses[self.asked % len(self.refuses)]
-        self.asked += 1
-        if refused:
+    def _issue(self, now: float) -> _Ticket:
+        if any(begin <= now < end for begin, end in self.shut):
             self._write("refuse")
             raise Rejected(f"{self.name} refuses", policy=self.name)
         self._write("admit")
@@ -153,21 +150,23 @@ class Turnstile(Gate):
         return ticket
 
     def admit(self, call: Call) -> _Ticket | None:
-        return self._issue() if self.line is None else None
+        return self._issue(call.runtime.now()) if self.line is None else None
 
     async def wait(self, call: Call, scope: Scope) -> _Ticket:
         assert self.line is not None
         await call.runtime.sleep(self.line)
-        return self._issue()
+        return self._issue(call.runtime.now())
 
     def settle(self, ticket: _Ticket, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
         ticket.ends.append("settled")
-        self.lessons.append(("settled", elapsed, failed))
+        if self.learns:
+            self.lessons.append(("settled", elapsed, failed))
         self._write("settle")
 
     def cut(self, ticket: _Ticket, elapsed: float, now: float, limit: float | None) -> None:
         ticket.ends.append("cut")
-        self.lessons.append(("cut", elapsed, limit))
+        if self.learns:
+            self.lessons.append(("cut", elapsed, limit))
         self._write("cut")
 
     def release(self, ticket: _Ticket) -> None:
@@ -185,7 +184,7 @@ class Turnstile(Gate):
         return [ticket.ends for ticket in self.tickets if len(ticket.ends) != 1]
 
     def snapshot(self) -> dict[str, Any]:
-        return {"out": self.out, "asked": self.asked, "lessons": list(self.lessons)}
+        return {"out": self.out, "lessons": list(self.lessons)}
 
 
 # -- the traffic ----------------------------------------------------------------------------------------------------
@@ -337,8 +336,8 @@ def _is_bad(result: object) -> bool:
 
 def turnstiles() -> st.SearchStrategy[Recipe]:
     """Gates of every kind; one that judges does not wait."""
-    refuses = st.sampled_from([(False,), (False, False, False, True), (False, True), (True, False, False)])
-    common = {"learns": st.booleans(), "slow": st.sampled_from([None, 0.5]), "refuses": refuses}
+    shut = st.sampled_from([(), ((0.125, 0.375),), ((0.5, 1.25),), ((0.0, 0.125), (0.75, 8.0))])
+    common = {"learns": st.booleans(), "slow": st.sampled_from([None, 0.5]), "shut": shut}
     options = st.one_of(
         _options(judges=st.booleans(), **common),
         _options(line=st.sampled_from([0.125, 0.25]), **common),

@@ -1,0 +1,522 @@
+"""How gates stand together: all or nothing, fresh judgements, and evidence of what the dependency did."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+import warnings
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resilient import (
+    Bulkhead,
+    BulkheadFull,
+    CircuitBreaker,
+    Classifier,
+    Pipeline,
+    PipelineWarning,
+    Rejected,
+    Retry,
+    Timeout,
+    Verdict,
+    events,
+)
+from resilient.call import Call
+from resilient.policy import Gate
+from resilient.runtime import virtual
+from tests.properties.stacks import Turnstile
+from tests.worlds import World
+
+Journal = list[tuple[str, str]]
+
+FOR_EVER = ((0.0, float("inf")),)
+
+
+def stack(*policies: Any, classify: Classifier | None = None, name: str | None = None) -> Pipeline:
+    """A pipeline that is built without a word about its order."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PipelineWarning)
+        return Pipeline(*policies, classify=classify, name=name)
+
+
+def dependency(
+    *, seconds: float = 0.0, error: BaseException | None = None, answer: object = "done"
+) -> Callable[[], Any]:
+    """Takes its time in an asyncio loop; then raises or answers."""
+
+    async def fetch() -> object:
+        await asyncio.sleep(seconds)
+        if error is not None:
+            raise error
+        return answer
+
+    return fetch
+
+
+# -- all or nothing -------------------------------------------------------------------------------------------------
+
+
+def test_gates_are_passed_outermost_first_and_left_innermost_first(world: World) -> None:
+    """On the way in from the outside, on the way out from the inside; all are held while the function runs."""
+    journal: Journal = []
+    outer, middle, inner = (Turnstile(name=name, journal=journal) for name in ("outer", "middle", "inner"))
+    assert world.call(stack(outer, middle, inner)(world.dependency(7).fn)) == 7
+    assert journal == [
+        *[("outer", "admit"), ("middle", "admit"), ("inner", "admit")],
+        *[("inner", "release"), ("middle", "release"), ("outer", "release")],
+    ]
+
+
+def test_refusal_by_a_later_gate_gives_earlier_tickets_back_last_first(world: World) -> None:
+    """Nothing is held and nothing is sent; gates further in are not asked."""
+    journal: Journal = []
+    first, second = Turnstile(name="first", journal=journal), Turnstile(name="second", journal=journal, learns=True)
+    third, fourth = Turnstile(name="third", journal=journal, shut=FOR_EVER), Turnstile(name="fourth", journal=journal)
+    fetch = world.dependency()
+    error = world.outcome(stack(first, second, third, fourth)(fetch.fn)).error
+    assert isinstance(error, Rejected)
+    assert fetch.calls == 0
+    assert journal == [
+        *[("first", "admit"), ("second", "admit"), ("third", "refuse")],
+        *[("second", "release"), ("first", "release")],
+    ]
+
+
+def test_refusal_after_a_wait_gives_earlier_tickets_back_last_first(world: World) -> None:
+    """Also when the gate that refuses, or one before it, made the call wait."""
+    journal: Journal = []
+    first, second = Turnstile(name="first", journal=journal, line=0.01), Turnstile(name="second", journal=journal)
+    third = Turnstile(name="third", journal=journal, line=0.01, shut=FOR_EVER)
+    fetch = world.dependency()
+    assert isinstance(world.outcome(stack(first, second, third)(fetch.fn)).error, Rejected)
+    assert fetch.calls == 0
+    assert journal == [
+        *[("first", "admit"), ("second", "admit"), ("third", "refuse")],
+        *[("second", "release"), ("first", "release")],
+    ]
+
+
+def test_gate_that_raises_something_else_gives_earlier_tickets_back(world: World) -> None:
+    """A mistake in a gate costs no permit."""
+
+    class Broken(Gate):
+        def admit(self, call: Call) -> object:
+            raise LookupError("broken")
+
+    outer = Turnstile()
+    assert isinstance(world.outcome(stack(outer, Broken())(world.dependency().fn)).error, LookupError)
+    assert outer.tickets
+    assert outer.mistakes == []
+
+
+@pytest.mark.virtual_time
+async def test_call_cancelled_in_a_line_gives_earlier_tickets_back_last_first() -> None:
+    """The caller's cancellation gets through, and the function is not called."""
+    journal: Journal = []
+    outer, inner = Turnstile(name="outer", journal=journal), Turnstile(name="inner", journal=journal)
+    called: list[int] = []
+
+    async def fetch() -> None:
+        called.append(1)
+
+    task = asyncio.create_task(stack(outer, inner, Turnstile(line=1.0)).call(fetch))
+    asyncio.get_running_loop().call_later(0.5, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert journal == [("outer", "admit"), ("inner", "admit"), ("inner", "release"), ("outer", "release")]
+    assert not called
+
+
+@pytest.mark.parametrize("others", [[], [CircuitBreaker(window_calls=10)]], ids=["holding", "learning"])
+def test_coroutine_that_is_dropped_where_no_event_loop_runs_gives_tickets_back(others: list[Gate]) -> None:
+    """As happens to the tasks of a loop that was closed too early."""
+
+    @types.coroutine
+    def never() -> Generator[None, None, None]:
+        yield
+
+    async def fetch() -> None:
+        await never()
+
+    bulkhead = Bulkhead(1)
+    coroutine = stack(bulkhead, *others).call(fetch)
+    coroutine.send(None)
+    assert bulkhead.snapshot()["in_use"] == 1
+    coroutine.close()
+    assert bulkhead.snapshot()["in_use"] == 0
+
+
+# -- judgements do not go stale -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["judges", "learns"])
+def test_only_judging_gates_are_asked_again_after_a_wait_further_in(world: World, kind: str) -> None:
+    """What decides by evidence decides anew; what only counts is not asked twice."""
+    journal: Journal = []
+    outer = Turnstile(name="outer", journal=journal, **{kind: True})
+    line = Turnstile(name="line", journal=journal, line=0.01)
+    assert world.call(stack(outer, line)(world.dependency(7).fn)) == 7
+    again = [("outer", "release"), ("outer", "admit")] if kind == "judges" else []
+    end = "release" if kind == "judges" else "settle"
+    assert journal == [("outer", "admit"), ("line", "admit"), *again, ("line", "release"), ("outer", end)]
+
+
+def test_judging_gate_is_not_asked_again_after_a_wait_further_out(world: World) -> None:
+    """It was asked after that wait: its judgement is fresh."""
+    journal: Journal = []
+    line, judge = Turnstile(line=0.01), Turnstile(name="judge", journal=journal, judges=True)
+    assert world.call(stack(line, judge)(world.dependency(7).fn)) == 7
+    assert journal == [("judge", "admit"), ("judge", "release")]
+
+
+@pytest.mark.virtual_time
+async def test_judge_that_has_changed_its_mind_during_a_wait_refuses() -> None:
+    """The ticket that was waited for goes back too, and nothing is sent to a dependency that is known to be dead."""
+    journal: Journal = []
+    judge = Turnstile(name="judge", journal=journal, judges=True, shut=((0.5, 8.0),))
+    line = Turnstile(name="line", journal=journal, line=1.0)
+    called: list[int] = []
+
+    async def fetch() -> None:
+        called.append(1)
+
+    with pytest.raises(Rejected, match="judge refuses"):
+        await stack(judge, line).call(fetch)
+    assert not called
+    assert sorted(journal) == sorted(
+        [("judge", "admit"), ("line", "admit"), ("judge", "release"), ("judge", "refuse"), ("line", "release")]
+    )
+
+
+@pytest.mark.virtual_time
+async def test_queue_behind_a_breaker_sends_nothing_after_the_breaker_has_opened() -> None:
+    """Those who queued while it was closed are refused when their turn comes."""
+    requests = 0
+
+    async def fetch() -> None:
+        nonlocal requests
+        requests += 1
+        await asyncio.sleep(1)
+        raise OSError
+
+    breaker, bulkhead = CircuitBreaker(fail_max=1), Bulkhead(1, queue=9)
+    pipeline = stack(breaker, bulkhead)
+    ends = await asyncio.gather(*(pipeline.call(fetch) for _ in range(10)), return_exceptions=True)
+    assert requests == 1
+    assert [type(end).__name__ for end in ends] == ["OSError", *["CircuitOpen"] * 9]
+    assert bulkhead.snapshot()["in_use"] == 0
+
+
+# -- what gates learn -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.virtual_time
+async def test_success_is_learnt_once_with_the_time_that_it_took() -> None:
+    """Every gate that learns is told."""
+    outer, inner = Turnstile(learns=True), Turnstile(learns=True)
+    await stack(outer, inner).call(dependency(seconds=0.5))
+    assert outer.lessons == inner.lessons == [("settled", 0.5, False)]
+    assert outer.mistakes == inner.mistakes == []
+
+
+@pytest.mark.virtual_time
+async def test_failure_is_learnt_once_with_the_time_that_it_took() -> None:
+    """And the error goes on to the caller."""
+    gate = Turnstile(learns=True)
+    error = OSError()
+    with pytest.raises(OSError) as caught:
+        await stack(gate).call(dependency(seconds=0.5, error=error))
+    assert caught.value is error
+    assert gate.lessons == [("settled", 0.5, True)]
+    assert gate.mistakes == []
+
+
+class _Exit(BaseException):
+    """Not an `Exception`."""
+
+
+@pytest.mark.parametrize("error", [TypeError(), BulkheadFull(), _Exit()], ids=["programming", "rejection", "base"])
+@pytest.mark.virtual_time
+async def test_error_that_says_nothing_gives_tickets_back_unread(error: BaseException) -> None:
+    """Our own mistakes, local refusals and what is no `Exception` teach nothing."""
+    learning, holding = Turnstile(learns=True), Turnstile()
+    with pytest.raises(type(error)):
+        await stack(holding, learning).call(dependency(error=error))
+    assert [ticket.ends for ticket in learning.tickets] == [["released"]]
+    assert [ticket.ends for ticket in holding.tickets] == [["released"]]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "end"),
+    [
+        (False, ("settled", False)),
+        (True, ("settled", True)),
+        (Verdict("failure"), ("settled", True)),
+        (Verdict("nothing"), None),
+    ],
+)
+@pytest.mark.virtual_time
+async def test_result_is_judged_before_it_is_learnt(verdict: bool | Verdict, end: tuple[str, bool] | None) -> None:
+    """A result can be a failure, or say nothing; its caller gets it in any case."""
+    gate = Turnstile(learns=True)
+    pipeline = stack(gate, classify=Classifier(results=lambda result: verdict))
+    assert await pipeline.call(dependency()) == "done"
+    assert [(told, failed) for told, _, failed in gate.lessons] == ([] if end is None else [end])
+    assert gate.mistakes == []
+
+
+def _raise(_: object) -> bool:
+    raise LookupError("the classifier is broken")
+
+
+@pytest.mark.parametrize(
+    ("classify", "error"), [(Classifier(results=_raise), None), (Classifier(failures=_raise), OSError())]
+)
+@pytest.mark.virtual_time
+async def test_classifier_that_raises_costs_no_ticket(classify: Classifier, error: Exception | None) -> None:
+    """Its error goes to the caller, as interlock's probe slot did not come back."""
+    outer, inner = Turnstile(), Turnstile(learns=True)
+    with pytest.raises(LookupError):
+        await stack(outer, inner, classify=classify).call(dependency(error=error))
+    assert [ticket.ends for gate in (outer, inner) for ticket in gate.tickets] == [["released"], ["released"]]
+
+
+@pytest.mark.virtual_time
+async def test_gate_that_does_not_learn_is_only_ever_told_to_release() -> None:
+    """Even where its neighbour learns."""
+    journal: Journal = []
+    pipeline = stack(Turnstile(name="holding", journal=journal), Turnstile(learns=True))
+    await pipeline.call(dependency())
+    with pytest.raises(OSError):
+        await pipeline.call(dependency(error=OSError()))
+    await _cancel_after(0.5, pipeline.call(dependency(seconds=1)))
+    assert journal == [("holding", "admit"), ("holding", "release")] * 3
+
+
+# -- how old a call was ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        stack,
+        lambda learning, queue: stack(learning, Timeout(30), queue),
+        lambda learning, queue: stack(learning, stack(queue)),
+        lambda learning, queue: stack(stack(learning), queue),
+        lambda learning, queue: stack(stack(learning), stack(queue)),
+    ],
+    ids=["neighbours", "apart", "queue nested", "learner nested", "both nested"],
+)
+@pytest.mark.virtual_time
+async def test_time_in_a_local_queue_further_in_does_not_count_as_the_age_of_a_call(
+    around: Callable[[Gate, Gate], Pipeline],
+) -> None:
+    """A healthy dependency behind a long queue is not slow, wherever the queue stands."""
+    learning = Turnstile(learns=True)
+    pipeline = around(learning, Turnstile(line=4.0))
+    await pipeline.call(dependency(seconds=0.5))
+    with pytest.raises(OSError):
+        await pipeline.call(dependency(seconds=0.25, error=OSError()))
+    assert learning.lessons == [("settled", 0.5, False), ("settled", 0.25, True)]
+
+
+@pytest.mark.virtual_time
+async def test_age_of_a_call_begins_when_the_last_gate_has_admitted_it() -> None:
+    """Waiting at a neighbouring gate, further out or further in, is not the dependency's doing."""
+    learning = Turnstile(learns=True)
+    await stack(Turnstile(line=1.0), learning, Turnstile(line=2.0)).call(dependency(seconds=0.5))
+    assert learning.lessons == [("settled", 0.5, False)]
+
+
+async def _cancel_after(seconds: float, call: Any) -> None:
+    """Cancel the call from outside."""
+    task = asyncio.ensure_future(call)
+    asyncio.get_running_loop().call_later(seconds, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(
+    ("around", "limit"),
+    [
+        (lambda gate: [gate], None),
+        (lambda gate: [gate, Timeout(4)], 4),
+        (lambda gate: [Timeout(8), gate], 8),
+        (lambda gate: [Timeout(9), Timeout(8), gate], 8),
+        (lambda gate: [Timeout(8), gate, Retry(2), Timeout(4), Timeout(3)], 4),
+        (lambda gate: [Timeout(8), stack(gate)], None),
+        (lambda gate: [gate, stack(Timeout(4))], None),
+    ],
+    ids=["none", "inside", "outside", "nearest outside", "inside first", "another's outside", "another's inside"],
+)
+@pytest.mark.virtual_time
+async def test_cut_short_call_is_measured_by_the_nearest_timeout_of_its_pipeline(
+    around: Callable[[Gate], list[Any]], limit: float | None
+) -> None:
+    """The one inside comes first, then the one outside; another pipeline's is none of ours."""
+    gate = Turnstile(learns=True)
+    await _cancel_after(0.5, stack(*around(gate)).call(dependency(seconds=64)))
+    assert gate.lessons == [("cut", 0.5, limit)]
+    assert gate.mistakes == []
+
+
+class Learner(Gate):
+    """Takes `Gate`'s own meaning of a call that was cut short."""
+
+    learns = True
+
+    def __init__(self, slow: float | None = None) -> None:
+        super().__init__()
+        self.slow = slow
+        self.learnt: list[bool] = []
+        self.released = 0
+
+    def admit(self, call: Call) -> object:
+        return self
+
+    def settle(self, ticket: object, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+        self.learnt.append(failed)
+
+    def release(self, ticket: object) -> None:
+        self.released += 1
+
+
+@pytest.mark.parametrize(
+    ("slow", "limit", "age", "failed"),
+    [
+        (None, None, 60.0, False),
+        (2.0, None, 1.9, False),
+        (2.0, None, 2.0, True),
+        (None, 2.0, 1.9, False),
+        (1.0, 2.0, 1.9, False),
+        (1.0, 2.0, 1.99, True),
+        (9.0, 2.0, 1.99, True),
+    ],
+)
+@pytest.mark.virtual_time
+async def test_cut_short_call_is_a_failure_at_its_configured_limit_and_nothing_before(
+    slow: float | None, limit: float | None, age: float, failed: bool
+) -> None:
+    """The nearest Timeout is the limit, else `slow`; a caller who goes away early has shown nothing."""
+    gate = Learner(slow)
+    pipeline = stack(gate) if limit is None else stack(Timeout(limit), gate)
+    await _cancel_after(age, pipeline.call(dependency(seconds=64)))
+    assert gate.learnt == [True] * failed
+    assert gate.released == (not failed)
+
+
+@pytest.mark.virtual_time
+async def test_call_that_outlived_its_limit_is_a_failure_though_its_result_is_used() -> None:
+    """A callee that swallows the cancellation cannot make itself look healthy."""
+
+    async def stubborn() -> str:
+        try:
+            await asyncio.sleep(64)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.5)
+        return "late"
+
+    gate = Turnstile(learns=True)
+    assert await stack(gate, Timeout(1)).call(stubborn) == "late"
+    assert gate.lessons == [("settled", 1.5, True)]
+
+
+# -- what is told ---------------------------------------------------------------------------------------------------
+
+
+def test_refusal_carries_the_name_of_its_own_pipeline_and_is_told_once(world: World) -> None:
+    """Pipelines around it pass it on as it is."""
+    heard: list[Any] = []
+    inner = stack(Turnstile(name="gate", shut=FOR_EVER), name="inner")
+    outer = stack(Turnstile(learns=True), inner, name="outer")
+    stops = [pipeline.listen(heard.append) for pipeline in (outer, inner)]
+    error = world.outcome(outer(world.dependency().fn)).error
+    for stop in stops:
+        stop()
+    assert isinstance(error, Rejected)
+    assert (error.pipeline, error.policy) == ("inner", "gate")
+    (event,) = (event for event in heard if isinstance(event, events.CallRejected))
+    assert (event.pipeline, event.policy, event.reason, event.retry_after) == ("inner", "gate", "gate refuses", None)
+
+
+@pytest.mark.virtual_time
+async def test_wait_in_a_line_is_told_with_its_length() -> None:
+    """Whoever listens knows where the time went."""
+    heard: list[Any] = []
+    pipeline = stack(Turnstile(learns=True), Turnstile(name="line", line=0.5), name="waits")
+    pipeline.listen(heard.append)
+    begin = asyncio.get_running_loop().time()
+    await pipeline.call(dependency())
+    (event,) = (event for event in heard if isinstance(event, events.Waited))
+    assert event == events.Waited("waits", begin + 0.5, "line", "queue", 0.5)
+
+
+# -- any stack of gates ---------------------------------------------------------------------------------------------
+
+
+def turnstiles(journal: Journal) -> st.SearchStrategy[list[Turnstile]]:
+    """Gates of every kind, in any order, that are called by their positions."""
+    shut = st.sampled_from([(), (), ((0.25, 0.5),), ((0.5, 8.0),)])
+    kind = st.one_of(
+        st.fixed_dictionaries({"learns": st.booleans(), "judges": st.booleans(), "shut": shut}),
+        st.fixed_dictionaries({"learns": st.booleans(), "line": st.sampled_from([0.25, 0.5]), "shut": shut}),
+    )
+    kinds = st.lists(kind, min_size=1, max_size=6)
+    return kinds.map(lambda kinds: [Turnstile(name=str(at), journal=journal, **kind) for at, kind in enumerate(kinds)])
+
+
+ENDS = {"release", "settle", "cut"}
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(data=st.data(), error=st.sampled_from([None, OSError(), TypeError()]), cancel=st.sampled_from([None, 0.3, 0.8]))
+def test_any_stack_of_gates_is_passed_by_all_or_nothing(
+    data: st.DataObject, error: Exception | None, cancel: float | None
+) -> None:
+    """Held together, fresh where judged, given back together and last first; each ticket ends once."""
+    journal: Journal = []
+    gates = data.draw(turnstiles(journal), label="gates")
+    held: list[tuple[list[int], float]] = []
+    issued: dict[str, float] = {}
+
+    class Clocked(list[tuple[str, str]]):
+        """Notes when the latest ticket of each gate was issued."""
+
+        def append(self, entry: tuple[str, str]) -> None:
+            super().append(entry)
+            if entry[1] == "admit":
+                issued[entry[0]] = asyncio.get_running_loop().time()
+
+    clocked = Clocked()
+    for gate in gates:
+        gate.journal = clocked
+
+    async def fetch() -> None:
+        held.append(([gate.out for gate in gates], asyncio.get_running_loop().time()))
+        await asyncio.sleep(0.25)
+        if error is not None:
+            raise error
+
+    async def main() -> None:
+        task = asyncio.ensure_future(stack(*gates).call(fetch))
+        if cancel is not None:
+            asyncio.get_running_loop().call_later(cancel, task.cancel)
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+
+    virtual.run(main())
+
+    assert [gate.mistakes for gate in gates] == [[]] * len(gates)
+    for outs, begun in held:
+        assert outs == [1] * len(gates), "the function ran without a ticket of every gate"
+        for at, gate in enumerate(gates):
+            if gate.judges and any(later.waits for later in gates[at:]):
+                assert issued[gate.name] == begun, "it was judged before a wait"
+    last_act = max((at for at, (_, verb) in enumerate(clocked) if verb not in ENDS), default=-1)
+    given_back = [int(name) for name, _ in clocked[last_act + 1 :]]
+    assert given_back == sorted(given_back, reverse=True), "tickets did not come back last first"
