@@ -18,8 +18,8 @@ from typing import Any
 
 from resilient.call import Call
 from resilient.guard import told
-from resilient.policy import Layer, Scope
 from resilient.outcome import Stopped
+from resilient.policy import Layer, Scope
 from resilient.runtime.threads import drive
 
 __all__ = ["Attempt", "Attempts", "block_leaf"]

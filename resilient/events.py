@@ -193,7 +193,7 @@ def emit(listeners: tuple[Listener, ...], event: Event) -> None:
 
 
 def listen(listener: Listener) -> Callable[[], None]:
-    """Send the events of every pipeline, also of those built later, to `listener`. Returns a function that ends that."""
+    """Send the events of every pipeline, also of later ones, to `listener`. Returns a function that ends that."""
     global _everywhere
     callback("listener", listener)
     entry = _Entry(listener)

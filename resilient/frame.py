@@ -224,7 +224,7 @@ class _Shadow(Gate):
         super().__init__(gate.name)
         self.gate = gate
         self.scope = scope
-        self.judges = gate.judges  # type: ignore[misc]
+        self.judges = gate.judges
         self.learns = gate.learns
         self.timed = gate.timed
         self.slow = gate.slow

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from resilient.call import Call, name_of
 from resilient.events import AttemptFailed, AttemptStarted
-from resilient.policy import Layer, Scope
 from resilient.outcome import Stopped
+from resilient.policy import Layer, Scope
 
 __all__ = ["async_leaf", "dress", "kind_of", "sync_leaf", "told"]
 

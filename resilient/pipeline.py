@@ -98,7 +98,7 @@ class Pipeline(Policy):
         Raises `TypeError` for what cannot be guarded (generators, classes, coroutines).
         """
         if isinstance(fn, classmethod | staticmethod):
-            return type(fn)(self(fn.__func__))  # type: ignore[return-value]
+            return type(fn)(self(fn.__func__))  # pyright: ignore[reportReturnType]
         guarded = dress(self._guard(fn), fn)
         guarded.__dict__["__pipeline__"] = self  # the registry finds it as long as somebody uses the function
         return guarded
@@ -123,7 +123,7 @@ class Pipeline(Policy):
                 call.fn = fn
                 call.args = args
                 call.kwargs = kwargs
-                call.runtime = (running() or current_async()) if timed else None
+                call.runtime = (running() or current_async()) if timed else None  # type: ignore[assignment]
                 call.attempt = 1
                 call.deadline = None
                 call.waited = 0.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, get_args
 
 from resilient import arguments
@@ -24,10 +24,10 @@ __all__ = ["Gate", "Layer", "Mode", "Policy", "Recovery", "Scope", "Ticket", "Wr
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Layer = Callable[[Call], Awaitable[Any]]
+Layer = Callable[[Call], Coroutine[Any, Any, Any]]
 """The rest of a pipeline, seen from one of its policies."""
 
-Recovery = Callable[[Call, Exception], Awaitable[Any]]
+Recovery = Callable[[Call, Exception], Coroutine[Any, Any, Any]]
 """Goes on after a failure of a layer: returns what the caller shall get, or raises it."""
 
 Ticket = Any
@@ -185,9 +185,7 @@ class Gate(Policy):
         """Wait in line for a ticket. Raises a `Rejected` when there is no place in line, or no more time."""
         raise NotImplementedError
 
-    def settle(
-        self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None
-    ) -> None:
+    def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         """Learn from a call's end, and take the ticket back.
 
         `elapsed`: seconds the dependency had, local queues not counted; `now`: the time. Where the gate is not `timed`
@@ -213,7 +211,7 @@ class Gate(Policy):
 class Wrap(Policy):
     """Runs the rest of the pipeline as often as it likes."""
 
-    def run(self, call: Call, inner: Layer, scope: Scope) -> Awaitable[Any]:
+    def run(self, call: Call, inner: Layer, scope: Scope) -> Coroutine[Any, Any, Any]:
         """Run `inner(call)` zero, one or many times and return (awaitably) what the caller shall get."""
         raise NotImplementedError
 

@@ -73,14 +73,16 @@ class Bulkhead(Gate):
         if self._free > 0 and not self._line:
             self._free -= 1
             return self
+        if not self.queue:
+            raise self._full()
         return None
 
     async def wait(self, call: Call, scope: Scope) -> object:
         place = _Place(call.runtime.park())
         with self._lock:
             position = len(self._line) + 1
-            if position > self.queue and self._free <= 0:
-                raise self._full(f"{self.max_concurrent} running, {self.queue} queued")
+            if position > self.queue + self._free:
+                raise self._full()
             self._line[place] = None
         try:
             self._hand_out()  # a permit may have come free since `admit` looked
@@ -128,7 +130,8 @@ class Bulkhead(Gate):
             self.release(self)
         return granted
 
-    def _full(self, why: str) -> BulkheadFull:
+    def _full(self, why: str = "") -> BulkheadFull:
+        why = why or f"{self.max_concurrent} running, {self.queue} queued"
         return BulkheadFull(f"{self.name} is full: {why}", policy=self.name)
 
     def snapshot(self) -> dict[str, Any]:

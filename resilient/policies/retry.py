@@ -127,7 +127,7 @@ class Retry(Wrap):
         if isinstance(on, tenacity.retry_base):
             self._strategy = on
         elif on is not None:
-            self._on = error_filter("on", on)
+            self._on = error_filter("on", on)  # type: ignore[arg-type]
             named = on if isinstance(on, tuple) else (on,)
             self._repeats_rejections = tuple(
                 each for each in named if isinstance(each, type) and issubclass(each, Rejected)
@@ -178,6 +178,7 @@ class Retry(Wrap):
             try:
                 result = await inner(call)
                 if not self._looks_at_results(story.scope):
+                    story.forget()
                     return result
             except Exception as caught:
                 error = caught
@@ -236,7 +237,7 @@ class _Story:
         verdict = scope.judge.error(error) if error is not None else scope.judge.result(result)
         if state is not None:
             state.outcome = tenacity.Future.construct(
-                self.attempt, error if error is not None else result, error is not None
+                self.attempt, bare(error) if error is not None else result, error is not None
             )
             state.outcome_timestamp = call.runtime.now()
         again = await self._worth_repeating(error, verdict)
@@ -258,7 +259,8 @@ class _Story:
         if await self._enough(wait, verdict):
             return None
         if scope.channel.listeners:
-            scope.channel.emit(Retrying(scope.name, call.runtime.now(), retry.name, self.attempt, wait, error))
+            shown = None if error is None else bare(error)
+            scope.channel.emit(Retrying(scope.name, call.runtime.now(), retry.name, self.attempt, wait, shown))
         if state is not None:
             state.next_action = tenacity.RetryAction(wait)
             state.idle_for += wait
@@ -320,10 +322,14 @@ class _Story:
         if self.state is not None:
             self.state.prepare_for_next_attempt()
 
+    def forget(self) -> None:
+        """Let go of what happened: an error leads by its traceback to this very object."""
+        self.last_error = self.last_result = self.call.error = self.state = self.trace = None
+
     def end(self) -> Any:
         """Return the last result, or raise the last real error."""
         error, result = self.last_error, self.last_result
-        self.last_error = self.last_result = self.call.error = self.state = self.trace = None
+        self.forget()
         attempts, reason, scope = self.attempt, self.reason, self.scope
         try:
             if reason and scope.channel.listeners:
@@ -335,7 +341,7 @@ class _Story:
                 error = _behind(error)
             if reason:
                 where = f"pipeline {scope.name!r}" if scope.name else self.retry.name
-                _note(error, f"{where} gave up after {attempts} attempt{'s'[: attempts != 1]}: {reason}")
+                _note(bare(error), f"{where} gave up after {attempts} attempt{'s'[: attempts != 1]}: {reason}")
             raise error
         finally:
             del error, result
@@ -388,7 +394,7 @@ def _controller(retry: Retry, call: Call) -> Any:
         settings["retry"] = retry._strategy
     if retry._wait is not None:
         settings["wait"] = retry._wait
-    stops = [retry._stop] if retry._stop is not None else []
+    stops: list[Any] = [retry._stop] if retry._stop is not None else []
     if retry.attempts is not None:
         stops.append(tenacity.stop_after_attempt(retry.attempts))
     return make(stop=tenacity.stop_any(*stops), reraise=True, **settings)

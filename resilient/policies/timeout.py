@@ -6,7 +6,7 @@ is a deadline that inner policies see: no backoff or queue wait starts that woul
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from resilient import arguments
@@ -38,20 +38,25 @@ class Timeout(Wrap):
         self.seconds = self.limit = arguments.seconds("seconds", seconds)
         self.thread = arguments.flag("thread", thread)
 
-    def run(self, call: Call, inner: Layer, scope: Scope) -> Awaitable[Any]:
+    def run(self, call: Call, inner: Layer, scope: Scope) -> Coroutine[Any, Any, Any]:
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         limit = _Limit(self, scope)
-        plainly = getattr(inner, "plainly", None)
+        plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
 
-        def within(call: Call) -> Awaitable[Any]:
+        def within(call: Call) -> Coroutine[Any, Any, Any]:
             return call.runtime.within(call, inner, limit)
 
+        if plainly is not None and not self.thread:
+            within.plainly = self._deadline_only(plainly)  # type: ignore[attr-defined]
+        return within
+
+    def _deadline_only(self, plainly: Callable[[Call], Any]) -> Callable[[Call], Any]:
         def deadline_only(call: Call) -> Any:
             """Around a plain function there is nothing to end: it is told how long it has."""
             outer = call.deadline
-            at = call.runtime.now() + limit.seconds
+            at = call.runtime.now() + self.seconds
             if outer is None or at < outer:
                 call.deadline = at
             try:
@@ -59,9 +64,7 @@ class Timeout(Wrap):
             finally:
                 call.deadline = outer
 
-        if plainly is not None and not self.thread:
-            within.plainly = deadline_only  # type: ignore[attr-defined]
-        return within
+        return deadline_only
 
     def describe(self) -> str:
         return f"Timeout({self.seconds:g} s{', thread' if self.thread else ''})"

@@ -15,7 +15,7 @@ virtual time, so that an instance used from several of them keeps one state.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from resilient.errors import TimedOut
@@ -40,6 +40,7 @@ class Limit(Protocol):
 
     def expired(self, call: Any, waited: float) -> TimedOut:
         """The error to raise, when `waited` of the seconds went by in local queues."""
+        ...
 
 
 class Parking(Protocol):
@@ -50,6 +51,7 @@ class Parking(Protocol):
 
     async def wait(self, seconds: float | None, call: Timed) -> bool:
         """Wait to be woken: True; or False after `seconds`. A deadline of the call ends it, as `within` says."""
+        ...
 
 
 class Runtime(Protocol):
@@ -60,19 +62,22 @@ class Runtime(Protocol):
 
     def now(self) -> float:
         """The time in seconds."""
+        ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds`."""
 
     def park(self) -> Parking:
         """A place to wait until another call, perhaps in another thread, says so."""
+        ...
 
-    def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Awaitable[Any]:
+    def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Coroutine[Any, Any, Any]:
         """Await `inner(call)`, for `limit.seconds` at the most; then raise `limit.expired(...)`.
 
         The call's deadline is lowered meanwhile. Only this limit's own expiry is converted: every other exception,
         the caller's cancellation first of all, passes. A result that comes although the time is over is returned.
         """
+        ...
 
 
 def current_async() -> Runtime:

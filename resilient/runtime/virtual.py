@@ -36,7 +36,7 @@ class VirtualRuntime(AsyncioRuntime):
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         super().__init__(loop)
-        self.now = loop.time  # type: ignore[method-assign, assignment]
+        self.now = loop.time
         assert isinstance(loop, VirtualLoop)
         loop.runtime = self
 
@@ -98,7 +98,9 @@ class VirtualLoop(base_events.BaseEventLoop):
         lines += [f"  {task.get_name()}: {' > '.join(_where(task.get_coro()))}" for task in tasks]
         return "\n".join(lines)
 
-    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> Any:
         if self._thread_id is not None and threading.get_ident() != self._thread_id:  # type: ignore[attr-defined]
             _refuse("call_soon_threadsafe from another thread")
         return self.call_soon(callback, *args, context=context)
@@ -146,7 +148,7 @@ for _name in ("connect_read_pipe", "connect_write_pipe", "subprocess_shell", "su
     setattr(VirtualLoop, _name, _refused(f"processes ({_name})"))
 for _name in ("add_signal_handler", "remove_signal_handler"):
     setattr(VirtualLoop, _name, _refused(f"signals ({_name})"))
-VirtualLoop.run_in_executor = _refused("threads (run_in_executor)")  # type: ignore[method-assign]
+VirtualLoop.run_in_executor = _refused("threads (run_in_executor)")  # type: ignore[method-assign, assignment]
 
 
 def run(main: Coroutine[Any, Any, T], *, start: float = 0.0) -> T:

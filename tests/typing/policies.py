@@ -1,7 +1,7 @@
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 """What type checkers make of the policies' options, and of policies that users write themselves."""
 
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from typing import Any, assert_type
 
 import pybreaker
@@ -89,7 +89,7 @@ class Tracing(Wrap):
 
 
 class Passing(Wrap):
-    def run(self, call: Call, inner: Layer, scope: Scope) -> Awaitable[Any]:
+    def run(self, call: Call, inner: Layer, scope: Scope) -> Coroutine[Any, Any, Any]:
         return inner(call)
 
 
