@@ -137,7 +137,7 @@ def waits(part: Recipe) -> bool:
 # -- the property ---------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(deadline=None, derandomize=True, max_examples=150)
 @given(
     parts=st.lists(
         st.one_of(stacks.bulkheads(), stacks.breakers(), stacks.turnstiles(), stacks.policies()), min_size=2, max_size=6
