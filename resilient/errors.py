@@ -4,6 +4,7 @@
     ├── Rejected            a policy refused the call: nothing was sent
     │   ├── CircuitOpen     the circuit is open (also a `pybreaker.CircuitBreakerError`)
     │   ├── BulkheadFull    no permit, and no place or no more time in the queue
+    │   ├── RateLimited     no token in the bucket, and none soon enough
     │   └── PipelineClosed  `aclose()` was called
     └── TimedOut            a Timeout's own limit was reached (also a `TimeoutError`)
     PipelineError           (a `ValueError`) a pipeline that cannot work, with `strict=True`
@@ -26,6 +27,7 @@ __all__ = [
     "PipelineClosed",
     "PipelineError",
     "PipelineWarning",
+    "RateLimited",
     "Rejected",
     "ResilientError",
     "TimedOut",
@@ -71,6 +73,10 @@ class CircuitOpen(Rejected, pybreaker.CircuitBreakerError):
 
 class BulkheadFull(Rejected):
     """All permits are taken and the call may not, or may no longer, wait for one."""
+
+
+class RateLimited(Rejected):
+    """The rate is used up; `retry_after` says when the next token comes."""
 
 
 class PipelineClosed(Rejected):

@@ -89,7 +89,7 @@ def _source(gates: Sequence[Gate], rest: _Rest, *, plain: bool) -> str:
         for at in reversed(range(len(gates))):
             if gates[at].learns:
                 lines += [f"    settle{at}(t{at}, {late}, {elapsed}, {end}, None)"]
-            else:
+            elif gates[at].holds:
                 lines += [f"    release{at}(t{at})"]
     return "\n".join([*lines, "    return result", ""])
 
@@ -112,7 +112,9 @@ class _Rest:
 
     def refused(self, call: Call, tickets: Tickets, error: BaseException) -> None:
         """A gate raised: give back what those outside it have given."""
-        self._give_back(tickets)
+        for gate, ticket in self._last_first(tickets):
+            if ticket is not None:
+                gate.undo(ticket)
         if not isinstance(error, Rejected):
             return
         if not error.pipeline:
@@ -142,7 +144,7 @@ class _Rest:
         for at, gate in enumerate(self.gates[: len(held) - 1]):
             if gate.judges:
                 stale, held[at] = held[at], None
-                gate.release(stale)
+                gate.undo(stale)
                 held[at] = gate.admit(call)
                 if held[at] is None:
                     held[at] = await self._wait(gate, call)
@@ -207,8 +209,7 @@ class _Rest:
 
     def _give_back(self, tickets: Tickets) -> None:
         for gate, ticket in self._last_first(tickets):
-            if ticket is not None:
-                gate.release(ticket)
+            gate.release(ticket)
 
     def _last_first(self, tickets: Tickets) -> list[tuple[Gate, Ticket]]:
         """The gates that have been passed, with their tickets."""
@@ -226,6 +227,7 @@ class _Shadow(Gate):
         self.scope = scope
         self.judges = gate.judges
         self.learns = gate.learns
+        self.holds = gate.holds
         self.timed = gate.timed
         self.slow = gate.slow
 
@@ -256,3 +258,7 @@ class _Shadow(Gate):
     def release(self, ticket: Ticket) -> None:
         if ticket is not self.BY:
             self.gate.release(ticket)
+
+    def undo(self, ticket: Ticket) -> None:
+        if ticket is not self.BY:
+            self.gate.undo(ticket)

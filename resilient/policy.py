@@ -166,6 +166,9 @@ class Gate(Policy):
     learns: bool = False
     """Wants to know how calls end: `settle` and `cut` are called. Otherwise only `release` is."""
 
+    holds: bool = True
+    """Has something to take back when a call ends: `release` is called. Otherwise only `undo` is, for calls not made."""
+
     slow: float | None = None
     """Seconds after which a call counts as slow: the age at which a cut-short call is a failure, where the pipeline
     has no Timeout to say so."""
@@ -206,6 +209,10 @@ class Gate(Policy):
     def release(self, ticket: Ticket) -> None:
         """Take the ticket back without learning anything."""
         raise NotImplementedError
+
+    def undo(self, ticket: Ticket) -> None:
+        """The call was never made: a gate behind this one refused it, or it was cancelled in a queue."""
+        self.release(ticket)
 
 
 class Wrap(Policy):
