@@ -104,6 +104,19 @@ def test_breaker_with_a_failed_probe_opens_again(world: World) -> None:
     assert breaker.state == "open"
 
 
+def test_breaker_with_fail_max_counts_failures_in_a_row_only(world: World) -> None:
+    """A success begins the row again."""
+    breaker = CircuitBreaker(None, fail_max=3)
+    dependency = world.dependency(OSError(), OSError(), "up", OSError(), OSError(), OSError())
+    guarded = breaker(dependency.fn)
+    for failures in (1, 2, 0, 1, 2):
+        world.outcome(guarded)
+        assert breaker.fail_counter == failures
+    assert breaker.state == "closed"
+    world.outcome(guarded)
+    assert breaker.state == "open"
+
+
 @pytest.mark.virtual_time
 async def test_breaker_open_becomes_half_open_at_an_admission_and_not_by_itself() -> None:
     """No timer waits for the end of the break, so an idle circuit costs nothing."""
@@ -417,7 +430,24 @@ async def test_breaker_in_shadow_refuses_nothing_and_counts_what_it_would_have_r
     await asyncio.sleep(5.0)
     assert await breaker(up)() == "up"
     assert breaker.state == "closed"
-    assert breaker.would_have_refused == 4
+    assert breaker.snapshot()["would_have_refused"] == 4
+
+
+@pytest.mark.virtual_time
+async def test_breaker_in_shadow_tells_what_it_would_have_refused() -> None:
+    """As a rejection that did not happen."""
+    breaker = CircuitBreaker(None, fail_max=1, break_duration=5.0, shadow=True)
+    pipeline = Pipeline(breaker, name="users")
+    await trip(breaker)
+    heard: list[Any] = []
+    pipeline.listen(heard.append)
+    assert await pipeline.call(up) == "up"
+    rejections = [event for event in heard if isinstance(event, events.CallRejected)]
+    assert rejections == [
+        events.CallRejected(
+            "users", 0.0, "CircuitBreaker", "CircuitBreaker is open; try again in 5 s", 5.0, shadow=True
+        )
+    ]
 
 
 @pytest.mark.virtual_time
@@ -431,7 +461,7 @@ async def test_breaker_in_shadow_learns_from_probes_only_while_half_open() -> No
     assert await breaker(up)() == "up"
     await probe
     assert breaker.state == "half-open"
-    assert breaker.would_have_refused == 2
+    assert breaker.snapshot()["would_have_refused"] == 2
 
 
 # -- what callers and listeners get -------------------------------------------------------------------------------
@@ -571,10 +601,15 @@ def test_breaker_takes_programming_errors_for_no_evidence(error: Exception) -> N
 
 
 @pytest.mark.virtual_time
-async def test_breaker_takes_local_rejections_for_no_evidence() -> None:
+@pytest.mark.parametrize(
+    "inner",
+    [[Bulkhead(1)], [Timeout(10.0), Bulkhead(1)], [Pipeline(Bulkhead(1))]],
+    ids=["next to it", "behind a timeout", "nested"],
+)
+async def test_breaker_takes_local_rejections_for_no_evidence(inner: list[Any]) -> None:
     """A full bulkhead inside it says nothing about the dependency."""
     breaker = CircuitBreaker(None, fail_max=1)
-    pipeline = Pipeline(breaker, Bulkhead(1))
+    pipeline = Pipeline(breaker, *inner)
     first = asyncio.create_task(pipeline.call(asyncio.sleep, 1.0))
     await asyncio.sleep(0)
     for _ in range(10):

@@ -209,6 +209,6 @@ class CircuitAgainstModel(RuleBasedStateMachine):
 
 
 CircuitAgainstModel.TestCase.settings = settings(
-    deadline=None, derandomize=True, max_examples=200, stateful_step_count=50
+    deadline=None, derandomize=True, max_examples=120, stateful_step_count=50
 )
 TestCircuitAgainstModel = CircuitAgainstModel.TestCase
