@@ -13,7 +13,7 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
-__all__ = ["callback", "count", "flag", "name", "seconds", "share", "strategy"]
+__all__ = ["amount", "callback", "count", "flag", "name", "seconds", "share", "strategy"]
 
 
 def _number(argument: str, value: object, kind: str) -> float:
@@ -33,6 +33,15 @@ def seconds(argument: str, value: object, *, zero: bool = False) -> float:
     kind = f"a finite number of seconds {'>= 0' if zero else '> 0'}"
     number = _number(argument, value, kind)
     if math.isinf(number) or number < 0 or (number == 0 and not zero):
+        raise ValueError(f"{argument} must be {kind}, got {value!r}")
+    return number
+
+
+def amount(argument: str, value: object) -> float:
+    """A finite number from 0 on."""
+    kind = "a finite number >= 0"
+    number = _number(argument, value, kind)
+    if math.isinf(number) or number < 0:
         raise ValueError(f"{argument} must be {kind}, got {value!r}")
     return number
 

@@ -38,6 +38,7 @@ def block_leaf(scope: Scope) -> Layer:
     async def body(call: Call) -> Any:
         return await (told(call, scope, _Body()) if scope.channel.listeners else _Body())
 
+    body.is_leaf = True  # type: ignore[attr-defined]
     return body
 
 

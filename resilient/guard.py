@@ -75,6 +75,7 @@ def async_leaf(scope: Scope) -> Layer:
         kwargs = call.kwargs
         return call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
 
+    call_it.is_leaf = True  # type: ignore[attr-defined]
     return call_it
 
 
@@ -100,6 +101,7 @@ def sync_leaf(scope: Scope) -> Layer:
     async def call_it(call: Call) -> Any:
         return plainly(call)
 
+    call_it.is_leaf = True  # type: ignore[attr-defined]
     call_it.plainly = plainly  # type: ignore[attr-defined]
     return call_it
 

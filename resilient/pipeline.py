@@ -18,8 +18,9 @@ from resilient import arguments, registry
 from resilient.atomic import GIL
 from resilient.block import Attempts, block_leaf
 from resilient.call import Call, new_call
-from resilient.errors import PipelineClosed, PipelineError, PipelineWarning
-from resilient.events import CallRejected, Listener
+from resilient.deadline import Deadline, inherited, seen
+from resilient.errors import PipelineClosed, PipelineError, PipelineWarning, TimedOut
+from resilient.events import CallRejected, CallTimedOut, Listener
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf
 from resilient.outcome import Classifier, Stopped
 from resilient.plan import Finding, examine
@@ -73,11 +74,12 @@ class Pipeline(Policy):
         self.findings: list[Finding] = examine(_flat(policies))
         """What is wrong with the order or the plan."""
         self._complain(arguments.flag("strict", strict))
-        self._scope = Scope(self.name, self.classify)
+        self._scope = Scope(self.name, self.classify, repeats=any(each.runs != 1 for each in _flat(policies)))
         self._flow = _Flow(self._scope)
         self._async, self._sync, self._block = (
             weave(policies, self._scope, leaf(self._scope)) for leaf in (async_leaf, sync_leaf, block_leaf)
         )
+        self._earn = _earnings(_flat(policies), self.classify)
         self.timed = any(policy.timed for policy in policies)
         self.waits = any(policy.waits for policy in policies)
 
@@ -112,41 +114,47 @@ class Pipeline(Policy):
         return Attempts(arguments.name("name", name), self._start_block)
 
     def _guard(self, fn: Any) -> Callable[..., Any]:
-        scope, flow, timed = self._scope, self._flow, self.timed
-        if kind_of(fn) == "async":
-            entry, recover = self._async
+        scope, flow, timed, earn = self._scope, self._flow, self.timed, self._earn
+        is_async = kind_of(fn) == "async"
+        self._refuse_unfit(is_async=is_async, block=False)
+        entry, recover = self._async if is_async else self._sync
+        whole = flow.whole(entry, recover, earn)
 
-            async def guarded(*args: Any, **kwargs: Any) -> Any:
-                if scope.mode == "off":
-                    return await fn(*args, **kwargs)
-                call = Call()  # as `new_call`, without its frame
-                call.fn = fn
-                call.args = args
-                call.kwargs = kwargs
-                call.runtime = (running() or current_async()) if timed else None  # type: ignore[assignment]
-                call.attempt = 1
-                call.deadline = None
-                call.waited = 0.0
-                call.error = None
-                if flow.closed or not GIL:
-                    return await flow.counted(entry, recover, call)
-                flow.inside += 1
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            if scope.mode == "off":
+                return await fn(*args, **kwargs)
+            call = Call()  # as `new_call`, without its frame
+            call.fn = fn
+            call.args = args
+            call.kwargs = kwargs
+            call.runtime = (running() or current_async()) if timed else None  # type: ignore[assignment]
+            call.attempt = 1
+            call.deadline = None
+            call.waited = 0.0
+            call.error = None
+            if flow.closed or not GIL or (seen.any and inherited() is not None):
+                return await whole(call)
+            flow.inside += 1
+            try:
                 try:
-                    try:
-                        return await entry(call)
-                    except Exception as error:
-                        if recover is None:
-                            raise
-                        recovery = recover(call, error)
-                    return await recovery
-                finally:
-                    flow.inside -= 1
-                    if flow.closed:
-                        flow.wake()
+                    result = await entry(call)
+                except Exception as error:
+                    if recover is None:
+                        raise
+                    recovery = recover(call, error)
+                else:
+                    if earn is not None:
+                        earn(result)
+                    return result
+                return await recovery
+            finally:
+                flow.inside -= 1
+                if flow.closed:
+                    flow.wake()
 
+        if is_async:
             return guarded
-        through, mend = self._sync
-        plainly: Callable[[Call], Any] = getattr(through, "plainly", None) or (lambda call: drive(through(call)))
+        plainly: Callable[[Call], Any] = getattr(entry, "plainly", None) or (lambda call: drive(entry(call)))
 
         def guarded_def(*args: Any, **kwargs: Any) -> Any:
             if scope.mode == "off":
@@ -160,18 +168,22 @@ class Pipeline(Policy):
             call.deadline = None
             call.waited = 0.0
             call.error = None
-            if flow.closed or not GIL:
-                return drive(flow.counted(through, mend, call))
+            if flow.closed or not GIL or (seen.any and inherited() is not None):
+                return drive(whole(call))
             flow.inside += 1
             try:
                 try:
-                    return plainly(call)
-                except Stopped as carried:
-                    raise carried.error from None
+                    result = plainly(call)
                 except Exception as error:
-                    if mend is None:
+                    if recover is None:
+                        if isinstance(error, Stopped):
+                            raise error.error from None
                         raise
-                    recovery = mend(call, error)
+                    recovery = recover(call, error)
+                else:
+                    if earn is not None:
+                        earn(result)
+                    return result
                 return drive(recovery)
             finally:
                 flow.inside -= 1
@@ -180,17 +192,23 @@ class Pipeline(Policy):
 
         return guarded_def
 
+    def _refuse_unfit(self, *, is_async: bool, block: bool) -> None:
+        for policy in _flat(self.policies):
+            why = policy.unfit(is_async=is_async, block=block)
+            if why is not None:
+                raise TypeError(f"{policy!r} cannot guard this: {why}")
+
     def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
-        if not is_async and any(getattr(policy, "thread", False) for policy in _flat(self.policies)):
-            raise TypeError(f"{self!r} cannot guard a block: it would need a thread of its own; guard a function")
+        self._refuse_unfit(is_async=is_async, block=True)
         call = new_call(block, (), {}, current_async() if is_async else THREADS)
         if self._scope.mode == "off":
             return call, block_leaf(self._scope)(call)
-        return call, self._flow.counted(*self._block, call)
+        return call, self._flow.whole(*self._block, self._earn)(call)
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         entry, recover = weave(self.policies, self._scope, inner, waits=True)  # `inner` is another pipeline's business
-        return lambda call: inner(call) if self._scope.mode == "off" else self._flow.counted(entry, recover, call)
+        whole = self._flow.whole(entry, recover, self._earn)
+        return lambda call: inner(call) if self._scope.mode == "off" else whole(call)
 
     # -- variations ---------------------------------------------------------------------------------------------
 
@@ -258,11 +276,20 @@ class Pipeline(Policy):
 
         It never cancels them: bound it with your own timeout if they may hang. Closing twice does no harm.
         """
-        await self._flow.close(current())
+        await self._close(current())
 
     def close(self) -> None:
         """The same for plain code: blocks until calls in other threads have ended."""
-        drive(self._flow.close(THREADS))
+        drive(self._close(THREADS))
+
+    async def _close(self, runtime: Any) -> None:
+        await self._flow.close(runtime)
+        for policy in self.policies:
+            await policy.drain(runtime)
+
+    async def drain(self, runtime: Any) -> None:
+        for policy in self.policies:
+            await policy.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:
         """Its state now, as plain data: name, mode, calls `in_flight`, and each policy's own snapshot."""
@@ -319,23 +346,51 @@ class _Flow:
             with self._lock:
                 self.inside += change
 
-    async def counted(self, entry: Layer, recover: Recovery | None, call: Call) -> Any:
-        """Run `entry(call)`, and what is to be done when it fails, counted."""
-        if self.closed:
-            raise self._refusal(call)
-        self._count(1)
-        try:
-            try:
-                return await entry(call)
-            except Exception as error:
-                if recover is None:
-                    raise
-                recovery = recover(call, error)
-            return await recovery
-        finally:
-            self._count(-1)
+    def whole(self, entry: Layer, recover: Recovery | None, earn: Earn | None) -> Layer:
+        """What the frames of `_guard` do, for those who come another way; and what they leave out."""
+
+        async def counted(call: Call) -> Any:
             if self.closed:
-                self.wake()
+                raise self._refusal(call)
+            self._count(1)
+            try:
+                try:
+                    result = await entry(call)
+                except Exception as error:
+                    if recover is None:
+                        raise
+                    recovery = recover(call, error)
+                else:
+                    if earn is not None:
+                        earn(result)
+                    return result
+                return await recovery
+            finally:
+                self._count(-1)
+                if self.closed:
+                    self.wake()
+
+        async def bounded(call: Call, limit: Deadline) -> Any:
+            scope = self.scope
+            try:
+                if call.begin().now() >= limit.at:
+                    raise limit.expired(call, 0.0)
+                return await call.runtime.within(call, counted, limit)
+            except TimedOut as error:
+                if error.policy == limit.name and not error.pipeline:
+                    error.pipeline = scope.name
+                    if scope.channel.listeners:
+                        at = call.runtime.now()
+                        scope.channel.emit(CallTimedOut(scope.name, at, limit.name, limit.seconds))
+                raise
+
+        def whole(call: Call) -> Coroutine[Any, Any, Any]:
+            limit = inherited()
+            if limit is None or (call.deadline is not None and call.deadline <= limit.at):
+                return counted(call)
+            return bounded(call, limit)
+
+        return whole
 
     def _refusal(self, call: Call) -> PipelineClosed:
         scope = self.scope
@@ -388,6 +443,26 @@ def _check_policies(policies: tuple[Policy, ...]) -> None:
         if not isinstance(policy, Policy):
             hint = " (an instance is due, not the class)" if isinstance(policy, type) else ""
             raise TypeError(f"a pipeline is made of policies, got {policy!r}{hint}")
+
+
+Earn = Callable[[Any], None]
+
+
+def _earnings(policies: list[Policy], judge: Classifier) -> Earn | None:
+    """Pays a call's success into the budgets of a pipeline: what it is called with is the result."""
+    budgets = list(dict.fromkeys(policy.budget for policy in policies if policy.budget is not None))
+    if not budgets:
+        return None
+
+    def earn(result: Any) -> None:
+        if not judge.judges_results or judge.result(result).kind == "success":
+            for budget in budgets:
+                budget.earn()
+
+    if len(budgets) > 1 or judge.judges_results:
+        return earn
+    only = budgets[0].earn
+    return lambda result: only()
 
 
 def _flat(policies: tuple[Policy, ...]) -> list[Policy]:

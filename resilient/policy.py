@@ -15,11 +15,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, get_args
 
 from resilient import arguments
+from resilient.budget import Budget
 from resilient.call import Call
 from resilient.events import Channel
 from resilient.outcome import Classifier
+from resilient.runtime import Runtime
 
-__all__ = ["Gate", "Layer", "Mode", "Policy", "Recovery", "Scope", "Ticket", "Wrap", "switch_all"]
+__all__ = ["Gate", "Layer", "Mode", "Policy", "Recovery", "Scope", "Ticket", "Wrap", "mended", "switch_all"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,14 +49,16 @@ class Scope:
         name: the pipeline's name, or "".
         judge: the pipeline's classifier.
         channel: where events go.
+        repeats: whether one of its policies may run a call more than once.
         mode: "on"; "off" (functions run unguarded); "once" (no second attempt); "instant" (no waits between attempts).
     """
 
-    __slots__ = ("__weakref__", "_own_mode", "channel", "judge", "mode", "name")
+    __slots__ = ("__weakref__", "_own_mode", "channel", "judge", "mode", "name", "repeats")
 
-    def __init__(self, name: str, judge: Classifier) -> None:
+    def __init__(self, name: str, judge: Classifier, *, repeats: bool = False) -> None:
         self.name = name
         self.judge = judge
+        self.repeats = repeats
         self.channel = Channel(name)
         self._own_mode: Mode | None = None
         with _lock:
@@ -112,6 +116,8 @@ class Policy:
     """Needs `call.runtime` even when all goes well. Others say `call.begin()` when they need it after all."""
     runs: int | None = 1
     """How often it runs the rest at most; None: as often as its user's strategy likes."""
+    budget: Budget | None = None
+    """What pays for the extra requests that it makes."""
     limit: float | None = None
     """Seconds after which it ends what is inside it."""
     pause: float | None = 0.0
@@ -130,6 +136,13 @@ class Policy:
             self._alone = Policy.alone(self)
         return self._alone(fn)  # type: ignore[no-any-return]
 
+    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+        """Why it cannot guard an `async def`, a `def`, or a block of either; None: it can."""
+        return None
+
+    async def drain(self, runtime: Runtime) -> None:
+        """Wait until nothing that it left behind is running any more (losers of hedges, abandoned work)."""
+
     def attach(self, channel: Channel) -> None:
         """Called when a pipeline takes this policy up: `channel` is where its events go."""
 
@@ -137,13 +150,13 @@ class Policy:
         """The layer that applies this policy around `inner`."""
         raise TypeError(f"{self!r} is neither a Gate nor a Wrap")
 
-    def recovery(self, inner: Layer, scope: Scope) -> Recovery | None:
-        """For policies that act only after a failure: how to go on when `inner(call)` has raised an `Exception`.
+    def mends(self, scope: Scope) -> bool:
+        """Whether it acts only after a failure, by `recovery`: a call that succeeds then passes by no frame of it."""
+        return False
 
-        Others return None. The outermost frame of a pipeline calls it, so that a call that succeeds passes by no
-        frame of such a policy.
-        """
-        return None
+    def recovery(self, inner: Layer, scope: Scope) -> Recovery:
+        """How a policy that `mends` goes on when `inner(call)` has raised an `Exception`."""
+        raise NotImplementedError
 
     def snapshot(self) -> dict[str, Any]:
         """Its state now, as plain data."""
@@ -167,7 +180,7 @@ class Gate(Policy):
     """Wants to know how calls end: `settle` and `cut` are called. Otherwise only `release` is."""
 
     holds: bool = True
-    """Has something to take back when a call ends: `release` is called. Otherwise only `undo` is, for calls not made."""
+    """Has something to take back at the end of a call: `release` is called. Else only `undo` is, for calls not made."""
 
     slow: float | None = None
     """Seconds after which a call counts as slow: the age at which a cut-short call is a failure, where the pipeline
@@ -223,16 +236,20 @@ class Wrap(Policy):
         raise NotImplementedError
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        recover = self.recovery(inner, scope)
-        if recover is None:
-            run = self.run
-            return lambda call: run(call, inner, scope)
+        if self.mends(scope):
+            return mended(inner, self.recovery(inner, scope))
+        run = self.run
+        return lambda call: run(call, inner, scope)
 
-        async def recovering(call: Call) -> Any:
-            try:
-                return await inner(call)
-            except Exception as error:
-                recovery = recover(call, error)
-            return await recovery  # outside the clause, so that what it raises has no false context
 
-        return recovering
+def mended(layer: Layer, recover: Recovery) -> Layer:
+    """`layer`, and `recover` when it fails."""
+
+    async def mend(call: Call) -> Any:
+        try:
+            return await layer(call)
+        except Exception as error:
+            recovery = recover(call, error)
+        return await recovery  # outside the clause, so that what it raises has no false context
+
+    return mend

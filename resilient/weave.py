@@ -5,9 +5,11 @@ built once: neighbouring gates share one frame (`resilient.frame`), and a wrap's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from resilient.call import Call
 from resilient.frame import gate_frame
-from resilient.policy import Gate, Layer, Policy, Recovery, Scope
+from resilient.policy import Gate, Layer, Policy, Recovery, Scope, mended
 
 __all__ = ["weave"]
 
@@ -19,13 +21,16 @@ def weave(
 
     `waits`: something inside `leaf` may have a queue.
     """
-    layer = leaf
     for policy in policies:
         policy.attach(scope.channel)
+    menders = 0  # the outermost that act only after a failure
+    while menders < len(policies) and policies[menders].mends(scope):
+        menders += 1
+    layer = leaf
     at = len(policies)
-    while at > 0:
+    while at > menders:
         last = at
-        while at > 0 and isinstance(policies[at - 1], Gate):
+        while at > menders and isinstance(policies[at - 1], Gate):
             at -= 1
         if at < last:
             gates = [policy for policy in policies[at:last] if isinstance(policy, Gate)]
@@ -33,11 +38,24 @@ def weave(
             layer = gate_frame(gates, layer, scope, _nearest_limit(policies, at, last), queues)
         else:
             at -= 1
-            recover = policies[at].recovery(layer, scope) if at == 0 else None
-            if recover is not None:
-                return layer, recover
             layer = policies[at].bind(layer, scope)
-    return layer, None
+    recover: Recovery | None = None
+    for policy in reversed(policies[:menders]):
+        inner = layer if recover is None else mended(layer, recover)
+        outer = policy.recovery(inner, scope)
+        recover = outer if recover is None else _one_after_the_other(recover, outer)
+    return layer, recover
+
+
+def _one_after_the_other(first: Recovery, second: Recovery) -> Recovery:
+    async def recover(call: Call, error: Exception) -> Any:
+        try:
+            return await first(call, error)
+        except Exception as again:
+            recovery = second(call, again)
+        return await recovery
+
+    return recover
 
 
 def _nearest_limit(policies: Sequence[Policy], begin: int, end: int) -> float | None:

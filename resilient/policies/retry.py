@@ -144,9 +144,11 @@ class Retry(Wrap):
             return None
         return sum(self._backoff.most(attempt) for attempt in range(1, min(self.attempts, 10_000)))
 
-    def recovery(self, inner: Layer, scope: Scope) -> Recovery | None:
-        if self._speaks_tenacity or scope.judge.judges_results:
-            return None  # what tenacity is told begins before the first attempt, and results have to be looked at
+    def mends(self, scope: Scope) -> bool:
+        # What tenacity is told begins before the first attempt, and results have to be looked at.
+        return not (self._speaks_tenacity or scope.judge.judges_results)
+
+    def recovery(self, inner: Layer, scope: Scope) -> Recovery:
         return lambda call, error: self._go_on(_Story(self, call, scope), inner, error, None)
 
     async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:

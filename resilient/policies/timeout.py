@@ -11,6 +11,7 @@ from typing import Any
 
 from resilient import arguments
 from resilient.call import Call
+from resilient.deadline import Deadline
 from resilient.errors import TimedOut
 from resilient.events import CallTimedOut
 from resilient.policy import NEARLY, Layer, Scope, Wrap
@@ -48,9 +49,24 @@ class Timeout(Wrap):
         def within(call: Call) -> Coroutine[Any, Any, Any]:
             return call.runtime.within(call, inner, limit)
 
+        if not getattr(inner, "is_leaf", False):
+            return self._total(within)
         if plainly is not None and not self.thread:
             within.plainly = self._deadline_only(plainly)  # type: ignore[attr-defined]
         return within
+
+    def _total(self, within: Layer) -> Layer:
+        """With policies inside it, it is a total: a deadline for all that the function calls, too."""
+        seconds = self.seconds
+
+        async def total(call: Call) -> Any:
+            token = Deadline(call.runtime.now() + seconds, seconds).set()
+            try:
+                return await within(call)
+            finally:
+                Deadline.reset(token)
+
+        return total
 
     def _deadline_only(self, plainly: Callable[[Call], Any]) -> Callable[[Call], Any]:
         def deadline_only(call: Call) -> Any:
@@ -66,6 +82,11 @@ class Timeout(Wrap):
 
         return deadline_only
 
+    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+        if self.thread and block and not is_async:
+            return "a block runs in its own thread, so its time can be bounded by Timeout(...) without thread=True only"
+        return None
+
     def describe(self) -> str:
         return f"Timeout({self.seconds:g} s{', thread' if self.thread else ''})"
 
@@ -73,12 +94,13 @@ class Timeout(Wrap):
 class _Limit:
     """A Timeout in one pipeline, as a runtime sees it."""
 
-    __slots__ = ("policy", "scope", "seconds", "thread")
+    __slots__ = ("at", "policy", "scope", "seconds", "thread")
 
     def __init__(self, policy: Timeout, scope: Scope) -> None:
         self.policy = policy
         self.scope = scope
         self.seconds = policy.seconds
+        self.at = None
         self.thread = policy.thread
 
     def expired(self, call: Call, waited: float) -> TimedOut:

@@ -38,6 +38,11 @@ class Limit(Protocol):
     seconds: float
     thread: bool
 
+    @property
+    def at(self) -> float | None:
+        """The moment of a deadline; None: `seconds` from now."""
+        ...
+
     def expired(self, call: Any, waited: float) -> TimedOut:
         """The error to raise, when `waited` of the seconds went by in local queues."""
         ...

@@ -33,13 +33,13 @@ class _Entry:
 
 
 class _Timers:
-    """All running timeouts of one length on one event loop, first to expire first."""
+    """All running timeouts of one length, or of one deadline, on one event loop; first to expire first."""
 
-    __slots__ = ("armed", "entries", "runtime", "seconds")
+    __slots__ = ("armed", "entries", "key", "runtime")
 
-    def __init__(self, runtime: AsyncioRuntime, seconds: float) -> None:
+    def __init__(self, runtime: AsyncioRuntime, key: Any) -> None:
         self.runtime = runtime
-        self.seconds = seconds
+        self.key = key
         self.entries: dict[_Entry, None] = {}
         self.armed: asyncio.TimerHandle | None = None
 
@@ -52,7 +52,7 @@ class _Timers:
         if self.armed is not None:
             self.armed.cancel()
         self.armed = None
-        self.runtime.timers.pop(self.seconds, None)
+        self.runtime.timers.pop(self.key, None)
 
     def _fire(self) -> None:
         now = self.runtime.now()
@@ -83,7 +83,7 @@ class AsyncioRuntime:
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
-        self.timers: dict[float, _Timers] = {}
+        self.timers: dict[Any, _Timers] = {}  # by length in seconds, or by deadline
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -95,20 +95,25 @@ class AsyncioRuntime:
         task = current_task(self.loop)
         assert task is not None, "a timeout needs a task"
         base = task.cancelling()
-        seconds = limit.seconds
+        now, at = self.now(), limit.at
+        if at is None:
+            key: Any = limit.seconds
+            at = now + key
+        else:
+            key = limit
         entry = _Entry()  # without an `__init__`, which would cost more than all else here
         entry.task = task
-        entry.at = self.now() + seconds
+        entry.at = at
         entry.fired = False
-        timers = self.timers.get(seconds)
+        timers = self.timers.get(key)
         if timers is None:
-            timers = self.timers[seconds] = _Timers(self, seconds)
+            timers = self.timers[key] = _Timers(self, key)
         timers.entries[entry] = None
         if timers.armed is None:
-            timers.arm(seconds)
+            timers.arm(at - now)
         outer, waited = call.deadline, call.waited
-        if outer is None or entry.at < outer:
-            call.deadline = entry.at
+        if outer is None or at < outer:
+            call.deadline = at
         try:
             result = await inner(call)
         except BaseException as error:

@@ -58,7 +58,7 @@ class ThreadRuntime:
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         outer, waited = call.deadline, call.waited
-        at = monotonic() + limit.seconds
+        at = monotonic() + limit.seconds if limit.at is None else limit.at
         mine = outer is None or at < outer
         if mine:
             call.deadline = at

@@ -30,11 +30,12 @@ class TrioRuntime:
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         outer, waited = call.deadline, call.waited
-        at = self.now() + limit.seconds
+        now = self.now()
+        at = now + limit.seconds if limit.at is None else limit.at
         if outer is None or at < outer:
             call.deadline = at
         try:
-            with trio.move_on_after(limit.seconds) as scope:
+            with trio.move_on_after(max(0.0, at - now)) as scope:
                 return await inner(call)
         finally:
             call.deadline = outer

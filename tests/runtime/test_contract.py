@@ -26,6 +26,7 @@ class Limit:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.at = None
         self.thread = True  # or a `def` would not be stopped waiting for; no effect on `async def`
         self.error = TimedOut("too late")
         self.waited: list[float] = []

@@ -1,0 +1,90 @@
+"""Budget: how much extra work, in retries and hedges, a dependency may be given for the work it has done well.
+
+Retries are a loan that the dependency pays back with its capacity. While it is healthy that costs little; when it
+fails, every client asks for more at the moment when there is least, and keeps it down. So successes earn tokens, an
+extra request costs one, and whoever has none makes do with what came back. A dependency that fails altogether earns
+nothing, and gets next to nothing on top.
+
+One instance is shared by all retries and hedges of one dependency. It has no clock of its own, and a success takes no
+lock.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+from resilient import arguments
+
+__all__ = ["Budget"]
+
+
+class Budget:
+    """Tokens for extra requests: a share of the successes of late, and a small reserve.
+
+    Args:
+        ratio: tokens that a success earns. Default 0.1 (gRPC A6; in simulations of a metastable overload 0.1 with a
+            small cap recovers, and Finagle's 0.2 with 10 a second per client in reserve never does). A hedge that
+            fires at a rate of p needs a ratio of at least 2 p, or it starves.
+        reserve: tokens at the start, and what an idle budget keeps. Default 1: a small client may repeat its first
+            failure, and a thousand of them together do not make a storm. Once spent it comes back by successes only.
+        cap: tokens that can be saved up. Default 10.
+        ttl: seconds in which what is saved above the reserve fades to 1/e. Default 10 (Finagle): the successes of an
+            hour ago do not pay for the outage of now.
+
+    `earn` is called for every call of a pipeline that succeeds, `spend` for every extra request.
+    """
+
+    def __init__(self, ratio: float = 0.1, *, reserve: float = 1.0, cap: float = 10.0, ttl: float = 10.0) -> None:
+        self.ratio = arguments.share("ratio", ratio)
+        self.reserve = arguments.amount("reserve", reserve)
+        self.cap = arguments.amount("cap", cap)
+        self.ttl = arguments.seconds("ttl", ttl)
+        if self.cap < max(1.0, self.reserve):
+            raise ValueError(f"cap={cap!r} must be at least 1 token and at least the reserve of {reserve!r}")
+        self.spent = 0
+        self.refused = 0
+        self._earned = 0  # successes since the last look
+        self._tokens = self.reserve
+        self._lock = threading.Lock()
+        self._looked: float | None = None
+
+    def earn(self) -> None:
+        """A call succeeded."""
+        self._earned += 1
+
+    def spend(self, now: float) -> bool:
+        """Take a token for one extra request, if there is one. `now`: seconds on the caller's clock."""
+        with self._lock:
+            earned = self._earned
+            tokens = self._balance(now, earned)
+            enough = tokens >= 1.0 - 1e-9  # ten tenths are one token
+            self._tokens = tokens - enough
+            self._earned -= earned  # others may have earned meanwhile
+            self._looked = now
+            self.spent += enough
+            self.refused += not enough
+            return enough
+
+    def balance(self, now: float) -> float:
+        """Tokens there are."""
+        return self._balance(now, self._earned)
+
+    def _balance(self, now: float, successes: int) -> float:
+        """Tokens now: what was saved has faded, and the successes since came evenly over the time since."""
+        earned, tokens = successes * self.ratio, self._tokens
+        passed = 0.0 if self._looked is None else max(0.0, now - self._looked) / self.ttl
+        refill = min(earned, max(0.0, self.reserve - tokens))  # the reserve first; it does not fade
+        tokens, earned = tokens + refill, earned - refill
+        saved = max(0.0, tokens - self.reserve)
+        kept = math.exp(-passed)
+        fresh = earned if passed < 1e-9 else earned * (1.0 - kept) / passed
+        return min(self.cap, tokens - saved + saved * kept + fresh)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Extra requests `spent` and `refused`, and `tokens` as of the last look."""
+        return {"spent": self.spent, "refused": self.refused, "tokens": self._tokens}
+
+    def __repr__(self) -> str:
+        return f"Budget({self.ratio:.0%} of successes, reserve {self.reserve:g}, cap {self.cap:g})"

@@ -1,0 +1,98 @@
+"""Deadline: one moment by which everything beneath has to be done.
+
+    with deadline(2):
+        user = await get_user(7)        # every guarded call in here sees the least of all limits
+        await get_orders(user)
+
+A deadline is a context variable, so it reaches the guarded calls of called functions, of tasks begun inside, and of
+threads that are given a copy of the context (`asyncio.to_thread`). It bounds their queues, rate-limit waits, pauses
+between attempts, attempts and hedges; it does not end code that no pipeline guards. A total `Timeout` (one with other
+policies inside it) sets one too.
+
+Whoever inherited a deadline is cut short for a reason of the caller's: it is never evidence about the dependency.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any
+
+from resilient import arguments
+from resilient.errors import TimedOut
+from resilient.runtime import current
+
+__all__ = ["Deadline", "deadline", "inherited", "remaining", "seen"]
+
+_current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
+
+inherited = _current.get
+"""The deadline that holds here, or None."""
+
+
+class seen:
+    """Whether there ever was a deadline in this process: until then guarded calls need not look for one."""
+
+    any = False
+
+
+class Deadline:
+    """A moment, as a runtime's limit: `at` on its clock, set `seconds` before."""
+
+    __slots__ = ("at", "seconds", "thread")
+
+    name = "deadline"
+
+    def __init__(self, at: float, seconds: float) -> None:
+        self.at = at
+        self.seconds = seconds
+        self.thread = False
+
+    def set(self) -> Token[Deadline | None]:
+        """Let it hold from here on, unless an earlier one does; `reset` ends that."""
+        seen.any = True
+        outer = _current.get()
+        return _current.set(self if outer is None or self.at < outer.at else outer)
+
+    @staticmethod
+    def reset(token: Token[Deadline | None]) -> None:
+        """Let what held before `set` hold again."""
+        try:
+            _current.reset(token)
+        except ValueError:
+            pass  # a coroutine that was dropped is closed in another context, where it never held
+
+    def expired(self, call: Any, waited: float) -> TimedOut:
+        """The error of a call that it ended."""
+        return TimedOut(
+            f"the deadline of {self.seconds:g} s, set by the caller, has passed",
+            policy=self.name,
+            seconds=self.seconds,
+            evidence=False,
+        )
+
+
+class deadline:
+    """`with deadline(seconds):` everything guarded in the block is done in `seconds`, or ends with `TimedOut`.
+
+    An outer deadline that comes earlier still holds. Each object serves one `with` at a time.
+    """
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = arguments.seconds("seconds", seconds)
+
+    def __enter__(self) -> None:
+        self._token = Deadline(current().now() + self._seconds, self._seconds).set()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        Deadline.reset(self._token)
+
+
+def remaining() -> float | None:
+    """Seconds until the deadline that holds here (0 when it has passed), or None without one."""
+    limit = _current.get()
+    return None if limit is None else max(0.0, limit.at - current().now())
