@@ -747,8 +747,8 @@ async def test_order_queue_before_a_hanging_dependency_sends_nothing_after_openi
 def test_order_healthy_dependency_behind_a_long_local_queue_stays_closed(world: World) -> None:
     """Callers who run out of time in line, or soon after, are no evidence."""
     breaker = CircuitBreaker(None, fail_max=1)
-    dependency = world.dependency(*[Slow(0.06, "up")] * 6)
-    guarded = Pipeline(Timeout(0.1), Bulkhead(1, queue=10), breaker)(dependency.fn)
+    dependency = world.dependency(*[Slow(0.1, "up")] * 6)
+    guarded = Pipeline(Timeout(0.25), Bulkhead(1, queue=10), breaker)(dependency.fn)
     outcomes = world.together(*[guarded] * 6)
     assert outcomes[0].value == "up"
     assert sum(isinstance(outcome.error, TimedOut) for outcome in outcomes) >= 3
@@ -784,9 +784,9 @@ async def test_order_queue_inside_breaker_is_warned_of_and_yet_no_evidence(
     "stack",
     [
         Pipeline,
-        lambda breaker: Pipeline(Timeout(1.0), breaker),
-        lambda breaker: Pipeline(breaker, Timeout(1.0)),
-        lambda breaker: Pipeline(Retry(attempts=2, wait=0), Bulkhead(1000), breaker, Timeout(1.0)),
+        lambda breaker: Pipeline(Timeout(60.0), breaker),
+        lambda breaker: Pipeline(breaker, Timeout(60.0)),
+        lambda breaker: Pipeline(Retry(attempts=2, wait=0), Bulkhead(1000), breaker, Timeout(60.0)),
     ],
     ids=["alone", "timeout outside", "timeout inside", "all four"],
 )
@@ -801,10 +801,10 @@ async def test_order_flood_of_calls_with_inherited_deadlines_of_a_millisecond_le
 
     async def impatient() -> None:
         if by == "an outer pipeline":
-            await outer(0.05)
+            await outer(30.0)
         else:
             async with asyncio.timeout(0.001):
-                await inner(0.05)
+                await inner(30.0)
 
     outcomes = await asyncio.gather(*(ends(impatient()) for _ in range(200)))
     assert all(isinstance(outcome, TimeoutError) for outcome in outcomes)
