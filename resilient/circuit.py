@@ -79,6 +79,7 @@ class Circuit:
     """
 
     __slots__ = (
+        "_asked_at",
         "_failed_probes",
         "_lock",
         "_probes",
@@ -122,12 +123,14 @@ class Circuit:
         self._successes = 0
         self._failed_probes = 0
         self._reopens_at = 0.0
+        self._asked_at = 0.0
 
     # -- the life of a call -------------------------------------------------------------------------------------
 
     def admit(self, now: float) -> tuple[int | Probe | None, Change | None]:
         """A ticket for one call, or None when it is refused; and the change of state that asking brought about."""
         with self._lock:
+            self._asked_at = now
             change = None
             if self.state is OPEN and now >= self._reopens_at:
                 change = self._become(HALF_OPEN, "the break is over")
@@ -184,6 +187,7 @@ class Circuit:
         with self._lock:
             if self.state is ISOLATED and state is not CLOSED:
                 return None
+            self._asked_at = now
             if state is OPEN:
                 return self._open_for(self.break_duration if seconds is None else seconds, now, reason)
             return self._become(state, reason)
@@ -198,6 +202,15 @@ class Circuit:
             if self.state is HALF_OPEN and self._probes:
                 return max(0.0, min(probe.expires for probe in self._probes) - now)
             return None
+
+    def wanted(self, now: float) -> bool:
+        """Whether it matters that it is not closed: until nobody has asked for it in `max_break` seconds after its
+        break; an isolated one does for ever."""
+        with self._lock:
+            if self.state in (CLOSED, ISOLATED):
+                return self.state is ISOLATED
+            last = max(self._reopens_at, self._asked_at, *(probe.expires for probe in self._probes))
+            return now - last < self.max_break
 
     @property
     def probes_out(self) -> int:

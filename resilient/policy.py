@@ -193,6 +193,11 @@ class Gate(Policy):
         self.would_have_refused = 0
         self.would_have_queued = 0
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether it may be forgotten (by `Keyed`): nobody misses what it knows."""
+        return True
+
     def admit(self, call: Call) -> Ticket | None:
         """A ticket; or None: the call must `wait`. Raises a `Rejected` to refuse."""
         raise NotImplementedError

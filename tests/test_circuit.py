@@ -499,3 +499,37 @@ def test_circuit_holds_no_more_after_100_000_calls_than_after_a_thousand(make: C
     for _ in range(10):
         episode(9_000)
     assert containers_and_bytes(machine) == before
+
+
+# -- when it may be forgotten ---------------------------------------------------------------------------------------
+
+
+def test_circuit_closed_is_not_wanted() -> None:
+    """It holds nobody back."""
+    assert not circuit().wanted(0.0)
+
+
+def test_circuit_open_is_wanted_until_nobody_has_asked_for_it_for_its_longest_break() -> None:
+    """Its break counts, and so does every call that it refused or let probe."""
+    machine = opened(break_duration=10.0, max_break=80.0)
+    assert machine.wanted(89.0)
+    assert not machine.wanted(90.0)
+    assert machine.admit(50.0)[0] is not None  # a probe whose lease ends at 80
+    assert machine.admit(75.0)[0] is None
+    assert machine.wanted(159.0)
+    assert not machine.wanted(160.0)
+
+
+def test_circuit_half_open_by_hand_is_wanted_from_then_on() -> None:
+    """Whoever did it expects it to stay so for a while."""
+    machine = circuit(max_break=80.0)
+    machine.force(HALF_OPEN, 100.0, "by hand")
+    assert machine.wanted(179.0)
+    assert not machine.wanted(180.0)
+
+
+def test_circuit_isolated_is_wanted_for_ever() -> None:
+    """Only `close()` ends it."""
+    machine = circuit()
+    machine.force(ISOLATED, 0.0, "by hand")
+    assert machine.wanted(1e9)

@@ -180,6 +180,10 @@ class CircuitBreaker(Gate):
     def release(self, ticket: Any) -> None:
         self._circuit.release(ticket)
 
+    @property
+    def at_rest(self) -> bool:
+        return self.state == CLOSED or not self._circuit.wanted(current().now())
+
     # -- by hand, in pybreaker's words --------------------------------------------------------------------------
 
     def open(self) -> None:

@@ -134,6 +134,10 @@ class Bulkhead(Gate):
         why = why or f"{self.max_concurrent} running, {self.queue} queued"
         return BulkheadFull(f"{self.name} is full: {why}", policy=self.name)
 
+    @property
+    def at_rest(self) -> bool:
+        return self._free == self.max_concurrent and not self._line
+
     def snapshot(self) -> dict[str, Any]:
         """`in_use` and `queued` now, of `max_concurrent` and `queue`."""
         return {
