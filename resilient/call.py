@@ -24,9 +24,10 @@ class Call:
         deadline: when the innermost surrounding Timeout expires (seconds on `runtime.now()`), or None.
         waited: seconds spent in local queues so far. They are no evidence about the dependency.
         error: the last failure of an earlier attempt, for the one who must report why there was another.
+        queued_at: since when it stands in a local queue, or None. Known of forks only, which others look at.
     """
 
-    __slots__ = ("args", "attempt", "deadline", "error", "fn", "kwargs", "runtime", "waited")
+    __slots__ = ("args", "attempt", "deadline", "error", "fn", "kwargs", "queued_at", "runtime", "waited")
 
     fn: Callable[..., Any]
     args: tuple[Any, ...]
@@ -36,6 +37,7 @@ class Call:
     deadline: float | None
     waited: float
     error: Exception | None
+    queued_at: float | None
 
     def begin(self) -> Runtime:
         """Set `runtime` if it is not, and return it: whatever acts only after a failure or in a queue begins so."""
@@ -49,6 +51,7 @@ class Call:
         twin.attempt = self.attempt
         twin.deadline = self.deadline
         twin.waited = self.waited
+        twin.queued_at = None
         return twin
 
 

@@ -39,14 +39,13 @@ class seen:
 class Deadline:
     """A moment, as a runtime's limit: `at` on its clock, set `seconds` before."""
 
-    __slots__ = ("at", "seconds", "thread")
+    __slots__ = ("at", "seconds")
 
     name = "deadline"
 
     def __init__(self, at: float, seconds: float) -> None:
         self.at = at
         self.seconds = seconds
-        self.thread = False
 
     def set(self) -> Token[Deadline | None]:
         """Let it hold from here on, unless an earlier one does; `reset` ends that."""

@@ -20,14 +20,19 @@ from typing import Any
 from resilient.arguments import callback
 
 __all__ = [
+    "AbandonedEnded",
     "AttemptFailed",
     "AttemptStarted",
+    "BudgetExhausted",
     "CallRejected",
     "CallTimedOut",
     "Channel",
     "CircuitChanged",
     "Event",
+    "FellBack",
     "GaveUp",
+    "HedgeWon",
+    "Hedging",
     "Listener",
     "Queued",
     "Retrying",
@@ -66,12 +71,16 @@ class AttemptFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Retrying(Event):
-    """Attempt number `attempt` failed and another will follow after `wait` seconds. `error` is None for a result."""
+    """Attempt number `attempt` failed and another will follow after `wait` seconds. `error` is None for a result.
+
+    In shadow mode `shadow` is True, and there is none.
+    """
 
     policy: str
     attempt: int
     wait: float
     error: BaseException | None
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,53 @@ class GaveUp(Event):
     attempts: int
     reason: str
     error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hedging(Event):
+    """Copy number `copy` (from 2) of a call begins, because of `reason`: "delay" or "failure".
+
+    In shadow mode `shadow` is True, and it does not.
+    """
+
+    policy: str
+    copy: int
+    reason: str
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeWon(Event):
+    """Of the `copies` of a call, copy number `copy` (from 1, the primary) had the outcome that the caller gets."""
+
+    policy: str
+    copy: int
+    copies: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetExhausted(Event):
+    """An extra request (`what`: "retry" or "hedge") was not made, because the budget has no token for it."""
+
+    policy: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class FellBack(Event):
+    """A Fallback stood in for a call that failed with `error` (None: with a result that was judged a failure)."""
+
+    policy: str
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonedEnded(Event):
+    """Work whose caller had gone (`Timeout(abandon=True)`) ended, `elapsed` seconds after it began."""
+
+    policy: str
+    error: BaseException | None
+    elapsed: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,12 +152,13 @@ class _Rest:
     async def _wait(self, gate: Gate, call: Call) -> Ticket:
         """Wait at a gate; the time counts as local."""
         now = call.begin().now
-        begin = now()
+        begin = call.queued_at = now()
         try:
             ticket = await gate.wait(call, self.scope)
         finally:
             end = now()
             call.waited += end - begin
+            call.queued_at = None
         if end > begin and self.scope.channel.listeners:
             self.scope.channel.emit(Waited(self.scope.name, end, gate.name, "queue", end - begin))
         return ticket

@@ -6,15 +6,19 @@ is a deadline that inner policies see: no backoff or queue wait starts that woul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from resilient import arguments
+from resilient.beside import Beside, Stragglers, discard
 from resilient.call import Call
 from resilient.deadline import Deadline
-from resilient.errors import TimedOut
-from resilient.events import CallTimedOut
+from resilient.errors import Rejected, TimedOut
+from resilient.events import AbandonedEnded, CallTimedOut
 from resilient.policy import NEARLY, Layer, Scope, Wrap
+from resilient.runtime import Runtime
+from resilient.runtime.threads import THREADS
 
 __all__ = ["Timeout"]
 
@@ -31,13 +35,26 @@ class Timeout(Wrap):
             usual choice for one attempt. (Microsoft's standard handler: 10 s an attempt, 30 s in total.)
         thread: around a plain `def`, run what is inside in a thread of its own and stop waiting for it at the limit.
             The thread cannot be stopped: it runs to its end and holds its permits until then. No effect on `async def`.
+        abandon: for work that must not be cancelled (a commit): at the limit, and when the caller is cancelled, it runs
+            on in a task of its own (around a `def` in its thread: say `thread=True` too), and its end becomes an event.
+        max_abandoned: so many may run on at a time; with more, calls are refused (`Rejected`). Default 100.
         name: for events and errors; default "Timeout".
     """
 
-    def __init__(self, seconds: float, *, thread: bool = False, name: str | None = None) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        thread: bool = False,
+        abandon: bool = False,
+        max_abandoned: int = 100,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name)
         self.seconds = self.limit = arguments.seconds("seconds", seconds)
         self.thread = arguments.flag("thread", thread)
+        self.abandon = arguments.flag("abandon", abandon)
+        self._abandoned = Stragglers(arguments.count("max_abandoned", max_abandoned))
 
     def run(self, call: Call, inner: Layer, scope: Scope) -> Coroutine[Any, Any, Any]:
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
@@ -49,9 +66,16 @@ class Timeout(Wrap):
         def within(call: Call) -> Coroutine[Any, Any, Any]:
             return call.runtime.within(call, inner, limit)
 
+        def aside(call: Call) -> Coroutine[Any, Any, Any]:
+            if self.abandon or call.runtime is THREADS:
+                return self._aside(call, inner, limit)
+            return within(call)
+
+        if self.abandon or self.thread:
+            return aside if getattr(inner, "is_leaf", False) else self._total(aside)
         if not getattr(inner, "is_leaf", False):
             return self._total(within)
-        if plainly is not None and not self.thread:
+        if plainly is not None:
             within.plainly = self._deadline_only(plainly)  # type: ignore[attr-defined]
         return within
 
@@ -67,6 +91,56 @@ class Timeout(Wrap):
                 Deadline.reset(token)
 
         return total
+
+    async def _aside(self, call: Call, inner: Layer, limit: _Limit) -> Any:
+        """Run the rest beside the caller, and leave it running when its time is over."""
+        abandoned, runtime, scope = self._abandoned, call.runtime, limit.scope
+        if abandoned.full:
+            raise Rejected(
+                f"{abandoned.cap} calls that {self.name} abandoned are still running",
+                pipeline=scope.name,
+                policy=self.name,
+            )
+        lock, parking, left = threading.Lock(), runtime.park(), False
+
+        def ended(work: Beside) -> Awaitable[None] | None:
+            with lock:
+                if not left:
+                    parking.wake()
+                    return None
+            abandoned.remove()
+            now = runtime.now()
+            if scope.channel.listeners:
+                scope.channel.emit(AbandonedEnded(scope.name, now, self.name, work.error, now - work.began))
+            return discard(work.result, runtime)
+
+        outer, waited = call.deadline, call.waited
+        at = runtime.now() + limit.seconds
+        if outer is None or at < outer:
+            call.deadline = at
+        try:
+            work = Beside(call, inner, ended)
+        finally:
+            call.deadline = outer
+        try:
+            await parking.wait(limit.seconds, call)
+        finally:
+            with lock:
+                left = not work.done
+                if left:
+                    abandoned.add()
+        if work.done:
+            return work.take()
+        inside, now = work.call, runtime.now()
+        waited = inside.waited - waited + (now - inside.queued_at if inside.queued_at is not None else 0.0)
+        raise limit.expired(call, waited) from inside.error or call.error
+
+    async def drain(self, runtime: Runtime) -> None:
+        await self._abandoned.drain(runtime)
+
+    def snapshot(self) -> dict[str, Any]:
+        """How many abandoned calls are still running."""
+        return {"abandoned": self._abandoned.count} if self.abandon or self.thread else {}
 
     def _deadline_only(self, plainly: Callable[[Call], Any]) -> Callable[[Call], Any]:
         def deadline_only(call: Call) -> Any:
@@ -85,23 +159,26 @@ class Timeout(Wrap):
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         if self.thread and block and not is_async:
             return "a block runs in its own thread, so its time can be bounded by Timeout(...) without thread=True only"
+        if self.abandon and block:
+            return "a block cannot run on without its caller"
+        if self.abandon and not is_async and not self.thread:
+            return "a plain def can only run on in a thread of its own: say thread=True too"
         return None
 
     def describe(self) -> str:
-        return f"Timeout({self.seconds:g} s{', thread' if self.thread else ''})"
+        return f"Timeout({self.seconds:g} s{', thread' if self.thread else ''}{', abandon' if self.abandon else ''})"
 
 
 class _Limit:
     """A Timeout in one pipeline, as a runtime sees it."""
 
-    __slots__ = ("at", "policy", "scope", "seconds", "thread")
+    __slots__ = ("at", "policy", "scope", "seconds")
 
     def __init__(self, policy: Timeout, scope: Scope) -> None:
         self.policy = policy
         self.scope = scope
         self.seconds = policy.seconds
         self.at = None
-        self.thread = policy.thread
 
     def expired(self, call: Call, waited: float) -> TimedOut:
         policy, scope, seconds = self.policy, self.scope, self.seconds

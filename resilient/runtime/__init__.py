@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
 from typing import Any, Protocol
 
 from resilient.errors import TimedOut
@@ -36,7 +37,6 @@ class Limit(Protocol):
     """What a runtime knows of a Timeout."""
 
     seconds: float
-    thread: bool
 
     @property
     def at(self) -> float | None:
@@ -74,6 +74,11 @@ class Runtime(Protocol):
 
     def park(self) -> Parking:
         """A place to wait until another call, perhaps in another thread, says so."""
+        ...
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], context: Context) -> Callable[[], object]:
+        """Run `work()`, which raises nothing, beside the caller and in `context`. Returns what cancels it (a thread
+        cannot be: there it does nothing)."""
         ...
 
     def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Coroutine[Any, Any, Any]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import AbstractEventLoop, CancelledError, Task, current_task, get_running_loop
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -84,12 +85,19 @@ class AsyncioRuntime:
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
         self.timers: dict[Any, _Timers] = {}  # by length in seconds, or by deadline
+        self._spawned: set[Task[None]] = set()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
     def park(self) -> _Parking:
         return _Parking(self.loop)
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], context: Context) -> Callable[[], object]:
+        task = self.loop.create_task(work(), context=context)
+        self._spawned.add(task)  # an event loop keeps only weak references
+        task.add_done_callback(self._spawned.discard)
+        return task.cancel
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         task = current_task(self.loop)

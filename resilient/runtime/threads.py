@@ -9,10 +9,11 @@ for it at the limit; the function itself runs on to its end there, holding its p
 
 from __future__ import annotations
 
-import contextvars
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,9 +22,12 @@ from resilient.outcome import Stopped
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed
 
-__all__ = ["THREADS", "ThreadRuntime", "drive"]
+__all__ = ["AWAITED", "THREADS", "ThreadRuntime", "drive"]
 
 T = TypeVar("T")
+
+
+AWAITED = "a policy or a strategy awaited something real around a plain def; decorate an async def instead"
 
 
 class _Expired(BaseException):
@@ -39,9 +43,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     except Stopped as carried:
         raise carried.error from None
     coroutine.close()
-    raise RuntimeError(
-        "a policy or a strategy awaited something real around a plain def; decorate an async def instead"
-    )
+    raise RuntimeError(AWAITED)
 
 
 class ThreadRuntime:
@@ -56,6 +58,14 @@ class ThreadRuntime:
     def park(self) -> _Parking:
         return _Parking()
 
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], context: Context) -> Callable[[], object]:
+        def target() -> None:
+            with contextlib.suppress(RuntimeError):  # `drive`'s, of which `work` knows
+                context.run(drive, work())
+
+        threading.Thread(target=target, name="resilient-beside", daemon=True).start()
+        return lambda: None
+
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         outer, waited = call.deadline, call.waited
         at = monotonic() + limit.seconds if limit.at is None else limit.at
@@ -63,8 +73,6 @@ class ThreadRuntime:
         if mine:
             call.deadline = at
         try:
-            if limit.thread:
-                return await self._aside(call, inner, call.deadline)
             return await inner(call)
         except _Expired:
             if not mine:
@@ -72,37 +80,6 @@ class ThreadRuntime:
             raise limit.expired(call, call.waited - waited) from call.error
         finally:
             call.deadline = outer
-
-    async def _aside(self, call: Any, inner: Callable[[Any], Awaitable[Any]], deadline: float) -> Any:
-        """Run `inner(call)` in a new daemon thread, and stop waiting for it at the deadline."""
-        outcome: list[Any] = []
-        forked = call.fork()
-
-        async def inside() -> Any:
-            return await inner(forked)
-
-        def work() -> None:
-            try:
-                outcome.append((True, drive(inside())))
-            except StopIteration as error:
-                outcome.append((False, Stopped(error)))
-            except BaseException as error:
-                outcome.append((False, error))
-
-        context = contextvars.copy_context()
-        worker = threading.Thread(target=context.run, args=(work,), name="resilient-timeout", daemon=True)
-        worker.start()
-        worker.join(min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX))
-        call.error, call.waited = forked.error or call.error, forked.waited
-        if not outcome:
-            raise _Expired
-        fine, value = outcome.pop()
-        if fine:
-            return value
-        try:
-            raise value
-        finally:
-            del value
 
 
 class _Parking:

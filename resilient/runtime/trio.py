@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,16 @@ class TrioRuntime:
 
     def park(self) -> _Parking:
         return _Parking()
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], context: Context) -> Callable[[], object]:
+        scope = trio.CancelScope()
+
+        async def scoped() -> None:
+            with scope:
+                await work()
+
+        trio.lowlevel.spawn_system_task(scoped, context=context)
+        return scope.cancel
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         outer, waited = call.deadline, call.waited

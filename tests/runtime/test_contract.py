@@ -27,7 +27,6 @@ class Limit:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.at = None
-        self.thread = True  # or a `def` would not be stopped waiting for; no effect on `async def`
         self.error = TimedOut("too late")
         self.waited: list[float] = []
 
@@ -55,6 +54,8 @@ def leaf(world: World, *script: Any) -> Callable[[Any], Coroutine[Any, Any, Any]
     fetch = world.dependency(*script).fn
 
     async def inner(call: Any) -> Any:
+        if not world.is_async and isinstance(script[0], Hang):  # a thread cannot be stopped, but where it waits with us
+            return await call.runtime.park().wait(None, call)
         answer = fetch()
         return await answer if world.is_async else answer
 
@@ -377,7 +378,6 @@ def test_within_ends_a_wait_for_a_turn(world: World) -> None:
             finally:
                 call.waited += runtime.now() - begin
 
-        limit.thread = False
         call.waited = 5.0  # of an earlier queue, which is not this limit's
         return await runtime.within(call, queue, limit)
 
@@ -416,7 +416,6 @@ def test_within_late_result_of_one_that_cannot_be_stopped_is_returned() -> None:
     def within(inner: Callable[[Any], Any]) -> Coroutine[Any, Any, Any]:
         async def main() -> Any:
             limit = Limit(SHORT)
-            limit.thread = False
             runtime = current()
             return await runtime.within(new_call(main, (), {}, runtime), inner, limit)
 

@@ -1,0 +1,144 @@
+"""Calls that run beside their caller, as copies of a hedge do, and work that must not be cancelled.
+
+Each has a context of its own; whose result is taken has its context merged back into the caller's. What nobody waits
+for any more is a straggler: counted, capped, and waited for when its pipeline is closed.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from resilient.call import Call
+from resilient.policy import Layer
+from resilient.runtime import Parking, Runtime
+from resilient.runtime.threads import AWAITED, THREADS
+
+__all__ = ["Beside", "Stragglers", "discard"]
+
+_log = logging.getLogger("resilient")
+
+
+class Beside:
+    """One call of `inner` that runs beside its caller, from now on.
+
+    `ended` is told, once, in its own task or thread; what it returns is awaited there.
+
+    Attributes:
+        call: the fork that it works on.
+        done: whether it has ended; then `error`, or else `result`, says how.
+    """
+
+    __slots__ = ("_context", "_ended", "_inner", "began", "call", "cancel", "done", "error", "number", "result")
+
+    def __init__(
+        self, call: Call, inner: Layer, ended: Callable[[Beside], Awaitable[None] | None], number: int = 1
+    ) -> None:
+        self.call = call.fork()
+        self.number = number
+        self.done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._inner = inner
+        self._ended = ended
+        self._context = contextvars.copy_context()
+        runtime = call.runtime
+        self.began = runtime.now()
+        self.cancel = runtime.spawn(self._work, self._context)
+
+    async def _work(self) -> None:
+        try:
+            self.result = await self._inner(self.call)
+        except GeneratorExit:
+            self.error = RuntimeError(AWAITED)  # see `drive`
+            raise
+        except BaseException as error:  # whoever waits for it raises it
+            self.error = error
+        finally:
+            self.done = True
+            afterwards = self._ended(self)
+            if afterwards is not None:
+                await afterwards
+
+    def take(self) -> Any:
+        """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
+        for variable, value in self._context.items():
+            if variable.get(_UNSET) is not value:
+                variable.set(value)
+        error, self.error = self.error, None
+        if error is None:
+            return self.result
+        try:
+            raise error
+        finally:
+            del error  # its traceback leads to this frame
+
+
+_UNSET = object()
+
+
+class Stragglers:
+    """How many calls run on for which nobody waits any more; at most `cap` are let be so."""
+
+    def __init__(self, cap: int) -> None:
+        self.cap = cap
+        self.count = 0
+        self._lock = threading.Lock()
+        self._waiting: list[Parking] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether no more may be left behind."""
+        return self.count >= self.cap
+
+    def add(self) -> None:
+        """One more is left behind."""
+        with self._lock:
+            self.count += 1
+
+    def remove(self) -> None:
+        """One has ended."""
+        with self._lock:
+            self.count -= 1
+            waiting = tuple(self._waiting) if self.count == 0 else ()
+        for parking in waiting:
+            parking.wake()
+
+    async def drain(self, runtime: Runtime) -> None:
+        """Wait until there are none."""
+        while self.count:
+            parking = runtime.park()
+            with self._lock:
+                self._waiting.append(parking)
+            try:
+                if self.count:
+                    await parking.wait(None, _NO_DEADLINE)
+            finally:
+                with self._lock:
+                    self._waiting.remove(parking)
+
+
+class _NoDeadline:
+    deadline: float | None = None
+    waited: float = 0.0
+
+
+_NO_DEADLINE = _NoDeadline()
+
+
+async def discard(result: Any, runtime: Runtime) -> None:
+    """Close a result that nobody gets, if it can be closed (`aclose`, else `close`). Never raises an `Exception`."""
+    close = getattr(result, "aclose", None) if runtime is not THREADS else None
+    close = close or getattr(result, "close", None)
+    if not callable(close):
+        return
+    try:
+        closing = close()
+        if inspect.isawaitable(closing):
+            await closing
+    except Exception:
+        _log.debug("resilient: closing a result that nobody gets failed", exc_info=True)
