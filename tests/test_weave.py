@@ -174,6 +174,20 @@ def test_judging_gate_is_not_asked_again_after_a_wait_further_out(world: World) 
 
 
 @pytest.mark.virtual_time
+async def test_judging_gate_is_asked_again_after_each_wait_further_in() -> None:
+    """What it said after the first wait is stale after the second."""
+    journal: Journal = []
+    lines = [Turnstile(name=f"line {number}", journal=journal, line=0.5) for number in (1, 2, 3)]
+    judge = Turnstile(name="judge", journal=journal, judges=True)
+    await stack(lines[0], judge, lines[1], lines[2]).call(dependency())
+    again = [("judge", "release"), ("judge", "admit")]
+    assert journal[:-4] == [
+        *[("line 1", "admit"), ("judge", "admit")],
+        *[("line 2", "admit"), *again, ("line 3", "admit"), *again],
+    ]
+
+
+@pytest.mark.virtual_time
 async def test_judge_that_has_changed_its_mind_during_a_wait_refuses() -> None:
     """The ticket that was waited for goes back too, and nothing is sent to a dependency that is known to be dead."""
     journal: Journal = []

@@ -27,6 +27,7 @@ from resilient import (
     Timeout,
     events,
 )
+from resilient.call import Call, new_call
 from resilient.runtime import virtual
 from tests.worlds import Slow, World
 
@@ -247,6 +248,25 @@ def test_call_that_waits_for_itself_is_a_deadlock_that_virtual_time_shows() -> N
         virtual.run(bulkhead(outer)())
 
 
+@pytest.mark.parametrize("held", [1, 2])
+def test_permit_that_comes_free_just_before_a_call_gets_in_line_is_not_missed(world: World, held: int) -> None:
+    """Another thread gives it back between the refusal at the gate and the place in line: nobody else would tell."""
+
+    class Interleaved(Bulkhead):
+        def admit(self, call: Call) -> object | None:
+            ticket = super().admit(call)
+            if ticket is None:
+                for each in taken:
+                    self.release(each)
+            return ticket
+
+    bulkhead = Interleaved(held, queue=1)
+    taken = [bulkhead.admit(new_call(print, (), {}, None)) for _ in range(held)]
+    guarded = Pipeline(Timeout(PATIENCE), bulkhead)(world.dependency("served").fn)
+    assert world.call(guarded) == "served"
+    assert usage(bulkhead) == (0, 0)
+
+
 # -- time in line ---------------------------------------------------------------------------------------------------
 
 
@@ -410,10 +430,11 @@ class Waiters:
     def __getitem__(self, name: str) -> asyncio.Task[None]:
         return self.tasks[name]
 
-    async def ends(self) -> dict[str, bool]:
-        """Wait for all; whether each was cancelled."""
-        await asyncio.wait(self.tasks.values())
-        return {name: task.cancelled() for name, task in self.tasks.items()}
+    async def ends(self) -> dict[str, str]:
+        """Wait for all; how each ended."""
+        _, waiting = await asyncio.wait(self.tasks.values(), timeout=PATIENCE)
+        ends = {True: "cancelled", False: "served"}
+        return {name: "waiting" if task in waiting else ends[task.cancelled()] for name, task in self.tasks.items()}
 
 
 async def tick() -> None:
@@ -435,8 +456,8 @@ async def test_cancelled_waiter_gives_its_place_in_line_back() -> None:
         await tick()
         assert usage(bulkhead) == (1, 3)
         permit.let_go()
-        assert await waiters.ends() == {"a": False, "b": True, "c": False}
-        assert await newcomer.ends() == {"d": False}
+        assert await waiters.ends() == {"a": "served", "b": "cancelled", "c": "served"}
+        assert await newcomer.ends() == {"d": "served"}
     assert waiters.served == ["a", "c"]
     assert usage(bulkhead) == (0, 0)
 
@@ -452,7 +473,7 @@ async def test_waiter_that_is_cancelled_in_the_tick_of_its_permit_passes_it_on()
         await tick()  # in which the holder ends
         assert usage(bulkhead) == (1, 2)  # granted to "a", which has not run yet
         assert waiters["a"].cancel()
-        assert await waiters.ends() == {"a": True, "b": False, "c": False}
+        assert await waiters.ends() == {"a": "cancelled", "b": "served", "c": "served"}
     assert waiters.served == ["b", "c"]
     assert usage(bulkhead) == (0, 0)
 
@@ -466,7 +487,7 @@ async def test_waiter_that_was_cancelled_just_before_its_permit_comes_passes_it_
         await tick()
         permit.let_go()
         assert waiters["a"].cancel()
-        assert await waiters.ends() == {"a": True, "b": False}
+        assert await waiters.ends() == {"a": "cancelled", "b": "served"}
     assert waiters.served == ["b"]
     assert usage(bulkhead) == (0, 0)
 
@@ -482,7 +503,7 @@ async def test_all_waiters_cancelled_in_the_tick_of_the_permit_leave_the_bulkhea
         await tick()
         for name in "abc":
             assert waiters[name].cancel()
-        assert await waiters.ends() == {"a": True, "b": True, "c": True}
+        assert await waiters.ends() == {"a": "cancelled", "b": "cancelled", "c": "cancelled"}
     assert waiters.served == []
     assert usage(bulkhead) == (0, 0)
 

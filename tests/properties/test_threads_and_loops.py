@@ -257,6 +257,34 @@ def test_permits_come_back_from_waiters_that_are_cancelled() -> None:
     assert_idle(pipeline)
 
 
+@pytest.mark.parametrize("queue", [0, 100])
+def test_permits_are_never_given_twice_to_threads_that_ask_in_the_same_moment(queue: int) -> None:
+    """Nothing but the bulkhead itself keeps them apart here."""
+    bulkhead = Bulkhead(1, queue=queue)
+    in_use: set[int] = set()
+    start = threading.Barrier(THREADS)
+
+    @bulkhead
+    def fetch() -> None:
+        in_use.add(bulkhead.snapshot()["in_use"])
+
+    def work() -> None:
+        start.wait(WATCH)
+        for _ in range(2000 if queue else 10000):
+            try:
+                fetch()
+            except BulkheadFull:
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert in_use == {1}
+    assert bulkhead.snapshot()["in_use"] == 0
+
+
 @pytest.mark.parametrize("window", [{"window_calls": 100_000}, {"window_seconds": 600}])
 def test_breaker_counts_every_call_once(window: dict[str, Any]) -> None:
     """No update of its window is torn by another thread's."""
