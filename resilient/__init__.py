@@ -1,17 +1,24 @@
 """resilient: remote calls that survive a world in which everything they depend on fails.
 
-    policies       Retry, CircuitBreaker, Bulkhead, Timeout     what to do about failure
-                   FullJitter                                   how long to wait before trying again
+    policies       Retry, CircuitBreaker, Bulkhead, Timeout,    what to do about failure
+                   Hedge, RateLimit, Fallback, Keyed
+                   FullJitter, Budget                           how long to wait before trying again, and how often
     composition    Pipeline, switch, registry                   several of them as one decorator
+                   standard, standard_hedged                    the pipelines that most calls should have
     judgement      Classifier, Verdict                          what counts as a failure
-    errors         Rejected, CircuitOpen, BulkheadFull, PipelineClosed, TimedOut, ...
+    the call       deadline, remaining, current_call            how long it has, and which attempt this is
+    errors         Rejected, CircuitOpen, BulkheadFull, RateLimited, PipelineClosed, TimedOut, ...
     observation    events, resilient.observe.logging            what happened, for logs and metrics
     time           resilient.runtime.virtual                    try it all in virtual time
+    HTTP           resilient.http.httpx                         transports for httpx clients
 
 Every policy is a decorator by itself, for `async def` and `def` alike; `Pipeline(...)` stacks them, outermost first.
 """
 
 from resilient import events, registry
+from resilient.budget import Budget
+from resilient.current import CurrentCall, current_call
+from resilient.deadline import deadline, remaining
 from resilient.errors import (
     BulkheadFull,
     CircuitOpen,
@@ -19,6 +26,7 @@ from resilient.errors import (
     PipelineClosed,
     PipelineError,
     PipelineWarning,
+    RateLimited,
     Rejected,
     ResilientError,
     TimedOut,
@@ -27,30 +35,44 @@ from resilient.outcome import Classifier, Verdict
 from resilient.pipeline import Pipeline, switch
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.bulkhead import Bulkhead
+from resilient.policies.fallback import Fallback
+from resilient.policies.hedge import Hedge
+from resilient.policies.ratelimit import RateLimit
 from resilient.policies.retry import FullJitter, Retry
 from resilient.policies.timeout import Timeout
+from resilient.presets import standard, standard_hedged
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "Bulkhead",
     "BulkheadFull",
     "CircuitBreaker",
     "CircuitOpen",
     "Classifier",
+    "CurrentCall",
     "Deadlock",
+    "Fallback",
     "FullJitter",
+    "Hedge",
     "Pipeline",
     "PipelineClosed",
     "PipelineError",
     "PipelineWarning",
+    "RateLimited",
     "Rejected",
     "ResilientError",
     "Retry",
     "TimedOut",
     "Timeout",
     "Verdict",
+    "current_call",
+    "deadline",
     "events",
     "registry",
+    "remaining",
+    "standard",
+    "standard_hedged",
     "switch",
 ]

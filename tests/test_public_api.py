@@ -27,6 +27,8 @@ PUBLIC = [
     "PipelineClosed",
     "PipelineError",
     "PipelineWarning",
+    "RateLimit",
+    "RateLimited",
     "Rejected",
     "ResilientError",
     "Retry",

@@ -1,0 +1,252 @@
+"""RateLimit: keep to a quota that somebody else enforces, or that one's own neighbours need.
+
+A bucket holds up to `burst` tokens and gets `rate` new ones every `per` seconds; a call takes one. When there is none,
+the call is refused, or waits for its turn where `max_wait` allows.
+
+Nothing ticks here: when each token comes is known in advance (the generic cell rate algorithm, GCRA, of ATM and of
+redis-cell). Since the bucket was last full, at `anchor`, so many have been taken; the next one comes at
+
+    anchor + taken * per / rate        where the bucketful that was there counts as taken before
+
+One multiplication and one division, however long it has run, so rounding does not add up. Whoever must wait joins one
+line over all event loops and threads. Only the first in it sleeps until its token comes; on leaving it wakes the next.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from sys import modules
+from time import monotonic
+from typing import Any
+
+from resilient import arguments
+from resilient.atomic import atomic
+from resilient.call import Call
+from resilient.errors import RateLimited
+from resilient.events import Queued
+from resilient.policy import Gate, Scope
+from resilient.runtime import Parking, Runtime, current
+
+__all__ = ["RateLimit"]
+
+MOMENT = 1e-6
+"""Seconds: a token that is no further away is there. Sums of times and timers are about that exact. Nothing is gained
+by it: the tokens after it come when they would have come."""
+
+COARSE = 0.001
+"""Seconds to sleep at least when a timer has come early: uvloop's count milliseconds, and shorter ones would spin."""
+
+STALLED = 0.05
+"""Seconds for which the first in line may leave its token lying: then its event loop is blocked or gone, and those
+behind it go past."""
+
+
+TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
+"""The modules with clocks of their own. While neither is loaded there is one clock, and a call need not find its
+runtime to read it, which would cost more than all else here."""
+
+
+class _Place:
+    """One call's place in line, and by when it should have had its token."""
+
+    __slots__ = ("expected", "parking")
+
+    def __init__(self, parking: Parking) -> None:
+        self.parking = parking
+        self.expected = math.inf
+
+
+class RateLimit(Gate):
+    """Lets `rate` calls through every `per` seconds, and up to `burst` at once after a pause.
+
+    Args:
+        rate: tokens that come in `per` seconds, above 0; need not be whole (0.5 per second is one every two seconds).
+        per: seconds. Default 1.
+        burst: tokens that can be saved up. Default: those of one second, and 1 at the least (Guava's `SmoothBursty`).
+        max_wait: seconds that a call may wait for its token. Whose token would come later, or not before its deadline,
+            is refused at once. Default 0: nobody waits.
+        shadow: decide and count, but refuse nothing and make nobody wait.
+        name: for events and errors; default "RateLimit".
+
+    Raises `RateLimited` to refuse a call; its `retry_after` says when the token would have come that it did not get.
+    """
+
+    holds = False
+    timed = False
+
+    def __init__(
+        self,
+        rate: float,
+        *,
+        per: float = 1.0,
+        burst: int | None = None,
+        max_wait: float = 0.0,
+        shadow: bool = False,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name, shadow=shadow)
+        self.rate = arguments.amount("rate", rate)
+        self.per = arguments.seconds("per", per)
+        if not self.rate or not math.isfinite(self.rate / self.per) or not math.isfinite(self.per / self.rate):
+            raise ValueError(f"rate must be a finite number > 0 of calls per per={per!r} seconds, got {rate!r}")
+        a_second = math.floor(self.rate / self.per + MOMENT)
+        self.burst = max(1, a_second) if burst is None else arguments.count("burst", burst)
+        self.max_wait = arguments.seconds("max_wait", max_wait, zero=True)
+        self.waits = self.max_wait > 0
+        self._fresh = 1.0 - self.burst  # `_taken` of a full bucket
+        self._full = -self._fresh * self.per  # `_spare` of a full bucket
+        self._nearly = -MOMENT * self.rate  # `_spare` of one that has a token
+        self._anchor = -math.inf
+        self._taken = self._fresh
+        self._line: OrderedDict[_Place, None] = OrderedDict()
+        self._lock = threading.RLock()
+
+    @atomic
+    def admit(self, call: Call) -> object | None:
+        if call.runtime is not None:
+            now = call.runtime.now()
+        elif TRIO in modules or VIRTUAL in modules:
+            now = call.begin().now()
+        else:
+            now = monotonic()
+        spare = (now - self._anchor) * self.rate - self._taken * self.per
+        if spare >= self._nearly and not self._line:
+            if spare < self._full:
+                self._taken += 1.0
+            else:
+                self._anchor = now
+                self._taken = self._fresh + 1.0
+            return self
+        if not self.waits:
+            raise self._refusal(self._ahead(now))
+        return None
+
+    async def wait(self, call: Call, scope: Scope) -> object:
+        runtime = call.begin()
+        place = _Place(runtime.park())
+        try:
+            position, seconds = self._join(place, call)
+            if seconds is not None and scope.channel.listeners:
+                scope.channel.emit(Queued(scope.name, runtime.now(), self.name, position))
+            while seconds is not None:
+                woken = await place.parking.wait(seconds, call)
+                seconds = self._look(place, runtime)
+                if seconds is not None and not woken:
+                    seconds = max(seconds, COARSE)
+        finally:
+            self._leave(place)
+        return self
+
+    def release(self, ticket: object) -> None:
+        """A token that was used does not come back."""
+
+    @atomic
+    def undo(self, ticket: object) -> None:
+        self._taken -= 1.0
+        if self._line:  # whose first may have it
+            with self._lock:
+                first = self._first()
+            self._wake(first)
+
+    # -- the line -----------------------------------------------------------------------------------------------
+
+    def _join(self, place: _Place, call: Call) -> tuple[int, float | None]:
+        """Its position in line, from 1, and what `_look` says. Refuses a call whose token would come too late."""
+        with self._lock:
+            self._line[place] = None  # from here on nobody takes a token past the line
+            position = len(self._line)
+            now = call.runtime.now()
+            ahead = self._ahead(now, position - 1)
+            late = call.deadline is not None and now + ahead >= call.deadline
+            if ahead > MOMENT and (late or ahead > self.max_wait + MOMENT):
+                del self._line[place]
+                raise self._refusal(ahead)
+            place.expected = now + ahead
+            return position, self._look(place, call.runtime)
+
+    def _look(self, place: _Place, runtime: Runtime) -> float | None:
+        """Take the token that is there for a call in line: None; or say when it shall look again, unless woken."""
+        with self._lock:
+            if place not in self._line:  # it was stalled, and those behind went past it
+                self._line[place] = None
+                self._line.move_to_end(place, last=False)
+            now = runtime.now()
+            ahead = self._ahead(now)
+            while ahead <= -STALLED and self._first() is not place:
+                self._line.popitem(last=False)
+            place.parking = runtime.park()
+            if self._first() is not place:
+                return max(0.0, place.expected - now) + STALLED
+            if ahead > MOMENT:
+                return ahead
+            self._take(now)
+            return None
+
+    def _leave(self, place: _Place) -> None:
+        """Leave the line, with a token or without; those behind move up."""
+        with self._lock:
+            was_first = self._first() is place
+            self._line.pop(place, None)
+            heir = self._first() if was_first else None
+        self._wake(heir)
+
+    def _first(self) -> _Place | None:
+        return next(iter(self._line), None)
+
+    def _wake(self, place: _Place | None) -> None:
+        if place is not None:
+            place.parking.wake()
+
+    # -- the bucket ---------------------------------------------------------------------------------------------
+
+    def _spare(self, now: float) -> float:
+        """What has come and not been taken, in 1/`per` of a token; one token less than there is."""
+        return (now - self._anchor) * self.rate - self._taken * self.per
+
+    def _ahead(self, now: float, others: int = 0) -> float:
+        """Seconds until the next token comes that is not for the `others`; not above 0: it is there."""
+        return (others * self.per - self._spare(now)) / self.rate
+
+    def _take(self, now: float) -> None:
+        """As `admit` does, for the first in line."""
+        if self._spare(now) < self._full:
+            self._taken += 1.0
+        else:
+            self._anchor, self._taken = now, self._fresh + 1.0
+
+    # -- what it says -------------------------------------------------------------------------------------------
+
+    def _refusal(self, ahead: float) -> RateLimited:
+        return RateLimited(
+            f"{self.name} of {self._pace()} is used up; the next token comes in {ahead:.3g} s",
+            policy=self.name,
+            retry_after=ahead,
+        )
+
+    def _pace(self) -> str:
+        return f"{self.rate:g} per {'second' if self.per == 1 else f'{self.per:g} s'}"
+
+    @property
+    def at_rest(self) -> bool:
+        return not self._line and self._spare(current().now()) >= self._full
+
+    def snapshot(self) -> dict[str, Any]:
+        """`tokens` there now, of `burst`; when the next one comes; how many calls are `queued`."""
+        now = current().now()
+        spare = min(self._spare(now), self._full)
+        return {
+            "tokens": min(self.burst, max(0, math.floor((spare - self._nearly) / self.per) + 1)),
+            "burst": self.burst,
+            "rate_per_second": self.rate / self.per,
+            "next_token_seconds": max(0.0, self._ahead(now)),
+            "queued": len(self._line),
+            "max_wait_seconds": self.max_wait,
+            "would_have_refused": self.would_have_refused,
+            "would_have_queued": self.would_have_queued,
+        }
+
+    def describe(self) -> str:
+        wait = f", waits up to {self.max_wait:g} s" if self.waits else ""
+        return f"RateLimit({self._pace()}, burst {self.burst}{wait}{', shadow' if self.shadow else ''})"
