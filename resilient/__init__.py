@@ -6,7 +6,8 @@
     composition    Pipeline, switch, registry                   several of them as one decorator
                    standard, standard_hedged                    the pipelines that most calls should have
     judgement      Classifier, Verdict                          what counts as a failure
-    the call       deadline, remaining, current_call            how long it has, and which attempt this is
+    the call       deadline, remaining                          how long it has
+                   current_call, CurrentCall                    which attempt this is, of which call
     errors         Rejected, CircuitOpen, BulkheadFull, RateLimited, PipelineClosed, TimedOut, ...
     observation    events, resilient.observe.logging            what happened, for logs and metrics
     time           resilient.runtime.virtual                    try it all in virtual time
@@ -18,7 +19,7 @@ Every policy is a decorator by itself, for `async def` and `def` alike; `Pipelin
 from resilient import events, registry
 from resilient.budget import Budget
 from resilient.current import CurrentCall, current_call
-from resilient.deadline import deadline, remaining
+from resilient.deadlines import deadline, remaining
 from resilient.errors import (
     BulkheadFull,
     CircuitOpen,
@@ -60,6 +61,7 @@ __all__ = [
     "PipelineClosed",
     "PipelineError",
     "PipelineWarning",
+    "RateLimit",
     "RateLimited",
     "Rejected",
     "ResilientError",

@@ -11,9 +11,11 @@ import inspect
 import math
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["amount", "callback", "count", "flag", "name", "seconds", "share", "strategy"]
+K = TypeVar("K")
+
+__all__ = ["amount", "callback", "count", "flag", "instance", "name", "seconds", "share", "strategy"]
 
 
 def _number(argument: str, value: object, kind: str) -> float:
@@ -71,6 +73,13 @@ def name(argument: str, value: object) -> str:
         raise TypeError(f"{argument} must be a string, got {value!r}")
     if not value.strip():
         raise ValueError(f"{argument} must not be empty or blank, got {value!r}")
+    return value
+
+
+def instance(argument: str, value: Any, kind: type[K]) -> K | None:
+    """An object of this class, or None."""
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{argument} must be a {kind.__name__}, got {value!r}")
     return value
 
 

@@ -10,75 +10,18 @@ import contextvars
 import inspect
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from resilient.call import Call
+from resilient.current import enclosing, inherit
 from resilient.policy import Layer
 from resilient.runtime import Parking, Runtime
 from resilient.runtime.threads import AWAITED, THREADS
 
-__all__ = ["Beside", "Stragglers", "discard"]
+__all__ = ["Beside", "Stragglers", "close_unwanted", "discard"]
 
 _log = logging.getLogger("resilient")
-
-
-class Beside:
-    """One call of `inner` that runs beside its caller, from now on.
-
-    `ended` is told, once, in its own task or thread; what it returns is awaited there.
-
-    Attributes:
-        call: the fork that it works on.
-        done: whether it has ended; then `error`, or else `result`, says how.
-    """
-
-    __slots__ = ("_context", "_ended", "_inner", "began", "call", "cancel", "done", "error", "number", "result")
-
-    def __init__(
-        self, call: Call, inner: Layer, ended: Callable[[Beside], Awaitable[None] | None], number: int = 1
-    ) -> None:
-        self.call = call.fork()
-        self.number = number
-        self.done = False
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self._inner = inner
-        self._ended = ended
-        self._context = contextvars.copy_context()
-        runtime = call.runtime
-        self.began = runtime.now()
-        self.cancel = runtime.spawn(self._work, self._context)
-
-    async def _work(self) -> None:
-        try:
-            self.result = await self._inner(self.call)
-        except GeneratorExit:
-            self.error = RuntimeError(AWAITED)  # see `drive`
-            raise
-        except BaseException as error:  # whoever waits for it raises it
-            self.error = error
-        finally:
-            self.done = True
-            afterwards = self._ended(self)
-            if afterwards is not None:
-                await afterwards
-
-    def take(self) -> Any:
-        """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
-        for variable, value in self._context.items():
-            if variable.get(_UNSET) is not value:
-                variable.set(value)
-        error, self.error = self.error, None
-        if error is None:
-            return self.result
-        try:
-            raise error
-        finally:
-            del error  # its traceback leads to this frame
-
-
-_UNSET = object()
 
 
 class Stragglers:
@@ -128,6 +71,82 @@ class _NoDeadline:
 
 
 _NO_DEADLINE = _NoDeadline()
+
+
+class Beside:
+    """One call of `inner` that runs beside its caller, from now on.
+
+    `ended` is told, once, in its own task or thread. It answers whether nobody waits for this any more: then its result
+    is closed, and it is one straggler less (whoever stopped waiting has counted it).
+
+    Attributes:
+        call: the fork that it works on.
+        done: whether it has ended; then `error`, or else `result`, says how.
+    """
+
+    def __init__(
+        self, call: Call, inner: Layer, stragglers: Stragglers, ended: Callable[[Beside], bool], number: int = 1
+    ) -> None:
+        self.call = call.fork()
+        self.number = number
+        self.done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._inner = inner
+        self._stragglers = stragglers
+        self._ended = ended
+        self._context = contextvars.copy_context()
+        (_, scope), *outer = enclosing() or [(call, None)]
+        if scope is not None:
+            self._context.run(inherit, ((self.call, scope), *outer))
+        runtime = call.runtime
+        self.began = runtime.now()
+        self.cancel = runtime.spawn(self._work, self._never_ran, self._context)
+
+    async def _work(self) -> None:
+        try:
+            self.result = await self._inner(self.call)
+        except GeneratorExit:
+            self.error = RuntimeError(AWAITED)  # see `drive`
+            raise
+        except BaseException as error:  # whoever waits for it raises it
+            self.error = error
+        finally:
+            self.done = True
+            if self._ended(self):
+                await close_unwanted(self.error, self.result, self.call.runtime, self._stragglers)
+
+    def _never_ran(self) -> None:
+        """It was cancelled before it began."""
+        self.error = self.call.runtime.cancelled()
+        self.done = True
+        if self._ended(self):
+            self._stragglers.remove()
+
+    def take(self) -> Any:
+        """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
+        for variable, value in self._context.items():
+            if variable.get(_UNSET) is not value:
+                variable.set(value)
+        error, self.error = self.error, None
+        if error is None:
+            return self.result
+        try:
+            raise error
+        finally:
+            del error  # its traceback leads to this frame
+
+
+_UNSET = object()
+
+
+async def close_unwanted(error: BaseException | None, result: Any, runtime: Runtime, stragglers: Stragglers) -> None:
+    """The end of a straggler."""
+    try:
+        if error is None:
+            await discard(result, runtime)
+    finally:
+        stragglers.remove()
 
 
 async def discard(result: Any, runtime: Runtime) -> None:

@@ -25,9 +25,22 @@ class Call:
         waited: seconds spent in local queues so far. They are no evidence about the dependency.
         error: the last failure of an earlier attempt, for the one who must report why there was another.
         queued_at: since when it stands in a local queue, or None. Known of forks only, which others look at.
+        origin: of forks: the call that they come from. identity: its id, once somebody has asked.
     """
 
-    __slots__ = ("args", "attempt", "deadline", "error", "fn", "kwargs", "queued_at", "runtime", "waited")
+    __slots__ = (
+        "args",
+        "attempt",
+        "deadline",
+        "error",
+        "fn",
+        "identity",
+        "kwargs",
+        "origin",
+        "queued_at",
+        "runtime",
+        "waited",
+    )
 
     fn: Callable[..., Any]
     args: tuple[Any, ...]
@@ -38,6 +51,8 @@ class Call:
     waited: float
     error: Exception | None
     queued_at: float | None
+    origin: Call
+    identity: str
 
     def begin(self) -> Runtime:
         """Set `runtime` if it is not, and return it: whatever acts only after a failure or in a queue begins so."""
@@ -52,6 +67,7 @@ class Call:
         twin.deadline = self.deadline
         twin.waited = self.waited
         twin.queued_at = None
+        twin.origin = getattr(self, "origin", self)
         return twin
 
 

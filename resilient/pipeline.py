@@ -18,7 +18,8 @@ from resilient import arguments, registry
 from resilient.atomic import GIL
 from resilient.block import Attempts, block_leaf
 from resilient.call import Call, new_call
-from resilient.deadline import Deadline, inherited, seen
+from resilient.current import is_guard
+from resilient.deadlines import Deadline, inherited, seen
 from resilient.errors import PipelineClosed, PipelineError, PipelineWarning, TimedOut
 from resilient.events import CallRejected, CallTimedOut, Listener
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf
@@ -153,6 +154,7 @@ class Pipeline(Policy):
                     flow.wake()
 
         if is_async:
+            is_guard(guarded.__code__)
             return guarded
         plainly: Callable[[Call], Any] = getattr(entry, "plainly", None) or (lambda call: drive(entry(call)))
 
@@ -190,6 +192,7 @@ class Pipeline(Policy):
                 if flow.closed:
                     flow.wake()
 
+        is_guard(guarded_def.__code__)
         return guarded_def
 
     def _refuse_unfit(self, *, is_async: bool, block: bool) -> None:

@@ -28,7 +28,8 @@ class Finding:
 
 def examine(policies: Sequence[Policy]) -> list[Finding]:
     """The findings about a pipeline's policies, outermost first."""
-    return [*_limits(policies), *_judges(policies), *_repeats(policies), *_twice(policies), *_plans(policies)]
+    rules = (_limits, _judges, _repeats, _twice, _plans, _stand_ins)
+    return [finding for rule in rules for finding in rule(policies)]
 
 
 def _repeats_calls(policy: Policy) -> bool:
@@ -81,7 +82,7 @@ def _judges(policies: Sequence[Policy]) -> list[Finding]:
 
 def _repeats(policies: Sequence[Policy]) -> list[Finding]:
     """Retries that multiply."""
-    repeating = [policy for policy in policies if _repeats_calls(policy)]
+    repeating = [policy for policy in policies if _repeats_calls(policy) and not policy.overlaps]
     if len(repeating) < 2:
         return []
     counts = [policy.runs for policy in repeating]
@@ -118,24 +119,57 @@ def _twice(policies: Sequence[Policy]) -> list[Finding]:
 
 
 def _plans(policies: Sequence[Policy]) -> list[Finding]:
-    """Retry plans that cannot be carried out within their total."""
+    """Plans that cannot be carried out within their total, or that never come to pass."""
     found = []
-    for at, retry in enumerate(policies):
-        totals = [policy.limit for policy in policies[:at] if policy.limit is not None]
-        limits = [policy.limit for policy in policies[at + 1 :] if policy.limit is not None]
-        if not _repeats_calls(retry) or retry.runs is None or not totals:
+    for at, repeating in enumerate(policies):
+        if not _repeats_calls(repeating) or repeating.runs is None:
             continue
-        total, limit, pause = min(totals), min(limits, default=0.0), retry.pause or 0.0
-        needed = retry.runs * limit + pause
-        if needed > total:
-            each = f" with {limit:g} s an attempt" if limits else ""
-            tries = f"{retry.runs} attempts that time out" if limits else f"{retry.runs} attempts"
+        limit, pause = _longest(policies[at + 1 :]), repeating.pause or 0.0
+        totals = [policy.limit for policy in policies[:at] if policy.limit is not None]
+        needed = (1 if repeating.overlaps else repeating.runs) * (limit or 0.0) + pause
+        what = "copies" if repeating.overlaps else "attempts"
+        if totals and needed > min(totals):
+            each = f" with {limit:g} s an attempt" if limit else ""
+            tries = f"{repeating.runs} {what} that time out" if limit else f"{repeating.runs} {what}"
             waits = f", with up to {pause:.3g} s between them," if pause else ""
             found.append(
                 Finding(
-                    f"{retry}{each} does not fit into {total:g} s",
+                    f"{repeating}{each} does not fit into {min(totals):g} s",
                     f"{tries}{waits} take {needed:.3g} s, so the last of them are never made or cut off",
-                    f"a total of at least {needed:.3g} s, fewer attempts, or shorter limits and waits",
+                    f"a total of at least {needed:.3g} s, fewer {what}, or shorter limits and waits",
+                )
+            )
+        if repeating.overlaps and limit is not None and pause / (repeating.runs - 1) >= limit:
+            found.append(
+                Finding(
+                    f"{repeating} stands outside a limit of {limit:g} s",
+                    "a copy has ended by the time that the next one is due, so nothing is ever hedged",
+                    f"a delay well below {limit:g} s",
                 )
             )
     return found
+
+
+def _longest(policies: Sequence[Policy]) -> float | None:
+    """Seconds that a run of these can take at most, or None where nothing says so."""
+    longest: float | None = None
+    for policy in reversed(policies):
+        if policy.limit is not None:
+            longest = policy.limit if longest is None else min(longest, policy.limit)
+        elif longest is not None and policy.runs is not None and policy.pause is not None:
+            longest = longest * (1 if policy.overlaps else policy.runs) + policy.pause
+    return longest
+
+
+def _stand_ins(policies: Sequence[Policy]) -> list[Finding]:
+    """A stand-in that hides failures from those who would do something about them."""
+    return [
+        Finding(
+            f"{inner} stands inside {outer}",
+            "it answers for every failure, so what stands outside it never sees one",
+            f"{type(inner).__name__} first, then {type(outer).__name__}",
+        )
+        for at, outer in enumerate(policies)
+        for inner in policies[at + 1 :]
+        if inner.stands_in and (outer.judges or _repeats_calls(outer))
+    ]

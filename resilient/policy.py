@@ -118,6 +118,10 @@ class Policy:
     """How often it runs the rest at most; None: as often as its user's strategy likes."""
     budget: Budget | None = None
     """What pays for the extra requests that it makes."""
+    stands_in: bool = False
+    """Answers for calls that failed."""
+    overlaps: bool = False
+    """Its runs overlap in time (copies of a hedge), rather than following each other."""
     limit: float | None = None
     """Seconds after which it ends what is inside it."""
     pause: float | None = 0.0
@@ -197,6 +201,12 @@ class Gate(Policy):
     def at_rest(self) -> bool:
         """Whether it may be forgotten (by `Keyed`): nobody misses what it knows."""
         return True
+
+    def would_have(self) -> dict[str, int]:
+        """For snapshots: what it would have done in shadow mode."""
+        if not self.shadow:
+            return {}
+        return {"would_have_refused": self.would_have_refused, "would_have_queued": self.would_have_queued}
 
     def admit(self, call: Call) -> Ticket | None:
         """A ticket; or None: the call must `wait`. Raises a `Rejected` to refuse."""

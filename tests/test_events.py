@@ -28,12 +28,17 @@ from resilient import (
     switch,
 )
 from resilient.events import (
+    AbandonedEnded,
     AttemptFailed,
     AttemptStarted,
+    BudgetExhausted,
     CallRejected,
     CallTimedOut,
     CircuitChanged,
+    FellBack,
     GaveUp,
+    HedgeWon,
+    Hedging,
     Queued,
     Retrying,
     Waited,
@@ -41,12 +46,17 @@ from resilient.events import (
 from tests.worlds import Hang, Slow, World
 
 KINDS = [
+    AbandonedEnded,
     AttemptFailed,
     AttemptStarted,
+    BudgetExhausted,
     CallRejected,
     CallTimedOut,
     CircuitChanged,
+    FellBack,
     GaveUp,
+    HedgeWon,
+    Hedging,
     Queued,
     Retrying,
     Waited,

@@ -42,6 +42,7 @@ class Bulkhead(Gate):
             that needs more than 100 at once is rare, and says so).
         queue: how many calls may wait for a permit; 0 (the default, as Microsoft's): none.
         queue_timeout: seconds a call waits for a permit at the most; None: as long as its deadline lets it.
+        shadow: count whom it would have refused or made to wait, and let all pass.
         name: for events and errors; default "Bulkhead".
 
     Raises `BulkheadFull` to refuse a call.
@@ -55,9 +56,10 @@ class Bulkhead(Gate):
         *,
         queue: int = 0,
         queue_timeout: float | None = None,
+        shadow: bool = False,
         name: str | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, shadow=shadow)
         self.max_concurrent = arguments.count("max_concurrent", max_concurrent)
         self.queue = arguments.count("queue", queue, least=0)
         self.queue_timeout = None if queue_timeout is None else arguments.seconds("queue_timeout", queue_timeout)
@@ -145,9 +147,10 @@ class Bulkhead(Gate):
             "max_concurrent": self.max_concurrent,
             "queued": len(self._line),
             "queue": self.queue,
+            **self.would_have(),
         }
 
     def describe(self) -> str:
         line = f", queue {self.queue}" if self.queue else ""
         timeout = "" if self.queue_timeout is None else f" for up to {self.queue_timeout:g} s"
-        return f"Bulkhead({self.max_concurrent}{line}{timeout})"
+        return f"Bulkhead({self.max_concurrent}{line}{timeout}{', shadow' if self.shadow else ''})"

@@ -10,24 +10,29 @@ with one note of what happened) or the last result: never a wrapper, and never a
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import random
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import tenacity
 import tenacity.asyncio
 
 from resilient import arguments
+from resilient.beside import discard
+from resilient.budget import Budget
 from resilient.call import Call
+from resilient.current import enclosing
 from resilient.errors import Rejected
-from resilient.events import GaveUp, Retrying, Waited
+from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.outcome import ErrorFilter, Verdict, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
 
 __all__ = ["FullJitter", "Retry"]
 
+Nested = Literal["multiply", "once"]
 Strategy = Callable[[tenacity.RetryCallState], Any]
 
 _NOTE = "resilient: "
@@ -87,7 +92,12 @@ class Retry(Wrap):
             where their type is named here: an open circuit is not retried against the same endpoint.
         max_retry_after: when the dependency asks (an exception's `retry_after`, or the classifier's) for a longer
             pause than this many seconds, give up at once. Default 60. A shorter one is kept, plus the usual wait.
+        budget: what pays for further attempts, shared with the other retries and hedges of the dependency. Without a
+            token, retries end. Default None: nobody counts (the standard pipelines have one).
+        nested: "multiply" (the default), or "once": when the call is part of another guarded call that retries, leave
+            the repeating to that one.
         before, after, before_sleep: tenacity's hooks.
+        shadow: decide and count, but repeat nothing.
         name: for events and errors; default "Retry".
     """
 
@@ -101,9 +111,12 @@ class Retry(Wrap):
         wait: float | FullJitter | Strategy | None = None,
         on: ErrorFilter | Strategy | None = None,
         max_retry_after: float = 60.0,
+        budget: Budget | None = None,
+        nested: Nested = "multiply",
         before: Strategy | None = None,
         after: Strategy | None = None,
         before_sleep: Strategy | None = None,
+        shadow: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
@@ -138,6 +151,12 @@ class Retry(Wrap):
         self._asks_results = self._strategy is not None and not _looks_at_errors_only(self._strategy)
         self._speaks_tenacity = bool(self._hooks) or any((self._stop, self._wait, self._strategy))
         self.pause = self._longest_pause()
+        self.budget = arguments.instance("budget", budget, Budget)
+        if nested not in get_args(Nested):
+            raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
+        self.nested = nested
+        self.shadow = arguments.flag("shadow", shadow)
+        self.retried = self.would_have_retried = 0
 
     def _longest_pause(self) -> float | None:
         if self._backoff is None or self.attempts is None:
@@ -174,9 +193,13 @@ class Retry(Wrap):
                 call.error = error if error is not None else call.error
             finally:
                 error = None  # or its traceback, which leads to this frame, keeps both alive
-            await story.pause(wait)
-            call.attempt += 1
-            await story.ask("before")
+            try:
+                await story.pause(wait)
+                call.attempt += 1
+                await story.ask("before")
+            except BaseException:
+                story.drop_result()  # kept until there was a newer one
+                raise
             try:
                 result = await inner(call)
                 if not self._looks_at_results(story.scope):
@@ -188,10 +211,19 @@ class Retry(Wrap):
     def _looks_at_results(self, scope: Scope) -> bool:
         return self._asks_results or scope.judge.judges_results
 
+    def snapshot(self) -> dict[str, Any]:
+        """Attempts `retried`, those that shadow would have, and the budget."""
+        return {
+            "retried": self.retried,
+            **({"would_have_retried": self.would_have_retried} if self.shadow else {}),
+            **({} if self.budget is None else {"budget": self.budget.snapshot()}),
+        }
+
     def describe(self) -> str:
         often = f"{self.attempts} attempts" if self.attempts is not None else "attempts by tenacity stop"
         wait = self._backoff if self._backoff is not None else f"tenacity {type(self._wait).__name__}"
-        return f"Retry({often}, {wait})"
+        flags = ("" if self.nested == "multiply" else ", once") + (", shadow" if self.shadow else "")
+        return f"Retry({often}, {wait}{flags})"
 
 
 class _Story:
@@ -247,7 +279,10 @@ class _Story:
         if not (rejected and self.answered):
             if error is not None and error is self.last_error:
                 _forget_before(error, self.trace)
-            self.last_error, self.last_result, self.answered = error, result, not rejected
+            superseded, self.last_result = self.last_result, result
+            self.last_error, self.answered = error, not rejected
+            if superseded is not None and superseded is not result:
+                await discard(superseded, call.runtime)
             self.trace = None if error is None else error.__traceback__
         if not again:
             if rejected and self.attempt > 1:
@@ -258,11 +293,10 @@ class _Story:
         if state is not None:
             await self.ask("after")
         wait = await self._wait(verdict)
-        if await self._enough(wait, verdict):
+        if await self._enough(wait, verdict, error):
             return None
-        if scope.channel.listeners:
-            shown = None if error is None else bare(error)
-            scope.channel.emit(Retrying(scope.name, call.runtime.now(), retry.name, self.attempt, wait, shown))
+        retry.retried += 1
+        self.tell_of_retry(wait, error)
         if state is not None:
             state.next_action = tenacity.RetryAction(wait)
             state.idle_for += wait
@@ -298,7 +332,7 @@ class _Story:
             self.state.upcoming_sleep = wait
         return wait
 
-    async def _enough(self, wait: float, verdict: Verdict) -> bool:
+    async def _enough(self, wait: float, verdict: Verdict, error: Exception | None) -> bool:
         retry, call = self.retry, self.call
         if self.scope.mode == "once":
             self.reason = "the pipeline is switched to one attempt"
@@ -310,9 +344,26 @@ class _Story:
             self.reason = f"asked to wait {verdict.retry_after:g} s, longer than {retry.max_retry_after:g} s"
         elif call.deadline is not None and call.runtime.now() + wait >= call.deadline:
             self.reason = f"a wait of {wait:.3g} s would outlive the deadline"
+        elif retry.nested == "once" and any(outer.repeats and other is not call for other, outer in enclosing()):
+            self.reason = "the call that this one is part of is repeated as a whole"
+        elif retry.shadow:
+            self.reason = "in shadow mode nothing is repeated"
+            retry.would_have_retried += 1
+            self.tell_of_retry(wait, error, shadow=True)
+        elif retry.budget is not None and not retry.budget.spend(call.runtime.now()):
+            self.reason = "the budget for extra requests is exhausted"
+            if self.scope.channel.listeners:
+                self.scope.channel.emit(BudgetExhausted(self.scope.name, call.runtime.now(), retry.name, "retry"))
         else:
             return False
         return True
+
+    def tell_of_retry(self, wait: float, error: Exception | None, *, shadow: bool = False) -> None:
+        scope = self.scope
+        if scope.channel.listeners:
+            shown = None if error is None else bare(error)
+            at = self.call.runtime.now()
+            scope.channel.emit(Retrying(scope.name, at, self.retry.name, self.attempt, wait, shown, shadow))
 
     async def pause(self, wait: float) -> None:
         call, scope = self.call, self.scope
@@ -323,6 +374,12 @@ class _Story:
                 scope.channel.emit(Waited(scope.name, call.runtime.now(), self.retry.name, "backoff", wait))
         if self.state is not None:
             self.state.prepare_for_next_attempt()
+
+    def drop_result(self) -> None:
+        """Close the last result, which nobody will get, beside the caller."""
+        runtime, result = self.call.runtime, self.last_result
+        if result is not None:
+            runtime.spawn(lambda: discard(result, runtime), lambda: None, contextvars.copy_context())
 
     def forget(self) -> None:
         """Let go of what happened: an error leads by its traceback to this very object."""

@@ -7,13 +7,13 @@ is a deadline that inner policies see: no backoff or queue wait starts that woul
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from resilient import arguments
-from resilient.beside import Beside, Stragglers, discard
+from resilient.beside import Beside, Stragglers
 from resilient.call import Call
-from resilient.deadline import Deadline
+from resilient.deadlines import Deadline
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallTimedOut
 from resilient.policy import NEARLY, Layer, Scope, Wrap
@@ -103,23 +103,22 @@ class Timeout(Wrap):
             )
         lock, parking, left = threading.Lock(), runtime.park(), False
 
-        def ended(work: Beside) -> Awaitable[None] | None:
+        def ended(work: Beside) -> bool:
             with lock:
                 if not left:
                     parking.wake()
-                    return None
-            abandoned.remove()
+                    return False
             now = runtime.now()
             if scope.channel.listeners:
                 scope.channel.emit(AbandonedEnded(scope.name, now, self.name, work.error, now - work.began))
-            return discard(work.result, runtime)
+            return True
 
         outer, waited = call.deadline, call.waited
         at = runtime.now() + limit.seconds
         if outer is None or at < outer:
             call.deadline = at
         try:
-            work = Beside(call, inner, ended)
+            work = Beside(call, inner, abandoned, ended)
         finally:
             call.deadline = outer
         try:

@@ -26,6 +26,9 @@ from resilient.runtime import threads as _threads
 __all__ = ["Limit", "Parking", "Runtime", "Timed", "current", "current_async"]
 
 
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
 class Timed(Protocol):
     """What a runtime knows of a call."""
 
@@ -76,9 +79,12 @@ class Runtime(Protocol):
         """A place to wait until another call, perhaps in another thread, says so."""
         ...
 
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], context: Context) -> Callable[[], object]:
-        """Run `work()`, which raises nothing, beside the caller and in `context`. Returns what cancels it (a thread
-        cannot be: there it does nothing)."""
+    def spawn(self, work: Work, never_ran: Callable[[], None], context: Context) -> Callable[[], object]:
+        """Run `work()`, which raises nothing, beside the caller and in `context`.
+
+        Returns what cancels it (a thread cannot be: there it does nothing). `never_ran` is called instead of `work`
+        when it is cancelled before it began.
+        """
         ...
 
     def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Coroutine[Any, Any, Any]:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import AbstractEventLoop, CancelledError, Task, current_task, get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextvars import Context
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resilient.runtime import Limit, Timed
+    from resilient.runtime import Limit, Timed, Work
 
-__all__ = ["AsyncioRuntime", "running"]
+__all__ = ["AsyncioRuntime", "Callback", "running"]
 
 
 class _Entry:
@@ -32,6 +32,29 @@ class _Entry:
     at: float
     fired: bool
 
+    def fire(self) -> None:
+        """Its time has come."""
+        self.fired = True
+        self.task.cancel()
+
+
+class Callback:
+    """A function that is called after a while, unless `cancel` comes first."""
+
+    __slots__ = ("_callback", "_entries", "at")
+
+    def __init__(self, callback: Callable[[], None], entries: dict[Any, None], at: float) -> None:
+        self._callback = callback
+        self._entries = entries
+        self.at = at
+        entries[self] = None
+
+    def fire(self) -> None:
+        self._callback()
+
+    def cancel(self) -> None:
+        self._entries.pop(self, None)
+
 
 class _Timers:
     """All running timeouts of one length, or of one deadline, on one event loop; first to expire first."""
@@ -41,7 +64,7 @@ class _Timers:
     def __init__(self, runtime: AsyncioRuntime, key: Any) -> None:
         self.runtime = runtime
         self.key = key
-        self.entries: dict[_Entry, None] = {}
+        self.entries: dict[_Entry | Callback, None] = {}
         self.armed: asyncio.TimerHandle | None = None
 
     def arm(self, delay: float) -> None:
@@ -64,8 +87,7 @@ class _Timers:
             due.append(entry)
         for entry in due:
             del self.entries[entry]
-            entry.fired = True
-            entry.task.cancel()
+            entry.fire()
         if not self.entries:
             self.disarm()
             return
@@ -93,11 +115,26 @@ class AsyncioRuntime:
     def park(self) -> _Parking:
         return _Parking(self.loop)
 
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], context: Context) -> Callable[[], object]:
+    def spawn(self, work: Work, never_ran: Callable[[], None], context: Context) -> Callable[[], object]:
         task = self.loop.create_task(work(), context=context)
         self._spawned.add(task)  # an event loop keeps only weak references
-        task.add_done_callback(self._spawned.discard)
+
+        def done(task: Task[None]) -> None:
+            self._spawned.discard(task)
+            if task.cancelled():
+                never_ran()
+
+        task.add_done_callback(done)
         return task.cancel
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Callback:
+        """Call `callback` from the event loop after `seconds`, unless what is returned is cancelled before."""
+        timers = self.timers.get(seconds)
+        if timers is None:
+            timers = self.timers[seconds] = _Timers(self, seconds)
+        if timers.armed is None:
+            timers.arm(seconds)
+        return Callback(callback, timers.entries, self.now() + seconds)
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         task = current_task(self.loop)

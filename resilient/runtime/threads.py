@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from resilient.outcome import Stopped
 
 if TYPE_CHECKING:
-    from resilient.runtime import Limit, Timed
+    from resilient.runtime import Limit, Timed, Work
 
 __all__ = ["AWAITED", "THREADS", "ThreadRuntime", "drive"]
 
@@ -58,7 +58,7 @@ class ThreadRuntime:
     def park(self) -> _Parking:
         return _Parking()
 
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], context: Context) -> Callable[[], object]:
+    def spawn(self, work: Work, never_ran: Callable[[], None], context: Context) -> Callable[[], object]:
         def target() -> None:
             with contextlib.suppress(RuntimeError):  # `drive`'s, of which `work` knows
                 context.run(drive, work())

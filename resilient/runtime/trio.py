@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 if TYPE_CHECKING:
-    from resilient.runtime import Limit, Timed
+    from resilient.runtime import Limit, Timed, Work
 
 __all__ = ["TrioRuntime", "running"]
 
@@ -29,7 +29,7 @@ class TrioRuntime:
     def park(self) -> _Parking:
         return _Parking()
 
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]], context: Context) -> Callable[[], object]:
+    def spawn(self, work: Work, never_ran: Callable[[], None], context: Context) -> Callable[[], object]:
         scope = trio.CancelScope()
 
         async def scoped() -> None:

@@ -751,7 +751,7 @@ def test_order_healthy_dependency_behind_a_long_local_queue_stays_closed(world: 
     guarded = Pipeline(Timeout(0.25), Bulkhead(1, queue=10), breaker)(dependency.fn)
     outcomes = world.together(*[guarded] * 6)
     assert outcomes[0].value == "up"
-    assert sum(isinstance(outcome.error, TimedOut) for outcome in outcomes) >= 3
+    assert sum(isinstance(outcome.error, TimedOut) for outcome in outcomes) >= 2
     assert breaker.state == "closed"
     assert breaker.fail_counter == 0
 

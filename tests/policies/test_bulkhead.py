@@ -190,13 +190,14 @@ class Line:
                 self.refused.append(number)
 
         self.pipeline.listen(arrived.put)
-        threads = [threading.Thread(target=one, args=(number,)) for number in range(calls)]
+        threads = [threading.Thread(target=one, args=(number,), daemon=True) for number in range(calls)]
         for thread in threads:
             thread.start()
             arrived.get(timeout=PATIENCE)  # its attempt has started, or it is in line, or refused
         go.set()
         for thread in threads:
             thread.join(PATIENCE)
+            assert not thread.is_alive()
 
 
 def test_those_in_line_are_served_in_order_of_arrival(world: World) -> None:
@@ -649,7 +650,7 @@ class Outsiders:
             "trio": lambda: trio.run(call),
             "thread": lambda: self.pipeline(self._fetch)(name),
         }
-        thread = threading.Thread(target=runs[name.partition(" ")[0]])
+        thread = threading.Thread(target=runs[name.partition(" ")[0]], daemon=True)
         self.threads.append(thread)
         thread.start()
         self.arrived.get(timeout=PATIENCE)

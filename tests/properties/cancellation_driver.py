@@ -19,7 +19,7 @@ import trio.testing
 from resilient import Deadlock
 from resilient.runtime.virtual import VirtualLoop
 
-__all__ = ["PointLoop", "Scene", "assert_idle", "cancel_at_every_point", "cancel_at_every_step_of_trio"]
+__all__ = ["PointLoop", "Scene", "assert_idle", "cancel_at_every_point", "cancel_at_every_step_of_trio", "leave_alone"]
 
 TOO_MANY = 2000
 """Scheduling points; a scene that has more does not end."""
@@ -69,14 +69,20 @@ def cancel_at_every_point(make: Callable[[], Scene], victim: int = 0) -> int:
     raise AssertionError(f"the call did not end within {TOO_MANY} scheduling points")
 
 
+def leave_alone(make: Callable[[], Scene]) -> None:
+    """Run the scene without any cancellation; everything must be back to idle too. Its callees may be stubborn."""
+    _run(make(), victim=0, cancel_at=-1, times=1)
+
+
 def _run(scene: Scene, victim: int, cancel_at: int, times: int) -> int:
     """One run, in which the victim is cancelled at one point; returns how many cancels it took."""
     loop = PointLoop()
     try:
         tasks, accepted = loop.run_until_complete(_play(scene, victim, cancel_at, times))
-        task = tasks[victim]
-        assert task.cancelled() == (accepted > 0), f"after {accepted} cancels it ended as {task!r}"
-        assert task.cancelling() == accepted, f"{accepted} cancels are counted as {task.cancelling()}"
+        for number, task in enumerate(tasks):
+            cancels = accepted if number == victim else 0
+            assert task.cancelled() == (cancels > 0), f"after {cancels} cancels, call {number} ended as {task!r}"
+            assert task.cancelling() == cancels, f"{cancels} cancels of call {number} count as {task.cancelling()}"
         assert not asyncio.all_tasks(loop), "tasks are left"
         assert not _timer_is_left(loop), "a timer is left"
         scene.assert_idle()

@@ -14,7 +14,12 @@ from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
 from resilient.call import Call
 from resilient.policy import Layer, Scope, Wrap
 from tests.properties import stacks
-from tests.properties.cancellation_driver import assert_idle, cancel_at_every_point, cancel_at_every_step_of_trio
+from tests.properties.cancellation_driver import (
+    assert_idle,
+    cancel_at_every_point,
+    cancel_at_every_step_of_trio,
+    leave_alone,
+)
 from tests.properties.stacks import HANG, Nest, Recipe, Stage, Step, Traffic, Turnstile, recipe
 
 Form = Literal["function", "block"]
@@ -142,6 +147,15 @@ def test_any_nested_stack_gives_everything_back_wherever_it_is_cancelled(
     nested = data.draw(stacks.nests(parts), label="nested")
     victim = data.draw(st.integers(0, len(traffic.starts) - 1), label="victim")
     cancel_at_every_point(lambda: StackScene(nested, traffic, form), victim)
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(parts=PARTS, traffic=stacks.traffics(), form=st.sampled_from(["function", "block"]))
+def test_any_stack_is_idle_after_its_calls_and_has_cancelled_nobody_in_the_end(
+    parts: list[Recipe], traffic: Traffic, form: Form
+) -> None:
+    """Timeouts cancel, and take it back: also where the function swallowed it and has a result after all."""
+    leave_alone(lambda: StackScene(parts, traffic, form))
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)

@@ -1,0 +1,106 @@
+"""Fallback: an answer that is good enough, for when there is no good one.
+
+A stale price, an empty list, another service: whatever keeps the caller going. It stands outermost, so that it answers
+for all that can go wrong inside; and an event says that it stood in, for nobody should find out by accident.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from resilient import arguments
+from resilient.beside import discard
+from resilient.call import Call, name_of
+from resilient.errors import Rejected
+from resilient.events import FellBack
+from resilient.outcome import ErrorFilter, Stopped, bare, error_filter
+from resilient.policy import Layer, Recovery, Scope, Wrap
+
+__all__ = ["Fallback"]
+
+_UNSET: Any = object()
+
+
+class Fallback(Wrap):
+    """Answers for a call that failed.
+
+    Args:
+        value: what to return instead. One of `value` and `call` is given.
+        call: a function or coroutine function that is asked instead, as `call(error, *args, **kwargs)`: the error (None
+            when a result was judged a failure), and the arguments of the call. What it raises is what the caller gets.
+        on: for which failures: exception types, or a predicate of an exception. Default: what the pipeline's
+            classifier calls a failure, exceptions and results alike, and every `Rejected`. Programming errors and
+            what the classifier ignores (a "not found") pass.
+        name: for events; default "Fallback".
+    """
+
+    stands_in = True
+    timed = False
+
+    def __init__(
+        self,
+        value: Any = _UNSET,
+        *,
+        call: Callable[..., Any] | None = None,
+        on: ErrorFilter | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        if (value is _UNSET) == (call is None):
+            raise TypeError("Fallback needs a value, or call=, a function to ask instead: one of the two")
+        self._value = value
+        self._call = None if call is None else arguments.strategy("call", call)
+        self._on = None if on is None else error_filter("on", on)
+
+    def mends(self, scope: Scope) -> bool:
+        return self._on is not None or not scope.judge.judges_results
+
+    def recovery(self, inner: Layer, scope: Scope) -> Recovery:
+        async def fall_back(call: Call, error: Exception) -> Any:
+            if not self._answers_for(error, scope):
+                raise error
+            return await self._answer(call, error, scope)
+
+        return fall_back
+
+    async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
+        """Where results are judged too."""
+        try:
+            result = await inner(call)
+        except Exception as error:
+            if not self._answers_for(error, scope):
+                raise
+            answer = self._answer(call, error, scope)
+        else:
+            if scope.judge.result(result).kind != "failure":
+                return result
+            answer = self._answer(call, None, scope, result)
+        return await answer
+
+    def _answers_for(self, error: Exception, scope: Scope) -> bool:
+        if self._on is not None:
+            return self._on(bare(error))
+        return isinstance(error, Rejected) or scope.judge.error(error).kind == "failure"
+
+    async def _answer(self, call: Call, error: Exception | None, scope: Scope, result: Any = None) -> Any:
+        runtime = call.begin()
+        shown = None if error is None else bare(error)
+        if scope.channel.listeners:
+            scope.channel.emit(FellBack(scope.name, runtime.now(), self.name, shown))
+        await discard(result, runtime)
+        if self._call is None:
+            return self._value
+        try:
+            answer = self._call(shown, *call.args, **call.kwargs)
+            return await answer if inspect.isawaitable(answer) else answer
+        except StopIteration as stop:
+            raise Stopped(stop) from None
+        except Exception as failure:
+            if failure.__context__ is None and failure is not shown:
+                failure.__context__ = shown  # as if it had been raised while handling it
+            raise
+
+    def describe(self) -> str:
+        return f"Fallback({'a value' if self._call is None else name_of(self._call)})"
