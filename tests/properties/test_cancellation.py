@@ -128,7 +128,7 @@ PARTS = st.lists(st.one_of(stacks.policies(), stacks.policies(), stacks.turnstil
 TRAFFIC = stacks.traffics(stubborn=False)
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=45)
 @given(parts=PARTS, traffic=TRAFFIC, form=st.sampled_from(["function", "block"]), data=st.data())
 def test_any_stack_gives_everything_back_wherever_it_is_cancelled(
     parts: list[Recipe], traffic: Traffic, form: Form, data: st.DataObject
@@ -138,7 +138,7 @@ def test_any_stack_gives_everything_back_wherever_it_is_cancelled(
     cancel_at_every_point(lambda: StackScene(parts, traffic, form), victim)
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=30)
 @given(parts=PARTS, traffic=TRAFFIC, form=st.sampled_from(["function", "block"]), data=st.data())
 def test_any_nested_stack_gives_everything_back_wherever_it_is_cancelled(
     parts: list[Recipe], traffic: Traffic, form: Form, data: st.DataObject
@@ -149,7 +149,7 @@ def test_any_nested_stack_gives_everything_back_wherever_it_is_cancelled(
     cancel_at_every_point(lambda: StackScene(nested, traffic, form), victim)
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(deadline=None, derandomize=True, max_examples=100)
 @given(parts=PARTS, traffic=stacks.traffics(), form=st.sampled_from(["function", "block"]))
 def test_any_stack_is_idle_after_its_calls_and_has_cancelled_nobody_in_the_end(
     parts: list[Recipe], traffic: Traffic, form: Form
