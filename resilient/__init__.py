@@ -17,6 +17,7 @@ Every policy is a decorator by itself, for `async def` and `def` alike; `Pipelin
 """
 
 from resilient import events, registry
+from resilient.backoff import FullJitter
 from resilient.budget import Budget
 from resilient.current import CurrentCall, current_call
 from resilient.deadlines import deadline, remaining
@@ -39,7 +40,7 @@ from resilient.policies.bulkhead import Bulkhead
 from resilient.policies.fallback import Fallback
 from resilient.policies.hedge import Hedge
 from resilient.policies.ratelimit import RateLimit
-from resilient.policies.retry import FullJitter, Retry
+from resilient.policies.retry import Retry
 from resilient.policies.timeout import Timeout
 from resilient.presets import standard, standard_hedged
 

@@ -96,8 +96,9 @@ class Beside:
         self._stragglers = stragglers
         self._ended = ended
         self._context = contextvars.copy_context()
-        (_, scope), *outer = enclosing() or [(call, None)]
-        if scope is not None:
+        calls = enclosing()
+        if calls:
+            (_, scope), *outer = calls
             self._context.run(inherit, ((self.call, scope), *outer))
         runtime = call.runtime
         self.began = runtime.now()

@@ -16,10 +16,12 @@ gates costs three bare awaits more.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import linecache
 import math
 from collections.abc import Sequence
+from types import CodeType
 from typing import Any
 
 from resilient.call import Call
@@ -49,10 +51,16 @@ def gate_frame(gates: Sequence[Gate], inner: Layer, scope: Scope, limit: float |
     for at, gate in enumerate(gates):
         names |= {f"admit{at}": gate.admit, f"settle{at}": gate.settle, f"release{at}": gate.release}
     source = _source(gates, rest, plain=hasattr(inner, "plainly"))
-    file = f"<gates {next(_number)}: {', '.join(gate.name for gate in gates)}>"
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # for tracebacks
-    exec(compile(source, file, "exec"), names)
+    exec(_compiled(source), names)
     return names["pass_gates"]  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(source: str) -> CodeType:
+    """There are few shapes of frames, and many pipelines."""
+    file = f"<resilient gates {next(_number)}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # for tracebacks
+    return compile(source, file, "exec")
 
 
 def _source(gates: Sequence[Gate], rest: _Rest, *, plain: bool) -> str:

@@ -8,7 +8,6 @@ async def get_user(user_id: int) -> User: ...
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -19,14 +18,15 @@ from resilient.atomic import GIL
 from resilient.block import Attempts, block_leaf
 from resilient.call import Call, new_call
 from resilient.current import is_guard
-from resilient.deadlines import Deadline, inherited, seen
-from resilient.errors import PipelineClosed, PipelineError, PipelineWarning, TimedOut
-from resilient.events import CallRejected, CallTimedOut, Listener
+from resilient.deadlines import inherited, seen
+from resilient.errors import PipelineError, PipelineWarning
+from resilient.events import Listener
+from resilient.flow import Flow, earnings
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf
 from resilient.outcome import Classifier, Stopped
 from resilient.plan import Finding, examine
 from resilient.policy import Layer, Mode, Policy, Recovery, Scope, switch_all
-from resilient.runtime import Parking, current, current_async
+from resilient.runtime import current, current_async
 from resilient.runtime.asyncio import running
 from resilient.runtime.threads import THREADS, drive
 from resilient.weave import weave
@@ -76,13 +76,19 @@ class Pipeline(Policy):
         """What is wrong with the order or the plan."""
         self._complain(arguments.flag("strict", strict))
         self._scope = Scope(self.name, self.classify, repeats=any(each.runs != 1 for each in _flat(policies)))
-        self._flow = _Flow(self._scope)
+        self._flow = Flow(self._scope)
+        self._earn = earnings(_flat(policies), self.classify)
         self._async, self._sync, self._block = (
-            weave(policies, self._scope, leaf(self._scope)) for leaf in (async_leaf, sync_leaf, block_leaf)
+            self._weave(leaf(self._scope)) for leaf in (async_leaf, sync_leaf, block_leaf)
         )
-        self._earn = _earnings(_flat(policies), self.classify)
+        self._unfit: dict[tuple[bool, bool], str | None] = {}
         self.timed = any(policy.timed for policy in policies)
         self.waits = any(policy.waits for policy in policies)
+
+    def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Layer, Recovery | None, Layer]:
+        """The policies around `leaf`: what is called, what follows a failure, and both with all that belongs to it."""
+        entry, recover = weave(self.policies, self._scope, leaf, waits=waits)
+        return entry, recover, self._flow.whole(entry, recover, self._earn)
 
     def _complain(self, strict: bool) -> None:
         if not self.findings:
@@ -118,8 +124,7 @@ class Pipeline(Policy):
         scope, flow, timed, earn = self._scope, self._flow, self.timed, self._earn
         is_async = kind_of(fn) == "async"
         self._refuse_unfit(is_async=is_async, block=False)
-        entry, recover = self._async if is_async else self._sync
-        whole = flow.whole(entry, recover, earn)
+        entry, recover, whole = self._async if is_async else self._sync
 
         async def guarded(*args: Any, **kwargs: Any) -> Any:
             if scope.mode == "off":
@@ -196,21 +201,25 @@ class Pipeline(Policy):
         return guarded_def
 
     def _refuse_unfit(self, *, is_async: bool, block: bool) -> None:
-        for policy in _flat(self.policies):
-            why = policy.unfit(is_async=is_async, block=block)
-            if why is not None:
-                raise TypeError(f"{policy!r} cannot guard this: {why}")
+        key = is_async, block
+        if key not in self._unfit:
+            reasons = ((policy, policy.unfit(is_async=is_async, block=block)) for policy in _flat(self.policies))
+            said = (f"{policy!r} cannot guard this: {why}" for policy, why in reasons if why is not None)
+            self._unfit[key] = next(said, None)
+        why = self._unfit[key]
+        if why is not None:
+            raise TypeError(why)
 
     def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
         self._refuse_unfit(is_async=is_async, block=True)
         call = new_call(block, (), {}, current_async() if is_async else THREADS)
         if self._scope.mode == "off":
             return call, block_leaf(self._scope)(call)
-        return call, self._flow.whole(*self._block, self._earn)(call)
+        _, _, whole = self._block
+        return call, whole(call)
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        entry, recover = weave(self.policies, self._scope, inner, waits=True)  # `inner` is another pipeline's business
-        whole = self._flow.whole(entry, recover, self._earn)
+        _, _, whole = self._weave(inner, waits=True)  # what is in `inner` is another pipeline's business
         return lambda call: inner(call) if self._scope.mode == "off" else whole(call)
 
     # -- variations ---------------------------------------------------------------------------------------------
@@ -324,98 +333,6 @@ class Pipeline(Policy):
         return f"Pipeline({', '.join(map(repr, self.policies))}{name})"
 
 
-class _Flow:
-    """Counts the calls inside a pipeline, so that it can be closed."""
-
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-        self.inside = 0
-        self.closed = False
-        self._lock = threading.Lock()
-        self._waiting: list[Parking] = []
-
-    def wake(self) -> None:
-        """Tell those who wait in `close` that a call has ended."""
-        if self.inside <= 0:
-            with self._lock:
-                waiting = tuple(self._waiting)
-            for parking in waiting:
-                parking.wake()
-
-    def _count(self, change: int) -> None:
-        if GIL:
-            self.inside += change
-        else:
-            with self._lock:
-                self.inside += change
-
-    def whole(self, entry: Layer, recover: Recovery | None, earn: Earn | None) -> Layer:
-        """What the frames of `_guard` do, for those who come another way; and what they leave out."""
-
-        async def counted(call: Call) -> Any:
-            if self.closed:
-                raise self._refusal(call)
-            self._count(1)
-            try:
-                try:
-                    result = await entry(call)
-                except Exception as error:
-                    if recover is None:
-                        raise
-                    recovery = recover(call, error)
-                else:
-                    if earn is not None:
-                        earn(result)
-                    return result
-                return await recovery
-            finally:
-                self._count(-1)
-                if self.closed:
-                    self.wake()
-
-        async def bounded(call: Call, limit: Deadline) -> Any:
-            scope = self.scope
-            try:
-                if call.begin().now() >= limit.at:
-                    raise limit.expired(call, 0.0)
-                return await call.runtime.within(call, counted, limit)
-            except TimedOut as error:
-                if error.policy == limit.name and not error.pipeline:
-                    error.pipeline = scope.name
-                    if scope.channel.listeners:
-                        at = call.runtime.now()
-                        scope.channel.emit(CallTimedOut(scope.name, at, limit.name, limit.seconds))
-                raise
-
-        def whole(call: Call) -> Coroutine[Any, Any, Any]:
-            limit = inherited()
-            if limit is None or (call.deadline is not None and call.deadline <= limit.at):
-                return counted(call)
-            return bounded(call, limit)
-
-        return whole
-
-    def _refusal(self, call: Call) -> PipelineClosed:
-        scope = self.scope
-        message = f"pipeline {scope.name!r} is closed" if scope.name else "the pipeline is closed"
-        if scope.channel.listeners:
-            scope.channel.emit(CallRejected(scope.name, call.begin().now(), "", message, None))
-        return PipelineClosed(message, pipeline=scope.name)
-
-    async def close(self, runtime: Any) -> None:
-        self.closed = True
-        while self.inside > 0:
-            parking = runtime.park()
-            with self._lock:
-                self._waiting.append(parking)
-            try:
-                if self.inside > 0:  # it may have ended before we stood in line
-                    await parking.wait(None, new_call(self.wake, (), {}, runtime))
-            finally:
-                with self._lock:
-                    self._waiting.remove(parking)
-
-
 class _Switch:
     """Undoes a change of mode at the end of a `with` block; without one, the change stays."""
 
@@ -446,26 +363,6 @@ def _check_policies(policies: tuple[Policy, ...]) -> None:
         if not isinstance(policy, Policy):
             hint = " (an instance is due, not the class)" if isinstance(policy, type) else ""
             raise TypeError(f"a pipeline is made of policies, got {policy!r}{hint}")
-
-
-Earn = Callable[[Any], None]
-
-
-def _earnings(policies: list[Policy], judge: Classifier) -> Earn | None:
-    """Pays a call's success into the budgets of a pipeline: what it is called with is the result."""
-    budgets = list(dict.fromkeys(policy.budget for policy in policies if policy.budget is not None))
-    if not budgets:
-        return None
-
-    def earn(result: Any) -> None:
-        if not judge.judges_results or judge.result(result).kind == "success":
-            for budget in budgets:
-                budget.earn()
-
-    if len(budgets) > 1 or judge.judges_results:
-        return earn
-    only = budgets[0].earn
-    return lambda result: only()
 
 
 def _flat(policies: tuple[Policy, ...]) -> list[Policy]:

@@ -310,6 +310,7 @@ class _Race:
                         self.start("delay")
         finally:
             self.end(winner)
+        assert winner is not None
         return winner
 
     async def run_inline(self, runtime: AsyncioRuntime) -> Any:

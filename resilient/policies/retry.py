@@ -12,72 +12,29 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-import random
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, get_args
 
 import tenacity
-import tenacity.asyncio
 
 from resilient import arguments
+from resilient.backoff import Fixed, FullJitter
 from resilient.beside import discard
 from resilient.budget import Budget
 from resilient.call import Call
 from resilient.current import enclosing
 from resilient.errors import Rejected
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
+from resilient.notes import behind, forget_before, note
 from resilient.outcome import ErrorFilter, Verdict, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
+from resilient.runtime.threads import THREADS
+from resilient.strategies import Strategy, controller, looks_at_errors_only
 
-__all__ = ["FullJitter", "Retry"]
+__all__ = ["Retry"]
 
 Nested = Literal["multiply", "once"]
-Strategy = Callable[[tenacity.RetryCallState], Any]
-
-_NOTE = "resilient: "
-
-
-class FullJitter:
-    """Waits U(0, min(cap, base * 2**n)) seconds after failure n = 0, 1, ...
-
-    Args:
-        base: seconds, default 0.1.
-        cap: seconds, default 20 (AWS standard mode).
-
-    Source: M. Brooker, Exponential Backoff and Jitter (AWS, 2015): of the variants compared there, the least work for
-    about the least time. Draws from the global `random`, as tenacity's do.
-    """
-
-    def __init__(self, base: float = 0.1, cap: float = 20.0) -> None:
-        self.base = arguments.seconds("base", base)
-        self.cap = arguments.seconds("cap", cap)
-
-    def most(self, attempt: int) -> float:
-        """The longest wait after attempt number `attempt` (from 1)."""
-        return min(self.cap, self.base * 2.0 ** min(attempt - 1, 1000))
-
-    def __call__(self, attempt: int) -> float:
-        """The wait after attempt number `attempt` (from 1)."""
-        return random.uniform(0.0, self.most(attempt))
-
-    def __repr__(self) -> str:
-        return f"full jitter {self.base:g} s to {self.cap:g} s"
-
-
-class Fixed:
-    """Waits the same every time."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = arguments.seconds("wait", seconds, zero=True)
-
-    def most(self, attempt: int) -> float:
-        return self.seconds
-
-    __call__ = most
-
-    def __repr__(self) -> str:
-        return f"{self.seconds:g} s"
 
 
 class Retry(Wrap):
@@ -148,7 +105,7 @@ class Retry(Wrap):
         self.max_retry_after = arguments.seconds("max_retry_after", max_retry_after, zero=True)
         hooks = {"before": before, "after": after, "before_sleep": before_sleep}
         self._hooks = {key: arguments.strategy(key, hook) for key, hook in hooks.items() if hook is not None}
-        self._asks_results = self._strategy is not None and not _looks_at_errors_only(self._strategy)
+        self._asks_results = self._strategy is not None and not looks_at_errors_only(self._strategy)
         self._speaks_tenacity = bool(self._hooks) or any((self._stop, self._wait, self._strategy))
         self.pause = self._longest_pause()
         self.budget = arguments.instance("budget", budget, Budget)
@@ -262,7 +219,19 @@ class _Story:
         self.reason = ""
         self.state: tenacity.RetryCallState | None = None
         if retry._speaks_tenacity:
-            self.state = tenacity.RetryCallState(_controller(retry, call), call.fn, call.args, call.kwargs)
+            self.state = tenacity.RetryCallState(
+                controller(
+                    is_async=call.runtime is not THREADS,
+                    retry=retry._strategy,
+                    wait=retry._wait,
+                    stop=retry._stop,
+                    attempts=retry.attempts,
+                    hooks=retry._hooks,
+                ),
+                call.fn,
+                call.args,
+                call.kwargs,
+            )
             self.state.start_time = call.runtime.now()
 
     async def next_wait(self, error: Exception | None, result: Any) -> float | None:
@@ -278,7 +247,7 @@ class _Story:
         rejected = isinstance(error, Rejected)
         if not (rejected and self.answered):
             if error is not None and error is self.last_error:
-                _forget_before(error, self.trace)
+                forget_before(error, self.trace)
             superseded, self.last_result = self.last_result, result
             self.last_error, self.answered = error, not rejected
             if superseded is not None and superseded is not result:
@@ -397,10 +366,10 @@ class _Story:
             if error is None:
                 return result
             if isinstance(error, tenacity.TryAgain):
-                error = _behind(error)
+                error = behind(error)
             if reason:
                 where = f"pipeline {scope.name!r}" if scope.name else self.retry.name
-                _note(bare(error), f"{where} gave up after {attempts} attempt{'s'[: attempts != 1]}: {reason}")
+                note(bare(error), f"{where} gave up after {attempts} attempt{'s'[: attempts != 1]}: {reason}")
             raise error
         finally:
             del error, result
@@ -415,63 +384,3 @@ class _Story:
         assert self.state is not None
         answer = strategy(self.state)
         return await answer if inspect.isawaitable(answer) else answer
-
-
-def _note(error: BaseException, text: str) -> None:
-    """Add one note; an exception object that is raised again and again keeps only the latest."""
-    notes = getattr(error, "__notes__", None)
-    if isinstance(notes, list):
-        notes[:] = [note for note in notes if not str(note).startswith(_NOTE)]
-    try:
-        error.add_note(_NOTE + text)
-    except Exception:
-        pass  # a frozen dataclass, say: it is raised all the same
-
-
-def _forget_before(error: BaseException, older: TracebackType | None) -> None:
-    """Take `older` off the traceback of an object that was raised again: Python puts each upon those before."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not older:
-        trace = trace.tb_next
-    if trace is not None:
-        trace.tb_next = None
-
-
-def _behind(error: tenacity.TryAgain) -> Exception:
-    """The error that made the user raise `TryAgain`, if there was one."""
-    cause = error.__cause__ or error.__context__
-    return cause if isinstance(cause, Exception) else error
-
-
-def _controller(retry: Retry, call: Call) -> Any:
-    """A tenacity controller with this policy's settings, for strategies and hooks that look at it."""
-    from resilient.runtime.threads import THREADS
-
-    make: Any = tenacity.Retrying if call.runtime is THREADS else tenacity.AsyncRetrying
-    settings: dict[str, Any] = dict(retry._hooks)
-    if retry._strategy is not None:
-        settings["retry"] = retry._strategy
-    if retry._wait is not None:
-        settings["wait"] = retry._wait
-    stops: list[Any] = [retry._stop] if retry._stop is not None else []
-    if retry.attempts is not None:
-        stops.append(tenacity.stop_after_attempt(retry.attempts))
-    return make(stop=tenacity.stop_any(*stops), reraise=True, **settings)
-
-
-_ERRORS_ONLY = {
-    tenacity.retry_if_exception,
-    tenacity.retry_if_exception_type,
-    tenacity.retry_if_not_exception_type,
-    tenacity.retry_if_exception_cause_type,
-    tenacity.retry_if_exception_message,
-    type(tenacity.retry_never),
-    tenacity.asyncio.retry_if_exception,
-}
-
-
-def _looks_at_errors_only(strategy: Strategy) -> bool:
-    """Whether a tenacity strategy is sure to say no to every result, so that none needs to be asked about."""
-    if isinstance(strategy, tenacity.retry_any | tenacity.retry_all):
-        return all(_looks_at_errors_only(each) for each in strategy.retries)
-    return type(strategy) in _ERRORS_ONLY

@@ -1,0 +1,133 @@
+"""The calls inside a pipeline: counted, so that it can be closed; bounded by the deadline that they inherited; and paid
+for when they succeed.
+
+`Pipeline` writes the common case out in the frames that it puts around functions; what it leaves out is here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from resilient.atomic import GIL
+from resilient.call import Call, new_call
+from resilient.deadlines import Deadline, inherited
+from resilient.errors import PipelineClosed, TimedOut
+from resilient.events import CallRejected, CallTimedOut
+from resilient.outcome import Classifier
+from resilient.policy import Layer, Policy, Recovery, Scope
+from resilient.runtime import Parking
+
+__all__ = ["Earn", "Flow", "earnings"]
+
+Earn = Callable[[Any], None]
+
+
+def earnings(policies: Sequence[Policy], judge: Classifier) -> Earn | None:
+    """Pays a call's success into the budgets of a pipeline: what it is called with is the result."""
+    budgets = list(dict.fromkeys(policy.budget for policy in policies if policy.budget is not None))
+    if not budgets:
+        return None
+
+    def earn(result: Any) -> None:
+        if not judge.judges_results or judge.result(result).kind == "success":
+            for budget in budgets:
+                budget.earn()
+
+    if len(budgets) > 1 or judge.judges_results:
+        return earn
+    only = budgets[0].earn
+    return lambda result: only()
+
+
+class Flow:
+    """Counts the calls inside a pipeline, so that it can be closed."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.inside = 0
+        self.closed = False
+        self._lock = threading.Lock()
+        self._waiting: list[Parking] = []
+
+    def wake(self) -> None:
+        """Tell those who wait in `close` that a call has ended."""
+        if self.inside <= 0:
+            with self._lock:
+                waiting = tuple(self._waiting)
+            for parking in waiting:
+                parking.wake()
+
+    def _count(self, change: int) -> None:
+        if GIL:
+            self.inside += change
+        else:
+            with self._lock:
+                self.inside += change
+
+    def whole(self, entry: Layer, recover: Recovery | None, earn: Earn | None) -> Layer:
+        """What the frames of `_guard` do, for those who come another way; and what they leave out."""
+
+        async def counted(call: Call) -> Any:
+            if self.closed:
+                raise self._refusal(call)
+            self._count(1)
+            try:
+                try:
+                    result = await entry(call)
+                except Exception as error:
+                    if recover is None:
+                        raise
+                    recovery = recover(call, error)
+                else:
+                    if earn is not None:
+                        earn(result)
+                    return result
+                return await recovery
+            finally:
+                self._count(-1)
+                if self.closed:
+                    self.wake()
+
+        async def bounded(call: Call, limit: Deadline) -> Any:
+            scope = self.scope
+            try:
+                if call.begin().now() >= limit.at:
+                    raise limit.expired(call, 0.0)
+                return await call.runtime.within(call, counted, limit)
+            except TimedOut as error:
+                if error.policy == limit.name and not error.pipeline:
+                    error.pipeline = scope.name
+                    if scope.channel.listeners:
+                        at = call.runtime.now()
+                        scope.channel.emit(CallTimedOut(scope.name, at, limit.name, limit.seconds))
+                raise
+
+        def whole(call: Call) -> Coroutine[Any, Any, Any]:
+            limit = inherited()
+            if limit is None or (call.deadline is not None and call.deadline <= limit.at):
+                return counted(call)
+            return bounded(call, limit)
+
+        return whole
+
+    def _refusal(self, call: Call) -> PipelineClosed:
+        scope = self.scope
+        message = f"pipeline {scope.name!r} is closed" if scope.name else "the pipeline is closed"
+        if scope.channel.listeners:
+            scope.channel.emit(CallRejected(scope.name, call.begin().now(), "", message, None))
+        return PipelineClosed(message, pipeline=scope.name)
+
+    async def close(self, runtime: Any) -> None:
+        self.closed = True
+        while self.inside > 0:
+            parking = runtime.park()
+            with self._lock:
+                self._waiting.append(parking)
+            try:
+                if self.inside > 0:  # it may have ended before we stood in line
+                    await parking.wait(None, new_call(self.wake, (), {}, runtime))
+            finally:
+                with self._lock:
+                    self._waiting.remove(parking)

@@ -1,0 +1,37 @@
+"""What is written on an exception object of the user's, which may be raised again and again."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import tenacity
+
+__all__ = ["behind", "forget_before", "note"]
+
+_MARK = "resilient: "
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add one note; an exception object that is raised again and again keeps only the latest."""
+    notes = getattr(error, "__notes__", None)
+    if isinstance(notes, list):
+        notes[:] = [note for note in notes if not str(note).startswith(_MARK)]
+    try:
+        error.add_note(_MARK + text)
+    except Exception:
+        pass  # a frozen dataclass, say: it is raised all the same
+
+
+def forget_before(error: BaseException, older: TracebackType | None) -> None:
+    """Take `older` off the traceback of an object that was raised again: Python puts each upon those before."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not older:
+        trace = trace.tb_next
+    if trace is not None:
+        trace.tb_next = None
+
+
+def behind(error: tenacity.TryAgain) -> Exception:
+    """The error that made the user raise `TryAgain`, if there was one."""
+    cause = error.__cause__ or error.__context__
+    return cause if isinstance(cause, Exception) else error
