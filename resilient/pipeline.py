@@ -77,7 +77,7 @@ class Pipeline(Policy):
         self._complain(arguments.flag("strict", strict))
         self._scope = Scope(self.name, self.classify, repeats=any(each.runs != 1 for each in _flat(policies)))
         self._flow = Flow(self._scope)
-        self._earn = earnings(_flat(policies), self.classify)
+        self._earn = earnings(policies, self.classify)  # a nested pipeline earns for itself
         self._async, self._sync, self._block = (
             self._weave(leaf(self._scope)) for leaf in (async_leaf, sync_leaf, block_leaf)
         )

@@ -62,31 +62,28 @@ class Timeout(Wrap):
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         limit = _Limit(self, scope)
         plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
+        rest = inner if getattr(inner, "is_leaf", False) else self._as_total(inner)
 
         def within(call: Call) -> Coroutine[Any, Any, Any]:
-            return call.runtime.within(call, inner, limit)
+            return call.runtime.within(call, rest, limit)
 
         def aside(call: Call) -> Coroutine[Any, Any, Any]:
-            if self.abandon or call.runtime is THREADS:
-                return self._aside(call, inner, limit)
-            return within(call)
+            return self._aside(call, rest, limit) if self.abandon or call.runtime is THREADS else within(call)
 
         if self.abandon or self.thread:
-            return aside if getattr(inner, "is_leaf", False) else self._total(aside)
-        if not getattr(inner, "is_leaf", False):
-            return self._total(within)
+            return aside
         if plainly is not None:
             within.plainly = self._deadline_only(plainly)  # type: ignore[attr-defined]
         return within
 
-    def _total(self, within: Layer) -> Layer:
+    def _as_total(self, inner: Layer) -> Layer:
         """With policies inside it, it is a total: a deadline for all that the function calls, too."""
-        seconds = self.seconds
 
         async def total(call: Call) -> Any:
-            token = Deadline(call.runtime.now() + seconds, seconds).set()
+            assert call.deadline is not None
+            token = Deadline(call.deadline, self.seconds).set()
             try:
-                return await within(call)
+                return await inner(call)
             finally:
                 Deadline.reset(token)
 
