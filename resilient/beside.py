@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from resilient.call import Call
-from resilient.current import enclosing, inherit
+from resilient.current import beside, enclosing
 from resilient.policy import Layer
 from resilient.runtime import Parking, Runtime
 from resilient.runtime.threads import AWAITED, THREADS
@@ -99,7 +99,7 @@ class Beside:
         calls = enclosing()
         if calls:
             (_, scope), *outer = calls
-            self._context.run(inherit, ((self.call, scope), *outer))
+            self._context.run(beside.set, ((self.call, scope), *outer))
         runtime = call.runtime
         self.began = runtime.now()
         self.cancel = runtime.spawn(self._work, self._never_ran, self._context)
@@ -127,7 +127,7 @@ class Beside:
     def take(self) -> Any:
         """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
         for variable, value in self._context.items():
-            if variable.get(_UNSET) is not value:
+            if variable is not beside and variable.get(_UNSET) is not value:
                 variable.set(value)
         error, self.error = self.error, None
         if error is None:

@@ -13,6 +13,7 @@ callers, are given what their callers saw. Tasks that the function itself begins
 from __future__ import annotations
 
 import sys
+import threading
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,13 +22,12 @@ from types import CodeType, FrameType
 from resilient.call import Call
 from resilient.policy import Scope
 
-__all__ = ["CurrentCall", "current_call", "enclosing", "inherit", "is_guard"]
+__all__ = ["CurrentCall", "beside", "current_call", "enclosing", "is_guard"]
 
 _guards: set[CodeType] = set()
-_beside: ContextVar[tuple[tuple[Call, Scope], ...]] = ContextVar("resilient_enclosing", default=())
-
-inherit = _beside.set
-"""Tells what runs in this context which calls enclose it."""
+_lock = threading.Lock()
+beside: ContextVar[tuple[tuple[Call, Scope], ...]] = ContextVar("resilient_enclosing", default=())
+"""Tells what runs in this context, beside its caller, which calls enclose it."""
 
 
 def is_guard(code: CodeType) -> None:
@@ -45,7 +45,7 @@ def enclosing(depth: int = 1) -> tuple[tuple[Call, Scope], ...]:
             if "call" in names:
                 found.append((names["call"], names["scope"]))
         frame = frame.f_back
-    return (*found, *_beside.get())
+    return (*found, *beside.get())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ def current_call() -> CurrentCall | None:
 
 def _id(call: Call) -> str:
     origin = getattr(call, "origin", call)
-    if not hasattr(origin, "identity"):
-        origin.identity = uuid.uuid4().hex
+    with _lock:  # copies in threads may ask at once
+        if not hasattr(origin, "identity"):
+            origin.identity = uuid.uuid4().hex
     return origin.identity
