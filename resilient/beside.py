@@ -6,6 +6,7 @@ for any more is a straggler: counted, capped, and waited for when its pipeline i
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import inspect
 import logging
@@ -88,6 +89,7 @@ class Beside:
         self, call: Call, inner: Layer, stragglers: Stragglers, ended: Callable[[Beside], bool], number: int = 1
     ) -> None:
         self.call = call.fork()
+        self._caller = call
         self.number = number
         self.done = False
         self.result: Any = None
@@ -119,13 +121,14 @@ class Beside:
 
     def _never_ran(self) -> None:
         """It was cancelled before it began."""
-        self.error = self.call.runtime.cancelled()
+        self.error = asyncio.CancelledError()  # read on asyncio only, when its loop ends
         self.done = True
         if self._ended(self):
             self._stragglers.remove()
 
     def take(self) -> Any:
         """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
+        self._caller.waited = max(self._caller.waited, self.call.waited)
         for variable, value in self._context.items():
             if variable is not beside and variable.get(_UNSET) is not value:
                 variable.set(value)
@@ -142,10 +145,12 @@ _UNSET = object()
 
 
 async def close_unwanted(error: BaseException | None, result: Any, runtime: Runtime, stragglers: Stragglers) -> None:
-    """The end of a straggler."""
+    """The end of a straggler. It raises nothing: nobody waits for it."""
     try:
         if error is None:
             await discard(result, runtime)
+    except runtime.cancelled:
+        pass  # its event loop ends
     finally:
         stragglers.remove()
 

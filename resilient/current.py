@@ -18,11 +18,12 @@ import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import CodeType, FrameType
+from typing import Any
 
 from resilient.call import Call
 from resilient.policy import Scope
 
-__all__ = ["CurrentCall", "beside", "current_call", "enclosing", "is_guard"]
+__all__ = ["CurrentCall", "around", "beside", "current_call", "enclosing", "is_guard"]
 
 _guards: set[CodeType] = set()
 _lock = threading.Lock()
@@ -46,6 +47,19 @@ def enclosing(depth: int = 1) -> tuple[tuple[Call, Scope], ...]:
                 found.append((names["call"], names["scope"]))
         frame = frame.f_back
     return (*found, *beside.get())
+
+
+def around(awaited: object, coroutine: Any) -> tuple[tuple[Call, Scope], ...]:
+    """The guarded calls around the method of `awaited` that `coroutine`, which stands still, waits for."""
+    found: list[tuple[Call, Scope]] = []
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is None or frame.f_locals.get("self") is awaited:
+            break
+        if frame.f_code in _guards and "call" in frame.f_locals:
+            found.append((frame.f_locals["call"], frame.f_locals["scope"]))
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return (*reversed(found), *beside.get())
 
 
 @dataclass(frozen=True, slots=True)

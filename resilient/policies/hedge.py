@@ -18,13 +18,14 @@ import asyncio
 import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from resilient import arguments
 from resilient.beside import Beside, Stragglers, close_unwanted
 from resilient.budget import Budget
 from resilient.call import Call
+from resilient.current import around, beside
 from resilient.errors import Rejected
 from resilient.events import BudgetExhausted, HedgeWon, Hedging
 from resilient.outcome import Verdict
@@ -83,12 +84,13 @@ class Hedge(Wrap):
         self.started = self.won = self.would_have_started = 0
 
     async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
+        if scope.mode == "once":
+            return await inner(call)
         if self.shadow:
             return await self._watch(call, inner, scope)
-        race = _Race(self, call, inner, scope)
         if self.inline and isinstance(call.runtime, AsyncioRuntime):
-            return await race.run_inline(call.runtime)
-        return await race.run()
+            return await _InlineRace(self, call, inner, scope, call.runtime).run()
+        return await _Race(self, call, inner, scope).run()
 
     async def _watch(self, call: Call, inner: Layer, scope: Scope) -> Any:
         """Shadow: run one copy and see whether it would have been hedged."""
@@ -104,7 +106,9 @@ class Hedge(Wrap):
                 reason = "failure"
             raise
         finally:
-            if reason == "failure" or now() - begin >= self.delays[0]:
+            late = now() - begin >= self.delays[0]
+            if late or reason == "failure":
+                reason = "delay" if late else reason
                 self.would_have_started += 1
                 if scope.channel.listeners:
                     scope.channel.emit(Hedging(scope.name, now(), self.name, 2, reason, shadow=True))
@@ -178,7 +182,7 @@ Copy = Beside | _Primary
 
 
 class _Race:
-    """The copies of one call."""
+    """The copies of one call, all of them beside the caller."""
 
     def __init__(self, hedge: Hedge, call: Call, inner: Layer, scope: Scope) -> None:
         self.hedge = hedge
@@ -189,7 +193,6 @@ class _Race:
         self.may_start = True
         self.running: list[Copy] = []
         self.first: Copy | None = None  # of those that failed; its outcome comes back when all do
-        self.interrupt: Callable[[Copy], None] | None = None  # while the first copy runs in the caller's task
         self._lock = threading.Lock()  # copies in threads end when they like
         self._ended: deque[Copy] = deque()
         self._over = False
@@ -201,7 +204,9 @@ class _Race:
         """Begin the next copy, if there may be one. The first is free."""
         hedge, scope = self.hedge, self.scope
         if self.begun:
-            if not self.may_start or self.begun >= hedge.copies or hedge.stragglers.full:
+            if hedge.stragglers.full:
+                self.may_start = False
+            if not self.may_start or self.begun >= hedge.copies:
                 return
             now = self.call.runtime.now()
             if hedge.budget is not None and not hedge.budget.spend(now):
@@ -223,9 +228,6 @@ class _Race:
 
     def _copy_ended(self, copy: Copy) -> bool:
         """In the copy's own task or thread."""
-        if self.interrupt is not None:
-            self.interrupt(copy)
-            return False
         with self._lock:
             if self._over:
                 return True
@@ -284,7 +286,7 @@ class _Race:
     # -- the race -----------------------------------------------------------------------------------------------
 
     async def run(self) -> Any:
-        """Every copy beside the caller."""
+        """What the caller gets."""
         self.start("")
         return self.take(await self.decide())
 
@@ -313,67 +315,8 @@ class _Race:
         assert winner is not None
         return winner
 
-    async def run_inline(self, runtime: AsyncioRuntime) -> Any:
-        """The first copy here, in the caller's task; further ones beside it."""
-        task = asyncio.current_task()
-        assert task is not None
-        base = task.cancelling()
-        winner: Copy | None = None
-        timer: Callback | None = None
-        self.begun = 1
-
-        def interrupt(copy: Copy) -> None:
-            nonlocal winner
-            self.running.remove(copy)
-            if self.leaves_open(copy):
-                self.drop(copy)
-                self.start("failure")
-            elif winner is None:
-                winner = copy
-                task.cancel()
-            else:
-                self.drop(copy)
-
-        def due() -> None:
-            nonlocal timer
-            self.start("delay")
-            timer = None if self.wait is None else runtime.after(self.wait, due)
-
-        self.interrupt = interrupt
-        timer = runtime.after(self.hedge.delays[0], due)
-        primary: _Primary | None = None
-        try:
-            result = await self.inner(self.call)
-            primary = _Primary(None, result)
-        except BaseException as error:
-            if winner is None or task.uncancel() > base or not isinstance(error, asyncio.CancelledError):
-                if not isinstance(error, Exception):
-                    if winner is not None:
-                        self.drop(winner)
-                    self.end(None)
-                    raise
-                primary = _Primary(error, None)
-        else:
-            if winner is not None:
-                task.uncancel()  # the callee swallowed the cancel and has a result all the same
-        finally:
-            self.interrupt = None
-            if timer is not None:
-                timer.cancel()
-        if primary is None:
-            assert winner is not None
-            self.end(winner)
-            return self.take(winner)
-        if winner is not None:
-            self.drop(winner)  # both in one tick
-        if self.leaves_open(primary):
-            self.failed(primary)
-            return self.take(await self.decide())
-        self.end(primary)
-        return self.take(primary)
-
     def take(self, winner: Copy) -> Any:
-        """What the caller gets."""
+        """The outcome that counts."""
         hedge, scope = self.hedge, self.scope
         if self.begun > 1:
             hedge.won += winner.number > 1 and winner is not self.first
@@ -381,3 +324,87 @@ class _Race:
                 at = self.call.runtime.now()
                 scope.channel.emit(HedgeWon(scope.name, at, hedge.name, winner.number, self.begun))
         return winner.take()
+
+
+class _InlineRace(_Race):
+    """The first copy runs here, in the caller's task; further ones beside it."""
+
+    def __init__(self, hedge: Hedge, call: Call, inner: Layer, scope: Scope, runtime: AsyncioRuntime) -> None:
+        super().__init__(hedge, call, inner, scope)
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self.runtime = runtime
+        self.context = contextvars.copy_context()  # a timer runs in that of whoever armed it
+        self.winner: Copy | None = None  # for whom the first copy is cancelled
+        self.inside = True  # the first copy runs
+        self.begun = 1
+        self.timer: Callback | None = runtime.after(hedge.delays[0], self.due)
+
+    def due(self) -> None:
+        self.begin("delay")
+
+    def begin(self, reason: str) -> None:
+        """Begin the next copy while the first one runs."""
+        if self.winner is not None:
+            return
+        if self.timer is not None:
+            self.timer.cancel()
+        self.context.run(self._begin, reason)
+        self.timer = None if self.wait is None else self.runtime.after(self.wait, self.due)
+
+    def _begin(self, reason: str) -> None:
+        beside.set(around(self, self.task.get_coro()))
+        self.start(reason)
+
+    def _copy_ended(self, copy: Copy) -> bool:
+        if not self.inside:
+            return super()._copy_ended(copy)
+        self.running.remove(copy)
+        if self.leaves_open(copy):
+            self.drop(copy)
+            self.begin("failure")
+        elif self.winner is None:
+            self.winner = copy
+            self.task.cancel()
+        else:
+            self.drop(copy)
+        return False
+
+    async def run(self) -> Any:
+        base = self.task.cancelling()
+        primary: _Primary | None = None
+        try:
+            result = await self.inner(self.call)
+            primary = _Primary(None, result)
+        except BaseException as error:
+            winner = self.winner
+            if winner is None or self.task.uncancel() > base or not isinstance(error, asyncio.CancelledError):
+                if not isinstance(error, Exception):
+                    if winner is not None:
+                        self.drop(winner)
+                    self.end(None)
+                    raise
+                primary = _Primary(error, None)
+        else:
+            if self.winner is not None:
+                self.task.uncancel()  # the callee swallowed the cancel and has a result all the same
+        finally:
+            self.inside = False
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+        winner = self.winner
+        if primary is not None:
+            if not self.leaves_open(primary):
+                if winner is not None:
+                    self.drop(winner)  # both in one tick
+                winner = primary
+            elif winner is None:
+                self.failed(primary)
+                return self.take(await self.decide())
+            else:
+                self.drop(primary)  # it answered the cancellation with a failure
+        assert winner is not None
+        self.end(winner)
+        return self.take(winner)

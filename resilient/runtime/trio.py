@@ -33,6 +33,9 @@ class TrioRuntime:
         scope = trio.CancelScope()
 
         async def scoped() -> None:
+            if scope.cancel_called:
+                never_ran()
+                return
             with scope:
                 await work()
 
