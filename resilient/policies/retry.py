@@ -11,6 +11,7 @@ with one note of what happened) or the last result: never a wrapper, and never a
 from __future__ import annotations
 
 import contextvars
+import functools
 import inspect
 from collections.abc import Callable
 from types import TracebackType
@@ -142,28 +143,28 @@ class Retry(Wrap):
     async def _go_on(self, story: _Story, inner: Layer, error: Exception | None, result: Any) -> Any:
         """From the end of the first attempt on."""
         call = story.call
-        while True:
-            try:
-                wait = await story.next_wait(error, result)
-                if wait is None:
-                    return story.end()
-                call.error = error if error is not None else call.error
-            finally:
-                error = None  # or its traceback, which leads to this frame, keeps both alive
-            try:
+        try:
+            while True:
+                try:
+                    wait = await story.next_wait(error, result)
+                    if wait is None:
+                        return story.end()
+                    call.error = error if error is not None else call.error
+                finally:
+                    error = None  # or its traceback, which leads to this frame, keeps both alive
                 await story.pause(wait)
                 call.attempt += 1
                 await story.ask("before")
-            except BaseException:
-                story.drop_result()  # kept until there was a newer one
-                raise
-            try:
-                result = await inner(call)
-                if not self._looks_at_results(story.scope):
-                    story.forget()
-                    return result
-            except Exception as caught:
-                error = caught
+                try:
+                    result = await inner(call)
+                    if not self._looks_at_results(story.scope):
+                        story.forget()
+                        return result
+                except Exception as caught:
+                    error, result = caught, None
+        except BaseException:
+            story.drop(result)
+            raise
 
     def _looks_at_results(self, scope: Scope) -> bool:
         return self._asks_results or scope.judge.judges_results
@@ -344,11 +345,12 @@ class _Story:
         if self.state is not None:
             self.state.prepare_for_next_attempt()
 
-    def drop_result(self) -> None:
-        """Close the last result, which nobody will get, beside the caller."""
-        runtime, result = self.call.runtime, self.last_result
-        if result is not None:
-            runtime.spawn(lambda: discard(result, runtime), lambda: None, contextvars.copy_context())
+    def drop(self, newest: Any) -> None:
+        """Close the newest result, and the one that was kept until there was a newer one, beside the caller."""
+        runtime, kept = self.call.runtime, self.last_result
+        for result in (newest,) if kept is newest else (newest, kept):
+            if result is not None:
+                runtime.spawn(functools.partial(discard, result, runtime), lambda: None, contextvars.copy_context())
 
     def forget(self) -> None:
         """Let go of what happened: an error leads by its traceback to this very object."""
