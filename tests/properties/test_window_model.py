@@ -21,9 +21,9 @@ class Record:
 
 CLEAR = None
 calls = st.tuples(st.booleans(), st.booleans())
-ticks = st.integers(0, 30) | st.integers(60, 100) | st.integers(0, 500)
-"""Steps of time in eighths of a slice, so that all sums of times are exact: within a slice, about the whole window, and
-beyond it."""
+ticks = st.integers(0, 12).map(lambda slices: 8 * slices) | st.integers(0, 30) | st.integers(60, 500)
+"""Steps of time in eighths of a slice, so that all sums of times are exact: whole slices, parts of them, and about the
+whole window and beyond it."""
 
 
 def sums(window: Window) -> tuple[int, int, int]:
