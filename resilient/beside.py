@@ -20,7 +20,7 @@ from resilient.policy import Layer
 from resilient.runtime import Parking, Runtime
 from resilient.runtime.threads import AWAITED, THREADS
 
-__all__ = ["Beside", "Stragglers", "close_unwanted", "discard"]
+__all__ = ["Beside", "Stragglers", "close_beside", "discard"]
 
 _log = logging.getLogger("resilient")
 
@@ -126,6 +126,10 @@ class Beside:
         if self._ended(self):
             self._stragglers.remove()
 
+    def close(self) -> None:
+        """Close its result, which nobody takes, beside the caller; it has been counted as a straggler."""
+        close_beside(self.error, self.result, self.call.runtime, self._stragglers)
+
     def take(self) -> Any:
         """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
         self._caller.waited = max(self._caller.waited, self.call.waited)
@@ -142,6 +146,13 @@ class Beside:
 
 
 _UNSET = object()
+
+
+def close_beside(error: BaseException | None, result: Any, runtime: Runtime, stragglers: Stragglers) -> None:
+    """The end of a straggler, beside the caller."""
+    runtime.spawn(
+        lambda: close_unwanted(error, result, runtime, stragglers), stragglers.remove, contextvars.copy_context()
+    )
 
 
 async def close_unwanted(error: BaseException | None, result: Any, runtime: Runtime, stragglers: Stragglers) -> None:

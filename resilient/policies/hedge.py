@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from resilient import arguments
-from resilient.beside import Beside, Stragglers, close_unwanted
+from resilient.beside import Beside, Stragglers, close_beside
 from resilient.budget import Budget
 from resilient.call import Call
 from resilient.current import around, beside
@@ -239,13 +239,8 @@ class _Race:
     def drop(self, copy: Copy) -> None:
         """Close its result, if it has one, beside the caller."""
         if copy.error is None:
-            runtime, stragglers = self.call.runtime, self.hedge.stragglers
-            stragglers.add()
-            runtime.spawn(
-                lambda: close_unwanted(None, copy.result, runtime, stragglers),
-                stragglers.remove,
-                contextvars.copy_context(),
-            )
+            self.hedge.stragglers.add()
+            close_beside(None, copy.result, self.call.runtime, self.hedge.stragglers)
 
     def end(self, winner: Copy | None) -> None:
         """It is over: cancel the others, and do not wait for them."""
