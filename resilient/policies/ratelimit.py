@@ -243,8 +243,7 @@ class RateLimit(Gate):
             "next_token_seconds": max(0.0, self._ahead(now)),
             "queued": len(self._line),
             "max_wait_seconds": self.max_wait,
-            "would_have_refused": self.would_have_refused,
-            "would_have_queued": self.would_have_queued,
+            **self.would_have(),
         }
 
     def describe(self) -> str:
