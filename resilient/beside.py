@@ -126,6 +126,11 @@ class Beside:
         if self._ended(self):
             self._stragglers.remove()
 
+    def waited(self) -> float:
+        """Seconds it has spent in local queues so far, with what its caller had before."""
+        call = self.call
+        return call.waited + (call.runtime.now() - call.queued_at if call.queued_at is not None else 0.0)
+
     def close(self) -> None:
         """Close its result, which nobody takes, beside the caller; it has been counted as a straggler."""
         close_beside(self.error, self.result, self.call.runtime, self._stragglers)

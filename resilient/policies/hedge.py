@@ -250,6 +250,8 @@ class _Race:
             losers = [copy for copy in self.running if copy is not winner and copy not in ended]
             for _ in losers:
                 self.hedge.stragglers.add()
+        if winner is None and self.first is None and losers and isinstance(losers[0], Beside):
+            self.call.waited = max(self.call.waited, losers[0].waited())  # its Timeout outside asks for it
         for loser in losers:
             if isinstance(loser, Beside):
                 loser.cancel()

@@ -138,9 +138,7 @@ class Timeout(Wrap):
         expired_inside = mine and runtime is THREADS and isinstance(work.error, runtime.cancelled)
         if not left and not expired_inside:  # it may notice its deadline, in a queue, before we do
             return work.take()
-        inside, now = work.call, runtime.now()
-        waited = inside.waited - waited + (now - inside.queued_at if inside.queued_at is not None else 0.0)
-        raise limit.expired(call, waited) from inside.error or call.error
+        raise limit.expired(call, work.waited() - waited) from work.call.error or call.error
 
     async def drain(self, runtime: Runtime) -> None:
         await self._abandoned.drain(runtime)

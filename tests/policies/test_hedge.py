@@ -995,6 +995,21 @@ def test_hedge_inside_a_timeout_is_ended_with_all_its_copies(async_ring: Ring) -
     assert (dependency.calls, dependency.running) == (2, 0)
 
 
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(("held", "evidence"), [(6, False), (0.5, False), (0, True)])
+async def test_hedge_inside_a_timeout_time_in_a_queue_is_no_evidence(inline: bool, held: float, evidence: bool) -> None:
+    """As without a hedge: the dependency did not have the whole time."""
+    bulkhead = Bulkhead(2, queue=2)
+    holders = [asyncio.create_task(bulkhead(asyncio.sleep)(held)) for _ in range(2)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    pipeline = Pipeline(Timeout(4), Hedge(1, inline=inline), bulkhead)
+    with pytest.raises(TimedOut) as caught:
+        await pipeline.call(asyncio.sleep, LONG)
+    await asyncio.gather(*holders)
+    assert caught.value.evidence is evidence
+
+
 def test_hedge_inside_a_cooperative_timeout_stops_waiting_at_the_limit() -> None:
     """In threads a hedge can be left, so a Timeout around it ends the wait."""
     over = threading.Event()
