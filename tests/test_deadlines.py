@@ -738,6 +738,9 @@ class Scene:
         finally:
             self.left.append(remaining())
 
+    async def drain(self) -> None:
+        """Nothing runs on by itself."""
+
     def assert_idle(self) -> None:
         assert_idle(self.pipeline.snapshot())
         assert self.running == 0
