@@ -1,4 +1,4 @@
-"""The picture of a report: one panel a group, one bar a figure, on a common logarithmic scale."""
+"""The picture of a report: one panel a group, one bar a figure, on a common logarithmic scale; or its curves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.curves import draw_curves
 from benchmarks.report import Column, Figure, Report
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ Panel = tuple[str, list[Figure]]
 
 
 def draw(report: Report, file: Path) -> None:
-    """Write a PNG of the report's first column; figures without that value are left out."""
+    """Write a PNG of the report's curves, or else of its first column: figures without that value are left out."""
+    if report.curves:
+        draw_curves(report, file)
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
