@@ -298,7 +298,7 @@ def judged(row: Row, pool: Measured, seeds: Sequence[Measured]) -> list[Figure]:
 
 
 def interval(numbers: Sequence[float], share: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Where their distribution's quantile lies, by how many of `numbers` may lie beyond it; too few set no upper end."""
+    """Where their distribution's quantile lies, by how many numbers may lie beyond it; too few set no upper end."""
     ordered = sorted(numbers, reverse=True)
     doubt, mean = (1 - confidence) / 2, (1 - share) * len(ordered)
     beyond, summed, high = 0, 0.0, math.inf
