@@ -39,8 +39,8 @@ COARSE = 0.001
 """Seconds to sleep at least when a timer has come early: uvloop's count milliseconds, and shorter ones would spin."""
 
 STALLED = 0.05
-"""Seconds for which the first in line may leave its token lying: then its event loop is blocked or gone, and those
-behind it go past."""
+"""Seconds for which the first in line may leave its token lying while one behind it looks on: then its event loop is
+blocked or gone, and they go past it."""
 
 
 TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
@@ -49,13 +49,19 @@ runtime to read it, which would cost more than all else here."""
 
 
 class _Place:
-    """One call's place in line, and by when it should have had its token."""
+    """One call's place in line.
 
-    __slots__ = ("expected", "parking")
+    Attributes:
+        expected: by when it should have its token.
+        idler: who was first in line, and had left a token lying, when this one looked last.
+    """
+
+    __slots__ = ("expected", "idler", "parking")
 
     def __init__(self, parking: Parking) -> None:
         self.parking = parking
         self.expected = math.inf
+        self.idler: _Place | None = None
 
 
 class RateLimit(Gate):
@@ -174,15 +180,19 @@ class RateLimit(Gate):
                 self._line.move_to_end(place, last=False)
             now = runtime.now()
             ahead = self._ahead(now)
-            while ahead <= -STALLED and self._first() is not place:
-                self._line.popitem(last=False)
             place.parking = runtime.park()
-            if self._first() is not place:
-                return max(0.0, place.expected - now) + STALLED
-            if ahead > MOMENT:
-                return ahead
-            self._take(now)
-            return None
+            first = self._first()
+            if first is place.idler and ahead <= MOMENT:
+                self._line.popitem(last=False)
+                first = self._first()
+                self._wake(first)
+            if first is place:
+                if ahead > MOMENT:
+                    return ahead
+                self._take(now)
+                return None
+            place.idler = first if ahead <= MOMENT else None
+            return max(0.0, place.expected - now) + STALLED
 
     def _leave(self, place: _Place) -> None:
         """Leave the line, with a token or without; those behind move up."""

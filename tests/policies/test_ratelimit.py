@@ -488,16 +488,46 @@ def test_timer_that_comes_too_early_is_not_set_again_for_less_than_it_can_count(
 
 
 def test_only_the_first_in_line_asks_to_be_woken_when_a_token_comes() -> None:
-    """The others will be woken by those before them; they only look whether these are stalled."""
+    """The others will be woken by those before them; they look only now and then whether these are stalled."""
     clock, limit = Clockwork(), RateLimit(10, burst=1, max_wait=9)
     assert limit.admit(call_at(clock)) is not None
     first, second = in_line_at(clock, limit), in_line_at(clock, limit)
     assert clock.asked == [pytest.approx(0.1), pytest.approx(0.25)]
-    clock.time = 0.225  # the first has been late for an eighth of a second
+    first.close()
+    second.close()
+
+
+def test_process_that_stands_still_for_a_while_does_not_change_the_order_in_line() -> None:
+    """Nobody goes past the first in line before he has seen it leave its token lying for a while."""
+    clock, limit = Clockwork(), RateLimit(10, burst=1, max_wait=99)
+    assert limit.admit(call_at(clock)) is not None
+    first, second = in_line_at(clock, limit), in_line_at(clock, limit)
+    clock.time = 10.0  # after which those may run first who came last
+    newcomer = in_line_at(clock, limit)
+    second.send(False)
+    assert clock.asked[2:] == [0.05, 0.05]
+    with pytest.raises(StopIteration):
+        first.send(False)
+    second.close()
+    newcomer.close()
+
+
+def test_first_in_line_that_leaves_its_token_lying_is_gone_past_by_those_who_saw_it_so() -> None:
+    """And it is first again when it comes to."""
+    clock, limit = Clockwork(), RateLimit(10, burst=1, max_wait=99)
+    assert limit.admit(call_at(clock)) is not None
+    first, second = in_line_at(clock, limit), in_line_at(clock, limit)
+    clock.time = 0.25
+    second.send(False)
+    clock.time = 0.3125
     with pytest.raises(StopIteration):
         second.send(False)
-    first.close()
-    assert limit.snapshot()["queued"] == 0
+    third = in_line_at(clock, limit)
+    first.send(False)
+    clock.time = 0.5
+    with pytest.raises(StopIteration):
+        first.send(False)
+    third.close()
 
 
 # -- what callers and listeners are told ----------------------------------------------------------------------------
@@ -698,6 +728,7 @@ class Line:
         self.served: list[float] = []
         self.pipeline = Pipeline(self.limit, *behind)
         self.guarded = self.pipeline(self.fetch)
+        self.drain = self.pipeline.aclose
 
     async def call(self, number: int) -> None:
         """Call number `number`."""
