@@ -256,7 +256,7 @@ async def test_all_three_attempts_fit_the_total(make: Make) -> None:
 
 
 async def outage(make: Make, *, seconds: int, rate: int) -> tuple[Pipeline, list[int], list[int]]:
-    """Twenty seconds of health, so many of total failure, and a hundred of health again: calls and requests a second."""
+    """Twenty seconds of health, so many of failure, and a hundred of health again: calls and requests a second."""
     pipeline = make()
     loop = asyncio.get_running_loop()
     begin = loop.time()
