@@ -462,8 +462,34 @@ async def test_hedge_inline_first_copy_that_swallows_the_cancellation_is_used() 
 
     pipeline = Pipeline(Hedge(1, inline=True))
     assert await pipeline.call(fetch) == "stubborn"
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
     await pipeline.aclose()
     assert copy.closed == ["aclose"]
+
+
+@pytest.mark.virtual_time
+async def test_hedge_inline_first_copy_that_answers_the_cancellation_with_an_unacceptable_result_is_closed() -> None:
+    """The winner was there before it."""
+    bad, good = Response("bad"), Response("good")
+    calls = 0
+
+    async def fetch() -> Response:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            return good
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            pass
+        return bad
+
+    pipeline = Pipeline(Hedge(1, inline=True), classify=Classifier(results=lambda response: response.name == "bad"))
+    assert await pipeline.call(fetch) is good
+    await pipeline.aclose()
+    assert (bad.closed, good.closed) == (["aclose"], [])
 
 
 def test_hedge_results_of_losers_are_closed(async_ring: Ring) -> None:
