@@ -20,6 +20,7 @@ BREAK = 4.0
 CAP = 20.0
 LEASE = 3.0
 GOOD, FAILED, SLOW, BOTH = (False, False), (True, False), (False, True), (True, True)
+LATER = None
 pauses = st.sampled_from([0, 0, 0, 1, 12, 16, 17, 80])
 """In quarters of a second: the lease is 12 of them, the first break 16."""
 
@@ -128,14 +129,23 @@ class CircuitAgainstModel(RuleBasedStateMachine):
             self.model.out[self.number] = self.now + LEASE
         return self.number
 
-    @rule(pause=pauses, ends=st.lists(st.sampled_from([GOOD, GOOD, FAILED, SLOW, BOTH]), min_size=1, max_size=10))
-    def come_and_go(self, pause: int, ends: list[tuple[bool, bool]]) -> None:
+    @rule(
+        pause=pauses, ends=st.lists(st.sampled_from([GOOD, GOOD, FAILED, SLOW, BOTH, LATER]), min_size=1, max_size=10)
+    )
+    def come_and_go(self, pause: int, ends: list[tuple[bool, bool] | None]) -> None:
         self.pass_time(pause)
-        for failed, slow in ends:
+        for end in ends:
             number = self.admit()
-            if number is not None:
-                self.settle(number, failed, slow)
+            if number is not None and end is not LATER:
+                self.settle(number, *end)
                 self.agrees()
+
+    @rule(pause=pauses, ends=st.lists(st.sampled_from([GOOD, FAILED, SLOW, BOTH]), min_size=1, max_size=10))
+    def news_of_the_oldest(self, pause: int, ends: list[tuple[bool, bool]]) -> None:
+        self.pass_time(pause)
+        for number, end in zip(sorted(self.calls), ends, strict=False):
+            self.settle(number, *end)
+            self.agrees()
 
     @precondition(lambda self: self.calls)
     @rule(pause=pauses, which=st.integers(0, 20), end=st.sampled_from([GOOD, FAILED, SLOW, BOTH]))
