@@ -82,7 +82,7 @@ def nopanic() -> dict[str, Decorator]:
         "breaker, hour": breaker(3600.0),
         "retry, budget": nopanic.retry(attempts=3, budget=nopanic.RetryBudget()),
         "timeout": nopanic.timeout(2.0),
-        "deadline": inside(lambda: nopanic.deadline(2.0)),
+        "deadline": inside(nopanic.deadline, 2.0),
         "rate limit": nopanic.rate_limit(1e9),
         "fallback": nopanic.fallback(0),
         "hedge": nopanic.hedge(delay=1.0),

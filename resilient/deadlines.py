@@ -15,16 +15,21 @@ Whoever inherited a deadline is cut short for a reason of the caller's: it is ne
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
+from math import inf
+from sys import modules
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
 from resilient import arguments
 from resilient.errors import TimedOut
-from resilient.runtime import current
+from resilient.runtime import TRIO, VIRTUAL, current
 
 __all__ = ["Deadline", "deadline", "inherited", "remaining", "seen"]
 
 _current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
+
+_PLAIN = frozenset((float, int))
 
 inherited = _current.get
 """The deadline that holds here, or None."""
@@ -80,15 +85,24 @@ class deadline:
     __slots__ = ("_seconds", "_token")
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = arguments.seconds("seconds", seconds)
+        if type(seconds) in _PLAIN and 0 < seconds < inf:  # else every `with` would cost a third more
+            self._seconds = seconds
+        else:
+            self._seconds = arguments.seconds("seconds", seconds)
 
     def __enter__(self) -> None:
-        self._token = Deadline(current().now() + self._seconds, self._seconds).set()
+        now = current().now() if TRIO in modules or VIRTUAL in modules else monotonic()
+        at, outer = now + self._seconds, inherited()
+        seen.any = True
+        self._token = _current.set(Deadline(at, self._seconds) if outer is None or at < outer.at else outer)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        Deadline.reset(self._token)
+        try:
+            _current.reset(self._token)
+        except ValueError:
+            pass  # as in `Deadline.reset`
 
 
 def remaining() -> float | None:

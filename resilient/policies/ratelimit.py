@@ -27,7 +27,7 @@ from resilient.call import Call
 from resilient.errors import RateLimited
 from resilient.events import Queued
 from resilient.policy import Gate, Scope
-from resilient.runtime import Parking, Runtime, current
+from resilient.runtime import TRIO, VIRTUAL, Parking, Runtime, current
 
 __all__ = ["RateLimit"]
 
@@ -41,11 +41,6 @@ COARSE = 0.001
 STALLED = 0.05
 """Seconds for which the first in line may leave its token lying while one behind it looks on: then its event loop is
 blocked or gone, and they go past it."""
-
-
-TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
-"""The modules with clocks of their own. While neither is loaded there is one clock, and a call need not find its
-runtime to read it, which would cost more than all else here."""
 
 
 class _Place:
