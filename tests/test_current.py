@@ -340,7 +340,8 @@ async def test_abandoned_work_goes_on_seeing_its_call() -> None:
     await done.wait()
     first, second = seen
     assert first.id == second.id
-    assert (second.pipeline, second.remaining) == ("commits", 0)
+    assert second.pipeline == "commits"
+    assert 0 <= second.remaining < 0.005  # uvloop counts whole milliseconds
 
 
 async def test_task_begun_inside_is_a_call_of_its_own() -> None:
