@@ -104,9 +104,12 @@ class Beside:
             self._context.run(beside.set, ((self.call, scope), *outer))
         runtime = call.runtime
         self.began = runtime.now()
+        if runtime is THREADS:
+            self.call.queued_at = self.began  # until the thread has begun
         self.cancel = runtime.spawn(self._work, self._never_ran, self._context)
 
     async def _work(self) -> None:
+        self.call.queued_at = None
         try:
             self.result = await self._inner(self.call)
         except GeneratorExit:
@@ -128,8 +131,8 @@ class Beside:
 
     def waited(self) -> float:
         """Seconds it has spent in local queues so far, with what its caller had before."""
-        call = self.call
-        return call.waited + (call.runtime.now() - call.queued_at if call.queued_at is not None else 0.0)
+        since = self.call.queued_at  # first: it may leave the queue meanwhile, in its thread
+        return self.call.waited + (0.0 if since is None else self.call.runtime.now() - since)
 
     def close(self) -> None:
         """Close its result, which nobody takes, beside the caller; it has been counted as a straggler."""

@@ -373,7 +373,7 @@ def test_thread_expiry_in_a_queue_is_no_evidence_in_any_run() -> None:
     holder = threading.Thread(target=bulkhead(hold))
     holder.start()
     inside.wait(5)
-    pipeline = Pipeline(Timeout(0.01, thread=True), bulkhead)
+    pipeline = Pipeline(Timeout(0.03, thread=True), bulkhead)
     guarded = pipeline(time.monotonic)
     evidence = []
     for _ in range(50):
