@@ -72,6 +72,7 @@ MODULES = {
     ],
     "resilient.registry": ["pipeline", "pipelines", "register", "snapshots"],
     "resilient.runtime.virtual": ["VirtualLoop", "VirtualRuntime", "run"],
+    "resilient.http.httpx": ["AsyncTransport", "HttpxClassifier", "Transport"],
     "resilient.observe.logging": ["EventLog", "log_events"],
 }
 
