@@ -25,7 +25,7 @@ from resilient.policy import Scope
 
 __all__ = ["CurrentCall", "around", "beside", "current_call", "enclosing", "is_guard"]
 
-_guards: set[CodeType] = set()
+_guards: dict[int, CodeType] = {}  # by identity: a code object works its hash out anew each time, from all it has
 _lock = threading.Lock()
 beside: ContextVar[tuple[tuple[Call, Scope], ...]] = ContextVar("resilient_enclosing", default=())
 """Tells what runs in this context, beside its caller, which calls enclose it."""
@@ -33,7 +33,7 @@ beside: ContextVar[tuple[tuple[Call, Scope], ...]] = ContextVar("resilient_enclo
 
 def is_guard(code: CodeType) -> None:
     """Frames of this code guard a call; they have it as `call`, and its pipeline's scope as `scope`."""
-    _guards.add(code)
+    _guards[id(code)] = code
 
 
 def enclosing(depth: int = 1) -> tuple[tuple[Call, Scope], ...]:
@@ -41,7 +41,7 @@ def enclosing(depth: int = 1) -> tuple[tuple[Call, Scope], ...]:
     found: list[tuple[Call, Scope]] = []
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
-        if frame.f_code in _guards:
+        if id(frame.f_code) in _guards:
             names = frame.f_locals
             if "call" in names:
                 found.append((names["call"], names["scope"]))
@@ -56,7 +56,7 @@ def around(awaited: object, coroutine: Any) -> tuple[tuple[Call, Scope], ...]:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
         if frame is None or frame.f_locals.get("self") is awaited:
             break
-        if frame.f_code in _guards and "call" in frame.f_locals:
+        if id(frame.f_code) in _guards and "call" in frame.f_locals:
             found.append((frame.f_locals["call"], frame.f_locals["scope"]))
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
     return (*reversed(found), *beside.get())

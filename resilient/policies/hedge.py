@@ -184,19 +184,24 @@ Copy = Beside | _Primary
 class _Race:
     """The copies of one call, all of them beside the caller."""
 
+    begun = 0
+    may_start = True
+    first: Copy | None = None  # of those that failed; its outcome comes back when all do
+    _over = False
+    _parking: Parking | None = None
+
     def __init__(self, hedge: Hedge, call: Call, inner: Layer, scope: Scope) -> None:
         self.hedge = hedge
         self.call = call
         self.inner = inner
         self.scope = scope
-        self.begun = 0
-        self.may_start = True
+        self.prepare()
+
+    def prepare(self) -> None:
+        """For copies beside the caller."""
         self.running: list[Copy] = []
-        self.first: Copy | None = None  # of those that failed; its outcome comes back when all do
         self._lock = threading.Lock()  # copies in threads end when they like
         self._ended: deque[Copy] = deque()
-        self._over = False
-        self._parking: Parking | None = None
 
     # -- copies -------------------------------------------------------------------------------------------------
 
@@ -326,16 +331,21 @@ class _Race:
 class _InlineRace(_Race):
     """The first copy runs here, in the caller's task; further ones beside it."""
 
+    begun = 1
+    winner: Copy | None = None  # for whom the first copy is cancelled
+    inside = True  # the first copy runs
+
     def __init__(self, hedge: Hedge, call: Call, inner: Layer, scope: Scope, runtime: AsyncioRuntime) -> None:
-        super().__init__(hedge, call, inner, scope)
-        task = asyncio.current_task()
+        # Not `super().__init__`: what most calls never need is prepared when it is.
+        self.hedge = hedge
+        self.call = call
+        self.inner = inner
+        self.scope = scope
+        task = asyncio.current_task(runtime.loop)
         assert task is not None
         self.task = task
         self.runtime = runtime
         self.context = contextvars.copy_context()  # a timer runs in that of whoever armed it
-        self.winner: Copy | None = None  # for whom the first copy is cancelled
-        self.inside = True  # the first copy runs
-        self.begun = 1
         self.timer: Callback | None = runtime.after(hedge.delays[0], self.due)
 
     def due(self) -> None:
@@ -347,6 +357,8 @@ class _InlineRace(_Race):
             return
         if self.timer is not None:
             self.timer.cancel()
+        if self.begun == 1:
+            self.prepare()
         self.context.run(self._begin, reason)
         self.timer = None if self.wait is None else self.runtime.after(self.wait, self.due)
 
@@ -373,6 +385,8 @@ class _InlineRace(_Race):
         primary: _Primary | None = None
         try:
             result = await self.inner(self.call)
+            if self.begun == 1 and not self.scope.judge.judges_results:
+                return result
             primary = _Primary(None, result)
         except BaseException as error:
             winner = self.winner
@@ -380,7 +394,8 @@ class _InlineRace(_Race):
                 if not isinstance(error, Exception):
                     if winner is not None:
                         self.drop(winner)
-                    self.end(None)
+                    if self.begun > 1:
+                        self.end(None)
                     raise
                 primary = _Primary(error, None)
         else:
@@ -391,6 +406,8 @@ class _InlineRace(_Race):
             if self.timer is not None:
                 self.timer.cancel()
                 self.timer = None
+        if self.begun == 1:
+            self.prepare()
         winner = self.winner
         if primary is not None:
             if not self.leaves_open(primary):
