@@ -27,6 +27,7 @@ PUBLIC = [
     "Fallback",
     "FullJitter",
     "Hedge",
+    "Keyed",
     "Pipeline",
     "PipelineClosed",
     "PipelineError",
