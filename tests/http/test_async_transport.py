@@ -118,6 +118,32 @@ async def test_caller_is_cancelled_and_no_copy_runs_on(server: Server) -> None:
         assert is_free(opened)
 
 
+async def test_closing_the_client_waits_until_a_loser_has_cleaned_up(server: Server) -> None:
+    """Before the transport that sends is closed."""
+    ended: list[str] = []
+
+    class Slow(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            try:
+                return await super().handle_async_request(request)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.05)
+                ended.append("cleaned up")
+                raise
+
+        async def aclose(self) -> None:
+            ended.append("closed")
+            await super().aclose()
+
+        async def __aexit__(self, *exc_info: Any) -> None:
+            await self.aclose()
+
+    server.script.append(Answer(200, seconds=30))
+    async with client(Pipeline(Hedge(0.02)), transport=Slow()) as opened:
+        await opened.get(server.origin)
+    assert ended == ["cleaned up", "closed"]
+
+
 async def test_post_is_not_hedged(server: Server) -> None:
     """It may have done its work."""
     server.script.append(Answer(200, b"late", seconds=0.05))

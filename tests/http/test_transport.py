@@ -436,6 +436,18 @@ def test_closing_the_client_closes_the_transport_that_sends(http: Http, server: 
     assert connection.is_closed()
 
 
+def test_closing_the_client_waits_for_the_losers_of_hedges(http: Http, server: Server) -> None:
+    """In threads, which cannot be cancelled, they run to their end."""
+    hedge = Hedge(0.02, thread=True)
+    server.script.append(Answer(200, b"late", seconds=0.2))
+    http.open(Pipeline(hedge))
+    assert http.send("GET", server.origin).content == b"sent: "
+    if http.name == "Client":
+        assert hedge.snapshot()["stragglers"] == 1
+    http.end()
+    assert hedge.snapshot()["stragglers"] == 0
+
+
 def test_timeout_of_an_attempt_is_ours(http: Http, server: Server) -> None:
     """`def` is not interrupted: there the answer comes, however late."""
     server.script.append(Answer(200, seconds=0.1))
