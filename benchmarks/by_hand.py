@@ -30,7 +30,9 @@ def inside(manager: Callable[[float], AbstractContextManager[Any]], seconds: flo
             with manager(seconds):
                 return function(x)
 
-        return awaited if iscoroutinefunction(function) else called
+        chosen = awaited if iscoroutinefunction(function) else called
+        chosen.__code__ = chosen.__code__.replace()  # not shared: see `measure`
+        return chosen
 
     return decorate
 

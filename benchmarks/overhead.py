@@ -34,7 +34,7 @@ from benchmarks.targets import Stage
 
 __all__ = ["run"]
 
-QUICK = Plan(rounds=17, batch=0.003)
+QUICK = Plan(rounds=15, batch=0.006)
 FULL = Plan(rounds=60, batch=0.008)
 COLUMNS = (
     Column("multiple_x", "multiple"),
