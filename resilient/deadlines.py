@@ -53,7 +53,8 @@ class Deadline:
 
     def set(self) -> Token[Deadline | None]:
         """Let it hold from here on, unless an earlier one does; `reset` ends that."""
-        seen.any = True
+        if not seen.any:  # to set what a class has costs as much as a call
+            seen.any = True
         outer = _current.get()
         return _current.set(self if outer is None or self.at < outer.at else outer)
 
@@ -92,7 +93,8 @@ class deadline:
     def __enter__(self) -> None:
         now = current().now() if TRIO in modules or VIRTUAL in modules else monotonic()
         at, outer = now + self._seconds, inherited()
-        seen.any = True
+        if not seen.any:
+            seen.any = True
         self._token = _current.set(Deadline(at, self._seconds) if outer is None or at < outer.at else outer)
 
     def __exit__(
