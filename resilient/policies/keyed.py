@@ -168,6 +168,7 @@ class Keyed(Gate):
         try:
             entry.gate.cut(inner, elapsed, now, limit)
         finally:
+            entry.used, entry.span = now, None
             self._leave(entry)
 
     def release(self, ticket: Ticket) -> None:
@@ -268,7 +269,7 @@ class Keyed(Gate):
     def attach(self, channel: Channel) -> None:
         with self._lock:
             self._channels.add(channel)
-            for entry in self._table.values():
+            for entry in self._entries():
                 entry.gate.attach(channel)
 
     @property
@@ -276,8 +277,13 @@ class Keyed(Gate):
         return all(not entry.inside and entry.gate.at_rest for entry in self._entries())
 
     def _entries(self) -> list[_Entry]:
+        """A copy of the table, used longest ago first."""
         with self._lock:
-            return list(self._table.values())
+            while True:
+                try:
+                    return list(self._table.values())
+                except RuntimeError:
+                    pass  # a key that hashes by Python code has let another thread in
 
     def snapshot(self) -> dict[str, Any]:
         """How many `keys` there are and how many calls are inside (`in_use`); the `gates` of the 100 used last."""
