@@ -29,6 +29,7 @@ __all__ = ["Deadline", "deadline", "inherited", "remaining", "seen"]
 _current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
 
 _PLAIN = frozenset((float, int))
+_new, _set, _reset = object.__new__, _current.set, _current.reset
 
 inherited = _current.get
 """The deadline that holds here, or None."""
@@ -92,16 +93,21 @@ class deadline:
 
     def __enter__(self) -> None:
         now = current().now() if TRIO in modules or VIRTUAL in modules else monotonic()
-        at, outer = now + self._seconds, inherited()
+        at = now + self._seconds
+        limit = inherited()
+        if limit is None or at < limit.at:
+            limit = _new(Deadline)  # without its `__init__`, which would cost as much as a call
+            limit.at = at
+            limit.seconds = self._seconds
         if not seen.any:
             seen.any = True
-        self._token = _current.set(Deadline(at, self._seconds) if outer is None or at < outer.at else outer)
+        self._token = _set(limit)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            _current.reset(self._token)
+            _reset(self._token)
         except ValueError:
             pass  # as in `Deadline.reset`
 

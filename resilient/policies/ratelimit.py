@@ -106,12 +106,7 @@ class RateLimit(Gate):
 
     @atomic
     def admit(self, call: Call) -> object | None:
-        if call.runtime is not None:
-            now = call.runtime.now()
-        elif TRIO in modules or VIRTUAL in modules:
-            now = call.begin().now()
-        else:
-            now = monotonic()
+        now = call.begin().now() if TRIO in modules or VIRTUAL in modules else monotonic()
         spare = (now - self._anchor) * self.rate - self._taken * self.per
         if spare >= self._nearly and not self._line:
             if spare < self._full:
