@@ -71,6 +71,7 @@ def test_each_bar_of_the_issue_is_set() -> None:
         ("async", "bulkhead"): 10,
         ("async", "breaker"): 12,
         ("async", "retry, budget"): 1,
+        ("async", "keyed"): 15,
         ("async", "timeout"): 16,
         ("async", "deadline"): 12,
         ("async", "rate limit"): 10,
