@@ -72,15 +72,16 @@ def _fill(axes: Axes, panel: Panel, shown: Column) -> None:
     places = range(len(rows))
     axes.barh(places, values, color=[OURS if row.ours else OTHERS for row in rows], height=0.75)
     for place, figure, value in zip(places, rows, values, strict=True):
+        judged = figure.bar is not None and figure.bar.key == shown.key
         axes.annotate(
             shown.form.format(value),
-            (value, place),
+            (max(value, figure.bar.limit) if judged else value, place),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
             fontsize=8,
         )
-        if figure.bar is not None and figure.bar.key == shown.key:
+        if judged:
             axes.vlines(figure.bar.limit, place - 0.5, place + 0.5, colors=LIMIT, linewidth=2)
     axes.set_yticks(places, [row.name for row in rows], fontsize=8)
     for label, figure in zip(axes.get_yticklabels(), rows, strict=True):
