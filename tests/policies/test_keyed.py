@@ -694,6 +694,49 @@ async def test_key_is_idle_from_the_end_of_its_last_call() -> None:
 
 
 @pytest.mark.virtual_time
+async def test_key_is_idle_from_the_moment_in_which_its_last_call_was_cancelled() -> None:
+    """That too is an end."""
+    keyed = Keyed(CircuitBreaker, key=first, idle=10)
+    guarded = keyed(take)
+    await guarded("a")
+    call = asyncio.ensure_future(guarded("a", 100))
+    await asyncio.sleep(20)
+    call.cancel()
+    await asyncio.sleep(9.75)
+    await guarded("b")
+    assert keys_of(keyed) == ["b", "a"]
+    await asyncio.sleep(0.25)
+    await guarded("c")
+    assert keys_of(keyed) == ["c", "b"]
+
+
+@pytest.mark.virtual_time
+async def test_key_that_is_looked_at_is_not_idle() -> None:
+    """Somebody is about to steer it."""
+    keyed = Keyed(CircuitBreaker, key=first, idle=10)
+    keyed.gate_for("a")
+    await asyncio.sleep(9)
+    gate = keyed.gate_for("a")
+    await asyncio.sleep(9)
+    keyed.gate_for("b")
+    assert keyed.gate_for("a") is gate
+
+
+@pytest.mark.virtual_time
+async def test_keyed_gate_is_at_rest_when_all_its_gates_are() -> None:
+    """So that it may be kept for each key of another."""
+    hosts = breakers()
+    assert hosts.at_rest
+    call = asyncio.ensure_future(hosts(take)("a", 1))
+    await asyncio.sleep(0.5)
+    assert not hosts.at_rest
+    await call
+    assert hosts.at_rest
+    hosts.gate_for("b").isolate()  # type: ignore[attr-defined]
+    assert not hosts.at_rest
+
+
+@pytest.mark.virtual_time
 async def test_key_of_which_nobody_takes_the_time_counts_as_used_until_the_next_new_one() -> None:
     """A count window reads no clock; its keys are kept for longer, never for less."""
     keyed = Keyed(lambda: CircuitBreaker(window_calls=9), key=first, idle=10)
@@ -764,6 +807,29 @@ async def test_no_more_than_two_keys_are_looked_at_when_a_new_one_comes() -> Non
     for key in range(50, 90):
         await guarded(key)
     assert keyed.snapshot()["keys"] == 10
+
+
+@pytest.mark.virtual_time
+async def test_circuits_may_be_kept_for_each_host_of_each_tenant() -> None:
+    """A Keyed in a Keyed; a tenant with an open circuit is not forgotten."""
+    keyed = Keyed(
+        lambda: Keyed(lambda: CircuitBreaker(fail_max=1), key=lambda tenant, host: host),
+        key=lambda tenant, host: tenant,
+        max_keys=1,
+    )
+
+    async def fetch(tenant: str, host: str) -> None:
+        if host == "bad":
+            raise OSError
+
+    guarded = keyed(fetch)
+    with pytest.raises(OSError):
+        await guarded("t1", "bad")
+    for tenant, host in (("t1", "good"), ("t2", "good"), ("t3", "good")):
+        await guarded(tenant, host)
+    with pytest.raises(CircuitOpen, match=r"CircuitBreaker\[bad\] is open"):
+        await guarded("t1", "bad")
+    assert keyed.snapshot()["in_use"] == 0
 
 
 def test_hundred_thousand_keys_leave_no_more_than_there_may_be() -> None:
@@ -1013,6 +1079,26 @@ class Slowly:
 
     def __repr__(self) -> str:
         return str(self.number)
+
+
+def test_key_that_is_forgotten_in_the_very_moment_of_its_use_serves_the_call() -> None:
+    """Another thread may get its turn while the key is moved to the end."""
+
+    class Fleeting(Slowly):
+        hashed = 0
+
+        def __hash__(self) -> int:
+            self.hashed += 1
+            if self.hashed == 7:  # when it is moved to the end for its second call
+                keyed.forget(self)
+            return super().__hash__()
+
+    keyed = Keyed(lambda: Bulkhead(1), key=first)
+    guarded = keyed(lambda key: key.number)
+    key = Fleeting(1)
+    for each in (key, Slowly(2), key):
+        assert guarded(each) == each.number
+    assert keyed.snapshot()["in_use"] == 0
 
 
 @pytest.mark.usefixtures("hasty_switches")
