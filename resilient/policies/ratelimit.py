@@ -96,11 +96,12 @@ class RateLimit(Gate):
         self.burst = max(1, a_second) if burst is None else arguments.count("burst", burst)
         self.max_wait = arguments.seconds("max_wait", max_wait, zero=True)
         self.waits = self.max_wait > 0
-        self._fresh = 1.0 - self.burst  # `_taken` of a full bucket
-        self._full = -self._fresh * self.per  # `_spare` of a full bucket
-        self._nearly = -MOMENT * self.rate  # `_spare` of one that has a token
+        self._first_taken = 2.0 - self.burst  # `_taken` of a bucket that was full and has given one token
+        self._full = (self.burst - 1.0) * self.per  # `_spare` of a full bucket
+        self._nearly = -MOMENT * self.rate  # of one that has a token, or as good as has
+        self._enough = self._nearly  # of one from which a call may take a token at once: none while there is a line
         self._anchor = -math.inf
-        self._taken = self._fresh
+        self._taken = 0.0
         self._line: OrderedDict[_Place, None] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -108,12 +109,12 @@ class RateLimit(Gate):
     def admit(self, call: Call) -> object | None:
         now = call.begin().now() if TRIO in modules or VIRTUAL in modules else monotonic()
         spare = (now - self._anchor) * self.rate - self._taken * self.per
-        if spare >= self._nearly and not self._line:
+        if spare >= self._enough:
             if spare < self._full:
                 self._taken += 1.0
             else:
                 self._anchor = now
-                self._taken = self._fresh + 1.0
+                self._taken = self._first_taken
             return self
         if not self.waits:
             raise self._refusal(self._ahead(now))
@@ -151,13 +152,14 @@ class RateLimit(Gate):
     def _join(self, place: _Place, call: Call) -> tuple[int, float | None]:
         """Its position in line, from 1, and what `_look` says. Refuses a call whose token would come too late."""
         with self._lock:
-            self._line[place] = None  # from here on nobody takes a token past the line
+            self._line[place] = None
+            self._enough = math.inf
             position = len(self._line)
             now = call.runtime.now()
             ahead = self._ahead(now, position - 1)
             late = call.deadline is not None and now + ahead >= call.deadline
             if ahead > MOMENT and (late or ahead > self.max_wait + MOMENT):
-                del self._line[place]
+                self._drop(place)
                 raise self._refusal(ahead)
             place.expected = now + ahead
             return position, self._look(place, call.runtime)
@@ -168,6 +170,7 @@ class RateLimit(Gate):
             if place not in self._line:  # it was stalled, and those behind went past it
                 self._line[place] = None
                 self._line.move_to_end(place, last=False)
+                self._enough = math.inf
             now = runtime.now()
             ahead = self._ahead(now)
             place.parking = runtime.park()
@@ -188,9 +191,14 @@ class RateLimit(Gate):
         """Leave the line, with a token or without; those behind move up."""
         with self._lock:
             was_first = self._first() is place
-            self._line.pop(place, None)
+            self._drop(place)
             heir = self._first() if was_first else None
         self._wake(heir)
+
+    def _drop(self, place: _Place) -> None:
+        self._line.pop(place, None)
+        if not self._line:
+            self._enough = self._nearly
 
     def _first(self) -> _Place | None:
         return next(iter(self._line), None)
@@ -214,7 +222,7 @@ class RateLimit(Gate):
         if self._spare(now) < self._full:
             self._taken += 1.0
         else:
-            self._anchor, self._taken = now, self._fresh + 1.0
+            self._anchor, self._taken = now, self._first_taken
 
     # -- what it says -------------------------------------------------------------------------------------------
 
