@@ -522,12 +522,13 @@ def test_first_in_line_that_leaves_its_token_lying_is_gone_past_by_those_who_saw
     clock.time = 0.3125
     with pytest.raises(StopIteration):
         second.send(False)
-    third = in_line_at(clock, limit)
     first.send(False)
     clock.time = 0.5
+    assert limit.admit(call_at(clock)) is None
     with pytest.raises(StopIteration):
         first.send(False)
-    third.close()
+    clock.time = 0.75
+    assert limit.admit(call_at(clock)) is not None  # there is no line any more
 
 
 # -- what callers and listeners are told ----------------------------------------------------------------------------
