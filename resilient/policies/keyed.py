@@ -133,8 +133,9 @@ class Keyed(Gate):
             entry.span = self._span
             if entry is not self._latest:
                 self._used_last(entry)
+        admit = entry.admit  # Python 3.11 is slow to call what it has to look up in a slot
         try:
-            ticket = entry.admit(call)
+            ticket = admit(call)
         except BaseException:
             self._leave(entry)
             raise
@@ -153,8 +154,9 @@ class Keyed(Gate):
 
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         entry, inner = ticket
+        settle = entry.settle
         try:
-            entry.settle(inner, failed, elapsed, now, error)
+            settle(inner, failed, elapsed, now, error)
         finally:
             if now is not None:
                 entry.used, entry.span = now, None
@@ -173,8 +175,9 @@ class Keyed(Gate):
 
     def release(self, ticket: Ticket) -> None:
         entry, inner = ticket
+        release = entry.release
         try:
-            entry.release(inner)
+            release(inner)
         finally:
             if GIL:
                 entry.inside -= 1
