@@ -14,23 +14,18 @@ the caller's own task, at a quarter of the cost, but with its clean-up on the wi
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from resilient import arguments
-from resilient.beside import Beside, Stragglers, close_unwanted
+from resilient.beside import Stragglers
 from resilient.budget import Budget
 from resilient.call import Call
-from resilient.errors import Rejected
-from resilient.events import BudgetExhausted, HedgeWon, Hedging
-from resilient.outcome import Verdict
+from resilient.events import Hedging
 from resilient.policy import Layer, Scope, Wrap
-from resilient.runtime import Parking, Runtime
-from resilient.runtime.asyncio import AsyncioRuntime, Callback
+from resilient.race import Race, goes_on
+from resilient.runtime import Runtime
+from resilient.runtime.asyncio import AsyncioRuntime
 
 __all__ = ["Hedge"]
 
@@ -82,13 +77,18 @@ class Hedge(Wrap):
         self.stragglers = Stragglers(arguments.count("max_stragglers", max_stragglers))
         self.started = self.won = self.would_have_started = 0
 
-    async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
-        if self.shadow:
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        async def watch(call: Call) -> Any:
             return await self._watch(call, inner, scope)
-        race = _Race(self, call, inner, scope)
-        if self.inline and isinstance(call.runtime, AsyncioRuntime):
-            return await race.run_inline(call.runtime)
-        return await race.run()
+
+        async def race(call: Call) -> Any:
+            copies = Race(self, call, inner, scope)
+            if self.inline and isinstance(call.runtime, AsyncioRuntime):
+                return await copies.run_inline(call.runtime)
+            copies.start("")
+            return await copies.decide()
+
+        return watch if self.shadow else race
 
     async def _watch(self, call: Call, inner: Layer, scope: Scope) -> Any:
         """Shadow: run one copy and see whether it would have been hedged."""
@@ -96,11 +96,11 @@ class Hedge(Wrap):
         begin, reason = now(), "delay"
         try:
             result = await inner(call)
-            if scope.judge.judges_results and _goes_on(scope.judge.result(result)):
+            if scope.judge.judges_results and goes_on(scope.judge.result(result)):
                 reason = "failure"
             return result
         except Exception as error:
-            if _goes_on(scope.judge.error(error), error):
+            if goes_on(scope.judge.error(error), error):
                 reason = "failure"
             raise
         finally:
@@ -146,238 +146,3 @@ def _delays(delay: object, copies: object) -> tuple[float, ...]:
     return (arguments.seconds("delay", delay, zero=True),) * (
         1 if copies is None else arguments.count("copies", copies, least=2) - 1
     )
-
-
-def _goes_on(verdict: Verdict, error: BaseException | None = None) -> bool:
-    """Whether an outcome leaves the race open: another copy may do better. (A refused one may be sent elsewhere.)"""
-    if isinstance(error, Rejected):
-        return True
-    return verdict.retryable and verdict.kind != "success"
-
-
-class _Primary:
-    """The outcome of a first copy that ran in the caller's own task; otherwise like a `Beside`."""
-
-    number = 1
-
-    def __init__(self, error: BaseException | None, result: Any) -> None:
-        self.error = error
-        self.result = result
-
-    def take(self) -> Any:
-        error, self.error = self.error, None
-        if error is None:
-            return self.result
-        try:
-            raise error
-        finally:
-            del error  # its traceback leads to this frame
-
-
-Copy = Beside | _Primary
-
-
-class _Race:
-    """The copies of one call."""
-
-    def __init__(self, hedge: Hedge, call: Call, inner: Layer, scope: Scope) -> None:
-        self.hedge = hedge
-        self.call = call
-        self.inner = inner
-        self.scope = scope
-        self.begun = 0
-        self.may_start = True
-        self.running: list[Copy] = []
-        self.first: Copy | None = None  # of those that failed; its outcome comes back when all do
-        self.interrupt: Callable[[Copy], None] | None = None  # while the first copy runs in the caller's task
-        self._lock = threading.Lock()  # copies in threads end when they like
-        self._ended: deque[Copy] = deque()
-        self._over = False
-        self._parking: Parking | None = None
-
-    # -- copies -------------------------------------------------------------------------------------------------
-
-    def start(self, reason: str) -> None:
-        """Begin the next copy, if there may be one. The first is free."""
-        hedge, scope = self.hedge, self.scope
-        if self.begun:
-            if not self.may_start or self.begun >= hedge.copies or hedge.stragglers.full:
-                return
-            now = self.call.runtime.now()
-            if hedge.budget is not None and not hedge.budget.spend(now):
-                self.may_start = False
-                if scope.channel.listeners:
-                    scope.channel.emit(BudgetExhausted(scope.name, now, hedge.name, "hedge"))
-                return
-            hedge.started += 1
-            if scope.channel.listeners:
-                scope.channel.emit(Hedging(scope.name, now, hedge.name, self.begun + 1, reason))
-        self.begun += 1
-        self.running.append(Beside(self.call, self.inner, hedge.stragglers, self._copy_ended, self.begun))
-
-    @property
-    def wait(self) -> float | None:
-        """Seconds until the next copy is due, or None when there is none."""
-        more = self.may_start and self.begun < self.hedge.copies
-        return self.hedge.delays[self.begun - 1] if more else None
-
-    def _copy_ended(self, copy: Copy) -> bool:
-        """In the copy's own task or thread."""
-        if self.interrupt is not None:
-            self.interrupt(copy)
-            return False
-        with self._lock:
-            if self._over:
-                return True
-            self._ended.append(copy)
-            if self._parking is not None:
-                self._parking.wake()
-            return False
-
-    def drop(self, copy: Copy) -> None:
-        """Close its result, if it has one, beside the caller."""
-        if copy.error is None:
-            runtime, stragglers = self.call.runtime, self.hedge.stragglers
-            stragglers.add()
-            runtime.spawn(
-                lambda: close_unwanted(None, copy.result, runtime, stragglers),
-                stragglers.remove,
-                contextvars.copy_context(),
-            )
-
-    def end(self, winner: Copy | None) -> None:
-        """It is over: cancel the others, and do not wait for them."""
-        with self._lock:
-            self._over = True
-            ended = list(self._ended)  # in the same tick as the winner
-            losers = [copy for copy in self.running if copy is not winner and copy not in ended]
-            for _ in losers:
-                self.hedge.stragglers.add()
-        for loser in losers:
-            if isinstance(loser, Beside):
-                loser.cancel()
-        for copy in (*ended, self.first):
-            if copy is not None and copy is not winner:
-                self.drop(copy)
-
-    def leaves_open(self, copy: Copy) -> bool:
-        """Whether the race goes on after this copy's outcome."""
-        error, judge = copy.error, self.scope.judge
-        try:
-            if error is None:
-                return judge.judges_results and _goes_on(judge.result(copy.result))
-            return isinstance(error, Exception) and _goes_on(judge.error(error), error)
-        except Exception as mistake:  # of the user's predicate: the caller shall hear of it
-            if error is None:
-                self.drop(_Primary(None, copy.result))
-            copy.error = mistake
-            return False
-
-    def failed(self, copy: Copy) -> None:
-        """A copy was of no use: keep the first one's outcome, and start the next at once."""
-        if self.first is None or copy.number < self.first.number:
-            self.first, copy = copy, self.first or copy
-        if copy is not self.first:
-            self.drop(copy)
-        self.start("failure")
-
-    # -- the race -----------------------------------------------------------------------------------------------
-
-    async def run(self) -> Any:
-        """Every copy beside the caller."""
-        self.start("")
-        return self.take(await self.decide())
-
-    async def decide(self) -> Copy:
-        """Wait for the copy whose outcome counts, and start further ones when they are due."""
-        winner: Copy | None = None
-        try:
-            while winner is None:
-                while winner is None and self._ended:
-                    copy = self._ended.popleft()
-                    self.running.remove(copy)
-                    if self.leaves_open(copy):
-                        self.failed(copy)
-                    else:
-                        winner = copy
-                if winner is None and not self.running:
-                    winner = self.first
-                if winner is None:
-                    with self._lock:
-                        self._parking = self.call.runtime.park()
-                        waiting = not self._ended
-                    if waiting and not await self._parking.wait(self.wait, self.call):
-                        self.start("delay")
-        finally:
-            self.end(winner)
-        assert winner is not None
-        return winner
-
-    async def run_inline(self, runtime: AsyncioRuntime) -> Any:
-        """The first copy here, in the caller's task; further ones beside it."""
-        task = asyncio.current_task()
-        assert task is not None
-        base = task.cancelling()
-        winner: Copy | None = None
-        timer: Callback | None = None
-        self.begun = 1
-
-        def interrupt(copy: Copy) -> None:
-            nonlocal winner
-            self.running.remove(copy)
-            if self.leaves_open(copy):
-                self.drop(copy)
-                self.start("failure")
-            elif winner is None:
-                winner = copy
-                task.cancel()
-            else:
-                self.drop(copy)
-
-        def due() -> None:
-            nonlocal timer
-            self.start("delay")
-            timer = None if self.wait is None else runtime.after(self.wait, due)
-
-        self.interrupt = interrupt
-        timer = runtime.after(self.hedge.delays[0], due)
-        primary: _Primary | None = None
-        try:
-            result = await self.inner(self.call)
-            primary = _Primary(None, result)
-        except BaseException as error:
-            if winner is None or task.uncancel() > base or not isinstance(error, asyncio.CancelledError):
-                if not isinstance(error, Exception):
-                    if winner is not None:
-                        self.drop(winner)
-                    self.end(None)
-                    raise
-                primary = _Primary(error, None)
-        else:
-            if winner is not None:
-                task.uncancel()  # the callee swallowed the cancel and has a result all the same
-        finally:
-            self.interrupt = None
-            if timer is not None:
-                timer.cancel()
-        if primary is None:
-            assert winner is not None
-            self.end(winner)
-            return self.take(winner)
-        if winner is not None:
-            self.drop(winner)  # both in one tick
-        if self.leaves_open(primary):
-            self.failed(primary)
-            return self.take(await self.decide())
-        self.end(primary)
-        return self.take(primary)
-
-    def take(self, winner: Copy) -> Any:
-        """What the caller gets."""
-        hedge, scope = self.hedge, self.scope
-        if self.begun > 1:
-            hedge.won += winner.number > 1 and winner is not self.first
-            if scope.channel.listeners and winner is not self.first:
-                at = self.call.runtime.now()
-                scope.channel.emit(HedgeWon(scope.name, at, hedge.name, winner.number, self.begun))
-        return winner.take()

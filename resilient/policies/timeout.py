@@ -115,7 +115,7 @@ class Timeout(Wrap):
         if outer is None or at < outer:
             call.deadline = at
         try:
-            work = Beside(call, inner, abandoned, ended)
+            work = Beside(call, inner, scope, abandoned, ended)
         finally:
             call.deadline = outer
         try:
@@ -124,7 +124,7 @@ class Timeout(Wrap):
             with lock:
                 left = not work.done
                 if left:
-                    abandoned.add()
+                    work.leave()
         if work.done:
             return work.take()
         inside, now = work.call, runtime.now()
