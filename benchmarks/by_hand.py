@@ -7,13 +7,32 @@ import functools
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from inspect import iscoroutinefunction
 from typing import Any
 
 from benchmarks.targets import Function
 
-__all__ = ["Decorator", "asyncio_parts", "threading_parts"]
+__all__ = ["Decorator", "asyncio_parts", "inside", "threading_parts"]
 
 Decorator = Callable[[Any], Any]
+
+
+def inside(manager: Callable[[], AbstractContextManager[Any]]) -> Decorator:
+    """A decorator that makes each call in a `with` block of its own."""
+
+    def decorate(function: Function) -> Function:
+        async def awaited(x: int) -> Any:
+            with manager():
+                return await function(x)
+
+        def called(x: int) -> Any:
+            with manager():
+                return function(x)
+
+        return awaited if iscoroutinefunction(function) else called
+
+    return decorate
 
 
 def asyncio_parts() -> dict[str, Decorator]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import operator
 import os
 import random
 import statistics
@@ -49,12 +50,17 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One subject over all rounds: medians, and the quartiles of the multiple."""
+    """One subject over all rounds: medians, the quartiles of the multiple, and the multiples, round by round."""
 
     nanoseconds: float
     multiple: float
     lower_quartile: float
     upper_quartile: float
+    multiples: tuple[float, ...] = ()
+
+    def beyond(self, other: Timing) -> float:
+        """What this costs more than `other` in the same round: the median over the rounds."""
+        return statistics.median(map(operator.sub, self.multiples, other.multiples))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +150,7 @@ class _Track:
 
     def timing(self) -> Timing:
         lower, middle, upper = statistics.quantiles(self.multiples, n=4, method="inclusive")
-        return Timing(statistics.median(self.nanoseconds), middle, lower, upper)
+        return Timing(statistics.median(self.nanoseconds), middle, lower, upper, tuple(self.multiples))
 
 
 def compare(

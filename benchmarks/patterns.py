@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import targets
+from benchmarks.by_hand import inside
 from benchmarks.measure import Subject
 from benchmarks.peers import PEERS, Decorator, Mode, Peer
 from benchmarks.report import Bar, Figure
@@ -17,7 +18,11 @@ __all__ = ["OURS", "PATTERNS", "Pattern", "Row", "rows"]
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One group of rows: a decorator of `peers` around a function of `targets`, and our bar in times."""
+    """One group of rows: a decorator of `peers` around a function of `targets`, and our bar in times.
+
+    With `beyond`, each row also says what it adds to the same library's row of that pattern, and the bar
+    is for this.
+    """
 
     key: str
     title: str
@@ -26,20 +31,28 @@ class Pattern:
     modes: tuple[Mode, ...] = ("async", "def")
     variants: tuple[str, ...] = ()
     """More of our own decorators to show in this group."""
+    beyond: str = ""
 
 
 PATTERNS = (
     Pattern("retry", "Retry", {"async": 8}),
+    Pattern("retry, budget", "Retry with a Budget, and what that adds", {"async": 1}, beyond="retry"),
     Pattern("bulkhead", "Bulkhead", {"async": 10}),
     Pattern("breaker", "CircuitBreaker, count window", {"async": 12}),
     Pattern("breaker, time", "CircuitBreaker, time window"),
     Pattern("timeout", "Timeout", {"async": 16}),
+    Pattern("deadline", "Deadline", {"async": 12}, variants=("deadline, a Retry beneath",)),
+    Pattern("rate limit", "RateLimit", {"async": 10}),
+    Pattern("fallback", "Fallback", {"async": 7}),
+    Pattern("hedge", "Hedge, not fired", {"async": 130}, modes=("async",)),
+    Pattern("hedge, inline", "Hedge, not fired, the first copy inline", {"async": 30}, modes=("async",)),
     Pattern(
         "stack",
         "Retry + Bulkhead + CircuitBreaker + Timeout",
         {"async": 28, "def": 60},
         variants=("stack, one listener", "stack, a total timeout around it"),
     ),
+    Pattern("six", "Fallback + Retry + RateLimit + Bulkhead + CircuitBreaker + Timeout", {"async": 36}),
     Pattern("guard", "Retry + Bulkhead + CircuitBreaker", modes=("def",)),
     Pattern(
         "retry, no wait",
@@ -56,7 +69,18 @@ def ours() -> dict[str, Decorator]:
     """The same patterns built with this library."""
     from tenacity import wait_none
 
-    from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
+    from resilient import (
+        Budget,
+        Bulkhead,
+        CircuitBreaker,
+        Fallback,
+        Hedge,
+        Pipeline,
+        RateLimit,
+        Retry,
+        Timeout,
+        deadline,
+    )
 
     def breaker() -> CircuitBreaker:
         return CircuitBreaker(failure_rate=0.5, window_calls=100, min_calls=20)
@@ -70,15 +94,23 @@ def ours() -> dict[str, Decorator]:
         "retry": Retry(attempts=3),
         "retry, no wait": Retry(attempts=3, wait=0),
         "retry, no wait, tenacity's wait_none": Retry(attempts=3, wait=wait_none()),
+        "retry, budget": Retry(attempts=3, budget=Budget()),
         "bulkhead": Bulkhead(50, queue=100),
         "bulkhead of one": Bulkhead(1, queue=0),
         "breaker": breaker(),
         "breaker, time": CircuitBreaker(failure_rate=0.5, window_seconds=30, min_calls=20),
         "breaker, hour": CircuitBreaker(failure_rate=0.5, window_calls=100, min_calls=20, break_duration=3600),
         "timeout": Timeout(2),
+        "deadline": inside(lambda: deadline(2)),
+        "deadline, a Retry beneath": lambda function: inside(lambda: deadline(2))(Retry(attempts=3)(function)),
+        "rate limit": RateLimit(1e9),
+        "fallback": Fallback(0),
+        "hedge": Hedge(1),
+        "hedge, inline": Hedge(1, inline=True),
         "stack": stack(),
         "stack, one listener": listened,
         "stack, a total timeout around it": stack(Timeout(10)),
+        "six": Pipeline(Fallback(0), Retry(attempts=3), RateLimit(1e9), Bulkhead(50, queue=100), breaker(), Timeout(2)),
         "guard": Pipeline(Retry(attempts=3), Bulkhead(50, queue=100), breaker()),
     }
 
@@ -100,6 +132,11 @@ class Row:
     @property
     def key(self) -> str:
         return f"{self.pattern.key}: {self.label}"
+
+    @property
+    def base(self) -> str:
+        """The `key` of the row to which this one adds."""
+        return f"{self.pattern.beyond}: {self.label}"
 
     def subject(self, stage: Stage) -> Subject | str:
         """What to time, or why it cannot be."""
@@ -132,7 +169,7 @@ class Row:
             f"{mode}: {self.pattern.title}",
             self.label,
             values,
-            None if limit is None else Bar("multiple_x", limit),
+            None if limit is None else Bar("added_x" if self.pattern.beyond else "multiple_x", limit),
             self.peer.ours,
             problem or self.peer.notes.get((mode, self.pattern.key), ""),
         )

@@ -11,8 +11,14 @@ is not installed is reported as such. All are configured for the same work:
                         count window say in a note what they have
     breaker, time       the same over a window of 30 seconds
     breaker, hour       as breaker, open for an hour
+    retry, budget       as retry, with what the peer has to bound the retries of all calls together
     timeout             2 seconds for each call
+    deadline            2 seconds, set around each call; nothing is guarded
+    rate limit          10**9 calls a second
+    fallback            0 for any Exception
+    hedge               a second copy after one second; nothing is so late
     stack               retry, bulkhead, breaker, timeout, the first outermost
+    six                 fallback, retry, rate limit, bulkhead, breaker, timeout
     guard               retry, bulkhead, breaker: the stack for peers that need a thread for a timeout
 
 Nobody listens, and no peer logs.
@@ -26,7 +32,8 @@ from importlib import metadata
 from typing import Any, Literal
 
 from benchmarks import by_hand
-from benchmarks.by_hand import Decorator
+from benchmarks.by_hand import Decorator, inside
+from benchmarks.targets import Function
 
 __all__ = ["PEERS", "Decorator", "Mode", "Peer"]
 
@@ -73,7 +80,16 @@ def nopanic() -> dict[str, Decorator]:
         "breaker": breaker(),
         "breaker, time": breaker(),
         "breaker, hour": breaker(3600.0),
+        "retry, budget": nopanic.retry(attempts=3, budget=nopanic.RetryBudget()),
         "timeout": nopanic.timeout(2.0),
+        "deadline": inside(lambda: nopanic.deadline(2.0)),
+        "rate limit": nopanic.rate_limit(1e9),
+        "fallback": nopanic.fallback(0),
+        "hedge": nopanic.hedge(delay=1.0),
+        "six": nopanic.compose(
+            *(nopanic.fallback(0), retry(), nopanic.rate_limit(1e9)),
+            *(nopanic.bulkhead(50), breaker(), nopanic.timeout(2.0)),
+        ),
         "stack": nopanic.compose(retry(), nopanic.bulkhead(50), breaker(), nopanic.timeout(2.0)),
         "guard": nopanic.compose(retry(), nopanic.bulkhead(50), breaker()),
     }
@@ -84,6 +100,9 @@ def pyresilience() -> dict[str, Decorator]:
     from pyresilience import (
         BulkheadConfig,
         CircuitBreakerConfig,
+        FallbackConfig,
+        RateLimiterConfig,
+        RetryBudgetConfig,
         RetryConfig,
         TimeoutConfig,
         resilient,
@@ -99,6 +118,8 @@ def pyresilience() -> dict[str, Decorator]:
 
     retry = RetryConfig(max_attempts=3)
     bulkhead = BulkheadConfig(max_concurrent=50)
+    limit = RateLimiterConfig(max_calls=10**9)
+    fallback = FallbackConfig(handler=0)
     return {
         "retry": resilient(retry=retry),
         "retry, no wait": resilient(retry=RetryConfig(max_attempts=3, delay=0.0, jitter=False)),
@@ -106,7 +127,18 @@ def pyresilience() -> dict[str, Decorator]:
         "bulkhead of one": resilient(bulkhead=BulkheadConfig(max_concurrent=1)),
         "breaker": resilient(circuit_breaker=breaker()),
         "breaker, hour": resilient(circuit_breaker=breaker(3600.0)),
+        "retry, budget": resilient(retry=retry, retry_budget=RetryBudgetConfig()),
         "timeout": resilient(timeout=TimeoutConfig(seconds=2.0)),
+        "rate limit": resilient(rate_limiter=limit),
+        "fallback": resilient(fallback=fallback),
+        "six": resilient(
+            fallback=fallback,
+            retry=retry,
+            rate_limiter=limit,
+            bulkhead=bulkhead,
+            circuit_breaker=breaker(),
+            timeout=TimeoutConfig(seconds=2.0),
+        ),
         "stack": resilient(
             retry=retry,
             bulkhead=bulkhead,
@@ -145,9 +177,89 @@ def interlock() -> dict[str, Decorator]:
         "breaker, time": breaker(WindowType.TIME_BASED, 30),
         "breaker, hour": breaker(calls, 100, 3600.0),
         "timeout": build().timeout(2.0).build(),
+        "fallback": build().fallback(lambda error: 0).build(),
         "stack": build().retry(attempts=3).bulkhead(50).circuit_breaker(breaker(calls, 100)).timeout(2.0).build(),
         "guard": build().retry(attempts=3).bulkhead(50).circuit_breaker(breaker(calls, 100)).build(),
     }
+
+
+def grit() -> dict[str, Decorator]:
+    """Its breaker counts failures in a row; its timeout of a `def` is SIGALRM, in the main thread.
+
+    A bulkhead that lets nobody wait (`timeout=0`) refuses everyone, so that row is missing.
+    """
+    from grit import breaker, bulkhead, constant, fallback, hedge, limiter, policy, retry, timeout
+
+    def stack(*inner: Any) -> Any:
+        return policy(retry(tries=3), *inner, bulkhead(50), breaker(), timeout(2.0))
+
+    return {
+        "retry": retry(tries=3),
+        "retry, no wait": retry(tries=3, wait=constant(0.0)),
+        "bulkhead": bulkhead(50),
+        "breaker": breaker(),
+        "breaker, hour": breaker(reset_after=3600.0),
+        "timeout": timeout(2.0),
+        "rate limit": limiter(1e9),
+        "fallback": fallback(value=0),
+        "hedge": hedge(1.0),
+        "stack": stack(),
+        "six": policy(fallback(value=0), stack(limiter(1e9))),
+        "guard": policy(retry(tries=3), bulkhead(50), breaker()),
+    }
+
+
+def hedge_python() -> dict[str, Decorator]:
+    """A hedge only, inside its transports: here their scheduler, without HTTP. Its warm-up has the fixed delay."""
+    from hedge import HedgeConfig
+    from hedge.transport._base import HedgeScheduler
+
+    config = HedgeConfig(warmup_requests=10**12, warmup_delay=1.0)
+
+    def hedge(function: Function) -> Function:
+        scheduler = HedgeScheduler(config)
+
+        async def hedged(x: int) -> Any:
+            sketch = scheduler.sketch_for("host")
+
+            def start() -> Any:
+                return function(x)
+
+            return await scheduler.execute_with_hedge("host", start, start, lambda _, seconds: sketch.add(seconds))
+
+        return hedged
+
+    return {"hedge": hedge}
+
+
+def httpx_hedged() -> dict[str, Decorator]:
+    """As hedge-python."""
+    from httpx_hedged import EndpointConfig, HealthRegistry, HedgeConfig, StatsRegistry
+    from httpx_hedged._config import resolve
+    from httpx_hedged._scheduler import HedgeScheduler
+
+    config = resolve(EndpointConfig(hedge_delay=1.0), HedgeConfig())
+
+    def hedge(function: Function) -> Function:
+        scheduler = HedgeScheduler(HealthRegistry(), StatsRegistry())
+
+        async def hedged(x: int) -> Any:
+            def start() -> Any:
+                return function(x)
+
+            return await scheduler.execute_with_hedge(
+                key="host",
+                host="host",
+                config=config,
+                primary_func=start,
+                hedge_func=start,
+                classify=lambda result: True,
+                can_hedge=True,
+            )
+
+        return hedged
+
+    return {"hedge": hedge}
 
 
 def tenacity() -> dict[str, Decorator]:
@@ -186,9 +298,18 @@ def pybreaker() -> dict[str, Decorator]:
 _IN_A_THREAD: dict[tuple[Mode, str], str] = {
     ("def", "timeout"): "each call in a thread",
     ("def", "stack"): "each call in a thread",
+    ("def", "six"): "each call in a thread",
+}
+_IN_A_ROW: dict[tuple[Mode, str], str] = {
+    (mode, pattern): "5 failures in a row"
+    for mode in ("async", "def")
+    for pattern in ("breaker", "stack", "six", "guard")
+}
+_SIGNAL: dict[tuple[Mode, str], str] = {
+    ("def", pattern): "SIGALRM: main thread only" for pattern in ("timeout", "stack", "six")
 }
 _TIME_WINDOW: dict[tuple[Mode, str], str] = {
-    (mode, pattern): "time window" for mode in ("async", "def") for pattern in ("breaker", "stack")
+    (mode, pattern): "time window" for mode in ("async", "def") for pattern in ("breaker", "stack", "six")
 }
 _LOOP: dict[tuple[Mode, str], str] = {
     (mode, pattern): "a loop with try" for mode in ("async", "def") for pattern in ("retry", "retry, no wait")
@@ -198,6 +319,9 @@ PEERS = (
     Peer("nopanic", nopanic, "nopanic", notes={**_TIME_WINDOW, **_IN_A_THREAD}),
     Peer("pyresilience", pyresilience, "pyresilience", notes=_IN_A_THREAD),
     Peer("interlock", interlock, "interlock-cb", notes=_IN_A_THREAD),
+    Peer("grit", grit, "grit-toolkit", notes={**_IN_A_ROW, **_SIGNAL}),
+    Peer("hedge-python", hedge_python, "hedge-python", ("async",), {("async", "hedge"): "without HTTP"}),
+    Peer("httpx-hedged", httpx_hedged, "httpx-hedged", ("async",), {("async", "hedge"): "without HTTP"}),
     Peer("tenacity", tenacity, "tenacity"),
     Peer("stamina", stamina, "stamina", notes=dict.fromkeys(_LOOP, "tenacity inside")),
     Peer("pybreaker", pybreaker, "pybreaker", ("def",), {("def", "breaker"): "5 failures in a row"}),

@@ -6,11 +6,13 @@ for any more is a straggler: counted, capped, and waited for when its pipeline i
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import inspect
 import logging
 import threading
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from resilient.call import Call
@@ -79,7 +81,7 @@ _NO_DEADLINE = _NoDeadline()
 
 
 class Beside:
-    """One call of `inner` that runs beside its caller, from now on.
+    """One call of `inner` that runs beside its caller, once `run` is called.
 
     `ended` is told, once, in its own task or thread. It answers whether nobody waits for this any more: then its result
     is closed, and it is one straggler less (whoever stopped waiting has counted it, by `leave`).
@@ -93,6 +95,7 @@ class Beside:
         "_caller",
         "_context",
         "_ended",
+        "_from",
         "_inner",
         "_outer",
         "_stragglers",
@@ -115,20 +118,24 @@ class Beside:
         ended: Callable[[Any], bool],
         number: int = 1,
     ) -> None:
-        runtime = call.runtime
         self.call = call.fork()
         self.scope = scope
         self.number = number
         self.done = False
         self.result: Any = None
         self.error: BaseException | None = None
-        self.began = runtime.now()
+        self._from = call
         self._inner = inner
         self._stragglers = stragglers
         self._ended = ended
-        self._caller = runtime.caller()
         self._outer: Calls | None = None
-        self._context = contextvars.copy_context()
+
+    def run(self, caller: Any = None, context: Context | None = None) -> None:
+        """Begin, on behalf of the `caller` (its task, or thread) and in a copy of its `context`; default: of this one."""
+        runtime = self.call.runtime
+        self.began = runtime.now()
+        self._caller = runtime.caller() if caller is None else caller
+        self._context = contextvars.copy_context() if context is None else context.copy()
         self.spawned = runtime.spawn(self._work, self._context)
 
     async def _work(self) -> None:
@@ -162,13 +169,14 @@ class Beside:
         self.spawned.cancel(self._never_ran)
 
     def _never_ran(self) -> None:
-        self.error = self.call.runtime.cancelled()
+        self.error = asyncio.CancelledError()  # read on asyncio only, when its loop ends
         self.done = True
         if self._ended(self):
             self._stragglers.remove(self)
 
     def take(self) -> Any:
         """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
+        self._from.waited = max(self._from.waited, self.call.waited)
         for variable, value in self._context.items():
             if variable.get(_UNSET) is not value:
                 variable.set(value)
@@ -190,19 +198,29 @@ _UNSET = object()
 async def close_unwanted(
     who: object, error: BaseException | None, result: Any, runtime: Runtime, stragglers: Stragglers
 ) -> None:
-    """The end of a straggler."""
+    """The end of a straggler. It raises nothing: nobody waits for it."""
     try:
         if error is None:
             await discard(result, runtime)
+    except runtime.cancelled:
+        pass  # its event loop ends
     finally:
         stragglers.remove(who)
 
 
+class _Closing:
+    """A result on its way out."""
+
+    spawned: object = None
+
+
 def close_beside(result: Any, runtime: Runtime, stragglers: Stragglers) -> None:
     """Close a result that nobody gets, without making anybody wait."""
-    closing = object()
+    closing = _Closing()
     stragglers.add(closing)
-    runtime.spawn(lambda: close_unwanted(closing, None, result, runtime, stragglers), contextvars.copy_context())
+    closing.spawned = runtime.spawn(
+        lambda: close_unwanted(closing, None, result, runtime, stragglers), contextvars.copy_context()
+    )
 
 
 async def discard(result: Any, runtime: Runtime) -> None:

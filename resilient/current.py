@@ -60,7 +60,7 @@ def enclosing(depth: int = 1) -> Calls:
 
 
 def waiting(caller: Any) -> Calls:
-    """The guarded calls in which a caller waits, innermost first: an asyncio or trio task, or a thread by its number."""
+    """The guarded calls in which a task (asyncio's or trio's), or a thread by its number, waits; innermost first."""
     if isinstance(caller, int):
         frame = sys._current_frames().get(caller)
         return () if frame is None else _calls_in(_stack(frame))

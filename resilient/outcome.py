@@ -25,6 +25,7 @@ from resilient import arguments
 from resilient.errors import Rejected, TimedOut
 
 __all__ = [
+    "DEFAULT",
     "FAILURE",
     "FATAL",
     "IGNORED",
@@ -185,3 +186,7 @@ class Classifier:
         if isinstance(judged, Verdict):
             return judged
         return FAILURE if judged else SUCCESS
+
+
+DEFAULT = Classifier()
+"""The judgement of pipelines that were given none."""

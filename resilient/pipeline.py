@@ -23,7 +23,7 @@ from resilient.errors import PipelineError, PipelineWarning
 from resilient.events import Listener
 from resilient.flow import Flow, earnings
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf
-from resilient.outcome import Classifier, Stopped
+from resilient.outcome import DEFAULT, Classifier, Stopped
 from resilient.plan import Finding, examine
 from resilient.policy import Layer, Mode, Policy, Recovery, Scope, switch_all
 from resilient.runtime import current, current_async
@@ -61,7 +61,12 @@ class Pipeline(Policy):
             registry.register(self)
 
     def _set_up(
-        self, policies: tuple[Policy, ...], name: str | None, classify: Classifier | None, strict: bool
+        self,
+        policies: tuple[Policy, ...],
+        name: str | None,
+        classify: Classifier | None,
+        strict: bool,
+        twin: Pipeline | None = None,
     ) -> None:
         _check_policies(policies)
         if not policies:
@@ -71,12 +76,17 @@ class Pipeline(Policy):
         super().__init__(name)
         self.name = name or ""
         self.policies = policies
-        self.classify = classify or Classifier()
+        self.classify = classify or DEFAULT
         self.findings: list[Finding] = examine(_flat(policies))
         """What is wrong with the order or the plan."""
-        self._complain(arguments.flag("strict", strict))
-        self._scope = Scope(self.name, self.classify, repeats=any(each.runs != 1 for each in _flat(policies)))
-        self._flow = Flow(self._scope)
+        repeats = any(each.runs != 1 for each in _flat(policies))
+        if twin is None:
+            self._complain(arguments.flag("strict", strict))
+            self._scope: Scope = Scope(self.name, self.classify, repeats=repeats)
+            self._flow: Flow = Flow(self._scope)
+        else:
+            self._scope = Scope(self.name, self.classify, repeats=repeats, twin=twin._scope)
+            self._flow = twin._flow
         self._earn = earnings(policies, self.classify)  # a nested pipeline earns for itself
         self._async, self._sync, self._block = (
             self._weave(leaf(self._scope)) for leaf in (async_leaf, sync_leaf, block_leaf)
@@ -265,6 +275,14 @@ class Pipeline(Policy):
             registry.register(varied)
         varied._scope.switch(self._scope.own_mode)
         return varied
+
+    def twin(self, policies: tuple[Policy, ...], classify: Classifier | None = None) -> Pipeline:
+        """The same pipeline by other policies, and another judgement: its calls are this one's to all who listen to it,
+        switch it, count them or close it. For what has to fit policies to its own kind of calls, as our transports do.
+        """
+        twin = Pipeline.__new__(Pipeline)
+        twin._set_up(policies, self.name or None, classify or self.classify, strict=False, twin=self)
+        return twin
 
     # -- operations ---------------------------------------------------------------------------------------------
 

@@ -51,18 +51,22 @@ class Scope:
         channel: where events go.
         repeats: whether one of its policies may run a call more than once.
         mode: "on"; "off" (functions run unguarded); "once" (no second attempt); "instant" (no waits between attempts).
+
+    Twins have the same listeners, and are switched together.
     """
 
-    __slots__ = ("__weakref__", "_own_mode", "channel", "judge", "mode", "name", "repeats")
+    __slots__ = ("__weakref__", "_family", "_own_mode", "channel", "judge", "mode", "name", "repeats")
 
-    def __init__(self, name: str, judge: Classifier, *, repeats: bool = False) -> None:
+    def __init__(self, name: str, judge: Classifier, *, repeats: bool = False, twin: Scope | None = None) -> None:
         self.name = name
         self.judge = judge
         self.repeats = repeats
-        self.channel = Channel(name)
-        self._own_mode: Mode | None = None
+        self.channel: Channel = Channel(name) if twin is None else twin.channel
+        self._family: weakref.WeakSet[Scope] = weakref.WeakSet() if twin is None else twin._family
         with _lock:
-            self.mode: Mode = _mode_of_all or "on"
+            self._own_mode: Mode | None = None if twin is None else twin._own_mode
+            self.mode: Mode = self._own_mode or _mode_of_all or "on"
+            self._family.add(self)
             _scopes.add(self)
 
     @property
@@ -74,8 +78,9 @@ class Scope:
         """Set the mode of this pipeline; it goes before the global one. None: follow the global one again."""
         check_mode(mode)
         with _lock:
-            self._own_mode = mode
-            self.mode = mode or _mode_of_all or "on"
+            for scope in self._family:
+                scope._own_mode = mode
+                scope.mode = mode or _mode_of_all or "on"
 
 
 def check_mode(mode: Mode | None) -> None:

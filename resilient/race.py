@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ class Race:
         "_parking",
         "begun",
         "call",
+        "context",
         "first",
         "hedge",
         "inline",
@@ -76,8 +78,9 @@ class Race:
         "winner",
     )
 
-    inline: AsyncioRuntime  # where the first copy runs in the caller's task ...
-    task: asyncio.Task[Any]  # ... this one
+    inline: AsyncioRuntime | None  # while the first copy runs in the caller's task ...
+    task: asyncio.Task[Any] | None  # ... this one ...
+    context: contextvars.Context | None  # ... in this context
     timer: Callback | None
 
     def __init__(self, hedge: Hedge, call: Call, inner: Layer, scope: Scope) -> None:
@@ -90,6 +93,7 @@ class Race:
         self.running: list[Beside] = []
         self.first: Copy | None = None  # of those that failed; its outcome comes back when all do
         self.winner: Copy | None = None
+        self.inline = self.task = self.context = self.timer = None
         self._lock = threading.Lock()  # copies in threads end when they like
         self._ended: list[Beside] = []
         self._over = False
@@ -115,7 +119,9 @@ class Race:
             if scope.channel.listeners:
                 scope.channel.emit(Hedging(scope.name, now, hedge.name, self.begun + 1, reason))
         self.begun += 1
-        self.running.append(Beside(self.call, self.inner, scope, hedge.stragglers, self._copy_ended, self.begun))
+        copy = Beside(self.call, self.inner, scope, hedge.stragglers, self._copy_ended, self.begun)
+        self.running.append(copy)
+        copy.run(self.task, self.context)
 
     @property
     def wait(self) -> float | None:
@@ -125,15 +131,16 @@ class Race:
 
     def _copy_ended(self, copy: Beside) -> bool:
         """In the copy's own task or thread."""
+        if self.inline is not None:
+            self._ended_while_inline(copy)
+            return False
         with self._lock:
             if self._over:
                 return True
             self._ended.append(copy)
             if self._parking is not None:
                 self._parking.wake()
-        if self._parking is None:
-            self._ended_while_inline()
-        return False
+            return False
 
     def drop(self, copy: Copy | None) -> None:
         """Close its result, if it has one, beside the caller."""
@@ -221,58 +228,69 @@ class Race:
         assert task is not None
         base = task.cancelling()
         self.begun = 1
-        self.inline, self.task = runtime, task
+        self.inline, self.task, self.context = runtime, task, contextvars.copy_context()
         self.timer = runtime.after(self.hedge.delays[0], self._due)
         try:
             result = await self.inner(self.call)
         except BaseException as error:
+            self._stop_inline()
             if self.winner is not None and task.uncancel() <= base and isinstance(error, asyncio.CancelledError):
-                primary = None  # cancelled for the winner
-            elif isinstance(error, Exception):
-                primary = Primary(error, None)
-            else:
-                self._stop_inline()
-                self.drop(self.winner)
-                self.winner = None
                 self.end()
+                return self.take()  # it was cancelled for the winner
+            if not isinstance(error, Exception):
+                self._end_without_winner()
                 raise
+            primary = Primary(error, None)
         else:
+            self._stop_inline()
             if self.winner is not None:
                 task.uncancel()  # the callee swallowed the cancel and has a result all the same
             elif self.begun == 1 and not self.scope.judge.judges_results:
-                self._stop_inline()
                 return result
             primary = Primary(None, result)
-        self._stop_inline()
-        if primary is not None:
+        if not self.leaves_open(primary):
             self.drop(self.winner)  # both in one tick
-            self.winner = None
-            if self.leaves_open(primary):
-                self.failed(primary)
-                return await self.decide()
             self.winner = primary
+        elif self.winner is not None:
+            self.drop(primary)  # it answered the cancellation with a failure
+        else:
+            self.failed(primary)
+            return await self.decide()
         self.end()
         return self.take()
 
     def _due(self) -> None:
-        """The next copy's time has come."""
-        self.start("delay")
+        self._begin("delay")
+
+    def _begin(self, reason: str) -> None:
+        """Begin the next copy while the first one runs."""
+        if self.winner is not None or self.inline is None:
+            return
+        if self.timer is not None:
+            self.timer.cancel()
+        self.start(reason)
         wait = self.wait
         self.timer = None if wait is None else self.inline.after(wait, self._due)
 
-    def _stop_inline(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        self._parking = self.inline.park()  # from now on copies that end wait to be looked at
-
-    def _ended_while_inline(self) -> None:
-        copy = self._ended.pop()
+    def _ended_while_inline(self, copy: Beside) -> None:
         self.running.remove(copy)
         if self.leaves_open(copy):
             self.drop(copy)
-            self.start("failure")
-        elif self.winner is None:
+            self._begin("failure")
+        elif self.winner is None and self.task is not None:
             self.winner = copy
             self.task.cancel()
         else:
             self.drop(copy)
+
+    def _stop_inline(self) -> None:
+        """From now on copies that end wait to be looked at."""
+        self.inline = self.task = self.context = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def _end_without_winner(self) -> None:
+        self.drop(self.winner)
+        self.winner = None
+        self.end()

@@ -303,6 +303,33 @@ def test_with_has_listeners_and_closing_of_its_own(world: World) -> None:
     assert world.call(pipeline(world.dependency(7).fn)) == 7
 
 
+def test_twin_has_the_same_listeners_mode_and_closing(world: World) -> None:
+    """To all who have the original, its calls are the original's."""
+    pipeline = Pipeline(Retry(attempts=3, wait=0), name="users")
+    twin = pipeline.twin((Retry(attempts=2, wait=0),))
+    heard: list[Any] = []
+    pipeline.listen(heard.append)
+    assert world.call(twin(world.dependency(OSError(), 7).fn)) == 7
+    assert {event.pipeline for event in heard} == {"users"}
+    with pipeline.switch("once"):
+        assert twin.mode == "once"
+    assert twin.mode == "on"
+    with twin.switch("off"):
+        assert pipeline.mode == "off"
+    pipeline.close()
+    assert isinstance(world.outcome(twin(world.dependency(7).fn)).error, PipelineClosed)
+
+
+def test_twin_judges_as_it_is_told(world: World) -> None:
+    """Its policies and its judgement are what may differ; it warns of nothing that the original has warned of."""
+    with pytest.warns(PipelineWarning):
+        pipeline = Pipeline(CircuitBreaker(), Retry(attempts=2, wait=0))
+    twin = pipeline.twin(pipeline.policies, Classifier(ignore=OSError))
+    dependency = world.dependency(OSError())
+    assert isinstance(world.outcome(twin(dependency.fn)).error, OSError)
+    assert dependency.calls == 1
+
+
 # -- what it says of itself -----------------------------------------------------------------------------------------
 
 

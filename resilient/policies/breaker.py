@@ -81,6 +81,9 @@ class CircuitBreaker(Gate):
         state_storage: pybreaker.CircuitBreakerStorage | None = None,
         name: str | None = None,
     ) -> None:
+        self._settings: dict[str, Any] = {
+            key: value for key, value in locals().items() if key not in ("self", "__class__")
+        }
         super().__init__(name, shadow=shadow)
         self.slow = None if slow is None else arguments.seconds("slow", slow)
         criteria = Criteria(
@@ -183,6 +186,16 @@ class CircuitBreaker(Gate):
     @property
     def at_rest(self) -> bool:
         return self.state == CLOSED or not self._circuit.wanted(current().now())
+
+    def fresh(self) -> CircuitBreaker:
+        """A new circuit, closed and empty, with the same settings and listeners: one of many for `Keyed`.
+
+        Raises `ValueError` for one with a `state_storage`: whoever has that has the same circuit.
+        """
+        if self._settings["state_storage"] is not None:
+            raise ValueError(f"{self.name} has a state_storage: another with it would be the same circuit")
+        settings = {**self._settings, "listeners": self.listeners}
+        return type(self)(**settings)
 
     # -- by hand, in pybreaker's words --------------------------------------------------------------------------
 

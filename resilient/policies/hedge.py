@@ -82,6 +82,8 @@ class Hedge(Wrap):
             return await self._watch(call, inner, scope)
 
         async def race(call: Call) -> Any:
+            if scope.mode == "once":
+                return await inner(call)
             copies = Race(self, call, inner, scope)
             if self.inline and isinstance(call.runtime, AsyncioRuntime):
                 return await copies.run_inline(call.runtime)
@@ -104,7 +106,9 @@ class Hedge(Wrap):
                 reason = "failure"
             raise
         finally:
-            if reason == "failure" or now() - begin >= self.delays[0]:
+            late = now() - begin >= self.delays[0]
+            if late or reason == "failure":
+                reason = "delay" if late else reason
                 self.would_have_started += 1
                 if scope.channel.listeners:
                     scope.channel.emit(Hedging(scope.name, now(), self.name, 2, reason, shadow=True))

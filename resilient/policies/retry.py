@@ -10,8 +10,8 @@ with one note of what happened) or the last result: never a wrapper, and never a
 
 from __future__ import annotations
 
-import contextvars
 import inspect
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -20,7 +20,7 @@ import tenacity
 
 from resilient import arguments
 from resilient.backoff import Fixed, FullJitter
-from resilient.beside import discard
+from resilient.beside import Stragglers, close_beside, discard
 from resilient.budget import Budget
 from resilient.call import Call
 from resilient.current import enclosing
@@ -29,6 +29,7 @@ from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.notes import behind, forget_before, note
 from resilient.outcome import ErrorFilter, Verdict, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
+from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
 from resilient.strategies import Strategy, controller, looks_at_errors_only
 
@@ -114,6 +115,7 @@ class Retry(Wrap):
         self.nested = nested
         self.shadow = arguments.flag("shadow", shadow)
         self.retried = self.would_have_retried = 0
+        self.closing = Stragglers(sys.maxsize)  # results that nobody gets
 
     def _longest_pause(self) -> float | None:
         if self._backoff is None or self.attempts is None:
@@ -142,31 +144,34 @@ class Retry(Wrap):
     async def _go_on(self, story: _Story, inner: Layer, error: Exception | None, result: Any) -> Any:
         """From the end of the first attempt on."""
         call = story.call
-        while True:
-            try:
-                wait = await story.next_wait(error, result)
-                if wait is None:
-                    return story.end()
-                call.error = error if error is not None else call.error
-            finally:
-                error = None  # or its traceback, which leads to this frame, keeps both alive
-            try:
+        try:
+            while True:
+                try:
+                    wait = await story.next_wait(error, result)
+                    if wait is None:
+                        return story.end()
+                    call.error = error if error is not None else call.error
+                finally:
+                    error = None  # or its traceback, which leads to this frame, keeps both alive
                 await story.pause(wait)
                 call.attempt += 1
                 await story.ask("before")
-            except BaseException:
-                story.drop_result()  # kept until there was a newer one
-                raise
-            try:
-                result = await inner(call)
-                if not self._looks_at_results(story.scope):
-                    story.forget()
-                    return result
-            except Exception as caught:
-                error = caught
+                try:
+                    result = await inner(call)
+                    if not self._looks_at_results(story.scope):
+                        story.forget()
+                        return result
+                except Exception as caught:
+                    error, result = caught, None
+        except BaseException:
+            story.drop(result)
+            raise
 
     def _looks_at_results(self, scope: Scope) -> bool:
         return self._asks_results or scope.judge.judges_results
+
+    async def drain(self, runtime: Runtime) -> None:
+        await self.closing.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:
         """Attempts `retried`, those that shadow would have, and the budget."""
@@ -344,11 +349,12 @@ class _Story:
         if self.state is not None:
             self.state.prepare_for_next_attempt()
 
-    def drop_result(self) -> None:
-        """Close the last result, which nobody will get, beside the caller."""
-        runtime, result = self.call.runtime, self.last_result
-        if result is not None:
-            runtime.spawn(lambda: discard(result, runtime), lambda: None, contextvars.copy_context())
+    def drop(self, newest: Any) -> None:
+        """Close the newest result, and the one that was kept until there was a newer one, beside the caller."""
+        runtime, kept = self.call.runtime, self.last_result
+        for result in (newest,) if kept is newest else (newest, kept):
+            if result is not None:
+                close_beside(result, runtime, self.retry.closing)
 
     def forget(self) -> None:
         """Let go of what happened: an error leads by its traceback to this very object."""

@@ -116,6 +116,7 @@ class Timeout(Wrap):
             call.deadline = at
         try:
             work = Beside(call, inner, scope, abandoned, ended)
+            work.run()
         finally:
             call.deadline = outer
         try:

@@ -66,7 +66,10 @@ class Parking(Protocol):
         """End the wait. From any thread; more than once does no harm; never raises."""
 
     async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:
-        """Wait to be woken: True; or False after `seconds` (`often`: many wait for just as long). A deadline of the call ends it, as `within` says."""
+        """Wait to be woken: True; or False after `seconds` (`often`: many wait for just as long).
+
+        A deadline of the call ends it, as `within` says.
+        """
         ...
 
 
@@ -88,7 +91,7 @@ class Runtime(Protocol):
         ...
 
     def spawn(self, work: Work, context: Context) -> Spawned:
-        """Run `work()`, which raises nothing, beside the caller and in `context`. Keep what is returned while it runs."""
+        """Run `work()`, which raises nothing, beside the caller and in `context`. Keep what this returns meanwhile."""
         ...
 
     def caller(self) -> Any:

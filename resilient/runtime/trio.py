@@ -33,6 +33,9 @@ class TrioRuntime:
         spawned = _Scope()
 
         async def scoped() -> None:
+            if spawned.never_ran is not None:
+                spawned.never_ran()
+                return
             with spawned.scope:
                 await work()
 
@@ -58,12 +61,14 @@ class TrioRuntime:
 
 
 class _Scope:
-    """A system task in a cancel scope of its own; it always begins."""
+    """A system task in a cancel scope of its own."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
+        self.never_ran: Callable[[], None] | None = None
 
     def cancel(self, never_ran: Callable[[], None]) -> None:
+        self.never_ran = never_ran
         self.scope.cancel()
 
 

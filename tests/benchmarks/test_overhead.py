@@ -66,8 +66,15 @@ def test_each_bar_of_the_issue_is_set() -> None:
         ("async", "retry"): 8,
         ("async", "bulkhead"): 10,
         ("async", "breaker"): 12,
+        ("async", "retry, budget"): 1,
         ("async", "timeout"): 16,
+        ("async", "deadline"): 12,
+        ("async", "rate limit"): 10,
+        ("async", "fallback"): 7,
+        ("async", "hedge"): 130,
+        ("async", "hedge, inline"): 30,
         ("async", "stack"): 28,
+        ("async", "six"): 36,
         ("def", "stack"): 60,
     }
 
@@ -84,12 +91,8 @@ def test_report_has_our_row_first_in_each_group_and_every_value(
     groups: dict[str, list[Any]] = {}
     for figure in report.figures:
         groups.setdefault(figure.group, []).append(figure)
-        assert set(figure.values) == {
-            "multiple_x",
-            "lower_quartile_x",
-            "upper_quartile_x",
-            "call_ns",
-        }
+        adds = {"added_x"} if "what that adds" in figure.group else set()
+        assert set(figure.values) == {"multiple_x", "lower_quartile_x", "upper_quartile_x", "call_ns", *adds}
     for title, figures in groups.items():
         assert figures[0].ours == (not title.endswith("no policy"))
 
@@ -122,3 +125,27 @@ def test_multiple_is_taken_of_the_bare_calls_around(monkeypatch: pytest.MonkeyPa
 
     assert timings["other"].multiple == 3.0
     assert timings["bare"].multiple == 1.0
+
+
+def test_added_cost_is_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The median of the differences: rounds in which both were slow cancel out."""
+    clock = iter([100, 300, 100, 200, 100, 100, 900, 100, 700, 100])
+    monkeypatch.setattr(measure._Track, "calibrate", lambda track, seconds: None)
+    monkeypatch.setattr(measure._Track, "batch", lambda track: float(next(clock)))
+    monkeypatch.setattr(measure.random.Random, "shuffle", lambda order, tracks: None)
+    bare, more, less = (Subject(name, targets.plain, False) for name in ("bare", "more", "less"))
+
+    with targets.Stage(is_async=False) as stage:
+        timings = measure.compare(bare, [more, less], Plan(rounds=2, batch=1), stage.runner)
+
+    assert timings["more"].beyond(timings["less"]) == 1.5
+
+
+def test_bar_on_what_a_row_adds_judges_that_and_not_the_row() -> None:
+    """A retry with a budget may cost 6; the budget of it, 1."""
+    pattern = patterns.Pattern("b", "B", {"async": 1}, beyond="a")
+    row = patterns.Row(pattern, patterns.OURS, None, "resilient", judged=True)
+
+    assert row.base == "a: resilient"
+    assert row.figure("async", {"multiple_x": 6, "added_x": 0.9}).verdict == "pass"
+    assert row.figure("async", {"multiple_x": 6, "added_x": 1.1}).verdict == "miss"

@@ -982,3 +982,25 @@ def test_breaker_in_8_threads_and_4_loops_survives_everything_at_once(window: di
     assert [breaker(lambda: "up")() for _ in range(20)] == ["up"] * 20
     snapshot = breaker.snapshot()
     assert (snapshot["state"], snapshot["failures"], snapshot["probes"]) == ("closed", 0, 0)
+
+
+# -- another of the same settings -----------------------------------------------------------------------------------
+
+
+def test_fresh_circuit_has_the_settings_and_listeners_and_no_history() -> None:
+    """One of many, for one key each."""
+    listener = pybreaker.CircuitBreakerListener()
+    breaker = CircuitBreaker(0.25, slow=2, slow_rate=0.5, window_calls=20, probes=3, name="users")
+    breaker.add_listener(listener)
+    breaker.isolate()
+    fresh = breaker.fresh()
+    assert (fresh.state, fresh.name, fresh.listeners) == ("closed", "users", (listener,))
+    assert fresh.describe() == breaker.describe().replace("isolated", "closed")
+    assert breaker.state == "isolated"
+
+
+def test_circuit_with_a_storage_has_no_fresh_one() -> None:
+    """Whoever has the storage has the circuit."""
+    breaker = CircuitBreaker(state_storage=pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED))
+    with pytest.raises(ValueError, match="same circuit"):
+        breaker.fresh()

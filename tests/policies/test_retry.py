@@ -1055,3 +1055,73 @@ def test_retry_tells_of_each_failure_pause_and_end() -> None:
 def test_retry_describes_its_plan(retry: Retry, text: str) -> None:
     """How often and with which pauses."""
     assert repr(retry) == retry.describe() == text
+
+
+# -- results that nobody gets ---------------------------------------------------------------------------------------
+
+
+class Closable:
+    """A result that has to be closed by whoever gets it."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def _not_good_enough(result: Any) -> bool:
+    return isinstance(result, Closable)
+
+
+def test_result_is_closed_when_a_later_attempt_raises(world: World) -> None:
+    """The error comes back, so nobody has the result of the attempt before."""
+    result = Closable()
+    pipeline = Pipeline(Retry(attempts=2, wait=0), classify=Classifier(results=_not_good_enough))
+    assert isinstance(world.outcome(pipeline(world.dependency(result, OSError()).fn)).error, OSError)
+    assert result.closed.wait(5)
+
+
+def test_result_is_closed_when_the_judge_raises(world: World) -> None:
+    """The newest, and the one that was kept until then."""
+    results = [Closable(), Closable()]
+
+    def judge(result: Any) -> bool:
+        if result is results[1]:
+            raise LookupError("the judge's own")
+        return True
+
+    pipeline = Pipeline(Retry(attempts=3, wait=0), classify=Classifier(results=judge))
+
+    async def main() -> None:
+        with pytest.raises(LookupError):
+            await pipeline(world.dependency(*results).fn)()
+        await world.sleep(0.01)
+
+    def main_def() -> None:
+        with pytest.raises(LookupError):
+            pipeline(world.dependency(*results).fn)()
+
+    world.run(main if world.is_async else main_def)
+    assert all(result.closed.wait(5) for result in results)
+
+
+async def test_result_is_closed_when_a_later_attempt_is_cancelled() -> None:
+    """Whoever cancelled gets nothing."""
+    result, second = Closable(), asyncio.Event()
+
+    async def fetch() -> Any:
+        if not result_given.pop():
+            second.set()
+            await asyncio.sleep(3600)
+        return result
+
+    result_given = [False, True]
+    pipeline = Pipeline(Retry(attempts=3, wait=0), classify=Classifier(results=_not_good_enough))
+    task = asyncio.ensure_future(pipeline(fetch)())
+    await second.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    assert result.closed.is_set()
