@@ -131,7 +131,7 @@ class Beside:
         self._outer: Calls | None = None
 
     def run(self, caller: Any = None, context: Context | None = None) -> None:
-        """Begin, on behalf of the `caller` (its task, or thread) and in a copy of its `context`; default: of this one."""
+        """Begin, on behalf of `caller` (its task, or thread) and in a copy of its `context`; default: of this one."""
         runtime = self.call.runtime
         self.began = runtime.now()
         self._caller = runtime.caller() if caller is None else caller
