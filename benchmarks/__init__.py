@@ -11,5 +11,5 @@ beside it. So a new benchmark is a new module, and a new row is a new `Figure`.
     peers     the same patterns, built with other libraries; by_hand: with the standard library
     options   what the command line asks for
     report    figures, bars, the table and the JSON
-    plot      the picture
+    plot      the picture; curves: that of a report with curves
 """

@@ -18,19 +18,21 @@ __all__ = ["Decorator", "asyncio_parts", "inside", "threading_parts"]
 Decorator = Callable[[Any], Any]
 
 
-def inside(manager: Callable[[], AbstractContextManager[Any]]) -> Decorator:
-    """A decorator that makes each call in a `with` block of its own."""
+def inside(manager: Callable[[float], AbstractContextManager[Any]], seconds: float) -> Decorator:
+    """A decorator that makes each call in a `with manager(seconds)` of its own."""
 
     def decorate(function: Function) -> Function:
         async def awaited(x: int) -> Any:
-            with manager():
+            with manager(seconds):
                 return await function(x)
 
         def called(x: int) -> Any:
-            with manager():
+            with manager(seconds):
                 return function(x)
 
-        return awaited if iscoroutinefunction(function) else called
+        chosen = awaited if iscoroutinefunction(function) else called
+        chosen.__code__ = chosen.__code__.replace()  # not shared: see `measure`
+        return chosen
 
     return decorate
 

@@ -12,6 +12,7 @@ is not installed is reported as such. All are configured for the same work:
     breaker, time       the same over a window of 30 seconds
     breaker, hour       as breaker, open for an hour
     retry, budget       as retry, with what the peer has to bound the retries of all calls together
+    keyed               as breaker, one for each argument of the call
     timeout             2 seconds for each call
     deadline            2 seconds, set around each call; nothing is guarded
     rate limit          10**9 calls a second
@@ -81,8 +82,9 @@ def nopanic() -> dict[str, Decorator]:
         "breaker, time": breaker(),
         "breaker, hour": breaker(3600.0),
         "retry, budget": nopanic.retry(attempts=3, budget=nopanic.RetryBudget()),
+        "keyed": nopanic.keyed(lambda key: breaker(), key=lambda x: x),
         "timeout": nopanic.timeout(2.0),
-        "deadline": inside(lambda: nopanic.deadline(2.0)),
+        "deadline": inside(nopanic.deadline, 2.0),
         "rate limit": nopanic.rate_limit(1e9),
         "fallback": nopanic.fallback(0),
         "hedge": nopanic.hedge(delay=1.0),
@@ -309,7 +311,7 @@ _SIGNAL: dict[tuple[Mode, str], str] = {
     ("def", pattern): "SIGALRM: main thread only" for pattern in ("timeout", "stack", "six")
 }
 _TIME_WINDOW: dict[tuple[Mode, str], str] = {
-    (mode, pattern): "time window" for mode in ("async", "def") for pattern in ("breaker", "stack", "six")
+    (mode, pattern): "time window" for mode in ("async", "def") for pattern in ("breaker", "keyed", "stack", "six")
 }
 _LOOP: dict[tuple[Mode, str], str] = {
     (mode, pattern): "a loop with try" for mode in ("async", "def") for pattern in ("retry", "retry, no wait")

@@ -1,4 +1,4 @@
-"""The picture of a report: one panel a group, one bar a figure, on a common logarithmic scale."""
+"""The picture of a report: one panel a group, one bar a figure, on a common logarithmic scale; or its curves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.curves import draw_curves
 from benchmarks.report import Column, Figure, Report
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ Panel = tuple[str, list[Figure]]
 
 
 def draw(report: Report, file: Path) -> None:
-    """Write a PNG of the report's first column; figures without that value are left out."""
+    """Write a PNG of the report's curves, or else of its first column: figures without that value are left out."""
+    if report.curves:
+        draw_curves(report, file)
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
@@ -68,15 +72,16 @@ def _fill(axes: Axes, panel: Panel, shown: Column) -> None:
     places = range(len(rows))
     axes.barh(places, values, color=[OURS if row.ours else OTHERS for row in rows], height=0.75)
     for place, figure, value in zip(places, rows, values, strict=True):
+        judged = figure.bar is not None and figure.bar.key == shown.key
         axes.annotate(
             shown.form.format(value),
-            (value, place),
+            (max(value, figure.bar.limit) if judged else value, place),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
             fontsize=8,
         )
-        if figure.bar is not None and figure.bar.key == shown.key:
+        if judged:
             axes.vlines(figure.bar.limit, place - 0.5, place + 0.5, colors=LIMIT, linewidth=2)
     axes.set_yticks(places, [row.name for row in rows], fontsize=8)
     for label, figure in zip(axes.get_yticklabels(), rows, strict=True):

@@ -1,7 +1,7 @@
 """Figures and the bars they must meet: judged, shown as a table, written as JSON.
 
-In the JSON every number's key ends in its unit: `_ns`, `_s`, `_x` (times), `_per_s`, `_percent`,
-`_calls`. Keys are never renamed; new ones may come.
+In the JSON every number's key ends in its unit: `_ns`, `_ms`, `_s`, `_x` (times), `_per_s`, `_percent`,
+`_calls`, `_errors` (standard errors). Keys are never renamed; new ones may come.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Bar", "Column", "Figure", "Report"]
+__all__ = ["Bar", "Column", "Curve", "Figure", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,24 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """A line in the picture, in the panel of its group; with `marks`, points that the line of that name is to meet."""
+
+    group: str
+    name: str
+    points: Sequence[tuple[float, float]]
+    marks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What a benchmark returns. The first column is the one that the picture shows."""
+    """What a benchmark returns. The picture shows its curves, or else the figures of the first column."""
 
     benchmark: str
     columns: Sequence[Column]
     figures: Sequence[Figure]
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    curves: Sequence[Curve] = ()
 
     @property
     def missed(self) -> list[Figure]:

@@ -39,6 +39,7 @@ from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.bulkhead import Bulkhead
 from resilient.policies.fallback import Fallback
 from resilient.policies.hedge import Hedge
+from resilient.policies.keyed import Keyed
 from resilient.policies.ratelimit import RateLimit
 from resilient.policies.retry import Retry
 from resilient.policies.timeout import Timeout
@@ -58,6 +59,7 @@ __all__ = [
     "Fallback",
     "FullJitter",
     "Hedge",
+    "Keyed",
     "Pipeline",
     "PipelineClosed",
     "PipelineError",

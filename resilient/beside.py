@@ -134,11 +134,14 @@ class Beside:
         """Begin, on behalf of `caller` (its task, or thread) and in a copy of its `context`; default: of this one."""
         runtime = self.call.runtime
         self.began = runtime.now()
+        if runtime is THREADS:
+            self.call.queued_at = self.began  # until the thread has begun
         self._caller = runtime.caller() if caller is None else caller
         self._context = contextvars.copy_context() if context is None else context.copy()
         self.spawned = runtime.spawn(self._work, self._context)
 
     async def _work(self) -> None:
+        self.call.queued_at = None
         try:
             self.result = await self._inner(self.call)
         except GeneratorExit:
@@ -153,15 +156,18 @@ class Beside:
 
     def outer(self) -> Calls:
         """The calls that its own is part of."""
-        if self._outer is not None:
-            return self._outer
-        mine = self.call.origin
-        return [each for each in waiting(self._caller) if getattr(each[0], "origin", each[0]) is not mine]
+        return self._beyond(waiting(self._caller)) if self._outer is None else self._outer
+
+    def _beyond(self, calls: Calls) -> Calls:
+        """Those around the call that this one was forked from."""
+        for at, (call, _) in enumerate(calls):
+            if getattr(call, "origin", call) is self.call.origin:
+                return calls[at + 1 :]
+        return calls
 
     def leave(self) -> None:
         """Nobody waits for it any more: it is a straggler. (It is told by its caller, while that still runs.)"""
-        mine = self.call.origin
-        self._outer = [each for each in enclosing() if getattr(each[0], "origin", each[0]) is not mine]
+        self._outer = self._beyond(enclosing())
         self._stragglers.add(self)
 
     def cancel(self) -> None:
@@ -173,6 +179,16 @@ class Beside:
         self.done = True
         if self._ended(self):
             self._stragglers.remove(self)
+
+    def waited(self) -> float:
+        """Seconds it has spent in local queues so far, with what its caller had before."""
+        since = self.call.queued_at  # first: it may leave the queue meanwhile, in its thread
+        return self.call.waited + (0.0 if since is None else self.call.runtime.now() - since)
+
+    def close(self) -> None:
+        """Close its result, if it has one, beside the caller: nobody takes it."""
+        if self.error is None:
+            close_beside(self.result, self.call.runtime, self._stragglers)
 
     def take(self) -> Any:
         """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""

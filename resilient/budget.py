@@ -50,8 +50,8 @@ class Budget:
         self._lock = threading.Lock()
         self._looked: float | None = None
 
-    def earn(self) -> None:
-        """A call succeeded."""
+    def earn(self, result: object = None) -> None:
+        """A call succeeded; with what makes no difference."""
         self._earned += 1
 
     def spend(self, now: float) -> bool:

@@ -25,14 +25,15 @@ from resilient.policy import Scope
 
 __all__ = ["Calls", "CurrentCall", "Elsewhere", "current_call", "enclosing", "is_guard", "runs_elsewhere", "waiting"]
 
-_guards: set[CodeType] = set()
-_elsewhere: set[CodeType] = set()
+# By identity: a code object works its hash out anew each time, from all it has.
+_guards: dict[int, CodeType] = {}
+_elsewhere: dict[int, CodeType] = {}
 _lock = threading.Lock()
 
 
 def is_guard(code: CodeType) -> None:
     """Frames of this code guard a call; they have it as `call`, and its pipeline's scope as `scope`."""
-    _guards.add(code)
+    _guards[id(code)] = code
 
 
 class Elsewhere(Protocol):
@@ -51,7 +52,7 @@ Calls = Sequence[tuple[Call, Scope]]
 
 def runs_elsewhere(code: CodeType) -> None:
     """Frames of this code are the outermost of an `Elsewhere`."""
-    _elsewhere.add(code)
+    _elsewhere[id(code)] = code
 
 
 def enclosing(depth: int = 1) -> Calls:
@@ -83,11 +84,11 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 def _calls_in(frames: Iterable[FrameType]) -> Calls:
     found: list[tuple[Call, Scope]] = []
     for frame in frames:
-        if frame.f_code in _guards:
+        if id(frame.f_code) in _guards:
             names = frame.f_locals
             if "call" in names:
                 found.append((names["call"], names["scope"]))
-        elif frame.f_code in _elsewhere:
+        elif id(frame.f_code) in _elsewhere:
             work: Elsewhere = frame.f_locals["self"]
             return [*found, (work.call, work.scope), *work.outer()]
     return found

@@ -15,16 +15,21 @@ Whoever inherited a deadline is cut short for a reason of the caller's: it is ne
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
+from sys import modules
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
 from resilient import arguments
 from resilient.errors import TimedOut
-from resilient.runtime import current
+from resilient.runtime import TRIO, VIRTUAL, current
 
 __all__ = ["Deadline", "deadline", "inherited", "remaining", "seen"]
 
 _current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
+
+_PLAIN = frozenset((float, int))
+_new, _set, _reset = object.__new__, _current.set, _current.reset
 
 inherited = _current.get
 """The deadline that holds here, or None."""
@@ -49,7 +54,8 @@ class Deadline:
 
     def set(self) -> Token[Deadline | None]:
         """Let it hold from here on, unless an earlier one does; `reset` ends that."""
-        seen.any = True
+        if not seen.any:  # to set what a class has costs as much as a call
+            seen.any = True
         outer = _current.get()
         return _current.set(self if outer is None or self.at < outer.at else outer)
 
@@ -80,15 +86,30 @@ class deadline:
     __slots__ = ("_seconds", "_token")
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = arguments.seconds("seconds", seconds)
+        if type(seconds) in _PLAIN and 0 < seconds < 1e9:  # else every `with` would cost a third more
+            self._seconds = seconds
+        else:
+            self._seconds = arguments.seconds("seconds", seconds)
 
     def __enter__(self) -> None:
-        self._token = Deadline(current().now() + self._seconds, self._seconds).set()
+        now = current().now() if TRIO in modules or VIRTUAL in modules else monotonic()
+        at = now + self._seconds
+        limit = inherited()
+        if limit is None or at < limit.at:
+            limit = _new(Deadline)  # without its `__init__`, which would cost as much as a call
+            limit.at = at
+            limit.seconds = self._seconds
+        if not seen.any:
+            seen.any = True
+        self._token = _set(limit)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        Deadline.reset(self._token)
+        try:
+            _reset(self._token)
+        except ValueError:
+            pass  # as in `Deadline.reset`
 
 
 def remaining() -> float | None:

@@ -37,8 +37,7 @@ def earnings(policies: Sequence[Policy], judge: Classifier) -> Earn | None:
 
     if len(budgets) > 1 or judge.judges_results:
         return earn
-    only = budgets[0].earn
-    return lambda result: only()
+    return budgets[0].earn
 
 
 class Flow:

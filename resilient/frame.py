@@ -46,6 +46,7 @@ def gate_frame(gates: Sequence[Gate], inner: Layer, scope: Scope, limit: float |
     names: dict[str, Any] = {
         "inner": getattr(inner, "plainly", inner),
         "rest": rest,
+        "judge": scope.judge.result,
         "too_late": math.inf if limit is None else limit,
     }
     for at, gate in enumerate(gates):
@@ -92,13 +93,21 @@ def _source(gates: Sequence[Gate], rest: _Rest, *, plain: bool) -> str:
         lines += ["    end = now()", f"    elapsed = end - begin{waited}"]
         late, elapsed, end = "elapsed > too_late", "elapsed", "end"
     if rest.looks_at_results:
-        lines += [f"    rest.learn_result({together}, result, {elapsed}, {end})"]
-    else:
-        for at in reversed(range(len(gates))):
-            if gates[at].learns:
-                lines += [f"    settle{at}(t{at}, {late}, {elapsed}, {end}, None)"]
-            elif gates[at].holds:
-                lines += [f"    release{at}(t{at})"]
+        lines += [
+            "    try:",
+            "        verdict = judge(result)",
+            "    except BaseException:",
+            f"        rest.give_back({together})",
+            "        raise",
+            '    if verdict.kind != "success":',
+            f"        rest.learn({together}, verdict.kind, {elapsed}, {end}, None)",
+            "        return result",
+        ]
+    for at in reversed(range(len(gates))):
+        if gates[at].learns:
+            lines += [f"    settle{at}(t{at}, {late}, {elapsed}, {end}, None)"]
+        elif gates[at].holds:
+            lines += [f"    release{at}(t{at})"]
     return "\n".join([*lines, "    return result", ""])
 
 
@@ -173,20 +182,10 @@ class _Rest:
 
     # -- on the way out -----------------------------------------------------------------------------------------
 
-    def learn_result(self, tickets: Tickets, result: Any, elapsed: float, end: float | None) -> None:
-        """Have a result judged, and tell the gates."""
-        try:
-            kind = self.scope.judge.result(result).kind
-        except BaseException:
-            self._give_back(tickets)
-            raise
-        late = self.limit is not None and elapsed > self.limit
-        self._learn(tickets, "failure" if late and kind == "success" else kind, elapsed, end, None)
-
     def learn_error(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
         """Have an error judged, and tell the gates."""
         if not self.learns or isinstance(error, GeneratorExit):  # dropped, perhaps where no event loop runs
-            self._give_back(tickets)
+            self.give_back(tickets)
             return
         end = call.begin().now()
         elapsed = end - begin - (call.waited if self.waits else 0.0) if self.clocked else 0.0
@@ -194,9 +193,9 @@ class _Rest:
             try:
                 kind = self.scope.judge.error(error).kind
             except BaseException:
-                self._give_back(tickets)
+                self.give_back(tickets)
                 raise
-            self._learn(tickets, kind, elapsed, end, error)
+            self.learn(tickets, kind, elapsed, end, error)
         elif isinstance(error, call.runtime.cancelled):
             for gate, ticket in self._last_first(tickets):
                 if gate.learns:
@@ -204,11 +203,12 @@ class _Rest:
                 else:
                     gate.release(ticket)
         else:
-            self._give_back(tickets)
+            self.give_back(tickets)
 
-    def _learn(self, tickets: Tickets, kind: str, elapsed: float, end: float | None, error: Exception | None) -> None:
+    def learn(self, tickets: Tickets, kind: str, elapsed: float, end: float | None, error: Exception | None) -> None:
+        """Tell the gates how the call ended."""
         if kind == "nothing":
-            self._give_back(tickets)
+            self.give_back(tickets)
             return
         for gate, ticket in self._last_first(tickets):
             if gate.learns:
@@ -216,7 +216,8 @@ class _Rest:
             else:
                 gate.release(ticket)
 
-    def _give_back(self, tickets: Tickets) -> None:
+    def give_back(self, tickets: Tickets) -> None:
+        """Tell them nothing."""
         for gate, ticket in self._last_first(tickets):
             gate.release(ticket)
 

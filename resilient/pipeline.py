@@ -87,7 +87,9 @@ class Pipeline(Policy):
         else:
             self._scope = Scope(self.name, self.classify, repeats=repeats, twin=twin._scope)
             self._flow = twin._flow
-        self._earn = earnings(policies, self.classify)  # a nested pipeline earns for itself
+        # A nested pipeline earns for itself, and a success counts once.
+        nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in _flat(policy.policies)}
+        self._earn = earnings([each for each in policies if each.budget not in nested], self.classify)
         self._async, self._sync, self._block = (
             self._weave(leaf(self._scope)) for leaf in (async_leaf, sync_leaf, block_leaf)
         )

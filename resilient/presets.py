@@ -9,9 +9,10 @@ a budget, so that retries and hedges cannot multiply an outage, and a plan that 
       Budget 10%            of successes, reserve 1, cap 10: total failure costs 1.0 x, not 3 x
     (Hedge 1 s, 2 copies)   `standard_hedged`: there after 2 s; give it your p95
     Bulkhead 1000           concurrent calls, no queue, as there
-    CircuitBreaker 50%      of at least 20 calls in 10 s, break 5 s: with the budget it was the client-side pair that
-                            recovered fastest from a metastable overload. (There 10% of at least 100 calls in 30 s,
-                            which small services never reach, Polly #1854)
+    CircuitBreaker 50%      of at least 20 calls in 10 s, break 5 s, doubled by each failed probe, to 60 s at the most:
+                            with the budget it was the client-side pair that recovered fastest from a metastable
+                            overload. (There 10% of at least 100 calls in 30 s, which small services never reach, Polly
+                            #1854)
     Timeout 9 s             each attempt (there 10): 3 x 9 + 0.3 = 27.3 s; with hedges 8 s: 3 x (8 + 1) + 0.3 = 27.3 s
 """
 

@@ -96,6 +96,15 @@ class Face(pybreaker.CircuitBreaker):
         self._seen: str | None = pybreaker.STATE_CLOSED  # the storage's word when we last agreed
         self.attentive = bool(listeners) or storage is not None
 
+    @property
+    def name(self) -> str:
+        """Its owner's."""
+        return self._owner.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._owner.name = name
+
     # -- what our gate calls ------------------------------------------------------------------------------------
 
     def synchronise(self, now: float) -> Change | None:

@@ -155,6 +155,8 @@ class Race:
             losers = [copy for copy in self.running if copy is not self.winner and copy not in ended]
             for loser in losers:
                 loser.leave()
+        if self.winner is None and self.first is None and losers:
+            self.call.waited = max(self.call.waited, losers[0].waited())  # its Timeout outside asks for it
         for loser in losers:
             loser.cancel()
         for copy in (*ended, self.first):
@@ -234,9 +236,14 @@ class Race:
             result = await self.inner(self.call)
         except BaseException as error:
             self._stop_inline()
-            if self.winner is not None and task.uncancel() <= base and isinstance(error, asyncio.CancelledError):
-                self.end()
-                return self.take()  # it was cancelled for the winner
+            if self.winner is not None:
+                cancelled_by_others = task.uncancel() > base
+                if not cancelled_by_others and isinstance(error, asyncio.CancelledError):
+                    self.end()
+                    return self.take()  # it was cancelled for the winner
+                if cancelled_by_others and isinstance(error, Exception):
+                    self._end_without_winner()
+                    raise asyncio.CancelledError from error  # the clean-up's failure does not hide it
             if not isinstance(error, Exception):
                 self._end_without_winner()
                 raise

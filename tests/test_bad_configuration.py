@@ -13,17 +13,24 @@ import pytest
 import tenacity
 
 from resilient import (
+    Budget,
     Bulkhead,
     CircuitBreaker,
     Classifier,
+    Fallback,
     FullJitter,
+    Hedge,
     Pipeline,
     PipelineError,
     PipelineWarning,
+    RateLimit,
     Retry,
     Timeout,
     Verdict,
+    deadline,
     events,
+    standard,
+    standard_hedged,
     switch,
 )
 from resilient.runtime import virtual
@@ -39,6 +46,9 @@ SECONDS: dict[str, Build] = {
     "CircuitBreaker window_seconds": lambda value: CircuitBreaker(window_seconds=value),
     "CircuitBreaker break_duration": lambda value: CircuitBreaker(break_duration=value),
     "CircuitBreaker max_break": lambda value: CircuitBreaker(max_break=value),
+    "Budget ttl": lambda value: Budget(ttl=value),
+    "RateLimit per": lambda value: RateLimit(5, per=value),
+    "deadline seconds": deadline,
     "CircuitBreaker lease": lambda value: CircuitBreaker(lease=value),
     "Face reset_timeout": lambda value: setattr(CircuitBreaker().pybreaker, "reset_timeout", value),
 }
@@ -47,12 +57,19 @@ SECONDS: dict[str, Build] = {
 PAUSES: dict[str, Build] = {
     "Retry wait": lambda value: Retry(wait=value),
     "Retry max_retry_after": lambda value: Retry(max_retry_after=value),
+    "RateLimit max_wait": lambda value: RateLimit(5, max_wait=value),
 }
 """Durations that may be zero."""
 
 COUNTS: dict[str, Build] = {
     "Retry attempts": Retry,
     "Bulkhead max_concurrent": Bulkhead,
+    "RateLimit burst": lambda value: RateLimit(5, burst=value),
+    "Hedge copies": lambda value: Hedge(1, copies=value),
+    "Hedge max_stragglers": lambda value: Hedge(1, max_stragglers=value),
+    "Timeout max_abandoned": lambda value: Timeout(1, max_abandoned=value),
+    "standard attempts": lambda value: standard(attempts=value),
+    "standard max_concurrent": lambda value: standard(max_concurrent=value),
     "CircuitBreaker fail_max": lambda value: CircuitBreaker(fail_max=value),
     "CircuitBreaker window_calls": lambda value: CircuitBreaker(window_calls=value),
     "CircuitBreaker min_calls": lambda value: CircuitBreaker(min_calls=value),
@@ -63,11 +80,33 @@ COUNTS: dict[str, Build] = {
 """Numbers of things, of which there has to be one at least."""
 
 SHARES: dict[str, Build] = {
+    "Budget ratio": Budget,
     "CircuitBreaker failure_rate": CircuitBreaker,
     "CircuitBreaker slow_rate": lambda value: CircuitBreaker(slow=1.0, slow_rate=value),
 }
 
+AMOUNTS: dict[str, Build] = {
+    "Budget reserve": lambda value: Budget(reserve=value),
+    "Budget cap": lambda value: Budget(cap=value),
+    "RateLimit rate": RateLimit,
+}
+"""Numbers that need not be whole."""
+
+BUDGETS: dict[str, Build] = {
+    "Retry budget": lambda value: Retry(budget=value),
+    "Hedge budget": lambda value: Hedge(1, budget=value),
+    "standard budget": lambda value: standard(budget=value),
+    "standard_hedged budget": lambda value: standard_hedged(budget=value),
+}
+
 FLAGS: dict[str, Build] = {
+    "Timeout abandon": lambda value: Timeout(1, abandon=value),
+    "Retry shadow": lambda value: Retry(shadow=value),
+    "Hedge inline": lambda value: Hedge(1, inline=value),
+    "Hedge thread": lambda value: Hedge(1, thread=value),
+    "Hedge shadow": lambda value: Hedge(1, shadow=value),
+    "RateLimit shadow": lambda value: RateLimit(5, shadow=value),
+    "Bulkhead shadow": lambda value: Bulkhead(5, shadow=value),
     "Timeout thread": lambda value: Timeout(1, thread=value),
     "CircuitBreaker shadow": lambda value: CircuitBreaker(shadow=value),
     "Pipeline strict": lambda value: Pipeline(Retry(), strict=value),
@@ -78,6 +117,11 @@ NAMES: dict[str, Build] = {
     "Retry name": lambda value: Retry(name=value),
     "Timeout name": lambda value: Timeout(1, name=value),
     "Bulkhead name": lambda value: Bulkhead(name=value),
+    "Hedge name": lambda value: Hedge(1, name=value),
+    "RateLimit name": lambda value: RateLimit(5, name=value),
+    "Fallback name": lambda value: Fallback(7, name=value),
+    "standard name": standard,
+    "standard_hedged name": standard_hedged,
     "CircuitBreaker name": lambda value: CircuitBreaker(name=value),
     "Pipeline name": lambda value: Pipeline(Retry(), name=value),
     "with_ name": lambda value: Pipeline(Retry()).with_(name=value),
@@ -93,6 +137,7 @@ PLAIN_FUNCTIONS: dict[str, Build] = {
 
 PREDICATES: dict[str, Build] = {
     "Retry on": lambda value: Retry(on=value),
+    "Fallback on": lambda value: Fallback(7, on=value),
     "Classifier failures": lambda value: Classifier(failures=value),
     "Classifier fatal": lambda value: Classifier(fatal=value),
     "Classifier ignore": lambda value: Classifier(ignore=value),
@@ -146,7 +191,7 @@ def test_pause_that_is_impossible_raises_value_error(argument: str, build: Build
 @table(PAUSES, [0, 0.0, 1.5])
 def test_pause_from_zero_on_is_accepted(argument: str, build: Build, value: Any) -> None:
     """No pause at all is a pause one may want."""
-    assert isinstance(build(value), Retry)
+    assert build(value) is not None
 
 
 @table({**SECONDS, **PAUSES}, NO_NUMBERS)
@@ -183,6 +228,40 @@ def test_share_outside_zero_to_one_raises_value_error(argument: str, build: Buil
 def test_share_that_is_no_number_raises_type_error(argument: str, build: Build, value: Any) -> None:
     """`True` is not a share of 1."""
     refused(TypeError, argument, build, value)
+
+
+@table(AMOUNTS, IMPOSSIBLE)
+def test_amount_that_is_impossible_raises_value_error(argument: str, build: Build, value: Any) -> None:
+    """Negative, infinite and NaN amounts are refused."""
+    refused(ValueError, argument, build, value)
+
+
+@table(AMOUNTS, NO_NUMBERS)
+def test_amount_that_is_no_number_raises_type_error(argument: str, build: Build, value: Any) -> None:
+    """A string is not the number in it."""
+    refused(TypeError, argument, build, value)
+
+
+@table(BUDGETS, [5, "10%", Budget, True])
+def test_budget_that_is_none_raises_type_error(argument: str, build: Build, value: Any) -> None:
+    """A number is no budget, and neither is the class."""
+    refused(TypeError, argument, build, value)
+
+
+@pytest.mark.parametrize("value", [5, "print", [print], Fallback, Iterator])
+def test_fallback_that_cannot_be_asked_raises_type_error(value: Any) -> None:
+    """What is given as `call` is called; a class or a generator function is not what was meant."""
+    with pytest.raises(TypeError):
+        Fallback(call=value)
+
+
+@pytest.mark.parametrize(
+    "value", [[], (), [0.1, -1], [0.1, "1"], [0.1, None], [[1]], "11", {}, -1, math.nan, math.inf, True, None]
+)
+def test_delays_that_are_impossible_are_refused(value: Any) -> None:
+    """A number of seconds, or one for each further copy."""
+    with pytest.raises((TypeError, ValueError), match=r"^delay"):
+        Hedge(value)
 
 
 @table(FLAGS, [1, 0, "no", None, bool])
@@ -383,6 +462,10 @@ def test_verdict_of_an_unknown_kind_raises_value_error(value: Any) -> None:
     [
         (lambda: Bulkhead(5, queue_timeout=1.5), ["queue_timeout=1.5", "queue="]),
         (lambda: CircuitBreaker(slow_rate=0.5), ["slow_rate=0.5", "slow="]),
+        (lambda: Budget(cap=0.5, reserve=0.25), ["cap=0.5", "0.25"]),
+        (lambda: Budget(cap=5, reserve=6), ["cap=5", "6"]),
+        (lambda: Hedge([1, 2], copies=5), ["copies=5", "2 delays"]),
+        (lambda: Hedge(1, inline=True, thread=True), ["inline=True", "thread=True"]),
         (lambda: CircuitBreaker(None), ["failure_rate=None", "fail_max", "slow_rate"]),
         (lambda: CircuitBreaker(window_calls=5, window_seconds=6), ["window_calls=5", "window_seconds=6"]),
         (lambda: CircuitBreaker(window_calls=5, min_calls=6), ["window_calls=5", "min_calls=6"]),
@@ -404,6 +487,12 @@ def test_options_that_contradict_each_other_raise_value_error(build: Callable[[]
         lambda: Bulkhead(5, retries=3),  # type: ignore[call-arg]
         lambda: CircuitBreaker(retries=3),  # type: ignore[call-arg]
         lambda: FullJitter(retries=3),  # type: ignore[call-arg]
+        lambda: Hedge(1, retries=3),  # type: ignore[call-arg]
+        lambda: RateLimit(5, retries=3),  # type: ignore[call-arg]
+        lambda: Fallback(7, retries=3),  # type: ignore[call-arg]
+        lambda: Budget(retries=3),  # type: ignore[call-arg]
+        lambda: standard(retries=3),  # type: ignore[call-arg]
+        lambda: standard_hedged(retries=3),  # type: ignore[call-arg]
         lambda: Classifier(retries=3),  # type: ignore[call-arg]
         lambda: Pipeline(Retry(), retries=3),  # type: ignore[call-arg]
         lambda: Pipeline(Retry()).with_(retries=3),  # type: ignore[call-arg]
@@ -423,7 +512,21 @@ def test_timeout_without_a_limit_raises_type_error(build: Callable[[], object]) 
         build()
 
 
-@pytest.mark.parametrize("policy", [Retry(), Timeout(1), Bulkhead(5), CircuitBreaker(), Pipeline(Retry())])
+POLICIES = [
+    Retry(),
+    Timeout(1),
+    Bulkhead(5),
+    CircuitBreaker(),
+    Hedge(1),
+    RateLimit(5),
+    Fallback(7),
+    Pipeline(Retry()),
+    standard(),
+    standard_hedged(),
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("value", [5, "fetch", None, OSError, generator, async_generator])
 def test_guarding_what_cannot_be_guarded_raises_type_error(policy: Any, value: Any) -> None:
     """Every policy refuses, in a sentence, to decorate what it could not guard."""
@@ -432,7 +535,7 @@ def test_guarding_what_cannot_be_guarded_raises_type_error(policy: Any, value: A
     assert getattr(value, "__qualname__", repr(value)) in str(caught.value)
 
 
-@pytest.mark.parametrize("policy", [Retry(), Timeout(1), Bulkhead(5), CircuitBreaker(), Pipeline(Retry())])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_guarding_a_coroutine_raises_type_error(policy: Any) -> None:
     """The coroutine is not the function: it could be run only once."""
     coroutine = later(1)

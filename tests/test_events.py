@@ -15,11 +15,14 @@ import pytest
 import tenacity
 
 from resilient import (
+    Budget,
     Bulkhead,
     BulkheadFull,
     CircuitBreaker,
     CircuitOpen,
     Classifier,
+    Fallback,
+    Hedge,
     Pipeline,
     Retry,
     TimedOut,
@@ -43,6 +46,7 @@ from resilient.events import (
     Retrying,
     Waited,
 )
+from resilient.runtime import virtual
 from tests.worlds import Hang, Slow, World
 
 KINDS = [
@@ -225,6 +229,105 @@ def test_error_that_is_not_worth_repeating_is_no_giving_up(world: World) -> None
     heard = heard_by(pipeline)
     world.outcome(pipeline(world.dependency(TypeError()).fn))
     assert names(heard) == ["AttemptStarted", "AttemptFailed"]
+
+
+def test_hedge_that_begins_and_wins_is_told_of(world: World) -> None:
+    """Why it began, and which copy of how many had the answer."""
+    pipeline = Pipeline(Hedge(5, copies=3, thread=True, name="haste"), name="users")
+    heard = heard_by(pipeline)
+    world.call(pipeline(world.dependency(OSError(), 7).fn))
+    assert names(heard)[:3] == ["AttemptStarted", "AttemptFailed", "Hedging"]
+    (began,), (won,) = of(Hedging, heard), of(HedgeWon, heard)
+    assert (began.pipeline, began.policy, began.copy, began.reason, began.shadow) == (
+        "users",
+        "haste",
+        2,
+        "failure",
+        False,
+    )
+    assert (won.pipeline, won.policy, won.copy, won.copies) == ("users", "haste", 2, 2)
+    assert began.at <= won.at
+
+
+def test_hedge_that_begins_because_of_its_delay_says_so(world: World) -> None:
+    """And not before it."""
+    pipeline = Pipeline(Hedge(0.02, thread=True))
+    heard = heard_by(pipeline)
+    world.call(pipeline(world.dependency(Slow(0.15, 1), 2).fn))
+    (event,) = of(Hedging, heard)
+    assert (event.copy, event.reason) == (2, "delay")
+    assert event.at >= of(AttemptStarted, heard)[0].at + 0.018
+
+
+def test_call_that_is_not_hedged_tells_of_no_hedge(world: World) -> None:
+    """Nothing began, and nothing won."""
+    pipeline = Pipeline(Hedge(5, thread=True))
+    heard = heard_by(pipeline)
+    world.call(pipeline(world.dependency(7).fn))
+    assert names(heard) == ["AttemptStarted"]
+
+
+def test_hedge_whose_copies_all_fail_tells_of_no_winner(world: World) -> None:
+    """There is none."""
+    pipeline = Pipeline(Hedge(5, thread=True))
+    heard = heard_by(pipeline)
+    world.outcome(pipeline(world.dependency(OSError(), OSError()).fn))
+    assert len(of(Hedging, heard)) == 1
+    assert of(HedgeWon, heard) == []
+
+
+@pytest.mark.parametrize(("policy", "what"), [(Retry, "retry"), (lambda **it: Hedge(5, thread=True, **it), "hedge")])
+def test_exhausted_budget_is_told_of(world: World, policy: Any, what: str) -> None:
+    """Once for each request that was not made."""
+    pipeline = Pipeline(policy(budget=Budget(reserve=0), name="thrift"), name="users")
+    heard = heard_by(pipeline)
+    world.outcome(pipeline(world.dependency(OSError()).fn))
+    (event,) = of(BudgetExhausted, heard)
+    assert (event.pipeline, event.policy, event.what) == ("users", "thrift", what)
+    assert of(Retrying, heard) == of(Hedging, heard) == []
+
+
+def test_fallback_is_told_of_after_what_it_answers_for(world: World) -> None:
+    """With the error that it hides."""
+    pipeline = Pipeline(Fallback(7, name="stale"), Retry(2, wait=0), name="users")
+    heard = heard_by(pipeline)
+    last = OSError()
+    world.call(pipeline(world.dependency(OSError(), last).fn))
+    assert names(heard)[-2:] == ["GaveUp", "FellBack"]
+    assert (heard[-1].pipeline, heard[-1].policy) == ("users", "stale")
+    assert heard[-1].error is last
+
+
+@pytest.mark.parametrize("error", [None, OSError()])
+def test_end_of_abandoned_work_is_told_of(error: Exception | None) -> None:
+    """Long after its caller has gone: with its error, if it has one, and its own duration."""
+    pipeline = Pipeline(Timeout(1, abandon=True, name="patience"), name="commits")
+    heard = heard_by(pipeline)
+
+    @pipeline
+    async def commit() -> None:
+        await asyncio.sleep(5)
+        if error is not None:
+            raise error
+
+    async def main() -> None:
+        with pytest.raises(TimedOut):
+            await commit()
+        assert of(AbandonedEnded, heard) == []
+        await pipeline.aclose()
+
+    virtual.run(main())
+    (event,) = of(AbandonedEnded, heard)
+    assert (event.pipeline, event.policy, event.elapsed, event.at) == ("commits", "patience", 5, 5)
+    assert event.error is error
+
+
+def test_end_of_work_that_was_not_abandoned_is_not_told_of(world: World) -> None:
+    """Its caller knows."""
+    pipeline = Pipeline(Timeout(5, abandon=True, thread=True))
+    heard = heard_by(pipeline)
+    world.call(pipeline(world.dependency(7).fn))
+    assert names(heard) == ["AttemptStarted"]
 
 
 def test_call_in_a_queue_is_told_of_with_its_position_and_its_wait(world: World) -> None:
@@ -658,6 +761,32 @@ def test_no_event_is_built_while_nobody_listens() -> None:
         breaker.close()
         with pytest.raises(TimedOut):
             pipeline.call(full)
+        virtual.run(exercise_what_runs_beside(listener))
+
+    async def exercise_what_runs_beside(listener: Any) -> None:
+        budget = Budget(reserve=1)
+        hedged = Pipeline(Fallback(7), Hedge(1, copies=3, budget=budget), name="hedged")
+        commits = Pipeline(Timeout(1, abandon=True), name="commits")
+        if listener is not None:
+            hedged.listen(listener)
+            commits.listen(listener)
+        outcomes: list[Any] = [OSError(), 1, OSError()]
+
+        async def fetch() -> Any:
+            outcome = outcomes.pop(0)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        await hedged.call(fetch)
+        await hedged.call(fetch)
+
+        async def commit() -> None:
+            await asyncio.sleep(5)
+
+        with pytest.raises(TimedOut):
+            await commits.call(commit)
+        await commits.aclose()
 
     heard: list[Any] = []
     sys.setprofile(watch)

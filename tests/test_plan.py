@@ -12,10 +12,13 @@ import tenacity
 from resilient import (
     Bulkhead,
     CircuitBreaker,
+    Fallback,
     FullJitter,
+    Hedge,
     Pipeline,
     PipelineError,
     PipelineWarning,
+    RateLimit,
     Retry,
     Timeout,
     registry,
@@ -210,6 +213,84 @@ def test_retry_plan_of_the_standard_order_is_right() -> None:
     )
 
 
+# -- hedges ---------------------------------------------------------------------------------------------------------
+
+
+def test_hedge_plan_that_does_not_fit_its_total_is_found() -> None:
+    """Copies overlap: the last one begins after the delays, and has its whole limit from there."""
+    assert findings(Timeout(9), Hedge([1, 3]), Timeout(5)) == []
+    finding = only(Timeout(5.5), Hedge(1), Timeout(5))
+    assert finding.what == "Hedge(2 copies, after 1 s) with 5 s an attempt does not fit into 5.5 s"
+    assert "take 6 s" in finding.why
+
+
+def test_hedge_whose_copies_never_come_is_found() -> None:
+    """The first has ended by the time that the second is due."""
+    finding = only(Hedge(2), Timeout(2))
+    assert finding.what == "Hedge(2 copies, after 2 s) stands outside a limit of 2 s"
+    assert "nothing is ever hedged" in finding.why
+    assert finding.instead == "a delay well below 2 s"
+    assert findings(Hedge(1.9), Timeout(2)) == []
+
+
+def test_retry_of_hedges_counts_the_delays_of_each_attempt() -> None:
+    """3 x (8 + 1) and 2 x 1 s are 29 s: each attempt is a hedge's whole race."""
+    assert findings(Timeout(29), Retry(3, wait=1), Hedge(1), Timeout(8)) == []
+    finding = only(Timeout(28), Retry(3, wait=1), Hedge(1), Timeout(8))
+    assert "take 29 s" in finding.why
+
+
+def test_breaker_outside_a_hedge_is_found() -> None:
+    """It would see one outcome of several copies."""
+    finding = only(CircuitBreaker(), Hedge(1))
+    assert "stands outside Hedge(2 copies" in finding.what
+    assert finding.instead == "Hedge first, then CircuitBreaker"
+
+
+def test_hedge_inside_a_retry_is_right() -> None:
+    """Copies do not multiply attempts for ever: it is what `standard_hedged` is made of."""
+    assert findings(Retry(), Hedge(1), CircuitBreaker()) == []
+
+
+# -- rate limits ----------------------------------------------------------------------------------------------------
+
+
+def test_breaker_outside_a_rate_limit_that_waits_is_found() -> None:
+    """Its calls go on to a dependency that may be dead by then."""
+    finding = only(CircuitBreaker(), RateLimit(5, max_wait=1))
+    assert "wait in a queue" in finding.why
+    assert finding.instead == "RateLimit first, then CircuitBreaker"
+
+
+def test_breaker_outside_a_rate_limit_that_refuses_is_right() -> None:
+    """Nobody waits there."""
+    assert findings(CircuitBreaker(), RateLimit(5)) == []
+    assert findings(RateLimit(5, max_wait=1), CircuitBreaker()) == []
+
+
+# -- stand-ins ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outer", [Retry(), CircuitBreaker(), Hedge(1)])
+def test_fallback_inside_what_acts_on_failures_is_found(outer: Any) -> None:
+    """It answers for every failure, so that nobody outside it sees one."""
+    finding = only(outer, Fallback(7))
+    assert finding.what == f"Fallback(a value) stands inside {outer}"
+    assert "never sees one" in finding.why
+    assert finding.instead == f"Fallback first, then {type(outer).__name__}"
+
+
+@pytest.mark.parametrize("outer", [Timeout(5), Bulkhead(5), RateLimit(5), Fallback(8), Retry(1)])
+def test_fallback_inside_what_does_not_ask_for_failures_is_right(outer: Any) -> None:
+    """Nothing is hidden from it."""
+    assert findings(outer, Fallback(7)) == []
+
+
+def test_fallback_outermost_is_right() -> None:
+    """Where it belongs."""
+    assert findings(Fallback(7), Timeout(30), Retry(), Bulkhead(5), CircuitBreaker(), Timeout(5)) == []
+
+
 # -- nested pipelines -----------------------------------------------------------------------------------------------
 
 
@@ -229,8 +310,10 @@ def test_retry_plan_of_the_standard_order_is_right() -> None:
         (CircuitBreaker(), Bulkhead(5, queue=5)),
         (Retry(), Retry()),
         (Timeout(1), Retry(attempts=3, wait=5)),
+        (Retry(), Fallback(7)),
+        (Hedge(5), Timeout(1)),
     ],
-    ids=["limits", "judge and retry", "judge and queue", "retries", "plan"],
+    ids=["limits", "judge and retry", "judge and queue", "retries", "plan", "stand-in", "hedge"],
 )
 def test_nested_pipelines_are_looked_into(nest: Any, outer: Any, inner: Any) -> None:
     """A pipeline in a pipeline stands there for its policies."""

@@ -27,6 +27,7 @@ PUBLIC = [
     "Fallback",
     "FullJitter",
     "Hedge",
+    "Keyed",
     "Pipeline",
     "PipelineClosed",
     "PipelineError",
@@ -72,6 +73,7 @@ MODULES = {
     ],
     "resilient.registry": ["pipeline", "pipelines", "register", "snapshots"],
     "resilient.runtime.virtual": ["VirtualLoop", "VirtualRuntime", "run"],
+    "resilient.http.httpx": ["AsyncTransport", "HttpxClassifier", "Transport"],
     "resilient.observe.logging": ["EventLog", "log_events"],
 }
 

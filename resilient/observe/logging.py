@@ -5,9 +5,11 @@
     stop = log_events()             # all pipelines; `log_events(users)` for one; `stop()` ends it
 
     level     what
-    warning   a circuit opened or was isolated; retries gave up; a call was refused or timed out
-    info      a circuit closed or half-opened; a retry or a wait; what a breaker in shadow mode would have refused
-    debug     each attempt, with the message of its error
+    warning   a circuit opened or was isolated; retries gave up; a call was refused or timed out; a fallback stood in;
+              a budget was exhausted; abandoned work failed
+    info      a circuit closed or half-opened; a retry, a hedge or a wait; abandoned work ended well; what a policy in
+              shadow mode would have done
+    debug     each attempt, with the message of its error; each hedge that won
 
 A dead dependency refuses thousands of calls a second, all for one reason. So from one policy of one pipeline there is
 one line of a kind every few seconds, which says how many were left out since the line before. Changes of a circuit are
@@ -101,11 +103,13 @@ class _Line:
 
 def _level(event: Event) -> int:
     match event:
-        case events.AttemptStarted() | events.AttemptFailed():
+        case events.AttemptStarted() | events.AttemptFailed() | events.HedgeWon():
             return logging.DEBUG
         case events.CircuitChanged(new="open" | "isolated") | events.GaveUp() | events.CallTimedOut():
             return logging.WARNING
-        case events.CallRejected(shadow=False):
+        case events.CallRejected(shadow=False) | events.BudgetExhausted() | events.FellBack():
+            return logging.WARNING
+        case events.AbandonedEnded(error=BaseException()):
             return logging.WARNING
     return logging.INFO
 
@@ -118,11 +122,22 @@ def _text(event: Event) -> str:
         case events.AttemptFailed():
             what = f"attempt {event.attempt} of {event.function} failed after {event.elapsed:.3g} s: {event.error!r}"
         case events.Retrying():
-            what = f"attempt {event.attempt} failed{_by(event.error)}, the next follows in {event.wait:.3g} s"
+            follows = "would have followed" if event.shadow else "follows"
+            what = f"attempt {event.attempt} failed{_by(event.error)}, the next {follows} in {event.wait:.3g} s"
         case events.GaveUp():
             what = (
                 f"gave up after {event.attempts} attempt{'s'[: event.attempts != 1]}{_by(event.error)}: {event.reason}"
             )
+        case events.Hedging():
+            what = f"copy {event.copy} of a call {'would have begun' if event.shadow else 'begins'} ({event.reason})"
+        case events.HedgeWon():
+            what = f"copy {event.copy} of {event.copies} won"
+        case events.BudgetExhausted():
+            what = f"no {event.what}: the budget for extra requests is exhausted"
+        case events.FellBack():
+            what = f"stood in for a call that failed{_by(event.error)}"
+        case events.AbandonedEnded():
+            what = f"abandoned work ended after {event.elapsed:.3g} s{_by(event.error)}"
         case events.Queued():
             what = f"a call waits as number {event.position} in the queue"
         case events.Waited():

@@ -187,12 +187,17 @@ class CircuitBreaker(Gate):
     def at_rest(self) -> bool:
         return self.state == CLOSED or not self._circuit.wanted(current().now())
 
+    @property
+    def stored(self) -> bool:
+        """Whether it was given a `state_storage`."""
+        return self._settings["state_storage"] is not None
+
     def fresh(self) -> CircuitBreaker:
         """A new circuit, closed and empty, with the same settings and listeners: one of many for `Keyed`.
 
         Raises `ValueError` for one with a `state_storage`: whoever has that has the same circuit.
         """
-        if self._settings["state_storage"] is not None:
+        if self.stored:
             raise ValueError(f"{self.name} has a state_storage: another with it would be the same circuit")
         settings = {**self._settings, "listeners": self.listeners}
         return type(self)(**settings)

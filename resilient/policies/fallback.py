@@ -31,8 +31,8 @@ class Fallback(Wrap):
         call: a function or coroutine function that is asked instead, as `call(error, *args, **kwargs)`: the error (None
             when a result was judged a failure), and the arguments of the call. What it raises is what the caller gets.
         on: for which failures: exception types, or a predicate of an exception. Default: what the pipeline's
-            classifier calls a failure, exceptions and results alike, and every `Rejected`. Programming errors and
-            what the classifier ignores (a "not found") pass.
+            classifier calls a failure, exceptions and results alike, every `Rejected`, and a `TimedOut` whose time
+            went by in a queue. Programming errors and what the classifier ignores (a "not found") pass.
         name: for events; default "Fallback".
     """
 
@@ -82,7 +82,8 @@ class Fallback(Wrap):
     def _answers_for(self, error: Exception, scope: Scope) -> bool:
         if self._on is not None:
             return self._on(bare(error))
-        return isinstance(error, Rejected) or scope.judge.error(error).kind == "failure"
+        verdict = scope.judge.error(error)
+        return verdict.kind == "failure" or verdict.retryable or isinstance(error, Rejected)
 
     async def _answer(self, call: Call, error: Exception | None, scope: Scope, result: Any = None) -> Any:
         runtime = call.begin()
@@ -101,6 +102,9 @@ class Fallback(Wrap):
             if failure.__context__ is None and failure is not shown:
                 failure.__context__ = shown  # as if it had been raised while handling it
             raise
+
+    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+        return "a block has no result that could be replaced; guard a function" if block else None
 
     def describe(self) -> str:
         return f"Fallback({'a value' if self._call is None else name_of(self._call)})"

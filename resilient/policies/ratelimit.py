@@ -27,7 +27,7 @@ from resilient.call import Call
 from resilient.errors import RateLimited
 from resilient.events import Queued
 from resilient.policy import Gate, Scope
-from resilient.runtime import Parking, Runtime, current
+from resilient.runtime import TRIO, VIRTUAL, Parking, Runtime, current
 
 __all__ = ["RateLimit"]
 
@@ -39,23 +39,24 @@ COARSE = 0.001
 """Seconds to sleep at least when a timer has come early: uvloop's count milliseconds, and shorter ones would spin."""
 
 STALLED = 0.05
-"""Seconds for which the first in line may leave its token lying: then its event loop is blocked or gone, and those
-behind it go past."""
-
-
-TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
-"""The modules with clocks of their own. While neither is loaded there is one clock, and a call need not find its
-runtime to read it, which would cost more than all else here."""
+"""Seconds for which the first in line may leave its token lying while one behind it looks on: then its event loop is
+blocked or gone, and they go past it."""
 
 
 class _Place:
-    """One call's place in line, and by when it should have had its token."""
+    """One call's place in line.
 
-    __slots__ = ("expected", "parking")
+    Attributes:
+        expected: by when it should have its token.
+        idler: who was first in line, and had left a token lying, when this one looked last.
+    """
+
+    __slots__ = ("expected", "idler", "parking")
 
     def __init__(self, parking: Parking) -> None:
         self.parking = parking
         self.expected = math.inf
+        self.idler: _Place | None = None
 
 
 class RateLimit(Gate):
@@ -95,29 +96,25 @@ class RateLimit(Gate):
         self.burst = max(1, a_second) if burst is None else arguments.count("burst", burst)
         self.max_wait = arguments.seconds("max_wait", max_wait, zero=True)
         self.waits = self.max_wait > 0
-        self._fresh = 1.0 - self.burst  # `_taken` of a full bucket
-        self._full = -self._fresh * self.per  # `_spare` of a full bucket
-        self._nearly = -MOMENT * self.rate  # `_spare` of one that has a token
+        self._first_taken = 2.0 - self.burst  # `_taken` of a bucket that was full and has given one token
+        self._full = (self.burst - 1.0) * self.per  # `_spare` of a full bucket
+        self._nearly = -MOMENT * self.rate  # of one that has a token, or as good as has
+        self._enough = self._nearly  # of one from which a call may take a token at once: none while there is a line
         self._anchor = -math.inf
-        self._taken = self._fresh
+        self._taken = 0.0
         self._line: OrderedDict[_Place, None] = OrderedDict()
         self._lock = threading.RLock()
 
     @atomic
     def admit(self, call: Call) -> object | None:
-        if call.runtime is not None:
-            now = call.runtime.now()
-        elif TRIO in modules or VIRTUAL in modules:
-            now = call.begin().now()
-        else:
-            now = monotonic()
+        now = call.begin().now() if TRIO in modules or VIRTUAL in modules else monotonic()
         spare = (now - self._anchor) * self.rate - self._taken * self.per
-        if spare >= self._nearly and not self._line:
+        if spare >= self._enough:
             if spare < self._full:
                 self._taken += 1.0
             else:
                 self._anchor = now
-                self._taken = self._fresh + 1.0
+                self._taken = self._first_taken
             return self
         if not self.waits:
             raise self._refusal(self._ahead(now))
@@ -155,13 +152,14 @@ class RateLimit(Gate):
     def _join(self, place: _Place, call: Call) -> tuple[int, float | None]:
         """Its position in line, from 1, and what `_look` says. Refuses a call whose token would come too late."""
         with self._lock:
-            self._line[place] = None  # from here on nobody takes a token past the line
+            self._line[place] = None
+            self._enough = math.inf
             position = len(self._line)
             now = call.runtime.now()
             ahead = self._ahead(now, position - 1)
             late = call.deadline is not None and now + ahead >= call.deadline
             if ahead > MOMENT and (late or ahead > self.max_wait + MOMENT):
-                del self._line[place]
+                self._drop(place)
                 raise self._refusal(ahead)
             place.expected = now + ahead
             return position, self._look(place, call.runtime)
@@ -172,25 +170,35 @@ class RateLimit(Gate):
             if place not in self._line:  # it was stalled, and those behind went past it
                 self._line[place] = None
                 self._line.move_to_end(place, last=False)
+                self._enough = math.inf
             now = runtime.now()
             ahead = self._ahead(now)
-            while ahead <= -STALLED and self._first() is not place:
-                self._line.popitem(last=False)
             place.parking = runtime.park()
-            if self._first() is not place:
-                return max(0.0, place.expected - now) + STALLED
-            if ahead > MOMENT:
-                return ahead
-            self._take(now)
-            return None
+            first = self._first()
+            if first is place.idler and ahead <= MOMENT:
+                self._line.popitem(last=False)
+                first = self._first()
+                self._wake(first)
+            if first is place:
+                if ahead > MOMENT:
+                    return ahead
+                self._take(now)
+                return None
+            place.idler = first if ahead <= MOMENT else None
+            return max(0.0, place.expected - now) + STALLED
 
     def _leave(self, place: _Place) -> None:
         """Leave the line, with a token or without; those behind move up."""
         with self._lock:
             was_first = self._first() is place
-            self._line.pop(place, None)
+            self._drop(place)
             heir = self._first() if was_first else None
         self._wake(heir)
+
+    def _drop(self, place: _Place) -> None:
+        self._line.pop(place, None)
+        if not self._line:
+            self._enough = self._nearly
 
     def _first(self) -> _Place | None:
         return next(iter(self._line), None)
@@ -214,7 +222,7 @@ class RateLimit(Gate):
         if self._spare(now) < self._full:
             self._taken += 1.0
         else:
-            self._anchor, self._taken = now, self._fresh + 1.0
+            self._anchor, self._taken = now, self._first_taken
 
     # -- what it says -------------------------------------------------------------------------------------------
 
@@ -243,8 +251,7 @@ class RateLimit(Gate):
             "next_token_seconds": max(0.0, self._ahead(now)),
             "queued": len(self._line),
             "max_wait_seconds": self.max_wait,
-            "would_have_refused": self.would_have_refused,
-            "would_have_queued": self.would_have_queued,
+            **self.would_have(),
         }
 
     def describe(self) -> str:

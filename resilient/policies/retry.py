@@ -130,15 +130,18 @@ class Retry(Wrap):
         return lambda call, error: self._go_on(_Story(self, call, scope), inner, error, None)
 
     async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
-        story = _Story(self, call, scope)
-        await story.ask("before")
+        story: _Story | None = None
+        if self._speaks_tenacity:  # else there is no story before a failure
+            story = _Story(self, call, scope)
+            await story.ask("before")
         try:
             result = await inner(call)
-            if not self._looks_at_results(scope):
-                return result
-            recovery = self._go_on(story, inner, None, result)
         except Exception as error:
-            recovery = self._go_on(story, inner, error, None)
+            recovery = self._go_on(story or _Story(self, call, scope), inner, error, None)
+        else:
+            if not self._looks_at_results(scope) or (story is None and _is_good(scope, result)):
+                return result
+            recovery = self._go_on(story or _Story(self, call, scope), inner, None, result)
         return await recovery
 
     async def _go_on(self, story: _Story, inner: Layer, error: Exception | None, result: Any) -> Any:
@@ -186,6 +189,13 @@ class Retry(Wrap):
         wait = self._backoff if self._backoff is not None else f"tenacity {type(self._wait).__name__}"
         flags = ("" if self.nested == "multiply" else ", once") + (", shadow" if self.shadow else "")
         return f"Retry({often}, {wait}{flags})"
+
+
+def _is_good(scope: Scope, result: Any) -> bool:
+    try:
+        return scope.judge.result(result).kind == "success"
+    except Exception:
+        return False  # it is asked again where somebody closes the result
 
 
 class _Story:

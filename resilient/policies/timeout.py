@@ -15,7 +15,7 @@ from resilient.beside import Beside, Stragglers
 from resilient.call import Call
 from resilient.deadlines import Deadline
 from resilient.errors import Rejected, TimedOut
-from resilient.events import AbandonedEnded, CallTimedOut
+from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
 from resilient.policy import NEARLY, Layer, Scope, Wrap
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
@@ -93,26 +93,29 @@ class Timeout(Wrap):
         """Run the rest beside the caller, and leave it running when its time is over."""
         abandoned, runtime, scope = self._abandoned, call.runtime, limit.scope
         if abandoned.full:
-            raise Rejected(
-                f"{abandoned.cap} calls that {self.name} abandoned are still running",
-                pipeline=scope.name,
-                policy=self.name,
-            )
+            why = f"{abandoned.cap} calls that {self.name} abandoned are still running"
+            if scope.channel.listeners:
+                scope.channel.emit(CallRejected(scope.name, runtime.now(), self.name, why, None))
+            raise Rejected(why, pipeline=scope.name, policy=self.name)
         lock, parking, left = threading.Lock(), runtime.park(), False
+
+        def tell(work: Beside) -> None:
+            now = runtime.now()
+            if scope.channel.listeners:
+                scope.channel.emit(AbandonedEnded(scope.name, now, self.name, work.error, now - work.began))
 
         def ended(work: Beside) -> bool:
             with lock:
                 if not left:
                     parking.wake()
                     return False
-            now = runtime.now()
-            if scope.channel.listeners:
-                scope.channel.emit(AbandonedEnded(scope.name, now, self.name, work.error, now - work.began))
+            tell(work)
             return True
 
         outer, waited = call.deadline, call.waited
         at = runtime.now() + limit.seconds
-        if outer is None or at < outer:
+        mine = outer is None or at < outer
+        if mine:
             call.deadline = at
         try:
             work = Beside(call, inner, scope, abandoned, ended)
@@ -121,16 +124,23 @@ class Timeout(Wrap):
             call.deadline = outer
         try:
             await parking.wait(limit.seconds, call)
-        finally:
+        except BaseException:
             with lock:
                 left = not work.done
                 if left:
                     work.leave()
-        if work.done:
+            if not left:  # it ended in the tick in which its caller was cancelled
+                tell(work)
+                work.close()
+            raise
+        with lock:
+            left = not work.done
+            if left:
+                work.leave()
+        expired_inside = mine and runtime is THREADS and isinstance(work.error, runtime.cancelled)
+        if not left and not expired_inside:  # it may notice its deadline, in a queue, before we do
             return work.take()
-        inside, now = work.call, runtime.now()
-        waited = inside.waited - waited + (now - inside.queued_at if inside.queued_at is not None else 0.0)
-        raise limit.expired(call, waited) from inside.error or call.error
+        raise limit.expired(call, work.waited() - waited) from work.call.error or call.error
 
     async def drain(self, runtime: Runtime) -> None:
         await self._abandoned.drain(runtime)

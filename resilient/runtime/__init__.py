@@ -23,8 +23,11 @@ from resilient.errors import TimedOut
 from resilient.runtime import asyncio as _asyncio
 from resilient.runtime import threads as _threads
 
-__all__ = ["Limit", "Parking", "Runtime", "Spawned", "Timed", "Work", "current", "current_async"]
+__all__ = ["TRIO", "VIRTUAL", "Limit", "Parking", "Runtime", "Spawned", "Timed", "Work", "current", "current_async"]
 
+TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
+"""The modules with clocks of their own. While neither is loaded there is one clock, and who only wants to read it need
+not find its runtime, which would cost more than all else."""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from benchmarks.measure import Plan, Subject
 from benchmarks.options import Options
 from benchmarks.peers import Mode, Peer
 
+ROOT = Path(__file__).parents[2]
 MODES: tuple[Mode, ...] = ("async", "def")
 
 
@@ -67,6 +71,7 @@ def test_each_bar_of_the_issue_is_set() -> None:
         ("async", "bulkhead"): 10,
         ("async", "breaker"): 12,
         ("async", "retry, budget"): 1,
+        ("async", "keyed"): 15,
         ("async", "timeout"): 16,
         ("async", "deadline"): 12,
         ("async", "rate limit"): 10,
@@ -149,3 +154,14 @@ def test_bar_on_what_a_row_adds_judges_that_and_not_the_row() -> None:
     assert row.base == "a: resilient"
     assert row.figure("async", {"multiple_x": 6, "added_x": 0.9}).verdict == "pass"
     assert row.figure("async", {"multiple_x": 6, "added_x": 1.1}).verdict == "miss"
+
+
+def test_nothing_that_makes_calls_dearer_is_imported_for_the_measurement() -> None:
+    """A rate limit asks for the call's clock once there may be several: with trio, and with virtual time."""
+    code = (
+        "import sys; from benchmarks import peers, __main__ as command; command.available();"
+        "[peer.build() for peer in peers.PEERS if not peer.distribution];"
+        "print([name for name in ('trio', 'resilient.runtime.virtual') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

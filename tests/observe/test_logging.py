@@ -10,21 +10,38 @@ from typing import Any
 
 import pytest
 
-from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, TimedOut, Timeout
+from resilient import (
+    Budget,
+    Bulkhead,
+    CircuitBreaker,
+    Fallback,
+    Hedge,
+    Pipeline,
+    Retry,
+    TimedOut,
+    Timeout,
+    events,
+)
 from resilient.events import (
+    AbandonedEnded,
     AttemptFailed,
     AttemptStarted,
+    BudgetExhausted,
     CallRejected,
     CallTimedOut,
     CircuitChanged,
     Event,
+    FellBack,
     GaveUp,
+    HedgeWon,
+    Hedging,
     Queued,
     Retrying,
     Waited,
 )
 from resilient.observe import logging as observed
 from resilient.observe.logging import EventLog, log_events
+from resilient.runtime import virtual
 from tests.worlds import World
 
 
@@ -75,6 +92,27 @@ LINES: list[tuple[Event, str]] = [
         Retrying("users", 0, "Retry", 1, 0.25, None),
         "INFO users: Retry: attempt 1 failed, the next follows in 0.25 s",
     ),
+    (
+        Retrying("users", 0, "Retry", 1, 0.25, SECRET, shadow=True),
+        "INFO users: Retry: attempt 1 failed with OSError, the next would have followed in 0.25 s",
+    ),
+    (Hedging("users", 0, "Hedge", 2, "delay"), "INFO users: Hedge: copy 2 of a call begins (delay)"),
+    (
+        Hedging("users", 0, "Hedge", 2, "failure", shadow=True),
+        "INFO users: Hedge: copy 2 of a call would have begun (failure)",
+    ),
+    (HedgeWon("users", 0, "Hedge", 2, 3), "DEBUG users: Hedge: copy 2 of 3 won"),
+    (
+        BudgetExhausted("users", 0, "Retry", "retry"),
+        "WARNING users: Retry: no retry: the budget for extra requests is exhausted",
+    ),
+    (FellBack("users", 0, "Fallback", SECRET), "WARNING users: Fallback: stood in for a call that failed with OSError"),
+    (FellBack("users", 0, "Fallback", None), "WARNING users: Fallback: stood in for a call that failed"),
+    (
+        AbandonedEnded("users", 0, "Timeout", SECRET, 2.5),
+        "WARNING users: Timeout: abandoned work ended after 2.5 s with OSError",
+    ),
+    (AbandonedEnded("users", 0, "Timeout", None, 2.5), "INFO users: Timeout: abandoned work ended after 2.5 s"),
     (Waited("users", 0, "Retry", "backoff", 0.25), "INFO users: Retry: a call waited 0.25 s (backoff)"),
     (Queued("users", 0, "Bulkhead", 3), "INFO users: Bulkhead: a call waits as number 3 in the queue"),
     (
@@ -120,11 +158,17 @@ def test_event_has_its_level_and_its_line(event: Event, line: str, records: Reco
 def test_event_of_a_kind_unknown_here_has_a_line_all_the_same(records: Records) -> None:
     """Later policies bring events of their own."""
 
-    class Hedged(Event):
+    class Ejected(Event):
         pass
 
-    EventLog(records.logger)(Hedged("users", 0))
-    assert records.lines == ["INFO users: Hedged"]
+    EventLog(records.logger)(Ejected("users", 0))
+    assert records.lines == ["INFO users: Ejected"]
+
+
+def test_every_kind_of_event_has_a_line_of_its_own() -> None:
+    """Whoever adds one says how it is told."""
+    kinds = {each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event)}
+    assert kinds - {Event} == {type(event) for event, _ in LINES}
 
 
 # -- no secrets -----------------------------------------------------------------------------------------------------
@@ -208,6 +252,28 @@ def test_flood_of_a_real_pipeline_has_a_handful_of_lines(records: Records) -> No
             guarded()
     stop()
     assert 2 <= len(records.records) <= 12
+
+
+def test_flood_of_hedges_fallbacks_and_an_empty_budget_has_a_handful_of_lines(records: Records) -> None:
+    """A thousand calls to a dependency that is down, through the front door."""
+
+    async def fetch() -> None:
+        raise OSError("down")
+
+    async def flood() -> None:
+        budget = Budget(reserve=2)
+        pipeline = Pipeline(Fallback(7), Retry(3, wait=0, budget=budget), Hedge(1, budget=budget), name="users")
+        stop = log_events(pipeline, logger=records.logger)
+        records.logger.setLevel(logging.INFO)
+        guarded = pipeline(fetch)
+        for _ in range(1000):
+            await guarded()
+        stop()
+
+    virtual.run(flood())
+    told = [record.event for record in records.records]  # type: ignore[attr-defined]
+    assert set(told) == {"Hedging", "Retrying", "BudgetExhausted", "GaveUp", "FellBack"}
+    assert len(told) <= 6
 
 
 def test_line_after_a_quiet_time_is_logged_at_once(records: Records) -> None:

@@ -34,6 +34,9 @@ class Scene(Protocol):
     def call(self, number: int) -> Awaitable[Any]:
         """Call number `number`. May raise any `Exception`."""
 
+    async def drain(self) -> None:
+        """Wait for what its calls have left behind."""
+
     def assert_idle(self) -> None:
         """All permits, probes and tickets are back."""
 
@@ -132,6 +135,7 @@ async def _play(scene: Scene, victim: int, cancel_at: int, times: int) -> tuple[
         loop.call_at(start, begin, number)
     await begun.wait()
     await asyncio.wait(tasks.values())
+    await scene.drain()
     return [tasks[number] for number in range(len(tasks))], accepted
 
 
@@ -192,6 +196,7 @@ async def _play_on_trio(scene: Scene, victim: int, points: TrioPoints) -> None:
     async with trio.open_nursery() as nursery:
         for number, start in enumerate(scene.starts):
             nursery.start_soon(one, number, start)
+    await scene.drain()
 
 
 def assert_idle(snapshot: dict[str, Any]) -> None:

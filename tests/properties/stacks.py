@@ -17,7 +17,18 @@ from typing import Any, Literal
 import tenacity
 from hypothesis import strategies as st
 
-from resilient import Bulkhead, CircuitBreaker, Classifier, Pipeline, PipelineWarning, Retry, Timeout
+from resilient import (
+    Bulkhead,
+    CircuitBreaker,
+    Classifier,
+    Fallback,
+    Hedge,
+    Pipeline,
+    PipelineWarning,
+    RateLimit,
+    Retry,
+    Timeout,
+)
 from resilient.call import Call
 from resilient.errors import Rejected
 from resilient.policy import Gate, Policy, Scope
@@ -35,9 +46,12 @@ __all__ = [
     "build",
     "bulkheads",
     "classifiers",
+    "fallbacks",
+    "hedges",
     "judges_errors_only",
     "nests",
     "policies",
+    "rate_limits",
     "recipe",
     "retries",
     "timeouts",
@@ -329,6 +343,30 @@ def retries(draw: st.DrawFn) -> Recipe:
         },
     )
     return recipe(Retry, **draw(st.one_of(plain, spoken)))
+
+
+@st.composite
+def hedges(draw: st.DrawFn) -> Recipe:
+    """Of two or three copies. (Around functions only.)"""
+    delay = draw(st.sampled_from([0.0, 0.125, 0.25, (0.125, 0.25)]))
+    return recipe(Hedge, delay, **draw(_options(inline=st.booleans(), shadow=st.booleans(), max_stragglers=st.just(1))))
+
+
+@st.composite
+def rate_limits(draw: st.DrawFn) -> Recipe:
+    """Slow enough to be waited for."""
+    options = draw(_options(max_wait=st.sampled_from([0.0, 0.25, 1.0]), shadow=st.booleans()))
+    return recipe(RateLimit, draw(st.sampled_from([2, 8])), burst=draw(st.integers(1, 2)), **options)
+
+
+def fallbacks() -> st.SearchStrategy[Recipe]:
+    """With a value, or by a function."""
+    return st.sampled_from([recipe(Fallback, "stale"), recipe(Fallback, call=_ask_elsewhere, on=(OSError, Rejected))])
+
+
+async def _ask_elsewhere(error: Exception | None, *args: object) -> str:
+    await current_async().sleep(0.125)
+    return "elsewhere"
 
 
 def some_eighths(state: tenacity.RetryCallState) -> float:

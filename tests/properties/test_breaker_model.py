@@ -19,14 +19,18 @@ WINDOW = 6
 BREAK = 4.0
 CAP = 20.0
 LEASE = 3.0
+GOOD, FAILED, SLOW, BOTH = (False, False), (True, False), (False, True), (True, True)
+LATER = None
+pauses = st.sampled_from([0, 0, 0, 1, 12, 16, 17, 80])
+"""In quarters of a second: the lease is 12 of them, the first break 16."""
 
 
 criteria = st.builds(
     Criteria,
-    fail_max=st.none() | st.integers(1, 4),
+    fail_max=st.none() | st.integers(1, 5),
     failure_rate=st.none() | st.sampled_from([0.25, 0.5, 1.0]),  # exact in binary
     slow_rate=st.sampled_from([0.25, 0.5, 1.0]),
-    min_calls=st.integers(1, WINDOW),
+    min_calls=st.sampled_from([2, 3, 4, 1, WINDOW]),
 )
 
 
@@ -102,8 +106,12 @@ class CircuitAgainstModel(RuleBasedStateMachine):
         self.calls: dict[int, tuple[object, object]] = {}  # on their way: the machine's ticket, the model's epoch
         self.number = 0
 
-    @rule(times=st.integers(1, 8))
-    def admit_many(self, times: int) -> None:
+    def pass_time(self, quarters: int) -> None:
+        self.now += quarters / 4
+
+    @rule(pause=pauses, times=st.integers(1, 8))
+    def admit_many(self, pause: int, times: int) -> None:
+        self.pass_time(pause)
         for _ in range(times):
             self.admit()
 
@@ -121,18 +129,29 @@ class CircuitAgainstModel(RuleBasedStateMachine):
             self.model.out[self.number] = self.now + LEASE
         return self.number
 
-    @rule(ends=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=10))
-    def come_and_go(self, ends: list[tuple[bool, bool]]) -> None:
-        for failed, slow in ends:
+    @rule(
+        pause=pauses, ends=st.lists(st.sampled_from([GOOD, GOOD, FAILED, SLOW, BOTH, LATER]), min_size=1, max_size=10)
+    )
+    def come_and_go(self, pause: int, ends: list[tuple[bool, bool] | None]) -> None:
+        self.pass_time(pause)
+        for end in ends:
             number = self.admit()
-            if number is not None:
-                self.settle(number, failed, slow)
+            if number is not None and end is not LATER:
+                self.settle(number, *end)
                 self.agrees()
 
+    @rule(pause=pauses, ends=st.lists(st.sampled_from([GOOD, FAILED, SLOW, BOTH]), min_size=1, max_size=10))
+    def news_of_the_oldest(self, pause: int, ends: list[tuple[bool, bool]]) -> None:
+        self.pass_time(pause)
+        for number, end in zip(sorted(self.calls), ends, strict=False):
+            self.settle(number, *end)
+            self.agrees()
+
     @precondition(lambda self: self.calls)
-    @rule(data=st.data(), failed=st.booleans(), slow=st.booleans())
-    def settle_one_on_its_way(self, data: st.DataObject, failed: bool, slow: bool) -> None:
-        self.settle(data.draw(st.sampled_from(sorted(self.calls))), failed, slow)
+    @rule(pause=pauses, which=st.integers(0, 20), end=st.sampled_from([GOOD, FAILED, SLOW, BOTH]))
+    def settle_one_on_its_way(self, pause: int, which: int, end: tuple[bool, bool]) -> None:
+        self.pass_time(pause)
+        self.settle(sorted(self.calls)[which % len(self.calls)], *end)
 
     def settle(self, number: int, failed: bool, slow: bool) -> None:
         ticket, epoch = self.calls.pop(number)
@@ -167,20 +186,18 @@ class CircuitAgainstModel(RuleBasedStateMachine):
             model.go(CLOSED)
 
     @precondition(lambda self: self.calls)
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(sorted(self.calls)))
+    @rule(pause=pauses, which=st.integers(0, 20))
+    def release_one_on_its_way(self, pause: int, which: int) -> None:
+        self.pass_time(pause)
+        number = sorted(self.calls)[which % len(self.calls)]
         ticket, _ = self.calls.pop(number)
         self.machine.release(ticket)  # type: ignore[arg-type]
         self.model.out.pop(number, None)
 
-    @rule(quarters=st.sampled_from([1, 4, 12, 16, 17, 40, 80]))  # the lease is 12 of them, the first break 16
-    def pass_time(self, quarters: int) -> None:
-        self.now += quarters / 4
-
-    @rule(state=st.sampled_from([CLOSED, OPEN, HALF_OPEN, ISOLATED]), often=st.integers(0, 3))
-    def meddle(self, state: State, often: int) -> None:
-        if often:  # leave the machine to itself for the most part
+    @rule(pause=pauses, state=st.sampled_from([CLOSED, CLOSED, OPEN, HALF_OPEN, ISOLATED]), mood=st.integers(0, 2))
+    def meddle(self, pause: int, state: State, mood: int) -> None:
+        self.pass_time(pause)
+        if mood:  # leave the machine to itself for the most part
             return
         model = self.model
         old = model.state

@@ -32,6 +32,7 @@ class StackScene:
         self.starts = traffic.starts
         self.stage = Stage(stacks.build([recipe(Turnstile), *parts, recipe(Turnstile, learns=True)]), traffic.script)
         self.call = self.stage.call if form == "function" else self.stage.block
+        self.drain = self.stage.pipeline.aclose
 
     def assert_idle(self) -> None:
         assert_idle(self.stage.pipeline.snapshot())

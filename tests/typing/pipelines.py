@@ -6,18 +6,25 @@ from collections.abc import Callable
 from typing import Any, assert_type
 
 from resilient import (
+    Budget,
     Bulkhead,
     CircuitBreaker,
     CircuitOpen,
     Classifier,
+    CurrentCall,
     Pipeline,
     Rejected,
     Retry,
     TimedOut,
     Timeout,
     Verdict,
+    current_call,
+    deadline,
     events,
     registry,
+    remaining,
+    standard,
+    standard_hedged,
     switch,
 )
 from resilient.observe.logging import log_events
@@ -36,6 +43,50 @@ Pipeline(Retry(), classify=OSError)  # type: ignore[arg-type]
 assert_type(users.findings[0].what, str)
 assert_type(users.describe(), str)
 assert_type(users.snapshot(), dict[str, Any])
+
+
+# -- the standard ones ----------------------------------------------------------------------------------------------
+
+assert_type(standard(), Pipeline)
+assert_type(standard("users", total=20, attempt=5, attempts=2, max_concurrent=100, budget=Budget()), Pipeline)
+assert_type(standard_hedged("users", delay=0.2, copies=3, inline=True, classify=Classifier()), Pipeline)
+
+standard(5)  # type: ignore[arg-type]
+standard("users", 30)  # type: ignore[call-arg]
+standard(delay=0.2)  # type: ignore[call-arg]
+standard_hedged(delay="200ms")  # type: ignore[arg-type]
+standard_hedged(budget=0.1)  # type: ignore[arg-type]
+
+
+@standard("search")
+def search(text: str) -> list[str]:
+    call = current_call()
+    assert_type(call, CurrentCall | None)
+    if call is not None:
+        assert_type(call.attempt, int)
+        assert_type(call.id, str)
+        assert_type(call.pipeline, str)
+        assert_type(call.remaining, float | None)
+        assert_type(call.repeats, bool)
+        assert_type(call.outer, CurrentCall | None)
+        call.attempt = 2  # type: ignore[misc]
+    print(current_call().id)  # type: ignore[union-attr]
+    return []
+
+
+assert_type(search("a"), list[str])
+search(5)  # type: ignore[arg-type]
+
+
+# -- deadlines ------------------------------------------------------------------------------------------------------
+
+with deadline(2), deadline(0.5):
+    assert_type(remaining(), float | None)
+
+deadline("2s")  # type: ignore[arg-type]
+deadline()  # type: ignore[call-arg]
+with deadline(2) as nothing:
+    assert_type(nothing, None)
 
 
 # -- varying --------------------------------------------------------------------------------------------------------
@@ -71,6 +122,17 @@ def on_event(event: events.Event) -> None:
         case events.GaveUp():
             assert_type(event.error, BaseException | None)
             event.attempts = 3  # type: ignore[misc]
+        case events.Hedging(copy=copy, shadow=False):
+            assert_type(copy, int)
+            assert_type(event.reason, str)
+        case events.HedgeWon():
+            assert_type(event.copies, int)
+        case events.BudgetExhausted():
+            assert_type(event.what, str)
+        case events.FellBack():
+            assert_type(event.error, BaseException | None)
+        case events.AbandonedEnded():
+            assert_type(event.elapsed, float)
         case events.CallRejected():
             assert_type(event.retry_after, float | None)
             print(event.error)  # type: ignore[attr-defined]

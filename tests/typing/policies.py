@@ -7,7 +7,7 @@ from typing import Any, assert_type
 import pybreaker
 import tenacity
 
-from resilient import Bulkhead, CircuitBreaker, FullJitter, Pipeline, Retry, Timeout
+from resilient import Budget, Bulkhead, CircuitBreaker, Fallback, FullJitter, Hedge, Pipeline, RateLimit, Retry, Timeout
 from resilient.call import Call
 from resilient.policy import Gate, Layer, Scope, Ticket, Wrap
 
@@ -18,6 +18,9 @@ Timeout(0.5, thread=True, name="each")
 Timeout()  # type: ignore[call-arg]
 Timeout("2s")  # type: ignore[arg-type]
 Timeout(None)  # type: ignore[arg-type]
+Timeout(2, abandon=True, max_abandoned=10)
+Timeout(2, abandon="yes")  # type: ignore[arg-type]
+Timeout(2, True)  # type: ignore[call-arg]
 
 
 # -- Retry ----------------------------------------------------------------------------------------------------------
@@ -50,6 +53,76 @@ Retry(retries=3)  # type: ignore[call-arg]
 Retry(on="OSError")  # type: ignore[arg-type]
 Retry(wait="1s")  # type: ignore[arg-type]
 Retry(before=3)  # type: ignore[arg-type]
+Retry(3, budget=Budget(), nested="once", shadow=True)
+Retry(nested="twice")  # type: ignore[arg-type]
+Retry(budget=0.1)  # type: ignore[arg-type]
+Retry(budget=Budget)  # type: ignore[arg-type]
+
+
+# -- Budget ---------------------------------------------------------------------------------------------------------
+
+budget = Budget(0.1, reserve=1, cap=10, ttl=10)
+assert_type(budget.spend(1.0), bool)
+assert_type(budget.balance(1.0), float)
+assert_type(budget.snapshot(), dict[str, Any])
+assert_type(budget.earn(), None)
+Budget("10%")  # type: ignore[arg-type]
+Budget(0.1, 1)  # type: ignore[call-arg]
+budget.spend()  # type: ignore[call-arg]
+
+
+# -- Hedge ----------------------------------------------------------------------------------------------------------
+
+Hedge(0.05)
+Hedge([0.05, 0.2], budget=budget, name="haste")
+Hedge((0.05, 0.2), inline=True)
+Hedge(0.05, copies=3, thread=True, max_stragglers=10, shadow=True)
+Hedge()  # type: ignore[call-arg]
+Hedge("50ms")  # type: ignore[arg-type]
+Hedge(["50ms"])  # type: ignore[list-item]
+Hedge(0.05, copies="2")  # type: ignore[arg-type]
+Hedge(0.05, 2)  # type: ignore[call-arg]
+
+
+# -- RateLimit ------------------------------------------------------------------------------------------------------
+
+RateLimit(100)
+RateLimit(0.5, per=60, burst=5, max_wait=1.5, shadow=True, name="quota")
+RateLimit()  # type: ignore[call-arg]
+RateLimit("100/s")  # type: ignore[arg-type]
+RateLimit(100, burst=0.5)  # type: ignore[arg-type]
+RateLimit(100, 60)  # type: ignore[call-arg]
+
+
+# -- Fallback -------------------------------------------------------------------------------------------------------
+
+
+def stale(error: Exception | None, key: str) -> bytes:
+    return b""
+
+
+async def stale_async(error: Exception | None, key: str) -> bytes:
+    return b""
+
+
+Fallback(None)
+Fallback([], on=OSError)
+Fallback(call=stale, on=(OSError, KeyError))
+Fallback(call=stale_async, on=is_transient, name="stale")
+Fallback(call="stale")  # type: ignore[arg-type]
+Fallback(b"", on="OSError")  # type: ignore[arg-type]
+Fallback(b"", on=5)  # type: ignore[arg-type]
+Fallback(b"", stale)  # type: ignore[call-arg]
+
+
+@Fallback(call=stale_async)
+async def price(key: str) -> bytes:
+    return b""
+
+
+async def ask() -> None:
+    assert_type(await price("a"), bytes)
+    await price(5)  # type: ignore[arg-type]
 
 
 # -- CircuitBreaker -------------------------------------------------------------------------------------------------
@@ -74,7 +147,7 @@ CircuitBreaker(listeners=[print])  # type: ignore[list-item]
 # -- Bulkhead -------------------------------------------------------------------------------------------------------
 
 Bulkhead()
-Bulkhead(50, queue=100, queue_timeout=1.5)
+Bulkhead(50, queue=100, queue_timeout=1.5, shadow=True)
 Bulkhead(50, 100)  # type: ignore[call-arg]
 Bulkhead(max_concurrent="50")  # type: ignore[arg-type]
 

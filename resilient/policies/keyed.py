@@ -1,0 +1,310 @@
+"""Keyed: one circuit, one bulkhead or one limit for each host or tenant, and none for those long unheard of.
+
+A dependency is often many: the shards behind one client, the tenants of one API. One circuit for all of them opens for
+the healthy nine when the tenth fails. So a key is taken from the arguments of each call, and each key has a gate of its
+own, made when it is first needed.
+
+What is remembered is bounded. Keys stand in order of their last use. Whenever a new one comes, the two that have stood
+longest are looked at, so a call costs the same however many keys there are. Such a key is forgotten when there is no
+room left, or when it has been idle for too long; but never while a call is inside or its gate is not at rest (an open
+circuit, a bucket that is not full): then it goes to the end.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from resilient import arguments
+from resilient.atomic import GIL, atomic
+from resilient.call import Call
+from resilient.events import Channel
+from resilient.policy import Gate, Policy, Scope, Ticket
+from resilient.runtime import current
+
+__all__ = ["Keyed"]
+
+LOOKS = 2
+"""Keys that are looked at when a new one comes: two, so that it gets less again after keys that could not go."""
+
+SHOWN = 100
+"""Keys in a snapshot, those used last."""
+
+LEGIBLE = 100
+"""Characters of a key in names."""
+
+
+class _Span:
+    """The time between two new keys. `end` is known when it has ended."""
+
+    __slots__ = ("end",)
+
+    def __init__(self) -> None:
+        self.end = math.inf
+
+
+class _Entry:
+    """What is kept for one key.
+
+    Attributes:
+        inside: calls that were admitted, or wait, and have not ended.
+        used: when it was used last, as far as anybody read the clock.
+        span: in which it was used again after that, or None. Reading the clock at each use would cost more than
+            finding the entry.
+    """
+
+    __slots__ = ("admit", "gate", "inside", "key", "release", "settle", "span", "used")
+
+    def __init__(self, key: Hashable, gate: Gate, now: float) -> None:
+        self.key = key
+        self.gate = gate
+        self.admit, self.settle, self.release = gate.admit, gate.settle, gate.release
+        self.inside = 0
+        self.used = now
+        self.span: _Span | None = None
+
+    def idle(self, now: float) -> float:
+        """Seconds since its last use, or fewer."""
+        return now - (self.used if self.span is None else self.span.end)
+
+
+class Keyed(Gate):
+    """Keeps one gate for each key.
+
+    Args:
+        factory: makes a gate: `lambda: CircuitBreaker(fail_max=5)`, or a class. It is called once right away, to see
+            what it makes, and then for each new key; a new gate each time, and always of the same kind.
+        key: the key of a call, by the arguments of the call: `lambda host, *rest: host`. Anything hashable will do;
+            what it raises, or a key that cannot be hashed, is an error of the caller. A call that must wait has its key
+            taken twice.
+        max_keys: so many keys are remembered, and beyond them only those in use or not at rest. Default 1,024.
+        idle: seconds without a call after which a key may be forgotten. Default 300. Where nothing else reads the clock
+            (a count window or a bulkhead, without Timeout), a key counts as used until the next new key comes.
+        name: for snapshots; default "Keyed". In errors and events, each gate goes by its own name and its key:
+            "CircuitBreaker[eu-1]".
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[], Gate],
+        *,
+        key: Callable[..., Hashable],
+        max_keys: int = 1024,
+        idle: float = 300.0,
+        name: str | None = None,
+    ) -> None:
+        if isinstance(factory, Policy):
+            raise TypeError(f"factory must make a new gate for each key, got a policy itself: {factory!r}")
+        self._factory = factory if inspect.isclass(factory) else arguments.callback("factory", factory)
+        self._key = key if inspect.isclass(key) else arguments.callback("key", key)
+        self.max_keys = arguments.count("max_keys", max_keys)
+        self.idle = arguments.seconds("idle", idle)
+        pattern = self._factory()
+        if not isinstance(pattern, Gate):
+            raise TypeError(f"factory must make a gate (CircuitBreaker, Bulkhead, RateLimit, ...), got {pattern!r}")
+        super().__init__(name, shadow=pattern.shadow)
+        self._pattern = pattern
+        self.judges, self.learns, self.waits = pattern.judges, pattern.learns, pattern.waits
+        self.timed, self.slow = pattern.timed, pattern.slow
+        self._made: weakref.WeakSet[Gate] = weakref.WeakSet([pattern])
+        self._table: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._at_hand = self._table if GIL else {}  # where one may look without the lock
+        self._latest: _Entry | None = None
+        self._span = _Span()
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        self._lock = threading.RLock()
+
+    # -- the gate -----------------------------------------------------------------------------------------------
+
+    def admit(self, call: Call) -> Ticket | None:
+        kwargs = call.kwargs
+        key = self._key(*call.args, **kwargs) if kwargs else self._key(*call.args)
+        try:
+            entry = self._at_hand[key]
+            entry.inside += 1  # no call between these two: from here on nobody forgets it
+        except KeyError:
+            entry = self._enter(key, call.begin().now())
+        else:
+            entry.span = self._span
+            if entry is not self._latest:
+                self._used_last(entry)
+        try:
+            ticket = entry.admit(call)
+        except BaseException:
+            self._leave(entry)
+            raise
+        if ticket is None:
+            self._leave(entry)  # `wait` will enter again
+            return None
+        return entry, ticket
+
+    async def wait(self, call: Call, scope: Scope) -> Ticket:
+        entry = self._enter(self._key(*call.args, **call.kwargs), call.begin().now())
+        try:
+            return entry, await entry.gate.wait(call, scope)
+        except BaseException:
+            self._leave(entry)
+            raise
+
+    def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+        entry, inner = ticket
+        try:
+            entry.settle(inner, failed, elapsed, now, error)
+        finally:
+            if now is not None:
+                entry.used, entry.span = now, None
+            if GIL:
+                entry.inside -= 1
+            else:
+                self._leave(entry)
+
+    def cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
+        entry, inner = ticket
+        try:
+            entry.gate.cut(inner, elapsed, now, limit)
+        finally:
+            entry.used, entry.span = now, None
+            self._leave(entry)
+
+    def release(self, ticket: Ticket) -> None:
+        entry, inner = ticket
+        try:
+            entry.release(inner)
+        finally:
+            if GIL:
+                entry.inside -= 1
+            else:
+                self._leave(entry)
+
+    def undo(self, ticket: Ticket) -> None:
+        entry, inner = ticket
+        try:
+            entry.gate.undo(inner)
+        finally:
+            self._leave(entry)
+
+    # -- the table ----------------------------------------------------------------------------------------------
+
+    def _enter(self, key: Hashable, now: float, calls: int = 1) -> _Entry:
+        """The entry of a key, with so many more calls inside; made if there is none."""
+        with self._lock:
+            entry = self._table.get(key)
+            if entry is not None:
+                return self._used(entry, now, calls)
+        gate = self._make(key)  # the user's code: under no lock
+        with self._lock:
+            entry = self._table.get(key)  # another thread may have been quicker
+            if entry is None:
+                self._make_room(now)
+                entry = self._table[key] = _Entry(key, gate, now)
+                self._span.end = now
+                self._span = _Span()
+                for channel in self._channels:
+                    gate.attach(channel)
+            return self._used(entry, now, calls)
+
+    def _used(self, entry: _Entry, now: float, calls: int) -> _Entry:
+        entry.inside += calls
+        entry.used, entry.span = now, None
+        self._used_last(entry)
+        return entry
+
+    def _used_last(self, entry: _Entry) -> None:
+        """Put it at the end of the order."""
+        self._latest = entry
+        try:
+            self._table.move_to_end(entry.key)
+        except KeyError:
+            pass  # another thread looks whether it may be forgotten, and will put it there; or it was, by `forget`
+
+    @atomic
+    def _leave(self, entry: _Entry) -> None:
+        entry.inside -= 1
+
+    def _make_room(self, now: float) -> None:
+        """Look at the keys that have stood longest, and forget those that may be."""
+        table = self._table
+        for _ in range(min(LOOKS, len(table))):
+            full = len(table) >= self.max_keys
+            key, entry = table.popitem(last=False)  # while it is out, nobody can enter
+            if not full and entry.idle(now) < self.idle:
+                table[key] = entry
+                table.move_to_end(key, last=False)
+                return
+            if entry.inside or not entry.gate.at_rest:
+                table[key] = entry
+
+    def _make(self, key: Hashable) -> Gate:
+        """A new gate of the same kind as the others, by the name of its key."""
+        gate = self._factory()
+        if not isinstance(gate, Gate) or _kind(gate) != _kind(self._pattern):
+            raise TypeError(f"factory must always make the same kind of gate: first {self._pattern!r}, now {gate!r}")
+        with self._lock:
+            if gate in self._made:
+                raise ValueError(f"factory must make a new gate for each key, got the same {gate!r} again")
+            self._made.add(gate)
+        text = key if isinstance(key, str) and key.isprintable() else repr(key)  # it may come from outside
+        gate.name = f"{gate.name}[{text if len(text) <= LEGIBLE else text[: LEGIBLE - 3] + '...'}]"
+        return gate
+
+    # -- for people ---------------------------------------------------------------------------------------------
+
+    def gate_for(self, key: Hashable) -> Gate:
+        """The gate of a key, made if there is none: to look at it, or to steer it by hand."""
+        return self._enter(key, current().now(), calls=0).gate
+
+    def forget(self, key: Hashable) -> bool:
+        """Forget a key, whatever its state: the next call has a new gate. Calls inside end with the old one.
+
+        Returns whether it was known.
+        """
+        with self._lock:
+            return self._table.pop(key, None) is not None
+
+    def attach(self, channel: Channel) -> None:
+        with self._lock:
+            self._channels.add(channel)
+            for entry in self._entries():
+                entry.gate.attach(channel)
+
+    @property
+    def at_rest(self) -> bool:
+        return all(not entry.inside and entry.gate.at_rest for entry in self._entries())
+
+    def _entries(self) -> list[_Entry]:
+        """A copy of the table, used longest ago first."""
+        with self._lock:
+            while True:
+                try:
+                    return list(self._table.values())
+                except RuntimeError:
+                    pass  # a key that hashes by Python code has let another thread in
+
+    def snapshot(self) -> dict[str, Any]:
+        """How many `keys` there are and how many calls are inside (`in_use`); the `gates` of the 100 used last."""
+        entries = self._entries()
+        return {
+            "keys": len(entries),
+            "max_keys": self.max_keys,
+            "idle_seconds": self.idle,
+            "in_use": sum(entry.inside for entry in entries),
+            "gates": {entry.gate.name: entry.gate.snapshot() for entry in entries[: -SHOWN - 1 : -1]},
+            **self.would_have(),
+        }
+
+    def describe(self) -> str:
+        settings, colon, _ = self._pattern.describe().partition(": ")  # what follows is the state of the pattern
+        return f"Keyed({settings}{')' if colon else ''} for each of up to {self.max_keys} keys, idle {self.idle:g} s)"
+
+    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+        return self._pattern.unfit(is_async=is_async, block=block)
+
+
+def _kind(gate: Gate) -> tuple[Any, ...]:
+    """What the frame of the gates has been written for."""
+    return (type(gate), gate.judges, gate.learns, gate.waits, gate.holds, gate.timed, gate.slow, gate.shadow)

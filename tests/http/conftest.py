@@ -1,0 +1,39 @@
+"""A real server that does as it is told, and both kinds of client in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.http.clients import CLIENTS, Http
+from tests.http.server import Server
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[tuple[Server, Server]]:
+    """Two, on two ports of one host."""
+    with Server() as one, Server() as other:
+        yield one, other
+
+
+@pytest.fixture
+def server(servers: tuple[Server, Server]) -> Server:
+    """One, with nothing to do yet."""
+    servers[0].reset()
+    return servers[0]
+
+
+@pytest.fixture
+def other(servers: tuple[Server, Server]) -> Server:
+    """The other one."""
+    servers[1].reset()
+    return servers[1]
+
+
+@pytest.fixture(params=CLIENTS, ids=lambda kind: kind.name)
+def http(request: pytest.FixtureRequest) -> Iterator[Http]:
+    """`httpx.AsyncClient` and `httpx.Client` in turn."""
+    made: Http = request.param()
+    yield made
+    made.close()

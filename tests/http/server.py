@@ -1,0 +1,158 @@
+"""A server on a free port of the loopback interface, in a thread of its own: starlette under uvicorn.
+
+Each request is answered by the next step of its script, and with 200 and what it was sent when there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+__all__ = ["Answer", "Raw", "Seen", "Server"]
+
+METHODS = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One step of a script."""
+
+    status: int = 200
+    body: bytes = b"scripted"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    """Before it answers."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request, as it arrived."""
+
+    method: str
+    path: str
+    body: bytes
+
+
+class Server:
+    """A context: it runs inside."""
+
+    def __init__(self) -> None:
+        # The protocol is named because asyncio sets TCP_NODELAY only where it is: else answers take 40 ms more.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen()  # who comes before uvicorn does waits
+        port = self._socket.getsockname()[1]
+        self.origin = f"http://127.0.0.1:{port}"
+        self.script: deque[Answer | int] = deque()
+        self.seen: list[Seen] = []
+        self.peers: set[Any] = set()
+        self._send_rest: Callable[[], object] = lambda: None
+        routes = [Route("/parts", self._parts), Route("/{path:path}", self._answer, methods=METHODS)]
+        self.application = Starlette(routes=routes)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self.application,
+                http="h11",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+            )
+        )
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+
+    def reset(self) -> None:
+        """Forget what was, and what was to be."""
+        self.script.clear()
+        self.seen.clear()
+        self.peers.clear()
+
+    def send_rest(self) -> None:
+        """Of the body that comes in parts."""
+        self._send_rest()
+
+    async def _answer(self, request: Request) -> Response:
+        body = await request.body()
+        self.seen.append(Seen(request.method, request.url.path, body))
+        self.peers.add(request.client)
+        step = self.script.popleft() if self.script else Answer(body=b"sent: " + body)
+        if isinstance(step, int):
+            step = Answer(step, b"status %d" % step)
+        await asyncio.sleep(step.seconds)
+        return Response(step.body, step.status, step.headers)
+
+    async def _parts(self, request: Request) -> Response:
+        """A body whose second half comes when the test says so."""
+        wanted, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._send_rest = lambda: loop.call_soon_threadsafe(wanted.set)
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"first "
+            await wanted.wait()
+            yield b"second"
+
+        self.seen.append(Seen(request.method, request.url.path, b""))
+        return StreamingResponse(parts())
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.should_exit = self._server.force_exit = True  # slow answers are not waited for
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+
+class Raw:
+    """A server that writes the same bytes to whoever asks, and then breaks the connection, or lets it hang.
+
+    A context: it runs inside.
+    """
+
+    def __init__(self, answer: bytes, *, hangs: bool = False) -> None:
+        self._answer = answer
+        self._hangs = hangs
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.connections: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._serve)
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            if self._over:
+                connection.close()
+                return
+            self.connections.append(connection)
+            connection.recv(65536)
+            connection.sendall(self._answer)
+            if not self._hangs:
+                connection.close()
+
+    def __enter__(self) -> Raw:
+        self._over = False
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._over = True
+        socket.create_connection(self._listener.getsockname()).close()  # it waits for one
+        self._thread.join()
+        for connection in self.connections:
+            connection.close()
+        self._listener.close()

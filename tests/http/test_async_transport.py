@@ -1,0 +1,372 @@
+"""`AsyncTransport` where much happens at once: hedges, cancellation, servers that die, and other event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from resilient import Budget, Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, TimedOut, Timeout, standard
+from resilient.http.httpx import AsyncTransport
+from tests.http.server import Answer, Raw, Server
+
+
+@asynccontextmanager
+async def client(pipeline: Pipeline, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=AsyncTransport(pipeline, **options), timeout=5) as opened:
+        yield opened
+
+
+def pool(opened: httpx.AsyncClient) -> Any:
+    return opened._transport.transport._pool  # type: ignore[attr-defined]
+
+
+def is_free(opened: httpx.AsyncClient) -> bool:
+    """Whether nobody has a connection, or waits for one."""
+    idle = all(connection.is_idle() or connection.is_closed() for connection in pool(opened).connections)
+    return idle and not pool(opened)._requests
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """For what tells nobody: it happens in another thread, or in httpcore."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def until_seen(server: Server, requests: int) -> None:
+    await until(lambda: len(server.seen) >= requests)
+
+
+# -- hedges ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inline", [False, True])
+async def test_hedge_beats_a_slow_answer_and_leaks_no_connection(server: Server, inline: bool) -> None:
+    """The loser is cancelled, and its connection is gone or free at the end."""
+    hedge = Hedge(0.03, inline=inline)
+    async with client(Pipeline(hedge), limits=httpx.Limits(max_connections=4)) as opened:
+        for _ in range(8):
+            server.script.append(Answer(200, b"late", seconds=0.5))
+            assert (await opened.get(server.origin)).content == b"sent: "
+        await opened._transport.pipeline.drain(_runtime())  # type: ignore[attr-defined]
+        assert is_free(opened)
+    assert hedge.won == 8
+
+
+def _runtime() -> Any:
+    from resilient.runtime import current_async
+
+    return current_async()
+
+
+@pytest.mark.parametrize("inline", [False, True])
+async def test_fast_failure_does_not_win_a_hedge(server: Server, inline: bool) -> None:
+    """It starts the next copy at once, and the good answer comes back, though later."""
+    server.script.extend([503, Answer(200, b"good", seconds=0.05)])
+    async with client(Pipeline(Hedge(30, inline=inline))) as opened:
+        response = await opened.get(server.origin)
+        assert (response.status_code, response.content) == (200, b"good")
+        assert len(server.seen) == 2
+        assert is_free(opened)
+
+
+async def test_connect_error_does_not_win_a_hedge(server: Server) -> None:
+    """Nor does an exception."""
+    first = True
+
+    class Breaks(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            nonlocal first
+            if not first:
+                first = True
+                raise httpx.ConnectError("refused")
+            first = False
+            return await super().handle_async_request(request)
+
+    server.script.append(Answer(200, b"good", seconds=0.1))
+    async with client(Pipeline(Hedge(0.02)), transport=Breaks()) as opened:
+        assert (await opened.get(server.origin)).content == b"good"
+
+
+async def test_all_copies_fail_and_the_first_ones_response_comes_back(server: Server) -> None:
+    """With its body."""
+    server.script.extend([Answer(503, b"first"), Answer(500, b"second")])
+    async with client(Pipeline(Hedge(30))) as opened:
+        response = await opened.get(server.origin)
+        assert (response.status_code, response.content) == (503, b"first")
+        assert is_free(opened)
+
+
+async def test_caller_is_cancelled_and_no_copy_runs_on(server: Server) -> None:
+    """All connections come back."""
+    server.script.extend([Answer(seconds=30)] * 2)
+    async with client(Pipeline(Hedge(0.01))) as opened:
+        task = asyncio.ensure_future(opened.get(server.origin))
+        await until_seen(server, 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await opened._transport.pipeline.drain(_runtime())  # type: ignore[attr-defined]
+        assert is_free(opened)
+
+
+async def test_closing_the_client_waits_until_a_loser_has_cleaned_up(server: Server) -> None:
+    """Before the transport that sends is closed."""
+    ended: list[str] = []
+
+    class Slow(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            try:
+                return await super().handle_async_request(request)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.05)
+                ended.append("cleaned up")
+                raise
+
+        async def aclose(self) -> None:
+            ended.append("closed")
+            await super().aclose()
+
+        async def __aexit__(self, *exc_info: Any) -> None:
+            await self.aclose()
+
+    server.script.append(Answer(200, seconds=30))
+    async with client(Pipeline(Hedge(0.02)), transport=Slow()) as opened:
+        await opened.get(server.origin)
+    assert ended == ["cleaned up", "closed"]
+
+
+async def test_post_is_not_hedged(server: Server) -> None:
+    """It may have done its work."""
+    server.script.append(Answer(200, b"late", seconds=0.05))
+    async with client(Pipeline(Hedge(0.01))) as opened:
+        assert (await opened.post(server.origin, content=b"order")).content == b"late"
+    assert len(server.seen) == 1
+
+
+# -- cancellation ---------------------------------------------------------------------------------------------------
+
+
+async def test_cancelled_request_gives_its_connection_and_permit_back(server: Server) -> None:
+    """In mid-request, under all policies."""
+    pipeline = standard(max_concurrent=1)
+    async with client(pipeline, limits=httpx.Limits(max_connections=1)) as opened:
+        for requests in range(1, 6):
+            server.script.append(Answer(seconds=30))
+            task = asyncio.ensure_future(opened.get(server.origin))
+            await until_seen(server, requests)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert is_free(opened)
+        assert (await opened.get(server.origin)).status_code == 200
+
+
+async def test_cancel_between_attempts_closes_what_was_kept(server: Server) -> None:
+    """The answer before, which was longer than what is read at once."""
+    server.script.append(Answer(503, b"x" * 2_000_000))
+    async with client(Pipeline(Retry(2, wait=30)), limits=httpx.Limits(max_connections=1)) as opened:
+        retrying = asyncio.Event()
+        opened._transport.pipeline.listen(  # type: ignore[attr-defined]
+            lambda event: retrying.set() if type(event).__name__ == "Retrying" else None
+        )
+        task = asyncio.ensure_future(opened.get(server.origin))
+        await retrying.wait()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: is_free(opened))
+        assert (await opened.get(server.origin)).status_code == 200
+
+
+async def test_cancel_in_any_tick_leaks_nothing(server: Server) -> None:
+    """However far a request that fails three times has got, on a connection that is open. (httpx 0.28 itself loses a
+    connection in the tick in which it is opened, and in the one in which the client has read a body to its end.)
+    """
+    pipeline = Pipeline(Retry(3, wait=0), Bulkhead(1))
+    cut = 0
+    async with client(pipeline, limits=httpx.Limits(max_connections=1)) as opened:
+        await opened.get(server.origin)
+        for ticks in range(60):
+            server.script.extend([Answer(503, b"x" * 30_000)] * 3)
+            task = asyncio.ensure_future(opened.get(server.origin))
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            cut += task.cancelled()
+            await until(lambda: is_free(opened))
+            server.script.clear()
+            assert (await opened.get(server.origin)).status_code == 200
+    assert cut > 20
+
+
+async def test_more_calls_than_connections_fail_and_none_starves(server: Server) -> None:
+    """What has failed holds no connection while it waits for its next attempt."""
+    server.script.extend([503] * 20)
+    async with client(Pipeline(Retry(3, wait=0.02)), limits=httpx.Limits(max_connections=2)) as opened:
+        responses = await asyncio.gather(*(opened.get(server.origin) for _ in range(20)))
+        assert {response.status_code for response in responses} == {200}
+        assert len(pool(opened).connections) <= 2
+        assert is_free(opened)
+
+
+# -- bodies of errors -----------------------------------------------------------------------------------------------
+
+
+BROKEN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\nRetry-After: 0.01\r\n\r\nhalf of"
+
+
+async def test_error_whose_body_breaks_off_is_judged_by_its_head() -> None:
+    """It is retried as it asked; its reader meets the end where it is."""
+    pipeline = Pipeline(Retry(2, wait=0))
+    heard: list[Any] = []
+    pipeline.listen(heard.append)
+    with Raw(BROKEN) as raw:
+        async with client(pipeline) as opened:
+            async with opened.stream("GET", raw.origin) as response:
+                assert response.status_code == 503
+                parts = response.aiter_raw()
+                assert await anext(parts) == b"half of"
+                with pytest.raises(httpx.RemoteProtocolError):
+                    await anext(parts)
+            assert is_free(opened)
+        assert len(raw.connections) == 2
+    assert [event.wait for event in heard if type(event).__name__ == "Retrying"] == [0.01]
+
+
+async def test_error_whose_body_never_ends_is_ended_by_the_attempts_timeout() -> None:
+    """And its connection closed."""
+    with Raw(BROKEN, hangs=True) as raw:
+        async with client(Pipeline(Timeout(0.05))) as opened:
+            with pytest.raises(TimedOut):
+                await opened.get(raw.origin)
+            assert is_free(opened)
+
+
+async def test_post_does_not_wait_for_the_body_of_an_error() -> None:
+    """It is not sent again, so its answer is its user's as it comes."""
+    with Raw(BROKEN, hangs=True) as raw:
+        async with client(Pipeline(Retry(2), Timeout(5))) as opened:
+            async with opened.stream("POST", raw.origin) as response:
+                assert response.status_code == 503
+            assert is_free(opened)
+
+
+# -- servers that die -----------------------------------------------------------------------------------------------
+
+
+class Process:
+    """A server process of the demo."""
+
+    def __init__(self, port: int = 0) -> None:
+        options = ("--number", "1", "--seed", "1", "--duration", "1", "--port", str(port))
+        command = [sys.executable, "-m", "resilient.demo.server", *options]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextmanager
+def process() -> Iterator[Process]:
+    started = Process()
+    try:
+        yield started
+    finally:
+        started.kill()
+
+
+async def test_calls_survive_a_server_that_is_killed_and_restarted() -> None:
+    """SIGKILL in mid-run: connections break and are refused, until it is back."""
+    pipeline = Pipeline(Retry(200, wait=0.05))
+    heard: list[Any] = []
+    pipeline.listen(heard.append)
+    with process() as first:
+        url = f"http://127.0.0.1:{first.port}/health"
+        async with client(pipeline) as opened:
+
+            async def load() -> list[int]:
+                return [(await opened.get(url)).status_code for _ in range(30)]
+
+            async def outage() -> Process:
+                await until(lambda: bool(pool(opened).connections))
+                first.kill()
+                await until(lambda: any(type(event).__name__ == "Retrying" for event in heard))
+                return await asyncio.to_thread(Process, first.port)
+
+            users = [asyncio.ensure_future(load()) for _ in range(3)]
+            second = await outage()
+            try:
+                assert [await user for user in users] == [[200] * 30] * 3
+                assert is_free(opened)
+            finally:
+                second.kill()
+
+
+# -- other transports and event loops -------------------------------------------------------------------------------
+
+
+async def test_application_can_be_called_without_a_network(server: Server) -> None:
+    """httpx's ASGI transport inside."""
+    server.script.extend([503, Answer(200, b"in process")])
+    asgi = httpx.ASGITransport(server.application)
+    async with client(Pipeline(Retry(2, wait=0)), transport=asgi) as opened:
+        assert (await opened.get("http://application/")).content == b"in process"
+
+
+async def test_application_that_raises_is_repeated() -> None:
+    """Whatever it raises, unless it is a mistake in its code."""
+    calls = 0
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal calls
+        calls += 1
+        raise OSError("its database is away")
+
+    async with client(Pipeline(Retry(3, wait=0)), transport=httpx.ASGITransport(application)) as opened:
+        with pytest.raises(OSError, match="its database"):
+            await opened.get("http://application/")
+    assert calls == 3
+
+
+async def test_standard_pipeline_serves_many_at_once(server: Server) -> None:
+    """A fifth of the first attempts fails; the budget pays for their retries."""
+    server.script.extend([503, 200, 200, 200, 200] * 10)
+    pipeline = standard(budget=Budget(ratio=1.0, reserve=50, cap=100))
+    async with client(pipeline) as opened:
+        responses = await asyncio.gather(*(opened.get(server.origin) for _ in range(50)))
+        assert {response.status_code for response in responses} == {200}
+
+
+def test_it_works_on_trio(server: Server) -> None:
+    """Retries, hedges, timeouts and all."""
+
+    async def main() -> None:
+        pipeline = Pipeline(Timeout(40), Retry(3, wait=0), Hedge(0.1), Bulkhead(5), CircuitBreaker(), Timeout(10))
+        transport = AsyncTransport(pipeline)
+        async with httpx.AsyncClient(transport=transport) as opened:
+            server.script.extend([503, 503])
+            assert (await opened.get(server.origin)).status_code == 200
+            server.script.append(Answer(200, b"late", seconds=30))
+            assert (await opened.get(server.origin)).content == b"sent: "
+            server.script.append(Answer(200, seconds=30))
+            with trio.move_on_after(0.05) as limit:
+                await opened.get(server.origin)
+            assert limit.cancelled_caught
+            await transport.pipeline.drain(_runtime())
+            assert is_free(opened)
+
+    trio.run(main)

@@ -1,0 +1,195 @@
+"""What HTTP says about repeating: methods, statuses, pauses, origins."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resilient import CircuitOpen, TimedOut
+from resilient.http.httpx import HttpxClassifier
+from resilient.http.semantics import (
+    FAILURE_STATUSES,
+    IDEMPOTENT_METHODS,
+    LONGEST_PAUSE,
+    is_refusal,
+    origin,
+    retry_after,
+)
+
+NOW = datetime(2026, 11, 24, 14, 31, tzinfo=UTC)
+
+
+def asked(value: str | None) -> float | None:
+    return retry_after(value, NOW.timestamp())
+
+
+def test_idempotent_methods_are_those_of_the_rfc() -> None:
+    """The safe ones, PUT and DELETE (RFC 9110, 9.2.2)."""
+    assert {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"} == IDEMPOTENT_METHODS
+
+
+def test_failure_statuses_are_the_servers_trouble() -> None:
+    """An answer such as 404, 501 or 505 is none: the next would be the same."""
+    assert {408, 425, 429, 500, 502, 503, 504} == FAILURE_STATUSES
+
+
+# -- Retry-After ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("0", 0.0), ("120", 120.0), (" 7 ", 7.0), ("0.5", 0.5), ("3.", 3.0), ("31622400", 31622400)]
+)
+def test_seconds_are_understood(value: str, seconds: float) -> None:
+    """Whole ones, as the RFC has them, and the fractions that some servers send."""
+    assert asked(value) == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Tue, 24 Nov 2026 14:31:30 GMT",
+        "Tuesday, 24-Nov-26 14:31:30 GMT",
+        "Tue Nov 24 14:31:30 2026",
+        "Tue, 24 Nov 2026 16:31:30 +0200",
+    ],
+)
+def test_dates_are_understood_in_every_format(value: str) -> None:
+    """The three of the RFC; the one without a zone is in GMT, too, wherever this runs."""
+    assert asked(value) == 30.0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            None,
+            "",
+            " ",
+            "-1",
+            "-0.5",
+            "+5",
+            "1e3",
+            "inf",
+            "Infinity",
+            "nan",
+            "NaN",
+            "0x10",
+            "1_000",
+            "5 seconds",
+            "soon",
+        ),
+        *("120, 120", "1.2.3", ".5", "\u0663", "\uff15", "9" * 21, "9" * 5000, "31622401"),
+        "Tue, 24 Nov 2026 14:30:59 GMT",  # has passed
+        "Fri, 24 Nov 2034 14:31:00 GMT",  # in eight years
+        "Tue, 24 Nov 2026 14:31:30 GMT, Tue, 24 Nov 2026 14:31:30 GMT",
+        "Tue, 32 Nov 2026 14:31:30 GMT",
+        "Tue, 24 Nov 2026 25:31:30 GMT",
+        "Tue, 24 Nov 99999 14:31:30 GMT",
+        "Tue, 24 Nov 0001 14:31:30 +2359",
+    ],
+)
+def test_what_makes_no_sense_is_ignored(value: str | None) -> None:
+    """Negative, without end, absurd, twice, no number, no date."""
+    assert asked(value) is None
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(st.one_of(st.text(max_size=60), st.from_regex(r"\A[A-Za-z]{3}, [0-9]{1,3} [A-Za-z]{3} [0-9 :GMT+-]{0,24}\Z")))
+def test_whatever_a_server_sends_is_a_pause_of_a_year_at_most_or_none(value: str) -> None:
+    """Nothing raises, and nothing is negative or not finite."""
+    seconds = asked(value)
+    assert seconds is None or (math.isfinite(seconds) and 0 <= seconds <= LONGEST_PAUSE)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.integers(min_value=0, max_value=int(LONGEST_PAUSE)))
+def test_number_and_date_of_the_same_moment_ask_for_the_same(seconds: int) -> None:
+    """To the second, which is all that a date has."""
+    assert asked(str(seconds)) == seconds
+    assert asked(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)) == seconds
+
+
+# -- origins --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://example.com/a?b=c", "http://example.com:80"),
+        ("http://example.com:80/", "http://example.com:80"),
+        ("https://Example.COM", "https://example.com:443"),
+        ("https://example.com:8443/", "https://example.com:8443"),
+        ("http://user:secret@example.com/", "http://example.com:80"),
+        ("http://[::1]:8000/", "http://[::1]:8000"),
+        ("ws://example.com/", "ws://example.com:80"),
+        ("ipp://example.com/", "ipp://example.com"),
+    ],
+)
+def test_origin_is_scheme_host_and_port(url: str, expected: str) -> None:
+    """With the scheme's own port where none is said; never a path, a query or a password."""
+    parsed = httpx.URL(url)
+    assert origin(parsed.scheme, parsed.host, parsed.port) == expected
+
+
+# -- the classifier -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 204, 301, 304, 400, 401, 403, 404, 409, 422, 501, 505])
+def test_answer_is_a_success_of_the_server(status: int) -> None:
+    """An error of the client's, too: the server works."""
+    verdict = HttpxClassifier().result(httpx.Response(status))
+    assert (verdict.kind, verdict.retryable) == ("success", False)
+
+
+@pytest.mark.parametrize("status", sorted(FAILURE_STATUSES))
+def test_failure_status_is_a_failure_that_takes_over_retry_after(status: int) -> None:
+    """Where it makes sense."""
+    judge = HttpxClassifier()
+    verdict = judge.result(httpx.Response(status, headers={"Retry-After": "7"}))
+    assert (verdict.kind, verdict.retryable, verdict.retry_after) == ("failure", True, 7.0)
+    verdict = judge.result(httpx.Response(status, headers={"Retry-After": "-7"}))
+    assert (verdict.kind, verdict.retryable, verdict.retry_after) == ("failure", True, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retryable"),
+    [
+        (httpx.ConnectError(""), "failure", True),
+        (httpx.ConnectTimeout(""), "failure", True),
+        (httpx.ReadTimeout(""), "failure", True),
+        (httpx.WriteError(""), "failure", True),
+        (httpx.RemoteProtocolError(""), "failure", True),
+        (httpx.ProxyError("502 Bad Gateway"), "failure", True),
+        (httpx.ProxyError("429 Too Many Requests"), "failure", True),
+        (httpx.ProxyError("Proxy Server could not connect: Host unreachable."), "failure", True),
+        (TimedOut("", evidence=True), "failure", True),
+        (RuntimeError("an application under ASGI failed"), "failure", True),
+        (httpx.PoolTimeout(""), "nothing", True),
+        (httpx.UnsupportedProtocol(""), "nothing", False),
+        (httpx.LocalProtocolError(""), "nothing", False),
+        (httpx.InvalidURL(""), "nothing", False),
+        (httpx.StreamConsumed(), "nothing", False),
+        (httpx.ProxyError("407 Proxy Authentication Required"), "nothing", False),
+        (CircuitOpen(""), "nothing", False),
+        (TypeError(""), "nothing", False),
+    ],
+    ids=repr,
+)
+def test_errors_are_judged_by_whose_they_are(error: Exception, kind: str, retryable: bool) -> None:
+    """The server's or the network's; the caller's; or a wait of our own."""
+    verdict = HttpxClassifier().error(error)
+    assert (verdict.kind, verdict.retryable) == (kind, retryable)
+
+
+@pytest.mark.parametrize(
+    ("line", "refused"), [("407 x", True), ("403", True), ("429 x", False), ("503 x", False), ("", False), ("4", False)]
+)
+def test_a_proxys_4xx_is_a_refusal(line: str, refused: bool) -> None:
+    """Other words are not."""
+    assert is_refusal(line) is refused

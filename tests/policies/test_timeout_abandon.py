@@ -1,0 +1,493 @@
+"""Timeout(abandon=True): the caller goes, the work runs on; and Timeout(thread=True), which can only leave it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resilient import (
+    Bulkhead,
+    BulkheadFull,
+    CircuitBreaker,
+    Pipeline,
+    Rejected,
+    Retry,
+    TimedOut,
+    Timeout,
+    current_call,
+    deadline,
+    remaining,
+)
+from resilient.events import AbandonedEnded, CallRejected, CallTimedOut, Event
+from tests.worlds import Hang, Slow, World
+
+LIMIT = 0.02
+LATER = 0.1
+LONG = 60.0
+
+
+def abandon(world: World, seconds: float = LIMIT, **options: Any) -> Timeout:
+    """One that works in this world."""
+    return Timeout(seconds, abandon=True, thread=not world.is_async, **options)
+
+
+def heard(pipeline: Pipeline) -> list[Event]:
+    """The events of a pipeline, from now on."""
+    told: list[Event] = []
+    pipeline.listen(told.append)
+    return told
+
+
+def ends(told: list[Event]) -> list[AbandonedEnded]:
+    """Of abandoned work."""
+    return [event for event in told if isinstance(event, AbandonedEnded)]
+
+
+def then_close(world: World, pipeline: Pipeline, fn: Callable[..., Any]) -> Any:
+    """The outcome of a call, when the pipeline has been closed after it."""
+    if not world.is_async:
+        outcome = world.outcome(pipeline(fn))
+        pipeline.close()
+        return outcome.value if outcome.error is None else outcome.error
+
+    async def main() -> Any:
+        try:
+            result: Any = await pipeline(fn)()
+        except Exception as error:
+            result = error
+        await pipeline.aclose()
+        return result
+
+    return world.run(main)
+
+
+# -- in time -----------------------------------------------------------------------------------------------------
+
+
+def test_abandon_answer_in_time_is_returned(world: World) -> None:
+    """As from any Timeout; nothing is abandoned and nothing told."""
+    policy = abandon(world, LONG)
+    pipeline = Pipeline(policy)
+    told = heard(pipeline)
+    dependency = world.dependency(7)
+    assert world.call(pipeline(dependency.fn), 1, key="value") == 7
+    assert dependency.arguments == [((1,), {"key": "value"})]
+    assert ends(told) == []
+    assert policy.snapshot() == {"abandoned": 0}
+
+
+def test_abandon_error_in_time_is_raised_itself(world: World) -> None:
+    """The same object."""
+    error = TimeoutError("of the callee")
+    assert world.outcome(abandon(world, LONG)(world.dependency(error).fn)).error is error
+
+
+def test_abandon_work_in_time_writes_into_the_callers_context(world: World) -> None:
+    """As if it had run in his own task."""
+    written: contextvars.ContextVar[str] = contextvars.ContextVar("written")
+
+    if world.is_async:
+
+        async def work() -> None:
+            written.set("by the work")
+
+        async def main() -> str:
+            await Timeout(LONG, abandon=True)(work)()
+            return written.get()
+
+        assert world.run(main) == "by the work"
+    else:
+
+        def plain() -> None:
+            written.set("by the work")
+
+        def main_def() -> str:
+            Timeout(LONG, abandon=True, thread=True)(plain)()
+            return written.get()
+
+        assert contextvars.copy_context().run(main_def) == "by the work"
+
+
+# -- too late ----------------------------------------------------------------------------------------------------
+
+
+def test_abandon_at_the_limit_the_caller_goes_and_the_work_runs_on(world: World) -> None:
+    """To its end, for which closing waits; its outcome is an event."""
+    dependency = world.dependency(Slow(LATER, "done"))
+    pipeline = Pipeline(abandon(world, name="patience"), name="users")
+    told = heard(pipeline)
+    error = then_close(world, pipeline, dependency.fn)
+
+    assert isinstance(error, TimedOut)
+    assert (error.seconds, error.policy, error.pipeline, error.evidence) == (LIMIT, "patience", "users", True)
+    assert dependency.running == 0
+    (ended,) = ends(told)
+    assert (ended.pipeline, ended.policy, ended.error) == ("users", "patience", None)
+    assert ended.elapsed >= LATER - 0.002
+    assert [type(event) for event in told].index(CallTimedOut) < told.index(ended)
+
+
+def test_abandon_error_of_the_work_goes_to_the_event(world: World) -> None:
+    """And nowhere else."""
+    failure = OSError()
+    pipeline = Pipeline(abandon(world))
+    told = heard(pipeline)
+    assert isinstance(then_close(world, pipeline, world.dependency(Slow(LATER, failure)).fn), TimedOut)
+    assert [event.error for event in ends(told)] == [failure]
+
+
+@pytest.mark.every_loop
+async def test_abandon_work_is_not_cancelled() -> None:
+    """That is what it is for."""
+    go = asyncio.Event()
+    steps: list[str] = []
+
+    async def commit() -> None:
+        steps.append("begun")
+        try:
+            await go.wait()
+        except asyncio.CancelledError:
+            steps.append("cancelled")
+            raise
+        steps.append("committed")
+
+    policy = Timeout(LIMIT, abandon=True)
+    pipeline = Pipeline(policy)
+    with pytest.raises(TimedOut):
+        await pipeline.call(commit)
+    assert policy.snapshot() == {"abandoned": 1}
+    go.set()
+    await pipeline.aclose()
+    assert steps == ["begun", "committed"]
+    assert policy.snapshot() == {"abandoned": 0}
+
+
+@pytest.mark.every_loop
+async def test_abandon_cancelled_caller_goes_at_once_and_the_work_runs_on() -> None:
+    """His cancellation gets through; the end is told."""
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def commit() -> str:
+        begun.set()
+        await go.wait()
+        return "committed"
+
+    policy = Timeout(LONG, abandon=True)
+    pipeline = Pipeline(policy)
+    told = heard(pipeline)
+    task = asyncio.create_task(pipeline.call(commit))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelling() == 1
+    assert policy.snapshot() == {"abandoned": 1}
+    go.set()
+    await pipeline.aclose()
+    assert [event.error for event in ends(told)] == [None]
+
+
+class Response:
+    """A result that wants to be closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.every_loop
+async def test_abandon_result_that_nobody_gets_is_closed() -> None:
+    """The work had a response after all."""
+    response, go = Response(), asyncio.Event()
+
+    async def fetch() -> Response:
+        await go.wait()
+        return response
+
+    pipeline = Pipeline(Timeout(LIMIT, abandon=True))
+    with pytest.raises(TimedOut):
+        await pipeline.call(fetch)
+    go.set()
+    await pipeline.aclose()
+    assert response.closed == 1
+
+
+@pytest.mark.virtual_time
+async def test_abandon_work_that_ends_in_the_tick_of_the_callers_cancellation_is_told_and_closed() -> None:
+    """Nobody gets its result then either."""
+    response, loop = Response(), asyncio.get_running_loop()
+    answer: asyncio.Future[Response] = loop.create_future()
+
+    async def fetch() -> Response:
+        result = await answer
+        loop.call_soon(task.cancel)  # before the caller has been woken with it
+        return result
+
+    policy = Timeout(LONG, abandon=True)
+    pipeline = Pipeline(policy)
+    told = heard(pipeline)
+    task = asyncio.create_task(pipeline.call(fetch))
+    await asyncio.sleep(1)
+    answer.set_result(response)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await pipeline.aclose()
+    assert response.closed == 1
+    assert [event.error for event in ends(told)] == [None]
+    assert policy.snapshot() == {"abandoned": 0}
+
+
+@pytest.mark.virtual_time
+async def test_abandon_holds_the_permits_inside_until_the_work_has_ended() -> None:
+    """The dependency is still at work on it."""
+    bulkhead = Bulkhead(1)
+    pipeline = Pipeline(Timeout(1, abandon=True), bulkhead)
+    guarded = pipeline(asyncio.sleep)
+    with pytest.raises(TimedOut):
+        await guarded(5)
+    with pytest.raises(BulkheadFull):
+        await guarded(0)
+    await asyncio.sleep(4)
+    assert bulkhead.snapshot()["in_use"] == 0
+    await guarded(0)
+
+
+@pytest.mark.virtual_time
+async def test_abandon_with_too_many_left_behind_refuses() -> None:
+    """Before anything is sent; and serves again when they have ended."""
+    policy = Timeout(1, abandon=True, max_abandoned=2, name="patience")
+    pipeline = Pipeline(policy, name="users")
+    told = heard(pipeline)
+    guarded = pipeline(asyncio.sleep)
+    for _ in range(2):
+        with pytest.raises(TimedOut):
+            await guarded(10)
+    with pytest.raises(Rejected, match="2 calls that patience abandoned are still running") as caught:
+        await guarded(0)
+    assert (caught.value.pipeline, caught.value.policy) == ("users", "patience")
+    refusals = [event for event in told if isinstance(event, CallRejected)]
+    assert [(event.policy, event.reason) for event in refusals] == [("patience", str(caught.value))]
+    await asyncio.sleep(10)
+    await guarded(0)
+
+
+@pytest.mark.virtual_time
+async def test_abandon_closing_waits_for_all_that_was_left() -> None:
+    """However long."""
+    loop = asyncio.get_running_loop()
+    pipeline = Pipeline(Pipeline(Timeout(1, abandon=True)))
+    guarded = pipeline(asyncio.sleep)
+    for seconds in (5, 50):
+        with pytest.raises(TimedOut):
+            await guarded(seconds)
+    await pipeline.aclose()
+    assert loop.time() == 51
+
+
+@pytest.mark.virtual_time
+async def test_abandon_work_sees_its_deadline_and_its_call() -> None:
+    """Which is what it was told before the caller went."""
+    views: list[Any] = []
+
+    async def work() -> None:
+        views.append((current_call(), remaining()))
+
+    pipeline = Pipeline(Timeout(8, abandon=True), Bulkhead(1), name="inner")
+    await Pipeline(Retry(2), name="outer").call(pipeline(work))
+    ((view, left),) = views
+    assert (view.pipeline, view.outer.pipeline) == ("inner", "outer")
+    assert view.remaining == left == 8
+    assert current_call() is None
+
+
+@pytest.mark.virtual_time
+async def test_abandon_inherited_deadline_ends_the_wait_and_not_the_work() -> None:
+    """The caller has no more time; the commit has."""
+    pipeline = Pipeline(Timeout(50, abandon=True))
+    told = heard(pipeline)
+    with deadline(2), pytest.raises(TimedOut) as caught:
+        await pipeline.call(asyncio.sleep, 5)
+    assert caught.value.policy == "deadline"
+    await pipeline.aclose()
+    assert [(event.error, event.elapsed) for event in ends(told)] == [(None, 5)]
+
+
+@pytest.mark.virtual_time
+async def test_abandon_expiry_opens_a_circuit_outside() -> None:
+    """It had its time."""
+    breaker = CircuitBreaker(None, fail_max=1)
+    pipeline = Pipeline(breaker, Timeout(1, abandon=True))
+    with pytest.raises(TimedOut):
+        await pipeline.call(asyncio.sleep, 5)
+    assert breaker.snapshot()["state"] == "open"
+    await pipeline.aclose()
+
+
+@pytest.mark.virtual_time
+async def test_abandon_work_that_was_left_teaches_a_breaker_inside_how_it_ended() -> None:
+    """After its limit, so it is a failure, though it answered."""
+    breaker = CircuitBreaker(None, fail_max=1)
+    pipeline = Pipeline(Timeout(1, abandon=True), breaker)
+    with pytest.raises(TimedOut):
+        await pipeline.call(asyncio.sleep, 5)
+    assert breaker.snapshot()["state"] == "closed"
+    await pipeline.aclose()
+    assert breaker.snapshot()["state"] == "open"
+
+
+@pytest.mark.virtual_time
+async def test_abandon_time_in_a_queue_is_no_evidence() -> None:
+    """The dependency was not asked."""
+    bulkhead = Bulkhead(1, queue=1)
+    holder = asyncio.create_task(bulkhead(asyncio.sleep)(6))
+    await asyncio.sleep(0)
+    pipeline = Pipeline(Timeout(4, abandon=True), bulkhead)
+    with pytest.raises(TimedOut) as caught:
+        await pipeline.call(asyncio.sleep, 1)
+    assert caught.value.evidence is False
+    await holder
+    await pipeline.aclose()
+
+
+# -- in threads --------------------------------------------------------------------------------------------------
+
+
+def test_thread_expiry_in_a_queue_is_no_evidence_in_any_run() -> None:
+    """Whoever of the two threads notices first (an earlier version was wrong in every other run)."""
+    over = threading.Event()
+    bulkhead = Bulkhead(1, queue=50)
+    inside = threading.Event()
+
+    def hold() -> None:
+        inside.set()
+        over.wait(5)
+
+    holder = threading.Thread(target=bulkhead(hold))
+    holder.start()
+    inside.wait(5)
+    pipeline = Pipeline(Timeout(0.03, thread=True), bulkhead)
+    guarded = pipeline(time.monotonic)
+    evidence = []
+    for _ in range(50):
+        with pytest.raises(TimedOut) as caught:
+            guarded()
+        evidence.append(caught.value.evidence)
+    over.set()
+    holder.join()
+    pipeline.close()
+    assert evidence == [False] * 50
+    assert (bulkhead.snapshot()["in_use"], bulkhead.snapshot()["queued"]) == (0, 0)
+
+
+def test_thread_expiry_of_a_function_that_runs_is_evidence() -> None:
+    """It had the whole time, whoever else has a queue."""
+    over = threading.Event()
+    pipeline = Pipeline(Timeout(0.01, thread=True), Bulkhead(1, queue=1))
+    with pytest.raises(TimedOut) as caught:
+        pipeline.call(over.wait, 5)
+    assert caught.value.evidence is True
+    over.set()
+    pipeline.close()
+
+
+def test_thread_time_in_a_queue_inside_is_no_age_for_a_breaker_outside() -> None:
+    """What waited in the other thread is not the dependency's slowness."""
+    breaker = CircuitBreaker(None, slow=0.05, slow_rate=0.5, min_calls=1, window_calls=4)
+    bulkhead = Bulkhead(1, queue=1)
+    inside = threading.Event()
+
+    def hold() -> None:
+        inside.set()
+        time.sleep(0.1)
+
+    holder = threading.Thread(target=bulkhead(hold))
+    holder.start()
+    inside.wait(5)
+    queued = Pipeline(Timeout(5, thread=True), bulkhead)
+    with pytest.warns(Warning, match="stands outside"):
+        pipeline = Pipeline(breaker, queued)
+    pipeline.call(time.monotonic)
+    holder.join()
+    assert (breaker.snapshot()["calls"], breaker.snapshot()["slow"]) == (1, 0)
+
+
+def test_thread_that_was_left_is_counted_capped_and_waited_for() -> None:
+    """It cannot be stopped; so there is an end to how many there may be."""
+    over = threading.Event()
+    policy = Timeout(0.01, thread=True, max_abandoned=2)
+    pipeline = Pipeline(policy)
+    told = heard(pipeline)
+    guarded = pipeline(over.wait)
+    for _ in range(2):
+        with pytest.raises(TimedOut):
+            guarded(5)
+    assert policy.snapshot() == {"abandoned": 2}
+    with pytest.raises(Rejected):
+        guarded(0)
+    over.set()
+    pipeline.close()
+    assert policy.snapshot() == {"abandoned": 0}
+    assert [event.error for event in ends(told)] == [None, None]
+
+
+# -- what it cannot guard, and configuration ---------------------------------------------------------------------
+
+
+def test_abandon_plain_def_needs_a_thread() -> None:
+    """In a sentence that says what to write."""
+    with pytest.raises(TypeError, match="a plain def can only run on in a thread of its own: say thread=True too"):
+        Timeout(1, abandon=True)(print)
+
+
+def test_abandon_block_is_refused() -> None:
+    """It is its caller's own code."""
+    pipeline = Pipeline(Timeout(1, abandon=True, thread=True))
+    with pytest.raises(TypeError, match="cannot guard this"):
+        for attempt in pipeline.attempts():
+            with attempt:
+                pass
+
+
+async def test_abandon_async_block_is_refused() -> None:
+    """The same."""
+    pipeline = Pipeline(Timeout(1, abandon=True))
+    with pytest.raises(TypeError, match="a block cannot run on without its caller"):
+        async for attempt in pipeline.attempts():
+            async with attempt:
+                pass
+
+
+@pytest.mark.parametrize("flag", [1, "yes", None], ids=repr)
+def test_abandon_that_is_no_flag_is_refused_with_its_value(flag: Any) -> None:
+    """A number is no flag."""
+    with pytest.raises(TypeError, match=f"abandon must be True or False, got {flag!r}"):
+        Timeout(1, abandon=flag)
+
+
+@pytest.mark.parametrize(("cap", "kind"), [(0, ValueError), (-1, ValueError), (True, TypeError), (1.5, TypeError)])
+def test_abandon_impossible_cap_is_refused_with_its_value(cap: Any, kind: type[Exception]) -> None:
+    """None at all would be no abandoning."""
+    with pytest.raises(kind, match=f"max_abandoned must .*got {cap!r}"):
+        Timeout(1, abandon=True, max_abandoned=cap)
+
+
+def test_abandon_describes_itself() -> None:
+    """For people."""
+    assert repr(Timeout(2, abandon=True)) == "Timeout(2 s, abandon)"
+    assert repr(Timeout(2, abandon=True, thread=True)) == "Timeout(2 s, thread, abandon)"
+    assert Timeout(2).snapshot() == {}
+
+
+def test_abandon_hanging_work_is_left_behind_and_the_next_call_served(world: World) -> None:
+    """One instance goes on."""
+    guarded = abandon(world)(world.dependency(Hang(), 7).fn)
+    assert isinstance(world.outcome(guarded).error, TimedOut)
+    assert world.call(guarded) == 7

@@ -1,0 +1,388 @@
+"""Calls that run beside their caller: how they are taken, left, counted and closed, in every runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resilient.beside import Beside, Stragglers, discard
+from resilient.call import Call, new_call
+from resilient.runtime import Runtime, current
+from resilient.runtime.threads import THREADS
+from tests.worlds import Hang, Slow, TrioWorld, World
+
+LATER = 0.05
+
+
+def call_of(fn: Callable[..., Any]) -> Call:
+    """A call that runs here."""
+    return new_call(fn, (), {}, current())
+
+
+async def leaf(call: Call) -> Any:
+    """Calls the function."""
+    result = call.fn(*call.args, **call.kwargs)
+    return result if call.runtime is THREADS else await result
+
+
+class Race:
+    """What waits for a `Beside`, until it has `left`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.parking = runtime.park()
+        self.left = False
+        self.told = 0
+
+    def ended(self, work: Beside) -> bool:
+        """Told by the work."""
+        self.told += 1
+        self.parking.wake()
+        return self.left
+
+
+def started(fn: Callable[..., Any], stragglers: Stragglers | None = None) -> tuple[Beside, Race, Call]:
+    """Work that has begun."""
+    call = call_of(fn)
+    race = Race(call.runtime)
+    return Beside(call, leaf, stragglers or Stragglers(10), race.ended), race, call
+
+
+def run(world: World, main: Callable[[], Any]) -> Any:
+    """Run a coroutine function in this world, in threads by hand."""
+    if world.is_async:
+        return world.run(main)
+    try:
+        main().send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("a thread's coroutine suspended")
+
+
+# -- what is taken -----------------------------------------------------------------------------------------------
+
+
+def test_beside_result_is_taken(world: World) -> None:
+    """When it has ended, and it says so once."""
+    dependency = world.dependency(Slow(LATER, 7))
+
+    async def main() -> Any:
+        work, race, call = started(dependency.fn)
+        await race.parking.wait(None, call)
+        assert work.done
+        assert race.told == 1
+        return work.take()
+
+    assert run(world, main) == 7
+
+
+def test_beside_error_is_raised_itself(world: World) -> None:
+    """The same object, and it is let go."""
+    error = OSError()
+    dependency = world.dependency(error)
+
+    async def main() -> None:
+        work, race, call = started(dependency.fn)
+        await race.parking.wait(None, call)
+        with pytest.raises(OSError) as caught:
+            work.take()
+        assert caught.value is error
+        assert work.error is None
+
+    run(world, main)
+
+
+def test_beside_works_on_a_fork_of_the_call(world: World) -> None:
+    """Its own waits do not show in the caller's call until it is taken, and then they do."""
+    dependency = world.dependency(7)
+
+    async def main() -> None:
+        work, race, call = started(dependency.fn)
+        assert work.call is not call
+        work.call.waited = 3.0
+        await race.parking.wait(None, call)
+        assert call.waited == 0.0
+        work.take()
+        assert call.waited == 3.0
+
+    run(world, main)
+
+
+written: contextvars.ContextVar[str] = contextvars.ContextVar("written", default="nothing")
+
+
+def test_beside_has_a_context_of_its_own_that_is_merged_when_it_is_taken(world: World) -> None:
+    """And only then."""
+
+    def plain() -> None:
+        assert written.get() == "caller"
+        written.set("work")
+
+    async def coroutine() -> None:
+        plain()
+
+    async def main() -> list[str]:
+        written.set("caller")
+        work, race, call = started(coroutine if world.is_async else plain)
+        await race.parking.wait(None, call)
+        before = written.get()
+        work.take()
+        return [before, written.get()]
+
+    assert contextvars.copy_context().run(run, world, main) == ["caller", "work"]
+
+
+# -- what is left ------------------------------------------------------------------------------------------------
+
+
+def test_beside_straggler_is_counted_off_when_it_ends(world: World) -> None:
+    """Whoever left it has counted it; `drain` waits for it."""
+    dependency = world.dependency(Slow(LATER, 7))
+    stragglers = Stragglers(1)
+
+    async def main() -> None:
+        _, race, call = started(dependency.fn, stragglers)
+        race.left = True
+        stragglers.add()
+        assert stragglers.full
+        await stragglers.drain(call.runtime)
+        assert stragglers.count == 0
+        assert not stragglers.full
+        assert race.told == 1
+
+    run(world, main)
+    assert dependency.running == 0
+
+
+def test_stragglers_drain_of_none_does_not_wait(world: World) -> None:
+    """There is nothing to wait for."""
+
+    async def main() -> None:
+        await Stragglers(1).drain(current())
+
+    run(world, main)
+
+
+def test_stragglers_drain_waits_for_the_last(world: World) -> None:
+    """Not for the first."""
+    dependency = world.dependency(Slow(LATER, 1), Slow(LATER * 2, 2))
+    stragglers = Stragglers(5)
+
+    async def main() -> None:
+        for _ in range(2):
+            _, race, call = started(dependency.fn, stragglers)
+            race.left = True
+            stragglers.add()
+        await stragglers.drain(call.runtime)
+
+    run(world, main)
+    assert (dependency.calls, dependency.running) == (2, 0)
+
+
+def test_stragglers_of_another_thread_wake_those_who_drain_here(world: World) -> None:
+    """One count for all loops and threads."""
+    stragglers = Stragglers(5)
+    stragglers.add()
+
+    def end() -> None:
+        time.sleep(LATER)
+        stragglers.remove()
+
+    async def main() -> None:
+        await stragglers.drain(current())
+
+    if world.name == "virtual":  # has no other threads
+        return
+    thread = threading.Thread(target=end)
+    thread.start()
+    run(world, main)
+    assert stragglers.count == 0
+    thread.join()
+
+
+@pytest.mark.every_loop
+async def test_beside_cancelled_before_it_began_is_counted_off_and_never_called() -> None:
+    """It ends as cancelled."""
+    calls: list[int] = []
+
+    async def fetch() -> None:
+        calls.append(1)
+
+    stragglers = Stragglers(5)
+    work, race, call = started(fetch, stragglers)
+    race.left = True
+    stragglers.add()
+    work.cancel()
+    await stragglers.drain(call.runtime)
+    assert calls == []
+    assert work.done
+    assert isinstance(work.error, asyncio.CancelledError)
+    assert race.told == 1
+
+
+def test_beside_on_trio_cancelled_before_it_began_is_never_called() -> None:
+    """The same there, where a cancelled task would begin."""
+    world = TrioWorld()
+    dependency = world.dependency()
+    stragglers = Stragglers(5)
+
+    async def main() -> None:
+        work, race, call = started(dependency.fn, stragglers)
+        race.left = True
+        stragglers.add()
+        work.cancel()
+        await stragglers.drain(call.runtime)
+
+    world.run(main)
+    assert (dependency.calls, stragglers.count) == (0, 0)
+
+
+def test_beside_cancelled_while_it_runs_is_counted_off(world: World) -> None:
+    """On event loops."""
+    if not world.is_async:  # a thread cannot be cancelled
+        return
+    dependency = world.dependency(Hang())
+    stragglers = Stragglers(5)
+
+    async def main() -> None:
+        work, race, call = started(dependency.fn, stragglers)
+        await world.sleep(0.01)
+        race.left = True
+        stragglers.add()
+        work.cancel()
+        await stragglers.drain(call.runtime)
+        assert isinstance(work.error, call.runtime.cancelled)
+
+    world.run(main)
+    assert (dependency.calls, dependency.running) == (1, 0)
+
+
+# -- what is closed ----------------------------------------------------------------------------------------------
+
+
+class Closable:
+    """Closed in one way, and counts."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+
+
+class Both(Closable):
+    """As httpx's responses."""
+
+    async def aclose(self) -> None:
+        self.closed.append("aclose")
+
+    def close(self) -> None:
+        self.closed.append("close")
+
+
+class Plain(Closable):
+    """As sockets and files."""
+
+    def close(self) -> None:
+        self.closed.append("close")
+
+
+class Awaited(Closable):
+    """As clients of other libraries."""
+
+    async def close(self) -> None:
+        self.closed.append("awaited close")
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"), [(Both, ["aclose"]), (Plain, ["close"]), (Awaited, ["awaited close"])], ids=str
+)
+async def test_discard_closes_as_the_result_can(kind: type[Closable], how: list[str]) -> None:
+    """`aclose`, else `close`, which may have to be awaited."""
+    result = kind()
+    await discard(result, current())
+    assert result.closed == how
+
+
+def test_discard_in_a_thread_closes_without_awaiting() -> None:
+    """By `close`, though there is an `aclose`."""
+    result = Both()
+    with pytest.raises(StopIteration):
+        discard(result, THREADS).send(None)
+    assert result.closed == ["close"]
+
+
+@pytest.mark.parametrize("result", [None, 7, "text", object(), {"close": 1}], ids=repr)
+async def test_discard_leaves_alone_what_cannot_be_closed(result: object) -> None:
+    """Most results."""
+    await discard(result, current())
+
+
+async def test_discard_does_not_call_what_is_no_function() -> None:
+    """A price's `close` is a number."""
+
+    class Candle:
+        close = 101.5
+
+    await discard(Candle(), current())
+
+
+async def test_discard_forgives_a_close_that_raises() -> None:
+    """Nobody could do anything about it."""
+
+    class Broken:
+        async def aclose(self) -> None:
+            raise OSError
+
+    await discard(Broken(), current())
+
+
+async def test_discard_lets_a_cancellation_through() -> None:
+    """It is the caller's."""
+
+    class Slowly:
+        async def aclose(self) -> None:
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(discard(Slowly(), current()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_beside_result_that_nobody_waits_for_is_closed(world: World) -> None:
+    """Before it is counted off."""
+    result = Both()
+    dependency = world.dependency(Slow(LATER, result))
+    stragglers = Stragglers(5)
+
+    async def main() -> None:
+        _, race, call = started(dependency.fn, stragglers)
+        race.left = True
+        stragglers.add()
+        await stragglers.drain(call.runtime)
+        assert result.closed == [("aclose" if world.is_async else "close")]
+
+    run(world, main)
+
+
+def test_beside_close_closes_a_result_that_was_waited_for_in_vain(world: World) -> None:
+    """By whoever had counted it as a straggler."""
+    result = Both()
+    dependency = world.dependency(result)
+    stragglers = Stragglers(5)
+
+    async def main() -> None:
+        work, race, call = started(dependency.fn, stragglers)
+        await race.parking.wait(None, call)
+        assert result.closed == []
+        stragglers.add()
+        work.close()
+        await stragglers.drain(call.runtime)
+
+    run(world, main)
+    assert result.closed == [("aclose" if world.is_async else "close")]
+    assert stragglers.count == 0

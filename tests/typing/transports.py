@@ -1,0 +1,21 @@
+"""What type checkers make of the transports: httpx's own types are kept."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import httpx
+
+from resilient import Pipeline, Retry, standard
+from resilient.http.httpx import AsyncTransport, HttpxClassifier, Transport
+
+httpx.AsyncClient(transport=AsyncTransport(standard("users")))
+httpx.Client(transport=Transport(Pipeline(Retry(), classify=HttpxClassifier()), verify=False))
+Transport(transport=httpx.HTTPTransport(retries=1))
+assert_type(Transport().pipeline, Pipeline)
+assert_type(Transport().handle_request(httpx.Request("GET", "http://localhost")), httpx.Response)
+
+AsyncTransport(Retry())  # type: ignore[arg-type]
+AsyncTransport(transport=httpx.HTTPTransport())  # type: ignore[arg-type]
+httpx.AsyncClient(transport=Transport())  # type: ignore[arg-type]
+httpx.Client(transport=AsyncTransport())  # type: ignore[arg-type]
