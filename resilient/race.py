@@ -220,6 +220,7 @@ class Race:
             if scope.channel.listeners:
                 at = self.call.runtime.now()
                 scope.channel.emit(HedgeWon(scope.name, at, hedge.name, winner.number, self.begun))
+        self.winner = self.first = None  # they know this race, too
         return winner.take()
 
     # -- the first copy in the caller's task --------------------------------------------------------------------
