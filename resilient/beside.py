@@ -12,11 +12,12 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from resilient.call import Call
-from resilient.current import beside, enclosing
-from resilient.policy import Layer
+from resilient.current import Calls, enclosing, runs_elsewhere, waiting
+from resilient.policy import Layer, Scope
 from resilient.runtime import Parking, Runtime
 from resilient.runtime.threads import AWAITED, THREADS
 
@@ -26,40 +27,45 @@ _log = logging.getLogger("resilient")
 
 
 class Stragglers:
-    """How many calls run on for which nobody waits any more; at most `cap` are let be so."""
+    """What runs on although nobody waits for it any more; at most `cap` are let be so."""
 
     def __init__(self, cap: int) -> None:
         self.cap = cap
-        self.count = 0
+        self._running: set[object] = set()  # an event loop keeps only weak references to its tasks
         self._lock = threading.Lock()
         self._waiting: list[Parking] = []
 
     @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._running)
+
+    @property
     def full(self) -> bool:
         """Whether no more may be left behind."""
-        return self.count >= self.cap
+        return len(self._running) >= self.cap
 
-    def add(self) -> None:
+    def add(self, who: object) -> None:
         """One more is left behind."""
         with self._lock:
-            self.count += 1
+            self._running.add(who)
 
-    def remove(self) -> None:
-        """One has ended."""
+    def remove(self, who: object) -> None:
+        """It has ended."""
         with self._lock:
-            self.count -= 1
-            waiting = tuple(self._waiting) if self.count == 0 else ()
+            self._running.discard(who)
+            waiting = () if self._running else tuple(self._waiting)
         for parking in waiting:
             parking.wake()
 
     async def drain(self, runtime: Runtime) -> None:
         """Wait until there are none."""
-        while self.count:
+        while self._running:
             parking = runtime.park()
             with self._lock:
                 self._waiting.append(parking)
             try:
-                if self.count:
+                if self._running:
                     await parking.wait(None, _NO_DEADLINE)
             finally:
                 with self._lock:
@@ -75,38 +81,64 @@ _NO_DEADLINE = _NoDeadline()
 
 
 class Beside:
-    """One call of `inner` that runs beside its caller, from now on.
+    """One call of `inner` that runs beside its caller, once `run` is called.
 
     `ended` is told, once, in its own task or thread. It answers whether nobody waits for this any more: then its result
-    is closed, and it is one straggler less (whoever stopped waiting has counted it).
+    is closed, and it is one straggler less (whoever stopped waiting has counted it, by `leave`).
 
     Attributes:
-        call: the fork that it works on.
+        call: the fork that it works on; scope: of its pipeline.
         done: whether it has ended; then `error`, or else `result`, says how.
     """
 
+    __slots__ = (
+        "_caller",
+        "_context",
+        "_ended",
+        "_from",
+        "_inner",
+        "_outer",
+        "_stragglers",
+        "began",
+        "call",
+        "done",
+        "error",
+        "number",
+        "result",
+        "scope",
+        "spawned",
+    )
+
     def __init__(
-        self, call: Call, inner: Layer, stragglers: Stragglers, ended: Callable[[Beside], bool], number: int = 1
+        self,
+        call: Call,
+        inner: Layer,
+        scope: Scope,
+        stragglers: Stragglers,
+        ended: Callable[[Any], bool],
+        number: int = 1,
     ) -> None:
         self.call = call.fork()
-        self._caller = call
+        self.scope = scope
         self.number = number
         self.done = False
         self.result: Any = None
         self.error: BaseException | None = None
+        self._from = call
         self._inner = inner
         self._stragglers = stragglers
         self._ended = ended
-        self._context = contextvars.copy_context()
-        calls = enclosing()
-        if calls:
-            (_, scope), *outer = calls
-            self._context.run(beside.set, ((self.call, scope), *outer))
-        runtime = call.runtime
+        self._outer: Calls | None = None
+
+    def run(self, caller: Any = None, context: Context | None = None) -> None:
+        """Begin, on behalf of `caller` (its task, or thread) and in a copy of its `context`; default: of this one."""
+        runtime = self.call.runtime
         self.began = runtime.now()
         if runtime is THREADS:
             self.call.queued_at = self.began  # until the thread has begun
-        self.cancel = runtime.spawn(self._work, self._never_ran, self._context)
+        self._caller = runtime.caller() if caller is None else caller
+        self._context = contextvars.copy_context() if context is None else context.copy()
+        self.spawned = runtime.spawn(self._work, self._context)
 
     async def _work(self) -> None:
         self.call.queued_at = None
@@ -120,14 +152,33 @@ class Beside:
         finally:
             self.done = True
             if self._ended(self):
-                await close_unwanted(self.error, self.result, self.call.runtime, self._stragglers)
+                await close_unwanted(self, self.error, self.result, self.call.runtime, self._stragglers)
+
+    def outer(self) -> Calls:
+        """The calls that its own is part of."""
+        return self._beyond(waiting(self._caller)) if self._outer is None else self._outer
+
+    def _beyond(self, calls: Calls) -> Calls:
+        """Those around the call that this one was forked from."""
+        for at, (call, _) in enumerate(calls):
+            if getattr(call, "origin", call) is self.call.origin:
+                return calls[at + 1 :]
+        return calls
+
+    def leave(self) -> None:
+        """Nobody waits for it any more: it is a straggler. (It is told by its caller, while that still runs.)"""
+        self._outer = self._beyond(enclosing())
+        self._stragglers.add(self)
+
+    def cancel(self) -> None:
+        """End it, and be told of the end even if it has not begun."""
+        self.spawned.cancel(self._never_ran)
 
     def _never_ran(self) -> None:
-        """It was cancelled before it began."""
         self.error = asyncio.CancelledError()  # read on asyncio only, when its loop ends
         self.done = True
         if self._ended(self):
-            self._stragglers.remove()
+            self._stragglers.remove(self)
 
     def waited(self) -> float:
         """Seconds it has spent in local queues so far, with what its caller had before."""
@@ -135,35 +186,34 @@ class Beside:
         return self.call.waited + (0.0 if since is None else self.call.runtime.now() - since)
 
     def close(self) -> None:
-        """Close its result, which nobody takes, beside the caller; it has been counted as a straggler."""
-        close_beside(self.error, self.result, self.call.runtime, self._stragglers)
+        """Close its result, if it has one, beside the caller: nobody takes it."""
+        if self.error is None:
+            close_beside(self.result, self.call.runtime, self._stragglers)
 
     def take(self) -> Any:
         """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
-        self._caller.waited = max(self._caller.waited, self.call.waited)
+        self._from.waited = max(self._from.waited, self.call.waited)
         for variable, value in self._context.items():
-            if variable is not beside and variable.get(_UNSET) is not value:
+            if variable.get(_UNSET) is not value:
                 variable.set(value)
-        error, self.error = self.error, None
+        error = self.error
         if error is None:
             return self.result
+        self.error = None
         try:
             raise error
         finally:
             del error  # its traceback leads to this frame
 
 
+runs_elsewhere(Beside._work.__code__)
+
 _UNSET = object()
 
 
-def close_beside(error: BaseException | None, result: Any, runtime: Runtime, stragglers: Stragglers) -> None:
-    """The end of a straggler, beside the caller."""
-    runtime.spawn(
-        lambda: close_unwanted(error, result, runtime, stragglers), stragglers.remove, contextvars.copy_context()
-    )
-
-
-async def close_unwanted(error: BaseException | None, result: Any, runtime: Runtime, stragglers: Stragglers) -> None:
+async def close_unwanted(
+    who: object, error: BaseException | None, result: Any, runtime: Runtime, stragglers: Stragglers
+) -> None:
     """The end of a straggler. It raises nothing: nobody waits for it."""
     try:
         if error is None:
@@ -171,7 +221,22 @@ async def close_unwanted(error: BaseException | None, result: Any, runtime: Runt
     except runtime.cancelled:
         pass  # its event loop ends
     finally:
-        stragglers.remove()
+        stragglers.remove(who)
+
+
+class _Closing:
+    """A result on its way out."""
+
+    spawned: object = None
+
+
+def close_beside(result: Any, runtime: Runtime, stragglers: Stragglers) -> None:
+    """Close a result that nobody gets, without making anybody wait."""
+    closing = _Closing()
+    stragglers.add(closing)
+    closing.spawned = runtime.spawn(
+        lambda: close_unwanted(closing, None, result, runtime, stragglers), contextvars.copy_context()
+    )
 
 
 async def discard(result: Any, runtime: Runtime) -> None:

@@ -15,20 +15,20 @@ from __future__ import annotations
 import sys
 import threading
 import uuid
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from resilient.call import Call
 from resilient.policy import Scope
 
-__all__ = ["CurrentCall", "around", "beside", "current_call", "enclosing", "is_guard"]
+__all__ = ["Calls", "CurrentCall", "Elsewhere", "current_call", "enclosing", "is_guard", "runs_elsewhere", "waiting"]
 
-_guards: dict[int, CodeType] = {}  # by identity: a code object works its hash out anew each time, from all it has
+# By identity: a code object works its hash out anew each time, from all it has.
+_guards: dict[int, CodeType] = {}
+_elsewhere: dict[int, CodeType] = {}
 _lock = threading.Lock()
-beside: ContextVar[tuple[tuple[Call, Scope], ...]] = ContextVar("resilient_enclosing", default=())
-"""Tells what runs in this context, beside its caller, which calls enclose it."""
 
 
 def is_guard(code: CodeType) -> None:
@@ -36,30 +36,62 @@ def is_guard(code: CodeType) -> None:
     _guards[id(code)] = code
 
 
-def enclosing(depth: int = 1) -> tuple[tuple[Call, Scope], ...]:
+class Elsewhere(Protocol):
+    """A call that runs beside its caller: in its own task or thread the stack ends with a frame that has this as
+    `self` (see `runs_elsewhere`)."""
+
+    call: Call
+    scope: Scope
+
+    def outer(self) -> Calls:
+        """The calls that enclose it."""
+
+
+Calls = Sequence[tuple[Call, Scope]]
+
+
+def runs_elsewhere(code: CodeType) -> None:
+    """Frames of this code are the outermost of an `Elsewhere`."""
+    _elsewhere[id(code)] = code
+
+
+def enclosing(depth: int = 1) -> Calls:
     """The guarded calls around the caller's frame, innermost first."""
-    found: list[tuple[Call, Scope]] = []
-    frame: FrameType | None = sys._getframe(depth)
+    return _calls_in(_stack(sys._getframe(depth)))
+
+
+def waiting(caller: Any) -> Calls:
+    """The guarded calls in which a task (asyncio's or trio's), or a thread by its number, waits; innermost first."""
+    if isinstance(caller, int):
+        frame = sys._current_frames().get(caller)
+        return () if frame is None else _calls_in(_stack(frame))
+    coroutine = caller.get_coro() if hasattr(caller, "get_coro") else caller.coro
+    frames = []
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None:
+            frames.append(frame)
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return _calls_in(reversed(frames))
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _calls_in(frames: Iterable[FrameType]) -> Calls:
+    found: list[tuple[Call, Scope]] = []
+    for frame in frames:
         if id(frame.f_code) in _guards:
             names = frame.f_locals
             if "call" in names:
                 found.append((names["call"], names["scope"]))
-        frame = frame.f_back
-    return (*found, *beside.get())
-
-
-def around(awaited: object, coroutine: Any) -> tuple[tuple[Call, Scope], ...]:
-    """The guarded calls around the method of `awaited` that `coroutine`, which stands still, waits for."""
-    found: list[tuple[Call, Scope]] = []
-    while coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        if frame is None or frame.f_locals.get("self") is awaited:
-            break
-        if id(frame.f_code) in _guards and "call" in frame.f_locals:
-            found.append((frame.f_locals["call"], frame.f_locals["scope"]))
-        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-    return (*reversed(found), *beside.get())
+        elif id(frame.f_code) in _elsewhere:
+            work: Elsewhere = frame.f_locals["self"]
+            return [*found, (work.call, work.scope), *work.outer()]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ import pytest
 
 from resilient.beside import Beside, Stragglers, discard
 from resilient.call import Call, new_call
+from resilient.outcome import Classifier
+from resilient.policy import Scope
 from resilient.runtime import Runtime, current
 from resilient.runtime.threads import THREADS
 from tests.worlds import Hang, Slow, TrioWorld, World
@@ -50,7 +52,9 @@ def started(fn: Callable[..., Any], stragglers: Stragglers | None = None) -> tup
     """Work that has begun."""
     call = call_of(fn)
     race = Race(call.runtime)
-    return Beside(call, leaf, stragglers or Stragglers(10), race.ended), race, call
+    work = Beside(call, leaf, Scope("", Classifier()), stragglers or Stragglers(10), race.ended)
+    work.run()
+    return work, race, call
 
 
 def run(world: World, main: Callable[[], Any]) -> Any:
@@ -146,9 +150,9 @@ def test_beside_straggler_is_counted_off_when_it_ends(world: World) -> None:
     stragglers = Stragglers(1)
 
     async def main() -> None:
-        _, race, call = started(dependency.fn, stragglers)
+        work, race, call = started(dependency.fn, stragglers)
         race.left = True
-        stragglers.add()
+        work.leave()
         assert stragglers.full
         await stragglers.drain(call.runtime)
         assert stragglers.count == 0
@@ -175,9 +179,9 @@ def test_stragglers_drain_waits_for_the_last(world: World) -> None:
 
     async def main() -> None:
         for _ in range(2):
-            _, race, call = started(dependency.fn, stragglers)
+            work, race, call = started(dependency.fn, stragglers)
             race.left = True
-            stragglers.add()
+            work.leave()
         await stragglers.drain(call.runtime)
 
     run(world, main)
@@ -187,11 +191,11 @@ def test_stragglers_drain_waits_for_the_last(world: World) -> None:
 def test_stragglers_of_another_thread_wake_those_who_drain_here(world: World) -> None:
     """One count for all loops and threads."""
     stragglers = Stragglers(5)
-    stragglers.add()
+    stragglers.add("work")
 
     def end() -> None:
         time.sleep(LATER)
-        stragglers.remove()
+        stragglers.remove("work")
 
     async def main() -> None:
         await stragglers.drain(current())
@@ -216,7 +220,7 @@ async def test_beside_cancelled_before_it_began_is_counted_off_and_never_called(
     stragglers = Stragglers(5)
     work, race, call = started(fetch, stragglers)
     race.left = True
-    stragglers.add()
+    work.leave()
     work.cancel()
     await stragglers.drain(call.runtime)
     assert calls == []
@@ -234,7 +238,7 @@ def test_beside_on_trio_cancelled_before_it_began_is_never_called() -> None:
     async def main() -> None:
         work, race, call = started(dependency.fn, stragglers)
         race.left = True
-        stragglers.add()
+        work.leave()
         work.cancel()
         await stragglers.drain(call.runtime)
 
@@ -253,7 +257,7 @@ def test_beside_cancelled_while_it_runs_is_counted_off(world: World) -> None:
         work, race, call = started(dependency.fn, stragglers)
         await world.sleep(0.01)
         race.left = True
-        stragglers.add()
+        work.leave()
         work.cancel()
         await stragglers.drain(call.runtime)
         assert isinstance(work.error, call.runtime.cancelled)
@@ -360,9 +364,9 @@ def test_beside_result_that_nobody_waits_for_is_closed(world: World) -> None:
     stragglers = Stragglers(5)
 
     async def main() -> None:
-        _, race, call = started(dependency.fn, stragglers)
+        work, race, call = started(dependency.fn, stragglers)
         race.left = True
-        stragglers.add()
+        work.leave()
         await stragglers.drain(call.runtime)
         assert result.closed == [("aclose" if world.is_async else "close")]
 
@@ -370,7 +374,7 @@ def test_beside_result_that_nobody_waits_for_is_closed(world: World) -> None:
 
 
 def test_beside_close_closes_a_result_that_was_waited_for_in_vain(world: World) -> None:
-    """By whoever had counted it as a straggler."""
+    """Beside its caller, and counted meanwhile."""
     result = Both()
     dependency = world.dependency(result)
     stragglers = Stragglers(5)
@@ -379,7 +383,6 @@ def test_beside_close_closes_a_result_that_was_waited_for_in_vain(world: World) 
         work, race, call = started(dependency.fn, stragglers)
         await race.parking.wait(None, call)
         assert result.closed == []
-        stragglers.add()
         work.close()
         await stragglers.drain(call.runtime)
 

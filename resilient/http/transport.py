@@ -70,6 +70,9 @@ class _NoDeadline:
     waited: float = 0.0
 
 
+_closing: dict[object, object] = {}
+
+
 async def uncut(close: Callable[[], Awaitable[object]]) -> None:
     """Await `close()`, which goes on when the caller is cancelled: httpcore forgets a connection for ever whose closing
     is cut short. What it raises is logged: there is nobody who could do anything about it.
@@ -83,7 +86,9 @@ async def uncut(close: Callable[[], Awaitable[object]]) -> None:
         except Exception:
             _log.debug("resilient: closing a response failed", exc_info=True)
         finally:
+            _closing.pop(parking, None)
             parking.wake()
 
-    runtime.spawn(work, parking.wake, contextvars.copy_context())
+    # An event loop keeps only weak references to its tasks.
+    _closing[parking] = runtime.spawn(work, contextvars.copy_context())
     await parking.wait(None, _NoDeadline())

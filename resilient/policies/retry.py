@@ -10,9 +10,8 @@ with one note of what happened) or the last result: never a wrapper, and never a
 
 from __future__ import annotations
 
-import contextvars
-import functools
 import inspect
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -21,7 +20,7 @@ import tenacity
 
 from resilient import arguments
 from resilient.backoff import Fixed, FullJitter
-from resilient.beside import discard
+from resilient.beside import Stragglers, close_beside, discard
 from resilient.budget import Budget
 from resilient.call import Call
 from resilient.current import enclosing
@@ -30,6 +29,7 @@ from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.notes import behind, forget_before, note
 from resilient.outcome import ErrorFilter, Verdict, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
+from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
 from resilient.strategies import Strategy, controller, looks_at_errors_only
 
@@ -115,6 +115,7 @@ class Retry(Wrap):
         self.nested = nested
         self.shadow = arguments.flag("shadow", shadow)
         self.retried = self.would_have_retried = 0
+        self.closing = Stragglers(sys.maxsize)  # results that nobody gets
 
     def _longest_pause(self) -> float | None:
         if self._backoff is None or self.attempts is None:
@@ -171,6 +172,9 @@ class Retry(Wrap):
 
     def _looks_at_results(self, scope: Scope) -> bool:
         return self._asks_results or scope.judge.judges_results
+
+    async def drain(self, runtime: Runtime) -> None:
+        await self.closing.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:
         """Attempts `retried`, those that shadow would have, and the budget."""
@@ -360,7 +364,7 @@ class _Story:
         runtime, kept = self.call.runtime, self.last_result
         for result in (newest,) if kept is newest else (newest, kept):
             if result is not None:
-                runtime.spawn(functools.partial(discard, result, runtime), lambda: None, contextvars.copy_context())
+                close_beside(result, runtime, self.retry.closing)
 
     def forget(self) -> None:
         """Let go of what happened: an error leads by its traceback to this very object."""

@@ -118,7 +118,8 @@ class Timeout(Wrap):
         if mine:
             call.deadline = at
         try:
-            work = Beside(call, inner, abandoned, ended)
+            work = Beside(call, inner, scope, abandoned, ended)
+            work.run()
         finally:
             call.deadline = outer
         try:
@@ -126,7 +127,8 @@ class Timeout(Wrap):
         except BaseException:
             with lock:
                 left = not work.done
-                abandoned.add()
+                if left:
+                    work.leave()
             if not left:  # it ended in the tick in which its caller was cancelled
                 tell(work)
                 work.close()
@@ -134,7 +136,7 @@ class Timeout(Wrap):
         with lock:
             left = not work.done
             if left:
-                abandoned.add()
+                work.leave()
         expired_inside = mine and runtime is THREADS and isinstance(work.error, runtime.cancelled)
         if not left and not expired_inside:  # it may notice its deadline, in a queue, before we do
             return work.take()

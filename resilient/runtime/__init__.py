@@ -23,13 +23,21 @@ from resilient.errors import TimedOut
 from resilient.runtime import asyncio as _asyncio
 from resilient.runtime import threads as _threads
 
-__all__ = ["TRIO", "VIRTUAL", "Limit", "Parking", "Runtime", "Timed", "current", "current_async"]
+__all__ = ["TRIO", "VIRTUAL", "Limit", "Parking", "Runtime", "Spawned", "Timed", "Work", "current", "current_async"]
 
 TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
 """The modules with clocks of their own. While neither is loaded there is one clock, and who only wants to read it need
 not find its runtime, which would cost more than all else."""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Spawned(Protocol):
+    """Something that runs beside its caller."""
+
+    def cancel(self, never_ran: Callable[[], None]) -> None:
+        """Cancel it; when it has not begun yet, it never will: `never_ran` is called then. A thread cannot be
+        cancelled: there this does nothing."""
 
 
 class Timed(Protocol):
@@ -60,8 +68,11 @@ class Parking(Protocol):
     def wake(self) -> None:
         """End the wait. From any thread; more than once does no harm; never raises."""
 
-    async def wait(self, seconds: float | None, call: Timed) -> bool:
-        """Wait to be woken: True; or False after `seconds`. A deadline of the call ends it, as `within` says."""
+    async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:
+        """Wait to be woken: True; or False after `seconds` (`often`: many wait for just as long).
+
+        A deadline of the call ends it, as `within` says.
+        """
         ...
 
 
@@ -82,12 +93,12 @@ class Runtime(Protocol):
         """A place to wait until another call, perhaps in another thread, says so."""
         ...
 
-    def spawn(self, work: Work, never_ran: Callable[[], None], context: Context) -> Callable[[], object]:
-        """Run `work()`, which raises nothing, beside the caller and in `context`.
+    def spawn(self, work: Work, context: Context) -> Spawned:
+        """Run `work()`, which raises nothing, beside the caller and in `context`. Keep what this returns meanwhile."""
+        ...
 
-        Returns what cancels it (a thread cannot be: there it does nothing). `never_ran` is called instead of `work`
-        when it is cancelled before it began.
-        """
+    def caller(self) -> Any:
+        """The task that runs now, or the number of the thread."""
         ...
 
     def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Coroutine[Any, Any, Any]:

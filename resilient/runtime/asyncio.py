@@ -107,25 +107,18 @@ class AsyncioRuntime:
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
         self.timers: dict[Any, _Timers] = {}  # by length in seconds, or by deadline
-        self._spawned: set[Task[None]] = set()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
     def park(self) -> _Parking:
-        return _Parking(self.loop)
+        return _Parking(self)
 
-    def spawn(self, work: Work, never_ran: Callable[[], None], context: Context) -> Callable[[], object]:
-        task = self.loop.create_task(work(), context=context)
-        self._spawned.add(task)  # an event loop keeps only weak references
+    def spawn(self, work: Work, context: Context) -> _Spawned:
+        return _Spawned(self.loop.create_task(work(), context=context))
 
-        def done(task: Task[None]) -> None:
-            self._spawned.discard(task)
-            if task.cancelled():
-                never_ran()
-
-        task.add_done_callback(done)
-        return task.cancel
+    def caller(self) -> Task[Any] | None:
+        return current_task(self.loop)
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Callback:
         """Call `callback` from the event loop after `seconds`, unless what is returned is cancelled before."""
@@ -180,32 +173,58 @@ class AsyncioRuntime:
             call.deadline = outer
 
 
+class _Spawned:
+    """A task."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: Task[None]) -> None:
+        self._task = task
+
+    def cancel(self, never_ran: Callable[[], None]) -> None:
+        def done(task: Task[None]) -> None:
+            if task.cancelled():  # before its first step: it lets no cancellation out
+                never_ran()
+
+        self._task.add_done_callback(done)
+        self._task.cancel()
+
+
 class _Parking:
     """A future of the waiting call's event loop."""
 
-    __slots__ = ("_future", "_loop")
+    __slots__ = ("_future", "_runtime")
 
-    def __init__(self, loop: AbstractEventLoop) -> None:
-        self._loop = loop
-        self._future: asyncio.Future[bool] = loop.create_future()
+    def __init__(self, runtime: AsyncioRuntime) -> None:
+        self._runtime = runtime
+        self._future: asyncio.Future[bool] = runtime.loop.create_future()
 
     def wake(self) -> None:
-        if asyncio._get_running_loop() is self._loop:
-            self._end(True)
+        loop = self._runtime.loop
+        if asyncio._get_running_loop() is loop:
+            self._end()
             return
         try:
-            self._loop.call_soon_threadsafe(self._end, True)
+            loop.call_soon_threadsafe(self._end)
         except RuntimeError:
             pass  # that loop is closed, and its call gone with it
 
-    def _end(self, woken: bool) -> None:
+    def _end(self, woken: bool = True) -> None:
         if not self._future.done():
             self._future.set_result(woken)
 
-    async def wait(self, seconds: float | None, call: Timed) -> bool:
+    def _time_is_over(self) -> None:
+        self._end(False)
+
+    async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:
         if seconds is None:
             return await self._future
-        timer = self._loop.call_at(self._loop.time() + seconds, self._end, False)
+        loop = self._runtime.loop
+        timer: Any
+        if often:
+            timer = self._runtime.after(seconds, self._time_is_over)
+        else:
+            timer = loop.call_at(loop.time() + seconds, self._time_is_over)
         try:
             return await self._future
         finally:

@@ -58,13 +58,16 @@ class ThreadRuntime:
     def park(self) -> _Parking:
         return _Parking()
 
-    def spawn(self, work: Work, never_ran: Callable[[], None], context: Context) -> Callable[[], object]:
+    def spawn(self, work: Work, context: Context) -> _Thread:
         def target() -> None:
             with contextlib.suppress(RuntimeError):  # `drive`'s, of which `work` knows
                 context.run(drive, work())
 
         threading.Thread(target=target, name="resilient-beside", daemon=True).start()
-        return lambda: None
+        return _Thread()
+
+    def caller(self) -> int:
+        return threading.get_ident()
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         outer, waited = call.deadline, call.waited
@@ -82,6 +85,13 @@ class ThreadRuntime:
             call.deadline = outer
 
 
+class _Thread:
+    """A thread cannot be cancelled."""
+
+    def cancel(self, never_ran: Callable[[], None]) -> None:
+        pass
+
+
 class _Parking:
     """A lock that is held while the call waits."""
 
@@ -97,7 +107,7 @@ class _Parking:
         except RuntimeError:
             pass  # woken before
 
-    async def wait(self, seconds: float | None, call: Timed) -> bool:
+    async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:
         limits = [threading.TIMEOUT_MAX]
         if seconds is not None:
             limits.append(seconds)

@@ -29,18 +29,21 @@ class TrioRuntime:
     def park(self) -> _Parking:
         return _Parking()
 
-    def spawn(self, work: Work, never_ran: Callable[[], None], context: Context) -> Callable[[], object]:
-        scope = trio.CancelScope()
+    def spawn(self, work: Work, context: Context) -> _Scope:
+        spawned = _Scope()
 
         async def scoped() -> None:
-            if scope.cancel_called:
-                never_ran()
+            if spawned.never_ran is not None:
+                spawned.never_ran()
                 return
-            with scope:
+            with spawned.scope:
                 await work()
 
         trio.lowlevel.spawn_system_task(scoped, context=context)
-        return scope.cancel
+        return spawned
+
+    def caller(self) -> trio.lowlevel.Task:
+        return trio.lowlevel.current_task()
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         outer, waited = call.deadline, call.waited
@@ -55,6 +58,18 @@ class TrioRuntime:
             call.deadline = outer
         assert scope.cancelled_caught
         raise limit.expired(call, call.waited - waited) from call.error
+
+
+class _Scope:
+    """A system task in a cancel scope of its own."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.never_ran: Callable[[], None] | None = None
+
+    def cancel(self, never_ran: Callable[[], None]) -> None:
+        self.never_ran = never_ran
+        self.scope.cancel()
 
 
 class _Parking:
@@ -72,7 +87,7 @@ class _Parking:
         except trio.RunFinishedError:
             pass  # and its call is gone with it
 
-    async def wait(self, seconds: float | None, call: Timed) -> bool:
+    async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:
         with trio.move_on_after(float("inf") if seconds is None else seconds):
             await self._event.wait()
         return self._event.is_set()

@@ -1,0 +1,304 @@
+"""The race of a hedged call's copies: which are running, when the next one starts, and whose outcome counts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from typing import TYPE_CHECKING, Any
+
+from resilient.beside import Beside, close_beside
+from resilient.call import Call
+from resilient.errors import Rejected
+from resilient.events import BudgetExhausted, HedgeWon, Hedging
+from resilient.outcome import Verdict
+from resilient.policy import Layer, Scope
+from resilient.runtime import Parking
+from resilient.runtime.asyncio import AsyncioRuntime, Callback
+
+if TYPE_CHECKING:
+    from resilient.policies.hedge import Hedge
+
+__all__ = ["Race", "goes_on"]
+
+
+def goes_on(verdict: Verdict, error: BaseException | None = None) -> bool:
+    """Whether an outcome leaves the race open: another copy may do better. (A refused one may be sent elsewhere.)"""
+    if isinstance(error, Rejected):
+        return True
+    return verdict.retryable and verdict.kind != "success"
+
+
+class Primary:
+    """The outcome of a first copy that ran in the caller's own task; otherwise like a `Beside`."""
+
+    __slots__ = ("error", "result")
+
+    number = 1
+
+    def __init__(self, error: BaseException | None, result: Any) -> None:
+        self.error = error
+        self.result = result
+
+    def take(self) -> Any:
+        """Return its result, or raise its error."""
+        error = self.error
+        if error is None:
+            return self.result
+        self.error = None
+        try:
+            raise error
+        finally:
+            del error  # its traceback leads to this frame
+
+
+Copy = Beside | Primary
+
+
+class Race:
+    """The copies of one call."""
+
+    __slots__ = (
+        "_ended",
+        "_lock",
+        "_over",
+        "_parking",
+        "begun",
+        "call",
+        "context",
+        "first",
+        "hedge",
+        "inline",
+        "inner",
+        "may_start",
+        "running",
+        "scope",
+        "task",
+        "timer",
+        "winner",
+    )
+
+    inline: AsyncioRuntime | None  # while the first copy runs in the caller's task ...
+    task: asyncio.Task[Any] | None  # ... this one ...
+    context: contextvars.Context | None  # ... in this context
+    timer: Callback | None
+
+    def __init__(self, hedge: Hedge, call: Call, inner: Layer, scope: Scope) -> None:
+        self.hedge = hedge
+        self.call = call
+        self.inner = inner
+        self.scope = scope
+        self.begun = 0
+        self.may_start = True
+        self.running: list[Beside] = []
+        self.first: Copy | None = None  # of those that failed; its outcome comes back when all do
+        self.winner: Copy | None = None
+        self.inline = self.task = self.context = self.timer = None
+        self._lock = threading.Lock()  # copies in threads end when they like
+        self._ended: list[Beside] = []
+        self._over = False
+        self._parking: Parking | None = None
+
+    # -- copies -------------------------------------------------------------------------------------------------
+
+    def start(self, reason: str) -> None:
+        """Begin the next copy, if there may be one. The first is free."""
+        hedge, scope = self.hedge, self.scope
+        if self.begun:
+            if hedge.stragglers.full:
+                self.may_start = False
+            if not self.may_start or self.begun >= hedge.copies:
+                return
+            now = self.call.runtime.now()
+            if hedge.budget is not None and not hedge.budget.spend(now):
+                self.may_start = False
+                if scope.channel.listeners:
+                    scope.channel.emit(BudgetExhausted(scope.name, now, hedge.name, "hedge"))
+                return
+            hedge.started += 1
+            if scope.channel.listeners:
+                scope.channel.emit(Hedging(scope.name, now, hedge.name, self.begun + 1, reason))
+        self.begun += 1
+        copy = Beside(self.call, self.inner, scope, hedge.stragglers, self._copy_ended, self.begun)
+        self.running.append(copy)
+        copy.run(self.task, self.context)
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds until the next copy is due, or None when there is none."""
+        more = self.may_start and self.begun < self.hedge.copies
+        return self.hedge.delays[self.begun - 1] if more else None
+
+    def _copy_ended(self, copy: Beside) -> bool:
+        """In the copy's own task or thread."""
+        if self.inline is not None:
+            self._ended_while_inline(copy)
+            return False
+        with self._lock:
+            if self._over:
+                return True
+            self._ended.append(copy)
+            if self._parking is not None:
+                self._parking.wake()
+            return False
+
+    def drop(self, copy: Copy | None) -> None:
+        """Close its result, if it has one, beside the caller."""
+        if copy is not None and copy.error is None:
+            close_beside(copy.result, self.call.runtime, self.hedge.stragglers)
+
+    def end(self) -> None:
+        """It is over: cancel the losers, and do not wait for them."""
+        with self._lock:
+            self._over = True
+            ended = self._ended  # in the same tick as the winner
+            losers = [copy for copy in self.running if copy is not self.winner and copy not in ended]
+            for loser in losers:
+                loser.leave()
+        if self.winner is None and self.first is None and losers:
+            self.call.waited = max(self.call.waited, losers[0].waited())  # its Timeout outside asks for it
+        for loser in losers:
+            loser.cancel()
+        for copy in (*ended, self.first):
+            if copy is not self.winner:
+                self.drop(copy)
+
+    def leaves_open(self, copy: Copy) -> bool:
+        """Whether the race goes on after this copy's outcome."""
+        error, judge = copy.error, self.scope.judge
+        try:
+            if error is None:
+                return judge.judges_results and goes_on(judge.result(copy.result))
+            return isinstance(error, Exception) and goes_on(judge.error(error), error)
+        except Exception as mistake:  # of the user's predicate: the caller shall hear of it
+            self.drop(copy)
+            copy.error = mistake
+            return False
+
+    def failed(self, copy: Copy) -> None:
+        """A copy was of no use: keep the first one's outcome, and start the next at once."""
+        if self.first is None or copy.number < self.first.number:
+            self.first, copy = copy, self.first or copy
+        if copy is not self.first:
+            self.drop(copy)
+        self.start("failure")
+
+    # -- every copy beside the caller ---------------------------------------------------------------------------
+
+    async def decide(self) -> Any:
+        """Wait for the copy whose outcome counts, start further ones when they are due, and take the outcome."""
+        call, runtime = self.call, self.call.runtime
+        try:
+            while self.winner is None:
+                if self._ended:
+                    copy = self._ended.pop(0)
+                    self.running.remove(copy)
+                    if self.leaves_open(copy):
+                        self.failed(copy)
+                    else:
+                        self.winner = copy
+                elif not self.running:
+                    self.winner = self.first
+                else:
+                    parking = runtime.park()
+                    with self._lock:
+                        self._parking = parking
+                        waiting = not self._ended
+                    if waiting and not await parking.wait(self.wait, call, often=True):
+                        self.start("delay")
+        finally:
+            if self.running or self._ended or self.first is not None:
+                self.end()
+        return self.take()
+
+    def take(self) -> Any:
+        """What the caller gets."""
+        hedge, scope, winner = self.hedge, self.scope, self.winner
+        assert winner is not None
+        if self.begun > 1 and winner is not self.first:
+            hedge.won += winner.number > 1
+            if scope.channel.listeners:
+                at = self.call.runtime.now()
+                scope.channel.emit(HedgeWon(scope.name, at, hedge.name, winner.number, self.begun))
+        self.winner = self.first = None  # they know this race, too
+        return winner.take()
+
+    # -- the first copy in the caller's task --------------------------------------------------------------------
+
+    async def run_inline(self, runtime: AsyncioRuntime) -> Any:
+        """The first copy here; further ones beside it."""
+        task = asyncio.current_task(runtime.loop)
+        assert task is not None
+        base = task.cancelling()
+        self.begun = 1
+        self.inline, self.task, self.context = runtime, task, contextvars.copy_context()
+        self.timer = runtime.after(self.hedge.delays[0], self._due)
+        try:
+            result = await self.inner(self.call)
+        except BaseException as error:
+            self._stop_inline()
+            if self.winner is not None:
+                cancelled_by_others = task.uncancel() > base
+                if not cancelled_by_others and isinstance(error, asyncio.CancelledError):
+                    self.end()
+                    return self.take()  # it was cancelled for the winner
+                if cancelled_by_others and isinstance(error, Exception):
+                    self._end_without_winner()
+                    raise asyncio.CancelledError from error  # the clean-up's failure does not hide it
+            if not isinstance(error, Exception):
+                self._end_without_winner()
+                raise
+            primary = Primary(error, None)
+        else:
+            self._stop_inline()
+            if self.winner is not None:
+                task.uncancel()  # the callee swallowed the cancel and has a result all the same
+            elif self.begun == 1 and not self.scope.judge.judges_results:
+                return result
+            primary = Primary(None, result)
+        if not self.leaves_open(primary):
+            self.drop(self.winner)  # both in one tick
+            self.winner = primary
+        elif self.winner is not None:
+            self.drop(primary)  # it answered the cancellation with a failure
+        else:
+            self.failed(primary)
+            return await self.decide()
+        self.end()
+        return self.take()
+
+    def _due(self) -> None:
+        self._begin("delay")
+
+    def _begin(self, reason: str) -> None:
+        """Begin the next copy while the first one runs."""
+        if self.winner is not None or self.inline is None:
+            return
+        if self.timer is not None:
+            self.timer.cancel()
+        self.start(reason)
+        wait = self.wait
+        self.timer = None if wait is None else self.inline.after(wait, self._due)
+
+    def _ended_while_inline(self, copy: Beside) -> None:
+        self.running.remove(copy)
+        if self.leaves_open(copy):
+            self.drop(copy)
+            self._begin("failure")
+        elif self.winner is None and self.task is not None:
+            self.winner = copy
+            self.task.cancel()
+        else:
+            self.drop(copy)
+
+    def _stop_inline(self) -> None:
+        """From now on copies that end wait to be looked at."""
+        self.inline = self.task = self.context = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def _end_without_winner(self) -> None:
+        self.drop(self.winner)
+        self.winner = None
+        self.end()
