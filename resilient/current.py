@@ -45,6 +45,7 @@ class Elsewhere(Protocol):
 
     def outer(self) -> Calls:
         """The calls that enclose it."""
+        ...
 
 
 Calls = Sequence[tuple[Call, Scope]]

@@ -35,10 +35,16 @@ inherited = _current.get
 """The deadline that holds here, or None."""
 
 
-class seen:
+class _Seen:
     """Whether there ever was a deadline in this process: until then guarded calls need not look for one."""
 
-    any = False
+    __slots__ = ("any",)
+
+    def __init__(self) -> None:
+        self.any = False
+
+
+seen = _Seen()
 
 
 class Deadline:
@@ -54,8 +60,7 @@ class Deadline:
 
     def set(self) -> Token[Deadline | None]:
         """Let it hold from here on, unless an earlier one does; `reset` ends that."""
-        if not seen.any:  # to set what a class has costs as much as a call
-            seen.any = True
+        seen.any = True
         outer = _current.get()
         return _current.set(self if outer is None or self.at < outer.at else outer)
 

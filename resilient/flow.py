@@ -47,6 +47,7 @@ class Flow:
         self.scope = scope
         self.inside = 0
         self.closed = False
+        self.special = not GIL  # calls take the way of `whole`
         self._lock = threading.Lock()
         self._waiting: list[Parking] = []
 
@@ -119,7 +120,7 @@ class Flow:
         return PipelineClosed(message, pipeline=scope.name)
 
     async def close(self, runtime: Any) -> None:
-        self.closed = True
+        self.closed = self.special = True
         while self.inside > 0:
             parking = runtime.park()
             with self._lock:

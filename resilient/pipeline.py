@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from resilient import arguments, registry
-from resilient.atomic import GIL
 from resilient.block import Attempts, block_leaf
 from resilient.call import Call, new_call
 from resilient.current import is_guard
@@ -150,7 +149,7 @@ class Pipeline(Policy):
             call.deadline = None
             call.waited = 0.0
             call.error = None
-            if flow.closed or not GIL or (seen.any and inherited() is not None):
+            if flow.special or (seen.any and inherited() is not None):
                 return await whole(call)
             flow.inside += 1
             try:
@@ -167,7 +166,7 @@ class Pipeline(Policy):
                 return await recovery
             finally:
                 flow.inside -= 1
-                if flow.closed:
+                if flow.special:
                     flow.wake()
 
         if is_async:
@@ -187,7 +186,7 @@ class Pipeline(Policy):
             call.deadline = None
             call.waited = 0.0
             call.error = None
-            if flow.closed or not GIL or (seen.any and inherited() is not None):
+            if flow.special or (seen.any and inherited() is not None):
                 return drive(whole(call))
             flow.inside += 1
             try:
@@ -206,7 +205,7 @@ class Pipeline(Policy):
                 return drive(recovery)
             finally:
                 flow.inside -= 1
-                if flow.closed:
+                if flow.special:
                     flow.wake()
 
         is_guard(guarded_def.__code__)

@@ -233,6 +233,7 @@ class _Parking:
 
 _runtimes: dict[AbstractEventLoop, AsyncioRuntime] = {}
 _latest: dict[int, AsyncioRuntime] = {}  # by thread
+_recent: AsyncioRuntime | None = None  # of whichever thread
 
 
 def running() -> AsyncioRuntime | None:
@@ -253,14 +254,19 @@ if sys.version_info < (3, 12):
         `get_running_loop` makes a system call here, which costs as much as two bare awaits; so the thread's latest
         runtime is tried first. `_thread_id` is what `BaseEventLoop` itself goes by.
         """
+        global _recent
+        recent = _recent
+        if recent is not None and recent.loop._thread_id == get_ident():  # type: ignore[attr-defined]
+            return recent
         ident = get_ident()
         latest = _latest.get(ident)
-        if latest is not None and latest.loop._thread_id == ident:  # type: ignore[attr-defined]
-            return latest
-        runtime = _ask()
-        if runtime is not None and hasattr(runtime.loop, "_thread_id"):
-            _latest[ident] = runtime
-        return runtime
+        if latest is None or latest.loop._thread_id != ident:  # type: ignore[attr-defined]
+            latest = _ask()
+            if latest is None or not hasattr(latest.loop, "_thread_id"):
+                return latest
+            _latest[ident] = latest
+        _recent = latest
+        return latest
 
 
 def _begin(loop: AbstractEventLoop) -> AsyncioRuntime:
@@ -270,5 +276,7 @@ def _begin(loop: AbstractEventLoop) -> AsyncioRuntime:
     for thread, old in list(_latest.items()):
         if old.loop.is_closed():
             _latest.pop(thread, None)
+    global _recent
+    _recent = None
     make: Callable[[AbstractEventLoop], AsyncioRuntime] = getattr(loop, "resilient_runtime", AsyncioRuntime)
     return _runtimes.setdefault(loop, make(loop))
