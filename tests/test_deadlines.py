@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -768,3 +769,18 @@ def test_everything_comes_back_wherever_a_call_under_a_deadline_is_cancelled_on_
     """Step by step."""
     for victim in range(3):
         assert cancel_at_every_step_of_trio(lambda: Scene(seconds), victim) > 2
+
+
+async def test_deadlines_that_are_over_are_forgotten() -> None:
+    """A thousand blocks leave no timer each until their time would have come."""
+    loop: Any = asyncio.get_running_loop()
+
+    @Retry()
+    async def fetch() -> None: ...
+
+    before = len(loop._scheduled)
+    for _ in range(1000):
+        with deadline(300):
+            await fetch()
+    gc.collect()
+    assert len(loop._scheduled) - before < 50

@@ -9,10 +9,12 @@ first by then.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from asyncio import AbstractEventLoop, CancelledError, Task, current_task, get_running_loop
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from heapq import heapify, heappop, heappush
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -57,7 +59,7 @@ class Callback:
 
 
 class _Timers:
-    """All running timeouts of one length, or of one deadline, on one event loop; first to expire first."""
+    """All running timeouts of one length on one event loop; first to expire first."""
 
     __slots__ = ("armed", "entries", "key", "runtime")
 
@@ -97,6 +99,45 @@ class _Timers:
         self.arm(delay if due or self.runtime.exact else max(delay, 0.001))
 
 
+class _Deadlines(_Timers):
+    """All running calls under a deadline. These expire in any order, so a heap says who is next; who has ended in time
+    stays in it until it is his turn, or until most of it is such."""
+
+    __slots__ = ("heap", "next")
+
+    def __init__(self, runtime: AsyncioRuntime) -> None:
+        super().__init__(runtime, _Deadlines)
+        self.heap: list[tuple[float, int, _Entry]] = []
+        self.next = math.inf
+
+    def join(self, entry: _Entry, now: float) -> None:
+        if len(self.heap) > 2 * len(self.entries) + 100:
+            self.heap = [each for each in self.heap if each[2] in self.entries]
+            heapify(self.heap)
+        self.entries[entry] = None
+        heappush(self.heap, (entry.at, id(entry), entry))
+        if self.armed is None or entry.at < self.next:
+            if self.armed is not None:
+                self.armed.cancel()
+            self.next = entry.at
+            self.arm(entry.at - now)
+
+    def _fire(self) -> None:
+        now, due = self.runtime.now(), False
+        while self.heap and (self.heap[0][0] <= now or self.heap[0][2] not in self.entries):
+            entry = heappop(self.heap)[2]
+            if entry in self.entries:
+                del self.entries[entry]
+                entry.fire()
+                due = True
+        if not self.heap:
+            self.disarm()
+            return
+        self.next = self.heap[0][0]
+        delay = self.next - now
+        self.arm(delay if due or self.runtime.exact else max(delay, 0.001))
+
+
 class AsyncioRuntime:
     """The runtime of one event loop."""
 
@@ -106,7 +147,7 @@ class AsyncioRuntime:
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
-        self.timers: dict[Any, _Timers] = {}  # by length in seconds, or by deadline
+        self.timers: dict[Any, _Timers] = {}  # by length in seconds; and one for all deadlines
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -134,21 +175,25 @@ class AsyncioRuntime:
         assert task is not None, "a timeout needs a task"
         base = task.cancelling()
         now, at = self.now(), limit.at
-        if at is None:
-            key: Any = limit.seconds
-            at = now + key
-        else:
-            key = limit
         entry = _Entry()  # without an `__init__`, which would cost more than all else here
         entry.task = task
-        entry.at = at
         entry.fired = False
-        timers = self.timers.get(key)
-        if timers is None:
-            timers = self.timers[key] = _Timers(self, key)
-        timers.entries[entry] = None
-        if timers.armed is None:
-            timers.arm(at - now)
+        timers: _Timers | None
+        if at is None:
+            key = limit.seconds
+            entry.at = at = now + key
+            timers = self.timers.get(key)
+            if timers is None:
+                timers = self.timers[key] = _Timers(self, key)
+            timers.entries[entry] = None
+            if timers.armed is None:
+                timers.arm(key)
+        else:
+            entry.at = at
+            timers = self.timers.get(_Deadlines)
+            if timers is None:
+                timers = self.timers[_Deadlines] = _Deadlines(self)
+            timers.join(entry, now)  # type: ignore[attr-defined]
         outer, waited = call.deadline, call.waited
         if outer is None or at < outer:
             call.deadline = at

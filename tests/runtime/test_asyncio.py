@@ -841,7 +841,14 @@ class Watched:
     def pending(self) -> int:
         """How many are still to fire."""
         time_ = self.time()  # type: ignore[attr-defined]
-        return sum(1 for handle in self._handles.values() if not handle.cancelled() and handle.when() > time_)
+
+        def still_to_fire(handle: asyncio.TimerHandle) -> bool:
+            try:
+                return not handle.cancelled() and handle.when() > time_
+            except AttributeError:  # uvloop's, which has fired
+                return False
+
+        return sum(map(still_to_fire, self._handles.values()))
 
 
 class WatchedAsyncio(Watched, asyncio.SelectorEventLoop):
