@@ -43,7 +43,7 @@ def standard(
     """A new pipeline for one dependency: total timeout, budgeted retries, bulkhead, breaker, timeout for each attempt.
 
     Args:
-        name: of the pipeline; its policies, too, are known by it.
+        name: of the pipeline, for events, errors and the registry.
         total, attempt: seconds for the whole call and for each attempt.
         attempts: calls at the most, the first included.
         max_concurrent: calls at a time.

@@ -5,7 +5,7 @@ A breaker asks "how many of the last calls failed, or were slow?". `CountWindow`
 
 Neither reads a clock. On builds with a GIL, `record` makes no call between reading and writing its sums while it stays
 in the ring or slice, and `clear` none while it writes them, so that threads cannot tear them; turning to a new slice is
-done by one thread under the window's lock. Free-threaded builds lock around the whole gate (see `resilient.weave`).
+done by one thread under the window's lock. On free-threaded builds the circuit records under its own lock.
 """
 
 from __future__ import annotations
