@@ -83,11 +83,11 @@ def demo(
     plot: Annotated[Path, typer.Option(help="Where the picture goes (PNG).")] = Path("resilient-demo.png"),
     json: Annotated[Path | None, typer.Option(help="Where the results go, if anywhere.")] = None,
 ) -> None:
-    """Call failing servers with a plain client and with four policies, side by side.
+    """Call failing servers with a plain client and with a guarded one, side by side.
 
     Starts real HTTP servers on the loopback, with a slow tail, bursts of 503 and a SIGKILL, and
     runs the same load against them twice at the same time. Exits with 1 unless the policies earn
-    their keep: resilient success of 99 % or more, plain success of 97 % or less, at most 1.3
+    their keep: resilient success of 99 % or more, plain success of 97 % or less, at most 1.2
     requests per call.
     """
     # In a shorter run a killed process would hardly be back before the next fault.

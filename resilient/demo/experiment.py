@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-
-import httpx
+from functools import partial
 
 from resilient import events
+from resilient.demo.extras import Extras
 from resilient.demo.faults import SERVERS, FaultPlan, draw_plan
 from resilient.demo.fleet import Fleet
 from resilient.demo.gates import Gate, judge
-from resilient.demo.load import Load, arrivals
-from resilient.demo.service import plain_inventory, resilient_inventory
+from resilient.demo.load import Counted, Load, arrivals
+from resilient.demo.service import SERVICE, get_item, plain_client, resilient_client
 from resilient.demo.tally import tally
 
 __all__ = ["CircuitNews", "Experiment", "Settings"]
 
-# What the plain client has, and what lies under the resilient one's own: httpx's default, which is
-# also longer than the longest slow answer, so that the plain client is not made to fail by it.
-CLIENT_TIMEOUT_SECONDS = 5.0
 LEAD_SECONDS = 0.1  # between telling the servers when the run begins, and its beginning
 
 
@@ -52,8 +49,9 @@ class Experiment:
         began: when the run began (a `time.monotonic()`), or None while the servers start.
         down: when the killed process was away, per side, in seconds into the run; the end is None
             until it is back.
-        circuits: the state of each circuit of the resilient side.
+        circuits: the state of each circuit of the resilient side: the service's, then each process's.
         news: every change of those states.
+        extras: the requests that the resilient side's policies added.
     """
 
     settings: Settings
@@ -63,11 +61,14 @@ class Experiment:
     down: dict[str, tuple[float, float | None]] = field(default_factory=dict)
     circuits: dict[str, str] = field(default_factory=dict)
     news: list[CircuitNews] = field(default_factory=list)
+    extras: Extras = field(default_factory=Extras)
     plan: FaultPlan = field(init=False)
+    _names: dict[str, str] = field(init=False, repr=False)  # of circuits, by origin
 
     def __post_init__(self) -> None:
         self.plan = draw_plan(self.settings.seed, self.settings.duration)
-        self.circuits = {f"inventory-{number}": "closed" for number in range(1, SERVERS + 1)}
+        names = ["inventory", *(f"inventory-{number}" for number in range(1, SERVERS + 1))]
+        self.circuits = dict.fromkeys(names, "closed")
 
     @property
     def elapsed(self) -> float:
@@ -86,19 +87,18 @@ class Experiment:
         async with (
             Fleet(seed=settings.seed, duration=settings.duration) as plain_fleet,
             Fleet(seed=settings.seed, duration=settings.duration) as resilient_fleet,
-            _client(self.plain) as plain_client,
-            _client(self.resilient) as resilient_client,
+            plain_client(plain_fleet.urls, Counted(self.plain)) as plain,
+            resilient_client(resilient_fleet.urls, Counted(self.resilient), settings.rate, self._hear) as guarded,
         ):
-            plain = plain_inventory(plain_client, plain_fleet.urls)
-            guarded = resilient_inventory(resilient_client, resilient_fleet.urls, self._hear)
+            self._names = dict(zip([f"{SERVICE}:80", *resilient_fleet.urls], self.circuits, strict=True))
             began = time.monotonic() + LEAD_SECONDS
             for fleet in (plain_fleet, resilient_fleet):
                 fleet.begin(time.time() + LEAD_SECONDS)
             self.began = began
             async with asyncio.TaskGroup() as group:
-                for load, get_item in ((self.plain, plain), (self.resilient, guarded)):
+                for load, client in ((self.plain, plain), (self.resilient, guarded)):
                     schedule = arrivals(settings.seed, settings.duration, settings.rate)
-                    group.create_task(load.run(schedule, get_item, began))
+                    group.create_task(load.run(schedule, partial(get_item, client), began))
                 group.create_task(self._crash("plain", plain_fleet, began))
                 group.create_task(self._crash("resilient", resilient_fleet, began))
 
@@ -113,12 +113,10 @@ class Experiment:
         self.down[side] = (killed, time.monotonic() - began)
 
     def _hear(self, event: events.Event) -> None:
+        at = event.at - (self.began or event.at)
+        self.extras.hear(event, at)
         if isinstance(event, events.CircuitChanged):
-            at = event.at - (self.began or event.at)
-            self.circuits[event.policy] = event.new
-            self.news.append(CircuitNews(at, event.policy, event.old, event.new, event.reason))
-
-
-def _client(load: Load) -> httpx.AsyncClient:
-    # trust_env off: a proxy of the environment must not come between us and our own loopback.
-    return httpx.AsyncClient(timeout=CLIENT_TIMEOUT_SECONDS, event_hooks={"request": [load.count]}, trust_env=False)
+            # A transport's circuits go by their origin: "CircuitBreaker[http://127.0.0.1:8001]".
+            circuit = self._names[event.policy.partition("[")[2].removesuffix("]")]
+            self.circuits[circuit] = event.new
+            self.news.append(CircuitNews(at, circuit, event.old, event.new, event.reason))

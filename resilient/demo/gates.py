@@ -11,7 +11,7 @@ __all__ = ["Gate", "judge"]
 
 RESILIENT_SUCCESS = 0.99
 PLAIN_SUCCESS = 0.97  # a plain client that does better met no faults, and the run has shown nothing
-REQUESTS_PER_CALL = 1.3  # more would take from the service's other users what it gives to us
+REQUESTS_PER_CALL = 1.2  # more would take from the service's other users what it gives to us
 
 
 @dataclass(frozen=True, slots=True)

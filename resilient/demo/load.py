@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 import httpx
 
-from resilient.demo.service import GetItem
 from resilient.outcome import PROGRAMMING_ERRORS
 
-__all__ = ["Arrival", "Load", "Record", "arrivals"]
+__all__ = ["Arrival", "Counted", "Load", "Record", "arrivals"]
+
+Call = Callable[[int], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Load:
     Attributes:
         records: the calls that have ended, in order of their end.
         in_flight: calls that have not.
-        requests: requests sent on their behalf; `count` is the client's hook that counts them.
+        requests: requests sent on their behalf, as `Counted` counts them.
     """
 
     def __init__(self, name: str) -> None:
@@ -68,18 +69,14 @@ class Load:
         calls = len(self.records) + self.in_flight
         return self.requests / calls if calls else None
 
-    async def count(self, request: httpx.Request) -> None:
-        """Count a request: an httpx event hook, which runs before a connection is looked for."""
-        self.requests += 1
-
-    async def run(self, schedule: Iterator[Arrival], get_item: GetItem, began: float) -> None:
+    async def run(self, schedule: Iterator[Arrival], get_item: Call, began: float) -> None:
         """Make the calls of `schedule`, from `began` (a `time.monotonic()`) on, until all end."""
         async with asyncio.TaskGroup() as calls:
             for arrival in schedule:
                 await asyncio.sleep(began + arrival.at - time.monotonic())
                 calls.create_task(self._call(arrival, get_item, began))
 
-    async def _call(self, arrival: Arrival, get_item: GetItem, began: float) -> None:
+    async def _call(self, arrival: Arrival, get_item: Call, began: float) -> None:
         self.in_flight += 1
         error: str | None = None
         try:
@@ -92,6 +89,19 @@ class Load:
             self.in_flight -= 1
         latency = time.monotonic() - began - arrival.at
         self.records.append(Record(arrival.at, latency, error))
+
+
+class Counted(httpx.AsyncHTTPTransport):
+    """httpx's own transport, which really sends; it counts requests for a load before it looks for a connection."""
+
+    def __init__(self, load: Load) -> None:
+        super().__init__()
+        self._load = load
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Count it, and send it."""
+        self._load.requests += 1
+        return await super().handle_async_request(request)
 
 
 def _label(error: Exception) -> str:

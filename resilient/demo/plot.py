@@ -1,8 +1,9 @@
-"""The picture of a run: success and latency over time, faults shaded, circuits below."""
+"""The picture of a run: success and latency over time, faults shaded; below, what it cost, and the circuits."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,17 +34,18 @@ def draw(experiment: Experiment, path: Path) -> None:
     """Write the picture to `path`, as PNG."""
     settings = experiment.settings
     # A figure by itself, without pyplot: no display is looked for, and no global state is left.
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
-    axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1))
-    success, latency, circuits = axes
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    axes = figure.subplots(4, 1, sharex=True, height_ratios=(3, 3, 1.5, 1.3))
+    success, latency, extras, circuits = axes
     _success(success, experiment)
     _latency(latency, experiment)
+    _extras(extras, experiment)
     _circuits(circuits, experiment)
     for panel in axes:
         _shade(panel, experiment, labels=panel is success)
         panel.set_xlim(0, settings.duration)
     figure.suptitle(
-        f"The same {settings.rate:g} calls/s, the same faults: a plain client and four policies (seed {settings.seed})",
+        f"The same {settings.rate:g} calls/s, the same faults: a plain client and a guarded one (seed {settings.seed})",
         fontsize=12,
     )
     figure.savefig(path, format="png", dpi=120)
@@ -87,6 +89,28 @@ def _latency(panel: Axes, experiment: Experiment) -> None:
     panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_ylabel("latency of successful calls (ms)")
     panel.legend(loc="lower left", ncols=2, frameon=False, bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    panel.grid(alpha=0.3)
+
+
+def _extras(panel: Axes, experiment: Experiment) -> None:
+    extras, width = experiment.extras, _span(experiment) / 40
+    figures = timeline(experiment.resilient.records, experiment.settings.duration, width)
+    calls = [each.calls for each in figures]
+    edges = [width * index for index in range(len(calls) + 1)]
+    kinds = (
+        (extras.hedges, f"hedges: {len(extras.hedges):,}, won {len(extras.won):,}", "#64b5cd"),
+        (extras.retries, f"retries: {len(extras.retries):,}", "#8172b3"),
+        (extras.refused, f"not made, for want of budget: {len(extras.refused):,}", "#bbbbbb"),
+    )
+    below = [0.0] * len(calls)
+    for moments, label, colour in kinds:
+        within = Counter(min(int(at / width), len(calls) - 1) for at in moments)
+        above = [low + 100 * within[step] / max(1, calls[step]) for step, low in enumerate(below)]
+        panel.stairs(above, edges, baseline=below, fill=True, color=colour, label=label)
+        below = above
+    panel.set_ylim(0, max(25, 1.1 * max(below)))
+    panel.set_ylabel("extra requests\n(% of calls)")
+    panel.legend(loc="lower left", ncols=3, frameon=False, bbox_to_anchor=(0, 1), borderaxespad=0.2)
     panel.grid(alpha=0.3)
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resilient.demo.experiment import Experiment
+from resilient.demo.extras import Extras
 from resilient.demo.gates import Gate
 from resilient.demo.load import Load
 from resilient.demo.tally import Tally, tally
@@ -59,6 +60,7 @@ def verdict(experiment: Experiment) -> RenderableType:
         ("latency p99", [milliseconds(each.p99) for each in figures]),
         ("latency p99.9", [milliseconds(each.p999) for each in figures]),
         ("requests per call", [ratio(load.requests_per_call) for load in loads]),
+        *((title, ["-", f"{count:,}"]) for title, count in _extras(experiment.extras)),
     ]
     for title, cells in rows:
         table.add_row(title, *cells)
@@ -66,6 +68,7 @@ def verdict(experiment: Experiment) -> RenderableType:
     return Group(
         table,
         Text("Latency is that of successful calls, from the moment each was due.", style="dim"),
+        Text("Each hedge and each retry costs the budget one token.", style="dim"),
         *lines,
         Text(),
         Text("Faults", style="bold"),
@@ -76,6 +79,16 @@ def verdict(experiment: Experiment) -> RenderableType:
         Text(),
         *(_gate(gate) for gate in experiment.gates),
     )
+
+
+def _extras(extras: Extras) -> list[tuple[str, int]]:
+    return [
+        ("hedges started", len(extras.hedges)),
+        ("hedges won", len(extras.won)),
+        ("retries", len(extras.retries)),
+        ("budget spent", extras.spent),
+        ("budget refused", len(extras.refused)),
+    ]
 
 
 def _faults(experiment: Experiment) -> list[str]:
@@ -116,7 +129,7 @@ def _gate(gate: Gate) -> Text:
 def as_json(experiment: Experiment) -> dict[str, Any]:
     """The whole run, under names that carry their units and will not change."""
     settings = experiment.settings
-    gates = experiment.gates
+    gates, extras = experiment.gates, experiment.extras
     return {
         "seed": settings.seed,
         "duration_seconds": settings.duration,
@@ -132,6 +145,11 @@ def as_json(experiment: Experiment) -> dict[str, Any]:
         "plain": _side(experiment.plain),
         "resilient": {
             **_side(experiment.resilient),
+            "hedges_started": len(extras.hedges),
+            "hedges_won": len(extras.won),
+            "retries": len(extras.retries),
+            "budget_spent_requests": extras.spent,
+            "budget_refused_requests": len(extras.refused),
             "circuit_changes": [
                 {
                     "at_seconds": round(news.at, 3),

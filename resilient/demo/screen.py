@@ -61,7 +61,9 @@ class Screen:
                 f"{load.name}: {percent(figures.success_rate)} of {figures.calls} calls, "
                 f"p99 {milliseconds(figures.p99)}"
             )
-        return f"{self._experiment.elapsed:5.1f} s  {'; '.join(sides)}"
+        extras = self._experiment.extras
+        spent = f"hedges won {len(extras.won)} of {len(extras.hedges)}, budget spent {extras.spent}"
+        return f"{self._experiment.elapsed:5.1f} s  {'; '.join(sides)}, {spent}"
 
     def _table(self) -> RenderableType:
         experiment = self._experiment
@@ -85,7 +87,7 @@ class Screen:
             table.add_column(title, justify="right" if title else "left", min_width=wide)
         for load in (experiment.plain, experiment.resilient):
             table.add_row(*self._row(load))
-        return Group(self._bar(), table, self._circuits(), Text(f"fault     {self._fault()}"))
+        return Group(self._bar(), table, self._extras(), self._circuits(), Text(f"fault     {self._fault()}"))
 
     def _row(self, load: Load) -> tuple[str, ...]:
         calls = len(load.records)
@@ -116,10 +118,18 @@ class Screen:
         grid.add_row(bar, f"{min(elapsed, duration):4.1f} {note}")
         return grid
 
+    def _extras(self) -> Text:
+        extras = self._experiment.extras
+        refused = len(extras.refused)
+        text = Text(f"extra     hedges {len(extras.hedges)} (won {len(extras.won)}), retries {len(extras.retries)}")
+        text.append(f"; budget spent {extras.spent}, ")
+        text.append(f"refused {refused}", style="bold red" if refused else "")
+        return text
+
     def _circuits(self) -> Text:
         text = Text("circuits  ")
         for name, state in self._experiment.circuits.items():
-            text.append(f"{name} ")
+            text.append(f"{name.removeprefix('inventory-')} ")  # the processes go by their numbers
             text.append(f"{state:<11}", style=_STYLES[state])
         return text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,7 +81,7 @@ def finished(
 ) -> tuple[subprocess.CompletedProcess[str], Path]:
     """One short run to its end, and the directory with its files."""
     directory = tmp_path_factory.mktemp("demo")
-    arguments = ["--duration", "6", "--rate", "40", "--seed", "1"]
+    arguments = ["--duration", "8", "--rate", "100", "--seed", "1"]
     files = ["--plot", str(directory / "plot.png"), "--json", str(directory / "results.json")]
     process = subprocess.run(
         [*COMMAND, "demo", *arguments, *files],
@@ -129,16 +130,43 @@ def test_demo_json_has_its_stable_keys(results: dict[str, Any]) -> None:
         "passed",
     }
     assert set(results["plain"]) == SIDE_KEYS
-    assert set(results["resilient"]) == SIDE_KEYS | {"circuit_changes"}
+    assert set(results["resilient"]) == SIDE_KEYS | {
+        "hedges_started",
+        "hedges_won",
+        "retries",
+        "budget_spent_requests",
+        "budget_refused_requests",
+        "circuit_changes",
+    }
     assert [set(gate) for gate in results["gates"]] == [{"name", "value", "comparison", "limit", "passed"}] * 3
-    assert (results["seed"], results["duration_seconds"], results["passed"]) == (1, 6.0, True)
+    assert (results["seed"], results["duration_seconds"], results["passed"]) == (1, 8.0, True)
 
 
 def test_demo_gives_both_sides_the_same_calls(results: dict[str, Any]) -> None:
     """And counts every request: one a call for the plain client, some more for the other."""
     plain, resilient = results["plain"], results["resilient"]
-    assert plain["calls"] == resilient["calls"] == plain["requests"] > 150
+    assert plain["calls"] == resilient["calls"] == plain["requests"] > 600
     assert resilient["requests"] > resilient["calls"]
+
+
+def test_demo_accounts_for_the_requests_it_adds(results: dict[str, Any]) -> None:
+    """What is sent beyond one request a call was paid for by the budget, and some of it was worth it."""
+    resilient = results["resilient"]
+    assert resilient["budget_spent_requests"] == resilient["hedges_started"] + resilient["retries"]
+    assert 0 < resilient["hedges_won"] <= resilient["hedges_started"]
+    # A copy may be called off before it is sent, so a little more may be paid for.
+    extra = resilient["requests"] - resilient["calls"]
+    assert 0 < extra <= resilient["budget_spent_requests"]
+
+
+def test_demo_shows_what_the_hedges_and_the_budget_did(
+    finished: tuple[subprocess.CompletedProcess[str], Path], results: dict[str, Any]
+) -> None:
+    """In the lines while it runs, and in the table at the end."""
+    output, resilient = finished[0].stdout, results["resilient"]
+    assert re.search(r"hedges won \d+ of \d+, budget spent \d+", output)
+    for title, key in (("hedges won", "hedges_won"), ("budget spent", "budget_spent_requests")):
+        assert re.search(rf"{title} +- +{resilient[key]} *\n", output)
 
 
 def test_demo_kills_and_restarts_a_process_on_both_sides(results: dict[str, Any]) -> None:

@@ -45,8 +45,8 @@ def test_faults_take_the_same_share_of_any_run(duration: float) -> None:
     assert all(burst.end_seconds - burst.start_seconds < 2.6 for burst in plan.bursts)
 
 
-def test_default_run_kills_a_process_for_less_than_the_retry_plan() -> None:
-    """The plan waits up to 3.1 s: the process is away for less, even if it loads for a second."""
+def test_default_run_has_a_process_replaced_after_more_than_a_second() -> None:
+    """And it loads for half a second: few calls could wait until it is back, so they have to go elsewhere."""
     crash = draw_plan(1, 20.0).crash
     assert 1.0 < crash.restart_seconds - crash.start_seconds < 2.0
 
