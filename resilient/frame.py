@@ -7,7 +7,8 @@ It keeps, in every tick:
 - *Evidence is what the dependency did.* Outcomes that say nothing give tickets back unread. A call that was cut short
   is a failure if it had reached its configured limit (the nearest Timeout of its pipeline, or else the gate's `slow`),
   and nothing if it was younger; time spent in local queues does not count as its age. A call that came back after its
-  limit all the same is a failure for those who learn, though its caller gets its result.
+  limit all the same is a failure for those who learn, though its caller gets its result. Where a good result has an
+  open end (`Classifier.follows`: the body of a response), they learn when it has ended.
 
 Every guarded call passes here, so the frame is written out for just the gates at hand, as `dataclasses` writes out an
 `__init__`: no loop, no pairs of pairs, no clock that nobody reads. Measured for a bulkhead and a breaker, a loop over
@@ -47,6 +48,7 @@ def gate_frame(gates: Sequence[Gate], inner: Layer, scope: Scope, limit: float |
         "inner": getattr(inner, "plainly", inner),
         "rest": rest,
         "judge": scope.judge.result,
+        "is_open": scope.judge.is_open,
         "too_late": math.inf if limit is None else limit,
     }
     for at, gate in enumerate(gates):
@@ -103,6 +105,12 @@ def _source(gates: Sequence[Gate], rest: _Rest, *, plain: bool) -> str:
             f"        rest.learn({together}, verdict.kind, {elapsed}, {end}, None)",
             "        return result",
         ]
+    if rest.follows:
+        lines += [
+            "    if is_open(result):",
+            f"        rest.follow(call, {together}, result, {late}, {elapsed})",
+            "        return result",
+        ]
     for at in reversed(range(len(gates))):
         if gates[at].learns:
             lines += [f"    settle{at}(t{at}, {late}, {elapsed}, {end}, None)"]
@@ -122,6 +130,7 @@ class _Rest:
         learning = [gate for gate in gates if gate.learns]
         self.learns = bool(learning)
         self.looks_at_results = scope.judge.judges_results and self.learns
+        self.follows = scope.judge.follows and self.learns
         self.clocked = self.learns and (limit is not None or any(gate.timed for gate in learning))
         """Whether anybody asks how old a call is."""
 
@@ -215,6 +224,26 @@ class _Rest:
                 gate.settle(ticket, kind == "failure", elapsed, end, error)
             else:
                 gate.release(ticket)
+
+    def follow(self, call: Call, tickets: Tickets, result: Any, late: bool, elapsed: float) -> None:
+        """Have those gates that learn wait for the end of a good result; the others have their tickets back now."""
+        learning: list[tuple[Gate, Ticket]] = []
+        for gate, ticket in self._last_first(tickets):
+            if gate.learns:
+                learning.append((gate, ticket))
+            else:
+                gate.release(ticket)
+
+        def learn(error: Exception | None) -> None:
+            now = call.begin().now() if self.clocked else None
+            for gate, ticket in learning:
+                gate.settle(ticket, late or error is not None, elapsed, now, error)
+
+        def drop() -> None:
+            for gate, ticket in learning:
+                gate.release(ticket)
+
+        self.scope.judge.follow(result, learn, drop)
 
     def give_back(self, tickets: Tickets) -> None:
         """Tell them nothing."""

@@ -65,8 +65,8 @@ def dress(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
     return guarded
 
 
-def async_leaf(scope: Scope) -> Layer:
-    """Calls a coroutine function."""
+def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
+    """Calls a coroutine function; or `attempt`, which knows how from the call itself."""
     channel = scope.channel
 
     def call_it(call: Call) -> Any:
@@ -75,19 +75,27 @@ def async_leaf(scope: Scope) -> Layer:
         kwargs = call.kwargs
         return call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
 
-    call_it.is_leaf = True  # type: ignore[attr-defined]
-    return call_it
+    def make_attempt(call: Call) -> Any:
+        assert attempt is not None
+        return told(call, scope, attempt(call)) if channel.listeners else attempt(call)
+
+    leaf = call_it if attempt is None else make_attempt
+    leaf.is_leaf = True  # type: ignore[attr-defined]
+    return leaf
 
 
-def sync_leaf(scope: Scope) -> Layer:
-    """Calls a plain function: as a layer; and `plainly`, for those who can do without a coroutine."""
+def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Layer:
+    """Calls a plain function, or `attempt`: as a layer; and `plainly`, for those who can do without a coroutine."""
     channel = scope.channel
 
     def plainly(call: Call) -> Any:
         begin = _started(call, scope) if channel.listeners else None
         try:
-            kwargs = call.kwargs
-            result = call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
+            if attempt is None:
+                kwargs = call.kwargs
+                result = call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
+            else:
+                result = attempt(call)
         except BaseException as error:
             if begin is not None:
                 _failed(call, scope, begin, error)

@@ -65,16 +65,19 @@ class Verdict:
         retryable: whether the same call may do better later.
         retry_after: seconds the dependency asked to wait before that, or None: also for what cannot be meant (it comes
             from outside: NaN, infinite, negative, no number).
+        final: repeating would be unsafe: nobody may, whatever he was told (`Retry(on=...)`).
     """
 
     kind: Kind
     retryable: bool = False
     retry_after: float | None = None
+    final: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
         arguments.flag("retryable", self.retryable)
+        arguments.flag("final", self.final)
         object.__setattr__(self, "retry_after", _pause(self.retry_after))
 
 
@@ -186,6 +189,27 @@ class Classifier:
         if isinstance(judged, Verdict):
             return judged
         return FAILURE if judged else SUCCESS
+
+    # -- for results that go on after they have been returned, as streams do --------------------------------------
+
+    follows: bool = False
+    """Whether successful results may have an open end, so that gates must not learn of a success too soon."""
+
+    def is_open(self, result: Any) -> bool:
+        """Whether it is still unknown how this result ends. Asked if the classifier `follows`."""
+        return False
+
+    def follow(self, result: Any, learn: Callable[[Exception | None], None], drop: Callable[[], None]) -> None:
+        """Have one of the two called when an open result has ended: `learn(None)` when it was good, `learn(error)` when
+        it has failed after all, `drop()` when its end says nothing."""
+        raise NotImplementedError
+
+    async def set_aside(self, result: Any, runtime: Any) -> None:
+        """Have a result hold nothing while there is another attempt. It may come back all the same, as the last one."""
+
+    def repeated(self, call: Any) -> bool:
+        """Whether whoever made this call repeats it himself, so that we must not."""
+        return False
 
 
 DEFAULT = Classifier()

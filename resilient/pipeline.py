@@ -66,6 +66,7 @@ class Pipeline(Policy):
         classify: Classifier | None,
         strict: bool,
         twin: Pipeline | None = None,
+        attempt: Callable[[Call], Any] | None = None,
     ) -> None:
         _check_policies(policies)
         if not policies:
@@ -89,9 +90,9 @@ class Pipeline(Policy):
         # A nested pipeline earns for itself, and a success counts once.
         nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in _flat(policy.policies)}
         self._earn = earnings([each for each in policies if each.budget not in nested], self.classify)
-        self._async, self._sync, self._block = (
-            self._weave(leaf(self._scope)) for leaf in (async_leaf, sync_leaf, block_leaf)
-        )
+        self._async = self._weave(async_leaf(self._scope, attempt))
+        self._sync = self._weave(sync_leaf(self._scope, attempt))
+        self._block = self._weave(block_leaf(self._scope))
         self._unfit: dict[tuple[bool, bool], str | None] = {}
         self.timed = any(policy.timed for policy in policies)
         self.waits = any(policy.waits for policy in policies)
@@ -277,12 +278,19 @@ class Pipeline(Policy):
         varied._scope.switch(self._scope.own_mode)
         return varied
 
-    def twin(self, policies: tuple[Policy, ...], classify: Classifier | None = None) -> Pipeline:
+    def twin(
+        self,
+        policies: tuple[Policy, ...],
+        classify: Classifier | None = None,
+        attempt: Callable[[Call], Any] | None = None,
+    ) -> Pipeline:
         """The same pipeline by other policies, and another judgement: its calls are this one's to all who listen to it,
         switch it, count them or close it. For what has to fit policies to its own kind of calls, as our transports do.
+
+        `attempt(call)` is what an attempt calls, instead of the guarded function: it sees the deadline, and the number.
         """
         twin = Pipeline.__new__(Pipeline)
-        twin._set_up(policies, self.name or None, classify or self.classify, strict=False, twin=self)
+        twin._set_up(policies, self.name or None, classify or self.classify, strict=False, twin=self, attempt=attempt)
         return twin
 
     # -- operations ---------------------------------------------------------------------------------------------

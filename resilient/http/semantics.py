@@ -7,10 +7,28 @@ sense is none.
 from __future__ import annotations
 
 import re
+import uuid
+from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
-__all__ = ["FAILURE_STATUSES", "IDEMPOTENT_METHODS", "LONGEST_PAUSE", "is_refusal", "origin", "retry_after"]
+__all__ = [
+    "ATTEMPT_HEADER",
+    "DEADLINE_HEADER",
+    "FAILURE_STATUSES",
+    "IDEMPOTENCY_HEADER",
+    "IDEMPOTENT_METHODS",
+    "LONGEST_PAUSE",
+    "is_field_name",
+    "is_refusal",
+    "is_repeated",
+    "new_idempotency_key",
+    "origin",
+    "pause",
+    "rate_limit_reset",
+    "retry_after",
+    "retry_after_ms",
+]
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods whose requests may be sent again when nobody knows whether they have arrived (RFC 9110, section 9.2.2)."""
@@ -19,12 +37,26 @@ FAILURE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Request Timeout, Too Early, Too Many Requests, Internal Server Error, Bad Gateway, Service Unavailable, Gateway
 Timeout: the server's trouble, and perhaps gone in a moment. Other errors are answers."""
 
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+"""With it a server recognises a request that it has seen (draft-ietf-httpapi-idempotency-key-header)."""
+
+DEADLINE_HEADER = "X-Deadline-Ms"
+"""Our name for the milliseconds that are left, where none is given."""
+
+ATTEMPT_HEADER = "X-Attempt"
+"""Our name for the number of the attempt, from 1, where none is given."""
+
 LONGEST_PAUSE = 366 * 86400.0
 """Seconds: whoever asks for more than a year has made a mistake."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?", re.ASCII)  # the RFC has whole ones, some servers have not
 _LONGEST_DATE = 40  # RFC 850 with Wednesday has 33 characters; what is longer is two values, or none
+_SPAN = re.compile(
+    r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9}(?:\.[0-9]{0,9})?)s)?(?:([0-9]{1,9}(?:\.[0-9]{0,9})?)ms)?"
+)
+_EPOCH = 1e9  # a "seconds from now" of thirty years is a moment
+_EPOCH_MS = 1e12
 
 
 def retry_after(value: str | None, now: float) -> float | None:
@@ -47,7 +79,92 @@ def retry_after(value: str | None, now: float) -> float | None:
             return None
     else:
         return None
+    return _sensible(seconds)
+
+
+def retry_after_ms(value: str | None) -> float | None:
+    """Seconds that a `retry-after-ms` field (Azure, OpenAI) asks for, or None."""
+    seconds = _number(value)
+    return None if seconds is None else _sensible(seconds / 1000)
+
+
+def rate_limit_reset(value: str | None, now: float) -> float | None:
+    """Seconds until a `RateLimit-Reset` or `x-ratelimit-reset` field says that there is more, or None.
+
+    There are servers that send seconds from now, seconds or milliseconds since 1970, and spans such as "6m0s".
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    number = _number(value)
+    if number is not None:
+        if number >= _EPOCH_MS:
+            number /= 1000
+        return _sensible(number - now if number >= _EPOCH else number)
+    span = _SPAN.fullmatch(value)
+    if span is None or not value:
+        return None
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in span.groups())
+    return _sensible(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000)
+
+
+def pause(fields: Mapping[str, str], status: int, now: float) -> float | None:
+    """Seconds that an answer asks to be left alone, or None when it does not.
+
+    Args:
+        fields: its header fields, under names in lower case.
+        status: its status. Only "too many requests" (429) is about a rate limit; there the latest of the resets counts
+            of which nothing remains, unless there is a `Retry-After`.
+        now: the time, as `time.time()`.
+    """
+    asked = retry_after_ms(fields.get("retry-after-ms"))
+    if asked is None:
+        asked = retry_after(fields.get("retry-after"), now)
+    if asked is None and status == 429:
+        resets = [
+            rate_limit_reset(value, now)
+            for name, value in fields.items()
+            if _RESET.match(name) and (fields.get(name.replace("-reset", "-remaining")) or "0").strip() == "0"
+        ]
+        asked = max((reset for reset in resets if reset is not None), default=None)
+    return asked
+
+
+_RESET = re.compile(r"(x-)?ratelimit-reset(-|$)")
+
+
+def _number(value: str | None) -> float | None:
+    value = "" if value is None else value.strip()
+    return float(value) if _SECONDS.fullmatch(value) else None
+
+
+def _sensible(seconds: float) -> float | None:
     return seconds if 0 <= seconds <= LONGEST_PAUSE else None
+
+
+def new_idempotency_key() -> str:
+    """One that no other request has."""
+    return str(uuid.uuid4())
+
+
+def is_field_name(name: str) -> bool:
+    """Whether it can be the name of a header field (RFC 9110, section 5.1)."""
+    return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) is not None
+
+
+def is_repeated(fields: Iterable[tuple[str, str]]) -> bool:
+    """Whether the header fields of a request say that its sender repeats it himself.
+
+    The SDKs of Stainless (OpenAI, Anthropic, ...) send `x-stainless-retry-count`, which says so from the first
+    repetition on; botocore sends `amz-sdk-request: attempt=1; max=3`.
+    """
+    for name, value in fields:
+        if name.lower() == "x-stainless-retry-count" and value.strip() not in ("", "0"):
+            return True
+        if name.lower() == "amz-sdk-request":
+            most = re.search(r"max=([0-9]{1,4})", value)
+            return most is not None and int(most[1]) > 1
+    return False
 
 
 @lru_cache(maxsize=1024)  # of a few origins, over and over

@@ -1,5 +1,12 @@
 """What every transport does with its pipeline, whatever the client: it judges by HTTP, keeps one circuit for each
-origin, and repeats only what may be repeated.
+origin, repeats only what may be repeated, and leaves no connection behind.
+
+Which attempts a request may have depends on its method, its `Idempotency-Key`, and its body:
+
+    safe to repeat, body of bytes        every policy of the pipeline
+    safe to repeat, body a file          the same, without hedges: two copies cannot read one file
+    a stream                             is read, up to `buffer` bytes, and is a body of bytes then
+    not safe, or a longer stream         repeated only when it provably never left (see `judgement.Proof`)
 
 A transport serves all the servers that its client talks to, and one dead server must not shut out the others. So each
 `CircuitBreaker` of its pipeline becomes the pattern for one circuit for each origin. The pattern remembers them: who
@@ -9,86 +16,577 @@ shares a breaker between transports shares the circuits. A breaker that is insid
 
 from __future__ import annotations
 
-import contextvars
-import logging
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine, Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
-from resilient import registry
-from resilient.outcome import DEFAULT, Classifier
+from resilient import arguments, registry
+from resilient.call import Call
+from resilient.deadlines import deadline
+from resilient.errors import Rejected, TimedOut
+from resilient.http import bodies, semantics
+from resilient.http.judgement import HttpClassifier, Judge, Proof, unsent, untouched
+from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.keyed import Keyed
-from resilient.policy import Policy
-from resilient.runtime import current_async
+from resilient.policies.retry import Retry
+from resilient.policies.timeout import Timeout
+from resilient.policy import NEARLY, Policy
+from resilient.presets import standard
+from resilient.runtime import Runtime, current_async
+from resilient.runtime.threads import THREADS, drive
 
-__all__ = ["fitted", "guarded", "once", "uncut"]
+__all__ = [
+    "AsyncHttpTransport",
+    "By",
+    "HttpTransport",
+    "Library",
+    "Nested",
+    "SyncHttpTransport",
+    "attempt_limit",
+    "client_timeout",
+    "install",
+    "split",
+]
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Request = TypeVar("Request", bound=Any)
+Response = TypeVar("Response", bound=Any)
+Inner = TypeVar("Inner")
 
-_log = logging.getLogger("resilient")
+By = Literal["origin", "host"] | Callable[[Any], Hashable]
+Nested = Literal["once", "multiply"]
+
+OPTIONS = frozenset({"off", "idempotent", "idempotency_key", "deadline", "key"})
+"""What a request may say in `extensions={"resilient": {...}}`."""
+
+OWN = frozenset(
+    (
+        "by",
+        "max_keys",
+        "idle",
+        "idempotency_key",
+        "buffer",
+        "body_timeout",
+        "deadline_header",
+        "attempt_header",
+        "nested",
+    )
+)
+"""Options of our transports, which the clients pass on to them."""
+
+ANYHOW: tuple[bool, Proof | None] = (True, None)
 
 
-def fitted(pipeline: Pipeline, judge: Classifier, origin: Callable[..., str]) -> Pipeline:
-    """`pipeline` as a transport needs it: one circuit for each origin, and judged by `judge` where it has no judge of
-    its own. In the registry, by its name, is then the one that is in use.
+class Library:
+    """A client library, as transports need it.
+
+    Args:
+        module: the client's.
+        classifier: the judgement of pipelines that are given none.
+        errors: our errors, each with a class of the same meaning that belongs to the client's hierarchy too.
     """
-    policies = tuple(_fitted(policy, judge, origin) for policy in pipeline.policies)
-    twin = pipeline.twin(policies, judge if pipeline.classify is DEFAULT else None)
-    if twin.name:
-        registry.register(twin)
+
+    def __init__(
+        self, module: Any, classifier: type[HttpClassifier], errors: Mapping[type[Exception], type[Exception]]
+    ) -> None:
+        self.module = module
+        self.classifier = classifier
+        self.streams = bodies.Streams(module, errors[TimedOut])  # type: ignore[arg-type]
+        self.proofs = {"unsent": unsent(module), "untouched": untouched(module)}
+        self._errors = errors
+
+    def claim(self, error: Exception, request: Any) -> None:
+        """Make one of our errors one of the client's, too: the same object, with all it has."""
+        kind = self._errors.get(type(error))
+        if kind is not None:
+            error.__class__ = kind
+            error.request = request  # type: ignore[attr-defined]
+
+
+class HttpTransport(Generic[Inner]):
+    """Guards all requests of a client with a pipeline.
+
+    Args:
+        pipeline: default `standard()`. Where it was given no `classify`, `HttpClassifier` judges. Each
+            `CircuitBreaker` in it becomes one circuit for each origin (scheme, host, port).
+        transport: what sends the requests; default a new one of the client's own.
+        by: what has a circuit of its own: "origin" (default), "host", or a function of the request, for a path
+            template or a tenant (never a secret: keys are shown in errors and events).
+        max_keys, idle: so many circuits are remembered (default 1,024), and so many seconds without a request (300);
+            see `Keyed`.
+        idempotency_key: add an `Idempotency-Key` to each POST and PATCH that has none, the same on every attempt; the
+            server has to know it. Or the name of another such header.
+        buffer: bytes of a streamed body that are read before it is sent, so that it can be sent again. Default 1 MiB.
+        body_timeout: seconds from a response's head to the end of its body; with more, its reader has `TimedOut`, and
+            the circuit a failure. Default None.
+        deadline_header: tell the server the milliseconds that are left: True (`X-Deadline-Ms`), or a header's name.
+        attempt_header: tell it the number of the attempt, from 1: True (`X-Attempt`), or a name.
+        nested: "once" (default): no retries where the function around has a Retry, or an SDK says that it repeats by
+            itself; "multiply": all the same.
+        options: for the client's own transport (`verify`, `http2`, `limits`, `proxy`, `uds`, ...).
+
+    Sent more than once are only requests that are safe to repeat: of an idempotent method (GET, HEAD, OPTIONS, TRACE,
+    PUT, DELETE), or with an `Idempotency-Key`; and any request that provably never left. When attempts end, the last
+    response is what comes back, or the last error. Rejections and `TimedOut` are exceptions of the client's, too.
+
+    What a request may say for itself, in `extensions={"resilient": {...}}`: `"off": True`; `"idempotent": True` or
+    `False`; `"idempotency_key": "..."`; `"deadline"`: seconds; `"key"`: instead of `by`.
+
+    A circuit learns from bodies: one that breaks off is a failure. A permit of a Bulkhead is for the time to the
+    response's head. A transport's pipeline may serve other transports too. Closing the transport closes the one that
+    sends, after what a Hedge left behind has ended.
+
+    Under a plain client, a Timeout bounds waits and further attempts, and caps the client's own timeouts, which end a
+    request. A Hedge needs threads there: `Hedge(..., thread=True)`.
+    """
+
+    library: ClassVar[Library]
+
+    def __init__(
+        self,
+        pipeline: Pipeline | None = None,
+        *,
+        transport: Inner | None = None,
+        by: By = "origin",
+        max_keys: int = 1024,
+        idle: float = 300.0,
+        idempotency_key: bool | str = False,
+        buffer: int = 1 << 20,
+        body_timeout: float | None = None,
+        deadline_header: bool | str = False,
+        attempt_header: bool | str = False,
+        nested: Nested = "once",
+        **options: Any,
+    ) -> None:
+        if transport is not None and options:
+            raise TypeError(f"give transport= or the options of a new one ({', '.join(sorted(options))}), not both")
+        given = arguments.instance("pipeline", pipeline, Pipeline) or standard()
+        self._by = _by(by)
+        self._circuits = (by, arguments.count("max_keys", max_keys), arguments.seconds("idle", idle))
+        self._key_header = _header("idempotency_key", idempotency_key, semantics.IDEMPOTENCY_HEADER)
+        self._buffer = arguments.count("buffer", buffer, least=0)
+        self._body_timeout = None if body_timeout is None else arguments.seconds("body_timeout", body_timeout)
+        self._deadline_header = _header("deadline_header", deadline_header, semantics.DEADLINE_HEADER)
+        self._attempt_header = _header("attempt_header", attempt_header, semantics.ATTEMPT_HEADER)
+        if nested not in get_args(Nested):
+            raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
+        self._once = nested == "once"
+        self.transport: Inner = self._new_transport(**options) if transport is None else transport
+        self._bytes = self.library.streams.bytes
+        self._limit = attempt_limit(given)
+        own = isinstance(given.classify, HttpClassifier) or given.classify is DEFAULT
+        self._asks_user = not own
+        self._simple = own and not (self._body_timeout or self._deadline_header or self._attempt_header)
+        self._attempt = self._attempts()
+        self.pipeline = self._fitted(given, outermost=True)
+        """The one in use, with its circuits."""
+        self._guards: dict[tuple[bool, Proof | None], Callable[[Any], Any]] = {}
+        self._anyhow = self._guard(*ANYHOW)
+
+    def _new_transport(self, **options: Any) -> Inner:
+        raise NotImplementedError
+
+    def _attempts(self) -> Callable[[Call], Any]:
+        raise NotImplementedError
+
+    def _unguarded(self) -> Callable[[Any], Any]:
+        raise NotImplementedError
+
+    # -- the pipeline, as requests of a kind need it ----------------------------------------------------------------
+
+    def _fitted(self, pipeline: Pipeline, *, outermost: bool = False) -> Pipeline:
+        """One circuit for each key, and judged by HTTP where it has no judgement of its own. In the registry, by its
+        name, is then the one that is in use."""
+        policies = tuple(self._fitted_policy(policy) for policy in pipeline.policies)
+        given = self.library.classifier() if pipeline.classify is DEFAULT else pipeline.classify
+        judge = given if isinstance(given, Judge) else Judge(given, self.library.streams, once=self._once)
+        twin = pipeline.twin(policies, judge, self._attempt if outermost else None)
+        if twin.name:
+            registry.register(twin)
+        return twin
+
+    def _fitted_policy(self, policy: Policy) -> Policy:
+        if isinstance(policy, Pipeline):
+            return self._fitted(policy)
+        if isinstance(policy, CircuitBreaker) and not policy.stored:
+            _, max_keys, idle = self._circuits
+            known: dict[Any, Keyed] = vars(policy).setdefault("circuits", {})
+            if self._circuits not in known:
+                known[self._circuits] = Keyed(
+                    policy.fresh, key=self._by, max_keys=max_keys, idle=idle, name=policy.name
+                )
+            return known[self._circuits]
+        return policy
+
+    def _guard(self, overlapping: bool, proof: Proof | None) -> Callable[[Any], Any]:
+        """What sends a request: under the whole pipeline; or without copies that overlap, or without whatever repeats
+        it except a Retry that demands a proof."""
+        known = self._guards.get((overlapping, proof))
+        if known is None:
+            pipeline: Pipeline | None = self.pipeline
+            if (overlapping, proof) != ANYHOW:
+                pipeline = self._without(self.pipeline, proof, self._attempt)
+            known = self._unguarded() if pipeline is None else pipeline(self._unguarded())
+            self._guards[overlapping, proof] = known
+        return known
+
+    def _without(self, pipeline: Pipeline, proof: Proof | None, attempt: Any = None) -> Pipeline | None:
+        kept: list[Policy] = []
+        for policy in pipeline.policies:
+            left: Policy | None = self._without(policy, proof) if isinstance(policy, Pipeline) else policy
+            if left is not None and (isinstance(left, Pipeline | Retry) or left.runs == 1):
+                kept.append(left)
+        judge = pipeline.classify
+        assert isinstance(judge, Judge)
+        if proof is not None:
+            judge = judge.careful(self.library.proofs[proof])
+        return pipeline.twin(tuple(kept), judge, attempt) if kept else None
+
+    # -- one request ------------------------------------------------------------------------------------------------
+
+    async def _prepare(
+        self, request: Any, runtime: Runtime
+    ) -> tuple[Callable[[Any], Any], AbstractContextManager[None]]:
+        """What sends this request, and under which deadline."""
+        options = _options(request)
+        if options.get("off"):
+            return self._unguarded(), nullcontext()
+        seconds = options.get("deadline")
+        limit = nullcontext() if seconds is None else deadline(arguments.seconds("deadline", seconds))
+        repeatable = options.get("idempotent")
+        key = options.get("idempotency_key")
+        if key is not None:
+            request.headers[self._key_header or semantics.IDEMPOTENCY_HEADER] = key
+        if request.method not in semantics.IDEMPOTENT_METHODS:
+            name = self._key_header or semantics.IDEMPOTENCY_HEADER
+            if self._key_header and name not in request.headers:
+                request.headers[name] = semantics.new_idempotency_key()
+            if repeatable is None:
+                repeatable = name in request.headers
+        elif repeatable is None:
+            repeatable = True
+        overlapping, whole = await self._prepare_body(request, repeatable, runtime)
+        if not whole:
+            return self._guard(False, "untouched"), limit
+        return self._guard(overlapping and repeatable, None if repeatable else "unsent"), limit
+
+    async def _prepare_body(self, request: Any, repeatable: bool, runtime: Runtime) -> tuple[bool, bool]:
+        """See to it that a body can be sent again. Returns whether two may read it at once, and whether it can be."""
+        stream, streams = request.stream, self.library.streams
+        if isinstance(stream, streams.bytes):
+            return True, True
+        if isinstance(stream, streams.rewound):
+            return False, True
+        fields = getattr(stream, "fields", None)  # of a multipart body, which rewinds its files itself
+        if isinstance(fields, list):
+            files = [field.file for field in fields if hasattr(field, "file")]
+            if all(isinstance(file, str | bytes) or bodies.is_file(file) for file in files):
+                return not files, True
+        source = getattr(stream, "_stream", None)
+        if isinstance(source, list | tuple):
+            return True, True
+        if bodies.is_file(source):
+            request.stream = streams.rewound(stream, source)
+            return False, True
+        if isinstance(stream, streams.once):
+            return False, False
+        if not repeatable or not hasattr(stream, "__iter__" if runtime is THREADS else "__aiter__"):
+            request.stream = streams.once(stream)
+            return False, False
+        read, size, chunks = [], 0, bodies.begun(stream, runtime)
+        while (part := await bodies.following(chunks)) is not None:
+            read.append(part)
+            size += len(part)
+            if size > self._buffer:
+                request.stream = streams.once(stream, tuple(read), chunks)
+                return False, False
+        request.stream = streams.bytes(b"".join(read))
+        return True, True
+
+    # -- one attempt ------------------------------------------------------------------------------------------------
+
+    async def _fully(self, call: Call, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime) -> Any:
+        """An attempt with all that was asked for."""
+        request, begin = call.args[0], runtime.now()
+        extensions, headers = request.extensions, {}
+        if call.deadline is not None:
+            left = call.deadline - begin
+            if left <= 0:
+                raise self._out_of_time(0.0)
+            limits = extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
+            capped = {phase: left if limit is None else min(left, limit) for phase, limit in limits.items()}
+            extensions = {**extensions, "timeout": capped}
+            if self._deadline_header:
+                headers[self._deadline_header] = str(int(left * 1000))
+        if self._attempt_header:
+            headers[self._attempt_header] = str(call.attempt)
+        try:
+            response = await handle(_variation(request, extensions, headers))
+        except self.library.module.TimeoutException as error:
+            now = runtime.now()
+            if call.deadline is None or now < call.deadline:
+                raise
+            raise self._out_of_time(now - begin) from error
+        if self._body_timeout is not None and not self.library.streams.is_over(response):
+            streams, seconds = self.library.streams, self._body_timeout
+            response.stream = streams.bounded(response.stream, runtime.now() + seconds, seconds, streams.timed_out)
+        if self._asks_user:
+            try:
+                self.pipeline.classify.result(response)
+            except BaseException:
+                await bodies.close(response, runtime)
+                raise
+        return response
+
+    def _out_of_time(self, seconds: float) -> TimedOut:
+        return TimedOut(
+            f"the {seconds:.3g} s that were left for the request are over",
+            pipeline=self.pipeline.name,
+            policy="deadline",
+            seconds=seconds,
+            evidence=self._limit is not None and seconds >= self._limit * NEARLY,
+        )
+
+
+class AsyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner]):
+    """A transport for an asynchronous client."""
+
+    transport: Any
+
+    def _unguarded(self) -> Callable[[Any], Any]:
+        handle = self.transport.handle_async_request
+
+        async def send(request: Any) -> Any:
+            return await handle(request)
+
+        send.__qualname__ = "AsyncTransport.handle_async_request"  # for events
+        return send
+
+    def _attempts(self) -> Callable[[Call], Any]:
+        handle, simple, fully = self.transport.handle_async_request, self._simple, self._fully
+
+        def attempt(call: Call) -> Coroutine[Any, Any, Any]:
+            request = call.args[0]
+            if simple and (call.deadline is None or _is_in_time(request, call.deadline - call.begin().now())):
+                return handle(request)  # type: ignore[no-any-return]
+            return fully(call, handle, call.begin())
+
+        return attempt
+
+    async def handle_async_request(self, request: Request) -> Response:
+        """Send one request, guarded."""
+        try:
+            if (
+                request.method in semantics.IDEMPOTENT_METHODS
+                and type(request.stream) is self._bytes
+                and "resilient" not in request.extensions
+            ):
+                return await self._anyhow(request)  # type: ignore[no-any-return]
+            send, limit = await self._prepare(request, current_async())
+            with limit:
+                return await send(request)  # type: ignore[no-any-return]
+        except (Rejected, TimedOut) as error:
+            self.library.claim(error, request)
+            raise
+
+    async def aclose(self) -> None:
+        """Wait for losers of hedges to end, and close the transport that sends."""
+        try:
+            await self.pipeline.drain(current_async())
+        finally:
+            await self.transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        try:
+            await self.pipeline.drain(current_async())
+        finally:
+            await self.transport.__aexit__(exc_type, exc_value, traceback)
+
+
+class SyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner]):
+    """A transport for a plain client."""
+
+    transport: Any
+
+    def _unguarded(self) -> Callable[[Any], Any]:
+        handle = self.transport.handle_request
+
+        def send(request: Any) -> Any:
+            return handle(request)
+
+        send.__qualname__ = "Transport.handle_request"  # for events
+        return send
+
+    def _attempts(self) -> Callable[[Call], Any]:
+        handle, simple, fully = self.transport.handle_request, self._simple, self._fully
+
+        def attempt(call: Call) -> Any:
+            request = call.args[0]
+            if simple and (call.deadline is None or _is_in_time(request, call.deadline - THREADS.now())):
+                return handle(request)
+            return drive(fully(call, self._handle, THREADS))
+
+        return attempt
+
+    async def _handle(self, request: Any) -> Any:
+        return self.transport.handle_request(request)
+
+    def handle_request(self, request: Request) -> Response:
+        """Send one request, guarded."""
+        try:
+            if (
+                request.method in semantics.IDEMPOTENT_METHODS
+                and type(request.stream) is self._bytes
+                and "resilient" not in request.extensions
+            ):
+                return self._anyhow(request)  # type: ignore[no-any-return]
+            send, limit = drive(self._prepare(request, THREADS))
+            with limit:
+                return send(request)  # type: ignore[no-any-return]
+        except (Rejected, TimedOut) as error:
+            self.library.claim(error, request)
+            raise
+
+    def close(self) -> None:
+        """Wait for losers of hedges to end, and close the transport that sends."""
+        try:
+            drive(self.pipeline.drain(THREADS))
+        finally:
+            self.transport.close()
+
+    def __enter__(self) -> Self:
+        self.transport.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        try:
+            drive(self.pipeline.drain(THREADS))
+        finally:
+            self.transport.__exit__(exc_type, exc_value, traceback)
+
+
+def attempt_limit(pipeline: Pipeline) -> float | None:
+    """Seconds of the innermost Timeout of a pipeline, which ends each attempt; or None."""
+    for policy in reversed(pipeline.policies):
+        limit = attempt_limit(policy) if isinstance(policy, Pipeline) else getattr(policy, "seconds", None)
+        if limit is not None and isinstance(policy, Pipeline | Timeout):
+            return float(limit)
+    return None
+
+
+def split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of our transports, and those of the client."""
+    ours = {name: value for name, value in options.items() if name in OWN}
+    return ours, {name: value for name, value in options.items() if name not in OWN}
+
+
+def install(kind: Callable[..., Any], client: Any, pipeline: Pipeline, options: Mapping[str, Any]) -> None:
+    """Put a transport of ours before each transport of a client."""
+    client._transport = kind(pipeline, transport=client._transport, **options)
+    for pattern, mounted in client._mounts.items():
+        if mounted is not None:
+            client._mounts[pattern] = kind(pipeline, transport=mounted, **options)
+
+
+def client_timeout(timeout: Any, pipeline: Pipeline, library: Any) -> Any:
+    """The client's own timeout, where its user gave none (`...`)."""
+    if timeout is not ...:
+        return timeout
+    limit = attempt_limit(pipeline) if isinstance(pipeline, Pipeline) else None  # else the transport complains
+    return library.Timeout(5.0 if limit is None else limit)
+
+
+def _is_in_time(request: Any, left: float) -> bool:
+    """Whether the client's own timeouts end a request in the time that is left."""
+    limits = request.extensions.get("timeout")
+    if not limits:
+        return False
+    for limit in limits.values():  # noqa: SIM110  (a generator would cost more than all else here)
+        if limit is None or limit > left:
+            return False
+    return True
+
+
+def _variation(request: Any, extensions: Any, headers: Mapping[str, str]) -> Any:
+    """The same request for one attempt, with other extensions and further headers. (The client's own object is what its
+    redirects are made from.)"""
+    twin = object.__new__(type(request))
+    twin.__dict__ = {**request.__dict__, "extensions": extensions}
+    if headers:
+        twin.headers = request.headers.copy()
+        twin.headers.update(headers)
     return twin
 
 
-def _fitted(policy: Policy, judge: Classifier, origin: Callable[..., str]) -> Policy:
-    if isinstance(policy, Pipeline):
-        return fitted(policy, judge, origin)
-    if isinstance(policy, CircuitBreaker) and not policy.stored:
-        circuits: Keyed = vars(policy).setdefault("by_origin", Keyed(policy.fresh, key=origin, name=policy.name))
-        return circuits
-    return policy
+def _options(request: Any) -> Mapping[str, Any]:
+    """What a request says for itself."""
+    options = request.extensions.get("resilient")
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f'extensions["resilient"] must be a dict, got {options!r}')
+    unknown = sorted(str(key) for key in options if key not in OPTIONS)
+    if unknown:
+        known = ", ".join(sorted(OPTIONS))
+        raise ValueError(f'extensions["resilient"] has no {", ".join(unknown)}: it may have {known}')
+    for flag in ("off", "idempotent"):
+        if flag in options:
+            arguments.flag(flag, options[flag])
+    if "idempotency_key" in options:
+        arguments.name("idempotency_key", options["idempotency_key"])
+    return options
 
 
-def once(pipeline: Pipeline) -> Pipeline | None:
-    """`pipeline` without all that may send a request more than once; None: nothing is left of it."""
-    kept: list[Policy] = []
-    for policy in pipeline.policies:
-        left: Policy | None = once(policy) if isinstance(policy, Pipeline) else policy
-        if left is not None and (isinstance(left, Pipeline) or left.runs == 1):
-            kept.append(left)
-    return pipeline.twin(tuple(kept)) if kept else None
+def _header(argument: str, value: bool | str, default: str) -> str:
+    """The name of a header, or "" for none."""
+    if isinstance(value, bool):
+        return default if value else ""
+    name = arguments.name(argument, value)
+    if not semantics.is_field_name(name):
+        raise ValueError(f"{argument} must be True, False or the name of a header, got {value!r}")
+    return name
 
 
-def guarded(pipeline: Pipeline | None, send: Callable[P, R]) -> Callable[P, R]:
-    """`send` under a pipeline, if there is one."""
-    return send if pipeline is None else pipeline(send)
+def _by(by: Any) -> Callable[..., Hashable]:
+    """The key of a request."""
+    of: Callable[..., Hashable]
+    if by == "origin":
+        of = _origin
+    elif by == "host":
+        of = _host
+    elif isinstance(by, str):
+        raise ValueError(f'by must be "origin", "host" or a function of the request, got {by!r}')
+    else:
+        of = arguments.callback("by", by)
+
+    def key(request: Any) -> Hashable:
+        options = request.extensions.get("resilient")
+        return of(request) if not options or "key" not in options else options["key"]
+
+    return key
 
 
-class _NoDeadline:
-    deadline: float | None = None
-    waited: float = 0.0
+def _origin(request: Any) -> str:
+    url = request.url
+    return semantics.origin(url.scheme, url.host, url.port)
 
 
-_closing: dict[object, object] = {}
-
-
-async def uncut(close: Callable[[], Awaitable[object]]) -> None:
-    """Await `close()`, which goes on when the caller is cancelled: httpcore forgets a connection for ever whose closing
-    is cut short. What it raises is logged: there is nobody who could do anything about it.
-    """
-    runtime = current_async()
-    parking = runtime.park()
-
-    async def work() -> None:
-        try:
-            await close()
-        except Exception:
-            _log.debug("resilient: closing a response failed", exc_info=True)
-        finally:
-            _closing.pop(parking, None)
-            parking.wake()
-
-    # An event loop keeps only weak references to its tasks.
-    _closing[parking] = runtime.spawn(work, contextvars.copy_context())
-    await parking.wait(None, _NoDeadline())
+def _host(request: Any) -> Hashable:
+    host: str = request.url.host
+    return host

@@ -281,6 +281,8 @@ class _Story:
             return None
         retry.retried += 1
         self.tell_of_retry(wait, error)
+        if error is None:
+            await scope.judge.set_aside(result, call.runtime)
         if state is not None:
             state.next_action = tenacity.RetryAction(wait)
             state.idle_for += wait
@@ -289,6 +291,8 @@ class _Story:
 
     async def _worth_repeating(self, error: Exception | None, verdict: Verdict) -> bool:
         retry = self.retry
+        if verdict.final:
+            return False
         if isinstance(error, Rejected):
             return isinstance(error, retry._repeats_rejections)
         if isinstance(error, tenacity.TryAgain):
@@ -318,7 +322,8 @@ class _Story:
 
     async def _enough(self, wait: float, verdict: Verdict, error: Exception | None) -> bool:
         retry, call = self.retry, self.call
-        if self.scope.mode == "once":
+        scope = self.scope
+        if scope.mode == "once":
             self.reason = "the pipeline is switched to one attempt"
         elif retry.attempts is not None and self.attempt >= retry.attempts:
             self.reason = "attempts spent"
@@ -330,14 +335,16 @@ class _Story:
             self.reason = f"a wait of {wait:.3g} s would outlive the deadline"
         elif retry.nested == "once" and any(outer.repeats and other is not call for other, outer in enclosing()):
             self.reason = "the call that this one is part of is repeated as a whole"
+        elif scope.judge.repeated(call):
+            self.reason = "its caller repeats it"
         elif retry.shadow:
             self.reason = "in shadow mode nothing is repeated"
             retry.would_have_retried += 1
             self.tell_of_retry(wait, error, shadow=True)
         elif retry.budget is not None and not retry.budget.spend(call.runtime.now()):
             self.reason = "the budget for extra requests is exhausted"
-            if self.scope.channel.listeners:
-                self.scope.channel.emit(BudgetExhausted(self.scope.name, call.runtime.now(), retry.name, "retry"))
+            if scope.channel.listeners:
+                scope.channel.emit(BudgetExhausted(scope.name, call.runtime.now(), retry.name, "retry"))
         else:
             return False
         return True

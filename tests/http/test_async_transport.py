@@ -75,7 +75,7 @@ async def test_fast_failure_does_not_win_a_hedge(server: Server, inline: bool) -
         response = await opened.get(server.origin)
         assert (response.status_code, response.content) == (200, b"good")
         assert len(server.seen) == 2
-        assert is_free(opened)
+        await until(lambda: is_free(opened))  # the loser's response is closed off the winner's path
 
 
 async def test_connect_error_does_not_win_a_hedge(server: Server) -> None:
@@ -102,7 +102,7 @@ async def test_all_copies_fail_and_the_first_ones_response_comes_back(server: Se
     async with client(Pipeline(Hedge(30))) as opened:
         response = await opened.get(server.origin)
         assert (response.status_code, response.content) == (503, b"first")
-        assert is_free(opened)
+        await until(lambda: is_free(opened))
 
 
 async def test_caller_is_cancelled_and_no_copy_runs_on(server: Server) -> None:
@@ -189,25 +189,28 @@ async def test_cancel_between_attempts_closes_what_was_kept(server: Server) -> N
 
 
 async def test_cancel_in_any_tick_leaks_nothing(server: Server) -> None:
-    """However far a request that fails three times has got, on a connection that is open. (httpx 0.28 itself loses a
-    connection in the tick in which it is opened, and in the one in which the client has read a body to its end.)
+    """However far the attempts that fail have got. (The last answer is httpx's own to read; 0.28 loses a connection in
+    the tick in which it is opened, and in the one in which a body has been read to its end.)
     """
-    pipeline = Pipeline(Retry(3, wait=0), Bulkhead(1))
     cut = 0
-    async with client(pipeline, limits=httpx.Limits(max_connections=1)) as opened:
-        await opened.get(server.origin)
-        for ticks in range(60):
-            server.script.extend([Answer(503, b"x" * 30_000)] * 3)
+    for ticks in range(60):
+        server.reset()
+        pipeline = Pipeline(Retry(4, wait=0), Bulkhead(1))
+        async with client(pipeline, limits=httpx.Limits(max_connections=1)) as opened:
+            await opened.get(server.origin)
+            server.script.extend([Answer(503, b"x" * 30_000)] * 4)
             task = asyncio.ensure_future(opened.get(server.origin))
             for _ in range(ticks):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
+            if len(server.seen) == 5:
+                continue
             cut += task.cancelled()
             await until(lambda: is_free(opened))
             server.script.clear()
             assert (await opened.get(server.origin)).status_code == 200
-    assert cut > 20
+    assert cut > 15
 
 
 async def test_more_calls_than_connections_fail_and_none_starves(server: Server) -> None:
@@ -244,16 +247,16 @@ async def test_error_whose_body_breaks_off_is_judged_by_its_head() -> None:
     assert [event.wait for event in heard if type(event).__name__ == "Retrying"] == [0.01]
 
 
-async def test_error_whose_body_never_ends_is_ended_by_the_attempts_timeout() -> None:
+async def test_error_whose_body_never_ends_is_ended_by_the_bodys_timeout() -> None:
     """And its connection closed."""
     with Raw(BROKEN, hangs=True) as raw:
-        async with client(Pipeline(Timeout(0.05))) as opened:
-            with pytest.raises(TimedOut):
+        async with client(Pipeline(Timeout(5)), body_timeout=0.05) as opened:
+            with pytest.raises(TimedOut, match="the body took more than"):
                 await opened.get(raw.origin)
             assert is_free(opened)
 
 
-async def test_post_does_not_wait_for_the_body_of_an_error() -> None:
+async def test_last_answer_is_there_before_its_body() -> None:
     """It is not sent again, so its answer is its user's as it comes."""
     with Raw(BROKEN, hangs=True) as raw:
         async with client(Pipeline(Retry(2), Timeout(5))) as opened:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilient import CircuitOpen, TimedOut
-from resilient.http.httpx import HttpxClassifier
+from resilient.http.httpx import HttpClassifier
 from resilient.http.semantics import (
     FAILURE_STATUSES,
     IDEMPOTENT_METHODS,
@@ -143,14 +143,14 @@ def test_origin_is_scheme_host_and_port(url: str, expected: str) -> None:
 @pytest.mark.parametrize("status", [200, 204, 301, 304, 400, 401, 403, 404, 409, 422, 501, 505])
 def test_answer_is_a_success_of_the_server(status: int) -> None:
     """An error of the client's, too: the server works."""
-    verdict = HttpxClassifier().result(httpx.Response(status))
+    verdict = HttpClassifier().result(httpx.Response(status))
     assert (verdict.kind, verdict.retryable) == ("success", False)
 
 
 @pytest.mark.parametrize("status", sorted(FAILURE_STATUSES))
 def test_failure_status_is_a_failure_that_takes_over_retry_after(status: int) -> None:
     """Where it makes sense."""
-    judge = HttpxClassifier()
+    judge = HttpClassifier()
     verdict = judge.result(httpx.Response(status, headers={"Retry-After": "7"}))
     assert (verdict.kind, verdict.retryable, verdict.retry_after) == ("failure", True, 7.0)
     verdict = judge.result(httpx.Response(status, headers={"Retry-After": "-7"}))
@@ -183,7 +183,7 @@ def test_failure_status_is_a_failure_that_takes_over_retry_after(status: int) ->
 )
 def test_errors_are_judged_by_whose_they_are(error: Exception, kind: str, retryable: bool) -> None:
     """The server's or the network's; the caller's; or a wait of our own."""
-    verdict = HttpxClassifier().error(error)
+    verdict = HttpClassifier().error(error)
     assert (verdict.kind, verdict.retryable) == (kind, retryable)
 
 

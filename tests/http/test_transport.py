@@ -23,7 +23,7 @@ from resilient import (
     standard,
     standard_hedged,
 )
-from resilient.http.httpx import HttpxClassifier
+from resilient.http.httpx import HttpClassifier
 from tests.http.clients import Http
 from tests.http.server import Answer, Server
 
@@ -88,18 +88,39 @@ def test_json_and_forms_are_sent_again(http: Http, server: Server) -> None:
     assert [seen.body for seen in server.seen] == [b'{"a":1}'] * 2 + [b"a=1"] * 2
 
 
-def test_body_that_can_be_sent_once_is(http: Http, server: Server) -> None:
-    """The failure comes back, and never httpx's `StreamConsumed`."""
+def test_stream_is_read_and_sent_again(http: Http, server: Server) -> None:
+    """The whole of it on every attempt, and never httpx's `StreamConsumed`."""
     server.script.append(503)
     response = http.open(retrying()).send("PUT", server.origin, content=http.body(b"all ", b"of it"))
+    assert response.status_code == 200
+    assert [seen.body for seen in server.seen] == [b"all of it"] * 2
+
+
+def test_stream_that_is_longer_than_the_buffer_is_sent_once(http: Http, server: Server) -> None:
+    """Whole; the failure comes back."""
+    server.script.append(503)
+    http.open(retrying(), buffer=5)
+    response = http.send("PUT", server.origin, content=http.body(b"all ", b"of ", b"it"))
     assert response.status_code == 503
     assert [seen.body for seen in server.seen] == [b"all of it"]
 
 
-def test_pipeline_of_retry_alone_sends_a_post_unguarded(http: Http, server: Server) -> None:
-    """Nothing is left of it for a request that may be sent once."""
-    response = http.open(Pipeline(Retry(attempts=2, wait=0))).send("POST", server.origin, content=b"1")
-    assert response.content == b"sent: 1"
+def test_post_that_never_left_is_sent_again(http: Http) -> None:
+    """Where nobody listens, it did no work."""
+    pipeline = retrying(3)
+    heard = heard_by(pipeline)
+    with pytest.raises(httpx.ConnectError):
+        http.open(pipeline).send("POST", nobody(), content=b"order")
+    assert [type(event).__name__ for event in heard].count("AttemptStarted") == 3
+
+
+def test_no_strategy_repeats_a_post(http: Http, server: Server) -> None:
+    """Whatever its user has told the Retry."""
+    http.open(Pipeline(Retry(3, wait=0, on=Exception), Timeout(0.05)))
+    server.script.extend([Answer(200, seconds=0.3), 503])
+    with pytest.raises(TimedOut):
+        http.send("POST", server.origin, content=b"order")
+    assert len(server.seen) == 1
 
 
 def test_retry_in_a_nested_pipeline_does_not_repeat_a_post(http: Http, server: Server) -> None:
@@ -364,9 +385,9 @@ def test_pipeline_must_be_one(http: Http, wrong: Any) -> None:
 
 def test_any_transport_can_be_wrapped(http: Http) -> None:
     """A mock, and one of ours."""
-    statuses = iter([503, 503, 200])
+    statuses = iter([503, 503, 503, 200])
     mock = httpx.MockTransport(lambda request: httpx.Response(next(statuses), content=b"mocked"))
-    inner = http.make(retrying(2), transport=mock)
+    inner = http.make(retrying(2), transport=mock, nested="multiply")
     response = http.open(retrying(2), transport=inner).send("GET", "http://example.com/")
     assert (response.status_code, response.content) == (200, b"mocked")
 
@@ -449,14 +470,13 @@ def test_closing_the_client_waits_for_the_losers_of_hedges(http: Http, server: S
 
 
 def test_timeout_of_an_attempt_is_ours(http: Http, server: Server) -> None:
-    """`def` is not interrupted: there the answer comes, however late."""
-    server.script.append(Answer(200, seconds=0.1))
-    http.open(Pipeline(Timeout(0.03)))
-    if http.name == "Client":
-        assert http.send("GET", server.origin).status_code == 200
-        return
-    with pytest.raises(TimedOut):
+    """Also for plain functions, where the client's own timeouts end it; and it is one of httpx's."""
+    server.script.append(Answer(200, seconds=0.3))
+    http.open(Pipeline(Timeout(0.05)))
+    with pytest.raises(TimedOut) as caught:
         http.send("GET", server.origin)
+    assert isinstance(caught.value, httpx.TimeoutException)
+    assert caught.value.request.method == "GET"
     assert http.all_free()
 
 
@@ -482,4 +502,4 @@ def test_hedge_in_threads_serves_plain_functions(http: Http, server: Server) -> 
 def test_judge_is_shared_by_two_pipelines(http: Http, server: Server) -> None:
     """The default one can be named."""
     server.script.append(503)
-    assert http.open(standard(classify=HttpxClassifier())).send("GET", server.origin).status_code == 200
+    assert http.open(standard(classify=HttpClassifier())).send("GET", server.origin).status_code == 200

@@ -7,10 +7,10 @@ from typing import assert_type
 import httpx
 
 from resilient import Pipeline, Retry, standard
-from resilient.http.httpx import AsyncTransport, HttpxClassifier, Transport
+from resilient.http.httpx import AsyncTransport, HttpClassifier, Transport
 
 httpx.AsyncClient(transport=AsyncTransport(standard("users")))
-httpx.Client(transport=Transport(Pipeline(Retry(), classify=HttpxClassifier()), verify=False))
+httpx.Client(transport=Transport(Pipeline(Retry(), classify=HttpClassifier()), verify=False))
 Transport(transport=httpx.HTTPTransport(retries=1))
 assert_type(Transport().pipeline, Pipeline)
 assert_type(Transport().handle_request(httpx.Request("GET", "http://localhost")), httpx.Response)

@@ -1,0 +1,304 @@
+"""Bodies on their way: those of requests, which may have to be sent again, and those of responses, which may end badly.
+
+Streams of a client must be of its own classes. So what is here is written once, as what to do with a stream, and
+`Streams` makes the classes of a client from it; the client's module is given, not imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from resilient.call import new_call
+from resilient.errors import TimedOut
+from resilient.http.uncut import uncut
+from resilient.runtime import Runtime, current_async
+from resilient.runtime.threads import THREADS
+
+__all__ = ["KEPT_BYTES", "KEPT_SECONDS", "Streams", "begun", "is_file", "set_aside"]
+
+KEPT_BYTES = 65536
+"""So much of the body of a response that is about to be superseded is read, so that its connection is free again."""
+
+KEPT_SECONDS = 1.0
+"""And so long that may take."""
+
+
+class Streams:
+    """The classes of one client's streams.
+
+    Args:
+        library: the client's module.
+        timed_out: what a body that takes too long raises.
+    """
+
+    def __init__(self, library: Any, timed_out: type[TimedOut]) -> None:
+        self.timed_out = timed_out
+        self.bytes = library.ByteStream
+        both = (library.AsyncByteStream, library.SyncByteStream)
+        self.rewound = type("Rewound", (Rewound, *both), {})
+        self.once = type("Once", (Once, *both), {"error": library.WriteError})
+        self.followed = type("Followed", (Followed, *both), {})
+        self.bounded = type("Bounded", (Bounded, *both), {})
+        self.held = type("Held", (Held, *both), {})
+
+    def is_over(self, response: Any) -> bool:
+        """Whether nothing of a response's body is still to come."""
+        return isinstance(response.stream, self.bytes) or response.is_closed or response.is_stream_consumed
+
+
+def begun(stream: Any, runtime: Runtime) -> Any:
+    """Its iterator."""
+    return iter(stream) if runtime is THREADS else aiter(stream)
+
+
+async def following(chunks: Any) -> bytes | None:
+    """The next part, or None at the end."""
+    return next(chunks, None) if isinstance(chunks, Iterator) else await anext(chunks, None)
+
+
+# -- requests -------------------------------------------------------------------------------------------------------
+
+
+def is_file(source: Any) -> bool:
+    """Whether it can be read again from where it is."""
+    try:
+        return bool(source.seekable() and callable(source.read))
+    except Exception:  # closed, or not a file
+        return False
+
+
+class Rewound:
+    """A file, from where it was."""
+
+    def __init__(self, stream: Any, file: Any) -> None:
+        self._stream = stream
+        self._file = file
+        self._position = file.tell()
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(self._position)
+        yield from self._stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._file.seek(self._position)
+        for part in self._stream:
+            yield part
+
+
+class Once:
+    """A body that can be sent once: what was read of it already, and the rest."""
+
+    error: type[Exception]
+
+    def __init__(self, stream: Any, read: tuple[bytes, ...] = (), chunks: Any = None) -> None:
+        self._stream = stream
+        self._read = read
+        self._chunks = chunks
+        self._sent = False
+
+    def _begin(self) -> tuple[bytes, ...]:
+        if self._sent:
+            raise self.error("the body is a stream, which has been sent as far as it was and cannot be sent again")
+        self._sent = True
+        read, self._read = self._read, ()
+        return read
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._begin()
+        yield from self._stream if self._chunks is None else self._chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self._begin():
+            yield part
+        async for part in self._stream if self._chunks is None else self._chunks:
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+# -- responses ------------------------------------------------------------------------------------------------------
+
+
+class _Around:
+    """A response's body, around the client's own."""
+
+    _stream: Any
+
+    def close(self) -> None:
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class Followed(_Around):
+    """Tells, once, how the body ended: well (also when its reader had enough), with an error, or not for its own part.
+
+    Args:
+        stream: the client's.
+        learn: called with None, or with the error.
+        drop: called when the reader was cancelled, or forgot it.
+    """
+
+    def __init__(self, stream: Any, learn: Callable[[Exception | None], None], drop: Callable[[], None]) -> None:
+        self._stream = stream
+        self._learn: Callable[[Exception | None], None] | None = learn
+        self._drop = drop
+
+    def _ended(self, error: BaseException | None) -> None:
+        learn, self._learn = self._learn, None
+        if learn is None:
+            return
+        if error is None or isinstance(error, Exception):
+            learn(error)
+        else:
+            self._drop()
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._stream
+        except GeneratorExit:
+            raise  # its reader stopped; `close` follows
+        except BaseException as error:
+            self._ended(error)
+            raise
+        self._ended(None)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._stream:
+                yield part
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._ended(error)
+            raise
+        self._ended(None)
+
+    def close(self) -> None:
+        self._ended(None)
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        self._ended(None)
+        await self._stream.aclose()
+
+    def __del__(self) -> None:
+        if getattr(self, "_learn", None) is not None:
+            self._learn = None
+            self._drop()
+
+
+class Bounded(_Around):
+    """A body that has to be there in time.
+
+    Args:
+        stream: the client's.
+        at: the moment, on the runtime's clock; `seconds` after the response began.
+
+    Raises `TimedOut`. A read that blocks a thread is not interrupted: there the end comes with the next part, or with
+    the client's own read timeout.
+    """
+
+    def __init__(self, stream: Any, at: float, seconds: float, kind: type[TimedOut]) -> None:
+        self._stream = stream
+        self._limit = _BodyLimit(at, seconds, kind)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            if THREADS.now() >= self._limit.at:
+                raise self._limit.expired(None, 0.0)
+            yield part
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        runtime, chunks = current_async(), aiter(self._stream)
+        call = new_call(following, (), {}, runtime)
+        while (part := await runtime.within(call, lambda _: following(chunks), self._limit)) is not None:
+            yield part
+
+
+class _BodyLimit:
+    """A limit, as a runtime knows one."""
+
+    def __init__(self, at: float, seconds: float, kind: type[TimedOut]) -> None:
+        self.at = at
+        self.seconds = seconds
+        self._kind = kind
+
+    def expired(self, call: Any, waited: float) -> TimedOut:
+        """The error."""
+        return self._kind(f"the body took more than {self.seconds:g} s", policy="body_timeout", seconds=self.seconds)
+
+
+class Held(_Around):
+    """A body of which a part has been read, or as much as there was until an error."""
+
+    def __init__(self, stream: Any, read: list[bytes], chunks: Any, error: Exception | None = None) -> None:
+        self._stream = stream
+        self._read = read
+        self._chunks = chunks
+        self._error = error
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._read
+        if self._error is not None:
+            raise self._error
+        yield from self._chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self._read:
+            yield part
+        if self._error is not None:
+            raise self._error
+        async for part in self._chunks:
+            yield part
+
+
+async def set_aside(response: Any, streams: Streams, runtime: Runtime) -> None:
+    """Read the body of a response that is about to be superseded, and free its connection. Should it come back all the
+    same, it is to its reader as it was; but a body that took longer than `KEPT_SECONDS` ends there with `TimedOut`.
+    One that is longer than `KEPT_BYTES` keeps its connection until the response is closed.
+    """
+    if streams.is_over(response):
+        return
+    stream, read = response.stream, []
+    chunks = begun(stream, runtime)
+    limit = _BodyLimit(runtime.now() + KEPT_SECONDS, KEPT_SECONDS, streams.timed_out)
+
+    async def reading(_: Any) -> bool:
+        size = 0
+        while (part := await following(chunks)) is not None:
+            read.append(part)
+            size += len(part)
+            if size > KEPT_BYTES or runtime.now() >= limit.at:
+                return False
+        return True
+
+    error: Exception | None = None
+    try:
+        whole = await runtime.within(new_call(reading, (), {}, runtime), reading, limit)
+    except Exception as caught:
+        whole, error = False, caught
+    if not whole:
+        response.stream = streams.held(stream, read, chunks, error)
+        return
+    if runtime is THREADS:
+        stream.close()
+    else:
+        await uncut(stream.aclose)
+    response.stream = streams.bytes(b"".join(read))
+
+
+async def close(response: Any, runtime: Runtime) -> None:
+    """Close a response that nobody gets."""
+    if runtime is THREADS:
+        with contextlib.suppress(Exception):
+            response.close()
+    else:
+        await uncut(response.aclose)

@@ -1,0 +1,137 @@
+"""Transports for httpx2: the same policies under any client, in two lines.
+
+    transport = AsyncTransport(standard("users"))
+    client = httpx2.AsyncClient(transport=transport)
+
+or in one, with the client's own options, proxies of the environment included:
+
+    client = AsyncClient(standard("users"), http2=True)
+
+What an httpx2 user is used to stays: the answer to the last attempt comes back, an error status too, and all exceptions
+are httpx2's own, our refusals (`CircuitOpen`, ...) and `TimedOut` included. Redirects, authentication and cookies are
+the client's business, so each request of a redirect chain is a call of its own.
+
+httpx2 ignores `verify=`, `limits=`, `http2=` and proxies of the environment where a client is given a transport, and
+sends the requests of `proxy=` and `mounts=` past it: give those options to the transport instead, or use `AsyncClient`
+and `Client` of this module.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import httpx2
+
+from resilient import errors
+from resilient.http.judgement import HttpClassifier as _HttpClassifier
+from resilient.http.transport import AsyncHttpTransport, Library, SyncHttpTransport, client_timeout, install, split
+from resilient.pipeline import Pipeline
+from resilient.presets import standard
+
+__all__ = [
+    "AsyncClient",
+    "AsyncTransport",
+    "BulkheadFull",
+    "CircuitOpen",
+    "Client",
+    "HttpClassifier",
+    "PipelineClosed",
+    "RateLimited",
+    "Rejected",
+    "TimedOut",
+    "Transport",
+]
+
+
+class HttpClassifier(_HttpClassifier):
+    """What a failure is, as `resilient.http.judgement` says, by httpx2's exceptions."""
+
+    library: ClassVar[Any] = httpx2
+
+
+class Rejected(errors.Rejected, httpx2.TransportError):
+    """Our `Rejected`, and a `httpx2.TransportError`: nothing was sent."""
+
+
+class CircuitOpen(errors.CircuitOpen, httpx2.ConnectError):
+    """Our `CircuitOpen`, and a `httpx2.ConnectError`."""
+
+
+class BulkheadFull(errors.BulkheadFull, httpx2.PoolTimeout):
+    """Our `BulkheadFull`, and a `httpx2.PoolTimeout`."""
+
+
+class RateLimited(errors.RateLimited, httpx2.TransportError):
+    """Our `RateLimited`, and a `httpx2.TransportError`."""
+
+
+class PipelineClosed(errors.PipelineClosed, httpx2.TransportError):
+    """Our `PipelineClosed`, and a `httpx2.TransportError`."""
+
+
+class TimedOut(errors.TimedOut, httpx2.TimeoutException):
+    """Our `TimedOut`, and a `httpx2.TimeoutException`."""
+
+    _request: httpx2.Request | None = None  # `TimeoutError` keeps httpx2's own `__init__` from setting it
+
+
+_LIBRARY = Library(
+    httpx2,
+    HttpClassifier,
+    {
+        errors.Rejected: Rejected,
+        errors.CircuitOpen: CircuitOpen,
+        errors.BulkheadFull: BulkheadFull,
+        errors.RateLimited: RateLimited,
+        errors.PipelineClosed: PipelineClosed,
+        errors.TimedOut: TimedOut,
+    },
+)
+
+
+class AsyncTransport(
+    AsyncHttpTransport[httpx2.Request, httpx2.Response, httpx2.AsyncBaseTransport], httpx2.AsyncBaseTransport
+):
+    """Guards all requests of an `httpx2.AsyncClient` with a pipeline; see `resilient.http.transport.HttpTransport`."""
+
+    library = _LIBRARY
+
+    def _new_transport(self, **options: Any) -> httpx2.AsyncHTTPTransport:
+        return httpx2.AsyncHTTPTransport(**options)
+
+
+class Transport(SyncHttpTransport[httpx2.Request, httpx2.Response, httpx2.BaseTransport], httpx2.BaseTransport):
+    """Guards all requests of an `httpx2.Client` with a pipeline; see `resilient.http.transport.HttpTransport`."""
+
+    library = _LIBRARY
+
+    def _new_transport(self, **options: Any) -> httpx2.HTTPTransport:
+        return httpx2.HTTPTransport(**options)
+
+
+class AsyncClient(httpx2.AsyncClient):
+    """`httpx2.AsyncClient` with an `AsyncTransport` before each of its transports: its own, and those of `proxy=`,
+    `mounts=` and the environment.
+
+    Args:
+        pipeline: default `standard()`.
+        timeout: default: for each phase of an attempt what the pipeline's innermost Timeout has, so that this is what
+            ends it; without one httpx2's 5 s.
+        options: for the transports (`by`, `idempotency_key`, `body_timeout`, ...) and for `httpx2.AsyncClient`.
+    """
+
+    def __init__(self, pipeline: Pipeline | None = None, *, timeout: Any = ..., **options: Any) -> None:
+        pipeline = standard() if pipeline is None else pipeline
+        ours, theirs = split(options)
+        super().__init__(timeout=client_timeout(timeout, pipeline, httpx2), **theirs)
+        install(AsyncTransport, self, pipeline, ours)
+
+
+class Client(httpx2.Client):
+    """`httpx2.Client`, as `AsyncClient` is `httpx2.AsyncClient`."""
+
+    def __init__(self, pipeline: Pipeline | None = None, *, timeout: Any = ..., **options: Any) -> None:
+        pipeline = standard() if pipeline is None else pipeline
+        ours, theirs = split(options)
+        super().__init__(timeout=client_timeout(timeout, pipeline, httpx2), **theirs)
+        install(Transport, self, pipeline, ours)

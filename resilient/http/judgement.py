@@ -1,0 +1,196 @@
+"""What the outcome of a request was, and whether the request may be sent again after it.
+
+The same exceptions have the same names in every client, so the client's module is given, not imported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+from resilient.current import enclosing
+from resilient.errors import Rejected
+from resilient.http import semantics
+from resilient.http.bodies import Streams, set_aside
+from resilient.outcome import FAILURE, SUCCESS, Classifier, Verdict, bare
+from resilient.runtime import Runtime
+
+__all__ = ["HttpClassifier", "Judge", "Proof", "untouched"]
+
+_WAITED = Verdict("nothing", retryable=True)
+
+Proof = Literal["unsent", "untouched"]
+"""What must be known of a failed attempt of a request that is not safe to repeat: that the server has not acted upon
+it; or that even its body, a stream, has not been begun."""
+
+
+class HttpClassifier(Classifier):
+    """What a failure is, for pipelines under a transport; the judgement of those that are given none.
+
+    Args:
+        statuses: of answers that are failures worth repeating. Default 408, 425, 429, 500, 502, 503 and 504, with the
+            pause that the answer asks for (`Retry-After`, `retry-after-ms`; for 429 also `RateLimit-Reset` and
+            `x-ratelimit-reset`). Other answers are successes, those of 400 and above too: the server did its part.
+
+    Exceptions are failures worth repeating, except these:
+
+    - Nothing about the server, and not repeated: mistakes of the caller (`UnsupportedProtocol`, `LocalProtocolError`,
+      `InvalidURL`, a stream used twice, a proxy's 4xx), rejections, and programming errors.
+    - Nothing about the server, and repeated: `PoolTimeout`, a wait for one of our own connections.
+    """
+
+    library: ClassVar[Any]
+
+    def __init__(self, *, statuses: Collection[int] = semantics.FAILURE_STATUSES) -> None:
+        library = self.library
+        super().__init__(
+            ignore=(
+                library.UnsupportedProtocol,
+                library.LocalProtocolError,
+                library.InvalidURL,
+                library.StreamError,
+            )
+        )
+        self.statuses = _statuses(statuses)
+
+    @property
+    def judges_results(self) -> bool:
+        """It does."""
+        return True
+
+    def error(self, error: Exception) -> Verdict:
+        """The verdict on an exception."""
+        cause = bare(error)
+        if isinstance(cause, Rejected):
+            return super().error(error)
+        if isinstance(cause, self.library.PoolTimeout):
+            return _WAITED
+        if isinstance(cause, self.library.ProxyError) and semantics.is_refusal(str(cause)):
+            return Verdict("nothing")
+        return super().error(error)
+
+    def result(self, result: Any) -> Verdict:
+        """The verdict on a response."""
+        if result.status_code not in self.statuses:
+            return SUCCESS
+        pause = semantics.pause(dict(result.headers.items()), result.status_code, time.time())
+        return FAILURE if pause is None else Verdict("failure", retryable=True, retry_after=pause)
+
+
+def _statuses(statuses: Collection[int]) -> frozenset[int]:
+    for status in statuses:
+        if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
+            raise ValueError(f"statuses must be whole numbers from 100 to 599, got {status!r}")
+    return frozenset(statuses)
+
+
+class Judge(Classifier):
+    """A pipeline's own judgement, and what a transport knows beyond it: how bodies end, and what may be repeated.
+
+    Args:
+        given: the pipeline's own.
+        streams: of the client.
+        once: whether nothing is repeated that somebody else repeats as well.
+        is_proof: of a request that is not safe to repeat: whether an error shows that it may be all the same. None: it
+            is safe.
+    """
+
+    follows = True
+
+    def __init__(
+        self, given: Classifier, streams: Streams, *, once: bool, is_proof: Callable[[Exception], bool] | None = None
+    ) -> None:
+        super().__init__()
+        self.given = given
+        self._streams = streams
+        self._once = once
+        self._is_proof = is_proof
+        if is_proof is None:  # a frame less for each request
+            self.result = given.result  # type: ignore[method-assign]
+
+    def careful(self, is_proof: Callable[[Exception], bool]) -> Judge:
+        """The same, for requests that are not safe to repeat."""
+        return Judge(self.given, self._streams, once=self._once, is_proof=is_proof)
+
+    @property
+    def judges_results(self) -> bool:
+        """Always: of bad ones the server's wishes have to be known, and of good ones how they end."""
+        return True
+
+    def error(self, error: Exception) -> Verdict:
+        """The verdict on an exception."""
+        verdict = self.given.error(error)
+        if self._is_proof is None or self._is_proof(bare(error)):
+            return verdict
+        return replace(verdict, retryable=False, final=True)
+
+    def result(self, result: Any) -> Verdict:
+        """The verdict on a response."""
+        verdict = self.given.result(result)
+        return verdict if verdict.kind == "success" else replace(verdict, retryable=False, final=True)
+
+    def is_open(self, result: Any) -> bool:
+        """Whether its body is still to come."""
+        return not self._streams.is_over(result)
+
+    def follow(self, result: Any, learn: Callable[[Exception | None], None], drop: Callable[[], None]) -> None:
+        """Have its body tell."""
+
+        def ended(error: Exception | None) -> None:
+            if error is None:
+                learn(None)
+                return
+            try:
+                kind = self.given.error(error).kind
+            except BaseException:
+                drop()
+                raise
+            if kind == "nothing":
+                drop()
+            else:
+                learn(error if kind == "failure" else None)
+
+        result.stream = self._streams.followed(result.stream, ended, drop)
+
+    async def set_aside(self, result: Any, runtime: Runtime) -> None:
+        """Free its connection."""
+        await set_aside(result, self._streams, runtime)
+
+    def repeated(self, call: Any) -> bool:
+        """Whether the SDK above, or a guarded function around, repeats it."""
+        if not self._once:
+            return False
+        origin = getattr(call, "origin", call)
+        around = (outer.repeats for other, outer in enclosing() if getattr(other, "origin", other) is not origin)
+        return semantics.is_repeated(call.args[0].headers.items()) or any(around)
+
+
+def untouched(library: Any) -> Callable[[Exception], bool]:
+    """Whether an error shows that no connection had the request yet: it has not been sent, not even begun."""
+    kinds = (Rejected, library.ConnectError, library.ConnectTimeout, library.PoolTimeout, library.ProxyError)
+    return lambda error: isinstance(error, kinds)
+
+
+def unsent(library: Any) -> Callable[[Exception], bool]:
+    """Whether an error shows that the server has not acted upon the request: it was not sent, or an HTTP/2 server
+    refused its stream or went away before it (RFC 9113, sections 8.7 and 6.8)."""
+    is_untouched = untouched(library)
+
+    def is_unsent(error: Exception) -> bool:
+        return is_untouched(error) or _refused(error)
+
+    return is_unsent
+
+
+REFUSED_STREAM = 7
+
+
+def _refused(error: Exception) -> bool:
+    cause = error.__cause__
+    event = cause.args[0] if cause is not None and cause.args else None
+    if type(event).__name__ == "StreamReset":  # h2's, which httpcore raises
+        return bool(getattr(event, "remote_reset", False)) and getattr(event, "error_code", None) == REFUSED_STREAM
+    # What it says of later streams httpcore repeats by itself.
+    return type(event).__name__ == "ConnectionTerminated" and getattr(event, "last_stream_id", None) == 0
