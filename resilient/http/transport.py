@@ -27,6 +27,7 @@ from resilient.deadlines import deadline
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies, semantics
 from resilient.http.judgement import HttpClassifier, Judge, Proof, unsent, untouched
+from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
 from resilient.policies.breaker import CircuitBreaker
@@ -259,7 +260,7 @@ class HttpTransport(Generic[Inner]):
         key = options.get("idempotency_key")
         if key is not None:
             request.headers[self._key_header or semantics.IDEMPOTENCY_HEADER] = key
-        if request.method not in semantics.IDEMPOTENT_METHODS:
+        if request.method not in IDEMPOTENT_METHODS:
             name = self._key_header or semantics.IDEMPOTENCY_HEADER
             if self._key_header and name not in request.headers:
                 request.headers[name] = semantics.new_idempotency_key()
@@ -379,7 +380,7 @@ class AsyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner]
         """Send one request, guarded."""
         try:
             if (
-                request.method in semantics.IDEMPOTENT_METHODS
+                request.method in IDEMPOTENT_METHODS
                 and type(request.stream) is self._bytes
                 and "resilient" not in request.extensions
             ):
@@ -446,7 +447,7 @@ class SyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner])
         """Send one request, guarded."""
         try:
             if (
-                request.method in semantics.IDEMPOTENT_METHODS
+                request.method in IDEMPOTENT_METHODS
                 and type(request.stream) is self._bytes
                 and "resilient" not in request.extensions
             ):

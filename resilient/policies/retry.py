@@ -129,19 +129,39 @@ class Retry(Wrap):
     def recovery(self, inner: Layer, scope: Scope) -> Recovery:
         return lambda call, error: self._go_on(_Story(self, call, scope), inner, error, None)
 
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        if self.mends(scope) or self._speaks_tenacity:
+            return super().bind(inner, scope)
+        judge = scope.judge.result
+
+        async def watch(call: Call) -> Any:
+            """There is no story before a failure."""
+            try:
+                result = await inner(call)
+            except Exception as error:
+                recovery = self._go_on(_Story(self, call, scope), inner, error, None)
+            else:
+                try:
+                    if judge(result).kind == "success":
+                        return result
+                except Exception:
+                    pass  # it is asked again where somebody closes the result
+                recovery = self._go_on(_Story(self, call, scope), inner, None, result)
+            return await recovery
+
+        return watch
+
     async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
-        story: _Story | None = None
-        if self._speaks_tenacity:  # else there is no story before a failure
-            story = _Story(self, call, scope)
-            await story.ask("before")
+        story = _Story(self, call, scope)
+        await story.ask("before")
         try:
             result = await inner(call)
         except Exception as error:
-            recovery = self._go_on(story or _Story(self, call, scope), inner, error, None)
+            recovery = self._go_on(story, inner, error, None)
         else:
-            if not self._looks_at_results(scope) or (story is None and _is_good(scope, result)):
+            if not self._looks_at_results(scope):
                 return result
-            recovery = self._go_on(story or _Story(self, call, scope), inner, None, result)
+            recovery = self._go_on(story, inner, None, result)
         return await recovery
 
     async def _go_on(self, story: _Story, inner: Layer, error: Exception | None, result: Any) -> Any:
@@ -189,13 +209,6 @@ class Retry(Wrap):
         wait = self._backoff if self._backoff is not None else f"tenacity {type(self._wait).__name__}"
         flags = ("" if self.nested == "multiply" else ", once") + (", shadow" if self.shadow else "")
         return f"Retry({often}, {wait}{flags})"
-
-
-def _is_good(scope: Scope, result: Any) -> bool:
-    try:
-        return scope.judge.result(result).kind == "success"
-    except Exception:
-        return False  # it is asked again where somebody closes the result
 
 
 class _Story:
