@@ -1,39 +1,61 @@
-"""Both kinds of httpx client behind one plain face, so that each test is written once."""
+"""Both kinds of client of both libraries behind one plain face, so that each test is written once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
+import anyio
 import httpx
+import httpx2
 
+import resilient.http.httpx
+import resilient.http.httpx2
 from resilient import Pipeline
-from resilient.http.httpx import AsyncTransport, Transport
 
-__all__ = ["CLIENTS", "AsyncHttp", "Http", "SyncHttp"]
+__all__ = ["ASYNC_CLIENTS", "CLIENTS", "Http", "is_free"]
+
+
+def is_free(transport: Any) -> bool:
+    """Whether nobody has a connection of its pool, or waits for one."""
+    pool = transport.transport._pool
+    idle = all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
+    return idle and not pool._requests
 
 
 class Http:
     """A client whose transport is one of ours."""
 
     name: ClassVar[str]
+    library: ClassVar[Any]
+    """`httpx` or `httpx2`."""
+    ours: ClassVar[Any]
+    """Our module for it."""
+    blocking: ClassVar[bool]
     client: Any
 
     def __init__(self) -> None:
         self.transport: Any = None
 
-    def open(self, pipeline: Pipeline | None = None, **options: Any) -> Http:
+    def open(self, pipeline: Pipeline | None = None, *, timeout: Any = 5, **options: Any) -> Http:
         """Begin, perhaps anew; `options` are the transport's."""
         self.end()
         self.transport = self.make(pipeline, **options)
-        self.client = self.client_of(transport=self.transport, timeout=5)
+        self.client = self.client_of(transport=self.transport, timeout=timeout)
         return self
 
-    make: ClassVar[Callable[..., Any]]
-    client_of: ClassVar[Callable[..., Any]]
+    def make(self, pipeline: Pipeline | None = None, **options: Any) -> Any:
+        """One of our transports."""
+        raise NotImplementedError
 
-    def send(self, method: str, url: str, **options: Any) -> httpx.Response:
+    def client_of(self, **options: Any) -> Any:
+        """One of the library's clients."""
+        raise NotImplementedError
+
+    def send(self, method: str, url: str, **options: Any) -> Any:
         """One request, as `client.request`."""
         raise NotImplementedError
 
@@ -41,8 +63,13 @@ class Http:
         """A body that can be sent once."""
         raise NotImplementedError
 
-    def stream(self, url: str, between: Callable[[], object]) -> list[bytes]:
-        """The parts of a streamed answer, with something done after the first."""
+    @contextlib.contextmanager
+    def file(self, path: Path) -> Iterator[Any]:
+        """An open file, as this client takes one."""
+        raise NotImplementedError
+
+    def stream(self, url: str, between: Callable[[], object], *, method: str = "GET", **options: Any) -> list[bytes]:
+        """The parts of a streamed answer, with something done after the first; its error leaves the rest unread."""
         raise NotImplementedError
 
     @property
@@ -51,8 +78,8 @@ class Http:
         return list(self.transport.transport._pool.connections)
 
     def all_free(self) -> bool:
-        """Whether nobody has a connection."""
-        return all(connection.is_idle() or connection.is_closed() for connection in self.connections)
+        """Whether nobody has a connection, or waits for one."""
+        return is_free(self.transport)
 
     def end(self) -> None:
         """Close the client, if there is one."""
@@ -69,17 +96,21 @@ class Http:
 
 
 class AsyncHttp(Http):
-    """`httpx.AsyncClient`."""
+    """`AsyncClient`."""
 
-    name = "AsyncClient"
-    make = AsyncTransport
-    client_of = httpx.AsyncClient
+    blocking = False
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
 
-    def send(self, method: str, url: str, **options: Any) -> httpx.Response:
+    def make(self, pipeline: Pipeline | None = None, **options: Any) -> Any:
+        return self.ours.AsyncTransport(pipeline, **options)
+
+    def client_of(self, **options: Any) -> Any:
+        return self.library.AsyncClient(**options)
+
+    def send(self, method: str, url: str, **options: Any) -> Any:
         return self.runner.run(self.client.request(method, url, **options))
 
     def body(self, *parts: bytes) -> Any:
@@ -89,9 +120,17 @@ class AsyncHttp(Http):
 
         return body()
 
-    def stream(self, url: str, between: Callable[[], object]) -> list[bytes]:
+    @contextlib.contextmanager
+    def file(self, path: Path) -> Iterator[Any]:
+        opened = self.runner.run(_opened(path))
+        try:
+            yield opened
+        finally:
+            self.runner.run(opened.aclose())
+
+    def stream(self, url: str, between: Callable[[], object], *, method: str = "GET", **options: Any) -> list[bytes]:
         async def main() -> list[bytes]:
-            async with self.client.stream("GET", url) as response:
+            async with self.client.stream(method, url, **options) as response:
                 parts = response.aiter_raw()
                 first = await anext(parts)
                 between()
@@ -107,22 +146,34 @@ class AsyncHttp(Http):
         self.runner.close()
 
 
+async def _opened(path: Path) -> Any:
+    return await anyio.open_file(path, "rb")
+
+
 class SyncHttp(Http):
-    """`httpx.Client`."""
+    """`Client`."""
 
-    name = "Client"
-    make = Transport
-    client_of = httpx.Client
+    blocking = True
 
-    def send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        response: httpx.Response = self.client.request(method, url, **options)
-        return response
+    def make(self, pipeline: Pipeline | None = None, **options: Any) -> Any:
+        return self.ours.Transport(pipeline, **options)
+
+    def client_of(self, **options: Any) -> Any:
+        return self.library.Client(**options)
+
+    def send(self, method: str, url: str, **options: Any) -> Any:
+        return self.client.request(method, url, **options)
 
     def body(self, *parts: bytes) -> Any:
         return iter(parts)
 
-    def stream(self, url: str, between: Callable[[], object]) -> list[bytes]:
-        with self.client.stream("GET", url) as response:
+    @contextlib.contextmanager
+    def file(self, path: Path) -> Iterator[Any]:
+        with path.open("rb") as opened:
+            yield opened
+
+    def stream(self, url: str, between: Callable[[], object], *, method: str = "GET", **options: Any) -> list[bytes]:
+        with self.client.stream(method, url, **options) as response:
             parts = response.iter_raw()
             first = next(parts)
             between()
@@ -132,4 +183,29 @@ class SyncHttp(Http):
         self.client.close()
 
 
-CLIENTS = (AsyncHttp, SyncHttp)
+class AsyncHttpx(AsyncHttp):
+    name = "httpx.AsyncClient"
+    library = httpx
+    ours = resilient.http.httpx
+
+
+class AsyncHttpx2(AsyncHttp):
+    name = "httpx2.AsyncClient"
+    library = httpx2
+    ours = resilient.http.httpx2
+
+
+class SyncHttpx(SyncHttp):
+    name = "httpx.Client"
+    library = httpx
+    ours = resilient.http.httpx
+
+
+class SyncHttpx2(SyncHttp):
+    name = "httpx2.Client"
+    library = httpx2
+    ours = resilient.http.httpx2
+
+
+ASYNC_CLIENTS = (AsyncHttpx, AsyncHttpx2)
+CLIENTS = (*ASYNC_CLIENTS, SyncHttpx, SyncHttpx2)

@@ -1,4 +1,4 @@
-"""A real server that does as it is told, and both kinds of client in front of it."""
+"""A real server that does as it is told, and all kinds of client in front of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.http.clients import CLIENTS, Http
+from tests.http.kinds import KINDS, Kind
 from tests.http.server import Server
 
 
@@ -33,7 +34,15 @@ def other(servers: tuple[Server, Server]) -> Server:
 
 @pytest.fixture(params=CLIENTS, ids=lambda kind: kind.name)
 def http(request: pytest.FixtureRequest) -> Iterator[Http]:
-    """`httpx.AsyncClient` and `httpx.Client` in turn."""
+    """`AsyncClient` and `Client` of httpx and of httpx2 in turn."""
     made: Http = request.param()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
+    """Each of our transports in turn: for both libraries, asynchronous (in virtual time) and plain."""
+    made: Kind = request.param()
     yield made
     made.close()

@@ -9,29 +9,40 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import httpx
 import pytest
 import trio
 
 from resilient import Budget, Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, TimedOut, Timeout, standard
-from resilient.http.httpx import AsyncTransport
+from tests.http import clients
+from tests.http.clients import ASYNC_CLIENTS, Http
 from tests.http.server import Answer, Raw, Server
 
 
-@asynccontextmanager
-async def client(pipeline: Pipeline, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=AsyncTransport(pipeline, **options), timeout=5) as opened:
-        yield opened
+class Opener:
+    """Opens clients of one library."""
+
+    def __init__(self, kind: type[Http]) -> None:
+        self.library, self.ours = kind.library, kind.ours
+
+    @asynccontextmanager
+    async def __call__(self, pipeline: Pipeline, **options: Any) -> AsyncIterator[Any]:
+        transport = self.ours.AsyncTransport(pipeline, **options)
+        async with self.library.AsyncClient(transport=transport, timeout=5) as opened:
+            yield opened
 
 
-def pool(opened: httpx.AsyncClient) -> Any:
-    return opened._transport.transport._pool  # type: ignore[attr-defined]
+@pytest.fixture(params=ASYNC_CLIENTS, ids=lambda kind: kind.name)
+def client(request: pytest.FixtureRequest) -> Opener:
+    return Opener(request.param)
 
 
-def is_free(opened: httpx.AsyncClient) -> bool:
+def pool(opened: Any) -> Any:
+    return opened._transport.transport._pool
+
+
+def is_free(opened: Any) -> bool:
     """Whether nobody has a connection, or waits for one."""
-    idle = all(connection.is_idle() or connection.is_closed() for connection in pool(opened).connections)
-    return idle and not pool(opened)._requests
+    return clients.is_free(opened._transport)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -49,14 +60,14 @@ async def until_seen(server: Server, requests: int) -> None:
 
 
 @pytest.mark.parametrize("inline", [False, True])
-async def test_hedge_beats_a_slow_answer_and_leaks_no_connection(server: Server, inline: bool) -> None:
+async def test_hedge_beats_a_slow_answer_and_leaks_no_connection(client: Opener, server: Server, inline: bool) -> None:
     """The loser is cancelled, and its connection is gone or free at the end."""
     hedge = Hedge(0.03, inline=inline)
-    async with client(Pipeline(hedge), limits=httpx.Limits(max_connections=4)) as opened:
+    async with client(Pipeline(hedge), limits=client.library.Limits(max_connections=4)) as opened:
         for _ in range(8):
             server.script.append(Answer(200, b"late", seconds=0.5))
             assert (await opened.get(server.origin)).content == b"sent: "
-        await opened._transport.pipeline.drain(_runtime())  # type: ignore[attr-defined]
+        await opened._transport.pipeline.drain(_runtime())
         assert is_free(opened)
     assert hedge.won == 8
 
@@ -68,7 +79,7 @@ def _runtime() -> Any:
 
 
 @pytest.mark.parametrize("inline", [False, True])
-async def test_fast_failure_does_not_win_a_hedge(server: Server, inline: bool) -> None:
+async def test_fast_failure_does_not_win_a_hedge(client: Opener, server: Server, inline: bool) -> None:
     """It starts the next copy at once, and the good answer comes back, though later."""
     server.script.extend([503, Answer(200, b"good", seconds=0.05)])
     async with client(Pipeline(Hedge(30, inline=inline))) as opened:
@@ -78,16 +89,16 @@ async def test_fast_failure_does_not_win_a_hedge(server: Server, inline: bool) -
         await until(lambda: is_free(opened))  # the loser's response is closed off the winner's path
 
 
-async def test_connect_error_does_not_win_a_hedge(server: Server) -> None:
+async def test_connect_error_does_not_win_a_hedge(client: Opener, server: Server) -> None:
     """Nor does an exception."""
     first = True
 
-    class Breaks(httpx.AsyncHTTPTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    class Breaks(client.library.AsyncHTTPTransport):
+        async def handle_async_request(self, request: Any) -> Any:
             nonlocal first
             if not first:
                 first = True
-                raise httpx.ConnectError("refused")
+                raise client.library.ConnectError("refused")
             first = False
             return await super().handle_async_request(request)
 
@@ -96,7 +107,7 @@ async def test_connect_error_does_not_win_a_hedge(server: Server) -> None:
         assert (await opened.get(server.origin)).content == b"good"
 
 
-async def test_all_copies_fail_and_the_first_ones_response_comes_back(server: Server) -> None:
+async def test_all_copies_fail_and_the_first_ones_response_comes_back(client: Opener, server: Server) -> None:
     """With its body."""
     server.script.extend([Answer(503, b"first"), Answer(500, b"second")])
     async with client(Pipeline(Hedge(30))) as opened:
@@ -105,7 +116,7 @@ async def test_all_copies_fail_and_the_first_ones_response_comes_back(server: Se
         await until(lambda: is_free(opened))
 
 
-async def test_caller_is_cancelled_and_no_copy_runs_on(server: Server) -> None:
+async def test_caller_is_cancelled_and_no_copy_runs_on(client: Opener, server: Server) -> None:
     """All connections come back."""
     server.script.extend([Answer(seconds=30)] * 2)
     async with client(Pipeline(Hedge(0.01))) as opened:
@@ -114,16 +125,16 @@ async def test_caller_is_cancelled_and_no_copy_runs_on(server: Server) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await opened._transport.pipeline.drain(_runtime())  # type: ignore[attr-defined]
+        await opened._transport.pipeline.drain(_runtime())
         assert is_free(opened)
 
 
-async def test_closing_the_client_waits_until_a_loser_has_cleaned_up(server: Server) -> None:
+async def test_closing_the_client_waits_until_a_loser_has_cleaned_up(client: Opener, server: Server) -> None:
     """Before the transport that sends is closed."""
     ended: list[str] = []
 
-    class Slow(httpx.AsyncHTTPTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    class Slow(client.library.AsyncHTTPTransport):
+        async def handle_async_request(self, request: Any) -> Any:
             try:
                 return await super().handle_async_request(request)
             except asyncio.CancelledError:
@@ -144,7 +155,7 @@ async def test_closing_the_client_waits_until_a_loser_has_cleaned_up(server: Ser
     assert ended == ["cleaned up", "closed"]
 
 
-async def test_post_is_not_hedged(server: Server) -> None:
+async def test_post_is_not_hedged(client: Opener, server: Server) -> None:
     """It may have done its work."""
     server.script.append(Answer(200, b"late", seconds=0.05))
     async with client(Pipeline(Hedge(0.01))) as opened:
@@ -155,10 +166,10 @@ async def test_post_is_not_hedged(server: Server) -> None:
 # -- cancellation ---------------------------------------------------------------------------------------------------
 
 
-async def test_cancelled_request_gives_its_connection_and_permit_back(server: Server) -> None:
+async def test_cancelled_request_gives_its_connection_and_permit_back(client: Opener, server: Server) -> None:
     """In mid-request, under all policies."""
     pipeline = standard(max_concurrent=1)
-    async with client(pipeline, limits=httpx.Limits(max_connections=1)) as opened:
+    async with client(pipeline, limits=client.library.Limits(max_connections=1)) as opened:
         for requests in range(1, 6):
             server.script.append(Answer(seconds=30))
             task = asyncio.ensure_future(opened.get(server.origin))
@@ -170,14 +181,12 @@ async def test_cancelled_request_gives_its_connection_and_permit_back(server: Se
         assert (await opened.get(server.origin)).status_code == 200
 
 
-async def test_cancel_between_attempts_closes_what_was_kept(server: Server) -> None:
+async def test_cancel_between_attempts_closes_what_was_kept(client: Opener, server: Server) -> None:
     """The answer before, which was longer than what is read at once."""
     server.script.append(Answer(503, b"x" * 2_000_000))
-    async with client(Pipeline(Retry(2, wait=30)), limits=httpx.Limits(max_connections=1)) as opened:
+    async with client(Pipeline(Retry(2, wait=30)), limits=client.library.Limits(max_connections=1)) as opened:
         retrying = asyncio.Event()
-        opened._transport.pipeline.listen(  # type: ignore[attr-defined]
-            lambda event: retrying.set() if type(event).__name__ == "Retrying" else None
-        )
+        opened._transport.pipeline.listen(lambda event: retrying.set() if type(event).__name__ == "Retrying" else None)
         task = asyncio.ensure_future(opened.get(server.origin))
         await retrying.wait()
         await asyncio.sleep(0)
@@ -188,7 +197,7 @@ async def test_cancel_between_attempts_closes_what_was_kept(server: Server) -> N
         assert (await opened.get(server.origin)).status_code == 200
 
 
-async def test_cancel_in_any_tick_leaks_nothing(server: Server) -> None:
+async def test_cancel_in_any_tick_leaks_nothing(client: Opener, server: Server) -> None:
     """However far the attempts that fail have got. (The last answer is httpx's own to read; 0.28 loses a connection in
     the tick in which it is opened, and in the one in which a body has been read to its end.)
     """
@@ -196,7 +205,7 @@ async def test_cancel_in_any_tick_leaks_nothing(server: Server) -> None:
     for ticks in range(60):
         server.reset()
         pipeline = Pipeline(Retry(4, wait=0), Bulkhead(1))
-        async with client(pipeline, limits=httpx.Limits(max_connections=1)) as opened:
+        async with client(pipeline, limits=client.library.Limits(max_connections=1)) as opened:
             await opened.get(server.origin)
             server.script.extend([Answer(503, b"x" * 30_000)] * 4)
             task = asyncio.ensure_future(opened.get(server.origin))
@@ -213,10 +222,10 @@ async def test_cancel_in_any_tick_leaks_nothing(server: Server) -> None:
     assert cut > 15
 
 
-async def test_more_calls_than_connections_fail_and_none_starves(server: Server) -> None:
+async def test_more_calls_than_connections_fail_and_none_starves(client: Opener, server: Server) -> None:
     """What has failed holds no connection while it waits for its next attempt."""
     server.script.extend([503] * 20)
-    async with client(Pipeline(Retry(3, wait=0.02)), limits=httpx.Limits(max_connections=2)) as opened:
+    async with client(Pipeline(Retry(3, wait=0.02)), limits=client.library.Limits(max_connections=2)) as opened:
         responses = await asyncio.gather(*(opened.get(server.origin) for _ in range(20)))
         assert {response.status_code for response in responses} == {200}
         assert len(pool(opened).connections) <= 2
@@ -229,7 +238,7 @@ async def test_more_calls_than_connections_fail_and_none_starves(server: Server)
 BROKEN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\nRetry-After: 0.01\r\n\r\nhalf of"
 
 
-async def test_error_whose_body_breaks_off_is_judged_by_its_head() -> None:
+async def test_error_whose_body_breaks_off_is_judged_by_its_head(client: Opener) -> None:
     """It is retried as it asked; its reader meets the end where it is."""
     pipeline = Pipeline(Retry(2, wait=0))
     heard: list[Any] = []
@@ -240,14 +249,14 @@ async def test_error_whose_body_breaks_off_is_judged_by_its_head() -> None:
                 assert response.status_code == 503
                 parts = response.aiter_raw()
                 assert await anext(parts) == b"half of"
-                with pytest.raises(httpx.RemoteProtocolError):
+                with pytest.raises(client.library.RemoteProtocolError):
                     await anext(parts)
             assert is_free(opened)
         assert len(raw.connections) == 2
     assert [event.wait for event in heard if type(event).__name__ == "Retrying"] == [0.01]
 
 
-async def test_error_whose_body_never_ends_is_ended_by_the_bodys_timeout() -> None:
+async def test_error_whose_body_never_ends_is_ended_by_the_bodys_timeout(client: Opener) -> None:
     """And its connection closed."""
     with Raw(BROKEN, hangs=True) as raw:
         async with client(Pipeline(Timeout(5)), body_timeout=0.05) as opened:
@@ -256,7 +265,7 @@ async def test_error_whose_body_never_ends_is_ended_by_the_bodys_timeout() -> No
             assert is_free(opened)
 
 
-async def test_last_answer_is_there_before_its_body() -> None:
+async def test_last_answer_is_there_before_its_body(client: Opener) -> None:
     """It is not sent again, so its answer is its user's as it comes."""
     with Raw(BROKEN, hangs=True) as raw:
         async with client(Pipeline(Retry(2), Timeout(5))) as opened:
@@ -292,7 +301,7 @@ def process() -> Iterator[Process]:
         started.kill()
 
 
-async def test_calls_survive_a_server_that_is_killed_and_restarted() -> None:
+async def test_calls_survive_a_server_that_is_killed_and_restarted(client: Opener) -> None:
     """SIGKILL in mid-run: connections break and are refused, until it is back."""
     pipeline = Pipeline(Retry(200, wait=0.05))
     heard: list[Any] = []
@@ -322,15 +331,15 @@ async def test_calls_survive_a_server_that_is_killed_and_restarted() -> None:
 # -- other transports and event loops -------------------------------------------------------------------------------
 
 
-async def test_application_can_be_called_without_a_network(server: Server) -> None:
+async def test_application_can_be_called_without_a_network(client: Opener, server: Server) -> None:
     """httpx's ASGI transport inside."""
     server.script.extend([503, Answer(200, b"in process")])
-    asgi = httpx.ASGITransport(server.application)
+    asgi = client.library.ASGITransport(server.application)
     async with client(Pipeline(Retry(2, wait=0)), transport=asgi) as opened:
         assert (await opened.get("http://application/")).content == b"in process"
 
 
-async def test_application_that_raises_is_repeated() -> None:
+async def test_application_that_raises_is_repeated(client: Opener) -> None:
     """Whatever it raises, unless it is a mistake in its code."""
     calls = 0
 
@@ -339,13 +348,13 @@ async def test_application_that_raises_is_repeated() -> None:
         calls += 1
         raise OSError("its database is away")
 
-    async with client(Pipeline(Retry(3, wait=0)), transport=httpx.ASGITransport(application)) as opened:
+    async with client(Pipeline(Retry(3, wait=0)), transport=client.library.ASGITransport(application)) as opened:
         with pytest.raises(OSError, match="its database"):
             await opened.get("http://application/")
     assert calls == 3
 
 
-async def test_standard_pipeline_serves_many_at_once(server: Server) -> None:
+async def test_standard_pipeline_serves_many_at_once(client: Opener, server: Server) -> None:
     """A fifth of the first attempts fails; the budget pays for their retries."""
     server.script.extend([503, 200, 200, 200, 200] * 10)
     pipeline = standard(budget=Budget(ratio=1.0, reserve=50, cap=100))
@@ -354,13 +363,13 @@ async def test_standard_pipeline_serves_many_at_once(server: Server) -> None:
         assert {response.status_code for response in responses} == {200}
 
 
-def test_it_works_on_trio(server: Server) -> None:
+def test_it_works_on_trio(client: Opener, server: Server) -> None:
     """Retries, hedges, timeouts and all."""
 
     async def main() -> None:
         pipeline = Pipeline(Timeout(40), Retry(3, wait=0), Hedge(0.1), Bulkhead(5), CircuitBreaker(), Timeout(10))
-        transport = AsyncTransport(pipeline)
-        async with httpx.AsyncClient(transport=transport) as opened:
+        transport = client.ours.AsyncTransport(pipeline)
+        async with client.library.AsyncClient(transport=transport) as opened:
             server.script.extend([503, 503])
             assert (await opened.get(server.origin)).status_code == 200
             server.script.append(Answer(200, b"late", seconds=30))
