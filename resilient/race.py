@@ -19,7 +19,7 @@ from resilient.runtime.asyncio import AsyncioRuntime, Callback
 if TYPE_CHECKING:
     from resilient.policies.hedge import Hedge
 
-__all__ = ["Race", "goes_on"]
+__all__ = ["Race", "goes_on", "wants_another"]
 
 
 def goes_on(verdict: Verdict, error: BaseException | None = None) -> bool:
@@ -27,6 +27,11 @@ def goes_on(verdict: Verdict, error: BaseException | None = None) -> bool:
     if isinstance(error, Rejected):
         return True
     return verdict.retryable and verdict.kind != "success"
+
+
+def wants_another(verdict: Verdict, error: BaseException | None = None) -> bool:
+    """Whether the next copy begins at once: unless the dependency asks to be left alone."""
+    return goes_on(verdict, error) and not verdict.retry_after
 
 
 class Primary:
@@ -164,12 +169,15 @@ class Race:
                 self.drop(copy)
 
     def leaves_open(self, copy: Copy) -> bool:
-        """Whether the race goes on after this copy's outcome."""
+        """Whether the race goes on after this copy's outcome; without further copies where it asks to be left alone."""
         error, judge = copy.error, self.scope.judge
+        if not (judge.judges_results if error is None else isinstance(error, Exception)):
+            return False
         try:
-            if error is None:
-                return judge.judges_results and goes_on(judge.result(copy.result))
-            return isinstance(error, Exception) and goes_on(judge.error(error), error)
+            verdict = judge.result(copy.result) if error is None else judge.error(error)  # type: ignore[arg-type]
+            if verdict.retry_after:
+                self.may_start = False
+            return goes_on(verdict, error)
         except Exception as mistake:  # of the user's predicate: the caller shall hear of it
             self.drop(copy)
             copy.error = mistake

@@ -4,9 +4,9 @@ Most slow answers are slow by bad luck (a pause, a queue, a lost packet), and a 
 that starts when 2% of calls are still out costs 2% more requests and takes the worst of the tail away (J. Dean,
 L. Barroso, The Tail at Scale, 2013).
 
-The first *acceptable* outcome wins. A fast failure does not: it starts the next copy at once. An outcome that repeating
-cannot change (a fatal failure, an error that says nothing about the dependency) ends all. Losers are cancelled, and
-awaited and closed off the winner's path.
+The first *acceptable* outcome wins. A fast failure does not: it starts the next copy at once, or none if it asks for a
+pause (`retry_after`). An outcome that repeating cannot change (a fatal failure, an error that says nothing about the
+dependency) ends all. Losers are cancelled, and awaited and closed off the winner's path.
 
 Copies are tasks, each with a context of its own; the winner's is merged back. With `inline=True` the first copy runs in
 the caller's own task, at a quarter of the cost, but with its clean-up on the winner's path (see `Hedge`).
@@ -23,7 +23,7 @@ from resilient.budget import Budget
 from resilient.call import Call
 from resilient.events import Hedging
 from resilient.policy import Layer, Scope, Wrap
-from resilient.race import Race, goes_on
+from resilient.race import Race, wants_another
 from resilient.runtime import Runtime
 from resilient.runtime.asyncio import AsyncioRuntime
 
@@ -98,11 +98,11 @@ class Hedge(Wrap):
         begin, reason = now(), "delay"
         try:
             result = await inner(call)
-            if scope.judge.judges_results and goes_on(scope.judge.result(result)):
+            if scope.judge.judges_results and wants_another(scope.judge.result(result)):
                 reason = "failure"
             return result
         except Exception as error:
-            if goes_on(scope.judge.error(error), error):
+            if wants_another(scope.judge.error(error), error):
                 reason = "failure"
             raise
         finally:

@@ -32,6 +32,7 @@ from resilient import (
     switch,
 )
 from resilient.events import BudgetExhausted, Event, HedgeWon, Hedging
+from resilient.outcome import Verdict
 from resilient.runtime import virtual
 from tests.worlds import WORLDS, Hang, Outcome, Slow, ThreadWorld, TrioWorld, World
 
@@ -159,6 +160,38 @@ def test_hedge_unacceptable_result_starts_the_next_copy_at_once(ring: Ring) -> N
     begin = ring.now()
     assert ring.call(Pipeline(ring.hedge(LONG), classify=bad_is_unacceptable())(dependency.fn)) == "good"
     assert ring.now() - begin < LONG / 2
+
+
+@pytest.mark.parametrize("kind", ["error", "result"])
+def test_hedge_failure_that_asks_for_a_pause_starts_no_copy(ring: Ring, kind: str) -> None:
+    """Who asks to be left alone is: the failure comes back at once, for a Retry around to wait."""
+    busy = OSError("busy")
+    busy.retry_after = 30.0  # type: ignore[attr-defined]
+    judge = Classifier(results=lambda _: Verdict("failure", retryable=True, retry_after=30.0))
+    dependency = ring.dependency(busy if kind == "error" else "busy")
+    begin = ring.now()
+    outcome = ring.outcome(Pipeline(ring.hedge(LONG), classify=judge)(dependency.fn))
+    assert (outcome.error or outcome.value) in (busy, "busy")
+    assert dependency.calls == 1
+    assert ring.now() - begin < LONG / 2
+
+
+def test_hedge_in_shadow_counts_no_copy_where_a_pause_is_asked_for(world: World) -> None:
+    """None would have started."""
+    busy = OSError("busy")
+    busy.retry_after = 30.0  # type: ignore[attr-defined]
+    hedge = Hedge(LONG, shadow=True)
+    assert world.outcome(hedge(world.dependency(busy).fn)).error is busy
+    assert hedge.snapshot()["would_have_started"] == 0
+
+
+def test_hedge_copy_that_asks_for_a_pause_leaves_the_first_one_running(ring: Ring) -> None:
+    """It is no answer, and there is no third."""
+    busy = OSError("busy")
+    busy.retry_after = 30.0  # type: ignore[attr-defined]
+    dependency = ring.dependency(Slow(LATER, 7), busy)
+    assert ring.call(ring.hedge(SOON, copies=3)(dependency.fn)) == 7
+    assert dependency.calls == 2
 
 
 def test_hedge_unacceptable_result_does_not_beat_the_first_copy(ring: Ring) -> None:
