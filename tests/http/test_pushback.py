@@ -1,0 +1,223 @@
+"""What a server asks for is kept: never sooner than told, and never a wait that nobody can use."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from resilient import Budget, CircuitBreaker, FullJitter, Hedge, Pipeline, Retry, Timeout
+from tests.http.kinds import Kind, heard_by, named
+
+
+def slept(seconds: float, kind: Kind) -> float:
+    """Plain transports wait in real time: less there."""
+    return seconds if kind.is_async else seconds / 1000
+
+
+# -- at least as long as asked --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 503, 500])
+def test_retry_after_in_seconds_is_waited_for(kind: Kind, status: int) -> None:
+    """Whatever the failure."""
+    asked = slept(30, kind)
+    script = kind.script((status, {"Retry-After": str(asked)}))
+    assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
+    assert script.waits()[0] >= asked
+
+
+def test_retry_after_as_a_date_is_waited_for(kind: Kind) -> None:
+    """By the wall clock; a date has whole seconds."""
+    seconds = 30 if kind.is_async else 1.1
+    script = kind.script((503, {"Retry-After": formatdate(time.time() + seconds, usegmt=True)}))
+    assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
+    assert script.waits()[0] >= seconds - 1.1
+    assert script.waits()[0] > 0
+
+
+def test_retry_after_ms_comes_first(kind: Kind) -> None:
+    """It is the more precise one of the two (Azure, OpenAI)."""
+    script = kind.script((429, {"retry-after-ms": "25.5", "Retry-After": "50"}))
+    assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
+    assert 0.0255 <= script.waits()[0] < 50
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"RateLimit-Reset": "20"}, 20),
+        ({"X-RateLimit-Reset": "20"}, 20),
+        ({"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-remaining-requests": "0"}, 360),
+        ({"x-ratelimit-reset-requests": "20ms"}, 0.02),
+        (
+            {
+                "x-ratelimit-reset-requests": "50s",
+                "x-ratelimit-remaining-requests": "7",
+                "x-ratelimit-reset-tokens": "3s",
+                "x-ratelimit-remaining-tokens": "0",
+            },
+            3,
+        ),
+        ({"x-ratelimit-reset-requests": "4s", "x-ratelimit-reset-tokens": "9s"}, 9),
+        ({"Retry-After": "2", "X-RateLimit-Reset": "50"}, 2),
+    ],
+)
+def test_reset_of_a_rate_limit_is_waited_for(kind: Kind, headers: dict[str, str], seconds: float) -> None:
+    """The latest of those that nothing remains of, unless the server says itself when to come back."""
+    script = kind.script((429, headers))
+    pipeline = Pipeline(Retry(2, wait=0, max_retry_after=1000))
+    client, heard = kind.open(pipeline, script), heard_by(pipeline)
+    if kind.is_async:
+        assert kind.send(client).status_code == 200
+        assert script.waits()[0] == pytest.approx(seconds)
+    else:  # as decided, without the wait
+        with pipeline.switch("once"):
+            kind.send(client)
+        assert len(script.sent) == 1
+
+
+def test_reset_in_seconds_since_1970_is_waited_for(kind: Kind) -> None:
+    """As GitHub sends it."""
+    seconds = 30 if kind.is_async else 0.05
+    script = kind.script((429, {"X-RateLimit-Reset": str(time.time() + seconds)}))
+    assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
+    assert seconds * 0.5 < script.waits()[0] <= seconds + 30
+
+
+@pytest.mark.parametrize("status", [500, 503, 408])
+def test_reset_of_a_rate_limit_says_nothing_beside_another_failure(kind: Kind, status: int) -> None:
+    """Servers send it with every answer."""
+    script = kind.script((status, {"X-RateLimit-Reset": "50"}))
+    assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
+    assert script.waits()[0] < 50
+
+
+def test_pause_is_followed_by_the_usual_jitter(kind: Kind) -> None:
+    """So that those who were told the same do not come back at the same moment."""
+    asked = slept(10, kind)
+    waits = []
+    for _ in range(12):
+        script = kind.script((429, {"Retry-After": f"{asked:.9f}"}))
+        kind.send(kind.open(Pipeline(Retry(2, wait=FullJitter(base=asked, cap=asked))), script))
+        waits += script.waits()
+    assert min(waits) >= asked
+    assert max(waits) > asked * 1.05
+    assert len(set(waits)) == 12
+
+
+def test_pauses_of_one_request_are_each_its_own(kind: Kind) -> None:
+    """The second answer's wish is not the first one's."""
+    first, second = slept(5, kind), slept(20, kind)
+    script = kind.script((429, {"Retry-After": str(first)}), 503, (429, {"Retry-After": str(second)}))
+    assert kind.send(kind.open(Pipeline(Retry(4, wait=0)), script)).status_code == 200
+    assert script.waits()[0] >= first
+    assert script.waits()[1] < first
+    assert script.waits()[2] >= second
+
+
+@pytest.mark.parametrize("reason", ["delay", "failure"])
+def test_no_copy_is_sent_sooner_than_asked(kind: Kind, reason: str) -> None:
+    """A Hedge does not answer "leave me alone" with another copy at once."""
+    script = kind.script((429, {"Retry-After": "30"}))
+    pipeline = Pipeline(Hedge(0.2 if reason == "delay" else 100.0, thread=not kind.is_async))
+    response = kind.send(kind.open(pipeline, script))
+    assert (response.status_code, len(script.sent)) == (429, 1)
+
+
+# -- or not at all --------------------------------------------------------------------------------------------------
+
+
+def test_pause_beyond_the_cap_ends_the_trying_at_once(kind: Kind) -> None:
+    """The response comes back, with its body, and there was no wait."""
+    script = kind.script((429, {"Retry-After": "61"}))
+    pipeline = Pipeline(Retry(3, wait=0))
+    heard = heard_by(pipeline)
+    began = kind.now()
+    response = kind.send(kind.open(pipeline, script))
+    assert (response.status_code, response.content, len(script.sent)) == (429, b"status 429", 1)
+    assert kind.now() - began < 61
+    (gave_up,) = named(heard, "GaveUp")
+    assert "asked to wait 61 s, longer than 60 s" in gave_up.reason
+
+
+def test_cap_can_be_chosen(kind: Kind) -> None:
+    """`Retry(max_retry_after=...)`; the cap itself is still waited for."""
+    cap = slept(5, kind)
+    script = kind.script((429, {"Retry-After": str(cap)}), (429, {"Retry-After": str(cap * 2)}))
+    assert kind.send(kind.open(Pipeline(Retry(3, wait=0, max_retry_after=cap)), script)).status_code == 429
+    assert len(script.sent) == 2
+
+
+def test_pause_beyond_the_deadline_ends_the_trying_at_once(kind: Kind) -> None:
+    """No wait begins that would outlive it."""
+    script = kind.script((503, {"Retry-After": "20"}))
+    pipeline = Pipeline(Timeout(10), Retry(3, wait=0))
+    heard, began = heard_by(pipeline), kind.now()
+    assert kind.send(kind.open(pipeline, script)).status_code == 503
+    assert len(script.sent) == 1
+    assert kind.now() - began < 10
+    assert "outlive the deadline" in named(heard, "GaveUp")[0].reason
+
+
+def test_pause_that_ends_the_trying_costs_no_token(kind: Kind) -> None:
+    """Only extra requests are paid for."""
+    budget = Budget()
+    before = budget.snapshot()
+    kind.send(kind.open(Pipeline(Retry(3, budget=budget)), kind.script((429, {"Retry-After": "3600"}))))
+    assert budget.snapshot() == before
+
+
+def test_circuit_counts_what_asks_for_a_pause(kind: Kind) -> None:
+    """It is a failure like others."""
+    script = kind.script((429, {"Retry-After": "3600"}))
+    client = kind.open(Pipeline(CircuitBreaker(fail_max=1, failure_rate=None)), script)
+    kind.send(client)
+    with pytest.raises(kind.ours.CircuitOpen):
+        kind.send(client)
+
+
+# -- what makes no sense --------------------------------------------------------------------------------------------
+
+NONSENSE: list[Any] = [
+    {"Retry-After": "-5"},
+    {"Retry-After": "inf"},
+    {"Retry-After": "nan"},
+    {"Retry-After": "1e9"},
+    {"Retry-After": "99999999999"},
+    {"Retry-After": "soon"},
+    {"Retry-After": ""},
+    {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"},
+    {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"},
+    [("Retry-After", "50"), ("Retry-After", "50")],
+    {"retry-after-ms": "-50000"},
+    {"retry-after-ms": "inf"},
+    {"retry-after-ms": "9" * 19},
+    [("retry-after-ms", "50000"), ("retry-after-ms", "50000")],
+    {"RateLimit-Reset": "-50"},
+    {"X-RateLimit-Reset": "never"},
+    {"X-RateLimit-Reset": "1000000001"},
+    {"x-ratelimit-reset-requests": "999999h"},
+    {"x-ratelimit-reset-requests": "50"[::-1] * 20},
+    {"x-ratelimit-limit-requests": "50"},
+]
+
+
+@pytest.mark.parametrize("headers", NONSENSE, ids=str)
+def test_what_makes_no_sense_is_ignored(kind: Kind, headers: Any) -> None:
+    """The usual wait is kept, and no more: it neither delays nor ends the trying."""
+    script = kind.script((429, headers))
+    pipeline = Pipeline(Retry(2, wait=0))
+    heard = heard_by(pipeline)
+    assert kind.send(kind.open(pipeline, script)).status_code == 200
+    assert [event.wait for event in named(heard, "Retrying")] == [0.0]
+
+
+def test_nonsense_in_one_field_does_not_hide_the_other(kind: Kind) -> None:
+    """The coarser one still counts."""
+    asked = slept(30, kind)
+    script = kind.script((429, {"retry-after-ms": "-1", "Retry-After": str(asked), "X-RateLimit-Reset": "x"}))
+    assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
+    assert script.waits()[0] >= asked
