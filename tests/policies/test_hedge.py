@@ -1276,7 +1276,7 @@ def test_hedge_shadow_counts_what_it_would_have_started_and_starts_nothing(
 ) -> None:
     """And says so; a `def` needs no thread for it."""
     dependency = world.dependency(step)
-    hedge = Hedge(SOON, shadow=True)
+    hedge = Hedge(SOON if reason == "delay" else LONG, shadow=True)
     pipeline = Pipeline(hedge, classify=bad_is_unacceptable())
     told = heard(pipeline)
     world.outcome(pipeline(dependency.fn))
