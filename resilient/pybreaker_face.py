@@ -279,6 +279,8 @@ class _Background:
 
     @state.setter
     def state(self, word: str) -> None:
+        if word == pybreaker.STATE_CLOSED:
+            self._opened_at = None
         self._write(lambda: setattr(self._real, "state", word))
 
     @property
@@ -287,6 +289,7 @@ class _Background:
 
     @opened_at.setter
     def opened_at(self, when: datetime) -> None:
+        self._opened_at = when
         self._write(lambda: setattr(self._real, "opened_at", when))
 
     @property
@@ -330,6 +333,9 @@ class _Background:
                 break
             write()
         state, opened_at, counter = self._real.state, self._real.opened_at, self._real.counter
+        if opened_at is None and self._opened_at is not None:
+            # pybreaker's Redis storage answers "closed" when Redis does not; but nobody takes an opening back.
+            raise ConnectionError("the storage has forgotten when the circuit was opened")
         with self._lock:
             if self._written == written:
                 self._state, self._opened_at, self._counter = state, opened_at, counter

@@ -624,6 +624,22 @@ async def test_redis_storage_that_hangs_does_not_stall_our_event_loop(valkey: Va
     assert storage.reads
 
 
+def test_redis_storage_that_is_killed_does_not_close_an_open_circuit(valkey: Valkey) -> None:
+    """pybreaker's storage answers "closed" when Redis does not; it is not believed."""
+    real = pybreaker.CircuitBreaker(reset_timeout=60, state_storage=Watched(valkey))
+    storage = Watched(valkey)
+    breaker = CircuitBreaker(None, fail_max=1, break_duration=60.0, state_storage=storage)
+    fail(breaker(down))
+    assert until(lambda: real.current_state == "open")
+    reads = storage.reads
+    assert until(lambda: storage.reads > reads + 1)
+    valkey.kill()
+    reads = storage.reads
+    assert until(lambda: not refuses(breaker) or storage.reads > reads + 2)
+    assert storage.state == "closed"
+    assert refuses(breaker)
+
+
 def test_redis_storage_that_is_killed_leaves_calls_going(valkey: Valkey) -> None:
     """The circuit goes on with what it knows, and still opens by its own evidence."""
     storage = Watched(valkey)
