@@ -8,6 +8,7 @@ import pytest
 
 from tests.http.clients import CLIENTS, Http
 from tests.http.kinds import KINDS, Kind
+from tests.http.raw import RawServer
 from tests.http.server import Server
 
 
@@ -30,6 +31,26 @@ def other(servers: tuple[Server, Server]) -> Server:
     """The other one."""
     servers[1].reset()
     return servers[1]
+
+
+@pytest.fixture(scope="session")
+def protocols(servers: tuple[Server, Server]) -> Iterator[dict[str, Server]]:
+    """One for each protocol."""
+    with Server("httptools") as httptools, Server("h2") as h2:
+        yield {"h11": servers[0], "httptools": httptools, "h2": h2}
+
+
+@pytest.fixture(scope="session")
+def _raw() -> Iterator[RawServer]:
+    with RawServer() as running:
+        yield running
+
+
+@pytest.fixture
+def raw(_raw: RawServer) -> RawServer:
+    """A server that misbehaves, with nothing to do yet."""
+    _raw.reset()
+    return _raw
 
 
 @pytest.fixture(params=CLIENTS, ids=lambda kind: kind.name)

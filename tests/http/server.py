@@ -1,4 +1,5 @@
-"""A server on a free port of the loopback interface, in a thread of its own: starlette under uvicorn.
+"""A server on a free port of the loopback interface, in a thread of its own: starlette under uvicorn,
+or under hypercorn.
 
 Each request is answered by the next step of its script, and with 200 and what it was sent when there is none.
 """
@@ -14,13 +15,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import hypercorn
+import hypercorn.asyncio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-__all__ = ["Answer", "Raw", "Seen", "Server"]
+__all__ = ["Answer", "Seen", "Server"]
 
 METHODS = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH"]
 
@@ -46,13 +49,19 @@ class Seen:
 
 
 class Server:
-    """A context: it runs inside."""
+    """A context: it runs inside.
 
-    def __init__(self) -> None:
+    Args:
+        protocol: "h11" or "httptools", under uvicorn; or "h2", under hypercorn, for clients that know beforehand that
+            it speaks HTTP/2.
+    """
+
+    def __init__(self, protocol: str = "h11") -> None:
+        self.protocol = protocol
         # The protocol is named because asyncio sets TCP_NODELAY only where it is: else answers take 40 ms more.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
-        self._socket.listen()  # who comes before uvicorn does waits
+        self._socket.listen()  # who comes before the server does waits
         port = self._socket.getsockname()[1]
         self.origin = f"http://127.0.0.1:{port}"
         self.script: deque[Answer | int] = deque()
@@ -61,10 +70,14 @@ class Server:
         self._send_rest: Callable[[], object] = lambda: None
         routes = [Route("/parts", self._parts), Route("/{path:path}", self._answer, methods=METHODS)]
         self.application = Starlette(routes=routes)
-        self._server = uvicorn.Server(
+        self._end: Callable[[], object]
+        self._thread = threading.Thread(target=self._hypercorn() if protocol == "h2" else self._uvicorn())
+
+    def _uvicorn(self) -> Callable[[], object]:
+        server = uvicorn.Server(
             uvicorn.Config(
                 self.application,
-                http="h11",
+                http=self.protocol,  # type: ignore[arg-type]
                 loop="asyncio",
                 lifespan="off",
                 log_config=None,
@@ -72,7 +85,28 @@ class Server:
                 access_log=False,
             )
         )
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+
+        def end() -> None:
+            server.should_exit = server.force_exit = True  # slow answers are not waited for
+
+        self._end = end
+        return lambda: server.run([self._socket])
+
+    def _hypercorn(self) -> Callable[[], object]:
+        config = hypercorn.Config()
+        config.bind = [f"fd://{self._socket.fileno()}"]
+        config.errorlog = None
+        config.graceful_timeout = 0
+        loop, over = asyncio.new_event_loop(), asyncio.Event()
+        loop.set_exception_handler(lambda *_: None)  # asyncio's streams do not like their tasks cancelled at the end
+        self._end = lambda: loop.call_soon_threadsafe(over.set)
+
+        def run() -> None:
+            serving = hypercorn.asyncio.serve(self.application, config, shutdown_trigger=over.wait)  # type: ignore[arg-type]
+            loop.run_until_complete(serving)
+            loop.close()
+
+        return run
 
     def reset(self) -> None:
         """Forget what was, and what was to be."""
@@ -112,47 +146,7 @@ class Server:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._server.should_exit = self._server.force_exit = True  # slow answers are not waited for
+        self._end()
         self._thread.join()
         with contextlib.suppress(OSError):
             self._socket.close()
-
-
-class Raw:
-    """A server that writes the same bytes to whoever asks, and then breaks the connection, or lets it hang.
-
-    A context: it runs inside.
-    """
-
-    def __init__(self, answer: bytes, *, hangs: bool = False) -> None:
-        self._answer = answer
-        self._hangs = hangs
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.connections: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._serve)
-
-    def _serve(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            if self._over:
-                connection.close()
-                return
-            self.connections.append(connection)
-            connection.recv(65536)
-            connection.sendall(self._answer)
-            if not self._hangs:
-                connection.close()
-
-    def __enter__(self) -> Raw:
-        self._over = False
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._over = True
-        socket.create_connection(self._listener.getsockname()).close()  # it waits for one
-        self._thread.join()
-        for connection in self.connections:
-            connection.close()
-        self._listener.close()

@@ -15,7 +15,8 @@ import trio
 from resilient import Budget, Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, TimedOut, Timeout, standard
 from tests.http import clients
 from tests.http.clients import ASYNC_CLIENTS, Http
-from tests.http.server import Answer, Raw, Server
+from tests.http.raw import RawServer, breaking_off, hanging, head
+from tests.http.server import Answer, Server
 
 
 class Opener:
@@ -235,43 +236,46 @@ async def test_more_calls_than_connections_fail_and_none_starves(client: Opener,
 # -- bodies of errors -----------------------------------------------------------------------------------------------
 
 
-BROKEN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\nRetry-After: 0.01\r\n\r\nhalf of"
+RETRY_SOON = "Retry-After: 0.01"
 
 
-async def test_error_whose_body_breaks_off_is_judged_by_its_head(client: Opener) -> None:
+async def test_error_whose_body_breaks_off_is_judged_by_its_head(client: Opener, raw: RawServer) -> None:
     """It is retried as it asked; its reader meets the end where it is."""
     pipeline = Pipeline(Retry(2, wait=0))
     heard: list[Any] = []
     pipeline.listen(heard.append)
-    with Raw(BROKEN) as raw:
-        async with client(pipeline) as opened:
-            async with opened.stream("GET", raw.origin) as response:
-                assert response.status_code == 503
-                parts = response.aiter_raw()
-                assert await anext(parts) == b"half of"
-                with pytest.raises(client.library.RemoteProtocolError):
-                    await anext(parts)
-            assert is_free(opened)
-        assert len(raw.connections) == 2
+    raw.usual = breaking_off(503, RETRY_SOON)
+    async with client(pipeline) as opened:
+        async with opened.stream("GET", raw.origin) as response:
+            assert response.status_code == 503
+            parts = response.aiter_raw()
+            assert await anext(parts) == b"half of"
+            with pytest.raises(client.library.RemoteProtocolError):
+                await anext(parts)
+        assert is_free(opened)
+    assert len(raw.seen) == 2
     assert [event.wait for event in heard if type(event).__name__ == "Retrying"] == [0.01]
 
 
-async def test_error_whose_body_never_ends_is_ended_by_the_bodys_timeout(client: Opener) -> None:
+HALF = head(503, "Content-Length: 100") + b"half of"
+
+
+async def test_error_whose_body_never_ends_is_ended_by_the_bodys_timeout(client: Opener, raw: RawServer) -> None:
     """And its connection closed."""
-    with Raw(BROKEN, hangs=True) as raw:
-        async with client(Pipeline(Timeout(5)), body_timeout=0.05) as opened:
-            with pytest.raises(TimedOut, match="the body took more than"):
-                await opened.get(raw.origin)
-            assert is_free(opened)
+    raw.usual = hanging(HALF)
+    async with client(Pipeline(Timeout(5)), body_timeout=0.05) as opened:
+        with pytest.raises(TimedOut, match="the body took more than"):
+            await opened.get(raw.origin)
+        assert is_free(opened)
 
 
-async def test_last_answer_is_there_before_its_body(client: Opener) -> None:
+async def test_last_answer_is_there_before_its_body(client: Opener, raw: RawServer) -> None:
     """It is not sent again, so its answer is its user's as it comes."""
-    with Raw(BROKEN, hangs=True) as raw:
-        async with client(Pipeline(Retry(2), Timeout(5))) as opened:
-            async with opened.stream("POST", raw.origin) as response:
-                assert response.status_code == 503
-            assert is_free(opened)
+    raw.usual = hanging(HALF)
+    async with client(Pipeline(Retry(2), Timeout(5))) as opened:
+        async with opened.stream("POST", raw.origin) as response:
+            assert response.status_code == 503
+        assert is_free(opened)
 
 
 # -- servers that die -----------------------------------------------------------------------------------------------

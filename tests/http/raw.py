@@ -1,0 +1,258 @@
+"""A server that speaks HTTP/1.1 as badly as it is told: it resets, breaks off, lies about lengths, drips, and babbles.
+
+Each request is met by the next step of its script, and answered well when there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+__all__ = [
+    "Asked",
+    "RawServer",
+    "Step",
+    "answer",
+    "breaking_off",
+    "closing",
+    "dripping",
+    "hanging",
+    "hasty",
+    "head",
+    "resetting",
+]
+
+BEATS = 0.02
+"""Seconds between the parts of what drips."""
+
+
+@dataclass
+class Asked:
+    """One request: its head has arrived, and so much of its body has been read. `whole`: to its end."""
+
+    method: str
+    path: str
+    fields: dict[str, str]
+    body: bytes = b""
+    whole: bool = False
+
+
+class Exchange:
+    """One request on its connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.asked = asked
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection has been closed."""
+        return self._writer.is_closing()
+
+    async def read(self) -> None:
+        """All of the body."""
+        asked = self.asked
+        if asked.fields.get("transfer-encoding") == "chunked":
+            while size := int(await self._reader.readline(), 16):
+                asked.body += await self._reader.readexactly(size)
+                await self._reader.readline()
+            await self._reader.readline()
+        else:
+            asked.body += await self._reader.readexactly(int(asked.fields.get("content-length", "0")))
+        asked.whole = True
+
+    async def read_some(self) -> None:
+        """The first part of the body, if there is one."""
+        if asked := self.asked.fields.get("transfer-encoding") or self.asked.fields.get("content-length"):
+            self.asked.body += b"" if asked == "0" else await self._reader.read(8)
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def reset(self) -> None:
+        """End the connection with an RST."""
+        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """End it in good manners: what still comes is read, and thrown away."""
+        self._writer.write_eof()
+        while await self._reader.read(65536):
+            pass
+        self._writer.close()
+
+    async def until_gone(self) -> None:
+        """Wait until the other side has ended it."""
+        await self._reader.read()
+        self._writer.close()
+
+
+Step = Callable[[Exchange], Awaitable[None]]
+
+
+def head(status: int = 200, *fields: str) -> bytes:
+    """The head of an answer."""
+    return "\r\n".join((f"HTTP/1.1 {status} Status", *fields, "", "")).encode()
+
+
+def answer(status: int = 200, *fields: str, body: bytes = b"good") -> Step:
+    """A good answer."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.read()
+        shown = b"" if exchange.asked.method == "HEAD" else body
+        await exchange.send(head(status, f"Content-Length: {len(body)}", *fields) + shown)
+
+    return step
+
+
+def resetting(after: bytes = b"", *, early: bool = False) -> Step:
+    """It sends something, or nothing, and breaks the connection; `early`: with the request half read."""
+
+    async def step(exchange: Exchange) -> None:
+        if early:
+            await exchange.read_some()
+        else:
+            await exchange.read()
+        if after:
+            await exchange.send(after)
+            await asyncio.sleep(BEATS)  # an RST takes along what the other side has not read yet
+        exchange.reset()
+
+    return step
+
+
+def closing(after: bytes = b"") -> Step:
+    """It sends something, or nothing, and closes the connection."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.read()
+        await exchange.send(after)
+        await exchange.close()
+
+    return step
+
+
+def breaking_off(status: int = 200, *fields: str, sent: bytes = b"half of") -> Step:
+    """Its body is shorter than its head says."""
+    return closing(head(status, "Content-Length: 100", *fields) + sent)
+
+
+def hasty(status: int, *fields: str) -> Step:
+    """It answers without reading the body, and closes the connection."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.send(head(status, "Connection: close", "Content-Length: 5", *fields) + b"hasty")
+        await exchange.close()
+
+    return step
+
+
+def dripping(data: bytes, before: bytes = b"") -> Step:
+    """It sends `before` at once, and `data` byte by byte."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.read()
+        await exchange.send(before)
+        for byte in data:
+            await asyncio.sleep(BEATS)
+            await exchange.send(bytes((byte,)))
+
+    return step
+
+
+def hanging(after: bytes = b"") -> Step:
+    """It sends something, or nothing, and no more."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.read()
+        await exchange.send(after)
+        await exchange.until_gone()
+
+    return step
+
+
+class RawServer:
+    """A context: it runs inside, in a thread of its own, on a free port of the loopback interface."""
+
+    def __init__(self) -> None:
+        self.script: deque[Step] = deque()
+        self.usual: Step = answer()
+        """When the script is at its end."""
+        self.seen: list[Asked] = []
+        self.opened = 0
+        """Connections so far."""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port: int = self._listener.getsockname()[1]
+        self.origin = f"http://127.0.0.1:{self._port}"
+        self._loop = asyncio.new_event_loop()
+        self._over = asyncio.Event()
+        self._at_work: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+
+    def reset(self) -> None:
+        """Forget what was, and what was to be."""
+        self.script.clear()
+        self.usual = answer()
+        self.seen.clear()
+        self.opened = 0
+
+    def hang_up(self) -> None:
+        """Close all connections, and return when they are closed."""
+
+        async def close() -> None:
+            for writer in list(self._writers):
+                writer.close()
+                await writer.wait_closed()
+
+        asyncio.run_coroutine_threadsafe(close(), self._loop).result()
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._connected, sock=self._listener)
+        await self._over.wait()
+        server.close()
+        for task in list(self._at_work):
+            task.cancel()
+        await asyncio.gather(*self._at_work, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._at_work.add(task)
+        self._writers.add(writer)
+        self.opened += 1
+        try:
+            while not writer.is_closing():
+                await self._answer(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client is gone, or the test is over
+        finally:
+            writer.close()
+            self._writers.discard(writer)
+            self._at_work.discard(task)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+        method, path, _ = first.split(" ")
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        asked = Asked(method, path, fields)
+        self.seen.append(asked)
+        step = self.script.popleft() if self.script else self.usual
+        await step(Exchange(reader, writer, asked))
+
+    def __enter__(self) -> RawServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+        self._loop.close()
