@@ -48,11 +48,11 @@ def amount(argument: str, value: object) -> float:
     return number
 
 
-def share(argument: str, value: object) -> float:
-    """A ratio in (0, 1]."""
-    kind = "a share above 0 and at most 1"
+def share(argument: str, value: object, *, zero: bool = False) -> float:
+    """A ratio in (0, 1] (or from zero on, with `zero=True`)."""
+    kind = "a share from 0 to 1" if zero else "a share above 0 and at most 1"
     number = _number(argument, value, kind)
-    if not 0 < number <= 1:
+    if not 0 <= number <= 1 or (number == 0 and not zero):
         raise ValueError(f"{argument} must be {kind}, got {value!r}")
     return number
 
