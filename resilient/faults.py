@@ -18,6 +18,7 @@ says of a mistake which key it is in and what is allowed there; `as_json` writes
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -75,9 +76,14 @@ class Fault:
         assert isinstance(self.targets, tuple)
         return self.targets
 
+    @property
+    def until(self) -> float:
+        """When it is over, as a number: infinite where it stays."""
+        return math.inf if self.end is None else self.end
+
     def is_on(self, at: float) -> bool:
         """Whether it happens `at` seconds after the begin of the run. At its end it is over."""
-        return self.start <= at and (self.end is None or at < self.end)
+        return self.start <= at < self.until
 
     def hits(self, target: Target) -> bool:
         """Whether it happens to this one."""
@@ -193,8 +199,8 @@ class Crash(Fault):
 
     kind: ClassVar[str] = "crash"
 
-    def _what(self) -> str:
-        return "crash"
+    def describe(self) -> str:
+        return "crash" + _where(self.targeted).replace(" on ", " of ", 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -104,12 +104,12 @@ class Experiment:
 
     async def _crash(self, side: str, fleet: Fleet, began: float) -> None:
         crash = self.plan.crash
-        await asyncio.sleep(began + crash.start_seconds - time.monotonic())
-        fleet.kill(crash.server)
+        await asyncio.sleep(began + crash.start - time.monotonic())
+        fleet.kill(self.plan.victim)
         killed = time.monotonic() - began
         self.down[side] = (killed, None)
-        await asyncio.sleep(began + crash.restart_seconds - time.monotonic())
-        await fleet.restart(crash.server)
+        await asyncio.sleep(began + crash.until - time.monotonic())
+        await fleet.restart(self.plan.victim)
         self.down[side] = (killed, time.monotonic() - began)
 
     def _hear(self, event: events.Event) -> None:

@@ -144,10 +144,10 @@ def _circuits(panel: Axes, experiment: Experiment) -> None:
 
 def _shade(panel: Axes, experiment: Experiment, *, labels: bool) -> None:
     plan = experiment.plan
-    start, end = experiment.down.get("resilient", (plan.crash.start_seconds, None))
+    start, end = experiment.down.get("resilient", (plan.crash.start, None))
     shades = [
-        (start, end or plan.crash.restart_seconds, plan.crash.describe(), _CRASH),
-        *((burst.start_seconds, burst.end_seconds, burst.describe(), _BURST) for burst in plan.bursts),
+        (start, end or plan.crash.until, plan.crash.describe(), _CRASH),
+        *((burst.start, burst.until, burst.describe(), _BURST) for burst in plan.bursts),
     ]
     for start, end, what, colour in shades:
         panel.axvspan(start, end, color=colour, alpha=0.35, linewidth=0, zorder=0)

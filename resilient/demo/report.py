@@ -93,7 +93,7 @@ def _extras(extras: Extras) -> list[tuple[str, int]]:
 
 def _faults(experiment: Experiment) -> list[str]:
     plan = experiment.plan
-    timed = [(burst.start_seconds, burst.end_seconds, burst.describe()) for burst in plan.bursts]
+    timed = [(burst.start, burst.until, burst.describe()) for burst in plan.bursts]
     start, end = _away(experiment)
     timed.append((start, end, plan.crash.describe() + ", until its replacement answered"))
     return [
@@ -105,8 +105,8 @@ def _faults(experiment: Experiment) -> list[str]:
 def _away(experiment: Experiment) -> tuple[float, float]:
     """When the killed process was away: as seen on the resilient side, else as planned."""
     crash = experiment.plan.crash
-    start, end = experiment.down.get("resilient", (crash.start_seconds, None))
-    return start, crash.restart_seconds if end is None else end
+    start, end = experiment.down.get("resilient", (crash.start, None))
+    return start, crash.until if end is None else end
 
 
 def _circuits(experiment: Experiment) -> list[str]:

@@ -136,7 +136,7 @@ class Screen:
     def _fault(self) -> str:
         experiment = self._experiment
         now, plan = experiment.elapsed, experiment.plan
-        active = [burst.describe() for burst in plan.bursts if burst.start_seconds <= now < burst.end_seconds]
+        active = [burst.describe() for burst in plan.bursts if burst.is_on(now)]
         if any(end is None for _, end in experiment.down.values()):
             active.append(plan.crash.describe())
         return " and ".join([*active, plan.latency.describe()])

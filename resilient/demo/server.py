@@ -62,8 +62,8 @@ class Inventory:
             return JSONResponse({"error": "overloaded"}, status)
         latency = self._plan.latency
         if tail < latency.share and seconds >= 0:
-            spread = latency.high_seconds - latency.low_seconds
-            work = latency.low_seconds + spread * tail / latency.share
+            spread = latency.high - latency.low
+            work += latency.low + spread * tail / latency.share
         await asyncio.sleep(work)
         number = int(request.path_params["number"])
         return JSONResponse({"item": number, "stock": number % 7, "server": self._server})

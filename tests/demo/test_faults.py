@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from resilient.demo.faults import Crash, ErrorBurst, draw_plan
+from resilient.demo.faults import draw_plan
 
 DURATIONS = [5.0, 6.0, 20.0, 23.7, 60.0, 600.0]
 
 
 def windows(seed: int, duration: float) -> list[tuple[float, float]]:
     plan = draw_plan(seed, duration)
-    bursts = [(burst.start_seconds, burst.end_seconds) for burst in plan.bursts]
-    return sorted([*bursts, (plan.crash.start_seconds, plan.crash.restart_seconds)])
+    bursts = [(burst.start, burst.until) for burst in plan.bursts]
+    return sorted([*bursts, (plan.crash.start, plan.crash.until)])
 
 
 def test_plan_of_one_seed_is_always_the_same() -> None:
@@ -39,28 +39,28 @@ def test_faults_lie_within_the_run_and_never_overlap(seed: int, duration: float)
 def test_faults_take_the_same_share_of_any_run(duration: float) -> None:
     """A long run has more bursts, a short one shorter ones; neither is spared."""
     plan = draw_plan(1, duration)
-    burst_seconds = sum(burst.end_seconds - burst.start_seconds for burst in plan.bursts)
+    burst_seconds = sum(burst.until - burst.start for burst in plan.bursts)
     slots = len(plan.bursts) + 1
     assert burst_seconds / duration == pytest.approx(0.3 * len(plan.bursts) / slots)
-    assert all(burst.end_seconds - burst.start_seconds < 2.6 for burst in plan.bursts)
+    assert all(burst.until - burst.start < 2.6 for burst in plan.bursts)
 
 
 def test_default_run_has_a_process_replaced_after_more_than_a_second() -> None:
     """And it loads for half a second: few calls could wait until it is back, so they have to go elsewhere."""
     crash = draw_plan(1, 20.0).crash
-    assert 1.0 < crash.restart_seconds - crash.start_seconds < 2.0
+    assert 1.0 < crash.until - crash.start < 2.0
 
 
 def test_error_share_holds_for_the_burst_s_servers_and_window_only() -> None:
     """A burst begins and ends, and hits whom it names."""
     plan = draw_plan(1, 20.0)
-    burst = next(each for each in plan.bursts if len(each.servers) == 1)
-    victim = burst.servers[0]
+    burst = next(each for each in plan.bursts if each.targets)
+    victim = int(burst.targeted[0])
     other = victim % 3 + 1
-    assert plan.error_share(victim, burst.start_seconds) == (1.0, 503)
-    assert plan.error_share(other, burst.start_seconds)[0] == 0.0
-    assert plan.error_share(victim, burst.end_seconds)[0] == 0.0
-    assert plan.error_share(victim, burst.start_seconds - 0.001)[0] == 0.0
+    assert plan.error_share(victim, burst.start) == (1.0, 503)
+    assert plan.error_share(other, burst.start)[0] == 0.0
+    assert plan.error_share(victim, burst.until)[0] == 0.0
+    assert plan.error_share(victim, burst.start - 0.001)[0] == 0.0
 
 
 def test_json_names_every_fault_by_its_kind() -> None:
@@ -69,8 +69,20 @@ def test_json_names_every_fault_by_its_kind() -> None:
     assert [fault["kind"] for fault in listed] == ["latency", "error_burst", "crash", "error_burst"]
 
 
+def test_json_has_names_that_do_not_change() -> None:
+    """Whatever the vocabulary of faults calls them; a burst that hits all servers lists them."""
+    latency, first, crash, second = draw_plan(1, 20.0).as_json()
+    assert latency == {"kind": "latency", "share": 0.02, "low_seconds": 0.5, "high_seconds": 3.0}
+    assert list(first) == list(second) == ["kind", "start_seconds", "end_seconds", "servers", "share", "status"]
+    assert (len(first["servers"]), first["share"], first["status"]) == (1, 1.0, 503)
+    assert (second["servers"], second["share"], second["status"]) == ([1, 2, 3], 0.3, 503)
+    assert list(crash) == ["kind", "start_seconds", "restart_seconds", "server"]
+    assert 0 < crash["start_seconds"] < crash["restart_seconds"]
+
+
 def test_faults_describe_themselves_in_a_few_words() -> None:
     """The table and the plot label them so."""
-    assert ErrorBurst(0, 1, (2,), 1.0).describe() == "100% 503 on server 2"
-    assert ErrorBurst(0, 1, (1, 2, 3), 0.3).describe() == "30% 503 on all servers"
-    assert Crash(0, 1, 3).describe() == "SIGKILL of server 3"
+    plan = draw_plan(1, 20.0)
+    victim = plan.bursts[0].targeted[0]
+    assert [burst.describe() for burst in plan.bursts] == [f"100% 503 on server {victim}", "30% 503"]
+    assert plan.crash.describe() == f"crash of server {plan.victim}"

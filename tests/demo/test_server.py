@@ -9,12 +9,13 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from resilient.demo.faults import Crash, ErrorBurst, FaultPlan, Latency
+from resilient.demo.faults import FaultPlan
 from resilient.demo.server import Inventory
+from resilient.faults import Crash, Errors, Latency
 
-NEVER = Crash(0.0, 0.0, 1)
-NO_TAIL = Latency(share=0.0, low_seconds=0.0, high_seconds=0.0)
-BURST = ErrorBurst(0.0, 60.0, (1,), share=1.0)
+NEVER = Crash(start=3600, targets=1)
+NO_TAIL = Latency(share=0.0, high=0.0)
+BURST = Errors(end=60.0, targets=1, status=503)
 
 
 @pytest_asyncio.fixture
@@ -54,7 +55,7 @@ async def test_health_is_spared_by_the_burst(burst: tuple[Inventory, httpx.Async
 @pytest.mark.asyncio
 async def test_slow_tail_delays_its_share_of_answers() -> None:
     """With a share of one, every answer takes at least the tail's low end."""
-    plan = FaultPlan(Latency(share=1.0, low_seconds=0.1, high_seconds=0.2), (), NEVER)
+    plan = FaultPlan(Latency(low=0.1, high=0.2), (), NEVER)
     inventory = Inventory(plan, server=1, seed=1)
     inventory.begin(time.time())
     transport = httpx.ASGITransport(inventory.application())
