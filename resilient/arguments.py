@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 K = TypeVar("K")
 
-__all__ = ["amount", "callback", "count", "flag", "instance", "name", "seconds", "share", "strategy"]
+__all__ = ["amount", "callback", "count", "flag", "hashable", "instance", "name", "seconds", "share", "strategy"]
 
 
 def _number(argument: str, value: object, kind: str) -> float:
@@ -87,6 +87,15 @@ def flag(argument: str, value: object) -> bool:
     """True or False, and nothing that merely counts as one of them."""
     if not isinstance(value, bool):
         raise TypeError(f"{argument} must be True or False, got {value!r}")
+    return value
+
+
+def hashable(argument: str, value: K) -> K:
+    """Something that can be a key, or part of one."""
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(f"{argument} must be hashable, got {value!r}") from None
     return value
 
 

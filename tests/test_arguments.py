@@ -230,3 +230,10 @@ def test_callables_of_a_class_raise_type_error(check: Callable[..., Any], value:
     with pytest.raises(TypeError) as caught:
         check("stop", value)
     assert str(caught.value) == f"stop must be a function or an instance, got the class {value!r}"
+
+
+def test_hashable_is_whatever_can_be_a_key() -> None:
+    """A tuple of what can be one, too; not a list."""
+    assert arguments.hashable("key", ("a", 1)) == ("a", 1)
+    with pytest.raises(TypeError, match=r"key must be hashable, got \['a'\]"):
+        arguments.hashable("key", ["a"])

@@ -20,6 +20,7 @@ __all__ = [
     "IDEMPOTENT_METHODS",
     "LONGEST_PAUSE",
     "is_field_name",
+    "is_field_value",
     "is_refusal",
     "is_repeated",
     "new_idempotency_key",
@@ -150,6 +151,11 @@ def new_idempotency_key() -> str:
 def is_field_name(name: str) -> bool:
     """Whether it can be the name of a header field (RFC 9110, section 5.1)."""
     return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) is not None
+
+
+def is_field_value(text: str) -> bool:
+    """Whether it can be the value of a header field: printable ASCII, without spaces around it (section 5.5)."""
+    return re.fullmatch(r"[!-~]([\t -~]*[!-~])?", text) is not None
 
 
 def is_repeated(fields: Iterable[tuple[str, str]]) -> bool:

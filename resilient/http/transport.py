@@ -249,29 +249,24 @@ class HttpTransport(Generic[Inner]):
 
     async def _prepare(
         self, request: Any, runtime: Runtime
-    ) -> tuple[Callable[[Any], Any], AbstractContextManager[None]]:
-        """What sends this request, and under which deadline."""
+    ) -> tuple[Callable[[Any], Any], Any, AbstractContextManager[None]]:
+        """What sends this request, as what, and under which deadline."""
         options = _options(request)
+        name = self._key_header or semantics.IDEMPOTENCY_HEADER
+        key, idempotent = options.get("idempotency_key"), request.method in IDEMPOTENT_METHODS
         if options.get("off"):
-            return self._unguarded(), nullcontext()
-        seconds = options.get("deadline")
-        limit = nullcontext() if seconds is None else deadline(arguments.seconds("deadline", seconds))
+            return self._unguarded(), _with_key(request, name, key), nullcontext()
+        if key is None and self._key_header and not idempotent and name not in request.headers:
+            key = semantics.new_idempotency_key()
         repeatable = options.get("idempotent")
-        key = options.get("idempotency_key")
-        if key is not None:
-            request.headers[self._key_header or semantics.IDEMPOTENCY_HEADER] = key
-        if request.method not in IDEMPOTENT_METHODS:
-            name = self._key_header or semantics.IDEMPOTENCY_HEADER
-            if self._key_header and name not in request.headers:
-                request.headers[name] = semantics.new_idempotency_key()
-            if repeatable is None:
-                repeatable = name in request.headers
-        elif repeatable is None:
-            repeatable = True
+        if repeatable is None:
+            repeatable = idempotent or key is not None or name in request.headers
         overlapping, whole = await self._prepare_body(request, repeatable, runtime)
+        send = self._guard(overlapping and repeatable, None if repeatable else "unsent")
         if not whole:
-            return self._guard(False, "untouched"), limit
-        return self._guard(overlapping and repeatable, None if repeatable else "unsent"), limit
+            send = self._guard(False, "untouched")
+        limit = deadline(options["deadline"]) if "deadline" in options else nullcontext()
+        return send, _with_key(request, name, key), limit
 
     async def _prepare_body(self, request: Any, repeatable: bool, runtime: Runtime) -> tuple[bool, bool]:
         """See to it that a body can be sent again. Returns whether two may read it at once, and whether it can be."""
@@ -288,7 +283,7 @@ class HttpTransport(Generic[Inner]):
         source = getattr(stream, "_stream", None)
         if isinstance(source, list | tuple):
             return True, True
-        if bodies.is_file(source):
+        if hasattr(stream, "__iter__") and bodies.is_file(source):  # asynchronous files are iterators to the clients
             request.stream = streams.rewound(stream, source)
             return False, True
         if isinstance(stream, streams.once):
@@ -315,7 +310,7 @@ class HttpTransport(Generic[Inner]):
         if call.deadline is not None:
             left = call.deadline - begin
             if left <= 0:
-                raise self._out_of_time(0.0)
+                raise self._out_of_time(0.0, None)
             limits = extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
             capped = {phase: left if limit is None else min(left, limit) for phase, limit in limits.items()}
             extensions = {**extensions, "timeout": capped}
@@ -329,7 +324,7 @@ class HttpTransport(Generic[Inner]):
             now = runtime.now()
             if call.deadline is None or now < call.deadline:
                 raise
-            raise self._out_of_time(now - begin) from error
+            raise self._out_of_time(now - begin, error) from error
         if self._body_timeout is not None and not self.library.streams.is_over(response):
             streams, seconds = self.library.streams, self._body_timeout
             response.stream = streams.bounded(response.stream, runtime.now() + seconds, seconds, streams.timed_out)
@@ -341,13 +336,14 @@ class HttpTransport(Generic[Inner]):
                 raise
         return response
 
-    def _out_of_time(self, seconds: float) -> TimedOut:
+    def _out_of_time(self, seconds: float, error: Exception | None) -> TimedOut:
+        asked = not isinstance(error, self.library.module.PoolTimeout)
         return TimedOut(
             f"the {seconds:.3g} s that were left for the request are over",
             pipeline=self.pipeline.name,
             policy="deadline",
             seconds=seconds,
-            evidence=self._limit is not None and seconds >= self._limit * NEARLY,
+            evidence=asked and self._limit is not None and seconds >= self._limit * NEARLY,
         )
 
 
@@ -385,9 +381,9 @@ class AsyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner]
                 and "resilient" not in request.extensions
             ):
                 return await self._anyhow(request)  # type: ignore[no-any-return]
-            send, limit = await self._prepare(request, current_async())
+            send, prepared, limit = await self._prepare(request, current_async())
             with limit:
-                return await send(request)  # type: ignore[no-any-return]
+                return await send(prepared)  # type: ignore[no-any-return]
         except (Rejected, TimedOut) as error:
             self.library.claim(error, request)
             raise
@@ -452,9 +448,9 @@ class SyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner])
                 and "resilient" not in request.extensions
             ):
                 return self._anyhow(request)  # type: ignore[no-any-return]
-            send, limit = drive(self._prepare(request, THREADS))
+            send, prepared, limit = drive(self._prepare(request, THREADS))
             with limit:
-                return send(request)  # type: ignore[no-any-return]
+                return send(prepared)  # type: ignore[no-any-return]
         except (Rejected, TimedOut) as error:
             self.library.claim(error, request)
             raise
@@ -535,6 +531,10 @@ def _variation(request: Any, extensions: Any, headers: Mapping[str, str]) -> Any
     return twin
 
 
+def _with_key(request: Any, name: str, key: str | None) -> Any:
+    return request if key is None else _variation(request, request.extensions, {name: key})
+
+
 def _options(request: Any) -> Mapping[str, Any]:
     """What a request says for itself."""
     options = request.extensions.get("resilient")
@@ -549,8 +549,13 @@ def _options(request: Any) -> Mapping[str, Any]:
     for flag in ("off", "idempotent"):
         if flag in options:
             arguments.flag(flag, options[flag])
-    if "idempotency_key" in options:
-        arguments.name("idempotency_key", options["idempotency_key"])
+    if "deadline" in options:
+        arguments.seconds("deadline", options["deadline"])
+    if "key" in options:
+        arguments.hashable("key", options["key"])
+    key = options.get("idempotency_key", "unset")
+    if not isinstance(key, str) or not semantics.is_field_value(key):  # which is a secret
+        raise ValueError("idempotency_key must be the value of a header: a string of printable ASCII characters")
     return options
 
 
@@ -574,7 +579,7 @@ def _by(by: Any) -> Callable[..., Hashable]:
     elif isinstance(by, str):
         raise ValueError(f'by must be "origin", "host" or a function of the request, got {by!r}')
     else:
-        of = arguments.callback("by", by)
+        of = arguments.callback("by", arguments.hashable("by", by))  # transports with the same one share circuits
 
     def key(request: Any) -> Hashable:
         options = request.extensions.get("resilient")

@@ -145,6 +145,41 @@ class Kind:
         """One request."""
         return self.run(lambda: client.request(method, url, **options))
 
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def sleep_plainly(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def pause(self, seconds: float) -> Callable[[], Any]:
+        """For `run`: let time go by."""
+        return lambda: asyncio.sleep(seconds) if self.is_async else time.sleep(seconds)  # type: ignore[func-returns-value]
+
+    def body(self, *parts: bytes) -> Any:
+        """A body that can be sent once."""
+
+        async def body() -> Any:
+            for part in parts:
+                yield part
+
+        return body() if self.is_async else iter(parts)
+
+    def slow_stream(self, seconds: float, *parts: bytes) -> Any:
+        """A response's stream with a wait before each part."""
+
+        class Slow(self.library.AsyncByteStream, self.library.SyncByteStream):  # type: ignore[misc,name-defined]
+            def __iter__(self) -> Any:
+                for part in parts:
+                    time.sleep(seconds)
+                    yield part
+
+            async def __aiter__(self) -> Any:
+                for part in parts:
+                    await asyncio.sleep(seconds)
+                    yield part
+
+        return Slow()
+
     def wait(self, seconds: float, then: Any) -> Any:
         """A step of a script that answers later."""
 

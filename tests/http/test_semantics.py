@@ -17,6 +17,7 @@ from resilient.http.semantics import (
     FAILURE_STATUSES,
     IDEMPOTENT_METHODS,
     LONGEST_PAUSE,
+    is_field_value,
     is_refusal,
     origin,
     retry_after,
@@ -113,6 +114,18 @@ def test_number_and_date_of_the_same_moment_ask_for_the_same(seconds: int) -> No
     """To the second, which is all that a date has."""
     assert asked(str(seconds)) == seconds
     assert asked(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        *(("a", True), ("order 7", True), ("a\tb", True), ("", False), (" a", False), ("a ", False)),
+        *(("a\r\nb", False), ("\x00", False), ("a\x7f", False), ("\u20ac", False), ("a\n", False)),
+    ],
+)
+def test_value_of_a_field_is_one_printable_line(text: str, fits: bool) -> None:
+    """Nothing that could begin another field."""
+    assert is_field_value(text) is fits
 
 
 # -- origins --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,577 @@
+"""Every option of the transports, and what a request may say for itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resilient import CircuitBreaker, Hedge, Keyed, Pipeline, Retry, Timeout, deadline
+from tests.http.kinds import KINDS, URL, Kind, Script, heard_by, named
+
+
+def retrying(attempts: int = 3, **options: Any) -> Pipeline:
+    return Pipeline(Retry(attempts, wait=0), **options)
+
+
+def breaking() -> Pipeline:
+    """The first failure opens the circuit."""
+    return Pipeline(CircuitBreaker(fail_max=1, failure_rate=None, break_duration=3600))
+
+
+def own(**options: Any) -> dict[str, Any]:
+    """What a request says for itself."""
+    return {"extensions": {"resilient": options}}
+
+
+def keyed(client: Any) -> Keyed:
+    (policy,) = client._transport.pipeline.policies
+    assert isinstance(policy, Keyed)
+    return policy
+
+
+# -- by, max_keys, idle ---------------------------------------------------------------------------------------------
+
+
+def refused(kind: Kind, client: Any, url: str, **options: Any) -> bool:
+    """Whether the circuit of a request is open."""
+    try:
+        kind.send(client, url=url, **options)
+    except kind.ours.CircuitOpen:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("by", "same", "other"),
+    [
+        ("origin", "http://example.com:80/b", "http://example.com:81/"),
+        ("origin", "http://EXAMPLE.com/b", "https://example.com/"),
+        ("host", "http://example.com:81/b", "http://www.example.com/"),
+        ("host", "https://example.com/", "http://example.org/"),
+        (lambda request: request.url.path.split("/")[1], "http://example.org/users/2", "http://example.com/orders/1"),
+        (lambda request: request.headers.get("X-Tenant"), "http://example.org/", "http://example.com/?tenant"),
+    ],
+)
+def test_by_says_which_requests_share_a_circuit(kind: Kind, by: Any, same: str, other: str) -> None:
+    """Origins by default; hosts; or what a function makes of the request."""
+    client = kind.open(breaking(), kind.script(503), by=by)
+    headers = {"X-Tenant": "one"}
+    kind.send(client, url="http://example.com/users/1", headers=headers)
+    assert refused(kind, client, same, headers=headers)
+    assert not refused(kind, client, other, headers={} if "tenant" in other else headers)
+
+
+def test_by_that_raises_is_the_callers_error(kind: Kind) -> None:
+    """And nothing is sent."""
+
+    def by(request: Any) -> str:
+        raise LookupError("no tenant")
+
+    script = kind.script()
+    with pytest.raises(LookupError, match="no tenant"):
+        kind.send(kind.open(breaking(), script, by=by))
+    assert script.sent == []
+
+
+def test_key_of_a_request_stands_in_for_by(kind: Kind) -> None:
+    """Whatever its origin."""
+    client = kind.open(breaking(), kind.script(503))
+    kind.send(client, **own(key="reports"))
+    assert not refused(kind, client, URL)
+    assert refused(kind, client, "http://elsewhere.example/", **own(key="reports"))
+
+
+def test_max_keys_bounds_what_is_remembered(kind: Kind) -> None:
+    """Of thousands of hosts, the last few."""
+    client = kind.open(breaking(), kind.script(), max_keys=3)
+    for number in range(10):
+        kind.send(client, url=f"http://host{number}.example/")
+    assert keyed(client).snapshot()["keys"] == 3
+
+
+def test_idle_circuit_is_forgotten(kind: Kind) -> None:
+    """When so many seconds have gone by without a request."""
+    client = kind.open(breaking(), kind.script(), idle=0.01)
+    kind.send(client, url="http://one.example/")
+    kind.run(kind.pause(0.05))
+    kind.send(client, url="http://two.example/")
+    assert keyed(client).snapshot()["keys"] == 1
+
+
+# -- idempotency_key ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_idempotency_key_is_the_same_on_every_attempt_and_another_for_each_request(kind: Kind, method: str) -> None:
+    """So a server recognises the repetition, and only that."""
+    script = kind.script(503, 503, 200, 503)
+    client = kind.open(retrying(), script, idempotency_key=True)
+    assert kind.send(client, method).status_code == 200
+    assert kind.send(client, method).status_code == 200
+    first, second = script.headers("Idempotency-Key")[:3], script.headers("Idempotency-Key")[3:]
+    assert (len(set(first)), len(set(second)), len(second)) == (1, 1, 2)
+    assert first[0] != second[0]
+    assert len(first[0] or "") == 36
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+def test_idempotency_key_is_not_added_where_it_is_not_needed(kind: Kind, method: str) -> None:
+    """Those methods are idempotent."""
+    script = kind.script(503)
+    kind.send(kind.open(retrying(), script, idempotency_key=True), method)
+    assert script.headers("Idempotency-Key") == [None, None]
+
+
+def test_idempotency_key_may_have_another_name(kind: Kind) -> None:
+    """And the standard one then says nothing."""
+    script = kind.script(503)
+    client = kind.open(retrying(), script, idempotency_key="X-Request-Token")
+    assert kind.send(client, "POST").status_code == 200
+    keys = script.headers("X-Request-Token")
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+    assert keys[0]
+    assert script.headers("Idempotency-Key") == [None, None]
+
+
+def test_users_own_idempotency_key_is_kept(kind: Kind) -> None:
+    """In whatever case its name is written; and it is enough by itself."""
+    for options in ({}, {"idempotency_key": True}):
+        script = kind.script(503)
+        client = kind.open(retrying(), script, **options)
+        assert kind.send(client, "POST", headers={"idempotency-key": "mine"}).status_code == 200
+        assert script.headers("Idempotency-Key") == ["mine", "mine"]
+
+
+def test_no_idempotency_key_by_default_and_no_repetition(kind: Kind) -> None:
+    """A server that does not know it would do the work twice."""
+    script = kind.script(503)
+    assert kind.send(kind.open(retrying(), script), "POST").status_code == 503
+    assert script.headers("Idempotency-Key") == [None]
+
+
+def test_idempotency_key_allows_hedges(kind: Kind) -> None:
+    """Copies with one key."""
+    script = kind.script(kind.wait(0.3, 201))
+    client = kind.open(Pipeline(Hedge(0.05, thread=not kind.is_async)), script, idempotency_key=True)
+    assert kind.send(client, "POST").status_code == 200
+    assert len(script.sent) == 2
+    assert len(set(script.headers("Idempotency-Key"))) == 1
+
+
+def test_users_request_is_not_changed(kind: Kind) -> None:
+    """What we add is for the attempts: he may send the same object again, as a new request."""
+    script = kind.script(503)
+    client = kind.open(
+        Pipeline(Timeout(5), Retry(2, wait=0)), script, idempotency_key=True, attempt_header=True, deadline_header=True
+    )
+    request = client.build_request("POST", URL, content=b"order")
+    headers, extensions, limits = list(request.headers.raw), request.extensions, dict(request.extensions["timeout"])
+    for _ in range(2):
+        kind.run(lambda: client.send(request))
+    assert list(request.headers.raw) == headers
+    assert request.extensions is extensions
+    assert request.extensions == {"timeout": limits}
+    keys = script.headers("Idempotency-Key")
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_nothing_of_ours_goes_to_where_a_redirect_leads(kind: Kind) -> None:
+    """Each request of a chain has a key, a deadline and attempts of its own."""
+    script = kind.script((307, {"Location": "http://elsewhere.example/"}), 503)
+    client = kind.open(
+        Pipeline(Timeout(5), Retry(2, wait=0)), script, idempotency_key=True, attempt_header=True, deadline_header=True
+    )
+    assert kind.send(client, "POST", content=b"order", follow_redirects=True).status_code == 200
+    assert [request.url.host for request in script.sent] == ["example.com"] + ["elsewhere.example"] * 2
+    here, there, again = script.headers("Idempotency-Key")
+    assert here != there == again
+    assert script.headers("X-Attempt") == ["1", "1", "2"]
+    assert [request.read() for request in script.sent] == [b"order"] * 3
+
+
+# -- buffer and body_timeout ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("buffer", "requests"), [(8, 2), (7, 1), (0, 1)])
+def test_buffer_says_how_long_a_stream_may_be_to_be_repeated(kind: Kind, buffer: int, requests: int) -> None:
+    """To the byte."""
+    script = kind.script(503)
+    client = kind.open(retrying(2), script, buffer=buffer)
+    kind.send(client, "PUT", content=kind.body(b"four", b"more"))
+    assert [request.read() for request in script.sent] == [b"fourmore"] * requests
+
+
+def test_body_timeout_ends_a_slow_body_and_counts_against_the_circuit(kind: Kind) -> None:
+    """Its reader has `TimedOut`, which is the client's timeout too."""
+    script = kind.script(lambda request: kind.library.Response(200, stream=kind.slow_stream(0.1, b"a", b"b", b"c")))
+    client = kind.open(breaking(), script, body_timeout=0.15)
+    with pytest.raises(kind.ours.TimedOut, match=r"the body took more than 0\.15 s") as caught:
+        kind.send(client)
+    assert isinstance(caught.value, kind.library.TimeoutException)
+    assert refused(kind, client, URL)
+
+
+# -- headers for the server -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("option", "name"), [(True, "X-Attempt"), ("x-try", "X-Try")])
+def test_attempt_header_counts_attempts(kind: Kind, option: Any, name: str) -> None:
+    """From 1, and anew for each request."""
+    script = kind.script(503, 503, 200, 503)
+    client = kind.open(retrying(), script, attempt_header=option)
+    kind.send(client)
+    kind.send(client)
+    assert script.headers(name) == ["1", "2", "3", "1", "2"]
+
+
+@pytest.mark.parametrize(("option", "name"), [(True, "X-Deadline-Ms"), ("x-left", "X-Left")])
+def test_deadline_header_tells_the_milliseconds_that_are_left(kind: Kind, option: Any, name: str) -> None:
+    """For this attempt: the least of all limits; whole ones, never more than there are."""
+    script = kind.script(503, 503)
+    client = kind.open(
+        Pipeline(Timeout(10), Retry(3, wait=4 if kind.is_async else 0.05)), script, deadline_header=option
+    )
+    kind.send(client)
+    left = [int(value or "") for value in script.headers(name)]
+    if kind.is_async:
+        assert left == [10000, 6000, 2000]
+    else:
+        assert 10000 >= left[0] > 9000
+        assert left[1] <= left[0] - 50
+
+
+def test_deadline_header_is_not_sent_where_there_is_no_deadline(kind: Kind) -> None:
+    """There is nothing to tell."""
+    script = kind.script()
+    kind.send(kind.open(retrying(), script, deadline_header=True))
+    assert script.headers("X-Deadline-Ms") == [None]
+
+
+def test_no_header_by_default(kind: Kind) -> None:
+    """A server sees what its user has sent, and nothing of ours."""
+    script = kind.script(503)
+    client = kind.open(Pipeline(Timeout(5), Retry(2, wait=0)), script)
+    expected = list(client.build_request("POST", URL).headers.raw)
+    kind.send(client, "PUT", headers={"A": "b"})
+    kind.send(client, "POST")
+    assert script.sent[-1].headers.raw == expected
+    assert {name for request in script.sent for name in request.headers if name.startswith("x-")} == set()
+
+
+# -- the client's own timeouts --------------------------------------------------------------------------------------
+
+
+def limits(script: Script) -> list[dict[str, float | None]]:
+    return [request.extensions["timeout"] for request in script.sent]
+
+
+def test_deadline_caps_the_clients_timeouts(kind: Kind) -> None:
+    """Each phase has what is left for this attempt, or less where its user wants less."""
+    script = kind.script(503)
+    client = kind.open(
+        Pipeline(Timeout(10), Retry(2, wait=4 if kind.is_async else 0.05)),
+        script,
+        client={"timeout": kind.library.Timeout(60, connect=2, pool=None)},
+    )
+    kind.send(client)
+    first, second = limits(script)
+    assert (first["connect"], second["connect"]) == (2, 2)
+    if kind.is_async:
+        assert first == {"connect": 2, "read": 10, "write": 10, "pool": 10}
+        assert second == {"connect": 2, "read": 6, "write": 6, "pool": 6}
+    else:
+        assert all(9 < (first[phase] or 0) <= 10 for phase in ("read", "write", "pool"))
+        assert all((second[phase] or 0) <= 9.96 for phase in ("read", "write", "pool"))
+
+
+def test_clients_timeouts_are_untouched_where_the_deadline_is_later(kind: Kind) -> None:
+    """The very same object goes on."""
+    script = kind.script()
+    client = kind.open(Pipeline(Timeout(60)), script, client={"timeout": 5})
+    request = client.build_request("GET", URL)
+    kind.run(lambda: client.send(request))
+    assert script.sent[0].extensions is request.extensions
+
+
+def test_deadline_caps_a_client_without_timeouts(kind: Kind) -> None:
+    """A plain client would hang for ever."""
+    script = kind.script()
+    kind.send(kind.open(Pipeline(Timeout(10)), script, client={"timeout": None}))
+    assert all(9 < (limit or 0) <= 10 for limit in limits(script)[0].values())
+    assert set(limits(script)[0]) == {"connect", "read", "write", "pool"}
+
+
+@pytest.mark.parametrize("how", ["around", "of the request"])
+def test_callers_deadline_caps_too(kind: Kind, how: str) -> None:
+    """`with deadline(...)`, or the request's own."""
+    script = kind.script()
+    client = kind.open(Pipeline(Timeout(60)), script, client={"timeout": 30})
+    if how == "around":
+        kind.run(lambda: client.get(URL), lambda: deadline(2))
+    else:
+        kind.send(client, **own(deadline=2))
+    assert all(1 < (limit or 0) <= 2 for limit in limits(script)[0].values())
+
+
+def timing_out(kind: Kind, seconds: float) -> Callable[[Any], Any]:
+    """A server that is silent until the client's own read timeout of at least so many seconds ends the request."""
+
+    def plainly(request: Any) -> Any:
+        limit = request.extensions["timeout"]["read"]
+        kind.sleep_plainly(limit)
+        raise kind.library.ReadTimeout("silent", request=request)
+
+    async def later(request: Any) -> Any:
+        limit = request.extensions["timeout"]["read"]
+        await kind.sleep(limit)
+        raise kind.library.ReadTimeout("silent", request=request)
+
+    return later if kind.is_async else plainly
+
+
+def test_callers_deadline_is_no_evidence_to_the_circuit(kind: Kind) -> None:
+    """Whoever is in a hurry says nothing about the server."""
+    script = kind.script(timing_out(kind, 0.05), timing_out(kind, 0.05))
+    breaker = CircuitBreaker(fail_max=1, failure_rate=None)
+    client = kind.open(Pipeline(breaker, Timeout(60)), script, client={"timeout": 30})
+    with pytest.raises(kind.ours.TimedOut) as caught:
+        kind.run(lambda: client.get(URL), lambda: deadline(0.05))
+    assert caught.value.evidence is False
+    with pytest.raises(kind.ours.TimedOut):
+        kind.send(client, **own(deadline=0.05))
+    assert not refused(kind, client, URL)
+
+
+def test_attempts_own_limit_is_evidence_to_the_circuit(kind: Kind) -> None:
+    """The server had all the time that it may have."""
+    script = kind.script(timing_out(kind, 0.05))
+    client = kind.open(Pipeline(CircuitBreaker(fail_max=1, failure_rate=None), Timeout(0.05)), script)
+    with pytest.raises(kind.ours.TimedOut) as caught:
+        kind.send(client)
+    assert caught.value.evidence is True
+    assert refused(kind, client, URL)
+
+
+@pytest.mark.parametrize("kind", [each for each in KINDS if not each.is_async], indirect=True)
+def test_wait_for_a_connection_is_no_evidence_even_at_the_limit(kind: Kind) -> None:
+    """The pool is ours; the server has not been asked. (An asynchronous attempt is ended by its Timeout.)"""
+
+    def plainly(request: Any) -> Any:
+        kind.sleep_plainly(request.extensions["timeout"]["pool"])
+        raise kind.library.PoolTimeout("full", request=request)
+
+    script = kind.script(plainly)
+    client = kind.open(Pipeline(CircuitBreaker(fail_max=1, failure_rate=None), Timeout(0.05)), script)
+    with pytest.raises(kind.ours.TimedOut) as caught:
+        kind.send(client)
+    assert caught.value.evidence is False
+    assert not refused(kind, client, URL)
+
+
+def test_deadline_that_has_passed_sends_nothing(kind: Kind) -> None:
+    """It ends with `TimedOut` at once."""
+    script = kind.script(503)
+    pipeline = Pipeline(Timeout(60), Retry(3, wait=0))
+    client = kind.open(pipeline, script)
+
+    def main() -> Any:
+        kind.sleep_plainly(0.02)  # no loop runs on: its clock is stopped, or has gone on
+        return client.get(URL)
+
+    if kind.is_async:
+
+        async def late() -> Any:
+            await kind.sleep(0.02)
+            return await client.get(URL)
+
+        with pytest.raises(kind.ours.TimedOut):
+            kind.run(late, lambda: deadline(0.01))
+    else:
+        with pytest.raises(kind.ours.TimedOut):
+            kind.run(main, lambda: deadline(0.01))
+    assert script.sent == []
+
+
+# -- what a request says for itself ---------------------------------------------------------------------------------
+
+
+def test_request_can_be_sent_past_the_pipeline(kind: Kind) -> None:
+    """`"off": True`: not even an open circuit holds it."""
+    script = kind.script(503, 503)
+    pipeline = breaking()
+    heard, client = heard_by(pipeline), kind.open(pipeline, script)
+    kind.send(client)
+    assert refused(kind, client, URL)
+    before = len(heard)
+    assert kind.send(client, **own(off=True)).status_code == 503
+    assert len(heard) == before
+    assert refused(kind, client, URL, **own(off=False))
+
+
+@pytest.mark.parametrize(
+    ("method", "idempotent", "requests"), [("POST", True, 2), ("GET", False, 1), ("PUT", False, 1)]
+)
+def test_request_can_say_whether_it_may_be_repeated(kind: Kind, method: str, idempotent: bool, requests: int) -> None:
+    """Its user knows better than the method."""
+    script = kind.script(503)
+    kind.send(kind.open(retrying(), script), method, **own(idempotent=idempotent))
+    assert len(script.sent) == requests
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_word_of_the_request_goes_before_its_key(kind: Kind, idempotent: bool) -> None:
+    """`False` forbids what a key would allow."""
+    script = kind.script(503)
+    options = own(idempotent=idempotent, idempotency_key="order-7")
+    kind.send(kind.open(retrying(), script), "POST", **options)
+    assert script.headers("Idempotency-Key") == ["order-7"] * (2 if idempotent else 1)
+
+
+def test_request_that_is_not_idempotent_is_still_repeated_where_it_never_left(kind: Kind) -> None:
+    """That is safe whatever it is."""
+    script = kind.script(kind.library.ConnectError("nobody"))
+    assert kind.send(kind.open(retrying(), script), "GET", **own(idempotent=False)).status_code == 200
+    assert len(script.sent) == 2
+
+
+def test_request_can_have_an_idempotency_key(kind: Kind) -> None:
+    """Under the transport's name for it; and so it may be repeated."""
+    for option, name in (({}, "Idempotency-Key"), ({"idempotency_key": "X-Token"}, "X-Token")):
+        script = kind.script(503)
+        client = kind.open(retrying(), script, **option)
+        request = client.build_request("POST", URL, **own(idempotency_key="order-7"))
+        assert kind.run(lambda client=client, request=request: client.send(request)).status_code == 200
+        assert script.headers(name) == ["order-7"] * 2
+        assert name not in request.headers
+
+
+def test_request_can_have_a_deadline(kind: Kind) -> None:
+    """No wait begins that would outlive it; the next request has none."""
+    script = kind.script((503, {"Retry-After": "10"}), (503, {"Retry-After": "10" if kind.is_async else "0.01"}))
+    client = kind.open(Pipeline(Timeout(60), Retry(2, wait=0)), script)
+    assert kind.send(client, **own(deadline=5)).status_code == 503
+    assert len(script.sent) == 1
+    assert kind.send(client).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (7, TypeError, r'extensions\["resilient"\] must be a dict, got 7'),
+        (["off"], TypeError, r"must be a dict, got \['off'\]"),
+        ({"retries": 3}, ValueError, r"has no retries: it may have deadline, idempotency_key, idempotent, key, off"),
+        ({7: 3}, ValueError, r"has no 7"),
+        ({"off": 1}, TypeError, r"off must be True or False, got 1"),
+        ({"idempotent": "yes"}, TypeError, r"idempotent must be True or False, got 'yes'"),
+        ({"idempotency_key": 7}, ValueError, r"idempotency_key must be the value of a header"),
+        ({"idempotency_key": None}, ValueError, r"idempotency_key must be the value of a header"),
+        ({"idempotency_key": ""}, ValueError, r"idempotency_key must be the value of a header"),
+        ({"idempotency_key": "secret "}, ValueError, r"printable ASCII characters$"),
+        ({"idempotency_key": "a\r\nb: c"}, ValueError, r"idempotency_key must be the value of a header"),
+        ({"idempotency_key": "\u20ac"}, ValueError, r"idempotency_key must be the value of a header"),
+        ({"deadline": 0}, ValueError, r"deadline must be a finite number of seconds > 0, got 0"),
+        ({"deadline": -1}, ValueError, r"got -1"),
+        ({"deadline": "2"}, TypeError, r"got '2'"),
+        ({"deadline": math.inf}, ValueError, r"got inf"),
+        ({"deadline": True}, TypeError, r"got True"),
+        ({"key": ["a"]}, TypeError, r"key must be hashable, got \['a'\]"),
+        ({"off": True, "deadline": 0}, ValueError, r"deadline must be"),
+    ],
+    ids=repr,
+)
+def test_request_that_says_nonsense_is_refused_at_once(
+    kind: Kind, options: Any, error: type[Exception], message: str
+) -> None:
+    """With what would be right; nothing is sent."""
+    script = kind.script()
+    client = kind.open(breaking(), script)
+    with pytest.raises(error, match=message) as caught:
+        kind.send(client, extensions={"resilient": options})
+    assert script.sent == []
+    assert "secret" not in str(caught.value)
+
+
+def test_request_that_says_nothing_is_like_any_other(kind: Kind) -> None:
+    """None, and an empty dict."""
+    for options in (None, {}):
+        script = kind.script(503)
+        assert kind.send(kind.open(retrying(), script), extensions={"resilient": options}).status_code == 200
+        assert len(script.sent) == 2
+
+
+# -- bad values of options ------------------------------------------------------------------------------------------
+
+
+class Unhashable:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, request: Any) -> str:
+        return "key"
+
+
+async def a_coroutine(request: Any) -> str:
+    return "key"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"by": "path"}, ValueError, r"by must be \"origin\", \"host\" or a function of the request, got 'path'"),
+        ({"by": 7}, TypeError, r"by must be callable, got 7"),
+        ({"by": None}, TypeError, r"by must be callable, got None"),
+        ({"by": Unhashable()}, TypeError, r"by must be hashable, got <"),
+        ({"by": a_coroutine}, TypeError, r"by must be a plain function"),
+        ({"max_keys": 0}, ValueError, r"max_keys must be a whole number >= 1, got 0"),
+        ({"max_keys": 1.5}, TypeError, r"max_keys must be a whole number >= 1, got 1\.5"),
+        ({"max_keys": True}, TypeError, r"max_keys must be a whole number"),
+        ({"idle": 0}, ValueError, r"idle must be a finite number of seconds > 0, got 0"),
+        ({"idle": math.nan}, ValueError, r"idle must be"),
+        ({"idempotency_key": 1}, TypeError, r"idempotency_key must be a string, got 1"),
+        ({"idempotency_key": None}, TypeError, r"idempotency_key must be a string, got None"),
+        ({"idempotency_key": ""}, ValueError, r"idempotency_key must not be empty"),
+        ({"idempotency_key": "a b"}, ValueError, r"must be True, False or the name of a header, got 'a b'"),
+        ({"buffer": -1}, ValueError, r"buffer must be a whole number >= 0, got -1"),
+        ({"buffer": 1e6}, TypeError, r"buffer must be a whole number >= 0, got 1000000\.0"),
+        ({"body_timeout": 0}, ValueError, r"body_timeout must be a finite number of seconds > 0, got 0"),
+        ({"body_timeout": math.inf}, ValueError, r"body_timeout must be"),
+        ({"deadline_header": "x: y"}, ValueError, r"deadline_header must be True, False or the name of a header"),
+        ({"deadline_header": 0}, TypeError, r"deadline_header must be a string, got 0"),
+        ({"attempt_header": "x\n"}, ValueError, r"attempt_header must be True, False or the name of a header"),
+        ({"attempt_header": b"x"}, TypeError, r"attempt_header must be a string"),
+        ({"nested": "twice"}, ValueError, r"nested must be one of once, multiply, got 'twice'"),
+        ({"nested": True}, ValueError, r"nested must be one of once, multiply, got True"),
+        ({"nested": ["once"]}, ValueError, r"nested must be one of once, multiply"),
+    ],
+    ids=str,
+)
+def test_bad_option_is_refused_at_once(
+    kind: Kind, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """With the value, and with what would be right; by our client, too."""
+    with pytest.raises(error, match=message):
+        kind.transport_of(retrying(), **options)
+    with pytest.raises(error, match=message):
+        kind.guarded_client_of(retrying(), **options)
+
+
+def test_numbers_of_other_types_are_taken(kind: Kind) -> None:
+    """A fraction is a number of seconds."""
+    from fractions import Fraction
+
+    kind.transport_of(retrying(), idle=Fraction(1, 2), body_timeout=Fraction(1, 2))
+
+
+def test_pipeline_and_its_events_are_unchanged_by_options(kind: Kind) -> None:
+    """A request tells the same story with all of them as with none."""
+    stories = []
+    for options in ({}, {"attempt_header": True, "deadline_header": True, "body_timeout": 5.0, "buffer": 1}):
+        pipeline = Pipeline(Timeout(5), Retry(2, wait=0))
+        heard = heard_by(pipeline)
+        kind.send(kind.open(pipeline, kind.script(503, 503), **options))
+        stories.append([type(event).__name__ for event in heard])
+        assert named(heard, "GaveUp")[0].attempts == 2
+    assert stories[0] == stories[1]
