@@ -45,12 +45,13 @@ clock = time.process_time_ns if _FINE else time.perf_counter_ns
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is timed: `call(1)`, awaited when `is_async`; `rejected` says that it raises."""
+    """What is timed: `call(argument)`, awaited when `is_async`; `rejected` says that it raises."""
 
     name: str
-    call: Callable[[int], Any]
+    call: Callable[[Any], Any]
     is_async: bool
     rejected: bool = False
+    argument: Any = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,35 +78,35 @@ class Plan:
     seed: int = 1
 
 
-async def _awaits(call: Callable[[int], Any], count: int) -> int:
+async def _awaits(call: Callable[[Any], Any], argument: Any, count: int) -> int:
     start = clock()
     for _ in repeat(None, count):
-        await call(1)
+        await call(argument)
     return clock() - start
 
 
-async def _rejected_awaits(call: Callable[[int], Any], count: int) -> int:
+async def _rejected_awaits(call: Callable[[Any], Any], argument: Any, count: int) -> int:
     start = clock()
     for _ in repeat(None, count):
         try:
-            await call(1)
+            await call(argument)
         except Exception:
             pass
     return clock() - start
 
 
-def _calls(call: Callable[[int], Any], count: int) -> int:
+def _calls(call: Callable[[Any], Any], argument: Any, count: int) -> int:
     start = clock()
     for _ in repeat(None, count):
-        call(1)
+        call(argument)
     return clock() - start
 
 
-def _rejected_calls(call: Callable[[int], Any], count: int) -> int:
+def _rejected_calls(call: Callable[[Any], Any], argument: Any, count: int) -> int:
     start = clock()
     for _ in repeat(None, count):
         try:
-            call(1)
+            call(argument)
         except Exception:
             pass
     return clock() - start
@@ -141,9 +142,9 @@ class _Track:
         """Nanoseconds per call, over one batch."""
         elapsed: int
         if self.subject.is_async:
-            elapsed = self.runner.run(self.loop(self.subject.call, self.count))
+            elapsed = self.runner.run(self.loop(self.subject.call, self.subject.argument, self.count))
         else:
-            elapsed = self.loop(self.subject.call, self.count)
+            elapsed = self.loop(self.subject.call, self.subject.argument, self.count)
         return max(elapsed, 1) / self.count
 
     def calibrate(self, seconds: float) -> None:
@@ -165,7 +166,7 @@ def compare(
     runner: asyncio.Runner,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, Timing]:
-    """Time `subjects` as multiples of `bare`; all of one kind. By name, `bare` included."""
+    """Time `subjects` as multiples of `bare`, whichever are async. By name, `bare` included."""
     base = _Track(bare, runner)
     tracks = [_Track(subject, runner) for subject in subjects]
     base.calibrate(plan.batch / 2)

@@ -1,7 +1,8 @@
-"""The picture of a report: one panel a group, one bar a figure, on a common logarithmic scale; or its curves."""
+"""The picture of a report: one panel a group, one bar a figure, on logarithmic scales; or its curves."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,58 +18,78 @@ __all__ = ["draw"]
 OURS, OTHERS, LIMIT = "#1f6feb", "#b8bfc8", "#d1242f"
 ONE_COLUMN = 40.0  # rows that fit above each other
 
-Panel = tuple[str, list[Figure]]
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One group: its figures that have a value of the column."""
+
+    title: str
+    column: Column
+    rows: list[Figure]
+
+    @property
+    def values(self) -> list[float]:
+        return [figure.values[self.column.key] for figure in self.rows]
+
+    @property
+    def height(self) -> float:
+        return len(self.rows) + 1.8
 
 
 def draw(report: Report, file: Path) -> None:
-    """Write a PNG of the report's curves, or else of its first column: figures without that value are left out."""
+    """Write a PNG of the report's curves, or else of its figures. A panel shows the first column in which it has values
+    above zero, and leaves out figures without; panels of one column have one scale."""
     if report.curves:
         draw_curves(report, file)
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    shown = report.columns[0]
-    drawn = [figure for figure in report.figures if figure.values.get(shown.key, 0) > 0]
-    panels = [(title, list(rows)) for title, rows in groupby(drawn, key=lambda row: row.group)]
+    panels = _panels(report)
     columns = _columns(panels)
-    tallest = max(sum(map(_height, column)) for column in columns)
-    values = [figure.values[shown.key] for figure in drawn]
-    limits = (min(values) / 1.5, max(values) * 4)
-
+    tallest = max(sum(panel.height for panel in column) for column in columns)
     canvas = Canvas(figsize=(7.5 * len(columns), 0.2 * tallest + 1), layout="constrained")
     FigureCanvasAgg(canvas)
     for part, column in zip(canvas.subfigures(1, len(columns), squeeze=False)[0], columns, strict=True):
-        heights = [_height(panel) for panel in column]
+        heights = [panel.height for panel in column]
         rest = tallest - sum(heights)
         grid = part.subplots(len(column) + (rest > 0), height_ratios=heights + [rest] * (rest > 0), squeeze=False)
         for (axes,), panel in zip(grid, column, strict=False):
-            _fill(axes, panel, shown)
-            axes.set_xlim(limits)
+            _fill(axes, panel)
+            alike = [value for other in panels if other.column is panel.column for value in other.values]
+            axes.set_xlim(min(alike) / 1.5, max(alike) * 4)
         if rest > 0:
             grid[-1][0].set_axis_off()
     python = report.conditions.get("python", "")
-    red = "; red: the bar to meet" if any(figure.bar for figure in drawn) else ""
-    canvas.suptitle(f"{report.benchmark}: {shown.title}, logarithmic{red} (Python {python})")
+    red = "; red: the bar to meet" if any(figure.bar for panel in panels for figure in panel.rows) else ""
+    shown = ", ".join(dict.fromkeys(panel.column.title for panel in panels))
+    canvas.suptitle(f"{report.benchmark}: {shown}, logarithmic{red} (Python {python})")
     canvas.savefig(file, dpi=120, format="png")
 
 
-def _height(panel: Panel) -> float:
-    return len(panel[1]) + 1.8
+def _panels(report: Report) -> list[Panel]:
+    found = []
+    for title, group in groupby(report.figures, key=lambda figure: figure.group):
+        figures = list(group)
+        for column in report.columns:
+            rows = [figure for figure in figures if figure.values.get(column.key, 0) > 0]
+            if rows:
+                found.append(Panel(title, column, rows))
+                break
+    return found
 
 
 def _columns(panels: list[Panel]) -> list[list[Panel]]:
     """One column, or two when that would be too tall; cut where the halves are most alike."""
-    heights = [_height(panel) for panel in panels]
+    heights = [panel.height for panel in panels]
     if sum(heights) <= ONE_COLUMN:
         return [panels]
     cut = min(range(1, len(panels)), key=lambda index: abs(sum(heights[:index]) - sum(heights[index:])))
     return [panels[:cut], panels[cut:]]
 
 
-def _fill(axes: Axes, panel: Panel, shown: Column) -> None:
-    title, rows = panel
-    values = [figure.values[shown.key] for figure in rows]
+def _fill(axes: Axes, panel: Panel) -> None:
+    rows, values, shown = panel.rows, panel.values, panel.column
     places = range(len(rows))
     axes.barh(places, values, color=[OURS if row.ours else OTHERS for row in rows], height=0.75)
     for place, figure, value in zip(places, rows, values, strict=True):
@@ -88,7 +109,7 @@ def _fill(axes: Axes, panel: Panel, shown: Column) -> None:
         label.set_fontweight("bold" if figure.ours else "normal")
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")
-    axes.set_title(title, loc="left", fontsize=9, fontweight="bold", pad=3)
+    axes.set_title(panel.title, loc="left", fontsize=9, fontweight="bold", pad=3)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
     axes.spines[["top", "right", "bottom"]].set_visible(False)

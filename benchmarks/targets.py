@@ -81,13 +81,13 @@ class Stage:
         self._leave.set()
         self.runner.close()
 
-    def call(self, function: Function) -> Any:
-        """One call, with 1."""
+    def call(self, function: Callable[[Any], Any], argument: Any = 1) -> Any:
+        """One call."""
 
         async def once() -> Any:
-            return await function(1)
+            return await function(argument)
 
-        return self.runner.run(once()) if self.is_async else function(1)
+        return self.runner.run(once()) if self.is_async else function(argument)
 
     def trip(self, decorate: Callable[[Function], Function]) -> Function:
         """A guarded function whose circuit is open."""

@@ -122,7 +122,7 @@ def test_list_names_every_benchmark() -> None:
         text=True,
         check=True,
     )
-    assert {line.split()[0] for line in done.stdout.splitlines()} >= {"lab", "overhead", "tail"}
+    assert {line.split()[0] for line in done.stdout.splitlines()} >= {"lab", "overhead", "tail", "transport"}
 
 
 def test_unknown_name_exits_with_2_and_says_what_there_is(
@@ -133,4 +133,4 @@ def test_unknown_name_exits_with_2_and_says_what_there_is(
         command.main(["overhaed"])
 
     assert exit_.value.code == 2
-    assert "there is no benchmark 'overhaed'; there are list, lab, overhead, tail" in capsys.readouterr().err
+    assert "there is no benchmark 'overhaed'; there are list, lab, overhead, tail, transport" in capsys.readouterr().err

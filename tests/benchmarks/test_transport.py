@@ -1,0 +1,247 @@
+"""The transport benchmark: every row answers, pairs are right, and its report is complete. No times are judged."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from rich.console import Console
+
+from benchmarks import __main__ as command
+from benchmarks import clients, loopback, measure, targets, transport
+from benchmarks.clients import CONTESTANTS, Contestant
+from benchmarks.loopback import Block, Paired
+from benchmarks.measure import Subject
+from benchmarks.options import Options
+from benchmarks.report import Bar, Report
+from benchmarks.targets import Stage
+
+SMALL = measure.Plan(rounds=2, batch=1e-5)
+SMALL_LOOPBACK = loopback.Plan(rounds=2, requests=1, judged_blocks=2)
+MODULES: dict[clients.Library, Any] = {"httpx": httpx, "httpx2": httpx2}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few requests: these tests look at the report, not at the speed."""
+    monkeypatch.setattr(transport, "QUICK", SMALL)
+    monkeypatch.setattr(transport, "QUICK_LOOPBACK", SMALL_LOOPBACK)
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    """One run with everything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transport, "QUICK", SMALL)
+        patch.setattr(transport, "QUICK_LOOPBACK", SMALL_LOOPBACK)
+        return transport.run(Options(quick=True))
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("library", clients.LIBRARIES)
+def test_every_transport_answers_a_request(library: clients.Library, is_async: bool) -> None:
+    """Ours and the peers', for both clients, async or not."""
+    with Stage(is_async) as stage:
+        problems = []
+        for contestant in transport.contestants(library, is_async):
+            inner = transport.instant(MODULES[library], is_async)
+            built = transport._built(contestant, library, is_async, inner)
+            if built == "not installed":
+                continue
+            subject = transport._subject(contestant, built, MODULES[library], stage)
+            if not isinstance(subject, Subject):
+                problems.append((contestant.name, subject))
+            transport._close(built, stage)
+    assert problems == []
+
+
+def test_request_is_one_that_the_client_built() -> None:
+    """With the client's timeouts, which a transport has to compare with its deadline, and its headers."""
+    built = transport.request(httpx, is_async=True)
+
+    assert built.extensions["timeout"] == {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0}
+    assert "user-agent" in built.headers
+
+
+def test_call_is_timed_with_its_argument() -> None:
+    """The transport's own method is what is timed, so that no wrapper is counted."""
+    seen = []
+
+    async def handle(given: object) -> None:
+        seen.append(given)
+
+    subject = Subject("handle", handle, True, argument="request")
+    with Stage(is_async=True) as stage:
+        measure.compare(Subject("bare", targets.bare, True), [subject], measure.Plan(2, 1e-6), stage.runner)
+
+    assert set(seen) == {"request"}
+
+
+def test_bars_of_the_issue_are_set(report: Report) -> None:
+    """For httpx: two in bare awaits, one in percent of the plain client's processor time."""
+    bars = {(figure.group, figure.name): figure.bar for figure in report.figures if figure.bar}
+    assert bars == {
+        ("instant: async, httpx", "retry only"): Bar("multiple_x", 12.8),
+        ("instant: async, httpx", "standard()"): Bar("multiple_x", 60),
+        ("loopback: httpx", "standard()"): Bar("added_percent", 3),
+    }
+
+
+def test_json_keys_are_stable_and_a_picture_is_drawn(report: Report, tmp_path: Path) -> None:
+    """Whoever reads the figures finds them under the same names."""
+    file, picture = tmp_path / "transport.json", tmp_path / "transport.png"
+    command.conclude(report, Console(file=io.StringIO()), file, picture)
+    found = json.loads(file.read_text())
+
+    rows = {(figure["group"], figure["name"]): figure for figure in found["figures"]}
+    always = {"group", "name", "ours", "bar", "verdict", "note"}
+    times = {"multiple_x", "lower_quartile_x", "upper_quartile_x", "call_ns"}
+    costs = {"request_cpu_ns", "requests_per_s"}
+    added = {"added_percent", "added_low_percent", "added_high_percent"}
+    for library in clients.LIBRARIES:
+        for mode in ("async", "sync"):
+            for name in ("a bare await", "the instant transport", "client.get, no guard", "retry only", "standard()"):
+                assert set(rows[f"instant: {mode}, {library}", name]) == always | times
+        assert set(rows[f"loopback: {library}", "the plain client"]) == always | costs
+        assert set(rows[f"loopback: {library}", "standard()"]) == always | added | costs
+    assert ("instant: async, httpx", "standard_hedged, inline") in rows
+    assert ("instant: sync, httpx", "standard_hedged, inline") not in rows
+    assert found["conditions"]["loopback_judged_pairs"] == 4
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_peer_that_is_not_installed_or_breaks_is_a_row_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each of its groups, with the reason."""
+
+    def missing(*given: Any) -> Any:
+        raise ModuleNotFoundError("no such peer")
+
+    def broken(*given: Any) -> Any:
+        raise TypeError("another signature")
+
+    monkeypatch.setattr(
+        transport,
+        "CONTESTANTS",
+        (Contestant("absent", missing, ("absent",)), Contestant("broken", broken, ("httpx",), note="hedges only")),
+    )
+    figures = transport.run(Options(quick=True)).figures
+
+    rows = [(figure.name, figure.note) for figure in figures if figure.name == "absent" or "broken" in figure.name]
+    assert set(rows) == {
+        ("absent", "not installed"),
+        (f"broken {httpx.__version__}", "not measured: TypeError: another signature"),
+    }
+    assert len(rows) == 12
+    assert not any(figure.values for figure in figures if (figure.name, figure.note) in rows)
+
+
+def test_ours_that_breaks_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be no figure to keep silent about."""
+
+    def broken(*given: Any) -> Any:
+        raise TypeError("a mistake of ours")
+
+    monkeypatch.setattr(transport, "CONTESTANTS", (replace(CONTESTANTS[0], build=broken),))
+
+    with pytest.raises(TypeError, match="a mistake of ours"):
+        transport.run(Options(quick=True))
+
+
+def test_rows_stand_with_ours_before_the_peers_and_the_cheapest_peer_first(report: Report) -> None:
+    """After those without any policy."""
+    group = [figure for figure in report.figures if figure.group == "instant: async, httpx"]
+    assert [figure.name for figure in group[:6]] == [
+        "a bare await",
+        "the instant transport",
+        "client.get, no guard",
+        "retry only",
+        "standard()",
+        "standard_hedged, inline",
+    ]
+    multiples = [figure.values["multiple_x"] for figure in group[6:] if figure.values]
+    assert multiples == sorted(multiples)
+
+
+def test_pair_is_a_block_against_the_plain_ones_around_it() -> None:
+    """A machine that slows down by half between two blocks changes nothing."""
+    paired = Paired()
+    paired.add(Block(110, 200), Block(100, 150), Block(100, 150))
+    paired.add(Block(330, 200), Block(200, 150), Block(400, 150))
+    paired.add(Block(210, 200), Block(200, 150), Block(200, 150))
+
+    assert paired.values()["added_percent"] == pytest.approx(10)
+    assert paired.values()["request_cpu_ns"] == 210
+    assert paired.values()["requests_per_s"] == 5_000_000
+
+
+def test_median_interval_covers_the_true_median_as_often_as_it_says() -> None:
+    """400 samples of 75, lopsided: it is outside in about one of twenty."""
+    generator = random.Random(1)
+    outside = 0
+    for _ in range(400):
+        low, high = loopback.median_interval([generator.lognormvariate(0, 1) for _ in range(75)])
+        assert low < high
+        outside += not low <= 1 <= high
+    assert 8 <= outside <= 32
+
+
+async def test_each_guarded_block_is_between_two_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the judged client has more of them, in an order that is drawn anew."""
+    order = []
+
+    async def block(client: str, url: str, requests: int) -> Block:
+        order.append(client)
+        return Block(2 if client == "judged" else 1, 1)
+
+    monkeypatch.setattr(loopback, "measure", block)
+    plan = loopback.Plan(rounds=20, requests=1, judged_blocks=2)
+    clients = {"judged": "judged", "other": "other"}
+    base, found = await loopback.compare("plain", clients, "judged", "", plan, random.Random(1))
+
+    run = order[3:]  # after one of each to warm up
+    assert run[0::2] == ["plain"] * 61
+    guarded = run[1::2]
+    assert (guarded.count("judged"), guarded.count("other")) == (40, 20)
+    assert len({tuple(guarded[at : at + 3]) for at in range(0, 60, 3)}) == 3
+    assert set(found["judged"].ratios) == {2}
+    assert set(found["other"].ratios) == {1}
+    assert len(base.blocks) == 61
+
+
+async def test_answer_that_is_not_200_ends_the_measurement() -> None:
+    """What a failing request costs is another question."""
+    transport = httpx.MockTransport(lambda request: httpx.Response(503))
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(RuntimeError, match="2 of 2 requests were not answered with 200"):
+            await loopback.measure(client, "http://localhost/", 2)
+
+
+def test_server_answers_from_a_process_of_its_own_and_ends_with_the_context() -> None:
+    """Its standard input is its leash."""
+    with loopback.Server() as server:
+        assert httpx.get(server.url).json()["id"] == 17
+        assert server._process.poll() is None
+
+    assert server._process.poll() is not None
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server.url)
+
+
+def test_server_keeps_off_the_core_of_the_client() -> None:
+    """Where there is another, and where a process can choose."""
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("processes cannot choose their cores here")
+    cores = os.sched_getaffinity(0)
+    with loopback.Server() as server:
+        server.avoid(min(cores))
+        left = os.sched_getaffinity(server._process.pid)
+
+    assert left == (cores - {min(cores)} or cores)
