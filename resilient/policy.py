@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, get_args
+from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar, get_args
 
 from resilient import arguments
 from resilient.budget import Budget
@@ -134,6 +134,14 @@ class Policy:
 
     alone: ClassVar[Callable[[Policy], Any]]
     """Makes a pipeline of one policy (set by `resilient.pipeline`)."""
+
+    given: tuple[tuple[Any, ...], dict[str, Any]]
+    """The arguments that it was made with: whoever needs another one like it (`resilient.lab`) can make it."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        policy = object.__new__(cls)
+        policy.given = args, kwargs
+        return policy
 
     def __init__(self, name: str | None = None) -> None:
         self.name = type(self).__name__ if name is None else arguments.name("name", name)

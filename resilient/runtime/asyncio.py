@@ -15,6 +15,7 @@ from asyncio import AbstractEventLoop, CancelledError, Task, current_task, get_r
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from heapq import heapify, heappop, heappush
+from itertools import count
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -103,19 +104,20 @@ class _Deadlines(_Timers):
     """All running calls under a deadline. These expire in any order, so a heap says who is next; who has ended in time
     stays in it until it is his turn, or until most of it is such."""
 
-    __slots__ = ("heap", "next")
+    __slots__ = ("heap", "next", "number")
 
     def __init__(self, runtime: AsyncioRuntime) -> None:
         super().__init__(runtime, _Deadlines)
         self.heap: list[tuple[float, int, _Entry]] = []
         self.next = math.inf
+        self.number = count().__next__  # those of one moment expire in the order in which they came
 
     def join(self, entry: _Entry, now: float) -> None:
         if len(self.heap) > 2 * len(self.entries) + 100:
             self.heap = [each for each in self.heap if each[2] in self.entries]
             heapify(self.heap)
         self.entries[entry] = None
-        heappush(self.heap, (entry.at, id(entry), entry))
+        heappush(self.heap, (entry.at, self.number(), entry))
         if self.armed is None or entry.at < self.next:
             if self.armed is not None:
                 self.armed.cancel()

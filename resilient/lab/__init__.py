@@ -1,0 +1,14 @@
+"""The lab: the real policy objects against scripted outages, in virtual time.
+
+    distributions   how long work takes
+    service         servers with workers and queues, and what happens to them
+    load            who calls, and when
+    world           one run: clients, their pipelines, a service, a clock that jumps
+    scenario        a world as a file
+    candidates      the pipelines that are tried in it
+    measures        what came of it: success, latency, requests, recovery; and over time
+    picture         that as a picture
+    simulate        `resilient simulate`
+
+`resilient.lab.world` says how to run one from Python.
+"""

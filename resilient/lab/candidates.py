@@ -1,0 +1,123 @@
+"""The pipelines that are tried in a world.
+
+A candidate makes a new guard for each client of each run, so that no run knows of another. Of a `Pipeline` (or a single
+policy) the policies are made anew, with the arguments that they were made with: same settings, no state; a `Budget`
+that several share is shared again. So a pipeline that is used in production can be tried as it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resilient.budget import Budget
+from resilient.errors import PipelineWarning
+from resilient.pipeline import Pipeline
+from resilient.policy import Policy
+
+__all__ = ["NONE", "Candidate", "Decorator", "candidate_from", "fresh", "imported"]
+
+Ask = Callable[[str], Awaitable[Any]]
+Decorator = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Something to try: `make` is called in the running event loop, once for each client.
+
+    It returns a `Pipeline`, a policy, or any decorator of an `async def` (other libraries' or a plain loop). What is
+    guarded has one argument, the key of the call, a string.
+    """
+
+    name: str
+    make: Callable[[], Policy | Decorator]
+    about: str = ""
+
+
+NONE = Candidate("none", lambda: lambda ask: ask, "no policy")
+"""Calls as they are."""
+
+
+def fresh(policy: Policy, made: dict[int, Any] | None = None) -> Any:
+    """Another policy with the same settings, in its first state. `made` remembers what belongs together."""
+    made = {} if made is None else made
+    if id(policy) in made:
+        return made[id(policy)]
+    twin: Any
+    if isinstance(policy, Pipeline):
+        twin = Pipeline(*(fresh(each, made) for each in policy.policies), classify=policy.classify)
+        twin.switch(policy._scope.own_mode)
+    else:
+        args, kwargs = policy.given
+        twin = type(policy)(
+            *(_again(value, made) for value in args),
+            **{key: _again(value, made) for key, value in kwargs.items() if key != "state_storage"},
+        )
+    made[id(policy)] = twin
+    return twin
+
+
+def _again(value: Any, made: dict[int, Any]) -> Any:
+    if isinstance(value, Policy):
+        return fresh(value, made)
+    if isinstance(value, Budget):
+        if id(value) not in made:
+            made[id(value)] = Budget(value.ratio, reserve=value.reserve, cap=value.cap, ttl=value.ttl)
+        return made[id(value)]
+    return value
+
+
+def candidate_from(name: str, thing: Any, about: str = "") -> Candidate:
+    """A candidate from a policy, a pipeline, or a function that makes one. Raises `TypeError` for anything else."""
+    if isinstance(thing, Policy):
+        pattern = thing
+
+        def make() -> Policy:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", PipelineWarning)  # whoever wrote the pattern has seen it
+                return fresh(pattern)  # type: ignore[no-any-return]
+
+        return Candidate(name, make, about or repr(thing))
+    if isinstance(thing, type) or not callable(thing):
+        raise TypeError(f"{name} must be a Pipeline, a policy, or a function that makes one, got {thing!r}")
+
+    def checked() -> Policy | Decorator:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PipelineWarning)
+            made = thing()
+        if not callable(made):
+            raise TypeError(f"{name} must return a Pipeline, a policy or a decorator, got {made!r}")
+        return made  # type: ignore[no-any-return]
+
+    return Candidate(name, checked, about)
+
+
+def imported(path: str) -> Any:
+    """What `MODULE:NAME` names; modules in the working directory count. Raises `ValueError`, in one line."""
+    module_name, colon, name = path.partition(":")
+    if not (colon and module_name and name):
+        raise ValueError(f"{path!r} must be MODULE:NAME")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise ValueError(f"there is no module {module_name!r}, of {path!r}") from None
+        raise ValueError(f"{path!r} cannot be imported: {error}") from None
+    except Exception as error:
+        raise ValueError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from None
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            names = sorted(key for key, value in vars(found).items() if isinstance(value, Policy))
+            there = f"; its pipelines are {', '.join(names)}" if names else ""
+            raise ValueError(f"there is no {part!r} in {module_name!r}{there}") from None
+    return found

@@ -1,0 +1,270 @@
+"""How long work takes: distributions of seconds.
+
+Each is plain data and gives a `sampler` of a generator: a function without arguments that draws one number of seconds,
+never below 0. In files each is a table with its `kind`, or a number for what always takes the same:
+
+    0.1                                                     always so long
+    {kind = "uniform", low = 0.05, high = 0.2}              all equally likely
+    {kind = "normal", mean = 0.167, deviation = 0.005}      what would be below 0 is drawn again
+    {kind = "lognormal", mean = 0.005, deviation = 0.002}   most services: a hump and a tail
+    {kind = "exponential", mean = 0.1}                      the theory's favourite
+    {kind = "pareto", low = 0.001, shape = 1.5}             P(X > t) = (low / t)^shape: a tail that never ends
+    {kind = "empirical", file = "latencies.txt"}            what was measured: one number of seconds a line
+    {kind = "mixture", parts = [{weight = 95, ...}, {weight = 5, ...}]}
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from resilient import arguments
+
+__all__ = [
+    "KINDS",
+    "Constant",
+    "Distribution",
+    "Empirical",
+    "Exponential",
+    "LogNormal",
+    "Mixture",
+    "Normal",
+    "Pareto",
+    "Uniform",
+    "read_latencies",
+]
+
+Sampler = Callable[[], float]
+
+
+class Distribution:
+    """Of seconds."""
+
+    kind = ""
+
+    def sampler(self, generator: random.Random) -> Sampler:
+        """Draws one after the other from `generator`."""
+        raise NotImplementedError
+
+    @property
+    def expected(self) -> float:
+        """The mean, in seconds; infinite where the tail is that heavy."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(Distribution):
+    """Always the same."""
+
+    kind = "constant"
+    value: float
+
+    def __post_init__(self) -> None:
+        arguments.seconds("value", self.value, zero=True)
+
+    def sampler(self, generator: random.Random) -> Sampler:
+        value = float(self.value)
+        return lambda: value
+
+    @property
+    def expected(self) -> float:
+        return float(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform(Distribution):
+    """From `low` to `high`, all equally likely."""
+
+    kind = "uniform"
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        arguments.seconds("low", self.low, zero=True)
+        if arguments.seconds("high", self.high, zero=True) < self.low:
+            raise ValueError(f"high must be at least low={self.low:g}, got {self.high!r}")
+
+    def sampler(self, generator: random.Random) -> Sampler:
+        low, span, draw = self.low, self.high - self.low, generator.random
+        return lambda: low + span * draw()
+
+    @property
+    def expected(self) -> float:
+        return (self.low + self.high) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Normal(Distribution):
+    """The bell; what would be below 0 is drawn again, so the mean must not be below 0."""
+
+    kind = "normal"
+    mean: float
+    deviation: float
+
+    def __post_init__(self) -> None:
+        arguments.seconds("mean", self.mean, zero=True)
+        arguments.seconds("deviation", self.deviation, zero=True)
+
+    def sampler(self, generator: random.Random) -> Sampler:
+        mean, deviation, gauss = self.mean, self.deviation, generator.gauss
+
+        def draw() -> float:
+            while (drawn := gauss(mean, deviation)) < 0:
+                pass
+            return drawn
+
+        return draw
+
+    @property
+    def expected(self) -> float:
+        if not self.deviation:
+            return float(self.mean)
+        bell, edge = statistics.NormalDist(), -self.mean / self.deviation
+        return self.mean + self.deviation * bell.pdf(edge) / (1 - bell.cdf(edge))  # of what is not drawn again
+
+
+@dataclass(frozen=True, slots=True)
+class LogNormal(Distribution):
+    """By its own mean and standard deviation (not those of the logarithm)."""
+
+    kind = "lognormal"
+    mean: float
+    deviation: float
+
+    def __post_init__(self) -> None:
+        arguments.seconds("mean", self.mean)
+        arguments.seconds("deviation", self.deviation, zero=True)
+
+    def sampler(self, generator: random.Random) -> Sampler:
+        variance = math.log1p((self.deviation / self.mean) ** 2)
+        middle, spread, gauss, exp = math.log(self.mean) - variance / 2, math.sqrt(variance), generator.gauss, math.exp
+        return lambda: exp(gauss(middle, spread))
+
+    @property
+    def expected(self) -> float:
+        return float(self.mean)
+
+
+@dataclass(frozen=True, slots=True)
+class Exponential(Distribution):
+    """Without memory."""
+
+    kind = "exponential"
+    mean: float
+
+    def __post_init__(self) -> None:
+        arguments.seconds("mean", self.mean)
+
+    def sampler(self, generator: random.Random) -> Sampler:
+        mean, log, draw = self.mean, math.log, generator.random
+        return lambda: -mean * log(1.0 - draw())
+
+    @property
+    def expected(self) -> float:
+        return float(self.mean)
+
+
+@dataclass(frozen=True, slots=True)
+class Pareto(Distribution):
+    """P(X > t) = (low / t)^shape from `low` on."""
+
+    kind = "pareto"
+    low: float
+    shape: float
+
+    def __post_init__(self) -> None:
+        arguments.seconds("low", self.low)
+        if not arguments.amount("shape", self.shape):
+            raise ValueError(f"shape must be a finite number > 0, got {self.shape!r}")
+
+    def sampler(self, generator: random.Random) -> Sampler:
+        low, power, draw = self.low, -1.0 / self.shape, generator.random
+        return lambda: low * (1.0 - draw()) ** power
+
+    @property
+    def expected(self) -> float:
+        return self.low * self.shape / (self.shape - 1) if self.shape > 1 else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Empirical(Distribution):
+    """What was measured: each of these seconds is as likely as the others."""
+
+    kind = "empirical"
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))
+        if not self.values:
+            raise ValueError("values must hold at least one number of seconds, got none")
+        for at, value in enumerate(self.values):
+            arguments.seconds(f"values[{at}]", value, zero=True)
+
+    def sampler(self, generator: random.Random) -> Sampler:
+        values, count, draw = self.values, len(self.values), generator.random
+        return lambda: values[int(count * draw())]
+
+    @property
+    def expected(self) -> float:
+        return math.fsum(self.values) / len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture(Distribution):
+    """One of several, each with its weight (weights need not add up to anything)."""
+
+    kind = "mixture"
+    weights: tuple[float, ...]
+    parts: tuple[Distribution, ...]
+
+    def __post_init__(self) -> None:
+        for at, weight in enumerate(self.weights):
+            arguments.amount(f"parts[{at}].weight", weight)
+        if len(self.weights) != len(self.parts) or not sum(self.weights):
+            raise ValueError(f"parts must have weights, at least one of them above 0, got {list(self.weights)}")
+
+    def sampler(self, generator: random.Random) -> Sampler:
+        draws = [part.sampler(generator) for part in self.parts]
+        bounds = list(accumulate(weight / sum(self.weights) for weight in self.weights))[:-1]
+        which = generator.random
+
+        def draw() -> float:
+            return draws[bisect(bounds, which())]()
+
+        return draw
+
+    @property
+    def expected(self) -> float:
+        shares = [weight / sum(self.weights) for weight in self.weights]
+        return math.fsum(share * part.expected for share, part in zip(shares, self.parts, strict=True) if share)
+
+
+KINDS: dict[str, type[Distribution]] = {
+    each.kind: each for each in (Constant, Uniform, Normal, LogNormal, Exponential, Pareto, Empirical, Mixture)
+}
+"""All kinds, by their names in files."""
+
+
+def read_latencies(file: Path) -> Sequence[float]:
+    """The seconds in a file, one number a line; empty lines and those that begin with `#` do not count.
+
+    Raises `OSError` when it cannot be read, and `ValueError`, naming the line, for what is no number of seconds.
+    """
+    found = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        try:
+            found.append(arguments.seconds("a latency", float(text), zero=True))
+        except ValueError:
+            raise ValueError(f"line {number} of {file} must be a number of seconds >= 0, got {text[:40]!r}") from None
+    if not found:
+        raise ValueError(f"{file} must hold at least one number of seconds, got none")
+    return found

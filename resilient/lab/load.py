@@ -1,0 +1,233 @@
+"""Who calls, and when: the load of a world. A world may have several.
+
+Poisson     independent users, many of them: so many calls a second, whatever happens (an open loop)
+Closed      users that wait for their answer, think, and call again: they slow down as the service does
+Burst       calls all at once, once or again and again
+Replay      calls at given moments, with given keys: those of a trace, say
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from resilient import arguments
+from resilient.lab.clock import WorldLoop
+from resilient.lab.distributions import Constant, Distribution
+
+__all__ = ["Burst", "Callers", "Closed", "Load", "Poisson", "Replay"]
+
+
+class Callers(Protocol):
+    """What a load has to do with: the clients of a world."""
+
+    loop: WorldLoop
+    duration: float
+    clients: int
+
+    def call(self, client: int, key: str | None = None) -> None:
+        """Let a client (from 0) make a call; without a key it is drawn."""
+
+    async def await_call(self, client: int) -> None:
+        """The same, to the end of the call."""
+
+    def expect(self) -> None:
+        """Something more will make calls..."""
+
+    def done(self) -> None:
+        """...and now it will not any more."""
+
+
+class Load:
+    """Makes calls, from `start` on."""
+
+    kind = ""
+
+    def start(self, callers: Callers, seed: str) -> None:
+        raise NotImplementedError
+
+
+Steps = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson(Load):
+    """`rate` calls a second of all clients together; or what it is from each moment on: `((0, 100), (60, 300))`."""
+
+    kind = "poisson"
+    rate: float | Steps
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rate, tuple | list):
+            arguments.amount("rate", self.rate)
+            return
+        before = -1.0
+        for at, step in enumerate(self.rate):
+            if not isinstance(step, tuple | list) or len(step) != 2:
+                raise ValueError(f"rate[{at}] must be [seconds, calls a second], got {step!r}")
+            arguments.seconds(f"rate[{at}][0]", step[0], zero=True)
+            arguments.amount(f"rate[{at}][1]", step[1])
+            if step[0] <= before:
+                raise ValueError(f"rate[{at}][0] must be later than {before:g}, got {step[0]!r}")
+            before = step[0]
+        if not self.rate:
+            raise ValueError("rate must have at least one step, got none")
+        object.__setattr__(self, "rate", tuple((float(at), float(rate)) for at, rate in self.rate))
+
+    @property
+    def steps(self) -> Steps:
+        """From when on it is how much."""
+        return self.rate if isinstance(self.rate, tuple) else ((0.0, self.rate),)
+
+    def at(self, moment: float) -> float:
+        """Calls a second at a moment."""
+        step = bisect_right(self.steps, (moment, math.inf)) - 1
+        return self.steps[step][1] if step >= 0 else 0.0
+
+    def start(self, callers: Callers, seed: str) -> None:
+        draw = random.Random(f"{seed} poisson").random
+        who = random.Random(f"{seed} clients").random
+        loop, clients, call = callers.loop, callers.clients, callers.call
+        ends = [at for at, _ in self.steps[1:]] + [math.inf]
+        log = math.log
+
+        def upcoming(now: float) -> float:
+            """When the next call comes after `now`."""
+            for (begin, rate), end in zip(self.steps, ends, strict=True):
+                if now >= end:
+                    continue
+                now = max(now, begin)
+                if rate:
+                    now -= log(1.0 - draw()) / rate
+                    if now < end:
+                        return now
+                now = end  # it has no memory: what would come after a change of rate is drawn anew
+            return math.inf
+
+        def arrive(moment: float) -> None:
+            call(int(clients * who()))
+            plan(moment)
+
+        def plan(moment: float) -> None:
+            moment = upcoming(moment)
+            if moment < callers.duration:
+                loop.at(moment, arrive, moment)
+            else:
+                callers.done()
+
+        callers.expect()
+        plan(0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Closed(Load):
+    """`users` that each wait for an answer, and then for a time of `think`."""
+
+    kind = "closed"
+    users: int
+    think: Distribution = field(default_factory=lambda: Constant(0.0))
+
+    def __post_init__(self) -> None:
+        arguments.count("users", self.users)
+
+    def start(self, callers: Callers, seed: str) -> None:
+        think = self.think.sampler(random.Random(f"{seed} think"))
+        loop = callers.loop
+        idle = self.think.expected == 0
+
+        async def user(client: int) -> None:
+            try:
+                if not idle:
+                    await asyncio.sleep(think())
+                while loop.time() < callers.duration:
+                    before = loop.time()
+                    await callers.await_call(client)
+                    pause = think()
+                    if pause or loop.time() == before:  # whom a refusal costs no time would call without end
+                        await asyncio.sleep(pause or LEAST_PAUSE)
+            finally:
+                callers.done()
+
+        for number in range(self.users):
+            callers.expect()
+            task = loop.create_task(user(number % callers.clients))
+            loop.kept.add(task)
+            task.add_done_callback(loop.kept.discard)
+
+
+LEAST_PAUSE = 0.001
+"""Seconds between two calls of a user that is refused at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Burst(Load):
+    """`calls` within `spread` seconds from `at` on, and again after every `every` seconds."""
+
+    kind = "burst"
+    calls: int
+    at: float = 0.0
+    every: float | None = None
+    spread: float = 0.0
+
+    def __post_init__(self) -> None:
+        arguments.count("calls", self.calls)
+        arguments.seconds("at", self.at, zero=True)
+        arguments.seconds("spread", self.spread, zero=True)
+        if self.every is not None:
+            arguments.seconds("every", self.every)
+
+    def start(self, callers: Callers, seed: str) -> None:
+        draw = random.Random(f"{seed} burst").random
+        loop = callers.loop
+
+        def arrive(client: int) -> None:
+            callers.call(client)
+            callers.done()
+
+        begin = self.at
+        while begin < callers.duration:
+            for number in range(self.calls):
+                callers.expect()
+                loop.at(begin + self.spread * draw(), arrive, number % callers.clients)
+            if self.every is None:
+                break
+            begin += self.every
+
+
+@dataclass(frozen=True, slots=True)
+class Replay(Load):
+    """Calls at given seconds from the begin, in order, with given keys (or none, then they are drawn)."""
+
+    kind = "replay"
+    moments: tuple[float, ...]
+    keys: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "moments", tuple(self.moments))
+        object.__setattr__(self, "keys", tuple(self.keys))
+        if self.keys and len(self.keys) != len(self.moments):
+            raise ValueError(f"keys must be as many as moments ({len(self.moments)}), got {len(self.keys)}")
+        if any(later < earlier for earlier, later in zip(self.moments, self.moments[1:], strict=False)):
+            raise ValueError("moments must be in order")
+
+    def start(self, callers: Callers, seed: str) -> None:
+        who = random.Random(f"{seed} clients").random
+        moments: Sequence[float] = self.moments
+
+        def arrive(at: int) -> None:
+            callers.call(int(callers.clients * who()), self.keys[at] if self.keys else None)
+            plan(at + 1)
+
+        def plan(at: int) -> None:
+            if at < len(moments) and moments[at] < callers.duration:
+                callers.loop.at(moments[at], arrive, at)
+            else:
+                callers.done()
+
+        callers.expect()
+        plan(0)

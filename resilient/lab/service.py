@@ -1,0 +1,458 @@
+"""The service of a world: servers with workers and a queue each, what befalls them, and the network in between.
+
+A request goes over the link to a server; a free worker takes it, or it waits in line (`queue`: first or last come first
+served; beyond `queue_limit` it is refused). The worker is busy for a time drawn from `service_time`, and the answer
+goes back over the link. Nobody tells a server that its client has given up: abandoned work is done all the same, as in
+most servers, unless `abandoned = "cancelled"`. With `drop_expired` the deadline of the caller travels with the request,
+and a worker drops what nobody waits for any more, at no cost.
+
+The faults are those of `resilient.faults`:
+
+    Errors          a share of the requests is answered with an error (which takes `error_time`)
+    Latency         answers come later, workers are free as ever
+    Slowness        what is begun takes longer
+    Stall           nothing is begun
+    Crash           all that is in the server is reset, and what comes is refused; at the end it is empty
+    Partition       nothing gets through: requests that are sent, and answers that are due, are lost
+    PacketLoss      some of that is lost
+    Reset           the connection breaks: on arrival ("connect"), or instead of the answer ("read")
+
+Their targets are the numbers of servers, or keys of requests.
+
+What a caller sees: `ServiceError` with the status (503 where nothing else is said, 429 with `retry_after` where
+`rate_limit` refuses it), or Python's `ConnectionRefusedError` and `ConnectionResetError`. What is lost is silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from array import array
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from resilient import arguments, faults
+from resilient.lab.clock import WorldLoop
+from resilient.lab.distributions import Constant, Distribution
+
+__all__ = ["ANSWER", "FAULTS", "Balance", "Link", "Quota", "Service", "ServiceError", "ServicePlan"]
+
+Balance = Literal["random", "round_robin", "least_busy", "key"]
+Discipline = Literal["fifo", "lifo"]
+Abandoned = Literal["executed", "cancelled"]
+
+FAULTS = (
+    faults.Crash,
+    faults.Errors,
+    faults.Latency,
+    faults.PacketLoss,
+    faults.Partition,
+    faults.Reset,
+    faults.Slowness,
+    faults.Stall,
+)
+"""The kinds of faults that mean something here."""
+
+
+ANSWER = "answer"
+"""The result of every request that goes well."""
+
+
+class ServiceError(Exception):
+    """The service has answered with an error.
+
+    Attributes:
+        status: as in HTTP.
+        retry_after: seconds, or None.
+    """
+
+    def __init__(self, status: int, retry_after: float | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The network, for each way: seconds it takes, and the share of requests (or their answers) that is lost."""
+
+    latency: Distribution | None = None
+    loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        arguments.share("loss", self.loss, zero=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """At most `rate` requests a second, and `burst` at once; what is beyond is answered with 429."""
+
+    rate: float
+    burst: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not arguments.amount("rate", self.rate):
+            raise ValueError(f"rate must be a finite number > 0, got {self.rate!r}")
+        if arguments.amount("burst", self.burst) < 1:
+            raise ValueError(f"burst must be a finite number >= 1, got {self.burst!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """What a service is like.
+
+    Args:
+        service_time: seconds that a worker has to do with a request.
+        servers: how many there are.
+        workers: of each server; None: enough for all.
+        balance: which server a request goes to: "random", "round_robin", "least_busy" (fewest requests in it), or "key"
+            (servers are shards: the key says which).
+        queue: "fifo" or "lifo"; queue_limit: how many may wait, None: without a limit.
+        failure_rate: the share of requests that is answered with 503, all the time.
+        error_time: seconds that a worker has to do with a request that it answers with an error; None: as with others.
+        abandoned: what becomes of work whose client has given up: "executed" or "cancelled".
+        drop_expired: workers drop requests whose deadline has passed.
+        rate_limit: for the whole service.
+    """
+
+    service_time: Distribution = field(default_factory=lambda: Constant(0.0))
+    servers: int = 1
+    workers: int | None = None
+    balance: Balance = "random"
+    queue: Discipline = "fifo"
+    queue_limit: int | None = None
+    failure_rate: float = 0.0
+    error_time: Distribution | None = None
+    abandoned: Abandoned = "executed"
+    drop_expired: bool = False
+    rate_limit: Quota | None = None
+    link: Link = field(default_factory=Link)
+
+    def __post_init__(self) -> None:
+        arguments.count("servers", self.servers)
+        if self.workers is not None:
+            arguments.count("workers", self.workers)
+        if self.queue_limit is not None:
+            arguments.count("queue_limit", self.queue_limit, least=0)
+        arguments.share("failure_rate", self.failure_rate, zero=True)
+        arguments.flag("drop_expired", self.drop_expired)
+        for name, kind in (("balance", Balance), ("queue", Discipline), ("abandoned", Abandoned)):
+            if (given := getattr(self, name)) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {given!r}")
+
+
+class _Request:
+    """One request on its way: the future on which its sender waits, and what is known of it."""
+
+    __slots__ = ("deadline", "future", "gone", "key", "mute", "server", "state")
+
+    def __init__(self, future: asyncio.Future[object], key: str, deadline: float | None, server: _Server) -> None:
+        self.future = future
+        self.key = key
+        self.deadline = deadline
+        self.server = server
+        self.gone = False
+        """It was cancelled."""
+        self.mute = False
+        """Its answer will be lost."""
+        self.state: Any = None
+        """The generation of the server in which it runs; None: it does not."""
+
+
+class Service:
+    """One service in one run. `ask` is what clients call."""
+
+    def __init__(self, plan: ServicePlan, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> None:
+        self.plan = plan
+        self.loop = loop
+        self.sent: array[float] = array("d")
+        """When each request was sent."""
+        self.executed = 0
+        """Requests that a worker has finished."""
+        self.lost: list[asyncio.Future[object]] = []
+        """Of requests that get no answer. Their senders wait until they give up, and nobody else knows of them."""
+        self.luck = random.Random(f"{seed} luck")
+        work = random.Random(f"{seed} work")
+        self.draw = plan.service_time.sampler(work)
+        self.draw_error = None if plan.error_time is None else plan.error_time.sampler(work)
+        self.latency = None if plan.link.latency is None else plan.link.latency.sampler(random.Random(f"{seed} link"))
+        self.servers = [_Server(self, number) for number in range(1, plan.servers + 1)]
+        self.active: list[faults.Fault] = []
+        """Faults that act upon single requests, while they are on."""
+        self.breaks = any(isinstance(fault, faults.Crash) for fault in happens)
+        self.plain = plan.servers == 1 and not (self.latency or plan.link.loss or plan.rate_limit)
+        self._turn = 0
+        self._tokens = 0.0 if plan.rate_limit is None else plan.rate_limit.burst
+        self._counted_at = 0.0
+        for fault in happens:
+            loop.at(fault.start, self._begin, fault)
+            if fault.end is not None:
+                loop.at(fault.end, self._end, fault)
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def ask(self, key: str, deadline: float | None = None) -> asyncio.Future[object]:
+        """Send a request. The future ends as the request does; cancelling it is giving up."""
+        loop = self.loop
+        now = loop._now
+        self.sent.append(now)
+        server = self.servers[0] if len(self.servers) == 1 else self._choose(key)
+        request = _Request(loop.create_future(), key, deadline, server)
+        if self.plan.abandoned == "cancelled":
+            request.future.add_done_callback(lambda future: self._given_up(request) if future.cancelled() else None)
+        if self.plain and not self.active:
+            server.arrive(request)
+        elif self._arrives(request):
+            if self.latency is None:
+                self._arrive(request)
+            else:
+                loop.at(now + self.latency(), self._arrive, request)
+        else:
+            self.lost.append(request.future)
+        return request.future
+
+    def _choose(self, key: str) -> _Server:
+        servers, balance = self.servers, self.plan.balance
+        if balance == "random":
+            return servers[int(len(servers) * self.luck.random())]
+        if balance == "round_robin":
+            self._turn = (self._turn + 1) % len(servers)
+            return servers[self._turn - 1]
+        if balance == "least_busy":
+            first = int(len(servers) * self.luck.random())  # among equals by chance
+            return min((*servers[first:], *servers[:first]), key=lambda server: server.inside)
+        return servers[shard(key, len(servers))]
+
+    def _hits(self, fault: faults.Fault, request: _Request) -> bool:
+        targets = fault.targeted
+        return not targets or request.server.number in targets or request.key in targets
+
+    def _happens(self, fault: Any, request: _Request) -> bool:
+        """Whether a request is one of the share that is hit."""
+        return self._hits(fault, request) and self.luck.random() < fault.share
+
+    def _arrives(self, request: _Request) -> bool:
+        """Whether a request gets to its server. Of those that are lost, every other one is lost on the way back."""
+        luck = self.luck.random
+        losses = [
+            fault.share for fault in self.active if isinstance(fault, faults.PacketLoss) and self._hits(fault, request)
+        ]
+        if self.plan.link.loss:
+            losses.append(self.plan.link.loss)
+        for loss in losses:
+            if luck() < loss:
+                if luck() < 0.5:
+                    return False
+                request.mute = True
+        return not self._cut_off(request)
+
+    def _cut_off(self, request: _Request) -> bool:
+        return any(isinstance(fault, faults.Partition) and self._hits(fault, request) for fault in self.active)
+
+    def _arrive(self, request: _Request) -> None:
+        quota = self.plan.rate_limit
+        if quota is not None and (wait := self._over(quota)):
+            self.answer(request, ServiceError(429, wait))
+            return
+        for fault in self.active:
+            if isinstance(fault, faults.Reset) and fault.phase == "connect" and self._happens(fault, request):
+                self.answer(request, ConnectionResetError())
+                return
+        request.server.arrive(request)
+
+    def _over(self, quota: Quota) -> float:
+        """Seconds until there is a token, or 0 when one is taken."""
+        now = self.loop._now
+        self._tokens = min(quota.burst, self._tokens + (now - self._counted_at) * quota.rate)
+        self._counted_at = now
+        if self._tokens >= 1 - 1e-9:
+            self._tokens -= 1
+            return 0.0
+        return (1 - self._tokens) / quota.rate
+
+    def _given_up(self, request: _Request) -> None:
+        if self.latency is None:
+            request.server.cancel(request)
+        else:
+            self.loop.at(self.loop._now + self.latency(), request.server.cancel, request)
+
+    def answer(self, request: _Request, error: Exception | None) -> None:
+        """Send an answer back."""
+        if self.plain and not self.active:
+            future = request.future
+            if not future.done():
+                if error is None:
+                    future.set_result(ANSWER)
+                else:
+                    future.set_exception(error)
+            return
+        late = 0.0 if self.latency is None else self.latency()
+        for fault in self.active:
+            if isinstance(fault, faults.Latency) and self._happens(fault, request):
+                late += fault.low + (fault.high - fault.low) * self.luck.random()
+            elif isinstance(fault, faults.Reset) and fault.phase == "read" and self._happens(fault, request):
+                error = ConnectionResetError()
+        if request.mute or self._cut_off(request):
+            self.lost.append(request.future)
+        elif late:
+            self.loop.at(self.loop._now + late, _deliver, (request.future, error))
+        else:
+            _deliver((request.future, error))
+
+    def fails(self, request: _Request) -> Exception | None:
+        """The error that a request is answered with, if any."""
+        if self.plan.failure_rate and self.luck.random() < self.plan.failure_rate:
+            return ServiceError(503)
+        for fault in self.active:
+            if isinstance(fault, faults.Errors) and self._happens(fault, request):
+                return ServiceError(fault.status or 503) if fault.exception is None else fault.exception()
+        return None
+
+    # -- faults -------------------------------------------------------------------------------------------------
+
+    def _hit(self, fault: faults.Fault) -> list[_Server]:
+        targets = fault.targeted
+        return [server for server in self.servers if not targets or server.number in targets]
+
+    def _begin(self, fault: faults.Fault) -> None:
+        if isinstance(fault, faults.Slowness):
+            for server in self._hit(fault):
+                server.slowed.append(fault.factor)
+        elif isinstance(fault, faults.Stall):
+            for server in self._hit(fault):
+                server.stalled += 1
+        elif isinstance(fault, faults.Crash):
+            for server in self._hit(fault):
+                server.crash()
+        else:
+            self.active.append(fault)
+
+    def _end(self, fault: faults.Fault) -> None:
+        if isinstance(fault, faults.Slowness):
+            for server in self._hit(fault):
+                server.slowed.remove(fault.factor)
+        elif isinstance(fault, faults.Stall):
+            for server in self._hit(fault):
+                server.stalled -= 1
+                server.work_on()
+        elif isinstance(fault, faults.Crash):
+            for server in self._hit(fault):
+                server.down -= 1
+        else:
+            self.active.remove(fault)
+
+
+def shard(key: str, servers: int) -> int:
+    """Which of the servers (from 0) has the key: by the number that it ends with, or else by its letters."""
+    digits = key[len(key.rstrip("0123456789")) :]
+    return (int(digits) - 1 if digits else sum(key.encode())) % servers
+
+
+def _deliver(what: tuple[asyncio.Future[object], Exception | None]) -> None:
+    future, error = what
+    if not future.done():
+        if error is None:
+            future.set_result(ANSWER)
+        else:
+            future.set_exception(error)
+
+
+class _Server:
+    """Workers and a queue. `finish` is called by the clock; everything else by what comes in."""
+
+    def __init__(self, service: Service, number: int) -> None:
+        plan = service.plan
+        self.service = service
+        self.number = number
+        self.workers: float = math.inf if plan.workers is None else plan.workers
+        self.free = self.workers
+        self.queue: deque[_Request] = deque()
+        self.take: Callable[[], _Request] = self.queue.popleft if plan.queue == "fifo" else self.queue.pop
+        self.limit = math.inf if plan.queue_limit is None else plan.queue_limit
+        self.waiting = 0
+        self.running: dict[_Request, None] = {}
+        self.generation = 0
+        self.slowed: list[float] = []
+        self.stalled = self.down = 0
+        self.draw = service.draw
+        self.at = service.loop.at
+        self.drops = plan.drop_expired
+
+    @property
+    def inside(self) -> int:
+        """Requests in it."""
+        return self.waiting + len(self.running)
+
+    def arrive(self, request: _Request) -> None:
+        if self.down:
+            self.service.answer(request, ConnectionRefusedError())
+        elif self.free and not self.stalled:
+            self.begin(request)
+        elif self.waiting < self.limit:
+            self.queue.append(request)
+            self.waiting += 1
+        else:
+            self.service.answer(request, ServiceError(503))
+
+    def begin(self, request: _Request) -> None:
+        service = self.service
+        now = service.loop._now
+        if self.drops and request.deadline is not None and request.deadline <= now:
+            service.answer(request, ServiceError(504))
+            return
+        self.free -= 1
+        error = service.fails(request) if service.active or service.plan.failure_rate else None
+        seconds = self.draw() if error is None or service.draw_error is None else service.draw_error()
+        for factor in self.slowed:
+            seconds *= factor
+        request.state = self.generation
+        self.running[request] = None
+        self.at(now + seconds, self.finish, (request, error))
+
+    def finish(self, what: tuple[_Request, Exception | None]) -> None:
+        request, error = what
+        if request.state != self.generation or request.gone:
+            return  # it went down with the server, or was cancelled
+        del self.running[request]
+        self.free += 1
+        self.service.executed += 1
+        self.service.answer(request, error)
+        if self.waiting:
+            self.work_on()
+
+    def work_on(self) -> None:
+        """Free workers take what waits."""
+        while self.waiting and self.free and not self.stalled:
+            request = self.take()
+            if not request.gone:
+                self.waiting -= 1
+                self.begin(request)
+
+    def cancel(self, request: _Request) -> None:
+        """Its client has given up, and the server is told."""
+        if request.gone:
+            return
+        if request.state is None:
+            if request in self.queue:
+                request.gone = True
+                self.waiting -= 1
+        elif request in self.running:
+            request.gone = True
+            del self.running[request]
+            self.free += 1
+            self.work_on()
+
+    def crash(self) -> None:
+        """All that is inside is gone."""
+        self.down += 1
+        self.generation += 1
+        lost = [*self.running, *(request for request in self.queue if not request.gone)]
+        self.running.clear()
+        self.queue.clear()
+        self.waiting = 0
+        self.free = self.workers
+        for request in lost:
+            self.service.answer(request, ConnectionResetError())

@@ -1,0 +1,373 @@
+"""One run of a world: clients with their pipelines, a service, and a clock that jumps.
+
+    from resilient import standard
+    from resilient.faults import Stall
+    from resilient.lab.candidates import candidate_from
+    from resilient.lab.distributions import Exponential
+    from resilient.lab.load import Poisson
+    from resilient.lab.measures import Measures
+    from resilient.lab.service import ServicePlan
+    from resilient.lab.world import Scenario, simulate
+
+    scenario = Scenario(
+        duration=120,
+        loads=(Poisson(700),),
+        clients=100,
+        service=ServicePlan(service_time=Exponential(0.1), workers=100),
+        faults=(Stall(start=30, end=40),),
+    )
+    run = simulate(scenario, candidate_from("standard", standard()), seed=1)
+    print(Measures([run]).as_json())
+
+All that is random comes from the seed, the policies' jitter too (`random` is seeded for the run and put back after it):
+two runs with one seed are the same in every call. Arrivals and clients are the same for every candidate.
+
+To replay a recorded trace: give its arrivals and keys as `Replay(moments, keys)`, its latencies as `Empirical(values)`
+for the `service_time` of a service with `workers=None`, and its failures as `failure_rate` or as `Errors` faults with
+their times. For a shadow report: `simulate(..., watch=function)` gives every pipeline, as it is made, to `function`,
+which may `listen` to it (the events say what shadowed policies would have done) and keep it for its `snapshot()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from array import array
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from resilient import arguments
+from resilient.budget import Budget
+from resilient.faults import Fault
+from resilient.lab.candidates import Candidate
+from resilient.lab.clock import WorldLoop
+from resilient.lab.load import Load
+from resilient.lab.service import ANSWER, FAULTS, Service, ServicePlan
+from resilient.outcome import PROGRAMMING_ERRORS
+from resilient.pipeline import Pipeline
+from resilient.policies.breaker import CircuitBreaker
+from resilient.policies.keyed import Keyed
+from resilient.policy import Policy
+
+__all__ = ["CandidateError", "Run", "Sample", "Scenario", "simulate"]
+
+SUCCESS, STOOD_IN, UNFINISHED = "success", "stood in", "unfinished"
+"""Outcomes besides the names of exceptions: an answer of the service, of a Fallback, none when the world ended."""
+
+
+class CandidateError(Exception):
+    """A pipeline cannot be tried: it raised a programming error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A world.
+
+    Args:
+        duration: seconds in which calls are made.
+        loads: who makes them.
+        service: what they call.
+        clients: instances, each with a pipeline of its own.
+        keys: how many keys there are (`"1"`, `"2"`, ...), all equally likely; for shards and for `Keyed`.
+        faults: what happens.
+        drain: seconds after `duration` for the calls that are still under way; then they count as unfinished.
+        name, title, about: for people.
+        candidates: pipelines that are worth a try in it, by name.
+    """
+
+    duration: float
+    loads: tuple[Load, ...]
+    service: ServicePlan = field(default_factory=ServicePlan)
+    clients: int = 1
+    keys: int = 1
+    faults: tuple[Fault, ...] = ()
+    drain: float = 60.0
+    name: str = ""
+    title: str = ""
+    about: str = ""
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        arguments.seconds("duration", self.duration)
+        arguments.seconds("drain", self.drain, zero=True)
+        arguments.count("clients", self.clients)
+        arguments.count("keys", self.keys)
+        if not self.loads:
+            raise ValueError("loads must have at least one load, got none")
+        keys = {str(number) for number in range(1, self.keys + 1)}
+        for at, fault in enumerate(self.faults):
+            if not isinstance(fault, FAULTS):
+                kinds = ", ".join(kind.kind for kind in FAULTS)
+                raise ValueError(f"faults[{at}] must be one of {kinds}, got {fault.kind}")
+            for target in fault.targeted:
+                if isinstance(target, int) and target > self.service.servers:
+                    servers = self.service.servers
+                    raise ValueError(f"faults[{at}].targets must be servers from 1 to {servers}, got {target}")
+                if isinstance(target, str) and fault.kind in ("crash", "slowness", "stall"):
+                    raise ValueError(f"faults[{at}].targets must be numbers of servers, got {target!r}")
+                if isinstance(target, str) and self.keys > 1 and target not in keys:
+                    raise ValueError(f'faults[{at}].targets must be keys from "1" to "{self.keys}", got {target!r}')
+
+    @property
+    def calm(self) -> tuple[float, float]:
+        """When the first of the faults that end begins, and when the last one is over; (0, 0) without any."""
+        passing = [fault for fault in self.faults if fault.end is not None]
+        if not passing:
+            return 0.0, 0.0
+        return min(fault.start for fault in passing), max(fault.end or 0.0 for fault in passing)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What policies were like at one moment: the share of circuits that are open or half-open, tokens of a budget (on
+    average); None where there are none."""
+
+    at: float
+    open: float | None
+    half_open: float | None
+    tokens: float | None
+
+
+class Run:
+    """What happened in one run.
+
+    Attributes:
+        begins, ends: of each call, in the order in which they ended, in seconds.
+        outcomes: of each of them, a number in `names`; requests: how many it became.
+        sent: when each request was sent.
+        samples: of circuits and budgets, every `step` seconds.
+        executed: requests that the service has worked off.
+    """
+
+    def __init__(self, scenario: Scenario, candidate: Candidate, seed: int, step: float) -> None:
+        self.scenario = scenario
+        self.candidate = candidate
+        self.seed = seed
+        self.step = step
+        self.begins = array("d")
+        self.ends = array("d")
+        self.outcomes = array("H")
+        self.requests = array("H")
+        self.sent: array[float] = array("d")
+        self.samples: list[Sample] = []
+        self.names: list[str] = [SUCCESS, STOOD_IN, UNFINISHED]
+        self.executed = 0
+
+
+def flat(pipeline: Pipeline) -> list[Policy]:
+    """Its policies, with those of nested pipelines in their places."""
+    found: list[Policy] = []
+    for policy in pipeline.policies:
+        found += flat(policy) if isinstance(policy, Pipeline) else [policy]
+    return found
+
+
+class _Call(str):
+    """What a guarded function is called with: the key; and for the lab, how many requests this call has become."""
+
+    __slots__ = ("begin", "requests")
+    begin: float
+    requests: int
+
+
+class _World:
+    """The clients of one run."""
+
+    def __init__(self, run: Run, loop: WorldLoop, watch: Callable[[Pipeline], object] | None) -> None:
+        scenario = run.scenario
+        self.run = run
+        self.loop = loop
+        self.duration = float(scenario.duration)
+        self.clients = scenario.clients
+        self.numbers: dict[str, int] = {name: number for number, name in enumerate(run.names)}
+        seed = f"{run.seed}"
+        self.keys = [str(number) for number in range(1, scenario.keys + 1)]
+        self.draw_key = random.Random(f"{seed} keys").random
+        self.service = Service(scenario.service, scenario.faults, loop, seed)
+        self.over: asyncio.Future[None] = loop.create_future()
+        self.calling = 0  # loads that have not done
+        self.inside: dict[int, asyncio.Task[None]] = {}
+        self.pipelines: list[Pipeline] = []
+        self.breakers: dict[int, CircuitBreaker] = {}  # several clients may share one
+        self.keyed: dict[int, Keyed] = {}
+        self.budgets: dict[int, Budget] = {}
+        self.guarded = [self._guard(run.candidate.make(), watch) for _ in range(scenario.clients)]
+
+    def _guard(self, guard: Any, watch: Callable[[Pipeline], object] | None) -> Callable[[_Call], Any]:
+        ask = self.service.ask
+
+        async def request(call: _Call) -> object:
+            call.requests += 1
+            return await ask(call)
+
+        if not isinstance(guard, Policy):
+            return guard(request)  # type: ignore[no-any-return]
+
+        def attempt(made: Any) -> Any:
+            call = made.args[0]
+            call.requests += 1
+            return ask(call, made.deadline)
+
+        pipeline = guard if isinstance(guard, Pipeline) else Pipeline(guard)
+        self.pipelines.append(pipeline)
+        if watch is not None:
+            watch(pipeline)
+        for policy in flat(pipeline):
+            if isinstance(policy, CircuitBreaker):
+                self.breakers[id(policy)] = policy
+            if isinstance(policy, Keyed):
+                self.keyed[id(policy)] = policy
+            if policy.budget is not None:
+                self.budgets[id(policy.budget)] = policy.budget
+        return pipeline.twin(pipeline.policies, attempt=attempt)(request)
+
+    # -- calls --------------------------------------------------------------------------------------------------
+
+    def _new_call(self, key: str | None) -> _Call:
+        if key is None:
+            key = self.keys[0] if len(self.keys) == 1 else self.keys[int(len(self.keys) * self.draw_key())]
+        call = _Call(key)
+        call.requests = 0
+        call.begin = self.loop._now
+        return call
+
+    def call(self, client: int, key: str | None = None) -> None:
+        call = self._new_call(key)
+        self.inside[id(call)] = self.loop.create_task(self._make(self.guarded[client], call))
+
+    async def await_call(self, client: int) -> None:
+        await self._make(self.guarded[client], self._new_call(None))
+
+    async def _make(self, guarded: Callable[[_Call], Any], call: _Call) -> None:
+        run = self.run
+        outcome = 0
+        try:
+            result = await guarded(call)
+            if result is not ANSWER:
+                outcome = 1
+        except Exception as error:
+            if isinstance(error, PROGRAMMING_ERRORS):
+                self._stop(error)
+            name = type(error).__name__
+            outcome = self.numbers.get(name, -1)
+            if outcome < 0:
+                outcome = self.numbers[name] = len(run.names)
+                run.names.append(name)
+        except asyncio.CancelledError:
+            outcome = 2
+            raise
+        finally:
+            run.begins.append(call.begin)
+            run.ends.append(self.loop._now)
+            run.outcomes.append(outcome)
+            run.requests.append(call.requests)
+            self.inside.pop(id(call), None)
+            if not self.calling and not self.inside and not self.over.done():
+                self.over.set_result(None)
+
+    def _stop(self, error: Exception) -> None:
+        if not self.over.done():
+            self.over.set_exception(error)
+
+    def expect(self) -> None:
+        self.calling += 1
+
+    def done(self) -> None:
+        self.calling -= 1
+        if not self.calling and not self.inside and not self.over.done():
+            self.over.set_result(None)
+
+    # -- the run ------------------------------------------------------------------------------------------------
+
+    async def live(self, progress: Callable[[float], object] | None) -> None:
+        scenario, loop = self.run.scenario, self.loop
+        self.expect()
+        for number, load in enumerate(scenario.loads):
+            load.start(self, f"{self.run.seed} load {number}")
+        steps = int(scenario.duration / self.run.step + 1e-9)
+        for number in range(steps + 1):
+            loop.at(number * self.run.step, self._sample, progress)
+        loop.at(self.duration + scenario.drain, self._end)
+        self.done()
+        try:
+            await self.over
+        finally:
+            left = [*self.inside.values(), *loop.kept]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+            self.run.sent = self.service.sent
+            self.run.executed = self.service.executed
+
+    def _end(self, _: object) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def _sample(self, progress: Callable[[float], object] | None) -> None:
+        now = self.loop._now
+        states = [breaker.state for breaker in self.breakers.values()]
+        for keyed in self.keyed.values():
+            states += [gate["state"] for gate in keyed.snapshot()["gates"].values() if "state" in gate]
+        opened = sum(state in ("open", "isolated") for state in states)
+        tokens = [budget.balance(now) for budget in self.budgets.values()]
+        self.run.samples.append(
+            Sample(
+                now,
+                opened / len(states) if states else None,
+                states.count("half-open") / len(states) if states else None,
+                sum(tokens) / len(tokens) if tokens else None,
+            )
+        )
+        if progress is not None:
+            progress(min(1.0, now / self.duration))
+
+
+def step_of(duration: float) -> float:
+    """Seconds for each point of a curve: a round number, so that there are at most 150."""
+    size = 0.001
+    while True:
+        for factor in (1, 2, 5):
+            if size * factor * 150 >= duration:
+                return round(size * factor, 3)
+        size *= 10
+
+
+def simulate(
+    scenario: Scenario,
+    candidate: Candidate,
+    seed: int = 1,
+    *,
+    progress: Callable[[float], object] | None = None,
+    watch: Callable[[Pipeline], object] | None = None,
+) -> Run:
+    """Live through a scenario with one candidate.
+
+    Args:
+        seed: of all that is random.
+        progress: told, now and then, which share of the duration is over.
+        watch: given every pipeline that the candidate makes.
+
+    Raises `CandidateError` when a guarded call raises a programming error.
+    """
+    run = Run(scenario, candidate, seed, step_of(scenario.duration))
+
+    async def live() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, WorldLoop)
+        await _World(run, loop, watch).live(progress)
+
+    main: Coroutine[Any, Any, None] = live()
+    before = random.getstate()
+    random.seed(f"{seed} policies")
+    try:
+        with asyncio.Runner(loop_factory=WorldLoop) as runner:
+            runner.run(main)
+    except PROGRAMMING_ERRORS as error:
+        raise CandidateError(
+            f"{candidate.name}: a call ended with {type(error).__name__}: {error} "
+            "(what is guarded here has one argument, the key of the call, and returns a string)"
+        ) from error
+    finally:
+        random.setstate(before)
+    return run
