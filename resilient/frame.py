@@ -152,28 +152,35 @@ class _Rest:
     async def queue(self, call: Call, tickets: Tickets) -> Tickets:
         """Wait at the first gate that has no ticket for us yet, go on through the others, and return all tickets."""
         held = [ticket for ticket in tickets if ticket is not None]
+        must_wait = True
         try:
-            held.append(await self._wait(self.gates[len(held)], call))
-            await self._ask_again(held, call)
-            for gate in self.gates[len(held) :]:
-                ticket = gate.admit(call)
+            while len(held) < len(self.gates):
+                gate = self.gates[len(held)]
+                ticket = None if must_wait else gate.admit(call)
                 held.append(await self._wait(gate, call) if ticket is None else ticket)
-                if ticket is None:
-                    await self._ask_again(held, call)
+                must_wait = ticket is None and not self._ask_again(held, call)
         except BaseException as error:
             self.refused(call, held, error)
             raise
         return held
 
-    async def _ask_again(self, held: list[Ticket | None], call: Call) -> None:
-        """Have the judging gates outside the last one judge anew: what they know has changed while the call waited."""
+    def _ask_again(self, held: list[Ticket | None], call: Call) -> bool:
+        """Have the judging gates outside the last one judge anew: what they know has changed while the call waited.
+
+        Returns whether all admit it. Where one makes it wait, those inside that one have their tickets back: whoever
+        waits outside must not hold what others wait for inside.
+        """
         for at, gate in enumerate(self.gates[: len(held) - 1]):
             if gate.judges:
                 stale, held[at] = held[at], None
                 gate.undo(stale)
                 held[at] = gate.admit(call)
                 if held[at] is None:
-                    held[at] = await self._wait(gate, call)
+                    for inner, ticket in self._last_first(held)[: len(held) - 1 - at]:
+                        inner.undo(ticket)
+                    del held[at:]
+                    return False
+        return True
 
     async def _wait(self, gate: Gate, call: Call) -> Ticket:
         """Wait at a gate; the time counts as local."""

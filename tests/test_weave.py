@@ -188,6 +188,20 @@ async def test_judging_gate_is_asked_again_after_each_wait_further_in() -> None:
 
 
 @pytest.mark.virtual_time
+async def test_judge_that_makes_a_call_wait_again_lets_nobody_hold_what_others_wait_for() -> None:
+    """Who waits outside gives back what he has inside; otherwise both gates would be taken for ever."""
+
+    class Judging(Bulkhead):
+        judges = True
+
+    inside = Bulkhead(1, queue=9)
+    guarded = stack(Judging(1, queue=9), inside)(dependency(seconds=1))
+    other = asyncio.ensure_future(stack(inside)(dependency(seconds=1))())
+    await asyncio.sleep(0)
+    assert await asyncio.gather(*(guarded() for _ in range(3)), other) == ["done"] * 4
+
+
+@pytest.mark.virtual_time
 async def test_judge_that_has_changed_its_mind_during_a_wait_refuses() -> None:
     """The ticket that was waited for goes back too, and nothing is sent to a dependency that is known to be dead."""
     journal: Journal = []
