@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,10 @@ import resilient.http.httpx2
 from resilient import Pipeline
 
 __all__ = ["ASYNC_CLIENTS", "CLIENTS", "Http", "is_free"]
+
+
+TLS = ssl.create_default_context()
+"""One for all, because to make one takes longer than most tests."""
 
 
 def is_free(transport: Any) -> bool:
@@ -43,6 +48,8 @@ class Http:
     def open(self, pipeline: Pipeline | None = None, *, timeout: Any = 5, **options: Any) -> Http:
         """Begin, perhaps anew; `options` are the transport's."""
         self.end()
+        if "transport" not in options:
+            options.setdefault("verify", TLS)
         self.transport = self.make(pipeline, **options)
         self.client = self.client_of(transport=self.transport, timeout=timeout)
         return self

@@ -6,11 +6,12 @@ Each request is met by the next step of its script, and answered well when there
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
     "resetting",
 ]
 
-BEATS = 0.02
+BEATS = 0.01
 """Seconds between the parts of what drips."""
 
 
@@ -121,10 +122,8 @@ def resetting(after: bytes = b"", *, early: bool = False) -> Step:
             await exchange.read_some()
         else:
             await exchange.read()
-        if after:
-            await exchange.send(after)
-            await asyncio.sleep(BEATS)  # an RST takes along what the other side has not read yet
-        exchange.reset()
+        await exchange.send(after)
+        exchange.reset()  # Linux lets the other side read first what came before
 
     return step
 
@@ -214,6 +213,27 @@ class RawServer:
                 await writer.wait_closed()
 
         asyncio.run_coroutine_threadsafe(close(), self._loop).result()
+
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """An origin where connections are refused until the function that comes with it is called."""
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        servers: list[asyncio.Server] = []
+
+        async def serve() -> None:
+            servers.append(await asyncio.start_server(self._connected, sock=listener))
+
+        async def end() -> None:
+            for server in servers:
+                server.close()
+
+        yield (
+            f"http://127.0.0.1:{listener.getsockname()[1]}",
+            lambda: asyncio.run_coroutine_threadsafe(serve(), self._loop).result(),
+        )
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+        listener.close()
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._connected, sock=self._listener)
