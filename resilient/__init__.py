@@ -11,6 +11,7 @@
     errors         Rejected, CircuitOpen, BulkheadFull, RateLimited, PipelineClosed, TimedOut, ...
     observation    events, resilient.observe.logging            what happened, for logs and metrics
     time           resilient.runtime.virtual                    try it all in virtual time
+    tests          resilient.testing                            of your own resilience
     HTTP           resilient.http.httpx                         transports for httpx clients
 
 Every policy is a decorator by itself, for `async def` and `def` alike; `Pipeline(...)` stacks them, outermost first.

@@ -1,4 +1,7 @@
-"""What all tests share: the event loops they may ask for, and the worlds that a policy must behave alike in."""
+"""What all tests share: the event loops they may ask for, and the worlds that a policy must behave alike in.
+
+`@pytest.mark.virtual_time` is our users' own (`resilient_pytest`).
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,11 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 def pytest_configure(config: pytest.Config) -> None:
     """The markers of this suite."""
-    config.addinivalue_line("markers", "virtual_time: run the coroutine test on an event loop in virtual time")
     config.addinivalue_line("markers", "every_loop: run it on asyncio's loop, on uvloop and in virtual time")
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
     """A coroutine test runs on asyncio's own loop, unless a marker says otherwise."""
-    if item.get_closest_marker("virtual_time"):
-        return {"virtual": VirtualLoop}
     if item.get_closest_marker("every_loop"):
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop, "virtual": VirtualLoop}
     return {"asyncio": asyncio.new_event_loop}

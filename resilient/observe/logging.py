@@ -32,7 +32,7 @@ from resilient import arguments, events
 from resilient.events import Event
 from resilient.pipeline import Pipeline
 
-__all__ = ["EventLog", "log_events"]
+__all__ = ["EventLog", "log_events", "text_of"]
 
 KINDS = 1_000
 """So many (pipeline, policy, kind) are remembered; the longest silent ones are forgotten first."""
@@ -74,7 +74,7 @@ class EventLog:
         if suppressed is None:
             return
         more = f" ({suppressed} more since the line before)" if suppressed else ""
-        self.logger.log(level, "%s%s", _text(event), more, extra=_attributes(event, suppressed))
+        self.logger.log(level, "%s%s", text_of(event), more, extra=_attributes(event, suppressed))
 
     def _suppressed(self, event: Event) -> int | None:
         """How many events of this kind went without a line since the last; None: so does this one."""
@@ -114,7 +114,7 @@ def _level(event: Event) -> int:
     return logging.INFO
 
 
-def _text(event: Event) -> str:
+def text_of(event: Event) -> str:
     """What happened, in a few words after the names of pipeline and policy."""
     match event:
         case events.AttemptStarted():

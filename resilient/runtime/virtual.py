@@ -70,6 +70,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         super().__init__()
         self._selector = _NothingToWaitFor(self)
         self.runtime: VirtualRuntime | None = None
+        self._settling: list[asyncio.Future[None]] = []
         self._set(start)
 
     def _set(self, now: float) -> None:
@@ -81,6 +82,12 @@ class VirtualLoop(base_events.BaseEventLoop):
 
     def jump(self) -> None:
         """Go to the time of the next timer. Raises `Deadlock` when there is none."""
+        if self._settling:
+            waiting, self._settling = self._settling, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+            return
         if self.runtime is not None:
             self.runtime.disarm_idle()
         scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # a heap
@@ -91,6 +98,12 @@ class VirtualLoop(base_events.BaseEventLoop):
         if next_timer == math.inf:
             raise Deadlock(self._what_waits_where())
         self._set(max(self._now, next_timer))
+
+    async def settled(self) -> None:
+        """Wait, without any time going by, until nothing else can run."""
+        future: asyncio.Future[None] = self.create_future()
+        self._settling.append(future)
+        await future
 
     def _what_waits_where(self) -> str:
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())

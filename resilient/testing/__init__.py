@@ -1,0 +1,38 @@
+"""For tests of your own resilience: virtual time, a dependency that follows a script, and what happened.
+
+    @pytest.mark.virtual_time                                  # ten minutes of backoff take no time
+    async def test_survives_an_outage():
+        users = Dependency(OSError("down"), Hang(), default="Ada")
+        get_user = pipeline(users)
+        with record(pipeline) as recorder:
+            assert await get_user(7) == "Ada"
+        recorder.assert_happened(Retrying, times=2)
+        assert now() < 5
+
+    virtual time    `@pytest.mark.virtual_time` (needs pytest-asyncio 1.5), `run(main())`, and `VirtualLoop`, for
+                    whoever takes a loop factory; works for all asyncio code, tenacity's included
+    time            now, advance
+    a dependency    Dependency, Hang, Slow
+    what happened   record
+
+In plain code there is no virtual time: `with resilient.switch("instant"): ...` leaves out all waits between attempts.
+The marker is in the module `resilient_pytest`; nothing here needs pytest.
+"""
+
+from resilient.runtime.virtual import VirtualLoop, run
+from resilient.testing.clock import advance, now
+from resilient.testing.recorder import Recorder, record
+from resilient.testing.script import Dependency, Hang, Received, Slow
+
+__all__ = [
+    "Dependency",
+    "Hang",
+    "Received",
+    "Recorder",
+    "Slow",
+    "VirtualLoop",
+    "advance",
+    "now",
+    "record",
+    "run",
+]

@@ -1,0 +1,229 @@
+"""The pytest plugin, in suites of its users: the marker just works, and whoever does not use it notices nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+MODES = pytest.mark.parametrize("mode", ["auto", "strict"])
+
+HOUR = """
+    import asyncio, pytest
+    from resilient.testing import now
+
+    {module}
+
+    {test}
+    async def test_hour():
+        await asyncio.sleep(3600)
+        assert now() == 3600
+"""
+
+
+def run(pytester: pytest.Pytester, mode: str, code: str, *options: str) -> pytest.RunResult:
+    pytester.makepyfile(code)
+    configure(pytester, mode)
+    return pytester.runpytest_inprocess(*options)
+
+
+def configure(pytester: pytest.Pytester, mode: str = "auto") -> None:
+    pytester.makeini(f"""
+        [pytest]
+        addopts = --strict-markers -p no:cacheprovider
+        asyncio_mode = {mode}
+        asyncio_default_fixture_loop_scope = function
+        filterwarnings = error
+    """)
+
+
+@MODES
+@pytest.mark.parametrize(
+    "where", [{"module": "", "test": "@pytest.mark.virtual_time"}, {"module": "pytestmark = pytest.mark.virtual_time"}]
+)
+def test_marked_coroutine_runs_in_virtual_time(pytester: pytest.Pytester, mode: str, where: dict[str, str]) -> None:
+    """On the test or on its module, in either mode of pytest-asyncio."""
+    run(pytester, mode, HOUR.format(**{"test": "", **where})).assert_outcomes(passed=1)
+
+
+@MODES
+def test_marked_class_fixtures_and_parameters(pytester: pytest.Pytester, mode: str) -> None:
+    """Fixtures run on the test's own loop."""
+    code = """
+        import asyncio, pytest, pytest_asyncio
+        from resilient.testing import now
+
+        @pytest_asyncio.fixture
+        async def begun():
+            await asyncio.sleep(100)
+            yield now()
+            await asyncio.sleep(1000)
+
+        @pytest.mark.virtual_time
+        class TestTime:
+            @pytest.mark.parametrize("seconds", [1, 2])
+            async def test_time(self, begun, seconds):
+                await asyncio.sleep(seconds)
+                assert (begun, now()) == (100, 100 + seconds)
+
+            @staticmethod
+            async def test_static():
+                await asyncio.sleep(3600)
+
+            def test_plain(self):
+                pass
+    """
+    run(pytester, mode, code).assert_outcomes(passed=4)
+
+
+@MODES
+def test_marked_hypothesis_test_runs_in_virtual_time(pytester: pytest.Pytester, mode: str) -> None:
+    """Each example."""
+    code = """
+        import asyncio, pytest
+        from hypothesis import given, settings, strategies
+        from resilient.testing import now
+
+        @pytest.mark.virtual_time
+        @given(strategies.integers(100, 1000))
+        @settings(max_examples=20, database=None, deadline=None)
+        async def test_time(seconds):
+            begin = now()
+            await asyncio.sleep(seconds)
+            assert now() - begin == seconds
+    """
+    run(pytester, mode, code).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("marked_first", [True, False])
+def test_other_tests_of_the_suite_run_in_real_time(pytester: pytest.Pytester, marked_first: bool) -> None:
+    """Before and after marked ones; under their own names."""
+    marked = """
+        @pytest.mark.virtual_time
+        async def test_marked():
+            assert type(asyncio.get_running_loop()) is VirtualLoop
+    """
+    other = """
+        async def test_other():
+            assert isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
+    """
+    head = """
+        import asyncio, pytest
+        from resilient.testing import VirtualLoop
+    """
+    tests = [marked, other] if marked_first else [other, marked]
+    result = run(pytester, "auto", "".join([head, *tests]), "-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*::test_other PASSED*"])
+
+
+def test_loops_that_the_suite_chose_are_kept(pytester: pytest.Pytester) -> None:
+    """For tests that are not marked."""
+    pytester.makeconftest("""
+        import uvloop
+
+        def pytest_asyncio_loop_factories(config, item):
+            return {"uvloop": uvloop.new_event_loop}
+    """)
+    code = """
+        import asyncio, pytest
+        from resilient.testing import VirtualLoop
+
+        @pytest.mark.virtual_time
+        async def test_marked():
+            assert type(asyncio.get_running_loop()) is VirtualLoop
+
+        async def test_other():
+            assert "uvloop" in type(asyncio.get_running_loop()).__module__
+    """
+    run(pytester, "auto", code).assert_outcomes(passed=2)
+
+
+def test_loop_of_a_whole_module_is_shared_by_its_marked_tests(pytester: pytest.Pytester) -> None:
+    """As pytest-asyncio's `loop_scope` says; its time goes on."""
+    code = """
+        import asyncio, pytest
+        from resilient.testing import now
+
+        pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.virtual_time]
+
+        async def test_first():
+            await asyncio.sleep(10)
+
+        async def test_second():
+            assert now() == 10
+    """
+    run(pytester, "strict", code).assert_outcomes(passed=2)
+
+
+def test_marked_plain_function_is_refused(pytester: pytest.Pytester) -> None:
+    """It would run in real time; the message says what to do."""
+    code = """
+        import pytest
+
+        @pytest.mark.virtual_time
+        def test_plain():
+            pass
+    """
+    result = run(pytester, "auto", code)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*test_plain is a plain def, and virtual time is for coroutines*resilient.testing.run*"]
+    )
+
+
+def test_missing_pytest_asyncio_is_told(pytester: pytest.Pytester) -> None:
+    """The test does not pass in silence. (An older one is missed in the same way: it does not know our hook.)"""
+    pytester.makepyfile(HOUR.format(module="", test="@pytest.mark.virtual_time"))
+    result = pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:anyio")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*virtual_time needs pytest-asyncio 1.5 or later*"])
+
+
+def test_marker_is_listed(pytester: pytest.Pytester) -> None:
+    """By `pytest --markers`."""
+    configure(pytester)
+    result = pytester.runpytest_inprocess("--markers")
+    result.stdout.fnmatch_lines(["@pytest.mark.virtual_time: run the coroutine test on an event loop in virtual time*"])
+
+
+def test_suite_without_marked_tests_does_not_import_resilient(pytester: pytest.Pytester) -> None:
+    """Every pytest run in the environment loads the plugin; it must cost them nothing."""
+    pytester.makepyfile("""
+        import sys
+
+        async def test_async(request):
+            assert "resilient_pytest" in sys.modules
+            assert [name for name in sys.modules if name.partition(".")[0] in ("resilient", "tenacity")] == []
+            assert request.config.hook.pytest_asyncio_loop_factories.get_hookimpls() == []
+    """)
+    configure(pytester)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_anyio_has_virtual_time_by_its_backend(pytester: pytest.Pytester) -> None:
+    """For suites that use its plugin rather than pytest-asyncio."""
+    code = """
+        import asyncio, pytest
+        from resilient.testing import VirtualLoop, now
+
+        pytestmark = pytest.mark.anyio
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio", {"loop_factory": VirtualLoop}
+
+        async def test_hour():
+            await asyncio.sleep(3600)
+            assert now() == 3600
+    """
+    run(pytester, "strict", code).assert_outcomes(passed=1)
+
+
+def test_testing_needs_no_pytest() -> None:
+    """Only the plugin does."""
+    code = "import sys; sys.modules['pytest'] = None; import resilient.testing; print('fine')"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "fine\n"
