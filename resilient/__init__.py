@@ -2,6 +2,7 @@
 
     policies       Retry, CircuitBreaker, Bulkhead, Timeout,    what to do about failure
                    Hedge, RateLimit, Fallback, Keyed
+                   Chaos, resilient.faults                      failure on purpose
                    FullJitter, Budget                           how long to wait before trying again, and how often
     composition    Pipeline, switch, registry                   several of them as one decorator
                    standard, standard_hedged                    the pipelines that most calls should have
@@ -38,6 +39,7 @@ from resilient.outcome import Classifier, Verdict
 from resilient.pipeline import Pipeline, switch
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.bulkhead import Bulkhead
+from resilient.policies.chaos import Chaos
 from resilient.policies.fallback import Fallback
 from resilient.policies.hedge import Hedge
 from resilient.policies.keyed import Keyed
@@ -52,6 +54,7 @@ __all__ = [
     "Budget",
     "Bulkhead",
     "BulkheadFull",
+    "Chaos",
     "CircuitBreaker",
     "CircuitOpen",
     "Classifier",

@@ -15,20 +15,24 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from resilient.arguments import callback
 
 __all__ = [
     "AbandonedEnded",
     "AttemptFailed",
+    "AttemptReturned",
     "AttemptStarted",
     "BudgetExhausted",
+    "CallEnded",
     "CallRejected",
     "CallTimedOut",
     "Channel",
+    "ChaosHalted",
     "CircuitChanged",
     "Event",
+    "FaultInjected",
     "FellBack",
     "GaveUp",
     "HedgeWon",
@@ -67,6 +71,36 @@ class AttemptFailed(Event):
     function: str
     error: BaseException
     elapsed: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReturned(Event):
+    """The function returned, after `elapsed` seconds. `failed`: its result is judged a failure (by the classifier)."""
+
+    attempt: int
+    function: str
+    elapsed: float
+    failed: bool
+
+
+Ending = Literal["success", "failure", "timeout", "rejected", "cancelled"]
+"""How a call ended for its caller: what came back was good; an exception of the function, or a result that is judged a
+failure; `TimedOut`; a `Rejected`; or something that is no `Exception`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded(Event):
+    """A call of the guarded function is over, `elapsed` seconds after it began, whatever its policies did meanwhile.
+
+    `requests`: how often the function itself was called, hedges included; 0 when it was refused before. `error` is what
+    the caller gets, or None.
+    """
+
+    function: str
+    requests: int
+    elapsed: float
+    ending: Ending
+    error: BaseException | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +219,27 @@ class CircuitChanged(Event):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class FaultInjected(Event):
+    """Chaos has a call meet a fault of this `kind` ("latency", "errors", ...); `fault` describes it.
+
+    `seconds`: how late a latency makes the call; 0 for the others.
+    """
+
+    policy: str
+    kind: str
+    fault: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChaosHalted(Event):
+    """Chaos stopped by itself, because more calls failed than it may cost. Sent to every pipeline that it is in."""
+
+    policy: str
+    reason: str
+
+
 Listener = Callable[[Any], object]
 
 _lock = threading.Lock()
@@ -195,14 +250,27 @@ _channels: weakref.WeakSet[Channel]
 class Channel:
     """One pipeline's listeners, the global ones included. `if channel.listeners:` is all that silence costs."""
 
-    __slots__ = ("__weakref__", "_own", "listeners", "pipeline")
+    __slots__ = ("__weakref__", "_own", "_watch", "listeners", "pipeline")
 
     def __init__(self, pipeline: str = "") -> None:
         self.pipeline = pipeline
         self._own: tuple[Listener, ...] = ()
+        self._watch: weakref.WeakMethod[Callable[[], None]] | None = None
         with _lock:
             self.listeners: tuple[Listener, ...] = _everywhere
             _channels.add(self)
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call the method `changed`, as long as its object lives, whenever somebody begins or ends to listen; and now."""
+        with _lock:
+            self._watch = weakref.WeakMethod(changed)
+            changed()
+
+    def _spread(self) -> None:
+        self.listeners = self._own + _everywhere
+        changed = self._watch and self._watch()
+        if changed is not None:
+            changed()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Send every event to `listener` from now on. Returns a function that ends that, however often called."""
@@ -210,12 +278,12 @@ class Channel:
         entry = _Entry(listener)
         with _lock:
             self._own = (*self._own, entry)
-            self.listeners = self._own + _everywhere
+            self._spread()
 
         def stop() -> None:
             with _lock:
                 self._own = tuple(each for each in self._own if each is not entry)
-                self.listeners = self._own + _everywhere
+                self._spread()
 
         return stop
 
@@ -268,4 +336,4 @@ def listen(listener: Listener) -> Callable[[], None]:
 
 def _spread() -> None:
     for channel in _channels:
-        channel.listeners = channel._own + _everywhere
+        channel._spread()

@@ -3,6 +3,7 @@
 A fault is plain data: what happens, to which share of the calls, when, and to whom. It does nothing by itself.
 
     Errors(share=0.3, status=503)                 answers that are errors, or exceptions
+    Results(share=0.1, value=[])                  answers that are not the dependency's
     Latency(share=0.02, low=0.5, high=3)          answers that come later
     Slowness(factor=5)                            work that takes longer
     Stall(start=30, end=40)                       nothing is begun; what comes in waits
@@ -35,6 +36,7 @@ __all__ = [
     "PacketLoss",
     "Partition",
     "Reset",
+    "Results",
     "Slowness",
     "Stall",
     "Target",
@@ -121,6 +123,7 @@ class Errors(Fault):
         status: the HTTP status that they are answered with, from 400 to 599.
         error: or the exception that they raise: a class, or its name (`"ConnectionError"`, `"package.module:Name"`).
             Default: without either, it is left to whoever makes the error.
+        retry_after: seconds for which the dependency asks to be left alone. Default: it does not ask.
     """
 
     kind: ClassVar[str] = "errors"
@@ -128,6 +131,7 @@ class Errors(Fault):
     share: float = 1.0
     status: int | None = None
     error: type[Exception] | str | None = None
+    retry_after: float | None = None
 
     def __post_init__(self) -> None:
         Fault.__post_init__(self)
@@ -143,6 +147,35 @@ class Errors(Fault):
     def _what(self) -> str:
         what = self.status or _plain(self.error) or "errors"
         return f"{_percent(self.share)} {what}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results(Fault):
+    """A share of the calls gets a result that is not the dependency's: an empty list, a value of last year's.
+
+    Args:
+        share: of the calls, from 0 to 1. Default 1.
+        value: the result. Default None.
+        call: or the function that makes it, of the call's arguments: itself, or its name (`"package.module:name"`).
+    """
+
+    kind: ClassVar[str] = "results"
+
+    share: float = 1.0
+    value: Any = None
+    call: Callable[..., Any] | str | None = None
+
+    def __post_init__(self) -> None:
+        Fault.__post_init__(self)
+        if self.value is not None and self.call is not None:
+            raise ValueError(f"call must not be given beside value={self.value!r}, got {_plain(self.call)!r}")
+
+    def result(self, *args: Any, **kwargs: Any) -> Any:
+        """What a call with these arguments gets."""
+        return self.call(*args, **kwargs) if callable(self.call) else self.value
+
+    def _what(self) -> str:
+        return f"{_percent(self.share)} of answers replaced"  # not by what: it may be large or secret
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -289,6 +322,7 @@ KINDS: Mapping[str, type[Fault]] = {
     each.kind: each
     for each in (
         Errors,
+        Results,
         Latency,
         Slowness,
         Stall,
@@ -352,6 +386,10 @@ def _end(argument: str, value: object) -> float | None:
     return None if value is None else arguments.seconds(argument, value)
 
 
+def _pause(argument: str, value: object) -> float | None:
+    return None if value is None else _from_zero(argument, value)
+
+
 def _share(argument: str, value: object) -> float:
     return arguments.share(argument, value, zero=True)
 
@@ -389,17 +427,33 @@ def _status(argument: str, value: object) -> int | None:
 def _error(argument: str, value: object) -> type[Exception] | None:
     if value is None:
         return None
-    found = value
-    if isinstance(value, str):
-        module, _, name = value.rpartition(":")
-        try:
-            found = getattr(importlib.import_module(module or "builtins"), name)
-        except (ImportError, AttributeError, ValueError):
-            found = None
-    if not isinstance(found, type) or not issubclass(found, Exception):
+    found = _named(value) if isinstance(value, str) else value
+    if not isinstance(found, type) or not issubclass(found, Exception) or issubclass(found, StopIteration):
         kind = 'an exception\'s class or its name ("ConnectionError", "package.module:Name")'
         raise ValueError(f"{argument} must be {kind}, got {value!r}")
     return found
+
+
+def _call(argument: str, value: object) -> Callable[..., Any] | None:
+    if value is None:
+        return None
+    found = _named(value) if isinstance(value, str) else value
+    if not callable(found):
+        raise ValueError(f'{argument} must be a function or its name ("package.module:name"), got {value!r}')
+    return arguments.callback(argument, found)
+
+
+def _named(name: str) -> object:
+    """What has this name, or None."""
+    module, _, attribute = name.rpartition(":")
+    try:
+        return getattr(importlib.import_module(module or "builtins"), attribute)
+    except (ImportError, AttributeError, ValueError):
+        return None
+
+
+def _any(argument: str, value: object) -> object:
+    return value
 
 
 def _phase(argument: str, value: object) -> str:
@@ -415,6 +469,9 @@ _CHECKS: Mapping[str, Callable[[str, object], Any]] = {
     "share": _share,
     "status": _status,
     "error": _error,
+    "retry_after": _pause,
+    "value": _any,
+    "call": _call,
     "low": _from_zero,
     "high": _from_zero,
     "factor": _factor,
@@ -445,6 +502,6 @@ def _plain(value: Any) -> Any:
     """A field's value, as JSON and TOML have it."""
     if isinstance(value, tuple):
         return list(value)
-    if isinstance(value, type):
+    if callable(value):
         return value.__name__ if value.__module__ == "builtins" else f"{value.__module__}:{value.__qualname__}"
     return value

@@ -11,15 +11,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from resilient.atomic import GIL
-from resilient.call import Call, new_call
+from resilient.call import Call, name_of, new_call
 from resilient.deadlines import Deadline, inherited
-from resilient.errors import PipelineClosed, TimedOut
-from resilient.events import CallRejected, CallTimedOut
-from resilient.outcome import Classifier
-from resilient.policy import Layer, Policy, Recovery, Scope
+from resilient.errors import PipelineClosed, Rejected, TimedOut
+from resilient.events import CallEnded, CallRejected, CallTimedOut, Ending
+from resilient.outcome import Classifier, bare
+from resilient.policy import Layer, Policy, Recovery, Scope, Watch
 from resilient.runtime import Parking
 
-__all__ = ["Earn", "Flow", "earnings"]
+__all__ = ["Earn", "Flow", "earnings", "watched_earnings", "watched_recovery"]
 
 Earn = Callable[[Any], None]
 
@@ -40,6 +40,40 @@ def earnings(policies: Sequence[Policy], judge: Classifier) -> Earn | None:
     return budgets[0].earn
 
 
+def watched_earnings(earn: Earn | None, watches: Sequence[Watch]) -> Earn:
+    """`earn`, and those who watch are told of the success."""
+
+    def succeeded(result: Any) -> None:
+        if earn is not None:
+            earn(result)
+        for watch in watches:
+            watch(result, None)
+
+    return succeeded
+
+
+def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Recovery:
+    """`recover`, and those who watch are told how it ended."""
+
+    async def recovered(call: Call, error: Exception) -> Any:
+        result: Any = None
+        failure: Exception | None = error
+        if recover is not None:
+            try:
+                result = await recover(call, error)
+            except Exception as last:
+                failure = last
+            else:
+                failure = None
+        for watch in watches:
+            watch(result, failure)
+        if failure is not None:
+            raise failure
+        return result
+
+    return recovered
+
+
 class Flow:
     """Counts the calls inside a pipeline, so that it can be closed."""
 
@@ -48,8 +82,12 @@ class Flow:
         self.inside = 0
         self.closed = False
         self.special = not GIL  # calls take the way of `whole`
+        scope.channel.watch(self._choose_way)
         self._lock = threading.Lock()
         self._waiting: list[Parking] = []
+
+    def _choose_way(self) -> None:
+        self.special = not GIL or self.closed or bool(self.scope.channel.listeners)
 
     def wake(self) -> None:
         """Tell those who wait in `close` that a call has ended."""
@@ -66,8 +104,11 @@ class Flow:
             with self._lock:
                 self.inside += change
 
-    def whole(self, entry: Layer, recover: Recovery | None, earn: Earn | None) -> Layer:
-        """What the frames of `_guard` do, for those who come another way; and what they leave out."""
+    def whole(self, entry: Layer, recover: Recovery | None, earn: Earn | None, *, nested: bool = False) -> Layer:
+        """What the frames of `_guard` do, for those who come another way; and what they leave out.
+
+        The end of a call is told by the pipeline that its function is guarded with, not by those `nested` in it.
+        """
 
         async def counted(call: Call) -> Any:
             if self.closed:
@@ -110,7 +151,29 @@ class Flow:
                 return counted(call)
             return bounded(call, limit)
 
-        return whole
+        def told(call: Call) -> Coroutine[Any, Any, Any]:
+            return self._told(call, whole(call)) if self.scope.channel.listeners else whole(call)
+
+        return whole if nested else told
+
+    async def _told(self, call: Call, rest: Coroutine[Any, Any, Any]) -> Any:
+        """A call of whose end somebody wants to hear."""
+        begin = call.begin().now()
+        call.requests = 0
+        judge = self.scope.judge
+        try:
+            result = await rest
+        except BaseException as error:
+            self._ended(call, begin, _ending(error), error)
+            raise
+        failed = judge.judges_results and judge.result(result).kind == "failure"
+        self._ended(call, begin, "failure" if failed else "success", None)
+        return result
+
+    def _ended(self, call: Call, begin: float, ending: Ending, error: BaseException | None) -> None:
+        channel, end = self.scope.channel, call.runtime.now()
+        error = bare(error) if isinstance(error, Exception) else error
+        channel.emit(CallEnded(self.scope.name, end, name_of(call.fn), call.requests, end - begin, ending, error))
 
     def _refusal(self, call: Call) -> PipelineClosed:
         scope = self.scope
@@ -120,7 +183,8 @@ class Flow:
         return PipelineClosed(message, pipeline=scope.name)
 
     async def close(self, runtime: Any) -> None:
-        self.closed = self.special = True
+        self.closed = True
+        self._choose_way()
         while self.inside > 0:
             parking = runtime.park()
             with self._lock:
@@ -131,3 +195,11 @@ class Flow:
             finally:
                 with self._lock:
                     self._waiting.remove(parking)
+
+
+def _ending(error: BaseException) -> Ending:
+    if isinstance(error, Rejected):
+        return "rejected"
+    if isinstance(error, TimedOut):
+        return "timeout"
+    return "failure" if isinstance(error, Exception) else "cancelled"

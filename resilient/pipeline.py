@@ -20,7 +20,7 @@ from resilient.current import is_guard
 from resilient.deadlines import inherited, seen
 from resilient.errors import PipelineError, PipelineWarning
 from resilient.events import Listener
-from resilient.flow import Flow, earnings
+from resilient.flow import Flow, earnings, watched_earnings, watched_recovery
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf
 from resilient.outcome import DEFAULT, Classifier, Stopped
 from resilient.plan import Finding, examine
@@ -90,6 +90,9 @@ class Pipeline(Policy):
         # A nested pipeline earns for itself, and a success counts once.
         nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in _flat(policy.policies)}
         self._earn = earnings([each for each in policies if each.budget not in nested], self.classify)
+        self._watches = [watch for watch in (policy.watch(self._scope) for policy in policies) if watch is not None]
+        if self._watches:
+            self._earn = watched_earnings(self._earn, self._watches)
         self._async = self._weave(async_leaf(self._scope, attempt))
         self._sync = self._weave(sync_leaf(self._scope, attempt))
         self._block = self._weave(block_leaf(self._scope))
@@ -100,6 +103,8 @@ class Pipeline(Policy):
     def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Layer, Recovery | None, Layer]:
         """The policies around `leaf`: what is called, what follows a failure, and both with all that belongs to it."""
         entry, recover = weave(self.policies, self._scope, leaf, waits=waits)
+        if self._watches:
+            recover = watched_recovery(recover, self._watches)
         return entry, recover, self._flow.whole(entry, recover, self._earn)
 
     def _complain(self, strict: bool) -> None:

@@ -28,7 +28,7 @@ class Finding:
 
 def examine(policies: Sequence[Policy]) -> list[Finding]:
     """The findings about a pipeline's policies, outermost first."""
-    rules = (_limits, _judges, _repeats, _twice, _plans, _stand_ins)
+    rules = (_limits, _judges, _repeats, _twice, _plans, _stand_ins, _injections)
     return [finding for rule in rules for finding in rule(policies)]
 
 
@@ -172,4 +172,18 @@ def _stand_ins(policies: Sequence[Policy]) -> list[Finding]:
         for at, outer in enumerate(policies)
         for inner in policies[at + 1 :]
         if inner.stands_in and (outer.judges or _repeats_calls(outer))
+    ]
+
+
+def _injections(policies: Sequence[Policy]) -> list[Finding]:
+    """Injected faults that some policies never see."""
+    return [
+        Finding(
+            f"{chaos} stands outside {inner}",
+            "it stands for the dependency, so what it injects never meets what stands inside it",
+            f"{type(inner).__name__} first, then {type(chaos).__name__}, innermost",
+        )
+        for at, chaos in enumerate(policies)
+        for inner in policies[at + 1 :]
+        if chaos.injects and not inner.injects
     ]

@@ -21,7 +21,7 @@ from resilient.events import Channel
 from resilient.outcome import Classifier
 from resilient.runtime import Runtime
 
-__all__ = ["Gate", "Layer", "Mode", "Policy", "Recovery", "Scope", "Ticket", "Wrap", "mended", "switch_all"]
+__all__ = ["Gate", "Layer", "Mode", "Policy", "Recovery", "Scope", "Ticket", "Watch", "Wrap", "mended", "switch_all"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +31,9 @@ Layer = Callable[[Call], Coroutine[Any, Any, Any]]
 
 Recovery = Callable[[Call, Exception], Coroutine[Any, Any, Any]]
 """Goes on after a failure of a layer: returns what the caller shall get, or raises it."""
+
+Watch = Callable[[Any, Exception | None], None]
+"""Is told how a call ended: by its result and None, or by None and its error."""
 
 Ticket = Any
 """What a gate needs to know at the end of a call it admitted. Anything but None."""
@@ -123,6 +126,8 @@ class Policy:
     """How often it runs the rest at most; None: as often as its user's strategy likes."""
     budget: Budget | None = None
     """What pays for the extra requests that it makes."""
+    injects: bool = False
+    """Stands for the dependency: what it does to a call is the dependency's doing."""
     stands_in: bool = False
     """Answers for calls that failed."""
     overlaps: bool = False
@@ -166,6 +171,10 @@ class Policy:
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         """The layer that applies this policy around `inner`."""
         raise TypeError(f"{self!r} is neither a Gate nor a Wrap")
+
+    def watch(self, scope: Scope) -> Watch | None:
+        """What wants to know how calls of the pipeline end for their callers, after all that its policies did."""
+        return None
 
     def mends(self, scope: Scope) -> bool:
         """Whether it acts only after a failure, by `recovery`: a call that succeeds then passes by no frame of it."""

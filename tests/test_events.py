@@ -18,6 +18,7 @@ from resilient import (
     Budget,
     Bulkhead,
     BulkheadFull,
+    Chaos,
     CircuitBreaker,
     CircuitOpen,
     Classifier,
@@ -37,7 +38,9 @@ from resilient.events import (
     BudgetExhausted,
     CallRejected,
     CallTimedOut,
+    ChaosHalted,
     CircuitChanged,
+    FaultInjected,
     FellBack,
     GaveUp,
     HedgeWon,
@@ -46,6 +49,7 @@ from resilient.events import (
     Retrying,
     Waited,
 )
+from resilient.faults import Errors
 from resilient.runtime import virtual
 from tests.worlds import Hang, Slow, World
 
@@ -56,7 +60,9 @@ KINDS = [
     BudgetExhausted,
     CallRejected,
     CallTimedOut,
+    ChaosHalted,
     CircuitChanged,
+    FaultInjected,
     FellBack,
     GaveUp,
     HedgeWon,
@@ -761,6 +767,11 @@ def test_no_event_is_built_while_nobody_listens() -> None:
         breaker.close()
         with pytest.raises(TimedOut):
             pipeline.call(full)
+        chaos = Pipeline(Chaos(Errors(), enabled=True, halt_rate=0.0), name="chaos")
+        if listener is not None:
+            chaos.listen(listener)
+        with pytest.raises(ConnectionError):
+            chaos.call(lambda: 1)
         virtual.run(exercise_what_runs_beside(listener))
 
     async def exercise_what_runs_beside(listener: Any) -> None:

@@ -6,10 +6,10 @@
 
     level     what
     warning   a circuit opened or was isolated; retries gave up; a call was refused or timed out; a fallback stood in;
-              a budget was exhausted; abandoned work failed
+              a budget was exhausted; abandoned work failed; chaos halted
     info      a circuit closed or half-opened; a retry, a hedge or a wait; abandoned work ended well; what a policy in
-              shadow mode would have done
-    debug     each attempt, with the message of its error; each hedge that won
+              shadow mode would have done; a fault that chaos injected
+    debug     each attempt, with the message of its error; each hedge that won; the end of each call
 
 A dead dependency refuses thousands of calls a second, all for one reason. So from one policy of one pipeline there is
 one line of a kind every few seconds, which says how many were left out since the line before. Changes of a circuit are
@@ -69,7 +69,7 @@ class EventLog:
         level = _level(event)
         if not self.logger.isEnabledFor(level):
             return
-        limited = level > logging.DEBUG and not isinstance(event, events.CircuitChanged)
+        limited = level > logging.DEBUG and not isinstance(event, events.CircuitChanged | events.ChaosHalted)
         suppressed = self._suppressed(event) if limited else 0
         if suppressed is None:
             return
@@ -103,9 +103,13 @@ class _Line:
 
 def _level(event: Event) -> int:
     match event:
-        case events.AttemptStarted() | events.AttemptFailed() | events.HedgeWon():
+        case events.AttemptStarted() | events.AttemptFailed() | events.AttemptReturned() | events.HedgeWon():
+            return logging.DEBUG
+        case events.CallEnded():
             return logging.DEBUG
         case events.CircuitChanged(new="open" | "isolated") | events.GaveUp() | events.CallTimedOut():
+            return logging.WARNING
+        case events.ChaosHalted():
             return logging.WARNING
         case events.CallRejected(shadow=False) | events.BudgetExhausted() | events.FellBack():
             return logging.WARNING
@@ -121,6 +125,15 @@ def text_of(event: Event) -> str:
             what = f"attempt {event.attempt} of {event.function}"
         case events.AttemptFailed():
             what = f"attempt {event.attempt} of {event.function} failed after {event.elapsed:.3g} s: {event.error!r}"
+        case events.AttemptReturned():
+            bad = ", with a result that is a failure" if event.failed else ""
+            what = f"attempt {event.attempt} of {event.function} returned after {event.elapsed:.3g} s{bad}"
+        case events.CallEnded():
+            plural = "s"[: event.requests != 1]
+            what = (
+                f"{event.function} ended after {event.elapsed:.3g} s and {event.requests} request{plural}"
+                f"{_by(event.error)}: {event.ending}"
+            )
         case events.Retrying():
             follows = "would have followed" if event.shadow else "follows"
             what = f"attempt {event.attempt} failed{_by(event.error)}, the next {follows} in {event.wait:.3g} s"
@@ -146,6 +159,10 @@ def text_of(event: Event) -> str:
             what = f"{'would have ' if event.shadow else ''}refused a call: {event.reason}"
         case events.CallTimedOut():
             what = f"a call timed out after {event.seconds:g} s"
+        case events.FaultInjected():
+            what = f"injected a fault: {event.fault}"
+        case events.ChaosHalted():
+            what = f"halted: {event.reason}"
         case events.CircuitChanged():
             what = f"{event.old} -> {event.new}: {event.reason}"
         case _:

@@ -29,8 +29,10 @@ from resilient.events import (
     BudgetExhausted,
     CallRejected,
     CallTimedOut,
+    ChaosHalted,
     CircuitChanged,
     Event,
+    FaultInjected,
     FellBack,
     GaveUp,
     HedgeWon,
@@ -100,6 +102,14 @@ LINES: list[tuple[Event, str]] = [
     (
         Hedging("users", 0, "Hedge", 2, "failure", shadow=True),
         "INFO users: Hedge: copy 2 of a call would have begun (failure)",
+    ),
+    (
+        FaultInjected("users", 0, "Chaos", "errors", "5% ConnectionError", 0.0),
+        "INFO users: Chaos: injected a fault: 5% ConnectionError",
+    ),
+    (
+        ChaosHalted("users", 0, "Chaos", "11 of the last 40 calls failed, which is more than 10% of 100"),
+        "WARNING users: Chaos: halted: 11 of the last 40 calls failed, which is more than 10% of 100",
     ),
     (HedgeWon("users", 0, "Hedge", 2, 3), "DEBUG users: Hedge: copy 2 of 3 won"),
     (

@@ -1,0 +1,229 @@
+"""Chaos: find out before an outage does, by having the dependency of real calls fail on purpose.
+
+It stands in for a dependency that fails, so it stands innermost: what it injects is judged, counted and retried as the
+dependency's own failures are. After Polly's Simmy and Envoy's fault filter; the words are those of `resilient.faults`.
+
+    users = Pipeline(Timeout(10), Retry(attempts=3), CircuitBreaker(), Timeout(2),
+                     Chaos(Latency(share=0.1, low=1, high=3), Errors(share=0.05, start=60, end=120)))
+
+Nothing happens unless it is switched on: by `enabled=`, or where that is not given, by `RESILIENT_CHAOS=1` in the
+environment. It stops by itself when too many calls of its pipeline fail *for their callers*, after all retries and
+fallbacks: an experiment should cost nobody more than was agreed on.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from resilient import arguments
+from resilient.call import Call
+from resilient.errors import Rejected
+from resilient.events import Channel, ChaosHalted, FaultInjected
+from resilient.experiment import LOST, Enabled, Experiment
+from resilient.faults import Crash, Errors, Fault, Latency, PacketLoss, Partition, Results, Slowness, Stall
+from resilient.outcome import Stopped
+from resilient.policy import Layer, Scope, Watch, Wrap
+from resilient.runtime import current
+from resilient.runtime.threads import THREADS, drive
+
+__all__ = ["Chaos"]
+
+KINDS = (Errors, Results, Latency, Slowness, Stall, Crash, Partition, PacketLoss)
+SLOW = (Latency, Slowness, Stall, Partition, PacketLoss)
+
+
+class Chaos(Wrap):
+    """Has calls meet faults, as if their dependency had them.
+
+    Args:
+        faults: what may happen (`resilient.faults`), each with its share, time and targets. Those that a call meets
+            happen to it in this order, until one of them ends it:
+
+            `Latency`              a wait before the call
+            `Slowness`             a wait after it, in proportion
+            `Stall`                a wait until the fault's end
+            `Errors`               its exception (default `ConnectionError`); a status needs the HTTP transport
+            `Results`              its result
+            `Crash`                `ConnectionRefusedError`
+            `Partition`, `PacketLoss`, a `Stall` without an end: a wait for nothing, and after 15 minutes `TimeoutError`
+                                   (around a plain `def` at the call's deadline: a thread cannot be stopped)
+        enabled: the switch. True or False decide; a function is asked for each call (and each attempt of it), and must
+            be quick. None (the default): the environment variable `RESILIENT_CHAOS` (1, true, yes, on), read now.
+        by: the key of a call, by the arguments of the call: faults with `targets` happen to those keys.
+        rate: share of the calls that may meet a fault at all, from 0 to 1. Default 1.
+        seed: the same calls in the same order meet the same faults. Default: others each time.
+        halt_rate, halt_calls: the objective: it stops when of the last `halt_calls` calls (default 100) a larger share
+            than this has failed (default 0.1: at the 11th). None: it never stops.
+        name: for events; default "Chaos".
+
+    Times of faults count from the first call that finds it on. `resume()` starts it again after a halt.
+    """
+
+    injects = True
+
+    def __init__(
+        self,
+        *faults: Fault,
+        enabled: Enabled = None,
+        by: Callable[..., Hashable] | None = None,
+        rate: float = 1.0,
+        seed: int | None = None,
+        halt_rate: float | None = 0.1,
+        halt_calls: int = 100,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.experiment = Experiment(
+            faults, KINDS, enabled=enabled, rate=rate, seed=seed, halt_rate=halt_rate, halt_calls=halt_calls
+        )
+        self._by = None if by is None else arguments.callback("by", by)
+        for at, fault in enumerate(faults):
+            if isinstance(fault, Errors) and fault.status is not None:
+                raise ValueError(f"fault[{at}] has status={fault.status}, which only HTTP has: give it error= here")
+            if isinstance(fault, Slowness) and fault.factor < 1:
+                raise ValueError(f"fault[{at}] must have a factor of 1 or more here, got {fault.factor!r}")
+            if fault.targets and self._by is None:
+                raise ValueError(f"fault[{at}] has targets={fault.targets!r}: give by=, which says whom a call is for")
+        self.timed = self.experiment.possible
+        if self.experiment.possible:
+            late = [fault.high if isinstance(fault, Latency) else None for fault in faults if isinstance(fault, SLOW)]
+            self.pause = None if None in late else sum(each or 0.0 for each in late)
+        self._answers = any(isinstance(fault, Results) for fault in faults)
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        self._channels_lock = threading.Lock()
+
+    # -- in the place of the dependency -----------------------------------------------------------------------------
+
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        if not self.experiment.possible:
+            return inner
+        is_on, disturb = self.experiment.is_on, self._disturb
+
+        def layer(call: Call) -> Any:
+            return disturb(call, inner, scope) if is_on() else inner(call)
+
+        plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
+        if plainly is not None:
+
+            def layer_plainly(call: Call) -> Any:
+                if not is_on():
+                    return plainly(call)
+                try:
+                    return drive(disturb(call, inner, scope))
+                except StopIteration as error:
+                    raise Stopped(error) from None  # it must get past the coroutines around it
+
+            layer.plainly = layer_plainly  # type: ignore[attr-defined]
+        layer.is_leaf = getattr(inner, "is_leaf", False)  # type: ignore[attr-defined]
+        return layer
+
+    async def _disturb(self, call: Call, inner: Layer, scope: Scope) -> Any:
+        runtime = call.begin()
+        slower = 0.0
+        for fault, seconds in self.experiment.draw(runtime.now(), self._hits(call)):
+            self._tell(fault, seconds if isinstance(fault, Latency) else 0.0, runtime.now(), scope)
+            match fault:
+                case Latency():
+                    await runtime.sleep(seconds)
+                case Slowness():
+                    slower += fault.factor - 1
+                case Stall(end=float()):
+                    await runtime.sleep(seconds)
+                case Results():
+                    return fault.result(*call.args, **call.kwargs)
+                case Errors():
+                    error = (fault.exception or ConnectionError)(_words(fault))
+                    if fault.retry_after is not None:
+                        error.retry_after = fault.retry_after  # type: ignore[attr-defined]
+                    raise error
+                case Crash():
+                    raise ConnectionRefusedError(_words(fault))
+                case _:
+                    left = LOST
+                    if runtime is THREADS and call.deadline is not None:
+                        left = min(left, max(0.0, call.deadline - runtime.now()))
+                    await runtime.sleep(left)
+                    raise TimeoutError(_words(fault))
+        if not slower:
+            return await inner(call)
+        begin = runtime.now()
+        try:
+            result = await inner(call)
+        except Exception:
+            await runtime.sleep(slower * (runtime.now() - begin))
+            raise
+        await runtime.sleep(slower * (runtime.now() - begin))
+        return result
+
+    def _hits(self, call: Call) -> Callable[[Fault], bool]:
+        if self._by is None:
+            return lambda fault: True
+        key: Any = self._by(*call.args, **call.kwargs)
+        return lambda fault: fault.hits(key)
+
+    def _tell(self, fault: Fault, seconds: float, now: float, scope: Scope) -> None:
+        self.experiment.count(fault.kind)
+        if scope.channel.listeners:
+            scope.channel.emit(FaultInjected(scope.name, now, self.name, fault.kind, fault.describe(), seconds))
+
+    # -- for whom it must not get too bad ---------------------------------------------------------------------------
+
+    def watch(self, scope: Scope) -> Watch | None:
+        experiment, judge = self.experiment, scope.judge
+        if not experiment.possible or experiment.halt_rate is None:
+            return None
+
+        def watch(result: Any, error: Exception | None) -> None:
+            if not experiment.is_on():
+                return
+            if error is not None:
+                verdict = judge.error(error)
+                failed = verdict.kind == "failure" or verdict.retryable or isinstance(error, Rejected)
+            else:
+                failed = judge.judges_results and judge.result(result).kind == "failure"
+            reason = experiment.saw(failed)
+            if reason is not None:
+                self._halt(reason)
+
+        return watch
+
+    def _halt(self, reason: str) -> None:
+        now = current().now()
+        with self._channels_lock:
+            channels = list(self._channels)
+        for channel in channels:
+            if channel.listeners:
+                channel.emit(ChaosHalted(channel.pipeline, now, self.name, reason))
+
+    def attach(self, channel: Channel) -> None:
+        with self._channels_lock:
+            self._channels.add(channel)
+
+    def resume(self) -> None:
+        """Go on after a halt, with nothing remembered; the times of faults begin anew."""
+        self.experiment.resume()
+
+    # -- what it says -----------------------------------------------------------------------------------------------
+
+    @property
+    def halted(self) -> str | None:
+        """Why it stopped by itself, or None."""
+        return self.experiment.halted
+
+    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+        return "a block has no result that could be injected; guard a function" if block and self._answers else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Whether it is `enabled` (or can be), why it has `halted`, how often it has `injected` which kind of fault,
+        and of how many of the last calls it saw how many fail."""
+        return self.experiment.snapshot()
+
+    def describe(self) -> str:
+        return f"Chaos({self.experiment.describe()})"
+
+
+def _words(fault: Fault) -> str:
+    return f"injected by chaos: {fault.describe()}"

@@ -1,0 +1,568 @@
+"""Chaos: what it injects, whom it hits and when, who has to switch it on, and what makes it stop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from resilient import (
+    Bulkhead,
+    Chaos,
+    CircuitBreaker,
+    CircuitOpen,
+    Classifier,
+    Fallback,
+    Pipeline,
+    PipelineWarning,
+    Retry,
+    TimedOut,
+    Timeout,
+)
+from resilient.events import AttemptStarted, ChaosHalted, FaultInjected
+from resilient.experiment import LOST, VARIABLE
+from resilient.faults import (
+    Crash,
+    DrippingBody,
+    Errors,
+    Fault,
+    Latency,
+    PacketLoss,
+    Partition,
+    Reset,
+    Results,
+    Slowness,
+    Stall,
+    TruncatedBody,
+)
+from tests.properties.cancellation_driver import assert_idle, cancel_at_every_point
+from tests.worlds import Outcome, Slow, VirtualWorld, World
+
+ON: dict[str, Any] = {"enabled": True, "halt_rate": None}
+
+
+@pytest.fixture
+def virtual() -> Iterator[VirtualWorld]:
+    """Virtual time alone."""
+    made = VirtualWorld()
+    yield made
+    made.close()
+
+
+def heard_by(pipeline: Pipeline, kind: type) -> list[Any]:
+    heard: list[Any] = []
+    pipeline.listen(lambda event: heard.append(event) if type(event) is kind else None)
+    return heard
+
+
+def spent(world: World, guarded: Callable[..., Any], *args: Any) -> tuple[float, Outcome]:
+    """Seconds that a call took, and how it ended."""
+    begin = world.now()
+    outcome = world.outcome(guarded, *args)
+    return world.now() - begin, outcome
+
+
+def pattern(world: World, chaos: Chaos, calls: int) -> str:
+    """Which of so many calls failed."""
+    guarded = chaos(world.dependency(*[7] * calls).fn)
+    return "".join(".x"[world.outcome(guarded).error is not None] for _ in range(calls))
+
+
+# -- what it injects, in every runtime ------------------------------------------------------------------------------
+
+
+def test_errors_are_raised_instead_of_the_call(world: World) -> None:
+    """As what was asked for, and the dependency hears nothing."""
+    dependency = world.dependency()
+    error = world.outcome(Chaos(Errors(error=OSError), **ON)(dependency.fn)).error
+    assert type(error) is OSError
+    assert str(error) == "injected by chaos: 100% OSError"
+    assert type(world.outcome(Chaos(Errors(), **ON)(dependency.fn)).error) is ConnectionError
+    assert dependency.calls == 0
+
+
+def test_errors_carry_the_pause_that_the_dependency_asks_for(world: World) -> None:
+    """As a real one would, so that Retry and the breaker see it."""
+    error = world.outcome(Chaos(Errors(retry_after=3), **ON)(world.dependency().fn)).error
+    assert getattr(error, "retry_after", None) == 3
+
+
+def test_results_are_returned_instead_of_the_dependency_s(world: World) -> None:
+    """A value, or what a function makes of the arguments."""
+    dependency = world.dependency()
+    assert world.call(Chaos(Results(value=[]), **ON)(dependency.fn)) == []
+    double = Chaos(Results(call=lambda number: 2 * number), **ON)(dependency.fn)
+    assert world.call(double, 21) == 42
+    assert dependency.calls == 0
+
+
+def test_latency_makes_the_answer_late(world: World) -> None:
+    """By no less than it says; the answer is the dependency's own."""
+    seconds, outcome = spent(world, Chaos(Latency(low=0.03, high=0.03), **ON)(world.dependency(7).fn))
+    assert outcome == Outcome(7)
+    assert seconds >= 0.029
+
+
+def test_slowness_takes_its_multiple_of_the_dependency_s_time(world: World) -> None:
+    """Also where it fails in the end."""
+    guarded = Chaos(Slowness(factor=3), **ON)(world.dependency(Slow(0.02, 7), Slow(0.02, OSError())).fn)
+    seconds, outcome = spent(world, guarded)
+    assert (outcome.value, seconds >= 0.055) == (7, True)
+    seconds, outcome = spent(world, guarded)
+    assert (type(outcome.error), seconds >= 0.055) == (OSError, True)
+
+
+def test_stall_lets_calls_go_on_at_its_end(world: World) -> None:
+    """They wait, and are made then."""
+    seconds, outcome = spent(world, Chaos(Stall(end=0.04), **ON)(world.dependency(7).fn))
+    assert outcome == Outcome(7)
+    assert seconds >= 0.035
+
+
+def test_crash_refuses_connections(world: World) -> None:
+    """At once."""
+    error = world.outcome(Chaos(Crash(), **ON)(world.dependency().fn)).error
+    assert type(error) is ConnectionRefusedError
+
+
+@pytest.mark.parametrize("fault", [Partition(), PacketLoss(share=1), Stall()], ids=lambda fault: fault.kind)
+def test_lost_call_waits_for_nothing_until_its_timeout(world: World, fault: Fault) -> None:
+    """Around a plain def, whose thread cannot be stopped, it ends at the deadline all the same."""
+    guarded = Pipeline(Timeout(0.05), Chaos(fault, **ON))(world.dependency().fn)
+    seconds, outcome = spent(world, guarded)
+    assert isinstance(outcome.error, TimedOut if world.is_async else TimeoutError)
+    assert 0.045 <= seconds < 60
+
+
+def test_lost_call_without_a_timeout_is_given_up_after_a_quarter_of_an_hour(virtual: VirtualWorld) -> None:
+    """As the kernel gives up a connection."""
+    seconds, outcome = spent(virtual, Chaos(Partition(), **ON)(virtual.dependency().fn))
+    assert seconds == pytest.approx(LOST)
+    assert type(outcome.error) is TimeoutError
+
+
+def test_faults_happen_in_their_order_until_one_ends_the_call(virtual: VirtualWorld) -> None:
+    """Late errors, or quick ones."""
+    late = Chaos(Latency(low=2, high=2), Errors(), Latency(low=5, high=5), **ON)(virtual.dependency().fn)
+    seconds, outcome = spent(virtual, late)
+    assert seconds == pytest.approx(2)
+    assert type(outcome.error) is ConnectionError
+    seconds, _ = spent(virtual, Chaos(Errors(), Latency(low=2, high=2), **ON)(virtual.dependency().fn))
+    assert seconds == 0
+
+
+def test_stop_iteration_of_a_guarded_function_still_gets_through() -> None:
+    """Also past the coroutines that inject."""
+
+    def fetch() -> None:
+        raise StopIteration(7)
+
+    for policies in ([], [CircuitBreaker()]):
+        with pytest.raises(StopIteration):
+            Pipeline(*policies, Chaos(Latency(high=0), **ON))(fetch)()
+
+
+# -- whom, how often, when ------------------------------------------------------------------------------------------
+
+
+def test_share_of_calls_is_hit_and_the_seed_says_which(virtual: VirtualWorld) -> None:
+    """The same calls in the same order meet the same faults; another seed has others."""
+    first = pattern(virtual, Chaos(Errors(share=0.3), seed=1, **ON), 1000)
+    assert first == pattern(virtual, Chaos(Errors(share=0.3), seed=1, **ON), 1000)
+    assert first != pattern(virtual, Chaos(Errors(share=0.3), seed=2, **ON), 1000)
+    assert 240 < first.count("x") < 360
+
+
+def test_share_of_none_hits_nobody_and_of_all_everybody(virtual: VirtualWorld) -> None:
+    """Both ends are allowed, and exact."""
+    assert pattern(virtual, Chaos(Errors(share=0), **ON), 200) == "." * 200
+    assert pattern(virtual, Chaos(Errors(share=1), **ON), 200) == "x" * 200
+
+
+def test_rate_bounds_who_meets_any_fault_at_all(virtual: VirtualWorld) -> None:
+    """So one figure says how many calls an experiment touches."""
+    assert pattern(virtual, Chaos(Errors(), rate=0, **ON), 200) == "." * 200
+    assert 60 < pattern(virtual, Chaos(Errors(), rate=0.4, seed=1, **ON), 200).count("x") < 100
+
+
+def test_faults_with_targets_hit_those_keys_only(world: World) -> None:
+    """`by` names the key of a call by its arguments."""
+    chaos = Chaos(Errors(targets="eu"), Crash(targets=(2, "us")), by=lambda region: region, **ON)
+    guarded = chaos(world.dependency(*[7] * 2).fn)
+    assert type(world.outcome(guarded, "eu").error) is ConnectionError
+    assert type(world.outcome(guarded, "us").error) is ConnectionRefusedError
+    assert type(world.outcome(guarded, 2).error) is ConnectionRefusedError
+    assert world.call(guarded, "asia") == world.call(guarded, 3) == 7
+
+
+def test_faults_happen_in_their_time_from_the_first_call_on(virtual: VirtualWorld) -> None:
+    """From its start, and at its end no more."""
+    guarded = Chaos(Errors(start=10, end=20), **ON)(virtual.dependency(*[7] * 3).fn)
+    failed = []
+    virtual.run(lambda: virtual.sleep(1000))
+    for _ in range(5):
+        failed.append(virtual.outcome(guarded).error is not None)
+        virtual.run(lambda: virtual.sleep(5))
+    assert failed == [False, False, True, True, False]
+
+
+def test_another_clock_begins_the_times_anew() -> None:
+    """An instance that is used in two runs of virtual time has its faults in both."""
+    chaos = Chaos(Errors(start=10, end=20), **ON)
+    for _ in range(2):
+        world = VirtualWorld()
+        guarded = chaos(world.dependency(7).fn)
+        assert world.outcome(guarded).error is None
+        world.run(lambda world=world: world.sleep(15))
+        assert world.outcome(guarded).error is not None
+        world.close()
+
+
+# -- the switch -----------------------------------------------------------------------------------------------------
+
+
+def is_on(world: World, **options: Any) -> bool:
+    return world.outcome(Chaos(Errors(), **options)(world.dependency(7).fn)).error is not None
+
+
+def test_nothing_happens_unless_it_is_switched_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by default nor by an argument that says no."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert not is_on(world)
+    assert not is_on(world, enabled=False)
+    assert not is_on(world, enabled=lambda: False)
+    assert is_on(world, enabled=True)
+    assert is_on(world, enabled=lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("value", "on"),
+    [("1", True), ("true", True), ("YES", True), (" on ", True), ("", False), ("0", False), ("no", False)],
+)
+def test_environment_switches_on_what_has_no_switch_of_its_own(
+    virtual: VirtualWorld, monkeypatch: pytest.MonkeyPatch, value: str, on: bool
+) -> None:
+    """An argument goes before it, either way."""
+    monkeypatch.setenv(VARIABLE, value)
+    assert is_on(virtual) is on
+    assert not is_on(virtual, enabled=False)
+    assert not is_on(virtual, enabled=lambda: False)
+    assert is_on(virtual, enabled=True)
+
+
+def test_environment_that_says_neither_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody should have to guess whether it is on."""
+    monkeypatch.setenv(VARIABLE, "perhaps")
+    with pytest.raises(ValueError, match="RESILIENT_CHAOS must be 1 or 0, got 'perhaps'"):
+        Chaos(Errors())
+    Chaos(Errors(), enabled=False)
+
+
+def test_function_switches_it_while_it_runs_and_its_times_begin_anew(virtual: VirtualWorld) -> None:
+    """Each time that it is switched on is a run of its own."""
+    switch = [True]
+    guarded = Chaos(Errors(end=10), enabled=lambda: switch[0], halt_rate=None)(virtual.dependency(7, 7).fn)
+    assert virtual.outcome(guarded).error is not None
+    virtual.run(lambda: virtual.sleep(20))
+    assert virtual.outcome(guarded).error is None
+    switch[0] = False
+    assert virtual.outcome(guarded).error is None
+    switch[0] = True
+    assert virtual.outcome(guarded).error is not None
+
+
+def test_what_can_never_be_on_has_no_part_in_a_call() -> None:
+    """Its layer is what is inside it, so it costs nothing at all."""
+    chaos = Chaos(Errors(), enabled=False)
+
+    async def inner(call: Any) -> Any: ...
+
+    assert chaos.bind(inner, Pipeline(chaos)._scope) is inner
+
+
+# -- it stands for the dependency -----------------------------------------------------------------------------------
+
+
+def test_injected_errors_are_retried_as_the_dependency_s_own(world: World) -> None:
+    """Each attempt may meet another fault."""
+    chaos = Chaos(Errors(share=0.5), seed=1, **ON)
+    guarded = Pipeline(Retry(attempts=20, wait=0), chaos)(world.dependency(*[7] * 10).fn)
+    assert [world.call(guarded) for _ in range(10)] == [7] * 10
+    assert chaos.snapshot()["injected"]["errors"] > 0
+
+
+def test_injected_errors_open_the_circuit(world: World) -> None:
+    """It cannot tell them from real ones, and should not."""
+    guarded = Pipeline(CircuitBreaker(fail_max=3), Chaos(Errors(), **ON))(world.dependency().fn)
+    for _ in range(3):
+        assert type(world.outcome(guarded).error) is ConnectionError
+    assert type(world.outcome(guarded).error) is CircuitOpen
+
+
+def test_injected_latency_runs_into_the_timeout(virtual: VirtualWorld) -> None:
+    """As that of a slow dependency."""
+    guarded = Pipeline(Timeout(2), Chaos(Latency(low=30, high=30), **ON))(virtual.dependency().fn)
+    seconds, outcome = spent(virtual, guarded)
+    assert seconds == pytest.approx(2)
+    assert isinstance(outcome.error, TimedOut)
+
+
+def test_it_sees_each_attempt_as_the_dependency_would(world: World) -> None:
+    """What is not injected reaches the function, with its arguments and its own events."""
+    pipeline = Pipeline(Retry(attempts=2, wait=0), Chaos(Latency(high=0), **ON), name="users")
+    started = heard_by(pipeline, AttemptStarted)
+    dependency = world.dependency(OSError(), 7)
+    assert world.call(pipeline(dependency.fn), 1, key=2) == 7
+    assert dependency.arguments == [((1,), {"key": 2})] * 2
+    assert [event.attempt for event in started] == [1, 2]
+
+
+@pytest.mark.parametrize("policy", [Retry(), CircuitBreaker(), Timeout(1), Fallback(1)], ids=lambda each: each.name)
+def test_pipeline_warns_where_it_does_not_stand_innermost(policy: Any) -> None:
+    """What stands inside it never meets what it injects."""
+    with pytest.warns(PipelineWarning, match=r"Chaos\(100% errors\) stands outside") as caught:
+        Pipeline(Chaos(Errors(), **ON), policy)
+    assert f"Instead: {policy.name} first, then Chaos, innermost" in str(caught[0].message)
+    assert Pipeline(policy, Chaos(Errors(), **ON), Chaos(Crash(), **ON)).findings == []
+
+
+def test_block_meets_faults_too_but_no_results() -> None:
+    """The errors come before the block; it has no result that could be replaced."""
+    entered = []
+    pipeline = Pipeline(Retry(attempts=20, wait=0), Chaos(Errors(share=0.9), seed=1, **ON))
+    for attempt in pipeline.attempts():
+        with attempt:
+            entered.append(attempt.number)
+    assert len(entered) == 1
+    assert entered[0] > 1
+    with pytest.raises(TypeError, match="guard a function"):
+        next(iter(Pipeline(Chaos(Results(value=1), **ON)).attempts()))
+
+
+def test_switched_off_pipeline_has_no_chaos(world: World) -> None:
+    """Unguarded is unguarded."""
+    pipeline = Pipeline(Chaos(Errors(), **ON))
+    guarded = pipeline(world.dependency(7).fn)
+    with pipeline.switch("off"):
+        assert world.call(guarded) == 7
+
+
+class Scene:
+    """Calls that are late, queue, are slow, fail and are repeated."""
+
+    starts = (0.0, 0.0, 0.125)
+
+    def __init__(self) -> None:
+        chaos = Chaos(Latency(low=0.125, high=0.125), Slowness(factor=2), Errors(share=0.3), seed=1, enabled=True)
+        self.pipeline = Pipeline(Bulkhead(1, queue=2), Retry(2, wait=0.125), Timeout(1), chaos)
+
+        @self.pipeline
+        async def fetch() -> None:
+            await asyncio.sleep(0.125)
+
+        self.call = lambda number: fetch()
+
+    async def drain(self) -> None:
+        """Nothing runs on by itself."""
+
+    def assert_idle(self) -> None:
+        """The permit is back."""
+        assert_idle(self.pipeline.snapshot())
+
+
+def test_cancelled_call_leaves_nothing_behind() -> None:
+    """In whatever wait it is, the cancellation gets through, and permits go back."""
+    for victim in range(3):
+        assert cancel_at_every_point(Scene, victim) > 3
+
+
+# -- the objective --------------------------------------------------------------------------------------------------
+
+
+def test_it_stops_when_more_calls_fail_than_it_may_cost(world: World) -> None:
+    """And says so, once; from then on calls are left alone."""
+    chaos = Chaos(Errors(), enabled=True, halt_rate=0.2, halt_calls=10, name="game day")
+    pipeline = Pipeline(chaos, name="users")
+    halted = heard_by(pipeline, ChaosHalted)
+    guarded = pipeline(world.dependency(7, 7).fn)
+    failed = [world.outcome(guarded).error is not None for _ in range(5)]
+    assert failed == [True, True, True, False, False]
+    (event,) = halted
+    assert (event.pipeline, event.policy) == ("users", "game day")
+    assert event.reason == chaos.halted == "3 of the last 3 calls failed, which is more than 20% of 10"
+
+
+def test_objective_is_about_callers_and_not_about_attempts(virtual: VirtualWorld) -> None:
+    """What retries and fallbacks make good costs nobody anything."""
+    for outer in (Retry(attempts=50, wait=0), Fallback(7)):
+        chaos = Chaos(Errors(share=0.8), enabled=True, seed=1, halt_rate=0.05, halt_calls=20)
+        guarded = Pipeline(outer, chaos)(virtual.dependency(*[7] * 100).fn)
+        assert [virtual.call(guarded) for _ in range(100)] == [7] * 100
+        assert chaos.halted is None
+        assert chaos.snapshot()["injected"]["errors"] > 20
+
+
+def test_failures_of_the_dependency_itself_count_too(virtual: VirtualWorld) -> None:
+    """It is no time for experiments when things go wrong by themselves."""
+    chaos = Chaos(Latency(high=0), enabled=True, halt_rate=0.5, halt_calls=4)
+    guarded = chaos(virtual.dependency(OSError(), OSError(), OSError(), 7).fn)
+    for _ in range(4):
+        virtual.outcome(guarded)
+    assert chaos.halted == "3 of the last 3 calls failed, which is more than 50% of 4"
+
+
+def test_refusals_are_failures_for_callers(virtual: VirtualWorld) -> None:
+    """An open circuit that chaos has opened costs calls as well."""
+    chaos = Chaos(Errors(), enabled=True, halt_rate=0.5, halt_calls=10)
+    guarded = Pipeline(CircuitBreaker(fail_max=1), chaos)(virtual.dependency().fn)
+    for _ in range(6):
+        virtual.outcome(guarded)
+    assert chaos.halted is not None
+    assert chaos.snapshot()["injected"] == {"errors": 1}
+
+
+def test_errors_that_say_nothing_do_not_stop_it(virtual: VirtualWorld) -> None:
+    """A "not found" is an answer."""
+    chaos = Chaos(Latency(high=0), enabled=True, halt_rate=0.0)
+    pipeline = Pipeline(chaos, classify=Classifier(ignore=KeyError))
+    guarded = pipeline(virtual.dependency(KeyError(), 7, OSError()).fn)
+    virtual.outcome(guarded)
+    virtual.call(guarded)
+    assert chaos.halted is None
+    virtual.outcome(guarded)
+    assert chaos.halted == "1 of the last 3 calls failed, which is more than 0% of 100"
+
+
+def test_results_that_are_judged_failures_stop_it(world: World) -> None:
+    """Injected ones or real ones."""
+    chaos = Chaos(Results(value="bad"), enabled=True, halt_rate=0.5, halt_calls=2)
+    guarded = Pipeline(chaos, classify=Classifier(results=lambda result: result == "bad"))(world.dependency(7).fn)
+    assert [world.call(guarded) for _ in range(3)] == ["bad", "bad", 7]
+
+
+def test_old_failures_are_forgotten(virtual: VirtualWorld) -> None:
+    """The last calls count."""
+    chaos = Chaos(Latency(high=0), enabled=True, halt_rate=0.5, halt_calls=2)
+    script = [OSError(), 7, 7] * 5 + [OSError(), OSError()]
+    guarded = chaos(virtual.dependency(*script).fn)
+    for _ in range(len(script) - 1):
+        virtual.outcome(guarded)
+    assert chaos.halted is None
+    virtual.outcome(guarded)
+    assert chaos.halted is not None
+
+
+def test_resume_starts_it_again_with_nothing_remembered(virtual: VirtualWorld) -> None:
+    """And its times begin anew."""
+    chaos = Chaos(Errors(end=10), enabled=True, halt_rate=0.5, halt_calls=2)
+    guarded = chaos(virtual.dependency(7).fn)
+    virtual.outcome(guarded)
+    virtual.outcome(guarded)
+    virtual.run(lambda: virtual.sleep(20))
+    assert virtual.call(guarded) == 7
+    chaos.resume()
+    assert chaos.halted is None
+    assert virtual.outcome(guarded).error is not None
+    assert chaos.snapshot()["calls"] == 1
+
+
+def test_all_pipelines_that_share_it_hear_that_it_stopped(virtual: VirtualWorld) -> None:
+    """As of a circuit."""
+    chaos = Chaos(Errors(), enabled=True, halt_rate=0.0)
+    one, other = Pipeline(chaos, name="one"), Pipeline(chaos, name="other")
+    heard = [heard_by(one, ChaosHalted), heard_by(other, ChaosHalted)]
+    virtual.outcome(one(virtual.dependency().fn))
+    assert [event.pipeline for [event] in heard] == ["one", "other"]
+
+
+# -- what it says ---------------------------------------------------------------------------------------------------
+
+
+def test_each_injected_fault_is_an_event(virtual: VirtualWorld) -> None:
+    """With its kind, its description, and the seconds of a latency."""
+    chaos = Chaos(Latency(low=2, high=2), Errors(targets="eu"), by=lambda key: key, **ON)
+    pipeline = Pipeline(chaos, name="users")
+    heard = heard_by(pipeline, FaultInjected)
+    virtual.outcome(pipeline(virtual.dependency().fn), "eu")
+    assert [(event.kind, event.fault, event.seconds, event.at) for event in heard] == [
+        ("latency", "100% of answers 2 s late", 2.0, 0.0),
+        ("errors", "100% errors on eu", 0.0, 2.0),
+    ]
+    assert {(event.pipeline, event.policy) for event in heard} == {("users", "Chaos")}
+
+
+def test_snapshot_says_how_it_is_and_what_it_did(virtual: VirtualWorld) -> None:
+    """Plain data."""
+    chaos = Chaos(Errors(), enabled=True)
+    assert chaos.snapshot() == {"enabled": True, "halted": None, "injected": {}, "calls": 0, "failed": 0}
+    virtual.outcome(chaos(virtual.dependency().fn))
+    assert chaos.snapshot() == {"enabled": True, "halted": None, "injected": {"errors": 1}, "calls": 1, "failed": 1}
+    assert Chaos(Errors(), enabled=False).snapshot()["enabled"] is False
+
+
+def test_it_describes_its_faults_with_their_times() -> None:
+    """And says whether it is off."""
+    faults = Latency(share=0.1, low=1, high=3), Errors(share=0.05, start=60, end=120)
+    assert repr(Chaos(*faults, enabled=True)) == "Chaos(10% of answers 1-3 s late, 5% errors 60-120 s)"
+    assert repr(Chaos(Crash(), rate=0.5, enabled=False)) == "Chaos(crash, to 50% of calls, off)"
+
+
+# -- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf])
+@pytest.mark.parametrize("option", ["rate", "halt_rate"])
+def test_rate_outside_its_bounds_is_refused(option: str, value: float) -> None:
+    """With the value that it got."""
+    with pytest.raises(ValueError, match=f"{option} must be a share from 0 to 1, got"):
+        Chaos(Errors(), **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (Reset(), r"fault\[1\] must be one of Errors, Results, .*, got Reset"),
+        (TruncatedBody(), r"fault\[1\] must be one of"),
+        (DrippingBody(), r"fault\[1\] must be one of"),
+        (Errors, r"an instance is due, not the class"),
+        ({"kind": "errors"}, r"fault\[1\] must be one of"),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_fault_of_another_kind_is_refused(fault: Any, message: str) -> None:
+    """Those of HTTP have their own transport."""
+    with pytest.raises(TypeError, match=message):
+        Chaos(Crash(), fault)
+
+
+class NeedsTwo(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one, two)
+
+
+@pytest.mark.parametrize(
+    ("faults", "options", "message"),
+    [
+        ((), {}, "chaos without faults does nothing"),
+        ((Errors(status=503),), {}, r"fault\[0\] has status=503, which only HTTP has"),
+        ((Errors(error=NeedsTwo),), {}, r"fault\[0\].error must be an exception that is made of a message"),
+        ((Crash(targets="eu"),), {}, r"fault\[0\] has targets=\('eu',\): give by="),
+        ((Slowness(factor=0.5),), {}, r"fault\[0\] must have a factor of 1 or more here, got 0.5"),
+        ((Crash(),), {"halt_calls": 0}, "halt_calls must be a whole number >= 1, got 0"),
+        ((Crash(),), {"seed": -1}, "seed must be a whole number >= 0, got -1"),
+    ],
+)
+def test_configuration_that_cannot_work_is_refused(faults: Any, options: Any, message: str) -> None:
+    """Where it is written."""
+    with pytest.raises(ValueError, match=message):
+        Chaos(*faults, **options)
+
+
+@pytest.mark.parametrize("option", ["enabled", "by"])
+def test_option_that_cannot_be_called_is_refused(option: str) -> None:
+    """With what was given."""
+    with pytest.raises(TypeError, match=f"{option} must be callable, got 'yes'"):
+        Chaos(Errors(), **{option: "yes"})

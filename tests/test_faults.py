@@ -1,0 +1,224 @@
+"""The vocabulary of faults: what each says, how it becomes plain data and comes back, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import re
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+
+from resilient import arguments, faults
+from resilient.faults import (
+    KINDS,
+    Crash,
+    DrippingBody,
+    Errors,
+    Fault,
+    Latency,
+    PacketLoss,
+    Partition,
+    Reset,
+    Results,
+    Slowness,
+    Stall,
+    TruncatedBody,
+    fault_from,
+    faults_from,
+)
+
+SAID: list[tuple[Fault, str]] = [
+    (Errors(share=0.3, status=503, targets=2), "30% 503 on server 2"),
+    (Errors(error=ConnectionError, targets=(1, 2, 3)), "100% ConnectionError on servers 1, 2 and 3"),
+    (Errors(error="json:JSONDecodeError"), "100% json.decoder:JSONDecodeError"),
+    (Errors(share=0.001, targets=("eu", "us")), "0.1% errors on eu and us"),
+    (Results(share=0.5, value="secret"), "50% of answers replaced"),
+    (Results(call="math:sqrt"), "100% of answers replaced"),
+    (Latency(share=0.02, low=0.5, high=3), "2% of answers 0.5-3 s late"),
+    (Latency(low=1, high=1), "100% of answers 1 s late"),
+    (Slowness(factor=5), "work takes 5 times as long"),
+    (Stall(), "no work is begun"),
+    (Crash(targets=3), "crash of server 3"),
+    (Partition(targets="eu"), "nothing gets through on eu"),
+    (PacketLoss(share=0.01), "1% of requests are lost"),
+    (Reset(phase="connect"), "100% of connections reset (connect)"),
+    (TruncatedBody(share=0.5, keep=10), "50% of bodies break off after 10 bytes"),
+    (DrippingBody(piece=10, pause=1), "100% of bodies drip, 10 bytes every 1 s"),
+]
+
+
+def called(value: Any) -> str:
+    return getattr(value, "kind", "")
+
+
+@pytest.mark.parametrize(("fault", "words"), SAID, ids=called)
+def test_fault_describes_itself_in_a_few_words(fault: Fault, words: str) -> None:
+    """What happens, and to whom."""
+    assert fault.describe() == words
+
+
+@pytest.mark.parametrize("fault", [fault for fault, _ in SAID], ids=called)
+def test_fault_survives_plain_data(fault: Fault) -> None:
+    """JSON and back makes an equal fault, and pickle does."""
+    assert fault_from(json.loads(json.dumps(fault.as_json()))) == fault
+    assert pickle.loads(pickle.dumps(fault)) == fault
+
+
+def test_every_kind_is_said_here() -> None:
+    """And all that there are can be read from files."""
+    there = {each for each in vars(faults).values() if isinstance(each, type) and issubclass(each, Fault)}
+    assert {type(fault) for fault, _ in SAID} == set(KINDS.values()) == there - {Fault}
+    assert all(KINDS[fault.kind] is type(fault) for fault, _ in SAID)
+
+
+def test_plain_data_has_what_is_not_the_default_only() -> None:
+    """As one would write it."""
+    assert Crash().as_json() == {"kind": "crash"}
+    assert Errors(share=0.5, start=3, end=4, targets=1, error=OSError).as_json() == {
+        "kind": "errors",
+        "share": 0.5,
+        "start": 3.0,
+        "end": 4.0,
+        "targets": [1],
+        "error": "OSError",
+    }
+
+
+def test_fault_is_on_from_its_start_until_before_its_end() -> None:
+    """Without an end it stays."""
+    fault = Stall(start=10, end=20)
+    assert [fault.is_on(at) for at in (9.999, 10, 19.999, 20)] == [False, True, True, False]
+    assert (fault.until, Stall(start=10).until) == (20, math.inf)
+    assert Stall(start=10).is_on(1e9)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [(Stall(start=30, end=40.5), "30-40.5 s"), (Stall(start=30), "from 30 s on"), (Stall(), "throughout")],
+)
+def test_fault_says_when(fault: Fault, words: str) -> None:
+    """In seconds."""
+    assert fault.when() == words
+
+
+def test_fault_hits_its_targets_or_everybody() -> None:
+    """Numbers of servers, or keys."""
+    fault = Crash(targets=[1, "eu"])  # type: ignore[arg-type]  # as files have it
+    assert fault.targeted == (1, "eu")
+    assert [fault.hits(each) for each in (1, "eu", 2, "us", "1")] == [True, True, False, False, False]
+    assert Crash().hits(7)
+    assert Crash(targets="eu").targeted == ("eu",)
+
+
+def test_faults_are_data() -> None:
+    """They compare, hash, and do not change."""
+    fault = Errors(share=0.5)
+    assert {fault, Errors(share=0.5)} == {fault}
+    with pytest.raises(FrozenInstanceError):
+        fault.share = 1  # type: ignore[misc]
+
+
+def test_result_is_the_value_or_what_the_function_makes_of_the_arguments() -> None:
+    """Named or given."""
+    assert Results(value=[1]).result(7) == [1]
+    assert Results().result(7) is None
+    assert Results(call="math:sqrt").result(16) == 4
+
+
+# -- what is refused ------------------------------------------------------------------------------------------------
+
+
+def test_share_may_be_zero_where_that_makes_sense() -> None:
+    """And then its message says so."""
+    assert [arguments.share("rate", value, zero=True) for value in (0, 0.5, 1)] == [0, 0.5, 1]
+    with pytest.raises(ValueError, match=re.escape("rate must be a share from 0 to 1, got -0.1")):
+        arguments.share("rate", -0.1, zero=True)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Errors(share=1.5), "share must be a share from 0 to 1, got 1.5"),
+        (lambda: Errors(share=math.nan), "share must be a share from 0 to 1, got nan"),
+        (lambda: Errors(status=200), "status must be an HTTP status from 400 to 599, got 200"),
+        (lambda: Errors(status=503, error=OSError), "error must not be given beside status=503, got 'OSError'"),
+        (lambda: Errors(error="NoSuch"), "error must be an exception's class or its name"),
+        (lambda: Errors(error="no.such:Error"), "error must be an exception's class or its name"),
+        (lambda: Errors(error="int"), "error must be an exception's class or its name"),
+        (lambda: Errors(error=KeyboardInterrupt), "error must be an exception's class or its name"),
+        (lambda: Errors(error=StopIteration), "error must be an exception's class or its name"),
+        (lambda: Results(value=1, call=print), "call must not be given beside value=1, got 'print'"),
+        (lambda: Results(call="no.such:function"), "call must be a function or its name"),
+        (lambda: Latency(low=2, high=1), "high must be at least low=2, got 1.0"),
+        (lambda: Latency(high=math.inf), "high must be a finite number of seconds >= 0, got inf"),
+        (lambda: Slowness(factor=0), "factor must be a finite number > 0, got 0"),
+        (lambda: Stall(start=-1), "start must be a finite number of seconds >= 0, got -1"),
+        (lambda: Stall(start=5, end=5), "end must be after start=5, got 5.0"),
+        (lambda: Crash(targets=0), "targets must be a whole number >= 1, got 0"),
+        (lambda: Crash(targets=" "), "targets must not be empty or blank, got ' '"),
+        (lambda: Reset(phase="write"), 'phase must be "connect" or "read", got \'write\''),
+        (lambda: TruncatedBody(keep=-1), "keep must be a whole number >= 0, got -1"),
+        (lambda: DrippingBody(piece=0), "piece must be a whole number >= 1, got 0"),
+    ],
+)
+def test_impossible_value_is_refused_where_it_is_written(build: Any, message: str) -> None:
+    """With the argument, what is allowed, and the value."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Errors(share="half"), "share must be a share from 0 to 1, got 'half'"),
+        (lambda: Errors(share=True), "share must be a share from 0 to 1, got True"),
+        (lambda: Crash(targets=1.5), "targets must be a number of a server, a key, or several of them, got 1.5"),
+        (lambda: Crash(targets=(True,)), "targets must be a whole number >= 1, got True"),
+        (lambda: Errors(status="503"), "status must be a whole number >= 1, got '503'"),
+    ],
+)
+def test_value_of_a_wrong_type_is_refused_where_it_is_written(build: Any, message: str) -> None:
+    """The same."""
+    with pytest.raises(TypeError, match=re.escape(message)):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, f"faults[2].kind must be one of {', '.join(sorted(KINDS))}: it is missing"),
+        ({"kind": "outage"}, f"faults[2].kind must be one of {', '.join(sorted(KINDS))}, got 'outage'"),
+        ({"kind": ["crash"]}, f"faults[2].kind must be one of {', '.join(sorted(KINDS))}, got ['crash']"),
+        ({"kind": "latency"}, "faults[2].high is missing: latency needs it"),
+        (
+            {"kind": "latency", "high": 1, "hihg": 2},
+            "faults[2] has no 'hihg': latency may have end, high, low, share, start, targets",
+        ),
+        ({"kind": "errors", "share": 2}, "faults[2].share must be a share from 0 to 1, got 2"),
+        ({"kind": "stall", "start": 2, "end": 1}, "faults[2].end must be after start=2, got 1.0"),
+        ("crash", "faults[2] must be a table with a kind, got 'crash'"),
+        ({"kind": "crash", "start": "soon"}, "faults[2].start must be a finite number of seconds >= 0, got 'soon'"),
+    ],
+)
+def test_mistake_in_a_file_is_one_line_that_names_the_key(data: Any, message: str) -> None:
+    """And what is allowed there."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        faults_from([{"kind": "crash"}, {"kind": "stall"}, data])
+    assert str(caught.value) == message
+    assert caught.value.__cause__ is None
+
+
+def test_only_kinds_that_make_sense_are_read() -> None:
+    """Whoever reads says which."""
+    with pytest.raises(ValueError, match=re.escape("fault.kind must be one of crash, stall, got 'reset'")):
+        fault_from({"kind": "reset"}, kinds=[Stall, Crash])
+
+
+@pytest.mark.parametrize("data", [{"kind": "crash"}, "crash", 7, None])
+def test_faults_that_are_no_list_are_refused(data: Any) -> None:
+    """One table is no list of tables."""
+    with pytest.raises(TypeError, match="faults must be a list of tables, got"):
+        faults_from(data)
