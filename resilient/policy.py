@@ -124,7 +124,7 @@ class Policy:
     budget: Budget | None = None
     """What pays for the extra requests that it makes."""
     stands_in: bool = False
-    """Answers for calls that failed."""
+    """Answers for calls that failed; then it sets `call.stood_in = call.attempt`."""
     overlaps: bool = False
     """Its runs overlap in time (copies of a hedge), rather than following each other."""
     limit: float | None = None
