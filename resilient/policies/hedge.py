@@ -9,7 +9,7 @@ pause (`retry_after`). An outcome that repeating cannot change (a fatal failure,
 dependency) ends all. Losers are cancelled, and awaited and closed off the winner's path.
 
 Copies are tasks, each with a context of its own; the winner's is merged back. With `inline=True` the first copy runs in
-the caller's own task, at a quarter of the cost, but with its clean-up on the winner's path (see `Hedge`).
+the caller's own task, at a sixth of the cost, but with its clean-up on the winner's path (see `Hedge`).
 """
 
 from __future__ import annotations
