@@ -14,7 +14,8 @@ Whoever inherited a deadline is cut short for a reason of the caller's: it is ne
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
 from sys import modules
 from time import monotonic
 from types import TracebackType
@@ -24,7 +25,7 @@ from resilient import arguments
 from resilient.errors import TimedOut
 from resilient.runtime import TRIO, VIRTUAL, current
 
-__all__ = ["Deadline", "deadline", "inherited", "remaining", "seen"]
+__all__ = ["Deadline", "deadline", "inherited", "remaining", "seen", "total"]
 
 _current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
 
@@ -57,20 +58,6 @@ class Deadline:
     def __init__(self, at: float, seconds: float) -> None:
         self.at = at
         self.seconds = seconds
-
-    def set(self) -> Token[Deadline | None]:
-        """Let it hold from here on, unless an earlier one does; `reset` ends that."""
-        seen.any = True
-        outer = _current.get()
-        return _current.set(self if outer is None or self.at < outer.at else outer)
-
-    @staticmethod
-    def reset(token: Token[Deadline | None]) -> None:
-        """Let what held before `set` hold again."""
-        try:
-            _current.reset(token)
-        except ValueError:
-            pass  # a coroutine that was dropped is closed in another context, where it never held
 
     def expired(self, call: Any, waited: float) -> TimedOut:
         """The error of a call that it ended."""
@@ -114,7 +101,31 @@ class deadline:
         try:
             _reset(self._token)
         except ValueError:
-            pass  # as in `Deadline.reset`
+            pass  # as in `total`
+
+
+def total(inner: Callable[[Any], Awaitable[Any]], seconds: float) -> Callable[[Any], Coroutine[Any, Any, Any]]:
+    """`inner` under a total Timeout: the deadline of its call holds for all that its function calls, too."""
+
+    async def bounded(call: Any) -> Any:
+        limit = inherited()
+        at = call.deadline
+        if limit is None or at < limit.at:
+            limit = _new(Deadline)
+            limit.at = at
+            limit.seconds = seconds
+        if not seen.any:
+            seen.any = True
+        token = _set(limit)
+        try:
+            return await inner(call)
+        finally:
+            try:
+                _reset(token)
+            except ValueError:
+                pass  # a coroutine that was dropped is closed in another context, where it never held
+
+    return bounded
 
 
 def remaining() -> float | None:

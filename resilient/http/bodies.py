@@ -43,9 +43,9 @@ class Streams:
         self.bounded = type("Bounded", (Bounded, *both), {})
         self.held = type("Held", (Held, *both), {})
 
-    def is_over(self, response: Any) -> bool:
-        """Whether nothing of a response's body is still to come."""
-        return isinstance(response.stream, self.bytes) or response.is_closed or response.is_stream_consumed
+    def is_open(self, result: Any) -> bool:
+        """Whether something of a response's body is still to come."""
+        return not (isinstance(result.stream, self.bytes) or result.is_closed or result.is_stream_consumed)
 
 
 def begun(stream: Any, runtime: Runtime) -> Any:
@@ -265,7 +265,7 @@ async def set_aside(response: Any, streams: Streams, runtime: Runtime) -> None:
     same, it is to its reader as it was; but a body that took longer than `KEPT_SECONDS` ends there with `TimedOut`.
     One that is longer than `KEPT_BYTES` keeps its connection until the response is closed.
     """
-    if streams.is_over(response):
+    if not streams.is_open(response):
         return
     stream, read = response.stream, []
     chunks = begun(stream, runtime)

@@ -107,7 +107,8 @@ class Judge(Classifier):
         self._streams = streams
         self._once = once
         self._is_proof = is_proof
-        if is_proof is None:  # a frame less for each request
+        self.is_open = streams.is_open  # type: ignore[method-assign]  # a frame less for each request
+        if is_proof is None:
             self.result = given.result  # type: ignore[method-assign]
 
     def careful(self, is_proof: Callable[[Exception], bool]) -> Judge:
@@ -130,10 +131,6 @@ class Judge(Classifier):
         """The verdict on a response."""
         verdict = self.given.result(result)
         return verdict if verdict.kind == "success" else replace(verdict, retryable=False, final=True)
-
-    def is_open(self, result: Any) -> bool:
-        """Whether its body is still to come."""
-        return not self._streams.is_over(result)
 
     def follow(self, result: Any, learn: Callable[[Exception | None], None], drop: Callable[[], None]) -> None:
         """Have its body tell."""

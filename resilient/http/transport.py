@@ -325,7 +325,7 @@ class HttpTransport(Generic[Inner]):
             if call.deadline is None or now < call.deadline:
                 raise
             raise self._out_of_time(now - begin, error) from error
-        if self._body_timeout is not None and not self.library.streams.is_over(response):
+        if self._body_timeout is not None and self.library.streams.is_open(response):
             streams, seconds = self.library.streams, self._body_timeout
             response.stream = streams.bounded(response.stream, runtime.now() + seconds, seconds, streams.timed_out)
         if self._asks_user:
@@ -573,8 +573,8 @@ def _by(by: Any) -> Callable[..., Hashable]:
     """The key of a request."""
     of: Callable[..., Hashable]
     if by == "origin":
-        of = _origin
-    elif by == "host":
+        return _origin
+    if by == "host":
         of = _host
     elif isinstance(by, str):
         raise ValueError(f'by must be "origin", "host" or a function of the request, got {by!r}')
@@ -588,7 +588,10 @@ def _by(by: Any) -> Callable[..., Hashable]:
     return key
 
 
-def _origin(request: Any) -> str:
+def _origin(request: Any) -> Hashable:
+    options = request.extensions.get("resilient")
+    if options and "key" in options:
+        return options["key"]  # type: ignore[no-any-return]
     url = request.url
     return semantics.origin(url.scheme, url.host, url.port)
 

@@ -13,7 +13,7 @@ from typing import Any
 from resilient import arguments
 from resilient.beside import Beside, Stragglers
 from resilient.call import Call
-from resilient.deadlines import Deadline
+from resilient.deadlines import total
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
 from resilient.policy import NEARLY, Layer, Scope, Wrap
@@ -62,7 +62,7 @@ class Timeout(Wrap):
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         limit = _Limit(self, scope)
         plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
-        rest = inner if getattr(inner, "is_leaf", False) else self._as_total(inner)
+        rest = inner if getattr(inner, "is_leaf", False) else total(inner, self.seconds)
 
         def within(call: Call) -> Coroutine[Any, Any, Any]:
             return call.runtime.within(call, rest, limit)
@@ -75,19 +75,6 @@ class Timeout(Wrap):
         if plainly is not None:
             within.plainly = self._deadline_only(plainly)  # type: ignore[attr-defined]
         return within
-
-    def _as_total(self, inner: Layer) -> Layer:
-        """With policies inside it, it is a total: a deadline for all that the function calls, too."""
-
-        async def total(call: Call) -> Any:
-            assert call.deadline is not None
-            token = Deadline(call.deadline, self.seconds).set()
-            try:
-                return await inner(call)
-            finally:
-                Deadline.reset(token)
-
-        return total
 
     async def _aside(self, call: Call, inner: Layer, limit: _Limit) -> Any:
         """Run the rest beside the caller, and leave it running when its time is over."""
