@@ -217,7 +217,7 @@ def test_burst_of_failures_is_ridden_out(sdk: Sdk, server: SdkServer, streamed: 
         },
         {"anthropic-ratelimit-requests-reset": "2026-11-24T14:31:00Z", "retry-after": "0.12"},
     ],
-    ids=lambda headers: " ".join(headers),
+    ids=" ".join,
 )
 def test_pushback_of_a_rate_limit_is_kept(sdk: Sdk, server: SdkServer, headers: dict[str, str]) -> None:
     """In all the forms in which these servers send it."""
