@@ -117,6 +117,11 @@ class Judge(Classifier):
         return Judge(self.given, self._streams, once=self._once, is_proof=is_proof)
 
     @property
+    def leaves_repeating(self) -> bool:  # type: ignore[override]
+        """As its transport was told."""
+        return self._once
+
+    @property
     def judges_results(self) -> bool:
         """Always: of bad ones the server's wishes have to be known, and of good ones how they end."""
         return True
