@@ -405,8 +405,8 @@ def _flat(policies: tuple[Policy, ...]) -> list[Policy]:
     """The policies with those of nested pipelines in their places."""
     found: list[Policy] = []
     for policy in policies:
-        flat += _flat(policy.policies) if isinstance(policy, Pipeline) else [policy]
-    return flat
+        found += _flat(policy.policies) if isinstance(policy, Pipeline) else [policy]
+    return found
 
 
 Policy.alone = Pipeline
