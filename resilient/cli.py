@@ -120,3 +120,49 @@ def _run_demo(seed: int, duration: float, rate: float, plot: Path, json: Path | 
             first = first.exceptions[0]
         typer.echo(f"resilient: {first}", err=True)
     return False
+
+
+@app.command()
+def explain(
+    target: Annotated[str, typer.Argument(metavar="MODULE:PIPELINE", help="A pipeline, or what has one.")],
+    behind: Annotated[
+        str | None, typer.Option(metavar="MODULE:PIPELINE", help="Another one, whose function calls through it.")
+    ] = None,
+    plain: Annotated[
+        bool | None,
+        typer.Option("--def/--async", help="It guards a plain def, or an async def. [default: as the target shows]"),
+    ] = None,
+    function_limit: Annotated[
+        float | None, typer.Option(help="Seconds that the function takes by itself at most (its client's timeout).")
+    ] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Exit with 1 when a call may take more seconds.")] = None,
+    max_requests: Annotated[int | None, typer.Option(help="Exit with 1 when a call may make more requests.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Where the explanation goes as data, if anywhere.")] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a diagram in Mermaid's language instead.")] = False,
+) -> None:
+    """Tell what a pipeline does to a call at worst, without running it.
+
+    Latency, attempts and requests at most; what every error meets on its way outward; policies that
+    never act; what is wrong with the order or the plan, and what to write instead.
+    """
+    from resilient.lab import explain_command
+
+    for option, value in (("--function-limit", function_limit), ("--max-latency", max_latency)):
+        if value is not None:
+            _number(option, value, 0, 1e9, "seconds")
+    if max_requests is not None:
+        _number("--max-requests", max_requests, 0, 1e9, "requests")
+    if json is not None:
+        _writable("--json", json)
+    function: explain_command.Function | None = None if plain is None else "def" if plain else "async"
+    try:
+        found = explain_command.explained(
+            target, behind=behind, function=function, function_limit=function_limit, json_file=json
+        )
+    except ValueError as error:
+        _refuse(str(error))
+    typer.echo(found.mermaid() if mermaid else str(found))
+    missed = explain_command.over(found, max_latency=max_latency, max_requests=max_requests)
+    for each in missed:
+        typer.echo(f"resilient: {each}", err=True)
+    raise typer.Exit(1 if missed else 0)
