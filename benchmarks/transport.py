@@ -40,7 +40,7 @@ __all__ = ["run"]
 
 QUICK = Plan(rounds=16, batch=0.005)
 FULL = Plan(rounds=60, batch=0.008)
-QUICK_LOOPBACK = loopback.Plan(rounds=30, requests=25, judged_blocks=3)
+QUICK_LOOPBACK = loopback.Plan(rounds=30, requests=25, judged_blocks=3, seconds=14)
 FULL_LOOPBACK = loopback.Plan(rounds=120, requests=25, judged_blocks=3)
 COLUMNS = (
     Column("multiple_x", "multiple"),
@@ -49,6 +49,7 @@ COLUMNS = (
     Column("added_percent", "added CPU %", "{:+.2f}"),
     Column("added_low_percent", "from", "{:+.2f}"),
     Column("added_high_percent", "to", "{:+.2f}"),
+    Column("pairs", "pairs", "{:,.0f}"),
     Column("request_cpu_ns", "CPU ns", "{:,.0f}"),
     Column("requests_per_s", "req/s", "{:,.0f}"),
 )
@@ -87,7 +88,6 @@ def run(options: Options) -> Report:
         "batch_s": plan.batch,
         "loopback_rounds": network.rounds,
         "loopback_requests_per_block": network.requests,
-        "loopback_judged_pairs": network.rounds * network.judged_blocks,
         "seed": options.seed,
         "clock": measure.clock.__name__,
         "versions": {name: _version(name) for name in ("httpx", "httpx2", "httpcore", "uvicorn", "httptools", "h11")},
@@ -109,7 +109,7 @@ def _version(distribution: str) -> str | None:
 def _instant(library: Library, is_async: bool, plan: Plan, options: Options, body: bool = False) -> list[Figure]:
     """The figures of one library and mode: floors, ours, the peers. With `body`, each response has one to be read."""
     mode = "async" if is_async else "sync"
-    group = f"instant{', with a body' if body else ''}: {mode}, {library}"
+    group = f"{'with a body' if body else 'instant'}: {mode}, {library}"
     try:
         module = importlib.import_module(library)
     except ImportError:
