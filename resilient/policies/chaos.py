@@ -24,12 +24,12 @@ from resilient.errors import Rejected
 from resilient.events import Channel, ChaosHalted, FaultInjected
 from resilient.experiment import LOST, Enabled, Experiment
 from resilient.faults import Crash, Errors, Fault, Latency, PacketLoss, Partition, Results, Slowness, Stall
-from resilient.outcome import Stopped
+from resilient.outcome import Classifier, Stopped
 from resilient.policy import Layer, Scope, Watch, Wrap
 from resilient.runtime import current
 from resilient.runtime.threads import THREADS, drive
 
-__all__ = ["Chaos"]
+__all__ = ["Chaos", "objective"]
 
 KINDS = (Errors, Results, Latency, Slowness, Stall, Crash, Partition, PacketLoss)
 SLOW = (Latency, Slowness, Stall, Partition, PacketLoss)
@@ -172,23 +172,9 @@ class Chaos(Wrap):
     # -- for whom it must not get too bad ---------------------------------------------------------------------------
 
     def watch(self, scope: Scope) -> Watch | None:
-        experiment, judge = self.experiment, scope.judge
-        if not experiment.possible or experiment.halt_rate is None:
+        if not self.experiment.possible or self.experiment.halt_rate is None:
             return None
-
-        def watch(result: Any, error: Exception | None) -> None:
-            if not experiment.is_on():
-                return
-            if error is not None:
-                verdict = judge.error(error)
-                failed = verdict.kind == "failure" or verdict.retryable or isinstance(error, Rejected)
-            else:
-                failed = judge.judges_results and judge.result(result).kind == "failure"
-            reason = experiment.saw(failed)
-            if reason is not None:
-                self._halt(reason)
-
-        return watch
+        return objective(self.experiment, scope.judge, self._halt)
 
     def _halt(self, reason: str) -> None:
         now = current().now()
@@ -223,6 +209,27 @@ class Chaos(Wrap):
 
     def describe(self) -> str:
         return f"Chaos({self.experiment.describe()})"
+
+
+def objective(experiment: Experiment, judge: Classifier, halt: Callable[[str], None]) -> Watch:
+    """Counts calls for the objective of an experiment while it is on; with the one too many, calls `halt(reason)`.
+
+    A failure is what the judge calls one, and whatever else kept a caller from an answer: a refusal, a timeout.
+    """
+
+    def watch(result: Any, error: Exception | None) -> None:
+        if not experiment.is_on():
+            return
+        if error is not None:
+            verdict = judge.error(error)
+            failed = verdict.kind == "failure" or verdict.retryable or isinstance(error, Rejected)
+        else:
+            failed = judge.judges_results and judge.result(result).kind == "failure"
+        reason = experiment.saw(failed)
+        if reason is not None:
+            halt(reason)
+
+    return watch
 
 
 def _words(fault: Fault) -> str:
