@@ -38,9 +38,9 @@ from benchmarks.targets import Stage
 
 __all__ = ["run"]
 
-QUICK = Plan(rounds=16, batch=0.005)
+QUICK = Plan(rounds=15, batch=0.005)
 FULL = Plan(rounds=60, batch=0.008)
-QUICK_LOOPBACK = loopback.Plan(rounds=30, requests=25, judged_blocks=3, seconds=14)
+QUICK_LOOPBACK = loopback.Plan(rounds=30, requests=25, judged_blocks=3, seconds=11)
 FULL_LOOPBACK = loopback.Plan(rounds=120, requests=25, judged_blocks=3)
 COLUMNS = (
     Column("multiple_x", "multiple"),
