@@ -86,7 +86,8 @@ class Experiment:
         else:
             self._asked = arguments.callback("enabled", enabled)
         self._draw = random.Random(seed)
-        self._began: float | None = None
+        self.began: float | None = None
+        """When the first call found it on; None: the last one found it off."""
         self._lock = threading.RLock()
         self._window = CountWindow(self.halt_calls)
         self.injected: Counter[str] = Counter()
@@ -102,17 +103,17 @@ class Experiment:
         """Whether calls meet faults now."""
         if self.halted is None and (self._fixed if self._asked is None else self._asked()):
             return True
-        if self._began is not None:
-            self._began = None
+        if self.began is not None:
+            self.began = None
         return False
 
     @locked
     def draw(self, now: float, hits: Callable[[Fault], bool]) -> list[tuple[Fault, float]]:
         """The faults that a call meets now, in order. With each its seconds: how late an answer is, or how long a
         fault with an end still lasts."""
-        if self._began is None or now < self._began:  # a clock that went back is another clock
-            self._began = now
-        at = now - self._began
+        if self.began is None or now < self.began:  # a clock that went back is another clock
+            self.began = now
+        at = now - self.began
         if self.rate < 1 and self._draw.random() >= self.rate:
             return []
         met: list[tuple[Fault, float]] = []
@@ -147,7 +148,7 @@ class Experiment:
     def resume(self) -> None:
         """Go on after a halt, with nothing remembered; the times of faults begin anew."""
         self._window.clear()
-        self._began = None
+        self.began = None
         self.halted = None
 
     @property

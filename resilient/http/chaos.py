@@ -36,6 +36,7 @@ from resilient.faults import (
     Stall,
     TruncatedBody,
 )
+from resilient.foresight import Inside, View, Worst
 from resilient.policies.chaos import objective
 from resilient.policy import Layer, Policy, Scope, Watch
 from resilient.runtime import Runtime, current, current_async
@@ -319,6 +320,13 @@ class Witness(Policy):
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         return inner
+
+    @property
+    def idle(self) -> str | None:
+        return None if self._chaos.experiment.possible else "it is switched off"
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        return inner(view)  # of a request nothing is known that a fault could make worse
 
     def watch(self, scope: Scope) -> Watch | None:
         experiment = self._chaos.experiment
