@@ -16,7 +16,7 @@ from typing import Any
 
 from resilient import arguments
 from resilient.atomic import locked
-from resilient.faults import Errors, Fault, Latency
+from resilient.faults import Errors, Fault, Latency, Slowness
 from resilient.window import CountWindow
 
 __all__ = ["LOST", "VARIABLE", "Enabled", "Experiment"]
@@ -68,6 +68,8 @@ class Experiment:
             if not isinstance(fault, tuple(kinds)):
                 hint = " (an instance is due, not the class)" if isinstance(fault, type) else ""
                 raise TypeError(f"fault[{at}] must be one of {names}, got {fault!r}{hint}")
+            if isinstance(fault, Slowness) and fault.factor < 1:
+                raise ValueError(f"fault[{at}] must have a factor of 1 or more here, got {fault.factor!r}")
             if isinstance(fault, Errors) and fault.exception is not None:
                 _make(fault.exception, f"fault[{at}].error")
         self.faults = tuple(faults)
@@ -107,13 +109,13 @@ class Experiment:
             self.began = None
         return False
 
-    @locked
     def draw(self, now: float, hits: Callable[[Fault], bool]) -> list[tuple[Fault, float]]:
         """The faults that a call meets now, in order. With each its seconds: how late an answer is, or how long a
         fault with an end still lasts."""
-        if self.began is None or now < self.began:  # a clock that went back is another clock
-            self.began = now
-        at = now - self.began
+        began = self.began
+        if began is None or now < began:  # a clock that went back is another clock
+            self.began = began = now
+        at = now - began
         if self.rate < 1 and self._draw.random() >= self.rate:
             return []
         met: list[tuple[Fault, float]] = []

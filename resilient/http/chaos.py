@@ -163,6 +163,9 @@ class HttpChaos(Generic[Inner]):
         limits = request.extensions.get("timeout") or {}
         slower, bodies = 0.0, []
         for fault, seconds in self.experiment.draw(runtime.now(), self._hits(request)):
+            if isinstance(fault, TruncatedBody | DrippingBody):
+                bodies.append(fault)
+                continue
             self._tell(fault, seconds if isinstance(fault, Latency) else 0.0, runtime.now())
             words = f"injected by chaos: {fault.describe()}"
             match fault:
@@ -179,8 +182,6 @@ class HttpChaos(Generic[Inner]):
                     raise module.ConnectError(words)
                 case Reset():
                     raise module.ReadError(words)
-                case TruncatedBody() | DrippingBody():
-                    bodies.append(fault)
                 case Partition():
                     await self._wait(LOST, limits.get("connect"), runtime, module.ConnectTimeout, words)
                     raise module.ConnectTimeout(words)
@@ -197,6 +198,8 @@ class HttpChaos(Generic[Inner]):
         if slower > 0:
             await runtime.sleep(slower * (runtime.now() - begin))
         if bodies and request.method != "HEAD" and response.status_code not in BODILESS:
+            for fault in bodies:
+                self._tell(fault, 0.0, runtime.now())
             return self._spoil(response, bodies, limits.get("read"))
         return response
 

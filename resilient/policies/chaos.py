@@ -86,8 +86,6 @@ class Chaos(Wrap):
         for at, fault in enumerate(faults):
             if isinstance(fault, Errors) and fault.status is not None:
                 raise ValueError(f"fault[{at}] has status={fault.status}, which only HTTP has: give it error= here")
-            if isinstance(fault, Slowness) and fault.factor < 1:
-                raise ValueError(f"fault[{at}] must have a factor of 1 or more here, got {fault.factor!r}")
             if fault.targets and self._by is None:
                 raise ValueError(f"fault[{at}] has targets={fault.targets!r}: give by=, which says whom a call is for")
         self.timed = self.experiment.possible

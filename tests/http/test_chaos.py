@@ -24,7 +24,9 @@ from resilient.faults import (
     Stall,
     TruncatedBody,
 )
+from tests.http.clients import Http, is_free
 from tests.http.kinds import URL, Kind, Script, heard_by, named
+from tests.http.server import Answer, Server
 
 ON: dict[str, Any] = {"enabled": True, "halt_rate": None}
 LONG = b"0123456789" * 50
@@ -235,9 +237,10 @@ def test_spoiled_response_keeps_all_else(kind: Kind) -> None:
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
 def test_response_that_has_no_body_has_none_to_break(kind: Kind, method: str, status: int) -> None:
-    """It is left alone."""
-    client = client_of(kind, kind.script(lambda request: kind.library.Response(status)), TruncatedBody(keep=0))
-    assert kind.send(client, method).status_code == status
+    """It is left alone, and nothing is said to have been injected."""
+    chaos = chaos_of(kind, kind.script(lambda request: kind.library.Response(status)), TruncatedBody(keep=0), **ON)
+    assert kind.send(kind.keep(kind.client_of(transport=chaos)), method).status_code == status
+    assert chaos.snapshot()["injected"] == {}
 
 
 def test_inner_body_is_closed_with_the_spoiled_one(kind: Kind) -> None:
@@ -257,6 +260,30 @@ def test_inner_body_is_closed_with_the_spoiled_one(kind: Kind) -> None:
     with pytest.raises(kind.library.RemoteProtocolError):
         kind.send(client)
     assert closed == [True]
+
+
+def test_real_connections_are_free_after_every_fault(http: Http, server: Server) -> None:
+    """Whatever happened to the request or the body on them."""
+    faults = [
+        TruncatedBody(share=0.3, keep=100),
+        DrippingBody(share=0.3, piece=5000, pause=0.001),
+        Errors(share=0.2, status=503),
+        Reset(share=0.2),
+    ]
+    made = http.ours.ChaosTransport if http.blocking else http.ours.AsyncChaosTransport
+    chaos = made(*faults, seed=1, **ON)
+    http.open(Pipeline(Retry(20, wait=0)), transport=chaos)
+    fates = set()
+    for _ in range(60):
+        server.script.append(Answer(200, LONG * 20))
+        try:
+            fates.add(len(http.send("GET", server.origin).content))
+        except http.library.RemoteProtocolError:
+            fates.add(-1)
+    assert len(LONG) * 20 in fates
+    assert -1 in fates
+    assert is_free(chaos)
+    assert chaos.snapshot()["injected"].keys() == {"truncated_body", "dripping_body", "errors", "reset"}
 
 
 # -- whom, how often, when ------------------------------------------------------------------------------------------
@@ -537,5 +564,7 @@ def test_configuration_that_cannot_work_is_refused(kind: Kind) -> None:
         chaos_of(kind, script, Errors(targets=1))
     with pytest.raises(ValueError, match="must be an exception that is made of a message"):
         chaos_of(kind, script, Errors(error=kind.library.HTTPStatusError))
+    with pytest.raises(ValueError, match=r"fault\[0\] must have a factor of 1 or more here, got 0.5"):
+        chaos_of(kind, script, Slowness(factor=0.5))
     with pytest.raises(TypeError, match="not both"):
         chaos_of(kind, script, Errors(), verify=False)
