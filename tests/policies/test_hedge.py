@@ -458,18 +458,20 @@ async def test_hedge_inline_first_copys_clean_up_is_on_the_winners_path() -> Non
 @pytest.mark.virtual_time
 async def test_hedge_inline_first_copys_clean_up_for_a_cancelled_caller_is_not_cut_short() -> None:
     """A copy that wins meanwhile wins nothing."""
-    cleaned_up = False
+    calls, cleaned_up = 0, False
 
     async def fetch() -> int:
-        nonlocal cleaned_up
-        if current_call().attempt == 1:
-            try:
-                await asyncio.sleep(LONG)
-            finally:
-                await asyncio.sleep(2)
-                cleaned_up = True
-        await asyncio.sleep(1)
-        return 2
+        nonlocal calls, cleaned_up
+        calls += 1
+        if calls == 2:
+            await asyncio.sleep(1)
+            return 2
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            await asyncio.sleep(2)
+            cleaned_up = True
+        return 1
 
     task = asyncio.ensure_future(Hedge(1, inline=True)(fetch)())
     await asyncio.sleep(1.5)
