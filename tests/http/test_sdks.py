@@ -36,7 +36,7 @@ class Sdk:
         ours, transport = (AsyncClient, AsyncTransport) if self.is_async else (Client, Transport)
         theirs = httpx2.AsyncClient if self.is_async else httpx2.Client
         self.http = (
-            ours(pipeline, **options) if self.whole else theirs(transport=transport(pipeline, **options), timeout=5)  # type: ignore[arg-type]
+            ours(pipeline, **options) if self.whole else theirs(transport=transport(pipeline, **options), timeout=1)  # type: ignore[arg-type]
         )
         self.api = self.make(origin, max_retries)
 
@@ -338,7 +338,7 @@ def test_stream_that_the_user_leaves_frees_its_connection(sdk: Sdk, server: SdkS
 def test_attempt_that_times_out_is_the_sdks_timeout(sdk: Sdk, server: SdkServer) -> None:
     """`APITimeoutError`, as of its own client."""
     server.held = True
-    sdk.open(server.origin, Pipeline(Timeout(60)), body_timeout=0.2)
+    sdk.open(server.origin, Pipeline(Timeout(1)), body_timeout=0.2)  # a plain read ends with the second
     words: list[str] = []
     with pytest.raises((httpx2.TimeoutException, sdk.module.APITimeoutError)):
         sdk.stream(words)
