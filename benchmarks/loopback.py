@@ -38,11 +38,13 @@ BODY = b'{"id": 17, "name": "Ada Lovelace", "roles": ["reader", "author"]}'
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to look: so many rounds with a block of so many requests for each client, and more for one of them."""
+    """How long to look: so many rounds with a block of so many requests for each client, and more for one of them; but
+    no longer than some seconds, on a busy machine."""
 
     rounds: int
     requests: int
     judged_blocks: int = 1
+    seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Paired:
             "added_percent": round(100 * (statistics.median(self.ratios) - 1), 3),
             "added_low_percent": round(100 * (low - 1), 3),
             "added_high_percent": round(100 * (high - 1), 3),
+            "pairs": len(self.ratios),
             **found,
         }
 
@@ -121,6 +124,7 @@ async def compare(
     gc.collect()
     before = await measure(plain, url, plan.requests)
     base = Paired([before])
+    until = time.monotonic() + plan.seconds
     for _ in progress(range(plan.rounds)):
         order.shuffle(turns)
         for name in turns:
@@ -129,6 +133,8 @@ async def compare(
             found[name].add(block, before, after)
             base.blocks.append(after)
             before = after
+        if time.monotonic() > until:
+            break
     return base, found
 
 

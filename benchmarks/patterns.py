@@ -51,7 +51,12 @@ PATTERNS = (
         "stack",
         "Retry + Bulkhead + CircuitBreaker + Timeout",
         {"async": 28, "def": 60},
-        variants=("stack, one listener", "stack, a total timeout around it"),
+        variants=(
+            "stack, one listener",
+            "stack, a total timeout around it",
+            "stack, Chaos that is off",
+            "stack, Chaos that a function says is off",
+        ),
     ),
     Pattern("six", "Fallback + Retry + RateLimit + Bulkhead + CircuitBreaker + Timeout", {"async": 36}),
     Pattern("guard", "Retry + Bulkhead + CircuitBreaker", modes=("def",)),
@@ -73,6 +78,7 @@ def ours() -> dict[str, Decorator]:
     from resilient import (
         Budget,
         Bulkhead,
+        Chaos,
         CircuitBreaker,
         Fallback,
         Hedge,
@@ -83,12 +89,13 @@ def ours() -> dict[str, Decorator]:
         Timeout,
         deadline,
     )
+    from resilient.faults import Errors
 
     def breaker() -> CircuitBreaker:
         return CircuitBreaker(failure_rate=0.5, window_calls=100, min_calls=20)
 
-    def stack(*outer: Any) -> Pipeline:
-        return Pipeline(*outer, Retry(attempts=3), Bulkhead(50, queue=100), breaker(), Timeout(2))
+    def stack(*outer: Any, inner: tuple[Any, ...] = ()) -> Pipeline:
+        return Pipeline(*outer, Retry(attempts=3), Bulkhead(50, queue=100), breaker(), Timeout(2), *inner)
 
     listened = stack()
     listened.listen(lambda event: None)
@@ -113,6 +120,8 @@ def ours() -> dict[str, Decorator]:
         "stack": stack(),
         "stack, one listener": listened,
         "stack, a total timeout around it": stack(Timeout(10)),
+        "stack, Chaos that is off": stack(inner=(Chaos(Errors(), enabled=False),)),
+        "stack, Chaos that a function says is off": stack(inner=(Chaos(Errors(), enabled=lambda: False),)),
         "six": Pipeline(Fallback(0), Retry(attempts=3), RateLimit(1e9), Bulkhead(50, queue=100), breaker(), Timeout(2)),
         "guard": Pipeline(Retry(attempts=3), Bulkhead(50, queue=100), breaker()),
     }

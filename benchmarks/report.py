@@ -1,7 +1,7 @@
 """Figures and the bars they must meet: judged, shown as a table, written as JSON.
 
 In the JSON every number's key ends in its unit: `_ns`, `_ms`, `_s`, `_x` (times), `_per_s`, `_percent`,
-`_calls`, `_errors` (standard errors). Keys are never renamed; new ones may come.
+`_calls`, `_errors` (standard errors), `pairs`. Keys are never renamed; new ones may come.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ First around an instant transport, which returns the same response again and aga
 own cost. The request is one that the client has built, so that it has the client's timeouts, as in use. All figures, of
 `def` too, are multiples of a bare await of the same run; the method is in `measure`, the transports are in `clients`.
 
+That response has been read. A circuit of ours waits for the end of a body that is still to come, so there is a group
+with such bodies, each read to its end; `added` is what a guard costs there.
+
 The bars, for httpx and async, come from an earlier run: there the instant transport itself took 1.4, httpx-retries
 12.8, interlock's circuit 86, hedge-python 589, httpx-hedged 807, and `AsyncClient.get` 924. Retries only may take as
 much as httpx-retries, standard() 60.
@@ -19,11 +22,12 @@ import functools
 import importlib
 import platform
 import random
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib import metadata
 from math import inf
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks import loopback, measure, targets
 from benchmarks.clients import CONTESTANTS, LIBRARIES, Contestant, Library
@@ -34,25 +38,28 @@ from benchmarks.targets import Stage
 
 __all__ = ["run"]
 
-QUICK = Plan(rounds=16, batch=0.005)
+QUICK = Plan(rounds=15, batch=0.005)
 FULL = Plan(rounds=60, batch=0.008)
-QUICK_LOOPBACK = loopback.Plan(rounds=30, requests=25, judged_blocks=3)
+QUICK_LOOPBACK = loopback.Plan(rounds=30, requests=25, judged_blocks=3, seconds=11)
 FULL_LOOPBACK = loopback.Plan(rounds=120, requests=25, judged_blocks=3)
 COLUMNS = (
     Column("multiple_x", "multiple"),
+    Column("added_x", "added", "{:+,.1f}"),
     Column("call_ns", "ns", "{:,.0f}"),
     Column("added_percent", "added CPU %", "{:+.2f}"),
     Column("added_low_percent", "from", "{:+.2f}"),
     Column("added_high_percent", "to", "{:+.2f}"),
+    Column("pairs", "pairs", "{:,.0f}"),
     Column("request_cpu_ns", "CPU ns", "{:,.0f}"),
     Column("requests_per_s", "req/s", "{:,.0f}"),
 )
 URL = "https://api.example.com/users/17"
 JUDGED = "standard()"
+INSTANT = "the instant transport"
 ADDED = Bar("added_percent", 3)
 _FLOORS = {
     "a bare await": "",
-    "the instant transport": "",
+    INSTANT: "",
     "client.get, no guard": "new responses",
     "the plain client": "",
 }
@@ -70,6 +77,8 @@ def run(options: Options) -> Report:
             for library in LIBRARIES:
                 figures += _instant(library, is_async, plan, options)
         for library in LIBRARIES:
+            figures += _instant(library, True, plan, options, body=True)
+        for library in LIBRARIES:
             figures += asyncio.run(_loopback(library, server.url, network, options))
     conditions = {
         "python": platform.python_version(),
@@ -79,7 +88,6 @@ def run(options: Options) -> Report:
         "batch_s": plan.batch,
         "loopback_rounds": network.rounds,
         "loopback_requests_per_block": network.requests,
-        "loopback_judged_pairs": network.rounds * network.judged_blocks,
         "seed": options.seed,
         "clock": measure.clock.__name__,
         "versions": {name: _version(name) for name in ("httpx", "httpx2", "httpcore", "uvicorn", "httptools", "h11")},
@@ -98,34 +106,35 @@ def _version(distribution: str) -> str | None:
 # -- around an instant transport ------------------------------------------------------------------------------------
 
 
-def _instant(library: Library, is_async: bool, plan: Plan, options: Options) -> list[Figure]:
-    """The figures of one library and mode: floors, ours, the peers."""
+def _instant(library: Library, is_async: bool, plan: Plan, options: Options, body: bool = False) -> list[Figure]:
+    """The figures of one library and mode: floors, ours, the peers. With `body`, each response has one to be read."""
     mode = "async" if is_async else "sync"
-    group = f"instant: {mode}, {library}"
+    group = f"{'with a body' if body else 'instant'}: {mode}, {library}"
     try:
         module = importlib.import_module(library)
     except ImportError:
         return [Figure(group, library, note="not installed")]
     bare = Subject("a bare await", targets.bare, True)
+    known = {contestant.label: contestant for contestant in contestants(library, is_async)}
     with Stage(is_async) as stage:
-        subjects, figures, ends = _floors(module, is_async), [], []
-        for contestant in contestants(library, is_async):
-            built = _built(contestant, library, is_async, instant(module, is_async))
-            subject = built if isinstance(built, str) else _subject(contestant, built, module, stage)
+        subjects, figures, ends = _floors(module, is_async, body), [], []
+        for contestant in known.values():
+            built = _built(contestant, library, is_async, instant(module, is_async, "body" if body else "read"))
+            subject = built if isinstance(built, str) else _subject(contestant, built, module, stage, body)
             if isinstance(subject, str):
                 figures.append(_figure(group, contestant, {}, subject))
             else:
                 subjects.append(subject)
                 ends.append(functools.partial(_close, built, stage))
-        track = functools.partial(options.track, label=f"{mode}, {library}")
+        track = functools.partial(options.track, label=group)
         timings = compare(bare, subjects, plan, stage.runner, track)
         for end in ends:
             end()
-    known = {contestant.label: contestant for contestant in contestants(library, is_async)}
+    floor = timings[INSTANT]
     for name, timing in timings.items():
         if name in known:
-            judged = library == "httpx" and is_async
-            figures.append(_figure(group, known[name], _values(timing), judged=judged))
+            judged = library == "httpx" and is_async and not body
+            figures.append(_figure(group, known[name], _values(timing, floor if body else None), judged=judged))
         else:
             figures.append(Figure(group, name, _values(timing), note=_FLOORS.get(name, "")))
     return _sorted(figures)
@@ -136,22 +145,38 @@ def contestants(library: Library, is_async: bool) -> list[Contestant]:
     return [each for each in CONTESTANTS if library in each.libraries and is_async in each.modes]
 
 
-def instant(module: Any, is_async: bool, fresh: bool = False) -> Any:
-    """A transport that answers at once: with the same response, or with one that is new each time."""
+def instant(module: Any, is_async: bool, response: Literal["read", "new", "body"] = "read") -> Any:
+    """A transport that answers at once: with one response that has been read, with a new one each time, or with one
+    whose body is to be read."""
     one = module.Response(200, content=b"ok")
 
+    class Body(module.AsyncByteStream):  # type: ignore[misc, name-defined]
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"ok"
+
     def answer() -> Any:
-        return module.Response(200, content=b"ok")
+        return module.Response(200, stream=Body()) if response == "body" else module.Response(200, content=b"ok")
 
     class Instant(module.AsyncBaseTransport):  # type: ignore[misc, name-defined]
         async def handle_async_request(self, request: Any) -> Any:
-            return answer() if fresh else one
+            return one if response == "read" else answer()
 
     class PlainInstant(module.BaseTransport):  # type: ignore[misc, name-defined]
         def handle_request(self, request: Any) -> Any:
-            return answer() if fresh else one
+            return one if response == "read" else answer()
 
     return Instant() if is_async else PlainInstant()
+
+
+def _read(handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Send a request, and read the response to its end, which closes it."""
+
+    async def exchange(request: Any) -> Any:
+        response = await handle(request)
+        await response.aread()
+        return response
+
+    return exchange
 
 
 def _built(contestant: Contestant, library: Library, is_async: bool, inner: Any) -> Any:
@@ -171,9 +196,11 @@ def _problem(contestant: Contestant, error: Exception) -> str:
     return f"not measured: {type(error).__name__}: {error}"
 
 
-def _subject(contestant: Contestant, transport: Any, module: Any, stage: Stage) -> Subject | str:
+def _subject(contestant: Contestant, transport: Any, module: Any, stage: Stage, body: bool = False) -> Subject | str:
     """What to time, once it has answered; or why it cannot be timed."""
     call = transport.handle_async_request if stage.is_async else transport.handle_request
+    if body:
+        call = _read(call)
     argument = request(module, stage.is_async)
     try:
         response = stage.call(call, argument)
@@ -189,14 +216,17 @@ def request(module: Any, is_async: bool) -> Any:
     return client.build_request("GET", URL)
 
 
-def _floors(module: Any, is_async: bool) -> list[Subject]:
+def _floors(module: Any, is_async: bool, body: bool) -> list[Subject]:
     """The instant transport alone, and all that the client does around one."""
+    if body:
+        handle = instant(module, is_async, "body").handle_async_request
+        return [Subject(INSTANT, _read(handle), is_async, argument=request(module, is_async))]
     transport = instant(module, is_async)
     handle = transport.handle_async_request if is_async else transport.handle_request
     kind = module.AsyncClient if is_async else module.Client
-    get = kind(transport=instant(module, is_async, fresh=True), trust_env=False).get
+    get = kind(transport=instant(module, is_async, "new")).get
     return [
-        Subject("the instant transport", handle, is_async, argument=request(module, is_async)),
+        Subject(INSTANT, handle, is_async, argument=request(module, is_async)),
         Subject("client.get, no guard", get, is_async, argument=URL),
     ]
 
@@ -209,12 +239,14 @@ def _close(transport: Any, stage: Stage) -> None:
         transport.close()
 
 
-def _values(timing: Timing) -> dict[str, float]:
+def _values(timing: Timing, floor: Timing | None = None) -> dict[str, float]:
+    added = {} if floor is None else {"added_x": round(timing.beyond(floor), 3)}
     return {
         "multiple_x": round(timing.multiple, 3),
         "lower_quartile_x": round(timing.lower_quartile, 3),
         "upper_quartile_x": round(timing.upper_quartile, 3),
         "call_ns": round(timing.nanoseconds, 1),
+        **added,
     }
 
 

@@ -120,3 +120,119 @@ def _run_demo(seed: int, duration: float, rate: float, plot: Path, json: Path | 
             first = first.exceptions[0]
         typer.echo(f"resilient: {first}", err=True)
     return False
+
+
+@app.command()
+def explain(
+    target: Annotated[str, typer.Argument(metavar="MODULE:PIPELINE", help="A pipeline, or what has one.")],
+    behind: Annotated[
+        str | None, typer.Option(metavar="MODULE:PIPELINE", help="Another one, whose function calls through it.")
+    ] = None,
+    plain: Annotated[
+        bool | None,
+        typer.Option("--def/--async", help="It guards a plain def, or an async def. [default: as the target shows]"),
+    ] = None,
+    function_limit: Annotated[
+        float | None, typer.Option(help="Seconds that the function takes by itself at most (its client's timeout).")
+    ] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Exit with 1 when a call may take more seconds.")] = None,
+    max_requests: Annotated[int | None, typer.Option(help="Exit with 1 when a call may make more requests.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Where the explanation goes as data, if anywhere.")] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a diagram in Mermaid's language instead.")] = False,
+) -> None:
+    """Tell what a pipeline does to a call at worst, without running it.
+
+    Latency, attempts and requests at most; what every error meets on its way outward; policies that
+    never act; what is wrong with the order or the plan, and what to write instead.
+    """
+    from resilient.lab import explain_command
+
+    for option, value in (("--function-limit", function_limit), ("--max-latency", max_latency)):
+        if value is not None:
+            _number(option, value, 0, 1e9, "seconds")
+    if max_requests is not None:
+        _number("--max-requests", max_requests, 0, 1e9, "requests")
+    if json is not None:
+        _writable("--json", json)
+    function: explain_command.Function | None = None if plain is None else "def" if plain else "async"
+    try:
+        found = explain_command.explained(
+            target, behind=behind, function=function, function_limit=function_limit, json_file=json
+        )
+    except ValueError as error:
+        _refuse(str(error))
+    typer.echo(found.mermaid() if mermaid else str(found))
+    missed = explain_command.over(found, max_latency=max_latency, max_requests=max_requests)
+    for each in missed:
+        typer.echo(f"resilient: {each}", err=True)
+    raise typer.Exit(1 if missed else 0)
+
+
+@app.command()
+def simulate(
+    scenario: Annotated[
+        str, typer.Argument(help="A TOML file, one of the gallery (`list` names them), or MODULE:FUNCTION.")
+    ],
+    pipeline: Annotated[
+        list[str] | None, typer.Option(help="Of the scenario, MODULE:NAME, or `none`. May be repeated. [default: all]")
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="A B", help="These two; the objectives are for the second.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="What everything random is drawn from.")] = 1,
+    runs: Annotated[int, typer.Option(help="Runs of each pipeline, with the seeds from --seed on, up to 1000.")] = 1,
+    json: Annotated[Path | None, typer.Option(help="Where the results go as data, if anywhere.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where the picture goes (PNG), if anywhere.")] = None,
+    min_success: Annotated[
+        float | None, typer.Option(help="Exit with 1 when a smaller share of calls succeeds.")
+    ] = None,
+    max_p99: Annotated[
+        float | None, typer.Option(help="Exit with 1 when p99 of successes is longer, in seconds.")
+    ] = None,
+    max_attempts_per_call: Annotated[
+        float | None, typer.Option(help="Exit with 1 when the service gets more requests for a call.")
+    ] = None,
+    max_recovery: Annotated[
+        float | None, typer.Option(help="Exit with 1 when it takes more seconds from the end of the faults to recover.")
+    ] = None,
+) -> None:
+    """Try pipelines in a scripted outage, in virtual time: minutes of failure in seconds.
+
+    The policies are the real ones, and one seed gives one result.
+    """
+    _number("--runs", runs, 1, 1000, "runs")
+    for option, file in (("--json", json), ("--plot", plot)):
+        if file is not None:
+            _writable(option, file)
+    if importlib.util.find_spec("rich") is None or (
+        plot is not None and importlib.util.find_spec("matplotlib") is None
+    ):
+        typer.echo(MISSING.replace("demo", "lab"), err=True)
+        raise typer.Exit(2)
+    from resilient.lab import simulate as lab
+
+    try:
+        goals = lab.objectives(
+            lab.finite("--min-success", min_success, 0, 1),
+            lab.finite("--max-p99", max_p99, 0),
+            lab.finite("--max-attempts-per-call", max_attempts_per_call, 0),
+            lab.finite("--max-recovery", max_recovery, 0),
+        )
+        if compare is not None and pipeline:
+            _refuse("--compare names the two pipelines: --pipeline has no meaning beside it")
+        passed = lab.run(
+            scenario,
+            pipelines=pipeline or (),
+            compare=compare,
+            seed=seed,
+            runs=runs,
+            json_file=json,
+            plot=plot,
+            goals=goals,
+        )
+    except (lab.ScenarioError, lab.CandidateError) as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        typer.echo("resilient: stopped", err=True)
+        raise typer.Exit(130) from None
+    raise typer.Exit(0 if passed else 1)

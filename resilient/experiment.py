@@ -16,7 +16,7 @@ from typing import Any
 
 from resilient import arguments
 from resilient.atomic import locked
-from resilient.faults import Errors, Fault, Latency
+from resilient.faults import Errors, Fault, Latency, Slowness
 from resilient.window import CountWindow
 
 __all__ = ["LOST", "VARIABLE", "Enabled", "Experiment"]
@@ -68,6 +68,8 @@ class Experiment:
             if not isinstance(fault, tuple(kinds)):
                 hint = " (an instance is due, not the class)" if isinstance(fault, type) else ""
                 raise TypeError(f"fault[{at}] must be one of {names}, got {fault!r}{hint}")
+            if isinstance(fault, Slowness) and fault.factor < 1:
+                raise ValueError(f"fault[{at}] must have a factor of 1 or more here, got {fault.factor!r}")
             if isinstance(fault, Errors) and fault.exception is not None:
                 _make(fault.exception, f"fault[{at}].error")
         self.faults = tuple(faults)
@@ -86,7 +88,8 @@ class Experiment:
         else:
             self._asked = arguments.callback("enabled", enabled)
         self._draw = random.Random(seed)
-        self._began: float | None = None
+        self.began: float | None = None
+        """When the first call found it on; None: the last one found it off."""
         self._lock = threading.RLock()
         self._window = CountWindow(self.halt_calls)
         self.injected: Counter[str] = Counter()
@@ -102,17 +105,17 @@ class Experiment:
         """Whether calls meet faults now."""
         if self.halted is None and (self._fixed if self._asked is None else self._asked()):
             return True
-        if self._began is not None:
-            self._began = None
+        if self.began is not None:
+            self.began = None
         return False
 
-    @locked
     def draw(self, now: float, hits: Callable[[Fault], bool]) -> list[tuple[Fault, float]]:
         """The faults that a call meets now, in order. With each its seconds: how late an answer is, or how long a
         fault with an end still lasts."""
-        if self._began is None or now < self._began:  # a clock that went back is another clock
-            self._began = now
-        at = now - self._began
+        began = self.began
+        if began is None or now < began:  # a clock that went back is another clock
+            self.began = began = now
+        at = now - began
         if self.rate < 1 and self._draw.random() >= self.rate:
             return []
         met: list[tuple[Fault, float]] = []
@@ -147,7 +150,7 @@ class Experiment:
     def resume(self) -> None:
         """Go on after a halt, with nothing remembered; the times of faults begin anew."""
         self._window.clear()
-        self._began = None
+        self.began = None
         self.halted = None
 
     @property

@@ -192,6 +192,9 @@ class Classifier:
 
     # -- for results that go on after they have been returned, as streams do --------------------------------------
 
+    leaves_repeating: bool = False
+    """Whether nothing is to be repeated that is part of a call which is itself repeated."""
+
     follows: bool = False
     """Whether successful results may have an open end, so that gates must not learn of a success too soon."""
 

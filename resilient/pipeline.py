@@ -21,6 +21,7 @@ from resilient.deadlines import inherited, seen
 from resilient.errors import PipelineError, PipelineWarning
 from resilient.events import Listener
 from resilient.flow import Flow, earning, earnings, watched_earnings, watched_recovery
+from resilient.foresight import Inside, View, Worst, levels
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf
 from resilient.outcome import DEFAULT, Classifier, Stopped
 from resilient.plan import Finding, examine
@@ -339,6 +340,9 @@ class Pipeline(Policy):
         for policy in self.policies:
             await policy.drain(runtime)
 
+    def worst(self, inner: Inside, view: View) -> Worst:
+        return levels(self.policies, inner)[0](view)
+
     def snapshot(self) -> dict[str, Any]:
         """Its state now, as plain data: name, mode, calls `in_flight`, and each policy's own snapshot."""
         return {
@@ -403,10 +407,10 @@ def _check_policies(policies: tuple[Policy, ...]) -> None:
 
 def _flat(policies: tuple[Policy, ...]) -> list[Policy]:
     """The policies with those of nested pipelines in their places."""
-    flat: list[Policy] = []
+    found: list[Policy] = []
     for policy in policies:
-        flat += _flat(policy.policies) if isinstance(policy, Pipeline) else [policy]
-    return flat
+        found += _flat(policy.policies) if isinstance(policy, Pipeline) else [policy]
+    return found
 
 
 Policy.alone = Pipeline

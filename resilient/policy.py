@@ -9,15 +9,18 @@ instance shares the circuit, the permits, the limit.
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar, get_args
 
 from resilient import arguments
 from resilient.budget import Budget
 from resilient.call import Call
 from resilient.events import Channel
+from resilient.foresight import Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
 from resilient.outcome import Classifier
 from resilient.runtime import Runtime
 
@@ -136,6 +139,18 @@ class Policy:
     """Seconds after which it ends what is inside it."""
     pause: float | None = 0.0
     """Seconds it may wait between attempts, all together; None: unknown."""
+    least_pause: float = 0.0
+    """Seconds it waits at the least before it runs the rest a second time."""
+    longest_wait: float | None = None
+    """Seconds after which it sends a call away that waits in its queue; None: a deadline of the call does."""
+    pace: tuple[float, float] | None = None
+    """How many calls it lets through at once after a pause, and how many a second after that."""
+    needs: tuple[int, float] | None = None
+    """How many calls in how many seconds it must see before it can judge."""
+    slow_from: float | None = None
+    """Seconds from which it takes a call for slow, where it can act upon nothing else."""
+    raises: tuple[type[Exception], ...] = ()
+    """What it may raise itself."""
 
     alone: ClassVar[Callable[[Policy], Any]]
     """Makes a pipeline of one policy (set by `resilient.pipeline`)."""
@@ -161,6 +176,35 @@ class Policy:
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         """Why it cannot guard an `async def`, a `def`, or a block of either; None: it can."""
         return None
+
+    # -- what `resilient.lab.explain` asks: see `resilient.foresight` -------------------------------------------------
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        """The worst that it and the rest can cost a call. Here by the facts above, of which nothing is proved."""
+        once = inner(view if self.limit is None else view.sooner(self.limit))
+        runs = math.inf if self.runs is None else self.runs
+        waits = math.inf if self.pause is None else self.pause
+        told = in_turn(lambda _: once, View(), Bound(1, runs), lambda _: Pause(0, 0, 0), lambda _: "")
+        seconds = once.seconds.most if self.overlaps else told.seconds.most
+        return Worst(
+            Bound(0, min(seconds + waits, math.inf if self.limit is None else self.limit)),
+            Bound(0, once.attempts.most if self.overlaps else told.attempts.most),
+            Bound(0, told.requests.most),
+            f"{self} is not known here, and taken at its word",
+            allowed=1,
+            fails=False,
+        )
+
+    def meets(self, end: End) -> Meeting | None:
+        """What it does when something inside it ends so; None: it lets it pass."""
+        return None
+
+    @property
+    def inactive(self) -> str | None:
+        """Why it does nothing, as it is set; None: it acts."""
+        return None
+
+    # -- in operation ------------------------------------------------------------------------------------------------
 
     async def drain(self, runtime: Runtime) -> None:
         """Wait until nothing that it left behind is running any more (losers of hedges, abandoned work)."""
@@ -218,6 +262,33 @@ class Gate(Policy):
         """Decides and counts, but neither refuses a call nor makes it wait (the frame of the gates sees to it)."""
         self.would_have_refused = 0
         self.would_have_queued = 0
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        """A gate never repeats; what it may refuse is not known here, nor how long it has a call wait."""
+        rest = inner(view)
+        wait = min(math.inf if self.longest_wait is None else self.longest_wait, view.within)
+        most = rest.seconds.most + (wait if self.waits and not self.shadow else 0.0)
+        why = f"{self} is not known here, and may make a call wait" if self.waits else rest.why
+        return replace(
+            rest,
+            seconds=Bound(0, most),
+            attempts=Bound(0, rest.attempts.most),
+            requests=Bound(0, rest.requests.most),
+            why=why,
+            allowed=1,
+            fails=False,
+        )
+
+    def meets(self, end: End) -> Meeting | None:
+        if not self.learns or self.shadow:
+            return None
+        if end.verdict is None:
+            return Meeting("counts a failure if the limit of its Timeout had been reached, else nothing")
+        return Meeting("counts a failure") if end.failed else None
+
+    @property
+    def inactive(self) -> str | None:
+        return "in shadow mode it only counts" if self.shadow else None
 
     @property
     def at_rest(self) -> bool:

@@ -71,6 +71,7 @@ class Race:
         "_parking",
         "_timers",
         "at",
+        "base",
         "begun",
         "call",
         "context",
@@ -87,6 +88,7 @@ class Race:
 
     inline: AsyncioRuntime | None  # while the first copy runs in the caller's task ...
     task: asyncio.Task[Any] | None  # ... this one ...
+    base: int  # ... which had been cancelled so often before ...
     context: contextvars.Context | None  # ... in this context
     at: float  # when it is told that the next copy is due, while ...
     _timers: dict[Timer, None] | None  # ... it is one of these
@@ -252,7 +254,7 @@ class Race:
         """The first copy here; further ones beside it."""
         task = asyncio.current_task(runtime.loop)
         assert task is not None
-        base = task.cancelling()
+        base = self.base = task.cancelling()
         self.begun = 1
         self.inline, self.task, self.context = runtime, task, contextvars.copy_context()
         self._timers = runtime.after(self.hedge.delays[0], self)
@@ -314,9 +316,9 @@ class Race:
         if self.leaves_open(copy):
             self.drop(copy)
             self._begin("failure")
-        elif self.winner is None and self.task is not None:
+        elif self.winner is None and self.task is not None and self.task.cancelling() <= self.base:
             self.winner = copy
-            self.task.cancel()
+            self.task.cancel()  # not when others have done so: a second one would cut its clean-up short
         else:
             self.drop(copy)
 

@@ -51,6 +51,22 @@ PUBLIC = [
     "switch",
 ]
 
+HTTP = [
+    "AsyncChaosTransport",
+    "AsyncClient",
+    "AsyncTransport",
+    "BulkheadFull",
+    "ChaosTransport",
+    "CircuitOpen",
+    "Client",
+    "HttpClassifier",
+    "PipelineClosed",
+    "RateLimited",
+    "Rejected",
+    "TimedOut",
+    "Transport",
+]
+
 MODULES = {
     "resilient.events": [
         "AbandonedEnded",
@@ -94,7 +110,8 @@ MODULES = {
     ],
     "resilient.registry": ["pipeline", "pipelines", "register", "snapshots"],
     "resilient.runtime.virtual": ["VirtualLoop", "VirtualRuntime", "run"],
-    "resilient.http.httpx": ["AsyncTransport", "HttpxClassifier", "Transport"],
+    "resilient.http.httpx": HTTP,
+    "resilient.http.httpx2": HTTP,
     "resilient.observe.logging": ["EventLog", "log_events", "text_of"],
     "resilient.testing": [
         "Dependency",

@@ -21,6 +21,10 @@ __all__ = ["KEPT_BYTES", "KEPT_SECONDS", "Streams", "begun", "is_file", "set_asi
 KEPT_BYTES = 65536
 """So much of the body of a response that is about to be superseded is read, so that its connection is free again."""
 
+KEPT_BYTES_HTTP2 = 1 << 20
+"""The same for HTTP/2. There a body that is not read to its end costs the connection, which goes on, that much of its
+flow-control window for ever (of 16 MiB): httpcore neither resets the stream nor gives credit for what still comes."""
+
 KEPT_SECONDS = 1.0
 """And so long that may take."""
 
@@ -263,11 +267,12 @@ class Held(_Around):
 async def set_aside(response: Any, streams: Streams, runtime: Runtime) -> None:
     """Read the body of a response that is about to be superseded, and free its connection. Should it come back all the
     same, it is to its reader as it was; but a body that took longer than `KEPT_SECONDS` ends there with `TimedOut`.
-    One that is longer than `KEPT_BYTES` keeps its connection until the response is closed.
+    One that is longer than `KEPT_BYTES` (`KEPT_BYTES_HTTP2`) keeps its connection until the response is closed.
     """
     if not streams.is_open(response):
         return
     stream, read = response.stream, []
+    most = KEPT_BYTES_HTTP2 if response.http_version == "HTTP/2" else KEPT_BYTES
     chunks = begun(stream, runtime)
     limit = _BodyLimit(runtime.now() + KEPT_SECONDS, KEPT_SECONDS, streams.timed_out)
 
@@ -276,7 +281,7 @@ async def set_aside(response: Any, streams: Streams, runtime: Runtime) -> None:
         while (part := await following(chunks)) is not None:
             read.append(part)
             size += len(part)
-            if size > KEPT_BYTES or runtime.now() >= limit.at:
+            if size > most or runtime.now() >= limit.at:
                 return False
         return True
 

@@ -23,15 +23,18 @@ from typing import Any, ClassVar
 import httpx
 
 from resilient import errors
+from resilient.http.chaos import AsyncHttpChaos, SyncHttpChaos
 from resilient.http.judgement import HttpClassifier as _HttpClassifier
 from resilient.http.transport import AsyncHttpTransport, Library, SyncHttpTransport, client_timeout, install, split
 from resilient.pipeline import Pipeline
 from resilient.presets import standard
 
 __all__ = [
+    "AsyncChaosTransport",
     "AsyncClient",
     "AsyncTransport",
     "BulkheadFull",
+    "ChaosTransport",
     "CircuitOpen",
     "Client",
     "HttpClassifier",
@@ -102,6 +105,26 @@ class AsyncTransport(
 
 class Transport(SyncHttpTransport[httpx.Request, httpx.Response, httpx.BaseTransport], httpx.BaseTransport):
     """Guards all requests of an `httpx.Client` with a pipeline; see `resilient.http.transport.HttpTransport`."""
+
+    library = _LIBRARY
+
+    def _new_transport(self, **options: Any) -> httpx.HTTPTransport:
+        return httpx.HTTPTransport(**options)
+
+
+class AsyncChaosTransport(
+    AsyncHttpChaos[httpx.Request, httpx.Response, httpx.AsyncBaseTransport], httpx.AsyncBaseTransport
+):
+    """Has the requests of an `httpx.AsyncClient` meet faults on purpose; see `resilient.http.chaos.HttpChaos`."""
+
+    library = _LIBRARY
+
+    def _new_transport(self, **options: Any) -> httpx.AsyncHTTPTransport:
+        return httpx.AsyncHTTPTransport(**options)
+
+
+class ChaosTransport(SyncHttpChaos[httpx.Request, httpx.Response, httpx.BaseTransport], httpx.BaseTransport):
+    """Has the requests of an `httpx.Client` meet faults on purpose; see `resilient.http.chaos.HttpChaos`."""
 
     library = _LIBRARY
 

@@ -23,15 +23,18 @@ from typing import Any, ClassVar
 import httpx2
 
 from resilient import errors
+from resilient.http.chaos import AsyncHttpChaos, SyncHttpChaos
 from resilient.http.judgement import HttpClassifier as _HttpClassifier
 from resilient.http.transport import AsyncHttpTransport, Library, SyncHttpTransport, client_timeout, install, split
 from resilient.pipeline import Pipeline
 from resilient.presets import standard
 
 __all__ = [
+    "AsyncChaosTransport",
     "AsyncClient",
     "AsyncTransport",
     "BulkheadFull",
+    "ChaosTransport",
     "CircuitOpen",
     "Client",
     "HttpClassifier",
@@ -102,6 +105,26 @@ class AsyncTransport(
 
 class Transport(SyncHttpTransport[httpx2.Request, httpx2.Response, httpx2.BaseTransport], httpx2.BaseTransport):
     """Guards all requests of an `httpx2.Client` with a pipeline; see `resilient.http.transport.HttpTransport`."""
+
+    library = _LIBRARY
+
+    def _new_transport(self, **options: Any) -> httpx2.HTTPTransport:
+        return httpx2.HTTPTransport(**options)
+
+
+class AsyncChaosTransport(
+    AsyncHttpChaos[httpx2.Request, httpx2.Response, httpx2.AsyncBaseTransport], httpx2.AsyncBaseTransport
+):
+    """Has the requests of an `httpx2.AsyncClient` meet faults on purpose; see `resilient.http.chaos.HttpChaos`."""
+
+    library = _LIBRARY
+
+    def _new_transport(self, **options: Any) -> httpx2.AsyncHTTPTransport:
+        return httpx2.AsyncHTTPTransport(**options)
+
+
+class ChaosTransport(SyncHttpChaos[httpx2.Request, httpx2.Response, httpx2.BaseTransport], httpx2.BaseTransport):
+    """Has the requests of an `httpx2.Client` meet faults on purpose; see `resilient.http.chaos.HttpChaos`."""
 
     library = _LIBRARY
 

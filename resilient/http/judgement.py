@@ -67,6 +67,8 @@ class HttpClassifier(Classifier):
             return super().error(error)
         if isinstance(cause, self.library.PoolTimeout):
             return _WAITED
+        if isinstance(cause, self.library.LocalProtocolError) and type(_event(cause)).__name__ == "StreamClosedError":
+            return FAILURE  # h2's: the server has reset the stream, and another request's reader has heard it first
         if isinstance(cause, self.library.ProxyError) and semantics.is_refusal(str(cause)):
             return Verdict("nothing")
         return super().error(error)
@@ -114,6 +116,11 @@ class Judge(Classifier):
     def careful(self, is_proof: Callable[[Exception], bool]) -> Judge:
         """The same, for requests that are not safe to repeat."""
         return Judge(self.given, self._streams, once=self._once, is_proof=is_proof)
+
+    @property
+    def leaves_repeating(self) -> bool:  # type: ignore[override]
+        """As its transport was told."""
+        return self._once
 
     @property
     def judges_results(self) -> bool:
@@ -181,12 +188,17 @@ def unsent(library: Any) -> Callable[[Exception], bool]:
     return is_unsent
 
 
+def _event(error: Exception) -> Any:
+    """What httpcore has from h2."""
+    cause = error.__cause__
+    return cause.args[0] if cause is not None and cause.args else None
+
+
 REFUSED_STREAM = 7
 
 
 def _refused(error: Exception) -> bool:
-    cause = error.__cause__
-    event = cause.args[0] if cause is not None and cause.args else None
+    event = _event(error)
     if type(event).__name__ == "StreamReset":  # h2's, which httpcore raises
         return bool(getattr(event, "remote_reset", False)) and getattr(event, "error_code", None) == REFUSED_STREAM
     # What it says of later streams httpcore repeats by itself.

@@ -26,6 +26,7 @@ from resilient.call import Call
 from resilient.deadlines import deadline
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies, semantics
+from resilient.http.chaos import HttpChaos
 from resilient.http.judgement import HttpClassifier, Judge, Proof, unsent, untouched
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.outcome import DEFAULT
@@ -201,6 +202,8 @@ class HttpTransport(Generic[Inner]):
         """One circuit for each key, and judged by HTTP where it has no judgement of its own. In the registry, by its
         name, is then the one that is in use."""
         policies = tuple(self._fitted_policy(policy) for policy in pipeline.policies)
+        if outermost and isinstance(self.transport, HttpChaos):
+            policies = (*policies, self.transport.witness())
         given = self.library.classifier() if pipeline.classify is DEFAULT else pipeline.classify
         judge = given if isinstance(given, Judge) else Judge(given, self.library.streams, once=self._once)
         twin = pipeline.twin(policies, judge, self._attempt if outermost else None)

@@ -111,7 +111,7 @@ def imported(path: str) -> Any:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise ValueError(f"there is no module {module_name!r}, of {path!r}") from None
         raise ValueError(f"{path!r} cannot be imported: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from None
     for part in name.split("."):
         try:

@@ -7,8 +7,8 @@ event is a function with one argument in a heap of tuples, and runs between the 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
+from contextvars import Context
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
@@ -32,26 +32,28 @@ class WorldLoop(VirtualLoop):
         """Call `function(argument)` at `moment` (seconds on `time()`), which must not be over."""
         heappush(self._events, (moment, self._number(), function, argument))
 
-    def _next_timer(self) -> float:
-        scheduled = self._scheduled  # type: ignore[attr-defined]
-        if not scheduled:
-            return math.inf
-        first = scheduled[0]
-        if not first.cancelled():
-            return float(first.when())
-        return min((handle.when() for handle in scheduled if not handle.cancelled()), default=math.inf)
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """asyncio's timers are events, too: tuples compare 20 times faster than its own heap's handles."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heappush(self._events, (when, self._number(), self._due, timer))
+        return timer
+
+    def _due(self, timer: asyncio.TimerHandle) -> None:
+        if not timer.cancelled():
+            self._ready.append(timer)  # type: ignore[attr-defined]
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        pass  # it is passed over when its time comes
 
     def jump(self) -> None:
-        """Let events happen until one makes a task ready, or an asyncio timer is due."""
+        """Let events happen until one makes a task ready."""
         events, ready = self._events, self._ready  # type: ignore[attr-defined]
-        timer = self._next_timer()
-        while events and events[0][0] <= timer:
+        while events:
             moment, _, function, argument = heappop(events)
-            self._now = moment
+            self._now = max(self._now, moment)
             function(argument)
             if ready:
                 return
-            timer = self._next_timer()
-        if timer == math.inf:
-            super().jump()  # raises `Deadlock`
-        self._now = max(self._now, timer)
+        super().jump()  # raises `Deadlock`

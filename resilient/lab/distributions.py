@@ -139,7 +139,8 @@ class LogNormal(Distribution):
 
     def __post_init__(self) -> None:
         arguments.seconds("mean", self.mean)
-        arguments.seconds("deviation", self.deviation, zero=True)
+        if arguments.seconds("deviation", self.deviation, zero=True) > 1e6 * self.mean:
+            raise ValueError(f"deviation must be at most a million times mean={self.mean:g}, got {self.deviation!r}")
 
     def sampler(self, generator: random.Random) -> Sampler:
         variance = math.log1p((self.deviation / self.mean) ** 2)

@@ -21,6 +21,7 @@ from resilient.atomic import GIL
 from resilient.call import Call
 from resilient.circuit import CLOSED, Change, Circuit, Criteria
 from resilient.errors import CircuitOpen
+from resilient.foresight import Inside, View, Worst
 from resilient.policy import Gate
 from resilient.pybreaker_face import Face
 from resilient.runtime import current
@@ -60,6 +61,7 @@ class CircuitBreaker(Gate):
 
     judges = True
     learns = True
+    raises = (CircuitOpen,)
 
     def __init__(
         self,
@@ -128,6 +130,11 @@ class CircuitBreaker(Gate):
         self.timed = slow is not None or not isinstance(window, CountWindow)
         self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
         self._channels_lock = threading.Lock()
+        by_rate = criteria.fail_max is None
+        if by_rate and isinstance(window, TimeWindow):
+            self.needs = criteria.min_calls, window.seconds
+        if by_rate and criteria.failure_rate is None:
+            self.slow_from = self.slow
         self._face = Face(self, self._circuit, listeners, state_storage)
 
     # -- the gate -----------------------------------------------------------------------------------------------
@@ -182,6 +189,17 @@ class CircuitBreaker(Gate):
 
     def release(self, ticket: Any) -> None:
         self._circuit.release(ticket)
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        rest = inner(view)
+        if self.shadow:
+            return rest
+        criteria, counts = self._circuit.criteria, [rest.allowed]
+        if criteria.fail_max is not None:
+            counts.append(criteria.fail_max)
+        if criteria.failure_rate is not None or criteria.slow_rate is not None:
+            counts.append(criteria.min_calls)
+        return replace(rest, allowed=min(counts))
 
     @property
     def at_rest(self) -> bool:

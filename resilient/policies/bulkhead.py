@@ -9,8 +9,10 @@ takes it without a lock; whoever must wait joins the line under the lock and loo
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 from resilient import arguments
@@ -18,6 +20,7 @@ from resilient.atomic import atomic
 from resilient.call import Call
 from resilient.errors import BulkheadFull
 from resilient.events import Queued
+from resilient.foresight import Bound, Inside, View, Worst
 from resilient.policy import Gate, Scope
 from resilient.runtime import Parking
 
@@ -49,6 +52,7 @@ class Bulkhead(Gate):
     """
 
     timed = False
+    raises = (BulkheadFull,)
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Bulkhead(Gate):
         if queue_timeout is not None and not queue:
             raise ValueError(f"queue_timeout={queue_timeout!r} has no meaning without a queue: give queue= too")
         self.waits = queue > 0
+        self.longest_wait = self.queue_timeout
         self._free = max_concurrent
         self._line: OrderedDict[_Place, None] = OrderedDict()
         self._lock = threading.RLock()
@@ -135,6 +140,28 @@ class Bulkhead(Gate):
     def _full(self, why: str = "") -> BulkheadFull:
         why = why or f"{self.max_concurrent} running, {self.queue} queued"
         return BulkheadFull(f"{self.name} is full: {why}", policy=self.name)
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        rest = inner(view)
+        if self.shadow:
+            return rest
+        if not self.queue:
+            return replace(rest, at_once=min(rest.at_once, self.max_concurrent))
+        # Those that hold the permits, and those before it in line, are calls like this one.
+        rounds = math.ceil(self.queue / self.max_concurrent)
+        limit = min(math.inf if self.longest_wait is None else self.longest_wait, view.within)
+        line = rest.seconds.times(rounds, rounds).up_to(limit)
+        late = inner(view.after(line.sure)) if line.sure < math.inf else rest
+        if math.isinf(line.most):
+            why = f"nothing bounds the wait in the queue of {self}"
+        else:
+            why = f"{line.most:.4g} s in the queue of {self}, then {rest.seconds.most:.4g} s"
+        return replace(
+            rest,
+            seconds=Bound(max(rest.seconds.sure, line.sure + late.seconds.sure), line.most + rest.seconds.most),
+            why=why,
+            at_once=min(rest.at_once, self.max_concurrent, self.queue),
+        )
 
     @property
     def at_rest(self) -> bool:

@@ -13,9 +13,11 @@ fallbacks: an experiment should cost nobody more than was agreed on.
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any
 
 from resilient import arguments
@@ -24,12 +26,13 @@ from resilient.errors import Rejected
 from resilient.events import Channel, ChaosHalted, FaultInjected
 from resilient.experiment import LOST, Enabled, Experiment
 from resilient.faults import Crash, Errors, Fault, Latency, PacketLoss, Partition, Results, Slowness, Stall
-from resilient.outcome import Stopped
+from resilient.foresight import Bound, Inside, View, Worst
+from resilient.outcome import Classifier, Stopped
 from resilient.policy import Layer, Scope, Watch, Wrap
 from resilient.runtime import current
 from resilient.runtime.threads import THREADS, drive
 
-__all__ = ["Chaos"]
+__all__ = ["Chaos", "objective"]
 
 KINDS = (Errors, Results, Latency, Slowness, Stall, Crash, Partition, PacketLoss)
 SLOW = (Latency, Slowness, Stall, Partition, PacketLoss)
@@ -50,8 +53,8 @@ class Chaos(Wrap):
             `Crash`                `ConnectionRefusedError`
             `Partition`, `PacketLoss`, a `Stall` without an end: a wait for nothing, and after 15 minutes `TimeoutError`
                                    (around a plain `def` at the call's deadline: a thread cannot be stopped)
-        enabled: the switch. True or False decide; a function is asked for each call (and each attempt of it), and must
-            be quick. None (the default): the environment variable `RESILIENT_CHAOS` (1, true, yes, on), read now.
+        enabled: the switch. True or False decide; a function is asked for each attempt of a call, and must be quick.
+            None (the default): the environment variable `RESILIENT_CHAOS` (1, true, yes, on), read now.
         by: the key of a call, by the arguments of the call: faults with `targets` happen to those keys.
         rate: share of the calls that may meet a fault at all, from 0 to 1. Default 1.
         seed: the same calls in the same order meet the same faults. Default: others each time.
@@ -83,14 +86,13 @@ class Chaos(Wrap):
         for at, fault in enumerate(faults):
             if isinstance(fault, Errors) and fault.status is not None:
                 raise ValueError(f"fault[{at}] has status={fault.status}, which only HTTP has: give it error= here")
-            if isinstance(fault, Slowness) and fault.factor < 1:
-                raise ValueError(f"fault[{at}] must have a factor of 1 or more here, got {fault.factor!r}")
             if fault.targets and self._by is None:
                 raise ValueError(f"fault[{at}] has targets={fault.targets!r}: give by=, which says whom a call is for")
         self.timed = self.experiment.possible
         if self.experiment.possible:
             late = [fault.high if isinstance(fault, Latency) else None for fault in faults if isinstance(fault, SLOW)]
             self.pause = None if None in late else sum(each or 0.0 for each in late)
+            self.raises = tuple(dict.fromkeys(kind for fault in faults for kind in _raised(fault)))
         self._answers = any(isinstance(fault, Results) for fault in faults)
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._channels_lock = threading.Lock()
@@ -172,23 +174,9 @@ class Chaos(Wrap):
     # -- for whom it must not get too bad ---------------------------------------------------------------------------
 
     def watch(self, scope: Scope) -> Watch | None:
-        experiment, judge = self.experiment, scope.judge
-        if not experiment.possible or experiment.halt_rate is None:
+        if not self.experiment.possible or self.experiment.halt_rate is None:
             return None
-
-        def watch(result: Any, error: Exception | None) -> None:
-            if not experiment.is_on():
-                return
-            if error is not None:
-                verdict = judge.error(error)
-                failed = verdict.kind == "failure" or verdict.retryable or isinstance(error, Rejected)
-            else:
-                failed = judge.judges_results and judge.result(result).kind == "failure"
-            reason = experiment.saw(failed)
-            if reason is not None:
-                self._halt(reason)
-
-        return watch
+        return objective(self.experiment, scope.judge, self._halt)
 
     def _halt(self, reason: str) -> None:
         now = current().now()
@@ -213,6 +201,18 @@ class Chaos(Wrap):
         """Why it stopped by itself, or None."""
         return self.experiment.halted
 
+    @property
+    def idle(self) -> str | None:
+        return None if self.experiment.possible else "it is switched off"
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        rest = inner(view)
+        if not self.experiment.possible:
+            return rest
+        late = math.inf if self.pause is None else self.pause
+        seconds, requests = rest.seconds, rest.requests
+        return replace(rest, seconds=Bound(seconds.sure, seconds.most + late), requests=Bound(0, requests.most))
+
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         return "a block has no result that could be injected; guard a function" if block and self._answers else None
 
@@ -223,6 +223,38 @@ class Chaos(Wrap):
 
     def describe(self) -> str:
         return f"Chaos({self.experiment.describe()})"
+
+
+def objective(experiment: Experiment, judge: Classifier, halt: Callable[[str], None]) -> Watch:
+    """Counts calls for the objective of an experiment while it is on; with the one too many, calls `halt(reason)`.
+
+    A failure is what the judge calls one, and whatever else kept a caller from an answer: a refusal, a timeout.
+    """
+
+    def watch(result: Any, error: Exception | None) -> None:
+        if experiment.began is None:
+            return
+        if error is not None:
+            verdict = judge.error(error)
+            failed = verdict.kind == "failure" or verdict.retryable or isinstance(error, Rejected)
+        else:
+            failed = judge.judges_results and judge.result(result).kind == "failure"
+        reason = experiment.saw(failed)
+        if reason is not None:
+            halt(reason)
+
+    return watch
+
+
+def _raised(fault: Fault) -> tuple[type[Exception], ...]:
+    match fault:
+        case Errors():
+            return (fault.exception or ConnectionError,)
+        case Crash():
+            return (ConnectionRefusedError,)
+        case Partition() | PacketLoss() | Stall(end=None):
+            return (TimeoutError,)
+    return ()
 
 
 def _words(fault: Fault) -> str:

@@ -7,7 +7,9 @@ for all that can go wrong inside; and an event says that it stood in, for nobody
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from resilient import arguments
@@ -15,7 +17,8 @@ from resilient.beside import discard
 from resilient.call import Call, name_of
 from resilient.errors import Rejected
 from resilient.events import FellBack
-from resilient.outcome import ErrorFilter, Stopped, bare, error_filter
+from resilient.foresight import Bound, End, Inside, Meeting, View, Worst
+from resilient.outcome import ErrorFilter, Stopped, Verdict, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
 
 __all__ = ["Fallback"]
@@ -82,7 +85,10 @@ class Fallback(Wrap):
     def _answers_for(self, error: Exception, scope: Scope) -> bool:
         if self._on is not None:
             return self._on(bare(error))
-        verdict = scope.judge.error(error)
+        return self._is_meant(error, scope.judge.error(error))
+
+    @staticmethod
+    def _is_meant(error: Exception, verdict: Verdict) -> bool:
         return verdict.kind == "failure" or verdict.retryable or isinstance(error, Rejected)
 
     async def _answer(self, call: Call, error: Exception | None, scope: Scope, result: Any = None) -> Any:
@@ -103,6 +109,24 @@ class Fallback(Wrap):
             if failure.__context__ is None and failure is not shown:
                 failure.__context__ = shown  # as if it had been raised while handling it
             raise
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        rest = replace(inner(view), fails=False)
+        if self._call is None:
+            return rest
+        why = f"nothing ends {name_of(self._call)}, which answers instead"
+        return replace(rest, seconds=Bound(math.inf, math.inf), why=why)
+
+    def meets(self, end: End) -> Meeting | None:
+        error, verdict = end.error, end.verdict
+        if error is None:
+            answers = self._on is None and end.failed
+        elif isinstance(error, Exception) and verdict is not None:
+            answers = self._is_meant(error, verdict) if self._on is None else self._on(error)
+        else:
+            answers = False
+        does = "answers with a value" if self._call is None else f"asks {name_of(self._call)}"
+        return Meeting(does, stops=True) if answers else None
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         return "a block has no result that could be replaced; guard a function" if block else None

@@ -14,14 +14,18 @@ the caller's own task, at a sixth of the cost, but with its clean-up on the winn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from resilient import arguments
 from resilient.beside import Stragglers
 from resilient.budget import Budget
 from resilient.call import Call
+from resilient.errors import Rejected
 from resilient.events import Hedging
+from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, share
 from resilient.policy import Layer, Scope, Wrap
 from resilient.race import Race, wants_another
 from resilient.runtime import Runtime
@@ -111,6 +115,61 @@ class Hedge(Wrap):
                 self.would_have_started += 1
                 if scope.channel.listeners:
                     scope.channel.emit(Hedging(scope.name, now(), self.name, 2, reason, shadow=True))
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        one = inner(view)
+        if self.shadow:
+            return one
+        most = one.seconds.most + sum(min(delay, one.seconds.most) for delay in self.delays)
+        last, overlap = self._last_begins(one)
+        sure = max(one.seconds.sure, last + inner(view.after(last)).seconds.sure) if last < view.within else view.within
+        copies = self._surely(one, view)
+        why = one.why
+        if most < math.inf:
+            begins = most - one.seconds.most
+            why = f"{self.copies} copies of {one.seconds.most:.4g} s, the last of which begins after {begins:.4g} s"
+        return replace(
+            one,
+            seconds=Bound(sure, most).up_to(view.within),
+            requests=Bound(one.requests.sure * copies, one.requests.most * self.copies),
+            why=why,
+            quick=one.quick * copies,
+            allowed=share(one.allowed, self.copies),
+            at_once=share(one.at_once, self.copies),
+            asks=one.asks and overlap,
+        )
+
+    def _last_begins(self, one: Worst) -> tuple[float, bool]:
+        """When the last copy can begin, if each takes its time and fails; and whether that is while others run."""
+        longest = one.seconds.sure
+        overlap = all(delay < longest for delay in self.delays)
+        room = one.at_once if overlap else min(one.at_once, one.allowed)
+        further = self.delays[: int(min(self.copies, max(1, room))) - 1]
+        if not one.fails:
+            further = further if sum(further) < longest else ()
+        return sum(min(delay, longest) for delay in further), overlap
+
+    def _surely(self, one: Worst, view: View) -> int:
+        """How many copies there can be: each begins when the one before it has failed, or later."""
+        copies = min(self.copies, max(1, one.allowed))
+        if not one.fails:
+            copies = 1
+        if one.quick and one.quick * copies >= view.within:
+            copies = max(1, view.within // one.quick)
+        return int(copies)
+
+    def meets(self, end: End) -> Meeting | None:
+        if self.shadow:
+            return None
+        if end.error is not None and not isinstance(end.error, Exception):
+            return Meeting("cancels its copies")
+        if isinstance(end.error, Rejected) or end.helps_to_repeat:
+            return Meeting("starts the next copy at once, and waits for the others; passes it on when all have failed")
+        return Meeting("ends the race")
+
+    @property
+    def inactive(self) -> str | None:
+        return "in shadow mode it only counts" if self.shadow else None
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         if block:

@@ -24,6 +24,7 @@ from resilient import arguments
 from resilient.atomic import GIL, atomic
 from resilient.call import Call
 from resilient.events import Channel
+from resilient.foresight import End, Inside, Meeting, View, Worst
 from resilient.policy import Gate, Policy, Scope, Ticket
 from resilient.runtime import current
 
@@ -111,6 +112,8 @@ class Keyed(Gate):
         self._pattern = pattern
         self.judges, self.learns, self.waits = pattern.judges, pattern.learns, pattern.waits
         self.timed, self.slow = pattern.timed, pattern.slow
+        self.longest_wait, self.pace, self.needs = pattern.longest_wait, pattern.pace, pattern.needs
+        self.slow_from, self.raises = pattern.slow_from, pattern.raises
         self._made: weakref.WeakSet[Gate] = weakref.WeakSet([pattern])
         self._table: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._at_hand = self._table if GIL else {}  # where one may look without the lock
@@ -303,6 +306,12 @@ class Keyed(Gate):
     def describe(self) -> str:
         settings, colon, _ = self._pattern.describe().partition(": ")  # what follows is the state of the pattern
         return f"Keyed({settings}{')' if colon else ''} for each of up to {self.max_keys} keys, idle {self.idle:g} s)"
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        return self._pattern.worst(inner, view)
+
+    def meets(self, end: End) -> Meeting | None:
+        return self._pattern.meets(end)
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         return self._pattern.unfit(is_async=is_async, block=block)

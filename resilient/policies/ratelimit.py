@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from sys import modules
 from time import monotonic
 from typing import Any
@@ -26,6 +27,7 @@ from resilient.atomic import atomic
 from resilient.call import Call
 from resilient.errors import RateLimited
 from resilient.events import Queued
+from resilient.foresight import Bound, Inside, View, Worst
 from resilient.policy import Gate, Scope
 from resilient.runtime import TRIO, VIRTUAL, Parking, Runtime, current
 
@@ -76,6 +78,7 @@ class RateLimit(Gate):
 
     holds = False
     timed = False
+    raises = (RateLimited,)
 
     def __init__(
         self,
@@ -96,6 +99,8 @@ class RateLimit(Gate):
         self.burst = max(1, a_second) if burst is None else arguments.count("burst", burst)
         self.max_wait = arguments.seconds("max_wait", max_wait, zero=True)
         self.waits = self.max_wait > 0
+        self.longest_wait = self.max_wait
+        self.pace = self.burst, self.rate / self.per
         self._first_taken = 2.0 - self.burst  # `_taken` of a bucket that was full and has given one token
         self._full = (self.burst - 1.0) * self.per  # `_spare` of a full bucket
         self._nearly = -MOMENT * self.rate  # of one that has a token, or as good as has
@@ -235,6 +240,26 @@ class RateLimit(Gate):
 
     def _pace(self) -> str:
         return f"{self.rate:g} per {'second' if self.per == 1 else f'{self.per:g} s'}"
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        rest = inner(view)
+        if self.shadow:
+            return rest
+        interval = self.per / self.rate
+        # Others have just taken the last token; with more of them in line, it may wait up to `max_wait`.
+        wait = Bound(interval if interval <= self.max_wait else 0.0, self.max_wait).up_to(view.within)
+        why = f"{wait.most:.4g} s until {self} has a token, then {rest.seconds.most:.4g} s" if self.waits else rest.why
+        patient = wait.sure > 0 and math.isinf(view.within)
+        return replace(
+            rest,
+            seconds=Bound(
+                max(rest.seconds.sure, wait.sure + inner(view.after(wait.sure)).seconds.sure),
+                wait.most + rest.seconds.most,
+            ),
+            why=why,
+            allowed=rest.allowed if patient else min(rest.allowed, self.burst),
+            at_once=rest.at_once if patient else min(rest.at_once, self.burst),
+        )
 
     @property
     def at_rest(self) -> bool:

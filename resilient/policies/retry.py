@@ -11,6 +11,7 @@ with one note of what happened) or the last result: never a wrapper, and never a
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -26,6 +27,7 @@ from resilient.call import Call
 from resilient.current import enclosing
 from resilient.errors import Rejected
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
+from resilient.foresight import MANY, Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
 from resilient.notes import behind, forget_before, note
 from resilient.outcome import ErrorFilter, Verdict, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
@@ -109,6 +111,7 @@ class Retry(Wrap):
         self._asks_results = self._strategy is not None and not looks_at_errors_only(self._strategy)
         self._speaks_tenacity = bool(self._hooks) or any((self._stop, self._wait, self._strategy))
         self.pause = self._longest_pause()
+        self.least_pause = self._backoff.seconds if isinstance(self._backoff, Fixed) else 0.0
         self.budget = arguments.instance("budget", budget, Budget)
         if nested not in get_args(Nested):
             raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
@@ -192,6 +195,56 @@ class Retry(Wrap):
 
     def _looks_at_results(self, scope: Scope) -> bool:
         return self._asks_results or scope.judge.judges_results
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        if self.inactive or (view.repeated and (view.once or self.nested == "once")):
+            return inner(view)
+        one, asked = inner(view).seconds.most, self.max_retry_after
+        if self._backoff is None:  # a tenacity strategy, which may say anything
+            unknown = Pause(0.0, 0.0, math.inf)
+            why = f"nothing is known of the waits of {self}"
+            return in_turn(inner, view, Bound(1, self._most_runs()), lambda _: unknown, lambda _: why)
+        longest = self._backoff.most
+
+        def pause(run: int) -> Pause:
+            return Pause(self.least_pause, longest(run), longest(run) + asked, asked)
+
+        def because(runs: float) -> str:
+            if math.isinf(runs):
+                return f"nothing bounds the attempts of {self}"
+            if runs == 1:
+                return "no pause between attempts ends before the deadline"
+            between = math.fsum(longest(run) for run in range(1, int(min(runs, MANY))))
+            ask = f"and the pauses asked for, {runs - 1:g} of up to {asked:g} s" if asked else ""
+            return f"{runs:g} attempts of {one:.4g} s, waits of {between:.4g} s" + (f", {ask}" if ask else "")
+
+        sure = 1.0 if self._stop is not None else self._most_runs()
+        return in_turn(inner, view, Bound(sure, self._most_runs()), pause, because)
+
+    def _most_runs(self) -> float:
+        return math.inf if self.attempts is None else self.attempts
+
+    def meets(self, end: End) -> Meeting | None:
+        if self.inactive or end.verdict is None:
+            return None
+        again = "repeats the call; passes the last one on when attempts, time or budget are spent"
+        if isinstance(end.error, Rejected):
+            if isinstance(end.error, self._repeats_rejections):
+                return Meeting(again)
+            return Meeting("does not repeat a rejection; after other attempts, their last failure comes back instead")
+        if self._strategy is not None and (end.error is not None or self._asks_results):
+            return Meeting(f"asks {type(self._strategy).__name__} whether to repeat it")
+        if isinstance(end.error, Exception) and self._on is not None and not end.verdict.final:
+            repeats = self._on(end.error)
+        else:
+            repeats = end.helps_to_repeat and not end.verdict.final
+        return Meeting(again) if repeats else Meeting("does not repeat it")
+
+    @property
+    def inactive(self) -> str | None:
+        if self.shadow:
+            return "in shadow mode nothing is repeated"
+        return "one attempt is all it makes" if self.attempts == 1 else None
 
     async def drain(self, runtime: Runtime) -> None:
         await self.closing.drain(runtime)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from resilient import arguments
@@ -16,6 +17,7 @@ from resilient.call import Call
 from resilient.deadlines import total
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
+from resilient.foresight import Inside, View, Worst
 from resilient.policy import NEARLY, Layer, Scope, Wrap
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
@@ -55,6 +57,7 @@ class Timeout(Wrap):
         self.thread = arguments.flag("thread", thread)
         self.abandon = arguments.flag("abandon", abandon)
         self._abandoned = Stragglers(arguments.count("max_abandoned", max_abandoned))
+        self.raises = (TimedOut, Rejected) if self.abandon or self.thread else (TimedOut,)
 
     def run(self, call: Call, inner: Layer, scope: Scope) -> Coroutine[Any, Any, Any]:
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
@@ -149,6 +152,15 @@ class Timeout(Wrap):
                 call.deadline = outer
 
         return deadline_only
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        rest = inner(view.sooner(self.seconds))
+        if self.abandon or self.thread:
+            rest = replace(rest, allowed=min(rest.allowed, self._abandoned.cap))
+        if not (view.is_async or self.thread):
+            return rest  # a plain def cannot be stopped
+        why = f"{self} ends it" if rest.seconds.most > self.seconds else rest.why
+        return replace(rest, seconds=rest.seconds.up_to(self.seconds), why=why)
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         if self.thread and block and not is_async:

@@ -85,6 +85,17 @@ def test_call_is_timed_with_its_argument() -> None:
     assert set(seen) == {"request"}
 
 
+async def test_body_that_is_to_be_read_is_read_to_its_end() -> None:
+    """So that what waits for its end is counted; the other response has been read from the first."""
+    request = transport.request(httpx, is_async=True)
+    handle = transport.instant(httpx, True, "body").handle_async_request
+
+    assert not (await handle(request)).is_closed
+    response = await transport._read(handle)(request)
+    assert (response.content, response.is_closed) == (b"ok", True)
+    assert (await transport.instant(httpx, True).handle_async_request(request)).is_closed
+
+
 def test_bars_of_the_issue_are_set(report: Report) -> None:
     """For httpx: two in bare awaits, one in percent of the plain client's processor time."""
     bars = {(figure.group, figure.name): figure.bar for figure in report.figures if figure.bar}
@@ -105,16 +116,19 @@ def test_json_keys_are_stable_and_a_picture_is_drawn(report: Report, tmp_path: P
     always = {"group", "name", "ours", "bar", "verdict", "note"}
     times = {"multiple_x", "lower_quartile_x", "upper_quartile_x", "call_ns"}
     costs = {"request_cpu_ns", "requests_per_s"}
-    added = {"added_percent", "added_low_percent", "added_high_percent"}
+    added = {"added_percent", "added_low_percent", "added_high_percent", "pairs"}
     for library in clients.LIBRARIES:
         for mode in ("async", "sync"):
             for name in ("a bare await", "the instant transport", "client.get, no guard", "retry only", "standard()"):
                 assert set(rows[f"instant: {mode}, {library}", name]) == always | times
+        with_body = f"with a body: async, {library}"
+        assert set(rows[with_body, "the instant transport"]) == always | times
+        assert set(rows[with_body, "standard()"]) == always | times | {"added_x"}
         assert set(rows[f"loopback: {library}", "the plain client"]) == always | costs
         assert set(rows[f"loopback: {library}", "standard()"]) == always | added | costs
     assert ("instant: async, httpx", "standard_hedged, inline") in rows
     assert ("instant: sync, httpx", "standard_hedged, inline") not in rows
-    assert found["conditions"]["loopback_judged_pairs"] == 4
+    assert rows["loopback: httpx", "standard()"]["pairs"] == 4
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -139,7 +153,7 @@ def test_peer_that_is_not_installed_or_breaks_is_a_row_without_values(monkeypatc
         ("absent", "not installed"),
         (f"broken {httpx.__version__}", "not measured: TypeError: another signature"),
     }
-    assert len(rows) == 12
+    assert len(rows) == 16
     assert not any(figure.values for figure in figures if (figure.name, figure.note) in rows)
 
 
@@ -214,6 +228,19 @@ async def test_each_guarded_block_is_between_two_plain_ones(monkeypatch: pytest.
     assert set(found["judged"].ratios) == {2}
     assert set(found["other"].ratios) == {1}
     assert len(base.blocks) == 61
+
+
+async def test_rounds_end_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first one: a busy machine must not keep anybody waiting."""
+
+    async def block(client: str, url: str, requests: int) -> Block:
+        return Block(1, 1)
+
+    monkeypatch.setattr(loopback, "measure", block)
+    plan = loopback.Plan(rounds=1000, requests=1, judged_blocks=2, seconds=0)
+    _, found = await loopback.compare("plain", {"judged": "judged"}, "judged", "", plan, random.Random(1))
+
+    assert found["judged"].values()["pairs"] == 2
 
 
 async def test_answer_that_is_not_200_ends_the_measurement() -> None:

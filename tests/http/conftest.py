@@ -8,7 +8,7 @@ import pytest
 
 from tests.http.clients import CLIENTS, Http
 from tests.http.kinds import KINDS, Kind
-from tests.http.raw import RawServer
+from tests.http.raw import RawHttp2Server, RawServer
 from tests.http.server import Server
 
 
@@ -51,6 +51,19 @@ def raw(_raw: RawServer) -> RawServer:
     """A server that misbehaves, with nothing to do yet."""
     _raw.reset()
     return _raw
+
+
+@pytest.fixture(scope="session")
+def _raw_http2() -> Iterator[RawHttp2Server]:
+    with RawHttp2Server() as running:
+        yield running
+
+
+@pytest.fixture
+def raw_http2(_raw_http2: RawHttp2Server) -> RawHttp2Server:
+    """The same over HTTP/2."""
+    _raw_http2.reset()
+    return _raw_http2
 
 
 @pytest.fixture(params=CLIENTS, ids=lambda kind: kind.name)

@@ -14,10 +14,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+
 __all__ = [
     "Asked",
+    "Http2Step",
+    "RawHttp2Server",
     "RawServer",
     "Step",
+    "Stream",
     "answer",
     "breaking_off",
     "closing",
@@ -276,3 +284,79 @@ class RawServer:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
         self._loop.close()
+
+
+class Stream:
+    """One request on its stream of an HTTP/2 connection."""
+
+    def __init__(self, connection: h2.connection.H2Connection, number: int, asked: Asked) -> None:
+        self.connection = connection
+        self.number = number
+        self.asked = asked
+
+    def answer(self, status: int = 200, body: bytes = b"good") -> None:
+        """A good answer."""
+        self.connection.send_headers(self.number, [(":status", str(status)), ("content-length", str(len(body)))])
+        self.connection.send_data(self.number, body, end_stream=True)
+
+    def reset(self, code: h2.errors.ErrorCodes) -> None:
+        """RST_STREAM."""
+        self.connection.reset_stream(self.number, code)
+
+    def go_away(self, last: int) -> None:
+        """GOAWAY: streams after `last` have not been looked at."""
+        self.connection.close_connection(last_stream_id=last)
+
+
+@dataclass(frozen=True)
+class Http2Step:
+    """What meets a request: at its end, or `early`, when its head has arrived; nothing of its body is read then."""
+
+    act: Callable[[Stream], object]
+    early: bool = False
+
+
+class RawHttp2Server(RawServer):
+    """The same over HTTP/2, for clients that know beforehand that it speaks that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: deque[Http2Step] = deque()
+
+    def reset(self) -> None:
+        super().reset()
+        self.steps.clear()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection to its end."""
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        connection.initiate_connection()
+        streams: dict[int, Stream] = {}
+        early: set[int] = set()
+        while True:
+            writer.write(connection.data_to_send())
+            data = await reader.read(65536)
+            if not data:
+                writer.close()
+                return
+            for event in connection.receive_data(data):
+                if isinstance(event, h2.events.RequestReceived):
+                    fields = {name.decode(): value.decode() for name, value in event.headers}
+                    asked = Asked(fields[":method"], fields[":path"], fields)
+                    self.seen.append(asked)
+                    number = event.stream_id
+                    streams[number] = Stream(connection, number, asked)
+                    if self.steps and self.steps[0].early:
+                        early.add(number)
+                        self.steps.popleft().act(streams[number])
+                elif isinstance(event, h2.events.DataReceived) and event.stream_id not in early:
+                    streams[event.stream_id].asked.body += event.data
+                    connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                elif isinstance(event, h2.events.StreamEnded) and event.stream_id not in early:
+                    stream = streams[event.stream_id]
+                    stream.asked.whole = True
+                    act = self.steps.popleft().act if self.steps else Stream.answer
+                    act(stream)
+                elif isinstance(event, h2.events.ConnectionTerminated):
+                    writer.close()
+                    return

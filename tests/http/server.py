@@ -97,6 +97,7 @@ class Server:
         config.bind = [f"fd://{self._socket.fileno()}"]
         config.errorlog = None
         config.graceful_timeout = 0
+        config.keep_alive_max_requests = 1_000_000  # after 1,000 it says GOAWAY
         loop, over = asyncio.new_event_loop(), asyncio.Event()
         loop.set_exception_handler(lambda *_: None)  # asyncio's streams do not like their tasks cancelled at the end
         self._end = lambda: loop.call_soon_threadsafe(over.set)

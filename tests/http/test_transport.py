@@ -322,18 +322,6 @@ def test_breaker_with_a_storage_stays_one_circuit(http: Http, server: Server, ot
 # -- connections ----------------------------------------------------------------------------------------------------
 
 
-def test_discarded_responses_give_their_connections_back(http: Http, server: Server) -> None:
-    """After 500 requests with a retry each, one connection did it all."""
-    http.open(retrying(2), limits=http.library.Limits(max_connections=2))
-    for _ in range(500):
-        server.script.append(503)
-        assert http.send("GET", server.origin).status_code == 200
-    assert len(server.seen) == 1000
-    assert len(http.connections) == 1
-    assert http.all_free()
-    assert len(server.peers) == 1
-
-
 def test_attempt_that_failed_holds_no_connection_while_the_next_waits(http: Http, server: Server) -> None:
     """So one connection is enough for a retry."""
     http.open(retrying(3), limits=http.library.Limits(max_connections=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ from resilient.faults import (
     Stall,
     TruncatedBody,
 )
+from resilient.foresight import Bound, View, Worst
 from tests.properties.cancellation_driver import assert_idle, cancel_at_every_point
 from tests.worlds import Outcome, Slow, VirtualWorld, World
 
@@ -508,6 +510,29 @@ def test_it_describes_its_faults_with_their_times() -> None:
     faults = Latency(share=0.1, low=1, high=3), Errors(share=0.05, start=60, end=120)
     assert repr(Chaos(*faults, enabled=True)) == "Chaos(10% of answers 1-3 s late, 5% errors 60-120 s)"
     assert repr(Chaos(Crash(), rate=0.5, enabled=False)) == "Chaos(crash, to 50% of calls, off)"
+
+
+def test_what_it_can_cost_a_call_is_known_in_advance() -> None:
+    """Later by its latencies, and without a request where it fails the call itself; nothing while it is off."""
+    inside = Worst(Bound(1, 1))
+
+    def worst(*faults: Fault, **options: Any) -> Worst:
+        return Chaos(*faults, **options).worst(lambda view: inside, View())
+
+    assert worst(Latency(low=1, high=3), Latency(high=4), **ON) == replace(
+        inside, seconds=Bound(1, 8), requests=Bound(0, 1)
+    )
+    assert worst(Latency(high=3), Stall(end=5), **ON).seconds == Bound(1, math.inf)
+    assert worst(Latency(high=3), enabled=False) is inside
+
+
+def test_what_it_may_raise_is_known_in_advance() -> None:
+    """Each kind once; and whether it does anything at all."""
+    chaos = Chaos(Errors(error=OSError), Errors(), Crash(), Stall(end=3), Partition(), PacketLoss(share=1), **ON)
+    assert chaos.raises == (OSError, ConnectionError, ConnectionRefusedError, TimeoutError)
+    assert chaos.idle is None
+    off = Chaos(Errors(), enabled=False)
+    assert (off.raises, off.idle) == ((), "it is switched off")
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------

@@ -457,6 +457,32 @@ async def test_hedge_inline_first_copys_clean_up_is_on_the_winners_path() -> Non
 
 
 @pytest.mark.virtual_time
+async def test_hedge_inline_first_copys_clean_up_for_a_cancelled_caller_is_not_cut_short() -> None:
+    """A copy that wins meanwhile wins nothing."""
+    calls, cleaned_up = 0, False
+
+    async def fetch() -> int:
+        nonlocal calls, cleaned_up
+        calls += 1
+        if calls == 2:
+            await asyncio.sleep(1)
+            return 2
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            await asyncio.sleep(2)
+            cleaned_up = True
+        return 1
+
+    task = asyncio.ensure_future(Hedge(1, inline=True)(fetch)())
+    await asyncio.sleep(1.5)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert cleaned_up
+
+
+@pytest.mark.virtual_time
 async def test_hedge_inline_first_copys_failing_clean_up_does_not_beat_the_winner() -> None:
     """Its error is an answer to the cancellation, not to the request."""
     calls = 0

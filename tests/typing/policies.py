@@ -7,8 +7,21 @@ from typing import Any, assert_type
 import pybreaker
 import tenacity
 
-from resilient import Budget, Bulkhead, CircuitBreaker, Fallback, FullJitter, Hedge, Pipeline, RateLimit, Retry, Timeout
+from resilient import (
+    Budget,
+    Bulkhead,
+    Chaos,
+    CircuitBreaker,
+    Fallback,
+    FullJitter,
+    Hedge,
+    Pipeline,
+    RateLimit,
+    Retry,
+    Timeout,
+)
 from resilient.call import Call
+from resilient.faults import Crash, Errors, Latency, Results
 from resilient.policy import Gate, Layer, Scope, Ticket, Wrap
 
 # -- Timeout --------------------------------------------------------------------------------------------------------
@@ -92,6 +105,24 @@ RateLimit()  # type: ignore[call-arg]
 RateLimit("100/s")  # type: ignore[arg-type]
 RateLimit(100, burst=0.5)  # type: ignore[arg-type]
 RateLimit(100, 60)  # type: ignore[call-arg]
+
+
+# -- Chaos ----------------------------------------------------------------------------------------------------------
+
+
+def region_of(region: str, *rest: object) -> str:
+    return region
+
+
+Chaos(Latency(high=3), Errors(share=0.1, error=OSError), Crash(targets=2), enabled=True, seed=1)
+Chaos(Errors(targets=("eu", 3)), by=region_of, enabled=lambda: False, rate=0.5)
+Chaos(Results(call=lambda *args: args), halt_rate=None, halt_calls=10, name="game day")
+Chaos("errors")  # type: ignore[arg-type]
+Chaos(Errors(), enabled="yes")  # type: ignore[arg-type]
+Chaos(Errors(), by="region")  # type: ignore[arg-type]
+Errors(0.1)  # type: ignore[call-arg]
+Latency()  # type: ignore[call-arg]
+assert_type(Chaos(Errors()).halted, str | None)
 
 
 # -- Fallback -------------------------------------------------------------------------------------------------------

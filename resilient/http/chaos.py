@@ -1,0 +1,507 @@
+"""What every chaos transport does, whatever the client: answers, breaks and delays requests on purpose.
+
+    chaos = AsyncChaosTransport(Errors(share=0.05, status=503, targets="/users/*"), TruncatedBody(share=0.01))
+    client = httpx.AsyncClient(transport=AsyncTransport(standard("users"), transport=chaos))
+
+It stands for the network and the servers behind it, so it goes inside whatever shall survive them: our transports, an
+SDK's retries, one's own. `resilient.policies.chaos` says when it is on, what stops it, and which words there are; here
+faults are what a client sees of them: its own exceptions, statuses, and bodies that break off or trickle. A wait ends
+with the client's own timeouts, as a real one would.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import re
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+
+from resilient import arguments
+from resilient.events import Channel, ChaosHalted, FaultInjected, Listener
+from resilient.experiment import LOST, Enabled, Experiment
+from resilient.faults import (
+    Crash,
+    DrippingBody,
+    Errors,
+    Fault,
+    Latency,
+    PacketLoss,
+    Partition,
+    Reset,
+    Slowness,
+    Stall,
+    TruncatedBody,
+)
+from resilient.foresight import Inside, View, Worst
+from resilient.policies.chaos import objective
+from resilient.policy import Layer, Policy, Scope, Watch
+from resilient.runtime import Runtime, current, current_async
+from resilient.runtime.threads import THREADS, drive
+
+if TYPE_CHECKING:
+    from resilient.http.transport import Library
+
+__all__ = ["KINDS", "AsyncHttpChaos", "HttpChaos", "SyncHttpChaos", "Witness"]
+
+Request = TypeVar("Request", bound=Any)
+Response = TypeVar("Response", bound=Any)
+Inner = TypeVar("Inner")
+
+KINDS = (
+    Errors,
+    Latency,
+    Slowness,
+    Stall,
+    Crash,
+    Partition,
+    PacketLoss,
+    Reset,
+    TruncatedBody,
+    DrippingBody,
+)
+
+STATUS = 503
+"""Of Errors that name neither a status nor an exception."""
+
+BODILESS = frozenset({204, 304})
+
+
+class HttpChaos(Generic[Inner]):
+    """Has requests meet faults, as if the network and the server had them.
+
+    Args:
+        faults: what may happen (`resilient.faults`), each with its share, time and targets. Those that a request meets
+            happen to it in this order, until one of them ends it:
+
+            `Latency`, `Stall`     a wait before the request, until the client's read timeout at most
+            `Slowness`             a wait after it, in proportion
+            `Errors`               its status (default 503), with `Retry-After`; or its exception
+            `Crash`                `ConnectError`
+            `Reset`                `ReadError`, or in the phase "connect" `ConnectError`; the request is not sent
+            `Partition`            a wait for nothing, then `ConnectTimeout`
+            `PacketLoss`, a `Stall` without an end: a wait for nothing, then `ReadTimeout`
+            `TruncatedBody`        a response whose body ends in `RemoteProtocolError`
+            `DrippingBody`         a response whose body trickles, until the client's read timeout
+
+        transport: what sends the requests; default a new one of the client's own.
+        enabled: the switch. True or False decide; a function is asked for each request, and must be quick. None (the
+            default): the environment variable `RESILIENT_CHAOS` (1, true, yes, on), read now.
+        by: the key of a request, for faults with `targets`. Default: `targets` are patterns (`*` and `?` as in a shell)
+            of a host ("api.example.com", "*.example.com:8443"), of a path ("/users/*"), or of both together.
+        rate: share of the requests that may meet a fault at all, from 0 to 1. Default 1.
+        seed: the same requests in the same order meet the same faults. Default: others each time.
+        halt_rate, halt_calls: the objective: it stops when of the last `halt_calls` (default 100) a larger share than
+            this has failed (default 0.1). Inside one of our transports calls count, as they end for their callers;
+            elsewhere each request does (failures are the client's exceptions and the statuses of `HttpClassifier`).
+            A body that was broken counts as one more failure. None: it never stops.
+        name: for events; default "Chaos".
+        options: for the client's own transport (`verify`, `http2`, `limits`, `proxy`, `uds`, ...).
+    """
+
+    library: ClassVar[Library]
+
+    def __init__(
+        self,
+        *faults: Fault,
+        transport: Inner | None = None,
+        enabled: Enabled = None,
+        by: Callable[[Any], Hashable] | None = None,
+        rate: float = 1.0,
+        seed: int | None = None,
+        halt_rate: float | None = 0.1,
+        halt_calls: int = 100,
+        name: str = "Chaos",
+        **options: Any,
+    ) -> None:
+        if transport is not None and options:
+            raise TypeError(f"give transport= or the options of a new one ({', '.join(sorted(options))}), not both")
+        self.name = arguments.name("name", name)
+        self.experiment = Experiment(
+            faults, KINDS, enabled=enabled, rate=rate, seed=seed, halt_rate=halt_rate, halt_calls=halt_calls
+        )
+        self._by = None if by is None else arguments.callback("by", by)
+        self._patterns = {id(fault): _pattern(at, fault, by) for at, fault in enumerate(faults)}
+        self.transport: Inner = self._new_transport(**options) if transport is None else transport
+        self._watch: Watch | None = None
+        if halt_rate is not None:
+            self._watch = objective(self.experiment, self.library.classifier(), self._halt)
+        self._channel = Channel(self.name)
+        self._channels = weakref.WeakSet([self._channel])
+        self._lock = threading.Lock()
+        if not self.experiment.possible:
+            self._stand_aside()
+
+    def _new_transport(self, **options: Any) -> Inner:
+        raise NotImplementedError
+
+    def _stand_aside(self) -> None:
+        """Have requests go to the inner transport itself."""
+        raise NotImplementedError
+
+    # -- one request ------------------------------------------------------------------------------------------------
+
+    async def _watched(self, request: Any, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime) -> Any:
+        watch = self._watch
+        if watch is None:
+            return await self._disturbed(request, handle, runtime)
+        try:
+            response = await self._disturbed(request, handle, runtime)
+        except Exception as error:
+            watch(None, error)
+            raise
+        watch(response, None)
+        return response
+
+    async def _disturbed(
+        self, request: Any, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime
+    ) -> Any:
+        module = self.library.module
+        limits = request.extensions.get("timeout") or {}
+        slower, bodies = 0.0, []
+        for fault, seconds in self.experiment.draw(runtime.now(), self._hits(request)):
+            if isinstance(fault, TruncatedBody | DrippingBody):
+                bodies.append(fault)
+                continue
+            self._tell(fault, seconds if isinstance(fault, Latency) else 0.0, runtime.now())
+            words = f"injected by chaos: {fault.describe()}"
+            match fault:
+                case Latency() | Stall(end=float()):
+                    await self._wait(seconds, limits.get("read"), runtime, module.ReadTimeout, words)
+                case Slowness():
+                    slower += fault.factor - 1
+                case Errors(error=None):
+                    return self._answer(fault, words)
+                case Errors():
+                    assert fault.exception is not None
+                    raise fault.exception(words)
+                case Crash() | Reset(phase="connect"):
+                    raise module.ConnectError(words)
+                case Reset():
+                    raise module.ReadError(words)
+                case Partition():
+                    await self._wait(LOST, limits.get("connect"), runtime, module.ConnectTimeout, words)
+                    raise module.ConnectTimeout(words)
+                case _:
+                    await self._wait(LOST, limits.get("read"), runtime, module.ReadTimeout, words)
+                    raise module.ReadTimeout(words)
+        begin = runtime.now()
+        try:
+            response = await handle(request)
+        except Exception:
+            if slower > 0:
+                await runtime.sleep(slower * (runtime.now() - begin))
+            raise
+        if slower > 0:
+            await runtime.sleep(slower * (runtime.now() - begin))
+        if bodies and request.method != "HEAD" and response.status_code not in BODILESS:
+            for fault in bodies:
+                self._tell(fault, 0.0, runtime.now())
+            return self._spoil(response, bodies, limits.get("read"))
+        return response
+
+    async def _wait(
+        self, seconds: float, limit: float | None, runtime: Runtime, timeout: type[Exception], words: str
+    ) -> None:
+        """Wait, and no longer than the client would."""
+        if limit is not None and limit <= seconds:
+            await runtime.sleep(limit)
+            raise timeout(words)
+        await runtime.sleep(seconds)
+
+    def _answer(self, fault: Errors, words: str) -> Any:
+        headers = {"content-type": "text/plain"}
+        if fault.retry_after is not None:
+            headers["retry-after"] = f"{fault.retry_after:g}"
+        return self.library.module.Response(fault.status or STATUS, headers=headers, content=words.encode())
+
+    def _spoil(self, response: Any, faults: Sequence[Fault], limit: float | None) -> Any:
+        """The same response with a worse body."""
+        module, stream = self.library.module, response.stream
+        truncated, dripping = _streams(module)
+        for fault in faults:
+            words = f"injected by chaos: {fault.describe()}"
+            if isinstance(fault, TruncatedBody):
+                stream = truncated(stream, fault.keep, functools.partial(self._break_off, words))
+            elif isinstance(fault, DrippingBody):
+                late = limit is not None and limit <= fault.pause
+                error = functools.partial(module.ReadTimeout, words) if late else None
+                stream = dripping(stream, fault.piece, min(fault.pause, fault.pause if limit is None else limit), error)
+        # A new one, because a client's response that has its body already does not look at its stream any more.
+        return module.Response(
+            response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
+        )
+
+    def _break_off(self, words: str) -> Exception:
+        reason = None if self.experiment.halt_rate is None else self.experiment.saw(True)
+        if reason is not None:
+            self._halt(reason)
+        error: Exception = self.library.module.RemoteProtocolError(words)
+        return error
+
+    def _hits(self, request: Any) -> Callable[[Fault], bool]:
+        if self._by is not None:
+            key: Any = self._by(request)
+            return lambda fault: fault.hits(key)
+        url = request.url
+        path = url.raw_path.partition(b"?")[0].decode("ascii")
+        host, server = url.host, url.netloc.decode("ascii")
+        names = (host, server, path, host + path, server + path)
+        patterns = self._patterns
+
+        def hits(fault: Fault) -> bool:
+            pattern = patterns[id(fault)]
+            return pattern is None or any(pattern.fullmatch(name) for name in names)
+
+        return hits
+
+    # -- what it says -----------------------------------------------------------------------------------------------
+
+    def witness(self) -> Policy:
+        """For the transport that goes around this one: a policy that lets its pipeline's calls count for the objective,
+        instead of the requests here, and sends our events to its listeners."""
+        self._watch = None
+        return Witness(self)
+
+    def attach(self, channel: Channel) -> None:
+        """Send events there."""
+        with self._lock:
+            self._channels.discard(self._channel)
+            self._channels.add(channel)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Send its events to `listener`, where it is not inside one of our transports (whose pipeline has them then).
+        Returns a function that ends that."""
+        return self._channel.listen(listener)
+
+    def _listening(self) -> list[Channel]:
+        with self._lock:
+            return [channel for channel in self._channels if channel.listeners]
+
+    def _tell(self, fault: Fault, seconds: float, now: float) -> None:
+        self.experiment.count(fault.kind)
+        for channel in self._listening():
+            channel.emit(FaultInjected(channel.pipeline, now, self.name, fault.kind, fault.describe(), seconds))
+
+    def _halt(self, reason: str) -> None:
+        for channel in self._listening():
+            channel.emit(ChaosHalted(channel.pipeline, current().now(), self.name, reason))
+
+    @property
+    def halted(self) -> str | None:
+        """Why it stopped by itself, or None."""
+        return self.experiment.halted
+
+    def resume(self) -> None:
+        """Go on after a halt, with nothing remembered; the times of faults begin anew."""
+        self.experiment.resume()
+
+    def snapshot(self) -> dict[str, Any]:
+        """As of the policy `Chaos`."""
+        return self.experiment.snapshot()
+
+    def describe(self) -> str:
+        """What may happen, for people."""
+        return f"{type(self).__name__}({self.experiment.describe()})"
+
+    def __repr__(self) -> str:
+        return self.describe()
+
+
+class Witness(Policy):
+    """Stands for a chaos transport in the pipeline of the transport around it; does nothing to a call."""
+
+    injects = True
+    timed = False
+
+    def __init__(self, chaos: HttpChaos[Any]) -> None:
+        super().__init__(chaos.name)
+        self._chaos = chaos
+
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        return inner
+
+    @property
+    def idle(self) -> str | None:
+        return None if self._chaos.experiment.possible else "it is switched off"
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        return inner(view)  # of a request nothing is known that a fault could make worse
+
+    def watch(self, scope: Scope) -> Watch | None:
+        experiment = self._chaos.experiment
+        if not experiment.possible or experiment.halt_rate is None:
+            return None
+        return objective(experiment, scope.judge, self._chaos._halt)
+
+    def attach(self, channel: Channel) -> None:
+        self._chaos.attach(channel)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The transport's."""
+        return self._chaos.snapshot()
+
+    def describe(self) -> str:
+        return self._chaos.describe()
+
+
+class AsyncHttpChaos(HttpChaos[Inner], Generic[Request, Response, Inner]):
+    """A chaos transport for an asynchronous client."""
+
+    transport: Any
+
+    def _stand_aside(self) -> None:
+        self.handle_async_request = self.transport.handle_async_request  # type: ignore[method-assign]
+
+    async def handle_async_request(self, request: Request) -> Response:
+        """Send one request, or have it meet a fault."""
+        if not self.experiment.is_on():
+            return await self.transport.handle_async_request(request)  # type: ignore[no-any-return]
+        return await self._watched(request, self.transport.handle_async_request, current_async())  # type: ignore[no-any-return]
+
+    async def aclose(self) -> None:
+        """Close the transport that sends."""
+        await self.transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.transport.__aexit__(exc_type, exc_value, traceback)
+
+
+class SyncHttpChaos(HttpChaos[Inner], Generic[Request, Response, Inner]):
+    """A chaos transport for a plain client."""
+
+    transport: Any
+
+    def _stand_aside(self) -> None:
+        self.handle_request = self.transport.handle_request  # type: ignore[method-assign]
+
+    def handle_request(self, request: Request) -> Response:
+        """Send one request, or have it meet a fault."""
+        if not self.experiment.is_on():
+            return self.transport.handle_request(request)  # type: ignore[no-any-return]
+        return drive(self._watched(request, self._handle, THREADS))  # type: ignore[no-any-return]
+
+    async def _handle(self, request: Any) -> Any:
+        return self.transport.handle_request(request)
+
+    def close(self) -> None:
+        """Close the transport that sends."""
+        self.transport.close()
+
+    def __enter__(self) -> Self:
+        self.transport.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self.transport.__exit__(exc_type, exc_value, traceback)
+
+
+def _pattern(at: int, fault: Fault, by: object) -> re.Pattern[str] | None:
+    """What the targets of a fault match, or None for everything."""
+    if by is not None or not fault.targets:
+        return None
+    for target in fault.targeted:
+        if not isinstance(target, str):
+            raise ValueError(f"fault[{at}].targets must be patterns of hosts and paths, or give by=; got {target!r}")
+    return re.compile("|".join(fnmatch.translate(str(target)) for target in fault.targeted))
+
+
+# -- bodies ---------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _streams(module: Any) -> tuple[Any, Any]:
+    """The classes of a client's spoiled streams."""
+    both = (module.AsyncByteStream, module.SyncByteStream)
+    return type("Truncated", (_Truncated, *both), {}), type("Dripping", (_Dripping, *both), {})
+
+
+class _Spoiled:
+    """A response's body, around the client's own."""
+
+    _stream: Any
+
+    def close(self) -> None:
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _Truncated(_Spoiled):
+    """The first `keep` bytes, and then an error; also where there are no more than that."""
+
+    def __init__(self, stream: Any, keep: int, error: Callable[[], Exception]) -> None:
+        self._stream = stream
+        self._left = keep
+        self._error = error
+
+    def _kept(self, part: bytes) -> bytes:
+        kept = part[: self._left]
+        self._left -= len(part)
+        return kept
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            if kept := self._kept(part):
+                yield kept
+            if self._left < 0:
+                break
+        raise self._error()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._stream:
+            if kept := self._kept(part):
+                yield kept
+            if self._left < 0:
+                break
+        raise self._error()
+
+
+class _Dripping(_Spoiled):
+    """`piece` bytes at a time, each after a pause; with an error, that comes after the first pause instead."""
+
+    def __init__(self, stream: Any, piece: int, pause: float, error: Callable[[], Exception] | None) -> None:
+        self._stream = stream
+        self._piece = piece
+        self._pause = pause
+        self._error = error
+
+    def _pieces(self, part: bytes) -> Iterator[bytes]:
+        for at in range(0, len(part), self._piece):
+            yield part[at : at + self._piece]
+
+    async def _wait(self, runtime: Runtime) -> None:
+        await runtime.sleep(self._pause)
+        if self._error is not None:
+            raise self._error()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            for piece in self._pieces(part):
+                drive(self._wait(THREADS))
+                yield piece
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        runtime = current_async()
+        async for part in self._stream:
+            for piece in self._pieces(part):
+                await self._wait(runtime)
+                yield piece

@@ -1,0 +1,249 @@
+"""What `resilient.lab.explain` has found: as text, as data, and as a diagram."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from resilient.foresight import Bound, Worst
+
+if TYPE_CHECKING:
+    from resilient.lab.explain import Explanation, LongRun, Part
+
+__all__ = ["data", "mermaid", "text"]
+
+WIDTH = 110
+INDENT = 28
+
+
+# -- text -----------------------------------------------------------------------------------------------------------
+
+
+def text(found: Explanation) -> str:
+    """For people: the figures first, then the tree, what ends meet, what never acts, what to change."""
+    limit = "" if found.function_limit is None else f" that takes {found.function_limit:g} s at most"
+    lines = [f"{found.name}: the worst case of one call of {_a(found.function)}{limit}"]
+    lines += _figures(found.worst, found.long_run)
+    if found.behind is not None:
+        behind = found.behind
+        lines += ["", f"{found.name} behind {behind.name}: the worst case of both together"]
+        lines += _figures(behind.worst, behind.long_run)
+        if behind.once:
+            multiply = f"{found.name} leaves the repeating to {behind.name}, so attempts do not multiply"
+        elif behind.alone.most > 1 and found.worst.requests.most > 1:
+            multiply = (
+                f"they multiply: {_number(behind.alone.most)} x {_number(found.worst.requests.most)} requests; "
+                f'with Retry(nested="once") {found.name} would leave the repeating to {behind.name}'
+            )
+        else:
+            multiply = "only one of them repeats, so nothing multiplies"
+        lines += _line("layers", multiply)
+    lines += ["", "Policies, outermost first, and the worst that each, and all inside it, can cost"]
+    lines += _tree(found)
+    lines += ["", "What comes up, and what it meets on its way outward"]
+    for route in found.routes:
+        origin = "" if route.origin == "the function" else f", from {route.origin}"
+        lines.append(f"  {route.end}{origin}")
+        for step in route.steps:
+            lines += _wrapped(f"{step.policy}: {step.does}", "      ")
+        lines.append(f"      the caller {route.caller}")
+    if found.idle:
+        lines += ["", "Never acts"]
+        for idle in found.idle:
+            lines += _wrapped(f"{idle.policy}: {idle.why}", "  ")
+    lines += ["", "To change" if found.findings else "To change: nothing was found"]
+    for finding in found.findings:
+        lines += _wrapped(f"{finding.what}: {finding.why}.", "  ")
+        lines += _wrapped(f"Instead: {finding.instead}.", "      ")
+    lines += ["", "Taken for granted"]
+    for each in found.assumes:
+        lines += _wrapped(each, "  ")
+    return "\n".join(lines)
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def _figures(worst: Worst, long_run: LongRun) -> list[str]:
+    return [
+        *_line("latency", f"{_said(worst.seconds, ' s')}: {worst.why}"),
+        *_line("attempts", _said(worst.attempts)),
+        *_line("requests", _said(worst.requests)),
+        *_line("long run", _long_run(long_run)),
+    ]
+
+
+def _line(label: str, content: str) -> list[str]:
+    return _wrapped(content, f"  {label:<10}", " " * 12)
+
+
+def _wrapped(content: str, indent: str, further: str | None = None) -> list[str]:
+    further = indent + "    " if further is None else further
+    return textwrap.wrap(content, WIDTH, initial_indent=indent, subsequent_indent=further, break_long_words=False)
+
+
+def _said(bound: Bound, unit: str = "") -> str:
+    if math.isinf(bound.most):
+        return "no limit"
+    if bound.exact:
+        return f"{_number(bound.most)}{unit} (exact)"
+    return f"at most {_number(bound.most)}{unit} (a bound; {_number(bound.sure)}{unit} can happen)"
+
+
+def _number(value: float) -> str:
+    return "without limit" if math.isinf(value) else f"{value:.6g}"
+
+
+def _long_run(long_run: LongRun) -> str:
+    requests = long_run.requests_per_call
+    if math.isinf(requests):
+        return "no limit to the requests a call: nothing pays for them"
+    said = f"at most {_number(requests)} request{'' if requests == 1 else 's'} a call"
+    if requests == 1:
+        return said
+    if not long_run.budgets:
+        return f"{said}, when all fail: no budget bounds them"
+    return f"{said}, and {_number(long_run.burst)} more at once: {'; '.join(long_run.budgets)}"
+
+
+def _tree(found: Explanation) -> list[str]:
+    """Each policy under the pipeline that it stands in, with its figures beside it."""
+    lines = [f"{'':{INDENT}}{found.name}"]
+    for before, part in zip((None, *found.parts), found.parts, strict=False):
+        lines += [f"{'':{INDENT + 3 * depth}}{part.pipelines[depth]}" for depth in _entered(before, part)]
+        figures = f"  {_pair(part, ' ', 12)}"
+        further = " " * (INDENT + 3 * len(part.path))
+        lines += _wrapped(part.text, f"{figures:<{len(further)}}", further + "    ")
+    return lines
+
+
+def _entered(before: Part | None, part: Part) -> range:
+    """The depths of the nested pipelines that begin at this part."""
+    common = 0
+    if before is not None:
+        while common < min(len(before.path), len(part.path)) - 1 and before.path[common] == part.path[common]:
+            common += 1
+    return range(common + 1, len(part.path))
+
+
+def _pair(part: Part, between: str = ", ", wide: int = 0) -> str:
+    """What a policy and all inside it cost at worst."""
+    if part.worst is None:
+        return "never reached"
+    seconds, requests = part.worst.seconds, part.worst.requests
+    plural = "" if requests.most == 1 else "s"
+    return f"{_brief(seconds, ' s'):<{wide}}{between}{_brief(requests)} request{plural}"
+
+
+def _brief(bound: Bound, unit: str = "") -> str:
+    if math.isinf(bound.most):
+        return "no limit" if unit else "unlimited"
+    return f"{'' if bound.exact else '<= '}{_number(bound.most)}{unit}"
+
+
+# -- data -----------------------------------------------------------------------------------------------------------
+
+
+def data(found: Explanation) -> dict[str, Any]:
+    """For programs. Infinite figures are None."""
+    return {
+        "pipeline": found.name,
+        "function": found.function,
+        "function_limit_seconds": found.function_limit,
+        **_worst(found.worst),
+        "long_run": _long_run_data(found.long_run),
+        "policies": [
+            {
+                "policy": part.policy,
+                "kind": part.kind,
+                "text": part.text,
+                "path": list(part.path),
+                "pipelines": list(part.pipelines),
+                "idle": part.idle,
+                **({} if part.worst is None else _worst(part.worst)),
+            }
+            for part in found.parts
+        ],
+        "outcomes": [
+            {
+                "outcome": route.end,
+                "origin": route.origin,
+                "meets": [{"policy": step.policy, "does": step.does} for step in route.steps],
+                "caller": route.caller,
+            }
+            for route in found.routes
+        ],
+        "never_act": [{"policy": idle.policy, "why": idle.why} for idle in found.idle],
+        "findings": [{"what": each.what, "why": each.why, "instead": each.instead} for each in found.findings],
+        "assumes": list(found.assumes),
+        "behind": None
+        if found.behind is None
+        else {
+            "pipeline": found.behind.name,
+            **_worst(found.behind.worst),
+            "long_run": _long_run_data(found.behind.long_run),
+            "requests_alone": _figure(found.behind.alone.most),
+            "leaves_repeating": found.behind.once,
+        },
+    }
+
+
+def _worst(worst: Worst) -> dict[str, Any]:
+    return {
+        "latency": {
+            "at_most_seconds": _figure(worst.seconds.most),
+            "can_happen_seconds": _figure(worst.seconds.sure),
+            "exact": worst.seconds.exact,
+            "why": worst.why,
+        },
+        "attempts": _count(worst.attempts),
+        "requests": _count(worst.requests),
+    }
+
+
+def _count(bound: Bound) -> dict[str, Any]:
+    return {"at_most": _figure(bound.most), "can_happen": _figure(bound.sure), "exact": bound.exact}
+
+
+def _long_run_data(long_run: LongRun) -> dict[str, Any]:
+    return {
+        "requests_per_call": _figure(long_run.requests_per_call),
+        "burst_requests": _figure(long_run.burst),
+        "budgets": list(long_run.budgets),
+    }
+
+
+def _figure(value: float) -> float | int | None:
+    if math.isinf(value):
+        return None
+    return int(value) if value == int(value) else round(value, 9)
+
+
+# -- a diagram ------------------------------------------------------------------------------------------------------
+
+
+def mermaid(found: Explanation) -> str:
+    """In Mermaid's language: a flow chart from the caller to the function, nested pipelines as boxes."""
+    lines = ["flowchart TD", '    caller(["the caller"])', f'    subgraph box["{_escaped(found.name)}"]']
+    edges, last, depth = [], "caller", 1
+    before: Part | None = None
+    for number, part in enumerate(found.parts):
+        entered = _entered(before, part)
+        lines += ["    end"] * (depth - entered.start)
+        for each in entered:
+            path = "_".join(map(str, part.path[:each]))
+            lines.append(f'    subgraph box{path}["{_escaped(part.pipelines[each])}"]')
+        lines.append(f'    p{number}["{_escaped(part.text)}<br/>{_escaped(_pair(part))}"]')
+        edges.append(f"    {last} --> p{number}")
+        last, depth, before = f"p{number}", len(part.path), part
+    lines += ["    end"] * depth
+    lines += [f'    function(["{_escaped(found.function)}"])', *edges, f"    {last} --> function"]
+    return "\n".join(lines)
+
+
+def _escaped(label: str) -> str:
+    for character, entity in (("#", "#35;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;")):
+        label = label.replace(character, entity)
+    return label

@@ -1,0 +1,381 @@
+"""What a pipeline does to a call at worst, told from the pipeline alone, without running it.
+
+How long a call takes, how often it is tried, how many requests it makes; what every error meets on its way outward;
+which policies never act; and what is wrong with the order or the plan. The figures are put together from what each
+policy says of itself (`resilient.foresight`), so a policy of one's own may take part: it defines `worst`, and `meets`.
+
+A figure is *exact* where some dependency, and some traffic of others, does bring it about, and a *bound* where only its
+excess is excluded. The long run is another question: there budgets, and not attempts, bound the requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, levels
+from resilient.lab import drawing
+from resilient.outcome import FAILURE, Verdict
+from resilient.pipeline import Pipeline
+from resilient.plan import Finding
+from resilient.policy import Gate, Policy
+
+__all__ = ["Behind", "Explanation", "Idle", "LongRun", "Part", "Route", "Step", "explain"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One policy in its place, and what it and all inside it cost at worst.
+
+    Attributes:
+        policy: its name. kind: its class. text: its settings.
+        path: its place: its number in its pipeline, and before that the places of the pipelines around it, outermost
+            first. pipelines: the names of these pipelines, its own the last.
+        worst: as the first attempt meets it; None where it is never asked.
+        idle: why it does nothing, or None.
+    """
+
+    policy: str
+    kind: str
+    text: str
+    path: tuple[int, ...]
+    pipelines: tuple[str, ...]
+    worst: Worst | None
+    idle: str | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one policy does with an end that reaches it."""
+
+    policy: str
+    does: str
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way of one kind of end, from where it comes up to the caller.
+
+    Attributes:
+        end: what it is. origin: who raises it: a policy's settings, or "the function".
+        steps: what the policies do that do anything, innermost first.
+        caller: what the caller gets.
+    """
+
+    end: str
+    origin: str
+    steps: tuple[Step, ...]
+    caller: str
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A policy that never acts."""
+
+    policy: str
+    why: str
+
+
+@dataclass(frozen=True)
+class LongRun:
+    """What budgets do: over many calls, requests for each call, and on top of that a burst of what was saved up.
+
+    Attributes:
+        requests_per_call: at most, and
+        burst: so many more requests at once; 0 where no budget bounds it.
+        budgets: in words.
+    """
+
+    requests_per_call: float
+    burst: float
+    budgets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Behind:
+    """The pipeline as what another one guards.
+
+    Attributes:
+        name: of the other one. worst: of both together. long_run: of both together.
+        alone: requests of the other one alone.
+        once: whether the inner one leaves the repeating to the outer one.
+    """
+
+    name: str
+    worst: Worst
+    long_run: LongRun
+    alone: Bound
+    once: bool
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All that can be told. `str()` of it is for people, `data()` for programs, `mermaid()` a diagram."""
+
+    name: str
+    function: Literal["async def", "def"]
+    function_limit: float | None
+    worst: Worst
+    parts: tuple[Part, ...]
+    long_run: LongRun
+    routes: tuple[Route, ...]
+    idle: tuple[Idle, ...]
+    findings: tuple[Finding, ...]
+    assumes: tuple[str, ...]
+    behind: Behind | None
+
+    @property
+    def overall(self) -> Worst:
+        """The worst case of a call: through the other pipeline too, where there is one."""
+        return self.worst if self.behind is None else self.behind.worst
+
+    def __str__(self) -> str:
+        return drawing.text(self)
+
+    def data(self) -> dict[str, Any]:
+        """As plain data, with stable keys that say their units. Infinite figures are None."""
+        return drawing.data(self)
+
+    def mermaid(self) -> str:
+        """A diagram, outermost first, in Mermaid's language."""
+        return drawing.mermaid(self)
+
+
+def explain(
+    pipeline: Policy,
+    *,
+    behind: Policy | None = None,
+    is_async: bool = True,
+    function_limit: float | None = None,
+) -> Explanation:
+    """Tell what a pipeline (or a policy alone) does to a call at worst.
+
+    Args:
+        behind: another pipeline, whose function makes the call through this one.
+        is_async: whether it guards an `async def`; a plain `def` cannot be stopped.
+        function_limit: seconds that the function takes at most by itself (its client's own timeout, say); None: it may
+            hang.
+    """
+    inner = pipeline if isinstance(pipeline, Pipeline) else Pipeline(pipeline)
+    outer = behind if behind is None or isinstance(behind, Pipeline) else Pipeline(behind)
+    places = _places(inner)
+    policies = [place.policy for place in places]
+    view = View(is_async=is_async, once=inner.classify.leaves_repeating)
+    function = _function(function_limit, is_async=is_async)
+    found = levels(policies, function)
+    worst = found[0](view)
+    idle = [Idle(str(policy), policy.inactive) for policy in policies if policy.inactive is not None]
+    unfit = [(policy, policy.unfit(is_async=is_async, block=False)) for policy in policies]
+    idle += [Idle(str(policy), f"it cannot guard this: {why}") for policy, why in unfit if why is not None]
+    layered = None if outer is None else _layered(outer, inner, function, view)
+    if layered is not None and layered.once:
+        leaves = f"it leaves the repeating to {layered.name}"
+        idle += [Idle(str(policy), leaves) for policy in policies if _may_leave(policy, view)]
+    return Explanation(
+        name=inner.name or "pipeline",
+        function="async def" if is_async else "def",
+        function_limit=function_limit,
+        worst=worst,
+        parts=tuple(
+            Part(
+                place.policy.name,
+                type(place.policy).__name__,
+                str(place.policy),
+                place.path,
+                place.pipelines,
+                level.seen,
+                place.policy.inactive,
+            )
+            for place, level in zip(places, found, strict=True)
+        ),
+        long_run=_long_run([inner], worst),
+        routes=tuple(_routes(places)),
+        idle=tuple(idle),
+        findings=tuple(inner.findings),
+        assumes=tuple(_assumptions(policies, view)),
+        behind=layered,
+    )
+
+
+def _function(limit: float | None, *, is_async: bool) -> Inside:
+    if limit is None:
+        why = "nothing ends the function: " + ("there is no Timeout" if is_async else "no Timeout stops a plain def")
+        worst = Worst(Bound(math.inf, math.inf), why=why)
+    else:
+        worst = Worst(Bound(limit, limit), why=f"the function takes {limit:g} s")
+    return lambda _: worst
+
+
+@dataclass(frozen=True)
+class _Place:
+    policy: Policy
+    pipeline: Pipeline
+    path: tuple[int, ...]
+    pipelines: tuple[str, ...]
+    shown: str = ""
+
+
+def _shown(policy: Policy, names: Sequence[str]) -> str:
+    """What to call it among others: by its name, and its settings where several have that name."""
+    return policy.name if names.count(policy.name) == 1 else str(policy)
+
+
+def _places(pipeline: Pipeline, path: tuple[int, ...] = (), around: tuple[str, ...] = ()) -> list[_Place]:
+    """The policies, with those of nested pipelines in their places."""
+    places: list[_Place] = []
+    names = (*around, pipeline.name or "pipeline")
+    for number, policy in enumerate(pipeline.policies, 1):
+        here = (*path, number)
+        if isinstance(policy, Pipeline):
+            places += _places(policy, here, names)
+        else:
+            places.append(_Place(policy, pipeline, here, names))
+    return places
+
+
+# -- under another pipeline -----------------------------------------------------------------------------------------
+
+
+def _layered(outer: Pipeline, inner: Pipeline, function: Inside, view: View) -> Behind:
+    policies = [place.policy for place in _places(outer)]
+    repeated = any(policy.runs != 1 for policy in policies)
+    whole = levels([inner], function)[0]
+    # A Timeout right around the function tells nobody inside of its deadline: it ends what they do all the same.
+    told = [policy.limit for policy in policies[:-1] if policy.limit is not None]
+
+    def call(around: View) -> Worst:
+        seen = replace(view, within=around.within, repeated=repeated)
+        near = whole(seen)
+        if policies[-1].limit is None:
+            return near
+        far = whole(replace(seen, within=min(told, default=math.inf)))
+        return replace(
+            near,
+            seconds=Bound(near.seconds.sure, far.seconds.most),
+            attempts=Bound(near.attempts.sure, far.attempts.most),
+            requests=Bound(near.requests.sure, far.requests.most),
+            why=far.why,
+        )
+
+    once = repeated and any(_may_leave(place.policy, view) for place in _places(inner))
+    worst = levels([outer], call)[0](View(is_async=view.is_async))
+    return Behind(
+        outer.name or "pipeline",
+        worst,
+        _long_run([outer, inner], worst, leaves=once),
+        outer.worst(function, View(is_async=view.is_async)).requests,
+        once,
+    )
+
+
+def _may_leave(policy: Policy, view: View) -> bool:
+    """Whether it leaves the repeating to a call around that repeats."""
+    return policy.runs != 1 and not policy.overlaps and (view.once or getattr(policy, "nested", "multiply") == "once")
+
+
+# -- the long run ---------------------------------------------------------------------------------------------------
+
+
+def _long_run(pipelines: Sequence[Pipeline], worst: Worst, *, leaves: bool = False) -> LongRun:
+    """Requests for each call, where every success of a pipeline pays into its budgets."""
+    paid: dict[int, str] = {}
+    bursts: list[float] = []
+
+    def through(pipeline: Pipeline, calls: float, leaves: bool) -> float:
+        requests = calls
+        for policy in pipeline.policies:
+            if isinstance(policy, Pipeline):
+                requests = through(policy, requests, leaves)
+                continue
+            if policy.runs == 1 or policy.inactive is not None or (leaves and not policy.overlaps):
+                continue
+            times = math.inf if policy.runs is None else requests * policy.runs
+            budget = policy.budget
+            if budget is None:
+                requests = times
+            elif id(budget) not in paid:  # what it has spent further out, it cannot spend again
+                paid[id(budget)] = str(budget)
+                bursts.append(budget.cap)
+                requests = min(times, requests + calls * budget.ratio)
+        return requests
+
+    requests = 1.0
+    for number, pipeline in enumerate(pipelines):
+        requests = through(pipeline, requests, leaves and number > 0)
+    return LongRun(min(requests, worst.requests.most), sum(bursts), tuple(paid.values()))
+
+
+# -- what ends meet on their way ------------------------------------------------------------------------------------
+
+
+def _routes(places: Sequence[_Place]) -> list[Route]:
+    """One for each kind of end that can come up."""
+    names = [place.policy.name for place in places]
+    places = [replace(place, shown=_shown(place.policy, names)) for place in places]
+    routes = [_route(end, "the function", error, places) for end, error in _ENDS]
+    if any(place.pipeline.classify.judges_results for place in places):
+        routes.insert(1, _route("an unacceptable result", "the function", None, places))
+    for at, place in enumerate(places):
+        if place.policy.inactive is None:
+            routes += [
+                _route(kind.__name__, place.shown, kind("in the lab"), places[:at]) for kind in place.policy.raises
+            ]
+    return routes
+
+
+_ENDS: tuple[tuple[str, BaseException], ...] = (
+    ("a failure", ConnectionError("in the lab")),
+    ("a programming error", TypeError("in the lab")),
+    ("a cancellation", asyncio.CancelledError()),
+)
+
+
+def _route(end: str, origin: str, error: BaseException | None, places: Sequence[_Place]) -> Route:
+    steps = []
+    for place in reversed(places):
+        if place.policy.inactive is not None:
+            continue
+        meeting = _meeting(place, error)
+        if meeting is None:
+            continue
+        steps.append(Step(place.shown, meeting.does))
+        if meeting.stops:
+            return Route(end, origin, tuple(steps), "gets the answer")
+    return Route(end, origin, tuple(steps), "gets the result" if error is None else "gets it")
+
+
+def _meeting(place: _Place, error: BaseException | None) -> Meeting | None:
+    verdict: Verdict | None = None
+    if error is None or isinstance(error, ConnectionError):
+        verdict = FAILURE  # whatever it is that the classifier calls so
+    elif isinstance(error, Exception):
+        verdict = place.pipeline.classify.error(error)
+    try:
+        return place.policy.meets(End(error, verdict))
+    except Exception:  # of a predicate that expects an error of its own kind
+        return Meeting("asks a predicate of its user")
+
+
+# -- what is taken for granted --------------------------------------------------------------------------------------
+
+
+def _assumptions(policies: Sequence[Policy], view: View) -> list[str]:
+    assumed = []
+    if view.is_async:
+        assumed.append("the function ends when it is cancelled")
+    else:
+        assumed.append("a plain def runs to its end: a Timeout bounds the waits and the further attempts around it")
+    assumed.append("hooks, predicates, strategies and listeners take no time")
+    if any(policy.runs != 1 for policy in policies):
+        assumed.append("the function may fail in whatever way is repeated, and ask for the longest pause that is kept")
+    if any(policy.waits for policy in policies):
+        assumed.append("queues are shared with calls like this one, and with none that hold their places longer")
+    assumed += [
+        f"{policy} is not known here: it is taken at its word"
+        for policy in policies
+        if type(policy).worst in (Policy.worst, Gate.worst)
+    ]
+    return assumed

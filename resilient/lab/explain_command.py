@@ -1,0 +1,78 @@
+"""`resilient explain`: find the pipeline that is named, explain it, and hold it to limits.
+
+Raises `ValueError`, in one line, for what cannot be explained.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+from resilient.errors import PipelineWarning
+from resilient.http.transport import HttpTransport, SyncHttpTransport
+from resilient.lab.candidates import imported
+from resilient.lab.explain import Explanation, explain
+from resilient.pipeline import Pipeline
+from resilient.policy import Policy
+
+__all__ = ["Function", "explained", "named", "over"]
+
+Function = Literal["async", "def"]
+
+
+def explained(
+    target: str,
+    *,
+    behind: str | None = None,
+    function: Function | None = None,
+    function_limit: float | None = None,
+    json_file: Path | None = None,
+) -> Explanation:
+    """Explain what `MODULE:NAME` names; and write it to `json_file`.
+
+    `function`: what it guards; None: as the target shows, and where it does not, an `async def`.
+    """
+    found, guards = named(target)
+    other = None if behind is None else named(behind)[0]
+    explanation = explain(
+        found, behind=other, is_async=(function or guards or "async") == "async", function_limit=function_limit
+    )
+    if json_file is not None:
+        json_file.write_text(json.dumps(explanation.data(), indent=2) + "\n")
+    return explanation
+
+
+def named(target: str) -> tuple[Policy, Function | None]:
+    """The pipeline or policy that `MODULE:NAME` names, itself or by what it guards, and what that is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PipelineWarning)  # the explanation will say it
+        found: Any = imported(target)
+    if isinstance(found, HttpTransport):
+        return found.pipeline, "def" if isinstance(found, SyncHttpTransport) else "async"
+    if isinstance(found, Policy):
+        return found, None
+    around = getattr(found, "__pipeline__", None)
+    if isinstance(around, Pipeline):
+        return around, "async" if inspect.iscoroutinefunction(found) else "def"
+    if isinstance(getattr(found, "pipeline", None), Pipeline):
+        return found.pipeline, None
+    what = f"the class {found.__name__}" if inspect.isclass(found) else f"of type {type(found).__name__}"
+    raise ValueError(f"{target!r} must be a pipeline, a policy, a guarded function or a transport, and is {what}")
+
+
+def over(found: Explanation, *, max_latency: float | None, max_requests: int | None) -> list[str]:
+    """The limits that its worst case exceeds, in words."""
+    worst, missed = found.overall, []
+    if max_latency is not None and worst.seconds.most > max_latency * (1 + 1e-9):
+        missed.append(f"latency: {_at_most(worst.seconds.most)} s, over --max-latency {max_latency:g} s ({worst.why})")
+    if max_requests is not None and worst.requests.most > max_requests:
+        missed.append(f"requests: {_at_most(worst.requests.most)}, over --max-requests {max_requests}")
+    return missed
+
+
+def _at_most(value: float) -> str:
+    return "no limit to the" if math.isinf(value) else f"at most {value:.6g}"

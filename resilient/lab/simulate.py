@@ -1,0 +1,272 @@
+"""`resilient simulate`: candidates in a scenario, as a table, JSON and a picture; objectives decide how it exits."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from resilient.lab.candidates import NONE, Candidate, candidate_from, imported
+from resilient.lab.measures import Measures
+from resilient.lab.reading import ScenarioError, gallery, read
+from resilient.lab.world import CandidateError, Scenario, simulate
+
+__all__ = ["Objective", "candidates", "compared", "judged", "list_gallery", "report", "run"]
+
+PATIENCE = 2.0
+"""Seconds before there is a progress bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A bound on one of the measures."""
+
+    option: str
+    limit: float
+    value: Callable[[Measures], float | None]
+    at_least: bool = False
+    unit: str = ""
+
+    def met(self, measures: Measures) -> bool:
+        value = self.value(measures)
+        if value is None:
+            return False  # never recovered, or no success whose latency could be known
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def miss(self, measures: Measures) -> str:
+        value = self.value(measures)
+        shown = "never" if value is None else f"{value:.6g}{self.unit}"
+        side = "at least" if self.at_least else "at most"
+        return f"{measures.candidate.name}: {self.option}: {shown}, to be {side} {self.limit:g}{self.unit}"
+
+
+def objectives(
+    min_success: float | None, max_p99: float | None, max_attempts_per_call: float | None, max_recovery: float | None
+) -> list[Objective]:
+    """Those that are given."""
+    known = [
+        (min_success, Objective("--min-success", min_success or 0, lambda each: each.success, at_least=True)),
+        (max_p99, Objective("--max-p99", max_p99 or 0, lambda each: each.latency(0.99), unit=" s")),
+        (
+            max_attempts_per_call,
+            Objective("--max-attempts-per-call", max_attempts_per_call or 0, lambda each: each.requests_per_call),
+        ),
+        (max_recovery, Objective("--max-recovery", max_recovery or 0, lambda each: each.recovery, unit=" s")),
+    ]
+    return [objective for given, objective in known if given is not None]
+
+
+def candidates(scenario: Scenario, names: Sequence[str]) -> list[Candidate]:
+    """Those that are named: in the scenario, as MODULE:NAME, or "none"; all of the scenario's where none is named.
+
+    Raises `ScenarioError`.
+    """
+    if not names:
+        return list(scenario.candidates.values()) or [NONE]
+    found = []
+    for name in names:
+        if name in scenario.candidates:
+            found.append(scenario.candidates[name])
+        elif name == NONE.name:
+            found.append(NONE)
+        elif ":" in name:
+            try:
+                found.append(candidate_from(name, imported(name)))
+            except (TypeError, ValueError) as error:
+                raise ScenarioError(str(error)) from None
+        else:
+            known = ", ".join([*scenario.candidates, NONE.name])
+            raise ScenarioError(f"there is no pipeline {name!r} in the scenario: it has {known}; or give MODULE:NAME")
+    if len({candidate.name for candidate in found}) < len(found):
+        raise ScenarioError(f"each pipeline must be named once, got {', '.join(names)}")
+    return found
+
+
+def compared(
+    scenario: Scenario,
+    chosen: Sequence[Candidate],
+    *,
+    seed: int,
+    runs: int,
+    progress: Callable[[float], object] | None = None,
+) -> list[Measures]:
+    """Each candidate in `runs` runs, with the seeds from `seed` on. `progress` is told the share that is done."""
+    found, steps = [], len(chosen) * runs
+    for number, candidate in enumerate(chosen):
+        made = []
+        for run in range(runs):
+            done = number * runs + run
+            tell = None if progress is None else _within(progress, done, steps)
+            made.append(simulate(scenario, candidate, seed + run, progress=tell))
+        found.append(Measures(made))
+    return found
+
+
+def _within(progress: Callable[[float], object], done: int, steps: int) -> Callable[[float], object]:
+    return lambda share: progress((done + share) / steps)
+
+
+def judged(measures: Sequence[Measures], goals: Sequence[Objective]) -> list[dict[str, Any]]:
+    """Each objective for each candidate, as plain data."""
+    return [
+        {
+            "pipeline": each.candidate.name,
+            "objective": goal.option.removeprefix("--").replace("-", "_"),
+            "limit": goal.limit,
+            "value": goal.value(each),
+            "met": goal.met(each),
+        }
+        for each in measures
+        for goal in goals
+    ]
+
+
+def report(
+    scenario: Scenario, measures: Sequence[Measures], verdicts: Sequence[dict[str, Any]], seed: int, runs: int
+) -> str:
+    """All results as JSON text; of the same seed always the same, to the byte."""
+    data = {
+        "scenario": scenario.name,
+        "title": scenario.title,
+        "duration_s": scenario.duration,
+        "clients": scenario.clients,
+        "faults": [{**fault.as_json(), "description": fault.describe()} for fault in scenario.faults],
+        "seed": seed,
+        "runs": runs,
+        "pipelines": {each.candidate.name: each.as_json() for each in measures},
+        "objectives": list(verdicts),
+        "verdict": "pass" if all(verdict["met"] for verdict in verdicts) else "miss",
+    }
+    return json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+# -- for people -------------------------------------------------------------------------------------------------------
+
+
+def list_gallery(console: Console) -> None:
+    """The scenarios that come with the library."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name in gallery():
+        scenario = read(name)
+        table.add_row(f"[bold]{name}[/]", scenario.title.partition(": ")[2] or scenario.title)
+        table.add_row("", f"[dim]{', '.join(scenario.candidates)}[/]")
+    console.print(table)
+
+
+def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
+    table = Table(title=scenario.title or scenario.name, title_justify="left")
+    table.add_column("pipeline", style="bold")
+    stand_ins = any(each.stood_in for each in measures)
+    fades = scenario.calm != (0.0, 0.0)
+    several = len(measures[0].runs) > 1
+    for title in ("success %", *(["± %"] if several else []), *(["stood in %"] if stand_ins else [])):
+        table.add_column(title, justify="right")
+    for title in ("p50 ms", "p99 ms", "requests per call", *(["recovery s"] if fades else [])):
+        table.add_column(title, justify="right")
+    table.add_column("failures")
+    for each in measures:
+        cells = [each.candidate.name, f"{100 * each.success:.2f}"]
+        if several:
+            shares = [Measures([run]).success for run in each.runs]
+            cells.append(f"{50 * (max(shares) - min(shares)):.2f}")
+        if stand_ins:
+            cells.append(f"{100 * each.stood_in:.2f}")
+        cells += [_milliseconds(each.latency(0.5)), _milliseconds(each.latency(0.99)), f"{each.requests_per_call:.3f}"]
+        if fades:
+            cells.append("never" if each.recovery is None else f"{each.recovery:.0f}")
+        failures = {name: times for name, times in each.outcomes.items() if name not in ("success", "stood in")}
+        ordered = sorted(failures.items(), key=lambda item: -item[1])
+        cells.append(", ".join(f"{name} {times:,}" for name, times in ordered))
+        table.add_row(*cells)
+    return table
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1000 * seconds:,.0f}"
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[float], object] | None]:
+    """A bar, once it has taken a while; none where nobody looks."""
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("simulating"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    task, began = bar.add_task("", total=1.0), time.monotonic()
+
+    def tell(share: float) -> None:
+        if not bar.live.is_started and time.monotonic() - began > PATIENCE:
+            bar.start()
+        bar.update(task, completed=share)
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
+
+
+def run(
+    given: str,
+    *,
+    pipelines: Sequence[str] = (),
+    compare: Sequence[str] | None = None,
+    seed: int = 1,
+    runs: int = 1,
+    json_file: Path | None = None,
+    plot: Path | None = None,
+    goals: Sequence[Objective] = (),
+) -> bool:
+    """The command; returns whether all objectives are met.
+
+    They are those of every pipeline; with `compare`, of the second one.
+
+    Raises `ScenarioError` and `CandidateError`, whose text is for the user.
+    """
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    if given == "list":
+        list_gallery(console)
+        return True
+    scenario = read(given)
+    chosen = candidates(scenario, compare or pipelines)
+    with _progress(Console(stderr=True)) as progress:
+        measures = compared(scenario, chosen, seed=seed, runs=runs, progress=progress)
+    verdicts = judged(measures[1:] if compare else measures, goals)
+    if json_file is not None:
+        json_file.write_text(report(scenario, measures, verdicts, seed, runs), encoding="utf-8")
+    if plot is not None:
+        from resilient.lab.picture import draw
+
+        draw(measures, plot)
+    if scenario.about:
+        console.print(" ".join(scenario.about.split()) + "\n")
+    for fault in scenario.faults:
+        console.print(f"{fault.when()}: {fault.describe()}", style="yellow", highlight=False)
+    console.print(_table(scenario, measures))
+    missed = [
+        goal.miss(each) for each in (measures[1:] if compare else measures) for goal in goals if not goal.met(each)
+    ]
+    for line in missed:
+        console.print(f"missed: {line}", style="bold red", highlight=False)
+    return not missed
+
+
+def finite(option: str, value: float | None, least: float, most: float = math.inf) -> float | None:
+    """A number for an objective. Raises `ScenarioError`."""
+    if value is not None and not (math.isfinite(value) and least <= value <= most):
+        span = f"from {least:g} to {most:g}" if most < math.inf else f"at least {least:g}"
+        raise ScenarioError(f"{option} must be {span}, got {value:g}")
+    return value
+
+
+__all__ += ["CandidateError", "ScenarioError", "finite", "objectives"]

@@ -1,0 +1,287 @@
+"""Bodies on their way: uploads that are cut, and answers that end badly, late, or unread."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resilient import CircuitBreaker, CircuitOpen, Pipeline, Retry, TimedOut, standard
+from tests.http.clients import ASYNC_CLIENTS, CLIENTS, TLS, Http
+from tests.http.raw import RawServer, answer, breaking_off, dripping, hanging, head, resetting
+from tests.http.server import Server
+
+BIG = bytes(range(11, 256)) * 17000  # one line, because asynchronous files are read by lines
+"""More than the sockets between client and server hold."""
+
+HALF = head(200, "Content-Length: 100") + b"half of"
+
+
+AT_ONCE = 1e-9
+"""Seconds."""
+
+
+def retrying(http: Http, **options: Any) -> Http:
+    return http.open(Pipeline(Retry(3, wait=0)), **options)
+
+
+def breaking(http: Http, failures: int, seconds: float = 30.0, **options: Any) -> Http:
+    breaker = CircuitBreaker(fail_max=failures, failure_rate=None, break_duration=seconds)
+    return http.open(Pipeline(breaker), **options)
+
+
+def is_open(http: Http, url: str) -> bool:
+    """Whether the next request is refused."""
+    try:
+        http.send("GET", url)
+    except CircuitOpen:
+        return True
+    return False
+
+
+# -- uploads --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bytes", "multipart", "iterator"])
+def test_upload_that_is_cut_half_way_is_sent_again_whole(http: Http, raw: RawServer, kind: str) -> None:
+    """From its beginning."""
+    raw.script.append(resetting(early=True))
+    retrying(http, buffer=len(BIG))
+    given: dict[str, Any]
+    if kind == "bytes":
+        given = {"content": BIG}
+    elif kind == "multipart":
+        given = {"files": {"file": io.BytesIO(BIG)}}
+    else:
+        given = {"content": http.body(BIG[:1000], BIG[1000:])}
+    assert http.send("PUT", raw.origin, **given).status_code == 200
+    first, second = raw.seen
+    assert not first.whole
+    assert second.whole
+    assert BIG in second.body
+    assert http.all_free()
+
+
+def test_file_that_is_cut_half_way_is_sent_again_whole(http: Http, raw: RawServer, tmp_path: Path) -> None:
+    """It is rewound; one of an asynchronous client is read before it is sent."""
+    (tmp_path / "file").write_bytes(BIG)
+    raw.script.append(resetting(early=True))
+    retrying(http, buffer=len(BIG) if not http.blocking else 0)
+    with http.file(tmp_path / "file") as opened:
+        assert http.send("PUT", raw.origin, content=opened).status_code == 200
+    assert [(asked.whole, asked.body == BIG) for asked in raw.seen] == [(False, False), (True, True)]
+
+
+def test_longer_stream_that_is_cut_half_way_is_not_sent_again(http: Http, raw: RawServer) -> None:
+    """Nobody has its beginning any more; the error is the network's, not one about streams."""
+    raw.script.append(resetting(early=True))
+    retrying(http, buffer=1000)
+    with pytest.raises((http.library.NetworkError, http.library.RemoteProtocolError)):
+        http.send("PUT", raw.origin, content=http.body(BIG[:2_000_000], BIG[2_000_000:]))
+    assert len(raw.seen) == 1
+    assert http.all_free()
+
+
+def test_longer_stream_is_sent_again_where_nothing_of_it_was_sent(http: Http, raw: RawServer) -> None:
+    """The part that had been read is part of it."""
+    pipeline = Pipeline(Retry(3, wait=0))
+    with raw.refusing() as (url, listen):
+        pipeline.listen(lambda event: listen() if type(event).__name__ == "Retrying" else None)
+        http.open(pipeline, buffer=5)
+        assert http.send("POST", url, content=http.body(b"all ", b"of ", b"it")).status_code == 200
+    assert [(asked.whole, asked.body) for asked in raw.seen] == [(True, b"all of it")]
+
+
+@pytest.mark.parametrize("buffer", [0, 1000])
+def test_stream_that_raises_is_its_users_error(http: Http, raw: RawServer, buffer: int) -> None:
+    """Read before it is sent or while it is; and the server never takes what came before for the whole."""
+
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise LookupError("the stream's own")
+
+    async def broken_too() -> AsyncIterator[bytes]:
+        for part in broken():
+            yield part
+
+    retrying(http, buffer=buffer)
+    with pytest.raises(LookupError, match="the stream's own"):
+        http.send("PUT", raw.origin, content=broken() if http.blocking else broken_too())
+    assert not any(asked.whole for asked in raw.seen)
+    assert http.all_free()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CLIENTS if kind.blocking], ids=lambda kind: kind.name)
+def test_file_is_sent_from_where_it_was(kind: type[Http], raw: RawServer, tmp_path: Path) -> None:
+    """On every attempt. (httpx has to be told how much is left of it.)"""
+    (tmp_path / "file").write_bytes(b"read already, and the rest")
+    http = retrying(kind())
+    raw.script.extend([answer(503), answer(503)])
+    with (tmp_path / "file").open("rb") as opened:
+        opened.seek(14)
+        response = http.send("PUT", raw.origin, content=opened, headers={"Content-Length": "12"})
+    http.close()
+    assert response.status_code == 200
+    assert [asked.body for asked in raw.seen] == [b"and the rest"] * 3
+
+
+# -- what a circuit learns from answers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [breaking_off(), resetting(HALF)], ids=["RemoteProtocolError", "ReadError"])
+def test_bodies_that_die_open_the_circuit(http: Http, raw: RawServer, step: Any) -> None:
+    """Fifty of fifty, though all heads were good; the user has the client's own error each time."""
+    raw.usual = step
+    http.open(Pipeline(CircuitBreaker(failure_rate=0.5, min_calls=50)))
+    for _ in range(50):
+        with pytest.raises((http.library.ReadError, http.library.RemoteProtocolError)):
+            http.send("GET", raw.origin)
+    with pytest.raises(http.ours.CircuitOpen):
+        http.send("GET", raw.origin)
+    assert len(raw.seen) == 50
+    assert http.all_free()
+
+
+def test_half_of_the_bodies_die_and_the_circuit_counts_the_others_as_well(http: Http, raw: RawServer) -> None:
+    """Good ones are successes: 50 of 100 is less than 51%."""
+    http.open(Pipeline(CircuitBreaker(failure_rate=0.51, min_calls=50)))
+    for _ in range(50):
+        raw.script.extend([answer(), breaking_off()])
+        assert http.send("GET", raw.origin).content == b"good"
+        with pytest.raises(http.library.RemoteProtocolError):
+            http.send("GET", raw.origin)
+    assert len(raw.seen) == 100
+
+
+def fail(http: Http, raw: RawServer) -> None:
+    """One failure."""
+    raw.script.append(breaking_off())
+    with pytest.raises(http.library.RemoteProtocolError):
+        http.send("GET", raw.origin)
+
+
+class Enough(Exception):
+    """Of a reader."""
+
+
+def stop() -> None:
+    raise Enough
+
+
+def test_reader_who_has_had_enough_is_a_success(http: Http, raw: RawServer) -> None:
+    """It ends the failures in a row."""
+    breaking(http, 2)
+    fail(http, raw)
+    raw.script.append(hanging(HALF))
+    with pytest.raises(Enough):
+        http.stream(raw.origin, stop)
+    fail(http, raw)
+    assert not is_open(http, raw.origin)
+    assert http.all_free()
+
+
+def test_last_probe_is_not_over_before_its_body(http: Http, raw: RawServer) -> None:
+    """Its permit is out until then; after a good end the circuit is closed."""
+    breaking(http, 1, AT_ONCE)
+    fail(http, raw)
+    inside: list[bool] = []
+    if http.blocking:
+        http.stream(raw.origin, lambda: inside.append(is_open(http, raw.origin)))
+    else:
+        http.runner.run(_probe(http, raw, inside))  # type: ignore[attr-defined]
+    assert inside == [True]
+    assert not is_open(http, raw.origin)
+
+
+async def _probe(http: Http, raw: RawServer, inside: list[bool]) -> None:
+    async with http.client.stream("GET", raw.origin):
+        try:
+            await http.client.get(raw.origin)
+        except CircuitOpen:
+            inside.append(True)
+
+
+def test_forgotten_answer_gives_its_probe_back(http: Http, raw: RawServer) -> None:
+    """When it is collected."""
+    breaking(http, 1, AT_ONCE)
+    fail(http, raw)
+    request = http.client.build_request("GET", raw.origin)
+    response: Any
+    if http.blocking:
+        response = http.client.send(request, stream=True)
+    else:
+        response = http.runner.run(http.client.send(request, stream=True))  # type: ignore[attr-defined]
+    assert is_open(http, raw.origin)
+    del response
+    gc.collect()
+    assert not is_open(http, raw.origin)
+
+
+@pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name)
+async def test_cancelled_reader_teaches_nothing(kind: type[Http], raw: RawServer) -> None:
+    """Neither a failure, nor a success that would end the failures in a row; and its connection is gone."""
+    breaker = CircuitBreaker(fail_max=2, failure_rate=None, break_duration=30)
+    transport = kind.ours.AsyncTransport(Pipeline(breaker), verify=TLS)
+    async with kind.library.AsyncClient(transport=transport) as client:
+
+        async def fails() -> None:
+            raw.script.append(breaking_off())
+            with pytest.raises(kind.library.RemoteProtocolError):
+                await client.get(raw.origin)
+
+        reading = asyncio.Event()
+
+        async def read() -> None:
+            async with client.stream("GET", raw.origin) as response:
+                async for _ in response.aiter_raw():
+                    reading.set()
+
+        await fails()
+        for _ in range(3):
+            raw.script.append(hanging(HALF))
+            task = asyncio.ensure_future(read())
+            await reading.wait()
+            reading.clear()
+            await asyncio.sleep(0)  # it waits for the next part
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+        await fails()
+        with pytest.raises(CircuitOpen):
+            await client.get(raw.origin)
+
+
+# -- late bodies ----------------------------------------------------------------------------------------------------
+
+
+def test_late_body_is_a_failure(http: Http, raw: RawServer) -> None:
+    """And `TimedOut`, which is the client's `TimeoutException`, too."""
+    raw.usual = dripping(b"x" * 100, head(200, "Content-Length: 100"))
+    breaking(http, 2, body_timeout=0.05)
+    for _ in range(2):
+        with pytest.raises(TimedOut, match=r"the body took more than 0\.05 s") as caught:
+            http.send("GET", raw.origin)
+        assert isinstance(caught.value, http.library.TimeoutException)
+        assert http.all_free()
+    assert is_open(http, raw.origin)
+
+
+def test_body_that_is_in_time_is_none(http: Http, raw: RawServer) -> None:
+    """All of it arrives."""
+    raw.usual = dripping(b"0123456789", head(200, "Content-Length: 10"))
+    breaking(http, 1, body_timeout=30)
+    for _ in range(2):
+        assert http.send("GET", raw.origin).content == b"0123456789"
+
+
+@pytest.mark.parametrize("pipeline", [standard, lambda: Pipeline(CircuitBreaker()), lambda: Pipeline(Retry())])
+def test_first_part_of_an_answer_is_there_before_the_rest_is_sent(http: Http, server: Server, pipeline: Any) -> None:
+    """Whatever watches the body."""
+    http.open(pipeline(), body_timeout=30)
+    assert http.stream(f"{server.origin}/parts", server.send_rest) == [b"first ", b"second"]
+    assert http.all_free()

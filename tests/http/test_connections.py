@@ -1,0 +1,149 @@
+"""Who has the connections, after many retried requests and after requests that were cut short."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import httpx2
+import pytest
+
+from resilient import Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, Timeout
+from resilient.policy import Policy
+from resilient.runtime import current_async
+from tests.http.clients import ASYNC_CLIENTS, TLS, Http, is_free
+from tests.http.memory import BAD, GOOD, Network
+from tests.http.server import Answer, Server
+
+REQUESTS = int(os.environ.get("RESILIENT_RETRIED_REQUESTS", "1000"))
+"""So many are retried. With 10,000 it takes minutes."""
+
+PROTOCOLS = {"httptools": {}, "h2": {"http1": False, "http2": True}}
+
+
+def retrying(http: Http, protocol: str) -> Http:
+    return http.open(Pipeline(Retry(2, wait=0)), **PROTOCOLS[protocol])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_pool_is_as_before_after_many_retried_requests(http: Http, protocols: dict[str, Server], protocol: str) -> None:
+    """One connection did it all, and is free."""
+    server = protocols[protocol]
+    server.reset()
+    retrying(http, protocol)
+    http.send("GET", server.origin)
+    before = http.connections
+    for _ in range(REQUESTS):
+        server.script.append(503)
+        assert http.send("GET", server.origin).status_code == 200
+    assert len(server.seen) == 1 + 2 * REQUESTS
+    assert http.connections == before
+    assert len(server.peers) == len(before) == 1
+    assert http.all_free()
+
+
+def test_long_errors_over_http2_do_not_use_up_the_connections_window(http: Http, protocols: dict[str, Server]) -> None:
+    """What is not read of a body is no longer allowed to come; 80 times 300 kB are more than 16 MiB."""
+    server = protocols["h2"]
+    server.reset()
+    retrying(http, "h2")
+    for _ in range(80):
+        server.script.append(Answer(503, b"x" * 300_000))
+        assert http.send("GET", server.origin).status_code == 200
+    assert len(server.peers) == 1
+    assert http.all_free()
+
+
+def test_long_errors_over_http1_cost_a_connection_each_and_leave_none(http: Http, protocols: dict[str, Server]) -> None:
+    """What is longer than is worth reading is closed."""
+    server = protocols["httptools"]
+    server.reset()
+    retrying(http, "httptools")
+    for _ in range(20):
+        server.script.append(Answer(503, b"x" * 3_000_000))
+        assert http.send("GET", server.origin).status_code == 200
+    assert len(server.peers) == 21
+    assert len(http.connections) == 1
+    assert http.all_free()
+
+
+# -- cancellation ---------------------------------------------------------------------------------------------------
+
+
+class Case:
+    """A request that is cut short.
+
+    Args:
+        policies: around it.
+        script: how it is answered.
+        seconds: that pass before its ticks are counted.
+        lost: connections that httpx 0.28 forgets, one each for cancelling it in the tick in which a connection is
+            opened, the tick in which the last body has been read, and while it closes one for a first cancellation.
+    """
+
+    def __init__(self, *policies: Policy, script: list[bytes | None], seconds: float = 0.0, lost: int = 1) -> None:
+        self.bulkhead = Bulkhead(1)
+        self.pipeline = Pipeline(self.bulkhead, *policies)
+        self.script = script
+        self.seconds = seconds
+        self.lost = lost
+
+
+def hedge(inline: bool) -> Case:
+    return Case(Hedge(1.0, inline=inline), script=[None, GOOD], seconds=1.0, lost=2)
+
+
+CUT = {
+    "no policy": lambda: Case(script=[GOOD]),
+    "retry": lambda: Case(Retry(3, wait=0), script=[BAD, BAD, GOOD]),
+    "retry after a wait": lambda: Case(Retry(2, wait=1.0), script=[BAD, GOOD], seconds=1.0),
+    "retry that gives up": lambda: Case(Retry(2, wait=0), script=[BAD, BAD]),
+    "hedge": lambda: hedge(False),
+    "hedge, inline": lambda: hedge(True),
+    "hedge after a failure": lambda: Case(Hedge(1.0), script=[BAD, GOOD], lost=2),
+    "hedge, inline, after a failure": lambda: Case(Hedge(1.0, inline=True), script=[BAD, GOOD], lost=2),
+    "retry of hedges": lambda: Case(Retry(2, wait=0), Hedge(1.0), script=[BAD, BAD, BAD, GOOD], lost=3),
+    "breaker": lambda: Case(Retry(2, wait=0), CircuitBreaker(), Timeout(5), script=[BAD, GOOD]),
+}
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("case", CUT)
+@pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name)
+async def test_cancel_in_any_tick_loses_no_connection_and_no_permit(kind: type[Http], case: str) -> None:
+    """However far the request has got. httpx itself loses some, and not one more is lost."""
+    lost = ticks = 0
+    over = False
+    while not over:
+        made = CUT[case]()
+        over, gone = await cut(kind, made, ticks)
+        lost += gone
+        ticks += 1
+        assert made.bulkhead.snapshot()["in_use"] == 0
+    assert ticks > 5
+    assert lost == (0 if kind.library is httpx2 else made.lost)
+
+
+async def cut(kind: type[Http], case: Case, ticks: int) -> tuple[bool, bool]:
+    """Cancel a request after so many ticks. Returns whether it was over, and whether a connection is lost."""
+    limits = kind.library.Limits(max_connections=2)
+    transport = kind.ours.AsyncTransport(case.pipeline, limits=limits, verify=TLS)
+    network = transport.transport._pool._network_backend = Network()
+    async with kind.library.AsyncClient(transport=transport, timeout=None) as client:
+        await client.get("http://origin/")
+        network.script.extend(case.script)
+        task = asyncio.ensure_future(client.get("http://origin/"))
+        await asyncio.sleep(case.seconds)
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        over = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.sleep(1)  # closing goes on without him who was cancelled
+        await transport.pipeline.drain(current_async())
+        free = is_free(transport)
+        assert len(transport.transport._pool.connections) == network.open
+        if free:
+            network.script.clear()
+            assert (await client.get("http://origin/")).status_code == 200
+    return over, not free
