@@ -25,6 +25,7 @@ class Call:
         waited: seconds spent in local queues so far. They are no evidence about the dependency.
         error: the last failure of an earlier attempt, for the one who must report why there was another.
         queued_at: since when it stands in a local queue, or None. Known of forks only, which others look at.
+        requests: how often the function was called, hedges included; counted while somebody listens.
         origin: of forks: the call that they come from. identity: its id, once somebody has asked.
     """
 
@@ -38,6 +39,7 @@ class Call:
         "kwargs",
         "origin",
         "queued_at",
+        "requests",
         "runtime",
         "waited",
     )
@@ -53,6 +55,7 @@ class Call:
     queued_at: float | None
     origin: Call
     identity: str
+    requests: int
 
     def begin(self) -> Runtime:
         """Set `runtime` if it is not, and return it: whatever acts only after a failure or in a queue begins so."""

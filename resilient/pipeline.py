@@ -106,7 +106,7 @@ class Pipeline(Policy):
         entry, recover = weave(self.policies, self._scope, leaf, waits=waits)
         if self._watches:
             recover = watched_recovery(recover, self._watches)
-        return entry, recover, self._flow.whole(entry, recover, self._earn)
+        return entry, recover, self._flow.whole(entry, recover, self._earn, nested=waits)
 
     def _complain(self, strict: bool) -> None:
         if not self.findings:

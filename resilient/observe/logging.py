@@ -9,7 +9,9 @@
               a budget was exhausted; abandoned work failed; chaos halted
     info      a circuit closed or half-opened; a retry, a hedge or a wait; abandoned work ended well; what a policy in
               shadow mode would have done; a fault that chaos injected
-    debug     each attempt; each hedge that won; the end of each call
+    debug     each attempt; each hedge that won
+
+That an attempt returned, and that a call ended, has no line: each call does, and what went wrong is told by then.
 
 A dead dependency refuses thousands of calls a second, all for one reason. So from one policy of one pipeline there is
 one line of a kind every few seconds, which says how many were left out since the line before. Changes of a circuit are
@@ -66,6 +68,8 @@ class EventLog:
         self._logged: OrderedDict[tuple[str, str, str], _Line] = OrderedDict()  # longest silent first
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, events.AttemptReturned | events.CallEnded):
+            return
         level = _level(event)
         if not self.logger.isEnabledFor(level):
             return
@@ -103,9 +107,7 @@ class _Line:
 
 def _level(event: Event) -> int:
     match event:
-        case events.AttemptStarted() | events.AttemptFailed() | events.AttemptReturned() | events.HedgeWon():
-            return logging.DEBUG
-        case events.CallEnded():
+        case events.AttemptStarted() | events.AttemptFailed() | events.HedgeWon():
             return logging.DEBUG
         case events.CircuitChanged(new="open" | "isolated") | events.GaveUp() | events.CallTimedOut():
             return logging.WARNING
