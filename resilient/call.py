@@ -25,6 +25,7 @@ class Call:
         waited: seconds spent in local queues so far. They are no evidence about the dependency.
         error: the last failure of an earlier attempt, for the one who must report why there was another.
         queued_at: since when it stands in a local queue, or None. Known of forks only, which others look at.
+        requests: how often the function was called, hedges included; counted while somebody listens.
         identity: its id, once somebody has asked.
         stood_in: the attempt for which a policy answered in the dependency's place (`Policy.stands_in`); unset before.
     """
@@ -38,6 +39,7 @@ class Call:
         "identity",
         "kwargs",
         "queued_at",
+        "requests",
         "runtime",
         "stood_in",
         "waited",
@@ -53,6 +55,7 @@ class Call:
     error: Exception | None
     queued_at: float | None
     identity: str
+    requests: int
     stood_in: int
 
     def begin(self) -> Runtime:

@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import Any, Literal
 
 from resilient.call import Call, name_of
-from resilient.events import AttemptFailed, AttemptStarted
+from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted
 from resilient.outcome import Stopped
 from resilient.policy import Layer, Scope
 
@@ -104,6 +104,8 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
             raise
         if hasattr(result, "__await__"):
             _refuse_awaitable(call, result)
+        if begin is not None:
+            _returned(call, scope, begin, result)
         return result
 
     async def call_it(call: Call) -> Any:
@@ -127,16 +129,26 @@ async def told(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Any:
     """An attempt of which somebody wants to hear."""
     begin = _started(call, scope)
     try:
-        return await attempt
+        result = await attempt
     except BaseException as error:
         _failed(call, scope, begin, error)
         raise
+    _returned(call, scope, begin, result)
+    return result
 
 
 def _started(call: Call, scope: Scope) -> float:
     begin = call.begin().now()
+    origin = call.origin
+    origin.requests = getattr(origin, "requests", 0) + 1  # it is not there when somebody began to listen meanwhile
     scope.channel.emit(AttemptStarted(scope.name, begin, call.attempt, name_of(call.fn)))
     return begin
+
+
+def _returned(call: Call, scope: Scope, begin: float, result: Any) -> None:
+    end = call.runtime.now()
+    failed = scope.judge.judges_results and scope.judge.result(result).kind == "failure"
+    scope.channel.emit(AttemptReturned(scope.name, end, call.attempt, name_of(call.fn), end - begin, failed))
 
 
 def _failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:

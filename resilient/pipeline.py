@@ -110,7 +110,7 @@ class Pipeline(Policy):
             recover = watched_recovery(recover, self._earn, self._watches)
         elif recover is not None and self._earn is not None:
             recover = earning(recover, self._earn)
-        return entry, recover, self._flow.whole(entry, recover, self._earn)
+        return entry, recover, self._flow.whole(entry, recover, self._earn, nested=waits)
 
     def _complain(self, strict: bool) -> None:
         if not self.findings:

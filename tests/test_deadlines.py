@@ -221,9 +221,10 @@ def test_deadline_that_has_passed_ends_a_call_before_it_is_sent(world: World) ->
     assert isinstance(error, TimedOut)
     assert (error.policy, error.pipeline, error.evidence) == ("deadline", "users", False)
     assert dependency.calls == 0
-    (event,) = heard
+    event, ended = heard
     assert type(event) is CallTimedOut
     assert (event.pipeline, event.policy, event.seconds) == ("users", "deadline", 0.005)
+    assert (ended.ending, ended.requests) == ("timeout", 0)
 
 
 def test_pause_that_would_outlive_the_deadline_is_not_begun(world: World) -> None:

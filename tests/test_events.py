@@ -34,8 +34,10 @@ from resilient import (
 from resilient.events import (
     AbandonedEnded,
     AttemptFailed,
+    AttemptReturned,
     AttemptStarted,
     BudgetExhausted,
+    CallEnded,
     CallRejected,
     CallTimedOut,
     ChaosHalted,
@@ -56,8 +58,10 @@ from tests.worlds import Hang, Slow, World
 KINDS = [
     AbandonedEnded,
     AttemptFailed,
+    AttemptReturned,
     AttemptStarted,
     BudgetExhausted,
+    CallEnded,
     CallRejected,
     CallTimedOut,
     ChaosHalted,
@@ -73,10 +77,28 @@ KINDS = [
 ]
 
 
+ENDS = (AttemptReturned, CallEnded)
+
+
+class Unended(list[Any]):
+    """Events, without those that come at the end of every attempt and every call: they have tests of their own."""
+
+    def append(self, event: Any) -> None:
+        if not isinstance(event, ENDS):
+            super().append(event)
+
+
 def heard_by(pipeline: Pipeline) -> list[Any]:
-    """The events of a pipeline from now on."""
-    heard: list[Any] = []
+    """The events of a pipeline from now on, without the ends."""
+    heard = Unended()
     pipeline.listen(heard.append)
+    return heard
+
+
+def ends_heard_by(pipeline: Pipeline) -> list[Any]:
+    """The others."""
+    heard: list[Any] = []
+    pipeline.listen(lambda event: heard.append(event) if isinstance(event, ENDS) else None)
     return heard
 
 
@@ -95,7 +117,7 @@ def tripping(**options: Any) -> CircuitBreaker:
 @pytest.fixture
 def everything() -> Iterator[list[Any]]:
     """The events of all pipelines."""
-    heard: list[Any] = []
+    heard = Unended()
     stop = events.listen(heard.append)
     yield heard
     stop()
@@ -104,8 +126,8 @@ def everything() -> Iterator[list[Any]]:
 # -- each event, in every runtime -----------------------------------------------------------------------------------
 
 
-def test_attempt_that_succeeds_is_told_of_once(world: World) -> None:
-    """`AttemptStarted`, with the function's name, its number and the pipeline's name; success is silent."""
+def test_attempt_that_begins_is_told_of(world: World) -> None:
+    """`AttemptStarted`, with the function's name, its number and the pipeline's name."""
     pipeline = Pipeline(Retry(), name="users")
     heard = heard_by(pipeline)
     dependency = world.dependency(7)
@@ -113,6 +135,162 @@ def test_attempt_that_succeeds_is_told_of_once(world: World) -> None:
     (event,) = heard
     assert type(event) is AttemptStarted
     assert (event.pipeline, event.attempt, event.function) == ("users", 1, dependency.fn.__qualname__)
+
+
+def test_attempt_that_returns_is_told_of_with_its_duration(world: World) -> None:
+    """And with what its result was judged to be; one that raises does not return."""
+    pipeline = Pipeline(
+        Retry(attempts=3, wait=0), name="users", classify=Classifier(results=lambda result: result == "bad")
+    )
+    heard = ends_heard_by(pipeline)
+    dependency = world.dependency(OSError(), "bad", Slow(0.02, "good"))
+    world.call(pipeline(dependency.fn))
+    bad, good = of(AttemptReturned, heard)
+    assert (bad.pipeline, bad.function, bad.attempt, bad.failed) == ("users", dependency.fn.__qualname__, 2, True)
+    assert (good.attempt, good.failed) == (3, False)
+    assert good.elapsed >= 0.019  # uvloop counts whole milliseconds
+    assert bad.at <= good.at - good.elapsed
+
+
+@pytest.mark.parametrize(
+    ("policies", "script", "ending", "requests"),
+    [
+        ([Retry(attempts=3, wait=0)], [OSError(), KeyError(), 7], "success", 3),
+        ([Retry(attempts=2, wait=0)], [OSError(), KeyError()], "failure", 2),
+        ([Retry(attempts=2, wait=0)], ["bad", "bad"], "failure", 2),
+        ([Fallback(7)], [OSError()], "success", 1),
+        ([Retry()], [TypeError()], "failure", 1),
+        ([Retry(attempts=1)], [TimeoutError()], "failure", 1),
+        ([Bulkhead(1), Retry()], [BulkheadFull()], "rejected", 1),
+        ([Hedge(0.02, thread=True)], [Slow(0.1, 1), 2], "success", 2),
+        ([Hedge(5, thread=True)], [OSError(), OSError()], "failure", 2),
+    ],
+)
+def test_call_that_ends_is_told_of_with_its_ending(
+    world: World, policies: list[Any], script: list[Any], ending: str, requests: int
+) -> None:
+    """As its caller sees it, with his error, and what it took."""
+    pipeline = Pipeline(*policies, name="users", classify=Classifier(results=lambda result: result == "bad"))
+    heard = ends_heard_by(pipeline)
+    dependency = world.dependency(*script)
+    begin = world.now()
+    outcome = world.outcome(pipeline(dependency.fn))
+    elapsed = world.now() - begin
+    (event,) = of(CallEnded, heard)
+    assert (event.pipeline, event.function) == ("users", dependency.fn.__qualname__)
+    assert (event.ending, event.requests) == (ending, requests)
+    assert event.error is outcome.error
+    assert 0 <= event.elapsed <= elapsed + 0.002
+
+
+def test_call_that_is_refused_ends_without_a_request(world: World) -> None:
+    """The function was never called."""
+    pipeline = Pipeline(tripping())
+    pipeline.policies[0].open()  # type: ignore[attr-defined]
+    heard = ends_heard_by(pipeline)
+    outcome = world.outcome(pipeline(world.dependency(7).fn))
+    (event,) = heard
+    assert (event.ending, event.requests, event.error) == ("rejected", 0, outcome.error)
+
+
+def test_end_of_a_call_is_told_once_where_pipelines_are_nested(world: World) -> None:
+    """By the one that guards the function; those in it are its policies."""
+    inner = Pipeline(Retry(attempts=2, wait=0), name="inner")
+    outer = Pipeline(Timeout(5), inner, name="outer")
+    heard, silent = ends_heard_by(outer), ends_heard_by(inner)
+    world.call(outer(world.dependency(OSError(), 7).fn))
+    assert [(event.pipeline, event.requests) for event in of(CallEnded, heard)] == [("outer", 2)]
+    assert silent == []
+
+
+def test_guarded_call_in_a_guarded_call_counts_its_own_requests(world: World) -> None:
+    """Each function has its call."""
+    outer, inner = Pipeline(Retry(attempts=2, wait=0), name="outer"), Pipeline(Retry(attempts=3, wait=0), name="inner")
+    heard: list[Any] = []
+    for pipeline in (outer, inner):
+        pipeline.listen(lambda event: heard.append(event) if isinstance(event, CallEnded) else None)
+    fetch = inner(world.dependency(OSError(), 1, OSError(), OSError(), 2).fn)
+    failed = []
+
+    def fail_first() -> None:
+        if not failed:
+            failed.append(1)
+            raise OSError
+
+    async def fetch_later() -> None:
+        await fetch()
+        fail_first()
+
+    def fetch_plainly() -> None:
+        fetch()
+        fail_first()
+
+    world.call(outer(fetch_later if world.is_async else fetch_plainly))
+    assert [(event.pipeline, event.requests) for event in heard] == [("inner", 2), ("inner", 3), ("outer", 2)]
+
+
+@pytest.mark.every_loop
+async def test_call_that_is_cancelled_has_ended() -> None:
+    """Its error is no `Exception`."""
+    pipeline = Pipeline(Retry())
+    heard = ends_heard_by(pipeline)
+    entered = asyncio.Event()
+
+    @pipeline
+    async def fetch() -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    call = asyncio.create_task(fetch())
+    await entered.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    (event,) = heard
+    assert (event.ending, type(event.error)) == ("cancelled", asyncio.CancelledError)
+
+
+def test_end_of_a_plain_call_has_the_functions_own_stop_iteration() -> None:
+    """Not what carried it past the coroutines."""
+    pipeline = Pipeline(Retry())
+    heard = ends_heard_by(pipeline)
+    error = StopIteration(7)
+
+    def stop() -> None:
+        raise error
+
+    with pytest.raises(StopIteration) as caught:
+        pipeline.call(stop)
+    assert caught.value is error
+    assert [event.error for event in heard] == [error]
+
+
+@pytest.mark.virtual_time
+async def test_end_of_a_call_covers_its_waits() -> None:
+    """From the caller's first moment to the last."""
+    pipeline = Pipeline(Retry(attempts=2, wait=5), Timeout(3))
+    heard = ends_heard_by(pipeline)
+
+    @pipeline
+    async def fetch() -> None:
+        await asyncio.sleep(60)
+
+    with pytest.raises(TimedOut):
+        await fetch()
+    (event,) = heard
+    assert (type(event), event.at, event.elapsed, event.ending) == (CallEnded, 11, 11, "timeout")
+
+
+def test_end_of_a_block_is_told_of() -> None:
+    """Its attempts return nothing."""
+    pipeline = Pipeline(Retry(attempts=2, wait=0), name="users")
+    heard = ends_heard_by(pipeline)
+    for attempt in pipeline.attempts("save"):
+        with attempt:
+            if attempt.number == 1:
+                raise OSError
+    assert [type(event) for event in heard] == [AttemptReturned, CallEnded]
+    assert (heard[1].function, heard[1].requests, heard[1].ending) == ("save", 2, "success")
 
 
 def test_attempt_that_fails_is_told_of_with_its_error_and_duration(world: World) -> None:
@@ -603,7 +781,7 @@ def test_listener_added_after_decorating_is_told_of_the_next_call(world: World) 
 def test_listener_that_stops_hears_no_more(world: World) -> None:
     """However often the stop function is called, and no other registration ends with it."""
     pipeline = Pipeline(Retry())
-    heard: list[Any] = []
+    heard = Unended()
     stop, stop_other = pipeline.listen(heard.append), pipeline.listen(heard.append)
     guarded = pipeline(world.dependency(1, 2, 3).fn)
     world.call(guarded)
@@ -621,6 +799,7 @@ def test_global_listener_that_stops_hears_no_more() -> None:
     """Here as well one of two equal registrations ends by itself, for old and new pipelines."""
     old = Pipeline(Retry())
     heard: list[Any] = []
+    heard = Unended()
     stop, stop_other = events.listen(heard.append), events.listen(heard.append)
     stop()
     stop()
@@ -636,7 +815,7 @@ def test_global_listener_that_stops_hears_no_more() -> None:
 def test_global_and_own_listeners_do_not_displace_each_other(everything: list[Any]) -> None:
     """Ending one kind leaves the other."""
     pipeline = Pipeline(Retry())
-    own: list[Any] = []
+    own = Unended()
     stop_own = pipeline.listen(own.append)
     stop_global = events.listen(lambda event: None)
     stop_global()
@@ -659,8 +838,10 @@ def test_listener_that_raises_is_logged_and_harmless(world: World, caplog: pytes
     with caplog.at_level(logging.ERROR, "resilient"):
         assert world.call(pipeline(world.dependency(7).fn)) == 7
     assert names(heard) == ["AttemptStarted"]
-    (record,) = caplog.records
-    assert record.getMessage() == "resilient: a listener raised on AttemptStarted"
+    record, *_ = caplog.records
+    assert [each.getMessage() for each in caplog.records] == [
+        f"resilient: a listener raised on {kind}" for kind in ("AttemptStarted", "AttemptReturned", "CallEnded")
+    ]
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ValueError)
     assert pipeline.snapshot()["policies"][1]["in_use"] == 0

@@ -278,7 +278,7 @@ def test_with_uses_its_name_in_every_event(world: World) -> None:
         heard: list[Any] = []
         varied.listen(heard.append)
         world.call(varied(world.dependency(OSError(), 7).fn))
-        assert len(heard) == 4
+        assert len(heard) == 6
         assert {event.pipeline for event in heard} == {name}
 
 

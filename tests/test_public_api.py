@@ -71,8 +71,10 @@ MODULES = {
     "resilient.events": [
         "AbandonedEnded",
         "AttemptFailed",
+        "AttemptReturned",
         "AttemptStarted",
         "BudgetExhausted",
+        "CallEnded",
         "CallRejected",
         "CallTimedOut",
         "Channel",

@@ -166,8 +166,7 @@ class Judge(Classifier):
         """Whether the SDK above, or a guarded function around, repeats it."""
         if not self._once:
             return False
-        origin = getattr(call, "origin", call)
-        around = (outer.repeats for other, outer in enclosing() if getattr(other, "origin", other) is not origin)
+        around = (outer.repeats for other, outer in enclosing() if other.origin is not call.origin)
         return semantics.is_repeated(call.args[0].headers.items()) or any(around)
 
 

@@ -23,7 +23,7 @@ _closing: dict[object, object] = {}
 
 async def uncut(close: Callable[[], Awaitable[object]]) -> None:
     """Await `close()`, which goes on when the caller is cancelled: httpcore forgets a connection for ever whose closing
-    is cut short. What it raises is logged: there is nobody who could do anything about it.
+    is cut short. The type of what it raises is logged: there is nobody who could do anything about it.
     """
     runtime = current_async()
     parking = runtime.park()
@@ -31,8 +31,8 @@ async def uncut(close: Callable[[], Awaitable[object]]) -> None:
     async def work() -> None:
         try:
             await close()
-        except Exception:
-            _log.debug("resilient: closing a response failed", exc_info=True)
+        except Exception as error:  # whose message may quote what was sent
+            _log.debug("resilient: closing a response failed with %s", type(error).__name__)
         finally:
             _closing.pop(parking, None)
             parking.wake()

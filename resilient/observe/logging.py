@@ -9,14 +9,16 @@
               a budget was exhausted; abandoned work failed; chaos halted
     info      a circuit closed or half-opened; a retry, a hedge or a wait; abandoned work ended well; what a policy in
               shadow mode would have done; a fault that chaos injected
-    debug     each attempt, with the message of its error; each hedge that won; the end of each call
+    debug     each attempt; each hedge that won
+
+That an attempt returned, and that a call ended, has no line: each call does, and what went wrong is told by then.
 
 A dead dependency refuses thousands of calls a second, all for one reason. So from one policy of one pipeline there is
 one line of a kind every few seconds, which says how many were left out since the line before. Changes of a circuit are
 all logged (they are rare, and the last one must not be missing), and so is debug: who turns it on asks for every line.
 
-No argument and no result is ever logged. Of an error there is the type; its message, which may quote what was sent,
-is in debug lines only. For structured logs the records carry what the line says as attributes (`extra=`): `event`,
+No argument and no result is ever logged. Of an error there is the type, at debug too, and never the message, which may
+quote what was sent: h11's quote header values, httpx's have queries. (Events have the error.) For structured logs the records carry what the line says as attributes (`extra=`): `event`,
 `pipeline`, `suppressed`, and the event's own fields (`policy`, `attempt`, `wait`, ...; of an error its `error_type`).
 """
 
@@ -66,6 +68,8 @@ class EventLog:
         self._logged: OrderedDict[tuple[str, str, str], _Line] = OrderedDict()  # longest silent first
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, events.AttemptReturned | events.CallEnded):
+            return
         level = _level(event)
         if not self.logger.isEnabledFor(level):
             return
@@ -103,9 +107,7 @@ class _Line:
 
 def _level(event: Event) -> int:
     match event:
-        case events.AttemptStarted() | events.AttemptFailed() | events.AttemptReturned() | events.HedgeWon():
-            return logging.DEBUG
-        case events.CallEnded():
+        case events.AttemptStarted() | events.AttemptFailed() | events.HedgeWon():
             return logging.DEBUG
         case events.CircuitChanged(new="open" | "isolated") | events.GaveUp() | events.CallTimedOut():
             return logging.WARNING
@@ -124,7 +126,7 @@ def text_of(event: Event) -> str:
         case events.AttemptStarted():
             what = f"attempt {event.attempt} of {event.function}"
         case events.AttemptFailed():
-            what = f"attempt {event.attempt} of {event.function} failed after {event.elapsed:.3g} s: {event.error!r}"
+            what = f"attempt {event.attempt} of {event.function} failed after {event.elapsed:.3g} s{_by(event.error)}"
         case events.AttemptReturned():
             bad = ", with a result that is a failure" if event.failed else ""
             what = f"attempt {event.attempt} of {event.function} returned after {event.elapsed:.3g} s{bad}"

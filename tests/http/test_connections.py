@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
+from typing import Any
 
 import httpx2
 import pytest
 
 from resilient import Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, Timeout
+from resilient.events import AttemptStarted, Retrying
 from resilient.policy import Policy
 from resilient.runtime import current_async
 from tests.http.clients import ASYNC_CLIENTS, TLS, Http, is_free
 from tests.http.memory import BAD, GOOD, Network
+from tests.http.raw import RawServer, hanging
 from tests.http.server import Answer, Server
 
 REQUESTS = int(os.environ.get("RESILIENT_RETRIED_REQUESTS", "1000"))
@@ -65,6 +70,46 @@ def test_long_errors_over_http1_cost_a_connection_each_and_leave_none(http: Http
     assert len(server.peers) == 21
     assert len(http.connections) == 1
     assert http.all_free()
+
+
+# -- no connection --------------------------------------------------------------------------------------------------
+
+
+def test_post_that_could_not_connect_in_time_is_tried_again(http: Http) -> None:
+    """It never left."""
+    heard: list[Any] = []
+    pipeline = Pipeline(Retry(3, wait=0))
+    pipeline.listen(heard.append)
+    with socket.socket() as listener, contextlib.ExitStack() as fillers:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)  # nobody accepts, and there is room for one
+        for _ in range(2):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        http.open(pipeline, timeout=http.library.Timeout(5, connect=0.05))
+        with pytest.raises(http.library.ConnectTimeout):
+            http.send("POST", f"http://127.0.0.1:{listener.getsockname()[1]}", content=b"order")
+    assert [type(event) for event in heard].count(AttemptStarted) == 3
+    assert http.all_free()
+
+
+@pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name)
+async def test_post_that_waited_in_vain_for_a_free_connection_is_tried_again(kind: type[Http], raw: RawServer) -> None:
+    """It never left, and that says nothing about the server."""
+    raw.script.append(hanging())
+    breaker = CircuitBreaker(fail_max=1, failure_rate=None)
+    pipeline = Pipeline(Retry(3, wait=0), breaker)
+    transport = kind.ours.AsyncTransport(pipeline, limits=kind.library.Limits(max_connections=1), verify=TLS)
+    timeout = kind.library.Timeout(5, pool=0.05)
+    async with kind.library.AsyncClient(transport=transport, timeout=timeout) as client:
+        holder = asyncio.ensure_future(client.get(raw.origin))
+        async with asyncio.timeout(10):
+            while not raw.seen:  # noqa: ASYNC110  (it is another thread's)
+                await asyncio.sleep(0.001)
+        pipeline.listen(lambda event: holder.cancel() if isinstance(event, Retrying) else None)
+        assert (await client.post(raw.origin, content=b"order")).status_code == 200
+    assert [asked.method for asked in raw.seen] == ["GET", "POST"]
 
 
 # -- cancellation ---------------------------------------------------------------------------------------------------

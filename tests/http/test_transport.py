@@ -260,7 +260,7 @@ def test_callers_mistake_is_not_repeated(http: Http, server: Server) -> None:
     heard = heard_by(pipeline)
     with pytest.raises(http.library.UnsupportedProtocol):
         http.open(pipeline).send("GET", "gopher://127.0.0.1/")
-    assert {type(event).__name__ for event in heard} == {"AttemptStarted", "AttemptFailed"}
+    assert {type(event).__name__ for event in heard} == {"AttemptStarted", "AttemptFailed", "CallEnded"}
 
 
 # -- circuits -------------------------------------------------------------------------------------------------------

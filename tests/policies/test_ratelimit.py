@@ -551,7 +551,8 @@ async def test_listeners_hear_who_queues_who_has_waited_and_who_is_refused() -> 
     """With positions in line from one, and seconds."""
     heard: list[Any] = []
     pipeline = Pipeline(RateLimit(2, burst=1, max_wait=1, name="quota"), name="listened to quota")
-    pipeline.listen(lambda event: heard.append(event) if not isinstance(event, events.AttemptStarted) else None)
+    news = (events.Queued, events.Waited, events.CallRejected)
+    pipeline.listen(lambda event: heard.append(event) if isinstance(event, news) else None)
     begin = asyncio.get_running_loop().time()
     await asyncio.gather(*(pipeline.call(asyncio.sleep, 0) for _ in range(4)), return_exceptions=True)
     reason = "quota of 2 per second is used up; the next token comes in 1.5 s"
@@ -958,7 +959,8 @@ class Outsiders:
         self.arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.served: list[str] = []
         self.threads: list[threading.Thread] = []
-        self.pipeline.listen(self.arrived.put)
+        ends = (events.AttemptReturned, events.CallEnded)
+        self.pipeline.listen(lambda event: None if isinstance(event, ends) else self.arrived.put(event))
 
     def come(self, name: str) -> None:
         """One more call, of the kind that its name says; returns when it is in line (or was served)."""

@@ -64,7 +64,7 @@ def test_exhausted_budget_is_told_of(world: World) -> None:
     heard: list[Any] = []
     pipeline.listen(heard.append)
     world.outcome(pipeline(world.dependency(OSError()).fn))
-    exhausted, gave_up = heard[-2:]
+    exhausted, gave_up, _ = heard[-3:]
     assert type(exhausted) is BudgetExhausted
     assert (exhausted.pipeline, exhausted.policy, exhausted.what) == ("users", "patience", "retry")
     assert type(gave_up) is GaveUp
