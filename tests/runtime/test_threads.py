@@ -311,7 +311,7 @@ def test_thread_context_is_the_callers() -> None:
 
 def test_thread_deadline_of_an_outer_timeout_counts(gate: Gate) -> None:
     """The wait ends at the nearer limit, and as that Timeout's."""
-    pipeline = Pipeline(Timeout(0.05, name="total"), Retry(attempts=1), Timeout(0.04, thread=True, name="each"))
+    pipeline = Pipeline(Timeout(5, name="total"), Retry(attempts=1), Timeout(0.04, thread=True, name="each"))
     with pytest.raises(TimedOut) as caught:
         pipeline.call(gate)
     assert caught.value.policy == "each"
