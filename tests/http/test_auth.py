@@ -1,4 +1,4 @@
-"""What is above a transport (authentication, hooks, cookies, redirects) works over ours as it does over the client's."""
+"""What is above a transport (authentication, hooks, cookies, redirects) works over ours as over the client's own."""
 
 from __future__ import annotations
 
