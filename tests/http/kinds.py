@@ -196,10 +196,13 @@ class Kind:
         return later if self.is_async else plainly
 
     def close(self) -> None:
-        for client in self._clients:
+        """End of the test; again does no harm."""
+        while self._clients:
+            client = self._clients.pop()
             self.run(client.aclose if self.is_async else client.close)
         if self._runner is not None:
             self._runner.close()
+            self._runner = None
 
 
 class AsyncHttpx(Kind):
