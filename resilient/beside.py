@@ -192,7 +192,7 @@ class Beside:
 
     def take(self) -> Any:
         """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
-        self._from.waited = max(self._from.waited, self.call.waited)
+        self._from.join(self.call)
         for variable, value in self._context.items():
             if variable.get(_UNSET) is not value:
                 variable.set(value)

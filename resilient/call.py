@@ -27,6 +27,7 @@ class Call:
         queued_at: since when it stands in a local queue, or None. Known of forks only, which others look at.
         requests: how often the function was called, hedges included; counted while somebody listens.
         origin: of forks: the call that they come from. identity: its id, once somebody has asked.
+        stood_in: the attempt for which a policy answered in the dependency's place (`Policy.stands_in`); unset before.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Call:
         "queued_at",
         "requests",
         "runtime",
+        "stood_in",
         "waited",
     )
 
@@ -56,6 +58,7 @@ class Call:
     origin: Call
     identity: str
     requests: int
+    stood_in: int
 
     def begin(self) -> Runtime:
         """Set `runtime` if it is not, and return it: whatever acts only after a failure or in a queue begins so."""
@@ -70,8 +73,19 @@ class Call:
         twin.deadline = self.deadline
         twin.waited = self.waited
         twin.queued_at = None
+        twin.stood_in = 0
         twin.origin = getattr(self, "origin", self)
         return twin
+
+    def join(self, fork: Call) -> None:
+        """Take over from a fork whose outcome is this call's."""
+        self.waited = max(self.waited, fork.waited)
+        self.stood_in = self.attempt if fork.stood_in == fork.attempt else 0
+
+    @property
+    def is_stood_in_for(self) -> bool:
+        """Whether the answer is not the dependency's."""
+        return getattr(self, "stood_in", 0) == self.attempt
 
 
 def new_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime | None) -> Call:
