@@ -233,12 +233,11 @@ class _Parking:
         self._future: asyncio.Future[bool] = runtime.loop.create_future()
 
     def wake(self) -> None:
-        loop = self._runtime.loop
-        if asyncio._get_running_loop() is loop:
+        if running() is self._runtime:
             self._end()
             return
         try:
-            loop.call_soon_threadsafe(self._end)
+            self._runtime.loop.call_soon_threadsafe(self._end)
         except RuntimeError:
             pass  # that loop is closed, and its call gone with it
 
