@@ -99,7 +99,6 @@ class Beside:
         "_inner",
         "_outer",
         "_stragglers",
-        "began",
         "call",
         "done",
         "error",
@@ -133,9 +132,8 @@ class Beside:
     def run(self, caller: Any = None, context: Context | None = None) -> None:
         """Begin, on behalf of `caller` (its task, or thread) and in a copy of its `context`; default: of this one."""
         runtime = self.call.runtime
-        self.began = runtime.now()
         if runtime is THREADS:
-            self.call.queued_at = self.began  # until the thread has begun
+            self.call.queued_at = runtime.now()  # until the thread has begun
         self._caller = runtime.caller() if caller is None else caller
         self._context = contextvars.copy_context() if context is None else context.copy()
         self.spawned = runtime.spawn(self._work, self._context)
@@ -161,7 +159,7 @@ class Beside:
     def _beyond(self, calls: Calls) -> Calls:
         """Those around the call that this one was forked from."""
         for at, (call, _) in enumerate(calls):
-            if getattr(call, "origin", call) is self.call.origin:
+            if call.origin is self.call.origin:
                 return calls[at + 1 :]
         return calls
 
@@ -170,9 +168,13 @@ class Beside:
         self._outer = self._beyond(enclosing())
         self._stragglers.add(self)
 
+    def stay(self) -> None:
+        """It had ended before it could be left."""
+        self._stragglers.remove(self)
+
     def cancel(self) -> None:
         """End it, and be told of the end even if it has not begun."""
-        self.spawned.cancel(self._never_ran)
+        self.call.runtime.cancel(self.spawned, self._never_ran)
 
     def _never_ran(self) -> None:
         self.error = asyncio.CancelledError()  # read on asyncio only, when its loop ends
@@ -192,7 +194,7 @@ class Beside:
 
     def take(self) -> Any:
         """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
-        self._from.waited = max(self._from.waited, self.call.waited)
+        self._from.join(self.call)
         for variable, value in self._context.items():
             if variable.get(_UNSET) is not value:
                 variable.set(value)

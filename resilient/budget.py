@@ -33,7 +33,8 @@ class Budget:
         ttl: seconds in which what is saved above the reserve fades to 1/e. Default 10 (Finagle): the successes of an
             hour ago do not pay for the outage of now.
 
-    `earn` is called for every call of a pipeline that succeeds, `spend` for every extra request.
+    `earn` is called for every call of a pipeline that succeeds, at whichever attempt, but not for what a Fallback
+    answers; `spend` for every extra request.
     """
 
     def __init__(self, ratio: float = 0.1, *, reserve: float = 1.0, cap: float = 10.0, ttl: float = 10.0) -> None:
@@ -50,8 +51,8 @@ class Budget:
         self._lock = threading.Lock()
         self._looked: float | None = None
 
-    def earn(self, result: object = None) -> None:
-        """A call succeeded; with what makes no difference."""
+    def earn(self, call: object = None, result: object = None) -> None:
+        """A call succeeded; which, and with what, makes no difference."""
         self._earned += 1
 
     def spend(self, now: float) -> bool:

@@ -10,7 +10,7 @@ from resilient.runtime import current_async
 if TYPE_CHECKING:
     from resilient.runtime import Runtime
 
-__all__ = ["Call", "name_of"]
+__all__ = ["Call", "Fork", "name_of"]
 
 
 class Call:
@@ -26,7 +26,8 @@ class Call:
         error: the last failure of an earlier attempt, for the one who must report why there was another.
         queued_at: since when it stands in a local queue, or None. Known of forks only, which others look at.
         requests: how often the function was called, hedges included; counted while somebody listens.
-        origin: of forks: the call that they come from. identity: its id, once somebody has asked.
+        identity: its id, once somebody has asked.
+        stood_in: the attempt for which a policy answered in the dependency's place (`Policy.stands_in`); unset before.
     """
 
     __slots__ = (
@@ -37,10 +38,10 @@ class Call:
         "fn",
         "identity",
         "kwargs",
-        "origin",
         "queued_at",
         "requests",
         "runtime",
+        "stood_in",
         "waited",
     )
 
@@ -53,9 +54,9 @@ class Call:
     waited: float
     error: Exception | None
     queued_at: float | None
-    origin: Call
     identity: str
     requests: int
+    stood_in: int
 
     def begin(self) -> Runtime:
         """Set `runtime` if it is not, and return it: whatever acts only after a failure or in a queue begins so."""
@@ -63,15 +64,44 @@ class Call:
             self.runtime = current_async()
         return self.runtime
 
-    def fork(self) -> Call:
+    @property
+    def origin(self) -> Call:
+        """The call that this is, or is a fork of."""
+        return self
+
+    def fork(self) -> Fork:
         """A copy that goes its own way from here (another thread, another copy of a request)."""
-        twin = new_call(self.fn, self.args, self.kwargs, self.runtime)
-        twin.attempt = self.attempt
-        twin.deadline = self.deadline
-        twin.waited = self.waited
-        twin.queued_at = None
-        twin.origin = getattr(self, "origin", self)
-        return twin
+        fork = Fork()  # as `new_call`, without its frame
+        fork.fn = self.fn
+        fork.args = self.args
+        fork.kwargs = self.kwargs
+        fork.runtime = self.runtime
+        fork.attempt = self.attempt
+        fork.deadline = self.deadline
+        fork.waited = self.waited
+        fork.error = None
+        fork.queued_at = None
+        fork.stood_in = 0
+        fork.origin = self.origin
+        return fork
+
+    def join(self, fork: Call) -> None:
+        """Take over from a fork whose outcome is this call's."""
+        self.waited = max(self.waited, fork.waited)
+        self.stood_in = self.attempt if fork.stood_in == fork.attempt else 0
+
+    @property
+    def is_stood_in_for(self) -> bool:
+        """Whether the answer is not the dependency's."""
+        return getattr(self, "stood_in", 0) == self.attempt
+
+
+class Fork(Call):
+    """A call that runs beside the one that it was forked from."""
+
+    __slots__ = ("origin",)  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    origin: Call
 
 
 def new_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime | None) -> Call:

@@ -126,7 +126,7 @@ def current_call() -> CurrentCall | None:
 
 
 def _id(call: Call) -> str:
-    origin = getattr(call, "origin", call)
+    origin = call.origin
     with _lock:  # copies in threads may ask at once
         if not hasattr(origin, "identity"):
             origin.identity = uuid.uuid4().hex

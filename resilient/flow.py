@@ -11,41 +11,57 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from resilient.atomic import GIL
+from resilient.budget import Budget
 from resilient.call import Call, name_of, new_call
 from resilient.deadlines import Deadline, inherited
 from resilient.errors import PipelineClosed, Rejected, TimedOut
 from resilient.events import CallEnded, CallRejected, CallTimedOut, Ending
 from resilient.outcome import Classifier, bare
-from resilient.policy import Layer, Policy, Recovery, Scope, Watch
+from resilient.policy import Layer, Recovery, Scope, Watch
 from resilient.runtime import Parking
 
-__all__ = ["Earn", "Flow", "earnings", "watched_earnings", "watched_recovery"]
+__all__ = ["Earn", "Flow", "earning", "earnings", "watched_earnings", "watched_recovery"]
 
-Earn = Callable[[Any], None]
+Earn = Callable[[Call, Any], None]
 
 
-def earnings(policies: Sequence[Policy], judge: Classifier) -> Earn | None:
-    """Pays a call's success into the budgets of a pipeline: what it is called with is the result."""
-    budgets = list(dict.fromkeys(policy.budget for policy in policies if policy.budget is not None))
+def earnings(budgets: Sequence[Budget], judge: Classifier, *, stood_in: bool) -> Earn | None:
+    """Pays a call's result into the budgets of a pipeline, if it is a success of the dependency.
+
+    `stood_in`: a policy of the pipeline may have answered instead.
+    """
     if not budgets:
         return None
 
-    def earn(result: Any) -> None:
+    def earn(call: Call, result: Any) -> None:
+        if stood_in and call.is_stood_in_for:
+            return
         if not judge.judges_results or judge.result(result).kind == "success":
             for budget in budgets:
                 budget.earn()
 
-    if len(budgets) > 1 or judge.judges_results:
+    if len(budgets) > 1 or judge.judges_results or stood_in:
         return earn
     return budgets[0].earn
+
+
+def earning(recover: Recovery, earn: Earn) -> Recovery:
+    """`recover`, which earns when it succeeds."""
+
+    async def paid(call: Call, recovery: Coroutine[Any, Any, Any]) -> Any:
+        result = await recovery
+        earn(call, result)
+        return result
+
+    return lambda call, error: paid(call, recover(call, error))
 
 
 def watched_earnings(earn: Earn | None, watches: Sequence[Watch]) -> Earn:
     """`earn`, and those who watch are told of the success."""
 
-    def succeeded(result: Any) -> None:
+    def succeeded(call: Call, result: Any) -> None:
         if earn is not None:
-            earn(result)
+            earn(call, result)
         for watch in watches:
             watch(result, None)
 
@@ -123,7 +139,7 @@ class Flow:
                     recovery = recover(call, error)
                 else:
                     if earn is not None:
-                        earn(result)
+                        earn(call, result)
                     return result
                 return await recovery
             finally:

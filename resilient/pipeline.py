@@ -20,7 +20,7 @@ from resilient.current import is_guard
 from resilient.deadlines import inherited, seen
 from resilient.errors import PipelineError, PipelineWarning
 from resilient.events import Listener
-from resilient.flow import Flow, earnings, watched_earnings, watched_recovery
+from resilient.flow import Flow, earning, earnings, watched_earnings, watched_recovery
 from resilient.foresight import Inside, View, Worst, levels
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf
 from resilient.outcome import DEFAULT, Classifier, Stopped
@@ -90,10 +90,12 @@ class Pipeline(Policy):
             self._flow = twin._flow
         # A nested pipeline earns for itself, and a success counts once.
         nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in _flat(policy.policies)}
-        self._earn = earnings([each for each in policies if each.budget not in nested], self.classify)
+        budgets = [each.budget for each in policies if each.budget is not None and each.budget not in nested]
+        self.stands_in = any(policy.stands_in for policy in policies)
+        self._paid = self._earn = earnings(list(dict.fromkeys(budgets)), self.classify, stood_in=self.stands_in)
         self._watches = [watch for watch in (policy.watch(self._scope) for policy in policies) if watch is not None]
         if self._watches:
-            self._earn = watched_earnings(self._earn, self._watches)
+            self._earn = watched_earnings(self._paid, self._watches)
         self._async = self._weave(async_leaf(self._scope, attempt))
         self._sync = self._weave(sync_leaf(self._scope, attempt))
         self._block = self._weave(block_leaf(self._scope))
@@ -104,6 +106,8 @@ class Pipeline(Policy):
     def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Layer, Recovery | None, Layer]:
         """The policies around `leaf`: what is called, what follows a failure, and both with all that belongs to it."""
         entry, recover = weave(self.policies, self._scope, leaf, waits=waits)
+        if recover is not None and self._paid is not None:
+            recover = earning(recover, self._paid)
         if self._watches:
             recover = watched_recovery(recover, self._watches)
         return entry, recover, self._flow.whole(entry, recover, self._earn, nested=waits)
@@ -168,7 +172,7 @@ class Pipeline(Policy):
                     recovery = recover(call, error)
                 else:
                     if earn is not None:
-                        earn(result)
+                        earn(call, result)
                     return result
                 return await recovery
             finally:
@@ -207,7 +211,7 @@ class Pipeline(Policy):
                     recovery = recover(call, error)
                 else:
                     if earn is not None:
-                        earn(result)
+                        earn(call, result)
                     return result
                 return drive(recovery)
             finally:

@@ -132,7 +132,7 @@ class Policy:
     injects: bool = False
     """Stands for the dependency: what it does to a call is the dependency's doing."""
     stands_in: bool = False
-    """Answers for calls that failed."""
+    """Answers for calls that failed; then it sets `call.stood_in = call.attempt`."""
     overlaps: bool = False
     """Its runs overlap in time (copies of a hedge), rather than following each other."""
     limit: float | None = None

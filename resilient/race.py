@@ -7,6 +7,7 @@ import contextvars
 import threading
 from typing import TYPE_CHECKING, Any
 
+from resilient.atomic import GIL, atomic
 from resilient.beside import Beside, close_beside
 from resilient.call import Call
 from resilient.errors import Rejected
@@ -14,7 +15,7 @@ from resilient.events import BudgetExhausted, HedgeWon, Hedging
 from resilient.outcome import Verdict
 from resilient.policy import Layer, Scope
 from resilient.runtime import Parking
-from resilient.runtime.asyncio import AsyncioRuntime, Callback
+from resilient.runtime.asyncio import AsyncioRuntime, Timer
 
 if TYPE_CHECKING:
     from resilient.policies.hedge import Hedge
@@ -68,6 +69,8 @@ class Race:
         "_lock",
         "_over",
         "_parking",
+        "_timers",
+        "at",
         "base",
         "begun",
         "call",
@@ -80,7 +83,6 @@ class Race:
         "running",
         "scope",
         "task",
-        "timer",
         "winner",
     )
 
@@ -88,7 +90,8 @@ class Race:
     task: asyncio.Task[Any] | None  # ... this one ...
     base: int  # ... which had been cancelled so often before ...
     context: contextvars.Context | None  # ... in this context
-    timer: Callback | None
+    at: float  # when it is told that the next copy is due, while ...
+    _timers: dict[Timer, None] | None  # ... it is one of these
 
     def __init__(self, hedge: Hedge, call: Call, inner: Layer, scope: Scope) -> None:
         self.hedge = hedge
@@ -100,8 +103,9 @@ class Race:
         self.running: list[Beside] = []
         self.first: Copy | None = None  # of those that failed; its outcome comes back when all do
         self.winner: Copy | None = None
-        self.inline = self.task = self.context = self.timer = None
-        self._lock = threading.Lock()  # copies in threads end when they like
+        self.inline = self.task = self.context = self._timers = None
+        if not GIL:
+            self._lock = threading.RLock()
         self._ended: list[Beside] = []
         self._over = False
         self._parking: Parking | None = None
@@ -136,18 +140,30 @@ class Race:
         more = self.may_start and self.begun < self.hedge.copies
         return self.hedge.delays[self.begun - 1] if more else None
 
+    @atomic
     def _copy_ended(self, copy: Beside) -> bool:
-        """In the copy's own task or thread."""
+        """In the copy's own task or thread. Whether nobody waits for it any more."""
         if self.inline is not None:
             self._ended_while_inline(copy)
             return False
-        with self._lock:
-            if self._over:
-                return True
-            self._ended.append(copy)
-            if self._parking is not None:
-                self._parking.wake()
-            return False
+        if self._over:
+            return True
+        self._ended.append(copy)
+        if self._parking is not None:
+            self._parking.wake()
+        return False
+
+    @atomic
+    def _wait_in(self, parking: Parking) -> bool:
+        """Be woken there by the next copy that ends. Whether none has ended meanwhile."""
+        self._parking = parking
+        return not self._ended
+
+    @atomic
+    def _stop(self) -> list[Beside]:
+        """Take no more copies that end; those that have."""
+        self._over = True
+        return self._ended
 
     def drop(self, copy: Copy | None) -> None:
         """Close its result, if it has one, beside the caller."""
@@ -156,19 +172,19 @@ class Race:
 
     def end(self) -> None:
         """It is over: cancel the losers, and do not wait for them."""
-        with self._lock:
-            self._over = True
-            ended = self._ended  # in the same tick as the winner
-            losers = [copy for copy in self.running if copy is not self.winner and copy not in ended]
-            for loser in losers:
-                loser.leave()
+        for running in self.running:
+            running.leave()  # before one of them can end unheard
+        ended = self._stop()  # in the same tick as the winner
+        for copy in ended:
+            copy.stay()
+        losers = [copy for copy in self.running if copy not in ended]
         if self.winner is None and self.first is None and losers:
             self.call.waited = max(self.call.waited, losers[0].waited())  # its Timeout outside asks for it
         for loser in losers:
             loser.cancel()
-        for copy in (*ended, self.first):
-            if copy is not self.winner:
-                self.drop(copy)
+        for each in (*ended, self.first):
+            if each is not self.winner:
+                self.drop(each)
 
     def leaves_open(self, copy: Copy) -> bool:
         """Whether the race goes on after this copy's outcome; without further copies where it asks to be left alone."""
@@ -198,6 +214,8 @@ class Race:
     async def decide(self) -> Any:
         """Wait for the copy whose outcome counts, start further ones when they are due, and take the outcome."""
         call, runtime = self.call, self.call.runtime
+        if not self.begun:
+            self.start("")
         try:
             while self.winner is None:
                 if self._ended:
@@ -211,10 +229,7 @@ class Race:
                     self.winner = self.first
                 else:
                     parking = runtime.park()
-                    with self._lock:
-                        self._parking = parking
-                        waiting = not self._ended
-                    if waiting and not await parking.wait(self.wait, call, often=True):
+                    if self._wait_in(parking) and not await parking.wait(self.wait, call, often=True):
                         self.start("delay")
         finally:
             if self.running or self._ended or self.first is not None:
@@ -242,7 +257,7 @@ class Race:
         base = self.base = task.cancelling()
         self.begun = 1
         self.inline, self.task, self.context = runtime, task, contextvars.copy_context()
-        self.timer = runtime.after(self.hedge.delays[0], self._due)
+        self._timers = runtime.after(self.hedge.delays[0], self)
         try:
             result = await self.inner(self.call)
         except BaseException as error:
@@ -277,18 +292,24 @@ class Race:
         self.end()
         return self.take()
 
-    def _due(self) -> None:
+    def fire(self) -> None:
+        """The next copy is due."""
         self._begin("delay")
 
     def _begin(self, reason: str) -> None:
         """Begin the next copy while the first one runs."""
         if self.winner is not None or self.inline is None:
             return
-        if self.timer is not None:
-            self.timer.cancel()
+        self._forget_timer()
         self.start(reason)
         wait = self.wait
-        self.timer = None if wait is None else self.inline.after(wait, self._due)
+        if wait is not None:
+            self._timers = self.inline.after(wait, self)
+
+    def _forget_timer(self) -> None:
+        if self._timers is not None:
+            self._timers.pop(self, None)
+            self._timers = None
 
     def _ended_while_inline(self, copy: Beside) -> None:
         self.running.remove(copy)
@@ -304,9 +325,7 @@ class Race:
     def _stop_inline(self) -> None:
         """From now on copies that end wait to be looked at."""
         self.inline = self.task = self.context = None
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        self._forget_timer()
 
     def _end_without_winner(self) -> None:
         self.drop(self.winner)

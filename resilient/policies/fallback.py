@@ -93,6 +93,7 @@ class Fallback(Wrap):
 
     async def _answer(self, call: Call, error: Exception | None, scope: Scope, result: Any = None) -> Any:
         runtime = call.begin()
+        call.stood_in = call.attempt
         shown = None if error is None else bare(error)
         if scope.channel.listeners:
             scope.channel.emit(FellBack(scope.name, runtime.now(), self.name, shown))

@@ -105,7 +105,7 @@ class Timeout(Wrap):
         def tell(work: Beside) -> None:
             now = runtime.now()
             if scope.channel.listeners:
-                scope.channel.emit(AbandonedEnded(scope.name, now, self.name, work.error, now - work.began))
+                scope.channel.emit(AbandonedEnded(scope.name, now, self.name, work.error, now - began))
 
         def ended(work: Beside) -> bool:
             with lock:
@@ -115,8 +115,8 @@ class Timeout(Wrap):
             tell(work)
             return True
 
-        outer, waited = call.deadline, call.waited
-        at = runtime.now() + limit.seconds
+        outer, waited, began = call.deadline, call.waited, runtime.now()
+        at = began + limit.seconds
         mine = outer is None or at < outer
         if mine:
             call.deadline = at

@@ -23,21 +23,13 @@ from resilient.errors import TimedOut
 from resilient.runtime import asyncio as _asyncio
 from resilient.runtime import threads as _threads
 
-__all__ = ["TRIO", "VIRTUAL", "Limit", "Parking", "Runtime", "Spawned", "Timed", "Work", "current", "current_async"]
+__all__ = ["TRIO", "VIRTUAL", "Limit", "Parking", "Runtime", "Timed", "Work", "current", "current_async"]
 
 TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
 """The modules with clocks of their own. While neither is loaded there is one clock, and who only wants to read it need
 not find its runtime, which would cost more than all else."""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
-
-
-class Spawned(Protocol):
-    """Something that runs beside its caller."""
-
-    def cancel(self, never_ran: Callable[[], None]) -> None:
-        """Cancel it; when it has not begun yet, it never will: `never_ran` is called then. A thread cannot be
-        cancelled: there this does nothing."""
 
 
 class Timed(Protocol):
@@ -93,9 +85,13 @@ class Runtime(Protocol):
         """A place to wait until another call, perhaps in another thread, says so."""
         ...
 
-    def spawn(self, work: Work, context: Context) -> Spawned:
+    def spawn(self, work: Work, context: Context) -> Any:
         """Run `work()`, which raises nothing, beside the caller and in `context`. Keep what this returns meanwhile."""
         ...
+
+    def cancel(self, spawned: Any, never_ran: Callable[[], None]) -> None:
+        """Cancel what `spawn` has returned; when it has not begun yet, it never will: `never_ran` is called then. A
+        thread cannot be cancelled: there this does nothing."""
 
     def caller(self) -> Any:
         """The task that runs now, or the number of the thread."""

@@ -18,12 +18,12 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from threading import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed, Work
 
-__all__ = ["AsyncioRuntime", "Callback", "running"]
+__all__ = ["AsyncioRuntime", "Timer", "running"]
 
 
 class _Entry:
@@ -41,22 +41,13 @@ class _Entry:
         self.task.cancel()
 
 
-class Callback:
-    """A function that is called after a while, unless `cancel` comes first."""
+class Timer(Protocol):
+    """Whoever wants to be told when a while is over: `at` is when, as `after` has set it."""
 
-    __slots__ = ("_callback", "_entries", "at")
-
-    def __init__(self, callback: Callable[[], None], entries: dict[Any, None], at: float) -> None:
-        self._callback = callback
-        self._entries = entries
-        self.at = at
-        entries[self] = None
+    at: float
 
     def fire(self) -> None:
-        self._callback()
-
-    def cancel(self) -> None:
-        self._entries.pop(self, None)
+        """It is over."""
 
 
 class _Timers:
@@ -67,7 +58,7 @@ class _Timers:
     def __init__(self, runtime: AsyncioRuntime, key: Any) -> None:
         self.runtime = runtime
         self.key = key
-        self.entries: dict[_Entry | Callback, None] = {}
+        self.entries: dict[Timer, None] = {}
         self.armed: asyncio.TimerHandle | None = None
 
     def arm(self, delay: float) -> None:
@@ -157,20 +148,30 @@ class AsyncioRuntime:
     def park(self) -> _Parking:
         return _Parking(self)
 
-    def spawn(self, work: Work, context: Context) -> _Spawned:
-        return _Spawned(self.loop.create_task(work(), context=context))
+    def spawn(self, work: Work, context: Context) -> Task[None]:
+        return self.loop.create_task(work(), context=context)
+
+    def cancel(self, spawned: Task[None], never_ran: Callable[[], None]) -> None:
+        def done(task: Task[None]) -> None:
+            if task.cancelled():  # before its first step: it lets no cancellation out
+                never_ran()
+
+        spawned.add_done_callback(done)
+        spawned.cancel()
 
     def caller(self) -> Task[Any] | None:
         return current_task(self.loop)
 
-    def after(self, seconds: float, callback: Callable[[], None]) -> Callback:
-        """Call `callback` from the event loop after `seconds`, unless what is returned is cancelled before."""
+    def after(self, seconds: float, timer: Timer) -> dict[Timer, None]:
+        """Call `timer.fire()` from the event loop after `seconds`, unless taken out of what is returned before."""
         timers = self.timers.get(seconds)
         if timers is None:
             timers = self.timers[seconds] = _Timers(self, seconds)
         if timers.armed is None:
             timers.arm(seconds)
-        return Callback(callback, timers.entries, self.now() + seconds)
+        timer.at = self.now() + seconds
+        timers.entries[timer] = None
+        return timers.entries
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         task = current_task(self.loop)
@@ -220,39 +221,23 @@ class AsyncioRuntime:
             call.deadline = outer
 
 
-class _Spawned:
-    """A task."""
-
-    __slots__ = ("_task",)
-
-    def __init__(self, task: Task[None]) -> None:
-        self._task = task
-
-    def cancel(self, never_ran: Callable[[], None]) -> None:
-        def done(task: Task[None]) -> None:
-            if task.cancelled():  # before its first step: it lets no cancellation out
-                never_ran()
-
-        self._task.add_done_callback(done)
-        self._task.cancel()
-
-
 class _Parking:
     """A future of the waiting call's event loop."""
 
-    __slots__ = ("_future", "_runtime")
+    __slots__ = ("_future", "_runtime", "at")
+
+    at: float
 
     def __init__(self, runtime: AsyncioRuntime) -> None:
         self._runtime = runtime
         self._future: asyncio.Future[bool] = runtime.loop.create_future()
 
     def wake(self) -> None:
-        loop = self._runtime.loop
-        if asyncio._get_running_loop() is loop:
+        if running() is self._runtime:
             self._end()
             return
         try:
-            loop.call_soon_threadsafe(self._end)
+            self._runtime.loop.call_soon_threadsafe(self._end)
         except RuntimeError:
             pass  # that loop is closed, and its call gone with it
 
@@ -260,18 +245,21 @@ class _Parking:
         if not self._future.done():
             self._future.set_result(woken)
 
-    def _time_is_over(self) -> None:
+    def fire(self) -> None:
+        """Its time is over."""
         self._end(False)
 
     async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:
         if seconds is None:
             return await self._future
-        loop = self._runtime.loop
-        timer: Any
         if often:
-            timer = self._runtime.after(seconds, self._time_is_over)
-        else:
-            timer = loop.call_at(loop.time() + seconds, self._time_is_over)
+            entries = self._runtime.after(seconds, self)
+            try:
+                return await self._future
+            finally:
+                entries.pop(self, None)
+        loop = self._runtime.loop
+        timer = loop.call_at(loop.time() + seconds, self.fire)
         try:
             return await self._future
         finally:

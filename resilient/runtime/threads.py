@@ -58,13 +58,15 @@ class ThreadRuntime:
     def park(self) -> _Parking:
         return _Parking()
 
-    def spawn(self, work: Work, context: Context) -> _Thread:
+    def spawn(self, work: Work, context: Context) -> None:
         def target() -> None:
             with contextlib.suppress(RuntimeError):  # `drive`'s, of which `work` knows
                 context.run(drive, work())
 
         threading.Thread(target=target, name="resilient-beside", daemon=True).start()
-        return _Thread()
+
+    def cancel(self, spawned: None, never_ran: Callable[[], None]) -> None:
+        pass
 
     def caller(self) -> int:
         return threading.get_ident()
@@ -83,13 +85,6 @@ class ThreadRuntime:
             raise limit.expired(call, call.waited - waited) from call.error
         finally:
             call.deadline = outer
-
-
-class _Thread:
-    """A thread cannot be cancelled."""
-
-    def cancel(self, never_ran: Callable[[], None]) -> None:
-        pass
 
 
 class _Parking:

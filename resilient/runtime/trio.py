@@ -42,6 +42,10 @@ class TrioRuntime:
         trio.lowlevel.spawn_system_task(scoped, context=context)
         return spawned
 
+    def cancel(self, spawned: _Scope, never_ran: Callable[[], None]) -> None:
+        spawned.never_ran = never_ran
+        spawned.scope.cancel()
+
     def caller(self) -> trio.lowlevel.Task:
         return trio.lowlevel.current_task()
 
@@ -66,10 +70,6 @@ class _Scope:
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.never_ran: Callable[[], None] | None = None
-
-    def cancel(self, never_ran: Callable[[], None]) -> None:
-        self.never_ran = never_ran
-        self.scope.cancel()
 
 
 class _Parking:

@@ -7,6 +7,7 @@ import contextvars
 import gc
 import math
 import random
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -697,6 +698,40 @@ def test_hedge_loser_in_a_thread_runs_to_its_end_and_is_closed() -> None:
     pipeline.close()
     assert loser.closed == ["close"]
     assert hedge.snapshot()["stragglers"] == 0
+
+
+def test_hedge_copies_that_end_at_once_in_their_threads_are_all_accounted_for() -> None:
+    """One wins; each other is closed once, whether it ended before its caller looked or after."""
+    responses: list[Response] = []
+    hedge = Hedge(0, copies=3, thread=True)
+    pipeline = Pipeline(hedge)
+    calls = 150
+
+    def call() -> Response:
+        all_out = threading.Barrier(3)
+
+        def fetch() -> Response:
+            all_out.wait(5)
+            response = Response()
+            responses.append(response)
+            return response
+
+        return pipeline.call(fetch)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        winners = [call() for _ in range(calls)]
+        closing = threading.Thread(target=pipeline.close, daemon=True)
+        closing.start()
+        closing.join(10)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not closing.is_alive()
+    assert hedge.snapshot()["stragglers"] == 0
+    assert len(responses) == 3 * calls
+    assert [response.closed for response in winners] == [[]] * calls
+    assert [response.closed for response in responses if response not in winners] == [["close"]] * (2 * calls)
 
 
 def test_hedge_copy_whose_race_was_over_before_it_began_is_never_called(async_ring: Ring) -> None:

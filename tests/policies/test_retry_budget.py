@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import resilient
 from resilient import Budget, CircuitBreaker, Classifier, Fallback, Hedge, Pipeline, Retry, TimedOut, Timeout
 from resilient.events import BudgetExhausted, GaveUp, Retrying
 from resilient.runtime import virtual
@@ -173,11 +175,84 @@ def test_success_under_a_deadline_earns(world: World) -> None:
     assert budget.balance(0.0) == pytest.approx(0.1)
 
 
-def test_fallbacks_earn_nothing(world: World) -> None:
-    """What stood in is no success of the dependency."""
+@pytest.mark.parametrize(
+    ("outside", "judge"),
+    [
+        ([], None),
+        ([], Classifier(results=lambda result: False)),
+        ([Fallback(0)], None),
+        ([Timeout(60)], None),
+        ([Timeout(60), Fallback(0)], Classifier(results=lambda result: False)),
+    ],
+    ids=["alone", "results judged", "in a fallback", "in a timeout", "in both, results judged"],
+)
+@pytest.mark.parametrize("deadline", [False, True], ids=["", "under a deadline"])
+def test_success_after_a_retry_earns_once(
+    world: World, outside: list[Any], judge: Classifier | None, deadline: bool
+) -> None:
+    """At whichever attempt the dependency did well."""
+    budget = Budget(reserve=1, ratio=0.5)
+    pipeline = Pipeline(*outside, Retry(2, wait=0, budget=budget), classify=judge)
+    dependency = world.dependency(OSError(), 7)
+    with resilient.deadline(60) if deadline and world.name != "virtual" else contextlib.nullcontext():
+        assert world.call(pipeline(dependency.fn)) == 7
+    assert budget.balance(0.0) == pytest.approx(0.5)
+
+
+def test_block_that_succeeds_after_a_retry_earns() -> None:
+    """A block is a call."""
+    budget = Budget(reserve=1, ratio=0.5)
+    for attempt in Pipeline(Retry(2, wait=0, budget=budget)).attempts():
+        with attempt:
+            if attempt.number == 1:
+                raise OSError
+    assert budget.balance(0.0) == pytest.approx(0.5)
+
+
+RESULTS = Classifier(results=lambda result: result == "bad")
+
+
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
+@pytest.mark.parametrize("judge", [None, RESULTS], ids=["errors", "results too"])
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda fallback, retry: [fallback, retry],
+        lambda fallback, retry: [Timeout(60), fallback, retry],
+        lambda fallback, retry: [retry, fallback],
+        lambda fallback, retry: [retry, Pipeline(fallback)],
+        lambda fallback, retry: [fallback, Pipeline(retry)],
+        lambda fallback, retry: [retry, Timeout(60, thread=True), fallback],
+        lambda fallback, retry: [retry, Hedge(60, thread=True), fallback],
+    ],
+    ids=["outside", "in a timeout", "inside", "nested inside", "nested outside", "in a thread", "in a copy"],
+)
+def test_fallbacks_earn_nothing(world: World, judge: Classifier | None, arrange: Callable[..., list[Any]]) -> None:
+    """What stood in is no success of the dependency, wherever it stood; and the next call's is."""
     budget = empty()
-    world.call(Pipeline(Fallback(0), Retry(1, budget=budget))(world.dependency(OSError()).fn))
+    pipeline = Pipeline(*arrange(Fallback(0), Retry(1, budget=budget)), classify=judge)
+    fn = pipeline(world.dependency(OSError(), 7).fn)
+    assert world.call(fn) == 0
     assert budget.balance(0.0) == 0
+    assert world.call(fn) == 7
+    assert budget.balance(0.0) == pytest.approx(0.1)
+
+
+def test_fallback_for_a_result_earns_nothing(world: World) -> None:
+    """As for an error."""
+    budget = empty()
+    pipeline = Pipeline(Fallback("good"), Retry(1, budget=budget), classify=RESULTS)
+    assert world.call(pipeline(world.dependency("bad").fn)) == "good"
+    assert budget.balance(0.0) == 0
+
+
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
+def test_success_after_a_fallback_that_was_repeated_earns(world: World) -> None:
+    """The answer of the attempt that counts is the dependency's."""
+    budget = Budget(reserve=1, ratio=0.5)
+    pipeline = Pipeline(Retry(2, wait=0, budget=budget), Fallback("bad"), classify=RESULTS)
+    assert world.call(pipeline(world.dependency(OSError(), 7).fn)) == 7
+    assert budget.balance(0.0) == pytest.approx(0.5)
 
 
 # -- sharing --------------------------------------------------------------------------------------------------------
