@@ -39,6 +39,9 @@ class Panel:
 def draw(report: Report, file: Path) -> None:
     """Write a PNG of the report's curves, or else of its figures. A panel shows the first column in which it has values
     above zero, and leaves out figures without; panels of one column have one scale."""
+    if report.picture is not None:
+        report.picture(report, file)
+        return
     if report.curves:
         draw_curves(report, file)
         return

@@ -6,9 +6,10 @@ In the JSON every number's key ends in its unit: `_ns`, `_ms`, `_s`, `_x` (times
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -94,6 +95,8 @@ class Report:
     figures: Sequence[Figure]
     conditions: Mapping[str, Any] = field(default_factory=dict)
     curves: Sequence[Curve] = ()
+    picture: Callable[[Report, Path], None] | None = None
+    """Draws it, where neither bars nor curves would tell the story."""
 
     @property
     def missed(self) -> list[Figure]:

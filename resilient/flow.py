@@ -70,22 +70,24 @@ def watched_earnings(earn: Earn | None, watches: Sequence[Watch]) -> Earn:
     return succeeded
 
 
-def watched_recovery(recover: Recovery | None, earn: Earn, watches: Sequence[Watch]) -> Recovery:
-    """`recover`, which earns when it succeeds; those who watch are told when it fails."""
+def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Recovery:
+    """`recover`, and those who watch are told how it ended."""
 
     async def recovered(call: Call, error: Exception) -> Any:
-        failure = error
+        result: Any = None
+        failure: Exception | None = error
         if recover is not None:
             try:
                 result = await recover(call, error)
             except Exception as last:
                 failure = last
             else:
-                earn(call, result)
-                return result
+                failure = None
         for watch in watches:
-            watch(None, failure)
-        raise failure
+            watch(result, failure)
+        if failure is not None:
+            raise failure
+        return result
 
     return recovered
 

@@ -198,6 +198,7 @@ def in_turn(inner: Inside, view: View, runs: Bound, pauses: Pauses, why: Callabl
         quick=quick,
         allowed=share(one.allowed, sure),
         at_once=one.at_once,
+        fails=one.fails,
         smooth=one.smooth and not any(pauses(run).least for run in range(1, min(sure, MANY))),
     )
 

@@ -92,10 +92,10 @@ class Pipeline(Policy):
         nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in _flat(policy.policies)}
         budgets = [each.budget for each in policies if each.budget is not None and each.budget not in nested]
         self.stands_in = any(policy.stands_in for policy in policies)
-        self._earn = earnings(list(dict.fromkeys(budgets)), self.classify, stood_in=self.stands_in)
+        self._paid = self._earn = earnings(list(dict.fromkeys(budgets)), self.classify, stood_in=self.stands_in)
         self._watches = [watch for watch in (policy.watch(self._scope) for policy in policies) if watch is not None]
         if self._watches:
-            self._earn = watched_earnings(self._earn, self._watches)
+            self._earn = watched_earnings(self._paid, self._watches)
         self._async = self._weave(async_leaf(self._scope, attempt))
         self._sync = self._weave(sync_leaf(self._scope, attempt))
         self._block = self._weave(block_leaf(self._scope))
@@ -106,10 +106,10 @@ class Pipeline(Policy):
     def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Layer, Recovery | None, Layer]:
         """The policies around `leaf`: what is called, what follows a failure, and both with all that belongs to it."""
         entry, recover = weave(self.policies, self._scope, leaf, waits=waits)
-        if self._watches and self._earn is not None:
-            recover = watched_recovery(recover, self._earn, self._watches)
-        elif recover is not None and self._earn is not None:
-            recover = earning(recover, self._earn)
+        if recover is not None and self._paid is not None:
+            recover = earning(recover, self._paid)
+        if self._watches:
+            recover = watched_recovery(recover, self._watches)
         return entry, recover, self._flow.whole(entry, recover, self._earn, nested=waits)
 
     def _complain(self, strict: bool) -> None:

@@ -27,7 +27,7 @@ from resilient.deadlines import deadline
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies, semantics
 from resilient.http.chaos import HttpChaos
-from resilient.http.judgement import HttpClassifier, Judge, Proof, unsent, untouched
+from resilient.http.judgement import HttpClassifier, Judge, Mistake, Proof, unsent, untouched
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
@@ -334,8 +334,10 @@ class HttpTransport(Generic[Inner]):
         if self._asks_user:
             try:
                 self.pipeline.classify.result(response)
-            except BaseException:
+            except BaseException as error:
                 await bodies.close(response, runtime)
+                if isinstance(error, Exception):
+                    raise Mistake(error) from None
                 raise
         return response
 
@@ -390,6 +392,8 @@ class AsyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner]
         except (Rejected, TimedOut) as error:
             self.library.claim(error, request)
             raise
+        except Mistake as mistake:
+            raise mistake.error from mistake.error.__cause__
 
     async def aclose(self) -> None:
         """Wait for losers of hedges to end, and close the transport that sends."""
@@ -457,6 +461,8 @@ class SyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner])
         except (Rejected, TimedOut) as error:
             self.library.claim(error, request)
             raise
+        except Mistake as mistake:
+            raise mistake.error from mistake.error.__cause__
 
     def close(self) -> None:
         """Wait for losers of hedges to end, and close the transport that sends."""

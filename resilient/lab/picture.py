@@ -100,7 +100,7 @@ def _requests(axes: Axes, measures: Sequence[Measures]) -> None:
 
 def _circuits(axes: Axes, measures: Sequence[Measures]) -> None:
     for number, each in enumerate(measures):
-        _line(axes, number, each, lambda moment: _percent(moment.open), fill=True, alpha=0.25, linewidth=0)
+        _line(axes, number, each, lambda moment: _percent(moment.open), fill=True, alpha=0.25, linewidth=0, baseline=0)
         _line(axes, number, each, lambda moment: _percent(moment.open), label="open" if number == 0 else None)
     axes.set_ylim(0, 105)
     axes.set_ylabel("circuits\nopen (%)")

@@ -111,11 +111,12 @@ class Fallback(Wrap):
             raise
 
     def worst(self, inner: Inside, view: View) -> Worst:
-        rest = replace(inner(view), fails=False)
+        inside = inner(view)
+        rest = replace(inside, fails=False)
         if self._call is None:
             return rest
         why = f"nothing ends {name_of(self._call)}, which answers instead"
-        return replace(rest, seconds=Bound(math.inf, math.inf), why=why)
+        return replace(rest, seconds=Bound(math.inf if inside.fails else rest.seconds.sure, math.inf), why=why)
 
     def meets(self, end: End) -> Meeting | None:
         error, verdict = end.error, end.verdict

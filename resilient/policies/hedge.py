@@ -120,17 +120,20 @@ class Hedge(Wrap):
         one = inner(view)
         if self.shadow:
             return one
-        most = one.seconds.most + sum(min(delay, one.seconds.most) for delay in self.delays)
-        last, overlap = self._last_begins(one)
-        sure = max(one.seconds.sure, last + inner(view.after(last)).seconds.sure) if last < view.within else view.within
+        begins, _ = self._last_begins(one.seconds.most, self.copies)
+        most = begins + one.seconds.most
+        last, overlap = self._last_begins(one.seconds.sure, self.copies if one.fails else 1)
+        room = one.at_once if overlap else min(one.at_once, one.allowed)
+        if room < self.copies:
+            last, _ = self._last_begins(one.seconds.sure, int(max(1, room)) if one.fails else 1)
+        sure = last + inner(view.after(last)).seconds.sure if last < view.within else view.within
         copies = self._surely(one, view)
         why = one.why
         if most < math.inf:
-            begins = most - one.seconds.most
             why = f"{self.copies} copies of {one.seconds.most:.4g} s, the last of which begins after {begins:.4g} s"
         return replace(
             one,
-            seconds=Bound(sure, most).up_to(view.within),
+            seconds=Bound(max(one.seconds.sure, sure), most).up_to(view.within),
             requests=Bound(one.requests.sure * copies, one.requests.most * self.copies),
             why=why,
             quick=one.quick * copies,
@@ -139,23 +142,22 @@ class Hedge(Wrap):
             asks=one.asks and overlap,
         )
 
-    def _last_begins(self, one: Worst) -> tuple[float, bool]:
-        """When the last copy can begin, if each takes its time and fails; and whether that is while others run."""
-        longest = one.seconds.sure
-        overlap = all(delay < longest for delay in self.delays)
-        room = one.at_once if overlap else min(one.at_once, one.allowed)
-        further = self.delays[: int(min(self.copies, max(1, room))) - 1]
-        if not one.fails:
-            further = further if sum(further) < longest else ()
-        return sum(min(delay, longest) for delay in further), overlap
+    def _last_begins(self, longest: float, copies: int) -> tuple[float, bool]:
+        """When the last copy begins, if each takes its longest and fails; and whether none has failed by then."""
+        begins, failed = [0.0], 0
+        for delay in self.delays[: copies - 1]:
+            due, failure = begins[-1] + delay, begins[failed] + longest
+            begins.append(min(due, failure))
+            failed += failure <= due
+        return begins[-1], not failed
 
     def _surely(self, one: Worst, view: View) -> int:
         """How many copies there can be: each begins when the one before it has failed, or later."""
         copies = min(self.copies, max(1, one.allowed))
         if not one.fails:
             copies = 1
-        if one.quick and one.quick * copies >= view.within:
-            copies = max(1, view.within // one.quick)
+        if one.quick:  # then they overlap, or it takes time
+            copies = min(copies, max(1, one.at_once), max(1, view.within // one.quick))
         return int(copies)
 
     def meets(self, end: End) -> Meeting | None:

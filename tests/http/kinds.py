@@ -37,11 +37,13 @@ class Script:
     def __init__(self, kind: Kind, *steps: Any) -> None:
         self.sent: list[Any] = []
         self.at: list[float] = []
+        self._headers: list[Any] = []
         library, clock = kind.library, kind.now
         self._steps = list(steps)
 
         def begin(request: Any) -> Any:
             self.sent.append(request)
+            self._headers.append(request.headers.copy())  # a client may send the same object again, changed
             self.at.append(clock())
             step = self._steps.pop(0) if self._steps else 200
             if isinstance(step, BaseException):
@@ -71,7 +73,7 @@ class Script:
 
     def headers(self, name: str) -> list[str | None]:
         """What each request had in a header."""
-        return [request.headers.get(name) for request in self.sent]
+        return [headers.get(name) for headers in self._headers]
 
 
 class Kind:
@@ -194,10 +196,13 @@ class Kind:
         return later if self.is_async else plainly
 
     def close(self) -> None:
-        for client in self._clients:
+        """End of the test; again does no harm."""
+        while self._clients:
+            client = self._clients.pop()
             self.run(client.aclose if self.is_async else client.close)
         if self._runner is not None:
             self._runner.close()
+            self._runner = None
 
 
 class AsyncHttpx(Kind):

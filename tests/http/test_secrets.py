@@ -133,7 +133,7 @@ def test_failure_statuses_tell_no_secret(kind: Kind, watch: Watch, method: str) 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_errors_that_quote_what_was_sent_are_not_passed_on(kind: Kind, watch: Watch, method: str) -> None:
-    """h11 says "Illegal header value b'...'", others show the URL; the user has the error, and nobody else its words."""
+    """h11's have header values, others show the URL; the user has the error, and nobody else its words."""
 
     def quoting(request: Any) -> Any:
         words = f"{request.url} {URL} {sorted(request.headers.items())} {request.content!r} s3cret-frag"

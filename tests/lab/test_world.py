@@ -1,0 +1,388 @@
+"""The world: what a service does to requests, what faults do to a service, and that one seed gives one result."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from resilient import (
+    Budget,
+    CircuitBreaker,
+    Fallback,
+    Hedge,
+    Keyed,
+    Pipeline,
+    RateLimit,
+    Retry,
+    Timeout,
+    deadline,
+    standard,
+)
+from resilient.faults import Crash, Errors, Latency, PacketLoss, Partition, Reset, Slowness, Stall
+from resilient.lab.candidates import NONE, Candidate, candidate_from
+from resilient.lab.distributions import Constant, Exponential
+from resilient.lab.load import Burst, Closed, Poisson, Replay
+from resilient.lab.service import Link, Quota, ServicePlan
+from resilient.lab.world import CandidateError, Run, Scenario, simulate
+
+ONE = ServicePlan(service_time=Constant(1.0), workers=1)
+
+
+def calls(run: Run) -> list[tuple[float, float, str]]:
+    """Begin, end and outcome, in the order of their begins."""
+    ended = zip(run.begins, run.ends, run.outcomes, strict=True)
+    return sorted((round(begin, 6), round(end, 6), run.names[outcome]) for begin, end, outcome in ended)
+
+
+def live(
+    service: ServicePlan, moments: tuple[float, ...], *policies: Any, **more: Any
+) -> list[tuple[float, float, str]]:
+    """Calls at those moments, through these policies."""
+    candidate = candidate_from("policies", Pipeline(*policies)) if policies else NONE
+    return calls(simulate(Scenario(duration=100, loads=(Replay(moments),), service=service, **more), candidate))
+
+
+def test_worker_takes_one_request_after_the_other() -> None:
+    """First come, first served."""
+    assert live(ONE, (0.0, 0.1, 0.2)) == [(0.0, 1.0, "success"), (0.1, 2.0, "success"), (0.2, 3.0, "success")]
+
+
+def test_lifo_takes_who_came_last() -> None:
+    """The second of three waits longest."""
+    service = ServicePlan(service_time=Constant(1.0), workers=1, queue="lifo")
+
+    assert [end for _, end, _ in live(service, (0.0, 0.1, 0.2))] == [1.0, 3.0, 2.0]
+
+
+def test_full_queue_refuses() -> None:
+    """One is worked on, one waits, and the third is told at once."""
+    service = ServicePlan(service_time=Constant(1.0), workers=1, queue_limit=1)
+
+    assert live(service, (0.0, 0.1, 0.2))[2] == (0.2, 0.2, "ServiceError")
+
+
+def test_abandoned_work_is_done_all_the_same() -> None:
+    """Whoever comes after a client that gave up waits for its work to end."""
+    assert live(ONE, (0.0, 0.6), Timeout(0.5)) == [(0.0, 0.5, "TimedOut"), (0.6, 1.1, "TimedOut")]
+
+
+def test_cancelled_work_frees_its_worker() -> None:
+    """The running one, and the one in line, are gone when their clients are."""
+    service = ServicePlan(service_time=Constant(0.4), workers=1, abandoned="cancelled")
+    candidate = Candidate("impatient", lambda: Timeout(0.3))
+    slow = Slowness(factor=10, end=0.05)
+    run = simulate(Scenario(duration=9, loads=(Replay((0.0, 0.1, 0.35)),), service=service, faults=(slow,)), candidate)
+
+    assert calls(run) == [(0.0, 0.3, "TimedOut"), (0.1, 0.4, "TimedOut"), (0.35, 0.65, "TimedOut")]
+    assert run.executed == 0
+    assert live(service, (0.0, 0.1), Timeout(0.7), faults=(slow,))[1] == (0.1, 0.8, "TimedOut")
+
+
+def test_expired_work_is_dropped_by_the_deadline_that_travels() -> None:
+    """The second request has expired when the worker is free, so the third is taken at once."""
+    drops = ServicePlan(service_time=Constant(1.0), workers=1, drop_expired=True)
+    moments = (0.0, 0.1, 0.95)
+
+    assert live(drops, moments, Timeout(0.5))[2] == (0.95, 1.45, "TimedOut")
+    assert live(drops, moments, Timeout(0.8))[:2] == [(0.0, 0.8, "TimedOut"), (0.1, 0.9, "TimedOut")]
+    executed = [
+        simulate(
+            Scenario(duration=9, loads=(Replay((*moments, 8.0)),), service=service), candidate_from("t", Timeout(0.8))
+        ).executed
+        for service in (drops, ONE)
+    ]
+    assert executed == [2, 3]
+
+
+def test_deadline_of_a_total_timeout_travels_too() -> None:
+    """Around a Retry: what it sets is known to each attempt."""
+    drops = ServicePlan(service_time=Constant(1.0), workers=1, drop_expired=True)
+    pipeline = Pipeline(Timeout(0.8), Retry(1))
+    run = simulate(
+        Scenario(duration=9, loads=(Replay((0.0, 0.1, 8.0)),), service=drops), candidate_from("total", pipeline)
+    )
+
+    assert run.executed == 1
+
+
+def test_stall_begins_nothing_and_ends_what_has_begun() -> None:
+    """What waits is taken when it is over."""
+    faults = (Stall(start=0.5, end=3.0),)
+
+    assert live(ONE, (0.0, 0.1, 4.5), faults=faults) == [
+        (0.0, 1.0, "success"),
+        (0.1, 4.0, "success"),
+        (4.5, 5.5, "success"),
+    ]
+
+
+def test_slowness_concerns_what_is_begun_in_it() -> None:
+    """Three times as long, and as before afterwards."""
+    found = live(ONE, (0.0, 2.0, 6.0), faults=(Slowness(factor=3, start=1.0, end=5.0),))
+
+    assert [end for _, end, _ in found] == [1.0, 5.0, 7.0]
+
+
+def test_crash_resets_what_is_inside_and_refuses_what_comes() -> None:
+    """The running and the waiting; until the restart."""
+    found = live(ONE, (0.0, 0.1, 0.7, 2.0), faults=(Crash(start=0.5, end=1.5),))
+
+    assert found == [
+        (0.0, 0.5, "ConnectionResetError"),
+        (0.1, 0.5, "ConnectionResetError"),
+        (0.7, 0.7, "ConnectionRefusedError"),
+        (2.0, 3.0, "success"),
+    ]
+
+
+def test_partition_is_silence_in_both_directions() -> None:
+    """A request that is sent in it, and an answer that is due in it."""
+    found = live(ONE, (0.0, 1.2, 3.0), Timeout(1.5), faults=(Partition(start=0.5, end=2.0),))
+
+    assert [outcome for _, _, outcome in found] == ["TimedOut", "TimedOut", "success"]
+
+
+def test_lost_request_is_unfinished_where_nobody_gives_up() -> None:
+    """And the run ends all the same, when the time for it is over."""
+    found = live(ONE, (0.0,), faults=(Partition(end=5.0),), drain=10.0)
+
+    assert found == [(0.0, 110.0, "unfinished")]
+
+
+def test_latency_of_the_link_counts_both_ways() -> None:
+    """There and back."""
+    service = ServicePlan(service_time=Constant(1.0), link=Link(latency=Constant(0.25)))
+
+    assert live(service, (0.0,)) == [(0.0, 1.5, "success")]
+
+
+def test_late_answers_keep_no_worker() -> None:
+    """Latency is the network's, slowness is the worker's."""
+    found = live(ONE, (0.0, 0.1), faults=(Latency(low=5, high=5),))
+
+    assert [end for _, end, _ in found] == [6.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "executed"),
+    [
+        (Errors(share=0.3), "ServiceError", 1.0),
+        (Errors(share=0.3, error="OSError"), "OSError", 1.0),
+        (PacketLoss(share=0.3), "TimedOut", 0.85),
+        (Reset(share=0.3), "ConnectionResetError", 1.0),
+        (Reset(share=0.3, phase="connect"), "ConnectionResetError", 0.7),
+    ],
+)
+def test_share_of_requests_is_hit(fault: Any, outcome: str, executed: float) -> None:
+    """Three in ten; half of those that are lost never arrive."""
+    scenario = Scenario(duration=20, loads=(Poisson(500),), faults=(fault,))
+    run = simulate(scenario, candidate_from("timeout", Timeout(1)))
+
+    assert run.outcomes.count(run.names.index(outcome)) / len(run.begins) == pytest.approx(0.3, abs=0.02)
+    assert run.executed / len(run.begins) == pytest.approx(executed, abs=0.02)
+
+
+def test_fault_hits_its_targets_only() -> None:
+    """A server by its number, a request by its key."""
+    service = ServicePlan(servers=3, balance="key")
+    scenario = Scenario(
+        duration=20, loads=(Poisson(300),), service=service, keys=3, faults=(Errors(targets=2), Errors(targets="3"))
+    )
+    run = simulate(scenario, NONE)
+
+    assert run.outcomes.count(0) / len(run.begins) == pytest.approx(1 / 3, abs=0.03)
+
+
+@pytest.mark.parametrize("balance", ["random", "round_robin", "least_busy"])
+def test_balance_spreads_requests(balance: Any) -> None:
+    """A fault of one of four servers is met by about a quarter, and least_busy avoids it where it makes others wait."""
+    service = ServicePlan(service_time=Constant(0.01), servers=4, workers=1, balance=balance)
+    faults = (Slowness(factor=100, targets=1),)
+    run = simulate(Scenario(duration=20, loads=(Poisson(20),), service=service, faults=faults), NONE)
+    slow = sum(end - begin > 0.5 for begin, end in zip(run.begins, run.ends, strict=True)) / len(run.begins)
+
+    assert slow == pytest.approx(0.03 if balance == "least_busy" else 0.25, abs=0.05)
+
+
+def test_quota_answers_429_with_the_time_to_come_back() -> None:
+    """Retry keeps to it: the second call is repeated when there is a token."""
+    service = ServicePlan(rate_limit=Quota(rate=2, burst=1))
+    found = live(service, (0.0, 0.1), Retry(2, wait=0))
+
+    assert found == [(0.0, 0.0, "success"), (0.1, 0.5, "success")]
+
+
+def test_closed_users_wait_for_their_answers_and_think() -> None:
+    """Two users, a worker: one call a second each, in turn."""
+    service = ServicePlan(service_time=Constant(1.0), workers=2)
+    scenario = Scenario(duration=10, loads=(Closed(users=2, think=Constant(1.0)),), service=service)
+
+    assert len(simulate(scenario, NONE).begins) == 10
+
+
+def test_burst_comes_again() -> None:
+    """At its moment, and after each pause."""
+    run = simulate(Scenario(duration=10, loads=(Burst(calls=3, at=1, every=4),)), NONE)
+
+    assert sorted(run.begins) == [1.0] * 3 + [5.0] * 3 + [9.0] * 3
+
+
+def test_rate_follows_its_steps() -> None:
+    """A hundred a second, nothing, then three hundred."""
+    run = simulate(Scenario(duration=30, loads=(Poisson(((0, 100), (10, 0), (20, 300))),)), NONE)
+    counts = [sum(10 * part <= begin < 10 * part + 10 for begin in run.begins) for part in range(3)]
+
+    assert counts[1] == 0
+    assert counts[0] == pytest.approx(1000, rel=0.15)
+    assert counts[2] == pytest.approx(3000, rel=0.1)
+
+
+def test_replayed_keys_reach_the_pipeline() -> None:
+    """A circuit for each key: the one of the broken shard opens, the other stays closed."""
+    keys = ("1", "2") * 10
+    scenario = Scenario(
+        duration=30,
+        loads=(Replay(tuple(float(at) for at in range(20)), keys),),
+        service=ServicePlan(servers=2, balance="key"),
+        keys=2,
+        faults=(Errors(targets=2),),
+    )
+    breaker = Keyed(lambda: CircuitBreaker(fail_max=2, break_duration=60), key=lambda key: key)
+    run = simulate(scenario, candidate_from("keyed", breaker))
+    outcomes = dict(zip(run.names, map(run.outcomes.count, range(len(run.names))), strict=True))
+
+    assert (outcomes["success"], outcomes["ServiceError"], outcomes["CircuitOpen"]) == (10, 2, 8)
+
+
+def everything() -> Pipeline:
+    """What has chance in it."""
+    return Pipeline(
+        Timeout(3), Retry(4, budget=Budget()), CircuitBreaker(break_duration=1), RateLimit(1000), Timeout(0.4)
+    )
+
+
+SHAKEN = Scenario(
+    duration=20,
+    loads=(Poisson(200), Closed(users=5, think=Exponential(0.1)), Burst(calls=20, at=3, every=5)),
+    service=ServicePlan(
+        service_time=Exponential(0.05), workers=12, servers=2, link=Link(Exponential(0.001), loss=0.01)
+    ),
+    clients=7,
+    keys=4,
+    faults=(
+        Slowness(factor=8, start=5, end=9),
+        Crash(targets=1, start=10, end=12),
+        Errors(share=0.3, start=14, end=16),
+    ),
+)
+
+
+def test_two_runs_of_a_seed_are_the_same_in_every_call() -> None:
+    """And another seed is not; the global `random` is left as it was."""
+    state = random.getstate()
+    runs = [simulate(SHAKEN, candidate_from("all", everything()), seed) for seed in (1, 1, 2)]
+    first, again, other = ((run.begins, run.ends, run.outcomes, run.requests, run.samples) for run in runs)
+
+    assert random.getstate() == state
+    assert first == again
+    assert first[0] != other[0]
+    assert len({name for run in runs for name in run.names}) > 4
+
+
+def test_candidates_meet_the_same_arrivals() -> None:
+    """Whatever the pipeline does."""
+    scenario = Scenario(duration=20, loads=(Poisson(100),), service=ONE, clients=3)
+    one, other = (simulate(scenario, candidate) for candidate in (NONE, candidate_from("timeout", Timeout(0.1))))
+
+    assert sorted(one.begins) == sorted(other.begins)
+
+
+def test_each_client_has_a_state_of_its_own_and_no_run_knows_of_another() -> None:
+    """A circuit for each of ten clients; the pattern itself stays as it was."""
+    breaker = CircuitBreaker(fail_max=1, break_duration=60)
+    pattern = Pipeline(breaker)
+    scenario = Scenario(duration=1, loads=(Burst(calls=100, spread=1.0),), clients=10, faults=(Errors(),))
+    for _ in range(2):
+        assert len(simulate(scenario, candidate_from("breaker", pattern)).sent) == 10
+    assert breaker.state == "closed"
+    shared = Candidate("shared", lambda: pattern)
+    assert len(simulate(scenario, shared).sent) == 1
+
+
+def test_fresh_pipelines_keep_their_settings_and_share_what_was_shared() -> None:
+    """A budget of two policies is one budget again."""
+    budget = Budget(0.5, cap=3)
+    pattern = Pipeline(Retry(5, wait=0.5, budget=budget), Pipeline(Hedge(0.1, budget=budget), Timeout(2, name="inner")))
+    made = candidate_from("nested", pattern).make()
+
+    assert isinstance(made, Pipeline)
+    outer, inner = made.policies
+    assert isinstance(inner, Pipeline)
+    assert made.describe() == pattern.describe()
+    assert inner.policies[1].name == "inner"
+    assert outer.budget is inner.policies[0].budget is not budget
+    assert outer.budget is not None
+    assert outer.budget.ratio == 0.5
+
+
+def test_answers_of_a_fallback_are_counted_by_themselves() -> None:
+    """They are no successes of the service."""
+    assert live(ONE, (0.0,), Fallback(None), faults=(Errors(),)) == [(0.0, 1.0, "stood in")]
+
+
+def test_watcher_is_given_every_pipeline() -> None:
+    """For a shadow report: one for each client, to listen to and to keep."""
+    seen: list[Any] = []
+    events: list[Any] = []
+
+    def watch(pipeline: Pipeline) -> None:
+        seen.append(pipeline)
+        pipeline.listen(events.append)
+
+    scenario = Scenario(duration=1, loads=(Burst(calls=4, spread=0.5),), clients=2, faults=(Errors(),))
+    simulate(scenario, candidate_from("shadow", CircuitBreaker(fail_max=1, shadow=True)), watch=watch)
+
+    assert len(seen) == 2
+    assert any(getattr(event, "shadow", False) for event in events)
+
+
+def test_pipeline_that_does_not_fit_is_told_of_in_a_line() -> None:
+    """Its key function wants something that a key is not."""
+    keyed = Keyed(CircuitBreaker, key=lambda request: request.url)
+
+    with pytest.raises(CandidateError, match=r"^theirs: a call ended with AttributeError: .* one argument, the key"):
+        simulate(Scenario(duration=1, loads=(Burst(calls=1),)), candidate_from("theirs", keyed))
+
+
+def test_samples_tell_of_circuits_and_budgets() -> None:
+    """While everything fails, circuits are open and budgets are empty."""
+    scenario = Scenario(duration=60, loads=(Poisson(100),), faults=(Errors(start=20, end=40),))
+    run = simulate(scenario, candidate_from("standard", standard()))
+    shares = {sample.at: (sample.open, sample.tokens) for sample in run.samples}
+
+    assert shares[15.0][0] == 0
+    assert shares[15.0][1] > 5  # type: ignore[operator]
+    assert shares[30.0][0] == 1
+    assert shares[30.0][1] < 2  # type: ignore[operator]
+
+
+def test_deadline_of_the_user_travels() -> None:
+    """A block that sets one, inside a decorator of another library."""
+    drops = ServicePlan(service_time=Constant(1.0), workers=1, drop_expired=True)
+
+    def hurried() -> Any:
+        def decorate(function: Any) -> Any:
+            guarded = Retry(1)(function)
+
+            async def call(key: str) -> Any:
+                with deadline(0.5):
+                    return await guarded(key)
+
+            return call
+
+        return decorate
+
+    run = simulate(Scenario(duration=9, loads=(Replay((0.0, 0.1)),), service=drops), Candidate("hurried", hurried))
+    assert [outcome for _, _, outcome in calls(run)] == ["TimedOut", "TimedOut"]
