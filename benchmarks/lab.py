@@ -1,29 +1,28 @@
-"""How fast a simulation runs: calls per second of wall time, in virtual time, on one core.
+"""How fast a simulation runs: calls per second of wall time, in the world of `resilient.lab`, on one core.
 
 Clients arrive at random, 700 a second, and call a service of 100 workers through Retry, CircuitBreaker
 and Timeout (1 s). The service works first in, first out; a request takes 100 ms on average
 (exponential), one in twenty fails, and work goes on for clients that have given up, as it does in most
 servers. So the workers are busy for 70 to 75 % of the time. A *call* is a client's: its retries are
 not counted again. The bar is 15,000 calls a second, so that an hour of such a service is a coffee
-break; and two runs with one seed must agree in the end and the duration of every single call.
+break; and two runs with one seed must agree in every single call, and in every byte of the results
+that `resilient simulate --json` writes.
 
-Everything random is seeded: arrivals and service by generators of their own, so that every row meets
-the same clients; the policies' jitter by `random.seed`. The garbage collector is left on. Peers run on
-the same event loop in virtual time, with its clock where they take one.
+Everything random is seeded, the policies' jitter too. The garbage collector is left on. Peers run in
+the same world, with its clock where they take one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import heapq
 import operator
 import platform
-import random
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from benchmarks.measure import one_core
 from benchmarks.options import Options
@@ -40,11 +39,8 @@ COLUMNS = (
     Column("p50_ms", "p50 ms", "{:.0f}"),
     Column("p99_ms", "p99 ms", "{:.0f}"),
     Column("differing_calls", "differ", "{:.0f}"),
+    Column("differing_files", "files", "{:.0f}"),
 )
-
-
-class Unavailable(Exception):
-    """The service's error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,56 +60,37 @@ class Plan:
 QUICK = Plan(calls=10_000, runs=3)
 FULL = Plan(calls=50_000, runs=5)
 
-Ends = list[tuple[int, str, float]]
-"""Of each call, in the order in which they end: its number, how it ended, its duration in seconds."""
+Ends = list[tuple[float, float, str]]
+"""Of each call, in the order in which they end: when it began, when it ended, and how."""
 
 
-class Service:
-    """Workers that take requests in the order of arrival, and finish them whoever still waits."""
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One run: seconds of wall time, what became of the calls, how many requests they were, and all as JSON."""
 
-    def __init__(self, plan: Plan, seed: int, now: Callable[[], float]) -> None:
-        self.plan = plan
-        self.now = now
-        self.random = random.Random(f"service {seed}")
-        self.free_at = [0.0] * plan.workers
-        self.requests = 0
-        middle, half = plan.calls / plan.rate / 2, plan.outage * plan.calls / plan.rate / 2
-        self.outage = (middle - half, middle + half)
-
-    async def request(self, number: int) -> int:
-        self.requests += 1
-        now = self.now()
-        done = max(now, self.free_at[0]) + self.random.expovariate(1 / self.plan.mean)
-        fails = self.random.random() < self.plan.failing or self.outage[0] < now < self.outage[1]
-        heapq.heapreplace(self.free_at, done)
-        await asyncio.sleep(done - now)
-        if fails:
-            raise Unavailable
-        return number
+    wall: float
+    ends: Ends
+    requests: int
+    written: str
 
 
-async def simulate(plan: Plan, seed: int, build: Callable[[], Decorator]) -> tuple[Ends, int]:
-    """All calls from the first arrival to the last end; and how many requests they became."""
-    loop = asyncio.get_running_loop()
-    service = Service(plan, seed, loop.time)
-    guarded = build()(service.request)
-    arrivals = random.Random(f"arrivals {seed}")
-    ends: Ends = []
+def scenario(plan: Plan) -> Any:
+    """The world, down for a share of the time in the middle if the plan says so."""
+    from resilient.faults import Errors
+    from resilient.lab.distributions import Exponential
+    from resilient.lab.load import Poisson
+    from resilient.lab.service import ServicePlan
+    from resilient.lab.world import Scenario
 
-    async def client(number: int) -> None:
-        began = loop.time()
-        try:
-            await guarded(number)
-            end = "success"
-        except Exception as error:
-            end = type(error).__name__
-        ends.append((number, end, loop.time() - began))
-
-    async with asyncio.TaskGroup() as clients:
-        for number in range(plan.calls):
-            await asyncio.sleep(arrivals.expovariate(plan.rate))
-            clients.create_task(client(number))
-    return ends, service.requests
+    duration = plan.calls / plan.rate
+    middle, half = duration / 2, plan.outage * duration / 2
+    return Scenario(
+        duration=duration,
+        loads=(Poisson(plan.rate),),
+        service=ServicePlan(service_time=Exponential(plan.mean), workers=plan.workers, failure_rate=plan.failing),
+        faults=(Errors(start=middle - half, end=middle + half),) if plan.outage else (),
+        name="lab",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +108,7 @@ def run(options: Options) -> Report:
     """Every contestant in turn, round by round; medians over the rounds."""
     plan = QUICK if options.quick else FULL
     known = [contestant for contestant in CONTESTANTS if _installed(contestant)]
-    tries: dict[str, list[tuple[float, Ends, int]]] = {one.name: [] for one in known}
+    tries: dict[str, list[Try]] = {one.name: [] for one in known}
     steps = [one for _ in range(plan.runs) for one in known]
     with one_core() as core:
         for one in options.track(steps, "lab"):
@@ -149,38 +126,36 @@ def run(options: Options) -> Report:
         "seed": options.seed,
     }
     figures = [
-        _figure(one, plan, tries[one.name])
-        if one in known
-        else Figure("in virtual time", one.name, note="not installed")
+        _figure(one, tries[one.name]) if one in known else Figure("in virtual time", one.name, note="not installed")
         for one in CONTESTANTS
     ]
-    figures += [same(one, tries[one.name]) for one in known if one.ours]
+    figures += [figure for one in known if one.ours for figure in same(one, tries[one.name])]
     return Report("lab", COLUMNS, figures, conditions)
 
 
-def _timed(one: Contestant, plan: Plan, seed: int) -> tuple[float, Ends, int]:
-    """Seconds of wall time, and what `simulate` returned."""
-    from resilient.runtime import virtual  # here, for it costs other benchmarks: see `overhead`
+def _timed(one: Contestant, plan: Plan, seed: int) -> Try:
+    from resilient.lab.candidates import Candidate  # here, for it costs other benchmarks: see `overhead`
+    from resilient.lab.measures import Measures
+    from resilient.lab.simulate import report
+    from resilient.lab.world import simulate
 
-    before = random.getstate()
-    random.seed(seed)
+    world = scenario(replace(plan, outage=one.outage))
     began = time.perf_counter()
-    try:
-        ends, requests = virtual.run(simulate(replace(plan, outage=one.outage), seed, one.build))
-    finally:
-        random.setstate(before)
-    return time.perf_counter() - began, ends, requests
+    run = simulate(world, Candidate(one.name, one.build), seed)
+    wall = time.perf_counter() - began
+    ends = [(begin, end, run.names[how]) for begin, end, how in zip(run.begins, run.ends, run.outcomes, strict=True)]
+    return Try(wall, ends, len(run.sent), report(world, [Measures([run])], (), seed, 1))
 
 
-def _figure(one: Contestant, plan: Plan, tries: list[tuple[float, Ends, int]]) -> Figure:
-    _, ends, requests = tries[0]
-    durations = statistics.quantiles([seconds for _, _, seconds in ends], n=100)
-    succeeded = sum(end == "success" for _, end, _ in ends)
+def _figure(one: Contestant, tries: list[Try]) -> Figure:
+    ends, requests = tries[0].ends, tries[0].requests
+    durations = statistics.quantiles([end - begin for begin, end, _ in ends], n=100)
+    succeeded = sum(how == "success" for _, _, how in ends)
     values = {
-        "calls_per_s": round(plan.calls / statistics.median(wall for wall, _, _ in tries), 1),
-        "slowest_calls_per_s": round(plan.calls / max(wall for wall, _, _ in tries), 1),
-        "succeeded_percent": round(100 * succeeded / plan.calls, 3),
-        "requests_per_call_x": round(requests / plan.calls, 4),
+        "calls_per_s": round(len(ends) / statistics.median(each.wall for each in tries), 1),
+        "slowest_calls_per_s": round(len(ends) / max(each.wall for each in tries), 1),
+        "succeeded_percent": round(100 * succeeded / len(ends), 3),
+        "requests_per_call_x": round(requests / len(ends), 4),
         "p50_ms": round(1000 * durations[49], 3),
         "p99_ms": round(1000 * durations[98], 3),
     }
@@ -189,13 +164,21 @@ def _figure(one: Contestant, plan: Plan, tries: list[tuple[float, Ends, int]]) -
     return Figure("in virtual time", one.name, values, bar, one.ours, one.note)
 
 
-def same(one: Contestant, tries: list[tuple[float, Ends, int]]) -> Figure:
-    """How many calls ended otherwise, later, or in another order, in any run with the same seed."""
-    first = tries[0][1]
-    differing = max(sum(map(operator.ne, first, ends)) for _, ends, _ in tries[1:])
+def same(one: Contestant, tries: list[Try]) -> list[Figure]:
+    """How many calls ended otherwise, later, or in another order, in any run with the same seed; and whether what is
+    written of it differs."""
+    first = tries[0]
     name = f"{one.name}: {len(tries)} runs"
-    bar = Bar("differing_calls", 0)
-    return Figure("one seed, one result", name, {"differing_calls": differing}, bar, ours=True)
+    calls = max(
+        sum(map(operator.ne, first.ends, each.ends)) + abs(len(first.ends) - len(each.ends)) for each in tries[1:]
+    )
+    files = sum(each.written != first.written for each in tries[1:])
+    return [
+        Figure("one seed, one result", name, {"differing_calls": calls}, Bar("differing_calls", 0), ours=True),
+        Figure(
+            "one seed, one result", f"{name}, as JSON", {"differing_files": files}, Bar("differing_files", 0), ours=True
+        ),
+    ]
 
 
 def _ours() -> Decorator:
@@ -224,9 +207,9 @@ def _tenacity() -> Decorator:
 
     def decorate(function: Callable[[int], object]) -> object:
         @functools.wraps(function)
-        async def timed(number: int) -> object:
+        async def timed(key: str) -> object:
             async with asyncio.timeout(1.0):
-                return await function(number)  # type: ignore[misc]
+                return await function(key)  # type: ignore[misc]
 
         return retries(timed)
 

@@ -11,6 +11,7 @@
                    current_call, CurrentCall                    which attempt this is, of which call
     errors         Rejected, CircuitOpen, BulkheadFull, RateLimited, PipelineClosed, TimedOut, ...
     observation    events, resilient.observe.logging            what happened, for logs and metrics
+                   resilient.observe.trace                      real calls on record
     time           resilient.runtime.virtual                    try it all in virtual time
     tests          resilient.testing                            of your own resilience
     HTTP           resilient.http.httpx                         transports for httpx clients

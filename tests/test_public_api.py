@@ -115,6 +115,16 @@ MODULES = {
     "resilient.http.httpx": HTTP,
     "resilient.http.httpx2": HTTP,
     "resilient.observe.logging": ["EventLog", "log_events", "text_of"],
+    "resilient.observe.trace": [
+        "Recording",
+        "Trace",
+        "TraceError",
+        "TracedAttempt",
+        "TracedCall",
+        "WouldHave",
+        "read_trace",
+        "record_trace",
+    ],
     "resilient.testing": [
         "Dependency",
         "Hang",

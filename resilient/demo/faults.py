@@ -32,7 +32,6 @@ class FaultPlan:
     latency: Latency
     bursts: tuple[Errors, ...]
     crash: Crash
-    servers: int = SERVERS
 
     @property
     def victim(self) -> int:
@@ -59,7 +58,7 @@ class FaultPlan:
                 "kind": "error_burst",
                 "start_seconds": burst.start,
                 "end_seconds": burst.end,
-                "servers": list(burst.targeted or range(1, self.servers + 1)),
+                "servers": list(burst.targeted),
                 "share": burst.share,
                 "status": burst.status or STATUS,
             }
@@ -100,5 +99,5 @@ def draw_plan(seed: int, duration: float, servers: int = SERVERS) -> FaultPlan:
         elif len(bursts) % 2 == 0:
             bursts.append(Errors(start=start, end=end, targets=victim, status=STATUS))
         else:
-            bursts.append(Errors(start=start, end=end, share=0.3, status=STATUS))
-    return FaultPlan(Latency(share=0.02, low=0.5, high=3.0), tuple(bursts), crash, servers)
+            bursts.append(Errors(start=start, end=end, targets=everyone, share=0.3, status=STATUS))
+    return FaultPlan(Latency(share=0.02, low=0.5, high=3.0), tuple(bursts), crash)

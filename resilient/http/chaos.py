@@ -326,6 +326,7 @@ class Witness(Policy):
 
     @property
     def idle(self) -> str | None:
+        """Why it does nothing, as it is set; None: it acts."""
         return None if self._chaos.experiment.possible else "it is switched off"
 
     def worst(self, inner: Inside, view: View) -> Worst:

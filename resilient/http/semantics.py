@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
@@ -75,7 +76,8 @@ def retry_after(value: str | None, now: float) -> float | None:
         seconds = float(value)
     elif len(value) <= _LONGEST_DATE:
         try:
-            seconds = parsedate_to_datetime(value).timestamp() - now
+            date = parsedate_to_datetime(value)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now  # else the local zone's
         except (ValueError, TypeError, IndexError, OverflowError, OSError):
             return None
     else:

@@ -203,6 +203,7 @@ class Chaos(Wrap):
 
     @property
     def idle(self) -> str | None:
+        """Why it does nothing, as it is set; None: it acts."""
         return None if self.experiment.possible else "it is switched off"
 
     def worst(self, inner: Inside, view: View) -> Worst:

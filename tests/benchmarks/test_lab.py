@@ -17,7 +17,7 @@ from benchmarks.options import Options
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few calls: these tests look at the report, not at the speed."""
-    monkeypatch.setattr(lab, "QUICK", lab.Plan(calls=400, runs=2))
+    monkeypatch.setattr(lab, "QUICK", lab.Plan(calls=2_000, runs=2))
 
 
 def run_quick(tmp_path: Path) -> dict[str, Any]:
@@ -52,19 +52,20 @@ def test_json_keys_are_stable(tmp_path: Path) -> None:
 
 def test_two_runs_with_one_seed_agree_in_every_call(tmp_path: Path) -> None:
     """With and without an outage that opens the circuit."""
-    same = [each for each in run_quick(tmp_path)["figures"] if "differing_calls" in each]
+    found = run_quick(tmp_path)["figures"]
 
-    assert [(each["differing_calls"], each["verdict"]) for each in same] == [(0, "pass")] * 2
+    for key in ("differing_calls", "differing_files"):
+        assert [(each[key], each["verdict"]) for each in found if key in each] == [(0, "pass")] * 2
 
 
 def test_differing_calls_are_counted_and_miss_the_bar() -> None:
-    """One call of three took another time in the second run."""
-    ends = [(0, "success", 0.1), (1, "success", 0.2), (2, "Unavailable", 0.3)]
-    other = [*ends[:2], (2, "Unavailable", 0.4)]
-    figure = lab.same(lab.CONTESTANTS[0], [(1.0, ends, 3), (1.0, other, 3)])
+    """One call of three took another time in the second run, and one run was written otherwise."""
+    ends = [(0.0, 0.1, "success"), (1.0, 1.2, "success"), (2.0, 2.3, "Unavailable")]
+    other = [*ends[:2], (2.0, 2.4, "Unavailable")]
+    calls, files = lab.same(lab.CONTESTANTS[0], [lab.Try(1.0, ends, 3, "{}"), lab.Try(1.0, other, 3, "{ }")])
 
-    assert figure.values == {"differing_calls": 1}
-    assert figure.verdict == "miss"
+    assert (calls.values, calls.verdict) == ({"differing_calls": 1}, "miss")
+    assert (files.values, files.verdict) == ({"differing_files": 1}, "miss")
 
 
 def test_another_seed_gives_other_results() -> None:

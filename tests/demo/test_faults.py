@@ -54,7 +54,7 @@ def test_default_run_has_a_process_replaced_after_more_than_a_second() -> None:
 def test_error_share_holds_for_the_burst_s_servers_and_window_only() -> None:
     """A burst begins and ends, and hits whom it names."""
     plan = draw_plan(1, 20.0)
-    burst = next(each for each in plan.bursts if each.targets)
+    burst = next(each for each in plan.bursts if len(each.targeted) == 1)
     victim = int(burst.targeted[0])
     other = victim % 3 + 1
     assert plan.error_share(victim, burst.start) == (1.0, 503)
@@ -84,5 +84,8 @@ def test_faults_describe_themselves_in_a_few_words() -> None:
     """The table and the plot label them so."""
     plan = draw_plan(1, 20.0)
     victim = plan.bursts[0].targeted[0]
-    assert [burst.describe() for burst in plan.bursts] == [f"100% 503 on server {victim}", "30% 503"]
+    assert [burst.describe() for burst in plan.bursts] == [
+        f"100% 503 on server {victim}",
+        "30% 503 on servers 1, 2 and 3",
+    ]
     assert plan.crash.describe() == f"crash of server {plan.victim}"

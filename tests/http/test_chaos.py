@@ -170,7 +170,7 @@ def test_lost_request_without_a_timeout_is_given_up_in_the_end(kind: Kind) -> No
 
 def test_truncated_body_breaks_off_where_it_says(kind: Kind) -> None:
     """The response's head is right, and so are the first bytes."""
-    client = client_of(kind, kind.script(with_body(kind, LONG, LONG)), TruncatedBody(keep=505))
+    client = client_of(kind, kind.script(with_body(kind, LONG, LONG, LONG)), TruncatedBody(keep=505))
     read: list[bytes] = []  # what came before the error counts
 
     async def later() -> None:

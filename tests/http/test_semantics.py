@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -11,17 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilient import CircuitOpen, TimedOut
-from resilient.http.httpx import HttpClassifier
+from resilient import CircuitOpen, Pipeline, Retry, TimedOut
+from resilient.http.httpx import AsyncTransport, HttpClassifier
 from resilient.http.semantics import (
     FAILURE_STATUSES,
     IDEMPOTENT_METHODS,
     LONGEST_PAUSE,
     is_field_value,
     is_refusal,
+    is_repeated,
     origin,
+    pause,
+    rate_limit_reset,
     retry_after,
+    retry_after_ms,
 )
+from resilient.runtime import virtual
 
 NOW = datetime(2026, 11, 24, 14, 31, tzinfo=UTC)
 
@@ -114,6 +121,141 @@ def test_number_and_date_of_the_same_moment_ask_for_the_same(seconds: int) -> No
     """To the second, which is all that a date has."""
     assert asked(str(seconds)) == seconds
     assert asked(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)) == seconds
+
+
+# -- retry-after-ms and resets --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("0", 0.0), ("1500", 1.5), (" 20.5 ", 0.0205), ("31622400000", LONGEST_PAUSE)]
+)
+def test_milliseconds_are_understood(value: str, seconds: float) -> None:
+    """As Azure and OpenAI send them."""
+    assert retry_after_ms(value) == seconds
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", "-1", "nan", "inf", "1e3", "1, 1", "31622400001", "9" * 21, "20ms", "\u0663"]
+)
+def test_milliseconds_that_make_no_sense_are_ignored(value: str | None) -> None:
+    """Negative, without end, absurd, twice, no number."""
+    assert retry_after_ms(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        *(("0", 0.0), ("20", 20.0), ("0.5", 0.5), ("6m0s", 360.0), ("1h2m3.5s", 3723.5), ("20ms", 0.02)),
+        *(("1s250ms", 1.25), ("8.64s", 8.64), ("2m59.56s", 179.56), (" 7s ", 7.0), ("2h", 7200.0)),
+        (str(int(NOW.timestamp()) + 90), 90.0),
+        (str(int(NOW.timestamp()) * 1000 + 90_000), 90.0),
+    ],
+)
+def test_reset_is_understood_in_every_form(value: str, seconds: float) -> None:
+    """Seconds from now, seconds or milliseconds since 1970, and OpenAI's spans."""
+    assert rate_limit_reset(value, NOW.timestamp()) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, "", " ", "-1", "nan", "inf", "1e3", "1, 1", "s", "m", "1 s", "s1", "1s1m", "1d", "9" * 21, "999999h"),
+        *(str(int(NOW.timestamp()) - 1), "99999999999", "1000000000000000", "2026-11-24T14:31:00Z", "\u0663s"),
+    ],
+)
+def test_reset_that_makes_no_sense_is_ignored(value: str | None) -> None:
+    """Past, absurd, twice, in no known form."""
+    assert rate_limit_reset(value, NOW.timestamp()) is None
+
+
+ASKING = st.sampled_from(
+    [
+        *("retry-after", "retry-after-ms", "ratelimit-reset", "x-ratelimit-reset", "x-ratelimit-reset-requests"),
+        *("x-ratelimit-reset-tokens", "x-ratelimit-remaining-requests", "ratelimit-remaining", "ratelimit", "date"),
+    ]
+)
+WISHES = st.one_of(
+    st.text(max_size=40),
+    st.from_regex(r"\A[-+]?[0-9]{0,25}(\.[0-9]{0,25})?(e[0-9]+|s|ms|m|h)?\Z"),
+    st.from_regex(r"\A([0-9]{1,7}h)?([0-9]{1,7}m)?([0-9]{1,10}(\.[0-9]{0,10})?s)?([0-9]{1,10}ms)?\Z"),
+    st.from_regex(
+        r"\A[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,6} [0-9]{1,3}:[0-9]{1,3}:[0-9]{1,3} [-+A-Z0-9]{0,6}\Z"
+    ),
+    st.sampled_from(["nan", "inf", "-inf", "Infinity", "0", "-0", "1e400", "0x1", "1_0", "\x00", "0, 0"]),
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=500)
+@given(
+    st.dictionaries(ASKING, WISHES, max_size=6),
+    st.sampled_from([429, 503, 200]),
+    st.floats(min_value=0, max_value=1e11, allow_nan=False),
+)
+def test_whatever_an_answer_asks_for_is_a_pause_of_a_year_at_most_or_none(
+    fields: dict[str, str], status: int, now: float
+) -> None:
+    """In any fields, at any time: nothing raises, and nothing is negative or not finite."""
+    seconds = pause(fields, status, now)
+    assert seconds is None or (math.isfinite(seconds) and 0 <= seconds <= LONGEST_PAUSE)
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(st.lists(st.tuples(ASKING, WISHES.filter(is_field_value)), max_size=4))
+def test_whatever_an_answer_asks_for_a_request_ends(fields: list[tuple[str, str]]) -> None:
+    """Through a transport: with the good answer, no sooner than asked, or with the first one."""
+    answers = [httpx.Response(429, headers=fields), httpx.Response(200)]
+    sent: list[float] = []
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            sent.append(loop.time())
+            return answers[len(sent) - 1]
+
+        transport = AsyncTransport(Pipeline(Retry(2, wait=0)), transport=httpx.MockTransport(answer))
+        async with httpx.AsyncClient(transport=transport) as client:
+            return (await client.get("http://example.com/")).status_code
+
+    before = time.time()
+    status = virtual.run(main())
+    asked = HttpClassifier().result(answers[0]).retry_after
+    if status == 429:
+        assert asked is not None
+        assert asked > 60 - (time.time() - before)
+    else:
+        assert sent[1] - sent[0] >= (asked or 0.0) - (time.time() - before)
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata", "UTC"])
+@pytest.mark.parametrize("date", ["Tue, 24 Nov 2026 14:31:30 -0000", "Tue Nov 24 14:31:30 2026"])
+def test_date_without_a_zone_is_in_gmt_wherever_this_runs(
+    zone: str, date: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server's clock is not the local one."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert asked(date) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+# -- those who repeat by themselves ---------------------------------------------------------------------------------
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.text(max_size=30), st.integers(min_value=0, max_value=9999))
+def test_header_of_a_caller_who_repeats_never_raises(text: str, most: int) -> None:
+    """Whatever it says; and botocore's plain words are understood."""
+    assert is_repeated([("amz-sdk-request", text), ("x-stainless-retry-count", text)]) in (True, False)
+    assert is_repeated([("Amz-Sdk-Request", f"attempt=1; max={most}")]) is (most > 1)
+    assert is_repeated([("X-Stainless-Retry-Count", str(most))]) is (most > 0)
+    assert is_repeated([("X-Other", str(most))]) is False
+
+
+# -- fields ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from resilient import (
     Retry,
     TimedOut,
     Timeout,
+    remaining,
 )
 from resilient.events import AttemptStarted, ChaosHalted, FaultInjected
 from resilient.experiment import LOST, VARIABLE
@@ -214,12 +215,13 @@ def test_faults_happen_in_their_time_from_the_first_call_on(virtual: VirtualWorl
 def test_another_clock_begins_the_times_anew() -> None:
     """An instance that is used in two runs of virtual time has its faults in both."""
     chaos = Chaos(Errors(start=10, end=20), **ON)
-    for _ in range(2):
+    for later in (100, 0):
         world = VirtualWorld()
         guarded = chaos(world.dependency(7).fn)
+        world.run(lambda world=world, later=later: world.sleep(later))
         assert world.outcome(guarded).error is None
         world.run(lambda world=world: world.sleep(15))
-        assert world.outcome(guarded).error is not None
+        assert type(world.outcome(guarded).error) is ConnectionError
         world.close()
 
 
@@ -273,7 +275,7 @@ def test_function_switches_it_while_it_runs_and_its_times_begin_anew(virtual: Vi
     switch[0] = False
     assert virtual.outcome(guarded).error is None
     switch[0] = True
-    assert virtual.outcome(guarded).error is not None
+    assert type(virtual.outcome(guarded).error) is ConnectionError
 
 
 def test_what_can_never_be_on_has_no_part_in_a_call() -> None:
@@ -283,6 +285,16 @@ def test_what_can_never_be_on_has_no_part_in_a_call() -> None:
     async def inner(call: Any) -> Any: ...
 
     assert chaos.bind(inner, Pipeline(chaos)._scope) is inner
+
+
+def test_calls_while_it_is_off_do_not_count(world: World) -> None:
+    """They cost nobody anything on its account."""
+    chaos = Chaos(Errors(), enabled=lambda: False, halt_rate=0.0)
+    guarded = chaos(world.dependency(OSError(), 7).fn)
+    world.outcome(guarded)
+    world.call(guarded)
+    assert chaos.snapshot()["calls"] == 0
+    assert chaos.halted is None
 
 
 # -- it stands for the dependency -----------------------------------------------------------------------------------
@@ -320,6 +332,18 @@ def test_it_sees_each_attempt_as_the_dependency_would(world: World) -> None:
     assert world.call(pipeline(dependency.fn), 1, key=2) == 7
     assert dependency.arguments == [((1,), {"key": 2})] * 2
     assert [event.attempt for event in started] == [1, 2]
+
+
+def test_timeout_of_an_attempt_stays_one_with_chaos_inside_it(virtual: VirtualWorld) -> None:
+    """It is no total because of that: the function inherits no deadline."""
+    seen: list[float | None] = []
+
+    async def fetch() -> None:
+        seen.append(remaining())
+
+    for policies in ([Timeout(5)], [Timeout(5), Chaos(Latency(high=0), **ON)], [Timeout(5), Retry()]):
+        virtual.call(Pipeline(*policies)(fetch))
+    assert seen == [None, None, 5]
 
 
 @pytest.mark.parametrize("policy", [Retry(), CircuitBreaker(), Timeout(1), Fallback(1)], ids=lambda each: each.name)
@@ -395,6 +419,17 @@ def test_it_stops_when_more_calls_fail_than_it_may_cost(world: World) -> None:
     (event,) = halted
     assert (event.pipeline, event.policy) == ("users", "game day")
     assert event.reason == chaos.halted == "3 of the last 3 calls failed, which is more than 20% of 10"
+
+
+def test_it_says_once_that_it_stops_though_calls_are_on_their_way(world: World) -> None:
+    """Those that fail after that are no news."""
+    chaos = Chaos(Latency(low=0.1, high=0.1), Errors(), enabled=True, halt_rate=0.0)
+    pipeline = Pipeline(chaos)
+    halted = heard_by(pipeline, ChaosHalted)
+    guarded = pipeline(world.dependency().fn)
+    outcomes = world.together(*[guarded] * 3)
+    assert [type(outcome.error) for outcome in outcomes] == [ConnectionError] * 3
+    assert len(halted) == 1
 
 
 def test_objective_is_about_callers_and_not_about_attempts(virtual: VirtualWorld) -> None:
