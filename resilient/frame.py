@@ -234,23 +234,10 @@ class _Rest:
 
     def follow(self, call: Call, tickets: Tickets, result: Any, late: bool, elapsed: float) -> None:
         """Have those gates that learn wait for the end of a good result; the others have their tickets back now."""
-        learning: list[tuple[Gate, Ticket]] = []
-        for gate, ticket in self._last_first(tickets):
-            if gate.learns:
-                learning.append((gate, ticket))
-            else:
+        self.scope.judge.follow(result, _Unsettled(self, call, tickets, late, elapsed))
+        for gate, ticket in zip(self.gates, tickets, strict=True):
+            if not gate.learns:
                 gate.release(ticket)
-
-        def learn(error: Exception | None) -> None:
-            now = call.begin().now() if self.clocked else None
-            for gate, ticket in learning:
-                gate.settle(ticket, late or error is not None, elapsed, now, error)
-
-        def drop() -> None:
-            for gate, ticket in learning:
-                gate.release(ticket)
-
-        self.scope.judge.follow(result, learn, drop)
 
     def give_back(self, tickets: Tickets) -> None:
         """Tell them nothing."""
@@ -260,6 +247,31 @@ class _Rest:
     def _last_first(self, tickets: Tickets) -> list[tuple[Gate, Ticket]]:
         """The gates that have been passed, with their tickets."""
         return list(zip(self.gates, tickets, strict=False))[::-1]
+
+
+class _Unsettled:
+    """The gates that learn from a result whose end is open."""
+
+    __slots__ = ("call", "elapsed", "late", "rest", "tickets")
+
+    def __init__(self, rest: _Rest, call: Call, tickets: Tickets, late: bool, elapsed: float) -> None:
+        self.rest = rest
+        self.call = call
+        self.tickets = tickets
+        self.late = late
+        self.elapsed = elapsed
+
+    def learn(self, error: Exception | None) -> None:
+        rest = self.rest
+        now = self.call.begin().now() if rest.clocked else None
+        for gate, ticket in rest._last_first(self.tickets):
+            if gate.learns:
+                gate.settle(ticket, self.late or error is not None, self.elapsed, now, error)
+
+    def drop(self) -> None:
+        for gate, ticket in self.rest._last_first(self.tickets):
+            if gate.learns:
+                gate.release(ticket)
 
 
 class _Shadow(Gate):

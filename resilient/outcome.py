@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from resilient import arguments
 from resilient.errors import Rejected, TimedOut
@@ -34,6 +34,7 @@ __all__ = [
     "Classifier",
     "ErrorFilter",
     "Stopped",
+    "Unsettled",
     "Verdict",
     "asked_to_wait",
     "bare",
@@ -131,6 +132,16 @@ def bare(error: Exception) -> Exception:
     return error.error if isinstance(error, Stopped) else error
 
 
+class Unsettled(Protocol):
+    """Those who learn from a result whose end is open. One of the two is called, once."""
+
+    def learn(self, error: Exception | None) -> None:
+        """It has ended well; or it has failed after all."""
+
+    def drop(self) -> None:
+        """Its end says nothing."""
+
+
 class Classifier:
     """Judges the outcomes of a pipeline.
 
@@ -202,9 +213,8 @@ class Classifier:
         """Whether it is still unknown how this result ends. Asked if the classifier `follows`."""
         return False
 
-    def follow(self, result: Any, learn: Callable[[Exception | None], None], drop: Callable[[], None]) -> None:
-        """Have one of the two called when an open result has ended: `learn(None)` when it was good, `learn(error)` when
-        it has failed after all, `drop()` when its end says nothing."""
+    def follow(self, result: Any, unsettled: Unsettled) -> None:
+        """Tell them how an open result has ended, once it has."""
         raise NotImplementedError
 
     async def set_aside(self, result: Any, runtime: Any) -> None:

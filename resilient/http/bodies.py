@@ -7,12 +7,13 @@ Streams of a client must be of its own classes. So what is here is written once,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from resilient.call import new_call
 from resilient.errors import TimedOut
 from resilient.http.uncut import uncut
+from resilient.outcome import Classifier, Unsettled
 from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS
 
@@ -142,27 +143,38 @@ class _Around:
 
 
 class Followed(_Around):
-    """Tells, once, how the body ended: well (also when its reader had enough), with an error, or not for its own part.
+    """Tells, once, how the body ended: well (also when its reader had enough), with an error, or not for its own part
+    (the reader was cancelled, or forgot it).
 
     Args:
         stream: the client's.
-        learn: called with None, or with the error.
-        drop: called when the reader was cancelled, or forgot it.
+        unsettled: who is told.
+        judge: of errors.
     """
 
-    def __init__(self, stream: Any, learn: Callable[[Exception | None], None], drop: Callable[[], None]) -> None:
+    def __init__(self, stream: Any, unsettled: Unsettled, judge: Classifier) -> None:
         self._stream = stream
-        self._learn: Callable[[Exception | None], None] | None = learn
-        self._drop = drop
+        self._unsettled: Unsettled | None = unsettled
+        self._judge = judge
 
-    def _ended(self, error: BaseException | None) -> None:
-        learn, self._learn = self._learn, None
-        if learn is None:
+    def _ended(self) -> None:
+        unsettled, self._unsettled = self._unsettled, None
+        if unsettled is not None:
+            unsettled.learn(None)
+
+    def _failed(self, error: BaseException) -> None:
+        unsettled, self._unsettled = self._unsettled, None
+        if unsettled is None:
             return
-        if error is None or isinstance(error, Exception):
-            learn(error)
-        else:
-            self._drop()
+        kind = "nothing"
+        try:
+            if isinstance(error, Exception):
+                kind = self._judge.error(error).kind
+        finally:
+            if kind == "nothing":
+                unsettled.drop()
+            else:
+                unsettled.learn(error if kind == "failure" else None)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -170,9 +182,9 @@ class Followed(_Around):
         except GeneratorExit:
             raise  # its reader stopped; `close` follows
         except BaseException as error:
-            self._ended(error)
+            self._failed(error)
             raise
-        self._ended(None)
+        self._ended()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -181,22 +193,23 @@ class Followed(_Around):
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._ended(error)
+            self._failed(error)
             raise
-        self._ended(None)
+        self._ended()
 
     def close(self) -> None:
-        self._ended(None)
+        self._ended()
         self._stream.close()
 
     async def aclose(self) -> None:
-        self._ended(None)
+        self._ended()
         await self._stream.aclose()
 
     def __del__(self) -> None:
-        if getattr(self, "_learn", None) is not None:
-            self._learn = None
-            self._drop()
+        unsettled = getattr(self, "_unsettled", None)
+        if unsettled is not None:
+            self._unsettled = None
+            unsettled.drop()
 
 
 class Bounded(_Around):

@@ -14,7 +14,7 @@ from resilient.current import enclosing
 from resilient.errors import Rejected
 from resilient.http import semantics
 from resilient.http.bodies import Streams, set_aside
-from resilient.outcome import FAILURE, SUCCESS, Classifier, Verdict, bare
+from resilient.outcome import FAILURE, SUCCESS, Classifier, Unsettled, Verdict, bare
 from resilient.runtime import Runtime
 
 __all__ = ["HttpClassifier", "Judge", "Mistake", "Proof", "untouched"]
@@ -147,24 +147,9 @@ class Judge(Classifier):
         verdict = self.given.result(result)
         return verdict if verdict.kind == "success" else replace(verdict, retryable=False, final=True)
 
-    def follow(self, result: Any, learn: Callable[[Exception | None], None], drop: Callable[[], None]) -> None:
+    def follow(self, result: Any, unsettled: Unsettled) -> None:
         """Have its body tell."""
-
-        def ended(error: Exception | None) -> None:
-            if error is None:
-                learn(None)
-                return
-            try:
-                kind = self.given.error(error).kind
-            except BaseException:
-                drop()
-                raise
-            if kind == "nothing":
-                drop()
-            else:
-                learn(error if kind == "failure" else None)
-
-        result.stream = self._streams.followed(result.stream, ended, drop)
+        result.stream = self._streams.followed(result.stream, unsettled, self.given)
 
     async def set_aside(self, result: Any, runtime: Runtime) -> None:
         """Free its connection."""
