@@ -24,11 +24,11 @@ import functools
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from benchmarks.options import Options
 from benchmarks.report import Bar, Column, Figure, Report
+from benchmarks.storm_picture import draw_storm
 
 __all__ = ["run"]
 
@@ -48,6 +48,8 @@ RATE, WORKERS, MEAN, STALL = 700.0, 100, 0.1, (30.0, 40.0)
 WITHIN, ENOUGH, STREAK = 60, 0.92, 5
 SHARES = (0.05, 0.1, 0.3, 0.5, 1.0)
 RARELY = 0.05
+SMALL = 1000
+"""Clients, each with a call every 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ def failing(row: Row, share: float, plan: Plan, seed: int, clients: int = 100, r
     from resilient.lab.world import Scenario, simulate
 
     service = ServicePlan(failure_rate=share)
-    seconds = plan.rarely_failing if share <= RARELY or clients > 100 else plan.failing
+    seconds = plan.rarely_failing if share <= RARELY or clients == SMALL else plan.failing
     scenario = Scenario(duration=seconds, loads=(Poisson(rate),), clients=clients, service=service)
     return simulate(scenario, Candidate(row.name, row.make), seed)
 
@@ -369,7 +371,9 @@ def run(options: Options) -> Report:
         elif kind == "E3":
             found[kind, row, share] = [failing(row, share, plan, seed) for seed in seeds]
         else:
-            found[kind, row, share] = [failing(row, share, plan, seed, clients=1000, rate=100.0) for seed in seeds]
+            found[kind, row, share] = [
+                failing(row, share, plan, seed, clients=SMALL, rate=SMALL / 10) for seed in seeds
+            ]
     figures = _e3(
         {(row, share): runs for (kind, row, share), runs in found.items() if kind == "E3"}, (*FAILING, *peers)
     )
@@ -397,7 +401,13 @@ def run(options: Options) -> Report:
         "service_mean_s": MEAN,
     }
     overloads = {row.name: found["E4", row, 0.0] for row in rows}
-    return Report("storm", COLUMNS, figures, conditions, picture=functools.partial(_picture, overloads=overloads))
+    return Report(
+        "storm",
+        COLUMNS,
+        figures,
+        conditions,
+        picture=functools.partial(draw_storm, overloads=overloads, shown=QUICKLY, stall=STALL, rate=RATE),
+    )
 
 
 def _installed(row: Row) -> bool:
@@ -409,64 +419,3 @@ def _installed(row: Row) -> bool:
     except ImportError:
         return False
     return True
-
-
-def _picture(report: Report, file: Path, *, overloads: dict[str, list[Any]]) -> None:
-    """E3: requests and success by the share that fails; E4: goodput and requests over time."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
-    from resilient.lab.measures import Measures
-
-    colors = ("#c44e52", "#d08c2f", "#1f6feb", "#2da44e", "#8250df", "#6e7781", "#bf3989")
-    canvas = Canvas(figsize=(13, 8), layout="constrained")
-    FigureCanvasAgg(canvas)
-    (success, requests), (goodput, sent) = canvas.subplots(2, 2)
-    for axes, key, title in (
-        (success, "success_percent", "calls that succeed (%)"),
-        (requests, "requests_per_call_x", "requests per call"),
-    ):
-        lines = [figure for figure in report.figures if figure.group.endswith(", 100 clients")]
-        for number, name in enumerate(dict.fromkeys(figure.name for figure in lines)):
-            points = [
-                (100 * share, figure.values[key], figure.values.get(f"expected_{key}"))
-                for share in SHARES
-                for figure in lines
-                if figure.name == name and figure.group.startswith(f"E3: {100 * share:g}%")
-            ]
-            color = colors[number % len(colors)]
-            axes.plot([x for x, _, _ in points], [y for _, y, _ in points], ".-", color=color, label=name)
-            marks = [(x, wanted) for x, _, wanted in points if wanted is not None]
-            if marks:
-                axes.plot(*zip(*marks, strict=True), "o", color=color, markerfacecolor="white", markersize=7)
-        axes.plot([], [], "o", color="black", markerfacecolor="white", markersize=7, label="expected")
-        axes.set_xlabel("attempts that fail (%)")
-        axes.set_ylabel(title)
-        axes.set_ylim(bottom=0)
-    success.set_title("E3: 100 clients", loc="left", fontsize=10, fontweight="bold")
-    requests.legend(frameon=False, fontsize=9)
-    for number, name in enumerate(each for each in QUICKLY if each in overloads):
-        moments = Measures(overloads[name]).timeline
-        edges = [moment.at for moment in moments] + [overloads[name][0].scenario.duration]
-        color = colors[number % len(colors)]
-        goodput.stairs(
-            [moment.goodput for moment in moments], edges, baseline=None, color=color, linewidth=1.5, label=name
-        )
-        sent.stairs(
-            [moment.requests_per_call or 0.0 for moment in moments], edges, baseline=None, color=color, linewidth=1.5
-        )
-    for axes, title in ((goodput, "successes per second"), (sent, "requests per call")):
-        axes.axvspan(*STALL, color="#e8c07d", alpha=0.35, linewidth=0, zorder=0)
-        axes.set_xlim(0, min(120, report.conditions["overload_horizon_s"]))
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("time (s)")
-        axes.set_ylabel(title)
-    goodput.axhline(RATE, color="#444c56", linewidth=0.8, linestyle=":")
-    goodput.annotate("calls made, on average", (0.5, RATE), xytext=(0, 12), textcoords="offset points", fontsize=8)
-    goodput.set_title("E4: nothing is begun from 30 to 40 s", loc="left", fontsize=10, fontweight="bold")
-    sent.legend(frameon=False, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.9))
-    for axes in (success, requests, goodput, sent):
-        axes.grid(color="#d8dee4", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    canvas.suptitle(f"storm (Python {report.conditions['python']}, virtual time, seed {report.conditions['seed']})")
-    canvas.savefig(file, dpi=90, format="png")

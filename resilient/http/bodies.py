@@ -43,7 +43,7 @@ class Streams:
         self.bytes = library.ByteStream
         both = (library.AsyncByteStream, library.SyncByteStream)
         self.rewound = type("Rewound", (Rewound, *both), {})
-        self.once = type("Once", (Once, *both), {"error": library.WriteError})
+        self.once = type("Once", (Once, *both), {"error": library.LocalProtocolError})
         self.followed = type("Followed", (Followed, *both), {})
         self.bounded = type("Bounded", (Bounded, *both), {})
         self.held = type("Held", (Held, *both), {})

@@ -14,7 +14,7 @@ import pytest
 from resilient import CircuitBreaker, CircuitOpen, Pipeline, Retry, TimedOut, standard
 from tests.http.clients import ASYNC_CLIENTS, CLIENTS, TLS, Http
 from tests.http.raw import RawServer, answer, breaking_off, dripping, hanging, head, resetting
-from tests.http.server import Server
+from tests.http.server import Answer, Server
 
 BIG = bytes(range(11, 256)) * 17000  # one line, because asynchronous files are read by lines
 """More than the sockets between client and server hold."""
@@ -95,6 +95,47 @@ def test_longer_stream_is_sent_again_where_nothing_of_it_was_sent(http: Http, ra
         http.open(pipeline, buffer=5)
         assert http.send("POST", url, content=http.body(b"all ", b"of ", b"it")).status_code == 200
     assert [(asked.whole, asked.body) for asked in raw.seen] == [(True, b"all of it")]
+
+
+def test_stream_that_is_redirected_is_its_users_mistake(http: Http, server: Server) -> None:
+    """It has been sent, so nothing goes to the new place; and that is not the server's fault."""
+    breaking(http, 1)
+    server.script.append(Answer(307, headers={"Location": f"{server.origin}/there"}))
+    with pytest.raises(http.library.LocalProtocolError, match="cannot be sent again"):
+        http.send("POST", server.origin, content=http.body(b"all ", b"of it"), follow_redirects=True)
+    assert not is_open(http, server.origin)
+    assert [seen.body for seen in server.seen if seen.method == "POST"] == [b"all of it"]
+
+
+def test_stream_that_may_be_sent_again_may_be_redirected(http: Http, server: Server) -> None:
+    """It is bytes by then."""
+    http.open(Pipeline(Retry(3, wait=0)))
+    server.script.append(Answer(307, headers={"Location": f"{server.origin}/there"}))
+    response = http.send("PUT", server.origin, content=http.body(b"all ", b"of it"), follow_redirects=True)
+    assert response.content == b"sent: all of it"
+
+
+class Pipe:
+    """A file that cannot be rewound."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = io.BytesIO(content)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._content.read(size)
+
+
+@pytest.mark.parametrize(("buffer", "requests"), [(10_000, 2), (100, 1)])
+def test_multipart_with_a_file_that_cannot_be_rewound_is_a_stream(
+    http: Http, raw: RawServer, buffer: int, requests: int
+) -> None:
+    """Read first, and sent again if it is not too long; and never without its file."""
+    raw.script.append(answer(503))
+    retrying(http, buffer=buffer)
+    content = b"x" * 5000
+    response = http.send("PUT", raw.origin, files={"file": ("name", Pipe(content))})
+    assert response.status_code == (200 if requests == 2 else 503)
+    assert [(asked.whole, content in asked.body) for asked in raw.seen] == [(True, True)] * requests
 
 
 @pytest.mark.parametrize("buffer", [0, 1000])

@@ -317,8 +317,8 @@ def test_callers_deadline_caps_too(kind: Kind, how: str) -> None:
     assert all(1 < (limit or 0) <= 2 for limit in limits(script)[0].values())
 
 
-def timing_out(kind: Kind, seconds: float) -> Callable[[Any], Any]:
-    """A server that is silent until the client's own read timeout of at least so many seconds ends the request."""
+def timing_out(kind: Kind) -> Callable[[Any], Any]:
+    """A server that is silent until the client's own read timeout ends the request."""
 
     def plainly(request: Any) -> Any:
         limit = request.extensions["timeout"]["read"]
@@ -335,7 +335,7 @@ def timing_out(kind: Kind, seconds: float) -> Callable[[Any], Any]:
 
 def test_callers_deadline_is_no_evidence_to_the_circuit(kind: Kind) -> None:
     """Whoever is in a hurry says nothing about the server."""
-    script = kind.script(timing_out(kind, 0.05), timing_out(kind, 0.05))
+    script = kind.script(timing_out(kind), timing_out(kind))
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     client = kind.open(Pipeline(breaker, Timeout(60)), script, client={"timeout": 30})
     with pytest.raises(kind.ours.TimedOut) as caught:
@@ -348,7 +348,7 @@ def test_callers_deadline_is_no_evidence_to_the_circuit(kind: Kind) -> None:
 
 def test_attempts_own_limit_is_evidence_to_the_circuit(kind: Kind) -> None:
     """The server had all the time that it may have."""
-    script = kind.script(timing_out(kind, 0.05))
+    script = kind.script(timing_out(kind))
     client = kind.open(Pipeline(CircuitBreaker(fail_max=1, failure_rate=None), Timeout(0.05)), script)
     with pytest.raises(kind.ours.TimedOut) as caught:
         kind.send(client)
