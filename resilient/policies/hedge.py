@@ -9,13 +9,13 @@ pause (`retry_after`). An outcome that repeating cannot change (a fatal failure,
 dependency) ends all. Losers are cancelled, and awaited and closed off the winner's path.
 
 Copies are tasks, each with a context of its own; the winner's is merged back. With `inline=True` the first copy runs in
-the caller's own task, at a sixth of the cost, but with its clean-up on the winner's path (see `Hedge`).
+the caller's own task, at a quarter of the cost, but with its clean-up on the winner's path (see `Hedge`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -85,13 +85,14 @@ class Hedge(Wrap):
         async def watch(call: Call) -> Any:
             return await self._watch(call, inner, scope)
 
-        def race(call: Call) -> Coroutine[Any, Any, Any]:
+        async def race(call: Call) -> Any:
             if scope.mode == "once":
-                return inner(call)
+                return await inner(call)
             copies = Race(self, call, inner, scope)
             if self.inline and isinstance(call.runtime, AsyncioRuntime):
-                return copies.run_inline(call.runtime)
-            return copies.decide()
+                return await copies.run_inline(call.runtime)
+            copies.start("")
+            return await copies.decide()
 
         return watch if self.shadow else race
 
