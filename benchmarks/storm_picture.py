@@ -10,6 +10,17 @@ from benchmarks.report import Report
 
 __all__ = ["draw_storm"]
 
+COLORS = {
+    "4 attempts": "#c44e52",
+    "4 attempts, budget": "#d08c2f",
+    "standard()": "#2da44e",
+    "breaker and budget": "#1f6feb",
+    "budget, server drops expired": "#8250df",
+    "loop, asyncio.timeout": "#24292f",
+    "tenacity, asyncio.timeout": "#bf3989",
+    "nopanic, budget": "#6e7781",
+}
+
 
 def draw_storm(
     report: Report,
@@ -26,7 +37,6 @@ def draw_storm(
 
     from resilient.lab.measures import Measures
 
-    colors = ("#c44e52", "#d08c2f", "#1f6feb", "#2da44e", "#8250df", "#6e7781", "#bf3989")
     canvas = Canvas(figsize=(13, 8), layout="constrained")
     FigureCanvasAgg(canvas)
     (success, requests), (goodput, sent) = canvas.subplots(2, 2)
@@ -36,14 +46,14 @@ def draw_storm(
     ):
         shares = (0.05, 0.1, 0.3, 0.5, 1.0)
         lines = [figure for figure in report.figures if figure.group.endswith(", 100 clients")]
-        for number, name in enumerate(dict.fromkeys(figure.name for figure in lines)):
+        for name in dict.fromkeys(figure.name for figure in lines):
             points = [
                 (100 * share, figure.values[key], figure.values.get(f"expected_{key}"))
                 for share in shares
                 for figure in lines
                 if figure.name == name and figure.group.startswith(f"E3: {100 * share:g}%")
             ]
-            color = colors[number % len(colors)]
+            color = COLORS[name]
             axes.plot([x for x, _, _ in points], [y for _, y, _ in points], ".-", color=color, label=name)
             marks = [(x, wanted) for x, _, wanted in points if wanted is not None]
             if marks:
@@ -54,10 +64,10 @@ def draw_storm(
         axes.set_ylim(bottom=0)
     success.set_title("E3: 100 clients", loc="left", fontsize=10, fontweight="bold")
     requests.legend(frameon=False, fontsize=9)
-    for number, name in enumerate(each for each in shown if each in overloads):
+    for name in (each for each in shown if each in overloads):
         moments = Measures(overloads[name]).timeline
         edges = [moment.at for moment in moments] + [overloads[name][0].scenario.duration]
-        color = colors[number % len(colors)]
+        color = COLORS[name]
         style = {"baseline": None, "color": color, "linewidth": 1.5}
         goodput.stairs([moment.goodput for moment in moments], edges, **style)
         sent.stairs([moment.requests_per_call or 0.0 for moment in moments], edges, label=name, **style)
@@ -70,7 +80,7 @@ def draw_storm(
     goodput.axhline(rate, color="#444c56", linewidth=0.8, linestyle=":")
     goodput.annotate("calls made, on average", (0.5, rate), xytext=(0, 12), textcoords="offset points", fontsize=8)
     goodput.set_title("E4: nothing is begun from 30 to 40 s", loc="left", fontsize=10, fontweight="bold")
-    sent.legend(frameon=False, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.9))
+    sent.legend(frameon=False, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.84))
     for axes in (success, requests, goodput, sent):
         axes.grid(color="#d8dee4", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,215 @@
+"""`resilient simulate`: what it shows and writes, how it exits, and that no mistake ends in a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from resilient.cli import app
+from resilient.lab.reading import gallery
+
+SCENARIO = """
+title = "Errors for a while"
+duration = 20
+[load]
+rate = 50
+[service]
+service_time = 0.02
+[[faults]]
+kind = "errors"
+start = 5
+end = 10
+[pipelines.once]
+policies = [{policy = "Timeout", seconds = 1}]
+[pipelines.guarded]
+policies = [
+    {policy = "Retry", attempts = 3, budget = true},
+    {policy = "CircuitBreaker"},
+    {policy = "Timeout", seconds = 1},
+]
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path of a small scenario, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(SCENARIO)
+    return "small.toml"
+
+
+def simulate(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["simulate", *map(str, arguments)])
+
+
+def written(*arguments: object) -> dict[str, Any]:
+    assert simulate(*arguments, "--json", "out.json").exit_code in (0, 1)
+    loaded: dict[str, Any] = json.loads(Path("out.json").read_text())
+    return loaded
+
+
+def test_all_pipelines_of_a_scenario_are_run_and_shown(scenario: str) -> None:
+    """With what happens to them."""
+    done = simulate(scenario)
+
+    assert done.exit_code == 0
+    assert "5-10 s: 100% errors" in done.stdout
+    assert "once" in done.stdout
+    assert "guarded" in done.stdout
+
+
+def test_two_runs_of_a_seed_write_the_same_bytes(scenario: str) -> None:
+    """And another seed does not."""
+    files = []
+    for seed in (7, 7, 8):
+        simulate(scenario, "--seed", seed, "--json", "out.json")
+        files.append(Path("out.json").read_bytes())
+
+    assert files[0] == files[1] != files[2]
+
+
+def test_same_bytes_in_another_process_with_other_hashes(scenario: str) -> None:
+    """Nothing depends on the order of a set, or on where an object lies."""
+    files = []
+    for hashes in ("1", "2"):
+        command = [sys.executable, "-m", "resilient", "simulate", scenario, "--json", f"{hashes}.json"]
+        environment = {"PYTHONHASHSEED": hashes, "PYTHONPATH": str(Path(__file__).parents[2])}
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        files.append(Path(f"{hashes}.json").read_bytes())
+
+    assert files[0] == files[1]
+
+
+def test_json_has_what_others_read(scenario: str) -> None:
+    """Keys that stay."""
+    found = written(scenario, "--runs", 2, "--min-success", 0.5)
+
+    assert set(found) == {
+        *("scenario", "title", "duration_s", "clients", "faults", "seed", "runs"),
+        *("pipelines", "objectives", "verdict"),
+    }
+    assert set(found["pipelines"]) == {"once", "guarded"}
+    assert set(found["pipelines"]["once"]) >= {
+        *("calls", "success", "stood_in", "requests_per_call", "recovery_s", "outcomes", "timeline"),
+        *("latency_p50_s", "latency_p90_s", "latency_p99_s", "latency_max_s"),
+    }
+    assert len(found["pipelines"]["once"]["success_of_runs"]) == 2
+    assert found["objectives"][0]["objective"] == "min_success"
+    assert found["faults"] == [{"kind": "errors", "start": 5.0, "end": 10.0, "description": "100% errors"}]
+
+
+@pytest.mark.parametrize(
+    ("option", "met", "missed"),
+    [
+        ("--min-success", 0.7, 0.8),
+        ("--max-p99", 0.03, 0.01),
+        ("--max-attempts-per-call", 1.0, 0.9),
+        ("--max-recovery", 1, -1),
+    ],
+)
+def test_missed_objective_exits_with_1_and_is_named(scenario: str, option: str, met: float, missed: float) -> None:
+    """Of a pipeline that is tried once, and fails for a quarter of the time."""
+    assert simulate(scenario, "--pipeline", "once", option, met).exit_code == 0
+    if missed < 0:
+        return  # it recovers at once
+    done = simulate(scenario, "--pipeline", "once", option, missed)
+    assert done.exit_code == 1
+    assert f"missed: once: {option}: " in done.stdout
+
+
+def test_never_recovering_misses_any_bound(scenario: str) -> None:
+    """However high it is."""
+    text = Path(scenario).read_text().replace("end = 10", "end = 18")
+    Path(scenario).write_text(text)
+
+    done = simulate(scenario, "--pipeline", "once", "--max-recovery", 1000)
+    assert done.exit_code == 1
+    assert "never" in done.stdout
+
+
+def test_objectives_of_a_comparison_are_for_the_second(scenario: str) -> None:
+    """The first is there to be compared with."""
+    assert simulate(scenario, "--compare", "guarded", "once", "--max-attempts-per-call", 1.0).exit_code == 0
+    found = written(scenario, "--compare", "once", "guarded", "--min-success", 0.99)
+
+    assert list(found["pipelines"]) == ["guarded", "once"]
+    assert [each["pipeline"] for each in found["objectives"]] == ["guarded"]
+    assert found["verdict"] == "miss"
+
+
+def test_pipeline_of_a_module_is_tried(scenario: str) -> None:
+    """An object, a function that makes one, and none at all."""
+    Path("pipelines_of_a_test.py").write_text(
+        "from resilient import Pipeline, Retry, standard\nmine = Pipeline(Retry(2))\n"
+    )
+    found = written(
+        scenario,
+        *("--pipeline", "pipelines_of_a_test:mine", "--pipeline", "pipelines_of_a_test:standard", "--pipeline", "none"),
+    )
+
+    requests = {name: each["requests_per_call"] for name, each in found["pipelines"].items()}
+    assert requests["none"] == 1
+    assert requests["pipelines_of_a_test:mine"] > 1.2
+    assert requests["pipelines_of_a_test:standard"] < 1.1
+
+
+def test_plot_is_a_small_png(scenario: str) -> None:
+    """Of several runs."""
+    assert simulate(scenario, "--runs", 2, "--plot", "out.png").exit_code == 0
+    picture = Path("out.png").read_bytes()
+
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 150_000
+
+
+def test_list_names_the_gallery() -> None:
+    """With what there is to compare."""
+    done = simulate("list")
+
+    assert done.exit_code == 0
+    assert all(name in done.stdout for name in gallery())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere",), "resilient: there is no scenario 'nowhere'"),
+        (
+            ("small.toml", "--pipeline", "x"),
+            "resilient: there is no pipeline 'x' in the scenario: it has once",
+        ),
+        (("small.toml", "--pipeline", "nowhere:x"), "resilient: there is no module 'nowhere'"),
+        (("small.toml", "--pipeline", "once", "--pipeline", "once"), "resilient: each pipeline must be named once"),
+        (("small.toml", "--compare", "once", "none", "--pipeline", "once"), "resilient: --compare names the two"),
+        (("small.toml", "--min-success", "1.5"), "resilient: --min-success must be from 0 to 1, got 1.5"),
+        (("small.toml", "--max-p99", "nan"), "resilient: --max-p99 must be at least 0, got nan"),
+        (("small.toml", "--runs", "0"), "resilient: --runs must be from 1 to 1000 runs, got 0"),
+        (("small.toml", "--json", "no/where.json"), "resilient: --json must be in a directory"),
+        (("small.toml", "--plot", "."), "resilient: --plot must name a file"),
+    ],
+)
+def test_mistake_is_one_line_and_exits_with_2(scenario: str, arguments: tuple[str, ...], message: str) -> None:
+    """No traceback."""
+    done = simulate(*arguments)
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
+def test_pipeline_that_does_not_fit_exits_with_2(scenario: str) -> None:
+    """Its key is made from what a call here does not have."""
+    Path("misfits_of_a_test.py").write_text(
+        "from resilient import CircuitBreaker, Keyed\nmine = Keyed(CircuitBreaker, key=lambda request: request.url)\n"
+    )
+    done = simulate(scenario, "--pipeline", "misfits_of_a_test:mine")
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith("resilient: misfits_of_a_test:mine: a call ended with AttributeError")
+    assert done.stderr.count("\n") == 1
