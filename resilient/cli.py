@@ -171,8 +171,15 @@ def explain(
 @app.command()
 def simulate(
     scenario: Annotated[
-        str, typer.Argument(help="A TOML file, one of the gallery (`list` names them), or MODULE:FUNCTION.")
-    ],
+        str | None, typer.Argument(help="A TOML file, one of the gallery (`list` names them), or MODULE:FUNCTION.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Instead of a scenario: recorded calls (resilient.observe.trace), as they came.")
+    ] = None,
+    of: Annotated[str | None, typer.Option(help="Whose calls of the trace: a pipeline's name.")] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Policies only watch (shadow mode); report what they would have done.")
+    ] = False,
     pipeline: Annotated[
         list[str] | None, typer.Option(help="Of the scenario, MODULE:NAME, or `none`. May be repeated. [default: all]")
     ] = None,
@@ -229,6 +236,9 @@ def simulate(
             json_file=json,
             plot=plot,
             goals=goals,
+            trace=trace,
+            of=of,
+            shadow=shadow,
         )
     except (lab.ScenarioError, lab.CandidateError) as error:
         _refuse(str(error))

@@ -8,6 +8,7 @@ that several share is shared again. So a pipeline that is used in production can
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import warnings
 from collections.abc import Awaitable, Callable
@@ -18,9 +19,10 @@ from typing import Any
 from resilient.budget import Budget
 from resilient.errors import PipelineWarning
 from resilient.pipeline import Pipeline
+from resilient.policies.keyed import Keyed
 from resilient.policy import Policy
 
-__all__ = ["NONE", "Candidate", "Decorator", "candidate_from", "fresh", "imported"]
+__all__ = ["NONE", "Candidate", "Decorator", "candidate_from", "fresh", "imported", "shadowed"]
 
 Ask = Callable[[str], Awaitable[Any]]
 Decorator = Callable[[Any], Any]
@@ -60,6 +62,32 @@ def fresh(policy: Policy, made: dict[int, Any] | None = None) -> Any:
         )
     made[id(policy)] = twin
     return twin
+
+
+def shadowed(candidate: Candidate) -> Candidate:
+    """The same with every policy in shadow mode that has one; the others (Timeout, Fallback) act."""
+
+    def make() -> Any:
+        guard = candidate.make()
+        return _in_shadow(guard) if isinstance(guard, Policy) else guard
+
+    return Candidate(candidate.name, make, candidate.about)
+
+
+def _in_shadow(policy: Policy) -> Any:
+    """A new policy, as it was made, but in shadow mode."""
+    if isinstance(policy, Pipeline):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PipelineWarning)
+            return Pipeline(*map(_in_shadow, policy.policies), classify=policy.classify)
+    args, kwargs = policy.given
+    if isinstance(policy, Keyed):
+        factory = args[0] if args else kwargs["factory"]
+        rest = {key: value for key, value in kwargs.items() if key != "factory"}
+        return Keyed(lambda: _in_shadow(factory()), **rest)
+    if "shadow" in inspect.signature(type(policy).__init__).parameters:
+        kwargs = {**kwargs, "shadow": True}
+    return type(policy)(*args, **kwargs)
 
 
 def _again(value: Any, made: dict[int, Any]) -> Any:

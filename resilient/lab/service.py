@@ -143,6 +143,10 @@ class ServicePlan:
             if (given := getattr(self, name)) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {given!r}")
 
+    def build(self, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> Service:
+        """The service, in one run."""
+        return Service(self, happens, loop, seed)
+
 
 class _Request:
     """One request on its way: the future on which its sender waits, and what is known of it."""

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from resilient.lab.candidates import NONE, Candidate, candidate_from, imported
+from resilient.lab import replay
+from resilient.lab.candidates import NONE, Candidate, candidate_from, imported, shadowed
 from resilient.lab.measures import Measures
 from resilient.lab.reading import ScenarioError, gallery, read
 from resilient.lab.world import CandidateError, Scenario, simulate
+from resilient.observe.shadow import ShadowReport
+from resilient.observe.trace import Trace, TraceError, read_trace
+from resilient.pipeline import Pipeline
 
 __all__ = ["Objective", "candidates", "compared", "judged", "list_gallery", "report", "run"]
 
@@ -99,15 +103,20 @@ def compared(
     seed: int,
     runs: int,
     progress: Callable[[float], object] | None = None,
+    watch: Callable[[Candidate], Callable[[Pipeline], object]] | None = None,
 ) -> list[Measures]:
-    """Each candidate in `runs` runs, with the seeds from `seed` on. `progress` is told the share that is done."""
+    """Each candidate in `runs` runs, with the seeds from `seed` on. `progress` is told the share that is done.
+
+    What `watch` makes of a candidate is given every pipeline of its.
+    """
     found, steps = [], len(chosen) * runs
     for number, candidate in enumerate(chosen):
         made = []
         for run in range(runs):
             done = number * runs + run
             tell = None if progress is None else _within(progress, done, steps)
-            made.append(simulate(scenario, candidate, seed + run, progress=tell))
+            watching = None if watch is None else watch(candidate)
+            made.append(simulate(scenario, candidate, seed + run, progress=tell, watch=watching))
         found.append(Measures(made))
     return found
 
@@ -132,9 +141,14 @@ def judged(measures: Sequence[Measures], goals: Sequence[Objective]) -> list[dic
 
 
 def report(
-    scenario: Scenario, measures: Sequence[Measures], verdicts: Sequence[dict[str, Any]], seed: int, runs: int
+    scenario: Scenario,
+    measures: Sequence[Measures],
+    verdicts: Sequence[dict[str, Any]],
+    seed: int,
+    runs: int,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
-    """All results as JSON text; of the same seed always the same, to the byte."""
+    """All results as JSON text, and what `more` has; of the same seed always the same, to the byte."""
     data = {
         "scenario": scenario.name,
         "title": scenario.title,
@@ -146,6 +160,7 @@ def report(
         "pipelines": {each.candidate.name: each.as_json() for each in measures},
         "objectives": list(verdicts),
         "verdict": "pass" if all(verdict["met"] for verdict in verdicts) else "miss",
+        **(more or {}),
     }
     return json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
@@ -217,7 +232,7 @@ def _progress(console: Console) -> Iterator[Callable[[float], object] | None]:
 
 
 def run(
-    given: str,
+    given: str | None,
     *,
     pipelines: Sequence[str] = (),
     compare: Sequence[str] | None = None,
@@ -226,10 +241,15 @@ def run(
     json_file: Path | None = None,
     plot: Path | None = None,
     goals: Sequence[Objective] = (),
+    trace: Path | None = None,
+    of: str | None = None,
+    shadow: bool = False,
 ) -> bool:
     """The command; returns whether all objectives are met.
 
-    They are those of every pipeline; with `compare`, of the second one.
+    They are those of every pipeline; with `compare`, of the second one. `trace`: instead of the scenario `given`, the
+    calls of a recorded trace, and of which pipeline. `shadow`: put the pipelines' policies in shadow mode, and report
+    what they would have done.
 
     Raises `ScenarioError` and `CandidateError`, whose text is for the user.
     """
@@ -237,13 +257,48 @@ def run(
     if given == "list":
         list_gallery(console)
         return True
-    scenario = read(given)
+    recorded = None if trace is None else _read_trace(trace)
+    if given is None and recorded is None:
+        raise ScenarioError(
+            "a scenario or --trace FILE must say what to simulate (`list` names the scenarios there are)"
+        )
+    if given is not None and recorded is not None:
+        raise ScenarioError(f"--trace takes the place of the scenario, got {given!r} beside it")
+    if of is not None and recorded is None:
+        raise ScenarioError("--of says whose calls of a trace are meant, and there is no --trace")
+    more: dict[str, Any] = {}
+    seen = ShadowReport()
+    if recorded is not None:
+        assert trace is not None
+        try:
+            scenario = replay.replayed(recorded, trace.name, of)
+        except TraceError as error:
+            raise ScenarioError(str(error)) from None
+        more["recorded"] = replay.summary(recorded, of)
+        seen = ShadowReport.of(recorded if of is None else recorded.of(of))
+        if seen.policies:
+            more["recorded"]["shadow"] = seen.as_json()
+    else:
+        assert given is not None
+        scenario = read(given)
     chosen = candidates(scenario, compare or pipelines)
+    reports = {candidate.name: ShadowReport() for candidate in chosen} if shadow else {}
+    if shadow:
+        chosen = [shadowed(candidate) for candidate in chosen]
     with _progress(Console(stderr=True)) as progress:
-        measures = compared(scenario, chosen, seed=seed, runs=runs, progress=progress)
+        measures = compared(
+            scenario,
+            chosen,
+            seed=seed,
+            runs=runs,
+            progress=progress,
+            watch=(lambda candidate: reports[candidate.name].listen_to) if shadow else None,
+        )
+    if shadow:
+        more["shadow"] = {name: each.as_json().get("", {}) for name, each in reports.items()}
     verdicts = judged(measures[1:] if compare else measures, goals)
     if json_file is not None:
-        json_file.write_text(report(scenario, measures, verdicts, seed, runs), encoding="utf-8")
+        json_file.write_text(report(scenario, measures, verdicts, seed, runs, more), encoding="utf-8")
     if plot is not None:
         from resilient.lab.picture import draw
 
@@ -252,13 +307,41 @@ def run(
         console.print(" ".join(scenario.about.split()) + "\n")
     for fault in scenario.faults:
         console.print(f"{fault.when()}: {fault.describe()}", style="yellow", highlight=False)
+    if recorded is not None:
+        console.print(f"as recorded: {_recorded(more['recorded'])}", highlight=False)
+        if seen.policies:
+            console.print(str(seen), highlight=False)
     console.print(_table(scenario, measures))
+    for name, each in reports.items():
+        console.print(f"\n[bold]{name}[/] in shadow mode", highlight=False)
+        console.print(str(each).partition("\n")[2] or "  no policy", highlight=False)
     missed = [
         goal.miss(each) for each in (measures[1:] if compare else measures) for goal in goals if not goal.met(each)
     ]
     for line in missed:
         console.print(f"missed: {line}", style="bold red", highlight=False)
     return not missed
+
+
+def _read_trace(path: Path) -> Trace:
+    try:
+        return read_trace(path)
+    except TraceError as error:
+        raise ScenarioError(str(error)) from None
+    except OSError as error:
+        raise ScenarioError(f"--trace cannot be read: {error.strerror or error}: {path}") from None
+
+
+def _recorded(figures: dict[str, Any]) -> str:
+    said = [
+        f"{figures['calls']:,} calls, {100 * figures['success']:.2f}% success",
+        f"p50 {_milliseconds(figures['latency_p50_s']) or '-'} ms",
+        f"p99 {_milliseconds(figures['latency_p99_s']) or '-'} ms",
+        f"{figures['requests_per_call']:.3f} requests per call",
+    ]
+    if figures["lines_dropped"] or not figures["complete"]:
+        said.append(f"not complete ({figures['lines_dropped']:,} lines dropped)")
+    return ", ".join(said)
 
 
 def finite(option: str, value: float | None, least: float, most: float = math.inf) -> float | None:

@@ -22,10 +22,8 @@
 All that is random comes from the seed, the policies' jitter too (`random` is seeded for the run and put back after it):
 two runs with one seed are the same in every call. Arrivals and clients are the same for every candidate.
 
-To replay a recorded trace: give its arrivals and keys as `Replay(moments, keys)`, its latencies as `Empirical(values)`
-for the `service_time` of a service with `workers=None`, and its failures as `failure_rate` or as `Errors` faults with
-their times. For a shadow report: `simulate(..., watch=function)` gives every pipeline, as it is made, to `function`,
-which may `listen` to it (the events say what shadowed policies would have done) and keep it for its `snapshot()`.
+`resilient.lab.replay` makes a scenario of a recorded trace. `simulate(..., watch=function)` gives every pipeline, as it
+is made, to `function`, which may `listen` to it and keep it for its `snapshot()`.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ from resilient.faults import Fault
 from resilient.lab.candidates import Candidate
 from resilient.lab.clock import WorldLoop
 from resilient.lab.load import Load
-from resilient.lab.service import ANSWER, FAULTS, Service, ServicePlan
+from resilient.lab.service import ANSWER, FAULTS, ServicePlan
 from resilient.outcome import PROGRAMMING_ERRORS
 from resilient.pipeline import Pipeline
 from resilient.policies.breaker import CircuitBreaker
@@ -184,7 +182,7 @@ class _World:
         seed = f"{run.seed}"
         self.keys = [str(number) for number in range(1, scenario.keys + 1)]
         self.draw_key = random.Random(f"{seed} keys").random
-        self.service = Service(scenario.service, scenario.faults, loop, seed)
+        self.service = scenario.service.build(scenario.faults, loop, seed)
         self.over: asyncio.Future[None] = loop.create_future()
         self.calling = 0  # loads that have not done
         self.inside: dict[int, asyncio.Task[None]] = {}

@@ -8,7 +8,7 @@ An assertion that fails shows the whole timeline:
 
     AssertionError: Retrying (policy='Retry') should have happened 2 times, and happened once:
            0.000 s  AttemptStarted   users: attempt 1 of get_user
-           0.000 s  AttemptFailed    users: attempt 1 of get_user failed after 0 s: OSError('down')
+           0.000 s  AttemptFailed    users: attempt 1 of get_user failed after 0 s with OSError
         >  0.000 s  Retrying         users: Retry: attempt 1 failed with OSError, the next follows in 0.5 s
            ...
 """

@@ -19,7 +19,7 @@ def test_examples_pass(pytester: pytest.Pytester) -> None:
     """In a suite of their own that has nothing configured."""
     examples = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
     tests = sum(example.count("def test_") for example in examples)
-    assert len(examples) >= 4
+    assert len(examples) >= 6
     pytester.makepyfile(**{f"test_example_{number}": example for number, example in enumerate(examples)})
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\naddopts = -p no:cacheprovider")
     pytester.runpytest_inprocess().assert_outcomes(passed=tests)

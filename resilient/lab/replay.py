@@ -1,0 +1,175 @@
+"""A trace of real calls (`resilient.observe.trace`) as a world: its load again, and a service that is as theirs was.
+
+Each call comes when it came. Each request, whoever sends it, fares as one of the requests in the trace that were sent
+within a second of that moment (with the same key, where there are keys); where there was none, as the last one before
+or the first one after. So an outage in the trace is an outage in the world, at the same time.
+
+A request that was cut short (a timeout, the loser of a hedge) has a latency that nobody knows, only that it was longer.
+It fares as one of those about it that took longer, or if there is none, it is never answered. (This is how Kaplan and
+Meier count what leaves a study: its weight goes to those that stay.)
+
+What a trace cannot know: how the service would have taken more requests, or fewer. The more a pipeline changes them,
+the less it says; for what load does to a service, write a scenario. Errors have the names that they had; Python's own
+about connections and time are themselves, for policies that look at them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import random
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resilient import faults
+from resilient.lab.clock import WorldLoop
+from resilient.lab.load import Replay
+from resilient.lab.measures import percentile
+from resilient.lab.service import ANSWER, Service, ServicePlan
+from resilient.lab.world import Scenario
+from resilient.observe.trace import Trace, TracedAttempt, TraceError
+from resilient.outcome import PROGRAMMING_ERRORS
+
+__all__ = ["RecordedError", "RecordedPlan", "replayed", "summary"]
+
+NEAR = 1.0
+"""Seconds before and after a request in which what happened may happen to it."""
+
+BAD_RESULT = "BadResult"
+"""The error of an attempt whose result was judged a failure."""
+
+
+class RecordedError(Exception):
+    """An error of the trace; each kind is a class of its own, with the name that it had."""
+
+
+def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
+    """The world of a trace's calls; `name` is what to call it, `pipeline` whose calls to take, where it has several.
+
+    Raises `TraceError` when it is not clear whose, or when there are none.
+    """
+    known = trace.pipelines
+    if pipeline is None and len(known) > 1:
+        names = ", ".join(each or '""' for each in known)
+        raise TraceError(f"{name} has calls of several pipelines, {names}: say whose (--of)")
+    if pipeline is not None:
+        if pipeline not in known:
+            raise TraceError(f"{name} has no calls of {pipeline!r}, but of {', '.join(known) or 'none'}")
+        trace = trace.of(pipeline)
+    if not trace.calls:
+        raise TraceError(f"{name} has no calls")
+    attempts = tuple(each for each in trace.attempts if each.error not in OURS)
+    if not attempts:
+        raise TraceError(f"{name} has no attempts that say anything about the service")
+    keys = tuple(each.key or "" for each in trace.calls) if any(each.key for each in trace.calls) else ()
+    duration = trace.calls[-1].begin + 1e-3
+    return Scenario(
+        duration=duration,
+        loads=(Replay(tuple(each.begin for each in trace.calls), keys),),
+        service=RecordedPlan(attempts=attempts),
+        name=name,
+        title=f"{name}: {len(trace.calls):,} recorded calls in {duration:,.0f} s",
+    )
+
+
+OURS = {error.__name__ for error in PROGRAMMING_ERRORS}
+"""Errors that say nothing about a service."""
+
+
+def summary(trace: Trace, pipeline: str | None = None) -> dict[str, Any]:
+    """What the recorded calls were like, as plain data."""
+    if pipeline is not None:
+        trace = trace.of(pipeline)
+    calls = trace.calls
+    latencies = sorted(each.seconds for each in calls if each.ending == "success")
+    return {
+        "began": trace.began,
+        "calls": len(calls),
+        "endings": dict(sorted(Counter(each.ending for each in calls).items())),
+        "success": round(len(latencies) / len(calls), 6) if calls else None,
+        "latency_p50_s": percentile(latencies, 0.5),
+        "latency_p99_s": percentile(latencies, 0.99),
+        "requests_per_call": round(sum(each.requests for each in calls) / len(calls), 6) if calls else None,
+        "lines_dropped": trace.dropped,
+        "complete": trace.complete,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedPlan(ServicePlan):
+    """A service that does again what it did."""
+
+    attempts: tuple[TracedAttempt, ...] = ()
+
+    def build(self, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> Service:
+        return _Recorded(self, happens, loop, seed)
+
+
+class _Pool:
+    """Attempts in the order of their begin."""
+
+    def __init__(self, attempts: Sequence[TracedAttempt]) -> None:
+        self.attempts = attempts
+        self.begins = [each.begin for each in attempts]
+
+    def near(self, moment: float) -> Sequence[TracedAttempt]:
+        first, end = bisect_left(self.begins, moment - NEAR), bisect_right(self.begins, moment + NEAR)
+        if first == end:
+            first, end = max(0, first - 1), end + 1
+        return self.attempts[first:end]
+
+
+class _Recorded(Service):
+    """Answers as it was seen to answer."""
+
+    def __init__(self, plan: RecordedPlan, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> None:
+        super().__init__(plan, happens, loop, seed)
+        self.all = _Pool(plan.attempts)
+        of_key: dict[str, list[TracedAttempt]] = defaultdict(list)
+        for each in plan.attempts:
+            of_key[each.key or ""].append(each)
+        self.pools = {key: _Pool(attempts) for key, attempts in of_key.items()}
+        self.pick = random.Random(f"{seed} replay").choice
+
+    def ask(self, key: str, deadline: float | None = None) -> asyncio.Future[object]:
+        loop = self.loop
+        now = loop._now
+        self.sent.append(now)
+        future: asyncio.Future[object] = loop.create_future()
+        near = self.pools.get(str(key), self.all).near(now)
+        attempt = self.pick(near)
+        if attempt.cut:
+            longer = [each for each in near if not each.cut and each.seconds > attempt.seconds]
+            if not longer:
+                self.lost.append(future)
+                return future
+            attempt = self.pick(longer)
+        loop.at(now + attempt.seconds, self._finish, (future, attempt))
+        return future
+
+    def _finish(self, what: tuple[asyncio.Future[object], TracedAttempt]) -> None:
+        future, attempt = what
+        self.executed += 1
+        if future.done():
+            return
+        if attempt.failed:
+            future.set_exception(_error(attempt.error or BAD_RESULT))
+        else:
+            future.set_result(ANSWER)
+
+
+_kinds: dict[str, type[Exception]] = {}
+
+
+def _error(name: str) -> Exception:
+    """An error of that name."""
+    if name not in _kinds:
+        found = getattr(builtins, name, None)
+        if isinstance(found, type) and issubclass(found, OSError | EOFError):
+            _kinds[name] = found
+        else:
+            _kinds[name] = type(name, (RecordedError,), {})
+    return _kinds[name]()

@@ -1,0 +1,228 @@
+"""What policies in shadow mode would have done, summed up: to be read before they are let loose, or set otherwise.
+
+    users = Pipeline(Retry(attempts=3, shadow=True), CircuitBreaker(shadow=True), Timeout(2), name="users")
+    report = report_shadows(users)
+    ...
+    print(report)
+
+    users: 10,000 calls, 10,000 requests
+      Retry           would have repeated 240 attempts (2.4% more requests)
+      CircuitBreaker  would have refused 131 calls (1.3%), of which 96 went well; opened 2 times
+      Hedge           would have done nothing
+
+From a trace (`resilient.observe.trace`): `ShadowReport.of(read_trace(path))`; how refused calls went is not in it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from resilient import events
+from resilient.call import Call
+from resilient.current import enclosing
+from resilient.events import Event
+from resilient.observe.trace import BY_SHADOW, Trace
+from resilient.pipeline import Pipeline
+from resilient.policy import Policy
+
+__all__ = ["ShadowReport", "WouldHaveDone", "report_shadows"]
+
+
+@dataclass(slots=True)
+class WouldHaveDone:
+    """What one policy would have done: attempts repeated, further copies begun, calls refused and made to wait.
+
+    `went_well`: of the calls that it would have refused, those that succeeded; None: not known. `opened`: how often its
+    circuit opened.
+    """
+
+    retried: int = 0
+    hedged: int = 0
+    refused: int = 0
+    queued: int = 0
+    opened: int = 0
+    went_well: int | None = 0
+
+    def as_json(self) -> dict[str, int | None]:
+        """As plain data."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def report_shadows(*pipelines: Pipeline) -> ShadowReport:
+    """Sum up from now on what the shadowed policies of these pipelines would have done; without any, of all pipelines.
+
+    It ends with `stop()`, or with the block of `with report_shadows(...) as report:`.
+    """
+    report = ShadowReport()
+    for pipeline in dict.fromkeys(pipelines):
+        if not isinstance(pipeline, Pipeline):
+            raise TypeError(f"pipelines must be Pipelines, got {pipeline!r}")
+        report.listen_to(pipeline)
+    if not pipelines:
+        report._stops.append(events.listen(report))
+    return report
+
+
+class ShadowReport:
+    """The sums; a listener.
+
+    Attributes:
+        calls, requests: of each pipeline, by its name.
+        policies: what each would have done, by the names of pipeline and policy.
+    """
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+        self.requests: dict[str, int] = {}
+        self.policies: dict[tuple[str, str], WouldHaveDone] = {}
+        self._refused: dict[int, tuple[Call, set[tuple[str, str]]]] = {}
+        self._stops: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, trace: Trace) -> Self:
+        """The same from a trace."""
+        report = cls()
+        for call in trace.calls:
+            report._count(call.pipeline, call.requests)
+        for each in trace.shadows:
+            policy = report._policy(each.pipeline, each.policy)
+            policy.went_well = None
+            policy.retried += each.what == "retry"
+            policy.hedged += each.what == "hedge"
+            policy.refused += each.what == "refuse"
+            policy.queued += each.what == "wait"
+        return report
+
+    def listen_to(self, pipeline: Pipeline) -> None:
+        """Sum up of this one too. Its shadowed policies are in the report even if they would have done nothing."""
+        for policy in _flat(pipeline):
+            if getattr(policy, "shadow", False):
+                self._policy(pipeline.name, policy.name)
+        self._stops.append(pipeline.listen(self))
+
+    def stop(self) -> None:
+        """Listen no more."""
+        for stop in self._stops:
+            stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _policy(self, pipeline: str, policy: str) -> WouldHaveDone:
+        return self.policies.setdefault((pipeline, policy), WouldHaveDone())
+
+    def _count(self, pipeline: str, requests: int) -> None:
+        self.calls[pipeline] = self.calls.get(pipeline, 0) + 1
+        self.requests[pipeline] = self.requests.get(pipeline, 0) + requests
+
+    def __call__(self, event: Event) -> None:
+        name = event.pipeline
+        match event:
+            case events.CallEnded():
+                with self._lock:
+                    self._count(name, event.requests)
+                    if self._refused:
+                        self._ended(enclosing(3), event.ending == "success")
+            case events.Retrying(shadow=True):
+                with self._lock:
+                    self._policy(name, event.policy).retried += 1
+            case events.Hedging(shadow=True):
+                with self._lock:
+                    self._policy(name, event.policy).hedged += 1
+            case events.CallRejected(shadow=True):
+                with self._lock:
+                    policy = self._policy(name, event.policy)
+                    if event.reason.endswith(BY_SHADOW):
+                        policy.queued += 1
+                    else:
+                        policy.refused += 1
+                        self._remember(enclosing(3), (name, event.policy))
+            case events.CircuitChanged(new="open"):
+                with self._lock:
+                    if (name, event.policy) in self.policies:
+                        self.policies[name, event.policy].opened += 1
+
+    def _remember(self, calls: Any, policy: tuple[str, str]) -> None:
+        """Of a call that would have been refused, by whom; until it has ended."""
+        if calls:
+            call = getattr(calls[0][0], "origin", calls[0][0])
+            self._refused.setdefault(id(call), (call, set()))[1].add(policy)
+        else:
+            self.policies[policy].went_well = None  # a block has no frame that says which call it is
+
+    def _ended(self, calls: Any, well: bool) -> None:
+        if not calls:
+            return
+        call = getattr(calls[0][0], "origin", calls[0][0])
+        _, refused_by = self._refused.pop(id(call), (None, ()))
+        for each in refused_by:
+            policy = self.policies[each]
+            if policy.went_well is not None:
+                policy.went_well += well
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data: pipelines, and their policies, by name."""
+        names = sorted({*self.calls, *(pipeline for pipeline, _ in self.policies)})
+        return {
+            name: {
+                "calls": self.calls.get(name, 0),
+                "requests": self.requests.get(name, 0),
+                "policies": {
+                    policy: would.as_json() for (pipeline, policy), would in self.policies.items() if pipeline == name
+                },
+            }
+            for name in names
+        }
+
+    def __str__(self) -> str:
+        lines = []
+        for name, pipeline in self.as_json().items():
+            calls, requests = pipeline["calls"], pipeline["requests"]
+            lines.append(f"{name or 'pipeline'}: {_many(calls, 'call')}, {_many(requests, 'request')}")
+            rows = [(policy, would) for (of, policy), would in self.policies.items() if of == name]
+            width = max((len(policy) for policy, _ in rows), default=0)
+            lines += [f"  {policy:{width}}  {_words(would, calls, requests)}" for policy, would in rows]
+            if not rows:
+                lines.append("  no policy in shadow mode has told of anything")
+        return "\n".join(lines)
+
+
+def _words(would: WouldHaveDone, calls: int, requests: int) -> str:
+    found = []
+    if would.retried:
+        found.append(f"repeated {_many(would.retried, 'attempt')} ({_share(would.retried, requests)} more requests)")
+    if would.hedged:
+        found.append(f"begun {_many(would.hedged, 'further copy')} ({_share(would.hedged, requests)} more requests)")
+    if would.refused:
+        well = "" if would.went_well is None else f", of which {would.went_well:,} went well"
+        found.append(f"refused {_many(would.refused, 'call')} ({_share(would.refused, calls)}){well}")
+    if would.queued:
+        found.append(f"made {_many(would.queued, 'call')} wait ({_share(would.queued, calls)})")
+    opened = f"; opened {'once' if would.opened == 1 else f'{would.opened:,} times'}" if would.opened else ""
+    return f"would have {', and '.join(found) or 'done nothing'}{opened}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2g}%" if whole else "?"
+
+
+def _many(number: int, what: str) -> str:
+    plural = what if number == 1 else f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{number:,} {plural}"
+
+
+def _flat(pipeline: Pipeline) -> list[Policy]:
+    found: list[Policy] = []
+    for policy in pipeline.policies:
+        found += _flat(policy) if isinstance(policy, Pipeline) else [policy]
+    return found

@@ -1,0 +1,332 @@
+"""Replay: the load of a trace comes again, and the service does what it was seen to do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from resilient import Budget, CircuitBreaker, Fallback, Hedge, Keyed, Pipeline, RateLimit, Retry, Timeout
+from resilient.cli import app
+from resilient.lab.candidates import NONE, candidate_from, shadowed
+from resilient.lab.measures import Measures
+from resilient.lab.replay import RecordedError, replayed, summary
+from resilient.lab.world import Scenario, simulate
+from resilient.observe.trace import Trace, TracedAttempt, TracedCall, TraceError, read_trace, record_trace
+from resilient.testing import run
+
+OUTAGE = (30.0, 40.0)
+
+
+def traced(*attempts: TracedAttempt, calls: list[float] | None = None, keys: list[str] | None = None) -> Trace:
+    """A trace with these attempts, and calls at these times (by default those of the attempts)."""
+    moments = [each.begin for each in attempts] if calls is None else calls
+    named = keys or [None] * len(moments)
+    return Trace(
+        "", [TracedCall(at, 0, 1, "success", key=key) for at, key in zip(moments, named, strict=True)], list(attempts)
+    )
+
+
+def lived(trace: Trace, thing: Any = None, seed: int = 1) -> Measures:
+    candidate = NONE if thing is None else candidate_from("mine", thing)
+    return Measures([simulate(replayed(trace, "trace"), candidate, seed)])
+
+
+def ends(measures: Measures) -> list[tuple[float, float, str]]:
+    """Begin, end and outcome of each call, by begin."""
+    (one,) = measures.runs
+    return sorted(
+        (begin, end, one.names[outcome]) for begin, end, outcome in zip(one.begins, one.ends, one.outcomes, strict=True)
+    )
+
+
+# -- what comes back -------------------------------------------------------------------------------------------------
+
+
+def test_calls_come_when_they_came_and_end_as_they_ended() -> None:
+    """Where each is alone in its second, exactly."""
+    trace = traced(
+        TracedAttempt(0, 0.25, 1),
+        TracedAttempt(10, 3, 1, "ConnectionResetError", failed=True),
+        TracedAttempt(20, 0.5, 1, "ReadTimeout", failed=True),
+        TracedAttempt(30, 0.125, 1, None, failed=True),
+    )
+    assert ends(lived(trace)) == [
+        (0, 0.25, "success"),
+        (10, 13, "ConnectionResetError"),
+        (20, 20.5, "ReadTimeout"),
+        (30, 30.125, "BadResult"),
+    ]
+
+
+def test_errors_of_python_are_themselves_and_others_have_their_names() -> None:
+    """So policies that look at types know them."""
+    trace = traced(TracedAttempt(0, 0, 1, "ConnectionResetError", failed=True))
+    assert ends(lived(trace, Fallback("stale", on=ConnectionError)))[0][2] == "stood in"
+    trace = traced(TracedAttempt(0, 0, 1, "ReadTimeout", failed=True))
+    assert ends(lived(trace, Fallback("stale", on=ConnectionError)))[0][2] == "ReadTimeout"
+    assert ends(lived(trace, Fallback("stale", on=RecordedError)))[0][2] == "stood in"
+
+
+def test_retry_in_a_replay_meets_what_happened_then() -> None:
+    """Its second attempt comes when the outage is over."""
+    trace = traced(TracedAttempt(0, 0, 1, "ConnectionError", failed=True), TracedAttempt(5, 0.5, 1), calls=[0.0])
+    assert ends(lived(trace, Retry(attempts=2, wait=1)))[0][2] == "ConnectionError"
+    assert ends(lived(trace, Retry(attempts=2, wait=5))) == [(0, 5.5, "success")]
+
+
+def test_where_nothing_was_tried_the_nearest_say_what_happens() -> None:
+    """Before and after."""
+    trace = traced(
+        TracedAttempt(0, 1, 1),
+        TracedAttempt(100, 2, 1),
+        TracedAttempt(101.5, 50, 1),
+        calls=[float(at) for at in range(99)],
+    )
+    seconds = {round(end - begin, 6) for begin, end, _ in ends(lived(trace)) if 2 <= begin <= 98}
+    assert seconds == {1, 2}
+
+
+def test_attempt_that_was_cut_fares_as_one_that_took_longer() -> None:
+    """What is known of it is that it was not shorter."""
+    trace = traced(TracedAttempt(0, 2, 1, "CancelledError", cut=True), TracedAttempt(0, 1, 1), TracedAttempt(0, 3, 1))
+    seconds = [round(end - begin, 6) for seed in range(20) for begin, end, _ in ends(lived(trace, seed=seed))]
+    assert set(seconds) == {1, 3}
+    assert seconds.count(3) > seconds.count(1)
+
+
+def test_attempt_that_was_cut_and_longer_than_all_is_never_answered() -> None:
+    """So a Timeout that is longer does not help."""
+    trace = traced(TracedAttempt(0, 2, 1, "CancelledError", cut=True))
+    assert ends(lived(trace, Timeout(50))) == [(0, 50, "TimedOut")]
+    assert ends(lived(trace)) == [(0, pytest.approx(60.001), "unfinished")]
+
+
+def test_keys_keep_apart_what_was_apart() -> None:
+    """One shard failed, the other did not."""
+    attempts, moments, keys = [], [], []
+    for number in range(200):
+        key = ("good", "bad")[number % 2]
+        attempts.append(
+            TracedAttempt(number / 10, 0.01, 1, "OSError" if key == "bad" else None, failed=key == "bad", key=key)
+        )
+        moments.append(number / 10)
+        keys.append(key)
+    trace = traced(*attempts, calls=moments, keys=keys)
+    assert lived(trace).success == 0.5
+    keyed = Keyed(lambda: CircuitBreaker(fail_max=3, failure_rate=None), key=str)
+    outcomes = lived(trace, keyed).outcomes
+    assert outcomes["success"] == 100
+    assert 3 <= outcomes["OSError"] <= 8  # three, and a probe now and then
+    assert outcomes["CircuitOpen"] == 100 - outcomes["OSError"]
+
+
+def test_errors_of_the_program_are_not_the_services() -> None:
+    """They say nothing about it."""
+    trace = traced(TracedAttempt(0, 0, 1, "TypeError", failed=True), TracedAttempt(0, 1, 1))
+    assert lived(trace).success == 1
+
+
+def test_one_seed_gives_one_result_and_another_one_another() -> None:
+    """To the last digit."""
+    draw = random.Random(1)
+    trace = traced(*(TracedAttempt(at / 50, draw.expovariate(10), 1) for at in range(500)))
+    assert ends(lived(trace)) == ends(lived(trace))
+    assert ends(lived(trace)) != ends(lived(trace, seed=2))
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Callable[..., Path]:
+    """Records 2,000 calls with an outage in their middle: half of the requests fail."""
+
+    def record(pipeline: Pipeline, name: str = "calls.trace.gz") -> Path:
+        draw = random.Random(7)
+
+        @pipeline
+        async def get(key: str) -> None:
+            now = asyncio.get_running_loop().time()
+            if OUTAGE[0] <= now < OUTAGE[1] and draw.random() < 0.5:
+                raise ConnectionResetError
+            await asyncio.sleep(draw.lognormvariate(-3, 0.7))
+
+        async def one(key: str) -> None:
+            try:
+                await get(key)
+            except Exception:
+                pass
+
+        async def main() -> None:
+            tasks = []
+            for number in range(2000):
+                await asyncio.sleep(draw.expovariate(30))
+                tasks.append(asyncio.create_task(one(f"eu-{number % 3}")))
+            await asyncio.gather(*tasks)
+
+        path = tmp_path / name
+        with record_trace(path, pipeline, key=lambda key: key):
+            run(main())
+        return path
+
+    return record
+
+
+def test_world_of_a_trace_is_the_world_that_was_recorded(recorded: Any) -> None:
+    """Success, latencies, and the outage at its time: no policy in the replay does as no policy did."""
+    trace = read_trace(recorded(Pipeline(Timeout(30))))
+    was, again = summary(trace), lived(trace)
+    assert again.calls == was["calls"] == 2000
+    assert again.success == pytest.approx(was["success"], abs=0.02)
+    assert again.latency(0.5) == pytest.approx(was["latency_p50_s"], rel=0.1)
+    assert again.latency(0.99) == pytest.approx(was["latency_p99_s"], rel=0.3)
+    failures = [begin for begin, _, outcome in ends(again) if outcome != "success"]
+    assert OUTAGE[0] - 1 <= min(failures)
+    assert max(failures) <= OUTAGE[1] + 1
+    retried = lived(trace, Retry(attempts=3, wait=0.5))
+    assert retried.success > again.success + 0.03
+
+
+# -- traces that cannot be replayed ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trace", "pipeline", "words"),
+    [
+        (Trace(""), None, "t has no calls"),
+        (Trace("", [TracedCall(0, 0, 0, "rejected")]), None, "t has no attempts that say anything about the service"),
+        (
+            Trace("", [TracedCall(0, 0, 1, "success", pipeline=name) for name in ("a", "b")]),
+            None,
+            r"t has calls of several pipelines, a, b: say whose \(--of\)",
+        ),
+        (Trace("", [TracedCall(0, 0, 1, "success", pipeline="a")]), "b", "t has no calls of 'b', but of a"),
+    ],
+)
+def test_trace_that_cannot_be_replayed_is_refused(trace: Trace, pipeline: str | None, words: str) -> None:
+    """Saying why."""
+    with pytest.raises(TraceError, match=words):
+        replayed(trace, "t", pipeline)
+
+
+# -- shadowed candidates -----------------------------------------------------------------------------------------------
+
+
+def test_shadowed_candidate_watches_where_it_can() -> None:
+    """Policies without a shadow act; budgets that are shared stay shared; the original is as it was."""
+    budget = Budget()
+    original = Pipeline(
+        Fallback(7),
+        Pipeline(Retry(attempts=2, budget=budget), Hedge(1, budget=budget)),
+        Keyed(lambda: CircuitBreaker(fail_max=3), key=str),
+        RateLimit(5),
+        Timeout(2),
+    )
+    made: Any = shadowed(candidate_from("mine", original)).make()
+    fallback, nested, keyed, limit, timeout = made.policies
+    assert [each.shadow for each in (*nested.policies, keyed, limit)] == [True] * 4
+    assert nested.policies[0].budget is nested.policies[1].budget is not budget
+    assert (type(fallback), type(timeout), timeout.limit) == (Fallback, Timeout, 2)
+    assert not original.policies[3].shadow  # type: ignore[attr-defined]
+
+
+def test_shadowed_decorator_is_itself() -> None:
+    """Other libraries have no shadow."""
+    assert shadowed(NONE).make()(len) is len
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+MODULE = """
+from resilient import *
+careful = Pipeline(Retry(attempts=3, wait=0.5), CircuitBreaker(failure_rate=0.3, min_calls=20), Timeout(1))
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`resilient simulate` in a directory that has the module."""
+    (tmp_path / "replay_app.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, ["simulate", *map(str, arguments)])
+
+
+def test_command_replays_a_trace(command: Any, recorded: Any, tmp_path: Path) -> None:
+    """With what was recorded beside what came of it; twice the same bytes."""
+    path = recorded(Pipeline(Timeout(30), name="users"))
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file in files:
+        result = command("--trace", path, "--pipeline", "none", "--pipeline", "replay_app:careful", "--json", file)
+        assert result.exit_code == 0, result.output
+    assert "as recorded: 2,000 calls, " in result.output
+    assert files[0].read_bytes() == files[1].read_bytes()
+    data = json.loads(files[0].read_text())
+    assert data["recorded"]["calls"] == data["pipelines"]["none"]["calls"] == 2000
+    assert data["recorded"]["complete"] is True
+    assert list(data["pipelines"]) == ["none", "replay_app:careful"]
+
+
+def test_command_reports_shadows(command: Any, recorded: Any, tmp_path: Path) -> None:
+    """Of the trace as it was, and of a pipeline that is put into shadow mode: nothing changes for its calls."""
+    path = recorded(Pipeline(Retry(attempts=2, shadow=True, name="patience"), Timeout(30), name="users"))
+    file = tmp_path / "a.json"
+    result = command("--trace", path, "--shadow", "--pipeline", "replay_app:careful", "--json", file)
+    assert result.exit_code == 0, result.output
+    data = json.loads(file.read_text())
+    seen = data["recorded"]["shadow"]["users"]["policies"]["patience"]
+    assert seen["retried"] == data["recorded"]["endings"]["failure"]
+    would = data["shadow"]["replay_app:careful"]
+    assert would["calls"] == would["requests"] == 2000
+    assert would["policies"]["Retry"]["retried"] > 50
+    assert would["policies"]["CircuitBreaker"]["refused"] > would["policies"]["CircuitBreaker"]["went_well"] > 0
+    assert data["pipelines"]["replay_app:careful"]["requests_per_call"] == 1
+    assert "replay_app:careful in shadow mode" in result.output
+    assert "  Retry           would have repeated" in result.output
+
+
+def test_command_reports_shadows_in_a_scenario_too(command: Any, tmp_path: Path) -> None:
+    """Each pipeline's, of all clients together."""
+    file = tmp_path / "a.json"
+    result = command("slow-replica", "--shadow", "--json", file)
+    assert result.exit_code == 0, result.output
+    data = json.loads(file.read_text())
+    assert data["shadow"].keys() == data["pipelines"].keys()
+    for name, would in data["shadow"].items():
+        assert would["calls"] == data["pipelines"][name]["calls"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "a scenario or --trace FILE must say what to simulate"),
+        (["--trace", "nowhere.trace"], "--trace cannot be read: No such file or directory: nowhere.trace"),
+        (["--trace", "."], "--trace cannot be read: Is a directory"),
+        (["--trace", "replay_app.py"], "replay_app.py, line 1: it must be a JSON object"),
+        (["--of", "users"], "a scenario or --trace FILE"),
+        (["slow-replica", "--of", "users"], "--of says whose calls of a trace are meant, and there is no --trace"),
+        (["slow-replica", "--trace", "empty.trace"], "--trace takes the place of the scenario, got 'slow-replica'"),
+        (["--trace", "empty.trace"], "empty.trace has no calls"),
+        (["--trace", "empty.trace", "--of", "users"], "empty.trace has no calls of 'users', but of none"),
+    ],
+)
+def test_command_refuses_what_makes_no_sense(command: Any, tmp_path: Path, arguments: list[str], words: str) -> None:
+    """In one line, with exit code 2."""
+    (tmp_path / "empty.trace").write_text('{"trace": 1}\n')
+    result = command(*arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_scenario_of_a_trace_is_a_scenario() -> None:
+    """With a name, and long enough for its last call."""
+    scenario = replayed(traced(TracedAttempt(0, 1, 1), TracedAttempt(7, 1, 1)), "mine")
+    assert isinstance(scenario, Scenario)
+    assert scenario.name == "mine"
+    assert lived(traced(TracedAttempt(0, 1, 1), TracedAttempt(7, 1, 1))).calls == 2
