@@ -103,6 +103,7 @@ class Beside:
         "done",
         "error",
         "number",
+        "pause",
         "result",
         "scope",
         "spawned",
@@ -120,6 +121,7 @@ class Beside:
         self.call = call.fork()
         self.scope = scope
         self.number = number
+        self.pause = 0.0
         self.done = False
         self.result: Any = None
         self.error: BaseException | None = None

@@ -11,12 +11,14 @@ fails and is to be repeated is swallowed, and the loop goes round again. Without
 
 from __future__ import annotations
 
+import sys
 import types
 import weakref
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from resilient.call import Call
+from resilient.current import block_begins, block_ends
 from resilient.guard import told
 from resilient.outcome import Stopped
 from resilient.policy import Layer, Scope
@@ -80,9 +82,14 @@ class Attempts:
     """Iterates over the attempts of one block. Use each object once."""
 
     def __init__(
-        self, name: str, start: Callable[[Callable[..., Any], bool], tuple[Call, Coroutine[Any, Any, Any]]]
+        self,
+        name: str,
+        scope: Scope,
+        start: Callable[[Callable[..., Any], bool], tuple[Call, Coroutine[Any, Any, Any]]],
     ) -> None:
+        self._scope = scope
         self._start = start
+        self._frame = 0
         self._call: Call | None = None
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._state = "new"  # -> waiting (for its body) -> inside -> waiting ... -> done
@@ -132,9 +139,13 @@ class Attempts:
         if self._state != "waiting":
             raise RuntimeError("an attempt can be entered once, in its own turn of the loop")
         self._state = "inside"
+        assert self._call is not None
+        self._frame = block_begins(sys._getframe(2), self._call, self._scope)
 
     async def _leave(self, attempt: Attempt, error: BaseException | None) -> bool:
         """Tell the pipeline how the block ended. True: its error is dealt with (there is another attempt)."""
+        assert self._call is not None
+        block_ends(self._frame, self._call)
         try:
             await self._go_on(attempt.result, error)
         except BaseException as raised:

@@ -23,7 +23,18 @@ from typing import Any, Protocol
 from resilient.call import Call
 from resilient.policy import Scope
 
-__all__ = ["Calls", "CurrentCall", "Elsewhere", "current_call", "enclosing", "is_guard", "runs_elsewhere", "waiting"]
+__all__ = [
+    "Calls",
+    "CurrentCall",
+    "Elsewhere",
+    "block_begins",
+    "block_ends",
+    "current_call",
+    "enclosing",
+    "is_guard",
+    "runs_elsewhere",
+    "waiting",
+]
 
 # By identity: a code object works its hash out anew each time, from all it has.
 _guards: dict[int, CodeType] = {}
@@ -34,6 +45,24 @@ _lock = threading.Lock()
 def is_guard(code: CodeType) -> None:
     """Frames of this code guard a call; they have it as `call`, and its pipeline's scope as `scope`."""
     _guards[id(code)] = code
+
+
+_blocks: dict[int, list[tuple[Call, Scope]]] = {}  # by the frame that they are in, outermost first
+
+
+def block_begins(frame: FrameType, call: Call, scope: Scope) -> int:
+    """From here on `frame` is inside a guarded block. Returns what `block_ends` needs."""
+    with _lock:
+        _blocks.setdefault(id(frame), []).append((call, scope))
+    return id(frame)
+
+
+def block_ends(frame: int, call: Call) -> None:
+    """It no longer is."""
+    with _lock:
+        left = [block for block in _blocks.pop(frame, ()) if block[0] is not call]
+        if left:
+            _blocks[frame] = left
 
 
 class Elsewhere(Protocol):
@@ -85,6 +114,7 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 def _calls_in(frames: Iterable[FrameType]) -> Calls:
     found: list[tuple[Call, Scope]] = []
     for frame in frames:
+        found += reversed(_blocks.get(id(frame), ()))
         if id(frame.f_code) in _guards:
             names = frame.f_locals
             if "call" in names:

@@ -140,7 +140,7 @@ class Pipeline(Policy):
 
     def attempts(self, name: str = "block") -> Attempts:
         """Guard a block: `async for attempt in pipeline.attempts(): async with attempt: ...`, or without `async`."""
-        return Attempts(arguments.name("name", name), self._start_block)
+        return Attempts(arguments.name("name", name), self._scope, self._start_block)
 
     def _guard(self, fn: Any) -> Callable[..., Any]:
         scope, flow, timed, earn = self._scope, self._flow, self.timed, self._earn

@@ -38,13 +38,14 @@ def wants_another(verdict: Verdict, error: BaseException | None = None) -> bool:
 class Primary:
     """The outcome of a first copy that ran in the caller's own task; otherwise like a `Beside`."""
 
-    __slots__ = ("error", "result")
+    __slots__ = ("error", "pause", "result")
 
     number = 1
 
     def __init__(self, error: BaseException | None, result: Any) -> None:
         self.error = error
         self.result = result
+        self.pause = 0.0
 
     def take(self) -> Any:
         """Return its result, or raise its error."""
@@ -193,7 +194,8 @@ class Race:
             return False
         try:
             verdict = judge.result(copy.result) if error is None else judge.error(error)  # type: ignore[arg-type]
-            if verdict.retry_after:
+            copy.pause = verdict.retry_after or 0.0
+            if copy.pause:
                 self.may_start = False
             return goes_on(verdict, error)
         except Exception as mistake:  # of the user's predicate: the caller shall hear of it
@@ -202,8 +204,9 @@ class Race:
             return False
 
     def failed(self, copy: Copy) -> None:
-        """A copy was of no use: keep the first one's outcome, and start the next at once."""
-        if self.first is None or copy.number < self.first.number:
+        """A copy was of no use: keep the outcome that asks for the longest pause, or else the first one's, and start
+        the next copy at once."""
+        if self.first is None or (-copy.pause, copy.number) < (-self.first.pause, self.first.number):
             self.first, copy = copy, self.first or copy
         if copy is not self.first:
             self.drop(copy)

@@ -111,7 +111,6 @@ def test_first_retry_that_ended_leaves_later_requests_alone(kind: Kind) -> None:
     assert len(script.sent) == 5
 
 
-@pytest.mark.xfail(reason="no frame of the stack tells of a block around: see resilient.current", strict=True)
 def test_block_around_repeats_alone(kind: Kind) -> None:
     """`async for attempt in pipeline.attempts()`."""
     script = failing(kind)
