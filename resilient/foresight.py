@@ -77,12 +77,14 @@ class View:
         is_async: whether the function is an `async def`: a plain one cannot be stopped.
         repeated: whether the call is part of another guarded call that repeats it.
         once: whether nothing is to be repeated then.
+        again: whether others cannot have prepared for it: it may be one of several runs of a call, or has waited.
     """
 
     within: float = math.inf
     is_async: bool = True
     repeated: bool = False
     once: bool = False
+    again: bool = False
 
     def sooner(self, seconds: float) -> View:
         """With a deadline in so many seconds, if there is none that is nearer."""
@@ -184,6 +186,7 @@ def in_turn(inner: Inside, view: View, runs: Bound, pauses: Pauses, why: Callabl
 
     `why`: where the seconds come from, when so many of them can begin.
     """
+    view = replace(view, again=True)
     one = inner(view)
     most = _fitting(runs.most, view.within, pauses)
     sure = int(_fitting(min(runs.sure, max(1.0, one.allowed)) if one.fails else 1.0, view.within, pauses))

@@ -6,6 +6,7 @@ state about themselves (`Policy.judges`, `waits`, `runs`, `limit`, `pause`), not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Finding:
 
 def examine(policies: Sequence[Policy]) -> list[Finding]:
     """The findings about a pipeline's policies, outermost first."""
-    rules = (_limits, _judges, _repeats, _twice, _plans, _stand_ins, _injections)
+    rules = (_limits, _judges, _repeats, _twice, _plans, _lines, _evidence, _budgets, _stand_ins, _injections)
     return [finding for rule in rules for finding in rule(policies)]
 
 
@@ -128,7 +129,15 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
         totals = [policy.limit for policy in policies[:at] if policy.limit is not None]
         needed = (1 if repeating.overlaps else repeating.runs) * (limit or 0.0) + pause
         what = "copies" if repeating.overlaps else "attempts"
-        if totals and needed > min(totals):
+        if totals and repeating.runs > 1 and repeating.least_pause >= min(totals):
+            found.append(
+                Finding(
+                    f"{repeating} stands inside a limit of {min(totals):g} s",
+                    "no pause between its attempts ends before that, so there is never a second one",
+                    f"pauses well below {min(totals):g} s, or none of it",
+                )
+            )
+        elif totals and needed > min(totals):
             each = f" with {limit:g} s an attempt" if limit else ""
             tries = f"{repeating.runs} {what} that time out" if limit else f"{repeating.runs} {what}"
             waits = f", with up to {pause:.3g} s between them," if pause else ""
@@ -159,6 +168,84 @@ def _longest(policies: Sequence[Policy]) -> float | None:
         elif longest is not None and policy.runs is not None and policy.pause is not None:
             longest = longest * (1 if policy.overlaps else policy.runs) + policy.pause
     return longest
+
+
+def _lines(policies: Sequence[Policy]) -> list[Finding]:
+    """Waits in a queue that a limit always ends first."""
+    return [
+        Finding(
+            f"{inner} stands inside {outer}",
+            f"the outer limit ends a wait in its queue first, so its own, {inner.longest_wait:g} s, never does",
+            f"a wait shorter than {outer.limit:g} s",
+        )
+        for at, outer in enumerate(policies)
+        for inner in policies[at + 1 :]
+        if outer.limit is not None and inner.waits and inner.longest_wait is not None
+        if inner.longest_wait > outer.limit
+    ]
+
+
+def _evidence(policies: Sequence[Policy]) -> list[Finding]:
+    """Judges that can never have the evidence that they ask for."""
+    found = []
+    for at, judge in enumerate(policies):
+        limits = [policy.limit for policy in policies[at + 1 :] if policy.limit is not None]
+        if judge.slow_from is not None and limits and min(limits) < judge.slow_from:
+            found.append(
+                Finding(
+                    f"{judge} stands outside a limit of {min(limits):g} s",
+                    "no call is ever as slow as it asks for, so it never opens",
+                    f"slow= below {min(limits):g} s",
+                )
+            )
+        if judge.needs is None:
+            continue
+        calls, seconds = judge.needs
+        for pacer, most in _paces(policies, at, seconds):
+            if most < calls:
+                found.append(
+                    Finding(
+                        f"{judge} stands in one pipeline with {pacer}",
+                        f"it wants to see {calls} calls in {seconds:g} s, and is never sent more than {most:.4g}",
+                        f"min_calls of at most {max(1, int(most))}, a longer window, or fail_max",
+                    )
+                )
+    return found
+
+
+def _paces(policies: Sequence[Policy], at: int, seconds: float) -> list[tuple[Policy, float]]:
+    """What lets only so many calls come to, or out of, the policy at a place in so many seconds."""
+    found = []
+    for place, pacer in enumerate(policies):
+        if pacer.pace is None or pacer.inactive is not None:
+            continue
+        burst, rate = pacer.pace
+        most = burst + rate * seconds
+        for between in policies[place + 1 : at]:  # where it stands outside
+            most = math.inf if between.runs is None else most * between.runs
+        found.append((pacer, most))
+    return found
+
+
+def _budgets(policies: Sequence[Policy]) -> list[Finding]:
+    """Budgets that never have a whole token."""
+    found = []
+    for at, policy in enumerate(policies):
+        budget = policy.budget
+        if budget is None or budget.reserve >= 1:
+            continue
+        for pacer, calls in _paces(policies, at, budget.ttl):
+            tokens = budget.reserve + budget.ratio * calls
+            if tokens < 1:
+                found.append(
+                    Finding(
+                        f"{policy} is paid for by {budget} in one pipeline with {pacer}",
+                        f"so few successes never earn more than {tokens:.2g} tokens before they fade, and a further "
+                        "request costs 1",
+                        "a reserve of at least 1, a larger ratio, or a longer ttl",
+                    )
+                )
+    return found
 
 
 def _stand_ins(policies: Sequence[Policy]) -> list[Finding]:

@@ -10,6 +10,7 @@ import pytest
 import tenacity
 
 from resilient import (
+    Budget,
     Bulkhead,
     CircuitBreaker,
     Fallback,
@@ -397,3 +398,84 @@ def test_pipeline_that_was_warned_of_works_all_the_same() -> None:
     with pytest.warns(PipelineWarning):
         pipeline = Pipeline(CircuitBreaker(), Retry(attempts=2, wait=0))
     assert pipeline.call(lambda: 7) == 7
+
+
+# -- what never acts ------------------------------------------------------------------------------------------------
+
+
+def test_retry_whose_pauses_outlive_the_total_is_found() -> None:
+    """It never makes a second attempt."""
+    finding = only(Timeout(10), Retry(3, wait=10))
+    assert finding.what == "Retry(3 attempts, 10 s) stands inside a limit of 10 s"
+    assert "never a second one" in finding.why
+    assert "pauses well below 10 s" in finding.instead
+
+
+def test_retry_of_one_attempt_needs_no_pause() -> None:
+    """It has none."""
+    assert findings(Timeout(10), Retry(1, wait=10)) == []
+
+
+def test_jitter_may_be_short_enough() -> None:
+    """A second attempt is possible, though the plan as a whole does not fit."""
+    assert "does not fit" in only(Timeout(10), Retry(2, wait=FullJitter(20, 20))).what
+
+
+@pytest.mark.parametrize("gate", [Bulkhead(1, queue=5, queue_timeout=12), RateLimit(5, max_wait=12)])
+def test_wait_in_a_queue_longer_than_the_total_is_found(gate: Any) -> None:
+    """Its own limit never acts."""
+    finding = only(Timeout(10), gate)
+    assert finding.what == f"{gate} stands inside Timeout(10 s)"
+    assert "12 s, never does" in finding.why
+
+
+@pytest.mark.parametrize(
+    "gate", [Bulkhead(1, queue=5), Bulkhead(1, queue=5, queue_timeout=3), RateLimit(5, max_wait=3)]
+)
+def test_wait_in_a_queue_within_the_total_is_right(gate: Any) -> None:
+    """Or one that nothing but the total bounds."""
+    assert findings(Timeout(10), gate) == []
+
+
+def test_slow_beyond_the_limit_of_an_attempt_is_found() -> None:
+    """No call is ever that slow."""
+    breaker = CircuitBreaker(failure_rate=None, slow=5, slow_rate=0.5)
+    finding = only(breaker, Timeout(2))
+    assert "never opens" in finding.why
+    assert finding.instead == "slow= below 2 s"
+
+
+def test_slow_beside_failures_is_right() -> None:
+    """Failures still open it."""
+    assert findings(CircuitBreaker(slow=5, slow_rate=0.5), Timeout(2)) == []
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_breaker_that_a_rate_limit_keeps_from_its_evidence_is_found(order: int) -> None:
+    """Inside and outside: what is refused is no evidence."""
+    policies = [RateLimit(1), CircuitBreaker(min_calls=20)]
+    finding = only(*policies[::order])
+    assert "it wants to see 20 calls in 10 s, and is never sent more than 11" in finding.why
+    assert finding.instead.startswith("min_calls of at most 11")
+
+
+def test_breaker_that_retries_bring_its_evidence_is_right() -> None:
+    """Each call through the limit may be two calls for the breaker."""
+    assert findings(RateLimit(1), Retry(2), CircuitBreaker(min_calls=20)) == []
+
+
+def test_breaker_that_counts_failures_in_a_row_is_right() -> None:
+    """However slowly they come."""
+    assert findings(RateLimit(1), CircuitBreaker(min_calls=20, fail_max=5)) == []
+
+
+def test_budget_that_never_has_a_token_is_found() -> None:
+    """One success every two seconds earns less than what fades."""
+    finding = only(RateLimit(0.5), Retry(2, budget=Budget(0.1, reserve=0)))
+    assert "0.6 tokens" in finding.why
+    assert "a reserve of at least 1" in finding.instead
+
+
+def test_budget_with_a_reserve_is_right() -> None:
+    """It is paid back, a tenth at a time, and does not fade."""
+    assert findings(RateLimit(0.5), Retry(2, budget=Budget(0.1))) == []

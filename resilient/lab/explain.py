@@ -247,7 +247,7 @@ def _layered(outer: Pipeline, inner: Pipeline, function: Inside, view: View) -> 
     told = [policy.limit for policy in policies[:-1] if policy.limit is not None]
 
     def call(around: View) -> Worst:
-        seen = replace(view, within=around.within, repeated=repeated)
+        seen = replace(view, within=around.within, again=around.again, repeated=repeated)
         near = whole(seen)
         if policies[-1].limit is None:
             return near

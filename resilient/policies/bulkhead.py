@@ -142,9 +142,10 @@ class Bulkhead(Gate):
         return BulkheadFull(f"{self.name} is full: {why}", policy=self.name)
 
     def worst(self, inner: Inside, view: View) -> Worst:
-        rest = inner(view)
         if self.shadow:
-            return rest
+            return inner(view)
+        view = replace(view, again=view.again or self.waits)
+        rest = inner(view)
         if not self.queue:
             return replace(rest, at_once=min(rest.at_once, self.max_concurrent))
         # Those that hold the permits, and those before it in line, are calls like this one.

@@ -242,14 +242,16 @@ class RateLimit(Gate):
         return f"{self.rate:g} per {'second' if self.per == 1 else f'{self.per:g} s'}"
 
     def worst(self, inner: Inside, view: View) -> Worst:
-        rest = inner(view)
         if self.shadow:
-            return rest
+            return inner(view)
+        again = view.again
+        view = replace(view, again=again or self.waits)
+        rest = inner(view)
         interval = self.per / self.rate
-        # Others have just taken the last token; with more of them in line, it may wait up to `max_wait`.
-        wait = Bound(interval if interval <= self.max_wait else 0.0, self.max_wait).up_to(view.within)
+        # Others are in line. Whoever comes again finds the tokens in the step that they were in.
+        wait = Bound(0.0 if again else self.max_wait, self.max_wait).up_to(view.within)
         why = f"{wait.most:.4g} s until {self} has a token, then {rest.seconds.most:.4g} s" if self.waits else rest.why
-        patient = wait.sure > 0 and math.isinf(view.within)
+        patient = interval <= self.max_wait and math.isinf(view.within)
         return replace(
             rest,
             seconds=Bound(

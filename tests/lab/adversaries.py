@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -30,9 +31,10 @@ from resilient import (
     Rejected,
     Retry,
     Timeout,
+    current_call,
 )
 from resilient.call import new_call
-from resilient.events import Event, Hedging, Queued, Retrying, Waited
+from resilient.events import Event, Queued, Retrying
 from resilient.lab.explain import Explanation
 from resilient.policy import Policy
 from resilient.runtime import current_async
@@ -91,9 +93,16 @@ def _retry(dice: random.Random) -> Part:
     if dice.random() < 0.1:
         options["nested"] = "once"
     if dice.random() < 0.15:
-        stop = dice.choice([tenacity.stop_after_attempt(2), tenacity.stop_after_delay(1)])
-        wait = dice.choice([tenacity.wait_fixed(0.5), tenacity.wait_none()])
-        return (Retry, (), options | {"stop": stop, "wait": dice.choice([options["wait"], wait])})
+        # Pauses that are not 0: rejections that are repeated without end would stop the clock.
+        stop, wait = dice.choice(
+            [
+                (tenacity.stop_after_attempt(2), tenacity.wait_none()),
+                (tenacity.stop_after_attempt(2), options["wait"]),
+                (tenacity.stop_after_delay(1), tenacity.wait_fixed(0.5)),
+                (tenacity.stop_after_delay(1), 0.25),
+            ]
+        )
+        return (Retry, (), options | {"stop": stop, "wait": wait})
     return (Retry, (dice.randint(1, 4),), options)
 
 
@@ -204,6 +213,7 @@ class Found:
 
     seconds: float
     requests: int
+    attempts: int
 
 
 class _Asks(OSError):
@@ -231,12 +241,15 @@ class _Adversary:
 
 
 def attack(
-    make: Callable[[], Pipeline], explanation: Explanation, dice: random.Random, tries: int, share: float = 1.0
+    make: Callable[[], Sequence[Pipeline]], explanation: Explanation, dice: random.Random, tries: int
 ) -> Iterator[Found]:
     """What a call comes to, by adversary after adversary: some that are known, and then the best ones, varied, until
-    they have reached this share of what is said to be possible."""
+    they have all but reached what is said to be possible.
+
+    `make`: the pipelines anew, the outermost first, each of which guards a call through the next one.
+    """
     choices = _Choices(make())
-    worst = explanation.worst
+    worst = explanation.overall
     longest = busiest = None
     for adversary in choices.known():
         found = _play(make(), explanation, adversary)
@@ -248,7 +261,7 @@ def attack(
     assert longest is not None
     assert busiest is not None
     for _ in range(tries):
-        late = longest[0].seconds < share * min(worst.seconds.sure, HANG / 2)
+        late = longest[0].seconds < 0.91 * min(worst.seconds.sure, HANG / 2)
         if not late and busiest[0].requests >= worst.requests.sure:
             return
         best = longest if late else busiest
@@ -264,8 +277,8 @@ def attack(
 class _Choices:
     """What adversaries of a pipeline choose from."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        policies = list(_flat(pipeline))
+    def __init__(self, pipelines: Sequence[Pipeline]) -> None:
+        policies = list(_flat(pipelines))
         limits = sorted({policy.limit for policy in policies if policy.limit is not None})
         delays = {delay for policy in policies if isinstance(policy, Hedge) for delay in (*policy.delays, policy.pause)}
         left = {limit - delay for limit in limits for delay in delays if delay < limit}
@@ -275,8 +288,8 @@ class _Choices:
         gates = range(sum(policy.waits for policy in policies))
         every = frozenset(gates)
         self.crowds = list(dict.fromkeys([frozenset(), every, *(every - {each} for each in gates)]))
-        intervals = [1 / policy.pace[1] for policy in policies if policy.pace is not None]
-        self.heads = [0.0, *{each - limit * LESS for each in intervals for limit in limits if limit < each}]
+        limited = [_limited(policies, at) for at, policy in enumerate(policies) if policy.pace is not None]
+        self.heads = sorted({0.0, *(_others(*each) * each[0] - each[1] for each in limited)})
 
     def known(self) -> Iterator[_Adversary]:
         """Those that everybody would think of."""
@@ -288,7 +301,7 @@ class _Choices:
                             yield _Adversary(((late, asked),), draw, crowd, early)
                 for number in range(1, 5):  # fail so often at once, then hang
                     yield _Adversary((*[(0.0, asked)] * number, (HANG, 0.0)), 1.0, crowd)
-            for one, other in itertools.permutations(self.pauses[1:], 2):
+            for one, other in itertools.permutations(self.pauses, 2):
                 for late in self.seconds[2:]:
                     yield _Adversary(((late, one), (late, other)) * 8, 1.0, crowd)
         yield _Adversary(((0.0, None),), 1.0)
@@ -311,10 +324,10 @@ class _Choices:
         return _Adversary(tuple(moves), draw, crowd, early)
 
 
-def _flat(pipeline: Pipeline) -> Iterator[Policy]:
-    for policy in pipeline.policies:
+def _flat(policies: Sequence[Policy]) -> Iterator[Policy]:
+    for policy in policies:
         if isinstance(policy, Pipeline):
-            yield from _flat(policy)
+            yield from _flat(policy.policies)
         else:
             yield policy
 
@@ -324,17 +337,23 @@ def _jitter(policy: Policy) -> Drawn | None:
     return backoff if isinstance(backoff, Drawn) else None
 
 
-def _play(pipeline: Pipeline, explanation: Explanation, adversary: _Adversary) -> Found:
-    policies = list(_flat(pipeline))
+def _play(pipelines: Sequence[Pipeline], explanation: Explanation, adversary: _Adversary) -> Found:
+    policies = list(_flat(pipelines))
     budgets = {policy.budget for policy in policies if policy.budget is not None}
     for policy in policies:
         jitter = _jitter(policy)
         if jitter is not None:
             jitter.share = adversary.draw
-    requests = 0
+    requests = attempts = 0
+    # The further copies of an inline hedge count on from where the first one has got to.
+    counted = not any(getattr(policy, "inline", False) for policy in policies)
 
     async def fetch() -> str:
-        nonlocal requests
+        nonlocal requests, attempts
+        if counted:
+            around = current_call()
+            assert around is not None
+            attempts = max(attempts, around.attempt)
         seconds, asked = adversary.moves[min(requests, len(adversary.moves) - 1)]
         requests += 1
         for budget in budgets:  # others succeed all the while
@@ -348,12 +367,14 @@ def _play(pipeline: Pipeline, explanation: Explanation, adversary: _Adversary) -
             return "answer"
         raise _Asks(asked) if asked else OSError("down")
 
-    guarded = pipeline(fetch)
+    guarded = fetch
+    for pipeline in reversed(pipelines):
+        guarded = pipeline(guarded)
 
     async def call() -> float:
         loop = asyncio.get_running_loop()
         if adversary.crowd:
-            _Crowd(pipeline, policies, explanation, adversary.crowd).gather()
+            _Crowd(pipelines, policies, explanation, adversary.crowd).gather()
             await asyncio.sleep(adversary.early)
         begin = loop.time()
         try:
@@ -363,19 +384,39 @@ def _play(pipeline: Pipeline, explanation: Explanation, adversary: _Adversary) -
         return loop.time() - begin
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return Found(runner.run(call()), requests)
+        return Found(runner.run(call()), requests, attempts)
+
+
+def _limited(policies: Sequence[Policy], at: int) -> tuple[float, float]:
+    """Seconds between the tokens of a rate limit, and how long a call can wait for one."""
+    limits = [policy.limit for policy in policies[:at] if policy.limit is not None]
+    gate = policies[at]
+    assert gate.pace is not None
+    assert gate.longest_wait is not None
+    return 1 / gate.pace[1], min(gate.longest_wait, *limits, HANG) * LESS
+
+
+def _others(interval: float, wait: float) -> int:
+    """How many tokens come until somebody has waited so long: one for each of those before him, and his own."""
+    return max(1, math.ceil(wait / interval))
 
 
 class _Crowd:
     """Everybody else: they hold all permits until the caller in line has waited its longest, and take every token."""
 
     def __init__(
-        self, pipeline: Pipeline, policies: Sequence[Policy], explanation: Explanation, chosen: frozenset[int]
+        self,
+        pipelines: Sequence[Pipeline],
+        policies: Sequence[Policy],
+        explanation: Explanation,
+        chosen: frozenset[int],
     ) -> None:
-        self.pipeline = pipeline
+        self.pipelines = pipelines
         self.waits: dict[str, tuple[Any, float]] = {}
-        self.limits: list[RateLimit] = []
+        self.limits: list[tuple[RateLimit, int]] = []
+        self.tasks: list[asyncio.Task[Any]] = []
         after = [part.worst for part in explanation.parts[1:]]
+        policies = policies[-len(explanation.parts) :]
         waiting = [policy for policy in policies if policy.waits]
         mine = [policy for number, policy in enumerate(waiting) if number in chosen]
         for policy, rest in zip(policies, [*after, None], strict=True):
@@ -390,23 +431,27 @@ class _Crowd:
                 longest = min(gate.queue_timeout or HANG, hold * rounds)
                 self.waits[gate.name] = gate, longest
             if isinstance(gate, RateLimit):
-                self.limits.append(gate)
+                self.limits.append((gate, _others(*_limited(policies, policies.index(policy)))))
 
     def gather(self) -> None:
-        _listen(self.pipeline, self.hear)
+        """Be there before the call."""
+        _listen(self.pipelines, self.hear)
         self.push()
+        for gate, others in self.limits:
+            for _ in range(others - 1):
+                self.tasks.append(asyncio.create_task(Pipeline(gate)(_elsewhere)(None)))
 
     def hear(self, event: Event) -> None:
         if isinstance(event, Queued) and event.policy in self.waits:
             gate, seconds = self.waits[event.policy]
             asyncio.get_running_loop().call_later(seconds * LESS, gate.release, gate)
-        if isinstance(event, Retrying | Hedging | Waited):
+        if isinstance(event, Retrying):
             self.push()
 
     def push(self) -> None:
         """Take what is free."""
         call = new_call(len, (), {}, current_async())
-        for gate in [*(gate for gate, _ in self.waits.values()), *self.limits]:
+        for gate in [*(gate for gate, _ in self.waits.values()), *(gate for gate, _ in self.limits)]:
             try:
                 while gate.admit(call) is not None:
                     pass
@@ -414,8 +459,8 @@ class _Crowd:
                 pass
 
 
-def _listen(pipeline: Pipeline, listener: Callable[[Event], None]) -> None:
-    pipeline.listen(listener)
-    for policy in pipeline.policies:
+def _listen(policies: Sequence[Policy], listener: Callable[[Event], None]) -> None:
+    for policy in policies:
         if isinstance(policy, Pipeline):
-            _listen(policy, listener)
+            policy.listen(listener)
+            _listen(policy.policies, listener)
