@@ -37,6 +37,7 @@ def standard(
     attempt: float = 9.0,
     attempts: int = 3,
     max_concurrent: int = 1000,
+    queue: int = 0,
     budget: Budget | None = None,
     classify: Classifier | None = None,
 ) -> Pipeline:
@@ -46,7 +47,7 @@ def standard(
         name: of the pipeline, for events, errors and the registry.
         total, attempt: seconds for the whole call and for each attempt.
         attempts: calls at the most, the first included.
-        max_concurrent: calls at a time.
+        max_concurrent: calls at a time. queue: calls that may wait for one of these to end.
         budget: to share one with other pipelines of the same dependency; default: one of its own.
         classify: what a failure is.
 
@@ -55,7 +56,7 @@ def standard(
     return Pipeline(
         Timeout(total, name="total"),
         Retry(attempts, budget=budget or Budget()),
-        Bulkhead(max_concurrent),
+        Bulkhead(max_concurrent, queue=queue),
         _breaker(),
         Timeout(attempt, name="attempt"),
         name=name,
@@ -73,6 +74,7 @@ def standard_hedged(
     attempt: float = 8.0,
     attempts: int = 3,
     max_concurrent: int = 1000,
+    queue: int = 0,
     budget: Budget | None = None,
     classify: Classifier | None = None,
 ) -> Pipeline:
@@ -88,7 +90,7 @@ def standard_hedged(
         Timeout(total, name="total"),
         Retry(attempts, budget=budget),
         Hedge(delay, copies=copies, inline=inline, budget=budget),
-        Bulkhead(max_concurrent),
+        Bulkhead(max_concurrent, queue=queue),
         _breaker(),
         Timeout(attempt, name="attempt"),
         name=name,

@@ -220,7 +220,7 @@ class Bounded(_Around):
         at: the moment, on the runtime's clock; `seconds` after the response began.
 
     Raises `TimedOut`. A read that blocks a thread is not interrupted: there the end comes with the next part, or with
-    the client's own read timeout.
+    the client's own read timeout, which is no longer than this.
     """
 
     def __init__(self, stream: Any, at: float, seconds: float, kind: type[TimedOut]) -> None:
@@ -228,10 +228,15 @@ class Bounded(_Around):
         self._limit = _BodyLimit(at, seconds, kind)
 
     def __iter__(self) -> Iterator[bytes]:
-        for part in self._stream:
-            if THREADS.now() >= self._limit.at:
-                raise self._limit.expired(None, 0.0)
-            yield part
+        try:
+            for part in self._stream:
+                if THREADS.now() >= self._limit.at:
+                    raise self._limit.expired(None, 0.0)
+                yield part
+        except Exception as error:
+            if isinstance(error, TimedOut) or THREADS.now() < self._limit.at:
+                raise
+            raise self._limit.expired(None, 0.0) from error
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         runtime, chunks = current_async(), aiter(self._stream)

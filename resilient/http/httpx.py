@@ -25,9 +25,16 @@ import httpx
 from resilient import errors
 from resilient.http.chaos import AsyncHttpChaos, SyncHttpChaos
 from resilient.http.judgement import HttpClassifier as _HttpClassifier
-from resilient.http.transport import AsyncHttpTransport, Library, SyncHttpTransport, client_timeout, install, split
+from resilient.http.transport import (
+    AsyncHttpTransport,
+    Library,
+    SyncHttpTransport,
+    client_timeout,
+    install,
+    split,
+    standard_for,
+)
 from resilient.pipeline import Pipeline
-from resilient.presets import standard
 
 __all__ = [
     "AsyncChaosTransport",
@@ -137,15 +144,15 @@ class AsyncClient(httpx.AsyncClient):
     `mounts=` and the environment.
 
     Args:
-        pipeline: default `standard()`.
+        pipeline: default `standard()`, with a permit for each connection.
         timeout: default: for each phase of an attempt what the pipeline's innermost Timeout has, so that this is what
             ends it; without one httpx's 5 s.
         options: for the transports (`by`, `idempotency_key`, `body_timeout`, ...) and for `httpx.AsyncClient`.
     """
 
     def __init__(self, pipeline: Pipeline | None = None, *, timeout: Any = ..., **options: Any) -> None:
-        pipeline = standard() if pipeline is None else pipeline
         ours, theirs = split(options)
+        pipeline = standard_for(**theirs) if pipeline is None else pipeline
         super().__init__(timeout=client_timeout(timeout, pipeline, httpx), **theirs)
         install(AsyncTransport, self, pipeline, ours)
 
@@ -154,7 +161,7 @@ class Client(httpx.Client):
     """`httpx.Client`, as `AsyncClient` is `httpx.AsyncClient`."""
 
     def __init__(self, pipeline: Pipeline | None = None, *, timeout: Any = ..., **options: Any) -> None:
-        pipeline = standard() if pipeline is None else pipeline
         ours, theirs = split(options)
+        pipeline = standard_for(**theirs) if pipeline is None else pipeline
         super().__init__(timeout=client_timeout(timeout, pipeline, httpx), **theirs)
         install(Transport, self, pipeline, ours)

@@ -51,6 +51,7 @@ __all__ = [
     "client_timeout",
     "install",
     "split",
+    "standard_for",
 ]
 
 Request = TypeVar("Request", bound=Any)
@@ -77,6 +78,12 @@ OWN = frozenset(
     )
 )
 """Options of our transports, which the clients pass on to them."""
+
+NO_LIMITS: dict[str, float | None] = dict.fromkeys(("connect", "read", "write", "pool"))
+"""Of a request that has no timeouts."""
+
+CONNECTIONS = 100
+"""The clients' default for the connections of a transport."""
 
 ANYHOW: tuple[bool, Proof | None] = (True, None)
 
@@ -111,8 +118,9 @@ class HttpTransport(Generic[Inner]):
     """Guards all requests of a client with a pipeline.
 
     Args:
-        pipeline: default `standard()`. Where it was given no `classify`, `HttpClassifier` judges. Each
-            `CircuitBreaker` in it becomes one circuit for each origin (scheme, host, port).
+        pipeline: default `standard()`, with a permit for each connection and 1,000 places in its queue (see
+            `standard_for`). Where it was given no `classify`, `HttpClassifier` judges. Each `CircuitBreaker` in it
+            becomes one circuit for each origin (scheme, host, port).
         transport: what sends the requests; default a new one of the client's own.
         by: what has a circuit of its own: "origin" (default), "host", or a function of the request, for a path
             template or a tenant (never a secret: keys are shown in errors and events).
@@ -164,7 +172,9 @@ class HttpTransport(Generic[Inner]):
     ) -> None:
         if transport is not None and options:
             raise TypeError(f"give transport= or the options of a new one ({', '.join(sorted(options))}), not both")
-        given = arguments.instance("pipeline", pipeline, Pipeline) or standard()
+        given = arguments.instance("pipeline", pipeline, Pipeline)
+        if given is None:
+            given = standard() if transport is not None else standard_for(**options)
         self._by = _by(by)
         self._circuits = (by, arguments.count("max_keys", max_keys), arguments.seconds("idle", idle))
         self._key_header = _header("idempotency_key", idempotency_key, semantics.IDEMPOTENCY_HEADER)
@@ -308,21 +318,19 @@ class HttpTransport(Generic[Inner]):
 
     async def _fully(self, call: Call, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime) -> Any:
         """An attempt with all that was asked for."""
-        request, begin = call.args[0], runtime.now()
-        extensions, headers = request.extensions, {}
+        request, begin, headers = call.args[0], runtime.now(), {}
+        limits = {**NO_LIMITS, **request.extensions.get("timeout", {})}
         if call.deadline is not None:
             left = call.deadline - begin
             if left <= 0:
                 raise self._out_of_time(0.0, None)
-            limits = extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
-            capped = {phase: left if limit is None else min(left, limit) for phase, limit in limits.items()}
-            extensions = {**extensions, "timeout": capped}
+            limits = {phase: _nearer(limit, left) for phase, limit in limits.items()}
             if self._deadline_header:
                 headers[self._deadline_header] = str(int(left * 1000))
         if self._attempt_header:
             headers[self._attempt_header] = str(call.attempt)
         try:
-            response = await handle(_variation(request, extensions, headers))
+            response = await handle(_variation(request, {**request.extensions, "timeout": limits}, headers))
         except self.library.module.TimeoutException as error:
             now = runtime.now()
             if call.deadline is None or now < call.deadline:
@@ -330,6 +338,7 @@ class HttpTransport(Generic[Inner]):
             raise self._out_of_time(now - begin, error) from error
         if self._body_timeout is not None and self.library.streams.is_open(response):
             streams, seconds = self.library.streams, self._body_timeout
+            limits["read"] = _nearer(limits["read"], seconds)  # it is looked at again when the body is read
             response.stream = streams.bounded(response.stream, runtime.now() + seconds, seconds, streams.timed_out)
         if self._asks_user:
             try:
@@ -496,6 +505,16 @@ def attempt_limit(pipeline: Pipeline) -> float | None:
     return None
 
 
+def standard_for(*, limits: Any = None, http2: bool = False, **options: Any) -> Pipeline:
+    """`standard()`, fitted to the options of a client's transport: over HTTP/1.1 a request has a connection to itself,
+    so it waits for a permit, where waiting is known to be our own, and not for a connection, where nobody could tell it
+    from a slow server."""
+    connections = CONNECTIONS if limits is None else limits.max_connections
+    if http2 or connections is None:
+        return standard()
+    return standard(max_concurrent=connections, queue=1000)
+
+
 def split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Those of our transports, and those of the client."""
     ours = {name: value for name, value in options.items() if name in OWN}
@@ -516,6 +535,10 @@ def client_timeout(timeout: Any, pipeline: Pipeline, library: Any) -> Any:
         return timeout
     limit = attempt_limit(pipeline) if isinstance(pipeline, Pipeline) else None  # else the transport complains
     return library.Timeout(5.0 if limit is None else limit)
+
+
+def _nearer(limit: float | None, left: float) -> float:
+    return left if limit is None else min(limit, left)
 
 
 def _is_in_time(request: Any, left: float) -> bool:

@@ -68,7 +68,7 @@ class Exchange:
         """All of the body."""
         asked = self.asked
         if asked.fields.get("transfer-encoding") == "chunked":
-            while size := int(await self._reader.readline(), 16):
+            while size := int(await self._reader.readuntil(b"\r\n"), 16):  # which says so when the body breaks off
                 asked.body += await self._reader.readexactly(size)
                 await self._reader.readline()
             await self._reader.readline()

@@ -312,6 +312,16 @@ def test_late_body_is_a_failure(http: Http, raw: RawServer) -> None:
     assert is_open(http, raw.origin)
 
 
+def test_body_that_hangs_is_a_failure(http: Http, raw: RawServer) -> None:
+    """Also to a plain client, whose read nobody can interrupt: it has no longer than that."""
+    raw.usual = hanging(head(200, "Content-Length: 100") + b"half")
+    breaking(http, 1, body_timeout=0.05)
+    with pytest.raises(TimedOut, match=r"the body took more than 0\.05 s"):
+        http.send("GET", raw.origin)
+    assert http.all_free()
+    assert is_open(http, raw.origin)
+
+
 def test_body_that_is_in_time_is_none(http: Http, raw: RawServer) -> None:
     """All of it arrives."""
     raw.usual = dripping(b"0123456789", head(200, "Content-Length: 10"))

@@ -348,6 +348,17 @@ def test_default_is_the_standard_pipeline(http: Http, server: Server) -> None:
     assert http.send("GET", server.origin).status_code == 200
 
 
+def test_default_waits_for_a_permit_and_not_for_a_connection(http: Http, server: Server) -> None:
+    """There waiting is known to be our own: it is no evidence, and no timeout of the attempt."""
+    limits = http.library.Limits(max_connections=7)
+    for options, permits, queue in (({}, 100, 1000), ({"limits": limits}, 7, 1000), ({"http2": True}, 1000, 0)):
+        http.open(**options)
+        bulkhead = http.transport.pipeline.policies[2]
+        assert (bulkhead.max_concurrent, bulkhead.queue) == (permits, queue)
+    http.open(standard())
+    assert http.transport.pipeline.policies[2].max_concurrent == 1000
+
+
 def test_options_go_to_the_transport_that_sends(http: Http, server: Server) -> None:
     """httpx says what it does not know."""
     http.open(retrying(), limits=http.library.Limits(max_connections=7))
