@@ -68,11 +68,13 @@ def over(found: Explanation, *, max_latency: float | None, max_requests: int | N
     """The limits that its worst case exceeds, in words."""
     worst, missed = found.overall, []
     if max_latency is not None and worst.seconds.most > max_latency * (1 + 1e-9):
-        missed.append(f"latency: {_at_most(worst.seconds.most)} s, over --max-latency {max_latency:g} s ({worst.why})")
+        missed.append(
+            f"latency: {_at_most(worst.seconds.most, ' s')}, over --max-latency {max_latency:g} s ({worst.why})"
+        )
     if max_requests is not None and worst.requests.most > max_requests:
         missed.append(f"requests: {_at_most(worst.requests.most)}, over --max-requests {max_requests}")
     return missed
 
 
-def _at_most(value: float) -> str:
-    return "no limit to the" if math.isinf(value) else f"at most {value:.6g}"
+def _at_most(value: float, unit: str = "") -> str:
+    return "no limit" if math.isinf(value) else f"at most {value:.6g}{unit}"
