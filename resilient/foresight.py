@@ -34,6 +34,9 @@ __all__ = [
     "share",
 ]
 
+TIE = 1e-9
+"""Whether a pause that ends at the very deadline ends before it is a matter of rounding."""
+
 MANY = 10_000
 """Pauses that are added up one by one; from then on they do not grow any more."""
 
@@ -188,8 +191,8 @@ def in_turn(inner: Inside, view: View, runs: Bound, pauses: Pauses, why: Callabl
     """
     view = replace(view, again=True)
     one = inner(view)
-    most = _fitting(runs.most, view.within, pauses)
-    sure = int(_fitting(min(runs.sure, max(1.0, one.allowed)) if one.fails else 1.0, view.within, pauses))
+    most = _fitting(runs.most, view.within * (1 + TIE), pauses)
+    sure = int(_fitting(min(runs.sure, max(1.0, one.allowed)) if one.fails else 1.0, view.within * (1 - TIE), pauses))
     attempts, requests, quick = _hasty(inner, view, sure, pauses)
     longest = _times(one.seconds.most, most) + _sum(most, lambda run: pauses(run).most)
     longest = min(longest, view.within + one.seconds.most)

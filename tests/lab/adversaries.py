@@ -65,9 +65,9 @@ Part = tuple[Any, ...]
 """How to make a policy or a pipeline: (class, arguments, options), or ("nest", parts)."""
 
 
-def random_stack(dice: random.Random) -> tuple[Part, ...]:
-    """One to five policies of any kind, some of them in pipelines of their own."""
-    parts = [dice.choice(_MAKERS)(dice) for _ in range(dice.randint(1, 5))]
+def random_stack(dice: random.Random, most: int = 5) -> tuple[Part, ...]:
+    """One to `most` policies of any kind, some of them in pipelines of their own."""
+    parts = [dice.choice(_MAKERS)(dice) for _ in range(dice.randint(1, most))]
     if len(parts) > 2 and dice.random() < 0.3:
         at = dice.randint(0, len(parts) - 2)
         parts[at : at + 2] = [("nest", tuple(parts[at : at + 2]))]

@@ -95,6 +95,11 @@ def test_retry_whose_pause_outlives_the_total_makes_one_attempt() -> None:
     assert (worst.seconds, worst.attempts, worst.requests) == (exactly(2), exactly(1), exactly(1))
 
 
+def test_pause_that_ends_at_the_very_deadline_leaves_a_bound() -> None:
+    """Rounding decides whether there is another attempt."""
+    assert of(Timeout(10), Retry(3, wait=5), Timeout(1)).worst.requests == Bound(2, 3)
+
+
 def test_waits_of_tenacity_are_not_known() -> None:
     """They may be anything; only a total bounds them."""
     retry = Retry(3, wait=tenacity.wait_fixed(1))
