@@ -72,12 +72,16 @@ def _goodput(axes: Axes, measures: Sequence[Measures]) -> None:
 
 
 def _latency(axes: Axes, measures: Sequence[Measures]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     for number, each in enumerate(measures):
         _line(axes, number, each, lambda moment: _ms(moment.p99), label="p99" if number == 0 else None)
         style = {"linewidth": 1.0, "linestyle": (0, (3, 2))}
         _line(axes, number, each, lambda moment: _ms(moment.p50), label="p50" if number == 0 else None, **style)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("latency of\nsuccesses (ms)")
     legend = axes.legend(loc="upper right", frameon=False, fontsize=8, ncols=2)
     for handle in legend.legend_handles:
