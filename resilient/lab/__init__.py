@@ -9,6 +9,7 @@
     measures        what came of it: success, latency, requests, recovery; and over time
     picture         that as a picture
     simulate        `resilient simulate`
+    explain         what a pipeline does to a call at worst, without running it: `resilient explain`
 
 `resilient.lab.world` says how to run one from Python.
 """
