@@ -16,6 +16,7 @@ from resilient import (
     Fallback,
     FullJitter,
     Hedge,
+    Keyed,
     Pipeline,
     PipelineError,
     PipelineWarning,
@@ -462,6 +463,8 @@ def test_breaker_that_a_rate_limit_keeps_from_its_evidence_is_found(order: int) 
 def test_breaker_that_retries_bring_its_evidence_is_right() -> None:
     """Each call through the limit may be two calls for the breaker."""
     assert findings(RateLimit(1), Retry(2), CircuitBreaker(min_calls=20)) == []
+    of_each = Keyed(lambda: RateLimit(1), key=lambda tenant: tenant)  # there may be any number of tenants
+    assert findings(of_each, CircuitBreaker(min_calls=20)) == []
 
 
 def test_breaker_that_counts_failures_in_a_row_is_right() -> None:

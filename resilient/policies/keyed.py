@@ -112,7 +112,7 @@ class Keyed(Gate):
         self._pattern = pattern
         self.judges, self.learns, self.waits = pattern.judges, pattern.learns, pattern.waits
         self.timed, self.slow = pattern.timed, pattern.slow
-        self.longest_wait, self.pace, self.needs = pattern.longest_wait, pattern.pace, pattern.needs
+        self.longest_wait, self.needs = pattern.longest_wait, pattern.needs  # all keys together have no pace
         self.slow_from, self.raises = pattern.slow_from, pattern.raises
         self._made: weakref.WeakSet[Gate] = weakref.WeakSet([pattern])
         self._table: OrderedDict[Hashable, _Entry] = OrderedDict()

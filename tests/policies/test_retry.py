@@ -899,6 +899,7 @@ def test_closed_pipeline_is_not_asked_twice(world: World) -> None:
 # -- deadlines ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.parametrize(
     ("wait", "expected"), [(0.75, [0, 0.75, 0.75]), (1.0, [0, 0]), (tenacity.wait_fixed(1.5), [0, 0])]
 )
