@@ -29,7 +29,7 @@ class Finding:
 
 def examine(policies: Sequence[Policy]) -> list[Finding]:
     """The findings about a pipeline's policies, outermost first."""
-    rules = (_limits, _judges, _repeats, _twice, _plans, _lines, _evidence, _budgets, _stand_ins, _injections)
+    rules = (_limits, _judges, _repeats, _twice, _plans, _evidence, _budgets, _stand_ins, _injections)
     return [finding for rule in rules for finding in rule(policies)]
 
 
@@ -168,21 +168,6 @@ def _longest(policies: Sequence[Policy]) -> float | None:
         elif longest is not None and policy.runs is not None and policy.pause is not None:
             longest = longest * (1 if policy.overlaps else policy.runs) + policy.pause
     return longest
-
-
-def _lines(policies: Sequence[Policy]) -> list[Finding]:
-    """Waits in a queue that a limit always ends first."""
-    return [
-        Finding(
-            f"{inner} stands inside {outer}",
-            f"the outer limit ends a wait in its queue first, so its own, {inner.longest_wait:g} s, never does",
-            f"a wait shorter than {outer.limit:g} s",
-        )
-        for at, outer in enumerate(policies)
-        for inner in policies[at + 1 :]
-        if outer.limit is not None and inner.waits and inner.longest_wait is not None
-        if inner.longest_wait > outer.limit
-    ]
 
 
 def _evidence(policies: Sequence[Policy]) -> list[Finding]:

@@ -288,7 +288,7 @@ class _Choices:
         gates = range(sum(policy.waits for policy in policies))
         every = frozenset(gates)
         self.crowds = list(dict.fromkeys([frozenset(), every, *(every - {each} for each in gates)]))
-        limited = [_limited(policies, at) for at, policy in enumerate(policies) if policy.pace is not None]
+        limited = [_limited(policies, at) for at, policy in enumerate(policies) if _gate(policy).pace is not None]
         self.heads = sorted({0.0, *(_others(*each) * each[0] - each[1] for each in limited)})
 
     def known(self) -> Iterator[_Adversary]:
@@ -387,10 +387,15 @@ def _play(pipelines: Sequence[Pipeline], explanation: Explanation, adversary: _A
         return Found(runner.run(call()), requests, attempts)
 
 
+def _gate(policy: Policy) -> Policy:
+    """Itself, or of many the one that all calls here have to do with."""
+    return policy.gate_for("everybody") if isinstance(policy, Keyed) else policy
+
+
 def _limited(policies: Sequence[Policy], at: int) -> tuple[float, float]:
     """Seconds between the tokens of a rate limit, and how long a call can wait for one."""
     limits = [policy.limit for policy in policies[:at] if policy.limit is not None]
-    gate = policies[at]
+    gate = _gate(policies[at])
     assert gate.pace is not None
     assert gate.longest_wait is not None
     return 1 / gate.pace[1], min(gate.longest_wait, *limits, HANG) * LESS
@@ -422,7 +427,7 @@ class _Crowd:
         for policy, rest in zip(policies, [*after, None], strict=True):
             if policy not in mine:
                 continue
-            gate = policy.gate_for("everybody") if isinstance(policy, Keyed) else policy
+            gate = _gate(policy)
             if gate.inactive is not None:
                 continue
             if isinstance(gate, Bulkhead) and gate.queue:
