@@ -295,7 +295,6 @@ def test_deadline_of_the_call_ends_the_wait_with_timed_out(world: World) -> None
     assert world.call(guarded) == "later"
 
 
-@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.parametrize(("queue_timeout", "deadline", "expected"), [(0.02, 5.0, BulkheadFull), (5.0, 0.02, TimedOut)])
 def test_shorter_of_queue_timeout_and_deadline_ends_the_wait(
     world: World, queue_timeout: float, deadline: float, expected: type[Exception]

@@ -391,7 +391,6 @@ def test_call_that_would_wait_for_longer_than_max_wait_is_refused_at_once(world:
     assert limit.snapshot()["queued"] == 0
 
 
-@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_call_whose_token_comes_after_its_deadline_is_refused_at_once(world: World) -> None:
     """It could do nothing with the token; it is no time-out either, as no time went by."""
     limit, dependency = RateLimit(1, per=LONG, max_wait=2 * LONG), world.dependency("first")
@@ -404,7 +403,6 @@ def test_call_whose_token_comes_after_its_deadline_is_refused_at_once(world: Wor
     assert limit.snapshot()["queued"] == 0
 
 
-@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(("seconds", "expected"), [(0.49, RateLimited), (0.5, RateLimited), (0.51, None)])
 async def test_deadline_of_an_outer_pipeline_is_respected_too(seconds: float, expected: type[Exception] | None) -> None:
@@ -427,7 +425,6 @@ async def test_deadline_that_passes_in_line_all_the_same_ends_the_wait_with_time
     assert limit.snapshot()["queued"] == 0
 
 
-@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.virtual_time
 async def test_call_that_is_refused_leaves_the_line_as_it_was() -> None:
     """Those that come after it and can wait for longer are not moved back by it."""

@@ -6,15 +6,12 @@ import asyncio
 from dataclasses import dataclass, field
 from math import inf
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from resilient import Bulkhead, BulkheadFull, Pipeline, TimedOut, Timeout
 from resilient.runtime.virtual import VirtualLoop
-
-pytestmark = pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,6 @@ from resilient.policy import Gate
 from resilient.runtime import virtual
 from resilient.runtime.virtual import VirtualLoop
 
-pytestmark = pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
-
 
 class Bucket:
     """Tokens as a level that rises with time, up to the brim. No schedule, no rounding."""
