@@ -209,8 +209,15 @@ class RawServer:
         """Forget what was, and what was to be."""
         self.script.clear()
         self.usual = answer()
+        self._settle()
         self.seen.clear()
         self.opened = 0
+
+    def _settle(self) -> None:
+        """Return when all who came before are dealt with: a test may end before its last connection is accepted."""
+        with socket.create_connection(("127.0.0.1", self._port)) as last:
+            last.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            last.recv(65536)
 
     def hang_up(self) -> None:
         """Close all connections, and return when they are closed."""
@@ -326,6 +333,9 @@ class RawHttp2Server(RawServer):
     def reset(self) -> None:
         super().reset()
         self.steps.clear()
+
+    def _settle(self) -> None:
+        """It answers HTTP/2 only, and all its tests end with their connections."""
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a connection to its end."""
