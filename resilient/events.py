@@ -261,7 +261,7 @@ class Channel:
             _channels.add(self)
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call the method `changed` now, and whenever somebody begins or ends to listen, as long as its object lives."""
+        """Call the method `changed` now and whenever somebody begins or ends to listen, while its object lives."""
         with _lock:
             self._watch = weakref.WeakMethod(changed)
             changed()

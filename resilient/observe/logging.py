@@ -18,8 +18,9 @@ one line of a kind every few seconds, which says how many were left out since th
 all logged (they are rare, and the last one must not be missing), and so is debug: who turns it on asks for every line.
 
 No argument and no result is ever logged. Of an error there is the type, at debug too, and never the message, which may
-quote what was sent: h11's quote header values, httpx's have queries. (Events have the error.) For structured logs the records carry what the line says as attributes (`extra=`): `event`,
-`pipeline`, `suppressed`, and the event's own fields (`policy`, `attempt`, `wait`, ...; of an error its `error_type`).
+quote what was sent: h11's quote header values, httpx's have queries. (Events have the error.) For structured logs the
+records carry what the line says as attributes (`extra=`): `event`, `pipeline`, `suppressed`, and the event's own fields
+(`policy`, `attempt`, `wait`, ...; of an error its `error_type`).
 """
 
 from __future__ import annotations
