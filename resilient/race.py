@@ -72,6 +72,7 @@ class Race:
         "_parking",
         "_timers",
         "at",
+        "attempt",
         "base",
         "begun",
         "call",
@@ -97,6 +98,7 @@ class Race:
     def __init__(self, hedge: Hedge, call: Call, inner: Layer, scope: Scope) -> None:
         self.hedge = hedge
         self.call = call
+        self.attempt = call.attempt
         self.inner = inner
         self.scope = scope
         self.begun = 0
@@ -132,6 +134,7 @@ class Race:
                 scope.channel.emit(Hedging(scope.name, now, hedge.name, self.begun + 1, reason))
         self.begun += 1
         copy = Beside(self.call, self.inner, scope, hedge.stragglers, self._copy_ended, self.begun)
+        copy.call.attempt = self.attempt  # the first one may have got further, in the caller's own call
         self.running.append(copy)
         copy.run(self.task, self.context)
 

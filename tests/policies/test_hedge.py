@@ -304,6 +304,24 @@ async def test_hedge_delays_count_from_the_start_of_the_copy_before(inline: bool
 
 
 @pytest.mark.virtual_time
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
+async def test_hedge_copy_counts_its_own_attempts(inline: bool) -> None:
+    """Where a Retry is inside, each begins with the first, however far the copy before has got."""
+    attempts: list[tuple[float, int]] = []
+
+    async def fetch() -> None:
+        call = current_call()
+        assert call is not None
+        attempts.append((loop_time(), call.attempt))
+        await asyncio.sleep(0)
+        if len(attempts) < 7:
+            raise OSError
+
+    await Pipeline(Hedge(2.5, inline=inline), Retry(9, wait=1))(fetch)()
+    assert attempts == [(0, 1), (1, 2), (2, 3), (2.5, 1), (3, 4), (3.5, 2), (4, 5)]
+
+
+@pytest.mark.virtual_time
 async def test_hedge_delay_of_nothing_sends_all_copies_at_once(inline: bool) -> None:
     """For those who pay for it."""
     starts: list[float] = []
