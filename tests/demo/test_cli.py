@@ -79,18 +79,26 @@ def refused(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
 def finished(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """One short run to its end, and the directory with its files."""
+    """One short run to its end, and the directory with its files.
+
+    A healthy answer takes 17 ms. Where the plain client's median says that this machine is too busy to answer in that
+    time, whatever guards the calls, it is run again.
+    """
     directory = tmp_path_factory.mktemp("demo")
     arguments = ["--duration", "8", "--rate", "100", "--seed", "1"]
     files = ["--plot", str(directory / "plot.png"), "--json", str(directory / "results.json")]
-    process = subprocess.run(
-        [*COMMAND, "demo", *arguments, *files],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment("finished"),
-    )
+    for _ in range(4):
+        process = subprocess.run(
+            [*COMMAND, "demo", *arguments, *files],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment("finished"),
+        )
+        median = json.loads((directory / "results.json").read_text())["plain"]["p50_ms"]
+        if median < 35:
+            break
     return process, directory
 
 
