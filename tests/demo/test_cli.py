@@ -97,7 +97,7 @@ def finished(
             env=environment("finished"),
         )
         median = json.loads((directory / "results.json").read_text())["plain"]["p50_ms"]
-        if median < 35:
+        if median < 25:
             break
     return process, directory
 
