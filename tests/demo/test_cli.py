@@ -202,6 +202,7 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         text=True,
         env=environment(str(tmp_path)),
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whoever runs us may ignore it  # noqa: PLW1509
     )
     try:
         give_up = time.monotonic() + 30
