@@ -20,6 +20,7 @@ from resilient.runtime import Runtime
 __all__ = ["HttpClassifier", "Judge", "Mistake", "Proof", "untouched"]
 
 _WAITED = Verdict("nothing", retryable=True)
+_GOOD = Verdict("success", final=True)
 
 Proof = Literal["unsent", "untouched"]
 """What must be known of a failed attempt of a request that is not safe to repeat: that the server has not acted upon
@@ -143,9 +144,9 @@ class Judge(Classifier):
         return replace(verdict, retryable=False, final=True)
 
     def result(self, result: Any) -> Verdict:
-        """The verdict on a response."""
+        """The verdict on a response. A good one is final, too: a Retry may be told to repeat it."""
         verdict = self.given.result(result)
-        return verdict if verdict.kind == "success" else replace(verdict, retryable=False, final=True)
+        return _GOOD if verdict.kind == "success" else replace(verdict, retryable=False, final=True)
 
     def follow(self, result: Any, unsettled: Unsettled) -> None:
         """Have its body tell."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import tenacity
 
 from resilient import (
     Bulkhead,
@@ -120,6 +121,16 @@ def test_no_strategy_repeats_a_post(http: Http, server: Server) -> None:
     with pytest.raises(TimedOut):
         http.send("POST", server.origin, content=b"order")
     assert len(server.seen) == 1
+
+
+def test_no_strategy_repeats_a_post_for_its_good_answer(http: Http, server: Server) -> None:
+    """One that waits for another answer has it with a GET."""
+    http.open(Pipeline(Retry(3, wait=0, on=tenacity.retry_if_result(lambda response: response.status_code == 202))))
+    server.script.extend([202, 202])
+    assert http.send("POST", server.origin, content=b"order").status_code == 202
+    assert len(server.seen) == 1
+    assert http.send("GET", server.origin).status_code == 200
+    assert len(server.seen) == 3
 
 
 def test_retry_in_a_nested_pipeline_does_not_repeat_a_post(http: Http, server: Server) -> None:
