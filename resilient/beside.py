@@ -221,7 +221,7 @@ async def close_unwanted(
     """The end of a straggler. It raises nothing: nobody waits for it."""
     try:
         if error is None:
-            await discard(result, runtime)
+            await _close(result, runtime)
     except runtime.cancelled:
         pass  # its event loop ends
     finally:
@@ -243,8 +243,32 @@ def close_beside(result: Any, runtime: Runtime, stragglers: Stragglers) -> None:
     )
 
 
+_discarding: set[_Closing] = set()  # an event loop keeps only weak references to its tasks
+
+
 async def discard(result: Any, runtime: Runtime) -> None:
-    """Close a result that nobody gets, if it can be closed (`aclose`, else `close`). Never raises an `Exception`."""
+    """Close a result that nobody gets, if it can be closed (`aclose`, else `close`). Never raises an `Exception`.
+
+    That goes on when the caller is cancelled: httpcore forgets a connection for ever whose closing is cut short.
+    """
+    if runtime is THREADS or not (hasattr(result, "aclose") or hasattr(result, "close")):
+        await _close(result, runtime)
+        return
+    closing, parking = _Closing(), runtime.park()
+
+    async def work() -> None:
+        try:
+            await _close(result, runtime)
+        finally:
+            _discarding.discard(closing)
+            parking.wake()
+
+    _discarding.add(closing)
+    closing.spawned = runtime.spawn(work, contextvars.copy_context())
+    await parking.wait(None, _NO_DEADLINE)
+
+
+async def _close(result: Any, runtime: Runtime) -> None:
     close = getattr(result, "aclose", None) if runtime is not THREADS else None
     close = close or getattr(result, "close", None)
     if not callable(close):

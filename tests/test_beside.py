@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from resilient.beside import Beside, Stragglers, discard
+from resilient.beside import Beside, Stragglers, _discarding, discard
 from resilient.call import Call, new_call
 from resilient.outcome import Classifier
 from resilient.policy import Scope
@@ -355,6 +356,37 @@ async def test_discard_lets_a_cancellation_through() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_discard_goes_on_when_its_caller_is_cancelled() -> None:
+    """Twice, even: what is closed by half is lost."""
+    begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Slowly:
+        async def aclose(self) -> None:
+            begun.set()
+            await may_end.wait()
+            ended.set()
+
+    task = asyncio.create_task(discard(Slowly(), current()))
+    await begun.wait()
+    task.cancel()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    may_end.set()
+    async with asyncio.timeout(10):
+        await ended.wait()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin at once since Python 3.12")
+async def test_discard_keeps_nothing_where_tasks_begin_at_once() -> None:
+    """Its task may have ended before anybody has it."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    result = Both()
+    await discard(result, current())
+    assert result.closed == ["aclose"]
+    assert not _discarding
 
 
 def test_beside_result_that_nobody_waits_for_is_closed(world: World) -> None:

@@ -6,13 +6,12 @@ Streams of a client must be of its own classes. So what is here is written once,
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from resilient.beside import discard
 from resilient.call import new_call
 from resilient.errors import TimedOut
-from resilient.http.uncut import uncut
 from resilient.outcome import Classifier, Unsettled
 from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS
@@ -311,17 +310,5 @@ async def set_aside(response: Any, streams: Streams, runtime: Runtime) -> None:
     if not whole:
         response.stream = streams.held(stream, read, chunks, error)
         return
-    if runtime is THREADS:
-        stream.close()
-    else:
-        await uncut(stream.aclose)
+    await discard(stream, runtime)
     response.stream = streams.bytes(b"".join(read))
-
-
-async def close(response: Any, runtime: Runtime) -> None:
-    """Close a response that nobody gets."""
-    if runtime is THREADS:
-        with contextlib.suppress(Exception):
-            response.close()
-    else:
-        await uncut(response.aclose)

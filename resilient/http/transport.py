@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 from resilient import arguments, registry
+from resilient.beside import discard
 from resilient.call import Call
 from resilient.deadlines import deadline
 from resilient.errors import Rejected, TimedOut
@@ -344,7 +345,7 @@ class HttpTransport(Generic[Inner]):
             try:
                 self.pipeline.classify.result(response)
             except BaseException as error:
-                await bodies.close(response, runtime)
+                await discard(response, runtime)
                 if isinstance(error, Exception):
                     raise Mistake(error) from None
                 raise

@@ -134,6 +134,10 @@ class Case:
         self.lost = lost
 
 
+LONG = b"HTTP/1.1 503 Bad\r\nContent-Length: 100000\r\n\r\n" + bytes(100000)
+"""More than is read of a body, so its connection is free when it has been closed."""
+
+
 def hedge(inline: bool) -> Case:
     return Case(Hedge(1.0, inline=inline), script=[None, GOOD], seconds=1.0, lost=2)
 
@@ -141,6 +145,7 @@ def hedge(inline: bool) -> Case:
 CUT = {
     "no policy": lambda: Case(script=[GOOD]),
     "retry": lambda: Case(Retry(3, wait=0), script=[BAD, BAD, GOOD]),
+    "retry of a long error": lambda: Case(Retry(2, wait=0), script=[LONG, GOOD], lost=2),
     "retry after a wait": lambda: Case(Retry(2, wait=1.0), script=[BAD, GOOD], seconds=1.0),
     "retry that gives up": lambda: Case(Retry(2, wait=0), script=[BAD, BAD]),
     "hedge": lambda: hedge(False),
