@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from resilient import arguments
+from resilient.beside import discard
 from resilient.events import Channel, ChaosHalted, FaultInjected, Listener
 from resilient.experiment import LOST, Enabled, Experiment
 from resilient.faults import (
@@ -196,7 +197,11 @@ class HttpChaos(Generic[Inner]):
                 await runtime.sleep(slower * (runtime.now() - begin))
             raise
         if slower > 0:
-            await runtime.sleep(slower * (runtime.now() - begin))
+            try:
+                await runtime.sleep(slower * (runtime.now() - begin))
+            except BaseException:
+                await discard(response, runtime)
+                raise
         if bodies and request.method != "HEAD" and response.status_code not in BODILESS:
             for fault in bodies:
                 self._tell(fault, 0.0, runtime.now())

@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from resilient import arguments
+from resilient.beside import discard
 from resilient.call import Call
 from resilient.errors import Rejected
 from resilient.events import Channel, ChaosHalted, FaultInjected
@@ -157,7 +158,11 @@ class Chaos(Wrap):
         except Exception:
             await runtime.sleep(slower * (runtime.now() - begin))
             raise
-        await runtime.sleep(slower * (runtime.now() - begin))
+        try:
+            await runtime.sleep(slower * (runtime.now() - begin))
+        except BaseException:
+            await discard(result, runtime)
+            raise
         return result
 
     def _hits(self, call: Call) -> Callable[[Fault], bool]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resilient import Bulkhead, CircuitBreaker, CircuitOpen, Pipeline, Retry, Timeout, events
+from resilient import Bulkhead, CircuitBreaker, CircuitOpen, Pipeline, Retry, TimedOut, Timeout, events
 from resilient.events import ChaosHalted, FaultInjected
 from resilient.experiment import VARIABLE
 from resilient.faults import (
@@ -25,7 +25,7 @@ from resilient.faults import (
     TruncatedBody,
 )
 from tests.http.clients import Http, is_free
-from tests.http.kinds import URL, Kind, Script, heard_by, named
+from tests.http.kinds import KINDS, URL, Kind, Script, heard_by, named
 from tests.http.server import Answer, Server
 
 ON: dict[str, Any] = {"enabled": True, "halt_rate": None}
@@ -258,6 +258,28 @@ def test_inner_body_is_closed_with_the_spoiled_one(kind: Kind) -> None:
 
     client = client_of(kind, kind.script(step, step), TruncatedBody(keep=1), DrippingBody(pause=0))
     with pytest.raises(kind.library.RemoteProtocolError):
+        kind.send(client)
+    assert closed == [True]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.is_async], ids=lambda kind: kind.name, indirect=True)
+def test_slow_response_is_closed_when_nobody_waits_for_it_any_more(kind: Kind) -> None:
+    """Its connection goes back."""
+    closed: list[bool] = []
+
+    async def step() -> Any:
+        await kind.sleep(1)
+        stream = kind.slow_stream(0, LONG)
+
+        async def aclose() -> None:
+            closed.append(True)
+
+        stream.aclose = aclose
+        return kind.library.Response(200, stream=stream)
+
+    script = kind.script(lambda request: step())
+    client = guarded(kind, Pipeline(Timeout(2)), chaos_of(kind, script, Slowness(factor=9), **ON))
+    with pytest.raises(TimedOut):
         kind.send(client)
     assert closed == [True]
 

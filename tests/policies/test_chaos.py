@@ -118,6 +118,24 @@ def test_slowness_takes_its_multiple_of_the_dependency_s_time(world: World) -> N
     assert (type(outcome.error), seconds >= 0.055) == (OSError, True)
 
 
+@pytest.mark.virtual_time
+async def test_slow_result_is_closed_when_nobody_waits_for_it_any_more() -> None:
+    """It may hold a connection."""
+    closed: list[bool] = []
+
+    class Result:
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    async def dependency() -> Result:
+        await asyncio.sleep(1)
+        return Result()
+
+    with pytest.raises(TimedOut):
+        await Pipeline(Timeout(2), Chaos(Slowness(factor=9), **ON))(dependency)()
+    assert closed == [True]
+
+
 def test_stall_lets_calls_go_on_at_its_end(world: World) -> None:
     """They wait, and are made then."""
     seconds, outcome = spent(world, Chaos(Stall(end=0.04), **ON)(world.dependency(7).fn))
