@@ -127,8 +127,8 @@ class HttpTransport(Generic[Inner]):
             template or a tenant (never a secret: keys are shown in errors and events).
         max_keys, idle: so many circuits are remembered (default 1,024), and so many seconds without a request (300);
             see `Keyed`.
-        idempotency_key: add an `Idempotency-Key` to each POST and PATCH that has none, the same on every attempt; the
-            server has to know it. Or the name of another such header.
+        idempotency_key: add an `Idempotency-Key` to each POST and PATCH (each request that is not idempotent) that has
+            none, the same on every attempt; the server has to know it. Or the name of another such header.
         buffer: bytes of a streamed body that are read before it is sent, so that it can be sent again. Default 1 MiB.
         body_timeout: seconds from a response's head to the end of its body; with more, its reader has `TimedOut`, and
             the circuit a failure. Default None.

@@ -51,7 +51,8 @@ class Hedge(Wrap):
         shadow: run one copy, and count when another would have started.
         name: for events; default "Hedge".
 
-    When all copies fail, the first one's error (or unacceptable result) is what comes back.
+    When all copies fail, what comes back is the error (or unacceptable result) of the one that asks for the longest
+    pause, or else of the first one.
     """
 
     overlaps = True
