@@ -250,7 +250,7 @@ def test_closing_that_fails_tells_no_secret(kind: Kind, watch: Watch) -> None:
     with pytest.raises(LookupError):
         kind.send(client, url=URL)
     closing = [record for record in watch.records if "closing a re" in record.getMessage()]
-    assert len(closing) == (2 if kind.is_async else 1)  # a plain one is tried without a word
+    assert len(closing) == 2
     assert watch.leaks() == []
 
 
