@@ -190,7 +190,6 @@ class HttpTransport(Generic[Inner]):
         self._bytes = self.library.streams.bytes
         self._limit = attempt_limit(given)
         own = isinstance(given.classify, HttpClassifier) or given.classify is DEFAULT
-        self._asks_user = not own
         self._simple = own and not (self._body_timeout or self._deadline_header or self._attempt_header)
         self._attempt = self._attempts()
         self.pipeline = self._fitted(given, outermost=True)
@@ -320,7 +319,7 @@ class HttpTransport(Generic[Inner]):
     async def _fully(self, call: Call, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime) -> Any:
         """An attempt with all that was asked for."""
         request, begin, headers = call.args[0], runtime.now(), {}
-        limits = {**NO_LIMITS, **request.extensions.get("timeout", {})}
+        own = limits = {**NO_LIMITS, **request.extensions.get("timeout", {})}
         if call.deadline is not None:
             left = call.deadline - begin
             if left <= 0:
@@ -337,18 +336,19 @@ class HttpTransport(Generic[Inner]):
             if call.deadline is None or now < call.deadline:
                 raise
             raise self._out_of_time(now - begin, error) from error
+        try:
+            good = self.pipeline.classify.result(response).kind == "success"
+        except BaseException as error:
+            await discard(response, runtime)
+            if isinstance(error, Exception):
+                raise Mistake(error) from None
+            raise
+        if good:  # the attempt is over; its body is read with the client's own timeout, which is looked at again
+            limits["read"] = own["read"]
         if self._body_timeout is not None and self.library.streams.is_open(response):
             streams, seconds = self.library.streams, self._body_timeout
-            limits["read"] = _nearer(limits["read"], seconds)  # it is looked at again when the body is read
+            limits["read"] = _nearer(limits["read"], seconds)
             response.stream = streams.bounded(response.stream, runtime.now() + seconds, seconds, streams.timed_out)
-        if self._asks_user:
-            try:
-                self.pipeline.classify.result(response)
-            except BaseException as error:
-                await discard(response, runtime)
-                if isinstance(error, Exception):
-                    raise Mistake(error) from None
-                raise
         return response
 
     def _out_of_time(self, seconds: float, error: Exception | None) -> TimedOut:

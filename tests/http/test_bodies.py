@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from resilient import CircuitBreaker, CircuitOpen, Pipeline, Retry, TimedOut, standard
+from resilient import CircuitBreaker, CircuitOpen, Pipeline, Retry, TimedOut, Timeout, standard
 from tests.http.clients import ASYNC_CLIENTS, CLIENTS, TLS, Http
 from tests.http.raw import RawServer, answer, breaking_off, dripping, hanging, head, resetting
 from tests.http.server import Answer, Server
@@ -310,6 +310,23 @@ def test_late_body_is_a_failure(http: Http, raw: RawServer) -> None:
         assert isinstance(caught.value, http.library.TimeoutException)
         assert http.all_free()
     assert is_open(http, raw.origin)
+
+
+@pytest.mark.parametrize("seconds", [30, 0.2])
+def test_body_is_read_with_the_clients_own_timeout(http: Http, raw: RawServer, seconds: float) -> None:
+    """Not with what was left of its attempt: a stream may pause for longer than an answer may take to come."""
+
+    async def pausing(exchange: Any) -> None:
+        await exchange.read()
+        await exchange.send(head(200, "Content-Length: 8") + b"half")
+        await asyncio.sleep(0.4)
+        await exchange.send(b"half")
+
+    raw.usual = pausing
+    breaker = CircuitBreaker(fail_max=1, failure_rate=None)
+    http.open(Pipeline(breaker, Timeout(seconds)))
+    assert http.send("GET", raw.origin).content == b"halfhalf"
+    assert not is_open(http, raw.origin)
 
 
 def test_body_that_hangs_is_a_failure(http: Http, raw: RawServer) -> None:
