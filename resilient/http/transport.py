@@ -343,10 +343,12 @@ class HttpTransport(Generic[Inner]):
             if isinstance(error, Exception):
                 raise Mistake(error) from None
             raise
+        streams, seconds = self.library.streams, self._body_timeout
+        if not streams.is_open(response):
+            return response
         if good:  # the attempt is over; its body is read with the client's own timeout, which is looked at again
             limits["read"] = own["read"]
-        if self._body_timeout is not None and self.library.streams.is_open(response):
-            streams, seconds = self.library.streams, self._body_timeout
+        if seconds is not None:
             limits["read"] = _nearer(limits["read"], seconds)
             response.stream = streams.bounded(response.stream, runtime.now() + seconds, seconds, streams.timed_out)
         return response
