@@ -330,7 +330,7 @@ class Witness(Policy):
         return inner
 
     @property
-    def idle(self) -> str | None:
+    def inactive(self) -> str | None:
         """Why it does nothing, as it is set; None: it acts."""
         return None if self._chaos.experiment.possible else "it is switched off"
 

@@ -207,7 +207,7 @@ class Chaos(Wrap):
         return self.experiment.halted
 
     @property
-    def idle(self) -> str | None:
+    def inactive(self) -> str | None:
         """Why it does nothing, as it is set; None: it acts."""
         return None if self.experiment.possible else "it is switched off"
 

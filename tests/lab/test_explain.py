@@ -31,9 +31,9 @@ from resilient import (
     standard_hedged,
 )
 from resilient.call import Call
-from resilient.faults import Latency
+from resilient.faults import Errors, Latency
 from resilient.foresight import Bound, Inside, View, Worst
-from resilient.http.httpx import AsyncTransport
+from resilient.http.httpx import AsyncChaosTransport, AsyncTransport
 from resilient.lab.explain import Explanation, Route, explain
 from resilient.policy import Gate, Layer, Scope, Wrap
 
@@ -334,6 +334,14 @@ def test_timeouts_are_told_apart() -> None:
 def test_policy_that_does_nothing_is_said(policy: Any) -> None:
     """As it is set."""
     assert [idle.policy for idle in of(policy, Timeout(2)).idle] == [str(policy)]
+
+
+def test_chaos_that_is_off_is_said_to_do_nothing() -> None:
+    """As a policy innermost, and as the transport beneath one of ours."""
+    off = Chaos(Errors(share=1.0), enabled=False)
+    assert [idle.policy for idle in of(Retry(2), off).idle] == [str(off)]
+    beneath = AsyncChaosTransport(Errors(share=1.0), enabled=False)
+    assert [idle.why for idle in explain(AsyncTransport(transport=beneath).pipeline).idle] == ["it is switched off"]
 
 
 def test_findings_are_those_of_the_plan() -> None:

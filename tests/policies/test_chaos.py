@@ -583,9 +583,9 @@ def test_what_it_may_raise_is_known_in_advance() -> None:
     """Each kind once; and whether it does anything at all."""
     chaos = Chaos(Errors(error=OSError), Errors(), Crash(), Stall(end=3), Partition(), PacketLoss(share=1), **ON)
     assert chaos.raises == (OSError, ConnectionError, ConnectionRefusedError, TimeoutError)
-    assert chaos.idle is None
+    assert chaos.inactive is None
     off = Chaos(Errors(), enabled=False)
-    assert (off.raises, off.idle) == ((), "it is switched off")
+    assert (off.raises, off.inactive) == ((), "it is switched off")
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------
