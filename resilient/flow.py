@@ -76,18 +76,21 @@ def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Reco
     async def recovered(call: Call, error: Exception) -> Any:
         result: Any = None
         failure: Exception | None = error
-        if recover is not None:
-            try:
-                result = await recover(call, error)
-            except Exception as last:
-                failure = last
-            else:
-                failure = None
-        for watch in watches:
-            watch(result, failure)
-        if failure is not None:
-            raise failure
-        return result
+        try:
+            if recover is not None:
+                try:
+                    result = await recover(call, error)
+                except Exception as last:
+                    failure = last
+                else:
+                    failure = None
+            for watch in watches:
+                watch(result, failure)
+            if failure is not None:
+                raise failure
+            return result
+        finally:
+            del error, failure  # their tracebacks lead to this frame
 
     return recovered
 

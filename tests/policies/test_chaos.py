@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -644,3 +646,25 @@ def test_option_that_cannot_be_called_is_refused(option: str) -> None:
     """With what was given."""
     with pytest.raises(TypeError, match=f"{option} must be callable, got 'yes'"):
         Chaos(Errors(), **{option: "yes"})
+
+
+@pytest.mark.parametrize("inner", [(), (Retry(2, wait=0),)], ids=["alone", "after a retry"])
+async def test_error_of_a_call_that_failed_is_not_kept_alive(inner: tuple[Any, ...]) -> None:
+    """By a frame that its own traceback leads to, until somebody collects garbage."""
+
+    class Down(OSError):
+        pass
+
+    async def down() -> None:
+        raise Down
+
+    guarded = Pipeline(*inner, Chaos(Errors(share=0.0), enabled=True))(down)
+    gc.disable()
+    try:
+        try:
+            await guarded()
+        except Down as error:
+            kept = weakref.ref(error)
+        assert kept() is None
+    finally:
+        gc.enable()
