@@ -3,6 +3,10 @@
 semantics      what HTTP says about methods, statuses, pauses and origins
 judgement      what the outcome of a request was, and whether it may be sent again
 bodies         bodies that are sent again, and bodies that end badly
+options        what a transport's user, and a request for itself, may ask for
 transport      what every transport does with its pipeline
-httpx, httpx2  transports for the clients of that name; the others import no client
+clients        how a whole client is fitted out
+chaos          what every chaos transport does
+around         what all of them pass on to the transport, and the body, that they go around
+httpx, httpx2  all that for the clients of that name; the others import no client
 """

@@ -12,11 +12,12 @@ from typing import Any
 from resilient.beside import discard
 from resilient.call import new_call
 from resilient.errors import TimedOut
+from resilient.http.around import Around
 from resilient.outcome import Classifier, Unsettled
 from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS
 
-__all__ = ["KEPT_BYTES", "KEPT_SECONDS", "Streams", "begun", "is_file", "set_aside"]
+__all__ = ["KEPT_BYTES", "KEPT_SECONDS", "Streams", "make_ready", "set_aside"]
 
 KEPT_BYTES = 65536
 """So much of the body of a response that is about to be superseded is read, so that its connection is free again."""
@@ -119,29 +120,48 @@ class Once:
         async for part in self._stream if self._chunks is None else self._chunks:
             yield part
 
-    def close(self) -> None:
-        self._stream.close()
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+async def make_ready(request: Any, streams: Streams, buffer: int | None, runtime: Runtime) -> tuple[bool, bool]:
+    """See to it that a body can be sent again: one that is a stream is read, up to `buffer` bytes; None: it is not.
+
+    Returns whether two may read it at once, and whether it can be sent again.
+    """
+    stream = request.stream
+    if isinstance(stream, streams.bytes):
+        return True, True
+    if isinstance(stream, streams.rewound):
+        return False, True
+    fields = getattr(stream, "fields", None)  # of a multipart body, which rewinds its files itself
+    if isinstance(fields, list):
+        files = [field.file for field in fields if hasattr(field, "file")]
+        if all(isinstance(file, str | bytes) or is_file(file) for file in files):
+            return not files, True
+    source = getattr(stream, "_stream", None)
+    if isinstance(source, list | tuple):
+        return True, True
+    if hasattr(stream, "__iter__") and is_file(source):  # asynchronous files are iterators to the clients
+        request.stream = streams.rewound(stream, source)
+        return False, True
+    if isinstance(stream, streams.once):
+        return False, False
+    if buffer is None or not hasattr(stream, "__iter__" if runtime is THREADS else "__aiter__"):
+        request.stream = streams.once(stream)
+        return False, False
+    read, size, chunks = [], 0, begun(stream, runtime)
+    while (part := await following(chunks)) is not None:
+        read.append(part)
+        size += len(part)
+        if size > buffer:
+            request.stream = streams.once(stream, tuple(read), chunks)
+            return False, False
+    request.stream = streams.bytes(b"".join(read))
+    return True, True
 
 
 # -- responses ------------------------------------------------------------------------------------------------------
 
 
-class _Around:
-    """A response's body, around the client's own."""
-
-    _stream: Any
-
-    def close(self) -> None:
-        self._stream.close()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class Followed(_Around):
+class Followed(Around):
     """Tells, once, how the body ended: well (also when its reader had enough), with an error, or not for its own part
     (the reader was cancelled, or forgot it).
 
@@ -211,7 +231,7 @@ class Followed(_Around):
             unsettled.drop()
 
 
-class Bounded(_Around):
+class Bounded(Around):
     """A body that has to be there in time.
 
     Args:
@@ -257,7 +277,7 @@ class _BodyLimit:
         return self._kind(f"the body took more than {self.seconds:g} s", policy="body_timeout", seconds=self.seconds)
 
 
-class Held(_Around):
+class Held(Around):
     """A body of which a part has been read, or as much as there was until an error."""
 
     def __init__(self, stream: Any, read: list[bytes], chunks: Any, error: Exception | None = None) -> None:
@@ -306,7 +326,7 @@ async def set_aside(response: Any, streams: Streams, runtime: Runtime) -> None:
     try:
         whole = await runtime.within(new_call(reading, (), {}, runtime), reading, limit)
     except Exception as caught:
-        whole, error = False, caught
+        whole, error = False, caught.with_traceback(None)  # it leads to this frame, which has it
     if not whole:
         response.stream = streams.held(stream, read, chunks, error)
         return

@@ -17,8 +17,7 @@ import re
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from resilient import arguments
 from resilient.beside import discard
@@ -38,6 +37,7 @@ from resilient.faults import (
     TruncatedBody,
 )
 from resilient.foresight import Inside, View, Worst
+from resilient.http.around import Around, AsyncAround, SyncAround
 from resilient.policies.chaos import objective
 from resilient.policy import Layer, Policy, Scope, Watch
 from resilient.runtime import Runtime, current, current_async
@@ -354,7 +354,7 @@ class Witness(Policy):
         return self._chaos.describe()
 
 
-class AsyncHttpChaos(HttpChaos[Inner], Generic[Request, Response, Inner]):
+class AsyncHttpChaos(AsyncAround, HttpChaos[Inner], Generic[Request, Response, Inner]):
     """A chaos transport for an asynchronous client."""
 
     transport: Any
@@ -368,24 +368,8 @@ class AsyncHttpChaos(HttpChaos[Inner], Generic[Request, Response, Inner]):
             return await self.transport.handle_async_request(request)  # type: ignore[no-any-return]
         return await self._watched(request, self.transport.handle_async_request, current_async())  # type: ignore[no-any-return]
 
-    async def aclose(self) -> None:
-        """Close the transport that sends."""
-        await self.transport.aclose()
 
-    async def __aenter__(self) -> Self:
-        await self.transport.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.transport.__aexit__(exc_type, exc_value, traceback)
-
-
-class SyncHttpChaos(HttpChaos[Inner], Generic[Request, Response, Inner]):
+class SyncHttpChaos(SyncAround, HttpChaos[Inner], Generic[Request, Response, Inner]):
     """A chaos transport for a plain client."""
 
     transport: Any
@@ -398,25 +382,6 @@ class SyncHttpChaos(HttpChaos[Inner], Generic[Request, Response, Inner]):
         if not self.experiment.is_on():
             return self.transport.handle_request(request)  # type: ignore[no-any-return]
         return drive(self._watched(request, self._handle, THREADS))  # type: ignore[no-any-return]
-
-    async def _handle(self, request: Any) -> Any:
-        return self.transport.handle_request(request)
-
-    def close(self) -> None:
-        """Close the transport that sends."""
-        self.transport.close()
-
-    def __enter__(self) -> Self:
-        self.transport.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        self.transport.__exit__(exc_type, exc_value, traceback)
 
 
 def _pattern(at: int, fault: Fault, by: object) -> re.Pattern[str] | None:
@@ -439,19 +404,7 @@ def _streams(module: Any) -> tuple[Any, Any]:
     return type("Truncated", (_Truncated, *both), {}), type("Dripping", (_Dripping, *both), {})
 
 
-class _Spoiled:
-    """A response's body, around the client's own."""
-
-    _stream: Any
-
-    def close(self) -> None:
-        self._stream.close()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class _Truncated(_Spoiled):
+class _Truncated(Around):
     """The first `keep` bytes, and then an error; also where there are no more than that."""
 
     def __init__(self, stream: Any, keep: int, error: Callable[[], Exception]) -> None:
@@ -481,7 +434,7 @@ class _Truncated(_Spoiled):
         raise self._error()
 
 
-class _Dripping(_Spoiled):
+class _Dripping(Around):
     """`piece` bytes at a time, each after a pause; with an error, that comes after the first pause instead."""
 
     def __init__(self, stream: Any, piece: int, pause: float, error: Callable[[], Exception] | None) -> None:

@@ -16,10 +16,9 @@ shares a breaker between transports shares the circuits. A breaker that is insid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from resilient import arguments, registry
 from resilient.beside import discard
@@ -27,64 +26,32 @@ from resilient.call import Call
 from resilient.deadlines import deadline
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies, semantics
+from resilient.http.around import AsyncAround, SyncAround
 from resilient.http.chaos import HttpChaos
+from resilient.http.clients import attempt_limit, standard_for
 from resilient.http.judgement import HttpClassifier, Judge, Mistake, Proof, unsent, untouched
+from resilient.http.options import By, header, key_by, options_of, variation, with_key
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.keyed import Keyed
 from resilient.policies.retry import Retry
-from resilient.policies.timeout import Timeout
 from resilient.policy import NEARLY, Policy
 from resilient.presets import standard
 from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS, drive
 
-__all__ = [
-    "AsyncHttpTransport",
-    "By",
-    "HttpTransport",
-    "Library",
-    "Nested",
-    "SyncHttpTransport",
-    "attempt_limit",
-    "client_timeout",
-    "install",
-    "split",
-    "standard_for",
-]
+__all__ = ["AsyncHttpTransport", "HttpTransport", "Library", "Nested", "SyncHttpTransport"]
 
 Request = TypeVar("Request", bound=Any)
 Response = TypeVar("Response", bound=Any)
 Inner = TypeVar("Inner")
 
-By = Literal["origin", "host"] | Callable[[Any], Hashable]
 Nested = Literal["once", "multiply"]
-
-OPTIONS = frozenset({"off", "idempotent", "idempotency_key", "deadline", "key"})
-"""What a request may say in `extensions={"resilient": {...}}`."""
-
-OWN = frozenset(
-    (
-        "by",
-        "max_keys",
-        "idle",
-        "idempotency_key",
-        "buffer",
-        "body_timeout",
-        "deadline_header",
-        "attempt_header",
-        "nested",
-    )
-)
-"""Options of our transports, which the clients pass on to them."""
 
 NO_LIMITS: dict[str, float | None] = dict.fromkeys(("connect", "read", "write", "pool"))
 """Of a request that has no timeouts."""
-
-CONNECTIONS = 100
-"""The clients' default for the connections of a transport."""
 
 ANYHOW: tuple[bool, Proof | None] = (True, None)
 
@@ -176,13 +143,13 @@ class HttpTransport(Generic[Inner]):
         given = arguments.instance("pipeline", pipeline, Pipeline)
         if given is None:
             given = standard() if transport is not None else standard_for(**options)
-        self._by = _by(by)
+        self._by = key_by(by)
         self._circuits = (by, arguments.count("max_keys", max_keys), arguments.seconds("idle", idle))
-        self._key_header = _header("idempotency_key", idempotency_key, semantics.IDEMPOTENCY_HEADER)
+        self._key_header = header("idempotency_key", idempotency_key, semantics.IDEMPOTENCY_HEADER)
         self._buffer = arguments.count("buffer", buffer, least=0)
         self._body_timeout = None if body_timeout is None else arguments.seconds("body_timeout", body_timeout)
-        self._deadline_header = _header("deadline_header", deadline_header, semantics.DEADLINE_HEADER)
-        self._attempt_header = _header("attempt_header", attempt_header, semantics.ATTEMPT_HEADER)
+        self._deadline_header = header("deadline_header", deadline_header, semantics.DEADLINE_HEADER)
+        self._attempt_header = header("attempt_header", attempt_header, semantics.ATTEMPT_HEADER)
         if nested not in get_args(Nested):
             raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
         self._once = nested == "once"
@@ -264,55 +231,24 @@ class HttpTransport(Generic[Inner]):
         self, request: Any, runtime: Runtime
     ) -> tuple[Callable[[Any], Any], Any, AbstractContextManager[None]]:
         """What sends this request, as what, and under which deadline."""
-        options = _options(request)
+        options = options_of(request)
         name = self._key_header or semantics.IDEMPOTENCY_HEADER
         key, idempotent = options.get("idempotency_key"), request.method in IDEMPOTENT_METHODS
         if options.get("off"):
-            return self._unguarded(), _with_key(request, name, key), nullcontext()
+            return self._unguarded(), with_key(request, name, key), nullcontext()
         if key is None and self._key_header and not idempotent and name not in request.headers:
             key = semantics.new_idempotency_key()
         repeatable = options.get("idempotent")
         if repeatable is None:
             repeatable = idempotent or key is not None or name in request.headers
-        overlapping, whole = await self._prepare_body(request, repeatable, runtime)
+        overlapping, whole = await bodies.make_ready(
+            request, self.library.streams, self._buffer if repeatable else None, runtime
+        )
         send = self._guard(overlapping and repeatable, None if repeatable else "unsent")
         if not whole:
             send = self._guard(False, "untouched")
         limit = deadline(options["deadline"]) if "deadline" in options else nullcontext()
-        return send, _with_key(request, name, key), limit
-
-    async def _prepare_body(self, request: Any, repeatable: bool, runtime: Runtime) -> tuple[bool, bool]:
-        """See to it that a body can be sent again. Returns whether two may read it at once, and whether it can be."""
-        stream, streams = request.stream, self.library.streams
-        if isinstance(stream, streams.bytes):
-            return True, True
-        if isinstance(stream, streams.rewound):
-            return False, True
-        fields = getattr(stream, "fields", None)  # of a multipart body, which rewinds its files itself
-        if isinstance(fields, list):
-            files = [field.file for field in fields if hasattr(field, "file")]
-            if all(isinstance(file, str | bytes) or bodies.is_file(file) for file in files):
-                return not files, True
-        source = getattr(stream, "_stream", None)
-        if isinstance(source, list | tuple):
-            return True, True
-        if hasattr(stream, "__iter__") and bodies.is_file(source):  # asynchronous files are iterators to the clients
-            request.stream = streams.rewound(stream, source)
-            return False, True
-        if isinstance(stream, streams.once):
-            return False, False
-        if not repeatable or not hasattr(stream, "__iter__" if runtime is THREADS else "__aiter__"):
-            request.stream = streams.once(stream)
-            return False, False
-        read, size, chunks = [], 0, bodies.begun(stream, runtime)
-        while (part := await bodies.following(chunks)) is not None:
-            read.append(part)
-            size += len(part)
-            if size > self._buffer:
-                request.stream = streams.once(stream, tuple(read), chunks)
-                return False, False
-        request.stream = streams.bytes(b"".join(read))
-        return True, True
+        return send, with_key(request, name, key), limit
 
     # -- one attempt ------------------------------------------------------------------------------------------------
 
@@ -330,7 +266,7 @@ class HttpTransport(Generic[Inner]):
         if self._attempt_header:
             headers[self._attempt_header] = str(call.attempt)
         try:
-            response = await handle(_variation(request, {**request.extensions, "timeout": limits}, headers))
+            response = await handle(variation(request, {**request.extensions, "timeout": limits}, headers))
         except self.library.module.TimeoutException as error:
             now = runtime.now()
             if call.deadline is None or now < call.deadline:
@@ -364,7 +300,7 @@ class HttpTransport(Generic[Inner]):
         )
 
 
-class AsyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner]):
+class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Response, Inner]):
     """A transport for an asynchronous client."""
 
     transport: Any
@@ -407,30 +343,11 @@ class AsyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner]
         except Mistake as mistake:
             raise mistake.error from mistake.error.__cause__
 
-    async def aclose(self) -> None:
-        """Wait for losers of hedges to end, and close the transport that sends."""
-        try:
-            await self.pipeline.drain(current_async())
-        finally:
-            await self.transport.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self.transport.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        try:
-            await self.pipeline.drain(current_async())
-        finally:
-            await self.transport.__aexit__(exc_type, exc_value, traceback)
+    async def _drain(self) -> None:
+        await self.pipeline.drain(current_async())
 
 
-class SyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner]):
+class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Response, Inner]):
     """A transport for a plain client."""
 
     transport: Any
@@ -455,9 +372,6 @@ class SyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner])
 
         return attempt
 
-    async def _handle(self, request: Any) -> Any:
-        return self.transport.handle_request(request)
-
     def handle_request(self, request: Request) -> Response:
         """Send one request, guarded."""
         try:
@@ -476,68 +390,8 @@ class SyncHttpTransport(HttpTransport[Inner], Generic[Request, Response, Inner])
         except Mistake as mistake:
             raise mistake.error from mistake.error.__cause__
 
-    def close(self) -> None:
-        """Wait for losers of hedges to end, and close the transport that sends."""
-        try:
-            drive(self.pipeline.drain(THREADS))
-        finally:
-            self.transport.close()
-
-    def __enter__(self) -> Self:
-        self.transport.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        try:
-            drive(self.pipeline.drain(THREADS))
-        finally:
-            self.transport.__exit__(exc_type, exc_value, traceback)
-
-
-def attempt_limit(pipeline: Pipeline) -> float | None:
-    """Seconds of the innermost Timeout of a pipeline, which ends each attempt; or None."""
-    for policy in reversed(pipeline.policies):
-        limit = attempt_limit(policy) if isinstance(policy, Pipeline) else getattr(policy, "seconds", None)
-        if limit is not None and isinstance(policy, Pipeline | Timeout):
-            return float(limit)
-    return None
-
-
-def standard_for(*, limits: Any = None, http2: bool = False, **options: Any) -> Pipeline:
-    """`standard()`, fitted to the options of a client's transport: over HTTP/1.1 a request has a connection to itself,
-    so it waits for a permit, where waiting is known to be our own, and not for a connection, where nobody could tell it
-    from a slow server."""
-    connections = CONNECTIONS if limits is None else limits.max_connections
-    if http2 or connections is None:
-        return standard()
-    return standard(max_concurrent=connections, queue=1000)
-
-
-def split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those of our transports, and those of the client."""
-    ours = {name: value for name, value in options.items() if name in OWN}
-    return ours, {name: value for name, value in options.items() if name not in OWN}
-
-
-def install(kind: Callable[..., Any], client: Any, pipeline: Pipeline, options: Mapping[str, Any]) -> None:
-    """Put a transport of ours before each transport of a client."""
-    client._transport = kind(pipeline, transport=client._transport, **options)
-    for pattern, mounted in client._mounts.items():
-        if mounted is not None:
-            client._mounts[pattern] = kind(pipeline, transport=mounted, **options)
-
-
-def client_timeout(timeout: Any, pipeline: Pipeline, library: Any) -> Any:
-    """The client's own timeout, where its user gave none (`...`)."""
-    if timeout is not ...:
-        return timeout
-    limit = attempt_limit(pipeline) if isinstance(pipeline, Pipeline) else None  # else the transport complains
-    return library.Timeout(5.0 if limit is None else limit)
+    def _drain(self) -> None:
+        drive(self.pipeline.drain(THREADS))
 
 
 def _nearer(limit: float | None, left: float) -> float:
@@ -553,84 +407,3 @@ def _is_in_time(request: Any, left: float) -> bool:
         if limit is None or limit > left:
             return False
     return True
-
-
-def _variation(request: Any, extensions: Any, headers: Mapping[str, str]) -> Any:
-    """The same request for one attempt, with other extensions and further headers. (The client's own object is what its
-    redirects are made from.)"""
-    twin = object.__new__(type(request))
-    twin.__dict__ = {**request.__dict__, "extensions": extensions}
-    if headers:
-        twin.headers = request.headers.copy()
-        twin.headers.update(headers)
-    return twin
-
-
-def _with_key(request: Any, name: str, key: str | None) -> Any:
-    return request if key is None else _variation(request, request.extensions, {name: key})
-
-
-def _options(request: Any) -> Mapping[str, Any]:
-    """What a request says for itself."""
-    options = request.extensions.get("resilient")
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping):
-        raise TypeError(f'extensions["resilient"] must be a dict, got {options!r}')
-    unknown = sorted(str(key) for key in options if key not in OPTIONS)
-    if unknown:
-        known = ", ".join(sorted(OPTIONS))
-        raise ValueError(f'extensions["resilient"] has no {", ".join(unknown)}: it may have {known}')
-    for flag in ("off", "idempotent"):
-        if flag in options:
-            arguments.flag(flag, options[flag])
-    if "deadline" in options:
-        arguments.seconds("deadline", options["deadline"])
-    if "key" in options:
-        arguments.hashable("key", options["key"])
-    key = options.get("idempotency_key", "unset")
-    if not isinstance(key, str) or not semantics.is_field_value(key):  # which is a secret
-        raise ValueError("idempotency_key must be the value of a header: a string of printable ASCII characters")
-    return options
-
-
-def _header(argument: str, value: bool | str, default: str) -> str:
-    """The name of a header, or "" for none."""
-    if isinstance(value, bool):
-        return default if value else ""
-    name = arguments.name(argument, value)
-    if not semantics.is_field_name(name):
-        raise ValueError(f"{argument} must be True, False or the name of a header, got {value!r}")
-    return name
-
-
-def _by(by: Any) -> Callable[..., Hashable]:
-    """The key of a request."""
-    of: Callable[..., Hashable]
-    if by == "origin":
-        return _origin
-    if by == "host":
-        of = _host
-    elif isinstance(by, str):
-        raise ValueError(f'by must be "origin", "host" or a function of the request, got {by!r}')
-    else:
-        of = arguments.callback("by", arguments.hashable("by", by))  # transports with the same one share circuits
-
-    def key(request: Any) -> Hashable:
-        options = request.extensions.get("resilient")
-        return of(request) if not options or "key" not in options else options["key"]
-
-    return key
-
-
-def _origin(request: Any) -> Hashable:
-    options = request.extensions.get("resilient")
-    if options and "key" in options:
-        return options["key"]  # type: ignore[no-any-return]
-    url = request.url
-    return semantics.origin(url.scheme, url.host, url.port)
-
-
-def _host(request: Any) -> Hashable:
-    host: str = request.url.host
-    return host

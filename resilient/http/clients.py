@@ -1,0 +1,72 @@
+"""How a client is fitted out: transports of ours before its own, a pipeline that suits its connections, and timeouts
+that suit the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from resilient.pipeline import Pipeline
+from resilient.policies.timeout import Timeout
+from resilient.presets import standard
+
+__all__ = ["attempt_limit", "client_timeout", "install", "split", "standard_for"]
+
+OWN = frozenset(
+    (
+        "by",
+        "max_keys",
+        "idle",
+        "idempotency_key",
+        "buffer",
+        "body_timeout",
+        "deadline_header",
+        "attempt_header",
+        "nested",
+    )
+)
+"""Options of our transports, which the clients pass on to them."""
+
+CONNECTIONS = 100
+"""The clients' default for the connections of a transport."""
+
+
+def attempt_limit(pipeline: Pipeline) -> float | None:
+    """Seconds of the innermost Timeout of a pipeline, which ends each attempt; or None."""
+    for policy in reversed(pipeline.policies):
+        limit = attempt_limit(policy) if isinstance(policy, Pipeline) else getattr(policy, "seconds", None)
+        if limit is not None and isinstance(policy, Pipeline | Timeout):
+            return float(limit)
+    return None
+
+
+def standard_for(*, limits: Any = None, http2: bool = False, **options: Any) -> Pipeline:
+    """`standard()`, fitted to the options of a client's transport: over HTTP/1.1 a request has a connection to itself,
+    so it waits for a permit, where waiting is known to be our own, and not for a connection, where nobody could tell it
+    from a slow server."""
+    connections = CONNECTIONS if limits is None else limits.max_connections
+    if http2 or connections is None:
+        return standard()
+    return standard(max_concurrent=connections, queue=1000)
+
+
+def split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of our transports, and those of the client."""
+    ours = {name: value for name, value in options.items() if name in OWN}
+    return ours, {name: value for name, value in options.items() if name not in OWN}
+
+
+def install(kind: Callable[..., Any], client: Any, pipeline: Pipeline, options: Mapping[str, Any]) -> None:
+    """Put a transport of ours before each transport of a client."""
+    client._transport = kind(pipeline, transport=client._transport, **options)
+    for pattern, mounted in client._mounts.items():
+        if mounted is not None:
+            client._mounts[pattern] = kind(pipeline, transport=mounted, **options)
+
+
+def client_timeout(timeout: Any, pipeline: Pipeline, library: Any) -> Any:
+    """The client's own timeout, where its user gave none (`...`)."""
+    if timeout is not ...:
+        return timeout
+    limit = attempt_limit(pipeline) if isinstance(pipeline, Pipeline) else None  # else the transport complains
+    return library.Timeout(5.0 if limit is None else limit)

@@ -1,0 +1,98 @@
+"""What is asked for: by a transport's user, and by a request for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Literal
+
+from resilient import arguments
+from resilient.http import semantics
+
+__all__ = ["By", "header", "key_by", "options_of", "variation", "with_key"]
+
+By = Literal["origin", "host"] | Callable[[Any], Hashable]
+
+OPTIONS = frozenset({"off", "idempotent", "idempotency_key", "deadline", "key"})
+"""What a request may say in `extensions={"resilient": {...}}`."""
+
+
+def variation(request: Any, extensions: Any, headers: Mapping[str, str]) -> Any:
+    """The same request for one attempt, with other extensions and further headers. (The client's own object is what its
+    redirects are made from.)"""
+    twin = object.__new__(type(request))
+    twin.__dict__ = {**request.__dict__, "extensions": extensions}
+    if headers:
+        twin.headers = request.headers.copy()
+        twin.headers.update(headers)
+    return twin
+
+
+def with_key(request: Any, name: str, key: str | None) -> Any:
+    return request if key is None else variation(request, request.extensions, {name: key})
+
+
+def options_of(request: Any) -> Mapping[str, Any]:
+    """What a request says for itself."""
+    options = request.extensions.get("resilient")
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f'extensions["resilient"] must be a dict, got {options!r}')
+    unknown = sorted(str(key) for key in options if key not in OPTIONS)
+    if unknown:
+        known = ", ".join(sorted(OPTIONS))
+        raise ValueError(f'extensions["resilient"] has no {", ".join(unknown)}: it may have {known}')
+    for flag in ("off", "idempotent"):
+        if flag in options:
+            arguments.flag(flag, options[flag])
+    if "deadline" in options:
+        arguments.seconds("deadline", options["deadline"])
+    if "key" in options:
+        arguments.hashable("key", options["key"])
+    key = options.get("idempotency_key", "unset")
+    if not isinstance(key, str) or not semantics.is_field_value(key):  # which is a secret
+        raise ValueError("idempotency_key must be the value of a header: a string of printable ASCII characters")
+    return options
+
+
+def header(argument: str, value: bool | str, default: str) -> str:
+    """The name of a header, or "" for none."""
+    if isinstance(value, bool):
+        return default if value else ""
+    name = arguments.name(argument, value)
+    if not semantics.is_field_name(name):
+        raise ValueError(f"{argument} must be True, False or the name of a header, got {value!r}")
+    return name
+
+
+def key_by(by: Any) -> Callable[..., Hashable]:
+    """The key of a request."""
+    of: Callable[..., Hashable]
+    if by == "origin":
+        return _origin
+    if by == "host":
+        of = _host
+    elif isinstance(by, str):
+        raise ValueError(f'by must be "origin", "host" or a function of the request, got {by!r}')
+    else:
+        of = arguments.callback("by", arguments.hashable("by", by))  # transports with the same one share circuits
+
+    def key(request: Any) -> Hashable:
+        options = request.extensions.get("resilient")
+        return of(request) if not options or "key" not in options else options["key"]
+
+    return key
+
+
+def _origin(request: Any) -> Hashable:
+    """What `key` does, in one frame: most requests are asked for it."""
+    options = request.extensions.get("resilient")
+    if options and "key" in options:
+        return options["key"]  # type: ignore[no-any-return]
+    url = request.url
+    return semantics.origin(url.scheme, url.host, url.port)
+
+
+def _host(request: Any) -> Hashable:
+    host: str = request.url.host
+    return host
