@@ -8,6 +8,7 @@
                    standard, standard_hedged                    the pipelines that most calls should have
     judgement      Classifier, Verdict                          what counts as a failure
     the call       deadline, remaining                          how long it has
+                   priority, current_priority                   who goes first when there is not room for all
                    current_call, CurrentCall                    which attempt this is, of which call
     errors         Rejected, CircuitOpen, BulkheadFull, RateLimited, PipelineClosed, TimedOut, ...
     observation    events, resilient.observe.logging            what happened, for logs and metrics
@@ -28,6 +29,7 @@ from resilient.errors import (
     BulkheadFull,
     CircuitOpen,
     Deadlock,
+    LimitExceeded,
     PipelineClosed,
     PipelineError,
     PipelineWarning,
@@ -48,6 +50,7 @@ from resilient.policies.ratelimit import RateLimit
 from resilient.policies.retry import Retry
 from resilient.policies.timeout import Timeout
 from resilient.presets import standard, standard_hedged
+from resilient.priority import current_priority, priority
 
 __version__ = "0.1.0"
 
@@ -65,6 +68,7 @@ __all__ = [
     "FullJitter",
     "Hedge",
     "Keyed",
+    "LimitExceeded",
     "Pipeline",
     "PipelineClosed",
     "PipelineError",
@@ -78,8 +82,10 @@ __all__ = [
     "Timeout",
     "Verdict",
     "current_call",
+    "current_priority",
     "deadline",
     "events",
+    "priority",
     "registry",
     "remaining",
     "standard",

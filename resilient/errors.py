@@ -5,6 +5,7 @@
     │   ├── CircuitOpen     the circuit is open (also a `pybreaker.CircuitBreakerError`)
     │   ├── BulkheadFull    no permit, and no place or no more time in the queue
     │   ├── RateLimited     no token in the bucket, and none soon enough
+    │   ├── LimitExceeded   an adaptive limit has no room for a call of this priority
     │   └── PipelineClosed  `aclose()` was called
     └── TimedOut            a Timeout's own limit was reached (also a `TimeoutError`)
     PipelineError           (a `ValueError`) a pipeline that cannot work, with `strict=True`
@@ -24,6 +25,7 @@ __all__ = [
     "BulkheadFull",
     "CircuitOpen",
     "Deadlock",
+    "LimitExceeded",
     "PipelineClosed",
     "PipelineError",
     "PipelineWarning",
@@ -77,6 +79,10 @@ class BulkheadFull(Rejected):
 
 class RateLimited(Rejected):
     """The rate is used up; `retry_after` says when the next token comes."""
+
+
+class LimitExceeded(Rejected):
+    """More calls are inside than an `AdaptiveLimit` thinks good, for a call of this priority, and no place in line."""
 
 
 class PipelineClosed(Rejected):
