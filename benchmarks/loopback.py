@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Block", "Paired", "Plan", "Server", "compare", "median_interval"]
+__all__ = ["Block", "Paired", "Plan", "Server", "compare", "median_interval", "serve"]
 
 BODY = b'{"id": 17, "name": "Ada Lovelace", "roles": ["reader", "author"]}'
 
@@ -139,11 +139,11 @@ async def compare(
 
 
 class Server:
-    """A context: the server's process runs inside."""
+    """A context: the server's process runs inside. `module` is the one whose `serve` it runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "benchmarks.loopback") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.loopback"],
+            [sys.executable, "-m", module],
             cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -154,7 +154,8 @@ class Server:
         if not port:
             self.__exit__()
             raise RuntimeError(f"the server does not start: its process ended with {self._process.returncode}")
-        self.url = f"http://127.0.0.1:{port}/users/17"
+        self.origin = f"http://127.0.0.1:{port}"
+        self.url = f"{self.origin}/users/17"
 
     def avoid(self, core: int | None) -> None:
         """Keep off this core, where there is another."""
@@ -181,8 +182,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": BODY})
 
 
-def serve() -> None:
-    """Write the port to stdout, and serve until stdin closes."""
+def serve(application: Any) -> None:
+    """Write the port to stdout, and serve an ASGI application until stdin closes."""
     import uvicorn
 
     def watch() -> None:
@@ -195,11 +196,17 @@ def serve() -> None:
     listener.listen()  # who comes before uvicorn does waits
     threading.Thread(target=watch, daemon=True).start()
     config = uvicorn.Config(
-        application, loop="asyncio", lifespan="off", log_config=None, log_level="critical", access_log=False
+        application,
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        timeout_keep_alive=60,  # longer than a client keeps an idle connection: so none is closed under a request
     )
     print(listener.getsockname()[1], flush=True)
     uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":
-    serve()
+    serve(application)
