@@ -3,8 +3,13 @@
 A request goes over the link to a server; a free worker takes it, or it waits in line (`queue`: first or last come first
 served; beyond `queue_limit` it is refused). The worker is busy for a time drawn from `service_time`, and the answer
 goes back over the link. Nobody tells a server that its client has given up: abandoned work is done all the same, as in
-most servers, unless `abandoned = "cancelled"`. With `drop_expired` the deadline of the caller travels with the request,
-and a worker drops what nobody waits for any more, at no cost.
+most servers, unless `abandoned = "cancelled"`.
+
+With `drop_expired` the server minds the deadline that travels with a request, as `ServerMiddleware` does with what our
+transports send (`deadline_header=True`): the earliest of the client's attempt, its whole call and the caller's own. A
+request that has expired is refused when it comes, and when a worker would take it, at no cost (504). `admission` are
+policies of production in front of each server (`resilient.lab.server`): whom they refuse is told at once, at no cost of
+a worker (503, and their `retry_after`).
 
 The faults are those of `resilient.faults`:
 
@@ -26,17 +31,19 @@ What a caller sees: `ServiceError` with the status (503 where nothing else is sa
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from array import array
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from resilient import arguments, faults
+from resilient.lab.candidates import candidate_from
 from resilient.lab.clock import WorldLoop
 from resilient.lab.distributions import Constant, Distribution
+from resilient.lab.server import ANSWER, Request, Server, ServiceError
+from resilient.policy import Policy
+from resilient.priority import current_priority
 
 __all__ = ["ANSWER", "FAULTS", "Balance", "Link", "Quota", "Service", "ServiceError", "ServicePlan"]
 
@@ -55,24 +62,6 @@ FAULTS = (
     faults.Stall,
 )
 """The kinds of faults that mean something here."""
-
-
-ANSWER = "answer"
-"""The result of every request that goes well."""
-
-
-class ServiceError(Exception):
-    """The service has answered with an error.
-
-    Attributes:
-        status: as in HTTP.
-        retry_after: seconds, or None.
-    """
-
-    def __init__(self, status: int, retry_after: float | None = None) -> None:
-        super().__init__(status)
-        self.status = status
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +103,8 @@ class ServicePlan:
         failure_rate: the share of requests that is answered with 503, all the time.
         error_time: seconds that a worker has to do with a request that it answers with an error; None: as with others.
         abandoned: what becomes of work whose client has given up: "executed" or "cancelled".
-        drop_expired: workers drop requests whose deadline has passed.
+        drop_expired: the server minds deadlines that travel with requests, and drops what has expired.
+        admission: a policy or a pipeline, or a function that makes one: each server has one of its own in front of it.
         rate_limit: for the whole service.
     """
 
@@ -128,6 +118,7 @@ class ServicePlan:
     error_time: Distribution | None = None
     abandoned: Abandoned = "executed"
     drop_expired: bool = False
+    admission: Policy | Callable[[], Policy] | None = None
     rate_limit: Quota | None = None
     link: Link = field(default_factory=Link)
 
@@ -142,28 +133,17 @@ class ServicePlan:
         for name, kind in (("balance", Balance), ("queue", Discipline), ("abandoned", Abandoned)):
             if (given := getattr(self, name)) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {given!r}")
+        if self.admission is not None and not isinstance(made := self.admit(), Policy):
+            raise TypeError(f"admission must make a policy or a pipeline, got {made!r}")
+
+    @property
+    def admit(self) -> Callable[[], Any]:
+        """Makes the admission of a server; only where there is one."""
+        return candidate_from("admission", self.admission).make
 
     def build(self, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> Service:
         """The service, in one run."""
         return Service(self, happens, loop, seed)
-
-
-class _Request:
-    """One request on its way: the future on which its sender waits, and what is known of it."""
-
-    __slots__ = ("deadline", "future", "gone", "key", "mute", "server", "state")
-
-    def __init__(self, future: asyncio.Future[object], key: str, deadline: float | None, server: _Server) -> None:
-        self.future = future
-        self.key = key
-        self.deadline = deadline
-        self.server = server
-        self.gone = False
-        """It was cancelled."""
-        self.mute = False
-        """Its answer will be lost."""
-        self.state: Any = None
-        """The generation of the server in which it runs; None: it does not."""
 
 
 class Service:
@@ -183,7 +163,9 @@ class Service:
         self.draw = plan.service_time.sampler(work)
         self.draw_error = None if plan.error_time is None else plan.error_time.sampler(work)
         self.latency = None if plan.link.latency is None else plan.link.latency.sampler(random.Random(f"{seed} link"))
-        self.servers = [_Server(self, number) for number in range(1, plan.servers + 1)]
+        self.admit = None if plan.admission is None else plan.admit
+        """Makes the admission of a server."""
+        self.servers = [Server(self, number) for number in range(1, plan.servers + 1)]
         self.active: list[faults.Fault] = []
         """Faults that act upon single requests, while they are on."""
         self.breaks = any(isinstance(fault, faults.Crash) for fault in happens)
@@ -204,7 +186,9 @@ class Service:
         now = loop._now
         self.sent.append(now)
         server = self.servers[0] if len(self.servers) == 1 else self._choose(key)
-        request = _Request(loop.create_future(), key, deadline, server)
+        request = Request(loop.create_future(), key, deadline, server)
+        if self.admit is not None:
+            request.priority = current_priority()
         if self.plan.abandoned == "cancelled":
             request.future.add_done_callback(lambda future: self._given_up(request) if future.cancelled() else None)
         if self.plain and not self.active:
@@ -218,7 +202,7 @@ class Service:
             self.lost.append(request.future)
         return request.future
 
-    def _choose(self, key: str) -> _Server:
+    def _choose(self, key: str) -> Server:
         servers, balance = self.servers, self.plan.balance
         if balance == "random":
             return servers[int(len(servers) * self.luck.random())]
@@ -230,15 +214,15 @@ class Service:
             return min((*servers[first:], *servers[:first]), key=lambda server: server.inside)
         return servers[shard(key, len(servers))]
 
-    def _hits(self, fault: faults.Fault, request: _Request) -> bool:
+    def _hits(self, fault: faults.Fault, request: Request) -> bool:
         targets = fault.targeted
         return not targets or request.server.number in targets or request.key in targets
 
-    def _happens(self, fault: Any, request: _Request) -> bool:
+    def _happens(self, fault: Any, request: Request) -> bool:
         """Whether a request is one of the share that is hit."""
         return self._hits(fault, request) and self.luck.random() < fault.share
 
-    def _arrives(self, request: _Request) -> bool:
+    def _arrives(self, request: Request) -> bool:
         """Whether a request gets to its server. Of those that are lost, every other one is lost on the way back."""
         luck = self.luck.random
         losses = [
@@ -253,10 +237,10 @@ class Service:
                 request.mute = True
         return not self._cut_off(request)
 
-    def _cut_off(self, request: _Request) -> bool:
+    def _cut_off(self, request: Request) -> bool:
         return any(isinstance(fault, faults.Partition) and self._hits(fault, request) for fault in self.active)
 
-    def _arrive(self, request: _Request) -> None:
+    def _arrive(self, request: Request) -> None:
         quota = self.plan.rate_limit
         if quota is not None and (wait := self._over(quota)):
             self.answer(request, ServiceError(429, wait))
@@ -277,13 +261,18 @@ class Service:
             return 0.0
         return (1 - self._tokens) / quota.rate
 
-    def _given_up(self, request: _Request) -> None:
+    def _given_up(self, request: Request) -> None:
         if self.latency is None:
-            request.server.cancel(request)
+            request.server.given_up(request)
         else:
-            self.loop.at(self.loop._now + self.latency(), request.server.cancel, request)
+            self.loop.at(self.loop._now + self.latency(), request.server.given_up, request)
 
-    def answer(self, request: _Request, error: Exception | None) -> None:
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Of requests that are in their servers' admission."""
+        return [task for server in self.servers if server.admission for task in server.admission.tasks.values()]
+
+    def answer(self, request: Request, error: Exception | None) -> None:
         """Send an answer back."""
         if self.plain and not self.active:
             future = request.future
@@ -306,7 +295,7 @@ class Service:
         else:
             _deliver((request.future, error))
 
-    def fails(self, request: _Request) -> Exception | None:
+    def fails(self, request: Request) -> Exception | None:
         """The error that a request is answered with, if any."""
         if self.plan.failure_rate and self.luck.random() < self.plan.failure_rate:
             return ServiceError(503)
@@ -317,7 +306,7 @@ class Service:
 
     # -- faults -------------------------------------------------------------------------------------------------
 
-    def _hit(self, fault: faults.Fault) -> list[_Server]:
+    def _hit(self, fault: faults.Fault) -> list[Server]:
         targets = fault.targeted
         return [server for server in self.servers if not targets or server.number in targets]
 
@@ -362,101 +351,3 @@ def _deliver(what: tuple[asyncio.Future[object], Exception | None]) -> None:
             future.set_result(ANSWER)
         else:
             future.set_exception(error)
-
-
-class _Server:
-    """Workers and a queue. `finish` is called by the clock; everything else by what comes in."""
-
-    def __init__(self, service: Service, number: int) -> None:
-        plan = service.plan
-        self.service = service
-        self.number = number
-        self.workers: float = math.inf if plan.workers is None else plan.workers
-        self.free = self.workers
-        self.queue: deque[_Request] = deque()
-        self.take: Callable[[], _Request] = self.queue.popleft if plan.queue == "fifo" else self.queue.pop
-        self.limit = math.inf if plan.queue_limit is None else plan.queue_limit
-        self.waiting = 0
-        self.running: dict[_Request, None] = {}
-        self.generation = 0
-        self.slowed: list[float] = []
-        self.stalled = self.down = 0
-        self.draw = service.draw
-        self.at = service.loop.at
-        self.drops = plan.drop_expired
-
-    @property
-    def inside(self) -> int:
-        """Requests in it."""
-        return self.waiting + len(self.running)
-
-    def arrive(self, request: _Request) -> None:
-        if self.down:
-            self.service.answer(request, ConnectionRefusedError())
-        elif self.free and not self.stalled:
-            self.begin(request)
-        elif self.waiting < self.limit:
-            self.queue.append(request)
-            self.waiting += 1
-        else:
-            self.service.answer(request, ServiceError(503))
-
-    def begin(self, request: _Request) -> None:
-        service = self.service
-        now = service.loop._now
-        if self.drops and request.deadline is not None and request.deadline <= now:
-            service.answer(request, ServiceError(504))
-            return
-        self.free -= 1
-        error = service.fails(request) if service.active or service.plan.failure_rate else None
-        seconds = self.draw() if error is None or service.draw_error is None else service.draw_error()
-        for factor in self.slowed:
-            seconds *= factor
-        request.state = self.generation
-        self.running[request] = None
-        self.at(now + seconds, self.finish, (request, error))
-
-    def finish(self, what: tuple[_Request, Exception | None]) -> None:
-        request, error = what
-        if request.state != self.generation or request.gone:
-            return  # it went down with the server, or was cancelled
-        del self.running[request]
-        self.free += 1
-        self.service.executed += 1
-        self.service.answer(request, error)
-        if self.waiting:
-            self.work_on()
-
-    def work_on(self) -> None:
-        """Free workers take what waits."""
-        while self.waiting and self.free and not self.stalled:
-            request = self.take()
-            if not request.gone:
-                self.waiting -= 1
-                self.begin(request)
-
-    def cancel(self, request: _Request) -> None:
-        """Its client has given up, and the server is told."""
-        if request.gone:
-            return
-        if request.state is None:
-            if request in self.queue:
-                request.gone = True
-                self.waiting -= 1
-        elif request in self.running:
-            request.gone = True
-            del self.running[request]
-            self.free += 1
-            self.work_on()
-
-    def crash(self) -> None:
-        """All that is inside is gone."""
-        self.down += 1
-        self.generation += 1
-        lost = [*self.running, *(request for request in self.queue if not request.gone)]
-        self.running.clear()
-        self.queue.clear()
-        self.waiting = 0
-        self.free = self.workers
-        for request in lost:
-            self.service.answer(request, ConnectionResetError())

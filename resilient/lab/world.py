@@ -291,7 +291,7 @@ class _World:
         try:
             await self.over
         finally:
-            left = [*self.inside.values(), *loop.kept]
+            left = [*self.inside.values(), *loop.kept, *self.service.tasks]
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)

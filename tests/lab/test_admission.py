@@ -1,0 +1,223 @@
+"""Policies in front of a server of a world: whom they refuse, what they see, and what they cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from resilient import (
+    Bulkhead,
+    CircuitBreaker,
+    Keyed,
+    Pipeline,
+    RateLimit,
+    Retry,
+    Timeout,
+    current_priority,
+    priority,
+    remaining,
+)
+from resilient.faults import Crash, Errors, Stall
+from resilient.lab.candidates import NONE, Candidate, candidate_from
+from resilient.lab.distributions import Constant, Exponential
+from resilient.lab.load import Poisson, Replay
+from resilient.lab.service import Link, ServicePlan
+from resilient.lab.world import Run, Scenario, simulate
+from resilient.policy import Gate
+
+
+def plan(admission: Any, **more: Any) -> ServicePlan:
+    """One worker, a second for each request."""
+    return ServicePlan(service_time=Constant(1.0), workers=1, admission=admission, **more)
+
+
+def live(service: ServicePlan, moments: tuple[float, ...], candidate: Candidate = NONE, **more: Any) -> Run:
+    return simulate(Scenario(duration=100, loads=(Replay(moments),), service=service, **more), candidate)
+
+
+def calls(run: Run) -> list[tuple[float, float, str]]:
+    """Begin, end and outcome, in the order of their begins."""
+    ended = zip(run.begins, run.ends, run.outcomes, strict=True)
+    return sorted((round(begin, 6), round(end, 6), run.names[outcome]) for begin, end, outcome in ended)
+
+
+class Seen(Gate):
+    """Lets all pass, and notes what it was told."""
+
+    learns = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Any] = []
+
+    def admit(self, call: Any) -> object:
+        self.told.append((call.args[0], current_priority(), remaining()))
+        return self
+
+    def settle(self, ticket: object, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+        self.told.append((failed, round(elapsed, 6)))
+
+    def release(self, ticket: object) -> None:
+        self.told.append("released")
+
+
+def test_refused_calls_are_told_at_once_and_cost_no_worker() -> None:
+    """Of four that come while one is worked on, two have no place: 503, and the workers never see them."""
+    run = live(plan(lambda: Bulkhead(2)), (0.0, 0.1, 0.2, 0.3))
+
+    assert calls(run) == [
+        (0.0, 1.0, "success"),
+        (0.1, 2.0, "success"),
+        (0.2, 0.2, "ServiceError"),
+        (0.3, 0.3, "ServiceError"),
+    ]
+    assert run.executed == 2
+
+
+def test_refusal_says_when_to_come_back() -> None:
+    """A client's Retry keeps to the `retry_after` of the server's rate limit."""
+    run = live(plan(lambda: RateLimit(0.5, burst=1)), (0.0, 0.5), candidate_from("retry", Retry(2, wait=0)))
+
+    assert calls(run) == [(0.0, 1.0, "success"), (0.5, 3.0, "success")]
+
+
+def test_policy_sees_the_time_in_the_queue_and_in_work() -> None:
+    """The second waits for half a second, and is worked on for one."""
+    seen = Seen()
+    live(plan(lambda: seen), (0.0, 0.5))
+
+    assert [each for each in seen.told if isinstance(each[0], bool)] == [(False, 1.0), (False, 1.5)]
+
+
+def test_errors_of_the_work_are_failures_for_the_policy_and_reach_the_client() -> None:
+    """A breaker at the server opens after the second, and refuses the third."""
+    run = live(plan(lambda: CircuitBreaker(fail_max=2)), (0.0, 2.0, 4.0), faults=(Errors(error="OSError"),))
+
+    assert [outcome for _, _, outcome in calls(run)] == ["OSError", "OSError", "ServiceError"]
+
+
+def test_each_server_has_policies_of_its_own_with_the_settings_of_the_pattern() -> None:
+    """A pattern with one permit: each of two shards has one."""
+    pattern = Pipeline(Bulkhead(1))
+    service = plan(pattern, servers=2, balance="key")
+    scenario = Scenario(
+        duration=9, loads=(Replay((0.0, 0.1, 0.2, 0.3), ("1", "2", "1", "2")),), service=service, keys=2
+    )
+    run = simulate(scenario, NONE)
+
+    assert [outcome for _, _, outcome in calls(run)] == ["success", "success", "ServiceError", "ServiceError"]
+    assert pattern.snapshot()["policies"][0]["in_use"] == 0
+
+
+def test_keyed_policies_see_the_key() -> None:
+    """One permit for each tenant."""
+    keyed = Keyed(lambda: Bulkhead(1), key=lambda key: key)
+    service = ServicePlan(service_time=Constant(1.0), admission=keyed)
+    run = simulate(
+        Scenario(duration=9, loads=(Replay((0.0, 0.1, 0.2), ("1", "2", "1")),), service=service, keys=2), NONE
+    )
+
+    assert [outcome for _, _, outcome in calls(run)] == ["success", "success", "ServiceError"]
+
+
+def test_crash_resets_the_policies() -> None:
+    """What was inside is reset, permits are whole again, and an open circuit is closed."""
+    service = plan(lambda: Pipeline(Bulkhead(1, queue=1), CircuitBreaker(fail_max=1, break_duration=60)))
+    run = live(service, (0.0, 1.2, 1.5, 1.6, 4.0), faults=(Errors(end=1.0), Crash(start=2.0, end=3.0)))
+
+    assert calls(run) == [
+        (0.0, 1.0, "ServiceError"),
+        (1.2, 1.2, "ServiceError"),
+        (1.5, 1.5, "ServiceError"),
+        (1.6, 1.6, "ServiceError"),
+        (4.0, 5.0, "success"),
+    ]
+
+
+def test_crash_resets_what_waits_for_admission_too() -> None:
+    """The one in work, and the one in the policy's queue."""
+    run = live(plan(lambda: Bulkhead(1, queue=1)), (0.0, 0.1, 2.0), faults=(Crash(start=0.5, end=1.5),))
+
+    assert calls(run) == [
+        (0.0, 0.5, "ConnectionResetError"),
+        (0.1, 0.5, "ConnectionResetError"),
+        (2.0, 3.0, "success"),
+    ]
+
+
+def test_timeout_at_the_server_frees_its_worker() -> None:
+    """It ends the work, unlike a client that gives up; the answer is 504."""
+    run = live(plan(lambda: Timeout(0.5)), (0.0, 0.1))
+
+    assert calls(run) == [(0.0, 0.5, "ServiceError"), (0.1, 0.6, "ServiceError")]
+    assert run.executed == 0
+
+
+def test_cancelled_request_gives_its_permit_back() -> None:
+    """Where the server is told that its client has gone."""
+    service = plan(lambda: Bulkhead(1), abandoned="cancelled")
+    run = live(service, (0.0, 0.7), candidate_from("impatient", Timeout(0.5)))
+
+    assert calls(run) == [(0.0, 0.5, "TimedOut"), (0.7, 1.2, "TimedOut")]
+    untold = live(plan(lambda: Bulkhead(1)), (0.0, 0.7), candidate_from("impatient", Timeout(0.5)))
+    assert calls(untold)[1] == (0.7, 0.7, "ServiceError")
+
+
+def test_nothing_of_a_client_reaches_the_server_but_its_priority() -> None:
+    """Not its deadline, where the server does not mind it."""
+    seen = Seen()
+
+    def important() -> Any:
+        def decorate(function: Any) -> Any:
+            guarded = Timeout(5)(Timeout(3)(function))
+
+            async def call(key: str) -> Any:
+                with priority("critical"):
+                    return await guarded(key)
+
+            return call
+
+        return decorate
+
+    live(plan(lambda: seen), (0.0,), Candidate("important", important))
+
+    assert seen.told == [("1", "critical", None), (False, 1.0)]
+
+
+def test_deadline_that_travels_bounds_the_queue_of_the_policy() -> None:
+    """The second waits for admission as long as its client does, and no worker sees either of those that gave up."""
+    seen = Seen()
+    service = plan(lambda: Pipeline(Bulkhead(1, queue=5), seen), drop_expired=True)
+    stalled = (Stall(start=0.0, end=3.0),)
+    run = live(service, (0.1, 0.2, 4.0), candidate_from("impatient", Timeout(1.5)), faults=stalled)
+
+    assert [outcome for _, _, outcome in calls(run)] == ["TimedOut", "TimedOut", "success"]
+    assert run.executed == 1
+    assert seen.told[0] == ("1", "normal", pytest.approx(1.5))
+
+
+def test_expired_request_is_refused_on_arrival() -> None:
+    """Its link takes longer than its client waits: the policy never hears of it."""
+    seen = Seen()
+    service = plan(lambda: seen, drop_expired=True, link=Link(latency=Constant(0.5)))
+    run = live(service, (0.0,), candidate_from("quick", Timeout(0.4)))
+
+    assert (seen.told, run.executed) == ([], 0)
+
+
+@pytest.mark.parametrize("wrong", [5, Bulkhead, lambda: 5])
+def test_what_is_no_policy_is_refused_when_the_plan_is_made(wrong: Any) -> None:
+    """In one line."""
+    with pytest.raises(TypeError, match="admission must"):
+        plan(wrong)
+
+
+def test_two_runs_of_a_seed_are_the_same_with_admission() -> None:
+    """In every call."""
+    service = ServicePlan(service_time=Exponential(0.1), workers=10, admission=lambda: Bulkhead(15, queue=10))
+    scenario = Scenario(duration=20, loads=(Poisson(120),), service=service, clients=5)
+    one, two = (simulate(scenario, candidate_from("t", Pipeline(Retry(3), Timeout(1))), 3) for _ in range(2))
+
+    assert (one.begins, one.ends, one.outcomes) == (two.begins, two.ends, two.outcomes)
+    assert len(one.names) > 3
