@@ -3,6 +3,7 @@
     policies       Retry, CircuitBreaker, Bulkhead, Timeout,    what to do about failure
                    Hedge, RateLimit, Fallback, Keyed
                    Chaos, resilient.faults                      failure on purpose
+                   quantile                                     how long to wait for an answer before asking again
                    FullJitter, Budget                           how long to wait before trying again, and how often
     composition    Pipeline, switch, registry                   several of them as one decorator
                    standard, standard_hedged                    the pipelines that most calls should have
@@ -38,6 +39,7 @@ from resilient.errors import (
     ResilientError,
     TimedOut,
 )
+from resilient.latency import quantile
 from resilient.outcome import Classifier, Verdict
 from resilient.pipeline import Pipeline, switch
 from resilient.policies.breaker import CircuitBreaker
@@ -86,6 +88,7 @@ __all__ = [
     "deadline",
     "events",
     "priority",
+    "quantile",
     "registry",
     "remaining",
     "standard",

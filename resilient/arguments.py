@@ -15,7 +15,19 @@ from typing import Any, TypeVar
 
 K = TypeVar("K")
 
-__all__ = ["amount", "callback", "count", "flag", "hashable", "instance", "name", "seconds", "share", "strategy"]
+__all__ = [
+    "amount",
+    "callback",
+    "count",
+    "flag",
+    "hashable",
+    "instance",
+    "legible",
+    "name",
+    "seconds",
+    "share",
+    "strategy",
+]
 
 
 def _number(argument: str, value: object, kind: str) -> float:
@@ -97,6 +109,16 @@ def hashable(argument: str, value: K) -> K:
     except TypeError:
         raise TypeError(f"{argument} must be hashable, got {value!r}") from None
     return value
+
+
+LEGIBLE = 100
+"""Characters of a key in names."""
+
+
+def legible(key: object) -> str:
+    """A key as a part of a name: it may come from outside."""
+    text = key if isinstance(key, str) and key.isprintable() else repr(key)
+    return text if len(text) <= LEGIBLE else text[: LEGIBLE - 3] + "..."
 
 
 def strategy(argument: str, value: object) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from resilient.call import Call
 from resilient.current import Calls, enclosing, runs_elsewhere, waiting
+from resilient.outcome import Classifier
 from resilient.policy import Layer, Scope
 from resilient.runtime import Parking, Runtime
 from resilient.runtime.threads import AWAITED, THREADS
@@ -88,6 +89,7 @@ class Beside:
 
     Attributes:
         call: the fork that it works on; scope: of its pipeline.
+        sets_aside: whether a result that nobody takes is set aside before it is closed (`Classifier.set_aside`).
         done: whether it has ended; then `error`, or else `result`, says how.
     """
 
@@ -106,6 +108,7 @@ class Beside:
         "pause",
         "result",
         "scope",
+        "sets_aside",
         "spawned",
     )
 
@@ -122,6 +125,7 @@ class Beside:
         self.scope = scope
         self.number = number
         self.pause = 0.0
+        self.sets_aside = False
         self.done = False
         self.result: Any = None
         self.error: BaseException | None = None
@@ -152,7 +156,8 @@ class Beside:
         finally:
             self.done = True
             if self._ended(self):
-                await close_unwanted(self, self.error, self.result, self.call.runtime, self._stragglers)
+                judge = self.scope.judge if self.sets_aside else None
+                await close_unwanted(self, self.error, self.result, self.call.runtime, self._stragglers, judge)
 
     def outer(self) -> Calls:
         """The calls that its own is part of."""
@@ -216,12 +221,17 @@ _UNSET = object()
 
 
 async def close_unwanted(
-    who: object, error: BaseException | None, result: Any, runtime: Runtime, stragglers: Stragglers
+    who: object,
+    error: BaseException | None,
+    result: Any,
+    runtime: Runtime,
+    stragglers: Stragglers,
+    judge: Classifier | None = None,
 ) -> None:
-    """The end of a straggler. It raises nothing: nobody waits for it."""
+    """The end of a straggler; its result is set aside by `judge` first, if given. It raises nothing: nobody waits."""
     try:
         if error is None:
-            await _close(result, runtime)
+            await _close(result, runtime, judge)
     except runtime.cancelled:
         pass  # its event loop ends
     finally:
@@ -234,12 +244,12 @@ class _Closing:
     spawned: object = None
 
 
-def close_beside(result: Any, runtime: Runtime, stragglers: Stragglers) -> None:
-    """Close a result that nobody gets, without making anybody wait."""
+def close_beside(result: Any, runtime: Runtime, stragglers: Stragglers, judge: Classifier | None = None) -> None:
+    """Close a result that nobody gets, without making anybody wait; set it aside by `judge` first, if given."""
     closing = _Closing()
     stragglers.add(closing)
     closing.spawned = runtime.spawn(
-        lambda: close_unwanted(closing, None, result, runtime, stragglers), contextvars.copy_context()
+        lambda: close_unwanted(closing, None, result, runtime, stragglers, judge), contextvars.copy_context()
     )
 
 
@@ -268,11 +278,16 @@ async def discard(result: Any, runtime: Runtime) -> None:
     await parking.wait(None, _NO_DEADLINE)
 
 
-async def _close(result: Any, runtime: Runtime) -> None:
+async def _close(result: Any, runtime: Runtime, judge: Classifier | None = None) -> None:
     close = getattr(result, "aclose", None) if runtime is not THREADS else None
     close = close or getattr(result, "close", None)
     if not callable(close):
         return
+    try:
+        if judge is not None:
+            await judge.set_aside(result, runtime)
+    except Exception as error:
+        _log.debug("resilient: setting a result aside that nobody gets failed with %s", type(error).__name__)
     try:
         closing = close()
         if inspect.isawaitable(closing):

@@ -135,6 +135,12 @@ class Policy:
     """Answers for calls that failed; then it sets `call.stood_in = call.attempt`."""
     overlaps: bool = False
     """Its runs overlap in time (copies of a hedge), rather than following each other."""
+    head_start: float = 0.0
+    """Seconds that a run has before the next one is due, at the least and on average, where they overlap."""
+    extra: float = 0.0
+    """The share of calls of which it means to make a further one."""
+    lingers: bool = False
+    """Leaves runs that nobody waits for any more to end by themselves."""
     limit: float | None = None
     """Seconds after which it ends what is inside it."""
     pause: float | None = 0.0

@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from resilient.atomic import GIL, atomic
 from resilient.beside import Beside, close_beside
 from resilient.call import Call
-from resilient.errors import Rejected
+from resilient.errors import Rejected, TimedOut
 from resilient.events import BudgetExhausted, HedgeWon, Hedging
-from resilient.outcome import Verdict
+from resilient.outcome import IGNORED, SUCCESS, Classifier, Verdict
 from resilient.policy import Layer, Scope
 from resilient.runtime import Parking
 from resilient.runtime.asyncio import AsyncioRuntime, Timer
 
 if TYPE_CHECKING:
+    from resilient.latency import Observed
     from resilient.policies.hedge import Hedge
 
-__all__ = ["Race", "goes_on", "wants_another"]
+__all__ = ["FirstCopy", "Race", "goes_on", "judged", "wants_another"]
 
 
 def goes_on(verdict: Verdict, error: BaseException | None = None) -> bool:
@@ -35,14 +38,58 @@ def wants_another(verdict: Verdict, error: BaseException | None = None) -> bool:
     return goes_on(verdict, error) and not verdict.retry_after
 
 
+def judged(judge: Classifier, accept: Callable[[Any], bool] | None, result: Any) -> Verdict:
+    """The verdict on a result: also a failure when it is not accepted."""
+    verdict = judge.result(result)
+    if accept is None or goes_on(verdict) or verdict.final or accept(result):
+        return verdict
+    return replace(verdict, kind="failure", retryable=True)
+
+
+class FirstCopy:
+    """The age of a call's first copy, for those who observe latencies."""
+
+    __slots__ = ("_late", "_observed", "_waited", "began")
+
+    def __init__(self, call: Call, observed: Observed, late: float | None) -> None:
+        self._observed = observed
+        self._late = late
+        self._waited = call.waited
+        self.began = call.runtime.now()
+
+    def age(self, call: Call) -> float:
+        """Seconds so far, without those in local queues."""
+        now = call.runtime.now()
+        since = getattr(call, "queued_at", None)
+        return now - self.began - (call.waited - self._waited) - (0.0 if since is None else now - since)
+
+    def ended(self, error: BaseException | None, succeeded: bool, call: Call) -> None:
+        """It has ended by itself."""
+        if succeeded:
+            if not call.is_stood_in_for:
+                self._observed.record(self.age(call))
+        elif isinstance(error, TimedOut):
+            if error.evidence:
+                self._observed.record(self.age(call))
+        elif (error is None or isinstance(error, Exception)) and not isinstance(error, Rejected):
+            self.unanswered(call)
+
+    def unanswered(self, call: Call) -> None:
+        """It has had no answer so far, and will have none: that says something if it is late already."""
+        age = self.age(call)
+        if self._late is not None and age >= self._late:
+            self._observed.record(age)
+
+
 class Primary:
     """The outcome of a first copy that ran in the caller's own task; otherwise like a `Beside`."""
 
-    __slots__ = ("error", "pause", "result")
+    __slots__ = ("call", "error", "pause", "result")
 
     number = 1
 
-    def __init__(self, error: BaseException | None, result: Any) -> None:
+    def __init__(self, call: Call, error: BaseException | None, result: Any) -> None:
+        self.call = call
         self.error = error
         self.result = result
         self.pause = 0.0
@@ -77,17 +124,20 @@ class Race:
         "begun",
         "call",
         "context",
+        "delays",
         "first",
         "hedge",
         "inline",
         "inner",
         "may_start",
+        "primary",
         "running",
         "scope",
         "task",
         "winner",
     )
 
+    primary: FirstCopy | None  # as long as it may be observed
     inline: AsyncioRuntime | None  # while the first copy runs in the caller's task ...
     task: asyncio.Task[Any] | None  # ... this one ...
     base: int  # ... which had been cancelled so often before ...
@@ -106,6 +156,12 @@ class Race:
         self.running: list[Beside] = []
         self.first: Copy | None = None  # of those that failed; its outcome comes back when all do
         self.winner: Copy | None = None
+        observed = None if hedge.observes is None else hedge.observed(call)
+        if observed is None:
+            self.delays, self.primary = hedge.delays, None
+        else:
+            self.delays = observed.delays
+            self.primary = FirstCopy(call, observed, self.delays[0])
         self.inline = self.task = self.context = self._timers = None
         if not GIL:
             self._lock = threading.RLock()
@@ -134,15 +190,16 @@ class Race:
                 scope.channel.emit(Hedging(scope.name, now, hedge.name, self.begun + 1, reason))
         self.begun += 1
         copy = Beside(self.call, self.inner, scope, hedge.stragglers, self._copy_ended, self.begun)
+        copy.sets_aside = hedge.late
         copy.call.attempt = self.attempt  # the first one may have got further, in the caller's own call
         self.running.append(copy)
         copy.run(self.task, self.context)
 
     @property
     def wait(self) -> float | None:
-        """Seconds until the next copy is due, or None when there is none."""
+        """Seconds until the next copy is due, or None when none will be."""
         more = self.may_start and self.begun < self.hedge.copies
-        return self.hedge.delays[self.begun - 1] if more else None
+        return self.delays[self.begun - 1] if more else None
 
     @atomic
     def _copy_ended(self, copy: Beside) -> bool:
@@ -172,10 +229,15 @@ class Race:
     def drop(self, copy: Copy | None) -> None:
         """Close its result, if it has one, beside the caller."""
         if copy is not None and copy.error is None:
-            close_beside(copy.result, self.call.runtime, self.hedge.stragglers)
+            judge = self.scope.judge if self.hedge.late else None
+            close_beside(copy.result, self.call.runtime, self.hedge.stragglers, judge)
 
     def end(self) -> None:
-        """It is over: cancel the losers, and do not wait for them."""
+        """It is over: cancel the losers (or leave them to end by themselves), and do not wait for them."""
+        if self.winner is not None and self.primary is not None:
+            for copy in self.running:
+                if copy.number == 1:
+                    self.primary.unanswered(copy.call)
         for running in self.running:
             running.leave()  # before one of them can end unheard
         ended = self._stop()  # in the same tick as the winner
@@ -184,27 +246,33 @@ class Race:
         losers = [copy for copy in self.running if copy not in ended]
         if self.winner is None and self.first is None and losers:
             self.call.waited = max(self.call.waited, losers[0].waited())  # its Timeout outside asks for it
+        stragglers = self.hedge.stragglers
         for loser in losers:
-            loser.cancel()
+            if not self.hedge.late or self.winner is None or stragglers.count > stragglers.cap:
+                loser.cancel()
         for each in (*ended, self.first):
             if each is not self.winner:
                 self.drop(each)
 
     def leaves_open(self, copy: Copy) -> bool:
         """Whether the race goes on after this copy's outcome; without further copies where it asks to be left alone."""
-        error, judge = copy.error, self.scope.judge
-        if not (judge.judges_results if error is None else isinstance(error, Exception)):
-            return False
+        error, judge, accept, verdict = copy.error, self.scope.judge, self.hedge.accept, SUCCESS
         try:
-            verdict = judge.result(copy.result) if error is None else judge.error(error)  # type: ignore[arg-type]
-            copy.pause = verdict.retry_after or 0.0
-            if copy.pause:
-                self.may_start = False
-            return goes_on(verdict, error)
+            if error is not None:
+                verdict = judge.error(error) if isinstance(error, Exception) else IGNORED
+            elif judge.judges_results or accept is not None:
+                verdict = judged(judge, accept, copy.result)
         except Exception as mistake:  # of the user's predicate: the caller shall hear of it
             self.drop(copy)
             copy.error = mistake
             return False
+        if copy.number == 1 and self.primary is not None:
+            self.primary.ended(error, error is None and verdict.kind == "success", copy.call)
+            self.primary = None
+        copy.pause = verdict.retry_after or 0.0
+        if copy.pause:
+            self.may_start = False
+        return goes_on(verdict, error)
 
     def failed(self, copy: Copy) -> None:
         """A copy was of no use: keep the outcome that asks for the longest pause, or else the first one's, and start
@@ -263,7 +331,8 @@ class Race:
         base = self.base = task.cancelling()
         self.begun = 1
         self.inline, self.task, self.context = runtime, task, contextvars.copy_context()
-        self._timers = runtime.after(self.hedge.delays[0], self)
+        if self.delays[0] is not None:
+            self._timers = runtime.after(self.delays[0], self)
         try:
             result = await self.inner(self.call)
         except BaseException as error:
@@ -279,14 +348,16 @@ class Race:
             if not isinstance(error, Exception):
                 self._end_without_winner()
                 raise
-            primary = Primary(error, None)
+            primary = Primary(self.call, error, None)
         else:
             self._stop_inline()
             if self.winner is not None:
                 task.uncancel()  # the callee swallowed the cancel and has a result all the same
-            elif self.begun == 1 and not self.scope.judge.judges_results:
+            elif self.begun == 1 and not self.scope.judge.judges_results and self.hedge.accept is None:
+                if self.primary is not None:
+                    self.primary.ended(None, True, self.call)
                 return result
-            primary = Primary(None, result)
+            primary = Primary(self.call, None, result)
         if not self.leaves_open(primary):
             self.drop(self.winner)  # both in one tick
             self.winner = primary
@@ -324,6 +395,9 @@ class Race:
             self._begin("failure")
         elif self.winner is None and self.task is not None and self.task.cancelling() <= self.base:
             self.winner = copy
+            if self.primary is not None:
+                self.primary.unanswered(self.call)
+                self.primary = None
             self.task.cancel()  # not when others have done so: a second one would cut its clean-up short
         else:
             self.drop(copy)

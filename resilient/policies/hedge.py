@@ -8,16 +8,25 @@ The first *acceptable* outcome wins. A fast failure does not: it starts the next
 pause (`retry_after`). An outcome that repeating cannot change (a fatal failure, an error that says nothing about the
 dependency) ends all. Losers are cancelled, and awaited and closed off the winner's path.
 
+The best delay is the dependency's own, as of lately: `Hedge(delay=quantile(0.95))` observes how long calls take and
+waits for the p95 (see `resilient.latency`). Only first copies are observed, for how a later one ends depends on the
+race. A success tells its latency. One that was superseded, timed out, or failed although it was late, had no answer at
+an age that is beyond the delay, and this age is on the right side of the quantile. A failure that came before the
+delay tells nothing; nor does a refusal, a caller's cancellation or an inherited deadline. Time in local queues is no
+latency.
+
 Copies are tasks, each with a context of its own; the winner's is merged back. With `inline=True` the first copy runs in
 the caller's own task, at a sixth of the cost, but with its clean-up on the winner's path (see `Hedge`).
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, Self, get_args
 
 from resilient import arguments
 from resilient.beside import Stragglers
@@ -26,22 +35,34 @@ from resilient.call import Call
 from resilient.errors import Rejected
 from resilient.events import Hedging
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, share
+from resilient.latency import Delays, Observed, PerKey, quantile
 from resilient.policy import Layer, Scope, Wrap
-from resilient.race import Race, wants_another
+from resilient.race import FirstCopy, Race, judged, wants_another
 from resilient.runtime import Runtime
 from resilient.runtime.asyncio import AsyncioRuntime
 
 __all__ = ["Hedge"]
+
+Cancel = Literal["now", "late"]
 
 
 class Hedge(Wrap):
     """Starts further copies of a call that is late, and takes the first acceptable outcome.
 
     Args:
-        delay: seconds after which the next copy starts; or a sequence, one for each further copy. No default: take a
-            high percentile of the dependency's latency (p95 costs 5% more requests, p98 2%).
+        delay: seconds after which the next copy starts; or a sequence, one for each further copy; or `quantile(0.95)`,
+            to take it from the latencies that are observed. No default: p95 costs 5% more requests, p98 2%.
         copies: calls at the most, the first included. Default 2 (Microsoft's handler: one hedge), or one more than
             there are delays.
+        key: the key of a call, by its arguments, as for `Keyed`: then the latencies of each key are observed by
+            themselves. Default None: all together. (The HTTP transports observe each origin by itself.)
+        max_keys: keys that are remembered. Default 1,024, of 8 KB each.
+        accept: asked about every result that the pipeline does not judge a failure. One that it refuses does not win,
+            and starts the next copy. What it raises is an error of the caller.
+        cancel: what becomes of those that lose: "now" (default) they are cancelled; "late" they are left to end by
+            themselves, or by a Timeout inside. Then they hold their permits until they have ended, and the dependency
+            does their work for nothing; but an HTTP/1 connection can be used again, which a cancelled request closes.
+            With more than `max_stragglers` of them, and where the caller is cancelled, they are cancelled all the same.
         inline: run the first copy in the caller's own task, context and clean-up path: cheap while it does not fire.
             Then the loser's clean-up delays the winner, it may swallow the cancellation, and what it has set in its
             context stays. For callers whose clean-up is known. asyncio only; elsewhere copies are tasks all the same.
@@ -59,9 +80,13 @@ class Hedge(Wrap):
 
     def __init__(
         self,
-        delay: float | Sequence[float],
+        delay: float | Sequence[float] | quantile,
         *,
         copies: int | None = None,
+        key: Callable[..., Hashable] | None = None,
+        max_keys: int = 1024,
+        accept: Callable[[Any], bool] | None = None,
+        cancel: Cancel = "now",
         inline: bool = False,
         thread: bool = False,
         budget: Budget | None = None,
@@ -70,17 +95,63 @@ class Hedge(Wrap):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.delays = _delays(delay, copies)
-        self.copies = self.runs = len(self.delays) + 1
-        self.pause = sum(self.delays)
+        self.observes = delay if isinstance(delay, quantile) else None
+        """The quantile that is observed, if one is."""
+        self.delays: Delays = _delays(delay, copies)
+        """Those of a call, while nothing has been observed."""
+        more = len(self.delays)
+        self.copies = self.runs = more + 1
+        known = _known(self.delays)
+        shortest, self.longest = (known, known) if self.observes is None else self.observes.bounds(more)
+        self.pause = sum(self.longest) if math.isfinite(self.longest[-1]) else None
+        self.head_start = sum(shortest) / more
+        self.extra = 0.0 if self.observes is None else 1 - self.observes.share
+        self._observed: Observed | PerKey | None = None if self.observes is None else Observed(self.observes, more)
+        self._key: Callable[..., Hashable] | None = None
+        if key is not None:
+            if self.observes is None:
+                raise ValueError(f"key= has no meaning with delays that are not observed, as {delay!r}")
+            self._observe_by(key, max_keys)
+        self.accept = None if accept is None else arguments.callback("accept", accept)
         self.inline = arguments.flag("inline", inline)
         self.thread = arguments.flag("thread", thread)
         if self.inline and self.thread:
             raise ValueError("inline=True has no meaning with thread=True: a thread cannot be stopped for the winner")
+        if cancel not in get_args(Cancel):
+            raise ValueError(f"cancel must be one of {', '.join(get_args(Cancel))}, got {cancel!r}")
+        self.late = cancel == "late"
+        if self.inline and self.late:
+            raise ValueError("cancel='late' has no meaning with inline=True: the caller's own task is the loser then")
         self.budget = arguments.instance("budget", budget, Budget)
         self.shadow = arguments.flag("shadow", shadow)
+        self.lingers = self.late and not self.shadow
         self.stragglers = Stragglers(arguments.count("max_stragglers", max_stragglers))
         self.started = self.won = self.would_have_started = 0
+
+    def _observe_by(self, key: Callable[..., Hashable], max_keys: int) -> None:
+        assert self.observes is not None
+        self._key = key if inspect.isclass(key) else arguments.callback("key", key)
+        self._observed = PerKey(self.observes, len(self.delays), arguments.count("max_keys", max_keys))
+
+    def by(self, key: Callable[..., Hashable], max_keys: int) -> Self:
+        """One like it that observes each key by itself, with the same budget and stragglers. (For our transports.)"""
+        twin = copy(self)
+        twin._alone = None
+        twin.started = twin.won = twin.would_have_started = 0
+        twin._observe_by(key, max_keys)
+        return twin
+
+    @property
+    def observes_all_alike(self) -> bool:
+        """Whether latencies are observed, and nobody has said of which key."""
+        return isinstance(self._observed, Observed)
+
+    def observed(self, call: Call) -> Observed | None:
+        """What is known of the latencies of calls like this one; None: its delays are fixed."""
+        observed, key = self._observed, self._key
+        if key is None or not isinstance(observed, PerKey):
+            return observed  # type: ignore[return-value]
+        return observed.of(key(*call.args, **call.kwargs))
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         async def watch(call: Call) -> Any:
@@ -88,7 +159,7 @@ class Hedge(Wrap):
 
         def race(call: Call) -> Coroutine[Any, Any, Any]:
             if scope.mode == "once":
-                return inner(call)
+                return inner(call) if self.observes is None else watch(call)
             copies = Race(self, call, inner, scope)
             if self.inline and isinstance(call.runtime, AsyncioRuntime):
                 return copies.run_inline(call.runtime)
@@ -97,24 +168,29 @@ class Hedge(Wrap):
         return watch if self.shadow else race
 
     async def _watch(self, call: Call, inner: Layer, scope: Scope) -> Any:
-        """Shadow: run one copy and see whether it would have been hedged."""
-        now = call.runtime.now
-        begin, reason = now(), "delay"
+        """One copy alone: observe it, and in shadow see whether it would have been hedged."""
+        observed, now = self.observed(call), call.runtime.now
+        delay = (self.delays if observed is None else observed.delays)[0]
+        first = None if observed is None else FirstCopy(call, observed, delay)
+        begin, again = now(), False
         try:
             result = await inner(call)
-            if scope.judge.judges_results and wants_another(scope.judge.result(result)):
-                reason = "failure"
+            verdict = judged(scope.judge, self.accept, result)
+            again = wants_another(verdict)
+            if first is not None:
+                first.ended(None, verdict.kind == "success", call)
             return result
         except Exception as error:
-            if wants_another(scope.judge.error(error), error):
-                reason = "failure"
+            again = wants_another(scope.judge.error(error), error)
+            if first is not None:
+                first.ended(error, False, call)
             raise
         finally:
-            late = now() - begin >= self.delays[0]
-            if late or reason == "failure":
-                reason = "delay" if late else reason
+            late = delay is not None and now() - begin >= delay
+            if self.shadow and (late or again):
                 self.would_have_started += 1
                 if scope.channel.listeners:
+                    reason = "delay" if late else "failure"
                     scope.channel.emit(Hedging(scope.name, now(), self.name, 2, reason, shadow=True))
 
     def worst(self, inner: Inside, view: View) -> Worst:
@@ -122,9 +198,9 @@ class Hedge(Wrap):
             return inner(view)
         view = replace(view, again=True)
         one = inner(view)
-        begins, _ = self._last_begins(one.seconds.most, self.copies)
+        begins, _ = self._last_begins(self.longest, one.seconds.most, self.copies)
         most = begins + one.seconds.most
-        _, overlap = self._last_begins(one.seconds.sure, self.copies)
+        _, overlap = self._last_begins(self._fresh, one.seconds.sure, self.copies)
         sure = self._surely_lasts(inner, view, overlap=overlap)
         copies = self._surely(one, view)
         why = one.why
@@ -141,10 +217,16 @@ class Hedge(Wrap):
             asks=one.asks and overlap,
         )
 
-    def _last_begins(self, longest: float, copies: int) -> tuple[float, bool]:
+    @property
+    def _fresh(self) -> tuple[float, ...]:
+        """Delays that there surely can be: as long as nothing has been observed."""
+        return _known(self.delays)
+
+    @staticmethod
+    def _last_begins(delays: Sequence[float], longest: float, copies: int) -> tuple[float, bool]:
         """When the last copy begins, if each takes its longest and fails; and whether none has failed by then."""
         begins, failed = [0.0], 0
-        for delay in self.delays[: copies - 1]:
+        for delay in delays[: copies - 1]:
             due, failure = begins[-1] + delay, begins[failed] + longest
             begins.append(min(due, failure))
             failed += failure <= due
@@ -155,8 +237,8 @@ class Hedge(Wrap):
         one = inner(view)
         longest, room = one.seconds.sure, one.at_once if overlap else min(one.at_once, one.allowed)
         if not one.fails:  # the first copy answers, or one that found no room
-            return longest if one.at_once >= self.copies else min(longest, self.delays[0])
-        last, _ = self._last_begins(longest, int(min(self.copies, max(1, room))))
+            return longest if one.at_once >= self.copies else min(longest, self._fresh[0])
+        last, _ = self._last_begins(self._fresh, longest, int(min(self.copies, max(1, room))))
         if last >= view.within:
             return view.within
         return max(longest, last + inner(view.after(last)).seconds.sure)
@@ -194,8 +276,11 @@ class Hedge(Wrap):
         await self.stragglers.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:
-        """Further copies `started`, of which `won`; losers that are still ending; what shadow would have started."""
+        """Further copies `started`, of which `won`; losers that are still ending; what shadow would have started. Where
+        latencies are observed, the `delays` of now (None: the next copy does not start for being late) and the number
+        of `samples`; or, by key, how many `keys` there are, and what was `observed` of the 100 used last."""
         return {
+            **({} if self._observed is None else self._observed.snapshot()),
             "started": self.started,
             "won": self.won,
             "stragglers": self.stragglers.count,
@@ -204,12 +289,16 @@ class Hedge(Wrap):
         }
 
     def describe(self) -> str:
-        after = ", ".join(f"{delay:g}" for delay in dict.fromkeys(self.delays))
-        flags = "".join(f", {flag}" for flag in ("inline", "thread", "shadow") if getattr(self, flag))
-        return f"Hedge({self.copies} copies, after {after} s{flags})"
+        after = str(self.observes)
+        if self.observes is None:
+            after = ", ".join(f"{delay:g}" for delay in dict.fromkeys(self.delays)) + " s"
+        if self._key is not None:
+            after += " of each key"
+        flags = "".join(f", {flag}" for flag in ("inline", "thread", "late", "shadow") if getattr(self, flag))
+        return f"Hedge({self.copies} copies, after {after}{flags})"
 
 
-def _delays(delay: object, copies: object) -> tuple[float, ...]:
+def _delays(delay: object, copies: object) -> Delays:
     if isinstance(delay, Sequence) and not isinstance(delay, str | bytes):
         delays = tuple(arguments.seconds(f"delay[{at}]", each, zero=True) for at, each in enumerate(delay))
         if not delays:
@@ -217,6 +306,11 @@ def _delays(delay: object, copies: object) -> tuple[float, ...]:
         if copies is not None and arguments.count("copies", copies, least=2) != len(delays) + 1:
             raise ValueError(f"copies={copies!r} does not fit {len(delays)} delays: leave one of them out")
         return delays
-    return (arguments.seconds("delay", delay, zero=True),) * (
-        1 if copies is None else arguments.count("copies", copies, least=2) - 1
-    )
+    more = 1 if copies is None else arguments.count("copies", copies, least=2) - 1
+    if isinstance(delay, quantile):
+        return delay.first(more)
+    return (arguments.seconds("delay", delay, zero=True),) * more
+
+
+def _known(delays: Delays) -> tuple[float, ...]:
+    return tuple(math.inf if delay is None else delay for delay in delays)

@@ -36,9 +36,6 @@ LOOKS = 2
 SHOWN = 100
 """Keys in a snapshot, those used last."""
 
-LEGIBLE = 100
-"""Characters of a key in names."""
-
 
 class _Span:
     """The time between two new keys. `end` is known when it has ended."""
@@ -254,8 +251,7 @@ class Keyed(Gate):
             if gate in self._made:
                 raise ValueError(f"factory must make a new gate for each key, got the same {gate!r} again")
             self._made.add(gate)
-        text = key if isinstance(key, str) and key.isprintable() else repr(key)  # it may come from outside
-        gate.name = f"{gate.name}[{text if len(text) <= LEGIBLE else text[: LEGIBLE - 3] + '...'}]"
+        gate.name = f"{gate.name}[{arguments.legible(key)}]"
         return gate
 
     # -- for people ---------------------------------------------------------------------------------------------

@@ -1,0 +1,143 @@
+"""One quantile of a stream of latencies, as of lately: fixed memory, constant work a sample.
+
+A hedge wants to know "how long do 95% of the calls take at most?" at every call, of a dependency that changes. So each
+sample is counted in a bucket, and the buckets are as wide as their latency is long: bucket i holds what lies between
+gamma^(i-1) and gamma^i, with gamma = (1 + a) / (1 - a), and any of it is within a = 1% of the one value that stands for
+the bucket (DDSketch: C. Masson, J. Rim, H. Lee, VLDB 2019). From 10 µs to 10,000 s that makes 1,037 buckets, 8 KB.
+
+*Old samples fade.* Each new one weighs more than the one before, by 1/2,000, so nothing has to be made smaller; only
+once in 55,000 samples all weights are divided by the latest, before they grow too large (forward decay: G. Cormode et
+al., ICDE 2009). A sample's weight has fallen to 1/e after `MEMORY` = 2,000 others. That is as exact as the last 4,000
+samples, evenly weighted, would be: the share of calls that take longer than the estimate has a standard error of
+sqrt(q (1 - q) / 4,000), 0.34% around the 5% of a p95, 0.22% around the 2% of a p98. A dependency that becomes slow
+moves its p95 after some 100 samples (5% of the weight is new then), and one that has become fast again after up to
+2,000 ln 20 = 6,000.
+
+*A pointer stands at the quantile's bucket*, with the weight of all below it, and each sample moves it by one bucket at
+the most. Where the samples are elsewhere all at once, it gets there bucket by bucket: ten times slower is 115 away.
+
+On builds with a GIL, `record` makes no call between reading and writing its sums, so that threads cannot tear them; a
+new scale is made beside the old one and put in its place at once, and what others record meanwhile is lost. On
+free-threaded builds all of it is done under the histogram's lock.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from array import array
+from itertools import accumulate
+
+from resilient.atomic import atomic
+
+__all__ = ["ERROR", "LEAST", "MEMORY", "MOST", "Histogram"]
+
+ERROR = 0.01
+"""The greatest relative error of a value, from `LEAST` to `MOST`."""
+
+LEAST, MOST = 1e-5, 1e4
+"""Seconds. What is shorter counts as `LEAST`, and what is longer as `MOST`."""
+
+MEMORY = 2000
+"""Samples after which a sample's weight has fallen to 1/e."""
+
+HEAVY = 1e12
+"""The weight at which all are divided: far from where a sample of weight 1 would be lost in the rounding of the sum."""
+
+_LOG_GAMMA = math.log((1 + ERROR) / (1 - ERROR))
+_PER_LOG = 1 / _LOG_GAMMA
+_FIRST = 1 - math.floor(math.log(LEAST) / _LOG_GAMMA)  # so that `LEAST` is in bucket 1, and what is shorter in bucket 0
+_LAST = int(math.log(MOST) * _PER_LOG + _FIRST)
+_VALUES = tuple(
+    min(MOST, max(LEAST, (1 - ERROR) * math.exp((number - _FIRST + 1) * _LOG_GAMMA))) for number in range(_LAST + 1)
+)
+"""The value of each bucket: within `ERROR` of both its ends."""
+
+_log = math.log
+
+
+class Histogram:
+    """Latencies, and a quantile of them.
+
+    Args:
+        share: of the samples, the share that the quantile is not below: 0.95 for the p95.
+        warm_up: samples before it has a value. Before so many it would be mere chance.
+
+    Attributes:
+        count: samples so far.
+    """
+
+    __slots__ = ("_at", "_below", "_lock", "_total", "_weight", "_weights", "count", "share", "warm_up")
+
+    _GROWTH = MEMORY / (MEMORY - 1)
+
+    def __init__(self, share: float, warm_up: int) -> None:
+        self.share = share
+        self.warm_up = warm_up
+        self.count = 0
+        self._weights = array("d", bytes(8 * (_LAST + 1)))
+        self._weight = 1.0  # of the latest sample
+        self._total = 0.0
+        self._at = -1  # the bucket of the quantile, from the end of the warm-up on ...
+        self._below = 0.0  # ... and the weight of those below it
+        self._lock = threading.RLock()
+
+    @property
+    def value(self) -> float | None:
+        """The quantile in seconds, or None while it warms up. One of some 1,000 values, so it is often the same."""
+        at = self._at
+        return None if at < 0 else _VALUES[at]
+
+    @atomic
+    def record(self, seconds: float) -> None:
+        """Take in a sample. (No number is none.)"""
+        if seconds >= LEAST:
+            number = int(_log(seconds) * _PER_LOG + _FIRST) if seconds < MOST else _LAST
+        elif seconds < LEAST:
+            number = 0
+        else:
+            return  # not a number
+        weights = self._weights  # no call from here on
+        self._weight = weight = self._weight * self._GROWTH
+        weights[number] += weight
+        self._total = total = self._total + weight
+        self.count += 1
+        at = self._at
+        if at >= 0:
+            below = self._below
+            if number < at:
+                below += weight
+            wanted = total * self.share
+            if below >= wanted:
+                if at:
+                    at -= 1
+                    below -= weights[at]
+            elif at < _LAST:
+                reached = below + weights[at]
+                if reached < wanted:
+                    at += 1
+                    below = reached
+            self._at = at
+            self._below = below
+            if weight < HEAVY:
+                return
+        elif self.count < self.warm_up:
+            return
+        self._settle()
+
+    def _settle(self) -> None:
+        """Begin with light weights again, and find the bucket of the quantile anew."""
+        with self._lock:
+            if self._at >= 0 and self._weight < HEAVY:
+                return  # another thread was first
+            weights, weight = self._weights[:], self._weight
+            weights = array("d", [each / weight for each in weights])
+            sums = list(accumulate(weights))
+            total = sums[-1]
+            at = next(number for number, reached in enumerate(sums) if reached >= total * self.share)
+            below = sums[at] - weights[at]
+            self._weights = weights  # no call from here on
+            self._weight = 1.0
+            self._total = total
+            self._at = at
+            self._below = below
