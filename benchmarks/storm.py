@@ -110,6 +110,13 @@ def _standard() -> Any:
     return standard()
 
 
+def _limit() -> Any:
+    """Of the server."""
+    from resilient import AdaptiveLimit
+
+    return AdaptiveLimit()
+
+
 # -- others -----------------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +243,7 @@ def _want(recovery: float | None, goodput: float, requests: float) -> dict[str, 
 
 
 BARS = (Bar("recovery_s", 8), Bar("goodput_share_x", 0.88, at_least=True), Bar("requests_per_call_x", 1.05))
-DROPS = (Bar("recovery_s", 0),)
+DROPS = (Bar("recovery_s", 1),)
 OVERLOADED = (
     Row("1 attempt", lambda: _pipeline(attempts=1), _want(21, 0.68, 1.0), True),
     Row("4 attempts", _pipeline, _want(None, 0.0, 3.9), True),
@@ -272,7 +279,51 @@ OVERLOADED = (
         True,
         server={"queue_limit": 100},
     ),
-    Row("4 attempts, drops expired", _pipeline, _want(None, 0.01, 3.9), True, server={"drop_expired": True}),
+    Row(
+        "standard(), server drops expired",
+        _standard,
+        {},
+        True,
+        server={"drop_expired": True},
+        note="9 s an attempt: little expires",
+    ),
+    Row(
+        "budget, server AdaptiveLimit",
+        lambda: _pipeline(budget=_budget()),
+        {},
+        True,
+        True,
+        {"admission": _limit},
+        "no header",
+        DROPS,
+    ),
+    Row(
+        "budget, server both",
+        lambda: _pipeline(budget=_budget()),
+        {},
+        True,
+        True,
+        {"admission": _limit, "drop_expired": True},
+        "AdaptiveLimit and header",
+        DROPS,
+    ),
+    Row(
+        "standard(), server AdaptiveLimit",
+        _standard,
+        {},
+        True,
+        server={"admission": _limit},
+        note="its breakers count refusals",
+    ),
+    Row("4 attempts, server AdaptiveLimit", _pipeline, {}, True, server={"admission": _limit}, note="no budget"),
+    Row(
+        "4 attempts, drops expired",
+        _pipeline,
+        _want(None, 0.01, 3.9),
+        True,
+        server={"drop_expired": True},
+        note="no budget: as published",
+    ),
     *PEERS,
     Row(
         "nopanic, budget and breaker",

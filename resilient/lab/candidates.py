@@ -12,13 +12,14 @@ import inspect
 import sys
 import warnings
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from resilient.budget import Budget
 from resilient.errors import PipelineWarning
 from resilient.pipeline import Pipeline
+from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.keyed import Keyed
 from resilient.policy import Policy
 
@@ -34,11 +35,16 @@ class Candidate:
 
     It returns a `Pipeline`, a policy, or any decorator of an `async def` (other libraries' or a plain loop). What is
     guarded has one argument, the key of the call, a string.
+
+    What it does at the other end may belong to it: `admission` takes the place of the service's own, and with
+    `deadline_header=False` servers do not hear of deadlines, whatever they would do about them.
     """
 
     name: str
     make: Callable[[], Policy | Decorator]
     about: str = ""
+    admission: Policy | Callable[[], Policy] | None = None
+    deadline_header: bool = True
 
 
 NONE = Candidate("none", lambda: lambda ask: ask, "no policy")
@@ -54,6 +60,8 @@ def fresh(policy: Policy, made: dict[int, Any] | None = None) -> Any:
     if isinstance(policy, Pipeline):
         twin = Pipeline(*(fresh(each, made) for each in policy.policies), classify=policy.classify)
         twin.switch(policy._scope.own_mode)
+    elif isinstance(policy, AdaptiveLimit):
+        twin = policy.fresh()  # whose limiter is a new one, too
     else:
         args, kwargs = policy.given
         twin = type(policy)(
@@ -71,7 +79,7 @@ def shadowed(candidate: Candidate) -> Candidate:
         guard = candidate.make()
         return _in_shadow(guard) if isinstance(guard, Policy) else guard
 
-    return Candidate(candidate.name, make, candidate.about)
+    return replace(candidate, make=make)
 
 
 def _in_shadow(policy: Policy) -> Any:

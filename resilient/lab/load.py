@@ -19,6 +19,7 @@ from typing import Protocol
 from resilient import arguments
 from resilient.lab.clock import WorldLoop
 from resilient.lab.distributions import Constant, Distribution
+from resilient.priority import NORMAL, PRIORITIES, Priority
 
 __all__ = ["Burst", "Callers", "Closed", "Load", "Poisson", "Replay"]
 
@@ -30,10 +31,10 @@ class Callers(Protocol):
     duration: float
     clients: int
 
-    def call(self, client: int, key: str | None = None) -> None:
+    def call(self, client: int, key: str | None = None, urgency: Priority = NORMAL) -> None:
         """Let a client (from 0) make a call; without a key it is drawn."""
 
-    async def await_call(self, client: int) -> None:
+    async def await_call(self, client: int, urgency: Priority = NORMAL) -> None:
         """The same, to the end of the call."""
 
     def expect(self) -> None:
@@ -44,9 +45,14 @@ class Callers(Protocol):
 
 
 class Load:
-    """Makes calls, from `start` on."""
+    """Makes calls, from `start` on, each under `resilient.priority(...)`."""
 
     kind = ""
+    priority: Priority
+
+    def _check_priority(self) -> None:
+        if self.priority not in PRIORITIES:
+            raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {self.priority!r}")
 
     def start(self, callers: Callers, seed: str) -> None:
         raise NotImplementedError
@@ -61,8 +67,10 @@ class Poisson(Load):
 
     kind = "poisson"
     rate: float | Steps
+    priority: Priority = NORMAL
 
     def __post_init__(self) -> None:
+        self._check_priority()
         if not isinstance(self.rate, tuple | list):
             arguments.amount("rate", self.rate)
             return
@@ -110,7 +118,7 @@ class Poisson(Load):
             return math.inf
 
         def arrive(moment: float) -> None:
-            call(int(clients * who()))
+            call(int(clients * who()), None, self.priority)
             plan(moment)
 
         def plan(moment: float) -> None:
@@ -131,8 +139,10 @@ class Closed(Load):
     kind = "closed"
     users: int
     think: Distribution = field(default_factory=lambda: Constant(0.0))
+    priority: Priority = NORMAL
 
     def __post_init__(self) -> None:
+        self._check_priority()
         arguments.count("users", self.users)
 
     def start(self, callers: Callers, seed: str) -> None:
@@ -146,7 +156,7 @@ class Closed(Load):
                     await asyncio.sleep(think())
                 while loop.time() < callers.duration:
                     before = loop.time()
-                    await callers.await_call(client)
+                    await callers.await_call(client, self.priority)
                     pause = think()
                     if pause or loop.time() == before:  # whom a refusal costs no time would call without end
                         await asyncio.sleep(pause or LEAST_PAUSE)
@@ -173,8 +183,10 @@ class Burst(Load):
     at: float = 0.0
     every: float | None = None
     spread: float = 0.0
+    priority: Priority = NORMAL
 
     def __post_init__(self) -> None:
+        self._check_priority()
         arguments.count("calls", self.calls)
         arguments.seconds("at", self.at, zero=True)
         arguments.seconds("spread", self.spread, zero=True)
@@ -186,7 +198,7 @@ class Burst(Load):
         loop = callers.loop
 
         def arrive(client: int) -> None:
-            callers.call(client)
+            callers.call(client, None, self.priority)
             callers.done()
 
         begin = self.at
@@ -206,8 +218,10 @@ class Replay(Load):
     kind = "replay"
     moments: tuple[float, ...]
     keys: tuple[str, ...] = ()
+    priority: Priority = NORMAL
 
     def __post_init__(self) -> None:
+        self._check_priority()
         object.__setattr__(self, "moments", tuple(self.moments))
         object.__setattr__(self, "keys", tuple(self.keys))
         if self.keys and len(self.keys) != len(self.moments):
@@ -220,7 +234,7 @@ class Replay(Load):
         moments: Sequence[float] = self.moments
 
         def arrive(at: int) -> None:
-            callers.call(int(callers.clients * who()), self.keys[at] if self.keys else None)
+            callers.call(int(callers.clients * who()), self.keys[at] if self.keys else None, self.priority)
             plan(at + 1)
 
         def plan(at: int) -> None:

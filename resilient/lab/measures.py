@@ -18,8 +18,9 @@ from functools import cached_property
 from typing import Any
 
 from resilient.lab.world import STOOD_IN, SUCCESS, Run
+from resilient.priority import PRIORITIES
 
-__all__ = ["Measures", "Moment", "percentile"]
+__all__ = ["ClassOfCalls", "Measures", "Moment", "percentile"]
 
 ENOUGH, SECONDS = 0.92, 5
 """Of the calls that are made, and for how long: then a service has recovered (N. Bronson et al., HotOS '21, as
@@ -37,6 +38,8 @@ class Moment:
         requests_per_call: requests sent in it for each call made in it.
         open, half_open: the share of circuits.
         tokens: those of a budget, on average.
+        limit: of an AdaptiveLimit, on average: of a server's where there is one, else of a client's.
+        hedge_delay: seconds until a second copy, as observed, on average.
     """
 
     at: float
@@ -48,6 +51,26 @@ class Moment:
     open: float | None
     half_open: float | None
     tokens: float | None
+    limit: float | None = None
+    hedge_delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassOfCalls:
+    """What came of the calls of one priority: how many, the share that succeeded, and latencies of those in seconds."""
+
+    calls: int
+    success: float
+    p50: float | None
+    p99: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "calls": self.calls,
+            "success": _round(self.success),
+            "latency_p50_s": _round(self.p50),
+            "latency_p99_s": _round(self.p99),
+        }
 
 
 class Measures:
@@ -109,6 +132,36 @@ class Measures:
         """Seconds in the worst run; None: never."""
         return None if None in self.recoveries else max(each for each in self.recoveries if each is not None)
 
+    @cached_property
+    def classes(self) -> dict[str, ClassOfCalls]:
+        """What came of calls by priority, the most important first; empty where all are of one."""
+        found: dict[str, ClassOfCalls] = {}
+        for rank, name in enumerate(PRIORITIES):
+            ended = [
+                (end - begin, outcome == 0)
+                for run in self.runs
+                for begin, end, outcome, of in zip(run.begins, run.ends, run.outcomes, run.priorities, strict=True)
+                if of == rank
+            ]
+            if ended:
+                good = sorted(seconds for seconds, well in ended if well)
+                found[name] = ClassOfCalls(
+                    len(ended), len(good) / len(ended), percentile(good, 0.5), percentile(good, 0.99)
+                )
+        return found if len(found) > 1 else {}
+
+    def course(self, name: str) -> list[float | None]:
+        """Of the calls of one priority, the share that succeeded, by the step in which they began."""
+        rank, step = PRIORITIES.index(name), self.runs[0].step
+        count = math.ceil(self.scenario.duration / step - 1e-9)
+        made, good = [0] * count, [0] * count
+        for run in self.runs:
+            for begin, outcome, of in zip(run.begins, run.outcomes, run.priorities, strict=True):
+                if of == rank and (at := int(begin / step)) < count:
+                    made[at] += 1
+                    good[at] += outcome == 0
+        return [well / all_ if all_ else None for well, all_ in zip(good, made, strict=True)]
+
     def as_json(self) -> dict[str, Any]:
         """All of it as plain data, times in seconds."""
         return {
@@ -124,6 +177,7 @@ class Measures:
             "recovery_s": _round(self.recovery),
             "recoveries_s": [_round(each) for each in self.recoveries],
             "outcomes": self.outcomes,
+            **({"priorities": {name: each.as_json() for name, each in self.classes.items()}} if self.classes else {}),
             "success_of_runs": [_round(Measures([run]).success) for run in self.runs],
             "timeline": [{key: _round(value) for key, value in asdict(moment).items()} for moment in self.timeline],
         }
@@ -161,6 +215,8 @@ class Measures:
                     _mean([sample.open for sample in samples]),
                     _mean([sample.half_open for sample in samples]),
                     _mean([sample.tokens for sample in samples]),
+                    _mean([sample.limit for sample in samples]),
+                    _mean([sample.hedge_delay for sample in samples]),
                 )
             )
         return found

@@ -27,11 +27,20 @@ def draw(measures: Sequence[Measures], file: Path) -> None:
     scenario, step = measures[0].scenario, measures[0].runs[0].step
     panels: list[Callable[[Axes, Sequence[Measures]], None]] = [_goodput, _latency, _requests]
     heights = [3.0, 2.4, 1.8]
+    if any(each.classes for each in measures):
+        panels.append(_classes)
+        heights.append(2.0)
     if any(moment.open is not None for each in measures for moment in each.timeline):
         panels.append(_circuits)
         heights.append(1.6)
     if any(moment.tokens is not None for each in measures for moment in each.timeline):
         panels.append(_budget)
+        heights.append(1.6)
+    if any(moment.limit is not None for each in measures for moment in each.timeline):
+        panels.append(_limit)
+        heights.append(1.6)
+    if any(moment.hedge_delay is not None for each in measures for moment in each.timeline):
+        panels.append(_hedge_delay)
         heights.append(1.6)
     figure = Figure(figsize=(10, 1.2 + sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -100,6 +109,37 @@ def _requests(axes: Axes, measures: Sequence[Measures]) -> None:
     axes.set_ylim(0, 1.1 * most)
     axes.axhline(1, color="#444c56", linewidth=0.8, linestyle=":")
     axes.set_ylabel("requests\nper call")
+
+
+STYLES = {"critical": "-", "normal": (0, (4, 1.5)), "sheddable": (0, (1, 1.2))}
+
+
+def _classes(axes: Axes, measures: Sequence[Measures]) -> None:
+    for number, each in enumerate(measures):
+        for name in each.classes:
+            values = [math.nan if share is None else 100 * share for share in each.course(name)]
+            edges = [each.runs[0].step * at for at in range(len(values) + 1)]
+            style: dict[str, Any] = {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[name]}
+            axes.stairs(values, edges, baseline=None, linewidth=1.6, label=name if number == 0 else None, **style)
+    axes.set_ylim(0, 105)
+    axes.set_ylabel("calls that\nsucceed (%)")
+    legend = axes.legend(loc="center right", frameon=False, fontsize=8)
+    for handle in legend.legend_handles:
+        handle.set(color="#444c56")  # type: ignore[union-attr]
+
+
+def _limit(axes: Axes, measures: Sequence[Measures]) -> None:
+    for number, each in enumerate(measures):
+        _line(axes, number, each, lambda moment: moment.limit)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("adaptive limit\n(calls)")
+
+
+def _hedge_delay(axes: Axes, measures: Sequence[Measures]) -> None:
+    for number, each in enumerate(measures):
+        _line(axes, number, each, lambda moment: _ms(moment.hedge_delay))
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("delay of a\nhedge (ms)")
 
 
 def _circuits(axes: Axes, measures: Sequence[Measures]) -> None:

@@ -10,6 +10,7 @@
     [[load]]                                           # one or several
     kind = "poisson"                                   # or "closed", "burst"
     rate = 300                                         # calls a second; or steps: [[0, 300], [60, 600]]
+    priority = "normal"                                # or "critical", "sheddable"
 
     [service]                                          # see resilient.lab.service
     service_time = {kind = "lognormal", mean = 0.05, deviation = 0.03}
@@ -17,6 +18,10 @@
 
     [service.link]
     latency = 0.001
+
+    [service.admission]                                # in front of each server; or a list, outermost first
+    policy = "AdaptiveLimit"
+    initial = 20
 
     [[faults]]                                         # see resilient.faults
     kind = "slowness"
@@ -29,8 +34,11 @@
     policies = [                                       # outermost first
         {policy = "Retry", attempts = 3, wait = {base = 0.1, cap = 2}, budget = true},
         {policy = "CircuitBreaker", failure_rate = 0.5},
+        {policy = "Hedge", delay = {quantile = 0.95, initial = 0.5}, budget = true},
         {policy = "Timeout", seconds = 1},
     ]
+    admission = {policy = "Bulkhead"}                  # at the servers, while this one is tried
+    deadline_header = false                            # its servers do not hear of its deadlines
 
     [pipelines.preset]
     preset = "standard"                                # with its arguments
@@ -47,7 +55,7 @@ import inspect
 import tomllib
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +69,9 @@ from resilient.lab.candidates import Candidate, candidate_from, imported
 from resilient.lab.load import Burst, Closed, Load, Poisson
 from resilient.lab.service import FAULTS, Link, Quota, ServicePlan
 from resilient.lab.world import Scenario
+from resilient.latency import quantile
 from resilient.pipeline import Pipeline
+from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.bulkhead import Bulkhead
 from resilient.policies.fallback import Fallback
@@ -78,8 +88,10 @@ GALLERY = Path(__file__).with_name("gallery")
 
 LOADS: dict[str, type[Load]] = {each.kind: each for each in (Poisson, Closed, Burst)}
 POLICIES: dict[str, type[Policy]] = {
-    each.__name__: each for each in (Bulkhead, CircuitBreaker, Fallback, Hedge, Keyed, RateLimit, Retry, Timeout)
+    each.__name__: each
+    for each in (AdaptiveLimit, Bulkhead, CircuitBreaker, Fallback, Hedge, Keyed, RateLimit, Retry, Timeout)
 }
+GATES = {name: cls for name, cls in POLICIES.items() if issubclass(cls, Gate)}
 UNWRITABLE = (
     "stop",
     "on",
@@ -91,6 +103,10 @@ UNWRITABLE = (
     "shadow_to",
     "factory",
     "key",
+    "max_keys",
+    "accept",
+    "priority",
+    "limiter",
 )
 """Arguments of policies that are Python objects: for those there is `import`."""
 PRESETS: dict[str, Callable[..., Pipeline]] = {"standard": presets.standard, "standard_hedged": presets.standard_hedged}
@@ -327,11 +343,24 @@ def _service(data: object, directory: Path) -> ServicePlan:
     def quota(value: object, where: str, directory: Path) -> Quota:
         return _made(where, Quota, **_fields(_Table(value, where), Quota, {}, directory))  # type: ignore[no-any-return]
 
-    readers = {"service_time": _distribution, "error_time": _distribution, "link": link, "rate_limit": quota}
+    readers = {
+        **{"service_time": _distribution, "error_time": _distribution, "link": link, "rate_limit": quota},
+        "admission": lambda value, where, directory: _admission(value, where),
+    }
     table = _Table(data, "service")
     if "service_time" not in table.left:
         raise ScenarioError("service.service_time is missing")
     return _made("service", ServicePlan, **_fields(table, ServicePlan, readers, directory))  # type: ignore[no-any-return]
+
+
+def _admission(data: object, where: str) -> Policy:
+    """A gate, or several, as a pipeline, outermost first."""
+    if not isinstance(data, list):
+        return _policy(data, where, Budget(), GATES)
+    if not data:
+        raise ScenarioError(f"{where} must have at least one policy, got none")
+    policies = [_policy(each, f"{where}[{at}]", Budget(), GATES) for at, each in enumerate(data)]
+    return _quietly(where, lambda: Pipeline(*policies))
 
 
 # -- pipelines --------------------------------------------------------------------------------------------------------
@@ -341,6 +370,11 @@ def _candidate(name: str, data: object) -> Candidate:
     where = f"pipelines.{name}"
     table = _Table(data, where)
     about = _text(table.take("about", ""), f"{where}.about")
+    header = table.take("deadline_header", True)
+    if not isinstance(header, bool):
+        raise ScenarioError(f"{table.path('deadline_header')} must be true or false, got {header!r}")
+    given = table.take("admission", None)
+    admission = None if given is None else _admission(given, table.path("admission"))
     ways = [way for way in ("import", "policies", "preset") if way in table.left]
     if len(ways) != 1:
         raise ScenarioError(f"{where} must have one of import, policies, preset, got {' and '.join(ways) or 'none'}")
@@ -348,15 +382,13 @@ def _candidate(name: str, data: object) -> Candidate:
         path = _text(table.take("import"), f"{where}.import")
         table.end()
         try:
-            return candidate_from(name, imported(path), about)
+            made = candidate_from(name, imported(path), about)
         except (TypeError, ValueError) as error:
             raise ScenarioError(f"{where}.import: {error}") from None
+        return replace(made, admission=admission, deadline_header=header)
     budget = _budget(table.take("budget", None), f"{where}.budget")
-    if ways == ["preset"]:
-        made = _preset(table, budget)
-    else:
-        made = _policies(table, budget)
-    return candidate_from(name, made, about)
+    pipeline = _preset(table, budget) if ways == ["preset"] else _policies(table, budget)
+    return replace(candidate_from(name, pipeline, about), admission=admission, deadline_header=header)
 
 
 def _budget(data: object, where: str) -> Budget:
@@ -422,6 +454,8 @@ def _policy(data: object, where: str, budget: Budget, allowed: Mapping[str, type
             jitter = {each: number for each in ("base", "cap") if (number := wait.take(each, None)) is not None}
             wait.end()
             value = _made(wait.where, FullJitter, **jitter)
+        elif key == "delay" and cls is Hedge and isinstance(value, Mapping):
+            value = _quantile(value, table.path(key))
         elif key == "wait" and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ScenarioError(f"{table.path(key)} must be seconds or a table of base and cap, got {value!r}")
         values[key] = value
@@ -429,9 +463,19 @@ def _policy(data: object, where: str, budget: Budget, allowed: Mapping[str, type
     return _made(where, cls, **values)  # type: ignore[no-any-return]
 
 
+def _quantile(data: object, where: str) -> quantile:
+    """A delay that is observed."""
+    table = _Table(data, where)
+    share = table.take("quantile")
+    names = [name for name in inspect.signature(quantile).parameters if name != "share"]
+    values = {name: value for name in names if (value := table.take(name, None)) is not None}
+    table.end()
+    return _made(where, quantile, share, **values)  # type: ignore[no-any-return]
+
+
 def _keyed(table: _Table, budget: Budget) -> Policy:
     """A gate for each key of the calls."""
-    gates = {name: cls for name, cls in POLICIES.items() if issubclass(cls, Gate) and cls is not Keyed}
+    gates = {name: cls for name, cls in GATES.items() if cls is not Keyed}
     each, where = table.take("each"), table.path("each")
     values = {key: value for key in ("max_keys", "idle", "name") if (value := table.take(key, None)) is not None}
     table.end()

@@ -3,7 +3,8 @@
 What stands in front is `Admission`: policies of production, as `resilient.http.asgi.ServerMiddleware` puts them before
 an application. Whom they refuse is told so at once, and costs no worker; those who get in are in the server until they
 have their answer, so what a policy sees of a call is the time in the queue and in work. What they may know of a call is
-what travels with it: its priority, and (where the server minds it) its deadline.
+what travels with it: its priority, and (where the server minds it) its deadline. As there, a single gate learns nothing
+of errors of the work, a whole pipeline judges for itself, and a refusal asks for a pause of whole seconds, at least 1.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient.deadlines import deadline
 from resilient.errors import Rejected, TimedOut
+from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 from resilient.priority import NORMAL, PRIORITIES, Priority, priority
@@ -187,6 +189,10 @@ class Server:
             self.service.answer(request, ConnectionResetError())
 
 
+_AS_THE_MIDDLEWARE = Classifier(ignore=Exception)
+"""An error of the work says nothing about how much work the server can take, and is often quicker."""
+
+
 class _Key(str):
     """What admission policies see of a call: its key; and for the lab, its request."""
 
@@ -214,7 +220,7 @@ class Admission:
 
     def _set_up(self) -> None:
         made = self.make()
-        self.pipeline = made if isinstance(made, Pipeline) else Pipeline(made)
+        self.pipeline = made if isinstance(made, Pipeline) else Pipeline(made, classify=_AS_THE_MIDDLEWARE)
         self.guarded = self.pipeline(self._serve)
 
     def consider(self, request: Request) -> None:
@@ -233,7 +239,7 @@ class Admission:
             else:
                 await self.guarded(key)
         except Rejected as refused:
-            error = ServiceError(503, refused.retry_after)
+            error = ServiceError(503, max(1, math.ceil(refused.retry_after or 1)))
         except TimedOut:
             error = ServiceError(504)
         except Exception as failed:

@@ -7,9 +7,10 @@ most servers, unless `abandoned = "cancelled"`.
 
 With `drop_expired` the server minds the deadline that travels with a request, as `ServerMiddleware` does with what our
 transports send (`deadline_header=True`): the earliest of the client's attempt, its whole call and the caller's own. A
-request that has expired is refused when it comes, and when a worker would take it, at no cost (504). `admission` are
-policies of production in front of each server (`resilient.lab.server`): whom they refuse is told at once, at no cost of
-a worker (503, and their `retry_after`).
+request that has expired is refused when it comes, and when a worker would take it, at no cost (504).
+
+`admission` are policies of production in front of each server (`resilient.lab.server`): whom they refuse is told at
+once, at no cost of a worker (503, and when to come back). With both, work is ended at its deadline, as handlers are.
 
 The faults are those of `resilient.faults`:
 
@@ -42,6 +43,7 @@ from resilient.lab.candidates import candidate_from
 from resilient.lab.clock import WorldLoop
 from resilient.lab.distributions import Constant, Distribution
 from resilient.lab.server import ANSWER, Request, Server, ServiceError
+from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 from resilient.priority import current_priority
 
@@ -266,6 +268,11 @@ class Service:
             request.server.given_up(request)
         else:
             self.loop.at(self.loop._now + self.latency(), request.server.given_up, request)
+
+    @property
+    def admissions(self) -> list[Pipeline]:
+        """What is in front of its servers."""
+        return [server.admission.pipeline for server in self.servers if server.admission is not None]
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:

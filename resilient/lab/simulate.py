@@ -188,6 +188,8 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
         table.add_column(title, justify="right")
     for title in ("p50 ms", "p99 ms", "requests per call", *(["recovery s"] if fades else [])):
         table.add_column(title, justify="right")
+    if any(each.classes for each in measures):
+        table.add_column("success % by priority")
     table.add_column("failures")
     for each in measures:
         cells = [each.candidate.name, f"{100 * each.success:.2f}"]
@@ -199,6 +201,8 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
         cells += [_milliseconds(each.latency(0.5)), _milliseconds(each.latency(0.99)), f"{each.requests_per_call:.3f}"]
         if fades:
             cells.append("never" if each.recovery is None else f"{each.recovery:.0f}")
+        if any(other.classes for other in measures):
+            cells.append(", ".join(f"{name} {100 * of.success:.2f}" for name, of in each.classes.items()))
         failures = {name: times for name, times in each.outcomes.items() if name not in ("success", "stood in")}
         ordered = sorted(failures.items(), key=lambda item: -item[1])
         cells.append(", ".join(f"{name} {times:,}" for name, times in ordered))

@@ -32,7 +32,8 @@ import asyncio
 import random
 from array import array
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resilient import arguments
@@ -44,9 +45,12 @@ from resilient.lab.load import Load
 from resilient.lab.service import ANSWER, FAULTS, ServicePlan
 from resilient.outcome import PROGRAMMING_ERRORS
 from resilient.pipeline import Pipeline
+from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
+from resilient.policies.hedge import Hedge
 from resilient.policies.keyed import Keyed
 from resilient.policy import Policy
+from resilient.priority import NORMAL, PRIORITIES, Priority, priority
 
 __all__ = ["CandidateError", "Run", "Sample", "Scenario", "simulate"]
 
@@ -119,12 +123,15 @@ class Scenario:
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What policies were like at one moment: the share of circuits that are open or half-open, tokens of a budget (on
-    average); None where there are none."""
+    average); the limit of an AdaptiveLimit (of a server's where those have one, else of a client's) and the seconds
+    that a Hedge observes (both on average); None where there are none."""
 
     at: float
     open: float | None
     half_open: float | None
     tokens: float | None
+    limit: float | None = None
+    hedge_delay: float | None = None
 
 
 class Run:
@@ -133,6 +140,7 @@ class Run:
     Attributes:
         begins, ends: of each call, in the order in which they ended, in seconds.
         outcomes: of each of them, a number in `names`; requests: how many it became.
+        priorities: of each of them, a number in `PRIORITIES`.
         sent: when each request was sent.
         samples: of circuits and budgets, every `step` seconds.
         executed: requests that the service has worked off.
@@ -147,6 +155,7 @@ class Run:
         self.ends = array("d")
         self.outcomes = array("H")
         self.requests = array("H")
+        self.priorities = array("B")
         self.sent: array[float] = array("d")
         self.samples: list[Sample] = []
         self.names: list[str] = [SUCCESS, STOOD_IN, UNFINISHED]
@@ -164,8 +173,9 @@ def flat(pipeline: Pipeline) -> list[Policy]:
 class _Call(str):
     """What a guarded function is called with: the key; and for the lab, how many requests this call has become."""
 
-    __slots__ = ("begin", "requests")
+    __slots__ = ("begin", "rank", "requests")
     begin: float
+    rank: int
     requests: int
 
 
@@ -182,7 +192,12 @@ class _World:
         seed = f"{run.seed}"
         self.keys = [str(number) for number in range(1, scenario.keys + 1)]
         self.draw_key = random.Random(f"{seed} keys").random
-        self.service = scenario.service.build(scenario.faults, loop, seed)
+        plan = scenario.service
+        if run.candidate.admission is not None:
+            plan = replace(plan, admission=run.candidate.admission)
+        self.service = plan.build(scenario.faults, loop, seed)
+        self.deadline_header = run.candidate.deadline_header
+        self.contexts = {name: _context_of(name) for name in PRIORITIES}
         self.over: asyncio.Future[None] = loop.create_future()
         self.calling = 0  # loads that have not done
         self.inside: dict[int, asyncio.Task[None]] = {}
@@ -190,6 +205,8 @@ class _World:
         self.breakers: dict[int, CircuitBreaker] = {}  # several clients may share one
         self.keyed: dict[int, Keyed] = {}
         self.budgets: dict[int, Budget] = {}
+        self.hedges: dict[int, Hedge] = {}
+        self.limits: dict[int, AdaptiveLimit] = {}
         self.guarded = [self._guard(run.candidate.make(), watch) for _ in range(scenario.clients)]
 
     def _guard(self, guard: Any, watch: Callable[[Pipeline], object] | None) -> Callable[[_Call], Any]:
@@ -207,6 +224,11 @@ class _World:
             call.requests += 1
             return ask(call, made.deadline)
 
+        def untold(made: Any) -> Any:
+            call = made.args[0]
+            call.requests += 1
+            return ask(call)
+
         pipeline = guard if isinstance(guard, Pipeline) else Pipeline(guard)
         self.pipelines.append(pipeline)
         if watch is not None:
@@ -216,26 +238,33 @@ class _World:
                 self.breakers[id(policy)] = policy
             if isinstance(policy, Keyed):
                 self.keyed[id(policy)] = policy
+            if isinstance(policy, Hedge) and policy.observes is not None:
+                self.hedges[id(policy)] = policy
+            if isinstance(policy, AdaptiveLimit):
+                self.limits[id(policy)] = policy
             if policy.budget is not None:
                 self.budgets[id(policy.budget)] = policy.budget
-        return pipeline.twin(pipeline.policies, attempt=attempt)(request)
+        return pipeline.twin(pipeline.policies, attempt=attempt if self.deadline_header else untold)(request)
 
     # -- calls --------------------------------------------------------------------------------------------------
 
-    def _new_call(self, key: str | None) -> _Call:
+    def _new_call(self, key: str | None, urgency: Priority) -> _Call:
         if key is None:
             key = self.keys[0] if len(self.keys) == 1 else self.keys[int(len(self.keys) * self.draw_key())]
         call = _Call(key)
         call.requests = 0
+        call.rank = RANKS[urgency]
         call.begin = self.loop._now
         return call
 
-    def call(self, client: int, key: str | None = None) -> None:
-        call = self._new_call(key)
-        self.inside[id(call)] = self.loop.create_task(self._make(self.guarded[client], call))
+    def call(self, client: int, key: str | None = None, urgency: Priority = NORMAL) -> None:
+        call = self._new_call(key, urgency)
+        context = None if urgency == NORMAL else self.contexts[urgency].copy()
+        self.inside[id(call)] = self.loop.create_task(self._make(self.guarded[client], call), context=context)
 
-    async def await_call(self, client: int) -> None:
-        await self._make(self.guarded[client], self._new_call(None))
+    async def await_call(self, client: int, urgency: Priority = NORMAL) -> None:
+        with priority(urgency):
+            await self._make(self.guarded[client], self._new_call(None, urgency))
 
     async def _make(self, guarded: Callable[[_Call], Any], call: _Call) -> None:
         run = self.run
@@ -260,6 +289,7 @@ class _World:
             run.ends.append(self.loop._now)
             run.outcomes.append(outcome)
             run.requests.append(call.requests)
+            run.priorities.append(call.rank)
             self.inside.pop(id(call), None)
             if not self.calling and not self.inside and not self.over.done():
                 self.over.set_result(None)
@@ -302,6 +332,11 @@ class _World:
         if not self.over.done():
             self.over.set_result(None)
 
+    def _limits(self) -> list[AdaptiveLimit]:
+        """Those of the servers, or if they have none, of the clients."""
+        policies = [policy for pipeline in self.service.admissions for policy in flat(pipeline)]
+        return [policy for policy in policies if isinstance(policy, AdaptiveLimit)] or list(self.limits.values())
+
     def _sample(self, progress: Callable[[float], object] | None) -> None:
         now = self.loop._now
         states = [breaker.state for breaker in self.breakers.values()]
@@ -309,16 +344,36 @@ class _World:
             states += [gate["state"] for gate in keyed.snapshot()["gates"].values() if "state" in gate]
         opened = sum(state in ("open", "isolated") for state in states)
         tokens = [budget.balance(now) for budget in self.budgets.values()]
+        limits = [policy.limit for policy in self._limits()]
+        delays = [delay for hedge in self.hedges.values() if (delay := _delay_of(hedge)) is not None]
         self.run.samples.append(
             Sample(
                 now,
                 opened / len(states) if states else None,
                 states.count("half-open") / len(states) if states else None,
                 sum(tokens) / len(tokens) if tokens else None,
+                sum(limits) / len(limits) if limits else None,
+                sum(delays) / len(delays) if delays else None,
             )
         )
         if progress is not None:
             progress(min(1.0, now / self.duration))
+
+
+RANKS = {name: rank for rank, name in enumerate(PRIORITIES)}
+
+
+def _context_of(urgency: Priority) -> Context:
+    """Of a call that is made under a priority."""
+    context = copy_context()
+    context.run(priority(urgency).__enter__)
+    return context
+
+
+def _delay_of(hedge: Hedge) -> float | None:
+    """Seconds until its second copy, as observed; None: not known yet, or of many keys."""
+    delays = hedge.snapshot().get("delays")
+    return delays[0] if delays else None
 
 
 def step_of(duration: float) -> float:

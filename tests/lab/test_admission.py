@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from resilient import (
+    AdaptiveLimit,
     Bulkhead,
     CircuitBreaker,
+    Hedge,
     Keyed,
     Pipeline,
     RateLimit,
@@ -16,14 +19,17 @@ from resilient import (
     Timeout,
     current_priority,
     priority,
+    quantile,
     remaining,
 )
 from resilient.faults import Crash, Errors, Stall
 from resilient.lab.candidates import NONE, Candidate, candidate_from
-from resilient.lab.distributions import Constant, Exponential
-from resilient.lab.load import Poisson, Replay
+from resilient.lab.distributions import Constant, Exponential, Uniform
+from resilient.lab.load import Closed, Poisson, Replay
+from resilient.lab.measures import Measures
 from resilient.lab.service import Link, ServicePlan
 from resilient.lab.world import Run, Scenario, simulate
+from resilient.limiters import Vegas
 from resilient.policy import Gate
 
 
@@ -76,10 +82,10 @@ def test_refused_calls_are_told_at_once_and_cost_no_worker() -> None:
 
 
 def test_refusal_says_when_to_come_back() -> None:
-    """A client's Retry keeps to the `retry_after` of the server's rate limit."""
+    """A client's Retry keeps to the `retry_after` of the server's rate limit, in whole seconds."""
     run = live(plan(lambda: RateLimit(0.5, burst=1)), (0.0, 0.5), candidate_from("retry", Retry(2, wait=0)))
 
-    assert calls(run) == [(0.0, 1.0, "success"), (0.5, 3.0, "success")]
+    assert calls(run) == [(0.0, 1.0, "success"), (0.5, 3.5, "success")]
 
 
 def test_policy_sees_the_time_in_the_queue_and_in_work() -> None:
@@ -90,11 +96,21 @@ def test_policy_sees_the_time_in_the_queue_and_in_work() -> None:
     assert [each for each in seen.told if isinstance(each[0], bool)] == [(False, 1.0), (False, 1.5)]
 
 
-def test_errors_of_the_work_are_failures_for_the_policy_and_reach_the_client() -> None:
+def test_pipeline_judges_errors_of_the_work_and_the_client_has_them() -> None:
     """A breaker at the server opens after the second, and refuses the third."""
-    run = live(plan(lambda: CircuitBreaker(fail_max=2)), (0.0, 2.0, 4.0), faults=(Errors(error="OSError"),))
+    breaker = plan(lambda: Pipeline(CircuitBreaker(fail_max=2)))
+    run = live(breaker, (0.0, 2.0, 4.0), faults=(Errors(error="OSError"),))
 
     assert [outcome for _, _, outcome in calls(run)] == ["OSError", "OSError", "ServiceError"]
+
+
+def test_single_gate_learns_nothing_of_errors_of_the_work() -> None:
+    """As in the middleware."""
+    seen = Seen()
+    run = live(plan(lambda: seen), (0.0,), faults=(Errors(error="OSError"),))
+
+    assert seen.told[1:] == ["released"]
+    assert [outcome for _, _, outcome in calls(run)] == ["OSError"]
 
 
 def test_each_server_has_policies_of_its_own_with_the_settings_of_the_pattern() -> None:
@@ -221,3 +237,65 @@ def test_two_runs_of_a_seed_are_the_same_with_admission() -> None:
 
     assert (one.begins, one.ends, one.outcomes) == (two.begins, two.ends, two.outcomes)
     assert len(one.names) > 3
+
+
+def test_candidate_may_bring_its_own_admission_and_tell_no_deadlines() -> None:
+    """In the place of the service's; and a server that drops what has expired hears of nothing."""
+    service = plan(lambda: Bulkhead(1), drop_expired=True)
+    moments, impatient = (0.0, 0.1, 9.0), candidate_from("impatient", Timeout(0.5))
+
+    untold = replace(impatient, deadline_header=False)
+
+    assert live(service, moments, impatient).executed == 0
+    assert live(service, moments, untold).executed == 1
+    assert live(service, moments, replace(untold, admission=lambda: Bulkhead(2))).executed == 2
+
+
+def test_clients_and_runs_share_no_limit_and_no_histogram() -> None:
+    """Each has its own, with the same settings; the pattern's limiter is as it was."""
+    pattern = Pipeline(Hedge(delay=quantile(0.9)), AdaptiveLimit(5, limiter=Vegas()))
+    candidate = candidate_from("adaptive", pattern)
+    (one_hedge, one), (other_hedge, other) = (candidate.make().policies for _ in range(2))  # type: ignore[union-attr]
+
+    assert one.limiter is not other.limiter is not pattern.policies[1].limiter  # type: ignore[attr-defined]
+    assert one_hedge._observed is not other_hedge._observed  # type: ignore[attr-defined]
+    assert (one.describe(), one_hedge.describe()) == (pattern.policies[1].describe(), pattern.policies[0].describe())
+
+
+def test_samples_tell_of_limits_and_observed_delays() -> None:
+    """The limit that the servers have found, and the p90 of a service that takes 20 to 40 ms."""
+    service = ServicePlan(service_time=Uniform(0.02, 0.04), workers=9, admission=lambda: AdaptiveLimit(4))
+    scenario = Scenario(duration=40, loads=(Poisson(100),), service=service)
+    run = simulate(scenario, candidate_from("hedge", Hedge(delay=quantile(0.9))))
+
+    assert run.samples[0].limit == 4
+    assert run.samples[0].hedge_delay is None
+    assert run.samples[-1].limit != 4
+    assert run.samples[-1].hedge_delay == pytest.approx(0.038, rel=0.1)
+    mine = simulate(replace(scenario, service=ServicePlan()), candidate_from("mine", AdaptiveLimit(7)))
+    assert mine.samples[0].limit == 7
+
+
+def test_priority_of_a_load_reaches_the_limit_of_the_server() -> None:
+    """Sheddable calls are refused where critical ones have room; and both are measured."""
+    service = ServicePlan(
+        service_time=Exponential(0.1), workers=10, admission=lambda: AdaptiveLimit(10, least=10, most=10)
+    )
+    loads = (Poisson(50, priority="critical"), Closed(users=50, think=Constant(0.1), priority="sheddable"))
+    measures = Measures([simulate(Scenario(duration=30, loads=loads, service=service, clients=5), NONE)])
+    critical, sheddable = measures.classes["critical"].success, measures.classes["sheddable"].success
+
+    assert list(measures.classes) == ["critical", "sheddable"]
+    assert critical > 0.9
+    assert sheddable < 0.5
+    assert measures.as_json()["priorities"]["critical"]["success"] == round(critical, 6)
+    assert sum(each.calls for each in measures.classes.values()) == measures.calls
+    assert min(share for share in measures.course("critical") if share is not None) > 0.6
+
+
+def test_calls_of_one_class_are_not_told_apart() -> None:
+    """There is nothing to compare."""
+    measures = Measures([live(plan(lambda: Bulkhead(1)), (0.0,))])
+
+    assert measures.classes == {}
+    assert "priorities" not in measures.as_json()

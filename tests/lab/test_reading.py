@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from resilient import CircuitBreaker, Keyed, Pipeline, Retry, Timeout
+from resilient import CircuitBreaker, Hedge, Keyed, Pipeline, Retry, Timeout, quantile
 from resilient.faults import Errors, Stall
 from resilient.lab.distributions import Constant, Empirical, Exponential, LogNormal, Mixture
 from resilient.lab.load import Burst, Closed, Poisson
@@ -35,6 +35,7 @@ think = {kind = "exponential", mean = 0.5}
 kind = "burst"
 calls = 5
 at = 2
+priority = "sheddable"
 [service]
 service_time.kind = "mixture"
 service_time.parts = [
@@ -50,6 +51,7 @@ queue_limit = 9
 failure_rate = 0.1
 abandoned = "cancelled"
 drop_expired = true
+admission = [{policy = "RateLimit", rate = 90}, {policy = "AdaptiveLimit", initial = 30, shares = {sheddable = 0.5}}]
 rate_limit = {rate = 50, burst = 5}
 [service.link]
 latency = 0.001
@@ -69,8 +71,11 @@ budget = {ratio = 0.2, cap = 5}
 policies = [
     {policy = "Retry", attempts = 4, wait = {base = 0.2, cap = 3}, budget = true},
     {policy = "Keyed", each = {policy = "CircuitBreaker", failure_rate = 0.3}, max_keys = 9},
+    {policy = "Hedge", delay = {quantile = 0.9, initial = 0.2, ceiling = 0.5}, copies = 3, cancel = "late"},
     {policy = "Timeout", seconds = 1.5, name = "each"},
 ]
+admission = {policy = "Bulkhead", max_concurrent = 7}
+deadline_header = false
 [pipelines.preset]
 preset = "standard"
 attempts = 2
@@ -99,7 +104,7 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
     assert scenario.loads == (
         Poisson(((0.0, 10.0), (10.0, 20.0))),
         Closed(users=2, think=Exponential(0.5)),
-        Burst(calls=5, at=2),
+        Burst(calls=5, at=2, priority="sheddable"),
     )
     service = scenario.service
     assert service.service_time == Mixture((9, 1), (LogNormal(0.1, 0.05), Constant(2)))
@@ -112,7 +117,7 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
 
     made = scenario.candidates["written"].make()
     assert isinstance(made, Pipeline)
-    retry, keyed, timeout = made.policies
+    retry, keyed, hedge, timeout = made.policies
     assert isinstance(retry, Retry)
     assert isinstance(keyed, Keyed)
     assert isinstance(timeout, Timeout)
@@ -121,6 +126,13 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
     assert (retry.budget.ratio, retry.budget.cap) == (0.2, 5)
     assert keyed.max_keys == 9
     assert (timeout.seconds, timeout.name) == (1.5, "each")
+    assert isinstance(hedge, Hedge)
+    assert hedge.observes == quantile(0.9, initial=0.2, ceiling=0.5)
+    assert (hedge.copies, hedge.late) == (3, True)
+    assert str(scenario.candidates["written"].admission) == "Bulkhead(7)"
+    assert not scenario.candidates["written"].deadline_header
+    assert [type(each).__name__ for each in service.admit().policies] == ["RateLimit", "AdaptiveLimit"]
+    assert service.admit().policies[1].shares == {"critical": 1.0, "normal": 0.9, "sheddable": 0.5}
     standard = scenario.candidates["preset"].make()
     assert isinstance(standard, Pipeline)
     assert standard.policies[1].runs == 2
@@ -135,14 +147,14 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
         ({"load": []}, "load must have at least one table, got none"),
         ({"load": 7}, "load must be a table, got 7"),
         ({"load__kind": "open"}, "load.kind must be one of burst, closed, poisson, got 'open'"),
-        ({"load__rat": 5}, "there is no 'load.rat': allowed are kind, rate"),
+        ({"load__rat": 5}, "there is no 'load.rat': allowed are kind, priority, rate"),
         ({"load": {}}, "load.rate is missing"),
         ({"load": [{"rate": 1}, {"rate": -1}]}, "load[1].rate must be a finite number >= 0, got -1"),
         ({"load__rate": [[0, 5], [0, 6]]}, "load.rate[1][0] must be later than 0, got 0"),
         ({"load__rate": [5]}, "load.rate[0] must be [seconds, calls a second], got 5"),
         ({"clients__instances": 0}, "clients.instances must be a whole number >= 1, got 0"),
         ({"service": {}}, "service.service_time is missing"),
-        ({"service__worker": 3}, "there is no 'service.worker': allowed are abandoned, balance,"),
+        ({"service__worker": 3}, "there is no 'service.worker': allowed are abandoned, admission, balance,"),
         ({"service__workers": 1.5}, "service.workers must be a whole number >= 1, got 1.5"),
         ({"service__queue": "sifo"}, "service.queue must be one of fifo, lifo, got 'sifo'"),
         ({"service__failure_rate": 1.5}, "service.failure_rate must be a share from 0 to 1, got 1.5"),
@@ -174,7 +186,10 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
         ({"pipelines__a": {"import": "resilient:Nothing"}}, "pipelines.a.import: there is no 'Nothing'"),
         ({"pipelines__a": {"import": "resilient:Retry"}}, "pipelines.a.import: a must be a Pipeline, a policy, or"),
         ({"pipelines__a": {"policies": []}}, "pipelines.a.policies must be a list of tables with a policy each"),
-        ({"pipelines__a": {"policies": [{"policy": "Retri"}]}}, "pipelines.a.policies[0].policy must be one of Bulk"),
+        (
+            {"pipelines__a": {"policies": [{"policy": "Retri"}]}},
+            "pipelines.a.policies[0].policy must be one of AdaptiveLimit, Bulk",
+        ),
         ({"pipelines__a": {"policies": [{"policy": "Timeout"}]}}, "pipelines.a.policies[0].seconds is missing"),
         (
             {"pipelines__a": {"policies": [{"policy": "Retry", "attempts": 0}]}},
@@ -190,8 +205,24 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
         ),
         (
             {"pipelines__a": {"policies": [{"policy": "Keyed", "each": {"policy": "Retry"}}]}},
-            "pipelines.a.policies[0].each.policy must be one of Bulkhead, CircuitBreaker, RateLimit, got 'Retry'",
+            "pipelines.a.policies[0].each.policy must be one of AdaptiveLimit, Bulkhead, CircuitBreaker, RateLimit, ",
         ),
+        (
+            {"pipelines__a": {"policies": [{"policy": "Hedge", "delay": {"quantil": 0.9}}]}},
+            "pipelines.a.policies[0].delay.quantile is missing",
+        ),
+        (
+            {"pipelines__a": {"policies": [{"policy": "Hedge", "delay": {"quantile": 2}}]}},
+            "pipelines.a.policies[0].delay.share must be",
+        ),
+        ({"pipelines__a": {"preset": "standard", "deadline_header": 1}}, "pipelines.a.deadline_header must be true or"),
+        (
+            {"service__admission": {"policy": "Retry"}},
+            "service.admission.policy must be one of AdaptiveLimit, Bulkhead",
+        ),
+        ({"service__admission": {"policy": "AdaptiveLimit", "initial": 0}}, "service.admission.initial must be"),
+        ({"service__admission": []}, "service.admission must have at least one policy, got none"),
+        ({"load__priority": "high"}, "load.priority must be one of critical, normal, sheddable, got 'high'"),
         ({"pipelines__a": {"preset": "standard", "budget": {"cap": 0}}}, "pipelines.a.budget.cap=0 must be at least"),
     ],
 )
