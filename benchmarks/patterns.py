@@ -48,6 +48,20 @@ PATTERNS = (
     Pattern("hedge", "Hedge, not fired", {"async": 130}, modes=("async",)),
     Pattern("hedge, inline", "Hedge, not fired, the first copy inline", {"async": 30}, modes=("async",)),
     Pattern(
+        "hedge, quantile",
+        "Hedge by observed latency, and what that adds",
+        {"async": 12},
+        modes=("async",),
+        beyond="hedge",
+    ),
+    Pattern(
+        "hedge, inline, quantile",
+        "Hedge by observed latency, inline, and what that adds",
+        {"async": 12},
+        modes=("async",),
+        beyond="hedge, inline",
+    ),
+    Pattern(
         "stack",
         "Retry + Bulkhead + CircuitBreaker + Timeout",
         {"async": 28, "def": 60},
@@ -88,6 +102,7 @@ def ours() -> dict[str, Decorator]:
         Retry,
         Timeout,
         deadline,
+        quantile,
     )
     from resilient.faults import Errors
 
@@ -117,6 +132,8 @@ def ours() -> dict[str, Decorator]:
         "fallback": Fallback(0),
         "hedge": Hedge(1),
         "hedge, inline": Hedge(1, inline=True),
+        "hedge, quantile": Hedge(quantile(0.95, floor=1)),
+        "hedge, inline, quantile": Hedge(quantile(0.95, floor=1), inline=True),
         "stack": stack(),
         "stack, one listener": listened,
         "stack, a total timeout around it": stack(Timeout(10)),

@@ -29,7 +29,7 @@ class Finding:
 
 def examine(policies: Sequence[Policy]) -> list[Finding]:
     """The findings about a pipeline's policies, outermost first."""
-    rules = (_limits, _judges, _repeats, _twice, _plans, _evidence, _budgets, _stand_ins, _injections)
+    rules = (_limits, _judges, _repeats, _twice, _plans, _evidence, _budgets, _lingering, _stand_ins, _injections)
     return [finding for rule in rules for finding in rule(policies)]
 
 
@@ -148,7 +148,7 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
                     f"a total of at least {needed:.3g} s, fewer {what}, or shorter limits and waits",
                 )
             )
-        if repeating.overlaps and limit is not None and pause / (repeating.runs - 1) >= limit:
+        if repeating.overlaps and limit is not None and repeating.head_start >= limit:
             found.append(
                 Finding(
                     f"{repeating} stands outside a limit of {limit:g} s",
@@ -213,8 +213,19 @@ def _paces(policies: Sequence[Policy], at: int, seconds: float) -> list[tuple[Po
 
 
 def _budgets(policies: Sequence[Policy]) -> list[Finding]:
-    """Budgets that never have a whole token."""
+    """Budgets that never have a whole token, or fewer than are asked for."""
     found = []
+    for policy in policies:
+        wanted = 2 * policy.extra
+        if policy.budget is not None and policy.budget.ratio < wanted - 1e-9:
+            found.append(
+                Finding(
+                    f"{policy} is paid for by {policy.budget}",
+                    f"a further copy of {policy.extra:.3g} of the calls needs twice that, for late calls come in "
+                    "bunches: with less the budget is empty when it is needed",
+                    f"a ratio of at least {wanted:.3g}, or a higher quantile",
+                )
+            )
     for at, policy in enumerate(policies):
         budget = policy.budget
         if budget is None or budget.reserve >= 1:
@@ -231,6 +242,19 @@ def _budgets(policies: Sequence[Policy]) -> list[Finding]:
                     )
                 )
     return found
+
+
+def _lingering(policies: Sequence[Policy]) -> list[Finding]:
+    """What is left to end by itself, and may never end."""
+    return [
+        Finding(
+            f"{policy} leaves losers to end by themselves",
+            "nothing inside it ends one that hangs, so in the end there is no room for more, and nothing is hedged",
+            f"{policy}, then a Timeout for each copy",
+        )
+        for at, policy in enumerate(policies)
+        if policy.lingers and all(inner.limit is None for inner in policies[at + 1 :])
+    ]
 
 
 def _stand_ins(policies: Sequence[Policy]) -> list[Finding]:

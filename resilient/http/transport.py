@@ -11,7 +11,8 @@ Which attempts a request may have depends on its method, its `Idempotency-Key`, 
 A transport serves all the servers that its client talks to, and one dead server must not shut out the others. So each
 `CircuitBreaker` of its pipeline becomes the pattern for one circuit for each origin. The pattern remembers them: who
 shares a breaker between transports shares the circuits. A breaker that is inside a `Keyed`, or that has a
-`state_storage`, is as its user wanted it and stays.
+`state_storage`, is as its user wanted it and stays. In the same way a `Hedge` that waits for an observed quantile
+observes each origin by itself, unless it has a `key` of its own.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
 from resilient.policies.breaker import CircuitBreaker
+from resilient.policies.hedge import Hedge
 from resilient.policies.keyed import Keyed
 from resilient.policies.retry import Retry
 from resilient.policy import NEARLY, Policy
@@ -199,6 +201,12 @@ class HttpTransport(Generic[Inner]):
                     policy.fresh, key=self._by, max_keys=max_keys, idle=idle, name=policy.name
                 )
             return known[self._circuits]
+        if isinstance(policy, Hedge) and policy.observes_all_alike:
+            by, max_keys, _ = self._circuits
+            hedges: dict[Any, Hedge] = vars(policy).setdefault("hedges", {})
+            if (by, max_keys) not in hedges:
+                hedges[by, max_keys] = policy.by(self._by, max_keys)
+            return hedges[by, max_keys]
         return policy
 
     def _guard(self, overlapping: bool, proof: Proof | None) -> Callable[[Any], Any]:
