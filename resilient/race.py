@@ -46,6 +46,10 @@ def judged(judge: Classifier, accept: Callable[[Any], bool] | None, result: Any)
     return replace(verdict, kind="failure", retryable=True)
 
 
+ROUNDING = 1 - 1e-9
+"""A timer of a second is over after a second, but for the rounding of sums."""
+
+
 class FirstCopy:
     """The age of a call's first copy, for those who observe latencies."""
 
@@ -76,9 +80,9 @@ class FirstCopy:
 
     def unanswered(self, call: Call) -> None:
         """It has had no answer so far, and will have none: that says something if it is late already."""
-        age = self.age(call)
-        if self._late is not None and age >= self._late:
-            self._observed.record(age)
+        age, late = self.age(call), self._late
+        if late is not None and age >= late * ROUNDING:
+            self._observed.record(max(age, late))
 
 
 class Primary:
@@ -246,10 +250,11 @@ class Race:
         losers = [copy for copy in self.running if copy not in ended]
         if self.winner is None and self.first is None and losers:
             self.call.waited = max(self.call.waited, losers[0].waited())  # its Timeout outside asks for it
-        stragglers = self.hedge.stragglers
-        for loser in losers:
-            if not self.hedge.late or self.winner is None or stragglers.count > stragglers.cap:
-                loser.cancel()
+        stragglers, room = self.hedge.stragglers, 0
+        if self.hedge.late and self.winner is not None:
+            room = max(0, stragglers.cap - stragglers.count + len(losers))  # they are counted already
+        for loser in losers[room:]:
+            loser.cancel()
         for each in (*ended, self.first):
             if each is not self.winner:
                 self.drop(each)
