@@ -15,6 +15,12 @@ arrivals. Expected figures are those of a plain simulation (research/experiments
 break_duration=5, max_break=5)` and `Budget()` (0.1 for a success, 1 at the start, 10 at the most). With the default
 `max_break` of 60 s, failed probes double the break: that is gentler to a service that is down for long, and slower here
 ("doubled breaks"). `standard()` waits for up to 9 s for an answer, where all others give up after 1 s.
+
+At the server are our own policies, too: "drops expired" is what `ServerMiddleware` does with the deadlines that our
+transports send; "AdaptiveLimit" is that policy, as it comes, in front of the server, and nothing of deadlines. Clients'
+breakers take its refusals for failures, so a client that has one recovers later than one that has none. Dropping what
+has expired is known not to help where there is no budget ("4 attempts, drops expired"): with so many requests in line,
+what a worker takes up expires in its hands.
 """
 
 from __future__ import annotations
@@ -331,7 +337,14 @@ OVERLOADED = (
         note="no doubling",
     ),
 )
-QUICKLY = ("4 attempts", "4 attempts, budget", "breaker and budget", "standard()", "budget, server drops expired")
+QUICKLY = (
+    "4 attempts",
+    "4 attempts, budget",
+    "breaker and budget",
+    "standard()",
+    "budget, server drops expired",
+    "budget, server AdaptiveLimit",
+)
 """In a quick run, besides nopanic's like of our pair; and in the picture."""
 
 

@@ -16,6 +16,7 @@ COLORS = {
     "standard()": "#2da44e",
     "breaker and budget": "#1f6feb",
     "budget, server drops expired": "#8250df",
+    "budget, server AdaptiveLimit": "#17a2a2",
     "loop, asyncio.timeout": "#24292f",
     "tenacity, asyncio.timeout": "#bf3989",
     "nopanic, budget": "#6e7781",
