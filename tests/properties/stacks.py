@@ -28,6 +28,7 @@ from resilient import (
     RateLimit,
     Retry,
     Timeout,
+    quantile,
 )
 from resilient.call import Call
 from resilient.errors import Rejected
@@ -348,8 +349,12 @@ def retries(draw: st.DrawFn) -> Recipe:
 @st.composite
 def hedges(draw: st.DrawFn) -> Recipe:
     """Of two or three copies. (Around functions only.)"""
-    delay = draw(st.sampled_from([0.0, 0.125, 0.25, (0.125, 0.25)]))
-    return recipe(Hedge, delay, **draw(_options(inline=st.booleans(), shadow=st.booleans(), max_stragglers=st.just(1))))
+    observed = quantile(0.9, warm_up=2, initial=0.125, ceiling=0.5)
+    delay = draw(st.sampled_from([0.0, 0.125, 0.25, (0.125, 0.25), observed, quantile(0.5, warm_up=1)]))
+    options = draw(_options(inline=st.booleans(), shadow=st.booleans(), max_stragglers=st.just(1)))
+    if not options.get("inline") and draw(st.booleans()):
+        options["cancel"] = "late"
+    return recipe(Hedge, delay, **options)
 
 
 @st.composite

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resilient import Bulkhead, CircuitBreaker, Fallback, Hedge, Pipeline, RateLimit, Retry, Timeout
+from resilient import Bulkhead, CircuitBreaker, Fallback, Hedge, Pipeline, RateLimit, Retry, Timeout, quantile
 from tests.properties import stacks
 from tests.properties.cancellation_driver import (
     assert_idle,
@@ -94,6 +94,14 @@ ALONE: dict[str, tuple[Recipe, Traffic]] = {
     "failure and success in one tick": (recipe(Hedge, (0, 1)), Traffic((0.0,), (BAD, GOOD, GOOD))),
     "first fails": (recipe(Hedge, 1), Traffic((0.0,), (BAD, GOOD))),
     "fast": (recipe(Hedge, 0), Traffic((0.0,), (FAST,))),
+    "observed": (recipe(Hedge, quantile(0.5, warm_up=1)), Traffic((0.0, 0.5), (GOOD, STUCK, GOOD))),
+}
+
+LATE: dict[str, tuple[Recipe, Traffic]] = {
+    "copy wins": (recipe(Hedge, 0.25, cancel="late"), Traffic((0.0,), (Step(2.0), GOOD))),
+    "both in one tick": (recipe(Hedge, 0.25, cancel="late"), Traffic((0.0,), (Step(0.5), GOOD))),
+    "all at once": (recipe(Hedge, 0, copies=3, cancel="late"), Traffic((0.0,), (GOOD,))),
+    "no room": (recipe(Hedge, 0.125, copies=3, cancel="late", max_stragglers=1), Traffic((0.0,), (STUCK, GOOD, FAST))),
 }
 
 
@@ -124,6 +132,15 @@ def test_hedge_on_trio_gives_everything_back_wherever_it_is_cancelled(name: str)
     policy, traffic = ALONE[name]
     for victim in range(len(traffic.starts)):
         assert cancel_at_every_step_of_trio(lambda: ClosingScene([policy], traffic), victim) > 1
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_hedge_that_leaves_losers_gives_everything_back_wherever_it_is_cancelled(name: str) -> None:
+    """Those that it has left by then end by themselves; the others are cancelled with it."""
+    policy, traffic = LATE[name]
+    parts = [policy, recipe(Timeout, 3)]
+    assert cancel_at_every_point(lambda: ClosingScene(parts, traffic)) > 1
+    assert cancel_at_every_step_of_trio(lambda: ClosingScene(parts, traffic)) > 1
 
 
 @pytest.mark.parametrize("traffic", [Traffic((0.0,), (GOOD,)), Traffic((0.0,), (Step(0.5),)), Traffic((0.0,), (BAD,))])
