@@ -344,7 +344,7 @@ class _World:
             states += [gate["state"] for gate in keyed.snapshot()["gates"].values() if "state" in gate]
         opened = sum(state in ("open", "isolated") for state in states)
         tokens = [budget.balance(now) for budget in self.budgets.values()]
-        limits = [policy.limit for policy in self._limits()]
+        limits = [policy.current_limit for policy in self._limits()]
         delays = [delay for hedge in self.hedges.values() if (delay := _delay_of(hedge)) is not None]
         self.run.samples.append(
             Sample(

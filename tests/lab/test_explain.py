@@ -12,6 +12,7 @@ import pytest
 import tenacity
 
 from resilient import (
+    AdaptiveLimit,
     Budget,
     Bulkhead,
     Chaos,
@@ -27,6 +28,7 @@ from resilient import (
     Rejected,
     Retry,
     Timeout,
+    quantile,
     standard,
     standard_hedged,
 )
@@ -468,3 +470,39 @@ def test_diagram_has_a_box_for_each_pipeline_and_no_loose_end() -> None:
         "p2 --> p3",
         "p3 --> function",
     ]
+
+
+# -- what learns from what it sees ----------------------------------------------------------------------------------
+
+
+def test_adaptive_limit_adds_the_time_in_its_queue_and_no_other() -> None:
+    """Its limit is one of calls: no rule takes it for seconds."""
+    plain, queued = of(AdaptiveLimit(5), Timeout(2)), of(AdaptiveLimit(5, queue=9, queue_timeout=0.5), Timeout(2))
+
+    assert plain.worst.seconds == exactly(2)
+    assert queued.worst.seconds == exactly(2.5)
+    assert "0.5 s in the queue of AdaptiveLimit(Vegas from 5, 1 to 1000, queue 9 for up to 0.5 s)" in queued.worst.why
+    assert "nothing bounds the wait" in of(AdaptiveLimit(5, queue=9), Timeout(2)).worst.why
+    assert of(Timeout(10), AdaptiveLimit(5, queue=9, queue_timeout=0.5), Timeout(2)).findings == ()
+
+
+def test_adaptive_limit_learns_and_its_refusal_is_told_of() -> None:
+    """In the text, the data and the diagram; one that only watches is listed."""
+    found = of(Retry(3), AdaptiveLimit(), Timeout(1))
+
+    assert "  LimitExceeded, from AdaptiveLimit\n      Retry: does not repeat a rejection" in str(found)
+    assert "  TimedOut, from Timeout\n      AdaptiveLimit: counts a failure" in str(found)
+    assert any(route["origin"] == "AdaptiveLimit" for route in found.data()["outcomes"])
+    assert '["AdaptiveLimit(Vegas from 20, 1 to 1000)<br/>1 s, 1 request"]' in found.mermaid()
+    assert "in shadow mode it only counts" in str(of(AdaptiveLimit(shadow=True)))
+
+
+def test_observed_hedge_is_shown_with_the_bounds_of_its_delay() -> None:
+    """Its last copy begins at the ceiling at the latest, or when the one before has failed."""
+    found = of(Hedge(delay=quantile(0.95, floor=0.01, ceiling=0.5, initial=0.2, growth=1), copies=3), Timeout(2))
+
+    assert found.worst.seconds.most == 3
+    assert found.worst.requests == exactly(3)
+    assert found.worst.why == "3 copies of 2 s, the last of which begins after 1 s"
+    assert "Hedge(3 copies, after the observed p95 (0.01 to 0.5 s))" in str(found)
+    assert "after the observed p95 (0.01 to 0.5 s)" in found.mermaid()
