@@ -75,9 +75,8 @@ def _goodput(axes: Axes, measures: Sequence[Measures]) -> None:
         _line(axes, number, each, lambda moment: moment.goodput, label=label)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("successes\nper second")
-    axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=min(4, len(measures) + 1), frameon=False, fontsize=9
-    )
+    columns = len(measures) + 1 if len(measures) < 4 else 3
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=columns, frameon=False, fontsize=9)
 
 
 def _latency(axes: Axes, measures: Sequence[Measures]) -> None:
