@@ -3,8 +3,8 @@
 20 servers serve one request at a time, first come first served: exponential with a mean of 1 s, and 1% of requests
 stall for 20 s. A request goes to the shorter of the queues of two servers drawn at random. Requests come as a Poisson
 process, `load` times as many as the servers could serve. Each copy of a hedged request is a request of its own, and
-leaves its line when its caller has gone. What is being served then is served to its end, unless the server `stops`: then
-it takes up the next one at once.
+leaves its line when its caller has gone. What is being served then is served to its end, unless the server `stops`: it
+takes up the next one then, at once.
 """
 
 from __future__ import annotations

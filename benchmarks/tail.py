@@ -18,6 +18,10 @@ All draws are independent, so the tail of a hedged call is known: S(t) S(t - d),
 d the delay. The last group says how far the measured tails are from that, in standard errors: the largest of some 40
 places.
 
+*Under load*, each copy takes time of a server that others wait for (`benchmarks.queueing`). A hedge that is paid for by
+a Budget may never make the p99 worse than it is without one. Where servers stop what is cancelled, hedges take work
+away: worth more than any tuning of the delay.
+
 Every seed is a run of its own, and figures are pooled. `±` is half the 95% interval of p99.9 between seeds (Student's
 t). Few requests lie beyond p99.9, and their distances are lopsided; so E1 is judged by the 95% interval that the order
 of all requests gives (whatever their distribution), and `outside` says how far the published figure is from that.
@@ -35,6 +39,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from benchmarks.options import Options
 from benchmarks.report import Bar, Column, Curve, Figure, Report
@@ -49,6 +54,10 @@ COLUMNS = (
     Column("p99_ms", "p99"),
     Column("p999_ms", "p99.9 ms", "{:,.1f}"),
     Column("p999_plus_minus_ms", "±"),
+    Column("p50_s", "p50 s", "{:.2f}"),
+    Column("p95_s", "p95 s", "{:.2f}"),
+    Column("p99_s", "p99 s", "{:.2f}"),
+    Column("of_none_percent", "of none's, %", "{:.0f}"),
     Column("extra_percent", "extra %", "{:.2f}"),
     Column("off_percent", "off %"),
     Column("outside_ms", "outside"),
@@ -66,10 +75,12 @@ class Plan:
     requests: int
     fanned_out: int
     parts: int = 1
+    farms: int = 1
+    served: int = 20_000
 
 
 QUICK = Plan(seeds=4, requests=25_000, fanned_out=1_000)
-FULL = Plan(seeds=4, requests=50_000, fanned_out=5_000, parts=5)
+FULL = Plan(seeds=4, requests=50_000, fanned_out=5_000, parts=5, farms=4)
 CLIENTS = 20
 FAN_OUT = 100
 
@@ -176,6 +187,57 @@ ROWS = (NONE, ONCE, TWICE, OBSERVED, FANNED, FANNED_ONCE, FANNED_OBSERVED)
 WARM_UP = 5_000
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One policy in front of servers with queues (see `benchmarks.queueing`)."""
+
+    load: float
+    name: str
+    hedge: Callable[[], Any] | None
+    stops: bool = False
+    bar: Bar | None = None
+
+    @property
+    def group(self) -> str:
+        return f"under load {self.load:g}, seconds: hedge"
+
+
+def loaded() -> list[Loaded]:
+    """Rows of all loads, that without a hedge first."""
+    from resilient import Budget, Hedge
+    from resilient import quantile as observed
+
+    no_worse = Bar("of_none_percent", 100)
+    rows = []
+    for load in (0.4, 0.8, 0.9):
+        cancelled = CANCELLED.get(load)
+        rows += [
+            Loaded(load, "none", None),
+            Loaded(load, "after 4 s", lambda: Hedge(4)),
+            Loaded(load, "after 4 s, budget", lambda: Hedge(4, budget=Budget()), bar=no_worse),
+            Loaded(load, "observed p95, budget", lambda: Hedge(observed(0.95), budget=Budget()), bar=no_worse),
+            Loaded(
+                load,
+                "after 4 s, the server stops what is cancelled",
+                lambda: Hedge(4),
+                True,
+                None if cancelled is None else Bar("p99_s", round(1.15 * cancelled, 3)),
+            ),
+            Loaded(
+                load,
+                "observed p95, budget, the server stops what is cancelled",
+                lambda: Hedge(observed(0.95), budget=Budget()),
+                True,
+                no_worse,
+            ),
+        ]
+    return rows
+
+
+CANCELLED = {0.8: 6.0, 0.9: 6.6}
+"""Seconds: the expected p99 where servers stop what is cancelled, by load; 15% more are the bar."""
+
+
 class Measured:
     """What came of one row and one seed: milliseconds of each request and of each call, and requests to the backend."""
 
@@ -246,6 +308,49 @@ async def simulate(row: Row, requests: int, seed: str) -> Measured:
     return measured
 
 
+def serve(row: Loaded, calls: int, seed: str) -> tuple[array[float], float]:
+    """Seconds of each call in virtual time, after a tenth as many; and requests for each."""
+    from benchmarks.queueing import Farm, offer
+    from resilient.runtime import virtual
+
+    dice = random.Random(seed)  # the same arrivals would not give the same queues: the policies decide who draws next
+    farm, before = Farm(dice, stops=row.stops), [0]
+    ask = farm.ask if row.hedge is None else row.hedge()(farm.ask)
+
+    def begin() -> None:
+        before[0] = farm.requests
+
+    taken = virtual.run(offer(ask, row.load, calls // 10, calls, dice, begin))
+    return taken, (farm.requests - before[0]) / calls
+
+
+def under_load(options: Options, plan: Plan) -> list[Figure]:
+    """The rows of all loads."""
+    figures, rows = [], loaded()
+    none = 1.0
+    steps = [(row, seed) for row in rows for seed in range(plan.farms)]
+    found: dict[Loaded, list[tuple[array[float], float]]] = {}
+    for row, seed in options.track(steps, "under load"):
+        found.setdefault(row, []).append(serve(row, plan.served, f"{options.seed} {seed} {row.load} {row.name}"))
+    for row, each in found.items():
+        taken = array("d")
+        for seconds, _ in each:
+            taken.extend(seconds)
+        p99 = quantile(taken, 0.99)
+        none = p99 if row.hedge is None else none
+        values = {
+            "p50_s": quantile(taken, 0.5),
+            "p95_s": quantile(taken, 0.95),
+            "p99_s": p99,
+            "p999_s": quantile(taken, 0.999),
+            "extra_percent": 100 * (statistics.fmean(requests for _, requests in each) - 1),
+            "of_none_percent": 100 * p99 / none,
+        }
+        rounded = {key: round(value, 3) for key, value in values.items()}
+        figures.append(Figure(row.group, row.name, rounded, row.bar, ours=row.hedge is not None))
+    return figures
+
+
 def run(options: Options) -> Report:
     """Every row with every seed."""
     from resilient.runtime import virtual  # here, for it costs other benchmarks: see `overhead`
@@ -261,6 +366,7 @@ def run(options: Options) -> Report:
     pools = {row: Measured.pooled(each) for row, each in seeds.items()}
     figures = [figure for row in ROWS for figure in judged(row, pools[row], seeds[row])]
     figures += [formula(row, pools[row]) for row in ROWS if row.observed is None]
+    figures += under_load(options, plan)
     conditions = {
         "python": platform.python_version(),
         "seed": options.seed,
@@ -272,6 +378,7 @@ def run(options: Options) -> Report:
         "backend_mean_ms": MEAN,
         "backend_deviation_ms": DEVIATION,
         "backend_slow_percent": 100 * SLOW,
+        "calls_under_load": plan.farms * plan.served,
     }
     curves = [curve for row in ROWS for curve in drawn(row, pools[row])]
     return Report("tail", COLUMNS, figures, conditions, curves)

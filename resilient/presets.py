@@ -6,19 +6,22 @@ a budget, so that retries and hedges cannot multiply an outage, and a plan that 
 
     Timeout 30 s            the whole call, as there
     Retry 3                 attempts (AWS; there 4), full jitter from 0.1 s: at most 0.3 s of waits
-      Budget 10%            of successes, reserve 1, cap 10: total failure costs 1.0 x, not 3 x
-    (Hedge 1 s, 2 copies)   `standard_hedged`: there after 2 s; give it your p95
+      Budget 10%            of successes, reserve 1, cap 10: total failure costs 1.0 x, not 3 x; and twice the 5% that a
+                            hedge at the p95 asks for, with which it does not starve
+    (Hedge p95, 2 copies)   `standard_hedged`: after the observed p95 of the dependency (there 2 s): 5% more requests.
+                            Until 200 calls are known 1 s; never less than 1 ms nor more than 1.5 s, so the plan fits
     Bulkhead 1000           concurrent calls, no queue, as there
     CircuitBreaker 50%      of at least 20 calls in 10 s, break 5 s, doubled by each failed probe, to 60 s at the most:
                             with the budget it was the client-side pair that recovered fastest from a metastable
                             overload. (There 10% of at least 100 calls in 30 s, which small services never reach, Polly
                             #1854)
-    Timeout 9 s             each attempt (there 10): 3 x 9 + 0.3 = 27.3 s; with hedges 8 s: 3 x (8 + 1) + 0.3 = 27.3 s
+    Timeout 9 s             each attempt (there 10): 3 x 9 + 0.3 = 27.3 s; with hedges 8 s: 3 x (8 + 1.5) + 0.3 = 28.8 s
 """
 
 from __future__ import annotations
 
 from resilient.budget import Budget
+from resilient.latency import quantile
 from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.policies.breaker import CircuitBreaker
@@ -28,6 +31,8 @@ from resilient.policies.retry import Retry
 from resilient.policies.timeout import Timeout
 
 __all__ = ["standard", "standard_hedged"]
+
+P95 = quantile(0.95, initial=1.0, ceiling=1.5)
 
 
 def standard(
@@ -67,7 +72,7 @@ def standard(
 def standard_hedged(
     name: str | None = None,
     *,
-    delay: float = 1.0,
+    delay: float | quantile = P95,
     copies: int = 2,
     inline: bool = False,
     total: float = 30.0,
@@ -81,7 +86,9 @@ def standard_hedged(
     """`standard`, and a second copy of a call that is late. For calls that may be made twice, on asyncio and trio.
 
     Args:
-        delay: seconds after which the next copy starts; take the dependency's p95.
+        delay: after which the next copy starts: the observed p95 of the latency, or seconds. Default: the p95 from 1 ms
+            to 1.5 s, and 1 s until 200 calls are known. A `quantile` of yours needs an `initial` and a `ceiling` for
+            its plan to be known.
         copies, inline: as for `Hedge`.
         The others: as for `standard`. Hedges and retries share one budget.
     """

@@ -57,7 +57,7 @@ Make = Callable[..., Pipeline]
                 "users",
                 "├─ Timeout(30 s)",
                 "├─ Retry(3 attempts, full jitter 0.1 s to 20 s)",
-                "├─ Hedge(2 copies, after 1 s)",
+                "├─ Hedge(2 copies, after the observed p95 (0.001 to 1.5 s))",
                 "├─ Bulkhead(1000)",
                 "├─ " + repr(CircuitBreaker(failure_rate=0.5, window_seconds=10, min_calls=20, break_duration=5)),
                 "└─ Timeout(8 s)",

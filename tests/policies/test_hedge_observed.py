@@ -70,9 +70,9 @@ async def test_hedge_waits_for_the_quantile_that_it_has_observed(inline: bool) -
         await hedge(asyncio.sleep)(seconds)
     begin = asyncio.get_running_loop().time()
     assert await hedge(scripted((LONG, 1), (0.5, 2)))() == 2
-    assert asyncio.get_running_loop().time() - begin == pytest.approx(1.5, rel=0.01)
+    assert asyncio.get_running_loop().time() - begin == pytest.approx(1.5, rel=0.015)
     assert hedge.snapshot()["samples"] == 21
-    assert hedge.snapshot()["delays"] == [pytest.approx(1, rel=0.011)]
+    assert hedge.snapshot()["delays"] == [pytest.approx(1, rel=0.021)]
 
 
 @pytest.mark.virtual_time
@@ -92,17 +92,27 @@ async def test_hedge_waits_for_the_initial_delay_during_the_warm_up(inline: bool
     assert asyncio.get_running_loop().time() == 3
 
 
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("seconds", [0.05, 0.0501, 0.0508, 0.1])
+async def test_hedge_calls_that_all_take_equally_long_are_not_late(inline: bool, seconds: float) -> None:
+    """The delay is at the upper end of what the buckets cannot tell apart."""
+    hedge = Hedge(quantile(0.95, warm_up=5), inline=inline)
+    for _ in range(50):
+        await hedge(asyncio.sleep)(seconds)
+    assert hedge.snapshot()["started"] == 0
+
+
 @pytest.mark.parametrize(("seconds", "delay"), [(0.001, 0.5), (0.7, 0.7), (9, 2)])
 def test_hedge_delay_stays_between_floor_and_ceiling(seconds: float, delay: float) -> None:
     """Whatever is observed."""
     observed = taught(Hedge(quantile(0.9, warm_up=5, floor=0.5, ceiling=2)), seconds)
-    assert observed.delays == (pytest.approx(delay, rel=0.011),)
+    assert observed.delays == (pytest.approx(delay, rel=0.021),)
 
 
 def test_hedge_delays_of_further_copies_grow() -> None:
     """Up to the ceiling, each."""
     observed = taught(Hedge(quantile(0.9, warm_up=5, growth=2, ceiling=3), copies=4), 1.0)
-    assert observed.delays == (pytest.approx(1, rel=0.011), pytest.approx(2, rel=0.011), 3)
+    assert observed.delays == (pytest.approx(1, rel=0.021), pytest.approx(2, rel=0.021), 3)
 
 
 @pytest.mark.virtual_time
@@ -159,7 +169,7 @@ async def test_hedge_observes_what_tells_of_latency_and_nothing_else(how: str) -
         assert await ends((3, "bad")) == [3]
         assert await ends((3, Rejected("no"))) == []
     else:  # the second copy wins at 1 s, the first one's age then
-        assert await ends((3, OSError())) == [pytest.approx(1, rel=0.011)]
+        assert await ends((3, OSError())) == [pytest.approx(1, rel=0.021)]
 
 
 @pytest.mark.virtual_time
