@@ -35,8 +35,8 @@ class quantile:
     """A delay that is observed: so long that this share of the calls is quicker.
 
     Args:
-        share: above 0 and below 1: 0.95 hedges 5% of the calls, 0.98 2%. The share is met within some 0.3% of the calls,
-            by a delay up to 2% longer than needed, and never shorter (see `resilient.histogram`).
+        share: above 0 and below 1: 0.95 hedges 5% of the calls, 0.98 2%. That is met within some 0.3% of the calls, by
+            a delay that is up to 2% longer than needed, and never shorter (see `resilient.histogram`).
         warm_up: calls to observe first. Default: as many as have ten beyond the quantile, 200 for 0.95, 500 for 0.98.
         initial: seconds to wait during the warm-up. Default None: until then no copy starts for being late (a failed
             one starts the next all the same).

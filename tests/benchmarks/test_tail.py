@@ -21,7 +21,7 @@ from resilient.runtime import virtual
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few requests: these tests look at the report; only some at the figures, loosely."""
-    monkeypatch.setattr(tail, "QUICK", tail.Plan(seeds=2, requests=400, fanned_out=4, parts=2))
+    monkeypatch.setattr(tail, "QUICK", tail.Plan(seeds=2, requests=400, fanned_out=4, parts=2, served=300))
 
 
 def run_quick(tmp_path: Path, *more: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from resilient import (
     Retry,
     Timeout,
     current_call,
+    quantile,
 )
 from resilient.call import new_call
 from resilient.events import Event, Queued, Retrying
@@ -50,6 +51,13 @@ ENOUGH = 300
 
 LESS = 1 - 1e-7
 """Just before."""
+
+
+OBSERVED = (
+    quantile(0.9, warm_up=3),
+    quantile(0.9, warm_up=3, initial=0.25, ceiling=1),
+    quantile(0.9, warm_up=3, initial=1, floor=0.25, ceiling=2, growth=2),
+)
 
 
 class Drawn(FullJitter):
@@ -130,12 +138,14 @@ def _breaker(dice: random.Random) -> Part:
 
 
 def _hedge(dice: random.Random) -> Part:
-    delay = dice.choice([0.0, 0.25, 1.0, (0.25, 1.0), (1.0, 0.25)])
+    delay = dice.choice([0.0, 0.25, 1.0, (0.25, 1.0), (1.0, 0.25), *OBSERVED])
     options: dict[str, Any] = {"inline": True} if dice.random() < 0.3 else {}
     if dice.random() < 0.1:
         options["shadow"] = True
     if dice.random() < 0.2:
         options["budget"] = "budget"
+    if isinstance(delay, quantile) and dice.random() < 0.5:
+        options["copies"] = 3
     return (Hedge, (delay,), options)
 
 
@@ -226,6 +236,8 @@ class _Asks(OSError):
 class _Adversary:
     """Decides what each request meets.
 
+    What hedges have observed before the call (`past`: seconds; None: nothing) is his choice, too.
+
     Attributes:
         moves: (seconds, pause that it asks for) request by request, the last one again and again; None instead of a
             pause: it answers.
@@ -238,6 +250,7 @@ class _Adversary:
     draw: float
     crowd: frozenset[int] = frozenset()
     early: float = 0.0
+    past: float | None = None
 
 
 def attack(
@@ -280,9 +293,11 @@ class _Choices:
     def __init__(self, pipelines: Sequence[Pipeline]) -> None:
         policies = list(_flat(pipelines))
         limits = sorted({policy.limit for policy in policies if policy.limit is not None})
-        delays = {delay for policy in policies if isinstance(policy, Hedge) for delay in (*policy.delays, policy.pause)}
+        hedges = [policy for policy in policies if isinstance(policy, Hedge)]
+        delays = {delay for hedge in hedges for delay in (*hedge.delays, *hedge.longest, sum(hedge.longest)) if delay}
         left = {limit - delay for limit in limits for delay in delays if delay < limit}
         self.seconds = [0.0, HANG, *(each * LESS for each in sorted({*limits, *left}))]
+        self.pasts = [0.0, 0.5, 1.0, 3.0, HANG] if any(hedge.observes for hedge in hedges) else []
         self.pauses = sorted({0.0, *(policy.max_retry_after for policy in policies if isinstance(policy, Retry))})
         self.draws = (0.0, 1.0) if any(_jitter(policy) for policy in policies) else (1.0,)
         gates = range(sum(policy.waits for policy in policies))
@@ -304,6 +319,9 @@ class _Choices:
             for one, other in itertools.permutations(self.pauses, 2):
                 for late in self.seconds[2:]:
                     yield _Adversary(((late, one), (late, other)) * 8, 1.0, crowd)
+        for past in self.pasts:
+            for late in self.seconds:
+                yield _Adversary(((late, 0.0),), 1.0, past=past)
         yield _Adversary(((0.0, None),), 1.0)
 
     def varied(self, one: _Adversary, dice: random.Random) -> _Adversary:
@@ -321,7 +339,8 @@ class _Choices:
         draw = one.draw if dice.random() < 0.7 else dice.choice([0.0, dice.random(), 1.0])
         crowd = one.crowd if dice.random() < 0.8 else dice.choice(self.crowds)
         early = one.early if dice.random() < 0.8 else dice.choice(self.heads)
-        return _Adversary(tuple(moves), draw, crowd, early)
+        past = one.past if dice.random() < 0.7 else dice.choice([None, *self.pasts])
+        return _Adversary(tuple(moves), draw, crowd, early, past)
 
 
 def _flat(policies: Sequence[Policy]) -> Iterator[Policy]:
@@ -339,6 +358,12 @@ def _jitter(policy: Policy) -> Drawn | None:
 
 def _play(pipelines: Sequence[Pipeline], explanation: Explanation, adversary: _Adversary) -> Found:
     policies = list(_flat(pipelines))
+    for policy in policies:
+        if isinstance(policy, Hedge) and policy.observes and adversary.past is not None:
+            observed = policy.observed(new_call(print, (), {}, None))
+            assert observed is not None
+            for _ in range(policy.observes.samples):
+                observed.record(adversary.past)
     budgets = {policy.budget for policy in policies if policy.budget is not None}
     for policy in policies:
         jitter = _jitter(policy)
