@@ -44,6 +44,8 @@ def test_rows_stand_beside_what_was_expected_and_one_seed_gives_one_report(tmp_p
     assert "recovery_s" not in rows["E4", "4 attempts"]
     assert rows["E4", "4 attempts"]["note"].startswith("never recovers")
     assert rows["E4", "budget, server drops expired"]["recovery_s"] == 0
+    assert rows["E4", "budget, server AdaptiveLimit"]["recovery_s"] <= 1
+    assert rows["E4", "budget, server AdaptiveLimit"]["bar"] == {"recovery_s_at_most": 1}
     assert rows["E3", "tenacity, asyncio.timeout"]["verdict"] is None
     assert run(tmp_path) == found
 
