@@ -81,7 +81,7 @@ class Plan:
     served: int = 20_000
 
 
-QUICK = Plan(seeds=4, requests=15_000, fanned_out=1_000, served=10_000)
+QUICK = Plan(seeds=4, requests=10_000, fanned_out=1_000, served=10_000)
 FULL = Plan(seeds=4, requests=50_000, fanned_out=5_000, parts=5, farms=4)
 CLIENTS = 20
 FAN_OUT = 100
