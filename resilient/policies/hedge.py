@@ -198,7 +198,9 @@ class Hedge(Wrap):
             return inner(view)
         view = replace(view, again=True)
         one = inner(view)
-        begins, _ = self._last_begins(self.longest, one.seconds.most, self.copies)
+        # At the latest, each begins when it is due, or the one before it has failed; those before that may have failed
+        # in the very moment in which another one was due.
+        begins = sum(min(delay, one.seconds.most) for delay in self.longest)
         most = begins + one.seconds.most
         _, overlap = self._last_begins(self._fresh, one.seconds.sure, self.copies)
         sure = self._surely_lasts(inner, view, overlap=overlap)
