@@ -65,9 +65,10 @@ class Histogram:
 
     Attributes:
         count: samples so far.
+        at: the number of the quantile's bucket; below 0 while it warms up.
     """
 
-    __slots__ = ("_at", "_below", "_lock", "_total", "_weight", "_weights", "count", "share", "warm_up")
+    __slots__ = ("_below", "_lock", "_total", "_weight", "_weights", "at", "count", "share", "warm_up")
 
     _GROWTH = MEMORY / (MEMORY - 1)
 
@@ -78,14 +79,14 @@ class Histogram:
         self._weights = array("d", bytes(8 * (_LAST + 1)))
         self._weight = 1.0  # of the latest sample
         self._total = 0.0
-        self._at = -1  # the bucket of the quantile, from the end of the warm-up on ...
+        self.at = -1  # the bucket of the quantile, from the end of the warm-up on ...
         self._below = 0.0  # ... and the weight of those below it
         self._lock = threading.RLock()
 
     @property
     def value(self) -> float | None:
         """The quantile in seconds, or None while it warms up. One of some 1,000 values, so it is often the same."""
-        at = self._at
+        at = self.at
         return None if at < 0 else _VALUES[at]
 
     @atomic
@@ -102,7 +103,7 @@ class Histogram:
         weights[number] += weight
         self._total = total = self._total + weight
         self.count += 1
-        at = self._at
+        at = self.at
         if at >= 0:
             below = self._below
             if number < at:
@@ -117,7 +118,7 @@ class Histogram:
                 if reached < wanted:
                     at += 1
                     below = reached
-            self._at = at
+            self.at = at
             self._below = below
             if weight < HEAVY:
                 return
@@ -128,7 +129,7 @@ class Histogram:
     def _settle(self) -> None:
         """Begin with light weights again, and find the bucket of the quantile anew."""
         with self._lock:
-            if self._at >= 0 and self._weight < HEAVY:
+            if self.at >= 0 and self._weight < HEAVY:
                 return  # another thread was first
             weights, weight = self._weights[:], self._weight
             weights = array("d", [each / weight for each in weights])
@@ -139,5 +140,5 @@ class Histogram:
             self._weights = weights  # no call from here on
             self._weight = 1.0
             self._total = total
-            self._at = at
+            self.at = at
             self._below = below

@@ -111,19 +111,20 @@ class Observed:
         self.histogram = Histogram(spec.share, spec.samples)
         self.record = self.histogram.record
         self._more = more
-        self._known: tuple[float | None, Delays] = None, spec.first(more)
+        self._known: tuple[int, Delays] = self.histogram.at, spec.first(more)
 
     @property
     def delays(self) -> Delays:
         """Those of now."""
-        seconds = self.histogram.value
-        known = self._known
-        if known[0] == seconds:
+        histogram, known = self.histogram, self._known
+        at = histogram.at
+        if known[0] == at:
             return known[1]
+        seconds = histogram.value
         assert seconds is not None
         # The upper end of the bucket, so that calls which always take equally long are not all late.
         delays = self.spec.grown(seconds / (1 - ERROR), self._more)
-        self._known = seconds, delays
+        self._known = at, delays
         return delays
 
     def snapshot(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from resilient.beside import Beside, close_beside
 from resilient.call import Call
 from resilient.errors import Rejected, TimedOut
 from resilient.events import BudgetExhausted, HedgeWon, Hedging
-from resilient.outcome import IGNORED, SUCCESS, Classifier, Verdict
+from resilient.outcome import IGNORED, Classifier, Verdict
 from resilient.policy import Layer, Scope
 from resilient.runtime import Parking
 from resilient.runtime.asyncio import AsyncioRuntime, Timer
@@ -53,28 +53,33 @@ ROUNDING = 1 - 1e-9
 class FirstCopy:
     """The age of a call's first copy, for those who observe latencies."""
 
-    __slots__ = ("_late", "_observed", "_waited", "began")
+    __slots__ = ("_late", "_now", "_record", "_waited", "began")
 
     def __init__(self, call: Call, observed: Observed, late: float | None) -> None:
-        self._observed = observed
+        self._record = observed.record
         self._late = late
         self._waited = call.waited
-        self.began = call.runtime.now()
+        self._now = now = call.runtime.now
+        call.stood_in = 0
+        self.began = now()
 
     def age(self, call: Call) -> float:
         """Seconds so far, without those in local queues."""
-        now = call.runtime.now()
-        since = getattr(call, "queued_at", None)
+        now, since = self._now(), getattr(call, "queued_at", None)
         return now - self.began - (call.waited - self._waited) - (0.0 if since is None else now - since)
+
+    def answered(self, call: Call) -> None:
+        """It has succeeded (and is in no queue any more)."""
+        if call.stood_in != call.attempt:
+            self._record(self._now() - self.began - call.waited + self._waited)
 
     def ended(self, error: BaseException | None, succeeded: bool, call: Call) -> None:
         """It has ended by itself."""
         if succeeded:
-            if not call.is_stood_in_for:
-                self._observed.record(self.age(call))
+            self.answered(call)
         elif isinstance(error, TimedOut):
             if error.evidence:
-                self._observed.record(self.age(call))
+                self._record(self.age(call))
         elif (error is None or isinstance(error, Exception)) and not isinstance(error, Rejected):
             self.unanswered(call)
 
@@ -82,7 +87,7 @@ class FirstCopy:
         """It has had no answer so far, and will have none: that says something if it is late already."""
         age, late = self.age(call), self._late
         if late is not None and age >= late * ROUNDING:
-            self._observed.record(max(age, late))
+            self._record(max(age, late))
 
 
 class Primary:
@@ -160,7 +165,7 @@ class Race:
         self.running: list[Beside] = []
         self.first: Copy | None = None  # of those that failed; its outcome comes back when all do
         self.winner: Copy | None = None
-        observed = None if hedge.observes is None else hedge.observed(call)
+        observed = hedge.alike or (None if hedge.observes is None else hedge.observed(call))
         if observed is None:
             self.delays, self.primary = hedge.delays, None
         else:
@@ -194,7 +199,8 @@ class Race:
                 scope.channel.emit(Hedging(scope.name, now, hedge.name, self.begun + 1, reason))
         self.begun += 1
         copy = Beside(self.call, self.inner, scope, hedge.stragglers, self._copy_ended, self.begun)
-        copy.sets_aside = hedge.late
+        if hedge.late:
+            copy.sets_aside = True
         copy.call.attempt = self.attempt  # the first one may have got further, in the caller's own call
         self.running.append(copy)
         copy.run(self.task, self.context)
@@ -261,12 +267,17 @@ class Race:
 
     def leaves_open(self, copy: Copy) -> bool:
         """Whether the race goes on after this copy's outcome; without further copies where it asks to be left alone."""
-        error, judge, accept, verdict = copy.error, self.scope.judge, self.hedge.accept, SUCCESS
+        error, judge, accept = copy.error, self.scope.judge, self.hedge.accept
+        if error is None and accept is None and not judge.judges_results:
+            if copy.number == 1 and self.primary is not None:
+                self.primary.answered(copy.call)
+                self.primary = None
+            return False
         try:
-            if error is not None:
-                verdict = judge.error(error) if isinstance(error, Exception) else IGNORED
-            elif judge.judges_results or accept is not None:
+            if error is None:
                 verdict = judged(judge, accept, copy.result)
+            else:
+                verdict = judge.error(error) if isinstance(error, Exception) else IGNORED
         except Exception as mistake:  # of the user's predicate: the caller shall hear of it
             self.drop(copy)
             copy.error = mistake
@@ -360,7 +371,7 @@ class Race:
                 task.uncancel()  # the callee swallowed the cancel and has a result all the same
             elif self.begun == 1 and not self.scope.judge.judges_results and self.hedge.accept is None:
                 if self.primary is not None:
-                    self.primary.ended(None, True, self.call)
+                    self.primary.answered(self.call)
                 return result
             primary = Primary(self.call, None, result)
         if not self.leaves_open(primary):

@@ -153,7 +153,7 @@ def test_threads_do_not_tear_it() -> None:
     finally:
         sys.setswitchinterval(interval)
     assert histogram.count == 8 * each
-    weights, at = histogram._weights, histogram._at
+    weights, at = histogram._weights, histogram.at
     assert histogram._total == pytest.approx(math.fsum(weights), rel=1e-9)
     assert histogram._below == pytest.approx(math.fsum(weights[:at]), rel=1e-6)
     assert histogram.value == pytest.approx(math.log(10), rel=0.1)

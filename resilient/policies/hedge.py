@@ -106,7 +106,9 @@ class Hedge(Wrap):
         self.pause = sum(self.longest) if math.isfinite(self.longest[-1]) else None
         self.head_start = sum(shortest) / more
         self.extra = 0.0 if self.observes is None else 1 - self.observes.share
-        self._observed: Observed | PerKey | None = None if self.observes is None else Observed(self.observes, more)
+        self.alike = None if self.observes is None else Observed(self.observes, more)
+        """What is known of all calls, if they have no keys."""
+        self._observed: Observed | PerKey | None = self.alike
         self._key: Callable[..., Hashable] | None = None
         if key is not None:
             if self.observes is None:
@@ -131,6 +133,7 @@ class Hedge(Wrap):
     def _observe_by(self, key: Callable[..., Hashable], max_keys: int) -> None:
         assert self.observes is not None
         self._key = key if inspect.isclass(key) else arguments.callback("key", key)
+        self.alike = None
         self._observed = PerKey(self.observes, len(self.delays), arguments.count("max_keys", max_keys))
 
     def by(self, key: Callable[..., Hashable], max_keys: int) -> Self:
@@ -144,7 +147,7 @@ class Hedge(Wrap):
     @property
     def observes_all_alike(self) -> bool:
         """Whether latencies are observed, and nobody has said of which key."""
-        return isinstance(self._observed, Observed)
+        return self.alike is not None
 
     def observed(self, call: Call) -> Observed | None:
         """What is known of the latencies of calls like this one; None: its delays are fixed."""
