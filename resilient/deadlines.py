@@ -10,12 +10,21 @@ between attempts, attempts and hedges; it does not end code that no pipeline gua
 policies inside it) sets one too.
 
 Whoever inherited a deadline is cut short for a reason of the caller's: it is never evidence about the dependency.
+
+From process to process it travels as text, the milliseconds that are left: clocks differ, and what is left does not.
+
+    queue.send(job, headers={"X-Deadline-Ms": deadline.to_header()})      # where the caller is
+
+    with deadline.from_header(headers.get("X-Deadline-Ms"), most=30):     # where the work is done
+        await do(job)
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from sys import modules
 from time import monotonic
 from types import TracebackType
@@ -25,11 +34,13 @@ from resilient import arguments
 from resilient.errors import TimedOut
 from resilient.runtime import TRIO, VIRTUAL, current
 
-__all__ = ["Deadline", "deadline", "inherited", "remaining", "seen", "total"]
+__all__ = ["Deadline", "deadline", "hold", "inherited", "let_go", "milliseconds", "remaining", "seen", "total"]
 
 _current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
 
 _PLAIN = frozenset((float, int))
+_MILLISECONDS = re.compile(r"[ \t]*[0-9]{1,11}(\.[0-9]{0,9})?[ \t]*", re.ASCII)
+_LONGEST = 366 * 86400e3  # more than a year is a mistake
 _new, _set, _reset = object.__new__, _current.set, _current.reset
 
 inherited = _current.get
@@ -49,7 +60,7 @@ seen = _Seen()
 
 
 class Deadline:
-    """A moment, as a runtime's limit: `at` on its clock, set `seconds` before."""
+    """A moment, as a runtime's limit: `at` on its clock, set `seconds` before. A lifted one is infinitely far."""
 
     __slots__ = ("at", "seconds")
 
@@ -83,6 +94,40 @@ class deadline:
         else:
             self._seconds = arguments.seconds("seconds", seconds)
 
+    @classmethod
+    def from_header(
+        cls, value: str | bytes | float | None, *, most: float | None = None, elapsed: float = 0.0
+    ) -> deadline:
+        """The deadline that the caller in another process has sent, for a `with`.
+
+        Args:
+            value: the milliseconds that were left, as a header has them. What makes no sense (no number, a sign,
+                several values, more than a year) counts as None: none was sent. 0: it has passed, and guarded calls
+                end at once.
+            most: seconds that the work may take from now at the most, whatever was sent. Default: no limit of our own.
+            elapsed: seconds that went by since it was sent (in a queue). Less than 0, where clocks differ, is 0.
+
+        Without a value and without `most` the `with` does nothing.
+        """
+        left = math.inf if most is None else arguments.seconds("most", most)
+        sent = milliseconds(value)
+        if sent is not None:
+            left = min(left, max(0.0, sent / 1000 - max(0.0, elapsed)))
+        elif math.isinf(left):
+            return _NONE
+        made = object.__new__(cls)
+        made._seconds = left
+        return made
+
+    @staticmethod
+    def to_header() -> str | None:
+        """The milliseconds that are left here, as `from_header` takes them; None without a deadline.
+
+        For queues, and clients that are not guarded by a transport of ours (which send it with `deadline_header=True`).
+        """
+        left = remaining()
+        return None if left is None else str(int(left * 1000))
+
     def __enter__(self) -> None:
         now = current().now() if TRIO in modules or VIRTUAL in modules else monotonic()
         at = now + self._seconds
@@ -102,6 +147,51 @@ class deadline:
             _reset(self._token)
         except ValueError:
             pass  # as in `total`
+
+
+class _NoDeadline(deadline):
+    """Where nobody has set a limit."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+_NONE = _NoDeadline()
+
+
+def milliseconds(value: object) -> float | None:
+    """The number of milliseconds that a header has, or None when it makes no sense."""
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    if isinstance(value, str):
+        value = float(value) if _MILLISECONDS.fullmatch(value) else None
+    if type(value) in _PLAIN and 0 <= value <= _LONGEST:  # type: ignore[operator]
+        return value  # type: ignore[return-value]
+    return None
+
+
+def hold(limit: Deadline) -> Token[Deadline | None]:
+    """From here on `limit` holds. Returns what `let_go` needs."""
+    seen.any = True
+    return _set(limit)
+
+
+def let_go(token: Token[Deadline | None]) -> None:
+    """What held before holds again."""
+    try:
+        _reset(token)
+    except ValueError:
+        pass  # as in `total`
 
 
 def total(inner: Callable[[Any], Awaitable[Any]], seconds: float) -> Callable[[Any], Coroutine[Any, Any, Any]]:
@@ -131,4 +221,4 @@ def total(inner: Callable[[Any], Awaitable[Any]], seconds: float) -> Callable[[A
 def remaining() -> float | None:
     """Seconds until the deadline that holds here (0 when it has passed), or None without one."""
     limit = _current.get()
-    return None if limit is None else max(0.0, limit.at - current().now())
+    return None if limit is None or limit.at == math.inf else max(0.0, limit.at - current().now())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from math import inf
 from typing import Any
 
 from resilient.atomic import GIL
@@ -168,7 +169,7 @@ class Flow:
 
         def whole(call: Call) -> Coroutine[Any, Any, Any]:
             limit = inherited()
-            if limit is None or (call.deadline is not None and call.deadline <= limit.at):
+            if limit is None or limit.at == inf or (call.deadline is not None and call.deadline <= limit.at):
                 return counted(call)
             return bounded(call, limit)
 

@@ -20,6 +20,7 @@ __all__ = [
     "IDEMPOTENCY_HEADER",
     "IDEMPOTENT_METHODS",
     "LONGEST_PAUSE",
+    "PRIORITY_HEADER",
     "is_field_name",
     "is_field_value",
     "is_refusal",
@@ -47,6 +48,9 @@ DEADLINE_HEADER = "X-Deadline-Ms"
 
 ATTEMPT_HEADER = "X-Attempt"
 """Our name for the number of the attempt, from 1, where none is given."""
+
+PRIORITY_HEADER = "X-Priority"
+"""Our name for the priority of a request, where none is given."""
 
 LONGEST_PAUSE = 366 * 86400.0
 """Seconds: whoever asks for more than a year has made a mistake."""

@@ -53,6 +53,9 @@ class Limit(Protocol):
         """The error to raise, when `waited` of the seconds went by in local queues."""
         ...
 
+    # A limit with a moment may also have `strikes() -> bool`. asyncio asks it when its time has come, in the tick in
+    # which the call would be cancelled, and cancels it if that is so. (trio cancels it all the same.)
+
 
 class Parking(Protocol):
     """The place of one call that waits for its turn."""

@@ -41,6 +41,18 @@ class _Entry:
         self.task.cancel()
 
 
+class _Asking(_Entry):
+    """The timeout of a limit that wants to be asked."""
+
+    __slots__ = ("strikes",)
+
+    strikes: Callable[[], bool]
+
+    def fire(self) -> None:
+        if self.strikes():
+            super().fire()
+
+
 class Timer(Protocol):
     """Whoever wants to be told when a while is over: `at` is when, as `after` has set it."""
 
@@ -192,6 +204,10 @@ class AsyncioRuntime:
             if timers.armed is None:
                 timers.arm(key)
         else:
+            strikes = getattr(limit, "strikes", None)
+            if strikes is not None:
+                entry = _Asking()
+                entry.task, entry.fired, entry.strikes = task, False, strikes
             entry.at = at
             timers = self.timers.get(_Deadlines)
             if timers is None:
@@ -209,13 +225,13 @@ class AsyncioRuntime:
                 if task.uncancel() <= base and isinstance(error, CancelledError):
                     raise limit.expired(call, call.waited - waited) from call.error
             else:
-                del timers.entries[entry]
+                timers.entries.pop(entry, None)
             raise
         else:
             if entry.fired:
                 task.uncancel()  # the callee swallowed the cancel and has a result all the same
             else:
-                del timers.entries[entry]
+                timers.entries.pop(entry, None)
             return result
         finally:
             call.deadline = outer
