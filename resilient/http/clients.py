@@ -22,6 +22,7 @@ OWN = frozenset(
         "body_timeout",
         "deadline_header",
         "attempt_header",
+        "priority_header",
         "nested",
     )
 )

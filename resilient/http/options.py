@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from resilient import arguments
 from resilient.http import semantics
+from resilient.priority import PRIORITIES
 
 __all__ = ["By", "header", "key_by", "options_of", "variation", "with_key"]
 
 By = Literal["origin", "host"] | Callable[[Any], Hashable]
 
-OPTIONS = frozenset({"off", "idempotent", "idempotency_key", "deadline", "key"})
+OPTIONS = frozenset({"off", "idempotent", "idempotency_key", "deadline", "key", "priority"})
 """What a request may say in `extensions={"resilient": {...}}`."""
 
 
@@ -49,6 +50,8 @@ def options_of(request: Any) -> Mapping[str, Any]:
         arguments.seconds("deadline", options["deadline"])
     if "key" in options:
         arguments.hashable("key", options["key"])
+    if "priority" in options and options["priority"] not in PRIORITIES:
+        raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {options['priority']!r}")
     key = options.get("idempotency_key", "unset")
     if not isinstance(key, str) or not semantics.is_field_value(key):  # which is a secret
         raise ValueError("idempotency_key must be the value of a header: a string of printable ASCII characters")

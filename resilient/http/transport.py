@@ -17,8 +17,8 @@ observes each origin by itself, unless it has a `key` of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from resilient import arguments, registry
@@ -41,6 +41,7 @@ from resilient.policies.keyed import Keyed
 from resilient.policies.retry import Retry
 from resilient.policy import NEARLY, Policy
 from resilient.presets import standard
+from resilient.priority import current_priority, priority
 from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS, drive
 
@@ -103,6 +104,7 @@ class HttpTransport(Generic[Inner]):
             the circuit a failure. Default None.
         deadline_header: tell the server the milliseconds that are left: True (`X-Deadline-Ms`), or a header's name.
         attempt_header: tell it the number of the attempt, from 1: True (`X-Attempt`), or a name.
+        priority_header: tell it the `priority` of the request: True (`X-Priority`), or a name.
         nested: "once" (default): no retries where the function around has a Retry, or an SDK says that it repeats by
             itself; "multiply": all the same.
         options: for the client's own transport (`verify`, `http2`, `limits`, `proxy`, `uds`, ...).
@@ -112,7 +114,8 @@ class HttpTransport(Generic[Inner]):
     response is what comes back, or the last error. Rejections and `TimedOut` are exceptions of the client's, too.
 
     What a request may say for itself, in `extensions={"resilient": {...}}`: `"off": True`; `"idempotent": True` or
-    `False`; `"idempotency_key": "..."`; `"deadline"`: seconds; `"key"`: instead of `by`.
+    `False`; `"idempotency_key": "..."`; `"deadline"`: seconds; `"key"`: instead of `by`; `"priority"`: "critical",
+    "normal" or "sheddable".
 
     A circuit learns from bodies: one that breaks off is a failure. A permit of a Bulkhead is for the time to the
     response's head. A transport's pipeline may serve other transports too. Closing the transport closes the one that
@@ -137,6 +140,7 @@ class HttpTransport(Generic[Inner]):
         body_timeout: float | None = None,
         deadline_header: bool | str = False,
         attempt_header: bool | str = False,
+        priority_header: bool | str = False,
         nested: Nested = "once",
         **options: Any,
     ) -> None:
@@ -152,6 +156,7 @@ class HttpTransport(Generic[Inner]):
         self._body_timeout = None if body_timeout is None else arguments.seconds("body_timeout", body_timeout)
         self._deadline_header = header("deadline_header", deadline_header, semantics.DEADLINE_HEADER)
         self._attempt_header = header("attempt_header", attempt_header, semantics.ATTEMPT_HEADER)
+        self._priority_header = header("priority_header", priority_header, semantics.PRIORITY_HEADER)
         if nested not in get_args(Nested):
             raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
         self._once = nested == "once"
@@ -159,7 +164,8 @@ class HttpTransport(Generic[Inner]):
         self._bytes = self.library.streams.bytes
         self._limit = attempt_limit(given)
         own = isinstance(given.classify, HttpClassifier) or given.classify is DEFAULT
-        self._simple = own and not (self._body_timeout or self._deadline_header or self._attempt_header)
+        headers = self._deadline_header or self._attempt_header or self._priority_header
+        self._simple = own and not (self._body_timeout or headers)
         self._attempt = self._attempts()
         self.pipeline = self._fitted(given, outermost=True)
         """The one in use, with its circuits."""
@@ -238,7 +244,7 @@ class HttpTransport(Generic[Inner]):
     async def _prepare(
         self, request: Any, runtime: Runtime
     ) -> tuple[Callable[[Any], Any], Any, AbstractContextManager[None]]:
-        """What sends this request, as what, and under which deadline."""
+        """What sends this request, as what, and under which deadline and priority."""
         options = options_of(request)
         name = self._key_header or semantics.IDEMPOTENCY_HEADER
         key, idempotent = options.get("idempotency_key"), request.method in IDEMPOTENT_METHODS
@@ -255,8 +261,7 @@ class HttpTransport(Generic[Inner]):
         send = self._guard(overlapping and repeatable, None if repeatable else "unsent")
         if not whole:
             send = self._guard(False, "untouched")
-        limit = deadline(options["deadline"]) if "deadline" in options else nullcontext()
-        return send, with_key(request, name, key), limit
+        return send, with_key(request, name, key), _as_asked(options)
 
     # -- one attempt ------------------------------------------------------------------------------------------------
 
@@ -273,6 +278,8 @@ class HttpTransport(Generic[Inner]):
                 headers[self._deadline_header] = str(int(left * 1000))
         if self._attempt_header:
             headers[self._attempt_header] = str(call.attempt)
+        if self._priority_header:
+            headers[self._priority_header] = current_priority()
         try:
             response = await handle(variation(request, {**request.extensions, "timeout": limits}, headers))
         except self.library.module.TimeoutException as error:
@@ -400,6 +407,16 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
 
     def _drain(self) -> None:
         drive(self.pipeline.drain(THREADS))
+
+
+@contextmanager
+def _as_asked(options: Mapping[str, Any]) -> Iterator[None]:
+    with ExitStack() as stack:
+        if "deadline" in options:
+            stack.enter_context(deadline(options["deadline"]))
+        if "priority" in options:
+            stack.enter_context(priority(options["priority"]))
+        yield
 
 
 def _nearer(limit: float | None, left: float) -> float:
