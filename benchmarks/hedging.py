@@ -2,17 +2,18 @@
 
 All are transports of `httpx.AsyncClient`, each with a pool of its own, in one process; the server, uvicorn in another,
 sleeps (`slow_server`). Everyone has the same requests: the first copy of request 17 is as slow for one contender as for
-the next, and so is the second. They take turns in rounds of some dozen requests, in an order that is drawn anew, so
-that what else the machine does falls on all. In its turn, a contender has some clients with one request after the
-other. So few that the machine is mostly idle: what is measured is the policy, not the processor.
+the next, and so is the second. They go at the same time, each with one request after the other, and wait for each other
+every 50 requests: so what else the machine does falls on all. There are so few that the machine is half idle: what is
+measured is the policy, not the processor.
 
-- All learn their delay, and may spend 10% more requests. hedge-python is told the rate of requests (measured when the
-  server is warm), which its budget needs; httpx-hedged finds it. Both ship with p90 as the trigger: a row for each as
-  shipped, and one at p95, as ours. Before the rounds, each has some hundred requests to learn from, which do not count.
+- All observe the latency, and have a budget. The peers ship with p90 as the trigger and a budget of 10%. A trigger that
+  takes all of its budget starves, so each has a row as shipped, and one with 20%, as ours. httpx-hedged finds the rate
+  of requests, which its budget needs; hedge-python supposes 100 a second, which is more than there are. At first each
+  has some hundred requests to learn from, which do not count.
 - Extra requests and connections are what the server has seen. A copy that is cancelled takes its HTTP/1.1 connection
-  with it: `connections` are those opened for 100 requests.
-- A request succeeds with a 200. One in a hundred copies is answered with 503. A failure's time counts, too, although it
-  ends soon.
+  with it: `opened` are the connections for 100 requests.
+- A request succeeds with a 200; three copies in a thousand are answered with 503. A failure's time counts, too,
+  although it ends soon.
 - The bars: in the same run, ours has a p99.9 no longer than the peer's, no more extra requests, and no fewer successes.
   Judged is the less favourable end of the 95% interval of the ratio (or difference): from 1,000 samples of the rounds,
   with replacement, the same rounds for both (bootstrap). The interval of p99.9 itself is by the order of the requests;
@@ -51,7 +52,7 @@ COLUMNS = (
     Column("p999_high_ms", "to"),
     Column("extra_percent", "extra %", "{:.2f}"),
     Column("success_percent", "success %", "{:.2f}"),
-    Column("connections_percent", "connections %", "{:.1f}"),
+    Column("opened_percent", "opened %", "{:.1f}"),
     Column("p999_x", "ratio", "{:.2f}"),
     Column("p999_low_x", "from", "{:.2f}"),
     Column("p999_high_x", "to", "{:.2f}"),
@@ -60,33 +61,31 @@ COLUMNS = (
     Column("more_high_percent", "to", "{:+.2f}"),
 )
 SAMPLES = 1000
-TRIGGER = 0.925
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Rounds with so many requests for each contender, by so many clients; no longer than some seconds."""
+    """Rounds of so many requests of each contender, after some that do not count; no longer than some seconds."""
 
     rounds: int
-    requests: int = 40
-    clients: int = 5
-    warm: int = 400
+    requests: int = 50
+    warm: int = 10
     seconds: float = math.inf
 
 
-QUICK = Plan(rounds=500, warm=200, seconds=45)
-FULL = Plan(rounds=500)
+QUICK = Plan(rounds=400, warm=5, seconds=42)
+FULL = Plan(rounds=400)
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A transport; `build` is given the requests a second that it will have. Ours is held against the judged ones."""
+    """A transport. `rival` is the row of ours that is held against it."""
 
     name: str
-    build: Callable[[float], Any]
+    build: Callable[[], Any]
     distribution: str = ""
     ours: bool = False
-    judged: bool = False
+    rival: str = ""
     note: str = ""
 
     @property
@@ -96,58 +95,55 @@ class Contender:
         return self.name.replace(self.distribution, f"{self.distribution} {metadata.version(self.distribution)}")
 
 
-def plain(rate: float) -> Any:
+def plain() -> Any:
     import httpx
 
     return httpx.AsyncHTTPTransport()
 
 
-def _ours(*policies: Any) -> Any:
-    from resilient import Pipeline
+def hedged(share: float, copies: int, ratio: float, cancel: Any = "now") -> Any:
+    from resilient import Budget, Hedge, Pipeline, Timeout
+    from resilient import quantile as observed
     from resilient.http.httpx import AsyncTransport
 
-    return AsyncTransport(Pipeline(*policies))
+    hedge = Hedge(observed(share), copies=copies, cancel=cancel, budget=Budget(ratio))
+    return AsyncTransport(Pipeline(hedge, Timeout(2)))
 
 
-def hedged(rate: float, *, share: float = TRIGGER, ratio: float = 0.2, **options: Any) -> Any:
-    from resilient import Budget, Hedge, quantile
-
-    return _ours(Hedge(quantile(share), budget=Budget(ratio), **options))
-
-
-def standard(rate: float) -> Any:
+def standard() -> Any:
     from resilient import standard_hedged
     from resilient.http.httpx import AsyncTransport
 
     return AsyncTransport(standard_hedged())
 
 
-def hedge_python(rate: float, *, share: float = 0.9) -> Any:
+def hedge_python(percent: float) -> Any:
     from hedge import HedgeConfig
     from hedge.transport import HedgedHttpxTransport
 
-    return HedgedHttpxTransport(config=HedgeConfig(percentile=share, budget_percent=10, estimated_rps=rate))
+    return HedgedHttpxTransport(config=HedgeConfig(budget_percent=percent))
 
 
-def httpx_hedged(rate: float, *, share: float = 0.9) -> Any:
+def httpx_hedged(percent: float) -> Any:
     from httpx_hedged import HedgeConfig, HedgedTransport
 
-    return HedgedTransport(default_config=HedgeConfig(percentile=share, budget_percent=10))
+    return HedgedTransport(default_config=HedgeConfig(budget_percent=percent))
 
 
-AT = f"p{100 * TRIGGER:g}"
-OURS = f"resilient, {AT}, 3 copies"
+OURS = "ours, p92.5, 3 copies"
+LIKE = "ours, p94, 3 copies"
 CONTENDERS = (
     Contender("no hedge", plain, note="plain httpx"),
-    Contender(OURS, partial(hedged, copies=3), ours=True, note="budget 20%"),
-    Contender(f"resilient, {AT}, 2 copies", hedged, ours=True, note="budget 20%"),
-    Contender(f"resilient, {AT}, 3 copies, late", partial(hedged, copies=3, cancel="late"), ours=True, note="late"),
-    Contender("resilient, p95, 3 copies", partial(hedged, share=0.95, ratio=0.1, copies=3), ours=True, note="10%"),
-    Contender("standard_hedged()", standard, ours=True, note="p95, 2 copies; retries share the budget of 10%"),
-    Contender("httpx-hedged", httpx_hedged, "httpx-hedged", judged=True, note="as shipped: p90, 10%, finds its rate"),
-    Contender("hedge-python", hedge_python, "hedge-python", judged=True, note="as shipped: p90, 10%; told its rate"),
-    Contender(f"httpx-hedged, {AT}", partial(httpx_hedged, share=TRIGGER), "httpx-hedged", judged=True, note="10%"),
-    Contender(f"hedge-python, {AT}", partial(hedge_python, share=TRIGGER), "hedge-python", judged=True, note="10%"),
+    Contender(OURS, partial(hedged, 0.925, 3, 0.2), ours=True, note="20%"),
+    Contender(f"{OURS}, late", partial(hedged, 0.925, 3, 0.2, "late"), ours=True, note='20%, cancel="late"'),
+    Contender("ours, p92.5, 2 copies", partial(hedged, 0.925, 2, 0.2), ours=True, note="20%"),
+    Contender(LIKE, partial(hedged, 0.94, 3, 0.2), ours=True, note="20%"),
+    Contender("ours, p95, 3 copies", partial(hedged, 0.95, 3, 0.1), ours=True, note="10%"),
+    Contender("ours, standard_hedged()", standard, ours=True, note="p95, 2 copies, 10% for retries, too"),
+    Contender("httpx-hedged", partial(httpx_hedged, 10), "httpx-hedged", rival=LIKE, note="as shipped: p90, 10%"),
+    Contender("hedge-python", partial(hedge_python, 10), "hedge-python", rival=OURS, note="as shipped: p90, 10%"),
+    Contender("httpx-hedged, 20%", partial(httpx_hedged, 20), "httpx-hedged", rival=OURS, note="p90"),
+    Contender("hedge-python, 20%", partial(hedge_python, 20), "hedge-python", rival=OURS, note="p90"),
 )
 
 
@@ -158,8 +154,13 @@ class Turns:
     rounds: list[array[float]] = field(default_factory=list)
     successes: list[int] = field(default_factory=list)
     extra: list[int] = field(default_factory=list)
-    connections: int = 0
+    opened: int = 0
     errors: dict[str, int] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """What was to learn from."""
+        self.rounds, self.successes = [], []
+        self.errors.clear()
 
     def pooled(self) -> list[float]:
         return [each for part in self.rounds for each in part]
@@ -175,30 +176,23 @@ class Turns:
             "p999_high_ms": high,
             "extra_percent": 100 * sum(self.extra) / len(pool),
             "success_percent": 100 * sum(self.successes) / len(pool),
-            "connections_percent": 100 * self.connections / len(pool),
+            "opened_percent": 100 * self.opened / len(pool),
         }
         return {key: round(value, 3) for key, value in values.items() if value != math.inf}
 
 
-async def turn(client: Any, url: str, numbers: Sequence[int], clients: int, turns: Turns) -> None:
+async def turn(client: Any, url: str, numbers: Sequence[int], turns: Turns) -> None:
     """One round of one contender."""
-    times, successes, left = array("d"), 0, iter(numbers)
-
-    async def work() -> None:
-        nonlocal successes
-        for number in left:
-            began = time.perf_counter()
-            try:
-                answer = await client.get(f"{url}/{number}")
-                successes += answer.status_code == 200
-            except Exception as error:
-                kind = type(error).__name__
-                turns.errors[kind] = turns.errors.get(kind, 0) + 1
-            times.append(1000 * (time.perf_counter() - began))
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(clients):
-            group.create_task(work())
+    times, successes = array("d"), 0
+    for number in numbers:
+        began = time.perf_counter()
+        try:
+            answer = await client.get(f"{url}/{number}")
+            successes += answer.status_code == 200
+        except Exception as error:
+            kind = type(error).__name__
+            turns.errors[kind] = turns.errors.get(kind, 0) + 1
+        times.append(1000 * (time.perf_counter() - began))
     turns.rounds.append(times)
     turns.successes.append(successes)
 
@@ -207,45 +201,41 @@ async def compare(origin: str, plan: Plan, options: Options) -> tuple[dict[str, 
     """All contenders, and the requests a second that each had, pauses included."""
     import httpx
 
-    order = random.Random(options.seed)
     numbers = partial(_numbers, plan, options.seed)
-    rate = await _rate(origin, plan, numbers(-1))
+    order = random.Random(options.seed)
     async with contextlib.AsyncExitStack() as stack:
         clients = {
-            each.name: await stack.enter_async_context(httpx.AsyncClient(transport=each.build(rate), timeout=30))
+            each.name: await stack.enter_async_context(httpx.AsyncClient(transport=each.build(), timeout=30))
             for each in CONTENDERS
         }
-        urls = {name: f"{origin}/{at}" for at, name in enumerate(clients)}
-        for at in range(-(plan.warm // plan.requests), 0):
-            for name, client in clients.items():
-                await turn(client, f"{urls[name]}w", numbers(at), plan.clients, Turns())
-        found = {name: Turns() for name in clients}
-        names, began = list(clients), time.monotonic()
-        for at in options.track(range(plan.rounds), "hedging"):
+        names = list(clients)
+        urls = {name: f"{origin}/{at}" for at, name in enumerate(names)}
+        found = {name: Turns() for name in names}
+
+        async def play(at: int) -> None:
             order.shuffle(names)
-            for name in names:
-                await turn(clients[name], urls[name], numbers(at), plan.clients, found[name])
+            async with asyncio.TaskGroup() as group:
+                for name in names:
+                    group.create_task(turn(clients[name], urls[name], numbers(at), found[name]))
+
+        for at in range(-plan.warm, 0):
+            await play(at)
+        for turns in found.values():
+            turns.forget()
+        began = time.monotonic()
+        for at in options.track(range(plan.rounds), "hedging"):
+            await play(at)
             if time.monotonic() > began + plan.seconds:
                 break
         seconds = time.monotonic() - began
         async with httpx.AsyncClient() as client:
             counts = (await client.get(f"{origin}/counts")).json()
     for at, turns in enumerate(found.values()):
-        copies = counts["copies"][f"{at}"]
-        turns.connections = counts["connections"].get(f"{at}", 0)
-        turns.extra = [sum(copies[f"{number}"] - 1 for number in numbers(part)) for part in range(len(turns.rounds))]
+        copies, opened = counts["copies"][f"{at}"], counts["opened"].get(f"{at}", {})
+        for part in range(len(turns.rounds)):
+            turns.extra.append(sum(copies[f"{number}"] - 1 for number in numbers(part)))
+            turns.opened += sum(opened.get(f"{number}", 0) for number in numbers(part))
     return found, len(found[OURS].pooled()) / seconds
-
-
-async def _rate(origin: str, plan: Plan, numbers: Sequence[int]) -> float:
-    """The requests a second that each will have, by a plain client's."""
-    import httpx
-
-    async with httpx.AsyncClient() as client:
-        await turn(client, f"{origin}/plain", numbers, plan.clients, Turns())
-        began = time.monotonic()
-        await turn(client, f"{origin}/plain", numbers, plan.clients, Turns())
-        return len(numbers) / (time.monotonic() - began) / len(CONTENDERS)
 
 
 def _numbers(plan: Plan, seed: int, at: int) -> range:
@@ -293,7 +283,7 @@ def paired(ours: Turns, theirs: Turns, generator: random.Random) -> dict[str, Es
 
 def judged(contender: Contender, ours: Turns, theirs: Turns, seed: int) -> list[Figure]:
     """Ours beside one peer."""
-    group = f"{OURS}, beside {contender.label}"
+    group = f"{contender.rival}, beside {contender.label}"
     found = paired(ours, theirs, random.Random(seed))
     ratio = found.pop("p999")
     values = {"p999_x": ratio.value, "p999_low_x": ratio.low, "p999_high_x": ratio.high}
@@ -312,15 +302,14 @@ def run(options: Options) -> Report:
         found, rate = asyncio.run(compare(server.origin, plan, options))
     figures = [figure(each, found[each.name]) for each in CONTENDERS]
     for each in CONTENDERS:
-        if each.judged:
-            figures += judged(each, found[OURS], found[each.name], options.seed)
+        if each.rival:
+            figures += judged(each, found[each.rival], found[each.name], options.seed)
     conditions = {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "seed": options.seed,
         "rounds": len(found[OURS].rounds),
         "requests_per_contender": len(found[OURS].pooled()),
-        "clients": plan.clients,
         "requests_per_s_of_each": round(rate, 1),
         "server_least_ms": slow_server.LEAST,
         "server_mean_ms": slow_server.MEAN,

@@ -9,7 +9,7 @@ from benchmarks.report import Report
 
 __all__ = ["draw_hedging"]
 
-OURS = ("#1f6feb", "#0a9396", "#8250df", "#2da44e")
+OURS = ("#1f6feb", "#0a9396", "#8250df", "#2da44e", "#0b3d91", "#57ab5a", "#986ee2")
 OTHERS = ("#6e7781", "#d08c2f", "#bf3989", "#e8b96a", "#dd8fc0")
 
 
@@ -49,14 +49,14 @@ def draw_hedging(report: Report, file: Path, *, tails: Mapping[str, Sequence[flo
     places = range(len(rows))
     for off, key, title, alpha in (
         (-0.2, "extra_percent", "extra requests", 1.0),
-        (0.2, "connections_percent", "connections opened", 0.4),
+        (0.2, "opened_percent", "connections opened", 0.4),
     ):
         values = [figure.values[key] for figure in rows.values()]
         bars = cost.barh([at + off for at in places], values, 0.38, color=list(colors.values()), alpha=alpha)
         cost.bar_label(bars, [f"{value:.1f} {title}" for value in values], padding=3, fontsize=7)
     cost.set_yticks(list(places), list(rows), fontsize=8)
     cost.invert_yaxis()
-    cost.set_xlim(0, 1.45 * max(max(f.values["extra_percent"], f.values["connections_percent"]) for f in rows.values()))
+    cost.set_xlim(0, 1.45 * max(max(f.values["extra_percent"], f.values["opened_percent"]) for f in rows.values()))
     cost.set_xlabel("for 100 requests")
     cost.set_title("Cost", loc="left", fontsize=10, fontweight="bold")
     for axes in (tail, cost):
