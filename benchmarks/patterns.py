@@ -44,6 +44,7 @@ PATTERNS = (
     Pattern("timeout", "Timeout", {"async": 16}),
     Pattern("deadline", "Deadline", {"async": 12}, variants=("deadline, a Retry beneath",)),
     Pattern("rate limit", "RateLimit", {"async": 10}),
+    Pattern("adaptive limit", "AdaptiveLimit", {"async": 18}),
     Pattern("fallback", "Fallback", {"async": 7}),
     Pattern("hedge", "Hedge, not fired", {"async": 130}, modes=("async",)),
     Pattern("hedge, inline", "Hedge, not fired, the first copy inline", {"async": 30}, modes=("async",)),
@@ -90,6 +91,7 @@ def ours() -> dict[str, Decorator]:
     from tenacity import wait_none
 
     from resilient import (
+        AdaptiveLimit,
         Budget,
         Bulkhead,
         Chaos,
@@ -129,6 +131,7 @@ def ours() -> dict[str, Decorator]:
         "deadline": inside(deadline, 2),
         "deadline, a Retry beneath": lambda function: inside(deadline, 2)(Retry(attempts=3)(function)),
         "rate limit": RateLimit(1e9),
+        "adaptive limit": AdaptiveLimit(),
         "fallback": Fallback(0),
         "hedge": Hedge(1),
         "hedge, inline": Hedge(1, inline=True),

@@ -1,7 +1,8 @@
 """resilient: remote calls that survive a world in which everything they depend on fails.
 
     policies       Retry, CircuitBreaker, Bulkhead, Timeout,    what to do about failure
-                   Hedge, RateLimit, Fallback, Keyed
+                   Hedge, RateLimit, AdaptiveLimit,
+                   Fallback, Keyed
                    Chaos, resilient.faults                      failure on purpose
                    quantile                                     how long to wait for an answer before asking again
                    FullJitter, Budget                           how long to wait before trying again, and how often
@@ -42,6 +43,7 @@ from resilient.errors import (
 from resilient.latency import quantile
 from resilient.outcome import Classifier, Verdict
 from resilient.pipeline import Pipeline, switch
+from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.bulkhead import Bulkhead
 from resilient.policies.chaos import Chaos
@@ -57,6 +59,7 @@ from resilient.priority import current_priority, priority
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveLimit",
     "Budget",
     "Bulkhead",
     "BulkheadFull",

@@ -37,6 +37,7 @@ __all__ = [
     "GaveUp",
     "HedgeWon",
     "Hedging",
+    "LimitChanged",
     "Listener",
     "Queued",
     "Retrying",
@@ -216,6 +217,16 @@ class CircuitChanged(Event):
     policy: str
     old: str
     new: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitChanged(Event):
+    """An `AdaptiveLimit` found a new limit. Sent to every pipeline that shares it, once a window at the most."""
+
+    policy: str
+    old: int
+    new: int
     reason: str
 
 

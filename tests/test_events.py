@@ -15,6 +15,7 @@ import pytest
 import tenacity
 
 from resilient import (
+    AdaptiveLimit,
     Budget,
     Bulkhead,
     BulkheadFull,
@@ -47,6 +48,7 @@ from resilient.events import (
     GaveUp,
     HedgeWon,
     Hedging,
+    LimitChanged,
     Queued,
     Retrying,
     Waited,
@@ -71,6 +73,7 @@ KINDS = [
     GaveUp,
     HedgeWon,
     Hedging,
+    LimitChanged,
     Queued,
     Retrying,
     Waited,
@@ -959,7 +962,9 @@ def test_no_event_is_built_while_nobody_listens() -> None:
         budget = Budget(reserve=1)
         hedged = Pipeline(Fallback(7), Hedge(1, copies=3, budget=budget), name="hedged")
         commits = Pipeline(Timeout(1, abandon=True), name="commits")
+        limited = Pipeline(AdaptiveLimit(1), name="limited")
         if listener is not None:
+            limited.listen(listener)
             hedged.listen(listener)
             commits.listen(listener)
         outcomes: list[Any] = [OSError(), 1, OSError()]
@@ -972,6 +977,8 @@ def test_no_event_is_built_while_nobody_listens() -> None:
 
         await hedged.call(fetch)
         await hedged.call(fetch)
+        for _ in range(20):
+            await limited.call(asyncio.sleep, 0.1)
 
         async def commit() -> None:
             await asyncio.sleep(5)

@@ -16,6 +16,7 @@ import pytest
 import resilient
 
 PUBLIC = [
+    "AdaptiveLimit",
     "Budget",
     "Bulkhead",
     "BulkheadFull",
@@ -29,6 +30,7 @@ PUBLIC = [
     "FullJitter",
     "Hedge",
     "Keyed",
+    "LimitExceeded",
     "Pipeline",
     "PipelineClosed",
     "PipelineError",
@@ -42,8 +44,11 @@ PUBLIC = [
     "Timeout",
     "Verdict",
     "current_call",
+    "current_priority",
     "deadline",
     "events",
+    "priority",
+    "quantile",
     "registry",
     "remaining",
     "standard",
@@ -60,6 +65,7 @@ HTTP = [
     "CircuitOpen",
     "Client",
     "HttpClassifier",
+    "LimitExceeded",
     "PipelineClosed",
     "RateLimited",
     "Rejected",
@@ -86,6 +92,7 @@ MODULES = {
         "GaveUp",
         "HedgeWon",
         "Hedging",
+        "LimitChanged",
         "Listener",
         "Queued",
         "Retrying",
@@ -114,6 +121,7 @@ MODULES = {
     "resilient.runtime.virtual": ["VirtualLoop", "VirtualRuntime", "run"],
     "resilient.http.httpx": HTTP,
     "resilient.http.httpx2": HTTP,
+    "resilient.limiters": ["Limiter", "Vegas", "Window"],
     "resilient.observe.logging": ["EventLog", "log_events", "text_of"],
     "resilient.observe.trace": [
         "Recording",

@@ -38,6 +38,7 @@ __all__ = [
     "CircuitOpen",
     "Client",
     "HttpClassifier",
+    "LimitExceeded",
     "PipelineClosed",
     "RateLimited",
     "Rejected",
@@ -64,6 +65,10 @@ class BulkheadFull(errors.BulkheadFull, httpx.PoolTimeout):
     """Our `BulkheadFull`, and a `httpx.PoolTimeout`."""
 
 
+class LimitExceeded(errors.LimitExceeded, httpx.PoolTimeout):
+    """Our `LimitExceeded`, and a `httpx.PoolTimeout`."""
+
+
 class RateLimited(errors.RateLimited, httpx.TransportError):
     """Our `RateLimited`, and a `httpx.TransportError`."""
 
@@ -85,6 +90,7 @@ _LIBRARY = Library(
         errors.Rejected: Rejected,
         errors.CircuitOpen: CircuitOpen,
         errors.BulkheadFull: BulkheadFull,
+        errors.LimitExceeded: LimitExceeded,
         errors.RateLimited: RateLimited,
         errors.PipelineClosed: PipelineClosed,
         errors.TimedOut: TimedOut,

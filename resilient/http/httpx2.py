@@ -38,6 +38,7 @@ __all__ = [
     "CircuitOpen",
     "Client",
     "HttpClassifier",
+    "LimitExceeded",
     "PipelineClosed",
     "RateLimited",
     "Rejected",
@@ -64,6 +65,10 @@ class BulkheadFull(errors.BulkheadFull, httpx2.PoolTimeout):
     """Our `BulkheadFull`, and a `httpx2.PoolTimeout`."""
 
 
+class LimitExceeded(errors.LimitExceeded, httpx2.PoolTimeout):
+    """Our `LimitExceeded`, and a `httpx2.PoolTimeout`."""
+
+
 class RateLimited(errors.RateLimited, httpx2.TransportError):
     """Our `RateLimited`, and a `httpx2.TransportError`."""
 
@@ -85,6 +90,7 @@ _LIBRARY = Library(
         errors.Rejected: Rejected,
         errors.CircuitOpen: CircuitOpen,
         errors.BulkheadFull: BulkheadFull,
+        errors.LimitExceeded: LimitExceeded,
         errors.RateLimited: RateLimited,
         errors.PipelineClosed: PipelineClosed,
         errors.TimedOut: TimedOut,

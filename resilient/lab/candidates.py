@@ -19,7 +19,6 @@ from typing import Any
 from resilient.budget import Budget
 from resilient.errors import PipelineWarning
 from resilient.pipeline import Pipeline
-from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.keyed import Keyed
 from resilient.policy import Policy
 
@@ -60,8 +59,6 @@ def fresh(policy: Policy, made: dict[int, Any] | None = None) -> Any:
     if isinstance(policy, Pipeline):
         twin = Pipeline(*(fresh(each, made) for each in policy.policies), classify=policy.classify)
         twin.switch(policy._scope.own_mode)
-    elif isinstance(policy, AdaptiveLimit):
-        twin = policy.fresh()  # whose limiter is a new one, too
     else:
         args, kwargs = policy.given
         twin = type(policy)(

@@ -9,7 +9,7 @@
               a budget was exhausted; abandoned work failed; chaos halted
     info      a circuit closed or half-opened; a retry, a hedge or a wait; abandoned work ended well; what a policy in
               shadow mode would have done; a fault that chaos injected
-    debug     each attempt; each hedge that won
+    debug     each attempt; each hedge that won; each new limit of an AdaptiveLimit
 
 That an attempt returned, and that a call ended, has no line: each call does, and what went wrong is told by then.
 
@@ -108,7 +108,7 @@ class _Line:
 
 def _level(event: Event) -> int:
     match event:
-        case events.AttemptStarted() | events.AttemptFailed() | events.HedgeWon():
+        case events.AttemptStarted() | events.AttemptFailed() | events.HedgeWon() | events.LimitChanged():
             return logging.DEBUG
         case events.CircuitChanged(new="open" | "isolated") | events.GaveUp() | events.CallTimedOut():
             return logging.WARNING
@@ -166,6 +166,8 @@ def text_of(event: Event) -> str:
             what = f"injected a fault: {event.fault}"
         case events.ChaosHalted():
             what = f"halted: {event.reason}"
+        case events.LimitChanged():
+            what = f"limit {event.old} -> {event.new}: {event.reason}"
         case events.CircuitChanged():
             what = f"{event.old} -> {event.new}: {event.reason}"
         case _:

@@ -9,13 +9,14 @@ import pybreaker
 import pytest
 
 import resilient
-from resilient import Bulkhead, CircuitBreaker, Pipeline, RateLimit, Retry, Timeout, deadline, errors
+from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Pipeline, RateLimit, Retry, Timeout, deadline, errors
 from tests.http.kinds import URL, Kind
 
 TREE = {
     "Rejected": "TransportError",
     "CircuitOpen": "ConnectError",
     "BulkheadFull": "PoolTimeout",
+    "LimitExceeded": "PoolTimeout",
     "RateLimited": "TransportError",
     "PipelineClosed": "TransportError",
     "TimedOut": "TimeoutException",
@@ -30,6 +31,7 @@ def provoked(kind: Kind, name: str, method: str = "GET") -> Exception:
         "CircuitOpen": Pipeline(CircuitBreaker(fail_max=1, failure_rate=None, name="circuit"), name="users"),
         "RateLimited": Pipeline(RateLimit(1, per=3600), name="users"),
         "BulkheadFull": Pipeline(Bulkhead(1), name="users"),
+        "LimitExceeded": Pipeline(AdaptiveLimit(1), name="users"),
         "PipelineClosed": Pipeline(Bulkhead(1), name="users"),
         "TimedOut": Pipeline(Timeout(0.05), name="users"),
     }
@@ -45,7 +47,7 @@ def provoked(kind: Kind, name: str, method: str = "GET") -> Exception:
             slow._steps[:] = [silent]
     elif name == "PipelineClosed":
         pipelines[name].close()
-    elif name == "BulkheadFull":
+    elif name in ("BulkheadFull", "LimitExceeded"):
         held = client._transport.pipeline.policies[0]
         held.admit(resilient.call.new_call(len, (), {}, None))
     else:

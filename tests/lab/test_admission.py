@@ -253,7 +253,7 @@ def test_candidate_may_bring_its_own_admission_and_tell_no_deadlines() -> None:
 
 def test_clients_and_runs_share_no_limit_and_no_histogram() -> None:
     """Each has its own, with the same settings; the pattern's limiter is as it was."""
-    pattern = Pipeline(Hedge(delay=quantile(0.9)), AdaptiveLimit(5, limiter=Vegas()))
+    pattern = Pipeline(Hedge(delay=quantile(0.9)), AdaptiveLimit(5, limiter=lambda: Vegas(window=0.5)))
     candidate = candidate_from("adaptive", pattern)
     (one_hedge, one), (other_hedge, other) = (candidate.make().policies for _ in range(2))  # type: ignore[union-attr]
 

@@ -39,6 +39,7 @@ from resilient.events import (
     GaveUp,
     HedgeWon,
     Hedging,
+    LimitChanged,
     Queued,
     Retrying,
     Waited,
@@ -141,6 +142,10 @@ LINES: list[tuple[Event, str]] = [
         "INFO users: circuit: would have refused a call: circuit is open",
     ),
     (CallTimedOut("users", 0, "Timeout", 2.0), "WARNING users: Timeout: a call timed out after 2 s"),
+    (
+        LimitChanged("users", 0, "limit", 20, 24, "600 ended well"),
+        "DEBUG users: limit: limit 20 -> 24: 600 ended well",
+    ),
     (
         CircuitChanged("users", 0, "circuit", "closed", "open", "5 failures in a row"),
         "WARNING users: circuit: closed -> open: 5 failures in a row",

@@ -1,0 +1,394 @@
+"""AdaptiveLimit: as many calls at a time as the dependency can do with, found out from how long they take.
+
+A fixed limit is wrong by next week: too high, and calls wait at the dependency until their callers have gone; too low,
+and what could be served is refused. Here each window of time ends with a new limit (`resilient.limiters`, where the
+rule is a part that can be changed); between windows this is a bulkhead that knows priorities.
+
+Each class of calls (`resilient.priority`) has a share of the limit, and is admitted while fewer calls than that are
+inside, of whichever class. So when there is not room for all the sheddable are refused first, and the last places are
+for critical calls. Who may wait stands in line by class, and within a class in order of arrival.
+
+One instance keeps one limit over all event loops and threads. While there is room for all, and nobody in line, a call
+is admitted, and settled, without a lock.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from resilient import arguments, events
+from resilient.atomic import atomic
+from resilient.call import Call
+from resilient.errors import LimitExceeded
+from resilient.foresight import Bound, Inside, View, Worst
+from resilient.limiters import Limiter, Vegas, Window
+from resilient.policy import Gate, Scope
+from resilient.priority import PRIORITIES, Priority, current_priority
+from resilient.runtime import Parking, current
+
+__all__ = ["AdaptiveLimit"]
+
+SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.9, "sheddable": 0.7}
+SAMPLES = 10
+"""Calls that a window needs at the least (Netflix' `WindowedLimit`)."""
+
+RANKS: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
+NOBODY = len(PRIORITIES)
+"""The rank of the most important in line, when nobody is."""
+
+
+class _Place:
+    """One call's place in line."""
+
+    __slots__ = ("evicted", "granted", "parking", "rank")
+
+    def __init__(self, parking: Parking, rank: int) -> None:
+        self.parking = parking
+        self.rank = rank
+        self.granted = self.evicted = False
+
+
+class AdaptiveLimit(Gate):
+    """Limits concurrent calls to what the dependency can do with, and finds out how many that are.
+
+    Args:
+        initial: the limit to begin with. Default 20 (Netflix).
+        least, most: the limit never leaves these bounds. Default 1 and 1,000 (Netflix).
+        limiter: makes the rule that finds the limit: a class, or `lambda: Vegas(window=0.5)`. Default `Vegas`.
+        queue: how many calls may wait for a place; 0 (the default): none. When the line is full, a call takes the place
+            of the last one of a less important class.
+        queue_timeout: seconds a call waits at the most; None: as long as its deadline lets it.
+        shares: of the limit, for each class. Default 1 for critical calls, 0.9 for normal ones, 0.7 for sheddable ones.
+        priority: the class of a call by its arguments, instead of `current_priority()`. A call that must wait is asked
+            for twice. Any other name raises `ValueError` to the caller.
+        shadow: count whom it would have refused or made to wait, and let all pass.
+        name: for events and errors; default "AdaptiveLimit".
+
+    Raises `LimitExceeded` to refuse a call.
+    """
+
+    learns = True
+    raises = (LimitExceeded,)
+
+    _begin: float
+    _end: float
+    _successes: int
+    _failures: int
+    _peak: int
+    _elapsed: float
+    _shortest: float
+
+    def __init__(
+        self,
+        initial: int = 20,
+        *,
+        least: int = 1,
+        most: int = 1000,
+        limiter: Callable[[], Limiter] = Vegas,
+        queue: int = 0,
+        queue_timeout: float | None = None,
+        shares: Mapping[Priority, float] | None = None,
+        priority: Callable[..., Priority] | None = None,
+        shadow: bool = False,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name, shadow=shadow)
+        self.least = arguments.count("least", least)
+        self.most = arguments.count("most", most)
+        self.initial = arguments.count("initial", initial)
+        if not least <= initial <= most:
+            raise ValueError(f"initial={initial!r} must be within least={least!r} and most={most!r}")
+        self.queue = arguments.count("queue", queue, least=0)
+        self.queue_timeout = None if queue_timeout is None else arguments.seconds("queue_timeout", queue_timeout)
+        if queue_timeout is not None and not queue:
+            raise ValueError(f"queue_timeout={queue_timeout!r} has no meaning without a queue: give queue= too")
+        rule = (limiter if inspect.isclass(limiter) else arguments.callback("limiter", limiter))()
+        if not isinstance(rule, Limiter):
+            raise TypeError(f"limiter must make a Limiter, as Vegas does, got {rule!r}")
+        self.limiter: Limiter = rule
+        self.shares = _shares(shares)
+        self._priority = None if priority is None else arguments.callback("priority", priority)
+        self.waits = queue > 0
+        self.longest_wait = self.queue_timeout
+        self.refused = dict.fromkeys(PRIORITIES, 0)
+        self._limit = float(initial)
+        self._inside = 0
+        self._line: list[OrderedDict[_Place, None]] = [OrderedDict() for _ in PRIORITIES]
+        self._first = NOBODY
+        self._lock = threading.RLock()
+        self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
+        self._forget(-math.inf, -math.inf)
+        self._set_bounds()
+
+    # -- on the way in ------------------------------------------------------------------------------------------
+
+    def admit(self, call: Call) -> object | None:
+        if self._priority is None and self._enter_at_once():
+            return self
+        rank = self._rank(call)
+        if self._enter(rank):
+            return self
+        if not self.queue:
+            raise self._refusal(rank)
+        return None
+
+    @atomic
+    def _enter_at_once(self) -> bool:
+        """Where there is room for any class."""
+        if self._inside < self._open:
+            self._inside += 1
+            return True
+        return False
+
+    @atomic
+    def _enter(self, rank: int) -> bool:
+        """Where there is room for a class, and none in line that goes before."""
+        if rank < self._first and self._inside < self._bounds[rank]:
+            self._inside += 1
+            return True
+        return False
+
+    def _rank(self, call: Call) -> int:
+        name = current_priority() if self._priority is None else self._priority(*call.args, **call.kwargs)
+        try:
+            return RANKS[name]
+        except (KeyError, TypeError):
+            raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {name!r}") from None
+
+    async def wait(self, call: Call, scope: Scope) -> object:
+        place = _Place(call.runtime.park(), self._rank(call))
+        position = self._join(place)
+        try:
+            if not place.granted:
+                if scope.channel.listeners:
+                    scope.channel.emit(events.Queued(scope.name, call.runtime.now(), self.name, position))
+                await place.parking.wait(self.queue_timeout, call)
+        except BaseException:
+            self._leave(place)
+            raise
+        if not self._leave(place, keep=True):
+            why = "its place in line went to a more important call" if place.evicted else ""
+            raise self._refusal(place.rank, why or f"no place within {self.queue_timeout:g} s")
+        return self
+
+    # -- on the way out -----------------------------------------------------------------------------------------
+
+    def settle(self, ticket: object, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+        if now is None:
+            now = current().now()
+        if self._learn(failed, elapsed, now):
+            self._turn(now)
+        if self._first < NOBODY:
+            self._hand_out()
+
+    @atomic
+    def _learn(self, failed: bool, elapsed: float, now: float) -> bool:
+        """Take a place back, and count the call in. Returns whether the window is over."""
+        inside = self._inside
+        self._peak = max(self._peak, inside)
+        self._inside = inside - 1
+        if failed:
+            self._failures += 1
+        else:
+            self._successes += 1
+            self._elapsed += elapsed
+            self._shortest = min(self._shortest, elapsed)
+        return not self._begin <= now < self._end
+
+    @atomic
+    def release(self, ticket: object) -> None:
+        self._inside -= 1
+        if self._first < NOBODY:
+            self._hand_out()
+
+    # -- the line -----------------------------------------------------------------------------------------------
+
+    def _join(self, place: _Place) -> int:
+        """Get in line, and return the position in it, from 1. Raises `LimitExceeded` where there is no place."""
+        with self._lock:
+            self._line[place.rank][place] = None
+            self._look()
+            granted = self._grant()  # a place may have come free since `admit` looked
+            evicted = None
+            if sum(map(len, self._line)) > self.queue:
+                evicted, _ = next(line for line in reversed(self._line) if line).popitem()
+                evicted.evicted = True
+                self._look()
+            position = sum(map(len, self._line[: place.rank + 1]))
+        for each in (*granted, *([] if evicted is None else [evicted])):
+            each.parking.wake()
+        if evicted is place:
+            raise self._refusal(place.rank)
+        return position
+
+    def _look(self) -> None:
+        """See who is first in line. While anybody is, nobody passes without a look at his class."""
+        self._first = next((rank for rank, line in enumerate(self._line) if line), NOBODY)
+        self._open = self._bounds[-1] if self._first == NOBODY else 0
+
+    def _hand_out(self) -> None:
+        """Give free places to those in line."""
+        with self._lock:
+            granted = self._grant()
+        for place in granted:
+            place.parking.wake()
+
+    def _grant(self) -> list[_Place]:
+        granted = []
+        while self._first < NOBODY and self._take(self._first):
+            place, _ = self._line[self._first].popitem(last=False)
+            place.granted = True
+            granted.append(place)
+            self._look()
+        return granted
+
+    @atomic
+    def _take(self, rank: int) -> bool:
+        if self._inside < self._bounds[rank]:
+            self._inside += 1
+            return True
+        return False
+
+    def _leave(self, place: _Place, *, keep: bool = False) -> bool:
+        """Leave the line. True: admitted; the place goes back at once unless it is to be kept."""
+        with self._lock:
+            line = self._line[place.rank]
+            if place in line:
+                del line[place]
+                self._look()
+            granted = place.granted
+        if granted and not keep:
+            self.release(self)
+        elif self._first < NOBODY:
+            self._hand_out()  # whoever stood behind it may have another bound
+        return granted
+
+    def _refusal(self, rank: int, why: str = "") -> LimitExceeded:
+        name = PRIORITIES[rank]
+        self.refused[name] += 1
+        why = why or f"{self._inside} inside, {self.queued} in line"
+        return LimitExceeded(
+            f"{self.name} of {int(self._limit)} has no room for a {name} call: {why}", policy=self.name
+        )
+
+    # -- the limit ----------------------------------------------------------------------------------------------
+
+    def _turn(self, now: float) -> None:
+        """End the window, if enough calls have ended in it, and find the next limit."""
+        with self._lock:
+            if self._begin <= now < self._end:
+                return  # another thread was first
+            count = self._successes + self._failures
+            if not self._begin <= now:  # the first call, or another clock
+                self._forget(now, now + self.limiter.window)
+                return
+            if count < max(SAMPLES, self._peak):
+                return
+            mean = self._elapsed / self._successes if self._successes else math.inf
+            window = Window(now - self._begin, self._successes, self._failures, mean, self._shortest, self._peak)
+            old = int(self._limit)
+            self._limit = min(max(self.limiter.update(self._limit, window), self.least), self.most)
+            self._forget(now, now + self.limiter.window)
+            self._set_bounds()
+            new = int(self._limit)
+        if old != new:
+            self._announce(now, old, new, window)
+
+    def _forget(self, begin: float, end: float) -> None:
+        """Begin a window."""
+        self._begin, self._end = begin, end
+        self._successes = self._failures = self._peak = 0
+        self._elapsed, self._shortest = 0.0, math.inf
+
+    def _set_bounds(self) -> None:
+        """How many calls may be inside when one of each class is admitted."""
+        self._bounds = tuple(max(1, int(self._limit * self.shares[name] + 1e-9)) for name in PRIORITIES)
+        self._look()
+
+    def attach(self, channel: events.Channel) -> None:
+        with self._lock:
+            self._channels.add(channel)
+
+    def _announce(self, now: float, old: int, new: int, window: Window) -> None:
+        with self._lock:
+            channels = [channel for channel in self._channels if channel.listeners]
+        for channel in channels:
+            channel.emit(events.LimitChanged(channel.pipeline, now, self.name, old, new, str(window)))
+
+    # -- what it says -------------------------------------------------------------------------------------------
+
+    @property
+    def current_limit(self) -> int:
+        """Calls that may be inside at a time now. (The `limit` of a policy is in seconds: where it is a Timeout.)"""
+        return int(self._limit)
+
+    @property
+    def queued(self) -> int:
+        """Calls in line."""
+        return sum(map(len, self._line))
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        if self.shadow:
+            return inner(view)
+        view = replace(view, again=view.again or self.waits)
+        rest = inner(view)
+        if not self.queue:
+            return replace(rest, at_once=min(rest.at_once, self.initial))
+        # More important calls may come all the time: nothing but these limits ends the wait.
+        line = min(math.inf if self.longest_wait is None else self.longest_wait, view.within)
+        if math.isinf(line):
+            why = f"nothing bounds the wait in the queue of {self}"
+        else:
+            why = f"{line:.4g} s in the queue of {self}, then {rest.seconds.most:.4g} s"
+        late = inner(view.after(line)).seconds.sure if line < math.inf else math.inf
+        return replace(
+            rest,
+            seconds=Bound(max(rest.seconds.sure, line + late), line + rest.seconds.most),
+            why=why,
+            at_once=min(rest.at_once, self.initial, self.queue),
+        )
+
+    @property
+    def at_rest(self) -> bool:
+        return not self._inside and self._first == NOBODY
+
+    def snapshot(self) -> dict[str, Any]:
+        """`limit` and `in_flight` now; `queued` of `queue`; `unloaded_seconds` of a call; whom it `refused`."""
+        return {
+            "limit": self.current_limit,
+            "in_flight": self._inside,
+            "queued": self.queued,
+            "queue": self.queue,
+            "unloaded_seconds": self.limiter.unloaded,
+            "refused": dict(self.refused),
+            **self.would_have(),
+        }
+
+    def describe(self) -> str:
+        line = f", queue {self.queue}" if self.queue else ""
+        timeout = "" if self.queue_timeout is None else f" for up to {self.queue_timeout:g} s"
+        shadow = ", shadow" if self.shadow else ""
+        rule = type(self.limiter).__name__
+        return f"AdaptiveLimit({rule} from {self.initial}, {self.least} to {self.most}{line}{timeout}{shadow})"
+
+
+def _shares(given: Mapping[Priority, float] | None) -> dict[Priority, float]:
+    """The share of each class, checked."""
+    if given is None:
+        return dict(SHARES)
+    if not isinstance(given, Mapping):
+        raise TypeError(f"shares must map classes of calls to shares, got {given!r}")
+    unknown = [name for name in given if name not in PRIORITIES]
+    if unknown:
+        raise ValueError(f"shares must name {', '.join(PRIORITIES)}, got {unknown[0]!r}")
+    shares = {name: arguments.share(f"shares[{name!r}]", given.get(name, SHARES[name])) for name in PRIORITIES}
+    if not shares["critical"] >= shares["normal"] >= shares["sheddable"]:
+        raise ValueError(f"shares must not grow from critical to sheddable, got {shares!r}")
+    return shares
