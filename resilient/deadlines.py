@@ -34,7 +34,18 @@ from resilient import arguments
 from resilient.errors import TimedOut
 from resilient.runtime import TRIO, VIRTUAL, current
 
-__all__ = ["Deadline", "deadline", "hold", "inherited", "let_go", "milliseconds", "remaining", "seen", "total"]
+__all__ = [
+    "LIFTED",
+    "Deadline",
+    "deadline",
+    "hold",
+    "inherited",
+    "let_go",
+    "milliseconds",
+    "remaining",
+    "seen",
+    "total",
+]
 
 _current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
 
@@ -78,6 +89,10 @@ class Deadline:
             seconds=self.seconds,
             evidence=False,
         )
+
+
+LIFTED = Deadline(math.inf, math.inf)
+"""Where it is held, none is in force, whatever is around."""
 
 
 class deadline:

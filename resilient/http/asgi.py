@@ -1,8 +1,8 @@
 """A server that survives: deadlines that callers send, admission, and priorities, for any ASGI application.
 
-    app.add_middleware(ServerMiddleware, limit=AdaptiveLimit(), max_deadline=30)     # Starlette, FastAPI
-    Litestar(..., middleware=[DefineMiddleware(ServerMiddleware, max_deadline=30)])
-    app = ServerMiddleware(app)                                                      # any other
+    app.add_middleware(ServerMiddleware, limit=AdaptiveLimit(), max_deadline=30)            # Starlette, FastAPI
+    Litestar(..., middleware=[ServerMiddleware.shared(limit=AdaptiveLimit(), max_deadline=30)])
+    app = ServerMiddleware(app, limit=AdaptiveLimit(), max_deadline=30)                     # any other
 
 A client that has given up, and tries again, leaves its first request in the server's queue. A server that works such
 requests off does nothing else soon: it stays down when what had slowed it is long over. This one refuses what is
@@ -22,56 +22,52 @@ take, and is often quicker than its work. Ended by the server's own `max_deadlin
 deadline, or gone with its client, is nothing, unless it was as old as that.
 
 Written for the least that can be added to a request: the application runs in the server's own task. The pipeline's
-coroutine is started before it, is held where it would call its function, and is told the end from within `send`. On
-trio, whose scopes must nest, the application runs in a task beside.
+coroutine is started before it, is held where it would call its function, and is told the end from within `send`
+(`resilient.http.served`).
 """
 
 from __future__ import annotations
 
+import copy
 import math
-import types
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 from resilient import arguments, registry
-from resilient.deadlines import Deadline, hold, inherited, let_go, milliseconds
+from resilient.deadlines import LIFTED, hold, inherited, let_go, milliseconds
 from resilient.errors import Rejected, TimedOut
-from resilient.foresight import Inside, View, Worst
+from resilient.events import CallTimedOut
 from resilient.http import semantics
 from resilient.http.options import header
-from resilient.outcome import FATAL, IGNORED, Classifier, Verdict
+from resilient.http.served import (
+    HELD,
+    REQUEST,
+    START,
+    ErrorAnswer,
+    Guard,
+    Message,
+    Request,
+    RequestOnTrio,
+    Send,
+    ServerJudge,
+    UntilAnswered,
+    stand_in_line,
+)
 from resilient.pipeline import Pipeline
-from resilient.policy import Gate, Layer, Scope, Wrap
-from resilient.priority import PRIORITIES, priority
-from resilient.runtime import Runtime, current_async
+from resilient.policy import Gate
+from resilient.priority import PRIORITIES, current_priority, priority
+from resilient.runtime import current_async
 from resilient.runtime.asyncio import running
 
 __all__ = ["HEALTH_CHECKS", "ErrorAnswer", "ServerMiddleware"]
 
-Message = Any  # a dict, which each framework has a type of its own for
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Any, Receive, Send], Awaitable[None]]
-Guard = Coroutine[Any, Any, Any]
 
 HEALTH_CHECKS: Final = ("/health", "/healthz", "/live", "/livez", "/ready", "/readyz", "/ping")
 """Paths by which orchestrators and balancers commonly ask whether a server lives: it does, however busy it is."""
 
-_START = "http.response.start"
-_OWN = "max_deadline"
-
-
-class ErrorAnswer(Exception):
-    """The application answered with 500 or more: what events have as the error of such a call.
-
-    Attributes:
-        status: of the answer; 500 where there was none.
-    """
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the application answered {status}")
-        self.status = status
+_new = object.__new__
 
 
 class ServerMiddleware:
@@ -114,6 +110,8 @@ class ServerMiddleware:
         retry_after: float = 1.0,
         name: str = "server",
     ) -> None:
+        if not callable(app):
+            raise TypeError(f"app must be an ASGI application, got {app!r}")
         self.app = app
         gate = arguments.instance("limit", limit, Gate)
         self._most = math.inf if max_deadline is None else arguments.seconds("max_deadline", max_deadline)
@@ -127,22 +125,35 @@ class ServerMiddleware:
             self._ask_priority = arguments.callback("priority", priority)
         self._ask_exempt: Callable[[Any], Any] | None = None
         self._exempt: frozenset[str] = frozenset()
+        self._looks = not isinstance(exempt, Collection)
         if isinstance(exempt, Collection):
             self._exempt = _paths(exempt)
         else:
             self._ask_exempt = arguments.callback("exempt", exempt)
         self._retry_after = arguments.seconds("retry_after", retry_after)
-        policies = (_UntilAnswered(max_deadline and self._most), *([] if gate is None else [gate]))
-        self.pipeline = Pipeline(*policies, name=name, classify=_Judge()).twin(policies, attempt=lambda _: _HELD)
+        self._until_answered = UntilAnswered(None if max_deadline is None else self._most)
+        policies = (self._until_answered, *([] if gate is None else [gate]))
+        self.pipeline = Pipeline(*policies, name=name, classify=ServerJudge()).twin(policies, attempt=lambda _: HELD)
         """Its events, its state, its switches. Closed, it refuses all that comes."""
         registry.register(self.pipeline)
         self._guarded: Callable[[Any], Guard] = self.pipeline(_handle)
 
+    @classmethod
+    def shared(cls, **options: Any) -> Shared:
+        """What puts applications under one and the same middleware, with these options: for frameworks that put each
+        of their routes under one (Litestar). Its `pipeline` is there before the first request is."""
+        return Shared(cls(_nowhere, **options))
+
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or self._is_exempt(scope):
+        if scope["type"] != "http" or (
+            (self._looks or scope["path"] in self._exempt or scope.get("root_path")) and self._is_exempt(scope)
+        ):
             await self.app(scope, receive, send)
             return
+        loop = running()
+        request = scope[REQUEST] = _new(Request if loop is not None else RequestOnTrio)
+        request.pass_on = send
         deadline_header, priority_header = self._deadline_header, self._priority_header
         sent = wanted = None
         for field, value in scope["headers"]:
@@ -150,93 +161,78 @@ class ServerMiddleware:
                 sent = value if sent is None else b""  # several are none
             elif field == priority_header:
                 wanted = value if wanted is None else b""
-        loop = running()
-        request = _Request() if loop is not None else _RequestOnTrio()
-        request.pass_on = send
-        request.guard = None
-        request.begun = request.over = False
-        held = self._limit(request, sent, loop)
-        urgency = self._urgency(scope, wanted)
+        seconds = self._most
+        if sent is not None:
+            left = milliseconds(sent)
+            if left is not None and left < seconds * 1000:
+                seconds, request.own = left / 1000, False
+        if seconds < math.inf:
+            request.seconds = seconds
+            request.at = (loop or current_async()).now() + seconds
+        outer = inherited()
+        around = None
+        if outer is not None:
+            request.yield_to(outer)
+            around = hold(LIFTED)  # it is in this request now
+        urgency = None if wanted is None and self._ask_priority is None else self._urgency(scope, wanted)
         try:
-            if isinstance(request, _RequestOnTrio):
-                await self._beside(scope, receive, request)
-                return
-            guard = self._guarded(scope)
             try:
-                waits_for = guard.send(None)
-                if waits_for is not _HELD:
-                    await _stand_in_line(guard, waits_for)
-            except (Rejected, TimedOut) as error:
-                await self._refuse(scope, send, error)
-                return
-            request.guard = guard
-            try:
-                await self.app(scope, receive, request.send)
-            except BaseException as error:
-                too_late = request.failed(error)
-                if too_late or (request.over and isinstance(error, Exception)):
-                    await self._answer_too_late(scope, send)
-                if not too_late:
-                    raise
-            else:
-                if request.guard is not None and request.returned():
-                    await self._answer_too_late(scope, send)
+                if isinstance(request, RequestOnTrio):
+                    await self._serve_on_trio(scope, receive, request)
+                else:
+                    await self._serve(scope, receive, request)
+            except Exception:
+                if request.over:
+                    await self._answer_too_late(scope, request)
+                raise
+            if request.over:
+                await self._answer_too_late(scope, request)
+            elif request.refusal is not None:
+                refusal, request.refusal = request.refusal, None  # its traceback leads to the request
+                await self._refuse(scope, request, refusal)
         finally:
             if urgency is not None:
                 urgency.__exit__(None, None, None)
+            if around is not None:
+                let_go(around)
+
+    async def _serve(self, scope: Any, receive: Receive, request: Request) -> None:
+        """Have the application handle it, or not: `request` has which."""
+        guard: Guard | None = self._guarded(scope)
+        assert guard is not None
+        try:
+            waits_for = guard.send(None)
+            if waits_for is not HELD:
+                await stand_in_line(guard, waits_for)
+        except StopIteration:
+            guard = None  # switched off, the pipeline calls its function and ends
+        except (Rejected, TimedOut) as error:
+            request.refusal = error
+            return
+        if guard is None:
+            del scope[REQUEST]
+            await self.app(scope, receive, request.pass_on)
+            return
+        request.guard = guard
+        held = hold(request) if request.at < math.inf else None
+        try:
+            await self.app(scope, receive, request.send)
+        except BaseException as error:
+            if not request.failed(error):
+                raise
+        else:
+            request.returned()
+        finally:
             if held is not None:
                 let_go(held)
 
-    async def _beside(self, scope: Any, receive: Receive, request: _RequestOnTrio) -> None:
-        """The same on trio."""
+    async def _serve_on_trio(self, scope: Any, receive: Receive, request: RequestOnTrio) -> None:
         import trio
 
-        refusal: Exception | None = None
-        raised: Exception | None = None
-        request.ended, request.complete = trio.Event(), False
-
-        async def handle() -> None:
-            nonlocal raised
-            try:
-                await self.app(scope, receive, request.send)
-            except Exception as error:
-                raised = error
-            finally:
-                request.ended.set()
-
-        too_late = False
-        async with trio.open_nursery() as nursery:
-            guard = self._guarded(scope)
-            try:
-                waits_for = guard.send(None)
-                if waits_for is not _HELD:
-                    await _stand_in_line(guard, waits_for)
-            except (Rejected, TimedOut) as error:
-                refusal = error
-            else:
-                request.guard = guard
-                nursery.start_soon(handle)
-                try:
-                    await request.ended.wait()
-                except BaseException as error:
-                    if not request.failed(error):
-                        raise
-                    if not request.begun:
-                        request.over = too_late = True
-                        nursery.cancel_scope.cancel()
-                else:
-                    if request.complete:
-                        request.end()
-                    elif raised is not None:
-                        too_late = request.failed(raised)
-                    else:
-                        too_late = request.returned()
-        if refusal is not None:
-            await self._refuse(scope, request.pass_on, refusal)
-        elif too_late:
-            await self._answer_too_late(scope, request.pass_on)
-        if raised is not None and not (too_late and request.struck_by(raised)):
-            raise raised
+        with trio.move_on_after(request.seconds) as request.scope:
+            await self._serve(scope, receive, request)
+        if request.scope.cancelled_caught:
+            request.over = True
 
     # -- what a request says for itself -----------------------------------------------------------------------------
 
@@ -248,31 +244,15 @@ class ServerMiddleware:
             path = path[len(root) :]
         return path in self._exempt
 
-    def _limit(self, request: _Request, sent: bytes | None, loop: Runtime | None) -> Any:
-        """Set the time of a request. Returns what ends that, or None where nobody has limited it."""
-        seconds, request.own = self._most, True
-        if sent is not None:
-            left = milliseconds(sent)
-            if left is not None and left < seconds * 1000:
-                seconds, request.own = left / 1000, False
-        outer = inherited()
-        if seconds == math.inf and outer is None:
-            return None
-        request.seconds = seconds
-        request.at = (loop or current_async()).now() + seconds
-        if outer is not None and outer.at < request.at:  # the client is in this process
-            request.at, request.seconds, request.own = outer.at, outer.seconds, False
-        return hold(request)
-
     def _urgency(self, scope: Any, sent: bytes | None) -> priority | None:
-        """The priority of a request, in force; None: whatever it is around."""
+        """The priority of a request, in force; None: that of whoever is around."""
         asked = sent if self._ask_priority is None else self._ask_priority(scope)
         if asked is None:
             return None
         if isinstance(asked, bytes):
             asked = asked.decode("latin-1")
         asked = asked.strip().lower() if isinstance(asked, str) else ""
-        if asked not in PRIORITIES:
+        if asked not in PRIORITIES or asked == current_priority():
             return None
         urgency = priority(asked)
         urgency.__enter__()
@@ -280,21 +260,55 @@ class ServerMiddleware:
 
     # -- answers in the application's place -------------------------------------------------------------------------
 
-    async def _refuse(self, scope: Any, send: Send, error: Exception) -> None:
+    async def _refuse(self, scope: Any, request: Request, error: Rejected | TimedOut) -> None:
         if isinstance(error, TimedOut):
-            await self._answer_too_late(scope, send)
+            await self._answer_too_late(scope, request)
             return
-        pause = getattr(error, "retry_after", None) or self._retry_after
+        scope.pop(REQUEST, None)  # a closed pipeline has left it there
+        pause = error.retry_after or self._retry_after
         seconds = max(1, math.ceil(min(pause, semantics.LONGEST_PAUSE)))
-        await _answer(scope, send, 503, b"The server has too much to do.", (b"retry-after", b"%d" % seconds))
+        text = b"The server cannot take this request now."
+        await _answer(scope, request.pass_on, 503, text, (b"retry-after", b"%d" % seconds))
 
-    async def _answer_too_late(self, scope: Any, send: Send) -> None:
-        await _answer(scope, send, 504, b"The deadline of the request has passed.")
+    async def _answer_too_late(self, scope: Any, request: Request) -> None:
+        channel = self._until_answered.channel
+        if channel.listeners:
+            now = current_async().now()
+            channel.emit(CallTimedOut(self.pipeline.name, now, request.name, request.seconds))
+        await _answer(scope, request.pass_on, 504, b"The deadline of the request has passed.")
+
+
+class Shared:
+    """Applications that it is called with come under one and the same middleware.
+
+    Attributes:
+        pipeline: of all of them.
+    """
+
+    def __init__(self, middleware: ServerMiddleware) -> None:
+        self._middleware = middleware
+        self.pipeline = middleware.pipeline
+
+    def __call__(self, app: Application) -> ServerMiddleware:
+        guarded = copy.copy(self._middleware)
+        guarded.app = app
+        return guarded
+
+
+async def _handle(scope: Any) -> None:
+    """Gives the calls of the pipeline their name; `HELD` stands in its place."""
+
+
+_handle.__qualname__ = "ServerMiddleware"
+
+
+async def _nowhere(scope: Any, receive: Receive, send: Send) -> None:
+    """The application of a middleware that is there to be copied."""
 
 
 async def _answer(scope: Any, send: Send, status: int, text: bytes, *headers: tuple[bytes, bytes]) -> None:
     own = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
-    await send({"type": _START, "status": status, "headers": [*own, *headers]})
+    await send({"type": START, "status": status, "headers": [*own, *headers]})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})
 
 
@@ -302,206 +316,3 @@ def _paths(exempt: Collection[Any]) -> frozenset[str]:
     if isinstance(exempt, str | bytes) or not all(isinstance(path, str) and path.startswith("/") for path in exempt):
         raise ValueError(f'exempt must be paths such as ("/health",), or a function of the scope, got {exempt!r}')
     return frozenset(exempt)
-
-
-# -- one request ----------------------------------------------------------------------------------------------------
-
-
-class _Request(Deadline):
-    """A request, and the deadline until its response begins: then it is lifted, for all that have inherited it.
-
-    Attributes:
-        pass_on: the server's `send`.
-        guard: the pipeline's coroutine, while it is held.
-        begun: the response has. over: the deadline has struck before that, and the application can say no more.
-        own: whether the deadline is the server's own, and not the client's.
-        status: of the answer.
-    """
-
-    __slots__ = ("begun", "guard", "over", "own", "pass_on", "status")
-
-    pass_on: Send
-    guard: Guard | None
-    begun: bool
-    over: bool
-    own: bool
-    status: int
-
-    def __init__(self) -> None:
-        pass  # `__call__` sets what it has
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """Whose limit it is."""
-        return _OWN if self.own else "deadline"
-
-    def expired(self, call: Any, waited: float) -> TimedOut:
-        """For all that have inherited it, it is the caller's."""
-        whose = f"max_deadline={self.seconds:g} s" if self.own else f"the deadline of {self.seconds:g} s"
-        return TimedOut(f"{whose} has passed", policy=self.name, seconds=self.seconds, evidence=False)
-
-    def strikes(self) -> bool:
-        """The deadline has come: whether the application is to be cancelled."""
-        if self.begun:
-            return False
-        self.over = True
-        return True
-
-    def struck_by(self, error: BaseException) -> bool:
-        """Whether the application ended because a call that it made had no time left."""
-        return (
-            isinstance(error, TimedOut)
-            and error.policy in ("deadline", _OWN)
-            and not self.begun
-            and inherited() is self
-            and current_async().now() >= self.at
-        )
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """What the application sends through."""
-        if self.guard is not None and not self.over:
-            if message["type"] == _START:
-                self.status, self.begun, self.at = message["status"], True, math.inf
-            elif self.begun:
-                self.tell()
-        return _nothing() if self.over else self.pass_on(message)
-
-    def tell(self) -> None:
-        """The response is complete, or a stream that has begun."""
-        self.end()
-
-    def end(self) -> None:
-        """Let the pipeline know."""
-        guard, self.guard = self.guard, None
-        assert guard is not None
-        try:
-            if self.status < 500:
-                guard.send(None)
-            else:
-                guard.throw(ErrorAnswer(self.status))
-        except (StopIteration, ErrorAnswer):
-            pass
-
-    def failed(self, error: BaseException) -> bool:
-        """The application has raised this: let the pipeline know. Whether it was ended at the deadline."""
-        guard, self.guard = self.guard, None
-        if guard is None:
-            return False
-        if self.struck_by(error):
-            self.over = True
-            error = self.expired(None, 0.0)
-            try:
-                guard.throw(error)
-            except TimedOut:
-                return True
-        try:
-            guard.throw(error)
-        except TimedOut as raised:
-            return raised is not error
-        except BaseException:
-            pass
-        return False
-
-    def returned(self) -> bool:
-        """The application has returned, without a complete response. Whether that is since the deadline has struck."""
-        if self.over:
-            guard, self.guard = self.guard, None
-            assert guard is not None
-            try:
-                guard.throw(self.expired(None, 0.0))
-            except TimedOut:
-                pass
-            return True
-        if not self.begun:
-            self.status = 500
-        self.end()
-        return False
-
-
-class _RequestOnTrio(_Request):
-    """A request whose pipeline is told the end by the task that it runs in.
-
-    Attributes:
-        ended: the response is complete, or a stream that has begun, or the application has ended without.
-        complete: it is one of the first two.
-    """
-
-    __slots__ = ("complete", "ended")
-
-    complete: bool
-    ended: Any
-
-    def tell(self) -> None:
-        self.complete = True
-        self.ended.set()
-
-
-async def _nothing() -> None:
-    pass
-
-
-# -- the pipeline's coroutine ---------------------------------------------------------------------------------------
-
-
-class _Held:
-    """What the pipeline awaits in place of a function; seen by those who drive it, never by an event loop."""
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return (yield self)
-
-
-_HELD = _Held()
-
-
-async def _handle(scope: Any) -> None:
-    """Gives the calls of the pipeline their name; `_HELD` stands in its place."""
-
-
-_handle.__qualname__ = "ServerMiddleware"
-
-
-@types.coroutine
-def _stand_in_line(guard: Guard, waits_for: Any) -> Generator[Any, Any, None]:
-    """Let the pipeline wait in a queue of its limit until it comes to where it is held."""
-    while waits_for is not _HELD:
-        try:
-            sent = yield waits_for
-        except BaseException as thrown:
-            waits_for = guard.throw(thrown)
-        else:
-            waits_for = guard.send(sent)
-
-
-class _UntilAnswered(Wrap):
-    """What the pipeline's other policies, and its readers, know of the deadline: what ends a call is the one that its
-    context has (`Deadline`), which never comes later than this.
-
-    Args:
-        limit: seconds of the server's own; None: it has none.
-    """
-
-    raises = (TimedOut,)
-
-    def __init__(self, limit: float | None) -> None:
-        super().__init__(_OWN)
-        self.limit = limit
-
-    def bind(self, inner: Layer, scope: Scope) -> Layer:
-        return inner
-
-    def worst(self, inner: Inside, view: View) -> Worst:
-        if self.limit is None:
-            return inner(view)
-        rest = inner(view.sooner(self.limit))
-        return replace(rest, seconds=rest.seconds.up_to(self.limit))
-
-    def describe(self) -> str:
-        own = "" if self.limit is None else f", {self.limit:g} s at the most"
-        return f"the client's deadline{own}"
-
-
-class _Judge(Classifier):
-    """The server's own deadline is all that speaks against it."""
-
-    def error(self, error: Exception) -> Verdict:
-        return FATAL if isinstance(error, TimedOut) and error.policy == _OWN else IGNORED

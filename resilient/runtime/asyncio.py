@@ -31,13 +31,14 @@ class _Entry:
 
     __slots__ = ("at", "fired", "task")
 
-    task: Task[Any]
+    task: Task[Any] | None
     at: float
     fired: bool
 
     def fire(self) -> None:
         """Its time has come."""
         self.fired = True
+        assert self.task is not None
         self.task.cancel()
 
 
@@ -46,9 +47,10 @@ class _Asking(_Entry):
 
     __slots__ = ("strikes",)
 
-    strikes: Callable[[], bool]
+    strikes: Callable[[], bool] | None
 
     def fire(self) -> None:
+        assert self.strikes is not None
         if self.strikes():
             super().fire()
 
@@ -190,11 +192,10 @@ class AsyncioRuntime:
         assert task is not None, "a timeout needs a task"
         base = task.cancelling()
         now, at = self.now(), limit.at
-        entry = _Entry()  # without an `__init__`, which would cost more than all else here
-        entry.task = task
-        entry.fired = False
         timers: _Timers | None
+        strikes: Callable[[], bool] | None = None
         if at is None:
+            entry = _Entry()  # without an `__init__`, which would cost more than all else here
             key = limit.seconds
             entry.at = at = now + key
             timers = self.timers.get(key)
@@ -205,14 +206,18 @@ class AsyncioRuntime:
                 timers.arm(key)
         else:
             strikes = getattr(limit, "strikes", None)
-            if strikes is not None:
+            if strikes is None:
+                entry = _Entry()
+            else:
                 entry = _Asking()
-                entry.task, entry.fired, entry.strikes = task, False, strikes
+                entry.strikes = strikes
             entry.at = at
             timers = self.timers.get(_Deadlines)
             if timers is None:
                 timers = self.timers[_Deadlines] = _Deadlines(self)
             timers.join(entry, now)  # type: ignore[attr-defined]
+        entry.task = task
+        entry.fired = False
         outer, waited = call.deadline, call.waited
         if outer is None or at < outer:
             call.deadline = at
@@ -235,6 +240,9 @@ class AsyncioRuntime:
             return result
         finally:
             call.deadline = outer
+            entry.task = None  # it may stay in the heap for long
+            if strikes is not None:
+                entry.strikes = None  # type: ignore[attr-defined]
 
 
 class _Parking:

@@ -1,0 +1,287 @@
+"""One request that a server guards: its deadline, and the pipeline that is held while the application handles it.
+
+A pipeline guards a function that it calls; an ASGI application is called by its server, in the server's task, and its
+request is over in the midst of it, with what it sends. So the pipeline's coroutine is started by hand. Where it would
+call its function it awaits `HELD` instead, and stays there until it is told how the request has ended.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from dataclasses import replace
+from typing import Any, Final
+
+from resilient.call import Call
+from resilient.deadlines import Deadline
+from resilient.errors import Rejected, TimedOut
+from resilient.events import Channel
+from resilient.foresight import Inside, View, Worst
+from resilient.outcome import FATAL, IGNORED, Classifier, Verdict
+from resilient.policy import Layer, Scope, Wrap
+from resilient.runtime import current_async
+
+__all__ = [
+    "HELD",
+    "REQUEST",
+    "START",
+    "ErrorAnswer",
+    "Guard",
+    "Message",
+    "Request",
+    "RequestOnTrio",
+    "Send",
+    "ServerJudge",
+    "UntilAnswered",
+    "stand_in_line",
+]
+
+Message = Any  # a dict, which each framework has a type of its own for
+Send = Callable[[Message], Awaitable[None]]
+Guard = Coroutine[Any, Any, Any]
+
+REQUEST: Final = "resilient.request"
+"""Where a scope has it, on its way to the pipeline."""
+
+START: Final = "http.response.start"
+OWN = "max_deadline"
+CALLERS = "deadline"
+
+
+class ErrorAnswer(Exception):
+    """The application answered with 500 or more: what events have as the error of such a call.
+
+    Attributes:
+        status: of the answer; 500 where there was none.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the application answered {status}")
+        self.status = status
+
+
+class Request(Deadline):
+    """A request, and the deadline until its response begins: then it is lifted, for all that have inherited it.
+
+    Attributes:
+        at, seconds: infinite where nobody has limited it.
+        own: whether the deadline is the server's own, and not the client's.
+        pass_on: the server's `send`.
+        guard: the pipeline's coroutine, while it is held.
+        refusal: the pipeline's, where it did not get so far.
+        begun: the response has.
+        over: the deadline has struck before that, and the application can say no more. Never both.
+        status: of the answer.
+    """
+
+    # The class has what a request begins with, which costs it nothing.
+    at: float = math.inf
+    seconds: float = math.inf
+    own = True
+    pass_on: Send
+    guard: Guard | None = None
+    refusal: Rejected | TimedOut | None = None
+    begun = over = False
+    status = 500
+
+    def yield_to(self, outer: Deadline) -> None:
+        """The client is in this process, and has a deadline."""
+        if outer.at < self.at:
+            now = self.at - self.seconds if self.seconds < math.inf else current_async().now()
+            self.at, self.seconds, self.own = outer.at, max(0.0, outer.at - now), False
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Whose limit it is."""
+        return OWN if self.own else CALLERS
+
+    def expired(self, call: Any = None, waited: float = 0.0) -> TimedOut:
+        """For all that have inherited it, it is the caller's."""
+        whose = f"{OWN}={self.seconds:g} s" if self.own else f"the deadline of {self.seconds:g} s"
+        return TimedOut(f"{whose} has passed", policy=self.name, seconds=self.seconds, evidence=False)
+
+    def bound(self, call: Call, inner: Layer) -> Guard:
+        """Await `inner(call)` until the deadline strikes."""
+        return call.runtime.within(call, inner, self)
+
+    def strikes(self) -> bool:
+        """The deadline has come: whether what it bounds is to be cancelled."""
+        if self.begun:
+            return False
+        self.over = True
+        return True
+
+    # -- what the application sends ---------------------------------------------------------------------------------
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the application sends through."""
+        if self.guard is not None and not self.over:
+            if message["type"] == START:
+                self.begin(message["status"])
+            elif self.begun:  # complete, or a stream that has begun
+                self.end()
+        return _nothing() if self.over else self.pass_on(message)
+
+    def begin(self, status: int) -> None:
+        """The response begins, unless it is but what came of a deadline that has passed."""
+        self.status = status
+        if status >= 500 and self.has_passed():
+            self.over = True
+        else:
+            self.begun, self.at = True, math.inf
+
+    def has_passed(self) -> bool:
+        return self.at < math.inf and current_async().now() >= self.at
+
+    # -- how it ends ------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Let the pipeline know the answer."""
+        guard, self.guard = self.guard, None
+        assert guard is not None
+        try:
+            if self.status < 500:
+                guard.send(None)
+            else:
+                guard.throw(ErrorAnswer(self.status))
+        except (StopIteration, ErrorAnswer):
+            pass
+
+    def returned(self) -> None:
+        """The application has returned, and not said all: let the pipeline know."""
+        if self.guard is None:
+            return
+        if self.over:
+            self.failed(self.expired())
+        else:
+            self.end()
+
+    def failed(self, error: BaseException) -> bool:
+        """The application has raised this: let the pipeline know. Whether it did so because the deadline struck."""
+        guard, self.guard = self.guard, None
+        if guard is None:
+            return False
+        struck = self.struck(error)
+        if struck:
+            self.over = True
+            error = self.expired()
+        try:
+            guard.throw(error)
+        except TimedOut as raised:
+            return struck or raised is not error  # a cancellation by `within` has become one
+        except BaseException:
+            pass  # it comes back
+        return False
+
+    def struck(self, error: BaseException) -> bool:
+        """Whether it is an error of calls that had no time left."""
+        if isinstance(error, ExceptionGroup):
+            return all(self.struck(each) for each in error.exceptions)
+        return isinstance(error, TimedOut) and error.policy in (CALLERS, OWN) and not self.begun and self.has_passed()
+
+
+class RequestOnTrio(Request):
+    """The same on trio, where scopes must nest: so it is not the pipeline that has the one of the deadline, but who
+    calls the application.
+
+    Attributes:
+        scope: that one.
+    """
+
+    scope: Any
+
+    def bound(self, call: Call, inner: Layer) -> Guard:
+        call.deadline = self.at
+        return inner(call)
+
+    def begin(self, status: int) -> None:
+        if self.scope.cancel_called:
+            self.over = True
+            return
+        super().begin(status)
+        if self.begun:
+            self.scope.deadline = math.inf
+
+    def failed(self, error: BaseException) -> bool:
+        if self.guard is not None and not self.begun and self.scope.cancel_called:
+            self.over = True
+            if not isinstance(error, Exception):
+                super().failed(self.expired())
+                return False  # the scope takes it
+        return super().failed(error)
+
+
+async def _nothing() -> None:
+    pass
+
+
+# -- the pipeline's coroutine ---------------------------------------------------------------------------------------
+
+
+class _Held:
+    """Seen by those who drive the coroutine, never by an event loop."""
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield self)
+
+
+HELD: Final = _Held()
+"""What the pipeline awaits in place of a function."""
+
+
+@types.coroutine
+def stand_in_line(guard: Guard, waits_for: Any) -> Generator[Any, Any, None]:
+    """Let the pipeline wait in a queue of its limit until it comes to where it is held."""
+    while waits_for is not HELD:
+        try:
+            sent = yield waits_for
+        except BaseException as thrown:
+            waits_for = guard.throw(thrown)
+        else:
+            waits_for = guard.send(sent)
+
+
+class UntilAnswered(Wrap):
+    """Ends what is inside it at the deadline of the request, which is never later than the server's own.
+
+    Args:
+        limit: seconds of that; None: there is none.
+    """
+
+    raises = (TimedOut,)
+
+    def __init__(self, limit: float | None) -> None:
+        super().__init__(OWN)
+        self.limit = limit
+
+    def attach(self, channel: Channel) -> None:
+        self.channel = channel
+
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        def until_answered(call: Call) -> Guard:
+            request: Request = call.args[0].pop(REQUEST)  # who kept it there would be kept by it
+            if request.at == math.inf:
+                return inner(call)
+            if request.seconds <= 0:
+                raise request.expired()
+            return request.bound(call, inner)
+
+        return until_answered
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        if self.limit is None:
+            return inner(view)
+        rest = inner(view.sooner(self.limit))
+        return replace(rest, seconds=rest.seconds.up_to(self.limit))
+
+    def describe(self) -> str:
+        own = "" if self.limit is None else f", {self.limit:g} s at the most"
+        return f"the client's deadline{own}"
+
+
+class ServerJudge(Classifier):
+    """The server's own deadline is all that speaks against it."""
+
+    def error(self, error: Exception) -> Verdict:
+        return FATAL if isinstance(error, TimedOut) and error.policy == OWN else IGNORED

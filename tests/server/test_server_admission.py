@@ -1,0 +1,335 @@
+"""Whom the server middleware lets in: limits, priorities, and who is exempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from resilient import (
+    AdaptiveLimit,
+    Bulkhead,
+    RateLimit,
+    current_priority,
+    priority,
+    remaining,
+)
+from resilient.http.asgi import ServerMiddleware
+from resilient.policy import Gate
+from tests.server.memory import (
+    TOO_LATE,
+    TOO_MUCH,
+    Held,
+    answering,
+    ask,
+    hang,
+    is_too_late,
+    now,
+    on_both,
+    scope_of,
+    settle_down,
+    tell_priority,
+    tell_remaining,
+    with_one_inside,
+)
+
+# -- who may come in ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [lambda: Bulkhead(1), lambda: AdaptiveLimit(1)])
+@on_both
+async def test_whom_the_limit_refuses_has_503(limit: Callable[[], Gate]) -> None:
+    """With the seconds to wait, and before the application is called."""
+    held = Held()
+    app = ServerMiddleware(answering(held), limit=limit())
+
+    async def refused() -> None:
+        reply = await ask(app)
+        assert (reply.status, reply.text, reply.headers["retry-after"]) == (503, TOO_MUCH, "1")
+        assert held.inside == 1
+
+    assert (await with_one_inside(app, held, refused)).text == "held"
+    assert (await ask(app)).text == "held"
+
+
+@pytest.mark.parametrize(("given", "sent"), [(0.2, "1"), (2.5, "3"), (7, "7"), (1e9, "31622400")])
+@on_both
+async def test_retry_after_is_in_whole_seconds(given: float, sent: str) -> None:
+    """At least one, and not beyond reason."""
+    held = Held()
+    app = ServerMiddleware(answering(held), limit=Bulkhead(1), retry_after=given)
+
+    async def refused() -> None:
+        assert (await ask(app)).headers["retry-after"] == sent
+
+    await with_one_inside(app, held, refused)
+
+
+@on_both
+async def test_limit_that_knows_when_there_is_room_says_so() -> None:
+    """A rate limit does."""
+    app = ServerMiddleware(answering(tell_remaining), limit=RateLimit(1, per=20, burst=1), retry_after=3)
+    assert (await ask(app)).status == 200
+    assert (await ask(app)).headers["retry-after"] == "20"
+
+
+@on_both
+async def test_answers_to_head_have_no_body() -> None:
+    """But say how long it would be."""
+    reply = await ask(ServerMiddleware(answering(hang)), deadline="0", method="HEAD")
+    assert (reply.status, reply.text, reply.headers["content-length"]) == (504, "", str(len(TOO_LATE)))
+
+
+@pytest.mark.parametrize("limit", [lambda: Bulkhead(1, queue=1), lambda: AdaptiveLimit(1, queue=1)])
+@on_both
+async def test_deadline_that_passes_in_the_queue_is_too_late(limit: Callable[[], Gate]) -> None:
+    """Nothing is begun then, and the place in line is given back."""
+    held = Held()
+    gate = limit()
+    app = ServerMiddleware(answering(held), limit=gate)
+
+    async def late() -> None:
+        begin = now()
+        assert is_too_late(await ask(app, deadline="2000"))
+        assert now() - begin == pytest.approx(2)
+        assert held.inside == 1
+
+    await with_one_inside(app, held, late)
+    assert gate.at_rest
+    assert app.pipeline.snapshot()["in_flight"] == 0
+
+
+@on_both
+async def test_request_in_the_queue_comes_in_when_another_has_ended() -> None:
+    """With what is left of its time."""
+    held, told = Held(), []
+    app = ServerMiddleware(answering(held), limit=Bulkhead(1, queue=1))
+
+    async def second() -> None:
+        told.append(await ask(app, deadline="5000"))
+
+    async def wait_in_line() -> None:
+        group.start_soon(second)
+        await anyio.sleep(2)
+        app.app = answering(tell_remaining)
+
+    async with anyio.create_task_group() as group:
+        await with_one_inside(app, held, wait_in_line)
+    assert told[0].text == "3.0"
+
+
+@on_both
+async def test_limit_in_shadow_only_counts() -> None:
+    """Everybody comes in."""
+    held = Held()
+    bulkhead = Bulkhead(1, shadow=True)
+    app = ServerMiddleware(answering(held), limit=bulkhead)
+
+    async def second() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, app)
+            await settle_down()
+            assert held.inside == 2
+            held.event.set()
+
+    await with_one_inside(app, held, second)
+    assert bulkhead.would_have_refused == 1
+    assert bulkhead.at_rest
+
+
+@on_both
+async def test_limit_asks_for_the_scope() -> None:
+    """Its functions of the call are given that."""
+    limit = AdaptiveLimit(10, priority=lambda scope: "critical" if scope["path"] == "/pay" else "sheddable")
+    app = ServerMiddleware(answering(tell_remaining), limit=limit)
+    assert (await ask(app, "/pay")).status == 200
+
+
+@on_both
+async def test_closed_pipeline_takes_no_more_requests() -> None:
+    """It waits for those that are inside."""
+    held = Held()
+    app = ServerMiddleware(answering(held), max_deadline=30)
+
+    async def close() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(app.pipeline.aclose)
+            await settle_down()
+            reply = await ask(app)
+            assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+            held.event.set()
+
+    assert (await with_one_inside(app, held, close)).status == 200
+
+
+@on_both
+async def test_switched_off_it_is_not_there() -> None:
+    """Requests pass as they come."""
+    seen: list[Any] = []
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope, send, remaining()))
+
+    async def send(message: Any) -> None:
+        raise AssertionError
+
+    app = ServerMiddleware(look, max_deadline=30, limit=RateLimit(1, per=60, burst=1))
+    scope = scope_of(headers=[("X-Deadline-Ms", "0")])
+    with app.pipeline.switch("off"):
+        for _ in range(2):
+            await app(dict(scope), send, send)
+    assert seen == [(scope, send, None)] * 2
+
+
+# -- priority -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "held"),
+    [
+        ("critical", "critical"),
+        ("sheddable", "sheddable"),
+        ("normal", "normal"),
+        (" Critical ", "critical"),
+        ("urgent", "normal"),
+        ("", "normal"),
+        ("critical, sheddable", "normal"),
+    ],
+)
+@on_both
+async def test_header_says_the_priority(sent: str, held: str) -> None:
+    """And what is no class is ignored."""
+    assert (await ask(ServerMiddleware(answering(tell_priority)), headers=[("X-Priority", sent)])).text == held
+
+
+@on_both
+async def test_several_priorities_are_none() -> None:
+    """As with deadlines."""
+    app = ServerMiddleware(answering(tell_priority))
+    assert (await ask(app, headers=[("X-Priority", "critical")] * 2)).text == "normal"
+
+
+@on_both
+async def test_priority_may_be_another_header_or_none() -> None:
+    """Whoever faces the public wants none."""
+    headers = [("X-Class", "critical"), ("X-Priority", "sheddable")]
+    named = ServerMiddleware(answering(tell_priority), priority="x-class")
+    assert (await ask(named, headers=headers)).text == "critical"
+    none = ServerMiddleware(answering(tell_priority), priority=False)
+    assert (await ask(none, headers=headers)).text == "normal"
+
+
+@pytest.mark.parametrize(
+    ("said", "held"), [("critical", "critical"), (None, "normal"), ("none", "normal"), (7, "normal")]
+)
+@on_both
+async def test_function_says_the_priority(said: Any, held: str) -> None:
+    """From the scope; the header is not looked at then."""
+    app = ServerMiddleware(answering(tell_priority), priority=lambda scope: said if scope["path"] == "/pay" else None)
+    assert (await ask(app, "/pay", headers=[("X-Priority", "sheddable")])).text == held
+
+
+@on_both
+async def test_client_in_the_same_process_has_its_priority_kept() -> None:
+    """Unless the request says another."""
+    app = ServerMiddleware(answering(tell_priority))
+    with priority("critical"):
+        assert (await ask(app)).text == "critical"
+        assert (await ask(app, headers=[("X-Priority", "normal")])).text == "normal"
+        assert current_priority() == "critical"
+
+
+@on_both
+async def test_sheddable_requests_are_refused_first() -> None:
+    """Then normal ones, and critical ones last."""
+    held = Held()
+    app = ServerMiddleware(answering(held), limit=AdaptiveLimit(10, shares={"sheddable": 0.5, "normal": 0.8}))
+    admitted: list[str] = []
+
+    async def one(name: str) -> None:
+        if (await ask(app, headers=[("X-Priority", name)])).status == 200:
+            admitted.append(name)
+
+    async with anyio.create_task_group() as group:
+        for name in ("sheddable", "normal", "critical"):
+            for _ in range(10):
+                group.start_soon(one, name)
+            await settle_down()
+        held.event.set()
+    assert sorted(admitted) == ["critical"] * 2 + ["normal"] * 3 + ["sheddable"] * 5
+
+
+# -- who is exempt --------------------------------------------------------------------------------------------------
+
+
+async def exempted(app: ServerMiddleware, path: str, **more: Any) -> bool:
+    """Whether a request that has expired is answered all the same."""
+    reply = await ask(app, path, deadline="0", **more)
+    assert reply.status in {200, 504}
+    return reply.status == 200
+
+
+@on_both
+async def test_health_checks_are_exempt() -> None:
+    """Exactly those paths."""
+    app = ServerMiddleware(answering(tell_remaining), max_deadline=30)
+    for path in ("/health", "/healthz", "/live", "/livez", "/ready", "/readyz", "/ping"):
+        assert await exempted(app, path)
+    for path in ("/", "/healthy", "/health/", "/health/all", "/api/health", "/HEALTH"):
+        assert not await exempted(app, path)
+
+
+@on_both
+async def test_paths_are_below_the_root_path() -> None:
+    """Of a mounted application, or behind a proxy."""
+    app = ServerMiddleware(answering(tell_remaining))
+    assert await exempted(app, "/api/health", root_path="/api")
+    assert await exempted(app, "/health", root_path="/api")
+    assert not await exempted(app, "/api/users", root_path="/api")
+    assert not await exempted(app, "/apihealth", root_path="/api")
+
+
+@on_both
+async def test_exempt_is_what_one_says() -> None:
+    """Paths instead of the usual ones; none; or a function."""
+    paths = ServerMiddleware(answering(tell_remaining), exempt=["/events"])
+    assert await exempted(paths, "/events")
+    assert not await exempted(paths, "/health")
+    assert not await exempted(ServerMiddleware(answering(tell_remaining), exempt=()), "/health")
+    asked = ServerMiddleware(answering(tell_remaining), exempt=lambda scope: scope["path"].startswith("/events/"))
+    assert await exempted(asked, "/events/7")
+    assert not await exempted(asked, "/health")
+
+
+@on_both
+async def test_exempt_requests_need_no_place() -> None:
+    """A busy server lives."""
+    held = Held()
+    app = ServerMiddleware(answering(held), limit=Bulkhead(1), exempt=["/health"])
+
+    async def check() -> None:
+        held.event.set()
+        assert (await ask(app, "/health")).status == 200
+
+    await with_one_inside(app, held, check)
+
+
+@pytest.mark.parametrize("kind", ["websocket", "lifespan"])
+@on_both
+async def test_what_is_no_request_passes_untouched(kind: str) -> None:
+    """Even while the pipeline takes nobody."""
+    seen: list[Any] = []
+
+    async def application(*given: Any) -> None:
+        seen.extend(given)
+
+    app = ServerMiddleware(application, max_deadline=30, limit=Bulkhead(1))
+    await app.pipeline.aclose()
+    scope: dict[str, Any] = {"type": kind, "path": "/", "headers": [(b"x-deadline-ms", b"0")]}
+    before = dict(scope)
+    given = (scope, object(), object())
+    await app(*given)  # type: ignore[arg-type]
+    assert all(one is other for one, other in zip(seen, given, strict=True))
+    assert scope == before

@@ -1,0 +1,156 @@
+"""Whenever a request is cancelled, once or twice: everything comes back, and the cancellation gets through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import anyio
+import pytest
+
+from resilient import AdaptiveLimit, Bulkhead, Retry, current_priority, remaining
+from resilient.http.asgi import ServerMiddleware
+from resilient.policy import Gate
+from resilient.runtime.asyncio import running
+from tests.properties.cancellation_driver import (
+    assert_idle,
+    cancel_at_every_point,
+    cancel_at_every_step_of_trio,
+    leave_alone,
+)
+from tests.server.memory import answering, ask, scope_of, streaming, tell_remaining
+
+LIMITS: list[Callable[[], Gate]] = [lambda: Bulkhead(1, queue=1), lambda: AdaptiveLimit(1, queue=1)]
+SENT = ["2000", "0", None]
+
+
+class Requests:
+    """Two, of which the second waits in line for the first; the deadline of one or both may strike."""
+
+    starts: ClassVar = (0, 1)
+
+    def __init__(self, limit: Gate, deadlines: tuple[str | None, str | None], stubborn: bool, late: bool) -> None:
+        self.inside = 0
+        self.stubborn = stubborn
+        self.deadlines = deadlines
+        parts = streaming(*([4] if late else []), b"one", 1, b"two")
+        self.middleware = ServerMiddleware(self._beside(parts), limit=limit, max_deadline=50)
+
+    def _beside(self, streams: Any) -> Any:
+        @Retry(attempts=2)
+        async def fetch() -> None:
+            await anyio.sleep(2)
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            self.inside += 1
+            try:
+                await fetch()
+                if self.stubborn:
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.sleep(2)
+                else:
+                    await anyio.sleep(2)
+                await streams(scope, receive, send)
+            finally:
+                self.inside -= 1
+
+        return application
+
+    async def call(self, number: int) -> None:
+        left = self.deadlines[number]
+        headers = [("X-Priority", "critical"), *([] if left is None else [("X-Deadline-Ms", left)])]
+        try:
+            reply = await ask(self.middleware, headers=headers)
+            assert reply.error is None
+            assert reply.status in {200, 504}
+            if reply.status == 200:
+                assert reply.text == "onetwo"
+        finally:
+            assert remaining() is None
+            assert current_priority() == "normal"
+
+    async def drain(self) -> None:
+        await self.middleware.pipeline.aclose()
+
+    def assert_idle(self) -> None:
+        assert self.inside == 0
+        assert_idle(self.middleware.pipeline.snapshot())
+
+
+DEADLINES = [(None, None), ("3000", None), ("4000", None), (None, "2000"), (None, "3000"), ("4500", "3500")]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("deadlines", DEADLINES)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_cancelled_anywhere_everything_comes_back(limit: Any, deadlines: Any, victim: int) -> None:
+    """In line, in the handler, in the very tick in which the deadline strikes or the response ends."""
+    points = cancel_at_every_point(lambda: Requests(limit(), deadlines, False, True), victim)
+    assert points > 5
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("deadlines", DEADLINES)
+def test_handlers_that_swallow_a_cancellation_give_everything_back(limit: Any, deadlines: Any) -> None:
+    """At their deadline."""
+    leave_alone(lambda: Requests(limit(), deadlines, True, False))
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("deadlines", DEADLINES)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_cancelled_at_any_step_on_trio_everything_comes_back(limit: Any, deadlines: Any, victim: int) -> None:
+    """With the same scene."""
+    assert cancel_at_every_step_of_trio(lambda: Requests(limit(), deadlines, False, True), victim) >= 2
+
+
+async def test_ten_thousand_requests_leave_nothing_behind() -> None:
+    """No task, no timer of theirs, no reference to what they were; whatever became of them."""
+    app = ServerMiddleware(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
+    runtime = running()
+    assert runtime is not None
+
+    async def one(number: int) -> None:
+        await ask(app, deadline=("2000", "0", None, "nonsense", "60000")[number % 5])
+
+    async def several(count: int) -> None:
+        for number in range(count):
+            await one(number)
+        gc.collect()
+
+    await several(1000)
+    before = len(gc.get_objects())
+    await several(10_000)
+    assert len(gc.get_objects()) < before + 500  # of timers that wait for their turn, there are 100 at the most
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert not any(timers.entries for timers in runtime.timers.values())
+    assert_idle(app.pipeline.snapshot())
+
+
+class _Scope(dict):  # type: ignore[type-arg]
+    """One that can be watched."""
+
+
+@pytest.mark.parametrize("left", SENT)
+async def test_scope_is_gone_with_its_request(left: str | None) -> None:
+    """At once, without a collection."""
+    app = ServerMiddleware(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = _Scope(scope_of(headers=[] if left is None else [("X-Deadline-Ms", left)]))
+    gone = weakref.ref(scope)
+    gc.collect()
+    gc.disable()
+    try:
+        await app(scope, send, send)  # type: ignore[arg-type]
+        assert set(scope) == set(scope_of())
+        del scope
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,415 @@
+"""The deadline of a request: who sets it, what it ends, and that it is lifted when the response begins."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from resilient import (
+    Bulkhead,
+    Retry,
+    TimedOut,
+    Timeout,
+    current_priority,
+    deadline,
+    remaining,
+)
+from resilient.http.asgi import ServerMiddleware
+from tests.server.memory import (
+    Ledger,
+    answering,
+    ask,
+    hang,
+    is_too_late,
+    now,
+    on_both,
+    streaming,
+    tell_remaining,
+)
+
+# -- the deadline of a request --------------------------------------------------------------------------------------
+
+
+@on_both
+async def test_header_says_what_remains() -> None:
+    """In milliseconds, which shorten the server's own time."""
+    app = ServerMiddleware(answering(tell_remaining), max_deadline=30)
+    assert (await ask(app, deadline="2000")).text == "2.0"
+    assert (await ask(app, deadline=" 1500.5\t")).text == "1.5005"
+    assert (await ask(app)).text == "30.0"
+
+
+@on_both
+async def test_without_own_limit_the_client_alone_says() -> None:
+    """And where it does not, nobody does."""
+    app = ServerMiddleware(answering(tell_remaining))
+    assert (await ask(app, deadline="2000")).text == "2.0"
+    assert (await ask(app)).text == "None"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", " ", "soon", "-5", "+5", "-0", "nan", "inf", "1e3", "0x10", "5,000", "1, 2", "5 6", "5s"),
+        *("²", ".5", "1.0.0", "5\x00", "99999999999", "9" * 400),
+    ],
+)
+@on_both
+async def test_header_that_makes_no_sense_is_ignored(value: str) -> None:
+    """The server's own limit holds."""
+    assert (await ask(ServerMiddleware(answering(tell_remaining), max_deadline=30), deadline=value)).text == "30.0"
+
+
+@on_both
+async def test_several_headers_are_none() -> None:
+    """Nobody knows which was meant."""
+    app = ServerMiddleware(answering(tell_remaining), max_deadline=30)
+    for count in (2, 3):
+        assert (await ask(app, headers=[("X-Deadline-Ms", "2000")] * count)).text == "30.0"
+
+
+@on_both
+async def test_client_cannot_lengthen_the_servers_own_limit() -> None:
+    """It bounds what is sent."""
+    app = ServerMiddleware(answering(tell_remaining), max_deadline=0.5)
+    assert (await ask(app, deadline="60000")).text == "0.5"
+
+
+@on_both
+async def test_header_may_have_another_name_or_none() -> None:
+    """Names of headers have no case."""
+    named = ServerMiddleware(answering(tell_remaining), deadline_header="X-Time-Left")
+    assert (await ask(named, headers=[("x-time-left", "2000")])).text == "2.0"
+    assert (await ask(named, deadline="2000")).text == "None"
+    assert (
+        await ask(ServerMiddleware(answering(tell_remaining), deadline_header=False), deadline="2000")
+    ).text == "None"
+
+
+@on_both
+async def test_request_that_has_expired_is_refused_unseen() -> None:
+    """The application is not called, though there is room."""
+    called = False
+
+    async def handle() -> None:
+        nonlocal called
+        called = True
+
+    bulkhead = Bulkhead(1)
+    app = ServerMiddleware(answering(handle), limit=bulkhead)
+    assert is_too_late(await ask(app, deadline="0"))
+    assert is_too_late(await ask(app, deadline="0.0"))
+    assert not called
+    assert bulkhead.at_rest
+
+
+@pytest.mark.parametrize(("sent", "seconds"), [("2000", 2.0), (None, 30.0)])
+@on_both
+async def test_handler_is_cancelled_at_the_deadline(sent: str | None, seconds: float) -> None:
+    """The client's or the server's own; the answer is 504, at that moment."""
+    ended: list[float] = []
+
+    async def handle() -> None:
+        try:
+            await hang()
+        finally:
+            ended.append(now() - begin)
+
+    begin = now()
+    reply = await ask(ServerMiddleware(answering(handle), max_deadline=30), deadline=sent)
+    assert is_too_late(reply)
+    assert reply.error is None
+    assert ended == [pytest.approx(seconds)]
+    assert now() - begin == pytest.approx(seconds)
+
+
+@on_both
+async def test_handler_may_clean_up_after_its_deadline() -> None:
+    """The answer waits for it, as it runs in the server's task."""
+
+    async def handle() -> None:
+        try:
+            await hang()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1)
+
+    begin = now()
+    assert is_too_late(await ask(ServerMiddleware(answering(handle)), deadline="2000"))
+    assert now() - begin == pytest.approx(3)
+
+
+@on_both
+async def test_handler_that_swallows_its_cancellation_can_say_no_more() -> None:
+    """Its client has one answer: that it is too late."""
+
+    async def handle() -> str:
+        try:
+            await hang()
+        except BaseException:
+            pass
+        return "all the same"
+
+    app = ServerMiddleware(answering(handle), max_deadline=30)
+    assert is_too_late(await ask(app, deadline="2000"))
+    assert app.pipeline.snapshot()["in_flight"] == 0
+    if task := _current_task():
+        assert task.cancelling() == 0
+
+
+def _current_task() -> Any:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+@on_both
+async def test_error_of_a_handler_at_its_deadline_reaches_the_servers_log() -> None:
+    """And its client has 504."""
+    mistake = ValueError("in the midst of it")
+
+    async def handle() -> None:
+        try:
+            await hang()
+        finally:
+            raise mistake
+
+    reply = await ask(ServerMiddleware(answering(handle)), deadline="2000")
+    assert is_too_late(reply)
+    assert reply.error is mistake
+
+
+# -- calls made inside ----------------------------------------------------------------------------------------------
+
+
+@on_both
+async def test_guarded_calls_inside_end_with_the_request() -> None:
+    """They inherit what is left of it. That they ended so is no error of the application."""
+
+    @Retry(attempts=3)
+    async def fetch() -> None:
+        await hang()
+
+    begin = now()
+    reply = await ask(ServerMiddleware(answering(fetch)), deadline="2000")
+    assert is_too_late(reply)
+    assert reply.error is None
+    assert now() - begin == pytest.approx(2)
+
+
+def busy(seconds: float, then: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+    """A handler that holds its event loop up for so long, and then goes on."""
+
+    async def handle() -> Any:
+        time.sleep(seconds)  # noqa: ASYNC251
+        return await then()
+
+    return handle
+
+
+@pytest.mark.parametrize("answers_itself", [False, True])
+async def test_call_that_has_no_time_left_when_it_begins_makes_the_request_late(answers_itself: bool) -> None:
+    """Though its event loop has not had a moment to say so: 504, whether the application lets the error out or has made
+    an answer of 500 of it, as frameworks do."""
+
+    @Retry()
+    async def fetch() -> None:
+        raise AssertionError("there was no time for it")
+
+    async def handle() -> Any:
+        try:
+            return await busy(0.02, fetch)()
+        except TimedOut:
+            if answers_itself:
+                return 500
+            raise
+
+    reply = await ask(ServerMiddleware(answering(handle)), deadline="10")
+    assert is_too_late(reply)
+    assert reply.error is None
+
+
+async def test_answer_that_was_made_in_time_but_for_the_event_loop_is_sent() -> None:
+    """A good one is worth more than none."""
+    reply = await ask(ServerMiddleware(answering(busy(0.02, tell_remaining))), deadline="10")
+    assert (reply.status, reply.text) == (200, "0.0")
+
+
+@on_both
+async def test_group_of_guarded_calls_that_ends_with_the_request_is_no_error() -> None:
+    """Though it is raised as a group."""
+
+    @Retry()
+    async def fetch() -> None:
+        await hang()
+
+    async def handle() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fetch)
+            group.start_soon(fetch)
+
+    reply = await ask(ServerMiddleware(answering(handle)), deadline="2000")
+    assert is_too_late(reply)
+    assert reply.error is None
+
+
+@on_both
+async def test_timeout_of_the_handlers_own_is_its_own() -> None:
+    """It raises it as it would without the middleware."""
+
+    @Timeout(1)
+    async def fetch() -> None:
+        await hang()
+
+    async def briefly() -> None:
+        with deadline(0.5):
+            await Retry()(hang)()
+
+    for handle, policy in ((fetch, "Timeout"), (briefly, "deadline")):
+        reply = await ask(ServerMiddleware(answering(handle), max_deadline=30), deadline="20000")
+        assert reply.status is None
+        assert isinstance(reply.error, TimedOut)
+        assert reply.error.policy == policy
+
+
+@on_both
+async def test_nothing_is_left_in_the_context_of_the_server() -> None:
+    """Requests of a kept connection may come from one task."""
+    app = ServerMiddleware(answering(tell_remaining), max_deadline=30, limit=Bulkhead(1))
+    for _ in range(2):
+        await ask(app, deadline="2000", headers=[("X-Priority", "critical")])
+        await ask(app, deadline="0", headers=[("X-Priority", "sheddable")])
+        assert remaining() is None
+        assert current_priority() == "normal"
+
+
+@on_both
+async def test_client_in_the_same_process_has_its_deadline_kept() -> None:
+    """It holds inside, and its calls end as its own do."""
+    app = ServerMiddleware(answering(tell_remaining), max_deadline=30)
+    with deadline(5):
+        assert (await ask(app)).text == "5.0"
+        assert (await ask(app, deadline="2000")).text == "2.0"
+        assert remaining() == 5
+    with deadline(500):
+        assert (await ask(app)).text == "30.0"
+    begin = now()
+    with deadline(3):
+        assert is_too_late(await ask(ServerMiddleware(answering(hang), max_deadline=30)))
+        assert now() - begin == pytest.approx(3)
+        assert is_too_late(await ask(app))
+    assert remaining() is None
+
+
+@on_both
+async def test_middlewares_may_nest() -> None:
+    """In a mounted application: the least of all limits holds, there is one answer, and all is given back."""
+    outer_limit, inner_limit = Bulkhead(1), Bulkhead(1)
+    inner = ServerMiddleware(answering(hang), max_deadline=5, limit=inner_limit, name="inner")
+    outer = ServerMiddleware(inner, max_deadline=30, limit=outer_limit, name="outer")
+    for sent, seconds in ((None, 5), ("2000", 2)):
+        begin = now()
+        assert is_too_late(await ask(outer, deadline=sent))
+        assert now() - begin == pytest.approx(seconds)
+        assert outer_limit.at_rest
+        assert inner_limit.at_rest
+    inner.app = answering(tell_remaining)
+    assert (await ask(outer)).text == "5.0"
+
+
+# -- until the response begins --------------------------------------------------------------------------------------
+
+
+@on_both
+async def test_response_that_has_begun_is_never_cut_short() -> None:
+    """The deadline is lifted with its head, for all that follows."""
+    seen: list[Any] = []
+    app = ServerMiddleware(streaming(lambda: seen.append(remaining()), 60, b"one", 60, b"two"), max_deadline=30)
+    reply = await ask(app, deadline="2000")
+    assert (reply.status, reply.text, reply.error) == (200, "onetwo", None)
+    assert seen == [None]
+
+
+@on_both
+async def test_calls_after_the_response_has_begun_have_no_deadline() -> None:
+    """Those of a stream or of a background task are not the client's to hurry."""
+
+    @Retry()
+    async def fetch() -> None:
+        await anyio.sleep(60)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await answering(tell_remaining)(scope, receive, send)
+        await fetch()
+
+    assert (await ask(ServerMiddleware(application), deadline="2000")).error is None
+
+
+@on_both
+async def test_error_passes_before_the_response_and_after_it() -> None:
+    """The server above makes of it what it does."""
+    mistake = ValueError()
+
+    async def fail() -> None:
+        raise mistake
+
+    def fail_at_once() -> None:
+        raise mistake
+
+    bulkhead = Bulkhead(1)
+    before = await ask(ServerMiddleware(answering(fail), limit=bulkhead), deadline="2000")
+    assert (before.status, before.error) == (None, mistake)
+    for parts in ([fail_at_once], [b"one", fail_at_once]):
+        after = await ask(ServerMiddleware(streaming(*parts), limit=bulkhead), deadline="2000")
+        assert (after.status, after.error) == (200, mistake)
+    assert bulkhead.at_rest
+
+
+@on_both
+async def test_permit_is_held_until_the_first_part_of_a_stream() -> None:
+    """Not while its reader takes the rest, nor with the head alone."""
+    bulkhead = Bulkhead(1)
+    seen: list[bool] = []
+
+    def look() -> None:
+        seen.append(bulkhead.at_rest)
+
+    await ask(ServerMiddleware(streaming(look, b"one", look, b"two", look), limit=bulkhead))
+    assert seen == [False, True, True]
+
+
+@on_both
+async def test_background_task_holds_no_permit() -> None:
+    """The response is complete."""
+    bulkhead = Bulkhead(1)
+    seen: list[bool] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await answering(tell_remaining)(scope, receive, send)
+        seen.append(bulkhead.at_rest)
+
+    await ask(ServerMiddleware(application, limit=bulkhead))
+    assert seen == [True]
+
+
+@on_both
+async def test_application_that_says_nothing_gives_its_permit_back() -> None:
+    """Its server has an error to report, and we have none."""
+
+    async def silent(scope: Any, receive: Any, send: Any) -> None:
+        pass
+
+    async def half(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    for application in (silent, half):
+        ledger = Ledger()
+        reply = await ask(ServerMiddleware(application, limit=ledger), deadline="2000")
+        assert (reply.error, reply.parts) == (None, [])
+        assert len(ledger.entries) == 1

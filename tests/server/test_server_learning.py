@@ -1,0 +1,223 @@
+"""What a limit learns from requests, what is told of them, and what the middleware is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from resilient import (
+    Bulkhead,
+    CircuitBreaker,
+    Pipeline,
+    RateLimit,
+    Timeout,
+    registry,
+    remaining,
+)
+from resilient.events import CallEnded, CallRejected, CallTimedOut
+from resilient.http.asgi import ErrorAnswer, ServerMiddleware
+from tests.server.memory import (
+    Held,
+    Ledger,
+    after,
+    answering,
+    ask,
+    hang,
+    is_too_late,
+    on_both,
+    streaming,
+    tell_priority,
+    tell_remaining,
+    with_one_inside,
+)
+
+# -- what is learnt -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("handle", "sent", "entry"),
+    [
+        (after(3, "fine"), None, ("success", 3)),
+        (after(3, "fine"), "5000", ("success", 3)),
+        (after(3, 404), None, ("success", 3)),
+        (after(3, 500), None, "nothing"),
+        (after(3, 503), "5000", "nothing"),
+        (after(3, ValueError()), None, "nothing"),
+        (after(3, OSError()), "5000", "nothing"),
+        (after(60, ""), "5000", "nothing"),  # the client's deadline is no evidence
+        (after(60, ""), "60000", ("failure", 30)),  # our own is
+        (after(60, ""), None, ("failure", 30)),
+    ],
+)
+@on_both
+async def test_limit_learns_from_answers_and_from_its_own_deadline(
+    handle: Callable[[], Awaitable[Any]], sent: str | None, entry: Any
+) -> None:
+    """What the client did, and mistakes of the code, say nothing about what the server can take."""
+    ledger = Ledger()
+    await ask(ServerMiddleware(answering(handle), max_deadline=30, limit=ledger), deadline=sent)
+    assert [_rounded(each) for each in ledger.entries] == [entry]
+
+
+def _rounded(entry: Any) -> Any:
+    return entry if isinstance(entry, str) else (entry[0], round(entry[1], 6))
+
+
+@on_both
+async def test_latency_of_a_stream_is_the_time_to_its_first_part() -> None:
+    """The rest is its reader's."""
+    ledger = Ledger()
+    await ask(ServerMiddleware(streaming(2, b"one", 60, b"two"), max_deadline=1, limit=ledger))
+    assert [_rounded(each) for each in ledger.entries] == [("failure", 2)]  # longer than the limit, though let be
+    ledger.entries.clear()
+    await ask(ServerMiddleware(streaming(2, b"one", 60, b"two"), max_deadline=5, limit=ledger))
+    assert [_rounded(each) for each in ledger.entries] == [("success", 2)]
+
+
+@on_both
+async def test_flood_of_short_deadlines_opens_no_circuit() -> None:
+    """Anybody may send them."""
+    breaker = CircuitBreaker(fail_max=1, failure_rate=None)
+    app = ServerMiddleware(answering(hang), max_deadline=30, limit=breaker)
+    for _ in range(100):
+        assert is_too_late(await ask(app, deadline="1"))
+    assert breaker.state == "closed"
+    assert is_too_late(await ask(app))
+    assert breaker.state == "open"
+
+
+@on_both
+async def test_request_that_is_cancelled_teaches_nothing() -> None:
+    """Its client is gone, or the server stops; and the cancellation gets through."""
+    ledger = Ledger()
+    app = ServerMiddleware(answering(hang), max_deadline=30, limit=ledger)
+    with anyio.move_on_after(5) as scope:
+        await ask(app)
+    assert scope.cancelled_caught
+    assert ledger.entries == ["nothing"]
+    assert app.pipeline.snapshot()["in_flight"] == 0
+    assert remaining() is None
+
+
+# -- what is told ---------------------------------------------------------------------------------------------------
+
+
+@on_both
+async def test_events_tell_how_requests_ended() -> None:
+    """With the pipeline's name."""
+    app = ServerMiddleware(answering(after(1, "fine")), limit=RateLimit(4, per=60, burst=4), name="shop")
+    heard: list[Any] = []
+    app.pipeline.listen(heard.append)
+
+    async def ended(**request: Any) -> list[Any]:
+        heard.clear()
+        await ask(app, **request)
+        assert {event.pipeline for event in heard} == {"shop"}
+        return [event for event in heard if isinstance(event, CallEnded | CallRejected | CallTimedOut)]
+
+    (fine,) = await ended()
+    assert (fine.function, fine.ending, fine.requests) == ("ServerMiddleware", "success", 1)
+    assert fine.elapsed == pytest.approx(1)
+    app.app = answering(after(0, 502))
+    (bad,) = await ended()
+    assert bad.ending == "failure"
+    assert isinstance(bad.error, ErrorAnswer)
+    assert (bad.error.status, str(bad.error)) == (502, "the application answered 502")
+    app.app = answering(hang)
+    cut, late = await ended(deadline="2000")
+    assert (cut.ending, cut.requests) == ("timeout", 1)
+    assert (late.policy, late.seconds) == ("deadline", 2)
+    app.app = answering(after(0, "fine"))
+    await ask(app)
+    refusal, refused = await ended()
+    assert (refusal.policy, refused.ending) == ("RateLimit", "rejected")
+    expired, late = await ended(deadline="0")
+    assert (expired.ending, expired.requests, late.seconds) == ("timeout", 0, 0)
+
+
+@on_both
+async def test_own_deadline_has_its_name_in_events() -> None:
+    """So that one knows whose it was."""
+    app = ServerMiddleware(answering(hang), max_deadline=3)
+    heard: list[Any] = []
+    app.pipeline.listen(lambda event: heard.append(event) if isinstance(event, CallTimedOut) else None)
+    await ask(app)
+    await ask(app, deadline="0")
+    assert [(event.policy, event.seconds) for event in heard] == [("max_deadline", 3), ("deadline", 0)]
+
+
+def test_registry_knows_it() -> None:
+    """By its name, with its limit."""
+    app = ServerMiddleware(answering(hang), limit=Bulkhead(7), max_deadline=30, name="shop")
+    assert registry.pipeline("shop") is app.pipeline
+    (policies,) = [shot["policies"] for name, shot in registry.snapshots().items() if name == "shop"]
+    assert [policy["kind"] for policy in policies] == ["UntilAnswered", "Bulkhead"]
+    assert app.pipeline.describe() == "shop\n├─ the client's deadline, 30 s at the most\n└─ Bulkhead(7)"
+
+
+@on_both
+async def test_shared_middleware_is_one_for_all_its_applications() -> None:
+    """One limit, one pipeline, which is there before the first request."""
+    held = Held()
+    shared = ServerMiddleware.shared(limit=Bulkhead(1), name="shop")
+    assert registry.pipeline("shop") is shared.pipeline
+    one, other = shared(answering(held)), shared(answering(tell_remaining))
+    assert one.pipeline is other.pipeline is shared.pipeline
+
+    async def refused() -> None:
+        assert (await ask(other)).status == 503
+        assert shared.pipeline.snapshot()["in_flight"] == 1
+
+    await with_one_inside(one, held, refused)
+    assert (await ask(other)).text == "None"
+
+
+# -- what it is made of ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"limit": 10}, TypeError, "limit must be a Gate, got 10"),
+        ({"limit": Bulkhead}, TypeError, "limit must be a Gate, got "),
+        ({"limit": Timeout(1)}, TypeError, "limit must be a Gate, got "),
+        ({"limit": Pipeline(Bulkhead(1))}, TypeError, "limit must be a Gate, got "),
+        ({"max_deadline": 0}, ValueError, "max_deadline must be a finite number of seconds > 0, got 0"),
+        ({"max_deadline": -1}, ValueError, "max_deadline must be a finite number of seconds > 0, got -1"),
+        ({"max_deadline": float("nan")}, ValueError, "max_deadline must be a finite number of seconds > 0, got nan"),
+        ({"max_deadline": "30"}, TypeError, "max_deadline must be a finite number of seconds > 0, got '30'"),
+        ({"deadline_header": "a b"}, ValueError, "deadline_header must be True, False or the name of a header"),
+        ({"deadline_header": None}, TypeError, "deadline_header must be a string, got None"),
+        ({"priority": "a:b"}, ValueError, "priority must be True, False or the name of a header, got 'a:b'"),
+        ({"priority": 1}, TypeError, "priority must be callable, got 1"),
+        ({"priority": tell_priority}, TypeError, "priority must be a plain function"),
+        ({"exempt": "/health"}, ValueError, r'exempt must be paths such as \("/health",\), or a function of the scope'),
+        ({"exempt": ["health"]}, ValueError, "exempt must be paths such as"),
+        ({"exempt": [7]}, ValueError, "exempt must be paths such as"),
+        ({"exempt": 7}, TypeError, "exempt must be callable, got 7"),
+        ({"retry_after": 0}, ValueError, "retry_after must be a finite number of seconds > 0, got 0"),
+        ({"name": ""}, ValueError, "name must"),
+        ({"name": 7}, TypeError, "name must be a string, got 7"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: Any, error: type[Exception], message: str) -> None:
+    """Where it is made, by name and value."""
+    with pytest.raises(error, match=message):
+        ServerMiddleware(answering(hang), **options)
+    with pytest.raises(error, match=message):
+        ServerMiddleware.shared(**options)
+
+
+def test_application_must_be_one() -> None:
+    """The mistake is easily made."""
+    with pytest.raises(TypeError, match="app must be an ASGI application, got 7"):
+        ServerMiddleware(7)  # type: ignore[arg-type]
+
+
+def test_options_are_by_name_only() -> None:
+    """Nobody knows them by their places."""
+    with pytest.raises(TypeError):
+        ServerMiddleware(answering(hang), Bulkhead(1))  # type: ignore[misc]
