@@ -187,9 +187,8 @@ class ServerMiddleware:
                 raise
             if request.over:
                 await self._answer_too_late(scope, request)
-            elif request.refusal is not None:
-                refusal, request.refusal = request.refusal, None  # its traceback leads to the request
-                await self._refuse(scope, request, refusal)
+            elif request.refused:
+                await self._refuse(scope, request)
         finally:
             if urgency is not None:
                 urgency.__exit__(None, None, None)
@@ -206,8 +205,11 @@ class ServerMiddleware:
                 await stand_in_line(guard, waits_for)
         except StopIteration:
             guard = None  # switched off, the pipeline calls its function and ends
-        except (Rejected, TimedOut) as error:
-            request.refusal = error
+        except Rejected as error:
+            request.refused, request.retry_after = True, error.retry_after
+            return
+        except TimedOut:
+            request.over = True
             return
         if guard is None:
             del scope[REQUEST]
@@ -260,12 +262,9 @@ class ServerMiddleware:
 
     # -- answers in the application's place -------------------------------------------------------------------------
 
-    async def _refuse(self, scope: Any, request: Request, error: Rejected | TimedOut) -> None:
-        if isinstance(error, TimedOut):
-            await self._answer_too_late(scope, request)
-            return
+    async def _refuse(self, scope: Any, request: Request) -> None:
         scope.pop(REQUEST, None)  # a closed pipeline has left it there
-        pause = error.retry_after or self._retry_after
+        pause = request.retry_after or self._retry_after
         seconds = max(1, math.ceil(min(pause, semantics.LONGEST_PAUSE)))
         text = b"The server cannot take this request now."
         await _answer(scope, request.pass_on, 503, text, (b"retry-after", b"%d" % seconds))

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from resilient.call import Call
 from resilient.deadlines import Deadline
-from resilient.errors import Rejected, TimedOut
+from resilient.errors import TimedOut
 from resilient.events import Channel
 from resilient.foresight import Inside, View, Worst
 from resilient.outcome import FATAL, IGNORED, Classifier, Verdict
@@ -69,7 +69,7 @@ class Request(Deadline):
         own: whether the deadline is the server's own, and not the client's.
         pass_on: the server's `send`.
         guard: the pipeline's coroutine, while it is held.
-        refusal: the pipeline's, where it did not get so far.
+        refused: it did not get so far; it may come again after `retry_after` seconds, where they are known.
         begun: the response has.
         over: the deadline has struck before that, and the application can say no more. Never both.
         status: of the answer.
@@ -81,8 +81,8 @@ class Request(Deadline):
     own = True
     pass_on: Send
     guard: Guard | None = None
-    refusal: Rejected | TimedOut | None = None
-    begun = over = False
+    refused = begun = over = False
+    retry_after: float | None = None
     status = 500
 
     def yield_to(self, outer: Deadline) -> None:
