@@ -1,0 +1,90 @@
+"""Each framework under each server, and a stage that its handlers share with the test."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.server.running import SERVERS, Running
+from tests.server.stage import FRAMEWORKS, Stage, build
+
+__all__ = ["Site"]
+
+
+class Site:
+    """A server, what it serves, and a client.
+
+    Attributes:
+        server: the running one.
+        stage: what its handlers do.
+    """
+
+    def __init__(self, server: Running, framework: str) -> None:
+        self.server = server
+        self.framework = framework
+        self.stage = Stage()
+        self._client = server.client()
+        self._pool = ThreadPoolExecutor(8)
+
+    def open(self, **options: Any) -> None:
+        """Serve under a middleware of these options, from now on."""
+        self.server.app = build(self.framework, self.stage, **options)
+
+    def get(self, path: str, deadline: Any = None, **headers: str) -> httpx.Response:
+        """Ask, with so many milliseconds left."""
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        if deadline is not None:
+            fields["X-Deadline-Ms"] = str(deadline)
+        return self._client.get(path, headers=fields)
+
+    def begin(self, path: str, deadline: Any = None, **headers: str) -> Future[httpx.Response]:
+        """The same in another thread, on another connection. Returns when the handler has been called."""
+        before = self.stage.called.count(path)
+        asked = self._pool.submit(functools.partial(self.get, path, deadline, **headers))
+        self.stage.until(lambda: asked.done() or self.stage.called.count(path) > before)
+        return asked
+
+    def stream(self, path: str, **options: Any) -> Any:
+        return self._client.stream("GET", path, **options)
+
+    def close(self) -> None:
+        self.stage.go.set()
+        self._client.close()
+        self._pool.shutdown()
+
+
+@pytest.fixture(scope="session")
+def _running() -> Iterator[Callable[[str], Running]]:
+    servers: dict[str, Running] = {}
+
+    def running(kind: str) -> Running:
+        if kind not in servers:
+            servers[kind] = Running(kind).__enter__()
+        return servers[kind]
+
+    yield running
+    for server in servers.values():
+        server.__exit__()
+
+
+@pytest.fixture
+def other(_running: Callable[[str], Running]) -> Running:
+    """Another server, which others call."""
+    return _running("uvicorn-httptools")
+
+
+PAIRS = [(server, framework) for server in SERVERS for framework in FRAMEWORKS if server != "uvicorn-httptools"]
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def site(request: pytest.FixtureRequest, _running: Callable[[str], Running]) -> Iterator[Site]:
+    """Each framework under each server in turn."""
+    server, framework = request.param
+    made = Site(_running(server), framework)
+    yield made
+    made.close()

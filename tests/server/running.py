@@ -1,0 +1,117 @@
+"""Real servers on free ports of the loopback interface, each in a thread of its own: uvicorn, and hypercorn on asyncio
+and on trio. What they serve can be changed while they run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import hypercorn
+import hypercorn.asyncio
+import hypercorn.trio
+import trio
+import uvicorn
+
+__all__ = ["SERVERS", "Running"]
+
+SERVERS = ("uvicorn-h11", "uvicorn-httptools", "hypercorn", "hypercorn-trio")
+
+
+class Running:
+    """A context: the server runs inside.
+
+    Attributes:
+        app: what it serves; set it before a request.
+    """
+
+    app: Any
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        # The protocol is named because asyncio sets TCP_NODELAY only where it is: else answers take 40 ms more.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen()  # who comes before the server does waits
+        self.address = self._socket.getsockname()
+        self.origin = f"http://{self.address[0]}:{self.address[1]}"
+        self._end: Callable[[], object]
+        name, _, variant = kind.partition("-")
+        run = self._uvicorn(variant) if name == "uvicorn" else self._hypercorn(on_trio=variant == "trio")
+        self._thread = threading.Thread(target=run)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application, for the server."""
+        await self.app(scope, receive, send)
+
+    def _uvicorn(self, protocol: str) -> Callable[[], object]:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                self,
+                http=protocol,  # type: ignore[arg-type]
+                ws="wsproto",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+            )
+        )
+
+        def end() -> None:
+            server.should_exit = server.force_exit = True
+
+        self._end = end
+        return lambda: server.run([self._socket])
+
+    def _hypercorn(self, *, on_trio: bool) -> Callable[[], object]:
+        config = hypercorn.Config()
+        config.bind = [f"fd://{self._socket.fileno()}"]
+        config.errorlog = None
+        config.graceful_timeout = 0
+        config.keep_alive_max_requests = 1_000_000
+        if not on_trio:
+            loop, over = asyncio.new_event_loop(), asyncio.Event()
+            loop.set_exception_handler(
+                lambda *_: None
+            )  # asyncio's streams do not like their tasks cancelled at the end
+            self._end = lambda: loop.call_soon_threadsafe(over.set)
+
+            def run() -> None:
+                loop.run_until_complete(hypercorn.asyncio.serve(self, config, shutdown_trigger=over.wait))  # type: ignore[arg-type]
+                loop.close()
+
+            return run
+        began = threading.Event()
+        token: list[Any] = []
+
+        async def main() -> None:
+            ended = trio.Event()
+            token[:] = [trio.lowlevel.current_trio_token(), ended]
+            began.set()
+            await hypercorn.trio.serve(self, config, shutdown_trigger=ended.wait)  # type: ignore[arg-type]
+
+        def end() -> None:
+            began.wait()
+            token[0].run_sync_soon(token[1].set)
+
+        self._end = end
+        return lambda: trio.run(main)
+
+    def client(self) -> httpx.Client:
+        """A new one, which waits for an answer for so long that no test does."""
+        return httpx.Client(base_url=self.origin, timeout=20)
+
+    def __enter__(self) -> Running:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._end()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            self._socket.close()

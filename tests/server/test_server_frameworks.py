@@ -1,0 +1,279 @@
+"""Starlette, FastAPI and Litestar, under uvicorn and hypercorn, on asyncio and trio: over real connections."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+import wsproto
+import wsproto.events
+from wsproto.connection import ConnectionType
+
+from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, registry
+from resilient.events import CallEnded, CallTimedOut
+from resilient.http.asgi import ServerMiddleware
+from tests.server.conftest import Site
+from tests.server.running import Running
+
+TOO_LATE = (504, "The deadline of the request has passed.")
+TOO_MUCH = (503, "The server cannot take this request now.")
+
+
+def answer(response: Any) -> tuple[int, str]:
+    return response.status_code, response.text
+
+
+def seconds(text: str) -> float:
+    """What remained, as /left tells it."""
+    return float(text.split(maxsplit=1)[0])
+
+
+# -- deadlines ------------------------------------------------------------------------------------------------------
+
+
+def test_deadline_of_the_client_shortens_the_servers_own(site: Site) -> None:
+    """And never lengthens it; what makes no sense is ignored."""
+    site.open(max_deadline=300)
+    assert 0 < seconds(site.get("/left", 60_000).text) <= 60
+    assert 60 < seconds(site.get("/left", 1_000_000).text) <= 300
+    assert 60 < seconds(site.get("/left", "soon").text) <= 300
+    assert 60 < seconds(site.get("/left").text) <= 300
+
+
+def test_without_a_deadline_there_is_none(site: Site) -> None:
+    """Also not that of the request before on the same connection."""
+    site.open()
+    assert seconds(site.get("/left", 60_000).text) <= 60
+    assert site.get("/left").text == "None normal"
+
+
+def test_expired_request_is_refused_without_a_look(site: Site) -> None:
+    """No handler is called."""
+    site.open(max_deadline=300)
+    assert answer(site.get("/left", 0)) == TOO_LATE
+    assert site.stage.called == []
+
+
+@pytest.mark.parametrize("sent", [40, None])
+def test_handler_is_cancelled_at_its_deadline(site: Site, sent: int | None) -> None:
+    """And the connection goes on."""
+    site.open(max_deadline=60 if sent else 0.04)
+    assert answer(site.get("/hang", sent)) == TOO_LATE
+    assert site.stage.ended == ["/hang"]
+    site.open()
+    assert site.get("/left").status_code == 200
+
+
+def test_calls_made_inside_hand_on_what_is_left_and_the_priority(site: Site, other: Running) -> None:
+    """To another server, which knows them by the same headers."""
+    inner = Site(other, site.framework)
+    inner.open()
+    site.open(max_deadline=300)
+    site.stage.origin = f"{other.origin}/left"
+    text = site.get("/call", 60_000, X_Priority="critical").text
+    assert text.endswith(" critical")
+    assert 0 < seconds(text) <= 60
+    inner.close()
+
+
+def test_call_made_inside_ends_with_its_request(site: Site, other: Running) -> None:
+    """The other server is told, and its handler is ended there, too."""
+    inner = Site(other, site.framework)
+    inner.open()
+    site.open()
+    site.stage.origin = f"{other.origin}/hang"
+    assert answer(site.get("/call", 400)) == TOO_LATE
+    inner.stage.until(lambda: inner.stage.ended == ["/hang"])
+    inner.close()
+
+
+def test_handler_in_a_thread_is_not_waited_for(site: Site) -> None:
+    """It cannot be stopped. On trio, which leaves no thread behind, its client waits for it."""
+    site.open()
+    if site.server.kind == "hypercorn-trio":
+        asked = site.begin("/work", 40)
+        assert answer(site.get("/hang", 80)) == TOO_LATE  # by then it has struck there, too
+        assert not asked.done()
+        site.stage.go.set()
+        assert answer(asked.result()) == TOO_LATE
+        return
+    assert answer(site.get("/work", 200)) == TOO_LATE
+    assert site.stage.ended == []
+    site.stage.go.set()
+    site.stage.until(lambda: site.stage.ended == ["/work"])
+
+
+def test_handler_in_a_thread_that_is_in_time_answers(site: Site) -> None:
+    """As any other."""
+    site.open(limit=Bulkhead(1))
+    site.stage.go.set()
+    assert answer(site.get("/work", 60_000)) == (200, "worked")
+
+
+# -- admission ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [lambda: Bulkhead(1), lambda: AdaptiveLimit(1)])
+def test_server_that_is_full_says_so(site: Site, limit: Any) -> None:
+    """But it lives."""
+    gate = limit()
+    site.open(limit=gate, retry_after=7)
+    held = site.begin("/hold")
+    refused = site.get("/left")
+    assert answer(refused) == TOO_MUCH
+    assert refused.headers["Retry-After"] == "7"
+    assert answer(site.get("/health")) == (200, "alive")
+    site.stage.go.set()
+    assert answer(held.result()) == (200, "held")
+    assert site.get("/left").status_code == 200
+    assert gate.at_rest
+
+
+def test_answer_to_head_is_whole(site: Site) -> None:
+    """The connection goes on after it."""
+    if site.framework != "starlette":
+        pytest.skip("Starlette alone answers HEAD where there is a GET")
+    site.open()
+    client = site._client
+    assert client.head("/left").status_code == 200
+    assert client.head("/left", headers={"X-Deadline-Ms": "0"}).status_code == 504
+    assert client.head("/left").status_code == 200
+
+
+def test_sheddable_requests_are_refused_first(site: Site) -> None:
+    """By header."""
+    site.open(limit=AdaptiveLimit(3, shares={"sheddable": 0.34, "normal": 0.67}))
+    held = [site.begin("/hold")]
+    assert answer(site.get("/left", X_Priority="sheddable")) == TOO_MUCH
+    held.append(site.begin("/hold"))
+    assert answer(site.get("/left")) == TOO_MUCH
+    assert site.get("/left", X_Priority="critical").text == "None critical"
+    held.append(site.begin("/hold", X_Priority="critical"))
+    assert answer(site.get("/left", X_Priority="critical")) == TOO_MUCH
+    site.stage.go.set()
+    assert {each.result().text for each in held} == {"held"}
+
+
+def test_function_of_the_scope_may_say_the_priority(site: Site) -> None:
+    """Where clients are not to be trusted."""
+    site.open(priority=lambda scope: "critical" if scope["path"] == "/left" else None)
+    assert site.get("/left", X_Priority="sheddable").text == "None critical"
+
+
+def test_deadline_of_the_client_is_no_evidence_and_the_servers_own_is(site: Site) -> None:
+    """A circuit opens at the first failure."""
+    breaker = CircuitBreaker(fail_max=1, failure_rate=None)
+    site.open(limit=breaker, max_deadline=60)
+    assert answer(site.get("/hang", 30)) == TOO_LATE
+    assert site.get("/fail", Connection="close").status_code == 500  # uvicorn closes it anyway
+    assert answer(site.get("/bad")) == (503, "its own")
+    assert site.get("/nowhere").status_code == 404
+    assert breaker.state == "closed"
+    site.open(limit=breaker, max_deadline=0.03)
+    assert answer(site.get("/hang")) == TOO_LATE
+    assert breaker.state == "open"
+    refused = site.get("/left")
+    assert answer(refused) == TOO_MUCH
+    assert int(refused.headers["Retry-After"]) > 1
+
+
+# -- what is let be -------------------------------------------------------------------------------------------------
+
+
+def test_stream_is_let_be_after_its_first_part(site: Site) -> None:
+    """Beyond the deadline, and without a permit."""
+    bulkhead = Bulkhead(1)
+    site.open(limit=bulkhead, max_deadline=0.3)
+    with site.stream("/stream") as response:
+        parts = response.iter_text()
+        text = next(parts)
+        assert bulkhead.at_rest
+        assert answer(site.get("/hang")) == TOO_LATE  # so it is later than the deadline of the stream was
+        site.stage.go.set()
+        text += "".join(parts)
+    assert text == "first None, second None"
+
+
+def test_background_task_is_let_be(site: Site) -> None:
+    """It has neither a deadline nor a permit."""
+    bulkhead = Bulkhead(1)
+    site.open(limit=bulkhead, max_deadline=0.3)
+    assert site.get("/after").text == "answered"
+    assert answer(site.get("/hang")) == TOO_LATE
+    site.stage.go.set()
+    site.stage.until(lambda: bool(site.stage.notes))
+    assert site.stage.notes == [("after", None)]
+
+
+def test_client_that_goes_away_leaves_nothing_behind(site: Site) -> None:
+    """Its place is free again, at the latest at the deadline."""
+    bulkhead = Bulkhead(1)
+    site.open(limit=bulkhead, max_deadline=0.3)
+    with socket.create_connection(site.server.address) as connection:
+        connection.sendall(b"GET /hang HTTP/1.1\r\nHost: test\r\n\r\n")
+        site.stage.until(lambda: site.stage.called == ["/hang"])
+    site.stage.until(lambda: site.stage.ended == ["/hang"])
+    response = site.get("/left")
+    while response.status_code == 503:  # it ends a moment after its handler
+        response = site.get("/left")
+    assert response.status_code == 200
+    assert bulkhead.at_rest
+
+
+def test_websocket_is_let_be(site: Site) -> None:
+    """It has no deadline, needs no permit, and is refused by none."""
+    bulkhead = Bulkhead(1)
+    site.open(limit=bulkhead, max_deadline=60)
+    held = site.begin("/hold")
+    with socket.create_connection(site.server.address, 20) as connection:
+        websocket = wsproto.WSConnection(ConnectionType.CLIENT)
+        headers = [(b"X-Deadline-Ms", b"0")]
+        connection.sendall(websocket.send(wsproto.events.Request("test", "/echo", extra_headers=headers)))
+        said: list[Any] = []
+        while not any(isinstance(event, wsproto.events.TextMessage) for event in said):
+            received = connection.recv(4096)
+            assert received, said
+            websocket.receive_data(received)
+            for event in websocket.events():
+                said.append(event)
+                if isinstance(event, wsproto.events.AcceptConnection):
+                    connection.sendall(websocket.send(wsproto.events.TextMessage("hello")))
+    assert [event.data for event in said if isinstance(event, wsproto.events.TextMessage)] == ["hello None"]
+    site.stage.go.set()
+    assert held.result().status_code == 200
+
+
+# -- what is told ---------------------------------------------------------------------------------------------------
+
+
+def test_registry_and_events_know_it(site: Site) -> None:
+    """By its name, however many applications a framework makes of it."""
+    site.open(limit=Bulkhead(3), max_deadline=60, name="shop")
+    held = site.begin("/hold")
+    pipeline = registry.pipeline("shop")
+    heard: list[Any] = []
+    stop = pipeline.listen(heard.append)
+    assert pipeline.snapshot()["in_flight"] == 1
+    assert pipeline.snapshot()["policies"][1]["in_use"] == 1
+    assert answer(site.get("/hang", 30)) == TOO_LATE
+    assert site.get("/left").status_code == 200
+    stop()
+    told = [(type(event), event.pipeline) for event in heard if isinstance(event, CallEnded | CallTimedOut)]
+    assert told == [(CallEnded, "shop"), (CallTimedOut, "shop"), (CallEnded, "shop")]
+    site.stage.go.set()
+    assert held.result().text == "held"
+
+
+@pytest.mark.parametrize("kind", ["uvicorn-h11", "hypercorn"])
+def test_outermost_it_guards_any_application(kind: str) -> None:
+    """Also one that no framework made; `uvicorn` finds out what it is."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    with Running(kind) as server, server.client() as client:
+        server.app = ServerMiddleware(application)
+        assert answer(client.get("/")) == (200, "ok")
+        assert answer(client.get("/", headers={"X-Deadline-Ms": "0"})) == TOO_LATE
