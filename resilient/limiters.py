@@ -6,9 +6,6 @@ is pure: no clock, no lock, no I/O. `Vegas` is the default. Another is a few lin
     class Halving(Limiter):
         def update(self, limit: float, window: Window) -> float:
             return limit / 2 if window.failures else limit + 1 if 2 * window.peak >= limit else limit
-
-**Vegas**, after TCP Vegas and Netflix' concurrency-limits: by Little's law `peak * (1 - unloaded / mean)` of the calls
-inside only wait. Few that wait: the limit grows; many: it falls; else it stays.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from resilient import arguments
 
@@ -29,7 +26,7 @@ class Window:
 
     Attributes:
         seconds: how long it lasted.
-        successes: calls that ended well; `mean` and `least`: the seconds they took (infinite when there were none).
+        successes: calls that ended well; `mean` and `deviation` (standard): of the seconds they took; 0 without any.
         failures: calls that ended as a failure of the dependency, or at their own time limit.
         peak: the most calls that were inside at a time.
     """
@@ -38,7 +35,7 @@ class Window:
     successes: int
     failures: int
     mean: float
-    least: float
+    deviation: float
     peak: int
 
     def __str__(self) -> str:
@@ -51,7 +48,10 @@ class Limiter(Protocol):
     """Finds a limit. One instance for one dependency."""
 
     window: float = 1.0
-    """Seconds that the next window lasts at the least; it also waits until as many calls have ended as were inside."""
+    """Seconds that the next window lasts at the least."""
+    samples: int = 10
+    """Calls that must have ended in it. It also waits for twice as many as were inside: what is seen is then of calls
+    that came under this limit."""
     unloaded: float | None = None
     """Seconds that a call takes when none waits, if it knows."""
 
@@ -65,53 +65,112 @@ class Vegas(Limiter):
 
     Args:
         window: seconds that a window lasts. Default 1.
-        failures: from this share of failures in a window on, the limit falls. Default 0.1. (Netflix' falls at the first
-            one: a dependency that fails a little all the time would end with a limit of 1.)
-        probe_every: under steady load nothing else shows how long a call takes when none waits. So every so many
-            seconds (half of them to all, at random) the limit is halved, until what waits is gone and a few calls have
-            been timed. Default 30. Not while fewer than half of the limit are inside: such a window says it, too.
+        failures: when a larger share of a window's calls has failed, the limit falls by a tenth. Default 0.1. (Netflix'
+            falls at the first one: a dependency that fails a little all the time would end with a limit of 1.)
+        probe_every: seconds. Default 30.
+
+    After TCP Vegas and Netflix' concurrency-limits. By Little's law `rate * unloaded` calls are being worked on, and
+    `rate * (mean - unloaded)` wait. There is room for 2 to wait, and one more for ten in work. Fewer than half of that:
+    the limit grows by that room, then by twice, by four times as much, until more wait. More than twice of it: the
+    limit falls at once to what is being worked on and the room. What chance alone makes of a mean (1.4 times its
+    standard error) counts neither way. While not even half of the limit is in use, it stays.
+
+    All depends on `unloaded`, and while calls wait nothing tells it. So before the limit falls far, and every
+    `probe_every` seconds (half of it to all of it, at random), the limit is halved until what waits has gone, and some
+    calls are timed; then halved again, if calls took so much less time that those, too, seem to have waited.
     """
 
     def __init__(self, *, window: float = 1.0, failures: float = 0.1, probe_every: float = 30.0) -> None:
         self.window = self._whole = arguments.seconds("window", window)
         self.failures = arguments.share("failures", failures, zero=True)
         self.probe_every = arguments.seconds("probe_every", probe_every)
-        self._stage = "steady"
-        self._before = 0.0
-        self._plan()
-
-    def _plan(self) -> None:
-        """When to probe next."""
-        self._passed, self._due = 0.0, self.probe_every * random.uniform(0.5, 1.0)
+        self._stage: Literal["steady", "draining", "probing"] = "steady"
+        self._weight = 0  # calls that `unloaded` is the mean of
+        self._strides = 1
+        self._until_probe = 0.0
+        self._verified = 0.0  # the limit after the last probe, or the highest since
+        self._before = (0.0, 0.0, 0.0)  # limit, rate and mean before a probe
 
     def update(self, limit: float, window: Window) -> float:
         if self._stage == "draining":
-            self._stage = "probing"
-            self.window = min(self._whole, 4 * window.mean)
+            self._stage, self.window, self.samples = "probing", self._whole / 2, PROBED
             return limit
         if self._stage == "probing":
-            self._stage, self.window = "steady", self._whole
-            self._plan()
-            if window.successes:
-                self.unloaded = window.mean
-            return self._before
-        self._passed += window.seconds
-        step = max(1, int(math.log10(limit)))
+            return self._probed(limit, window)
+        self._until_probe -= window.seconds
+        strides, self._strides = self._strides, 1
         if not window.successes or window.failures > self.failures * (window.successes + window.failures):
-            return limit - step
+            return limit * 0.9
         if 2 * window.peak < limit:
-            self.unloaded = window.mean
+            self._average(window)
             self._plan()
             return limit
-        if self.unloaded is None or window.mean < self.unloaded:
-            self.unloaded = window.mean
-        if self._passed >= self._due:
-            self._stage, self._before = "draining", limit
-            self.window = min(self._whole, 2 * window.mean)
-            return limit / 2
-        waiting = window.peak * (1 - self.unloaded / window.mean)
-        if waiting <= step:
-            return limit + 6 * step
-        if waiting < 3 * step:
-            return limit + step
-        return limit - step if waiting > 6 * step else limit
+        error = 1.4 * window.deviation / math.sqrt(window.successes)
+        if self.unloaded is None or window.mean < self.unloaded - error:
+            self.unloaded, self._weight = window.mean, window.successes
+        rate = window.successes / window.seconds
+        waiting, noise, room = rate * (window.mean - self.unloaded), rate * error, _room(rate * self.unloaded)
+        if 2 * waiting <= room + noise:
+            self._strides = 2 * strides
+            self._verified = max(self._verified, limit + strides * room)
+            return limit + strides * room
+        fitting = _fitting(rate * self.unloaded) if waiting > 2 * room + noise else limit
+        if self._until_probe <= 0 or fitting < FAR * self._verified:
+            self._before = limit, rate, window.mean
+            return self._drain(limit, window)
+        return fitting
+
+    # -- how long a call takes when none waits -----------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        """When to probe next."""
+        self._until_probe = self.probe_every * random.uniform(0.5, 1.0)
+
+    def _drain(self, limit: float, window: Window) -> float:
+        self._stage, self.window, self.samples = "draining", min(self._whole, 2 * window.mean), Limiter.samples
+        return limit / 2
+
+    def _probed(self, limit: float, window: Window) -> float:
+        """The limit after a probe, or the lower one to probe under."""
+        before, rate, mean = self._before
+        if window.successes:
+            expected = self._until_probe > 0 and self._agrees(window.mean, NEAR)
+            self._average(window)
+            if window.mean < FAR * mean and limit >= 4 and not expected:
+                self._before = before, rate, window.mean
+                return self._drain(limit, window)
+        self._stage, self.window, self.samples = "steady", self._whole, Limiter.samples
+        if self._until_probe <= 0:
+            self._plan()
+        if self.unloaded is not None:
+            before = min(before, max(limit, _fitting(rate * self.unloaded)))
+        self._verified = before
+        return before
+
+    def _average(self, window: Window) -> None:
+        """Nobody waited in this window: weigh it in, or take it alone if it is far from what was known."""
+        count = window.successes
+        weight = min(self._weight, 3 * count) if self._agrees(window.mean, FAR) else 0
+        self._weight = weight + count
+        self.unloaded = ((self.unloaded or 0.0) * weight + window.mean * count) / self._weight
+
+    def _agrees(self, mean: float, share: float) -> bool:
+        """Whether a mean is as near as that to what was known."""
+        return self.unloaded is not None and share * self.unloaded < mean < self.unloaded / share
+
+
+PROBED = 50
+"""Calls that are timed in a probe: of exponential times, their mean is within 14% for two in three."""
+
+NEAR, FAR = 0.8, 0.6
+"""What is more than this share of a thing is near it; less than that, far from it."""
+
+
+def _room(busy: float) -> float:
+    """How many may wait when so many are being worked on."""
+    return 2 + 0.1 * busy
+
+
+def _fitting(busy: float) -> float:
+    """The limit that fits so many in work."""
+    return busy + _room(busy)

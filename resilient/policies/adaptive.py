@@ -15,6 +15,7 @@ is admitted, and settled, without a lock.
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import threading
 import weakref
@@ -35,10 +36,9 @@ from resilient.runtime import Parking, current
 
 __all__ = ["AdaptiveLimit"]
 
-SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.9, "sheddable": 0.7}
-SAMPLES = 10
-"""Calls that a window needs at the least (Netflix' `WindowedLimit`)."""
+_log = logging.getLogger("resilient")
 
+SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.9, "sheddable": 0.7}
 RANKS: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
 NOBODY = len(PRIORITIES)
 """The rank of the most important in line, when nobody is."""
@@ -83,7 +83,7 @@ class AdaptiveLimit(Gate):
     _failures: int
     _peak: int
     _elapsed: float
-    _shortest: float
+    _squares: float
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class AdaptiveLimit(Gate):
         self._first = NOBODY
         self._lock = threading.RLock()
         self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
-        self._forget(-math.inf, -math.inf)
+        self._forget(math.inf, math.inf)
         self._set_bounds()
 
     # -- on the way in ------------------------------------------------------------------------------------------
@@ -192,14 +192,15 @@ class AdaptiveLimit(Gate):
     def _learn(self, failed: bool, elapsed: float, now: float) -> bool:
         """Take a place back, and count the call in. Returns whether the window is over."""
         inside = self._inside
-        self._peak = max(self._peak, inside)
         self._inside = inside - 1
+        if inside > self._peak:  # noqa: PLR1730 (a call of `max` would let other threads in)
+            self._peak = inside
         if failed:
             self._failures += 1
         else:
             self._successes += 1
             self._elapsed += elapsed
-            self._shortest = min(self._shortest, elapsed)
+            self._squares += elapsed * elapsed
         return not self._begin <= now < self._end
 
     @atomic
@@ -285,27 +286,37 @@ class AdaptiveLimit(Gate):
         with self._lock:
             if self._begin <= now < self._end:
                 return  # another thread was first
-            count = self._successes + self._failures
             if not self._begin <= now:  # the first call, or another clock
                 self._forget(now, now + self.limiter.window)
                 return
-            if count < max(SAMPLES, self._peak):
+            count = self._successes + self._failures
+            if count < max(self.limiter.samples, 2 * self._peak):
                 return
-            mean = self._elapsed / self._successes if self._successes else math.inf
-            window = Window(now - self._begin, self._successes, self._failures, mean, self._shortest, self._peak)
+            window = self._seen(now - self._begin)
             old = int(self._limit)
-            self._limit = min(max(self.limiter.update(self._limit, window), self.least), self.most)
+            try:
+                self._limit = min(max(float(self.limiter.update(self._limit, window)), self.least), self.most)
+                new = int(self._limit)
+            except Exception:  # whatever a rule does: the call that ends here has nothing to do with it
+                _log.exception("resilient: %s has failed to find the next limit of %s", self.limiter, self.name)
+                self._limit = new = old
             self._forget(now, now + self.limiter.window)
             self._set_bounds()
-            new = int(self._limit)
         if old != new:
             self._announce(now, old, new, window)
+
+    def _seen(self, seconds: float) -> Window:
+        """The window that ends now."""
+        count = self._successes
+        mean = self._elapsed / count if count else 0.0
+        deviation = math.sqrt(max(0.0, self._squares / count - mean * mean)) if count else 0.0
+        return Window(seconds, count, self._failures, mean, deviation, self._peak)
 
     def _forget(self, begin: float, end: float) -> None:
         """Begin a window."""
         self._begin, self._end = begin, end
         self._successes = self._failures = self._peak = 0
-        self._elapsed, self._shortest = 0.0, math.inf
+        self._elapsed = self._squares = 0.0
 
     def _set_bounds(self) -> None:
         """How many calls may be inside when one of each class is admitted."""
