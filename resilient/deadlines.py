@@ -125,6 +125,8 @@ class deadline:
         Without a value and without `most` the `with` does nothing.
         """
         left = math.inf if most is None else arguments.seconds("most", most)
+        if not isinstance(elapsed, float | int):
+            raise TypeError(f"elapsed must be a number of seconds, got {elapsed!r}")
         sent = milliseconds(value)
         if sent is not None:
             left = min(left, max(0.0, sent / 1000 - max(0.0, elapsed)))

@@ -595,6 +595,119 @@ async def test_call_that_has_had_its_configured_limit_is_evidence_though_a_deadl
     assert breaker.state == "open"
 
 
+# -- from process to process ----------------------------------------------------------------------------------------
+
+NONSENSE = [None, "", " ", "soon", "-1", "+1", "nan", "inf", "1e3", "1,2", "1 2", "0x1", "²", ".5", "1.2.3", "9" * 400]
+NONSENSE += [b"", b"\xb2", b"-1", -1, -0.5, float("nan"), float("inf"), 10**12, True, ["5"], object()]
+
+
+@pytest.mark.parametrize("value", NONSENSE, ids=lambda value: repr(value)[:20])
+def test_header_that_makes_no_sense_is_none(value: Any) -> None:
+    """What comes from the network raises nothing, and sets nothing."""
+    with deadline.from_header(value):
+        assert remaining() is None
+    with deadline.from_header(value, most=5):
+        left = remaining()
+    assert left is not None
+    assert 4 < left <= 5
+
+
+@pytest.mark.parametrize("value", ["2000", "2000.0", " 2000\t", b"2000", 2000, 2000.0])
+@pytest.mark.virtual_time
+async def test_header_says_how_many_milliseconds_are_left(value: Any) -> None:
+    """As a text, as the bytes of it, or as a number."""
+    with deadline.from_header(value):
+        assert remaining() == 2
+    assert remaining() is None
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "left"),
+    [
+        ("2000", {"most": 5}, 2),
+        ("9000", {"most": 5}, 5),
+        ("2000", {"elapsed": 0.5}, 1.5),
+        ("9000", {"elapsed": 0.5, "most": 5}, 5),
+        ("2000", {"elapsed": 2}, 0),
+        ("2000", {"elapsed": float("inf")}, 0),
+        ("2000", {"elapsed": -3600}, 2),  # clocks differ
+        ("2000", {"elapsed": float("nan")}, 2),
+        ("0", {}, 0),
+        ("0", {"most": 5}, 0),
+    ],
+)
+@pytest.mark.virtual_time
+async def test_header_is_bounded_and_its_journey_counts(value: str, options: Any, left: float) -> None:
+    """By the limit of whoever does the work, and by the time in the queue."""
+    with deadline.from_header(value, **options):
+        assert remaining() == left
+
+
+def test_header_that_has_expired_ends_guarded_calls_at_once(world: World) -> None:
+    """They are not made, and it is no evidence."""
+    breaker = tripping()
+    dependency = world.dependency()
+    guarded = breaker(dependency.fn)
+
+    def late() -> Any:
+        with deadline.from_header("0"):
+            guarded()
+
+    async def late_async() -> Any:
+        with deadline.from_header("0"):
+            await guarded()
+
+    error = world.outcome(late_async if world.is_async else late).error
+    assert isinstance(error, TimedOut)
+    assert (error.policy, error.evidence) == ("deadline", False)
+    assert dependency.calls == 0
+    assert breaker.state == "closed"
+
+
+@pytest.mark.virtual_time
+async def test_header_cannot_lengthen_the_deadline_around_it() -> None:
+    """The least of all holds; and without one, what is around does."""
+    with deadline(5):
+        with deadline.from_header("9000"):
+            assert remaining() == 5
+        with deadline.from_header(None):
+            assert remaining() == 5
+        with deadline.from_header("2000"):
+            assert remaining() == 2
+        assert remaining() == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"most": 0}, ValueError, "most must be a finite number of seconds > 0, got 0"),
+        ({"most": "5"}, TypeError, "most must be a finite number of seconds > 0, got '5'"),
+        ({"elapsed": "5"}, TypeError, "elapsed must be a number of seconds, got '5'"),
+        ({"elapsed": None}, TypeError, "elapsed must be a number of seconds, got None"),
+    ],
+)
+def test_mistakes_of_whoever_reads_the_header_are_raised(options: Any, error: type[Exception], message: str) -> None:
+    """They do not come from the network."""
+    for value in (None, "2000"):
+        with pytest.raises(error, match=message):
+            deadline.from_header(value, **options)
+
+
+@pytest.mark.virtual_time
+async def test_header_for_another_process_has_what_is_left() -> None:
+    """In whole milliseconds, never more than there are."""
+    assert deadline.to_header() is None
+    with deadline(2.0009):
+        assert deadline.to_header() == "2000"
+        await asyncio.sleep(1.5)
+        assert deadline.to_header() == "500"
+        with deadline.from_header(deadline.to_header()):
+            assert remaining() == 0.5
+        await asyncio.sleep(1)
+        assert deadline.to_header() == "0"
+    assert deadline.to_header() is None
+
+
 # -- what it leaves behind ------------------------------------------------------------------------------------------
 
 

@@ -72,13 +72,15 @@ def _running() -> Iterator[Callable[[str], Running]]:
         server.__exit__()
 
 
-@pytest.fixture
-def other(_running: Callable[[str], Running]) -> Running:
+@pytest.fixture(scope="session")
+def other() -> Iterator[Running]:
     """Another server, which others call."""
-    return _running("uvicorn-httptools")
+    with Running("uvicorn-uvloop") as server:
+        yield server
 
 
-PAIRS = [(server, framework) for server in SERVERS for framework in FRAMEWORKS if server != "uvicorn-httptools"]
+PAIRS = [(server, framework) for server in SERVERS for framework in FRAMEWORKS if server != "uvicorn-uvloop"]
+PAIRS += [("uvicorn-uvloop", "starlette")]
 
 
 @pytest.fixture(params=PAIRS, ids="-".join)

@@ -1,5 +1,5 @@
-"""Real servers on free ports of the loopback interface, each in a thread of its own: uvicorn, and hypercorn on asyncio
-and on trio. What they serve can be changed while they run."""
+"""Real servers on free ports of the loopback interface, each in a thread of its own: uvicorn on asyncio (with h11)
+and on uvloop (with httptools), and hypercorn on asyncio and on trio. What they serve can be changed while they run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import uvicorn
 
 __all__ = ["SERVERS", "Running"]
 
-SERVERS = ("uvicorn-h11", "uvicorn-httptools", "hypercorn", "hypercorn-trio")
+SERVERS = ("uvicorn", "uvicorn-uvloop", "hypercorn", "hypercorn-trio")
 
 
 class Running:
@@ -41,20 +41,20 @@ class Running:
         self.origin = f"http://{self.address[0]}:{self.address[1]}"
         self._end: Callable[[], object]
         name, _, variant = kind.partition("-")
-        run = self._uvicorn(variant) if name == "uvicorn" else self._hypercorn(on_trio=variant == "trio")
-        self._thread = threading.Thread(target=run)
+        prepare = self._uvicorn if name == "uvicorn" else self._hypercorn
+        self._thread = threading.Thread(target=prepare(variant))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The application, for the server."""
         await self.app(scope, receive, send)
 
-    def _uvicorn(self, protocol: str) -> Callable[[], object]:
+    def _uvicorn(self, loop: str) -> Callable[[], object]:
         server = uvicorn.Server(
             uvicorn.Config(
                 self,
-                http=protocol,  # type: ignore[arg-type]
+                http="httptools" if loop == "uvloop" else "h11",
                 ws="wsproto",
-                loop="asyncio",
+                loop=loop or "asyncio",
                 lifespan="off",
                 log_config=None,
                 log_level="critical",
@@ -68,36 +68,37 @@ class Running:
         self._end = end
         return lambda: server.run([self._socket])
 
-    def _hypercorn(self, *, on_trio: bool) -> Callable[[], object]:
+    def _hypercorn(self, loop: str) -> Callable[[], object]:
         config = hypercorn.Config()
         config.bind = [f"fd://{self._socket.fileno()}"]
         config.errorlog = None
         config.graceful_timeout = 0
         config.keep_alive_max_requests = 1_000_000
-        if not on_trio:
-            loop, over = asyncio.new_event_loop(), asyncio.Event()
-            loop.set_exception_handler(
-                lambda *_: None
-            )  # asyncio's streams do not like their tasks cancelled at the end
-            self._end = lambda: loop.call_soon_threadsafe(over.set)
+        return self._run_on_trio(config) if loop == "trio" else self._run_on_asyncio(config)
 
-            def run() -> None:
-                loop.run_until_complete(hypercorn.asyncio.serve(self, config, shutdown_trigger=over.wait))  # type: ignore[arg-type]
-                loop.close()
+    def _run_on_asyncio(self, config: hypercorn.Config) -> Callable[[], object]:
+        loop, over = asyncio.new_event_loop(), asyncio.Event()
+        loop.set_exception_handler(lambda *_: None)  # asyncio's streams do not like to be cancelled at the end
+        self._end = lambda: loop.call_soon_threadsafe(over.set)
 
-            return run
-        began = threading.Event()
-        token: list[Any] = []
+        def run() -> None:
+            loop.run_until_complete(hypercorn.asyncio.serve(self, config, shutdown_trigger=over.wait))  # type: ignore[arg-type]
+            loop.close()
+
+        return run
+
+    def _run_on_trio(self, config: hypercorn.Config) -> Callable[[], object]:
+        began, over = threading.Event(), trio.Event()
+        token: list[trio.lowlevel.TrioToken] = []
 
         async def main() -> None:
-            ended = trio.Event()
-            token[:] = [trio.lowlevel.current_trio_token(), ended]
+            token.append(trio.lowlevel.current_trio_token())
             began.set()
-            await hypercorn.trio.serve(self, config, shutdown_trigger=ended.wait)  # type: ignore[arg-type]
+            await hypercorn.trio.serve(self, config, shutdown_trigger=over.wait)  # type: ignore[arg-type]
 
         def end() -> None:
             began.wait()
-            token[0].run_sync_soon(token[1].set)
+            token[0].run_sync_soon(over.set)
 
         self._end = end
         return lambda: trio.run(main)

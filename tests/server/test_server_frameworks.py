@@ -265,7 +265,7 @@ def test_registry_and_events_know_it(site: Site) -> None:
     assert held.result().text == "held"
 
 
-@pytest.mark.parametrize("kind", ["uvicorn-h11", "hypercorn"])
+@pytest.mark.parametrize("kind", ["uvicorn", "hypercorn"])
 def test_outermost_it_guards_any_application(kind: str) -> None:
     """Also one that no framework made; `uvicorn` finds out what it is."""
 
