@@ -95,7 +95,8 @@ class ServerMiddleware:
         name: of the pipeline, for events and the registry.
 
     Websockets and lifespan events pass untouched. A handler that runs in a thread (a `def` endpoint of Starlette or
-    FastAPI) cannot be stopped: its client has the answer in time, and its guarded calls end; it runs on to its end.
+    FastAPI) cannot be stopped: its client has the answer in time, and its guarded calls end; it runs on to its end. (On
+    trio, which leaves no thread behind, its client waits for that.)
     """
 
     def __init__(
@@ -125,7 +126,6 @@ class ServerMiddleware:
             self._ask_priority = arguments.callback("priority", priority)
         self._ask_exempt: Callable[[Any], Any] | None = None
         self._exempt: frozenset[str] = frozenset()
-        self._looks = not isinstance(exempt, Collection)
         if isinstance(exempt, Collection):
             self._exempt = _paths(exempt)
         else:
@@ -147,7 +147,8 @@ class ServerMiddleware:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http" or (
-            (self._looks or scope["path"] in self._exempt or scope.get("root_path")) and self._is_exempt(scope)
+            (scope["path"] in self._exempt or self._ask_exempt is not None or scope.get("root_path"))
+            and self._is_exempt(scope)
         ):
             await self.app(scope, receive, send)
             return
@@ -171,7 +172,7 @@ class ServerMiddleware:
             request.at = (loop or current_async()).now() + seconds
         outer = inherited()
         around = None
-        if outer is not None:
+        if outer is not None and self.pipeline.mode != "off":
             request.yield_to(outer)
             around = hold(LIFTED)  # it is in this request now
         urgency = None if wanted is None and self._ask_priority is None else self._urgency(scope, wanted)
@@ -183,12 +184,10 @@ class ServerMiddleware:
                     await self._serve(scope, receive, request)
             except Exception:
                 if request.over:
-                    await self._answer_too_late(scope, request)
+                    await self._answer_instead(scope, request)
                 raise
-            if request.over:
-                await self._answer_too_late(scope, request)
-            elif request.refused:
-                await self._refuse(scope, request)
+            if request.over or request.refused:
+                await self._answer_instead(scope, request)
         finally:
             if urgency is not None:
                 urgency.__exit__(None, None, None)
@@ -262,19 +261,19 @@ class ServerMiddleware:
 
     # -- answers in the application's place -------------------------------------------------------------------------
 
-    async def _refuse(self, scope: Any, request: Request) -> None:
-        scope.pop(REQUEST, None)  # a closed pipeline has left it there
-        pause = request.retry_after or self._retry_after
-        seconds = max(1, math.ceil(min(pause, semantics.LONGEST_PAUSE)))
-        text = b"The server cannot take this request now."
-        await _answer(scope, request.pass_on, 503, text, (b"retry-after", b"%d" % seconds))
-
-    async def _answer_too_late(self, scope: Any, request: Request) -> None:
-        channel = self._until_answered.channel
-        if channel.listeners:
-            now = current_async().now()
-            channel.emit(CallTimedOut(self.pipeline.name, now, request.name, request.seconds))
-        await _answer(scope, request.pass_on, 504, b"The deadline of the request has passed.")
+    async def _answer_instead(self, scope: Any, request: Request) -> None:
+        if request.refused:
+            scope.pop(REQUEST, None)  # a closed pipeline has left it there
+            pause = request.retry_after or self._retry_after
+            seconds = max(1, math.ceil(min(pause, semantics.LONGEST_PAUSE)))
+            text = b"The server cannot take this request now."
+            await _answer(scope, request.pass_on, 503, text, (b"retry-after", b"%d" % seconds))
+        elif request.is_late():
+            channel = self._until_answered.channel
+            if channel.listeners:
+                now = current_async().now()
+                channel.emit(CallTimedOut(self.pipeline.name, now, request.name, request.seconds))
+            await _answer(scope, request.pass_on, 504, b"The deadline of the request has passed.")
 
 
 class Shared:

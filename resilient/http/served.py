@@ -71,7 +71,7 @@ class Request(Deadline):
         guard: the pipeline's coroutine, while it is held.
         refused: it did not get so far; it may come again after `retry_after` seconds, where they are known.
         begun: the response has.
-        over: the deadline has struck before that, and the application can say no more. Never both.
+        over: the deadline has struck before that, and the application can say no more.
         status: of the answer.
     """
 
@@ -121,7 +121,7 @@ class Request(Deadline):
                 self.begin(message["status"])
             elif self.begun:  # complete, or a stream that has begun
                 self.end()
-        return _nothing() if self.over else self.pass_on(message)
+        return _nothing() if self.over and not self.begun else self.pass_on(message)
 
     def begin(self, status: int) -> None:
         """The response begins, unless it is but what came of a deadline that has passed."""
@@ -130,6 +130,11 @@ class Request(Deadline):
             self.over = True
         else:
             self.begun, self.at = True, math.inf
+
+    def is_late(self) -> bool:
+        """Whether its answer is 504. (Both, `over` and `begun`: another thread, which has inherited the deadline, came
+        to its end in that very moment.)"""
+        return self.over and not self.begun
 
     def has_passed(self) -> bool:
         return self.at < math.inf and current_async().now() >= self.at
@@ -152,7 +157,7 @@ class Request(Deadline):
         """The application has returned, and not said all: let the pipeline know."""
         if self.guard is None:
             return
-        if self.over:
+        if self.is_late():
             self.failed(self.expired())
         else:
             self.end()

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.applications import Starlette
 
 from resilient import (
     Bulkhead,
@@ -173,6 +174,17 @@ async def test_shared_middleware_is_one_for_all_its_applications() -> None:
 
     await with_one_inside(one, held, refused)
     assert (await ask(other)).text == "None"
+
+
+async def test_shared_middleware_may_be_added_to_starlette() -> None:
+    """Which makes its own with the first request."""
+    shared = ServerMiddleware.shared(max_deadline=30)
+    heard: list[Any] = []
+    shared.pipeline.listen(heard.append)
+    app = Starlette()
+    app.add_middleware(shared)
+    assert (await ask(app)).status == 404
+    assert heard
 
 
 # -- what it is made of ---------------------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""Requests tell their server how important they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from resilient import AdaptiveLimit, Pipeline, Retry, current_priority, priority
+from resilient.errors import LimitExceeded
+from tests.http.kinds import URL, Kind
+
+
+def retrying() -> Pipeline:
+    return Pipeline(Retry(2, wait=0))
+
+
+def own(**options: Any) -> dict[str, Any]:
+    """What a request says for itself."""
+    return {"resilient": options}
+
+
+@pytest.mark.parametrize(("option", "name"), [(True, "X-Priority"), ("x-class", "X-Class")])
+def test_priority_header_tells_the_class_of_the_call(kind: Kind, option: Any, name: str) -> None:
+    """With every attempt; "normal" where nobody has said another."""
+    script = kind.script(503, 200, 200)
+    client = kind.open(retrying(), script, priority_header=option)
+    kind.run(lambda: client.get(URL), lambda: priority("critical"))
+    kind.send(client)
+    assert script.headers(name) == ["critical", "critical", "normal"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_request_may_say_its_own_class(kind: Kind, method: str) -> None:
+    """In place of the one around it, and for it alone."""
+    script = kind.script()
+    client = kind.open(retrying(), script, priority_header=True)
+    kind.run(
+        lambda: client.request(method, URL, extensions=own(priority="sheddable")),
+        lambda: priority("critical"),
+    )
+    kind.send(client, method)
+    assert script.headers("X-Priority") == ["sheddable", "normal"]
+    assert current_priority() == "normal"
+
+
+def test_class_of_a_request_is_known_to_its_pipeline(kind: Kind) -> None:
+    """A limit that keeps its places for others refuses it."""
+    shares: Any = {"critical": 1, "normal": 1, "sheddable": 0.5}
+    limit = AdaptiveLimit(2, shares=shares)
+    client = kind.open(Pipeline(limit), kind.script())
+    assert kind.send(client, extensions=own(priority="sheddable")).status_code == 200
+    assert limit.admit(None) is limit  # type: ignore[arg-type]
+    with pytest.raises(LimitExceeded, match="no room for a sheddable call"):
+        kind.send(client, extensions=own(priority="sheddable"))
+    limit.release(limit)
+    assert kind.send(client, extensions=own(priority="critical")).status_code == 200
+
+
+def test_no_priority_is_told_by_default(kind: Kind) -> None:
+    """Nor where a request has one for its pipeline."""
+    script = kind.script()
+    client = kind.open(retrying(), script)
+    kind.send(client, extensions=own(priority="critical"))
+    assert script.headers("X-Priority") == [None]
+
+
+@pytest.mark.parametrize("value", ["urgent", "", "Critical", None, 1, ["critical"]], ids=repr)
+def test_class_that_nobody_knows_is_refused_at_once(kind: Kind, value: Any) -> None:
+    """Nothing is sent."""
+    script = kind.script()
+    client = kind.open(retrying(), script, priority_header=True)
+    with pytest.raises(ValueError, match="priority must be one of critical, normal, sheddable, got"):
+        kind.send(client, extensions=own(priority=value))
+    assert script.sent == []
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ("x: y", ValueError, "priority_header must be True, False or the name of a header, got 'x: y'"),
+        (0, TypeError, "priority_header must be a string, got 0"),
+        (None, TypeError, "priority_header must be a string, got None"),
+    ],
+)
+def test_header_that_is_none_is_refused(kind: Kind, value: Any, error: type[Exception], message: str) -> None:
+    """When the transport is made, or the client."""
+    with pytest.raises(error, match=message):
+        kind.transport_of(retrying(), priority_header=value)
+    with pytest.raises(error, match=message):
+        kind.guarded_client_of(retrying(), priority_header=value)
