@@ -189,6 +189,8 @@ _NONE = _NoDeadline()
 def milliseconds(value: object) -> float | None:
     """The number of milliseconds that a header has, or None when it makes no sense."""
     if isinstance(value, bytes):
+        if value.isdigit() and len(value) < 11:  # as most are: a server looks at each
+            return int(value)
         value = value.decode("latin-1")
     if isinstance(value, str):
         value = float(value) if _MILLISECONDS.fullmatch(value) else None

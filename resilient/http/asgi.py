@@ -67,6 +67,9 @@ Application = Callable[[Any, Receive, Send], Awaitable[None]]
 HEALTH_CHECKS: Final = ("/health", "/healthz", "/live", "/livez", "/ready", "/readyz", "/ping")
 """Paths by which orchestrators and balancers commonly ask whether a server lives: it does, however busy it is."""
 
+PLAIN: Final = {name.encode(): name for name in PRIORITIES}
+"""As most headers have them."""
+
 _new = object.__new__
 
 
@@ -175,7 +178,9 @@ class ServerMiddleware:
         if outer is not None and self.pipeline.mode != "off":
             request.yield_to(outer)
             around = hold(LIFTED)  # it is in this request now
-        urgency = None if wanted is None and self._ask_priority is None else self._urgency(scope, wanted)
+        urgency = None
+        if self._ask_priority is not None or (wanted is not None and PLAIN.get(wanted) != current_priority()):
+            urgency = self._urgency(scope, wanted)
         try:
             try:
                 if isinstance(request, RequestOnTrio):

@@ -103,7 +103,7 @@ class Request(Deadline):
 
     def bound(self, call: Call, inner: Layer) -> Guard:
         """Await `inner(call)` until the deadline strikes."""
-        return call.runtime.within(call, inner, self)
+        return call.begin().within(call, inner, self)
 
     def strikes(self) -> bool:
         """The deadline has come: whether what it bounds is to be cancelled."""
@@ -254,6 +254,7 @@ class UntilAnswered(Wrap):
         limit: seconds of that; None: there is none.
     """
 
+    timed = False  # where there is a deadline it asks for itself
     raises = (TimedOut,)
 
     def __init__(self, limit: float | None) -> None:
