@@ -51,6 +51,7 @@ from resilient.http.served import (
     Send,
     ServerJudge,
     UntilAnswered,
+    nowhere,
     stand_in_line,
 )
 from resilient.pipeline import Pipeline
@@ -194,6 +195,7 @@ class ServerMiddleware:
             if request.over or request.refused:
                 await self._answer_instead(scope, request)
         finally:
+            request.pass_on = nowhere
             if urgency is not None:
                 urgency.__exit__(None, None, None)
             if around is not None:

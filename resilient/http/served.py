@@ -34,6 +34,7 @@ __all__ = [
     "Send",
     "ServerJudge",
     "UntilAnswered",
+    "nowhere",
     "stand_in_line",
 ]
 
@@ -67,7 +68,8 @@ class Request(Deadline):
     Attributes:
         at, seconds: infinite where nobody has limited it.
         own: whether the deadline is the server's own, and not the client's.
-        pass_on: the server's `send`.
+        pass_on: the server's `send`; `nowhere` in the end: contexts that were copied meanwhile (by each timer that a
+            server sets) have the deadline for as long as they live, and need not have all the rest of the request.
         guard: the pipeline's coroutine, while it is held.
         refused: it did not get so far; it may come again after `retry_after` seconds, where they are known.
         begun: the response has.
@@ -121,7 +123,7 @@ class Request(Deadline):
                 self.begin(message["status"])
             elif self.begun:  # complete, or a stream that has begun
                 self.end()
-        return _nothing() if self.over and not self.begun else self.pass_on(message)
+        return nowhere(message) if self.over and not self.begun else self.pass_on(message)
 
     def begin(self, status: int) -> None:
         """The response begins, unless it is but what came of a deadline that has passed."""
@@ -217,8 +219,8 @@ class RequestOnTrio(Request):
         return super().failed(error)
 
 
-async def _nothing() -> None:
-    pass
+async def nowhere(message: Message) -> None:
+    """Where messages go that are too late."""
 
 
 # -- the pipeline's coroutine ---------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class _Timers:
 
 class _Deadlines(_Timers):
     """All running calls under a deadline. These expire in any order, so a heap says who is next; who has ended in time
-    stays in it until it is his turn, or until most of it is such."""
+    stays in it until it is his turn, or until most of it is such, unless he is the last one in it."""
 
     __slots__ = ("heap", "next", "number")
 
@@ -119,7 +119,7 @@ class _Deadlines(_Timers):
 
     def join(self, entry: _Entry, now: float) -> None:
         if len(self.heap) > 2 * len(self.entries) + 100:
-            self.heap = [each for each in self.heap if each[2] in self.entries]
+            self.heap[:] = [each for each in self.heap if each[2] in self.entries]
             heapify(self.heap)
         self.entries[entry] = None
         heappush(self.heap, (entry.at, self.number(), entry))
@@ -194,6 +194,7 @@ class AsyncioRuntime:
         now, at = self.now(), limit.at
         timers: _Timers | None
         strikes: Callable[[], bool] | None = None
+        heap: list[tuple[float, int, _Entry]] | None = None
         if at is None:
             entry = _Entry()  # without an `__init__`, which would cost more than all else here
             key = limit.seconds
@@ -216,6 +217,7 @@ class AsyncioRuntime:
             if timers is None:
                 timers = self.timers[_Deadlines] = _Deadlines(self)
             timers.join(entry, now)  # type: ignore[attr-defined]
+            heap = timers.heap  # type: ignore[attr-defined]
         entry.task = task
         entry.fired = False
         outer, waited = call.deadline, call.waited
@@ -240,9 +242,12 @@ class AsyncioRuntime:
             return result
         finally:
             call.deadline = outer
-            entry.task = None  # it may stay in the heap for long
-            if strikes is not None:
-                entry.strikes = None  # type: ignore[attr-defined]
+            if heap is not None:
+                if heap and heap[-1][2] is entry:
+                    heap.pop()
+                entry.task = None  # it may stay in there for long
+                if strikes is not None:
+                    entry.strikes = None  # type: ignore[attr-defined]
 
 
 class _Parking:

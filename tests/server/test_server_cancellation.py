@@ -136,6 +136,32 @@ class _Scope(dict):  # type: ignore[type-arg]
 
 
 @pytest.mark.parametrize("left", SENT)
+async def test_contexts_that_were_copied_do_not_keep_a_request(left: str | None) -> None:
+    """A server sets a timer for each kept connection, within the request: it lives for seconds."""
+    timers: list[asyncio.TimerHandle] = []
+    app = ServerMiddleware(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
+
+    class Send:
+        async def __call__(self, message: Any) -> None:
+            timers.append(asyncio.get_running_loop().call_later(60, print))
+
+    send = Send()
+    gone = weakref.ref(send)
+    gc.collect()
+    gc.disable()
+    try:
+        headers = [("X-Priority", "critical"), *([] if left is None else [("X-Deadline-Ms", left)])]
+        await app(scope_of(headers=headers), send, send)  # type: ignore[arg-type]
+        del send
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert len(timers) == 2
+    for timer in timers:
+        timer.cancel()
+
+
+@pytest.mark.parametrize("left", SENT)
 async def test_scope_is_gone_with_its_request(left: str | None) -> None:
     """At once, without a collection."""
     app = ServerMiddleware(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
