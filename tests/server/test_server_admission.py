@@ -7,6 +7,8 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from resilient import (
     AdaptiveLimit,
@@ -296,6 +298,17 @@ async def test_paths_are_below_the_root_path() -> None:
     assert await exempted(app, "/health", root_path="/api")
     assert not await exempted(app, "/api/users", root_path="/api")
     assert not await exempted(app, "/apihealth", root_path="/api")
+
+
+@on_both
+async def test_mounted_application_has_its_own_paths() -> None:
+    """As Starlette tells them."""
+    inner = ServerMiddleware(answering(tell_remaining), name="inner")
+    app = Starlette(routes=[Mount("/api", Mount("/v1", inner))])
+    app.add_middleware(ServerMiddleware, max_deadline=30, exempt=["/api/v1/health"])
+    assert await exempted(app, "/api/v1/health")
+    assert not await exempted(app, "/api/v1/users")
+    assert (await ask(app, "/api/v1/users", deadline="2000")).text == "2.0"
 
 
 @on_both
