@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,24 @@ from benchmarks import __main__ as command
 from benchmarks import storm
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def small() -> Iterator[None]:
     """A thin world: few seconds, a tenth of the load and of the workers."""
+    monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(storm, "QUICK", storm.Plan(failing=1, rarely_failing=2, horizon=55, peers_shares=(1.0,)))
     monkeypatch.setattr(storm, "SMALL", 50)
     monkeypatch.setattr(storm, "RATE", 70.0)
     monkeypatch.setattr(storm, "WORKERS", 10)
     monkeypatch.setattr(storm, "WITHIN", 15)
     monkeypatch.setattr(storm, "ENOUGH", 0.6)  # of so few calls
+    yield
+    monkeypatch.undo()
+
+
+@pytest.fixture(scope="module")
+def found(small: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of one run."""
+    return run(tmp_path_factory.mktemp("storm"))
 
 
 def run(tmp_path: Path) -> dict[str, Any]:
@@ -32,9 +42,10 @@ def run(tmp_path: Path) -> dict[str, Any]:
     return loaded
 
 
-def test_rows_stand_beside_what_was_expected_and_one_seed_gives_one_report(tmp_path: Path) -> None:
+def test_rows_stand_beside_what_was_expected_and_one_seed_gives_one_report(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
     """Ours with their bars; peers without; nothing in it depends on the clock on the wall."""
-    found = run(tmp_path)
     rows = {(each["group"][:2], each["name"]): each for each in found["figures"]}
 
     pair = rows["E4", "breaker and budget"]
@@ -50,10 +61,10 @@ def test_rows_stand_beside_what_was_expected_and_one_seed_gives_one_report(tmp_p
     assert run(tmp_path) == found
 
 
-def test_all_failing_costs_attempts_without_a_budget_and_next_to_nothing_with_one(tmp_path: Path) -> None:
+def test_all_failing_costs_attempts_without_a_budget_and_next_to_nothing_with_one(found: dict[str, Any]) -> None:
     """Four requests a call, by whichever library; and the bar holds."""
-    found = [each for each in run(tmp_path)["figures"] if each["group"].startswith("E3: 100%")]
-    requests = {each["name"]: each["requests_per_call_x"] for each in found}
+    failing = [each for each in found["figures"] if each["group"].startswith("E3: 100%")]
+    requests = {each["name"]: each["requests_per_call_x"] for each in failing}
 
     for name in ("4 attempts", "loop, asyncio.timeout", "tenacity, asyncio.timeout"):
         assert requests[name] == 4.0

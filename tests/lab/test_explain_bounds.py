@@ -1,6 +1,6 @@
 """No adversary ever gets more out of a pipeline than `explain` says; and what it says can happen, one brings about.
 
-Thousands of random pipelines, each against up to hundreds of adversaries, in virtual time.
+Over a thousand random pipelines, each against up to hundreds of adversaries, in virtual time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from resilient import Pipeline
 from resilient.lab.explain import Explanation, explain
 from tests.lab.adversaries import HANG, Found, attack, build, random_stack
 
-BATCH = 100
+BATCH = 50
 
 
 def worst_found(
