@@ -1,0 +1,56 @@
+"""The benchmarks of hedges and of the server middleware over loopback: real servers, in small. No times are judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import hedging, loopback, middleware
+
+
+def run(name: str, folder: Path) -> dict[str, Any]:
+    file, picture = folder / "found.json", folder / "found.png"
+    status = command.main([name, "--quick", "--json", str(file), "--plot", str(picture)])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    found: dict[str, Any] = json.loads(file.read_text())
+    assert status == (found["verdict"] == "miss")
+    return found
+
+
+def test_hedges_are_compared_with_every_peer_over_a_real_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A bar for the tail, the extra requests and the successes beside each; all have had their answers."""
+    monkeypatch.setattr(hedging, "QUICK", hedging.Plan(rounds=2, requests=5, warm=1))
+    monkeypatch.setattr(hedging, "SAMPLES", 20)
+    figures = run("hedging", tmp_path)["figures"]
+
+    measured = [each for each in figures if "success_percent" in each]
+    assert len(measured) == len(hedging.CONTENDERS)
+    assert all(each["p999_ms"] > 4 and each["success_percent"] > 50 for each in measured)
+    bars = [next(iter(each["bar"])) for each in figures if each["bar"]]
+    rivals = sum(bool(each.rival) for each in hedging.CONTENDERS)
+    assert rivals >= 2
+    assert len(bars) == 3 * rivals
+
+
+def test_middleware_is_measured_under_every_server_and_judged_on_asyncio(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Beside Starlette alone; the bar is for whatever does something."""
+    monkeypatch.setattr(middleware, "QUICK", loopback.Plan(rounds=2, requests=2, judged_blocks=2))
+    found = run("middleware", tmp_path)
+
+    rows = {(each["group"], each["name"]): each for each in found["figures"]}
+    for protocol, loop in middleware.SERVERS:
+        group = f"uvicorn, {protocol}, {loop}"
+        for name in middleware.settings():
+            row = rows[group, name]
+            assert "added_percent" in row or "not installed" in row["note"]
+    judged = [each for each in found["figures"] if each["bar"]]
+    assert {each["name"] for each in judged} == set(middleware.settings()) - {"nothing asked"}
+    assert all(each["bar"] == {"added_percent_at_most": 5} for each in judged)
