@@ -130,7 +130,7 @@ class _Rest:
         learning = [gate for gate in gates if gate.learns]
         self.learns = bool(learning)
         self.looks_at_results = scope.judge.judges_results and self.learns
-        self.follows = scope.judge.follows and self.learns
+        self.follows = scope.judge.follows and any(gate.follows for gate in learning)
         self.clocked = self.learns and (limit is not None or any(gate.timed for gate in learning))
         """Whether anybody asks how old a call is."""
 
@@ -233,11 +233,13 @@ class _Rest:
                 gate.release(ticket)
 
     def follow(self, call: Call, tickets: Tickets, result: Any, late: bool, elapsed: float) -> None:
-        """Have those gates that learn wait for the end of a good result; the others have their tickets back now."""
+        """Have those gates that follow a good result to its end wait for it; the others know enough now."""
         self.scope.judge.follow(result, _Unsettled(self, call, tickets, late, elapsed))
         for gate, ticket in zip(self.gates, tickets, strict=True):
             if not gate.learns:
                 gate.release(ticket)
+            elif not gate.follows:
+                gate.settle(ticket, late, elapsed, call.begin().now() if self.clocked else None, None)
 
     def give_back(self, tickets: Tickets) -> None:
         """Tell them nothing."""
@@ -265,12 +267,12 @@ class _Unsettled:
         rest = self.rest
         now = self.call.begin().now() if rest.clocked else None
         for gate, ticket in rest._last_first(self.tickets):
-            if gate.learns:
+            if gate.learns and gate.follows:
                 gate.settle(ticket, self.late or error is not None, self.elapsed, now, error)
 
     def drop(self) -> None:
         for gate, ticket in self.rest._last_first(self.tickets):
-            if gate.learns:
+            if gate.learns and gate.follows:
                 gate.release(ticket)
 
 
@@ -284,7 +286,7 @@ class _Shadow(Gate):
         self.gate = gate
         self.scope = scope
         self.judges = gate.judges
-        self.learns = gate.learns
+        self.learns, self.follows = gate.learns, gate.follows
         self.holds = gate.holds
         self.timed = gate.timed
         self.slow = gate.slow

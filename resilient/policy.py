@@ -255,6 +255,10 @@ class Gate(Policy):
     learns: bool = False
     """Wants to know how calls end: `settle` and `cut` are called. Otherwise only `release` is."""
 
+    follows: bool = True
+    """Where it learns: a good result that goes on after it was returned (a stream) is known when that has ended. Else
+    it is known with the result."""
+
     holds: bool = True
     """Has something to take back at the end of a call: `release` is called. Else only `undo` is, for calls not made."""
 

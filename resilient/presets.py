@@ -17,8 +17,8 @@ a budget, so that retries and hedges cannot multiply an outage, and a plan that 
                             #1854)
     Timeout 9 s             each attempt (there 10): 3 x 9 + 0.3 = 27.3 s; with hedges 8 s: 3 x (8 + 1.5) + 0.3 = 28.8 s
 
-There is no `AdaptiveLimit` in them: what a dependency can do with is known best where all of its load comes together, in
-front of the server (`resilient.http.asgi`). A client that wants one puts it where the bulkhead stands.
+There is no `AdaptiveLimit` in them: what a dependency can do with is known best where all of its load comes together,
+in front of the server (`resilient.http.asgi`). A client that wants one puts it where the bulkhead stands.
 """
 
 from __future__ import annotations

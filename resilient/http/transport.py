@@ -11,8 +11,8 @@ Which attempts a request may have depends on its method, its `Idempotency-Key`, 
 A transport serves all the servers that its client talks to, and one dead server must not shut out the others. So each
 `CircuitBreaker` of its pipeline becomes the pattern for one circuit for each origin. The pattern remembers them: who
 shares a breaker between transports shares the circuits. A breaker that is inside a `Keyed`, or that has a
-`state_storage`, is as its user wanted it and stays. In the same way a `Hedge` that waits for an observed quantile
-observes each origin by itself, unless it has a `key` of its own.
+`state_storage`, is as its user wanted it and stays. In the same way an `AdaptiveLimit` becomes one for each origin, and
+a `Hedge` that waits for an observed quantile observes each origin by itself, unless it has a `key` of its own.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from resilient.http.options import By, header, key_by, options_of, variation, wi
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
+from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.hedge import Hedge
 from resilient.policies.keyed import Keyed
@@ -91,7 +92,7 @@ class HttpTransport(Generic[Inner]):
     Args:
         pipeline: default `standard()`, with a permit for each connection and 1,000 places in its queue (see
             `standard_for`). Where it was given no `classify`, `HttpClassifier` judges. Each `CircuitBreaker` in it
-            becomes one circuit for each origin (scheme, host, port).
+            becomes one circuit for each origin (scheme, host, port), each `AdaptiveLimit` one limit.
         transport: what sends the requests; default a new one of the client's own.
         by: what has a circuit of its own: "origin" (default), "host", or a function of the request, for a path
             template or a tenant (never a secret: keys are shown in errors and events).
@@ -117,9 +118,9 @@ class HttpTransport(Generic[Inner]):
     `False`; `"idempotency_key": "..."`; `"deadline"`: seconds; `"key"`: instead of `by`; `"priority"`: "critical",
     "normal" or "sheddable".
 
-    A circuit learns from bodies: one that breaks off is a failure. A permit of a Bulkhead is for the time to the
-    response's head. A transport's pipeline may serve other transports too. Closing the transport closes the one that
-    sends, after what a Hedge left behind has ended.
+    A circuit learns from bodies: one that breaks off is a failure. A permit of a Bulkhead or an AdaptiveLimit is for
+    the time to the response's head. A transport's pipeline may serve other transports too. Closing the transport closes
+    the one that sends, after what a Hedge left behind has ended.
 
     Under a plain client, a Timeout bounds waits and further attempts, and caps the client's own timeouts, which end a
     request. A Hedge needs threads there: `Hedge(..., thread=True)`.
@@ -184,8 +185,8 @@ class HttpTransport(Generic[Inner]):
     # -- the pipeline, as requests of a kind need it ----------------------------------------------------------------
 
     def _fitted(self, pipeline: Pipeline, *, outermost: bool = False) -> Pipeline:
-        """One circuit for each key, and judged by HTTP where it has no judgement of its own. In the registry, by its
-        name, is then the one that is in use."""
+        """One circuit and one adaptive limit for each key, and judged by HTTP where it has no judgement of its own. In
+        the registry, by its name, is then the one that is in use."""
         policies = tuple(self._fitted_policy(policy) for policy in pipeline.policies)
         if outermost and isinstance(self.transport, HttpChaos):
             policies = (*policies, self.transport.witness())
@@ -199,9 +200,9 @@ class HttpTransport(Generic[Inner]):
     def _fitted_policy(self, policy: Policy) -> Policy:
         if isinstance(policy, Pipeline):
             return self._fitted(policy)
-        if isinstance(policy, CircuitBreaker) and not policy.stored:
+        if (isinstance(policy, CircuitBreaker) and not policy.stored) or isinstance(policy, AdaptiveLimit):
             _, max_keys, idle = self._circuits
-            known: dict[Any, Keyed] = vars(policy).setdefault("circuits", {})
+            known: dict[Any, Keyed] = vars(policy).setdefault("keyed", {})
             if self._circuits not in known:
                 known[self._circuits] = Keyed(
                     policy.fresh, key=self._by, max_keys=max_keys, idle=idle, name=policy.name

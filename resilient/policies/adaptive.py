@@ -75,6 +75,7 @@ class AdaptiveLimit(Gate):
     """
 
     learns = True
+    follows = False  # how long a stream takes is up to its reader
     raises = (LimitExceeded,)
 
     _begin: float
@@ -332,6 +333,11 @@ class AdaptiveLimit(Gate):
             channels = [channel for channel in self._channels if channel.listeners]
         for channel in channels:
             channel.emit(events.LimitChanged(channel.pipeline, now, self.name, old, new, str(window)))
+
+    def fresh(self) -> AdaptiveLimit:
+        """A new one with the same settings, which knows nothing yet: one of many for `Keyed`."""
+        args, kwargs = self.given
+        return type(self)(*args, **kwargs)
 
     # -- what it says -------------------------------------------------------------------------------------------
 

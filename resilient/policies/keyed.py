@@ -107,7 +107,8 @@ class Keyed(Gate):
             raise TypeError(f"factory must make a gate (CircuitBreaker, Bulkhead, RateLimit, ...), got {pattern!r}")
         super().__init__(name, shadow=pattern.shadow)
         self._pattern = pattern
-        self.judges, self.learns, self.waits = pattern.judges, pattern.learns, pattern.waits
+        self.judges, self.waits = pattern.judges, pattern.waits
+        self.learns, self.follows = pattern.learns, pattern.follows
         self.timed, self.slow = pattern.timed, pattern.slow
         self.longest_wait, self.needs = pattern.longest_wait, pattern.needs  # all keys together have no pace
         self.slow_from, self.raises = pattern.slow_from, pattern.raises

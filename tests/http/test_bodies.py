@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from resilient import CircuitBreaker, CircuitOpen, Pipeline, Retry, TimedOut, Timeout, standard
+from resilient import AdaptiveLimit, CircuitBreaker, CircuitOpen, Pipeline, Retry, TimedOut, Timeout, standard
 from tests.http.clients import ASYNC_CLIENTS, CLIENTS, TLS, Http
 from tests.http.raw import RawServer, answer, breaking_off, dripping, hanging, head, resetting
 from tests.http.server import Answer, Server
@@ -212,6 +212,30 @@ class Enough(Exception):
 
 def stop() -> None:
     raise Enough
+
+
+def test_reader_holds_no_place_of_an_adaptive_limit_but_the_probe_of_a_circuit(http: Http, raw: RawServer) -> None:
+    """How long a body takes is up to its reader; whether it comes is up to the server."""
+    http.open(Pipeline(AdaptiveLimit(1), CircuitBreaker(fail_max=1, failure_rate=None)))
+    raw.script.append(hanging(HALF))
+
+    def ask_again() -> None:
+        http.send("GET", raw.origin)
+        raise Enough
+
+    if http.blocking:
+        with pytest.raises(Enough):
+            http.stream(raw.origin, ask_again)
+    else:
+        http.runner.run(_read_beside(http, raw))  # type: ignore[attr-defined]
+    assert len(raw.seen) == 2
+    fail(http, raw)
+    assert is_open(http, raw.origin)
+
+
+async def _read_beside(http: Http, raw: RawServer) -> None:
+    async with http.client.stream("GET", raw.origin):
+        await http.client.get(raw.origin)
 
 
 def test_reader_who_has_had_enough_is_a_success(http: Http, raw: RawServer) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from resilient import CircuitBreaker, Hedge, Keyed, Pipeline, Retry, Timeout, deadline
+import resilient
+from resilient import AdaptiveLimit, CircuitBreaker, Hedge, Keyed, Pipeline, Retry, Timeout, deadline
 from tests.http.kinds import KINDS, URL, Kind, Script, heard_by, named
 
 
@@ -99,6 +100,20 @@ def test_idle_circuit_is_forgotten(kind: Kind) -> None:
     kind.run(kind.pause(0.05))
     kind.send(client, url="http://two.example/")
     assert keyed(client).snapshot()["keys"] == 1
+
+
+def test_adaptive_limit_is_one_for_each_origin_and_whoever_shares_it_shares_them(kind: Kind) -> None:
+    """A full one does not refuse what goes elsewhere."""
+    pipeline = Pipeline(AdaptiveLimit(1, name="limit"))
+    first, second = kind.open(pipeline, kind.script()), kind.open(pipeline, kind.script())
+    limit: Any = keyed(first).gate_for(keyed(first)._key(kind.library.Request("GET", URL)))
+    ticket = limit.admit(resilient.call.new_call(len, (), {}, None))
+    with pytest.raises(kind.ours.LimitExceeded):
+        kind.send(second)
+    assert kind.send(second, url="http://elsewhere.example/").status_code == 200
+    limit.release(ticket)
+    assert kind.send(second).status_code == 200
+    assert pipeline.policies[0].snapshot()["in_flight"] == 0
 
 
 # -- idempotency_key ------------------------------------------------------------------------------------------------
