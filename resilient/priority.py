@@ -42,7 +42,7 @@ class priority:
     def __init__(self, name: Priority) -> None:
         if name not in PRIORITIES:
             raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {name!r}")
-        self._name = name
+        self._name: Priority = name
 
     def __enter__(self) -> None:
         self._token = _current.set(self._name)

@@ -405,7 +405,9 @@ def _shares(given: Mapping[Priority, float] | None) -> dict[Priority, float]:
     unknown = [name for name in given if name not in PRIORITIES]
     if unknown:
         raise ValueError(f"shares must name {', '.join(PRIORITIES)}, got {unknown[0]!r}")
-    shares = {name: arguments.share(f"shares[{name!r}]", given.get(name, SHARES[name])) for name in PRIORITIES}
+    shares: dict[Priority, float] = {
+        name: arguments.share(f"shares[{name!r}]", given.get(name, SHARES[name])) for name in PRIORITIES
+    }
     if not shares["critical"] >= shares["normal"] >= shares["sheddable"]:
         raise ValueError(f"shares must not grow from critical to sheddable, got {shares!r}")
     return shares
