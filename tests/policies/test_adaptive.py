@@ -1,0 +1,690 @@
+"""AdaptiveLimit: whom it lets in, who goes first, who waits, what it learns, and places that always come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import math
+import statistics
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resilient import (
+    AdaptiveLimit,
+    Classifier,
+    Keyed,
+    LimitExceeded,
+    Pipeline,
+    TimedOut,
+    Timeout,
+    deadline,
+    events,
+    priority,
+)
+from resilient.limiters import Limiter, Vegas, Window
+from resilient.priority import PRIORITIES
+from resilient.runtime import virtual
+from tests.worlds import Slow, World
+
+PATIENCE = 10
+"""Seconds after which a test in threads has hung."""
+
+
+class Seeing(Limiter):
+    """Keeps the limit, and what it was told."""
+
+    samples = 1
+
+    def __init__(self) -> None:
+        self.windows: list[Window] = []
+
+    def update(self, limit: float, window: Window) -> float:
+        self.windows.append(window)
+        return limit
+
+
+def state(limit: AdaptiveLimit) -> tuple[int, int]:
+    """Calls inside, and in line."""
+    found = limit.snapshot()
+    return found["in_flight"], found["queued"]
+
+
+class Held:
+    """Calls that stay inside until they are let go, each by its number."""
+
+    def __init__(self, limit: AdaptiveLimit, **options: Any) -> None:
+        self.limit = limit
+        self.order: list[Any] = []
+        self._ask = Pipeline(limit, **options)(self._hold)
+        self.tasks: dict[Any, asyncio.Task[Any]] = {}
+        self._gates: dict[Any, asyncio.Future[Any]] = {}
+
+    async def _hold(self, number: Any) -> Any:
+        self.order.append(number)
+        gate = self._gates[number] = asyncio.get_running_loop().create_future()
+        return await gate
+
+    async def come(self, number: Any, name: Any = "normal") -> asyncio.Task[Any]:
+        with priority(name):
+            task = self.tasks[number] = asyncio.create_task(self._ask(number))
+        await asyncio.sleep(0)
+        return task
+
+    async def leave(self, number: Any) -> None:
+        self._gates.pop(number).set_result(number)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        while self._gates:
+            await self.leave(next(iter(self._gates)))
+
+
+def outcome(task: asyncio.Task[Any]) -> Any:
+    """Of a task that is over: its result, or its error."""
+    return task.exception() or task.result()
+
+
+# -- the limit ------------------------------------------------------------------------------------------------------
+
+
+def test_never_more_inside_than_the_limit(world: World) -> None:
+    """Seven at once, two at a time: all are served, and never three together."""
+    limit = AdaptiveLimit(2, most=2, queue=5, shares={"normal": 1.0})
+    dependency = world.dependency(*[Slow(0.02, "done")] * 7)
+    outcomes = world.together(*[limit(dependency.fn)] * 7)
+    assert [each.value for each in outcomes] == ["done"] * 7
+    assert dependency.most == 2
+    assert state(limit) == (0, 0)
+
+
+def test_full_one_refuses_at_once_and_says_whom(world: World) -> None:
+    """By itself it has no queue."""
+    limit = AdaptiveLimit(1)
+    ticket = limit.admit(None)  # type: ignore[arg-type]
+    error = world.outcome(Pipeline(limit, name="users")(world.dependency().fn)).error
+    assert isinstance(error, LimitExceeded)
+    assert str(error) == "AdaptiveLimit of 1 has no room for a normal call: 1 inside, 0 in line"
+    assert (error.policy, error.pipeline) == ("AdaptiveLimit", "users")
+    limit.release(ticket)
+    assert limit.snapshot()["refused"] == {"critical": 0, "normal": 1, "sheddable": 0}
+
+
+@pytest.mark.parametrize("end", ["answer", OSError(), TypeError(), KeyboardInterrupt()], ids=repr)
+def test_place_comes_back_however_a_call_ends(end: Any) -> None:
+    """Also one that is no `Exception`."""
+
+    def fetch() -> Any:
+        if isinstance(end, BaseException):
+            raise end
+        return end
+
+    limit = AdaptiveLimit(1)
+    for _ in range(2):
+        try:
+            Pipeline(limit).call(fetch)
+        except BaseException as error:
+            assert error is end  # noqa: PT017
+    assert state(limit) == (0, 0)
+    assert limit.at_rest
+
+
+def test_lower_limit_lets_nobody_in_until_there_are_fewer_inside() -> None:
+    """It throws nobody out."""
+
+    class Halving(Limiter):
+        window = 0.0
+        samples = 1
+
+        def update(self, limit: float, window: Window) -> float:
+            return 2
+
+    async def main() -> None:
+        limit = AdaptiveLimit(10, limiter=Halving, shares={"normal": 1.0})
+        held = Held(limit)
+        for number in range(8):
+            await held.come(number)
+        for number in range(5):  # twice 8 have to end, before the window does
+            await held.leave(number)
+            await held.come(10 + number)
+        for number in range(5, 8):
+            await held.leave(number)
+        while limit.current_limit > 2:
+            number = next(iter(held._gates))
+            await held.leave(number)
+            await held.come(f"{number} again")
+        inside = state(limit)[0]
+        assert inside > 2
+        while state(limit)[0] > 2:
+            await held.leave(next(iter(held._gates)))
+            late = await held.come(f"late {state(limit)[0]}")
+            if state(limit)[0] >= 2 and late.done():
+                assert isinstance(outcome(late), LimitExceeded)
+        await held.end()
+        assert state(limit) == (0, 0)
+
+    asyncio.run(main())
+
+
+# -- who goes first -------------------------------------------------------------------------------------------------
+
+
+def test_each_class_has_its_share_and_the_last_places_are_for_critical_calls() -> None:
+    """Of ten: sheddable calls while fewer than seven are inside, normal ones while fewer than nine."""
+
+    async def main() -> None:
+        limit = AdaptiveLimit(10)
+        held = Held(limit)
+        for number in range(7):
+            await held.come(number, "sheddable")
+        assert isinstance(outcome(await held.come("s", "sheddable")), LimitExceeded)
+        for number in range(7, 9):
+            await held.come(number, "normal")
+        assert isinstance(outcome(await held.come("n", "normal")), LimitExceeded)
+        await held.come(9, "critical")
+        assert isinstance(outcome(await held.come("c", "critical")), LimitExceeded)
+        assert state(limit) == (10, 0)
+        assert limit.refused == {"critical": 1, "normal": 1, "sheddable": 1}
+        await held.end()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", PRIORITIES)
+def test_limit_of_one_admits_one_of_any_class(name: Any) -> None:
+    """A share of one call is one call."""
+    with priority(name):
+        assert Pipeline(AdaptiveLimit(1)).call(lambda: 7) == 7
+
+
+def test_class_may_come_from_the_arguments() -> None:
+    """And then no context says it; what is no class is the caller's error, and costs no place."""
+
+    async def main() -> None:
+        limit = AdaptiveLimit(10, priority=lambda number, *rest: number if isinstance(number, str) else "sheddable")
+        held = Held(limit)
+        for number in range(7):
+            await held.come(number, "critical")
+        assert isinstance(outcome(await held.come(7, "critical")), LimitExceeded)
+        with pytest.raises(ValueError, match="priority must be one of critical, normal, sheddable, got 'urgent'"):
+            await (await held.come("urgent"))
+        await held.come("critical", "sheddable")
+        assert state(limit) == (8, 0)
+        await held.end()
+
+    asyncio.run(main())
+
+
+# -- the line -------------------------------------------------------------------------------------------------------
+
+
+def test_line_is_by_class_and_then_by_arrival() -> None:
+    """Whoever is more important goes first, however late he came."""
+
+    async def main() -> None:
+        limit = AdaptiveLimit(1, queue=6, limiter=Seeing)
+        held = Held(limit)
+        await held.come("first")
+        for number, name in enumerate(["sheddable", "normal", "critical"] * 2):
+            await held.come((name, number), name)
+        assert state(limit) == (1, 6)
+        while held._gates:
+            await held.leave(next(iter(held._gates)))
+        numbers = {"critical": (2, 5), "normal": (1, 4), "sheddable": (0, 3)}
+        assert held.order == ["first", *((name, number) for name in PRIORITIES for number in numbers[name])]
+        assert state(limit) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_full_line_gives_the_last_place_of_a_less_important_class_away() -> None:
+    """Who had it is refused, and told why; among equals the new one is."""
+
+    async def main() -> None:
+        held = Held(AdaptiveLimit(1, queue=2, limiter=Seeing))
+        await held.come("inside")
+        kept = await held.come(1, "sheddable")
+        lost = await held.come(2, "sheddable")
+        equal = await held.come(3, "sheddable")
+        assert isinstance(outcome(equal), LimitExceeded)
+        await held.come(4, "critical")
+        await asyncio.sleep(0)
+        assert "its place in line went to a more important call" in str(outcome(lost))
+        assert not kept.done()
+        await held.end()
+        assert held.order == ["inside", 4, 1]
+        assert state(held.limit) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_nobody_passes_a_line_of_his_own_class_or_a_higher_one() -> None:
+    """A sheddable call that waits for the share of its class holds up no critical one."""
+
+    async def main() -> None:
+        held = Held(AdaptiveLimit(10, queue=9, limiter=Seeing))
+        for number in range(7):
+            await held.come(number, "sheddable")
+        waiting = await held.come("waits", "sheddable")
+        for number in range(7, 10):
+            await held.come(number, "critical")
+        assert held.order == list(range(10))
+        behind = await held.come("normal", "normal")
+        await held.leave(0)  # 9 inside: no room for a normal call yet, and none for a sheddable one
+        assert not behind.done()
+        assert held.order == list(range(10))
+        await held.leave(1)
+        assert held.order[-1] == "normal"
+        assert not waiting.done()
+        await held.end()
+        assert waiting.result() == "waits"
+
+    asyncio.run(main())
+
+
+def test_wait_ends_with_queue_timeout_and_with_the_deadline() -> None:
+    """The one is a refusal, the other is the caller's."""
+
+    async def main() -> tuple[Exception, float, Exception, float]:
+        limit = AdaptiveLimit(1, queue=5, queue_timeout=2.0, limiter=Seeing)
+        held = Held(limit)
+        await held.come("inside")
+        loop = asyncio.get_running_loop()
+        refused = await held.come("waits")
+        with pytest.raises(LimitExceeded) as first:
+            await refused
+        one = loop.time()
+        with deadline(1.0):
+            late = await held.come("late")
+        with pytest.raises(TimedOut) as second:
+            await late
+        two = loop.time()
+        assert state(limit) == (1, 0)
+        await held.end()
+        return first.value, one, second.value, two
+
+    first, one, second, two = virtual.run(main())
+    assert str(first) == "AdaptiveLimit of 1 has no room for a normal call: no place within 2 s"
+    assert (one, two - one) == (pytest.approx(2.0), pytest.approx(1.0))
+    assert isinstance(second, TimedOut)
+    assert not second.evidence
+
+
+@pytest.mark.parametrize("same_tick", [False, True])
+def test_cancelled_call_gives_its_place_to_the_next(same_tick: bool) -> None:
+    """In line, or granted in this very tick and not yet awake."""
+
+    async def main() -> None:
+        limit = AdaptiveLimit(1, queue=5, limiter=Seeing)
+        held = Held(limit)
+        await held.come("inside")
+        doomed, next_one = await held.come("doomed"), await held.come("next")
+        if same_tick:
+            held._gates.pop("inside").set_result(None)
+            await asyncio.sleep(0)
+        doomed.cancel()
+        doomed.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await doomed
+        if not same_tick:
+            await held.leave("inside")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert held.order == ["inside", "next"]
+        await held.end()
+        assert next_one.result() == "next"
+        assert state(limit) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_queued_event_and_waited_time_are_told() -> None:
+    """As of any other queue."""
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline(AdaptiveLimit(1, queue=2, limiter=Seeing), name="users")
+        heard: list[Any] = []
+        pipeline.listen(heard.append)
+        await asyncio.gather(*(pipeline.call(asyncio.sleep, 1) for _ in range(2)))
+        return [event for event in heard if isinstance(event, events.Queued | events.Waited)]
+
+    queued, waited = virtual.run(main())
+    assert (queued.policy, queued.position) == ("AdaptiveLimit", 1)
+    assert waited.seconds == pytest.approx(1)
+
+
+# -- what it learns -------------------------------------------------------------------------------------------------
+
+
+def learnt(exercise: Callable[[Callable[..., Any]], Any], *policies: Any, **options: Any) -> list[Window]:
+    """The windows of a limit around what `exercise` has it guard, in virtual time."""
+    limit = AdaptiveLimit(5, queue=5, limiter=Seeing, shares={"normal": 1.0})
+
+    async def main() -> None:
+        pipeline = Pipeline(limit, *policies, **options)
+        await pipeline.call(asyncio.sleep, 0)  # begins the first window
+        await exercise(pipeline.call)
+        await asyncio.sleep(5)
+        for _ in range(4):
+            await pipeline.call(asyncio.sleep, 0.25)
+
+    virtual.run(main())
+    return limit.limiter.windows  # type: ignore[attr-defined, no-any-return]
+
+
+async def fail(error: BaseException, seconds: float = 0.5) -> None:
+    await asyncio.sleep(seconds)
+    raise error
+
+
+async def caught(awaitable: Any) -> None:
+    with pytest.raises(BaseException):  # noqa: B017
+        await awaitable
+
+
+def test_successes_are_told_with_the_time_that_they_took() -> None:
+    """Mean and deviation, the most that were inside, and how long the window was."""
+
+    async def exercise(call: Callable[..., Any]) -> None:
+        await asyncio.gather(call(asyncio.sleep, 1.0), call(asyncio.sleep, 3.0))
+
+    first, *_ = learnt(exercise)
+    assert (first.successes, first.failures, first.peak) == (4, 0, 2)  # twice as many as were inside end a window
+    took = [1.0, 3.0, 0.25, 0.25]
+    assert first.mean == pytest.approx(statistics.fmean(took))
+    assert first.deviation == pytest.approx(statistics.pstdev(took))
+    assert first.seconds == pytest.approx(8.5)
+
+
+def test_failures_count_and_what_says_nothing_does_not() -> None:
+    """Errors that a classifier ignores, and calls that are cancelled when they are young."""
+
+    async def exercise(call: Callable[..., Any]) -> None:
+        await caught(call(fail, OSError()))
+        await caught(call(fail, LookupError()))
+        task = asyncio.ensure_future(call(asyncio.sleep, 100))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        await caught(task)
+
+    windows = learnt(exercise, classify=Classifier(ignore=LookupError))
+    assert sum(window.failures for window in windows) == 1
+
+
+def test_call_that_is_cut_at_its_full_time_is_a_failure_and_one_at_an_inherited_deadline_is_not() -> None:
+    """The first says how slow the dependency is, the second how impatient a caller."""
+
+    async def exercise(call: Callable[..., Any]) -> None:
+        await caught(call(asyncio.sleep, 100))
+        with deadline(0.5):
+            await caught(call(asyncio.sleep, 100))
+
+    windows = learnt(exercise, Timeout(2))
+    assert sum(window.failures for window in windows) == 1
+
+
+def test_time_in_line_is_not_the_dependencys() -> None:
+    """Ten calls of a second by five: half of them wait for a second."""
+
+    async def exercise(call: Callable[..., Any]) -> None:
+        await asyncio.gather(*(call(asyncio.sleep, 1.0) for _ in range(10)))
+
+    windows = learnt(exercise)
+    calls = [window for window in windows if window.peak == 5]
+    assert calls
+    assert all(window.mean <= 1.0 + 1e-9 for window in calls)
+
+
+def test_limiter_says_how_long_a_window_is_and_twice_as_many_as_were_inside_end_it() -> None:
+    """And no window ends without a call."""
+
+    class Slowly(Seeing):
+        window = 3.0
+
+    async def main() -> list[Window]:
+        limit = AdaptiveLimit(2, limiter=Slowly, shares={"normal": 1.0})
+        pipeline = Pipeline(limit)
+        for _ in range(20):
+            await asyncio.gather(*(pipeline.call(asyncio.sleep, 0.5) for _ in range(2)))
+        return limit.limiter.windows  # type: ignore[attr-defined, no-any-return]
+
+    windows = virtual.run(main())
+    assert windows
+    assert all(window.seconds >= 3.0 and window.successes >= 4 for window in windows)
+
+
+@pytest.mark.parametrize("answer", [math.nan, None, "many", ZeroDivisionError()], ids=repr)
+def test_limiter_that_fails_costs_no_call_and_changes_nothing(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged."""
+
+    class Broken(Limiter):
+        samples = 1
+
+        def update(self, limit: float, window: Window) -> float:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer  # type: ignore[no-any-return]
+
+    async def main() -> AdaptiveLimit:
+        limit = AdaptiveLimit(3, limiter=Broken)
+        pipeline = Pipeline(limit)
+        for _ in range(4):
+            assert await pipeline.call(asyncio.sleep, 1, "answer") == "answer"
+        return limit
+
+    with caplog.at_level(logging.ERROR, "resilient"):
+        limit = virtual.run(main())
+    assert limit.current_limit == 3
+    assert state(limit) == (0, 0)
+    assert "failed to find the next limit of AdaptiveLimit" in caplog.text
+
+
+@pytest.mark.parametrize(("wish", "found"), [(math.inf, 9), (-5, 2), (4.9, 4)])
+def test_limit_stays_within_its_bounds(wish: float, found: int) -> None:
+    """Whatever the rule asks for; calls are whole ones."""
+
+    class Wishing(Limiter):
+        samples = 1
+
+        def update(self, limit: float, window: Window) -> float:
+            return wish
+
+    async def main() -> AdaptiveLimit:
+        limit = AdaptiveLimit(3, least=2, most=9, limiter=Wishing)
+        for _ in range(4):
+            await Pipeline(limit).call(asyncio.sleep, 1)
+        return limit
+
+    assert virtual.run(main()).current_limit == found
+
+
+def test_new_limit_is_told_once_to_every_pipeline_that_shares_it() -> None:
+    """With what was seen."""
+
+    async def main() -> list[Any]:
+        limit = AdaptiveLimit(1, name="shared")
+        heard: list[Any] = []
+        one, other = Pipeline(limit, name="one"), Pipeline(limit, name="other")
+        for pipeline in (one, other):
+            pipeline.listen(lambda event: heard.append(event) if isinstance(event, events.LimitChanged) else None)
+        for _ in range(20):
+            await one.call(asyncio.sleep, 0.1)
+        return heard
+
+    heard = virtual.run(main())
+    assert sorted((event.pipeline, event.policy, event.old, event.new) for event in heard) == [
+        ("one", "shared", 1, 3),
+        ("other", "shared", 1, 3),
+    ]
+    assert heard[0].reason == "11 ended well in 100 ms on average, 0 failed, up to 1 inside"
+
+
+def test_other_clock_begins_a_new_window() -> None:
+    """One limit in virtual time first, then in real time, which is somewhere else."""
+    limit = AdaptiveLimit(5)
+
+    async def calls() -> None:
+        for _ in range(30):
+            await Pipeline(limit).call(asyncio.sleep, 0)
+
+    virtual.run(calls())
+    asyncio.run(calls())
+    virtual.run(calls())
+    assert state(limit) == (0, 0)
+    assert limit.current_limit == 5
+
+
+# -- together with others -------------------------------------------------------------------------------------------
+
+
+def test_keyed_has_a_limit_and_a_rule_for_each_key() -> None:
+    """With the same settings."""
+    keyed = Keyed(lambda: AdaptiveLimit(3, limiter=Seeing), key=lambda host: host)
+    pipeline = Pipeline(keyed)
+    for host in ("a", "b"):
+        pipeline.call(len, host)
+    one, other = keyed.gate_for("a"), keyed.gate_for("b")
+    assert isinstance(one, AdaptiveLimit)
+    assert isinstance(other, AdaptiveLimit)
+    assert one.limiter is not other.limiter
+    assert one.name == "AdaptiveLimit[a]"
+
+
+def test_fresh_one_has_the_settings_and_knows_nothing() -> None:
+    """Its rule is another one, too."""
+    limit = AdaptiveLimit(7, least=2, queue=3, limiter=Seeing, name="mine")
+    Pipeline(limit).call(lambda: 1)
+    fresh = limit.fresh()
+    assert fresh.describe() == limit.describe()
+    assert fresh.name == "mine"
+    assert fresh.limiter is not limit.limiter
+
+
+def test_threads_and_event_loops_share_one() -> None:
+    """Never more inside than the limit, and nobody is lost."""
+    limit = AdaptiveLimit(3, most=3, queue=100, shares={"normal": 1.0})
+    pipeline = Pipeline(limit)
+    lock, inside, most, served = threading.Lock(), 0, 0, 0
+
+    def enter() -> None:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+
+    def leave() -> None:
+        nonlocal inside, served
+        with lock:
+            inside -= 1
+            served += 1
+
+    @pipeline
+    def plain() -> None:
+        enter()
+        threading.Event().wait(0.001)
+        leave()
+
+    @pipeline
+    async def coroutine() -> None:
+        enter()
+        await asyncio.sleep(0.001)
+        leave()
+
+    async def loop() -> None:
+        await asyncio.gather(*(coroutine() for _ in range(20)))
+
+    def work() -> None:
+        for _ in range(20):
+            plain()
+
+    threads = [threading.Thread(target=target) for target in (work, work, work, lambda: asyncio.run(loop())) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert served == 160
+    assert most == 3
+    assert state(limit) == (0, 0)
+
+
+def test_class_travels_with_a_copied_context_into_threads() -> None:
+    """As a deadline does."""
+    limit = AdaptiveLimit(10)
+    tickets = [limit.admit(None) for _ in range(7)]  # type: ignore[arg-type]
+    found: list[Any] = []
+
+    def ask() -> None:
+        try:
+            found.append(Pipeline(limit).call(lambda: "served"))
+        except LimitExceeded as error:
+            found.append(error)
+
+    for name in ("sheddable", "critical"):
+        with priority(name):  # type: ignore[arg-type]
+            context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(ask,))
+        thread.start()
+        thread.join(PATIENCE)
+    assert isinstance(found[0], LimitExceeded)
+    assert found[1] == "served"
+    for ticket in tickets:
+        limit.release(ticket)
+
+
+def test_shadow_counts_whom_it_would_have_refused() -> None:
+    """And lets all pass."""
+
+    async def main() -> dict[str, Any]:
+        limit = AdaptiveLimit(1, shadow=True)
+        await asyncio.gather(*(Pipeline(limit).call(asyncio.sleep, 1) for _ in range(3)))
+        return limit.snapshot()
+
+    found = virtual.run(main())
+    assert (found["would_have_refused"], found["in_flight"]) == (2, 0)
+
+
+def test_snapshot_and_description_say_what_there_is() -> None:
+    """As plain data, and in a line."""
+    limit = AdaptiveLimit(5, least=2, most=50, queue=3, queue_timeout=0.5)
+    assert limit.snapshot() == {
+        "limit": 5,
+        "in_flight": 0,
+        "queued": 0,
+        "queue": 3,
+        "unloaded_seconds": None,
+        "refused": {"critical": 0, "normal": 0, "sheddable": 0},
+    }
+    assert repr(limit) == "AdaptiveLimit(Vegas from 5, 2 to 50, queue 3 for up to 0.5 s)"
+    assert "shadow" in AdaptiveLimit(shadow=True).describe()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"initial": 0}, ValueError, "initial"),
+        ({"initial": 2.5}, TypeError, "initial"),
+        ({"initial": 5, "least": 6}, ValueError, "initial=5 must be within least=6 and most=1000"),
+        ({"initial": 5, "most": 4}, ValueError, "initial=5 must be within least=1 and most=4"),
+        ({"queue": -1}, ValueError, "queue"),
+        ({"queue_timeout": 1}, ValueError, "queue_timeout=1 has no meaning without a queue"),
+        ({"queue": 1, "queue_timeout": 0}, ValueError, "queue_timeout"),
+        ({"limiter": Vegas()}, TypeError, "limiter"),
+        ({"limiter": lambda: 7}, TypeError, "limiter must make a Limiter, as Vegas does, got 7"),
+        ({"shares": {"urgent": 1}}, ValueError, "shares must name critical, normal, sheddable, got 'urgent'"),
+        ({"shares": {"normal": 1.5}}, ValueError, "shares"),
+        ({"shares": {"sheddable": 0.95}}, ValueError, "shares must not grow from critical to sheddable"),
+        ({"shares": 0.5}, TypeError, "shares must map classes of calls to shares, got 0.5"),
+        ({"priority": "critical"}, TypeError, "priority"),
+        ({"shadow": 1}, TypeError, "shadow"),
+    ],
+    ids=repr,
+)
+def test_wrong_settings_are_refused_by_name(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    """At once, and with what would be right."""
+    with pytest.raises(error, match=words):
+        AdaptiveLimit(**options)
