@@ -71,9 +71,10 @@ class Vegas(Limiter):
 
     After TCP Vegas and Netflix' concurrency-limits. By Little's law `rate * unloaded` calls are being worked on, and
     `rate * (mean - unloaded)` wait. There is room for 2 to wait, and one more for ten in work. Fewer than half of that:
-    the limit grows by that room, then by twice, by four times as much, until more wait. More than twice of it: the
-    limit falls at once to what is being worked on and the room. What chance alone makes of a mean (1.4 times its
-    standard error) counts neither way. While not even half of the limit is in use, it stays.
+    the limit grows by that room, then by twice, by four times as much, until more wait. More than one and a half of it,
+    two windows in a row (one may be a hiccup): the limit falls at once to what is being worked on and the room. What
+    chance alone makes of a mean (1.4 times its standard error) counts neither way. While not even half of the limit is
+    in use, it stays.
 
     All depends on `unloaded`, and while calls wait nothing tells it. So before the limit falls far, and every
     `probe_every` seconds (half of it to all of it, at random), the limit is halved until what waits has gone, and some
@@ -89,6 +90,7 @@ class Vegas(Limiter):
         self._strides = 1
         self._until_probe = 0.0
         self._verified = 0.0  # the limit after the last probe, or the highest since
+        self._crowded = False  # more waited in the last window than there is room for
         self._before = (0.0, 0.0, 0.0)  # limit, rate and mean before a probe
 
     def update(self, limit: float, window: Window) -> float:
@@ -98,7 +100,9 @@ class Vegas(Limiter):
         if self._stage == "probing":
             return self._probed(limit, window)
         self._until_probe -= window.seconds
+        self._verified = max(self._verified, limit)
         strides, self._strides = self._strides, 1
+        again, self._crowded = self._crowded, False
         if not window.successes or window.failures > self.failures * (window.successes + window.failures):
             return limit * 0.9
         if 2 * window.peak < limit:
@@ -112,9 +116,9 @@ class Vegas(Limiter):
         waiting, noise, room = rate * (window.mean - self.unloaded), rate * error, _room(rate * self.unloaded)
         if 2 * waiting <= room + noise:
             self._strides = 2 * strides
-            self._verified = max(self._verified, limit + strides * room)
             return limit + strides * room
-        fitting = _fitting(rate * self.unloaded) if waiting > 2 * room + noise else limit
+        self._crowded = waiting > 1.5 * room + noise
+        fitting = _fitting(rate * self.unloaded) if again and self._crowded else limit
         if self._until_probe <= 0 or fitting < FAR * self._verified:
             self._before = limit, rate, window.mean
             return self._drain(limit, window)
