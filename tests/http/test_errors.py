@@ -8,8 +8,9 @@ from typing import Any
 import pybreaker
 import pytest
 
-import resilient
 from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Pipeline, RateLimit, Retry, Timeout, deadline, errors
+from resilient.call import new_call
+from resilient.runtime.threads import THREADS
 from tests.http.kinds import URL, Kind
 
 TREE = {
@@ -49,7 +50,7 @@ def provoked(kind: Kind, name: str, method: str = "GET") -> Exception:
         pipelines[name].close()
     elif name in ("BulkheadFull", "LimitExceeded"):
         held = client._transport.pipeline.policies[0]
-        held.admit(resilient.call.new_call(len, (), {}, None))
+        held.admit(new_call(len, (kind.library.Request(method, url),), {}, THREADS))
     else:
         kind.send(client, method, url)
     with pytest.raises(errors.ResilientError) as caught:
