@@ -139,11 +139,11 @@ async def compare(
 
 
 class Server:
-    """A context: the server's process runs inside. `module` is the one whose `serve` it runs."""
+    """A context: the server's process runs inside. `module` is the one whose `serve` it runs, with `arguments`."""
 
-    def __init__(self, module: str = "benchmarks.loopback") -> None:
+    def __init__(self, module: str = "benchmarks.loopback", *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", module, *arguments],
             cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
