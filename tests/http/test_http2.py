@@ -106,7 +106,7 @@ def test_streamed_post_is_not_sent_truncated(
 def test_put_that_is_reset_in_mid_upload_is_sent_again(http: Http, raw_http2: RawHttp2Server, code: ErrorCodes) -> None:
     """The whole of it. (The clients wait to be allowed to send the rest, until their read timeout.)"""
     raw_http2.steps.append(resetting(code, early=True))
-    assert opened(http, timeout=0.3).send("PUT", raw_http2.origin, content=BIG).status_code == 200
+    assert opened(http, timeout=1.0).send("PUT", raw_http2.origin, content=BIG).status_code == 200
     assert bodies(raw_http2) == [BIG]
     assert len(raw_http2.seen) == 2
     assert http.all_free()
