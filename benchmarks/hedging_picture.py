@@ -9,15 +9,14 @@ from benchmarks.report import Report
 
 __all__ = ["draw_hedging"]
 
-OURS = ("#1f6feb", "#0a9396")
-OTHERS = ("#6e7781", "#d08c2f", "#bf3989")
+OURS = ("#1f6feb", "#0a9396", "#8250df", "#2da44e", "#0b3d91", "#57ab5a", "#986ee2")
+OTHERS = ("#6e7781", "#d08c2f", "#bf3989", "#e8b96a", "#dd8fc0")
 
 
 def draw_hedging(report: Report, file: Path, *, tails: Mapping[str, Sequence[float]]) -> None:
     """The share of requests that take longer, on logarithmic axes; extra requests and connections as bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
-    from matplotlib.ticker import LogLocator, NullFormatter
 
     canvas = Canvas(figsize=(13, 5.2), layout="constrained")
     FigureCanvasAgg(canvas)
@@ -41,9 +40,8 @@ def draw_hedging(report: Report, file: Path, *, tails: Mapping[str, Sequence[flo
     tail.annotate("p99.9", (1, 0.001), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
     tail.set_xscale("log")
     tail.set_yscale("log")
-    tail.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     tail.xaxis.set_major_formatter("{x:,.0f}")
-    tail.xaxis.set_minor_formatter(NullFormatter())
+    tail.xaxis.set_minor_formatter("{x:,.0f}")
     tail.set_xlabel("milliseconds")
     tail.set_ylabel("share of requests that take longer")
     tail.set_title("Tail (dashed: plain httpx and peers)", loc="left", fontsize=10, fontweight="bold")

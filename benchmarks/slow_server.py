@@ -2,9 +2,8 @@
 
 A request is `/CONTENDER/NUMBER`. How long it takes, and whether it is answered with 503, depends on its number and on
 which copy of it arrives, and on nothing else: so all contenders have the same requests, and each copy's draw is
-independent of every other's. The times are those of E2 (see `tail`), four times as long: lognormal, 20 ms on average
-with a deviation of 8 and at least 5; one copy in twenty takes ten times as long. Three in a thousand are answered with
-503, after 5 ms.
+independent of every other's. Milliseconds: 5, and those of E2 (lognormal, 5 on average with a deviation of 2); one copy
+in twenty takes ten times as long. Three in a thousand are answered with 503, after 5 ms.
 
 `/counts` says, for each contender, how many copies of each number have arrived, and how many connections they opened.
 """
@@ -18,13 +17,11 @@ import random
 from collections import Counter
 from typing import Any
 
-from benchmarks import loopback, tail
-from benchmarks.tail import FACTOR, SLOW
+from benchmarks import loopback
+from benchmarks.tail import DEVIATION, FACTOR, MEAN, SLOW
 
 __all__ = ["DEVIATION", "FACTOR", "LEAST", "MEAN", "REFUSED", "SLOW", "draw"]
 
-STRETCHED = 4
-MEAN, DEVIATION = STRETCHED * tail.MEAN, STRETCHED * tail.DEVIATION
 LEAST, REFUSED = 5.0, 0.003
 """Milliseconds, and the share that is answered with 503."""
 _VARIANCE = math.log1p((DEVIATION / MEAN) ** 2)
@@ -37,7 +34,7 @@ def draw(number: int, copy: int) -> tuple[float, int]:
     if generator.random() < REFUSED:
         return LEAST, 503
     factor = FACTOR if generator.random() < SLOW else 1.0
-    return factor * max(LEAST, generator.lognormvariate(*_LOGARITHM)), 200
+    return factor * (LEAST + generator.lognormvariate(*_LOGARITHM)), 200
 
 
 class Counting:
