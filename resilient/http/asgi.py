@@ -175,14 +175,13 @@ class ServerMiddleware:
             request.seconds = seconds
             request.at = (loop or current_async()).now() + seconds
         outer = inherited()
-        around = None
-        if outer is not None and self.pipeline.mode != "off":
-            request.yield_to(outer)
-            around = hold(LIFTED)  # it is in this request now
-        urgency = None
-        if self._ask_priority is not None or (wanted is not None and PLAIN.get(wanted) != current_priority()):
-            urgency = self._urgency(scope, wanted)
+        around = urgency = None
         try:
+            if outer is not None and self.pipeline.mode != "off":
+                request.yield_to(outer)
+                around = hold(LIFTED)  # it is in this request now
+            if self._ask_priority is not None or (wanted is not None and PLAIN.get(wanted) != current_priority()):
+                urgency = self._urgency(scope, wanted)
             try:
                 if isinstance(request, RequestOnTrio):
                     await self._serve_on_trio(scope, receive, request)

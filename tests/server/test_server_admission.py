@@ -241,6 +241,19 @@ async def test_function_says_the_priority(said: Any, held: str) -> None:
 
 
 @on_both
+async def test_function_that_raises_leaves_its_client_the_deadline() -> None:
+    """Of a client in this process, which has what it had before."""
+
+    def mistake(scope: Any) -> str:
+        raise LookupError("no such customer")
+
+    app = ServerMiddleware(answering(tell_priority), priority=mistake)
+    with deadline(5):
+        assert isinstance((await ask(app)).error, LookupError)
+        assert remaining() == pytest.approx(5)
+
+
+@on_both
 async def test_client_in_the_same_process_has_its_priority_kept() -> None:
     """Unless the request says another."""
     app = ServerMiddleware(answering(tell_priority))
