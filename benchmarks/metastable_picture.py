@@ -9,7 +9,7 @@ from benchmarks.report import Report
 
 __all__ = ["draw_metastable"]
 
-COLORS = ("#c44e52", "#d08c2f", "#2da44e", "#8250df", "#17a2a2")
+COLORS = ("#c44e52", "#8250df", "#17a2a2", "#d08c2f", "#8250df", "#17a2a2", "#2da44e")
 
 
 def draw_metastable(report: Report, file: Path, found: Mapping[str, Sequence[float | None]]) -> None:
@@ -18,7 +18,7 @@ def draw_metastable(report: Report, file: Path, found: Mapping[str, Sequence[flo
     from matplotlib.figure import Figure as Canvas
 
     conditions = report.conditions
-    canvas = Canvas(figsize=(10, 8), layout="constrained")
+    canvas = Canvas(figsize=(10, 10), layout="constrained")
     FigureCanvasAgg(canvas)
     panels = canvas.subplots(len(found), 1, sharex=True, sharey=True)
     for axes, color, (name, shares) in zip(panels, COLORS, found.items(), strict=True):
