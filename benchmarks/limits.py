@@ -94,7 +94,7 @@ class Server:
         self.busy = 0
         self.line: deque[asyncio.Future[None]] = deque()
 
-    async def ask(self, key: str = "") -> None:
+    async def ask(self) -> None:
         """One request."""
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.line.append(answer)
@@ -202,12 +202,12 @@ def run(options: Options) -> Report:
     """Everything, with every seed; of E6 the mean over the seeds is judged, with its worst beside it."""
     from resilient.runtime import virtual  # here, for it costs other benchmarks: see `overhead`
 
-    def tried(what: Callable[[random.Random], Any], name: str) -> Any:
+    def tried(name: str, what: Callable[..., Any], *given: Any) -> Any:
         dice = random.Random(f"{options.seed} {name}")
         before = random.getstate()
         random.seed(f"{options.seed} {name} limiter")
         try:
-            return virtual.run(what(dice))
+            return virtual.run(what(*given, dice))
         finally:
             random.setstate(before)
 
@@ -215,9 +215,7 @@ def run(options: Options) -> Report:
     seen: dict[str, list[Seen]] = {}
     every = rows()
     for row, seed in options.track([(row, seed) for row in every for seed in range(plan.seeds)], "limits, E6"):
-        seen.setdefault(row.name, []).append(
-            tried(lambda dice, row=row: offer(row.make(), RATE, PHASES, dice), f"E6 {seed}")
-        )
+        seen.setdefault(row.name, []).append(tried(f"E6 {seed}", offer, row.make(), RATE, PHASES))
     figures = [
         figure for number in range(len(PHASES)) for row in every for figure in _phase(number, row, seen[row.name])
     ]
@@ -225,11 +223,11 @@ def run(options: Options) -> Report:
     cells = [(workers, row) for workers in BEGINS for row in adaptive]
     for workers, row in options.track(cells, "limits, begin"):
         rate, phases = 1.5 * workers / MEAN, ((plan.begin, workers),)
-        one = tried(lambda dice, row=row: offer(row.make(), rate, phases, dice), f"begin {workers}")  # noqa: B023
+        one = tried(f"begin {workers}", offer, row.make(), rate, phases)
         figures.append(_begin(workers, row, one, plan.begin))
     kinds: list[Row] = [every[0], every[-2]]
     for row in options.track(kinds, "limits, priorities"):
-        parts = [tried(lambda dice, row=row: crowd(row.make(), dice), f"crowd {seed}") for seed in range(plan.seeds)]
+        parts = [tried(f"crowd {seed}", crowd, row.make()) for seed in range(plan.seeds)]
         figures.append(_crowd(row, parts))
     conditions = {
         "python": platform.python_version(),

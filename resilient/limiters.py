@@ -1,7 +1,7 @@
 """How many calls a dependency can do with at a time: rules that find it out from how long calls take.
 
-`AdaptiveLimit` counts the calls inside, sums up each window of time, and asks a `Limiter` for the next limit. A limiter
-is pure: no clock, no lock, no I/O. `Vegas` is the default. Another is a few lines:
+`AdaptiveLimit` counts the calls inside, sums up each window of time, and asks a `Limiter` for the next limit. It is
+asked under a lock, and needs no clock, no lock and no I/O of its own. `Vegas` is the default. Another is a few lines:
 
     class Halving(Limiter):
         def update(self, limit: float, window: Window) -> float:

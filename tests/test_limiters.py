@@ -27,6 +27,15 @@ def learnt(unloaded: float = 0.05, rate: int = 400, **options: Any) -> Vegas:
     return vegas
 
 
+def falling() -> Vegas:
+    """One whose limit was 44, and is halved, for half as many calls are served as could be, and most of them wait."""
+    vegas = learnt()
+    assert vegas.update(40, window(400, 0.05, peak=40)) == 44
+    assert vegas.update(44, window(200, 0.22, peak=44)) == 44
+    assert vegas.update(44, window(200, 0.22, peak=44)) == 22
+    return vegas
+
+
 # -- steady ---------------------------------------------------------------------------------------------------------
 
 
@@ -108,11 +117,8 @@ def test_mass_failure_brings_the_highest_limit_down_within_a_minute() -> None:
 
 def test_far_fall_is_made_sure_of_by_a_probe() -> None:
     """Halved, drained, timed: then it falls to what fits."""
-    vegas = learnt()
-    assert vegas.update(40, window(400, 0.05, peak=40)) == 44  # so much was fine
-    assert vegas.update(44, window(200, 0.22, peak=44)) == 44
-    halved = vegas.update(44, window(200, 0.22, peak=44))  # half as many are served: fits 13
-    assert (halved, vegas.window) == (22, pytest.approx(0.44))
+    vegas = falling()
+    assert vegas.window == pytest.approx(0.44)
     assert vegas.update(22, window(90, 0.1, peak=30)) == 22
     assert (vegas.window, vegas.samples) == (0.5, 50)
     assert vegas.update(22, window(100, 0.052, peak=20)) == pytest.approx(22)
@@ -121,10 +127,7 @@ def test_far_fall_is_made_sure_of_by_a_probe() -> None:
 
 def test_probe_that_finds_slower_calls_ends_the_fall() -> None:
     """The dependency is slower, and nobody waits: the same number fits."""
-    vegas = learnt()
-    vegas.update(40, window(400, 0.05, peak=40))
-    vegas.update(44, window(200, 0.22, peak=44))
-    vegas.update(44, window(200, 0.22, peak=44))
+    vegas = falling()
     vegas.update(22, window(100, 0.22, peak=22))
     assert vegas.update(22, window(100, 0.22, peak=20)) == pytest.approx(44)
     assert vegas.unloaded == pytest.approx(0.22)
@@ -170,10 +173,7 @@ def test_probes_come_now_and_then_while_calls_wait() -> None:
 
 def test_probe_without_an_answer_changes_nothing() -> None:
     """All calls have failed, or none came."""
-    vegas = learnt()
-    vegas.update(40, window(400, 0.05, peak=40))
-    vegas.update(44, window(200, 0.22, peak=44))
-    vegas.update(44, window(200, 0.22, peak=44))
+    vegas = falling()
     vegas.update(22, window(0, 0.0, failures=10))
     assert vegas.update(22, window(0, 0.0, failures=10)) == pytest.approx(22)
     assert vegas.unloaded == pytest.approx(0.05)

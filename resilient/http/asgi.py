@@ -19,7 +19,8 @@ The guarded part of a request ends when its response does, or with the first par
 What the limit learns: an answer below 500 is a success, with the time that it took. An exception of the application,
 and an answer of 500 or more, is nothing: a mistake of the code says nothing about how many requests the server can
 take, and is often quicker than its work. Ended by the server's own `max_deadline` is a failure; ended by the caller's
-deadline, or gone with its client, is nothing, unless it was as old as that.
+deadline, or gone with its client, is nothing, unless it was as old as that. So where every request ends so, an
+`AdaptiveLimit` sees nothing and stays as it is: else clients could lower it with short deadlines.
 
 Written for the least that can be added to a request: the application runs in the server's own task. The pipeline's
 coroutine is started before it, is held where it would call its function, and is told the end from within `send`

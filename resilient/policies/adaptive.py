@@ -165,8 +165,8 @@ class AdaptiveLimit(Gate):
 
     async def wait(self, call: Call, scope: Scope) -> object:
         place = _Place(call.runtime.park(), self._rank(call))
-        position = self._join(place)
         try:
+            position = self._join(place)
             if not place.granted:
                 if scope.channel.listeners:
                     scope.channel.emit(events.Queued(scope.name, call.runtime.now(), self.name, position))
