@@ -432,7 +432,8 @@ def run(options: Options) -> Report:
     found: dict[tuple[str, Row, float], list[Any]] = {}
     for kind, row, share in options.track(steps, "storm"):
         if kind == "E4":
-            found[kind, row, share] = [overloaded(row, plan, seed + more) for more in range(plan.seeds if row.bars else 1)]
+            seeds = plan.seeds if row.bars else 1
+            found[kind, row, share] = [overloaded(row, plan, seed + more) for more in range(seeds)]
         elif kind == "E3":
             found[kind, row, share] = [failing(row, share, plan, seed)]
         else:

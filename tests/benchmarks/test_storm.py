@@ -18,7 +18,8 @@ from benchmarks import storm
 def small() -> Iterator[None]:
     """A thin world: few seconds, a tenth of the load and of the workers."""
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(storm, "QUICK", storm.Plan(failing=1, rarely_failing=2, horizon=55, seeds=1, peers_shares=(1.0,)))
+    thin = storm.Plan(failing=1, rarely_failing=2, horizon=55, seeds=1, peers_shares=(1.0,))
+    monkeypatch.setattr(storm, "QUICK", thin)
     monkeypatch.setattr(storm, "SMALL", 50)
     monkeypatch.setattr(storm, "RATE", 70.0)
     monkeypatch.setattr(storm, "WORKERS", 10)
