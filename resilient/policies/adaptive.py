@@ -274,7 +274,8 @@ class AdaptiveLimit(Gate):
 
     def _refusal(self, rank: int, why: str = "") -> LimitExceeded:
         name = PRIORITIES[rank]
-        self.refused[name] += 1
+        with self._lock:
+            self.refused[name] += 1
         why = why or f"{self._inside} inside, {self.queued} in line"
         return LimitExceeded(
             f"{self.name} of {int(self._limit)} has no room for a {name} call: {why}", policy=self.name
