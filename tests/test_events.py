@@ -977,7 +977,7 @@ def test_no_event_is_built_while_nobody_listens() -> None:
 
         await hedged.call(fetch)
         await hedged.call(fetch)
-        for _ in range(20):
+        for _ in range(30):
             await limited.call(asyncio.sleep, 0.1)
 
         async def commit() -> None:
