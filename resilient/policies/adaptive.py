@@ -268,9 +268,7 @@ class AdaptiveLimit(Gate):
             granted = place.granted
         if granted and not keep:
             self.release(self)
-        elif self._first < NOBODY:
-            self._hand_out()  # whoever stood behind it may have another bound
-        return granted
+        return granted  # if not: where there was no room for it, there is none for those behind
 
     def _refusal(self, rank: int, why: str = "") -> LimitExceeded:
         name = PRIORITIES[rank]
