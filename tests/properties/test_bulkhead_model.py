@@ -7,7 +7,7 @@ from math import inf
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from resilient import Bulkhead, Pipeline, Timeout
 from tests.properties.line_driver import Line, LineDriver
@@ -113,6 +113,10 @@ class BulkheadAgainstModel(LineDriver):
         if not before:
             self.start()
         self.settle()
+
+    @invariant()
+    def never_more_are_inside_than_there_are_permits(self) -> None:
+        assert len(self.inside) <= self.model.limit
 
 
 TestBulkheadAgainstModel = BulkheadAgainstModel.TestCase
