@@ -133,14 +133,8 @@ class HttpChaos(Generic[Inner]):
         self._channel = Channel(self.name)
         self._channels = weakref.WeakSet([self._channel])
         self._lock = threading.Lock()
-        if not self.experiment.possible:
-            self._stand_aside()
 
     def _new_transport(self, **options: Any) -> Inner:
-        raise NotImplementedError
-
-    def _stand_aside(self) -> None:
-        """Have requests go to the inner transport itself."""
         raise NotImplementedError
 
     # -- one request ------------------------------------------------------------------------------------------------
@@ -359,23 +353,17 @@ class AsyncHttpChaos(AsyncAround, HttpChaos[Inner], Generic[Request, Response, I
 
     transport: Any
 
-    def _stand_aside(self) -> None:
-        self.handle_async_request = self.transport.handle_async_request  # type: ignore[method-assign]
-
-    async def handle_async_request(self, request: Request) -> Response:
-        """Send one request, or have it meet a fault."""
+    def handle_async_request(self, request: Request) -> Coroutine[Any, Any, Response]:
+        """Send one request, or have it meet a fault. While it is off, it adds no coroutine of its own."""
         if not self.experiment.is_on():
-            return await self.transport.handle_async_request(request)  # type: ignore[no-any-return]
-        return await self._watched(request, self.transport.handle_async_request, current_async())  # type: ignore[no-any-return]
+            return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
+        return self._watched(request, self.transport.handle_async_request, current_async())
 
 
 class SyncHttpChaos(SyncAround, HttpChaos[Inner], Generic[Request, Response, Inner]):
     """A chaos transport for a plain client."""
 
     transport: Any
-
-    def _stand_aside(self) -> None:
-        self.handle_request = self.transport.handle_request  # type: ignore[method-assign]
 
     def handle_request(self, request: Request) -> Response:
         """Send one request, or have it meet a fault."""

@@ -177,6 +177,8 @@ class HttpTransport(Generic[Inner]):
         raise NotImplementedError
 
     def _attempts(self) -> Callable[[Call], Any]:
+        """What an attempt calls. It looks the inner transport's method up each time: mocks, recorders and tracers put
+        their own in its place after the client was made, and take it away again."""
         raise NotImplementedError
 
     def _unguarded(self) -> Callable[[Any], Any]:
@@ -322,22 +324,20 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
     transport: Any
 
     def _unguarded(self) -> Callable[[Any], Any]:
-        handle = self.transport.handle_async_request
-
         async def send(request: Any) -> Any:
-            return await handle(request)
+            return await self.transport.handle_async_request(request)
 
         send.__qualname__ = "AsyncTransport.handle_async_request"  # for events
         return send
 
     def _attempts(self) -> Callable[[Call], Any]:
-        handle, simple, fully = self.transport.handle_async_request, self._simple, self._fully
+        simple, fully = self._simple, self._fully
 
         def attempt(call: Call) -> Coroutine[Any, Any, Any]:
             request = call.args[0]
             if simple and (call.deadline is None or _is_in_time(request, call.deadline - call.begin().now())):
-                return handle(request)  # type: ignore[no-any-return]
-            return fully(call, handle, call.begin())
+                return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
+            return fully(call, self.transport.handle_async_request, call.begin())
 
         return attempt
 
@@ -369,21 +369,19 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
     transport: Any
 
     def _unguarded(self) -> Callable[[Any], Any]:
-        handle = self.transport.handle_request
-
         def send(request: Any) -> Any:
-            return handle(request)
+            return self.transport.handle_request(request)
 
         send.__qualname__ = "Transport.handle_request"  # for events
         return send
 
     def _attempts(self) -> Callable[[Call], Any]:
-        handle, simple, fully = self.transport.handle_request, self._simple, self._fully
+        simple, fully = self._simple, self._fully
 
         def attempt(call: Call) -> Any:
             request = call.args[0]
             if simple and (call.deadline is None or _is_in_time(request, call.deadline - THREADS.now())):
-                return handle(request)
+                return self.transport.handle_request(request)
             return drive(fully(call, self._handle, THREADS))
 
         return attempt

@@ -384,12 +384,16 @@ def test_nothing_happens_unless_it_is_switched_on(kind: Kind, monkeypatch: pytes
     assert [status(), status(enabled=False)] == [503, 200]
 
 
-def test_what_can_never_be_on_is_not_on_the_path(kind: Kind) -> None:
-    """Requests go to the inner transport itself."""
+@pytest.mark.parametrize("enabled", [False, lambda: False])
+def test_what_is_off_adds_no_coroutine(kind: Kind, enabled: Any) -> None:
+    """What is awaited is the inner transport's own."""
+    if not kind.is_async:
+        return
     script = kind.script()
-    chaos = chaos_of(kind, script, Errors(), enabled=False)
-    name = "handle_async_request" if kind.is_async else "handle_request"
-    assert getattr(chaos, name) == getattr(script.inner, name)
+    chaos = chaos_of(kind, script, Errors(), enabled=enabled)
+    coroutine = chaos.handle_async_request(kind.library.Request("GET", URL))
+    assert coroutine.cr_code is script.inner.handle_async_request.__code__
+    coroutine.close()
 
 
 # -- inside our transports ------------------------------------------------------------------------------------------
