@@ -9,6 +9,8 @@ It keeps, in every tick:
   and nothing if it was younger; time spent in local queues does not count as its age. A call that came back after its
   limit all the same is a failure for those who learn, though its caller gets its result. Where a good result has an
   open end (`Classifier.follows`: the body of a response), they learn when it has ended.
+- *A gate that raises when a call ends harms nobody else.* Its error is logged; the other gates get their tickets, and
+  the caller the call's own result or error. (What is no `Exception`, as a Ctrl-C, is raised once they have.)
 
 Every guarded call passes here, so the frame is written out for just the gates at hand, as `dataclasses` writes out an
 `__init__`: no loop, no pairs of pairs, no clock that nobody reads. Measured for a bulkhead and a breaker, a loop over
@@ -20,8 +22,9 @@ from __future__ import annotations
 import functools
 import itertools
 import linecache
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any
 
@@ -31,6 +34,8 @@ from resilient.events import CallRejected, Waited
 from resilient.policy import Gate, Layer, Scope, Ticket
 
 __all__ = ["gate_frame"]
+
+_log = logging.getLogger("resilient")
 
 Tickets = Sequence[Ticket | None]
 
@@ -107,15 +112,24 @@ def _source(gates: Sequence[Gate], rest: _Rest, *, plain: bool) -> str:
         ]
     if rest.follows:
         lines += [
-            "    if is_open(result):",
+            "    try:",
+            "        open_ended = is_open(result)",
+            "    except BaseException:",
+            f"        rest.give_back({together})",
+            "        raise",
+            "    if open_ended:",
             f"        rest.follow(call, {together}, result, {late}, {elapsed})",
             "        return result",
         ]
     for at in reversed(range(len(gates))):
-        if gates[at].learns:
-            lines += [f"    settle{at}(t{at}, {late}, {elapsed}, {end}, None)"]
-        elif gates[at].holds:
-            lines += [f"    release{at}(t{at})"]
+        if gates[at].learns or gates[at].holds:
+            ends = f"settle{at}(t{at}, {late}, {elapsed}, {end}, None)" if gates[at].learns else f"release{at}(t{at})"
+            lines += [
+                "    try:",
+                f"        {ends}",
+                "    except BaseException as error:",
+                f"        rest.raised({at}, {together}, error)",
+            ]
     return "\n".join([*lines, "    return result", ""])
 
 
@@ -138,9 +152,7 @@ class _Rest:
 
     def refused(self, call: Call, tickets: Tickets, error: BaseException) -> None:
         """A gate raised: give back what those outside it have given."""
-        for gate, ticket in self._last_first(tickets):
-            if ticket is not None:
-                gate.undo(ticket)
+        self._end(tickets, _undo)
         if not isinstance(error, Rejected):
             return
         if not error.pipeline:
@@ -157,8 +169,12 @@ class _Rest:
             while len(held) < len(self.gates):
                 gate = self.gates[len(held)]
                 ticket = None if must_wait else gate.admit(call)
-                held.append(await self._wait(gate, call) if ticket is None else ticket)
-                must_wait = ticket is None and not self._ask_again(held, call)
+                if ticket is None:
+                    await self._wait(gate, call, held)
+                    must_wait = not self._ask_again(held, call)
+                else:
+                    held.append(ticket)
+                    must_wait = False
         except BaseException as error:
             self.refused(call, held, error)
             raise
@@ -173,28 +189,27 @@ class _Rest:
         for at, gate in enumerate(self.gates[: len(held) - 1]):
             if gate.judges:
                 stale, held[at] = held[at], None
-                gate.undo(stale)
+                self._end([*[None] * at, stale], _undo)
                 held[at] = gate.admit(call)
                 if held[at] is None:
-                    for inner, ticket in self._last_first(held)[: len(held) - 1 - at]:
-                        inner.undo(ticket)
+                    inner = [*[None] * at, *held[at:]]
                     del held[at:]
+                    self._end(inner, _undo)
                     return False
         return True
 
-    async def _wait(self, gate: Gate, call: Call) -> Ticket:
-        """Wait at a gate; the time counts as local."""
+    async def _wait(self, gate: Gate, call: Call, held: list[Ticket | None]) -> None:
+        """Wait at a gate, and add its ticket to those that are `held`; the time counts as local."""
         now = call.begin().now
         begin = call.queued_at = now()
         try:
-            ticket = await gate.wait(call, self.scope)
+            held.append(await gate.wait(call, self.scope))
         finally:
             end = now()
             call.waited += end - begin
             call.queued_at = None
         if end > begin and self.scope.channel.listeners:
             self.scope.channel.emit(Waited(self.scope.name, end, gate.name, "queue", end - begin))
-        return ticket
 
     # -- on the way out -----------------------------------------------------------------------------------------
 
@@ -213,42 +228,80 @@ class _Rest:
                 raise
             self.learn(tickets, kind, elapsed, end, error)
         elif isinstance(error, call.runtime.cancelled):
-            for gate, ticket in self._last_first(tickets):
+
+            def cut(gate: Gate, ticket: Ticket) -> None:
                 if gate.learns:
                     gate.cut(ticket, elapsed, end, self.limit)
                 else:
                     gate.release(ticket)
+
+            self._end(tickets, cut)
         else:
             self.give_back(tickets)
 
     def learn(self, tickets: Tickets, kind: str, elapsed: float, end: float | None, error: Exception | None) -> None:
         """Tell the gates how the call ended."""
-        if kind == "nothing":
-            self.give_back(tickets)
-            return
-        for gate, ticket in self._last_first(tickets):
+
+        def learn(gate: Gate, ticket: Ticket) -> None:
             if gate.learns:
                 gate.settle(ticket, kind == "failure", elapsed, end, error)
             else:
                 gate.release(ticket)
 
+        if kind == "nothing":
+            self.give_back(tickets)
+        else:
+            self._end(tickets, learn)
+
     def follow(self, call: Call, tickets: Tickets, result: Any, late: bool, elapsed: float) -> None:
         """Have those gates that follow a good result to its end wait for it; the others know enough now."""
-        self.scope.judge.follow(result, _Unsettled(self, call, tickets, late, elapsed))
-        for gate, ticket in zip(self.gates, tickets, strict=True):
+        end = call.runtime.now() if self.clocked else None
+
+        def learn(gate: Gate, ticket: Ticket) -> None:
             if not gate.learns:
                 gate.release(ticket)
             elif not gate.follows:
-                gate.settle(ticket, late, elapsed, call.begin().now() if self.clocked else None, None)
+                gate.settle(ticket, late, elapsed, end, None)
+
+        try:
+            self.scope.judge.follow(result, _Unsettled(self, call, tickets, late, elapsed))
+        except BaseException:
+            self.give_back(tickets)
+            raise
+        self._end(tickets, learn)
+
+    def follow_to(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None]) -> None:
+        """`tell` those gates of the end of a result that they have followed."""
+        self._end(tickets, lambda gate, ticket: tell(gate, ticket) if gate.learns and gate.follows else None)
 
     def give_back(self, tickets: Tickets) -> None:
         """Tell them nothing."""
-        for gate, ticket in self._last_first(tickets):
-            gate.release(ticket)
+        self._end(tickets, lambda gate, ticket: gate.release(ticket))
 
-    def _last_first(self, tickets: Tickets) -> list[tuple[Gate, Ticket]]:
-        """The gates that have been passed, with their tickets."""
-        return list(zip(self.gates, tickets, strict=False))[::-1]
+    def raised(self, at: int, tickets: Tickets, error: BaseException) -> None:
+        """The gate at this place raised when it was told of a call's end.
+
+        An `Exception` is logged, and is not the caller's. Anything else is raised again, when the gates outside have
+        their tickets back.
+        """
+        if isinstance(error, Exception):
+            _log.error("resilient: %s raised at the end of a call", self.gates[at].name, exc_info=error)
+            return
+        self.give_back(tickets[:at])
+        raise error
+
+    def _end(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None]) -> None:
+        """Have `tell` take the tickets back, last first, from all the gates that have given one."""
+        for at in reversed(range(len(tickets))):
+            if tickets[at] is not None:
+                try:
+                    tell(self.gates[at], tickets[at])
+                except BaseException as error:
+                    self.raised(at, tickets, error)
+
+
+def _undo(gate: Gate, ticket: Ticket) -> None:
+    gate.undo(ticket)
 
 
 class _Unsettled:
@@ -265,15 +318,12 @@ class _Unsettled:
 
     def learn(self, error: Exception | None) -> None:
         rest = self.rest
-        now = self.call.begin().now() if rest.clocked else None
-        for gate, ticket in rest._last_first(self.tickets):
-            if gate.learns and gate.follows:
-                gate.settle(ticket, self.late or error is not None, self.elapsed, now, error)
+        now = self.call.runtime.now() if rest.clocked else None
+        failed = self.late or error is not None
+        rest.follow_to(self.tickets, lambda gate, ticket: gate.settle(ticket, failed, self.elapsed, now, error))
 
     def drop(self) -> None:
-        for gate, ticket in self.rest._last_first(self.tickets):
-            if gate.learns and gate.follows:
-                gate.release(ticket)
+        self.rest.follow_to(self.tickets, lambda gate, ticket: gate.release(ticket))
 
 
 class _Shadow(Gate):

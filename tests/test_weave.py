@@ -150,6 +150,129 @@ def test_coroutine_that_is_dropped_where_no_event_loop_runs_gives_tickets_back(o
     assert bulkhead.snapshot()["in_use"] == 0
 
 
+class Raises(Gate):
+    """Raises `error` whenever it is told of an end."""
+
+    timed = False
+
+    def __init__(self, error: BaseException, *, learns: bool) -> None:
+        super().__init__()
+        self.error = error
+        self.learns = learns
+
+    def admit(self, call: Call) -> object:
+        return self
+
+    def release(self, ticket: object) -> None:
+        raise self.error
+
+    def settle(self, *_: object) -> None:
+        raise self.error
+
+
+HOLDS_OR_LEARNS = pytest.mark.parametrize("learns", [False, True], ids=["holds", "learns"])
+
+
+@HOLDS_OR_LEARNS
+@pytest.mark.parametrize(
+    "answer", [7, OSError("down"), TypeError("a mistake")], ids=["result", "failure", "no evidence"]
+)
+def test_gate_that_raises_at_the_end_is_logged_and_costs_nobody_anything(
+    world: World, answer: Any, learns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The gates on both sides have their tickets back, and the caller has the call's own result or error."""
+    outer, inner = Turnstile(learns=True), Turnstile()
+    outcome = world.outcome(
+        stack(outer, Raises(LookupError("broken"), learns=learns), inner)(world.dependency(answer).fn)
+    )
+    assert (outcome.value, outcome.error) == ((answer, None) if answer == 7 else (None, answer))
+    assert (outer.out, inner.out) == (0, 0)
+    [record] = caplog.records
+    assert record.name == "resilient"
+    assert "Raises raised at the end of a call" in record.message
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], LookupError)
+
+
+@HOLDS_OR_LEARNS
+def test_gate_that_raises_when_a_later_gate_refuses_costs_nobody_anything(world: World, learns: bool) -> None:
+    """The refusal gets through."""
+    outer = Turnstile()
+    policies = outer, Raises(LookupError("broken"), learns=learns), Turnstile(shut=FOR_EVER, name="shut")
+    error = world.outcome(stack(*policies)(world.dependency().fn)).error
+    assert isinstance(error, Rejected)
+    assert error.policy == "shut"
+    assert outer.tickets
+    assert outer.out == 0
+
+
+@HOLDS_OR_LEARNS
+@pytest.mark.virtual_time
+async def test_gate_that_raises_when_a_call_is_cancelled_costs_nobody_anything(learns: bool) -> None:
+    """The cancellation gets through: in the function, in a line, and where a gate is asked anew after a wait."""
+    for more in ([], [Turnstile(line=1.0)], [Turnstile(line=0.1)]):
+        outer, raises = Turnstile(), Raises(LookupError("broken"), learns=learns)
+        raises.judges = True
+        task = asyncio.create_task(stack(outer, raises, *more).call(dependency(seconds=2.0)))
+        asyncio.get_running_loop().call_later(0.5, task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert outer.tickets
+        assert outer.out == 0
+
+
+@pytest.mark.parametrize("answer", [7, OSError("down")], ids=["result", "failure"])
+def test_gate_that_is_interrupted_at_the_end_gives_the_others_their_tickets_first(world: World, answer: Any) -> None:
+    """Ctrl-C is not swallowed, and costs no permit."""
+    outer, inner = Turnstile(learns=True), Turnstile()
+    guarded = stack(outer, Raises(KeyboardInterrupt(), learns=True), inner)(world.dependency(answer).fn)
+    with pytest.raises(KeyboardInterrupt):
+        world.outcome(guarded)
+    assert (outer.out, inner.out) == (0, 0)
+
+
+class Streams(Classifier):
+    """Results are open until `end` is called."""
+
+    follows = True
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.unsettled: list[Any] = []
+
+    def is_open(self, result: Any) -> bool:
+        if self.error is not None:
+            raise self.error
+        return True
+
+    def follow(self, result: Any, unsettled: Any) -> None:
+        self.unsettled.append(unsettled)
+
+
+@pytest.mark.parametrize(
+    "end", [lambda each: each.learn(None), lambda each: each.learn(OSError()), lambda each: each.drop()]
+)
+def test_gate_that_raises_at_the_end_of_an_open_result_costs_nobody_anything(
+    world: World, end: Callable[[Any], None]
+) -> None:
+    """Neither those that had to wait for the end, nor those that had not."""
+    judge, outer, holds = Streams(), Turnstile(learns=True), Turnstile()
+    raises = Raises(LookupError("broken"), learns=False), Raises(LookupError("broken"), learns=True)
+    assert world.call(stack(holds, outer, *raises, classify=judge)(world.dependency(7).fn)) == 7
+    assert (outer.out, holds.out) == (1, 0)
+    end(judge.unsettled[0])
+    assert outer.out == 0
+
+
+def test_classifier_that_raises_about_an_open_result_costs_no_ticket(world: World) -> None:
+    """It is the caller's error."""
+    outer, judge = Turnstile(learns=True), Streams(LookupError("broken"))
+    assert isinstance(world.outcome(stack(outer, classify=judge)(world.dependency(7).fn)).error, LookupError)
+    assert outer.tickets
+    assert outer.out == 0
+
+
 # -- judgements do not go stale -------------------------------------------------------------------------------------
 
 

@@ -199,6 +199,7 @@ class RequestOnTrio(Request):
     scope: Any
 
     def bound(self, call: Call, inner: Layer) -> Guard:
+        call.begin()  # the gates inside a limit read its clock
         call.deadline = self.at
         return inner(call)
 
