@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from contextvars import Context
@@ -19,12 +19,16 @@ from resilient.call import Call
 from resilient.current import Calls, enclosing, runs_elsewhere, waiting
 from resilient.outcome import Classifier
 from resilient.policy import Layer, Scope
+from resilient.result import closing_of, is_awaitable
 from resilient.runtime import Parking, Runtime
 from resilient.runtime.threads import AWAITED, THREADS
 
-__all__ = ["Beside", "Stragglers", "close_beside", "discard"]
+__all__ = ["Beside", "Stragglers", "close_beside", "discard", "is_own"]
 
 _log = logging.getLogger("resilient")
+
+CLOSING_SECONDS = 1.0
+"""So long a caller waits for a result to be closed that it does not get. The closing itself goes on after that."""
 
 
 class Stragglers:
@@ -85,7 +89,7 @@ class Beside:
     """One call of `inner` that runs beside its caller, once `run` is called.
 
     `ended` is told, once, in its own task or thread. It answers whether nobody waits for this any more: then its result
-    is closed, and it is one straggler less (whoever stopped waiting has counted it, by `leave`).
+    is closed if it `is_own`, and it is one straggler less (whoever stopped waiting has counted it, by `leave`).
 
     Attributes:
         call: the fork that it works on; scope: of its pipeline.
@@ -156,8 +160,13 @@ class Beside:
         finally:
             self.done = True
             if self._ended(self):
-                judge = self.scope.judge if self.sets_aside else None
-                await close_unwanted(self, self.error, self.result, self.call.runtime, self._stragglers, judge)
+                result = self.result if self.error is None else None
+                self.forget()
+                await _close_unwanted(self, result, self.call, self.scope, self._stragglers, self.sets_aside)
+
+    def forget(self) -> None:
+        """Let go of its outcome, which nobody takes. The traceback of an error leads back to this very object."""
+        self.result = self.error = None
 
     def outer(self) -> Calls:
         """The calls that its own is part of."""
@@ -196,8 +205,9 @@ class Beside:
 
     def close(self) -> None:
         """Close its result, if it has one, beside the caller: nobody takes it."""
-        if self.error is None:
-            close_beside(self.result, self.call.runtime, self._stragglers)
+        result = self.result if self.error is None else None
+        self.forget()
+        close_beside(result, self.call, self.scope, self._stragglers, self.sets_aside)
 
     def take(self) -> Any:
         """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
@@ -220,19 +230,27 @@ runs_elsewhere(Beside._work.__code__)
 _UNSET = object()
 
 
-async def close_unwanted(
-    who: object,
-    error: BaseException | None,
-    result: Any,
-    runtime: Runtime,
-    stragglers: Stragglers,
-    judge: Classifier | None = None,
+def is_own(result: Any, call: Call, judge: Classifier) -> bool:
+    """Whether a result that nobody gets belongs to `call` alone, so that it is to be closed: the judge `closes` its
+    kind, and it is no argument of the call."""
+    if closing_of(result, awaits=True) is None or not judge.closes(result):
+        return False
+    return not any(result is each for each in (*call.args, *call.kwargs.values()))
+
+
+async def _close_unwanted(
+    who: object, result: Any, call: Call, scope: Scope, stragglers: Stragglers, sets_aside: bool
 ) -> None:
-    """The end of a straggler; its result is set aside by `judge` first, if given. It raises nothing: nobody waits."""
+    """The end of a straggler; its result, if it is its own, is closed, and set aside before that where it
+    `sets_aside`. It raises nothing: nobody waits."""
     try:
-        if error is None:
-            await _close(result, runtime, judge)
-    except runtime.cancelled:
+        if is_own(result, call, scope.judge):
+            if sets_aside:
+                await scope.judge.set_aside(result, call.runtime)
+            await _close(result, call.runtime)
+    except Exception as error:  # of the judge
+        _log.debug("resilient: a result that nobody gets could not be closed: %s", type(error).__name__)
+    except call.runtime.cancelled:
         pass  # its event loop ends
     finally:
         stragglers.remove(who)
@@ -244,25 +262,30 @@ class _Closing:
     spawned: object = None
 
 
-def close_beside(result: Any, runtime: Runtime, stragglers: Stragglers, judge: Classifier | None = None) -> None:
-    """Close a result that nobody gets, without making anybody wait; set it aside by `judge` first, if given."""
+def close_beside(result: Any, call: Call, scope: Scope, stragglers: Stragglers, sets_aside: bool = False) -> None:
+    """Close a result that nobody gets, if it `is_own`, without making anybody wait."""
+    if closing_of(result, awaits=True) is None:
+        return  # most results
     closing = _Closing()
     stragglers.add(closing)
-    closing.spawned = runtime.spawn(
-        lambda: close_unwanted(closing, None, result, runtime, stragglers, judge), contextvars.copy_context()
+    closing.spawned = call.runtime.spawn(
+        lambda: _close_unwanted(closing, result, call, scope, stragglers, sets_aside), contextvars.copy_context()
     )
 
 
-_discarding: set[_Closing] = set()  # an event loop keeps only weak references to its tasks
+_discarding = Stragglers(sys.maxsize)
 
 
-async def discard(result: Any, runtime: Runtime) -> None:
+async def discard(result: Any, runtime: Runtime, stragglers: Stragglers = _discarding) -> None:
     """Close a result that nobody gets, if it can be closed (`aclose`, else `close`). Never raises an `Exception`.
 
-    That goes on when the caller is cancelled: httpcore forgets a connection for ever whose closing is cut short.
+    The caller waits for `CLOSING_SECONDS` at the most. The closing goes on after that, and when the caller is
+    cancelled: httpcore forgets a connection for ever whose closing is cut short. In a thread it is closed at once.
     """
-    if runtime is THREADS or not (hasattr(result, "aclose") or hasattr(result, "close")):
+    if runtime is THREADS:
         await _close(result, runtime)
+        return
+    if closing_of(result, awaits=True) is None:
         return
     closing, parking = _Closing(), runtime.park()
 
@@ -270,27 +293,21 @@ async def discard(result: Any, runtime: Runtime) -> None:
         try:
             await _close(result, runtime)
         finally:
-            _discarding.discard(closing)
+            stragglers.remove(closing)
             parking.wake()
 
-    _discarding.add(closing)
+    stragglers.add(closing)
     closing.spawned = runtime.spawn(work, contextvars.copy_context())
-    await parking.wait(None, _NO_DEADLINE)
+    await parking.wait(CLOSING_SECONDS, _NO_DEADLINE)
 
 
-async def _close(result: Any, runtime: Runtime, judge: Classifier | None = None) -> None:
-    close = getattr(result, "aclose", None) if runtime is not THREADS else None
-    close = close or getattr(result, "close", None)
-    if not callable(close):
+async def _close(result: Any, runtime: Runtime) -> None:
+    close = closing_of(result, awaits=runtime is not THREADS)
+    if close is None:
         return
     try:
-        if judge is not None:
-            await judge.set_aside(result, runtime)
-    except Exception as error:
-        _log.debug("resilient: setting a result aside that nobody gets failed with %s", type(error).__name__)
-    try:
         closing = close()
-        if inspect.isawaitable(closing):
+        if is_awaitable(closing):
             await closing
     except Exception as error:  # whose message may quote what was sent
         _log.debug("resilient: closing a result that nobody gets failed with %s", type(error).__name__)

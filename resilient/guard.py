@@ -17,6 +17,7 @@ from resilient.call import Call, name_of
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted
 from resilient.outcome import Stopped
 from resilient.policy import Layer, Scope
+from resilient.result import is_awaitable
 
 __all__ = ["async_leaf", "dress", "kind_of", "sync_leaf", "told"]
 
@@ -29,7 +30,7 @@ def kind_of(fn: Any) -> Literal["async", "sync"]:
         flags = fn.__code__.co_flags & _KIND_FLAGS
         if not flags & ~inspect.CO_COROUTINE:
             return "async" if flags else "sync"
-    if inspect.isawaitable(fn):
+    if is_awaitable(fn):
         raise TypeError(f"got {fn!r}: pass the function itself, not the coroutine that calling it made")
     if not callable(fn):
         raise TypeError(f"cannot guard {fn!r}: it cannot be called")
@@ -102,7 +103,7 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
             if isinstance(error, StopIteration):
                 raise Stopped(error) from None  # it must get past the coroutines around it
             raise
-        if hasattr(result, "__await__"):
+        if type(result) not in _plain and _must_be_awaited(result):
             _refuse_awaitable(call, result)
         if begin is not None:
             _returned(call, scope, begin, result)
@@ -114,6 +115,22 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
     call_it.is_leaf = True  # type: ignore[attr-defined]
     call_it.plainly = plainly  # type: ignore[attr-defined]
     return call_it
+
+
+_plain: set[type] = set()
+"""Types of results that were seen and cannot be awaited: looking into a type costs five times as much as this set."""
+
+MOST_PLAIN = 256
+"""Types in it: some programs make classes without end."""
+
+
+def _must_be_awaited(result: Any) -> bool:
+    if is_awaitable(result):
+        return True
+    if len(_plain) >= MOST_PLAIN:
+        _plain.clear()
+    _plain.add(type(result))
+    return False
 
 
 def _refuse_awaitable(call: Call, result: Any) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from resilient import arguments
 from resilient.errors import Rejected, TimedOut
+from resilient.result import is_of_one_use
 
 __all__ = [
     "DEFAULT",
@@ -200,6 +201,16 @@ class Classifier:
         if isinstance(judged, Verdict):
             return judged
         return FAILURE if judged else SUCCESS
+
+    def closes(self, result: Any) -> bool:
+        """Whether a result that nobody gets is closed, by its `aclose` or `close`: that of a hedge's loser, of an
+        attempt that another one has superseded, of work whose caller has left.
+
+        By default responses (by their HTTP status) and streams (iterators, files), which only their caller can use.
+        Sessions, connections and other objects may come from a pool or a cache and are left alone; override this to
+        have those closed that your function makes anew for each call.
+        """
+        return is_of_one_use(result)
 
     # -- for results that go on after they have been returned, as streams do --------------------------------------
 

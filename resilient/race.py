@@ -114,6 +114,10 @@ class Primary:
         finally:
             del error  # its traceback leads to this frame
 
+    def forget(self) -> None:
+        """Let go of its outcome, which nobody takes."""
+        self.result = self.error = None
+
 
 Copy = Beside | Primary
 
@@ -142,6 +146,7 @@ class Race:
         "primary",
         "running",
         "scope",
+        "taken",
         "task",
         "winner",
     )
@@ -165,6 +170,7 @@ class Race:
         self.running: list[Beside] = []
         self.first: Copy | None = None  # of those that failed; its outcome comes back when all do
         self.winner: Copy | None = None
+        self.taken: Any = None  # the caller's result, as long as there are losers that may come to the same one
         observed = hedge.alike or (None if hedge.observes is None else hedge.observed(call))
         if observed is None:
             self.delays, self.primary = hedge.delays, None
@@ -218,6 +224,8 @@ class Race:
             self._ended_while_inline(copy)
             return False
         if self._over:
+            if copy.result is self.taken:
+                copy.result = None
             return True
         self._ended.append(copy)
         if self._parking is not None:
@@ -234,13 +242,18 @@ class Race:
     def _stop(self) -> list[Beside]:
         """Take no more copies that end; those that have."""
         self._over = True
-        return self._ended
+        ended, self._ended = self._ended, []  # they know this race
+        return ended
 
     def drop(self, copy: Copy | None) -> None:
-        """Close its result, if it has one, beside the caller."""
-        if copy is not None and copy.error is None:
-            judge = self.scope.judge if self.hedge.late else None
-            close_beside(copy.result, self.call.runtime, self.hedge.stragglers, judge)
+        """Nobody takes this copy's outcome. Close its result, if it has one, beside the caller; unless the winner, or
+        the copy whose outcome comes back otherwise, has the same."""
+        if copy is None:
+            return
+        kept = [each.result for each in (self.winner, self.first) if each is not None and each is not copy]
+        if copy.error is None and not any(copy.result is result for result in kept):
+            close_beside(copy.result, self.call, self.scope, self.hedge.stragglers, self.hedge.late)
+        copy.forget()
 
     def end(self) -> None:
         """It is over: cancel the losers (or leave them to end by themselves), and do not wait for them."""
@@ -250,6 +263,7 @@ class Race:
                     self.primary.unanswered(copy.call)
         for running in self.running:
             running.leave()  # before one of them can end unheard
+        self.taken = None if self.winner is None else self.winner.result
         ended = self._stop()  # in the same tick as the winner
         for copy in ended:
             copy.stay()
@@ -261,9 +275,12 @@ class Race:
             room = max(0, stragglers.cap - stragglers.count + len(losers))  # they are counted already
         for loser in losers[room:]:
             loser.cancel()
-        for each in (*ended, self.first):
-            if each is not self.winner:
-                self.drop(each)
+        self.running = []
+        for each in ended:
+            self.drop(each)
+        if self.first is not self.winner:
+            first, self.first = self.first, None
+            self.drop(first)
 
     def leaves_open(self, copy: Copy) -> bool:
         """Whether the race goes on after this copy's outcome; without further copies where it asks to be left alone."""
@@ -375,8 +392,8 @@ class Race:
                 return result
             primary = Primary(self.call, None, result)
         if not self.leaves_open(primary):
-            self.drop(self.winner)  # both in one tick
-            self.winner = primary
+            beaten, self.winner = self.winner, primary
+            self.drop(beaten)  # both in one tick
         elif self.winner is not None:
             self.drop(primary)  # it answered the cancellation with a failure
         else:

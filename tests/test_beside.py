@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from resilient.beside import Beside, Stragglers, _discarding, discard
+from resilient.beside import CLOSING_SECONDS, Beside, Stragglers, _discarding, discard, is_own
 from resilient.call import Call, new_call
 from resilient.outcome import Classifier
 from resilient.policy import Scope
@@ -23,9 +23,9 @@ from tests.worlds import Hang, Slow, TrioWorld, World
 LATER = 0.05
 
 
-def call_of(fn: Callable[..., Any]) -> Call:
+def call_of(fn: Callable[..., Any], *args: Any) -> Call:
     """A call that runs here."""
-    return new_call(fn, (), {}, current())
+    return new_call(fn, args, {}, current())
 
 
 async def leaf(call: Call) -> Any:
@@ -41,10 +41,12 @@ class Race:
         self.parking = runtime.park()
         self.left = False
         self.told = 0
+        self.error: BaseException | None = None
 
     def ended(self, work: Beside) -> bool:
         """Told by the work."""
         self.told += 1
+        self.error = work.error
         self.parking.wake()
         return self.left
 
@@ -261,7 +263,7 @@ def test_beside_cancelled_while_it_runs_is_counted_off(world: World) -> None:
         work.leave()
         work.cancel()
         await stragglers.drain(call.runtime)
-        assert isinstance(work.error, call.runtime.cancelled)
+        assert isinstance(race.error, call.runtime.cancelled)
 
     world.run(main)
     assert (dependency.calls, dependency.running) == (1, 0)
@@ -271,7 +273,9 @@ def test_beside_cancelled_while_it_runs_is_counted_off(world: World) -> None:
 
 
 class Closable:
-    """Closed in one way, and counts."""
+    """A response that is closed in one way, and counts."""
+
+    status_code = 200
 
     def __init__(self) -> None:
         self.closed: list[str] = []
@@ -379,6 +383,23 @@ async def test_discard_goes_on_when_its_caller_is_cancelled() -> None:
         await ended.wait()
 
 
+@pytest.mark.virtual_time
+async def test_discard_waits_for_a_second_at_the_most() -> None:
+    """A closing that hangs holds its caller up no longer; it goes on, and is counted."""
+    may_end, stragglers = asyncio.Event(), Stragglers(5)
+
+    class Hanging:
+        async def aclose(self) -> None:
+            await may_end.wait()
+
+    begin = asyncio.get_running_loop().time()
+    await discard(Hanging(), current(), stragglers)
+    assert asyncio.get_running_loop().time() - begin == CLOSING_SECONDS
+    assert stragglers.count == 1
+    may_end.set()
+    await stragglers.drain(current())
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin at once since Python 3.12")
 async def test_discard_keeps_nothing_where_tasks_begin_at_once() -> None:
     """Its task may have ended before anybody has it."""
@@ -386,7 +407,35 @@ async def test_discard_keeps_nothing_where_tasks_begin_at_once() -> None:
     result = Both()
     await discard(result, current())
     assert result.closed == ["aclose"]
-    assert not _discarding
+    assert _discarding.count == 0
+
+
+class Session:
+    """Can be closed, and may be anybody's."""
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("given", ["position", "name", "not"])
+def test_result_that_the_call_was_given_is_not_its_own(given: str) -> None:
+    """The caller goes on with its argument."""
+    response = Both()
+    call = call_of(print, *([response] if given == "position" else []))
+    call.kwargs = {"response": response} if given == "name" else {}
+    assert is_own(response, call, Classifier()) == (given == "not")
+
+
+def test_session_is_not_closed_unless_the_classifier_says_so() -> None:
+    """Who makes one for each call knows it."""
+
+    class Closes(Classifier):
+        def closes(self, result: object) -> bool:
+            return isinstance(result, Session)
+
+    call = call_of(print)
+    assert not is_own(Session(), call, Classifier())
+    assert is_own(Session(), call, Closes())
+    assert not is_own(Both(), call, Closes())
 
 
 def test_beside_result_that_nobody_waits_for_is_closed(world: World) -> None:

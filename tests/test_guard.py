@@ -14,7 +14,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from resilient import Pipeline, Retry
+from resilient import Pipeline, Retry, guard
 
 
 class Flaky:
@@ -517,6 +517,38 @@ def test_plain_function_that_returns_another_awaitable_raises_at_the_call() -> N
             return Later()
 
         fetch_later()
+
+
+class Everything:
+    """A result that answers every attribute, `__await__` too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return Everything()
+
+
+def test_plain_function_may_return_an_object_that_answers_every_attribute() -> None:
+    """It is not asked: the call has succeeded, and is not repeated."""
+    results: list[Any] = []
+
+    @twice
+    def fetch() -> Any:
+        results.append(Everything())
+        return results[-1]
+
+    assert [fetch()] == results
+
+
+def test_types_of_results_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program may make a class for each result, as mocks do."""
+    monkeypatch.setattr(guard, "MOST_PLAIN", 3)
+
+    @twice
+    def guarded() -> Any:
+        return type("Row", (), {})()
+
+    for _ in range(10):
+        guarded()
+    assert len(guard._plain) <= 3
 
 
 async def test_async_function_may_return_an_awaitable() -> None:

@@ -148,6 +148,10 @@ class Judge(Classifier):
         verdict = self.given.result(result)
         return _GOOD if verdict.kind == "success" else replace(verdict, retryable=False, final=True)
 
+    def closes(self, result: Any) -> bool:
+        """As the given one says."""
+        return self.given.closes(result)
+
     def follow(self, result: Any, unsettled: Unsettled) -> None:
         """Have its body tell."""
         result.stream = self._streams.followed(result.stream, unsettled, self.given)

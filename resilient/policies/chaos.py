@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from resilient import arguments
-from resilient.beside import discard
+from resilient.beside import discard, is_own
 from resilient.call import Call
 from resilient.errors import Rejected
 from resilient.events import Channel, ChaosHalted, FaultInjected
@@ -161,7 +161,8 @@ class Chaos(Wrap):
         try:
             await runtime.sleep(slower * (runtime.now() - begin))
         except BaseException:
-            await discard(result, runtime)
+            if is_own(result, call, scope.judge):
+                await discard(result, runtime)
             raise
         return result
 

@@ -6,20 +6,20 @@ for all that can go wrong inside; and an event says that it stood in, for nobody
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from resilient import arguments
-from resilient.beside import discard
+from resilient.beside import discard, is_own
 from resilient.call import Call, name_of
 from resilient.errors import Rejected
 from resilient.events import FellBack
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst
 from resilient.outcome import ErrorFilter, Stopped, Verdict, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
+from resilient.result import is_awaitable
 
 __all__ = ["Fallback"]
 
@@ -97,12 +97,13 @@ class Fallback(Wrap):
         shown = None if error is None else bare(error)
         if scope.channel.listeners:
             scope.channel.emit(FellBack(scope.name, runtime.now(), self.name, shown))
-        await discard(result, runtime)
+        if result is not self._value and is_own(result, call, scope.judge):
+            await discard(result, runtime)
         if self._call is None:
             return self._value
         try:
             answer = self._call(shown, *call.args, **call.kwargs)
-            return await answer if inspect.isawaitable(answer) else answer
+            return await answer if is_awaitable(answer) else answer
         except StopIteration as stop:
             raise Stopped(stop) from None
         except Exception as failure:

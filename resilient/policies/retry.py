@@ -10,7 +10,6 @@ with one note of what happened) or the last result: never a wrapper, and never a
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -21,7 +20,7 @@ import tenacity
 
 from resilient import arguments
 from resilient.backoff import Fixed, FullJitter
-from resilient.beside import Stragglers, close_beside, discard
+from resilient.beside import Stragglers, close_beside, discard, is_own
 from resilient.budget import Budget
 from resilient.call import Call
 from resilient.current import enclosing
@@ -31,6 +30,7 @@ from resilient.foresight import MANY, Bound, End, Inside, Meeting, Pause, View, 
 from resilient.notes import behind, forget_before, note
 from resilient.outcome import ErrorFilter, Verdict, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
+from resilient.result import is_awaitable
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
 from resilient.strategies import Strategy, controller, looks_at_errors_only
@@ -331,8 +331,8 @@ class _Story:
                 forget_before(error, self.trace)
             superseded, self.last_result = self.last_result, result
             self.last_error, self.answered = error, not rejected
-            if superseded is not None and superseded is not result:
-                await discard(superseded, call.runtime)
+            if superseded is not result and is_own(superseded, call, scope.judge):
+                await discard(superseded, call.runtime, retry.closing)
             self.trace = None if error is None else error.__traceback__
         if not again:
             if rejected and self.attempt > 1:
@@ -434,10 +434,9 @@ class _Story:
 
     def drop(self, newest: Any) -> None:
         """Close the newest result, and the one that was kept until there was a newer one, beside the caller."""
-        runtime, kept = self.call.runtime, self.last_result
+        kept = self.last_result
         for result in (newest,) if kept is newest else (newest, kept):
-            if result is not None:
-                close_beside(result, runtime, self.retry.closing)
+            close_beside(result, self.call, self.scope, self.retry.closing)
 
     def forget(self) -> None:
         """Let go of what happened: an error leads by its traceback to this very object."""
@@ -472,4 +471,4 @@ class _Story:
     async def _answer(self, strategy: Strategy) -> Any:
         assert self.state is not None
         answer = strategy(self.state)
-        return await answer if inspect.isawaitable(answer) else answer
+        return await answer if is_awaitable(answer) else answer

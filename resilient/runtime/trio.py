@@ -38,6 +38,7 @@ class TrioRuntime:
                 return
             with spawned.scope:
                 await work()
+            spawned.never_ran = None  # it leads to the work, which has this
 
         trio.lowlevel.spawn_system_task(scoped, context=context)
         return spawned

@@ -126,6 +126,8 @@ async def test_slow_result_is_closed_when_nobody_waits_for_it_any_more() -> None
     closed: list[bool] = []
 
     class Result:
+        status_code = 200
+
         async def aclose(self) -> None:
             closed.append(True)
 

@@ -294,6 +294,8 @@ def test_base_exceptions_pass(error: type[BaseException]) -> None:
 class Response:
     """A result that has to be closed."""
 
+    status_code = 500
+
     def __init__(self, error: Exception | None = None) -> None:
         self.closed = 0
         self.error = error

@@ -9,6 +9,7 @@ import math
 import random
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -382,6 +383,8 @@ def test_hedge_predicate_that_raises_is_the_callers_mistake(ring: Ring) -> None:
 class Response:
     """A result that wants to be closed; `how` it was, and how often."""
 
+    status_code = 200
+
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.closed: list[str] = []
@@ -631,6 +634,86 @@ def test_hedge_of_copies_that_succeed_in_one_tick_one_wins_and_the_others_are_cl
     assert [response.closed for response in losers] == [["aclose"]] * len(losers)
     if not async_ring.inline:  # there the winner cancels the first copy before it can answer
         assert len(losers) == copies - 1
+
+
+def test_hedge_of_copies_that_come_to_one_response_leaves_it_to_the_winner(async_ring: Ring) -> None:
+    """They waited for one request (single flight), and were done in one tick."""
+    response, pipeline = Response(), Pipeline(async_ring.hedge(0, copies=3))
+
+    async def main() -> Any:
+        all_out, calls = event(), 0
+
+        async def fetch() -> Response:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                all_out.set()
+            await all_out.wait()
+            return response
+
+        result = await pipeline.call(fetch)
+        await pipeline.aclose()
+        return result
+
+    assert async_ring.world.run(main) is response
+    assert response.closed == []
+
+
+@pytest.mark.virtual_time
+async def test_hedge_late_loser_that_comes_to_the_winners_response_leaves_it_open() -> None:
+    """Long after the winner had it."""
+    response, calls = Response(), 0
+
+    async def fetch() -> Response:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(20 if calls == 1 else 1)
+        return response
+
+    pipeline = Pipeline(Hedge(1, cancel="late"), Timeout(30))
+    assert await pipeline.call(fetch) is response
+    await pipeline.aclose()
+    assert loop_time() == 20
+    assert response.closed == []
+
+
+def test_hedge_unacceptable_response_that_comes_again_is_open(async_ring: Ring) -> None:
+    """All copies failed with one response, which comes back."""
+    response = Response("bad")
+
+    async def fetch() -> Response:
+        return response
+
+    pipeline = Pipeline(async_ring.hedge(LONG, copies=3), classify=Classifier(results=lambda response: True))
+
+    async def main() -> Any:
+        result = await pipeline.call(fetch)
+        await pipeline.aclose()
+        return result
+
+    assert async_ring.world.run(main) is response
+    assert response.closed == []
+
+
+def test_hedge_session_is_left_open(async_ring: Ring) -> None:
+    """It may be in a cache, for other calls."""
+
+    class Session(Response):
+        status_code = None  # type: ignore[assignment]
+
+    sessions: list[Session] = []
+    pipeline = Pipeline(async_ring.hedge(LONG), classify=Classifier(results=lambda session: session is sessions[0]))
+
+    async def connect() -> Session:
+        sessions.append(Session())
+        return sessions[-1]
+
+    async def main() -> None:
+        await pipeline.call(connect)
+        await pipeline.aclose()
+
+    async_ring.world.run(main)
+    assert [session.closed for session in sessions] == [[], []]
 
 
 def test_hedge_unacceptable_results_are_closed_when_another_wins(async_ring: Ring) -> None:
@@ -1001,6 +1084,84 @@ async def test_hedge_leaves_no_cycle_behind_where_it_did_not_fire(inline: bool) 
         assert gc.collect() < 20
     finally:
         gc.enable()
+
+
+class Body:
+    """What a copy has in its hands."""
+
+    def __init__(self) -> None:
+        BODIES.add(self)
+
+
+BODIES: weakref.WeakSet[Body] = weakref.WeakSet()
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """No garbage collector: what lives on in a cycle is seen."""
+    gc.collect()
+    BODIES.clear()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("ending", ["all fail", "the second fails later", "the last wins"])
+def test_hedge_lets_go_of_copies_that_failed(ring: Ring, ending: str) -> None:
+    """Their frames, with all they held, do not wait for the collector."""
+    calls = 0
+
+    def step() -> str:
+        nonlocal calls
+        body, calls = Body(), calls + 1
+        if ending == "the last wins" and calls == 3:
+            return "good"
+        raise OSError(body)
+
+    async def fetch() -> str:
+        return step()
+
+    guarded = Pipeline(ring.hedge(0 if ending == "the second fails later" else LONG, copies=3))(
+        fetch if ring.world.is_async else step
+    )
+
+    async def main() -> None:
+        try:
+            assert await guarded() == "good"
+        except OSError:
+            pass
+
+    def main_def() -> None:
+        try:
+            assert guarded() == "good"
+        except OSError:
+            pass
+
+    ring.world.run(main if ring.world.is_async else main_def)
+    assert calls == 3
+    assert len(BODIES) == 0
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_hedge_lets_go_of_a_loser_that_was_cancelled(async_ring: Ring) -> None:
+    """When it has ended: its frame, and its arguments."""
+    calls = 0
+    pipeline = Pipeline(async_ring.hedge(0))
+
+    async def fetch(argument: Body) -> int:
+        nonlocal calls
+        body, calls = Body(), calls + 1
+        if calls == 1:
+            await async_ring.world.sleep(LONG)
+        return len([body, argument])
+
+    async def main() -> None:
+        assert await pipeline.call(fetch, Body()) == 2
+        await pipeline.aclose()
+
+    async_ring.world.run(main)
+    assert len(BODIES) == 0
 
 
 # -- the caller's cancellation -----------------------------------------------------------------------------------

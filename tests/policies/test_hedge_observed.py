@@ -293,6 +293,8 @@ async def test_hedge_shadow_counts_a_result_that_is_not_accepted() -> None:
 class Response:
     """Wants to be closed."""
 
+    status_code = 200
+
     closed = 0
 
     async def aclose(self) -> None:

@@ -1064,6 +1064,8 @@ def test_retry_describes_its_plan(retry: Retry, text: str) -> None:
 class Closable:
     """A result that has to be closed by whoever gets it."""
 
+    status_code = 500
+
     def __init__(self) -> None:
         self.closed = threading.Event()
 

@@ -196,6 +196,8 @@ async def test_abandon_cancelled_caller_goes_at_once_and_the_work_runs_on() -> N
 class Response:
     """A result that wants to be closed."""
 
+    status_code = 200
+
     def __init__(self) -> None:
         self.closed = 0
 
