@@ -13,12 +13,15 @@ import math
 import sys
 from asyncio import AbstractEventLoop, CancelledError, Task, current_task, get_running_loop
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context
 from heapq import heapify, heappop, heappush
 from itertools import count
-from threading import get_ident
+from sys import get_asyncgen_hooks
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
+
+from resilient.forks import in_forked_child
 
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed, Work
@@ -295,52 +298,42 @@ class _Parking:
             timer.cancel()
 
 
-_runtimes: dict[AbstractEventLoop, AsyncioRuntime] = {}
-_latest: dict[int, AsyncioRuntime] = {}  # by thread
-_recent: AsyncioRuntime | None = None  # of whichever thread
-
-
 def running() -> AsyncioRuntime | None:
-    """The runtime of the event loop that runs in this thread, or None."""
+    """The runtime of the event loop that runs in this thread, or None. It is the loop's own, and ends with it."""
     try:
-        loop = get_running_loop()
+        return get_running_loop().resilient_runtime  # type: ignore[attr-defined, no-any-return]
     except RuntimeError:
         return None
-    return _runtimes.get(loop) or _begin(loop)
+    except AttributeError:
+        return _begin(get_running_loop())
 
 
 if sys.version_info < (3, 12):
     _ask = running
 
     def running() -> AsyncioRuntime | None:
-        """The runtime of the event loop that runs in this thread, or None.
+        """The runtime of the event loop that runs in this thread, or None. It is the loop's own, and ends with it.
 
-        `get_running_loop` makes a system call here, which costs as much as two bare awaits; so the thread's latest
-        runtime is tried first. `_thread_id` is what `BaseEventLoop` itself goes by.
+        `get_running_loop` makes a system call here, which costs as much as two bare awaits; so whose hooks for async
+        generators are in force says which loop runs, nested ones too. (A loop without hooks is asked for all the same.)
         """
-        global _recent
-        recent = _recent
-        if recent is not None and recent.loop._thread_id == get_ident():  # type: ignore[attr-defined]
-            return recent
-        ident = get_ident()
-        latest = _latest.get(ident)
-        if latest is None or latest.loop._thread_id != ident:  # type: ignore[attr-defined]
-            latest = _ask()
-            if latest is None or not hasattr(latest.loop, "_thread_id"):
-                return latest
-            _latest[ident] = latest
-        _recent = latest
-        return latest
+        try:
+            return get_asyncgen_hooks()[0].__self__.resilient_runtime  # type: ignore[union-attr, no-any-return]
+        except AttributeError:
+            return _ask()
 
 
 def _begin(loop: AbstractEventLoop) -> AsyncioRuntime:
-    """The runtime of a loop that is new here; those of closed loops are forgotten."""
-    for known in [known for known in list(_runtimes) if known.is_closed()]:
-        _runtimes.pop(known, None)
-    for thread, old in list(_latest.items()):
-        if old.loop.is_closed():
-            _latest.pop(thread, None)
-    global _recent
-    _recent = None
-    make: Callable[[AbstractEventLoop], AsyncioRuntime] = getattr(loop, "resilient_runtime", AsyncioRuntime)
-    return _runtimes.setdefault(loop, make(loop))
+    """Give a loop its runtime. (Two threads cannot run one loop.)"""
+    runtime = loop.resilient_runtime = AsyncioRuntime(loop)  # type: ignore[attr-defined]
+    return runtime
+
+
+def _forget_the_parents() -> None:
+    """In a forked child: no loop runs, whatever the hooks say."""
+    hook = get_asyncgen_hooks()[0]
+    with suppress(AttributeError):
+        del hook.__self__.resilient_runtime  # type: ignore[union-attr]
+
+
+in_forked_child(_forget_the_parents)

@@ -37,8 +37,6 @@ class VirtualRuntime(AsyncioRuntime):
     def __init__(self, loop: AbstractEventLoop) -> None:
         super().__init__(loop)
         self.now = loop.time
-        assert isinstance(loop, VirtualLoop)
-        loop.runtime = self
 
     def disarm_idle(self) -> None:
         """Drop the shared timers that wait for nobody: they would move time, and hide a deadlock."""
@@ -64,12 +62,10 @@ class _NothingToWaitFor:
 class VirtualLoop(base_events.BaseEventLoop):
     """An event loop in virtual time. `time()` begins at `start` seconds."""
 
-    resilient_runtime = VirtualRuntime
-
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
         self._selector = _NothingToWaitFor(self)
-        self.runtime: VirtualRuntime | None = None
+        self.resilient_runtime = VirtualRuntime(self)
         self._settling: list[asyncio.Future[None]] = []
         self._set(start)
 
@@ -88,8 +84,7 @@ class VirtualLoop(base_events.BaseEventLoop):
                 if not future.done():
                     future.set_result(None)
             return
-        if self.runtime is not None:
-            self.runtime.disarm_idle()
+        self.resilient_runtime.disarm_idle()
         scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # a heap
         if scheduled and not scheduled[0].cancelled():
             next_timer = scheduled[0].when()
