@@ -36,9 +36,13 @@ class Stragglers:
 
     def __init__(self, cap: int) -> None:
         self.cap = cap
+        self.renew()
+
+    def renew(self) -> None:
+        """In a forked child: none, and nobody waits for any."""
         self._running: set[object] = set()  # an event loop keeps only weak references to its tasks
         self._lock = threading.Lock()
-        self._waiting: list[Parking] = []
+        self._waiting: set[Parking] = set()
 
     @property
     def count(self) -> int:
@@ -68,13 +72,13 @@ class Stragglers:
         while self._running:
             parking = runtime.park()
             with self._lock:
-                self._waiting.append(parking)
+                self._waiting.add(parking)
             try:
                 if self._running:
                     await parking.wait(None, _NO_DEADLINE)
             finally:
                 with self._lock:
-                    self._waiting.remove(parking)
+                    self._waiting.discard(parking)
 
 
 class _NoDeadline:

@@ -48,8 +48,12 @@ class Budget:
         self.refused = 0
         self._earned = 0  # successes since the last look
         self._tokens = self.reserve
-        self._lock = threading.Lock()
         self._looked: float | None = None
+        self.renew()
+
+    def renew(self) -> None:
+        """Take a new lock, also in a forked child, which has the tokens that there were."""
+        self._lock = threading.Lock()
 
     def earn(self, call: object = None, result: object = None) -> None:
         """A call succeeded; which, and with what, makes no difference."""

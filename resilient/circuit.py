@@ -118,12 +118,18 @@ class Circuit:
         self.state: State = CLOSED
         self.generation = 0
         self.consecutive = 0
-        self._lock = threading.RLock()
         self._probes: set[Probe] = set()
         self._successes = 0
         self._failed_probes = 0
         self._reopens_at = 0.0
         self._asked_at = 0.0
+        self.renew()
+
+    def renew(self) -> None:
+        """Take a new lock; in a forked child no probe is out, and the others' late news is dropped."""
+        self._lock = threading.RLock()
+        self._probes.clear()
+        self.window.renew()
 
     # -- the life of a call -------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ callers, are given what their callers saw. Tasks that the function itself begins
 from __future__ import annotations
 
 import sys
-import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from types import CodeType, FrameType
 from typing import Any, Protocol
 
 from resilient.call import Call
+from resilient.forks import module_lock
 from resilient.policy import Scope
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
 # By identity: a code object works its hash out anew each time, from all it has.
 _guards: dict[int, CodeType] = {}
 _elsewhere: dict[int, CodeType] = {}
-_lock = threading.Lock()
+_lock = module_lock()
 
 
 def is_guard(code: CodeType) -> None:

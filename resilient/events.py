@@ -11,13 +11,13 @@ of the call, with no lock held; they must be quick.
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from resilient.arguments import callback
+from resilient.forks import module_lock
 
 __all__ = [
     "AbandonedEnded",
@@ -253,7 +253,7 @@ class ChaosHalted(Event):
 
 Listener = Callable[[Any], object]
 
-_lock = threading.Lock()
+_lock = module_lock()
 _everywhere: tuple[Listener, ...] = ()
 _channels: weakref.WeakSet[Channel]
 

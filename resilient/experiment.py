@@ -90,11 +90,18 @@ class Experiment:
         self._draw = random.Random(seed)
         self.began: float | None = None
         """When the first call found it on; None: the last one found it off."""
-        self._lock = threading.RLock()
+        self._seeded = seed is not None
         self._window = CountWindow(self.halt_calls)
         self.injected: Counter[str] = Counter()
         self.halted: str | None = None
         """Why it stopped by itself, or None."""
+        self._lock = threading.RLock()
+
+    def renew(self) -> None:
+        """In a forked child: take a new lock, and draw otherwise than the parent, unless there is a seed."""
+        self._lock = threading.RLock()
+        if not self._seeded:
+            self._draw.seed()
 
     @property
     def possible(self) -> bool:

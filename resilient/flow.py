@@ -96,17 +96,36 @@ def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Reco
     return recovered
 
 
+class Count:
+    """How many calls are inside. A call that is in flight at a fork ends, if it does so in the child, in the parent's
+    count, which the child has put aside."""
+
+    __slots__ = ("inside",)
+
+    def __init__(self) -> None:
+        self.inside = 0
+
+
 class Flow:
     """Counts the calls inside a pipeline, so that it can be closed."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.inside = 0
         self.closed = False
         self.special = not GIL  # calls take the way of `whole`
         scope.channel.watch(self._choose_way)
+        self.renew()
+
+    def renew(self) -> None:
+        """In a forked child: no call is inside, and nobody waits."""
+        self.count = Count()
         self._lock = threading.Lock()
-        self._waiting: list[Parking] = []
+        self._waiting: set[Parking] = set()
+
+    @property
+    def inside(self) -> int:
+        """How many calls are inside."""
+        return self.count.inside
 
     def _choose_way(self) -> None:
         self.special = not GIL or self.closed or bool(self.scope.channel.listeners)
@@ -119,12 +138,12 @@ class Flow:
             for parking in waiting:
                 parking.wake()
 
-    def _count(self, change: int) -> None:
+    def _change(self, count: Count, change: int) -> None:
         if GIL:
-            self.inside += change
+            count.inside += change
         else:
             with self._lock:
-                self.inside += change
+                count.inside += change
 
     def whole(self, entry: Layer, recover: Recovery | None, earn: Earn | None, *, nested: bool = False) -> Layer:
         """What the frames of `_guard` do, for those who come another way; and what they leave out.
@@ -135,7 +154,8 @@ class Flow:
         async def counted(call: Call) -> Any:
             if self.closed:
                 raise self._refusal(call)
-            self._count(1)
+            count = self.count
+            self._change(count, 1)
             try:
                 try:
                     result = await entry(call)
@@ -149,7 +169,7 @@ class Flow:
                     return result
                 return await recovery
             finally:
-                self._count(-1)
+                self._change(count, -1)
                 if self.closed:
                     self.wake()
 
@@ -210,13 +230,13 @@ class Flow:
         while self.inside > 0:
             parking = runtime.park()
             with self._lock:
-                self._waiting.append(parking)
+                self._waiting.add(parking)
             try:
                 if self.inside > 0:  # it may have ended before we stood in line
                     await parking.wait(None, new_call(self.wake, (), {}, runtime))
             finally:
                 with self._lock:
-                    self._waiting.remove(parking)
+                    self._waiting.discard(parking)
 
 
 def _ending(error: BaseException) -> Ending:

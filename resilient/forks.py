@@ -1,25 +1,66 @@
 """What a forked child process makes of what it finds in memory.
 
-A fork (`os.fork`, multiprocessing's and ProcessPoolExecutor's "fork") copies everything, and keeps one thread. So the
+A fork (`os.fork`; multiprocessing and ProcessPoolExecutor with "fork") copies the memory and keeps one thread. The
 child finds calls in flight that go on in the parent only, event loops that do not run, and locks that are held by
-threads that it does not have. What was learnt (windows, open circuits, tokens) is as true in the child as in the
-parent, and stays; what belongs to calls in flight (permits, probes, lines, stragglers) does not, and locks are new.
+threads that it does not have. What was learnt (windows, open circuits, tokens) is as true in the child, and stays.
+What belongs to calls in flight (permits, probes, lines, stragglers) is the parent's: in the child there is none of it.
 
-Policies are renewed by `Policy.renew`, which reaches them by the pipelines that they are in.
+Objects with such state have a method `renew`. Policies are reached by the scopes of their pipelines, so that they need
+not be registered themselves.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+import weakref
 from collections.abc import Callable
+from typing import Protocol
 
-__all__ = ["in_forked_child"]
+__all__ = ["Renewed", "in_forked_child", "module_lock", "renew_in_forked_child"]
+
+_log = logging.getLogger("resilient")
 
 
-def in_forked_child(renew: Callable[[], None]) -> None:
-    """Call `renew()` in each child process that is forked from now on, before any other code runs in it.
+class Renewed(Protocol):
+    """What has state that belongs to one process."""
 
-    It is kept for good: for modules, not for instances.
-    """
-    if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-        os.register_at_fork(after_in_child=renew)
+    def renew(self) -> None:
+        """In a forked child: forget the calls in flight, and take new locks. More than once does no harm."""
+
+
+def in_forked_child(function: Callable[[], None]) -> None:
+    """Call `function()` in each child process that is forked from now on, before other code runs in it. For good."""
+    _functions.append(function)
+
+
+def renew_in_forked_child(instance: Renewed) -> None:
+    """Call `instance.renew()` in each child process that is forked while the instance lives."""
+    _instances.add(instance)
+
+
+def module_lock() -> threading.Lock:
+    """A lock of a module, which no thread of the parent holds in a forked child."""
+    lock = threading.Lock()
+    _locks.append(lock)
+    return lock
+
+
+_locks: list[threading.Lock] = []
+_functions: list[Callable[[], None]] = []
+_instances: weakref.WeakSet[Renewed] = weakref.WeakSet()
+
+
+def _renew() -> None:
+    for lock in _locks:  # others take them
+        lock._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library does
+    for function in (*_functions, *(instance.renew for instance in list(_instances))):
+        try:
+            function()
+        except Exception:  # the others are renewed all the same
+            _log.exception("resilient: %r failed in a forked child", function)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_renew)

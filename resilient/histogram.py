@@ -81,6 +81,10 @@ class Histogram:
         self._total = 0.0
         self.at = -1  # the bucket of the quantile, from the end of the warm-up on ...
         self._below = 0.0  # ... and the weight of those below it
+        self.renew()
+
+    def renew(self) -> None:
+        """Take a new lock, also in a forked child."""
         self._lock = threading.RLock()
 
     @property

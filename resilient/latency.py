@@ -127,6 +127,10 @@ class Observed:
         self._known = at, delays
         return delays
 
+    def renew(self) -> None:
+        """In a forked child: take a new lock."""
+        self.histogram.renew()
+
     def snapshot(self) -> dict[str, Any]:
         """The `delays` of now, and how many `samples` they are from."""
         return {"delays": list(self.delays), "samples": self.histogram.count}
@@ -160,6 +164,12 @@ class PerKey:
             while len(table) > self.most:
                 table.popitem(last=False)
         return observed
+
+    def renew(self) -> None:
+        """In a forked child: take new locks."""
+        self._lock = threading.RLock()
+        for _, observed in self._items():
+            observed.renew()
 
     def snapshot(self) -> dict[str, Any]:
         """How many `keys` there are; of the 100 used last, what was `observed`."""

@@ -88,6 +88,7 @@ class Pipeline(Policy):
         else:
             self._scope = Scope(self.name, self.classify, repeats=repeats, twin=twin._scope)
             self._flow = twin._flow
+        self._scope.parts = (self._flow, *policies)
         # A nested pipeline earns for itself, and a success counts once.
         nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in _flat(policy.policies)}
         budgets = [each.budget for each in policies if each.budget is not None and each.budget not in nested]
@@ -162,7 +163,8 @@ class Pipeline(Policy):
             call.error = None
             if flow.special or (seen.any and inherited() is not None):
                 return await whole(call)
-            flow.inside += 1
+            count = flow.count
+            count.inside += 1
             try:
                 try:
                     result = await entry(call)
@@ -176,7 +178,7 @@ class Pipeline(Policy):
                     return result
                 return await recovery
             finally:
-                flow.inside -= 1
+                count.inside -= 1
                 if flow.special:
                     flow.wake()
 
@@ -199,7 +201,8 @@ class Pipeline(Policy):
             call.error = None
             if flow.special or (seen.any and inherited() is not None):
                 return drive(whole(call))
-            flow.inside += 1
+            count = flow.count
+            count.inside += 1
             try:
                 try:
                     result = plainly(call)
@@ -215,7 +218,7 @@ class Pipeline(Policy):
                     return result
                 return drive(recovery)
             finally:
-                flow.inside -= 1
+                count.inside -= 1
                 if flow.special:
                     flow.wake()
 

@@ -10,9 +10,8 @@ instance shares the circuit, the permits, the limit.
 from __future__ import annotations
 
 import math
-import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar, get_args
 
@@ -21,6 +20,7 @@ from resilient.budget import Budget
 from resilient.call import Call
 from resilient.events import Channel
 from resilient.foresight import Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
+from resilient.forks import Renewed, module_lock, renew_in_forked_child
 from resilient.outcome import Classifier
 from resilient.runtime import Runtime
 
@@ -57,16 +57,18 @@ class Scope:
         channel: where events go.
         repeats: whether one of its policies may run a call more than once.
         mode: "on"; "off" (functions run unguarded); "once" (no second attempt); "instant" (no waits between attempts).
+        parts: what has state in this pipeline; a forked child renews it.
 
     Twins have the same listeners, and are switched together.
     """
 
-    __slots__ = ("__weakref__", "_family", "_own_mode", "channel", "judge", "mode", "name", "repeats")
+    __slots__ = ("__weakref__", "_family", "_own_mode", "channel", "judge", "mode", "name", "parts", "repeats")
 
     def __init__(self, name: str, judge: Classifier, *, repeats: bool = False, twin: Scope | None = None) -> None:
         self.name = name
         self.judge = judge
         self.repeats = repeats
+        self.parts: Sequence[Renewed] = ()
         self.channel: Channel = Channel(name) if twin is None else twin.channel
         self._family: weakref.WeakSet[Scope] = weakref.WeakSet() if twin is None else twin._family
         with _lock:
@@ -74,6 +76,12 @@ class Scope:
             self.mode: Mode = self._own_mode or _mode_of_all or "on"
             self._family.add(self)
             _scopes.add(self)
+        renew_in_forked_child(self)
+
+    def renew(self) -> None:
+        """In a forked child: renew all that is in this pipeline."""
+        for part in self.parts:
+            part.renew()
 
     @property
     def own_mode(self) -> Mode | None:
@@ -94,7 +102,7 @@ def check_mode(mode: Mode | None) -> None:
         raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, or None, got {mode!r}")
 
 
-_lock = threading.Lock()
+_lock = module_lock()
 _scopes: weakref.WeakSet[Scope] = weakref.WeakSet()
 _mode_of_all: Mode | None = None
 
@@ -214,6 +222,12 @@ class Policy:
 
     async def drain(self, runtime: Runtime) -> None:
         """Wait until nothing that it left behind is running any more (losers of hedges, abandoned work)."""
+
+    def renew(self) -> None:
+        """In a forked child: forget the calls in flight, which are the parent's, and take new locks. What was learnt
+        stays. It may be called more than once."""
+        if self.budget is not None:
+            self.budget.renew()
 
     def attach(self, channel: Channel) -> None:
         """Called when a pipeline takes this policy up: `channel` is where its events go."""

@@ -5,16 +5,17 @@ A pipeline that has a name is found here as long as somebody uses it. A second o
 
 from __future__ import annotations
 
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
+
+from resilient.forks import module_lock
 
 if TYPE_CHECKING:
     from resilient.pipeline import Pipeline
 
 __all__ = ["pipeline", "pipelines", "register", "snapshots"]
 
-_lock = threading.Lock()
+_lock = module_lock()
 _named: weakref.WeakValueDictionary[str, Pipeline] = weakref.WeakValueDictionary()
 
 

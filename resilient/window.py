@@ -29,6 +29,9 @@ class Window(Protocol):
     def clear(self) -> None:
         """Forget everything."""
 
+    def renew(self) -> None:
+        """In a forked child: take a new lock."""
+
 
 class CountWindow:
     """The last `size` calls, in a ring of one byte each."""
@@ -38,6 +41,9 @@ class CountWindow:
     def __init__(self, size: int) -> None:
         self.size = size
         self.clear()
+
+    def renew(self) -> None:
+        """It has no lock."""
 
     def clear(self) -> None:
         ring = bytearray(self.size)  # bit 0: failed, bit 1: slow
@@ -78,6 +84,13 @@ class TimeWindow:
         self._width = seconds / self.SLICES
         self._lock = threading.RLock()
         self.clear()
+
+    def renew(self) -> None:
+        """Take a new lock, and sum up again: another thread may have been at it when the process was forked."""
+        self._lock = threading.RLock()
+        self.calls = sum(each.calls for each in self._ring)
+        self.failures = sum(each.failures for each in self._ring)
+        self.slows = sum(each.slows for each in self._ring)
 
     def clear(self) -> None:
         with self._lock:

@@ -37,6 +37,7 @@ from resilient.faults import (
     TruncatedBody,
 )
 from resilient.foresight import Inside, View, Worst
+from resilient.forks import renew_in_forked_child
 from resilient.http.around import Around, AsyncAround, SyncAround
 from resilient.policies.chaos import objective
 from resilient.policy import Layer, Policy, Scope, Watch
@@ -133,6 +134,7 @@ class HttpChaos(Generic[Inner]):
         self._channel = Channel(self.name)
         self._channels = weakref.WeakSet([self._channel])
         self._lock = threading.Lock()
+        renew_in_forked_child(self)
 
     def _new_transport(self, **options: Any) -> Inner:
         raise NotImplementedError
@@ -264,6 +266,11 @@ class HttpChaos(Generic[Inner]):
         instead of the requests here, and sends our events to its listeners."""
         self._watch = None
         return Witness(self)
+
+    def renew(self) -> None:
+        """In a forked child: take new locks."""
+        self._lock = threading.Lock()
+        self.experiment.renew()
 
     def attach(self, channel: Channel) -> None:
         """Send events there."""

@@ -33,6 +33,7 @@ from dataclasses import fields
 
 from resilient import arguments, events
 from resilient.events import Event
+from resilient.forks import renew_in_forked_child
 from resilient.pipeline import Pipeline
 
 __all__ = ["EventLog", "log_events", "text_of"]
@@ -67,6 +68,12 @@ class EventLog:
         self.interval = arguments.seconds("interval", interval, zero=True)
         self._lock = threading.Lock()
         self._logged: OrderedDict[tuple[str, str, str], _Line] = OrderedDict()  # longest silent first
+
+        renew_in_forked_child(self)
+
+    def renew(self) -> None:
+        """In a forked child: take a new lock."""
+        self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, events.AttemptReturned | events.CallEnded):

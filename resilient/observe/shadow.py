@@ -25,6 +25,7 @@ from resilient import events
 from resilient.call import Call
 from resilient.current import enclosing
 from resilient.events import Event
+from resilient.forks import renew_in_forked_child
 from resilient.observe.trace import BY_SHADOW, Trace
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
@@ -81,6 +82,11 @@ class ShadowReport:
         self.policies: dict[tuple[str, str], WouldHaveDone] = {}
         self._refused: dict[int, tuple[Call, set[tuple[str, str]]]] = {}
         self._stops: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+        renew_in_forked_child(self)
+
+    def renew(self) -> None:
+        """In a forked child: take a new lock."""
         self._lock = threading.Lock()
 
     @classmethod

@@ -26,6 +26,7 @@ import atexit
 import gzip
 import json
 import logging
+import os
 import threading
 import zlib
 from collections import deque
@@ -40,6 +41,7 @@ from resilient import arguments, events
 from resilient.call import name_of
 from resilient.current import enclosing
 from resilient.events import Ending, Event
+from resilient.forks import renew_in_forked_child
 from resilient.pipeline import Pipeline
 
 __all__ = ["Recording", "Trace", "TraceError", "TracedAttempt", "TracedCall", "WouldHave", "read_trace", "record_trace"]
@@ -122,6 +124,22 @@ class Recording:
         self._thread = threading.Thread(target=self._write, name="resilient trace", daemon=True)
         self._thread.start()
         atexit.register(self.close)
+        renew_in_forked_child(self)
+
+    def renew(self) -> None:
+        """In a forked child: the file is the parent's, who writes it; nothing of the child's gets into it."""
+        self._lock = threading.Lock()
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        for stop in self._stops:
+            stop()
+        self._waiting.clear()
+        with open(
+            os.devnull, "wb"
+        ) as nowhere:  # where the end of this process writes what the parent had in its buffer
+            os.dup2(nowhere.fileno(), self._file.fileno())
 
     # -- what happens ---------------------------------------------------------------------------------------------
 

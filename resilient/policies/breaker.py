@@ -190,6 +190,11 @@ class CircuitBreaker(Gate):
     def release(self, ticket: Any) -> None:
         self._circuit.release(ticket)
 
+    def renew(self) -> None:
+        super().renew()
+        self._circuit.renew()
+        self._channels_lock = threading.Lock()
+
     def worst(self, inner: Inside, view: View) -> Worst:
         rest = inner(view)
         if self.shadow:

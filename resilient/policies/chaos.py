@@ -192,6 +192,11 @@ class Chaos(Wrap):
             if channel.listeners:
                 channel.emit(ChaosHalted(channel.pipeline, now, self.name, reason))
 
+    def renew(self) -> None:
+        super().renew()
+        self.experiment.renew()
+        self._channels_lock = threading.Lock()
+
     def attach(self, channel: Channel) -> None:
         with self._channels_lock:
             self._channels.add(channel)

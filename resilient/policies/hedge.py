@@ -277,6 +277,12 @@ class Hedge(Wrap):
             return "copies of a plain def need threads: say Hedge(..., thread=True)"
         return None
 
+    def renew(self) -> None:
+        super().renew()
+        self.stragglers.renew()
+        if self._observed is not None:
+            self._observed.renew()
+
     async def drain(self, runtime: Runtime) -> None:
         await self.stragglers.drain(runtime)
 

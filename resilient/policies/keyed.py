@@ -255,6 +255,16 @@ class Keyed(Gate):
         gate.name = f"{gate.name}[{arguments.legible(key)}]"
         return gate
 
+    def renew(self) -> None:
+        super().renew()
+        self._lock = threading.RLock()
+        self._pattern.renew()
+        for key, entry in list(self._table.items()):
+            entry.gate.renew()
+            new = self._table[key] = _Entry(key, entry.gate, entry.used)  # where nobody is inside
+            new.span = entry.span
+        self._latest = None
+
     # -- for people ---------------------------------------------------------------------------------------------
 
     def gate_for(self, key: Hashable) -> Gate:

@@ -132,6 +132,10 @@ class Timeout(Wrap):
             return work.take()
         raise limit.expired(call, work.waited() - waited) from work.call.error or call.error
 
+    def renew(self) -> None:
+        super().renew()
+        self._abandoned.renew()
+
     async def drain(self, runtime: Runtime) -> None:
         await self._abandoned.drain(runtime)
 
