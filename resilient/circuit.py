@@ -219,6 +219,11 @@ class Circuit:
             return now - last < self.max_break
 
     @property
+    def successes(self) -> int:
+        """Probes that have succeeded since it was half-open."""
+        return self._successes
+
+    @property
     def probes_out(self) -> int:
         """Probes that are on their way."""
         return len(self._probes)

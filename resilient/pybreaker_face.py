@@ -7,25 +7,34 @@ rest answer for our circuit. No lock that someone else may hold is ever taken.
 A storage that the user gives is shared with synchronous pybreaker users: the state is, and the count of failures in a
 row. One in memory is looked at before each call. One that does I/O (Redis blocks on every read) is read and written by
 a background thread; calls see its last word.
+
+No storage is trusted to answer. pybreaker's Redis storage says "closed" when Redis does not answer, and a write that is
+lost in a partition leaves an old word there. So a change of ours is written until it has been read back, and a word of
+others is adopted only from a storage that knows of the latest opening that we know of, or of a later one. Errors are
+logged once a minute, and calls go on with what is known here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from time import monotonic
+from typing import Any, Literal, Protocol
 
 import pybreaker
 
 from resilient import arguments, circuit
 from resilient.call import Call
 from resilient.circuit import Change, Circuit
+from resilient.outcome import bare
 from resilient.policy import Policy
 
 __all__ = ["Face"]
@@ -90,10 +99,7 @@ class Face(pybreaker.CircuitBreaker):
             listeners=list(listeners),
             name=owner.name,
         )
-        self._storage: pybreaker.CircuitBreakerStorage | _Background | None = storage
-        if storage is not None and not isinstance(storage, pybreaker.CircuitMemoryStorage):
-            self._storage = _Background(storage)
-        self._seen: str | None = pybreaker.STATE_CLOSED  # the storage's word when we last agreed
+        self._storage = None if storage is None else _Shared(storage)
         self.attentive = bool(listeners) or storage is not None
 
     @property
@@ -109,20 +115,24 @@ class Face(pybreaker.CircuitBreaker):
 
     def synchronise(self, now: float) -> Change | None:
         """Adopt what somebody else has written to the storage since the last look."""
-        storage = self._storage
-        if storage is None:
+        news = None if self._storage is None else self._storage.news()
+        if news is None or self._machine.state is circuit.ISOLATED:
             return None
-        word = storage.state
-        if word is None or word == self._seen:
-            return None
-        self._seen = word
-        if self._machine.state is circuit.ISOLATED or word not in _OURS:
-            return None
+        word, opened_at = news
         seconds = None
-        if word == pybreaker.STATE_OPEN and storage.opened_at is not None:
-            passed = (datetime.now(UTC) - storage.opened_at).total_seconds()
-            seconds = max(0.0, self._machine.break_duration - passed)
+        if word == pybreaker.STATE_OPEN and opened_at is not None:
+            passed = (datetime.now(UTC) - opened_at).total_seconds()
+            whole = self._machine.break_duration
+            seconds = min(whole, max(0.0, whole - passed))  # another machine's clock may be ahead of ours
         return self._machine.force(_OURS[word], now, "the shared storage says so", seconds=seconds)
+
+    def excludes(self, error: Exception) -> bool:
+        """Whether pybreaker's users have said that this error speaks well of the dependency."""
+        return bool(self._excluded_exceptions) and not self.is_system_error(bare(error))
+
+    def exclude_as(self, other: Face) -> None:
+        """Exclude the same errors as another."""
+        self._excluded_exceptions = list(other._excluded_exceptions)
 
     def before(self, call: Call) -> None:
         """Tell the listeners that an admitted call begins."""
@@ -134,31 +144,25 @@ class Face(pybreaker.CircuitBreaker):
         change = None
         storage, fail_max = (self._storage if counts else None), self._machine.criteria.fail_max
         if storage is not None and failed:
-            storage.increment_counter()
+            storage.count("increment_counter")
             if fail_max is not None and storage.counter >= fail_max and self._machine.state is circuit.CLOSED:
                 change = self._machine.force(circuit.OPEN, now, f"{fail_max} failures in a row, by all who share it")
         elif storage is not None and storage.counter:
-            storage.reset_counter()
+            storage.count("reset_counter")
         for listener in self.listeners:
-            if failed:
-                exc = error or pybreaker.CircuitBreakerError("the outcome was judged a failure")
-                _tell(listener.failure, self, exc)
-            else:
+            if not failed:
                 _tell(listener.success, self)
+            elif error is None:
+                judged = pybreaker.CircuitBreakerError("the outcome was judged a failure")
+                _tell(listener.failure, self, judged)
+            else:
+                _tell(listener.failure, self, bare(error))
         return change
 
     def changed(self, change: Change, *, mirror: bool) -> None:
         """Tell the listeners of a change of state, and the storage too, unless it was the storage that said it."""
-        word = word_for(change.new)
-        storage = self._storage
-        if storage is not None and mirror:
-            self._seen = word
-            if word == pybreaker.STATE_OPEN:
-                storage.opened_at = datetime.now(UTC)
-            if word == pybreaker.STATE_CLOSED:
-                storage.reset_counter()
-            storage.reset_success_counter()
-            storage.state = word
+        if self._storage is not None and mirror:
+            self._storage.say(word_for(change.new))
         old = _state_object(self, change.old)
         for listener in self.listeners:
             _tell(listener.state_change, self, old, _state_object(self, change.new))
@@ -182,6 +186,18 @@ class Face(pybreaker.CircuitBreaker):
     @property
     def fail_counter(self) -> int:
         return self._machine.consecutive
+
+    @property
+    def success_counter(self) -> int:
+        return self._machine.successes
+
+    @property
+    def success_threshold(self) -> int:
+        return self._machine.success_threshold
+
+    @success_threshold.setter
+    def success_threshold(self, threshold: int) -> None:
+        self._machine.success_threshold = arguments.count("success_threshold", threshold)
 
     @property
     def fail_max(self) -> int:
@@ -248,110 +264,195 @@ def _tell(method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         _log.exception("resilient: a pybreaker listener raised")
 
 
-class _Background:
-    """A storage that does I/O, as a calling thread may use it: reads are the last word, writes are left to a thread.
+Count = Literal["increment_counter", "reset_counter"]
 
-    The thread starts with the first use, looks every `INTERVAL` seconds, and ends with the breaker.
+
+class _Shared:
+    """A storage as our circuit sees it: what we say is written until it has been read back, and news are what others
+    have said since.
+
+    One that does I/O is read and written by a thread, which starts with the first use, looks every `INTERVAL` seconds,
+    and ends with the breaker.
+
+    Attributes:
+        counter: failures in a row, as last read, and those of ours since.
     """
 
     INTERVAL = 0.5
-    MOST_WRITES = 1000
-    """How many writes wait for a storage that hangs; the oldest are given up."""
+    MOST_COUNTS = 1000
+    """How many counts wait for a storage that hangs; the oldest are given up."""
+    QUIET = 60.0
+    """Seconds between two lines in the log about a storage that does not answer."""
 
     def __init__(self, storage: pybreaker.CircuitBreakerStorage) -> None:
+        self.counter = 0
         self._real = storage
-        self._writes: deque[Callable[[], None]] = deque(maxlen=self.MOST_WRITES)
-        self._wake = threading.Event()
-        self._lock = threading.Lock()
-        self._written = 0
-        self._read = 0  # how much had been written when the last word was read
+        self._in_memory = isinstance(storage, pybreaker.CircuitMemoryStorage)
+        self._word: str = pybreaker.STATE_CLOSED  # what we have said or taken over
+        self._opened_at: datetime | None = None  # of the latest opening that we know of
+        self._owed = False  # whether our word has not been read back yet
+        self._said = 0  # how often we have said something
+        self._news: tuple[str, datetime | None] | None = None
+        self._counts: deque[Count] = deque(maxlen=self.MOST_COUNTS)
+        self._counted = 0
+        self._quiet_until = -math.inf
+        self.begin()
+        _all.add(self)
+
+    def begin(self) -> None:
+        """Take up the exchange with the storage, in a new process as well: the parent's threads are not in it, and
+        what they have not written yet they will."""
+        self._lock = threading.RLock()
+        self._wake = _Wake()
         self._thread: threading.Thread | None = None
-        self._state: str | None = None
-        self._opened_at: datetime | None = None
-        self._counter = 0
+        self._counts.clear()
 
-    @property
-    def state(self) -> str | None:
-        """The last word; None while there is none, or while what we wrote has not been read back."""
-        if self._thread is None:
-            self._start()
-        return self._state if self._read == self._written else None
-
-    @state.setter
-    def state(self, word: str) -> None:
-        if word == pybreaker.STATE_CLOSED:
-            self._opened_at = None
-        self._write(lambda: setattr(self._real, "state", word))
-
-    @property
-    def opened_at(self) -> datetime | None:
-        return self._opened_at
-
-    @opened_at.setter
-    def opened_at(self, when: datetime) -> None:
-        self._opened_at = when
-        self._write(lambda: setattr(self._real, "opened_at", when))
-
-    @property
-    def counter(self) -> int:
-        return self._counter
-
-    def increment_counter(self) -> None:
-        self._counter += 1
-        self._write(self._real.increment_counter)
-
-    def reset_counter(self) -> None:
-        self._counter = 0
-        self._write(self._real.reset_counter)
-
-    def reset_success_counter(self) -> None:
-        self._write(self._real.reset_success_counter)
-
-    def _write(self, write: Callable[[], None]) -> None:
+    def news(self) -> tuple[str, datetime | None] | None:
+        """What others have said, if it has not been taken yet: a state, and when the circuit was opened."""
+        self._exchange()
+        if self._news is None:
+            return None
         with self._lock:
-            self._written += 1
-            self._writes.append(write)
-        self._wake.set()
-        if self._thread is None:
-            self._start()
+            news, self._news = self._news, None
+        return news
 
-    def _start(self) -> None:
+    def say(self, word: str) -> None:
+        """Our circuit has changed its state."""
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=_synchronise, args=(weakref.ref(self), self._wake), name="resilient-storage", daemon=True
-                )
-                self._thread.start()
+            self._said += 1
+            self._word, self._owed, self._news = word, True, None
+            if word == pybreaker.STATE_OPEN:
+                self._opened_at = datetime.now(UTC)
+            elif word == pybreaker.STATE_CLOSED:
+                self._counts.clear()
+                self.counter = 0
+        self._exchange(wake=True)
+
+    def count(self, what: Count) -> None:
+        """Add to the failures in a row, or begin a new row."""
+        with self._lock:
+            self.counter = self.counter + 1 if what == "increment_counter" else 0
+            self._counted += 1
+            if what == "reset_counter":
+                self._counts.clear()
+            self._counts.append(what)
+        self._exchange(wake=True)
+
+    def _exchange(self, *, wake: bool = False) -> None:
+        """Write and read now; or have the thread do so, soon if it is to `wake`."""
+        if self._in_memory:
+            self.turn()
+            return
+        if wake:
+            self._wake.set()
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=_keep_turning,
+                        args=(weakref.ref(self), self._wake),
+                        name="resilient-storage",
+                        daemon=True,
+                    )
+                    self._thread.start()
 
     def turn(self) -> None:
-        """One round of the thread: do the writes, then read, unless more was written meanwhile."""
-        while True:
-            with self._lock:
-                written = self._written
-                write = self._writes.popleft() if self._writes else None
-            if write is None:
-                break
-            write()
-        state, opened_at, counter = self._real.state, self._real.opened_at, self._real.counter
-        if opened_at is None and self._opened_at is not None:
-            # pybreaker's Redis storage answers "closed" when Redis does not; but nobody takes an opening back.
-            raise ConnectionError("the storage has forgotten when the circuit was opened")
-        with self._lock:
-            if self._written == written:
-                self._state, self._opened_at, self._counter = state, opened_at, counter
-                self._read = written
-
-
-def _synchronise(reference: weakref.ref[_Background], wake: threading.Event) -> None:
-    healthy = True
-    while (storage := reference()) is not None:
-        wake.clear()
+        """Write what is owed, then read. Never raises an `Exception`."""
         try:
-            storage.turn()
-            healthy = True
+            try:
+                self._write()
+            finally:
+                self._read()
         except Exception:
-            if healthy:  # once per outage: calls go on with what is known here
+            now = monotonic()
+            if now >= self._quiet_until:
+                self._quiet_until = now + self.QUIET
                 _log.warning("resilient: the shared circuit storage does not answer", exc_info=True)
-            healthy = False
+
+    def _write(self) -> None:
+        with self._lock:
+            word, opened_at, owed = self._word, self._opened_at, self._owed
+        if owed:
+            if word == pybreaker.STATE_OPEN and opened_at is not None:
+                self._real.opened_at = opened_at
+            elif word == pybreaker.STATE_CLOSED:
+                self._real.reset_counter()
+            self._real.reset_success_counter()
+            self._real.state = word
+        while True:
+            try:
+                count = self._counts.popleft()
+            except IndexError:
+                return
+            try:
+                getattr(self._real, count)()
+            except BaseException:
+                with self._lock:
+                    if len(self._counts) < self.MOST_COUNTS and "reset_counter" not in self._counts:
+                        self._counts.appendleft(count)
+                raise
+
+    def _read(self) -> None:
+        said, counted = self._said, self._counted
+        state = self._real.state
+        opened_at = _aware(self._real.opened_at)
+        counter = self._real.counter
+        with self._lock:
+            if counted == self._counted and not self._counts:
+                self.counter = counter
+            if said != self._said:
+                return  # the word is older than ours
+            if _before(opened_at, self._opened_at) or (self._owed and state != self._word):
+                self._owed = True  # it is written again
+                raise ConnectionError(f"the storage says {state!r}, and has lost that the circuit is {self._word!r}")
+            self._owed = False
+            if state == self._word:
+                return
+            if state not in _OURS:
+                raise ValueError(f"the storage must say one of {', '.join(_OURS)}, not {state!r}")
+            self._word, self._opened_at = state, opened_at
+            self._news = state, opened_at
+
+
+class _Wake:
+    """Ends the pause of a thread. Unlike `threading.Event`, it may be set by a signal handler in any moment."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
+
+    def wait(self, seconds: float) -> None:
+        self._lock.acquire(timeout=seconds)
+
+
+def _aware(when: datetime | None) -> datetime | None:
+    """A time by UTC; one that names no zone is by UTC already, as pybreaker asks of storages."""
+    return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
+
+
+def _before(opened_at: datetime | None, ours: datetime | None) -> bool:
+    """Whether a storage knows only of an opening before ours. (Redis has whole seconds.)"""
+    return ours is not None and (opened_at is None or opened_at.timestamp() < int(ours.timestamp()))
+
+
+def _keep_turning(reference: weakref.ref[_Shared], wake: _Wake) -> None:
+    while (storage := reference()) is not None:
+        storage.turn()
         del storage
-        wake.wait(_Background.INTERVAL)
+        wake.wait(_Shared.INTERVAL)
+
+
+_all: weakref.WeakSet[_Shared] = weakref.WeakSet()
+
+
+def _begin_again() -> None:
+    for storage in _all:
+        storage.begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_again)

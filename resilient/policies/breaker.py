@@ -173,6 +173,8 @@ class CircuitBreaker(Gate):
                 machine.consecutive = 0
             self._record(False, False, now)
             return
+        if failed and error is not None:
+            failed = not self._excludes(ticket, error)
         if now is None:
             now = current().now()
         counts = ticket == machine.generation
@@ -186,6 +188,13 @@ class CircuitBreaker(Gate):
         if failed:  # is told before what it has brought about, as by pybreaker
             self._announce(change)
         self._announce(by_all)
+
+    def _excludes(self, ticket: Any, error: Exception) -> bool:
+        try:
+            return self._face.excludes(error)
+        except BaseException:  # of the user's predicate
+            self.release(ticket)
+            raise
 
     def release(self, ticket: Any) -> None:
         self._circuit.release(ticket)
@@ -216,14 +225,17 @@ class CircuitBreaker(Gate):
         return self._settings["state_storage"] is not None
 
     def fresh(self) -> CircuitBreaker:
-        """A new circuit, closed and empty, with the same settings and listeners: one of many for `Keyed`.
+        """A new circuit, closed and empty, with the same settings, listeners and excluded exceptions: one of many for
+        `Keyed`.
 
         Raises `ValueError` for one with a `state_storage`: whoever has that has the same circuit.
         """
         if self.stored:
             raise ValueError(f"{self.name} has a state_storage: another with it would be the same circuit")
         settings = {**self._settings, "listeners": self.listeners}
-        return type(self)(**settings)
+        breaker = type(self)(**settings)
+        breaker._face.exclude_as(self._face)
+        return breaker
 
     # -- by hand, in pybreaker's words --------------------------------------------------------------------------
 

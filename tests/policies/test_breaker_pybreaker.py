@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pybreaker
 import pytest
 
-from resilient import CircuitBreaker, CircuitOpen, Classifier, Pipeline, Timeout
+from resilient import Bulkhead, CircuitBreaker, CircuitOpen, Classifier, Pipeline, Timeout
 from tests.servers import Valkey
 from tests.worlds import World
 
@@ -274,6 +277,103 @@ def test_pybreaker_object_sets_fail_max_and_reset_timeout() -> None:
     assert caught.value.retry_after == pytest.approx(3.0, abs=1.0)
 
 
+def test_pybreaker_object_sets_success_threshold_and_shows_the_successes() -> None:
+    """So many probes must succeed from then on."""
+    breaker = CircuitBreaker()
+    breaker.pybreaker.success_threshold = 3
+    breaker.half_open()
+    for number in (1, 2):
+        breaker(up)()
+        assert (breaker.state, breaker.pybreaker.success_counter) == ("half-open", number)
+    breaker(up)()
+    assert (breaker.state, breaker.pybreaker.success_counter) == ("closed", 0)
+    assert breaker.pybreaker.success_threshold == 3
+    with pytest.raises(ValueError, match="success_threshold must be a whole number >= 1, got 0"):
+        breaker.pybreaker.success_threshold = 0
+
+
+EXCLUSIONS = pytest.mark.parametrize(
+    "excluded", [OSError, lambda error: str(error) == "down"], ids=["type", "predicate"]
+)
+
+
+@EXCLUSIONS
+def test_pybreaker_object_excludes_exceptions_as_pybreaker_does(world: World, excluded: Any) -> None:
+    """They speak well of the dependency: they open no circuit, break a row of failures, and are a probe's success."""
+    ear = Ear()
+    breaker = CircuitBreaker(None, fail_max=2, listeners=[ear])
+    real = pybreaker.CircuitBreaker(fail_max=2, exclude=[excluded])
+    breaker.pybreaker.add_excluded_exception(excluded)
+    script = [ConnectionError("reset") if excluded is not OSError else LookupError(), OSError("down"), OSError("down")]
+    guarded = breaker(world.dependency(*script).fn)
+    for error in script:
+        assert world.outcome(guarded).error is error
+
+        def fails(error: Exception = error) -> None:
+            raise error
+
+        with pytest.raises(type(error)):
+            real.call(fails)
+    assert (breaker.state, breaker.fail_counter) == (real.current_state, real.fail_counter) == ("closed", 0)
+    assert [word for word in ear.words if word != "before_call"] == ["failure", "success", "success"]
+    breaker.half_open()
+    world.outcome(breaker(world.dependency(OSError("down")).fn))
+    assert breaker.state == "closed"
+    breaker.pybreaker.remove_excluded_exception(excluded)
+    world.outcome(breaker(world.dependency(OSError("down")).fn))
+    assert breaker.fail_counter == 1
+    assert breaker.fresh().pybreaker.excluded_exceptions == ()
+
+
+def test_pybreaker_object_whose_exclusion_raises_costs_no_probe(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the caller has the call's own error."""
+
+    def broken(error: Exception) -> bool:
+        raise LookupError("broken")
+
+    breaker = CircuitBreaker()
+    breaker.pybreaker.add_excluded_exception(broken)  # type: ignore[type-var, arg-type]
+    breaker.half_open()
+    with pytest.raises(OSError, match="down"):
+        breaker(down)()
+    assert breaker.snapshot()["probes"] == 0
+    assert [record.name for record in caplog.records] == ["resilient"]
+
+
+def test_breaker_for_another_key_excludes_the_same_exceptions() -> None:
+    """As it has the same listeners."""
+    breaker = CircuitBreaker()
+    breaker.pybreaker.add_excluded_exception(OSError)
+    assert breaker.fresh().pybreaker.excluded_exceptions == (OSError,)
+
+
+@pytest.mark.parametrize("truth", [RuntimeError("no truth"), False], ids=["raises", "false"])
+def test_listener_failure_gets_an_error_whatever_its_truth(truth: object, world: World) -> None:
+    """An exception may have `__bool__`, or a length of 0."""
+
+    class Odd(Exception):
+        def __bool__(self) -> bool:
+            if isinstance(truth, Exception):
+                raise truth
+            return False
+
+    ear, error = Ear(), Odd()
+    assert world.outcome(CircuitBreaker(listeners=[ear])(world.dependency(error).fn)).error is error
+    assert ear.heard[-1][2] is error
+
+
+def test_listener_failure_gets_a_stop_iteration_itself() -> None:
+    """Not what carries it out of a coroutine."""
+    ear, error = Ear(), StopIteration(7)
+
+    def stop() -> None:
+        raise error
+
+    with pytest.raises(StopIteration):
+        CircuitBreaker(listeners=[ear])(stop)()
+    assert ear.heard[-1][2] is error
+
+
 def by_call(real: pybreaker.CircuitBreaker, fn: Callable[..., Any]) -> Any:
     return real.call(fn)
 
@@ -483,6 +583,149 @@ def test_memory_storage_tells_us_since_when_they_are_open(
     else:
         assert breaker(up)() == "up"
         assert shared.state == "closed"
+
+
+@pytest.mark.parametrize("hours", [1, -0.0001], ids=["ahead", "right"])
+@pytest.mark.parametrize("zone", [UTC, None], ids=["aware", "naive"])
+def test_memory_storage_in_the_time_of_another_clock_does_not_hold_us_longer_than_a_break(
+    hours: float, zone: Any, world: World, shared: pybreaker.CircuitMemoryStorage
+) -> None:
+    """Of a machine whose clock is ahead, or from a storage that names no time zone."""
+    breaker = CircuitBreaker(break_duration=10.0, state_storage=shared)
+    shared.opened_at = (datetime.now(UTC) + timedelta(hours=hours)).replace(tzinfo=zone)
+    shared.state = pybreaker.STATE_OPEN
+    error = world.outcome(breaker(world.dependency().fn)).error
+    assert isinstance(error, CircuitOpen)
+    assert error.retry_after == pytest.approx(10.0, abs=1.0)
+
+
+class Partition(pybreaker.CircuitMemoryStorage):
+    """Answers as pybreaker's Redis storage does while Redis is away: writes are lost, and the circuit is closed."""
+
+    away = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not self.away or name == "away":
+            super().__setattr__(name, value)
+
+    @property
+    def state(self) -> str:
+        return pybreaker.STATE_CLOSED if self.away else super().state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        self._state = state
+
+    @property
+    def opened_at(self) -> datetime | None:
+        return None if self.away else super().opened_at
+
+    @opened_at.setter
+    def opened_at(self, when: datetime) -> None:
+        self._opened_at = when
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["first", "again"])
+def test_storage_that_lost_our_opening_does_not_close_us_and_is_told_again(earlier: bool, world: World) -> None:
+    """Whether it knows of no opening, or of one before: others hear of ours as soon as it is back."""
+    storage = Partition(pybreaker.STATE_CLOSED)
+    breaker = CircuitBreaker(None, fail_max=1, break_duration=60.0, state_storage=storage)
+    if earlier:
+        breaker.open()
+        storage._opened_at = datetime.now(UTC) - timedelta(hours=1)
+        breaker.close()
+    storage.away = True
+    world.outcome(breaker(world.dependency(OSError("down")).fn))
+    assert breaker.state == "open"
+    for storage.away in (True, False):
+        assert isinstance(world.outcome(breaker(world.dependency().fn)).error, CircuitOpen)
+    assert storage.state == "open"
+
+
+def test_storage_that_lost_our_recovery_does_not_open_us_and_is_told_again() -> None:
+    """Its "open" is the old one."""
+    storage = Partition(pybreaker.STATE_CLOSED)
+    breaker = CircuitBreaker(state_storage=storage)
+    breaker.open()
+    storage.away = True
+    breaker.close()
+    for storage.away in (True, False):
+        assert breaker(up)() == "up"
+    assert (breaker.state, storage.state) == ("closed", "closed")
+
+
+def test_storage_is_believed_when_others_close_what_we_opened() -> None:
+    """It knows of our opening."""
+    storage = Partition(pybreaker.STATE_CLOSED)
+    breaker = CircuitBreaker(state_storage=storage)
+    breaker.open()
+    pybreaker.CircuitBreaker(state_storage=storage).close()
+    assert breaker(up)() == "up"
+
+
+class Raising(pybreaker.CircuitMemoryStorage):
+    """Raises at whatever is in `broken`."""
+
+    broken: tuple[str, ...] = ()
+
+    def _fail(self, what: str) -> None:
+        if what in self.broken:
+            raise ConnectionError("disk full")
+
+    def increment_counter(self) -> None:
+        self._fail("increment")
+        super().increment_counter()
+
+    def reset_counter(self) -> None:
+        self._fail("reset")
+        super().reset_counter()
+
+    @property
+    def state(self) -> str:
+        self._fail("read")
+        return super().state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        self._fail("write")
+        self._state = state
+
+
+@pytest.mark.parametrize(
+    "broken", [("increment",), ("reset",), ("read",), ("write",), ("increment", "reset", "read", "write")]
+)
+def test_storage_that_raises_is_logged_once_and_costs_neither_a_permit_nor_the_callers_error(
+    broken: tuple[str, ...], world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The circuit goes on with what it knows, opens by its own evidence, and tells the storage when it is back."""
+    storage, bulkhead = Raising(pybreaker.STATE_CLOSED), Bulkhead(1)
+    breaker = CircuitBreaker(None, fail_max=3, break_duration=60.0, state_storage=storage)
+    script = [OSError("down"), 7, *[OSError("down")] * 3]
+    dependency = world.dependency(*script)
+    guarded = Pipeline(bulkhead, breaker)(dependency.fn)
+    storage.broken = broken
+    for step in script:
+        outcome = world.outcome(guarded)
+        assert step in (outcome.value, outcome.error)
+    assert breaker.state == "open"
+    assert bulkhead.snapshot()["in_use"] == 0
+    assert isinstance(world.outcome(guarded).error, CircuitOpen)
+    assert [record.message for record in caplog.records] == ["resilient: the shared circuit storage does not answer"]
+    storage.broken = ()
+    assert isinstance(world.outcome(guarded).error, CircuitOpen)
+    assert storage.state == "open"
+
+
+def test_storage_that_says_something_else_changes_nothing_and_is_logged(
+    shared: pybreaker.CircuitMemoryStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A word in other letters is a mistake of a storage of the user's."""
+    breaker = CircuitBreaker(state_storage=shared)
+    shared.state = "OPEN"
+    assert breaker(up)() == "up"
+    [record] = caplog.records
+    assert record.exc_info
+    assert "closed, open, half-open, not 'OPEN'" in str(record.exc_info[1])
 
 
 async def largest_gap(guarded: Callable[[], Any], over: threading.Event) -> float:
@@ -778,6 +1021,46 @@ def test_slow_storage_that_hangs_is_owed_a_thousand_writes_at_the_most() -> None
     storage.may_write.set()
     assert until(lambda: storage.rounds > 1)
     assert storage.increments == 1 + 1000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_slow_storage_is_shared_on_by_a_forked_child(tmp_path: Path) -> None:
+    """Threads do not survive a fork, as of a server that loads the application first: the child begins anew, and
+    leaves what was still to be counted to its parent."""
+
+    class Filed(Slowly):
+        def increment_counter(self) -> None:
+            super().increment_counter()
+            with (tmp_path / "counts").open("a") as file:
+                file.write("1")
+
+        @property
+        def state(self) -> str:
+            file = tmp_path / "state"
+            return file.read_text() if file.exists() else pybreaker.STATE_CLOSED
+
+        @state.setter
+        def state(self, state: str) -> None:
+            (tmp_path / "state").write_text(state)
+
+    storage = Filed()
+    breaker = CircuitBreaker(None, fail_max=9, break_duration=60.0, state_storage=storage)
+    breaker(up)()
+    storage.may_write.clear()
+    fail(breaker(down))
+    assert storage.writing.wait(5)
+    fail(breaker(down))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # this process has threads: that is what is tested
+        child = os.fork()
+    if child == 0:
+        storage.may_write.set()
+        breaker.open()
+        os._exit(0 if until(lambda: storage.state == "open") else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    storage.may_write.set()
+    assert until(lambda: (tmp_path / "counts").read_text() == "11")
+    assert until(lambda: refuses(breaker))
 
 
 def test_slow_storage_is_left_alone_when_the_breaker_is_gone() -> None:
