@@ -43,7 +43,7 @@ class Streams:
         self.bytes = library.ByteStream
         both = (library.AsyncByteStream, library.SyncByteStream)
         self.rewound = type("Rewound", (Rewound, *both), {})
-        self.once = type("Once", (Once, *both), {"error": library.LocalProtocolError})
+        self.once = type("Once", (Once, *both), {"consumed": library.StreamConsumed})
         self.followed = type("Followed", (Followed, *both), {})
         self.bounded = type("Bounded", (Bounded, *both), {})
         self.held = type("Held", (Held, *both), {})
@@ -92,10 +92,20 @@ class Rewound:
             yield part
 
 
-class Once:
-    """A body that can be sent once: what was read of it already, and the rest."""
+def is_read_on(source: Any) -> bool:
+    """Whether iterating it a second time goes on where the first time has stopped, as with iterators and files."""
+    return any(hasattr(type(source), name) for name in ("__next__", "__anext__", "read", "aread"))
 
-    error: type[Exception]
+
+class Once:
+    """A request's body of which a part has been read, or that a second iteration would only read on.
+
+    Iterated again (after a redirect, or by authentication), it is what the client's own is then: an iterable begins
+    anew, and a generator raises `StreamConsumed`. So does an iterator or a file, of which the client would send what is
+    left, perhaps nothing.
+    """
+
+    consumed: type[Exception]
 
     def __init__(self, stream: Any, read: tuple[bytes, ...] = (), chunks: Any = None) -> None:
         self._stream = stream
@@ -103,26 +113,36 @@ class Once:
         self._chunks = chunks
         self._sent = False
 
-    def _begin(self) -> tuple[bytes, ...]:
-        if self._sent:
-            raise self.error("the body is a stream, which has been sent as far as it was and cannot be sent again")
+    def _begin(self) -> tuple[tuple[bytes, ...], Any]:
+        """What was read of it, and where the rest is."""
+        if self._sent and (is_read_on(self._stream) or is_read_on(source_of(self._stream))):
+            raise self.consumed()
         self._sent = True
-        read, self._read = self._read, ()
-        return read
+        begun = self._read, self._stream if self._chunks is None else self._chunks
+        self._read, self._chunks = (), None
+        return begun
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._begin()
-        yield from self._stream if self._chunks is None else self._chunks
+        read, rest = self._begin()
+        yield from read
+        yield from rest
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self._begin():
+        read, rest = self._begin()
+        for part in read:
             yield part
-        async for part in self._stream if self._chunks is None else self._chunks:
+        async for part in rest:
             yield part
+
+
+def source_of(stream: Any) -> Any:
+    """What the user gave as the body, if the client made a stream of it."""
+    return getattr(stream, "_stream", None)
 
 
 async def make_ready(request: Any, streams: Streams, buffer: int | None, runtime: Runtime) -> tuple[bool, bool]:
-    """See to it that a body can be sent again: one that is a stream is read, up to `buffer` bytes; None: it is not.
+    """See to it that a body can be sent again: one that is a stream is read, up to `buffer` bytes; None: it is not, and
+    is left alone unless a second iteration would send only a part of it.
 
     Returns whether two may read it at once, and whether it can be sent again.
     """
@@ -136,7 +156,7 @@ async def make_ready(request: Any, streams: Streams, buffer: int | None, runtime
         files = [field.file for field in fields if hasattr(field, "file")]
         if all(isinstance(file, str | bytes) or is_file(file) for file in files):
             return not files, True
-    source = getattr(stream, "_stream", None)
+    source = source_of(stream)
     if isinstance(source, list | tuple):
         return True, True
     if hasattr(stream, "__iter__") and is_file(source):  # asynchronous files are iterators to the clients
@@ -145,7 +165,8 @@ async def make_ready(request: Any, streams: Streams, buffer: int | None, runtime
     if isinstance(stream, streams.once):
         return False, False
     if buffer is None or not hasattr(stream, "__iter__" if runtime is THREADS else "__aiter__"):
-        request.stream = streams.once(stream)
+        if is_read_on(stream) or is_read_on(source):
+            request.stream = streams.once(stream)
         return False, False
     read, size, chunks = [], 0, begun(stream, runtime)
     while (part := await following(chunks)) is not None:

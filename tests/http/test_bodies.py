@@ -98,13 +98,71 @@ def test_longer_stream_is_sent_again_where_nothing_of_it_was_sent(http: Http, ra
 
 
 def test_stream_that_is_redirected_is_its_users_mistake(http: Http, server: Server) -> None:
-    """It has been sent, so nothing goes to the new place; and that is not the server's fault."""
+    """It has been sent, so nothing goes to the new place; the error is the client's own, and not the server's fault."""
     breaking(http, 1)
     server.script.append(Answer(307, headers={"Location": f"{server.origin}/there"}))
-    with pytest.raises(http.library.LocalProtocolError, match="cannot be sent again"):
+    with pytest.raises(http.library.StreamConsumed):
         http.send("POST", server.origin, content=http.body(b"all ", b"of it"), follow_redirects=True)
     assert not is_open(http, server.origin)
     assert [seen.body for seen in server.seen if seen.method == "POST"] == [b"all of it"]
+
+
+class Chunks:
+    """An iterable of a plain client that begins anew each time."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from (b"all ", b"of it")
+
+
+class LaterChunks:
+    """The same of an asynchronous client."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in Chunks():
+            yield part
+
+
+def iterable(http: Http) -> type[Any]:
+    return Chunks if http.blocking else LaterChunks
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("buffer", [0, 5, 1 << 20])
+def test_iterable_that_begins_anew_is_sent_whole_after_a_redirect(
+    http: Http, server: Server, method: str, buffer: int
+) -> None:
+    """As by the client itself, whatever was read of it before."""
+    http.open(Pipeline(Retry(3, wait=0)), buffer=buffer)
+    server.script.append(Answer(307, headers={"Location": f"{server.origin}/there"}))
+    response = http.send(method, server.origin, content=iterable(http)(), follow_redirects=True)
+    assert response.content == b"sent: all of it"
+    assert {seen.body for seen in server.seen} == {b"all of it"}
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_iterable_that_begins_anew_is_sent_whole_after_a_challenge(http: Http, server: Server, method: str) -> None:
+    """Digest authentication sends each request twice."""
+    http.open(Pipeline(Retry(3, wait=0)), buffer=5)
+    digest = 'Digest realm="r", nonce="n", qop="auth", algorithm=MD5'
+    server.script.append(Answer(401, headers={"WWW-Authenticate": digest}))
+    response = http.send(method, server.origin, content=iterable(http)(), auth=http.library.DigestAuth("Ada", "pw"))
+    assert response.content == b"sent: all of it"
+
+
+def test_what_a_second_iteration_would_read_on_is_not_sent_in_part(http: Http, server: Server) -> None:
+    """Iterators and files, of which the client would send nothing to the new place."""
+    http.open(Pipeline(Retry(3, wait=0)), buffer=5)
+
+    class File(iterable(http)):  # type: ignore[misc]
+        def read(self, size: int) -> bytes:
+            return self.__dict__.setdefault("left", [b"", b"of it", b"all "]).pop()  # type: ignore[no-any-return]
+
+    for method in ("POST", "PUT"):
+        for body in (http.body(b"all ", b"of it"), File()):
+            server.script.append(Answer(307, headers={"Location": f"{server.origin}/there"}))
+            with pytest.raises(http.library.StreamConsumed):
+                http.send(method, server.origin, content=body, follow_redirects=True)
+    assert [seen.body for seen in server.seen] == [b"all of it"] * 4
 
 
 def test_stream_that_may_be_sent_again_may_be_redirected(http: Http, server: Server) -> None:
