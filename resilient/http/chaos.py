@@ -38,7 +38,7 @@ from resilient.faults import (
 )
 from resilient.foresight import Inside, View, Worst
 from resilient.forks import renew_in_forked_child
-from resilient.http.around import Around, AsyncAround, SyncAround
+from resilient.http.around import Around, AsyncAround, SyncAround, checked
 from resilient.policies.chaos import objective
 from resilient.policy import Layer, Policy, Scope, Watch
 from resilient.runtime import Runtime, current, current_async
@@ -127,6 +127,8 @@ class HttpChaos(Generic[Inner]):
         )
         self._by = None if by is None else arguments.callback("by", by)
         self._patterns = {id(fault): _pattern(at, fault, by) for at, fault in enumerate(faults)}
+        if transport is not None:
+            transport = checked(transport, self.library.module, is_async=isinstance(self, AsyncAround))
         self.transport: Inner = self._new_transport(**options) if transport is None else transport
         self._watch: Watch | None = None
         if halt_rate is not None:

@@ -27,7 +27,7 @@ from resilient.call import Call
 from resilient.deadlines import deadline
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies, semantics
-from resilient.http.around import AsyncAround, SyncAround
+from resilient.http.around import AsyncAround, SyncAround, checked, library_of
 from resilient.http.chaos import HttpChaos
 from resilient.http.clients import attempt_limit, standard_for
 from resilient.http.judgement import HttpClassifier, Judge, Mistake, Proof, unsent, untouched
@@ -161,6 +161,8 @@ class HttpTransport(Generic[Inner]):
         if nested not in get_args(Nested):
             raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
         self._once = nested == "once"
+        if transport is not None:
+            transport = checked(transport, self.library.module, is_async=isinstance(self, AsyncAround))
         self.transport: Inner = self._new_transport(**options) if transport is None else transport
         self._bytes = self.library.streams.bytes
         self._limit = attempt_limit(given)
@@ -248,6 +250,8 @@ class HttpTransport(Generic[Inner]):
         self, request: Any, runtime: Runtime
     ) -> tuple[Callable[[Any], Any], Any, AbstractContextManager[None]]:
         """What sends this request, as what, and under which deadline and priority."""
+        if not isinstance(request, self.library.module.Request):
+            raise self._stranger(request)
         options = options_of(request)
         name = self._key_header or semantics.IDEMPOTENCY_HEADER
         key, idempotent = options.get("idempotency_key"), request.method in IDEMPOTENT_METHODS
@@ -265,6 +269,12 @@ class HttpTransport(Generic[Inner]):
         if not whole:
             send = self._guard(False, "untouched")
         return send, with_key(request, name, key), _as_asked(options)
+
+    def _stranger(self, request: Any) -> TypeError:
+        """The error of a client of the other library, which was given this transport."""
+        ours, theirs, name = self.library.module.__name__, library_of(type(request)), type(self).__qualname__
+        given = f"{name} of resilient.http.{ours} was given a {type(request).__qualname__} of {theirs}"
+        return TypeError(f"{given}: its clients need the transports of resilient.http.{theirs}")
 
     # -- one attempt ------------------------------------------------------------------------------------------------
 
