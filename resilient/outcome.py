@@ -231,9 +231,15 @@ class Classifier:
     async def set_aside(self, result: Any, runtime: Any) -> None:
         """Have a result hold nothing while there is another attempt. It may come back all the same, as the last one."""
 
+    # -- for calls that say something for themselves, as requests do -----------------------------------------------
+
     def repeated(self, call: Any) -> bool:
         """Whether whoever made this call repeats it himself, so that we must not."""
         return False
+
+    def attempts(self, call: Any) -> int | None:
+        """How many attempts this call may have, instead of those of the Retry; None: as many as the Retry says."""
+        return None
 
 
 DEFAULT = Classifier()

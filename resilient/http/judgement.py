@@ -167,6 +167,11 @@ class Judge(Classifier):
         around = (outer.repeats for other, outer in enclosing() if other.origin is not call.origin)
         return semantics.is_repeated(call.args[0].headers.items()) or any(around)
 
+    def attempts(self, call: Any) -> int | None:
+        """As its request says."""
+        options = call.args[0].extensions.get("resilient")
+        return options.get("attempts") if options else None
+
 
 def untouched(library: Any) -> Callable[[Exception], bool]:
     """Whether an error shows that no connection had the request yet: it has not been sent, not even begun."""

@@ -13,7 +13,7 @@ __all__ = ["By", "header", "key_by", "options_of", "variation", "with_key"]
 
 By = Literal["origin", "host"] | Callable[[Any], Hashable]
 
-OPTIONS = frozenset({"off", "idempotent", "idempotency_key", "deadline", "key", "priority"})
+OPTIONS = frozenset({"off", "idempotent", "idempotency_key", "attempts", "deadline", "key", "priority"})
 """What a request may say in `extensions={"resilient": {...}}`."""
 
 
@@ -46,16 +46,40 @@ def options_of(request: Any) -> Mapping[str, Any]:
     for flag in ("off", "idempotent"):
         if flag in options:
             arguments.flag(flag, options[flag])
+    if "attempts" in options:
+        arguments.count("attempts", options["attempts"])
     if "deadline" in options:
         arguments.seconds("deadline", options["deadline"])
     if "key" in options:
         arguments.hashable("key", options["key"])
     if "priority" in options and options["priority"] not in PRIORITIES:
         raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {options['priority']!r}")
-    key = options.get("idempotency_key", "unset")
+    if "idempotency_key" not in options:
+        return options
+    key = options["idempotency_key"]
     if not isinstance(key, str) or not semantics.is_field_value(key):  # which is a secret
         raise ValueError("idempotency_key must be the value of a header: a string of printable ASCII characters")
-    return options
+    return _bound(request, options)
+
+
+class _Bound(dict[str, Any]):
+    """What a request says for itself, and the origin that it went to first, to which its idempotency key belongs. The
+    client hands it on to the requests that it makes from this one for redirects and authentication."""
+
+    origin: str
+
+
+def _bound(request: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`options`, without the key where a redirect has led to another origin."""
+    url = request.url
+    here = semantics.origin(url.scheme, url.host, url.port)
+    if not isinstance(options, _Bound):
+        options = _Bound(options)
+        options.origin = here
+        request.extensions = {**request.extensions, "resilient": options}
+    if semantics.is_same_server(options.origin, here):
+        return options
+    return {name: value for name, value in options.items() if name != "idempotency_key"}
 
 
 def header(argument: str, value: bool | str, default: str) -> str:

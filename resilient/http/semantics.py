@@ -25,6 +25,7 @@ __all__ = [
     "is_field_value",
     "is_refusal",
     "is_repeated",
+    "is_same_server",
     "new_idempotency_key",
     "origin",
     "pause",
@@ -196,6 +197,12 @@ def origin(scheme: str, host: str, port: int | None) -> str:
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     return f"{scheme.lower()}://{host.lower()}" if port is None else f"{scheme.lower()}://{host.lower()}:{port}"
+
+
+def is_same_server(origin: str, other: str) -> bool:
+    """Whether what was meant for an origin may go to another one: the same, or the same host by HTTPS instead of HTTP,
+    both on their usual ports (so does httpx with `Authorization`)."""
+    return other in (origin, re.sub(r"^http://(.*):80$", r"https://\1:443", origin))
 
 
 def is_refusal(status_line: str) -> bool:

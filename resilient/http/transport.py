@@ -115,8 +115,8 @@ class HttpTransport(Generic[Inner]):
     response is what comes back, or the last error. Rejections and `TimedOut` are exceptions of the client's, too.
 
     What a request may say for itself, in `extensions={"resilient": {...}}`: `"off": True`; `"idempotent": True` or
-    `False`; `"idempotency_key": "..."`; `"deadline"`: seconds; `"key"`: instead of `by`; `"priority"`: "critical",
-    "normal" or "sheddable".
+    `False`; `"idempotency_key": "..."`, for its own origin only; `"attempts"`: at the most, instead of the Retry's;
+    `"deadline"`: seconds; `"key"`: instead of `by`; `"priority"`: "critical", "normal" or "sheddable".
 
     A circuit learns from bodies: one that breaks off is a failure. A permit of a Bulkhead or an AdaptiveLimit is for
     the time to the response's head. A transport's pipeline may serve other transports too. Closing the transport closes

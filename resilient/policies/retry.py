@@ -389,9 +389,10 @@ class _Story:
     async def _enough(self, wait: float, verdict: Verdict, error: Exception | None) -> bool:
         retry, call = self.retry, self.call
         scope = self.scope
+        attempts = scope.judge.attempts(call) or retry.attempts
         if scope.mode == "once":
             self.reason = "the pipeline is switched to one attempt"
-        elif retry.attempts is not None and self.attempt >= retry.attempts:
+        elif attempts is not None and self.attempt >= attempts:
             self.reason = "attempts spent"
         elif retry._stop is not None and await self._answer(retry._stop):
             self.reason = "the stop strategy said so"

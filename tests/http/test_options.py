@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import tenacity
 
 import resilient
-from resilient import AdaptiveLimit, CircuitBreaker, Hedge, Keyed, Pipeline, Retry, Timeout, deadline
+from resilient import AdaptiveLimit, Budget, CircuitBreaker, Hedge, Keyed, Pipeline, Retry, Timeout, deadline
 from tests.http.kinds import KINDS, URL, Kind, Script, heard_by, named
 
 
@@ -464,6 +465,71 @@ def test_request_can_have_an_idempotency_key(kind: Kind) -> None:
         assert name not in request.headers
 
 
+@pytest.mark.parametrize(
+    ("there", "has_it"),
+    [
+        ("http://example.com/elsewhere", True),
+        ("https://example.com/", True),
+        ("http://example.com:81/", False),
+        ("https://example.com:444/", False),
+        ("http://evil.example/", False),
+        ("http://example.com.evil.example/", False),
+    ],
+)
+def test_idempotency_key_of_a_request_is_for_its_own_server(kind: Kind, there: str, has_it: bool) -> None:
+    """A redirect to another origin goes without it, and is not repeated there; the next request has it again."""
+    script = kind.script((307, {"Location": there}), 503)
+    client = kind.open(retrying(), script, client={"follow_redirects": True})
+    options = own(idempotency_key="order-7")
+    kind.send(client, "POST", **options)
+    assert script.headers("Idempotency-Key") == (["order-7"] * 3 if has_it else ["order-7", None])
+    kind.send(client, "POST", "http://evil.example/", **options)
+    assert script.headers("Idempotency-Key")[-1] == "order-7"
+
+
+def test_idempotency_key_does_not_go_with_a_redirect_that_its_user_follows(kind: Kind) -> None:
+    """`response.next_request` is the same request to another server."""
+    script = kind.script((307, {"Location": "http://evil.example/"}))
+    client = kind.open(retrying(), script)
+    response = kind.send(client, "POST", **own(idempotency_key="order-7"))
+    kind.run(lambda: client.send(response.next_request))
+    assert script.headers("Idempotency-Key") == ["order-7", None]
+
+
+def test_transports_own_key_takes_its_place_at_another_server(kind: Kind) -> None:
+    """So the request may be repeated there, too."""
+    script = kind.script((307, {"Location": "http://evil.example/"}), 503)
+    client = kind.open(retrying(), script, idempotency_key=True, client={"follow_redirects": True})
+    assert kind.send(client, "POST", **own(idempotency_key="order-7")).status_code == 200
+    first, *others = script.headers("Idempotency-Key")
+    assert (first, len(others), len(set(others))) == ("order-7", 2, 1)
+    assert others[0] not in (None, "order-7")
+
+
+@pytest.mark.parametrize(("usual", "asked"), [(3, 1), (3, 5), (1, 2), (None, 2)])
+def test_request_can_have_its_own_number_of_attempts(kind: Kind, usual: int | None, asked: int) -> None:
+    """Fewer or more than the pipeline has; the next request has the usual number."""
+    retry = Retry(usual, wait=0) if usual else Retry(stop=tenacity.stop_never, wait=tenacity.wait_none())
+    script = kind.script(*[503] * 5)
+    client = kind.open(Pipeline(retry), script)
+    assert kind.send(client, **own(attempts=asked)).status_code == (200 if asked > 5 else 503)
+    assert len(script.sent) == asked
+    if usual:
+        kind.send(client)
+        assert len(script.sent) == min(asked + usual, 6)
+
+
+def test_attempts_of_a_request_are_bounded_by_all_else(kind: Kind) -> None:
+    """What is not safe is not repeated; the budget pays; no Retry, no repetition."""
+    for method, pipeline in (
+        ("POST", retrying()),
+        ("GET", Pipeline(Retry(3, wait=0, budget=Budget(reserve=0)))),
+        ("GET", Pipeline(Timeout(5))),
+    ):
+        script = kind.script(503)
+        assert kind.send(kind.open(pipeline, script), method, **own(attempts=5)).status_code == 503
+
+
 def test_request_can_have_a_deadline(kind: Kind) -> None:
     """No wait begins that would outlive it; the next request has none."""
     script = kind.script((503, {"Retry-After": "10"}), (503, {"Retry-After": "10" if kind.is_async else "0.01"}))
@@ -478,7 +544,7 @@ def test_request_can_have_a_deadline(kind: Kind) -> None:
     [
         (7, TypeError, r'extensions\["resilient"\] must be a dict, got 7'),
         (["off"], TypeError, r"must be a dict, got \['off'\]"),
-        ({"retries": 3}, ValueError, r"has no retries: it may have deadline, idempotency_key, idempotent, key, off"),
+        ({"retries": 3}, ValueError, r"has no retries: it may have attempts, deadline, idempotency_key, idempotent"),
         ({7: 3}, ValueError, r"has no 7"),
         ({"off": 1}, TypeError, r"off must be True or False, got 1"),
         ({"idempotent": "yes"}, TypeError, r"idempotent must be True or False, got 'yes'"),
@@ -493,6 +559,10 @@ def test_request_can_have_a_deadline(kind: Kind) -> None:
         ({"deadline": "2"}, TypeError, r"got '2'"),
         ({"deadline": math.inf}, ValueError, r"got inf"),
         ({"deadline": True}, TypeError, r"got True"),
+        ({"attempts": 0}, ValueError, r"attempts must be a whole number >= 1, got 0"),
+        ({"attempts": 2.0}, TypeError, r"attempts must be a whole number >= 1, got 2\.0"),
+        ({"attempts": True}, TypeError, r"got True"),
+        ({"attempts": None}, TypeError, r"got None"),
         ({"key": ["a"]}, TypeError, r"key must be hashable, got \['a'\]"),
         ({"off": True, "deadline": 0}, ValueError, r"deadline must be"),
     ],

@@ -22,6 +22,7 @@ from resilient.http.semantics import (
     is_field_value,
     is_refusal,
     is_repeated,
+    is_same_server,
     origin,
     pause,
     rate_limit_reset,
@@ -374,3 +375,20 @@ def test_errors_are_judged_by_whose_they_are(error: Exception, kind: str, retrya
 def test_a_proxys_4xx_is_a_refusal(line: str, refused: bool) -> None:
     """Other words are not."""
     assert is_refusal(line) is refused
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "same"),
+    [
+        ("http://a:80", "http://a:80", True),
+        ("http://a:80", "https://a:443", True),
+        ("https://a:443", "http://a:80", False),
+        ("http://a:81", "https://a:443", False),
+        ("http://a:80", "https://a:444", False),
+        ("http://a:80", "https://b:443", False),
+        ("http://[::1]:80", "https://[::1]:443", True),
+    ],
+)
+def test_same_server_is_the_origin_and_its_secure_twin(first: str, then: str, same: bool) -> None:
+    """Never a less secure one."""
+    assert is_same_server(first, then) is same
