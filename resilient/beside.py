@@ -41,7 +41,7 @@ class Stragglers:
     def renew(self) -> None:
         """In a forked child: none, and nobody waits for any."""
         self._running: set[object] = set()  # an event loop keeps only weak references to its tasks
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._waiting: set[Parking] = set()
 
     @property

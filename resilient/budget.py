@@ -53,7 +53,7 @@ class Budget:
 
     def renew(self) -> None:
         """Take a new lock, also in a forked child, which has the tokens that there were."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def earn(self, call: object = None, result: object = None) -> None:
         """A call succeeded; which, and with what, makes no difference."""

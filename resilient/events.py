@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from resilient.arguments import callback
+from resilient.atomic import members
 from resilient.forks import module_lock
 
 __all__ = [
@@ -254,7 +255,7 @@ class ChaosHalted(Event):
 Listener = Callable[[Any], object]
 
 _lock = module_lock()
-_everywhere: tuple[Listener, ...] = ()
+_everywhere: dict[_Entry, None] = {}
 _channels: weakref.WeakSet[Channel]
 
 
@@ -265,11 +266,11 @@ class Channel:
 
     def __init__(self, pipeline: str = "") -> None:
         self.pipeline = pipeline
-        self._own: tuple[Listener, ...] = ()
+        self._own: dict[_Entry, None] = {}
         self._watch: weakref.WeakMethod[Callable[[], None]] | None = None
         with _lock:
-            self.listeners: tuple[Listener, ...] = _everywhere
             _channels.add(self)
+            self.listeners: tuple[Listener, ...] = (*_everywhere,)
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call the method `changed` now and whenever somebody begins or ends to listen, while its object lives."""
@@ -278,7 +279,7 @@ class Channel:
             changed()
 
     def _spread(self) -> None:
-        self.listeners = self._own + _everywhere
+        self.listeners = (*self._own, *_everywhere)
         changed = self._watch and self._watch()
         if changed is not None:
             changed()
@@ -288,12 +289,12 @@ class Channel:
         callback("listener", listener)
         entry = _Entry(listener)
         with _lock:
-            self._own = (*self._own, entry)
+            self._own[entry] = None
             self._spread()
 
         def stop() -> None:
             with _lock:
-                self._own = tuple(each for each in self._own if each is not entry)
+                self._own.pop(entry, None)
                 self._spread()
 
         return stop
@@ -329,22 +330,20 @@ def emit(listeners: tuple[Listener, ...], event: Event) -> None:
 
 def listen(listener: Listener) -> Callable[[], None]:
     """Send the events of every pipeline, also of later ones, to `listener`. Returns a function that ends that."""
-    global _everywhere
     callback("listener", listener)
     entry = _Entry(listener)
     with _lock:
-        _everywhere = (*_everywhere, entry)
+        _everywhere[entry] = None
         _spread()
 
     def stop() -> None:
-        global _everywhere
         with _lock:
-            _everywhere = tuple(each for each in _everywhere if each is not entry)
+            _everywhere.pop(entry, None)
             _spread()
 
     return stop
 
 
 def _spread() -> None:
-    for channel in _channels:
+    for channel in members(_channels):
         channel._spread()

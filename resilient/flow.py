@@ -119,7 +119,7 @@ class Flow:
     def renew(self) -> None:
         """In a forked child: no call is inside, and nobody waits."""
         self.count = Count()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._waiting: set[Parking] = set()
 
     @property

@@ -16,6 +16,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 __all__ = ["Renewed", "in_forked_child", "module_lock", "renew_in_forked_child"]
@@ -40,14 +41,14 @@ def renew_in_forked_child(instance: Renewed) -> None:
     _instances.add(instance)
 
 
-def module_lock() -> threading.Lock:
-    """A lock of a module, which no thread of the parent holds in a forked child."""
-    lock = threading.Lock()
+def module_lock() -> AbstractContextManager[object]:
+    """A lock of a module, re-entrant, which no thread of the parent holds in a forked child."""
+    lock = threading.RLock()
     _locks.append(lock)
     return lock
 
 
-_locks: list[threading.Lock] = []
+_locks: list[AbstractContextManager[object]] = []
 _functions: list[Callable[[], None]] = []
 _instances: weakref.WeakSet[Renewed] = weakref.WeakSet()
 

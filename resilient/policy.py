@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar, get_args
 
 from resilient import arguments
+from resilient.atomic import members
 from resilient.budget import Budget
 from resilient.call import Call
 from resilient.events import Channel
@@ -62,7 +63,7 @@ class Scope:
     Twins have the same listeners, and are switched together.
     """
 
-    __slots__ = ("__weakref__", "_family", "_own_mode", "channel", "judge", "mode", "name", "parts", "repeats")
+    __slots__ = ("__weakref__", "_family", "channel", "judge", "mode", "name", "parts", "repeats")
 
     def __init__(self, name: str, judge: Classifier, *, repeats: bool = False, twin: Scope | None = None) -> None:
         self.name = name
@@ -70,12 +71,11 @@ class Scope:
         self.repeats = repeats
         self.parts: Sequence[Renewed] = ()
         self.channel: Channel = Channel(name) if twin is None else twin.channel
-        self._family: weakref.WeakSet[Scope] = weakref.WeakSet() if twin is None else twin._family
+        self._family: _Family = _Family() if twin is None else twin._family
         with _lock:
-            self._own_mode: Mode | None = None if twin is None else twin._own_mode
-            self.mode: Mode = self._own_mode or _mode_of_all or "on"
             self._family.add(self)
             _scopes.add(self)
+            self.mode: Mode = self._family.mode or _mode_of_all or "on"
         renew_in_forked_child(self)
 
     def renew(self) -> None:
@@ -86,15 +86,21 @@ class Scope:
     @property
     def own_mode(self) -> Mode | None:
         """This pipeline's own mode; None follows the global one."""
-        return self._own_mode
+        return self._family.mode
 
     def switch(self, mode: Mode | None) -> None:
         """Set the mode of this pipeline; it goes before the global one. None: follow the global one again."""
         check_mode(mode)
         with _lock:
-            for scope in self._family:
-                scope._own_mode = mode
-                scope.mode = mode or _mode_of_all or "on"
+            self._family.mode = mode
+            for scope in members(self._family):
+                scope.mode = self._family.mode or _mode_of_all or "on"
+
+
+class _Family(weakref.WeakSet[Scope]):
+    """Twins, and the mode of their pipeline."""
+
+    mode: Mode | None = None
 
 
 def check_mode(mode: Mode | None) -> None:
@@ -113,8 +119,8 @@ def switch_all(mode: Mode | None) -> Mode | None:
     check_mode(mode)
     with _lock:
         before, _mode_of_all = _mode_of_all, mode
-        for scope in _scopes:
-            scope.mode = scope._own_mode or mode or "on"
+        for scope in members(_scopes):
+            scope.mode = scope._family.mode or _mode_of_all or "on"
     return before
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import threading
 import weakref
 from collections import deque
@@ -32,8 +31,10 @@ from typing import Any, Literal, Protocol
 import pybreaker
 
 from resilient import arguments, circuit
+from resilient.atomic import Wake
 from resilient.call import Call
 from resilient.circuit import Change, Circuit
+from resilient.forks import renew_in_forked_child
 from resilient.outcome import bare
 from resilient.policy import Policy
 
@@ -296,14 +297,14 @@ class _Shared:
         self._counts: deque[Count] = deque(maxlen=self.MOST_COUNTS)
         self._counted = 0
         self._quiet_until = -math.inf
-        self.begin()
-        _all.add(self)
+        self.renew()
+        renew_in_forked_child(self)
 
-    def begin(self) -> None:
-        """Take up the exchange with the storage, in a new process as well: the parent's threads are not in it, and
-        what they have not written yet they will."""
+    def renew(self) -> None:
+        """Take up the exchange with the storage, also in a forked child: the parent's thread is not in it, and counts
+        that this has not written yet are the parent's."""
         self._lock = threading.RLock()
-        self._wake = _Wake()
+        self._wake = Wake()
         self._thread: threading.Thread | None = None
         self._counts.clear()
 
@@ -373,9 +374,9 @@ class _Shared:
         with self._lock:
             word, opened_at, owed = self._word, self._opened_at, self._owed
         if owed:
-            if word == pybreaker.STATE_OPEN and opened_at is not None:
+            if opened_at is not None:
                 self._real.opened_at = opened_at
-            elif word == pybreaker.STATE_CLOSED:
+            if word == pybreaker.STATE_CLOSED:
                 self._real.reset_counter()
             self._real.reset_success_counter()
             self._real.state = word
@@ -414,21 +415,6 @@ class _Shared:
             self._news = state, opened_at
 
 
-class _Wake:
-    """Ends the pause of a thread. Unlike `threading.Event`, it may be set by a signal handler in any moment."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def set(self) -> None:
-        with contextlib.suppress(RuntimeError):
-            self._lock.release()
-
-    def wait(self, seconds: float) -> None:
-        self._lock.acquire(timeout=seconds)
-
-
 def _aware(when: datetime | None) -> datetime | None:
     """A time by UTC; one that names no zone is by UTC already, as pybreaker asks of storages."""
     return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
@@ -439,20 +425,8 @@ def _before(opened_at: datetime | None, ours: datetime | None) -> bool:
     return ours is not None and (opened_at is None or opened_at.timestamp() < int(ours.timestamp()))
 
 
-def _keep_turning(reference: weakref.ref[_Shared], wake: _Wake) -> None:
+def _keep_turning(reference: weakref.ref[_Shared], wake: Wake) -> None:
     while (storage := reference()) is not None:
         storage.turn()
         del storage
         wake.wait(_Shared.INTERVAL)
-
-
-_all: weakref.WeakSet[_Shared] = weakref.WeakSet()
-
-
-def _begin_again() -> None:
-    for storage in _all:
-        storage.begin()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_again)

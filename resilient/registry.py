@@ -8,6 +8,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from resilient.atomic import members
 from resilient.forks import module_lock
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def register(pipeline: Pipeline) -> None:
 def pipelines() -> dict[str, Pipeline]:
     """All named pipelines, by name, in order of their names."""
     with _lock:
-        return dict(sorted(_named.items()))
+        found = {name: _named.get(name) for name in sorted(members(_named))}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def pipeline(name: str) -> Pipeline:

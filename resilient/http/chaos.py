@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterat
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from resilient import arguments
+from resilient.atomic import members
 from resilient.beside import discard
 from resilient.events import Channel, ChaosHalted, FaultInjected, Listener
 from resilient.experiment import LOST, Enabled, Experiment
@@ -135,7 +136,7 @@ class HttpChaos(Generic[Inner]):
             self._watch = objective(self.experiment, self.library.classifier(), self._halt)
         self._channel = Channel(self.name)
         self._channels = weakref.WeakSet([self._channel])
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         renew_in_forked_child(self)
 
     def _new_transport(self, **options: Any) -> Inner:
@@ -271,7 +272,7 @@ class HttpChaos(Generic[Inner]):
 
     def renew(self) -> None:
         """In a forked child: take new locks."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.experiment.renew()
 
     def attach(self, channel: Channel) -> None:
@@ -287,7 +288,7 @@ class HttpChaos(Generic[Inner]):
 
     def _listening(self) -> list[Channel]:
         with self._lock:
-            return [channel for channel in self._channels if channel.listeners]
+            return [channel for channel in members(self._channels) if channel.listeners]
 
     def _tell(self, fault: Fault, seconds: float, now: float) -> None:
         self.experiment.count(fault.kind)

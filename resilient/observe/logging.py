@@ -66,14 +66,14 @@ class EventLog:
             raise TypeError(f"logger must be a logging.Logger or None, got {logger!r}")
         self.logger = logger or logging.getLogger("resilient.events")
         self.interval = arguments.seconds("interval", interval, zero=True)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._logged: OrderedDict[tuple[str, str, str], _Line] = OrderedDict()  # longest silent first
 
         renew_in_forked_child(self)
 
     def renew(self) -> None:
         """In a forked child: take a new lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, events.AttemptReturned | events.CallEnded):

@@ -82,12 +82,12 @@ class ShadowReport:
         self.policies: dict[tuple[str, str], WouldHaveDone] = {}
         self._refused: dict[int, tuple[Call, set[tuple[str, str]]]] = {}
         self._stops: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         renew_in_forked_child(self)
 
     def renew(self) -> None:
         """In a forked child: take a new lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @classmethod
     def of(cls, trace: Trace) -> Self:

@@ -38,6 +38,7 @@ from types import TracebackType
 from typing import IO, Any, Literal, cast, get_args
 
 from resilient import arguments, events
+from resilient.atomic import Wake
 from resilient.call import name_of
 from resilient.current import enclosing
 from resilient.events import Ending, Event
@@ -116,8 +117,8 @@ class Recording:
         self._origin: float | None = None
         self._waiting: deque[dict[str, Any]] = deque()
         self._stops: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
-        self._woken = threading.Event()
+        self._lock = threading.RLock()
+        self._woken = Wake()
         self._closed = False
         self._file = _opened(self.path, "wb")
         self._put({"trace": 1, "began": datetime.now(UTC).isoformat(timespec="seconds")})
@@ -128,7 +129,7 @@ class Recording:
 
     def renew(self) -> None:
         """In a forked child: the file is the parent's, who writes it; nothing of the child's gets into it."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self._closed:
             return
         self._closed = True
@@ -180,7 +181,6 @@ class Recording:
     def _write(self) -> None:
         while not self._closed:
             self._woken.wait(self._interval)
-            self._woken.clear()
             self._drain()
 
     def _drain(self) -> None:

@@ -25,7 +25,7 @@ from dataclasses import replace
 from typing import Any
 
 from resilient import arguments, events
-from resilient.atomic import atomic
+from resilient.atomic import atomic, members
 from resilient.call import Call
 from resilient.errors import LimitExceeded
 from resilient.foresight import Bound, Inside, View, Worst
@@ -329,7 +329,7 @@ class AdaptiveLimit(Gate):
 
     def _announce(self, now: float, old: int, new: int, window: Window) -> None:
         with self._lock:
-            channels = [channel for channel in self._channels if channel.listeners]
+            channels = [channel for channel in members(self._channels) if channel.listeners]
         for channel in channels:
             channel.emit(events.LimitChanged(channel.pipeline, now, self.name, old, new, str(window)))
 

@@ -17,7 +17,7 @@ import pybreaker
 from pybreaker import CircuitBreakerListener
 
 from resilient import arguments, circuit, events
-from resilient.atomic import GIL
+from resilient.atomic import GIL, members
 from resilient.call import Call
 from resilient.circuit import CLOSED, Change, Circuit, Criteria
 from resilient.errors import CircuitOpen
@@ -129,7 +129,7 @@ class CircuitBreaker(Gate):
         self._slow_from = math.inf if slow is None or slow_rate is None else slow
         self.timed = slow is not None or not isinstance(window, CountWindow)
         self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
-        self._channels_lock = threading.Lock()
+        self._channels_lock = threading.RLock()
         by_rate = criteria.fail_max is None
         if by_rate and isinstance(window, TimeWindow):
             self.needs = criteria.min_calls, window.seconds
@@ -202,7 +202,7 @@ class CircuitBreaker(Gate):
     def renew(self) -> None:
         super().renew()
         self._circuit.renew()
-        self._channels_lock = threading.Lock()
+        self._channels_lock = threading.RLock()
 
     def worst(self, inner: Inside, view: View) -> Worst:
         rest = inner(view)
@@ -308,7 +308,7 @@ class CircuitBreaker(Gate):
             return
         self._face.changed(change, mirror=mirror)
         with self._channels_lock:
-            channels = list(self._channels)
+            channels = members(self._channels)
         told = dict.fromkeys((channel.pipeline, each) for channel in channels for each in channel.listeners)
         for pipeline, listener in told:
             event = events.CircuitChanged(pipeline, current().now(), self.name, change.old, change.new, change.reason)

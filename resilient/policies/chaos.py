@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from resilient import arguments
+from resilient.atomic import members
 from resilient.beside import discard, is_own
 from resilient.call import Call
 from resilient.errors import Rejected
@@ -96,7 +97,7 @@ class Chaos(Wrap):
             self.raises = tuple(dict.fromkeys(kind for fault in faults for kind in _raised(fault)))
         self._answers = any(isinstance(fault, Results) for fault in faults)
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-        self._channels_lock = threading.Lock()
+        self._channels_lock = threading.RLock()
 
     # -- in the place of the dependency -----------------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ class Chaos(Wrap):
     def _halt(self, reason: str) -> None:
         now = current().now()
         with self._channels_lock:
-            channels = list(self._channels)
+            channels = members(self._channels)
         for channel in channels:
             if channel.listeners:
                 channel.emit(ChaosHalted(channel.pipeline, now, self.name, reason))
@@ -195,7 +196,7 @@ class Chaos(Wrap):
     def renew(self) -> None:
         super().renew()
         self.experiment.renew()
-        self._channels_lock = threading.Lock()
+        self._channels_lock = threading.RLock()
 
     def attach(self, channel: Channel) -> None:
         with self._channels_lock:

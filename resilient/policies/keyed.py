@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from resilient import arguments
-from resilient.atomic import GIL, atomic
+from resilient.atomic import GIL, atomic, members
 from resilient.call import Call
 from resilient.events import Channel
 from resilient.foresight import End, Inside, Meeting, View, Worst
@@ -208,7 +208,7 @@ class Keyed(Gate):
                 entry = self._table[key] = _Entry(key, gate, now)
                 self._span.end = now
                 self._span = _Span()
-                for channel in self._channels:
+                for channel in members(self._channels):
                     gate.attach(channel)
             return self._used(entry, now, calls)
 

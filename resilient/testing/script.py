@@ -93,7 +93,7 @@ class Dependency:
         self.calls: list[Received] = []
         self.running = self.most = 0
         self._hanging: dict[Parking, None] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Do the next step of the script."""
