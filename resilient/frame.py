@@ -31,7 +31,7 @@ from typing import Any
 from resilient.call import Call
 from resilient.errors import Rejected
 from resilient.events import CallRejected, Waited
-from resilient.policy import Gate, Layer, Scope, Ticket
+from resilient.policy import Gate, Layer, Scope, Ticket, Withdrawn
 
 __all__ = ["gate_frame"]
 
@@ -215,6 +215,9 @@ class _Rest:
 
     def learn_error(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
         """Have an error judged, and tell the gates."""
+        if isinstance(error, Withdrawn):
+            self._end(tickets, _undo)
+            return
         if not self.learns or isinstance(error, GeneratorExit):  # dropped, perhaps where no event loop runs
             self.give_back(tickets)
             return

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from resilient.call import Call, name_of
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted
 from resilient.outcome import Stopped
-from resilient.policy import Layer, Scope
+from resilient.policy import Layer, Scope, Withdrawn
 from resilient.result import is_awaitable
 
 __all__ = ["async_leaf", "dress", "kind_of", "sync_leaf", "told"]
@@ -147,6 +147,9 @@ async def told(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Any:
     begin = _started(call, scope)
     try:
         result = await attempt
+    except Withdrawn:
+        call.origin.requests -= 1
+        raise
     except BaseException as error:
         _failed(call, scope, begin, error)
         raise

@@ -25,7 +25,20 @@ from resilient.forks import Renewed, module_lock, renew_in_forked_child
 from resilient.outcome import Classifier
 from resilient.runtime import Runtime
 
-__all__ = ["Gate", "Layer", "Mode", "Policy", "Recovery", "Scope", "Ticket", "Watch", "Wrap", "mended", "switch_all"]
+__all__ = [
+    "Gate",
+    "Layer",
+    "Mode",
+    "Policy",
+    "Recovery",
+    "Scope",
+    "Ticket",
+    "Watch",
+    "Withdrawn",
+    "Wrap",
+    "mended",
+    "switch_all",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +60,14 @@ Mode = Literal["on", "off", "once", "instant"]
 NEARLY = 0.99
 """A Timeout outside a gate starts its clock a little earlier than the gate's: whoever had this share of a limit had it
 all."""
+
+
+class Withdrawn(BaseException):
+    """Raised into an admitted call by the code that drives it: the call is taken back, and may be made later.
+
+    Gates take their tickets back as if the call had never been made (`Gate.undo`), learn nothing, and no event tells
+    of an attempt that failed.
+    """
 
 
 class Scope:

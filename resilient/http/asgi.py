@@ -8,7 +8,14 @@ A client that has given up, and tries again, leaves its first request in the ser
 requests off does nothing else soon: it stays down when what had slowed it is long over. This one refuses what is
 already too late, ends what has become too late, and takes in no more than it can do.
 
-The guarded part of a request ends when its response does, or with the first part of a stream:
+The guarded part of a request begins when its body is there, and ends when its response does, or with the first part of
+a stream:
+
+- *While a request waits for its body it holds no permit*, and that time is neither work nor evidence: a client decides
+  how fast it sends, and a few slow ones would else shut all others out. 64 KiB are read ahead, then the limit is asked,
+  and the application is called. Where that has to wait for more of the body, the permit is given back, and asked for
+  again when the body is complete (`resilient.http.upload`). A body that does not come within `max_deadline` is 408; the
+  work has all of `max_deadline` from then on.
 
 - *The deadline holds until the response begins.* What has begun is never cut short: a half response helps nobody. It is
   lifted for all that runs on (a stream, background tasks): `remaining()` is None there.
@@ -46,7 +53,6 @@ from resilient.http.served import (
     START,
     ErrorAnswer,
     Guard,
-    Message,
     Request,
     RequestOnTrio,
     Send,
@@ -55,6 +61,7 @@ from resilient.http.served import (
     nowhere,
     stand_in_line,
 )
+from resilient.http.upload import READ_AHEAD, ClientLeft, Receive, Upload
 from resilient.pipeline import Pipeline
 from resilient.policy import Gate
 from resilient.priority import PRIORITIES, current_priority, priority
@@ -63,7 +70,6 @@ from resilient.runtime.asyncio import running
 
 __all__ = ["HEALTH_CHECKS", "ErrorAnswer", "ServerMiddleware"]
 
-Receive = Callable[[], Awaitable[Message]]
 Application = Callable[[Any, Receive, Send], Awaitable[None]]
 
 HEALTH_CHECKS: Final = ("/health", "/healthz", "/live", "/livez", "/ready", "/readyz", "/ping")
@@ -71,6 +77,8 @@ HEALTH_CHECKS: Final = ("/health", "/healthz", "/live", "/livez", "/ready", "/re
 
 PLAIN: Final = {name.encode(): name for name in PRIORITIES}
 """As most headers have them."""
+
+_LENGTH, _CODING, _EXPECT = b"content-length", b"transfer-encoding", b"expect"
 
 _new = object.__new__
 
@@ -83,8 +91,8 @@ class ServerMiddleware:
         limit: who may come in: an `AdaptiveLimit`, a `Bulkhead`, or any other gate. Whom it refuses has 503, with
             `Retry-After`, before anything else is done. Its functions of the call (`priority=`, `key=`) are given the
             ASGI scope. Default: everybody may.
-        max_deadline: seconds that a request may take until its response begins, whatever its client says. Default None:
-            as long as its client says.
+        max_deadline: seconds that a request may take until its response begins, whatever its client says; and before
+            that as many again for its body, where it has one. Default None: as long as its client says.
         deadline_header: where clients say how many milliseconds they have left (as our transports do with
             `deadline_header=True`). False: they cannot. It can only shorten a request's time, so anybody may say it;
             what makes no sense is ignored. 0 is refused, as all that comes too late: 504, and the application is not
@@ -129,6 +137,7 @@ class ServerMiddleware:
         else:
             self._priority_header = b""
             self._ask_priority = arguments.callback("priority", priority)
+        self._read = frozenset((self._deadline_header, self._priority_header, _LENGTH, _CODING))
         self._ask_exempt: Callable[[Any], Any] | None = None
         self._exempt: frozenset[str] = frozenset()
         if isinstance(exempt, Collection):
@@ -160,13 +169,16 @@ class ServerMiddleware:
         loop = running()
         request = scope[REQUEST] = _new(Request if loop is not None else RequestOnTrio)
         request.pass_on = send
-        deadline_header, priority_header = self._deadline_header, self._priority_header
-        sent = wanted = None
+        read, deadline_header, priority_header = self._read, self._deadline_header, self._priority_header
+        sent = wanted = body = None
         for field, value in scope["headers"]:
-            if field == deadline_header:
-                sent = value if sent is None else b""  # several are none
-            elif field == priority_header:
-                wanted = value if wanted is None else b""
+            if field in read:
+                if field == deadline_header:
+                    sent = value if sent is None else b""  # several are none
+                elif field == priority_header:
+                    wanted = value if wanted is None else b""
+                elif value != b"0":
+                    body = _CODING if body is not None else field
         seconds = self._most
         if sent is not None:
             left = milliseconds(sent)
@@ -176,6 +188,8 @@ class ServerMiddleware:
             request.seconds = seconds
             request.at = (loop or current_async()).now() + seconds
         outer = inherited()
+        if body is not None or scope.get("http_version", "") >= "2":  # which need not tell of its body before it comes
+            self._expect_body(scope, receive, request, body, sent, outer)
         around = urgency = None
         try:
             if outer is not None and self.pipeline.mode != "off":
@@ -192,10 +206,12 @@ class ServerMiddleware:
                 if request.over:
                     await self._answer_instead(scope, request)
                 raise
-            if request.over or request.refused:
+            if request.over:
                 await self._answer_instead(scope, request)
         finally:
             request.pass_on = nowhere
+            if request.upload is not None:
+                request.upload = None  # which has the request
             if urgency is not None:
                 urgency.__exit__(None, None, None)
             if around is not None:
@@ -211,11 +227,10 @@ class ServerMiddleware:
                 await stand_in_line(guard, waits_for)
         except StopIteration:
             guard = None  # switched off, the pipeline calls its function and ends
-        except Rejected as error:
-            request.refused, request.retry_after = True, error.retry_after
+        except (Rejected, TimedOut) as error:
+            request.turned_away(error)
             return
-        except TimedOut:
-            request.over = True
+        except ClientLeft:
             return
         if guard is None:
             del scope[REQUEST]
@@ -224,7 +239,7 @@ class ServerMiddleware:
         request.guard = guard
         held = hold(request) if request.at < math.inf else None
         try:
-            await self.app(scope, receive, request.send)
+            await self.app(scope, receive if request.upload is None else request.upload.receive, request.send)
         except BaseException as error:
             if not request.failed(error):
                 raise
@@ -237,6 +252,9 @@ class ServerMiddleware:
     async def _serve_on_trio(self, scope: Any, receive: Receive, request: RequestOnTrio) -> None:
         import trio
 
+        if self.pipeline.mode == "off":
+            await self._serve(scope, receive, request)
+            return
         with trio.move_on_after(request.seconds) as request.scope:
             await self._serve(scope, receive, request)
         if request.scope.cancelled_caught:
@@ -244,11 +262,26 @@ class ServerMiddleware:
 
     # -- what a request says for itself -----------------------------------------------------------------------------
 
+    def _expect_body(
+        self, scope: Any, receive: Receive, request: Request, field: bytes | None, sent: bytes | None, outer: Any
+    ) -> None:
+        """Have a request wait for its body, of which the header of this name has told; None: none has."""
+        now = current_async().now()
+        seconds = math.inf
+        if sent is not None and (left := milliseconds(sent)) is not None:
+            seconds = left / 1000
+        if outer is not None and outer.at < now + seconds:
+            seconds = max(0.0, outer.at - now)
+        ahead = READ_AHEAD if field == _LENGTH else 1
+        if any(name == _EXPECT for name, _ in scope["headers"]):
+            ahead = 0  # the application decides whether there is to be a body
+        request.expect_body(Upload(request, receive, ahead), self._most, (now + seconds, seconds))
+
     def _is_exempt(self, scope: Any) -> bool:
         if self._ask_exempt is not None:
             return bool(self._ask_exempt(scope))
-        path, root = scope["path"], scope.get("root_path")
-        if root and path.startswith(root):
+        path, root = scope["path"], scope.get("root_path", "").rstrip("/")
+        if root and path.startswith(f"{root}/"):
             path = path[len(root) :]
         return path in self._exempt
 
@@ -280,7 +313,11 @@ class ServerMiddleware:
             if channel.listeners:
                 now = current_async().now()
                 channel.emit(CallTimedOut(self.pipeline.name, now, request.name, request.seconds))
-            await _answer(scope, request.pass_on, 504, b"The deadline of the request has passed.")
+            if not request.awaits_body:
+                await _answer(scope, request.pass_on, 504, b"The deadline of the request has passed.")
+                return
+            closing = [(b"connection", b"close")] if scope.get("http_version", "") < "2" else []
+            await _answer(scope, request.pass_on, 408, b"The body of the request did not come in time.", *closing)
 
 
 class Shared:

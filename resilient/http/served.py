@@ -3,6 +3,9 @@
 A pipeline guards a function that it calls; an ASGI application is called by its server, in the server's task, and its
 request is over in the midst of it, with what it sends. So the pipeline's coroutine is started by hand. Where it would
 call its function it awaits `HELD` instead, and stays there until it is told how the request has ended.
+
+A request that waits for its body (`resilient.http.upload`) is taken back out of the limit, and stays at `AWAITS_BODY`
+until it may ask for a permit again.
 """
 
 from __future__ import annotations
@@ -15,11 +18,12 @@ from typing import Any, Final
 
 from resilient.call import Call
 from resilient.deadlines import Deadline
-from resilient.errors import TimedOut
+from resilient.errors import Rejected, TimedOut
 from resilient.events import Channel
 from resilient.foresight import Inside, View, Worst
+from resilient.http.upload import Upload
 from resilient.outcome import FATAL, IGNORED, Classifier, Verdict
-from resilient.policy import Layer, Scope, Wrap
+from resilient.policy import Layer, Scope, Withdrawn, Wrap
 from resilient.runtime import current_async
 
 __all__ = [
@@ -73,8 +77,12 @@ class Request(Deadline):
         guard: the pipeline's coroutine, while it is held.
         refused: it did not get so far; it may come again after `retry_after` seconds, where they are known.
         begun: the response has.
-        over: the deadline has struck before that, and the application can say no more.
+        over: the application can say no more: the deadline has struck before that, or the request came to no permit.
         status: of the answer.
+        upload: its body, where it has one.
+        awaits_body: the deadline is the one by which the body has to be there, and no permit is held.
+        most: seconds of the server's own limit, where there is an upload.
+        clients: the moment of the client's deadline, and its seconds, where there is an upload.
     """
 
     # The class has what a request begins with, which costs it nothing.
@@ -83,9 +91,12 @@ class Request(Deadline):
     own = True
     pass_on: Send
     guard: Guard | None = None
-    refused = begun = over = False
+    refused = begun = over = awaits_body = False
     retry_after: float | None = None
     status = 500
+    upload: Upload | None = None
+    most: float
+    clients: tuple[float, float]
 
     def yield_to(self, outer: Deadline) -> None:
         """The client is in this process, and has a deadline."""
@@ -101,18 +112,63 @@ class Request(Deadline):
     def expired(self, call: Any = None, waited: float = 0.0) -> TimedOut:
         """For all that have inherited it, it is the caller's."""
         whose = f"{OWN}={self.seconds:g} s" if self.own else f"the deadline of {self.seconds:g} s"
-        return TimedOut(f"{whose} has passed", policy=self.name, seconds=self.seconds, evidence=False)
+        doing = " while the request's body was awaited" if self.awaits_body else ""
+        return TimedOut(f"{whose} has passed{doing}", policy=self.name, seconds=self.seconds, evidence=False)
 
     def bound(self, call: Call, inner: Layer) -> Guard:
         """Await `inner(call)` until the deadline strikes."""
         return call.begin().within(call, inner, self)
 
     def strikes(self) -> bool:
-        """The deadline has come: whether what it bounds is to be cancelled."""
-        if self.begun:
+        """The deadline has come: whether what it bounds is to be cancelled. The body may have come in time for it, and
+        the work then has a later one."""
+        if self.begun or not (self.awaits_body or self.has_passed()):
             return False
         self.over = True
         return True
+
+    # -- its body ---------------------------------------------------------------------------------------------------
+
+    def expect_body(self, upload: Upload, most: float, clients: tuple[float, float]) -> None:
+        """It has a body, which is still to come."""
+        self.upload = upload
+        self.awaits_body = True
+        self.most, self.clients = most, clients
+
+    def begin_work(self) -> None:
+        """The body is there, or the application is to decide about it: the work has all of `max_deadline` from now."""
+        self.awaits_body = False
+        own = current_async().now() + self.most, self.most
+        self.own = own <= self.clients
+        self.at, self.seconds = min(own, self.clients)
+
+    def withdraw(self) -> None:
+        """The application waits for more of the body: give the permit back."""
+        if self.guard is not None and not self.awaits_body and not self.begun:
+            self.awaits_body = True
+            self.guard.throw(Withdrawn())
+
+    async def readmit(self) -> bool:
+        """The body is complete: ask for a permit again. False: the request is refused, or too late."""
+        guard = self.guard
+        if guard is None or self.over:
+            return not self.is_late()
+        self.guard = None  # nothing else may drive it meanwhile
+        try:
+            waits_for = guard.send(None)
+            if waits_for is not HELD:
+                await stand_in_line(guard, waits_for)
+        except (Rejected, TimedOut) as error:
+            self.turned_away(error)
+            return False
+        self.guard = guard
+        return True
+
+    def turned_away(self, error: Rejected | TimedOut) -> None:
+        """It came to no permit."""
+        self.over = True
+        if isinstance(error, Rejected):
+            self.refused, self.retry_after = True, error.retry_after
 
     # -- what the application sends ---------------------------------------------------------------------------------
 
@@ -134,8 +190,8 @@ class Request(Deadline):
             self.begun, self.at = True, math.inf
 
     def is_late(self) -> bool:
-        """Whether its answer is 504. (Both, `over` and `begun`: another thread, which has inherited the deadline, came
-        to its end in that very moment.)"""
+        """Whether its answer is not the application's. (Both, `over` and `begun`: another thread, which has inherited
+        the deadline, came to its end in that very moment.)"""
         return self.over and not self.begun
 
     def has_passed(self) -> bool:
@@ -167,8 +223,8 @@ class Request(Deadline):
     def failed(self, error: BaseException) -> bool:
         """The application has raised this: let the pipeline know. Whether it did so because the deadline struck."""
         guard, self.guard = self.guard, None
-        if guard is None:
-            return False
+        if guard is None:  # it was told that its client has left, where its upload was turned away
+            return self.is_late() and isinstance(error, Exception)
         struck = self.struck(error)
         if struck:
             self.over = True
@@ -194,14 +250,31 @@ class RequestOnTrio(Request):
 
     Attributes:
         scope: that one.
+        body_by: when the body has to be there, on trio's clock.
     """
 
     scope: Any
+    body_by: float | None = None
 
     def bound(self, call: Call, inner: Layer) -> Guard:
         call.begin()  # the gates inside a limit read its clock
         call.deadline = self.at
         return inner(call)
+
+    def begin_work(self) -> None:
+        from trio import current_time
+
+        super().begin_work()
+        if self.body_by is None:
+            self.body_by = self.scope.deadline
+        self.scope.deadline = current_time() + (self.at - current_async().now())
+
+    def withdraw(self) -> None:
+        from trio import current_time
+
+        super().withdraw()
+        if self.awaits_body and self.body_by is not None and current_time() < self.body_by:
+            self.scope.deadline = self.body_by
 
     def begin(self, status: int) -> None:
         if self.scope.cancel_called:
@@ -237,6 +310,9 @@ class _Held:
 HELD: Final = _Held()
 """What the pipeline awaits in place of a function."""
 
+AWAITS_BODY: Final = _Held()
+"""What the pipeline awaits, outside its limit, while the request's body is not complete."""
+
 
 @types.coroutine
 def stand_in_line(guard: Guard, waits_for: Any) -> Generator[Any, Any, None]:
@@ -270,11 +346,10 @@ class UntilAnswered(Wrap):
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         def until_answered(call: Call) -> Guard:
             request: Request = call.args[0].pop(REQUEST)  # who kept it there would be kept by it
-            if request.at == math.inf:
-                return inner(call)
             if request.seconds <= 0:
                 raise request.expired()
-            return request.bound(call, inner)
+            layer = inner if request.upload is None else _with_body(request, request.upload, inner)
+            return layer(call) if request.at == math.inf else request.bound(call, layer)
 
         return until_answered
 
@@ -287,6 +362,23 @@ class UntilAnswered(Wrap):
     def describe(self) -> str:
         own = "" if self.limit is None else f", {self.limit:g} s at the most"
         return f"the client's deadline{own}"
+
+
+def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
+    """`inner`, which is only entered while the request does not wait for its body."""
+
+    async def with_body(call: Call) -> Any:
+        await upload.read_ahead()
+        while not request.begun:
+            request.begin_work()
+            if call.deadline is not None:
+                call.deadline = request.at
+            try:
+                return await inner(call)
+            except Withdrawn:
+                await AWAITS_BODY
+
+    return with_body
 
 
 class ServerJudge(Classifier):

@@ -54,7 +54,8 @@ class Limit(Protocol):
         ...
 
     # A limit with a moment may also have `strikes() -> bool`. asyncio asks it when its time has come, in the tick in
-    # which the call would be cancelled, and cancels it if that is so. (trio cancels it all the same.)
+    # which the call would be cancelled, and cancels it if that is so. Else it asks again at `limit.at`, where that is a
+    # later moment by now. (trio cancels it all the same.)
 
 
 class Parking(Protocol):

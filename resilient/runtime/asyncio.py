@@ -46,15 +46,14 @@ class _Entry:
 
 
 class _Asking(_Entry):
-    """The timeout of a limit that wants to be asked."""
+    """The timeout of a limit that wants to be asked, and may have been moved to a later moment meanwhile."""
 
-    __slots__ = ("strikes",)
+    __slots__ = ("limit",)
 
-    strikes: Callable[[], bool] | None
+    limit: Any
 
     def fire(self) -> None:
-        assert self.strikes is not None
-        if self.strikes():
+        if self.limit.strikes():
             super().fire()
 
 
@@ -140,6 +139,9 @@ class _Deadlines(_Timers):
                 del self.entries[entry]
                 entry.fire()
                 due = True
+                if not entry.fired and now < entry.limit.at < math.inf:  # type: ignore[attr-defined]
+                    entry.at = entry.limit.at  # type: ignore[attr-defined]
+                    self.join(entry, now)
         if not self.heap:
             self.disarm()
             return
@@ -196,7 +198,7 @@ class AsyncioRuntime:
         base = task.cancelling()
         now, at = self.now(), limit.at
         timers: _Timers | None
-        strikes: Callable[[], bool] | None = None
+        asking = False
         heap: list[tuple[float, int, _Entry]] | None = None
         if at is None:
             entry = _Entry()  # without an `__init__`, which would cost more than all else here
@@ -209,12 +211,12 @@ class AsyncioRuntime:
             if timers.armed is None:
                 timers.arm(key)
         else:
-            strikes = getattr(limit, "strikes", None)
-            if strikes is None:
-                entry = _Entry()
-            else:
+            asking = hasattr(limit, "strikes")
+            if asking:
                 entry = _Asking()
-                entry.strikes = strikes
+                entry.limit = limit
+            else:
+                entry = _Entry()
             entry.at = at
             timers = self.timers.get(_Deadlines)
             if timers is None:
@@ -249,8 +251,8 @@ class AsyncioRuntime:
                 if heap and heap[-1][2] is entry:
                     heap.pop()
                 entry.task = None  # it may stay in there for long
-                if strikes is not None:
-                    entry.strikes = None  # type: ignore[attr-defined]
+                if asking:
+                    entry.limit = None  # type: ignore[attr-defined]
 
 
 class _Parking:

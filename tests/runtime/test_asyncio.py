@@ -19,6 +19,8 @@ import pytest
 import uvloop
 
 from resilient import Bulkhead, Pipeline, Retry, TimedOut, Timeout
+from resilient.call import new_call
+from resilient.runtime.asyncio import running
 from resilient.runtime.virtual import VirtualLoop
 
 LIMIT = 0.02
@@ -1047,6 +1049,45 @@ def test_loops_of_threads_that_come_and_go_each_get_their_own_timers(kind: Calla
         loop.close()
     assert len(took) == 6
     assert min(took) >= LIMIT
+
+
+class Moving:
+    """A limit whose moment moves twice, each time when it has come."""
+
+    seconds = LIMIT / 5
+
+    def __init__(self, now: float) -> None:
+        self.at = now + self.seconds
+        self.moves = 2
+
+    def strikes(self) -> bool:
+        self.moves -= 1
+        if self.moves < 0:
+            return True
+        self.at += self.seconds
+        return False
+
+    def expired(self, call: Any, waited: float) -> TimedOut:
+        return TimedOut("too late")
+
+
+@every_kind
+def test_limit_that_moves_ends_its_call_at_its_last_moment(kind: Callable[[], Any]) -> None:
+    """It is asked at each of them, and nothing is left of it."""
+
+    async def main() -> float:
+        runtime = running()
+        assert runtime is not None
+        begin = runtime.now()
+        limit = Moving(begin)
+        with pytest.raises(TimedOut, match="too late"):
+            await runtime.within(new_call(forever, (), {}, runtime), lambda call: forever(), limit)
+        assert not any(timers.entries for timers in runtime.timers.values())
+        assert limit.moves == -1
+        return runtime.now() - begin
+
+    with contextlib.closing(kind()) as loop:
+        assert loop.run_until_complete(main()) >= 3 * Moving.seconds - 1e-9
 
 
 def test_def_inside_a_running_loop_is_a_plain_call() -> None:

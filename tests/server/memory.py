@@ -84,14 +84,33 @@ def scope_of(path: str = "/", headers: Iterable[tuple[str, str]] = (), **more: A
 
 
 async def ask(
-    app: Any, path: str = "/", *, headers: Iterable[tuple[str, str]] = (), deadline: str | None = None, **more: Any
+    app: Any,
+    path: str = "/",
+    *,
+    headers: Iterable[tuple[str, str]] = (),
+    deadline: str | None = None,
+    body: Iterable[bytes | float | None] = (b"",),
+    **more: Any,
 ) -> Reply:
-    """Send one request. An `Exception` of the application is in the reply, as it is in a server's log."""
+    """Send one request. An `Exception` of the application is in the reply, as it is in a server's log.
+
+    Args:
+        body: its parts, of which the last one ends it; seconds to wait between them; None: the client leaves.
+    """
     reply = Reply()
     fields = [*headers, *([] if deadline is None else [("X-Deadline-Ms", deadline)])]
+    parts = list(body)
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        while parts:
+            part = parts.pop(0)
+            if isinstance(part, bytes):
+                return {"type": "http.request", "body": part, "more_body": bool(parts)}
+            if part is None:
+                parts.clear()
+            else:
+                await anyio.sleep(part)
+        return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.start":

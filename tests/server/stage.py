@@ -9,6 +9,7 @@
 /bad        answers 503 itself
 /call       asks another server, guarded, and answers what that did
 /after      answers, and has a background task that waits until the test says so
+/upload     a POST: answers how many bytes its body has
 /health     a health check
 /echo       a websocket: sends back what it gets, and what remains
 """
@@ -22,10 +23,13 @@ from typing import Any
 import httpx
 from fastapi import BackgroundTasks as FastAPIBackgroundTasks
 from fastapi import FastAPI, WebSocket
+from fastapi import Request as FastAPIRequest
 from fastapi.responses import PlainTextResponse as FastAPIText
 from fastapi.responses import StreamingResponse as FastAPIStream
 from litestar import Litestar, MediaType
+from litestar import Request as LitestarRequest
 from litestar import get as litestar_get
+from litestar import post as litestar_post
 from litestar import websocket as litestar_websocket
 from litestar.background_tasks import BackgroundTask as LitestarBackgroundTask
 from litestar.connection import WebSocket as LitestarWebSocket
@@ -168,6 +172,10 @@ def _starlette(stage: Stage, options: dict[str, Any] | None) -> Any:
     async def after(request: Request) -> Response:
         return PlainTextResponse("answered", background=BackgroundTask(stage.after))
 
+    async def upload(request: Request) -> Response:
+        stage.note(stage.called, "/upload")
+        return PlainTextResponse(str(sum([len(part) async for part in request.stream()])))
+
     async def health(request: Request) -> Response:
         return PlainTextResponse("alive")
 
@@ -187,6 +195,7 @@ def _starlette(stage: Stage, options: dict[str, Any] | None) -> Any:
             Route("/bad", bad),
             Route("/call", text(stage.call)),
             Route("/after", after),
+            Route("/upload", upload, methods=["POST"]),
             Route("/health", health),
             WebSocketRoute("/echo", echo),
         ]
@@ -237,6 +246,11 @@ def _fastapi(stage: Stage, options: dict[str, Any] | None) -> Any:
     async def after(tasks: FastAPIBackgroundTasks) -> str:
         tasks.add_task(stage.after)
         return "answered"
+
+    @app.post("/upload", response_class=FastAPIText)
+    async def upload(request: FastAPIRequest) -> str:
+        stage.note(stage.called, "/upload")
+        return str(len(await request.body()))
 
     @app.get("/health", response_class=FastAPIText)
     async def health() -> str:
@@ -290,6 +304,11 @@ def _litestar(stage: Stage, options: dict[str, Any] | None) -> Any:
     async def after() -> LitestarResponse[str]:
         return LitestarResponse("answered", media_type=MediaType.TEXT, background=LitestarBackgroundTask(stage.after))
 
+    @litestar_post("/upload", status_code=200, **text)
+    async def upload(request: LitestarRequest[Any, Any, Any]) -> str:
+        stage.note(stage.called, "/upload")
+        return str(len(await request.body()))
+
     @litestar_get("/health", **text)
     async def health() -> str:
         return "alive"
@@ -301,7 +320,7 @@ def _litestar(stage: Stage, options: dict[str, Any] | None) -> Any:
         await socket.close()
 
     return Litestar(
-        [left, hang, hold, work, stream, fail, bad, call, after, health, echo],
+        [left, hang, hold, work, stream, fail, bad, call, after, upload, health, echo],
         middleware=[] if options is None else [ServerMiddleware.shared(**options)],
         openapi_config=None,
         logging_config=None,

@@ -81,6 +81,56 @@ class Requests:
         assert_idle(self.middleware.pipeline.snapshot())
 
 
+class Uploads(Requests):
+    """Two that pause before their bodies are complete, and then stand in line for one permit."""
+
+    def __init__(self, limit: Gate, deadlines: tuple[str | None, str | None], *, swallows: bool = False) -> None:
+        super().__init__(limit, deadlines, stubborn=False, late=False)
+        works = self.middleware.app
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            with contextlib.suppress(*([BaseException] if swallows else [])):
+                while (message := await receive()).get("more_body"):
+                    pass
+                if message["type"] == "http.request":
+                    await works(scope, receive, send)
+
+        self.middleware.app = application
+
+    async def call(self, number: int) -> None:
+        left = self.deadlines[number]
+        headers = [("Transfer-Encoding", "chunked"), *([] if left is None else [("X-Deadline-Ms", left)])]
+        reply = await ask(self.middleware, headers=headers, body=[1.0, b"x", 0.5, b"y", 0.5, b"z"], method="POST")
+        assert reply.error is None
+        assert reply.status in {200, 408, 504}
+        assert remaining() is None
+
+
+UPLOAD_DEADLINES = [(None, None), ("500", None), ("1500", "2000"), ("2000", "3000"), (None, "6000"), ("6000", "7000")]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("deadlines", UPLOAD_DEADLINES)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_upload_cancelled_anywhere_gives_everything_back(limit: Any, deadlines: Any, victim: int) -> None:
+    """Before its first part, amid it, in line after it, at work; and in the tick in which it goes on."""
+    assert cancel_at_every_point(lambda: Uploads(limit(), deadlines), victim) > 2
+    assert cancel_at_every_step_of_trio(lambda: Uploads(limit(), deadlines), victim) >= 1
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("deadlines", UPLOAD_DEADLINES)
+def test_application_that_swallows_everything_amid_an_upload_gives_everything_back(limit: Any, deadlines: Any) -> None:
+    """It may return without an answer then, which its server reports."""
+
+    class Silent(Uploads):
+        async def call(self, number: int) -> None:
+            with contextlib.suppress(AssertionError):
+                await super().call(number)
+
+    leave_alone(lambda: Silent(limit(), deadlines, swallows=True))
+
+
 DEADLINES = [(None, None), ("3000", None), ("4000", None), (None, "2000"), (None, "3000"), ("4500", "3500")]
 
 
@@ -135,22 +185,26 @@ class _Scope(dict):  # type: ignore[type-arg]
     """One that can be watched."""
 
 
+@pytest.mark.parametrize("body", [[], [("Content-Length", "1")]])
 @pytest.mark.parametrize("left", SENT)
-async def test_contexts_that_were_copied_do_not_keep_a_request(left: str | None) -> None:
+async def test_contexts_that_were_copied_do_not_keep_a_request(left: str | None, body: Any) -> None:
     """A server sets a timer for each kept connection, within the request: it lives for seconds."""
     timers: list[asyncio.TimerHandle] = []
     app = ServerMiddleware(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
 
     class Send:
-        async def __call__(self, message: Any) -> None:
+        async def __call__(self, message: Any = None) -> Any:
+            if message is None:
+                return {"type": "http.request", "body": b"x"}
             timers.append(asyncio.get_running_loop().call_later(60, print))
+            return None
 
     send = Send()
     gone = weakref.ref(send)
     gc.collect()
     gc.disable()
     try:
-        headers = [("X-Priority", "critical"), *([] if left is None else [("X-Deadline-Ms", left)])]
+        headers = [("X-Priority", "critical"), *body, *([] if left is None else [("X-Deadline-Ms", left)])]
         await app(scope_of(headers=headers), send, send)  # type: ignore[arg-type]
         del send
         assert gone() is None
@@ -161,15 +215,16 @@ async def test_contexts_that_were_copied_do_not_keep_a_request(left: str | None)
         timer.cancel()
 
 
+@pytest.mark.parametrize("body", [[], [("Content-Length", "1")]])
 @pytest.mark.parametrize("left", SENT)
-async def test_scope_is_gone_with_its_request(left: str | None) -> None:
+async def test_scope_is_gone_with_its_request(left: str | None, body: Any) -> None:
     """At once, without a collection."""
     app = ServerMiddleware(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
 
-    async def send(message: Any) -> None:
-        pass
+    async def send(message: Any = None) -> Any:
+        return {"type": "http.request", "body": b"x"}
 
-    scope = _Scope(scope_of(headers=[] if left is None else [("X-Deadline-Ms", left)]))
+    scope = _Scope(scope_of(headers=[*body, *([] if left is None else [("X-Deadline-Ms", left)])]))
     gone = weakref.ref(scope)
     gc.collect()
     gc.disable()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 import wsproto
 import wsproto.events
@@ -178,6 +182,111 @@ def test_deadline_of_the_client_is_no_evidence_and_the_servers_own_is(site: Site
     assert int(refused.headers["Retry-After"]) > 1
 
 
+# -- bodies ---------------------------------------------------------------------------------------------------------
+
+
+class Connection:
+    """A context: an HTTP/1.1 connection, for clients that take their time with a body."""
+
+    def __init__(self, site: Site, *headers: str) -> None:
+        self._socket = socket.create_connection(site.server.address, 20)
+        self.send("POST /upload HTTP/1.1", "Host: test", *headers, "", "")
+
+    def send(self, *lines: str) -> None:
+        self._socket.sendall("\r\n".join(lines).encode())
+
+    def until(self, text: str) -> str:
+        """What the server has said up to this."""
+        said = ""
+        while text not in said and (received := self._socket.recv(4096)):
+            said += received.decode()
+        assert text in said
+        return said
+
+    def is_closed(self) -> bool:
+        return not self._socket.recv(4096)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._socket.close()
+
+
+LENGTH, CHUNKED, EXPECT = "Content-Length: 6", "Transfer-Encoding: chunked", "Expect: 100-continue"
+
+
+def test_clients_that_do_not_send_hold_no_permit(site: Site) -> None:
+    """However far they have got; and their uploads are served when they are complete."""
+    bulkhead = Bulkhead(1)
+    site.open(limit=bulkhead, max_deadline=60)
+    with (
+        Connection(site, LENGTH) as silent,
+        Connection(site, LENGTH) as slow,
+        Connection(site, CHUNKED) as chunked,
+    ):
+        slow.send("abc")
+        chunked.send("3", "abc", "")
+        site.stage.until(lambda: site.stage.called == ["/upload"])
+        with Connection(site, LENGTH, EXPECT) as expecting:
+            expecting.until("HTTP/1.1 100")
+            while (answered := site.get("/left")).status_code == 503:  # one of them is just about to wait
+                pass
+            assert answered.status_code == 200
+            for connection, rest in (
+                (silent, ("abcdef",)),
+                (slow, ("def",)),
+                (chunked, ("3", "def", "0", "", "")),
+                (expecting, ("abcdef",)),
+            ):
+                connection.send(*rest)
+                assert "HTTP/1.1 200" in connection.until("\r\n\r\n6")
+    assert bulkhead.at_rest
+
+
+def test_body_that_does_not_come_is_408(site: Site) -> None:
+    """In the server's own time, whether the application was called or not; a circuit does not open, and the connection
+    is closed."""
+    breaker = CircuitBreaker(fail_max=1, failure_rate=None)
+    site.open(limit=breaker, max_deadline=0.02)
+    with (
+        Connection(site, LENGTH) as silent,
+        Connection(site, CHUNKED) as chunked,
+        Connection(site, LENGTH, EXPECT) as expecting,
+    ):
+        chunked.send("3", "abc", "")
+        for connection in (silent, chunked, expecting):
+            answered = connection.until("The body of the request did not come in time.")
+            assert "HTTP/1.1 408" in answered
+            assert "\r\nconnection: close\r\n" in answered.lower()
+            assert connection.is_closed()
+    assert breaker.state == "closed"
+    site.open()
+    assert site.get("/left").status_code == 200
+
+
+def test_large_body_is_read_whole(site: Site) -> None:
+    """Many parts, beyond what is read ahead."""
+    site.open(limit=Bulkhead(1), max_deadline=60)
+    size = 3_000_000
+    assert site._client.post("/upload", content=b"x" * size).text == str(size)
+    assert site._client.post("/upload", content=iter([b"x" * 100_000] * 30)).text == str(size)
+    assert site._client.post("/upload").text == "0"
+
+
+def test_client_that_leaves_amid_its_upload_leaves_nothing_behind(site: Site) -> None:
+    """Before the application was called, and after."""
+    site.open(limit=Bulkhead(1), max_deadline=60, name="shop")
+    with Connection(site, LENGTH) as silent, Connection(site, CHUNKED) as chunked:
+        silent.send("abc")
+        chunked.send("3", "abc", "")
+        site.stage.until(lambda: site.stage.called == ["/upload"])
+    pipeline = registry.pipeline("shop")
+    while pipeline.snapshot()["in_flight"]:
+        pass
+    assert site.get("/left").status_code == 200
+
+
 # -- what is let be -------------------------------------------------------------------------------------------------
 
 
@@ -277,3 +386,31 @@ def test_outermost_it_guards_any_application(kind: str) -> None:
         server.app = ServerMiddleware(application)
         assert answer(client.get("/")) == (200, "ok")
         assert answer(client.get("/", headers={"X-Deadline-Ms": "0"})) == TOO_LATE
+
+
+def test_http2_upload_that_pauses_holds_no_permit() -> None:
+    """Though no header tells of its body."""
+    bulkhead, go = Bulkhead(1), threading.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        size = 0
+        while (message := await receive()).get("more_body"):
+            size += len(message["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": str(size + len(message["body"])).encode()})
+
+    def parts() -> Iterator[bytes]:
+        yield b"abc"
+        assert go.wait(20)
+        yield b"def"
+
+    with Running("hypercorn") as server, ThreadPoolExecutor(1) as pool:
+        server.app = ServerMiddleware(application, limit=bulkhead, max_deadline=60, name="shop")
+        options: dict[str, Any] = {"base_url": server.origin, "http1": False, "http2": True, "timeout": 20}
+        with httpx.Client(**options) as client, httpx.Client(**options) as other:
+            uploaded = pool.submit(client.post, "/", content=parts())
+            while registry.pipeline("shop").snapshot()["in_flight"] == 0 or not bulkhead.at_rest:
+                pass
+            assert answer(other.get("/")) == (200, "0")
+            go.set()
+            assert answer(uploaded.result()) == (200, "6")

@@ -1,0 +1,609 @@
+"""Requests with bodies: waiting for one holds no permit, counts as no work, and teaches nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+import anyio
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+
+from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Keyed, RateLimit, Retry, remaining
+from resilient.events import AttemptFailed, CallEnded, CallRejected, CallTimedOut
+from resilient.http.asgi import ServerMiddleware
+from resilient.http.upload import READ_AHEAD
+from resilient.policy import Gate
+from tests.server.memory import RUN, Held, Ledger, Reply, answering, ask, now, on_both, settle_down, tell_remaining
+
+FOREVER = 1e6
+LARGE = b"x" * READ_AHEAD
+LENGTH, CHUNKED = ("Content-Length", "1000"), ("Transfer-Encoding", "chunked")
+EXPECT = ("Expect", "100-continue")
+
+
+async def post(
+    app: Any, *body: bytes | float | None, headers: Iterable[tuple[str, str]] = (LENGTH,), **more: Any
+) -> Reply:
+    """Send a request with these parts, and waits between them."""
+    return await ask(app, method="POST", headers=headers, body=body, **{"deadline": None, **more})
+
+
+class Reader:
+    """An application that reads its body, works for a while and answers how much it was.
+
+    Attributes:
+        told: what it was given: the number of bytes of each part, or "left".
+        called: how often.
+    """
+
+    def __init__(self, work: float = 0.0) -> None:
+        self.work = work
+        self.told: list[int | str] = []
+        self.called = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.called += 1
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                self.told.append("left")
+                return
+            self.told.append(len(message["body"]))
+            more = message["more_body"]
+        await anyio.sleep(self.work)
+        read = sum(each for each in self.told if isinstance(each, int))
+        await answering(lambda: _soon(str(read)))(scope, receive, send)
+
+
+async def _soon(value: Any) -> Any:
+    return value
+
+
+def is_408(reply: Reply) -> bool:
+    return (reply.status, reply.text) == (408, "The body of the request did not come in time.")
+
+
+# -- permits --------------------------------------------------------------------------------------------------------
+
+DRIPS = {
+    "nothing": ((LENGTH,), (FOREVER,)),
+    "first bytes": ((LENGTH,), (b"x", FOREVER)),
+    "a full buffer": ((LENGTH,), (LARGE, FOREVER)),
+    "chunked, nothing": ((CHUNKED,), (FOREVER,)),
+    "chunked, first part": ((CHUNKED,), (b"x", FOREVER)),
+    "chunked, parts": ((CHUNKED,), (b"x", 1.0, b"x", 1.0, b"x", FOREVER)),
+    "empty parts": ((CHUNKED,), (b"", b"", FOREVER)),
+    "expecting": ((LENGTH, EXPECT), (FOREVER,)),
+    "both lengths": ((LENGTH, CHUNKED), (b"x", FOREVER)),
+}
+
+
+@pytest.mark.parametrize("drip", DRIPS)
+@pytest.mark.parametrize(
+    "limit", [lambda: Bulkhead(1), lambda: AdaptiveLimit(1), lambda: Keyed(lambda: Bulkhead(1), key=lambda scope: "")]
+)
+@on_both
+async def test_clients_that_do_not_send_hold_no_permit(drip: str, limit: Any) -> None:
+    """Twenty of them are not in the way of another request, however far they have got."""
+    headers, body = DRIPS[drip]
+    app = ServerMiddleware(Reader(), limit=limit())
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(lambda: post(app, *body, headers=headers))
+            await settle_down()
+        await anyio.sleep(10)
+        assert (await ask(app)).status == 200
+        assert (await post(app, b"fast")).status == 200
+        group.cancel_scope.cancel()
+    assert app.pipeline.snapshot()["in_flight"] == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+@on_both
+async def test_any_method_may_have_a_body(method: str) -> None:
+    """What its header says decides."""
+    reader = Reader()
+    app = ServerMiddleware(reader, limit=Bulkhead(1))
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: ask(app, method=method, headers=[LENGTH], body=[FOREVER]))
+        await settle_down()
+        assert (await ask(app)).status == 200
+        group.cancel_scope.cancel()
+    assert reader.called == 1
+
+
+@on_both
+async def test_http2_need_not_tell_of_a_body() -> None:
+    """It is waited for all the same."""
+    app = ServerMiddleware(Reader(), limit=Bulkhead(1))
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: post(app, FOREVER, headers=[], http_version="2"))
+        await settle_down()
+        assert (await ask(app, http_version="2")).status == 200
+        group.cancel_scope.cancel()
+
+
+@on_both
+async def test_request_without_a_body_receives_from_its_server_directly() -> None:
+    """It costs nothing more."""
+    seen: list[Any] = []
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(receive)
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    app = ServerMiddleware(look, limit=Bulkhead(1), max_deadline=30)
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"0")]}
+    await app(scope, receive, receive)
+    assert seen == [receive]
+
+
+@on_both
+async def test_permit_is_asked_for_when_the_body_is_there() -> None:
+    """A full server refuses then, and the application is not called."""
+    held, reader = Held(), Reader()
+    bulkhead = Bulkhead(1)
+    app = ServerMiddleware(answering(held), limit=bulkhead)
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask, app)
+        await settle_down()
+        app.app = reader
+        begin = now()
+        assert (await post(app, 1.0, b"x", 1.0, b"x")).status == 503
+        assert now() - begin == pytest.approx(2)
+        held.event.set()
+    assert reader.called == 0
+    assert bulkhead.at_rest
+
+
+@on_both
+async def test_upload_gets_its_permit_back_when_it_is_complete() -> None:
+    """It is held while the application works, not before."""
+    seen: list[Any] = []
+    bulkhead = Bulkhead(1)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(bulkhead.at_rest)
+        while (await receive())["more_body"]:
+            seen.append(bulkhead.at_rest)
+        seen.append(bulkhead.at_rest)
+        await answering(tell_remaining)(scope, receive, send)
+
+    app = ServerMiddleware(application, limit=bulkhead)
+    assert (await post(app, b"x", 1.0, b"y", b"z", 1.0, b"", headers=[CHUNKED])).status == 200
+    assert seen == [False, False, True, True, False]
+    assert bulkhead.at_rest
+
+
+@on_both
+async def test_parts_that_are_there_give_nothing_back() -> None:
+    """A fast client's upload is admitted once."""
+    limit = RateLimit(1, per=60, burst=1)
+    ledger = Ledger()
+    for gate in (limit, ledger):
+        reader = Reader()
+        app = ServerMiddleware(reader, limit=gate)
+        assert (await post(app, b"1", b"2", LARGE, b"34", headers=[CHUNKED])).status == 200
+        assert reader.told == [1, 1, READ_AHEAD, 2]
+    assert [kind for kind, _ in ledger.entries] == ["success"]
+
+
+@on_both
+async def test_upload_that_pauses_is_charged_once() -> None:
+    """A rate limit has its token back for the time, and takes it when the body is complete."""
+    limit = RateLimit(2, per=3600, burst=2)
+    app = ServerMiddleware(Reader(), limit=limit)
+    assert (await post(app, b"x", 1.0, b"y", 1.0, b"z", headers=[CHUNKED])).status == 200
+    assert [(await ask(app)).status for _ in range(2)] == [200, 503]
+
+
+@pytest.mark.parametrize("limit", [lambda: Bulkhead(1), lambda: AdaptiveLimit(1)])
+@on_both
+async def test_upload_that_finds_a_full_server_in_the_end_is_refused(limit: Any) -> None:
+    """The application is told that its client has left; whatever it says then, the answer is 503."""
+    gate: Gate = limit()
+    for says in (_nothing, _raises, _answers):
+        held, told = Held(), []
+
+        async def application(scope: Any, receive: Any, send: Any, says: Any = says, told: Any = told) -> None:
+            while (message := await receive())["type"] == "http.request":
+                told.append(message["body"])
+            assert (await receive())["type"] == "http.disconnect"
+            await says(scope, receive, send)
+
+        app = ServerMiddleware(application, limit=gate, max_deadline=60)
+        async with anyio.create_task_group() as group:
+
+            async def other(app: Any = app, held: Any = held) -> None:
+                await anyio.sleep(1)
+                app.app = answering(held)
+                await ask(app)
+
+            group.start_soon(other)
+            reply = await post(app, b"1", 2.0, b"2", 2.0, b"3", headers=[CHUNKED])
+            assert (reply.status, reply.error) == (503, None)
+            assert told == [b"1", b"2"]
+            held.event.set()
+        assert gate.at_rest
+        assert app.pipeline.snapshot()["in_flight"] == 0
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    pass
+
+
+async def _raises(scope: Any, receive: Any, send: Any) -> None:
+    raise ClientDisconnect
+
+
+async def _answers(scope: Any, receive: Any, send: Any) -> None:
+    await answering(lambda: _soon(400))(scope, receive, send)
+
+
+@on_both
+async def test_complete_upload_waits_in_the_queue_of_its_limit() -> None:
+    """As any other request, until its deadline."""
+    held, replies = Held(), []
+    app = ServerMiddleware(answering(held), limit=Bulkhead(1, queue=1), max_deadline=60)
+    async with anyio.create_task_group() as group:
+
+        async def other() -> None:
+            await anyio.sleep(1)
+            await ask(app)
+
+        async def upload(deadline: str | None) -> None:
+            replies.append(await post(app, b"x", 2.0, b"y", headers=[CHUNKED], deadline=deadline))
+
+        app.app = Reader()
+        group.start_soon(upload, None)
+        await settle_down()
+        app.app = answering(held)
+        group.start_soon(other)
+        await anyio.sleep(3)
+        assert app.pipeline.snapshot()["policies"][1]["queued"] == 1
+        held.event.set()
+    assert [reply.text for reply in replies] == ["2"]
+
+
+@on_both
+async def test_deadline_that_passes_in_the_queue_after_an_upload_is_too_late() -> None:
+    """504: the body was there in time."""
+    held = Held()
+    app = ServerMiddleware(Reader(), limit=Bulkhead(1, queue=1), deadline_header=True)
+    replies: list[Reply] = []
+    async with anyio.create_task_group() as group:
+
+        async def upload() -> None:
+            replies.append(await post(app, b"x", 2.0, b"y", headers=[CHUNKED], deadline="8000"))
+
+        group.start_soon(upload)
+        await anyio.sleep(1)
+        app.app = answering(held)
+        group.start_soon(ask, app)
+        await anyio.sleep(6)
+        assert app.pipeline.snapshot()["policies"][1]["queued"] == 1
+        await anyio.sleep(2)
+        assert len(replies) == 1
+        held.event.set()
+    assert [(reply.status, reply.error) for reply in replies] == [(504, None)]
+
+
+# -- the deadline ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("drip", DRIPS)
+@on_both
+async def test_body_that_does_not_come_until_the_deadline_is_408(drip: str) -> None:
+    """Whether the application has been called or not; the connection is closed, and the limit learns nothing."""
+    headers, body = DRIPS[drip]
+    ledger = Ledger()
+    app = ServerMiddleware(Reader(), limit=ledger, max_deadline=30)
+    begin = now()
+    reply = await post(app, *body, headers=headers)
+    assert is_408(reply)
+    assert reply.headers["connection"] == "close"
+    assert reply.error is None
+    assert now() - begin == pytest.approx(30)
+    assert ledger.entries in ([], ["nothing"])
+    assert app.pipeline.snapshot()["in_flight"] == 0
+
+
+@on_both
+async def test_answer_in_http2_names_no_connection() -> None:
+    """It has no such header."""
+    reply = await post(ServerMiddleware(Reader(), max_deadline=30), FOREVER, http_version="2")
+    assert is_408(reply)
+    assert "connection" not in reply.headers
+
+
+@on_both
+async def test_deadline_of_the_client_ends_its_upload_too() -> None:
+    """It does not stop for it."""
+    app = ServerMiddleware(Reader(), max_deadline=30, deadline_header=True)
+    begin = now()
+    assert is_408(await post(app, b"x", FOREVER, deadline="2000"))
+    assert is_408(await post(app, b"x", FOREVER, deadline="2000", headers=[CHUNKED]))
+    assert now() - begin == pytest.approx(4)
+    assert (await post(ServerMiddleware(Reader(5), deadline_header=True), 1.0, b"x", deadline="3000")).status == 504
+    assert now() - begin == pytest.approx(7)
+
+
+@pytest.mark.parametrize("headers", [[LENGTH], [CHUNKED], [LENGTH, EXPECT]])
+@on_both
+async def test_work_has_the_whole_of_max_deadline(headers: Any) -> None:
+    """However long its body was in coming; and only that is a failure of the server."""
+    ledger = Ledger()
+    app = ServerMiddleware(Reader(29), limit=ledger, max_deadline=30)
+    begin = now()
+    assert (await post(app, b"x", 20.0, b"y", headers=headers)).status == 200
+    assert now() - begin == pytest.approx(49)
+    app.app = Reader(31)
+    begin = now()
+    assert (await post(app, b"x", 20.0, b"y", headers=headers)).status == 504
+    assert now() - begin == pytest.approx(50)
+    assert [(kind, round(seconds)) for kind, seconds in (each for each in ledger.entries if each != "nothing")] == [
+        ("success", 29),
+        ("failure", 30),
+    ]
+
+
+@on_both
+async def test_client_with_a_later_deadline_than_the_servers_is_held_to_both() -> None:
+    """The work ends at the earlier of the client's, and the server's own from when the body was there."""
+    app = ServerMiddleware(Reader(100), max_deadline=30, deadline_header=True)
+    for waits, ends in ((5.0, 35.0), (20.0, 40.0)):
+        begin = now()
+        assert (await post(app, waits, b"x", deadline="40000")).status == 504
+        assert now() - begin == pytest.approx(ends)
+
+
+@on_both
+async def test_upload_may_pause_more_than_once() -> None:
+    """All of its waits have `max_deadline` together, while its work has not begun."""
+    parts = [part for _ in range(100) for part in (b"x", 1.0)]
+    begin = now()
+    assert is_408(await post(ServerMiddleware(Reader(), max_deadline=30), *parts, b"", headers=[CHUNKED]))
+    assert now() - begin == pytest.approx(30)
+
+
+@on_both
+async def test_slow_uploads_open_no_circuit() -> None:
+    """Anybody may send them."""
+    breaker = CircuitBreaker(fail_max=1, failure_rate=None)
+    app = ServerMiddleware(Reader(), max_deadline=30, limit=breaker)
+    for headers, body in DRIPS.values():
+        assert is_408(await post(app, *body, headers=headers))
+    assert breaker.state == "closed"
+    app.app = Reader(31)
+    assert (await post(app, b"x")).status == 504
+    assert breaker.state == "open"
+
+
+@on_both
+async def test_remaining_is_of_the_work() -> None:
+    """The handler sees its own time, and its guarded calls have it."""
+    seen: list[float | None] = []
+
+    @Retry()
+    async def fetch() -> None:
+        await anyio.sleep(25)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+        seen.append(remaining())
+        await fetch()
+        await answering(tell_remaining)(scope, receive, send)
+
+    app = ServerMiddleware(application, max_deadline=30)
+    for headers in ([LENGTH], [CHUNKED]):
+        reply = await post(app, b"x", 20.0, b"y", headers=headers)
+        assert float(reply.text) == pytest.approx(5)
+    assert seen == [pytest.approx(30)] * 2
+
+
+def test_guarded_call_beside_a_slow_upload_is_not_ended_with_it() -> None:
+    """Begun before the body was there, it has what the work has (on trio, what it had when it began)."""
+
+    @Retry()
+    async def fetch() -> None:
+        await anyio.sleep(40)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fetch)
+            while (await receive())["more_body"]:
+                pass
+        await answering(tell_remaining)(scope, receive, send)
+
+    async def main() -> None:
+        begin = now()
+        reply = await post(ServerMiddleware(application, max_deadline=30), b"x", 20.0, b"y", headers=[CHUNKED])
+        assert (reply.status, now() - begin) == (200, pytest.approx(40))
+
+    RUN["asyncio"](main)
+
+
+# -- what applications do with their bodies ---------------------------------------------------------------------------
+
+
+@on_both
+async def test_application_may_answer_before_its_body_has_come() -> None:
+    """It is asked first where the client waits for that; nothing is waited for after it has answered."""
+    ledger = Ledger()
+    for headers, body, learnt in (
+        ((LENGTH, EXPECT), (FOREVER,), "success"),
+        ((LENGTH,), (LARGE, FOREVER), "success"),
+        ((CHUNKED,), (b"x", FOREVER), "success"),
+    ):
+        ledger.entries.clear()
+        app = ServerMiddleware(answering(lambda: _soon(413)), limit=ledger, max_deadline=30)
+        begin = now()
+        assert (await post(app, *body, headers=headers)).status == 413
+        assert now() == begin
+        assert [kind for kind, _ in ledger.entries] == [learnt]
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@on_both
+async def test_answer_amid_the_upload_is_sent_and_teaches_nothing(status: int) -> None:
+    """What was measured would be the client's pace."""
+    ledger = Ledger()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(3):
+            await receive()
+        await answering(lambda: _soon(status))(scope, receive, send)
+
+    app = ServerMiddleware(application, limit=ledger, max_deadline=30)
+    assert (await post(app, b"x", 1.0, b"y", 1.0, b"z", FOREVER, headers=[CHUNKED])).status == status
+    assert ledger.entries == ["nothing"]
+    assert app.pipeline.snapshot()["in_flight"] == 0
+
+
+@on_both
+async def test_response_may_begin_before_its_body_has_ended() -> None:
+    """Both go on then, without a deadline or a permit."""
+    bulkhead = Bulkhead(1)
+
+    async def echo(request: Request) -> StreamingResponse:
+        async def parts() -> Any:
+            async for part in request.stream():
+                yield part
+
+        return StreamingResponse(parts())
+
+    app = ServerMiddleware(Starlette(routes=[Route("/", echo, methods=["POST"])]), limit=bulkhead, max_deadline=30)
+    reply = await post(app, b"1", 50.0, b"2", 50.0, b"3", headers=[CHUNKED])
+    assert (reply.status, reply.text, reply.error) == (200, "123", None)
+    assert bulkhead.at_rest
+
+
+@on_both
+async def test_starlette_reads_a_slow_body() -> None:
+    """Whole, in parts, and as a form; one that is turned away has no traceback."""
+
+    async def whole(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(await request.body())
+
+    async def stream(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(b"".join([part async for part in request.stream()]))
+
+    bulkhead = Bulkhead(1)
+    routes = [Route("/whole", whole, methods=["POST"]), Route("/stream", stream, methods=["POST"])]
+    app = ServerMiddleware(Starlette(routes=routes), limit=bulkhead, max_deadline=30)
+    for path in ("/whole", "/stream"):
+        for headers in ([LENGTH], [CHUNKED], [LENGTH, EXPECT]):
+            reply = await post(app, b"1", 1.0, b"2", 1.0, b"3", headers=headers, path=path)
+            assert (reply.status, reply.text, reply.error) == (200, "123", None)
+            reply = await post(app, b"1", FOREVER, headers=headers, path=path)
+            assert is_408(reply)
+            assert reply.error is None
+    assert bulkhead.at_rest
+
+
+@on_both
+async def test_application_that_swallows_its_end_reads_no_more() -> None:
+    """It is told that its client has left."""
+    told: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        with contextlib.suppress(BaseException):
+            await receive()
+        with anyio.CancelScope(shield=True):
+            told.append((await receive())["type"])
+        await answering(lambda: _soon(200))(scope, receive, send)
+
+    app = ServerMiddleware(application, limit=Bulkhead(1), max_deadline=30)
+    assert is_408(await post(app, b"x", FOREVER, headers=[CHUNKED]))
+    assert told == ["http.disconnect"]
+
+
+# -- clients that leave -----------------------------------------------------------------------------------------------
+
+
+@on_both
+async def test_client_that_leaves_before_its_body_has_come_is_not_served() -> None:
+    """The application is not called, and nothing is answered."""
+    reader, ledger = Reader(), Ledger()
+    app = ServerMiddleware(reader, limit=ledger, max_deadline=30)
+    for body in ((None,), (b"x", 1.0, None)):
+        reply = await post(app, *body)
+        assert (reply.status, reply.error) == (None, None)
+    assert (reader.called, ledger.entries) == (0, [])
+    assert app.pipeline.snapshot()["in_flight"] == 0
+
+
+@on_both
+async def test_client_that_leaves_amid_its_upload_is_told_of() -> None:
+    """By its server, to the application."""
+    reader, bulkhead = Reader(), Bulkhead(1)
+    app = ServerMiddleware(reader, limit=bulkhead, max_deadline=30)
+    reply = await post(app, b"x", 1.0, None, headers=[CHUNKED])
+    assert (reply.status, reply.error) == (None, None)
+    assert reader.told == [1, "left"]
+    assert bulkhead.at_rest
+    assert app.pipeline.snapshot()["in_flight"] == 0
+
+
+# -- what is told -----------------------------------------------------------------------------------------------------
+
+
+@on_both
+async def test_events_tell_of_each_request_once() -> None:
+    """With how it ended for its client."""
+    app = ServerMiddleware(Reader(), limit=RateLimit(3, per=36000, burst=3), max_deadline=30)
+    heard: list[Any] = []
+    app.pipeline.listen(heard.append)
+
+    async def told(*body: Any, headers: Any = (CHUNKED,)) -> list[Any]:
+        heard.clear()
+        await post(app, *body, headers=headers)
+        assert not any(isinstance(event, AttemptFailed) for event in heard)
+        return [event for event in heard if isinstance(event, CallEnded | CallRejected | CallTimedOut)]
+
+    (ended,) = await told(b"x", 1.0, b"y", 1.0, b"z")
+    assert (ended.ending, ended.requests) == ("success", 1)
+    (ended,) = await told(None)
+    assert (ended.ending, ended.requests) == ("cancelled", 0)
+    ended, late = await told(FOREVER)
+    if ended.ending != "cancelled":  # trio's own scope has ended it
+        assert (ended.ending, ended.requests) == ("timeout", 0)
+        assert str(ended.error) == "max_deadline=30 s has passed while the request's body was awaited"
+    assert (late.policy, late.seconds) == ("max_deadline", 30)
+    for _ in range(2):
+        await told(b"x")
+    refusal, ended = await told(b"x")
+    assert (refusal.policy, ended.ending) == ("RateLimit", "rejected")
+
+
+@on_both
+async def test_closing_waits_for_uploads() -> None:
+    """They are inside."""
+    app = ServerMiddleware(Reader(), max_deadline=30, limit=Bulkhead(1))
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: post(app, b"x", 5.0, b"y"))
+        await settle_down()
+        begin = now()
+        assert app.pipeline.snapshot()["in_flight"] == 1
+        await app.pipeline.aclose()
+        assert now() - begin == pytest.approx(5)
+
+
+@on_both
+async def test_switched_off_a_body_is_not_looked_at() -> None:
+    """The application receives from the server."""
+    reader = Reader()
+    app = ServerMiddleware(reader, max_deadline=30, limit=Bulkhead(1))
+    with app.pipeline.switch("off"):
+        assert (await post(app, b"x", 100.0, b"y")).text == "2"
+    assert reader.told == [1, 1]
