@@ -95,7 +95,8 @@ class HttpTransport(Generic[Inner]):
             becomes one circuit for each origin (scheme, host, port), each `AdaptiveLimit` one limit.
         transport: what sends the requests; default a new one of the client's own.
         by: what has a circuit of its own: "origin" (default), "host", or a function of the request, for a path
-            template or a tenant (never a secret: keys are shown in errors and events).
+            template or a tenant (never a secret: keys are shown in errors and events). A function may be made anew for
+            each client: what it returns says which circuit it is.
         max_keys, idle: so many circuits are remembered (default 1,024), and so many seconds without a request (300);
             see `Keyed`.
         idempotency_key: add an `Idempotency-Key` to each POST and PATCH (each request that is not idempotent) that has
@@ -151,7 +152,9 @@ class HttpTransport(Generic[Inner]):
         if given is None:
             given = standard() if transport is not None else standard_for(**options)
         self._by = key_by(by)
-        self._circuits = (by, arguments.count("max_keys", max_keys), arguments.seconds("idle", idle))
+        self._max_keys = arguments.count("max_keys", max_keys)
+        self._idle = arguments.seconds("idle", idle)
+        self._table = (by if isinstance(by, str) else "function", self._max_keys, self._idle)
         self._key_header = header("idempotency_key", idempotency_key, semantics.IDEMPOTENCY_HEADER)
         self._buffer = arguments.count("buffer", buffer, least=0)
         self._body_timeout = None if body_timeout is None else arguments.seconds("body_timeout", body_timeout)
@@ -205,20 +208,21 @@ class HttpTransport(Generic[Inner]):
         if isinstance(policy, Pipeline):
             return self._fitted(policy)
         if (isinstance(policy, CircuitBreaker) and not policy.stored) or isinstance(policy, AdaptiveLimit):
-            _, max_keys, idle = self._circuits
-            known: dict[Any, Keyed] = vars(policy).setdefault("keyed", {})
-            if self._circuits not in known:
-                known[self._circuits] = Keyed(
-                    policy.fresh, key=self._by, max_keys=max_keys, idle=idle, name=policy.name
-                )
-            return known[self._circuits]
+            max_keys, idle, name = self._max_keys, self._idle, policy.name
+            return self._by_key(
+                policy, lambda: Keyed(policy.fresh, key=self._by, max_keys=max_keys, idle=idle, name=name)
+            )
         if isinstance(policy, Hedge) and policy.observes_all_alike:
-            by, max_keys, _ = self._circuits
-            hedges: dict[Any, Hedge] = vars(policy).setdefault("hedges", {})
-            if (by, max_keys) not in hedges:
-                hedges[by, max_keys] = policy.by(self._by, max_keys)
-            return hedges[by, max_keys]
+            return self._by_key(policy, lambda: policy.by(self._by, self._max_keys))
         return policy
+
+    def _by_key(self, policy: Policy, make: Callable[[], Keyed | Hedge]) -> Policy:
+        """What a policy is the pattern of, which it remembers. Keys are told apart, and not the functions that give
+        them: one that is made anew for each client finds the circuits of the last one."""
+        known: dict[Any, Keyed | Hedge] = vars(policy).setdefault("keyed", {})
+        if self._table not in known:
+            known.setdefault(self._table, make())
+        return known[self._table].found_by(self._by)
 
     def _guard(self, overlapping: bool, proof: Proof | None) -> Callable[[Any], Any]:
         """What sends a request: under the whole pipeline; or without copies that overlap, or without whatever repeats

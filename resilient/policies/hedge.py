@@ -144,6 +144,15 @@ class Hedge(Wrap):
         twin._observe_by(key, max_keys)
         return twin
 
+    def found_by(self, key: Callable[..., Hashable]) -> Self:
+        """One like it that knows the same latencies of each key, by the keys of another function."""
+        if key is self._key:
+            return self
+        twin = copy(self)
+        twin._alone = None
+        twin._key = key
+        return twin
+
     @property
     def observes_all_alike(self) -> bool:
         """Whether latencies are observed, and nobody has said of which key."""

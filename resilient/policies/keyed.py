@@ -18,7 +18,8 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from resilient import arguments
 from resilient.atomic import GIL, atomic, members
@@ -71,6 +72,23 @@ class _Entry:
         return now - (self.used if self.span is None else self.span.end)
 
 
+class _Order:
+    """The order in which keys were used, as far as it is not the table's: one for all that share a table.
+
+    Attributes:
+        latest: the entry that was used last.
+        span: the time since the latest new key came.
+        lock: held while the table changes.
+    """
+
+    __slots__ = ("latest", "lock", "span")
+
+    def __init__(self) -> None:
+        self.latest: _Entry | None = None
+        self.span = _Span()
+        self.lock = threading.RLock()
+
+
 class Keyed(Gate):
     """Keeps one gate for each key.
 
@@ -115,10 +133,17 @@ class Keyed(Gate):
         self._made: weakref.WeakSet[Gate] = weakref.WeakSet([pattern])
         self._table: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._at_hand = self._table if GIL else {}  # where one may look without the lock
-        self._latest: _Entry | None = None
-        self._span = _Span()
+        self._order = _Order()
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-        self._lock = threading.RLock()
+
+    def found_by(self, key: Callable[..., Hashable]) -> Self:
+        """The same gates, found by the keys of another function. (For our transports.)"""
+        if key is self._key:
+            return self
+        twin = copy(self)
+        twin._alone = None
+        twin._key = key
+        return twin
 
     # -- the gate -----------------------------------------------------------------------------------------------
 
@@ -131,8 +156,9 @@ class Keyed(Gate):
         except KeyError:
             entry = self._enter(key, call.begin().now())
         else:
-            entry.span = self._span
-            if entry is not self._latest:
+            order = self._order
+            entry.span = order.span
+            if entry is not order.latest:
                 self._used_last(entry)
         admit = entry.admit  # Python 3.11 is slow to call what it has to look up in a slot
         try:
@@ -196,18 +222,18 @@ class Keyed(Gate):
 
     def _enter(self, key: Hashable, now: float, calls: int = 1) -> _Entry:
         """The entry of a key, with so many more calls inside; made if there is none."""
-        with self._lock:
+        with self._order.lock:
             entry = self._table.get(key)
             if entry is not None:
                 return self._used(entry, now, calls)
         gate = self._make(key)  # the user's code: under no lock
-        with self._lock:
+        with self._order.lock:
             entry = self._table.get(key)  # another thread may have been quicker
             if entry is None:
                 self._make_room(now)
                 entry = self._table[key] = _Entry(key, gate, now)
-                self._span.end = now
-                self._span = _Span()
+                self._order.span.end = now
+                self._order.span = _Span()
                 for channel in members(self._channels):
                     gate.attach(channel)
             return self._used(entry, now, calls)
@@ -220,7 +246,7 @@ class Keyed(Gate):
 
     def _used_last(self, entry: _Entry) -> None:
         """Put it at the end of the order."""
-        self._latest = entry
+        self._order.latest = entry
         try:
             self._table.move_to_end(entry.key)
         except KeyError:
@@ -248,7 +274,7 @@ class Keyed(Gate):
         gate = self._factory()
         if not isinstance(gate, Gate) or _kind(gate) != _kind(self._pattern):
             raise TypeError(f"factory must always make the same kind of gate: first {self._pattern!r}, now {gate!r}")
-        with self._lock:
+        with self._order.lock:
             if gate in self._made:
                 raise ValueError(f"factory must make a new gate for each key, got the same {gate!r} again")
             self._made.add(gate)
@@ -257,13 +283,13 @@ class Keyed(Gate):
 
     def renew(self) -> None:
         super().renew()
-        self._lock = threading.RLock()
+        self._order.lock = threading.RLock()
         self._pattern.renew()
         for key, entry in list(self._table.items()):
             entry.gate.renew()
             new = self._table[key] = _Entry(key, entry.gate, entry.used)  # where nobody is inside
             new.span = entry.span
-        self._latest = None
+        self._order.latest = None
 
     # -- for people ---------------------------------------------------------------------------------------------
 
@@ -276,11 +302,11 @@ class Keyed(Gate):
 
         Returns whether it was known.
         """
-        with self._lock:
+        with self._order.lock:
             return self._table.pop(key, None) is not None
 
     def attach(self, channel: Channel) -> None:
-        with self._lock:
+        with self._order.lock:
             self._channels.add(channel)
             for entry in self._entries():
                 entry.gate.attach(channel)
@@ -291,7 +317,7 @@ class Keyed(Gate):
 
     def _entries(self) -> list[_Entry]:
         """A copy of the table, used longest ago first."""
-        with self._lock:
+        with self._order.lock:
             while True:
                 try:
                     return list(self._table.values())

@@ -7,14 +7,17 @@ import math
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import httpx
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilient import CircuitOpen, Pipeline, Retry, TimedOut
 from resilient.http.httpx import AsyncTransport, HttpClassifier
+from resilient.http.options import key_by, origin_of
 from resilient.http.semantics import (
     FAILURE_STATUSES,
     IDEMPOTENT_METHODS,
@@ -375,6 +378,24 @@ def test_errors_are_judged_by_whose_they_are(error: Exception, kind: str, retrya
 def test_a_proxys_4xx_is_a_refusal(line: str, refused: bool) -> None:
     """Other words are not."""
     assert is_refusal(line) is refused
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://example.com", "http://example.com:80"),
+        ("HTTPS://Example.COM:443/a?b#c", "https://example.com:443"),
+        ("http://user:password@example.com:81/", "http://example.com:81"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+        ("http://b\u00fccher.example/", "http://xn--bcher-kva.example:80"),
+    ],
+)
+def test_origin_of_a_request_is_that_of_its_url(library: Any, url: str, expected: str) -> None:
+    """As its wire has the host."""
+    request = library.Request("GET", url)
+    assert origin_of(request) == key_by("origin")(request) == expected
+    assert origin(request.url.scheme, request.url.raw_host.decode(), request.url.port) == expected
 
 
 @pytest.mark.parametrize(
