@@ -6,7 +6,7 @@ Streams of a client must be of its own classes. So what is here is written once,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from resilient.beside import discard
@@ -17,7 +17,7 @@ from resilient.outcome import Classifier, Unsettled
 from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS
 
-__all__ = ["KEPT_BYTES", "KEPT_SECONDS", "Streams", "make_ready", "set_aside"]
+__all__ = ["KEPT_BYTES", "KEPT_SECONDS", "Streams", "make_ready", "read", "set_aside"]
 
 KEPT_BYTES = 65536
 """So much of the body of a response that is about to be superseded is read, so that its connection is free again."""
@@ -47,6 +47,11 @@ class Streams:
         self.followed = type("Followed", (Followed, *both), {})
         self.bounded = type("Bounded", (Bounded, *both), {})
         self.held = type("Held", (Held, *both), {})
+        self.whole = type("Whole", (Whole, library.ByteStream), {})
+
+    def limit(self, at: float, seconds: float, *, evidence: bool = True) -> _BodyLimit:
+        """The moment by which a body has to be there, for `bounded`; `seconds` after it began to count."""
+        return _BodyLimit(at, seconds, self.timed_out, evidence)
 
     def is_open(self, result: Any) -> bool:
         """Whether something of a response's body is still to come."""
@@ -257,15 +262,15 @@ class Bounded(Around):
 
     Args:
         stream: the client's.
-        at: the moment, on the runtime's clock; `seconds` after the response began.
+        limit: by when, on the runtime's clock.
 
     Raises `TimedOut`. A read that blocks a thread is not interrupted: there the end comes with the next part, or with
     the client's own read timeout, which is no longer than this.
     """
 
-    def __init__(self, stream: Any, at: float, seconds: float, kind: type[TimedOut]) -> None:
+    def __init__(self, stream: Any, limit: _BodyLimit) -> None:
         self._stream = stream
-        self._limit = _BodyLimit(at, seconds, kind)
+        self._limit = limit
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -288,14 +293,35 @@ class Bounded(Around):
 class _BodyLimit:
     """A limit, as a runtime knows one."""
 
-    def __init__(self, at: float, seconds: float, kind: type[TimedOut]) -> None:
+    def __init__(self, at: float, seconds: float, kind: type[TimedOut], evidence: bool = True) -> None:
         self.at = at
         self.seconds = seconds
         self._kind = kind
+        self._evidence = evidence
 
     def expired(self, call: Any, waited: float) -> TimedOut:
         """The error."""
-        return self._kind(f"the body took more than {self.seconds:g} s", policy="body_timeout", seconds=self.seconds)
+        return self._kind(
+            f"the body took more than {self.seconds:.3g} s",
+            policy="body_timeout" if self._evidence else "deadline",
+            seconds=self.seconds,
+            evidence=self._evidence,
+        )
+
+
+class Whole:
+    """A body that has been read, a `ByteStream` of the client's. Its connection is free when the client has closed it,
+    as ever: httpcore forgets a connection for ever whose closing is cut short, and attempts are cut short."""
+
+    def __init__(self, body: bytes, source: Any) -> None:
+        super().__init__(body)  # type: ignore[call-arg]
+        self._source = source
+
+    def close(self) -> None:
+        self._source.close()
+
+    async def aclose(self) -> None:
+        await self._source.aclose()
 
 
 class Held(Around):
@@ -320,6 +346,39 @@ class Held(Around):
             raise self._error
         async for part in self._chunks:
             yield part
+
+
+async def read(
+    response: Any, streams: Streams, most: int, runtime: Runtime, late: Callable[[], Exception | None] | None
+) -> None:
+    """Read the body of a response here and now, up to `most` bytes of it: what is beyond them is left to its reader. An
+    error closes the response. `late` is asked after each part in threads, and its error raised."""
+    stream, parts, size = response.stream, [], 0
+    try:
+        chunks = begun(stream, runtime)
+        if runtime is THREADS:
+            for part in chunks:
+                parts.append(part)
+                size += len(part)
+                if late is not None and (error := late()) is not None:
+                    raise error
+                if size > most:
+                    break
+        else:
+            async for part in chunks:
+                parts.append(part)
+                size += len(part)
+                if size > most:
+                    break
+    except BaseException as error:
+        await discard(stream, runtime)
+        if late is not None and isinstance(error, Exception) and (expired := late()) is not None:
+            raise expired from error
+        raise
+    if size > most:
+        response.stream = streams.held(stream, parts, chunks)
+    else:
+        response.stream = streams.whole(b"".join(parts), stream)
 
 
 async def set_aside(response: Any, streams: Streams, runtime: Runtime) -> None:

@@ -8,6 +8,12 @@ Which attempts a request may have depends on its method, its `Idempotency-Key`, 
     a stream                             is read, up to `buffer` bytes, and is a body of bytes then
     not safe, or a longer stream         repeated only when it provably never left (see `judgement.Proof`)
 
+Whether a client hands a response to its user as a stream (`client.stream`), or reads the body itself before it returns
+(`client.get`), is known to its `send` alone, which stands on the stack while it calls a transport: each request looks
+there. A body that the client would read is a part of the attempt: up to `buffer` bytes of it are read within the
+pipeline. So a Timeout, a deadline, a Retry, a Hedge and a circuit judge the answer that the user waits for, and not its
+head only.
+
 A transport serves all the servers that its client talks to, and one dead server must not shut out the others. So each
 `CircuitBreaker` of its pipeline becomes the pattern for one circuit for each origin. The pattern remembers them: who
 shares a breaker between transports shares the circuits. A breaker that is inside a `Keyed`, or that has a
@@ -17,14 +23,18 @@ a `Hedge` that waits for an observed quantile observes each origin by itself, un
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from math import inf
+from sys import _getframe
+from types import FrameType
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from resilient import arguments, registry
 from resilient.beside import discard
 from resilient.call import Call
-from resilient.deadlines import deadline
+from resilient.deadlines import deadline, inherited
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies, semantics
 from resilient.http.around import AsyncAround, SyncAround, checked, library_of
@@ -57,7 +67,12 @@ Nested = Literal["once", "multiply"]
 NO_LIMITS: dict[str, float | None] = dict.fromkeys(("connect", "read", "write", "pool"))
 """Of a request that has no timeouts."""
 
+CALLERS = frozenset(("_send_single_request", "handle_async_request", "handle_request"))
+"""Who calls a transport: a client, or another transport in between. Above others there is no `send` to look for."""
+
 ANYHOW: tuple[bool, Proof | None] = (True, None)
+
+Attempt = Callable[[Call], Any]
 
 
 class Library:
@@ -73,10 +88,22 @@ class Library:
         self, module: Any, classifier: type[HttpClassifier], errors: Mapping[type[Exception], type[Exception]]
     ) -> None:
         self.module = module
+        self.file: str = module.Client.build_request.__code__.co_filename
+        """Where its client's code is."""
         self.classifier = classifier
         self.streams = bodies.Streams(module, errors[TimedOut])  # type: ignore[arg-type]
         self.proofs = {"unsent": unsent(module), "untouched": untouched(module)}
         self._errors = errors
+
+    def is_streamed(self, frame: FrameType | None) -> bool:
+        """Whether the user reads the body of a request's response, rather than the client, which has called `frame`:
+        the `stream` of the client's nearest `send`."""
+        while frame is not None:
+            code = frame.f_code
+            if code.co_name == "send" and code.co_filename == self.file:
+                return bool(frame.f_locals["stream"])
+            frame = frame.f_back
+        return True
 
     def claim(self, error: Exception, request: Any) -> None:
         """Make one of our errors one of the client's, too: the same object, with all it has."""
@@ -101,7 +128,8 @@ class HttpTransport(Generic[Inner]):
             see `Keyed`.
         idempotency_key: add an `Idempotency-Key` to each POST and PATCH (each request that is not idempotent) that has
             none, the same on every attempt; the server has to know it. Or the name of another such header.
-        buffer: bytes of a streamed body that are read before it is sent, so that it can be sent again. Default 1 MiB.
+        buffer: bytes of a streamed body that are read before it is sent, so that it can be sent again; and bytes of a
+            response's body that are read as a part of the attempt, where the client reads it. Default 1 MiB.
         body_timeout: seconds from a response's head to the end of its body; with more, its reader has `TimedOut`, and
             the circuit a failure. Default None.
         deadline_header: tell the server the milliseconds that are left: True (`X-Deadline-Ms`), or a header's name.
@@ -119,9 +147,11 @@ class HttpTransport(Generic[Inner]):
     `False`; `"idempotency_key": "..."`, for its own origin only; `"attempts"`: at the most, instead of the Retry's;
     `"deadline"`: seconds; `"key"`: instead of `by`; `"priority"`: "critical", "normal" or "sheddable".
 
-    A circuit learns from bodies: one that breaks off is a failure. A permit of a Bulkhead or an AdaptiveLimit is for
-    the time to the response's head. A transport's pipeline may serve other transports too. Closing the transport closes
-    the one that sends, after what a Hedge left behind has ended.
+    Where the client reads the body (`client.get`), this is a part of the attempt: repeated when it breaks off, and
+    bounded by its Timeouts and deadlines; a total Timeout and a deadline also bound what is beyond `buffer` bytes. A
+    stream (`client.stream`) is handed over with its head: a circuit learns when it ends, and a permit of a Bulkhead or
+    an AdaptiveLimit goes back at once. A transport's pipeline may serve other transports too. Closing the transport
+    closes the one that sends, after what a Hedge left behind has ended.
 
     Under a plain client, a Timeout bounds waits and further attempts, and caps the client's own timeouts, which end a
     request. A Hedge needs threads there: `Hedge(..., thread=True)`.
@@ -172,18 +202,22 @@ class HttpTransport(Generic[Inner]):
         own = isinstance(given.classify, HttpClassifier) or given.classify is DEFAULT
         headers = self._deadline_header or self._attempt_header or self._priority_header
         self._simple = own and not (self._body_timeout or headers)
-        self._attempt = self._attempts()
+        self._attempt, self._whole_attempt = self._attempts()
         self.pipeline = self._fitted(given, outermost=True)
         """The one in use, with its circuits."""
-        self._guards: dict[tuple[bool, Proof | None], Callable[[Any], Any]] = {}
-        self._anyhow = self._guard(*ANYHOW)
+        self._repeats = _repeats(given)
+        self._guards: dict[tuple[bool, bool, Proof | None], Callable[[Any], Any]] = {}
+        self._anyhow, self._anyhow_streamed = self._guard(False, *ANYHOW), self._guard(True, *ANYHOW)
 
     def _new_transport(self, **options: Any) -> Inner:
         raise NotImplementedError
 
-    def _attempts(self) -> Callable[[Call], Any]:
-        """What an attempt calls. It looks the inner transport's method up each time: mocks, recorders and tracers put
-        their own in its place after the client was made, and take it away again."""
+    def _attempts(self) -> tuple[Attempt, Attempt]:
+        """What an attempt calls: for a response that is streamed, and for one whose body is a part of the attempt.
+
+        Both look the inner transport's method up each time: mocks, recorders and tracers put their own in its place
+        after the client was made, and take it away again.
+        """
         raise NotImplementedError
 
     def _unguarded(self) -> Callable[[Any], Any]:
@@ -199,7 +233,7 @@ class HttpTransport(Generic[Inner]):
             policies = (*policies, self.transport.witness())
         given = self.library.classifier() if pipeline.classify is DEFAULT else pipeline.classify
         judge = given if isinstance(given, Judge) else Judge(given, self.library.streams, once=self._once)
-        twin = pipeline.twin(policies, judge, self._attempt if outermost else None)
+        twin = pipeline.twin(policies, judge, self._whole_attempt if outermost else None)
         if twin.name:
             registry.register(twin)
         return twin
@@ -224,16 +258,19 @@ class HttpTransport(Generic[Inner]):
             known.setdefault(self._table, make())
         return known[self._table].found_by(self._by)
 
-    def _guard(self, overlapping: bool, proof: Proof | None) -> Callable[[Any], Any]:
-        """What sends a request: under the whole pipeline; or without copies that overlap, or without whatever repeats
-        it except a Retry that demands a proof."""
-        known = self._guards.get((overlapping, proof))
+    def _guard(self, streamed: bool, overlapping: bool, proof: Proof | None) -> Callable[[Any], Any]:
+        """What sends a request whose response is streamed, or is read by the client: under the whole pipeline; or
+        without copies that overlap, or without whatever repeats it except a Retry that demands a proof."""
+        known = self._guards.get((streamed, overlapping, proof))
         if known is None:
+            attempt = self._attempt if streamed else self._whole_attempt
             pipeline: Pipeline | None = self.pipeline
             if (overlapping, proof) != ANYHOW:
-                pipeline = self._without(self.pipeline, proof, self._attempt)
+                pipeline = self._without(self.pipeline, proof, attempt)
+            elif streamed:
+                pipeline = self.pipeline.twin(self.pipeline.policies, self.pipeline.classify, attempt)
             known = self._unguarded() if pipeline is None else pipeline(self._unguarded())
-            self._guards[overlapping, proof] = known
+            self._guards[streamed, overlapping, proof] = known
         return known
 
     def _without(self, pipeline: Pipeline, proof: Proof | None, attempt: Any = None) -> Pipeline | None:
@@ -251,7 +288,7 @@ class HttpTransport(Generic[Inner]):
     # -- one request ------------------------------------------------------------------------------------------------
 
     async def _prepare(
-        self, request: Any, runtime: Runtime
+        self, request: Any, streamed: bool, runtime: Runtime
     ) -> tuple[Callable[[Any], Any], Any, AbstractContextManager[None]]:
         """What sends this request, as what, and under which deadline and priority."""
         if not isinstance(request, self.library.module.Request):
@@ -269,9 +306,9 @@ class HttpTransport(Generic[Inner]):
         overlapping, whole = await bodies.make_ready(
             request, self.library.streams, self._buffer if repeatable else None, runtime
         )
-        send = self._guard(overlapping and repeatable, None if repeatable else "unsent")
+        send = self._guard(streamed, overlapping and repeatable, None if repeatable else "unsent")
         if not whole:
-            send = self._guard(False, "untouched")
+            send = self._guard(streamed, False, "untouched")
         return send, with_key(request, name, key), _as_asked(options)
 
     def _stranger(self, request: Any) -> TypeError:
@@ -282,8 +319,10 @@ class HttpTransport(Generic[Inner]):
 
     # -- one attempt ------------------------------------------------------------------------------------------------
 
-    async def _fully(self, call: Call, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime) -> Any:
-        """An attempt with all that was asked for."""
+    async def _fully(
+        self, call: Call, handle: Callable[[Any], Coroutine[Any, Any, Any]], streamed: bool, runtime: Runtime
+    ) -> Any:
+        """An attempt with all that was asked for; of a response that is not `streamed` up to its head."""
         request, begin, headers = call.args[0], runtime.now(), {}
         own = limits = {**NO_LIMITS, **request.extensions.get("timeout", {})}
         if call.deadline is not None:
@@ -304,22 +343,51 @@ class HttpTransport(Generic[Inner]):
             if call.deadline is None or now < call.deadline:
                 raise
             raise self._out_of_time(now - begin, error) from error
+        streams, seconds = self.library.streams, self._body_timeout
+        if streams.is_open(response):
+            if (streamed and await self._is_good(response, runtime)) or (not streamed and runtime is not THREADS):
+                # The attempt is over, or its Timeout ends it, too; the client looks at its own timeout again.
+                limits["read"] = own["read"]
+            if seconds is not None:
+                limits["read"] = _nearer(limits["read"], seconds)
+                limit = streams.limit(runtime.now() + seconds, seconds)
+                response.stream = streams.bounded(response.stream, limit)
+        return response
+
+    async def _read(self, call: Call, begin: float, response: Any, runtime: Runtime) -> None:
+        """Read the body of an attempt's response, if it is a good one, up to `buffer` bytes of it. What is left then is
+        no part of the attempt, but has to be there before the deadline that holds here, that of a total Timeout
+        included."""
+        streams, late = self.library.streams, None
+        if await self._is_good(response, runtime):
+            if runtime is THREADS and call.deadline is not None:  # it cannot be interrupted: it looks at the clock
+                late = functools.partial(self._late, call, begin)
+            await bodies.read(response, streams, self._buffer, runtime, late)
+            if not streams.is_open(response):
+                return
+        limit = inherited()
+        at = inf if limit is None else limit.at
+        if not self._repeats and call.deadline is not None:  # its Timeout is for the whole request
+            at = min(at, call.deadline)
+        if at < inf:
+            seconds = max(0.0, at - begin)
+            response.stream = streams.bounded(response.stream, streams.limit(at, seconds, evidence=False))
+
+    def _late(self, call: Call, begin: float) -> TimedOut | None:
+        """The error of a plain client's attempt that has taken too long, or None."""
+        now = THREADS.now()
+        assert call.deadline is not None
+        return None if now < call.deadline else self._out_of_time(now - begin, None)
+
+    async def _is_good(self, response: Any, runtime: Runtime) -> bool:
+        """Whether its head says so."""
         try:
-            good = self.pipeline.classify.result(response).kind == "success"
+            return self.pipeline.classify.result(response).kind == "success"
         except BaseException as error:
             await discard(response, runtime)
             if isinstance(error, Exception):
                 raise Mistake(error) from None
             raise
-        streams, seconds = self.library.streams, self._body_timeout
-        if not streams.is_open(response):
-            return response
-        if good:  # the attempt is over; its body is read with the client's own timeout, which is looked at again
-            limits["read"] = own["read"]
-        if seconds is not None:
-            limits["read"] = _nearer(limits["read"], seconds)
-            response.stream = streams.bounded(response.stream, runtime.now() + seconds, seconds, streams.timed_out)
-        return response
 
     def _out_of_time(self, seconds: float, error: Exception | None) -> TimedOut:
         asked = not isinstance(error, self.library.module.PoolTimeout)
@@ -344,27 +412,41 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
         send.__qualname__ = "AsyncTransport.handle_async_request"  # for events
         return send
 
-    def _attempts(self) -> Callable[[Call], Any]:
-        simple, fully = self._simple, self._fully
+    def _attempts(self) -> tuple[Attempt, Attempt]:
+        simple, fully, is_open = self._simple, self._fully, self.library.streams.is_open
 
         def attempt(call: Call) -> Coroutine[Any, Any, Any]:
             request = call.args[0]
             if simple and (call.deadline is None or _is_in_time(request, call.deadline - call.begin().now())):
                 return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
-            return fully(call, self.transport.handle_async_request, call.begin())
+            return fully(call, self.transport.handle_async_request, True, call.begin())
 
-        return attempt
+        async def whole_attempt(call: Call) -> Any:
+            request, runtime = call.args[0], call.begin()
+            begin = runtime.now()
+            if simple and (call.deadline is None or _is_in_time(request, call.deadline - begin)):
+                response = await self.transport.handle_async_request(request)
+            else:
+                response = await fully(call, self.transport.handle_async_request, False, runtime)
+            if is_open(response):
+                await self._read(call, begin, response, runtime)
+            return response
+
+        return attempt, whole_attempt
 
     async def handle_async_request(self, request: Request) -> Response:
         """Send one request, guarded."""
+        frame = _getframe(1)
+        streamed = frame.f_code.co_name not in CALLERS or self.library.is_streamed(frame)
         try:
             if (
                 request.method in IDEMPOTENT_METHODS
                 and type(request.stream) is self._bytes
                 and "resilient" not in request.extensions
             ):
-                return await self._anyhow(request)  # type: ignore[no-any-return]
-            send, prepared, limit = await self._prepare(request, current_async())
+                send = self._anyhow_streamed if streamed else self._anyhow
+                return await send(request)  # type: ignore[no-any-return]
+            send, prepared, limit = await self._prepare(request, streamed, current_async())
             with limit:
                 return await send(prepared)  # type: ignore[no-any-return]
         except (Rejected, TimedOut) as error:
@@ -389,27 +471,40 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
         send.__qualname__ = "Transport.handle_request"  # for events
         return send
 
-    def _attempts(self) -> Callable[[Call], Any]:
-        simple, fully = self._simple, self._fully
+    def _attempts(self) -> tuple[Attempt, Attempt]:
+        simple, fully, is_open = self._simple, self._fully, self.library.streams.is_open
 
         def attempt(call: Call) -> Any:
             request = call.args[0]
             if simple and (call.deadline is None or _is_in_time(request, call.deadline - THREADS.now())):
                 return self.transport.handle_request(request)
-            return drive(fully(call, self._handle, THREADS))
+            return drive(fully(call, self._handle, True, THREADS))
 
-        return attempt
+        def whole_attempt(call: Call) -> Any:
+            request, begin = call.args[0], THREADS.now()
+            if simple and (call.deadline is None or _is_in_time(request, call.deadline - begin)):
+                response = self.transport.handle_request(request)
+            else:
+                response = drive(fully(call, self._handle, False, THREADS))
+            if is_open(response):
+                drive(self._read(call, begin, response, THREADS))
+            return response
+
+        return attempt, whole_attempt
 
     def handle_request(self, request: Request) -> Response:
         """Send one request, guarded."""
+        frame = _getframe(1)
+        streamed = frame.f_code.co_name not in CALLERS or self.library.is_streamed(frame)
         try:
             if (
                 request.method in IDEMPOTENT_METHODS
                 and type(request.stream) is self._bytes
                 and "resilient" not in request.extensions
             ):
-                return self._anyhow(request)  # type: ignore[no-any-return]
-            send, prepared, limit = drive(self._prepare(request, THREADS))
+                send = self._anyhow_streamed if streamed else self._anyhow
+                return send(request)  # type: ignore[no-any-return]
+            send, prepared, limit = drive(self._prepare(request, streamed, THREADS))
             with limit:
                 return send(prepared)  # type: ignore[no-any-return]
         except (Rejected, TimedOut) as error:
@@ -430,6 +525,11 @@ def _as_asked(options: Mapping[str, Any]) -> Iterator[None]:
         if "priority" in options:
             stack.enter_context(priority(options["priority"]))
         yield
+
+
+def _repeats(pipeline: Pipeline) -> bool:
+    """Whether one of its policies may make more than one attempt."""
+    return any(_repeats(each) if isinstance(each, Pipeline) else each.runs != 1 for each in pipeline.policies)
 
 
 def _nearer(limit: float | None, left: float) -> float:

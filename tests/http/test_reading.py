@@ -1,0 +1,287 @@
+"""Bodies that the client reads before it returns, and bodies that its user streams."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from resilient import Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, TimedOut, Timeout, deadline
+from tests.http.clients import ASYNC_CLIENTS, TLS, AsyncHttpx, Http
+from tests.http.raw import RawServer, Step, answer, breaking_off, dripping, hanging, head
+from tests.http.server import Server
+
+LONG = b"x" * 100_000
+DRIP = dripping(b"x" * 500, head(200, "Content-Length: 500"))
+
+
+def then_dripping(first: bytes) -> Step:
+    """A body whose first part comes at once."""
+    return dripping(b"x" * 500, head(200, f"Content-Length: {len(first) + 500}") + first)
+
+
+# -- a part of the attempt ------------------------------------------------------------------------------------------
+
+
+def test_body_that_breaks_off_is_a_failed_attempt(http: Http, raw: RawServer) -> None:
+    """The request is repeated, and the user has a whole answer."""
+    raw.script.extend([breaking_off(), breaking_off()])
+    http.open(Pipeline(Retry(3, wait=0)))
+    response = http.send("GET", raw.origin)
+    assert (response.content, len(raw.seen)) == (b"good", 3)
+    assert response.elapsed.total_seconds() > 0
+    assert http.all_free()
+
+
+def test_body_that_breaks_off_for_good_is_the_clients_error(http: Http, raw: RawServer) -> None:
+    """After the last attempt."""
+    raw.usual = breaking_off()
+    http.open(Pipeline(Retry(3, wait=0)))
+    with pytest.raises(http.library.RemoteProtocolError):
+        http.send("GET", raw.origin)
+    assert len(raw.seen) == 3
+    assert http.all_free()
+
+
+def test_request_that_is_not_safe_is_not_repeated_for_its_body(http: Http, raw: RawServer) -> None:
+    """The server has acted upon it."""
+    raw.usual = breaking_off()
+    http.open(Pipeline(Retry(3, wait=0)))
+    with pytest.raises(http.library.RemoteProtocolError):
+        http.send("POST", raw.origin)
+    assert len(raw.seen) == 1
+
+
+def test_body_that_a_hedge_has_read_is_the_answer(raw: RawServer) -> None:
+    """The copy whose body is there first wins, though its head was the second."""
+    raw.script.append(hanging(head(200, "Content-Length: 100")))
+    http = AsyncHttpx().open(Pipeline(Hedge(0.02)))
+    assert http.send("GET", raw.origin).content == b"good"
+    assert len(raw.seen) == 2
+    http.close()
+
+
+def test_bad_answer_is_repeated_before_its_body_is_there(http: Http, raw: RawServer) -> None:
+    """Its head says all that a Retry asks for."""
+    raw.script.append(hanging(head(503, "Content-Length: 100")))
+    http.open(Pipeline(Retry(2, wait=0), Timeout(30)), timeout=0.05)
+    assert http.send("GET", raw.origin).content == b"good"
+
+
+def test_permit_is_out_until_the_body_is_there(http: Http, raw: RawServer) -> None:
+    """The request is in flight until then."""
+    bulkhead, out = Bulkhead(1), []
+
+    async def slow(exchange: Any) -> None:
+        await exchange.read()
+        await exchange.send(head(200, "Content-Length: 8") + b"half")
+        out.append(bulkhead.snapshot()["in_use"])
+        await exchange.send(b"half")
+
+    raw.script.append(slow)
+    http.open(Pipeline(bulkhead))
+    assert http.send("GET", raw.origin).content == b"halfhalf"
+    assert (out, bulkhead.snapshot()["in_use"]) == ([1], 0)
+
+
+def test_redirects_are_read_and_followed(http: Http, raw: RawServer) -> None:
+    """Their bodies are read by the client, also for a user who streams the last one."""
+    raw.script.append(answer(302, "Location: /there"))
+    http.open(Pipeline(Retry(3, wait=0), CircuitBreaker()))
+    assert http.stream(raw.origin, lambda: None, follow_redirects=True) == [b"good"]
+    raw.script.append(answer(302, "Location: /there"))
+    assert http.send("GET", raw.origin, follow_redirects=True).content == b"good"
+    assert [asked.path for asked in raw.seen] == ["/", "/there"] * 2
+    assert http.all_free()
+
+
+# -- by when --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        lambda: [Timeout(0.08)],
+        lambda: [Timeout(0.08), Retry(2, wait=0)],
+        lambda: [Retry(2, wait=0), Timeout(0.04)],
+        lambda: [Timeout(0.08, thread=True)],
+        lambda: [Timeout(0.08), Bulkhead(9)],
+    ],
+    ids=["lone", "total", "each attempt", "thread", "outside a gate"],
+)
+def test_timeout_bounds_a_body_that_drips(http: Http, raw: RawServer, policies: Callable[[], Any]) -> None:
+    """No part of it is late by itself."""
+    raw.usual = DRIP
+    http.open(Pipeline(*policies()))
+    with pytest.raises(TimedOut) as caught:
+        http.send("GET", raw.origin)
+    assert isinstance(caught.value, http.library.TimeoutException)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("sent", [b"", LONG], ids=["short", "longer than the buffer"])
+def test_deadline_bounds_a_body_that_drips(http: Http, raw: RawServer, sent: bytes, method: str) -> None:
+    """One around the request, and one of its own; and neither is evidence."""
+    raw.usual = then_dripping(sent)
+    breaker = CircuitBreaker(fail_max=1, failure_rate=None)
+    http.open(Pipeline(Retry(2, wait=0), breaker), buffer=1000)
+    with pytest.raises(http.library.TimeoutException):
+        _send_within(http, 0.08, method, raw.origin)
+    with pytest.raises(http.library.TimeoutException):
+        http.send(method, raw.origin, extensions={"resilient": {"deadline": 0.08}})
+    assert len(raw.seen) == 2
+    assert http.all_free()
+
+
+@pytest.mark.parametrize(
+    "policies", [lambda: [Timeout(0.08)], lambda: [Timeout(0.08), Retry(2, wait=0)]], ids=["lone", "total"]
+)
+def test_total_bounds_the_rest_of_a_long_body(http: Http, raw: RawServer, policies: Callable[[], Any]) -> None:
+    """What is beyond the buffer is no part of the attempt, but of the whole."""
+    raw.usual = then_dripping(LONG)
+    http.open(Pipeline(*policies()), buffer=1000)
+    with pytest.raises(TimedOut, match="the body took more than"):
+        http.send("GET", raw.origin)
+    assert len(raw.seen) == 1
+    assert http.all_free()
+
+
+def test_total_bounds_the_body_of_a_bad_answer(http: Http, raw: RawServer) -> None:
+    """Which comes back as it is, and is read by the client."""
+    raw.usual = dripping(b"x" * 500, head(503, "Content-Length: 500"))
+    http.open(Pipeline(Timeout(0.08)))
+    with pytest.raises(TimedOut):
+        http.send("GET", raw.origin)
+
+
+def test_rest_of_a_long_body_is_no_part_of_the_attempt(http: Http, raw: RawServer) -> None:
+    """A download takes as long as its total allows."""
+    raw.usual = dripping(b"x" * 20, head(200, f"Content-Length: {len(LONG) + 20}") + LONG)
+    http.open(Pipeline(Timeout(30), Retry(2, wait=0), Timeout(0.15)), buffer=1000)
+    assert http.send("GET", raw.origin).content == LONG + b"x" * 20
+    assert len(raw.seen) == 1
+    assert http.all_free()
+
+
+# -- who reads ------------------------------------------------------------------------------------------------------
+
+
+def test_stream_is_its_readers(http: Http, raw: RawServer) -> None:
+    """Nothing is repeated for it, and no Timeout counts."""
+    raw.script.append(dripping(b"x" * 10, head(200, "Content-Length: 10")))
+    http.open(Pipeline(Timeout(0.09), Retry(2, wait=0)))
+    assert b"".join(http.stream(raw.origin, lambda: None)) == b"x" * 10
+    raw.script.append(breaking_off())
+    with pytest.raises(http.library.RemoteProtocolError):
+        http.stream(raw.origin, lambda: None)
+    assert len(raw.seen) == 2
+
+
+def test_send_says_whether_it_streams(http: Http, server: Server) -> None:
+    """As the SDKs call it: with `stream=`."""
+    http.open(Pipeline(Retry(2, wait=0)))
+    request = http.client.build_request("GET", server.origin)
+    assert _run(http, http.client.send(request)).content == b"sent: "
+    response = _run(http, http.client.send(request, stream=True))
+    assert not response.is_stream_consumed
+    assert _run(http, response.read() if http.blocking else response.aread()) == b"sent: "
+    assert http.all_free()
+
+
+def test_wrapped_send_is_seen_through(http: Http, raw: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instrumentation puts its own function in its place, and a subclass its method."""
+    kind = http.library.Client if http.blocking else http.library.AsyncClient
+    send = kind.send
+
+    @functools.wraps(send)
+    def traced(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return send(self, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "send", traced)
+    raw.script.append(breaking_off())
+    http.open(Pipeline(Retry(2, wait=0)))
+    assert http.send("GET", raw.origin).content == b"good"
+
+
+def test_other_transport_in_between_is_seen_through(http: Http, raw: RawServer) -> None:
+    """A cache, or one that traces."""
+    http.open(Pipeline(Retry(2, wait=0)))
+    ours = http.transport
+
+    class Plain(http.library.BaseTransport):  # type: ignore[name-defined, misc]
+        def handle_request(self, request: Any) -> Any:
+            return ours.handle_request(request)
+
+        def close(self) -> None:
+            ours.close()
+
+    class Async(http.library.AsyncBaseTransport):  # type: ignore[name-defined, misc]
+        async def handle_async_request(self, request: Any) -> Any:
+            return await ours.handle_async_request(request)
+
+        async def aclose(self) -> None:
+            await ours.aclose()
+
+    http.client = http.client_of(transport=Plain() if http.blocking else Async())
+    raw.script.append(breaking_off())
+    assert http.send("GET", raw.origin).content == b"good"
+
+
+def test_transport_without_a_client_streams(http: Http, raw: RawServer) -> None:
+    """Whoever calls it reads the body."""
+    raw.usual = breaking_off()
+    http.open(Pipeline(Retry(2, wait=0)))
+    request = http.library.Request("GET", raw.origin)
+    transport = http.transport
+    response = _run(
+        http, transport.handle_request(request) if http.blocking else transport.handle_async_request(request)
+    )
+    assert response.status_code == 200
+    _run(http, response.close() if http.blocking else response.aclose())
+    assert len(raw.seen) == 1
+
+
+def _send_within(http: Http, seconds: float, method: str, url: str) -> None:
+    async def main() -> None:
+        with deadline(seconds):
+            await http.client.request(method, url)
+
+    if http.blocking:
+        with deadline(seconds):
+            http.send(method, url)
+    else:
+        http.runner.run(main())  # type: ignore[attr-defined]
+
+
+def _run(http: Http, answer: Any) -> Any:
+    return answer if http.blocking else http.runner.run(answer)  # type: ignore[attr-defined]
+
+
+# -- trio -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=ASYNC_CLIENTS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> type[Http]:
+    """Of both libraries."""
+    return request.param
+
+
+def test_trio_repeats_and_bounds_bodies_alike(kind: type[Http], raw: RawServer) -> None:
+    """The client's `send` is on the stack there, too."""
+
+    async def main() -> None:
+        transport = kind.ours.AsyncTransport(Pipeline(Timeout(30), Retry(2, wait=0)), verify=TLS)
+        async with kind.library.AsyncClient(transport=transport) as client:
+            raw.script.extend([breaking_off(), answer(), DRIP, breaking_off()])
+            assert (await client.get(raw.origin)).content == b"good"
+            with pytest.raises(TimedOut), deadline(0.08):
+                await client.get(raw.origin)
+            with pytest.raises(kind.library.RemoteProtocolError):
+                async with client.stream("GET", raw.origin) as response:
+                    await response.aread()
+
+    trio.run(main)
+    assert len(raw.seen) == 4
