@@ -72,14 +72,15 @@ def settings() -> dict[str, dict[str, Any]]:
     """The middlewares, by name."""
     import resilient
 
+    asked: dict[str, Any] = {"deadline_header": True, "priority": True, "max_deadline": 30}
     found: dict[str, dict[str, Any]] = {
-        "nothing asked": {"deadline_header": False, "priority": False},
-        "deadline, priority": {"max_deadline": 30},
-        JUDGED: {"max_deadline": 30, "limit": resilient.Bulkhead(100)},
+        "nothing asked": {},
+        "deadline, priority": asked,
+        JUDGED: {**asked, "limit": resilient.Bulkhead(100)},
     }
     adaptive: Any = getattr(resilient, "AdaptiveLimit", None)
     if adaptive is not None:
-        found["deadline, priority, AdaptiveLimit"] = {"max_deadline": 30, "limit": adaptive()}
+        found["deadline, priority, AdaptiveLimit"] = {**asked, "limit": adaptive()}
     return found
 
 

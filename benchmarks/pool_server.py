@@ -52,9 +52,9 @@ def guarded(application: Any, how: str) -> Any:
         case "off":
             return application
         case "deadline":
-            return ServerMiddleware(application, exempt=exempt)
+            return ServerMiddleware(application, deadline_header=True, exempt=exempt)
         case "limit":
-            return ServerMiddleware(application, limit=AdaptiveLimit(), deadline_header=False, exempt=exempt)
+            return ServerMiddleware(application, limit=AdaptiveLimit(), exempt=exempt)
     raise ValueError(f"the middleware must be off, deadline or limit, got {how!r}")
 
 

@@ -8,6 +8,10 @@ A client that has given up, and tries again, leaves its first request in the ser
 requests off does nothing else soon: it stays down when what had slowed it is long over. This one refuses what is
 already too late, ends what has become too late, and takes in no more than it can do.
 
+What a client says of itself is believed only where that is asked for, as whoever says it chooses the moment at which a
+handler is cancelled, and takes the places of others: `deadline_header=True` and `priority=True` are for servers whose
+clients are your own.
+
 The guarded part of a request begins when its body is there, and ends when its response does, or with the first part of
 a stream:
 
@@ -93,13 +97,16 @@ class ServerMiddleware:
             ASGI scope. Default: everybody may.
         max_deadline: seconds that a request may take until its response begins, whatever its client says; and before
             that as many again for its body, where it has one. Default None: as long as its client says.
-        deadline_header: where clients say how many milliseconds they have left (as our transports do with
-            `deadline_header=True`). False: they cannot. It can only shorten a request's time, so anybody may say it;
+        deadline_header: where clients say how many milliseconds they have left: True (`X-Deadline-Ms`, which our
+            transports send with `deadline_header=True`), or a header's name. Default False: they cannot. Whoever says
+            it is believed, and with it chooses the moment at which a handler is cancelled: so it is for servers whose
+            clients are your own (or behind a proxy that takes the header away). It can only shorten a request's time;
             what makes no sense is ignored. 0 is refused, as all that comes too late: 504, and the application is not
             called. A handler that is still at work at the deadline is cancelled, and the answer is 504.
         priority: where clients say which `priority` a request has ("critical", "normal" or "sheddable"; anything else
-            is ignored): a header; or a function of the scope. False: they cannot. Whoever says it is believed: what
-            faces the public must take the header away, or use a function.
+            is ignored): True (`X-Priority`), a header's name, or a function of the scope. Default False: they cannot.
+            Whoever says it is believed: so a header is for servers whose clients are your own (or behind a proxy that
+            takes the header away).
         exempt: paths (below the `root_path`, and exactly so) that nothing of this is done to; or a function of the
             scope, which says so. Default: those of the usual health checks. Others to exempt: long polls and streams of
             events whose first one is long in coming.
@@ -118,8 +125,8 @@ class ServerMiddleware:
         *,
         limit: Gate | None = None,
         max_deadline: float | None = None,
-        deadline_header: bool | str = True,
-        priority: bool | str | Callable[[Mapping[str, Any]], str | None] = True,
+        deadline_header: bool | str = False,
+        priority: bool | str | Callable[[Mapping[str, Any]], str | None] = False,
         exempt: Collection[str] | Callable[[Mapping[str, Any]], bool] = HEALTH_CHECKS,
         retry_after: float = 1.0,
         name: str = "server",

@@ -128,6 +128,11 @@ async def ask(
     return reply
 
 
+def trusting(app: Any, **options: Any) -> ServerMiddleware:
+    """A middleware whose clients are believed."""
+    return ServerMiddleware(app, **{"deadline_header": True, "priority": True, **options})  # type: ignore[arg-type]
+
+
 def answering(handle: Callable[[], Awaitable[Any]]) -> Any:
     """An application that answers what `handle` returns: a text, or a status."""
 

@@ -335,5 +335,5 @@ FRAMEWORKS: dict[str, Callable[[Stage, dict[str, Any] | None], Any]] = {
 
 
 def build(framework: str, stage: Stage, **options: Any) -> Any:
-    """The application under a `ServerMiddleware` of these options."""
-    return FRAMEWORKS[framework](stage, options)
+    """The application under a `ServerMiddleware` of these options, which believes its clients."""
+    return FRAMEWORKS[framework](stage, {"deadline_header": True, "priority": True, **options})

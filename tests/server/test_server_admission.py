@@ -36,6 +36,7 @@ from tests.server.memory import (
     settle_down,
     tell_priority,
     tell_remaining,
+    trusting,
     with_one_inside,
 )
 
@@ -47,7 +48,7 @@ from tests.server.memory import (
 async def test_whom_the_limit_refuses_has_503(limit: Callable[[], Gate]) -> None:
     """With the seconds to wait, and before the application is called."""
     held = Held()
-    app = ServerMiddleware(answering(held), limit=limit())
+    app = trusting(answering(held), limit=limit())
 
     async def refused() -> None:
         reply = await ask(app)
@@ -63,7 +64,7 @@ async def test_whom_the_limit_refuses_has_503(limit: Callable[[], Gate]) -> None
 async def test_retry_after_is_in_whole_seconds(given: float, sent: str) -> None:
     """At least one, and not beyond reason."""
     held = Held()
-    app = ServerMiddleware(answering(held), limit=Bulkhead(1), retry_after=given)
+    app = trusting(answering(held), limit=Bulkhead(1), retry_after=given)
 
     async def refused() -> None:
         assert (await ask(app)).headers["retry-after"] == sent
@@ -74,7 +75,7 @@ async def test_retry_after_is_in_whole_seconds(given: float, sent: str) -> None:
 @on_both
 async def test_limit_that_knows_when_there_is_room_says_so() -> None:
     """A rate limit does."""
-    app = ServerMiddleware(answering(tell_remaining), limit=RateLimit(1, per=20, burst=1), retry_after=3)
+    app = trusting(answering(tell_remaining), limit=RateLimit(1, per=20, burst=1), retry_after=3)
     assert (await ask(app)).status == 200
     assert (await ask(app)).headers["retry-after"] == "20"
 
@@ -82,7 +83,7 @@ async def test_limit_that_knows_when_there_is_room_says_so() -> None:
 @on_both
 async def test_answers_to_head_have_no_body() -> None:
     """But say how long it would be."""
-    reply = await ask(ServerMiddleware(answering(hang)), deadline="0", method="HEAD")
+    reply = await ask(trusting(answering(hang)), deadline="0", method="HEAD")
     assert (reply.status, reply.text, reply.headers["content-length"]) == (504, "", str(len(TOO_LATE)))
 
 
@@ -92,7 +93,7 @@ async def test_deadline_that_passes_in_the_queue_is_too_late(limit: Callable[[],
     """Nothing is begun then, and the place in line is given back."""
     held = Held()
     gate = limit()
-    app = ServerMiddleware(answering(held), limit=gate)
+    app = trusting(answering(held), limit=gate)
 
     async def late() -> None:
         begin = now()
@@ -109,7 +110,7 @@ async def test_deadline_that_passes_in_the_queue_is_too_late(limit: Callable[[],
 async def test_request_in_the_queue_comes_in_when_another_has_ended() -> None:
     """With what is left of its time."""
     held, told = Held(), []
-    app = ServerMiddleware(answering(held), limit=Bulkhead(1, queue=1))
+    app = trusting(answering(held), limit=Bulkhead(1, queue=1))
 
     async def second() -> None:
         told.append(await ask(app, deadline="5000"))
@@ -129,7 +130,7 @@ async def test_limit_in_shadow_only_counts() -> None:
     """Everybody comes in."""
     held = Held()
     bulkhead = Bulkhead(1, shadow=True)
-    app = ServerMiddleware(answering(held), limit=bulkhead)
+    app = trusting(answering(held), limit=bulkhead)
 
     async def second() -> None:
         async with anyio.create_task_group() as group:
@@ -147,10 +148,10 @@ async def test_limit_in_shadow_only_counts() -> None:
 async def test_limit_asks_for_the_scope() -> None:
     """Its functions of the call are given that."""
     limit = AdaptiveLimit(10, priority=lambda scope: "critical" if scope["path"] == "/pay" else "sheddable")
-    app = ServerMiddleware(answering(tell_remaining), limit=limit)
+    app = trusting(answering(tell_remaining), limit=limit)
     assert (await ask(app, "/pay")).status == 200
     tenants = Keyed(lambda: RateLimit(1, per=60, burst=1), key=lambda scope: scope["path"])
-    app = ServerMiddleware(answering(tell_remaining), limit=tenants)
+    app = trusting(answering(tell_remaining), limit=tenants)
     assert [(await ask(app, path)).status for path in ("/a", "/b", "/a")] == [200, 200, 503]
 
 
@@ -158,7 +159,7 @@ async def test_limit_asks_for_the_scope() -> None:
 async def test_closed_pipeline_takes_no_more_requests() -> None:
     """It waits for those that are inside."""
     held = Held()
-    app = ServerMiddleware(answering(held), max_deadline=30)
+    app = trusting(answering(held), max_deadline=30)
 
     async def close() -> None:
         async with anyio.create_task_group() as group:
@@ -183,7 +184,7 @@ async def test_switched_off_it_is_not_there() -> None:
     async def send(message: Any) -> None:
         raise AssertionError
 
-    app = ServerMiddleware(look, max_deadline=30, limit=RateLimit(1, per=60, burst=1))
+    app = trusting(look, max_deadline=30, limit=RateLimit(1, per=60, burst=1))
     scope = scope_of(headers=[("X-Deadline-Ms", "0")])
     with app.pipeline.switch("off"):
         await app(dict(scope), send, send)
@@ -211,13 +212,13 @@ async def test_switched_off_it_is_not_there() -> None:
 @on_both
 async def test_header_says_the_priority(sent: str, held: str) -> None:
     """And what is no class is ignored."""
-    assert (await ask(ServerMiddleware(answering(tell_priority)), headers=[("X-Priority", sent)])).text == held
+    assert (await ask(trusting(answering(tell_priority)), headers=[("X-Priority", sent)])).text == held
 
 
 @on_both
 async def test_several_priorities_are_none() -> None:
     """As with deadlines."""
-    app = ServerMiddleware(answering(tell_priority))
+    app = trusting(answering(tell_priority))
     assert (await ask(app, headers=[("X-Priority", "critical")] * 2)).text == "normal"
 
 
@@ -225,9 +226,9 @@ async def test_several_priorities_are_none() -> None:
 async def test_priority_may_be_another_header_or_none() -> None:
     """Whoever faces the public wants none."""
     headers = [("X-Class", "critical"), ("X-Priority", "sheddable")]
-    named = ServerMiddleware(answering(tell_priority), priority="x-class")
+    named = trusting(answering(tell_priority), priority="x-class")
     assert (await ask(named, headers=headers)).text == "critical"
-    none = ServerMiddleware(answering(tell_priority), priority=False)
+    none = trusting(answering(tell_priority), priority=False)
     assert (await ask(none, headers=headers)).text == "normal"
 
 
@@ -237,7 +238,7 @@ async def test_priority_may_be_another_header_or_none() -> None:
 @on_both
 async def test_function_says_the_priority(said: Any, held: str) -> None:
     """From the scope; the header is not looked at then."""
-    app = ServerMiddleware(answering(tell_priority), priority=lambda scope: said if scope["path"] == "/pay" else None)
+    app = trusting(answering(tell_priority), priority=lambda scope: said if scope["path"] == "/pay" else None)
     assert (await ask(app, "/pay", headers=[("X-Priority", "sheddable")])).text == held
 
 
@@ -248,7 +249,7 @@ async def test_function_that_raises_leaves_its_client_the_deadline() -> None:
     def mistake(scope: Any) -> str:
         raise LookupError("no such customer")
 
-    app = ServerMiddleware(answering(tell_priority), priority=mistake)
+    app = trusting(answering(tell_priority), priority=mistake)
     with deadline(5):
         assert isinstance((await ask(app)).error, LookupError)
         assert remaining() == pytest.approx(5)
@@ -257,7 +258,7 @@ async def test_function_that_raises_leaves_its_client_the_deadline() -> None:
 @on_both
 async def test_client_in_the_same_process_has_its_priority_kept() -> None:
     """Unless the request says another."""
-    app = ServerMiddleware(answering(tell_priority))
+    app = trusting(answering(tell_priority))
     with priority("critical"):
         assert (await ask(app)).text == "critical"
         assert (await ask(app, headers=[("X-Priority", "normal")])).text == "normal"
@@ -268,7 +269,7 @@ async def test_client_in_the_same_process_has_its_priority_kept() -> None:
 async def test_sheddable_requests_are_refused_first() -> None:
     """Then normal ones, and critical ones last."""
     held = Held()
-    app = ServerMiddleware(answering(held), limit=AdaptiveLimit(10, shares={"sheddable": 0.5, "normal": 0.8}))
+    app = trusting(answering(held), limit=AdaptiveLimit(10, shares={"sheddable": 0.5, "normal": 0.8}))
     admitted: list[str] = []
 
     async def one(name: str) -> None:
@@ -297,7 +298,7 @@ async def exempted(app: ServerMiddleware, path: str, **more: Any) -> bool:
 @on_both
 async def test_health_checks_are_exempt() -> None:
     """Exactly those paths."""
-    app = ServerMiddleware(answering(tell_remaining), max_deadline=30)
+    app = trusting(answering(tell_remaining), max_deadline=30)
     for path in ("/health", "/healthz", "/live", "/livez", "/ready", "/readyz", "/ping"):
         assert await exempted(app, path)
     for path in ("/", "/healthy", "/health/", "/health/all", "/api/health", "/HEALTH"):
@@ -307,7 +308,7 @@ async def test_health_checks_are_exempt() -> None:
 @on_both
 async def test_paths_are_below_the_root_path() -> None:
     """Of a mounted application, or behind a proxy."""
-    app = ServerMiddleware(answering(tell_remaining))
+    app = trusting(answering(tell_remaining))
     assert await exempted(app, "/api/health", root_path="/api")
     assert await exempted(app, "/health", root_path="/api")
     assert not await exempted(app, "/api/users", root_path="/api")
@@ -317,7 +318,7 @@ async def test_paths_are_below_the_root_path() -> None:
 @on_both
 async def test_mounted_application_has_its_own_paths() -> None:
     """As Starlette tells them."""
-    inner = ServerMiddleware(answering(tell_remaining), name="inner")
+    inner = trusting(answering(tell_remaining), name="inner")
     app = Starlette(routes=[Mount("/api", Mount("/v1", inner))])
     app.add_middleware(ServerMiddleware, max_deadline=30, exempt=["/api/v1/health"])
     assert await exempted(app, "/api/v1/health")
@@ -328,11 +329,11 @@ async def test_mounted_application_has_its_own_paths() -> None:
 @on_both
 async def test_exempt_is_what_one_says() -> None:
     """Paths instead of the usual ones; none; or a function."""
-    paths = ServerMiddleware(answering(tell_remaining), exempt=["/events"])
+    paths = trusting(answering(tell_remaining), exempt=["/events"])
     assert await exempted(paths, "/events")
     assert not await exempted(paths, "/health")
-    assert not await exempted(ServerMiddleware(answering(tell_remaining), exempt=()), "/health")
-    asked = ServerMiddleware(answering(tell_remaining), exempt=lambda scope: scope["path"].startswith("/events/"))
+    assert not await exempted(trusting(answering(tell_remaining), exempt=()), "/health")
+    asked = trusting(answering(tell_remaining), exempt=lambda scope: scope["path"].startswith("/events/"))
     assert await exempted(asked, "/events/7")
     assert not await exempted(asked, "/health")
 
@@ -341,7 +342,7 @@ async def test_exempt_is_what_one_says() -> None:
 async def test_exempt_requests_need_no_place() -> None:
     """A busy server lives."""
     held = Held()
-    app = ServerMiddleware(answering(held), limit=Bulkhead(1), exempt=["/health"])
+    app = trusting(answering(held), limit=Bulkhead(1), exempt=["/health"])
 
     async def check() -> None:
         held.event.set()
@@ -359,7 +360,7 @@ async def test_what_is_no_request_passes_untouched(kind: str) -> None:
     async def application(*given: Any) -> None:
         seen.extend(given)
 
-    app = ServerMiddleware(application, max_deadline=30, limit=Bulkhead(1))
+    app = trusting(application, max_deadline=30, limit=Bulkhead(1))
     await app.pipeline.aclose()
     scope: dict[str, Any] = {"type": kind, "path": "/", "headers": [(b"x-deadline-ms", b"0")]}
     before = dict(scope)

@@ -13,7 +13,6 @@ import anyio
 import pytest
 
 from resilient import AdaptiveLimit, Bulkhead, Retry, current_priority, remaining
-from resilient.http.asgi import ServerMiddleware
 from resilient.policy import Gate
 from resilient.runtime.asyncio import running
 from tests.properties.cancellation_driver import (
@@ -22,7 +21,7 @@ from tests.properties.cancellation_driver import (
     cancel_at_every_step_of_trio,
     leave_alone,
 )
-from tests.server.memory import answering, ask, scope_of, streaming, tell_remaining
+from tests.server.memory import answering, ask, scope_of, streaming, tell_remaining, trusting
 
 LIMITS: list[Callable[[], Gate]] = [lambda: Bulkhead(1, queue=1), lambda: AdaptiveLimit(1, queue=1)]
 SENT = ["2000", "0", None]
@@ -38,7 +37,7 @@ class Requests:
         self.stubborn = stubborn
         self.deadlines = deadlines
         parts = streaming(*([4] if late else []), b"one", 1, b"two")
-        self.middleware = ServerMiddleware(self._beside(parts), limit=limit, max_deadline=50)
+        self.middleware = trusting(self._beside(parts), limit=limit, max_deadline=50)
 
     def _beside(self, streams: Any) -> Any:
         @Retry(attempts=2)
@@ -160,7 +159,7 @@ def test_cancelled_at_any_step_on_trio_everything_comes_back(limit: Any, deadlin
 
 async def test_ten_thousand_requests_leave_nothing_behind() -> None:
     """No task, no timer of theirs, no reference to what they were; whatever became of them."""
-    app = ServerMiddleware(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
+    app = trusting(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
     runtime = running()
     assert runtime is not None
 
@@ -190,7 +189,7 @@ class _Scope(dict):  # type: ignore[type-arg]
 async def test_contexts_that_were_copied_do_not_keep_a_request(left: str | None, body: Any) -> None:
     """A server sets a timer for each kept connection, within the request: it lives for seconds."""
     timers: list[asyncio.TimerHandle] = []
-    app = ServerMiddleware(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
+    app = trusting(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
 
     class Send:
         async def __call__(self, message: Any = None) -> Any:
@@ -219,7 +218,7 @@ async def test_contexts_that_were_copied_do_not_keep_a_request(left: str | None,
 @pytest.mark.parametrize("left", SENT)
 async def test_scope_is_gone_with_its_request(left: str | None, body: Any) -> None:
     """At once, without a collection."""
-    app = ServerMiddleware(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
+    app = trusting(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
 
     async def send(message: Any = None) -> Any:
         return {"type": "http.request", "body": b"x"}

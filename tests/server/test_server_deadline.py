@@ -30,6 +30,7 @@ from tests.server.memory import (
     on_both,
     streaming,
     tell_remaining,
+    trusting,
 )
 
 # -- the deadline of a request --------------------------------------------------------------------------------------
@@ -38,7 +39,7 @@ from tests.server.memory import (
 @on_both
 async def test_header_says_what_remains() -> None:
     """In milliseconds, which shorten the server's own time."""
-    app = ServerMiddleware(answering(tell_remaining), max_deadline=30)
+    app = trusting(answering(tell_remaining), max_deadline=30)
     assert (await ask(app, deadline="2000")).text == "2.0"
     assert (await ask(app, deadline=" 1500.5\t")).text == "1.5005"
     assert (await ask(app)).text == "30.0"
@@ -47,7 +48,7 @@ async def test_header_says_what_remains() -> None:
 @on_both
 async def test_without_own_limit_the_client_alone_says() -> None:
     """And where it does not, nobody does."""
-    app = ServerMiddleware(answering(tell_remaining))
+    app = trusting(answering(tell_remaining))
     assert (await ask(app, deadline="2000")).text == "2.0"
     assert (await ask(app)).text == "None"
 
@@ -62,13 +63,34 @@ async def test_without_own_limit_the_client_alone_says() -> None:
 @on_both
 async def test_header_that_makes_no_sense_is_ignored(value: str) -> None:
     """The server's own limit holds."""
-    assert (await ask(ServerMiddleware(answering(tell_remaining), max_deadline=30), deadline=value)).text == "30.0"
+    assert (await ask(trusting(answering(tell_remaining), max_deadline=30), deadline=value)).text == "30.0"
+
+
+@on_both
+async def test_strangers_are_not_believed() -> None:
+    """By default the headers say nothing: else anybody could choose the moment at which a handler is cancelled."""
+    charged, recorded = [], []
+
+    async def pay() -> str:
+        charged.append(now())
+        await anyio.sleep(0.5)
+        recorded.append(now())
+        return f"{remaining()} {current_priority()}"
+
+    for app, told in (
+        (ServerMiddleware(answering(pay)), "None normal"),
+        (ServerMiddleware(answering(pay), max_deadline=30), "29.5 normal"),
+    ):
+        for sent in ("0", "75"):
+            reply = await ask(app, deadline=sent, headers=[("X-Priority", "critical")])
+            assert (reply.status, reply.text) == (200, told)
+    assert len(charged) == len(recorded) == 4
 
 
 @on_both
 async def test_several_headers_are_none() -> None:
     """Nobody knows which was meant."""
-    app = ServerMiddleware(answering(tell_remaining), max_deadline=30)
+    app = trusting(answering(tell_remaining), max_deadline=30)
     for count in (2, 3):
         assert (await ask(app, headers=[("X-Deadline-Ms", "2000")] * count)).text == "30.0"
 
@@ -76,19 +98,17 @@ async def test_several_headers_are_none() -> None:
 @on_both
 async def test_client_cannot_lengthen_the_servers_own_limit() -> None:
     """It bounds what is sent."""
-    app = ServerMiddleware(answering(tell_remaining), max_deadline=0.5)
+    app = trusting(answering(tell_remaining), max_deadline=0.5)
     assert (await ask(app, deadline="60000")).text == "0.5"
 
 
 @on_both
 async def test_header_may_have_another_name_or_none() -> None:
     """Names of headers have no case."""
-    named = ServerMiddleware(answering(tell_remaining), deadline_header="X-Time-Left")
+    named = trusting(answering(tell_remaining), deadline_header="X-Time-Left")
     assert (await ask(named, headers=[("x-time-left", "2000")])).text == "2.0"
     assert (await ask(named, deadline="2000")).text == "None"
-    assert (
-        await ask(ServerMiddleware(answering(tell_remaining), deadline_header=False), deadline="2000")
-    ).text == "None"
+    assert (await ask(trusting(answering(tell_remaining), deadline_header=False), deadline="2000")).text == "None"
 
 
 @on_both
@@ -101,7 +121,7 @@ async def test_request_that_has_expired_is_refused_unseen() -> None:
         called = True
 
     bulkhead = Bulkhead(1)
-    app = ServerMiddleware(answering(handle), limit=bulkhead)
+    app = trusting(answering(handle), limit=bulkhead)
     assert is_too_late(await ask(app, deadline="0"))
     assert is_too_late(await ask(app, deadline="0.0"))
     assert not called
@@ -121,7 +141,7 @@ async def test_handler_is_cancelled_at_the_deadline(sent: str | None, seconds: f
             ended.append(now() - begin)
 
     begin = now()
-    reply = await ask(ServerMiddleware(answering(handle), max_deadline=30), deadline=sent)
+    reply = await ask(trusting(answering(handle), max_deadline=30), deadline=sent)
     assert is_too_late(reply)
     assert reply.error is None
     assert ended == [pytest.approx(seconds)]
@@ -140,7 +160,7 @@ async def test_handler_may_clean_up_after_its_deadline() -> None:
                 await anyio.sleep(1)
 
     begin = now()
-    assert is_too_late(await ask(ServerMiddleware(answering(handle)), deadline="2000"))
+    assert is_too_late(await ask(trusting(answering(handle)), deadline="2000"))
     assert now() - begin == pytest.approx(3)
 
 
@@ -155,7 +175,7 @@ async def test_handler_that_swallows_its_cancellation_can_say_no_more() -> None:
             pass
         return "all the same"
 
-    app = ServerMiddleware(answering(handle), max_deadline=30)
+    app = trusting(answering(handle), max_deadline=30)
     assert is_too_late(await ask(app, deadline="2000"))
     assert app.pipeline.snapshot()["in_flight"] == 0
     if task := _current_task():
@@ -180,7 +200,7 @@ async def test_error_of_a_handler_at_its_deadline_reaches_the_servers_log() -> N
         finally:
             raise mistake
 
-    reply = await ask(ServerMiddleware(answering(handle)), deadline="2000")
+    reply = await ask(trusting(answering(handle)), deadline="2000")
     assert is_too_late(reply)
     assert reply.error is mistake
 
@@ -197,7 +217,7 @@ async def test_guarded_calls_inside_end_with_the_request() -> None:
         await hang()
 
     begin = now()
-    reply = await ask(ServerMiddleware(answering(fetch)), deadline="2000")
+    reply = await ask(trusting(answering(fetch)), deadline="2000")
     assert is_too_late(reply)
     assert reply.error is None
     assert now() - begin == pytest.approx(2)
@@ -230,14 +250,14 @@ async def test_call_that_has_no_time_left_when_it_begins_makes_the_request_late(
                 return 500
             raise
 
-    reply = await ask(ServerMiddleware(answering(handle)), deadline="10")
+    reply = await ask(trusting(answering(handle)), deadline="10")
     assert is_too_late(reply)
     assert reply.error is None
 
 
 async def test_answer_that_was_made_in_time_but_for_the_event_loop_is_sent() -> None:
     """A good one is worth more than none."""
-    reply = await ask(ServerMiddleware(answering(busy(0.02, tell_remaining))), deadline="10")
+    reply = await ask(trusting(answering(busy(0.02, tell_remaining))), deadline="10")
     assert (reply.status, reply.text) == (200, "0.0")
 
 
@@ -254,7 +274,7 @@ async def test_group_of_guarded_calls_that_ends_with_the_request_is_no_error() -
             group.start_soon(fetch)
             group.start_soon(fetch)
 
-    reply = await ask(ServerMiddleware(answering(handle)), deadline="2000")
+    reply = await ask(trusting(answering(handle)), deadline="2000")
     assert is_too_late(reply)
     assert reply.error is None
 
@@ -272,7 +292,7 @@ async def test_timeout_of_the_handlers_own_is_its_own() -> None:
             await Retry()(hang)()
 
     for handle, policy in ((fetch, "Timeout"), (briefly, "deadline")):
-        reply = await ask(ServerMiddleware(answering(handle), max_deadline=30), deadline="20000")
+        reply = await ask(trusting(answering(handle), max_deadline=30), deadline="20000")
         assert reply.status is None
         assert isinstance(reply.error, TimedOut)
         assert reply.error.policy == policy
@@ -281,7 +301,7 @@ async def test_timeout_of_the_handlers_own_is_its_own() -> None:
 @on_both
 async def test_nothing_is_left_in_the_context_of_the_server() -> None:
     """Requests of a kept connection may come from one task."""
-    app = ServerMiddleware(answering(tell_remaining), max_deadline=30, limit=Bulkhead(1))
+    app = trusting(answering(tell_remaining), max_deadline=30, limit=Bulkhead(1))
     for _ in range(2):
         await ask(app, deadline="2000", headers=[("X-Priority", "critical")])
         await ask(app, deadline="0", headers=[("X-Priority", "sheddable")])
@@ -292,7 +312,7 @@ async def test_nothing_is_left_in_the_context_of_the_server() -> None:
 @on_both
 async def test_client_in_the_same_process_has_its_deadline_kept() -> None:
     """It holds inside, and its calls end as its own do."""
-    app = ServerMiddleware(answering(tell_remaining), max_deadline=30)
+    app = trusting(answering(tell_remaining), max_deadline=30)
     with deadline(5):
         assert (await ask(app)).text == "5.0"
         assert (await ask(app, deadline="2000")).text == "2.0"
@@ -301,7 +321,7 @@ async def test_client_in_the_same_process_has_its_deadline_kept() -> None:
         assert (await ask(app)).text == "30.0"
     begin = now()
     with deadline(3):
-        assert is_too_late(await ask(ServerMiddleware(answering(hang), max_deadline=30)))
+        assert is_too_late(await ask(trusting(answering(hang), max_deadline=30)))
         assert now() - begin == pytest.approx(3)
         assert is_too_late(await ask(app))
     assert remaining() is None
@@ -311,8 +331,8 @@ async def test_client_in_the_same_process_has_its_deadline_kept() -> None:
 async def test_middlewares_may_nest() -> None:
     """In a mounted application: the least of all limits holds, there is one answer, and all is given back."""
     outer_limit, inner_limit = Bulkhead(1), Bulkhead(1)
-    inner = ServerMiddleware(answering(hang), max_deadline=5, limit=inner_limit, name="inner")
-    outer = ServerMiddleware(inner, max_deadline=30, limit=outer_limit, name="outer")
+    inner = trusting(answering(hang), max_deadline=5, limit=inner_limit, name="inner")
+    outer = trusting(inner, max_deadline=30, limit=outer_limit, name="outer")
     for sent, seconds in ((None, 5), ("2000", 2)):
         begin = now()
         assert is_too_late(await ask(outer, deadline=sent))
@@ -330,7 +350,7 @@ async def test_middlewares_may_nest() -> None:
 async def test_response_that_has_begun_is_never_cut_short() -> None:
     """The deadline is lifted with its head, for all that follows."""
     seen: list[Any] = []
-    app = ServerMiddleware(streaming(lambda: seen.append(remaining()), 60, b"one", 60, b"two"), max_deadline=30)
+    app = trusting(streaming(lambda: seen.append(remaining()), 60, b"one", 60, b"two"), max_deadline=30)
     reply = await ask(app, deadline="2000")
     assert (reply.status, reply.text, reply.error) == (200, "onetwo", None)
     assert seen == [None]
@@ -348,7 +368,7 @@ async def test_calls_after_the_response_has_begun_have_no_deadline() -> None:
         await answering(tell_remaining)(scope, receive, send)
         await fetch()
 
-    assert (await ask(ServerMiddleware(application), deadline="2000")).error is None
+    assert (await ask(trusting(application), deadline="2000")).error is None
 
 
 @on_both
@@ -363,10 +383,10 @@ async def test_error_passes_before_the_response_and_after_it() -> None:
         raise mistake
 
     bulkhead = Bulkhead(1)
-    before = await ask(ServerMiddleware(answering(fail), limit=bulkhead), deadline="2000")
+    before = await ask(trusting(answering(fail), limit=bulkhead), deadline="2000")
     assert (before.status, before.error) == (None, mistake)
     for parts in ([fail_at_once], [b"one", fail_at_once]):
-        after = await ask(ServerMiddleware(streaming(*parts), limit=bulkhead), deadline="2000")
+        after = await ask(trusting(streaming(*parts), limit=bulkhead), deadline="2000")
         assert (after.status, after.error) == (200, mistake)
     assert bulkhead.at_rest
 
@@ -380,7 +400,7 @@ async def test_permit_is_held_until_the_first_part_of_a_stream() -> None:
     def look() -> None:
         seen.append(bulkhead.at_rest)
 
-    await ask(ServerMiddleware(streaming(look, b"one", look, b"two", look), limit=bulkhead))
+    await ask(trusting(streaming(look, b"one", look, b"two", look), limit=bulkhead))
     assert seen == [False, True, True]
 
 
@@ -394,7 +414,7 @@ async def test_background_task_holds_no_permit() -> None:
         await answering(tell_remaining)(scope, receive, send)
         seen.append(bulkhead.at_rest)
 
-    await ask(ServerMiddleware(application, limit=bulkhead))
+    await ask(trusting(application, limit=bulkhead))
     assert seen == [True]
 
 
@@ -410,6 +430,6 @@ async def test_application_that_says_nothing_gives_its_permit_back() -> None:
 
     for application in (silent, half):
         ledger = Ledger()
-        reply = await ask(ServerMiddleware(application, limit=ledger), deadline="2000")
+        reply = await ask(trusting(application, limit=ledger), deadline="2000")
         assert (reply.error, reply.parts) == (None, [])
         assert len(ledger.entries) == 1

@@ -19,6 +19,7 @@ import pytest
 from resilient import Pipeline, Retry, Timeout, deadline, remaining
 from resilient.http.asgi import HEALTH_CHECKS, ServerMiddleware
 from resilient.http.httpx import Transport
+from resilient.runtime import virtual
 from tests.server.memory import ask
 from tests.servers import Valkey, valkey
 
@@ -49,15 +50,27 @@ def test_example_runs(number: int) -> None:
 
 def test_examples_are_there() -> None:
     """They are found by how they are written."""
-    assert len(EXAMPLES) == 9
+    assert len(EXAMPLES) == 10
 
 
 @pytest.mark.parametrize("framework", ["Starlette()\n", "FastAPI()", "Litestar(", "anything"])
-async def test_setup_guards(framework: str) -> None:
-    """In each framework: a request that has expired is refused."""
+def test_setup_guards(framework: str) -> None:
+    """In each framework: a request whose body does not come is ended, and nothing that a client says is believed."""
     app = next(run(each) for each in EXAMPLES if framework in each)["app"]
-    assert (await ask(app, deadline="0")).status == 504
-    assert (await ask(app, deadline="60000")).status != 504
+
+    async def main() -> None:
+        headers = [("Content-Length", "7")]
+        assert (await ask(app, headers=headers, body=[1000.0])).status == 408
+        assert (await ask(app, deadline="0")).status != 504
+
+    virtual.run(main())
+
+
+async def test_setup_between_services_believes_clients() -> None:
+    """A request that has expired is refused."""
+    _, names = example("deadline_header=True, priority=True")
+    assert (await ask(names["app"], deadline="0")).status == 504
+    assert (await ask(names["app"], deadline="60000")).status == 404
 
 
 async def test_function_says_who_goes_first() -> None:

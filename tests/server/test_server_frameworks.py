@@ -383,7 +383,7 @@ def test_outermost_it_guards_any_application(kind: str) -> None:
         await send({"type": "http.response.body", "body": b"ok"})
 
     with Running(kind) as server, server.client() as client:
-        server.app = ServerMiddleware(application)
+        server.app = ServerMiddleware(application, deadline_header=True)
         assert answer(client.get("/")) == (200, "ok")
         assert answer(client.get("/", headers={"X-Deadline-Ms": "0"})) == TOO_LATE
 

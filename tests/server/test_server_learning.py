@@ -32,6 +32,7 @@ from tests.server.memory import (
     streaming,
     tell_priority,
     tell_remaining,
+    trusting,
     with_one_inside,
 )
 
@@ -59,7 +60,7 @@ async def test_limit_learns_from_answers_and_from_its_own_deadline(
 ) -> None:
     """What the client did, and mistakes of the code, say nothing about what the server can take."""
     ledger = Ledger()
-    await ask(ServerMiddleware(answering(handle), max_deadline=30, limit=ledger), deadline=sent)
+    await ask(trusting(answering(handle), max_deadline=30, limit=ledger), deadline=sent)
     assert [_rounded(each) for each in ledger.entries] == [entry]
 
 
@@ -71,10 +72,10 @@ def _rounded(entry: Any) -> Any:
 async def test_latency_of_a_stream_is_the_time_to_its_first_part() -> None:
     """The rest is its reader's."""
     ledger = Ledger()
-    await ask(ServerMiddleware(streaming(2, b"one", 60, b"two"), max_deadline=1, limit=ledger))
+    await ask(trusting(streaming(2, b"one", 60, b"two"), max_deadline=1, limit=ledger))
     assert [_rounded(each) for each in ledger.entries] == [("failure", 2)]  # longer than the limit, though let be
     ledger.entries.clear()
-    await ask(ServerMiddleware(streaming(2, b"one", 60, b"two"), max_deadline=5, limit=ledger))
+    await ask(trusting(streaming(2, b"one", 60, b"two"), max_deadline=5, limit=ledger))
     assert [_rounded(each) for each in ledger.entries] == [("success", 2)]
 
 
@@ -82,7 +83,7 @@ async def test_latency_of_a_stream_is_the_time_to_its_first_part() -> None:
 async def test_flood_of_short_deadlines_opens_no_circuit() -> None:
     """Anybody may send them."""
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
-    app = ServerMiddleware(answering(hang), max_deadline=30, limit=breaker)
+    app = trusting(answering(hang), max_deadline=30, limit=breaker)
     for _ in range(100):
         assert is_too_late(await ask(app, deadline="1"))
     assert breaker.state == "closed"
@@ -94,7 +95,7 @@ async def test_flood_of_short_deadlines_opens_no_circuit() -> None:
 async def test_request_that_is_cancelled_teaches_nothing() -> None:
     """Its client is gone, or the server stops; and the cancellation gets through."""
     ledger = Ledger()
-    app = ServerMiddleware(answering(hang), max_deadline=30, limit=ledger)
+    app = trusting(answering(hang), max_deadline=30, limit=ledger)
     with anyio.move_on_after(5) as scope:
         await ask(app)
     assert scope.cancelled_caught
@@ -109,7 +110,7 @@ async def test_request_that_is_cancelled_teaches_nothing() -> None:
 @on_both
 async def test_events_tell_how_requests_ended() -> None:
     """With the pipeline's name."""
-    app = ServerMiddleware(answering(after(1, "fine")), limit=RateLimit(4, per=60, burst=4), name="shop")
+    app = trusting(answering(after(1, "fine")), limit=RateLimit(4, per=60, burst=4), name="shop")
     heard: list[Any] = []
     app.pipeline.listen(heard.append)
 
@@ -142,7 +143,7 @@ async def test_events_tell_how_requests_ended() -> None:
 @on_both
 async def test_own_deadline_has_its_name_in_events() -> None:
     """So that one knows whose it was."""
-    app = ServerMiddleware(answering(hang), max_deadline=3)
+    app = trusting(answering(hang), max_deadline=3)
     heard: list[Any] = []
     app.pipeline.listen(lambda event: heard.append(event) if isinstance(event, CallTimedOut) else None)
     await ask(app)
@@ -152,7 +153,7 @@ async def test_own_deadline_has_its_name_in_events() -> None:
 
 def test_registry_knows_it() -> None:
     """By its name, with its limit."""
-    app = ServerMiddleware(answering(hang), limit=Bulkhead(7), max_deadline=30, name="shop")
+    app = trusting(answering(hang), limit=Bulkhead(7), max_deadline=30, name="shop")
     assert registry.pipeline("shop") is app.pipeline
     (policies,) = [shot["policies"] for name, shot in registry.snapshots().items() if name == "shop"]
     assert [policy["kind"] for policy in policies] == ["UntilAnswered", "Bulkhead"]

@@ -15,10 +15,21 @@ from starlette.routing import Route
 
 from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Keyed, RateLimit, Retry, remaining
 from resilient.events import AttemptFailed, CallEnded, CallRejected, CallTimedOut
-from resilient.http.asgi import ServerMiddleware
 from resilient.http.upload import READ_AHEAD
 from resilient.policy import Gate
-from tests.server.memory import RUN, Held, Ledger, Reply, answering, ask, now, on_both, settle_down, tell_remaining
+from tests.server.memory import (
+    RUN,
+    Held,
+    Ledger,
+    Reply,
+    answering,
+    ask,
+    now,
+    on_both,
+    settle_down,
+    tell_remaining,
+    trusting,
+)
 
 FOREVER = 1e6
 LARGE = b"x" * READ_AHEAD
@@ -92,7 +103,7 @@ DRIPS = {
 async def test_clients_that_do_not_send_hold_no_permit(drip: str, limit: Any) -> None:
     """Twenty of them are not in the way of another request, however far they have got."""
     headers, body = DRIPS[drip]
-    app = ServerMiddleware(Reader(), limit=limit())
+    app = trusting(Reader(), limit=limit())
     async with anyio.create_task_group() as group:
         for _ in range(20):
             group.start_soon(lambda: post(app, *body, headers=headers))
@@ -109,7 +120,7 @@ async def test_clients_that_do_not_send_hold_no_permit(drip: str, limit: Any) ->
 async def test_any_method_may_have_a_body(method: str) -> None:
     """What its header says decides."""
     reader = Reader()
-    app = ServerMiddleware(reader, limit=Bulkhead(1))
+    app = trusting(reader, limit=Bulkhead(1))
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: ask(app, method=method, headers=[LENGTH], body=[FOREVER]))
         await settle_down()
@@ -121,7 +132,7 @@ async def test_any_method_may_have_a_body(method: str) -> None:
 @on_both
 async def test_http2_need_not_tell_of_a_body() -> None:
     """It is waited for all the same."""
-    app = ServerMiddleware(Reader(), limit=Bulkhead(1))
+    app = trusting(Reader(), limit=Bulkhead(1))
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: post(app, FOREVER, headers=[], http_version="2"))
         await settle_down()
@@ -140,7 +151,7 @@ async def test_request_without_a_body_receives_from_its_server_directly() -> Non
     async def receive() -> Any:
         raise AssertionError
 
-    app = ServerMiddleware(look, limit=Bulkhead(1), max_deadline=30)
+    app = trusting(look, limit=Bulkhead(1), max_deadline=30)
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"0")]}
     await app(scope, receive, receive)
     assert seen == [receive]
@@ -151,7 +162,7 @@ async def test_permit_is_asked_for_when_the_body_is_there() -> None:
     """A full server refuses then, and the application is not called."""
     held, reader = Held(), Reader()
     bulkhead = Bulkhead(1)
-    app = ServerMiddleware(answering(held), limit=bulkhead)
+    app = trusting(answering(held), limit=bulkhead)
     async with anyio.create_task_group() as group:
         group.start_soon(ask, app)
         await settle_down()
@@ -177,7 +188,7 @@ async def test_upload_gets_its_permit_back_when_it_is_complete() -> None:
         seen.append(bulkhead.at_rest)
         await answering(tell_remaining)(scope, receive, send)
 
-    app = ServerMiddleware(application, limit=bulkhead)
+    app = trusting(application, limit=bulkhead)
     assert (await post(app, b"x", 1.0, b"y", b"z", 1.0, b"", headers=[CHUNKED])).status == 200
     assert seen == [False, False, True, True, False]
     assert bulkhead.at_rest
@@ -190,7 +201,7 @@ async def test_parts_that_are_there_give_nothing_back() -> None:
     ledger = Ledger()
     for gate in (limit, ledger):
         reader = Reader()
-        app = ServerMiddleware(reader, limit=gate)
+        app = trusting(reader, limit=gate)
         assert (await post(app, b"1", b"2", LARGE, b"34", headers=[CHUNKED])).status == 200
         assert reader.told == [1, 1, READ_AHEAD, 2]
     assert [kind for kind, _ in ledger.entries] == ["success"]
@@ -200,7 +211,7 @@ async def test_parts_that_are_there_give_nothing_back() -> None:
 async def test_upload_that_pauses_is_charged_once() -> None:
     """A rate limit has its token back for the time, and takes it when the body is complete."""
     limit = RateLimit(2, per=3600, burst=2)
-    app = ServerMiddleware(Reader(), limit=limit)
+    app = trusting(Reader(), limit=limit)
     assert (await post(app, b"x", 1.0, b"y", 1.0, b"z", headers=[CHUNKED])).status == 200
     assert [(await ask(app)).status for _ in range(2)] == [200, 503]
 
@@ -219,7 +230,7 @@ async def test_upload_that_finds_a_full_server_in_the_end_is_refused(limit: Any)
             assert (await receive())["type"] == "http.disconnect"
             await says(scope, receive, send)
 
-        app = ServerMiddleware(application, limit=gate, max_deadline=60)
+        app = trusting(application, limit=gate, max_deadline=60)
         async with anyio.create_task_group() as group:
 
             async def other(app: Any = app, held: Any = held) -> None:
@@ -252,7 +263,7 @@ async def _answers(scope: Any, receive: Any, send: Any) -> None:
 async def test_complete_upload_waits_in_the_queue_of_its_limit() -> None:
     """As any other request, until its deadline."""
     held, replies = Held(), []
-    app = ServerMiddleware(answering(held), limit=Bulkhead(1, queue=1), max_deadline=60)
+    app = trusting(answering(held), limit=Bulkhead(1, queue=1), max_deadline=60)
     async with anyio.create_task_group() as group:
 
         async def other() -> None:
@@ -277,7 +288,7 @@ async def test_complete_upload_waits_in_the_queue_of_its_limit() -> None:
 async def test_deadline_that_passes_in_the_queue_after_an_upload_is_too_late() -> None:
     """504: the body was there in time."""
     held = Held()
-    app = ServerMiddleware(Reader(), limit=Bulkhead(1, queue=1), deadline_header=True)
+    app = trusting(Reader(), limit=Bulkhead(1, queue=1), deadline_header=True)
     replies: list[Reply] = []
     async with anyio.create_task_group() as group:
 
@@ -305,7 +316,7 @@ async def test_body_that_does_not_come_until_the_deadline_is_408(drip: str) -> N
     """Whether the application has been called or not; the connection is closed, and the limit learns nothing."""
     headers, body = DRIPS[drip]
     ledger = Ledger()
-    app = ServerMiddleware(Reader(), limit=ledger, max_deadline=30)
+    app = trusting(Reader(), limit=ledger, max_deadline=30)
     begin = now()
     reply = await post(app, *body, headers=headers)
     assert is_408(reply)
@@ -319,7 +330,7 @@ async def test_body_that_does_not_come_until_the_deadline_is_408(drip: str) -> N
 @on_both
 async def test_answer_in_http2_names_no_connection() -> None:
     """It has no such header."""
-    reply = await post(ServerMiddleware(Reader(), max_deadline=30), FOREVER, http_version="2")
+    reply = await post(trusting(Reader(), max_deadline=30), FOREVER, http_version="2")
     assert is_408(reply)
     assert "connection" not in reply.headers
 
@@ -327,12 +338,12 @@ async def test_answer_in_http2_names_no_connection() -> None:
 @on_both
 async def test_deadline_of_the_client_ends_its_upload_too() -> None:
     """It does not stop for it."""
-    app = ServerMiddleware(Reader(), max_deadline=30, deadline_header=True)
+    app = trusting(Reader(), max_deadline=30, deadline_header=True)
     begin = now()
     assert is_408(await post(app, b"x", FOREVER, deadline="2000"))
     assert is_408(await post(app, b"x", FOREVER, deadline="2000", headers=[CHUNKED]))
     assert now() - begin == pytest.approx(4)
-    assert (await post(ServerMiddleware(Reader(5), deadline_header=True), 1.0, b"x", deadline="3000")).status == 504
+    assert (await post(trusting(Reader(5), deadline_header=True), 1.0, b"x", deadline="3000")).status == 504
     assert now() - begin == pytest.approx(7)
 
 
@@ -341,7 +352,7 @@ async def test_deadline_of_the_client_ends_its_upload_too() -> None:
 async def test_work_has_the_whole_of_max_deadline(headers: Any) -> None:
     """However long its body was in coming; and only that is a failure of the server."""
     ledger = Ledger()
-    app = ServerMiddleware(Reader(29), limit=ledger, max_deadline=30)
+    app = trusting(Reader(29), limit=ledger, max_deadline=30)
     begin = now()
     assert (await post(app, b"x", 20.0, b"y", headers=headers)).status == 200
     assert now() - begin == pytest.approx(49)
@@ -358,7 +369,7 @@ async def test_work_has_the_whole_of_max_deadline(headers: Any) -> None:
 @on_both
 async def test_client_with_a_later_deadline_than_the_servers_is_held_to_both() -> None:
     """The work ends at the earlier of the client's, and the server's own from when the body was there."""
-    app = ServerMiddleware(Reader(100), max_deadline=30, deadline_header=True)
+    app = trusting(Reader(100), max_deadline=30, deadline_header=True)
     for waits, ends in ((5.0, 35.0), (20.0, 40.0)):
         begin = now()
         assert (await post(app, waits, b"x", deadline="40000")).status == 504
@@ -370,7 +381,7 @@ async def test_upload_may_pause_more_than_once() -> None:
     """All of its waits have `max_deadline` together, while its work has not begun."""
     parts = [part for _ in range(100) for part in (b"x", 1.0)]
     begin = now()
-    assert is_408(await post(ServerMiddleware(Reader(), max_deadline=30), *parts, b"", headers=[CHUNKED]))
+    assert is_408(await post(trusting(Reader(), max_deadline=30), *parts, b"", headers=[CHUNKED]))
     assert now() - begin == pytest.approx(30)
 
 
@@ -378,7 +389,7 @@ async def test_upload_may_pause_more_than_once() -> None:
 async def test_slow_uploads_open_no_circuit() -> None:
     """Anybody may send them."""
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
-    app = ServerMiddleware(Reader(), max_deadline=30, limit=breaker)
+    app = trusting(Reader(), max_deadline=30, limit=breaker)
     for headers, body in DRIPS.values():
         assert is_408(await post(app, *body, headers=headers))
     assert breaker.state == "closed"
@@ -403,7 +414,7 @@ async def test_remaining_is_of_the_work() -> None:
         await fetch()
         await answering(tell_remaining)(scope, receive, send)
 
-    app = ServerMiddleware(application, max_deadline=30)
+    app = trusting(application, max_deadline=30)
     for headers in ([LENGTH], [CHUNKED]):
         reply = await post(app, b"x", 20.0, b"y", headers=headers)
         assert float(reply.text) == pytest.approx(5)
@@ -426,7 +437,7 @@ def test_guarded_call_beside_a_slow_upload_is_not_ended_with_it() -> None:
 
     async def main() -> None:
         begin = now()
-        reply = await post(ServerMiddleware(application, max_deadline=30), b"x", 20.0, b"y", headers=[CHUNKED])
+        reply = await post(trusting(application, max_deadline=30), b"x", 20.0, b"y", headers=[CHUNKED])
         assert (reply.status, now() - begin) == (200, pytest.approx(40))
 
     RUN["asyncio"](main)
@@ -445,7 +456,7 @@ async def test_application_may_answer_before_its_body_has_come() -> None:
         ((CHUNKED,), (b"x", FOREVER), "success"),
     ):
         ledger.entries.clear()
-        app = ServerMiddleware(answering(lambda: _soon(413)), limit=ledger, max_deadline=30)
+        app = trusting(answering(lambda: _soon(413)), limit=ledger, max_deadline=30)
         begin = now()
         assert (await post(app, *body, headers=headers)).status == 413
         assert now() == begin
@@ -463,7 +474,7 @@ async def test_answer_amid_the_upload_is_sent_and_teaches_nothing(status: int) -
             await receive()
         await answering(lambda: _soon(status))(scope, receive, send)
 
-    app = ServerMiddleware(application, limit=ledger, max_deadline=30)
+    app = trusting(application, limit=ledger, max_deadline=30)
     assert (await post(app, b"x", 1.0, b"y", 1.0, b"z", FOREVER, headers=[CHUNKED])).status == status
     assert ledger.entries == ["nothing"]
     assert app.pipeline.snapshot()["in_flight"] == 0
@@ -481,7 +492,7 @@ async def test_response_may_begin_before_its_body_has_ended() -> None:
 
         return StreamingResponse(parts())
 
-    app = ServerMiddleware(Starlette(routes=[Route("/", echo, methods=["POST"])]), limit=bulkhead, max_deadline=30)
+    app = trusting(Starlette(routes=[Route("/", echo, methods=["POST"])]), limit=bulkhead, max_deadline=30)
     reply = await post(app, b"1", 50.0, b"2", 50.0, b"3", headers=[CHUNKED])
     assert (reply.status, reply.text, reply.error) == (200, "123", None)
     assert bulkhead.at_rest
@@ -499,7 +510,7 @@ async def test_starlette_reads_a_slow_body() -> None:
 
     bulkhead = Bulkhead(1)
     routes = [Route("/whole", whole, methods=["POST"]), Route("/stream", stream, methods=["POST"])]
-    app = ServerMiddleware(Starlette(routes=routes), limit=bulkhead, max_deadline=30)
+    app = trusting(Starlette(routes=routes), limit=bulkhead, max_deadline=30)
     for path in ("/whole", "/stream"):
         for headers in ([LENGTH], [CHUNKED], [LENGTH, EXPECT]):
             reply = await post(app, b"1", 1.0, b"2", 1.0, b"3", headers=headers, path=path)
@@ -523,7 +534,7 @@ async def test_application_that_swallows_its_end_reads_no_more() -> None:
             told.append((await receive())["type"])
         await answering(lambda: _soon(200))(scope, receive, send)
 
-    app = ServerMiddleware(application, limit=Bulkhead(1), max_deadline=30)
+    app = trusting(application, limit=Bulkhead(1), max_deadline=30)
     assert is_408(await post(app, b"x", FOREVER, headers=[CHUNKED]))
     assert told == ["http.disconnect"]
 
@@ -535,7 +546,7 @@ async def test_application_that_swallows_its_end_reads_no_more() -> None:
 async def test_client_that_leaves_before_its_body_has_come_is_not_served() -> None:
     """The application is not called, and nothing is answered."""
     reader, ledger = Reader(), Ledger()
-    app = ServerMiddleware(reader, limit=ledger, max_deadline=30)
+    app = trusting(reader, limit=ledger, max_deadline=30)
     for body in ((None,), (b"x", 1.0, None)):
         reply = await post(app, *body)
         assert (reply.status, reply.error) == (None, None)
@@ -547,7 +558,7 @@ async def test_client_that_leaves_before_its_body_has_come_is_not_served() -> No
 async def test_client_that_leaves_amid_its_upload_is_told_of() -> None:
     """By its server, to the application."""
     reader, bulkhead = Reader(), Bulkhead(1)
-    app = ServerMiddleware(reader, limit=bulkhead, max_deadline=30)
+    app = trusting(reader, limit=bulkhead, max_deadline=30)
     reply = await post(app, b"x", 1.0, None, headers=[CHUNKED])
     assert (reply.status, reply.error) == (None, None)
     assert reader.told == [1, "left"]
@@ -561,7 +572,7 @@ async def test_client_that_leaves_amid_its_upload_is_told_of() -> None:
 @on_both
 async def test_events_tell_of_each_request_once() -> None:
     """With how it ended for its client."""
-    app = ServerMiddleware(Reader(), limit=RateLimit(3, per=36000, burst=3), max_deadline=30)
+    app = trusting(Reader(), limit=RateLimit(3, per=36000, burst=3), max_deadline=30)
     heard: list[Any] = []
     app.pipeline.listen(heard.append)
 
@@ -589,7 +600,7 @@ async def test_events_tell_of_each_request_once() -> None:
 @on_both
 async def test_closing_waits_for_uploads() -> None:
     """They are inside."""
-    app = ServerMiddleware(Reader(), max_deadline=30, limit=Bulkhead(1))
+    app = trusting(Reader(), max_deadline=30, limit=Bulkhead(1))
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: post(app, b"x", 5.0, b"y"))
         await settle_down()
@@ -603,7 +614,7 @@ async def test_closing_waits_for_uploads() -> None:
 async def test_switched_off_a_body_is_not_looked_at() -> None:
     """The application receives from the server."""
     reader = Reader()
-    app = ServerMiddleware(reader, max_deadline=30, limit=Bulkhead(1))
+    app = trusting(reader, max_deadline=30, limit=Bulkhead(1))
     with app.pipeline.switch("off"):
         assert (await post(app, b"x", 100.0, b"y")).text == "2"
     assert reader.told == [1, 1]
