@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
+from datetime import timedelta
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ __all__ = [
     "flag",
     "hashable",
     "instance",
+    "is_async",
     "legible",
     "name",
     "seconds",
@@ -30,9 +32,22 @@ __all__ = [
 ]
 
 
+def _unlike(argument: str, value: object, kind: str) -> TypeError:
+    """The error for a value that is no number; with what to write instead, where that can be told."""
+    instead = ""
+    if isinstance(value, timedelta) and "seconds" in kind:
+        instead = f": write {value.total_seconds():g}"
+    elif isinstance(value, str):
+        try:
+            instead = f": write {float(value):g}, without quotes"
+        except ValueError:
+            pass
+    return TypeError(f"{argument} must be {kind}, got {value!r}{instead}")
+
+
 def _number(argument: str, value: object, kind: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{argument} must be {kind}, got {value!r}")
+        raise _unlike(argument, value, kind)
     try:
         number = float(value)
     except OverflowError:  # an int beyond all floats
@@ -65,7 +80,8 @@ def share(argument: str, value: object, *, zero: bool = False) -> float:
     kind = "a share from 0 to 1" if zero else "a share above 0 and at most 1"
     number = _number(argument, value, kind)
     if not 0 <= number <= 1 or (number == 0 and not zero):
-        raise ValueError(f"{argument} must be {kind}, got {value!r}")
+        instead = f": {number:g}% is {number / 100:g}" if 1 < number <= 100 else ""
+        raise ValueError(f"{argument} must be {kind}, got {value!r}{instead}")
     return number
 
 
@@ -73,7 +89,7 @@ def count(argument: str, value: object, *, least: int = 1) -> int:
     """A whole number of at least `least`."""
     kind = f"a whole number >= {least}"
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{argument} must be {kind}, got {value!r}")
+        raise _unlike(argument, value, kind)
     if value < least:
         raise ValueError(f"{argument} must be {kind}, got {value!r}")
     return value
@@ -91,7 +107,8 @@ def name(argument: str, value: object) -> str:
 def instance(argument: str, value: Any, kind: type[K]) -> K | None:
     """An object of this class, or None."""
     if value is not None and not isinstance(value, kind):
-        raise TypeError(f"{argument} must be a {kind.__name__}, got {value!r}")
+        hint = f": write {value.__name__}()" if isinstance(value, type) and issubclass(value, kind) else ""
+        raise TypeError(f"{argument} must be a {kind.__name__}, got {value!r}{hint}")
     return value
 
 
@@ -138,9 +155,15 @@ def strategy(argument: str, value: object) -> Callable[..., Any]:
 def callback(argument: str, value: object) -> Callable[..., Any]:
     """A `strategy` whose answer is there at once: nobody would await it, and a coroutine is always true."""
     function = strategy(argument, value)
-    if _is(function, inspect.iscoroutinefunction):
+    if is_async(function):
         raise TypeError(f"{argument} must be a plain function, whose answer is not awaited, got {value!r}")
     return function
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether the answer of a callable has to be awaited: of a coroutine function, or an object whose `__call__` is
+    one, also behind a partial."""
+    return _is(function, inspect.iscoroutinefunction)
 
 
 def _is(value: Callable[..., Any], kind: Callable[[object], bool]) -> bool:

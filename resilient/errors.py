@@ -37,7 +37,7 @@ __all__ = [
 
 
 class ResilientError(Exception):
-    """Root of what the library itself raises for a call.
+    """Root of what the library itself raises for a call. As text it begins with the pipeline's name, where it has one.
 
     Attributes:
         pipeline: name of the pipeline, or "" outside one.
@@ -48,6 +48,15 @@ class ResilientError(Exception):
         super().__init__(message)
         self.pipeline = pipeline
         self.policy = policy
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{self.pipeline}: {message}" if self.pipeline else message
+
+
+def reason_of(error: ResilientError) -> str:
+    """The text of an error without the name of its pipeline, for texts that have it already."""
+    return Exception.__str__(error)
 
 
 class Rejected(ResilientError):

@@ -219,7 +219,7 @@ class Flow:
 
     def _refusal(self, call: Call) -> PipelineClosed:
         scope = self.scope
-        message = f"pipeline {scope.name!r} is closed" if scope.name else "the pipeline is closed"
+        message = "the pipeline is closed"
         if scope.channel.listeners:
             scope.channel.emit(CallRejected(scope.name, call.begin().now(), "", message, None))
         return PipelineClosed(message, pipeline=scope.name)

@@ -29,7 +29,7 @@ from types import CodeType
 from typing import Any
 
 from resilient.call import Call
-from resilient.errors import Rejected
+from resilient.errors import Rejected, reason_of
 from resilient.events import CallRejected, Waited
 from resilient.policy import Gate, Layer, Scope, Ticket, Withdrawn
 
@@ -158,8 +158,8 @@ class _Rest:
         if not error.pipeline:
             error.pipeline = self.scope.name
         if self.scope.channel.listeners:
-            at = call.begin().now()
-            self.scope.channel.emit(CallRejected(self.scope.name, at, error.policy, str(error), error.retry_after))
+            at, reason = call.begin().now(), reason_of(error)
+            self.scope.channel.emit(CallRejected(self.scope.name, at, error.policy, reason, error.retry_after))
 
     async def queue(self, call: Call, tickets: Tickets) -> Tickets:
         """Wait at the first gate that has no ticket for us yet, go on through the others, and return all tickets."""
@@ -350,7 +350,7 @@ class _Shadow(Gate):
             ticket = gate.admit(call)
         except Rejected as error:
             gate.would_have_refused += 1
-            reason, retry_after = str(error), error.retry_after
+            reason, retry_after = reason_of(error), error.retry_after
         else:
             if ticket is not None:
                 return ticket

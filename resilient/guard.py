@@ -32,6 +32,9 @@ def kind_of(fn: Any) -> Literal["async", "sync"]:
             return "async" if flags else "sync"
     if is_awaitable(fn):
         raise TypeError(f"got {fn!r}: pass the function itself, not the coroutine that calling it made")
+    if isinstance(fn, property | functools.cached_property):
+        kind = type(fn).__name__
+        raise TypeError(f"cannot guard {fn!r}: write the policy below @{kind}, where it guards the function")
     if not callable(fn):
         raise TypeError(f"cannot guard {fn!r}: it cannot be called")
     if inspect.isclass(fn):

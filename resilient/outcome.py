@@ -16,9 +16,10 @@ By default every `Exception` is a failure worth repeating, except
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from numbers import Real
+from types import UnionType
 from typing import Any, Literal, Protocol, get_args
 
 from resilient import arguments
@@ -40,6 +41,7 @@ __all__ = [
     "asked_to_wait",
     "bare",
     "error_filter",
+    "error_types",
 ]
 
 PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
@@ -99,7 +101,16 @@ FAILURE = Verdict("failure", retryable=True)
 FATAL = Verdict("failure")
 IGNORED = Verdict("nothing")
 
-ErrorFilter = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
+ErrorTypes = type[BaseException] | Collection[type[BaseException]] | UnionType
+ErrorFilter = ErrorTypes | Callable[[Exception], bool]
+
+
+def error_types(value: object) -> tuple[type[BaseException], ...] | None:
+    """Exception types as a tuple: of one, of a tuple, list or set of them, or of `A | B`; None: it is none of these."""
+    types = get_args(value) if isinstance(value, UnionType) else value
+    found = tuple(types) if isinstance(types, tuple | list | set | frozenset) else (types,)
+    fit = all(isinstance(each, type) and issubclass(each, BaseException) for each in found)
+    return found if fit else None
 
 
 def error_filter(argument: str, value: ErrorFilter) -> Callable[[Exception], bool]:
@@ -107,10 +118,10 @@ def error_filter(argument: str, value: ErrorFilter) -> Callable[[Exception], boo
 
     Raises `TypeError` when it is neither.
     """
-    types = value if isinstance(value, tuple) else (value,)
-    if all(isinstance(each, type) and issubclass(each, BaseException) for each in types):
-        return lambda error: isinstance(error, types)  # type: ignore[arg-type]
-    if isinstance(value, type | tuple) or not callable(value):
+    types = error_types(value)
+    if types is not None:
+        return lambda error: isinstance(error, types)
+    if isinstance(value, type) or not callable(value):
         raise TypeError(f"{argument} must be exception types or a predicate of an exception, got {value!r}")
     return arguments.callback(argument, value)
 
@@ -147,8 +158,9 @@ class Classifier:
     """Judges the outcomes of a pipeline.
 
     Args:
-        failures: exceptions that are the dependency's failures: types, or a predicate. Default: every `Exception` that
-            is neither a programming error nor a rejection. Exceptions outside it say nothing and are not repeated.
+        failures: exceptions that are the dependency's failures: types (one, several in a tuple or list, or `A | B`), or
+            a predicate. Default: every `Exception` that is neither a programming error nor a rejection. Exceptions
+            outside it say nothing and are not repeated.
         fatal: failures that repeating cannot cure (types or a predicate): they count, and are not retried.
         ignore: exceptions that say nothing about the dependency (a "not found", say), and are not repeated.
         results: asked about every result: True means that this result is a retryable failure; or returns a `Verdict`.

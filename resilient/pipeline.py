@@ -8,6 +8,7 @@ async def get_user(user_id: int) -> User: ...
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -72,8 +73,9 @@ class Pipeline(Policy):
         _check_policies(policies)
         if not policies:
             raise ValueError("a pipeline without policies guards nothing: give it at least one")
-        if classify is not None and not isinstance(classify, Classifier):
-            raise TypeError(f"classify must be a Classifier, got {classify!r}")
+        if callable(classify) and not isinstance(classify, type):
+            raise TypeError(f"classify must be a Classifier, got {classify!r}: write Classifier(results=...)")
+        arguments.instance("classify", classify, Classifier)
         super().__init__(name)
         self.name = name or ""
         self.policies = policies
@@ -120,7 +122,7 @@ class Pipeline(Policy):
         message = f"pipeline {self.name!r}: {text}" if self.name else text
         if strict:
             raise PipelineError(message)
-        warnings.warn(message, PipelineWarning, stacklevel=4)
+        warnings.warn(message, PipelineWarning, stacklevel=_level_of_the_user())
 
     # -- guarding -----------------------------------------------------------------------------------------------
 
@@ -376,6 +378,14 @@ class Pipeline(Policy):
         return f"Pipeline({', '.join(map(repr, self.policies))}{name})"
 
 
+def _level_of_the_user() -> int:
+    """The `stacklevel`, for whoever calls this, of the line outside this library that all began with."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_globals.get("__name__", "").partition(".")[0] == "resilient" and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 class _Switch:
     """Undoes a change of mode at the end of a `with` block; without one, the change stays."""
 
@@ -404,8 +414,20 @@ def switch(mode: Mode | None) -> _Switch:
 def _check_policies(policies: tuple[Policy, ...]) -> None:
     for policy in policies:
         if not isinstance(policy, Policy):
-            hint = " (an instance is due, not the class)" if isinstance(policy, type) else ""
-            raise TypeError(f"a pipeline is made of policies, got {policy!r}{hint}")
+            raise TypeError(f"a pipeline is made of policies, got {policy!r}{_instead(policy)}")
+
+
+def _instead(given: object) -> str:
+    """What to write instead of what is no policy."""
+    if isinstance(given, type):
+        return f": write {given.__name__}()" if issubclass(given, Policy) else ""
+    if isinstance(given, str):
+        return f": write name={given!r}"
+    if isinstance(given, list | tuple):
+        return ": write them one after the other, Pipeline(Retry(), Timeout(2)), or Pipeline(*policies)"
+    if callable(given):
+        return ": write @Pipeline(...), with policies in the parentheses, above a function"
+    return ""
 
 
 def _flat(policies: tuple[Policy, ...]) -> list[Policy]:

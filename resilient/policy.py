@@ -9,6 +9,7 @@ instance shares the circuit, the permits, the limit.
 
 from __future__ import annotations
 
+import inspect
 import math
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
@@ -193,6 +194,10 @@ class Policy:
     raises: tuple[type[Exception], ...] = ()
     """What it may raise itself."""
 
+    above: ClassVar[str | None] = None
+    """The arguments with which it is written above a function, where its first one is never a function itself: "2" for
+    `@Timeout(2)`. Then one without parentheses is told so."""
+
     alone: ClassVar[Callable[[Policy], Any]]
     """Makes a pipeline of one policy (set by `resilient.pipeline`)."""
 
@@ -200,6 +205,9 @@ class Policy:
     """The arguments that it was made with: whoever needs another one like it (`resilient.lab`) can make it."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if cls.above is not None and args and inspect.isroutine(args[0]):
+            name = cls.__name__
+            raise TypeError(f"{name} got {args[0]!r}: to decorate it, write @{name}({cls.above}), with the parentheses")
         policy = object.__new__(cls)
         policy.given = args, kwargs
         return policy

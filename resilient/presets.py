@@ -23,6 +23,9 @@ in front of the server (`resilient.http.asgi`). A client that wants one puts it 
 
 from __future__ import annotations
 
+import math
+
+from resilient.backoff import FullJitter
 from resilient.budget import Budget
 from resilient.latency import quantile
 from resilient.outcome import Classifier
@@ -35,14 +38,15 @@ from resilient.policies.timeout import Timeout
 
 __all__ = ["standard", "standard_hedged"]
 
-P95 = quantile(0.95, initial=1.0, ceiling=1.5)
+TOTAL = 30.0
+"""Seconds for which the figures above are meant; with less, attempts, pauses and delays are shorter."""
 
 
 def standard(
     name: str | None = None,
     *,
-    total: float = 30.0,
-    attempt: float = 9.0,
+    total: float = TOTAL,
+    attempt: float | None = None,
     attempts: int = 3,
     max_concurrent: int = 1000,
     queue: int = 0,
@@ -53,7 +57,8 @@ def standard(
 
     Args:
         name: of the pipeline, for events, errors and the registry.
-        total, attempt: seconds for the whole call and for each attempt.
+        total: seconds for the whole call.
+        attempt: seconds for each attempt. Default 9, or less where that would not fit into the total.
         attempts: calls at the most, the first included.
         max_concurrent: calls at a time. queue: calls that may wait for one of these to end.
         budget: to share one with other pipelines of the same dependency; default: one of its own.
@@ -61,12 +66,13 @@ def standard(
 
     Each call makes a new circuit, new permits and a new budget: one pipeline for one dependency.
     """
+    whole, retry = Timeout(total, name="total"), _retry(attempts, total, budget or Budget())
     return Pipeline(
-        Timeout(total, name="total"),
-        Retry(attempts, budget=budget or Budget()),
+        whole,
+        retry,
         Bulkhead(max_concurrent, queue=queue),
         _breaker(),
-        Timeout(attempt, name="attempt"),
+        Timeout(_fitting(9.0, whole, retry) if attempt is None else attempt, name="attempt"),
         name=name,
         classify=classify,
     )
@@ -75,11 +81,11 @@ def standard(
 def standard_hedged(
     name: str | None = None,
     *,
-    delay: float | quantile = P95,
+    delay: float | quantile | None = None,
     copies: int = 2,
     inline: bool = False,
-    total: float = 30.0,
-    attempt: float = 8.0,
+    total: float = TOTAL,
+    attempt: float | None = None,
     attempts: int = 3,
     max_concurrent: int = 1000,
     queue: int = 0,
@@ -90,22 +96,43 @@ def standard_hedged(
 
     Args:
         delay: after which the next copy starts: the observed p95 of the latency, or seconds. Default: the p95 from 1 ms
-            to 1.5 s, and 1 s until 200 calls are known. A `quantile` of yours needs an `initial` and a `ceiling` for
-            its plan to be known.
+            to 1.5 s, and 1 s until 200 calls are known; with a total below 30 s proportionally less. A `quantile` of
+            yours needs an `initial` and a `ceiling` for its plan to be known.
+        attempt: seconds for each attempt. Default 8, or less where that would not fit into the total.
         copies, inline: as for `Hedge`.
         The others: as for `standard`. Hedges and retries share one budget.
     """
     budget = budget or Budget()
+    whole, retry = Timeout(total, name="total"), _retry(attempts, total, budget)
+    hedge = Hedge(_p95(total) if delay is None else delay, copies=copies, inline=inline, budget=budget)
     return Pipeline(
-        Timeout(total, name="total"),
-        Retry(attempts, budget=budget),
-        Hedge(delay, copies=copies, inline=inline, budget=budget),
+        whole,
+        retry,
+        hedge,
         Bulkhead(max_concurrent, queue=queue),
         _breaker(),
-        Timeout(attempt, name="attempt"),
+        Timeout(_fitting(8.0, whole, retry, hedge) if attempt is None else attempt, name="attempt"),
         name=name,
         classify=classify,
     )
+
+
+def _retry(attempts: int, total: float, budget: Budget) -> Retry:
+    return Retry(attempts, wait=FullJitter(min(0.1, total / TOTAL)), budget=budget)
+
+
+def _p95(total: float) -> quantile:
+    share = min(1.0, total / TOTAL)
+    return quantile(0.95, initial=share, floor=min(0.001, share), ceiling=1.5 * share)
+
+
+def _fitting(usual: float, whole: Timeout, retry: Retry, hedge: Hedge | None = None) -> float:
+    """Seconds for an attempt: as usual, or so many that all attempts fit into the whole."""
+    pauses, late = retry.pause or 0.0, 0.0 if hedge is None else hedge.pause or 0.0
+    room = min(0.9 * whole.seconds, (whole.seconds - pauses) / (retry.attempts or 1)) - late
+    if room >= usual or room <= 0:  # then none would fit, and the pipeline says so
+        return usual
+    return math.floor(room * 999.999) / 1000 or room * 0.99  # a round number, if there is one
 
 
 def _breaker() -> CircuitBreaker:

@@ -8,7 +8,9 @@ from typing import Any
 import tenacity
 import tenacity.asyncio
 
-__all__ = ["Strategy", "controller", "looks_at_errors_only"]
+from resilient import arguments
+
+__all__ = ["Strategy", "awaits", "controller", "looks_at_errors_only"]
 
 Strategy = Callable[[tenacity.RetryCallState], Any]
 
@@ -51,3 +53,16 @@ def looks_at_errors_only(strategy: Strategy) -> bool:
     if isinstance(strategy, tenacity.retry_any | tenacity.retry_all):
         return all(looks_at_errors_only(each) for each in strategy.retries)
     return type(strategy) in _ERRORS_ONLY
+
+
+_PARTS = ("retries", "stops", "wait_funcs", "strategies", "predicate")
+"""Where tenacity's strategies keep those that they ask."""
+
+
+def awaits(strategy: Strategy) -> bool:
+    """Whether a strategy or hook, or one that it asks, is a coroutine function."""
+    if arguments.is_async(strategy):
+        return True
+    found = (getattr(strategy, name, ()) for name in _PARTS if type(strategy).__module__.startswith("tenacity"))
+    asked = (each for part in found for each in (part if isinstance(part, list | tuple) else (part,)))
+    return any(awaits(each) for each in asked if callable(each))

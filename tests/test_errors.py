@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pybreaker
 import pytest
 
@@ -17,17 +19,22 @@ from resilient import (
     CircuitBreaker,
     CircuitOpen,
     Deadlock,
+    Keyed,
     Pipeline,
     PipelineClosed,
     PipelineError,
     PipelineWarning,
+    RateLimit,
     Rejected,
     ResilientError,
     Retry,
     TimedOut,
     Timeout,
+    deadline,
     errors,
 )
+from resilient.events import CallRejected
+from resilient.http.httpx import AsyncClient
 from resilient.runtime import virtual
 from tests.worlds import Hang, Slow, World
 
@@ -75,7 +82,7 @@ def test_circuit_open_carries_pipeline_policy_and_retry_after(world: World) -> N
     assert (error.pipeline, error.policy) == ("users", "circuit")
     assert error.retry_after is not None
     assert 0 < error.retry_after <= 30
-    assert str(error).startswith("circuit is open; try again in ")
+    assert str(error).startswith("users: circuit is open; try again in ")
 
 
 def test_circuit_isolated_by_hand_has_no_retry_after() -> None:
@@ -94,7 +101,7 @@ def test_bulkhead_full_carries_pipeline_and_policy(world: World) -> None:
     error = world.together(fn, fn)[1].error
     assert isinstance(error, BulkheadFull)
     assert (error.pipeline, error.policy, error.retry_after) == ("users", "compartment", None)
-    assert str(error) == "compartment is full: 1 running, 0 queued"
+    assert str(error) == "users: compartment is full: 1 running, 0 queued"
 
 
 def test_timed_out_carries_pipeline_policy_seconds_and_evidence(world: World) -> None:
@@ -103,7 +110,7 @@ def test_timed_out_carries_pipeline_policy_seconds_and_evidence(world: World) ->
     error = world.outcome(pipeline(world.dependency(Hang()).fn)).error
     assert isinstance(error, TimedOut)
     assert (error.pipeline, error.policy, error.seconds, error.evidence) == ("users", "patience", 0.02, True)
-    assert str(error) == "patience of 0.02 s expired in pipeline 'users'"
+    assert str(error) == "users: patience of 0.02 s expired"
 
 
 def test_timed_out_in_a_local_queue_is_no_evidence(world: World) -> None:
@@ -178,3 +185,78 @@ def test_error_raised_by_a_call_pickles(world: World) -> None:
     error = world.outcome(Pipeline(Retry(), breaker, name="users")(world.dependency().fn)).error
     twin = pickle.loads(pickle.dumps(error))
     assert (type(twin), str(twin), twin.pipeline, twin.policy) == (CircuitOpen, str(error), "users", "circuit")
+
+
+# -- what they say --------------------------------------------------------------------------------------------------
+
+
+async def _isolated() -> Any:
+    breaker = Keyed(CircuitBreaker, key=lambda host: host)
+    breaker.gate_for("https://a:443").isolate()  # type: ignore[attr-defined]
+    await Pipeline(breaker, name="users")(_fetch)("https://a:443")
+
+
+async def _closed() -> Any:
+    pipeline = Pipeline(Retry(), name="users")
+    await pipeline.aclose()
+    await pipeline(_fetch)("https://a:443")
+
+
+async def _used_up() -> Any:
+    guarded = Pipeline(Keyed(lambda: RateLimit(1, burst=1), key=lambda host: host), name="users")(_fetch)
+    await asyncio.gather(guarded("https://a:443"), guarded("https://a:443"))
+
+
+async def _queued() -> Any:
+    guarded = Pipeline(Bulkhead(1, queue=1, queue_timeout=1), name="users")(_fetch)
+    await asyncio.gather(guarded("https://a:443"), guarded("https://a:443"))
+
+
+async def _late() -> Any:
+    await Pipeline(Timeout(2), name="users")(_fetch)("https://a:443")
+
+
+async def _inherited() -> Any:
+    with deadline(2):
+        await Pipeline(Retry(), name="users")(_fetch)("https://a:443")
+
+
+async def _requested() -> Any:
+    breaker = CircuitBreaker(None, fail_max=1)
+    transport = httpx.MockTransport(lambda request: httpx.Response(503))
+    async with AsyncClient(Pipeline(breaker, name="users"), transport=transport) as client:
+        await client.get("https://a")
+        await client.get("https://a")
+
+
+async def _fetch(host: str) -> None:
+    await asyncio.sleep(5)
+
+
+SAID: dict[Callable[[], Any], str] = {
+    _isolated: r"users: CircuitBreaker\[https://a:443\] is isolated",
+    _closed: r"users: the pipeline is closed",
+    _used_up: r"users: RateLimit\[https://a:443\] of 1 per second is used up",
+    _queued: r"users: Bulkhead is full: no permit within 1 s",
+    _late: r"users: Timeout of 2 s expired",
+    _inherited: r"users: the deadline of 2 s",
+    _requested: r"users: CircuitBreaker\[https://a(:443)?\] is open",
+}
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(("main", "text"), SAID.items(), ids=[main.__name__ for main in SAID])
+async def test_error_names_its_pipeline_and_the_key_of_its_gate(main: Callable[[], Any], text: str) -> None:
+    """A log with nothing but the text of the error says whose it is."""
+    with pytest.raises((ResilientError, httpx.TransportError), match=f"^{text}"):
+        await main()
+
+
+def test_event_of_a_refusal_does_not_repeat_the_name(world: World) -> None:
+    """It has the pipeline's name by itself."""
+    breaker = CircuitBreaker()
+    breaker.isolate()
+    pipeline, told = Pipeline(breaker, name="users"), []
+    pipeline.listen(told.append)
+    world.outcome(pipeline(world.dependency().fn))
+    assert [event.reason for event in told if isinstance(event, CallRejected)] == ["CircuitBreaker is isolated"]

@@ -32,6 +32,7 @@ from resilient import (
     events,
     switch,
 )
+from resilient.errors import reason_of
 from resilient.events import (
     AbandonedEnded,
     AttemptFailed,
@@ -551,7 +552,7 @@ def test_rejection_by_a_full_bulkhead_is_told_of(world: World) -> None:
     assert isinstance(second.error, BulkheadFull)
     (event,) = of(CallRejected, heard)
     assert (event.pipeline, event.policy, event.retry_after, event.shadow) == ("users", "compartment", None, False)
-    assert event.reason == str(second.error)
+    assert event.reason == reason_of(second.error)
 
 
 def test_rejection_after_a_queue_timeout_is_told_of(world: World) -> None:

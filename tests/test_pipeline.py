@@ -104,10 +104,10 @@ def test_error_of_the_function_comes_out_itself(world: World) -> None:
 
 @pytest.mark.parametrize("policies", [(Retry,), ("retry",), (None,), (Retry(), Timeout)])
 def test_pipeline_of_something_else_is_refused(policies: Any) -> None:
-    """It says what it got, and that an instance is due where a class was given."""
+    """It says what it got, and what to write where a class was given."""
     with pytest.raises(TypeError, match="a pipeline is made of policies, got") as caught:
         Pipeline(*policies)
-    assert ("an instance is due" in str(caught.value)) == isinstance(policies[-1], type)
+    assert (f"write {getattr(policies[-1], '__name__', '')}()" in str(caught.value)) == isinstance(policies[-1], type)
 
 
 def test_pipeline_without_policies_is_refused() -> None:
@@ -408,7 +408,7 @@ def test_closed_pipeline_refuses_calls_by_its_name(world: World) -> None:
         error = world.outcome(call).error
         assert isinstance(error, PipelineClosed)
         assert error.pipeline == "users"
-        assert "'users' is closed" in str(error)
+        assert str(error) == "users: the pipeline is closed"
     assert dependency.calls == 0
     assert pipeline.snapshot()["closed"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,7 +25,10 @@ from resilient import (
     Retry,
     Timeout,
     registry,
+    standard,
+    standard_hedged,
 )
+from resilient.http.httpx import AsyncTransport, Client
 from resilient.plan import Finding
 
 
@@ -370,6 +374,32 @@ def test_warning_of_a_variation_points_at_the_line_that_made_it() -> None:
         pipeline.with_(Timeout(10, name="each"))
     assert place(caught[0]) == (__file__, 'pipeline.with_(Timeout(10, name="each"))')
     assert str(caught[0].message).startswith("pipeline 'users': ")
+
+
+BUILT: dict[str, Callable[[], object]] = {
+    "stacked on a function": lambda: Pipeline(Timeout(2), Timeout(10))(print),
+    "of a preset": lambda: standard(total=5, attempt=9),
+    "of a hedged preset": lambda: standard_hedged(total=5, attempt=9),
+    "alone, as a decorator": lambda: Hedge(1, cancel="late")(_later),
+    "of a transport": lambda: AsyncTransport(Pipeline(Timeout(2), Timeout(10))),
+    "of a client": lambda: Client(Pipeline(Timeout(2), Timeout(10))),
+    "of a subclass": lambda: _Mine(Timeout(2), Timeout(10)),
+}
+
+
+async def _later() -> None: ...
+
+
+class _Mine(Pipeline):
+    pass
+
+
+@pytest.mark.parametrize("build", BUILT.values(), ids=BUILT)
+def test_warning_points_at_the_users_line(build: Callable[[], object]) -> None:
+    """Whatever of this library it went through."""
+    with pytest.warns(PipelineWarning) as caught:
+        build()
+    assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, build.__code__.co_firstlineno)]
 
 
 def test_strict_raises_what_would_have_been_warned_of() -> None:

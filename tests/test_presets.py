@@ -71,6 +71,25 @@ def test_figures_are_as_documented(make: Make, tree: list[str]) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("total", [0.01, 0.2, 1, 5, 12, 30, 300])
+@pytest.mark.parametrize("attempts", [1, 2, 3, 5])
+def test_plan_fits_its_total_whatever_it_is(make: Make, total: float, attempts: int) -> None:
+    """Without a word: there is nothing to warn of, and no attempt is longer than it usually is."""
+    pipeline = make(total=total, attempts=attempts)
+    assert pipeline.findings == []
+    *_, attempt = (policy.limit for policy in pipeline.policies if policy.limit is not None)
+    assert min(8, total / (5 * attempts)) <= attempt <= 9
+
+
+@BOTH
+def test_attempt_that_is_given_is_kept(make: Make) -> None:
+    """And said if it does not fit."""
+    with pytest.warns(PipelineWarning, match="does not fit into 5 s"):
+        pipeline = make(total=5, attempt=2)
+    assert [policy.limit for policy in pipeline.policies if policy.limit is not None] == [5, 2]
+
+
+@BOTH
 def test_budget_is_as_documented(make: Make) -> None:
     """A tenth of successes, one in reserve, ten at the most; one for retries and hedges."""
     budgets = {policy.budget for policy in make().policies if policy.budget is not None}
@@ -92,7 +111,7 @@ def test_nothing_is_wrong_with_the_plan(make: Make) -> None:
 def test_plan_that_no_longer_fits_is_found(make: Make) -> None:
     """Whoever changes a figure hears of it."""
     with pytest.warns(PipelineWarning, match="does not fit into 20 s"):
-        make(total=20)
+        make(total=20, attempt=9)
 
 
 @BOTH

@@ -74,6 +74,7 @@ class AdaptiveLimit(Gate):
     Raises `LimitExceeded` to refuse a call.
     """
 
+    above = ""
     learns = True
     follows = False  # how long a stream takes is up to its reader
     raises = (LimitExceeded,)

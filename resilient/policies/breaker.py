@@ -59,6 +59,7 @@ class CircuitBreaker(Gate):
     Raises `CircuitOpen`, with `retry_after`, to refuse a call.
     """
 
+    above = ""
     judges = True
     learns = True
     raises = (CircuitOpen,)
@@ -86,6 +87,11 @@ class CircuitBreaker(Gate):
         self._settings: dict[str, Any] = {
             key: value for key, value in locals().items() if key not in ("self", "__class__")
         }
+        if isinstance(failure_rate, int) and 1 < failure_rate <= 100:
+            raise ValueError(
+                f"failure_rate must be a share above 0 and at most 1, got {failure_rate}: for {failure_rate} failures "
+                f"in a row write fail_max={failure_rate}, for {failure_rate}% write {failure_rate / 100:g}"
+            )
         super().__init__(name, shadow=shadow)
         self.slow = None if slow is None else arguments.seconds("slow", slow)
         criteria = Criteria(

@@ -51,6 +51,7 @@ class Bulkhead(Gate):
     Raises `BulkheadFull` to refuse a call.
     """
 
+    above = "100"
     timed = False
     raises = (BulkheadFull,)
 

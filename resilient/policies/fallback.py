@@ -6,6 +6,7 @@ for all that can go wrong inside; and an event says that it stood in, for nobody
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,8 +32,9 @@ class Fallback(Wrap):
 
     Args:
         value: what to return instead. One of `value` and `call` is given.
-        call: a function or coroutine function that is asked instead, as `call(error, *args, **kwargs)`: the error (None
-            when a result was judged a failure), and the arguments of the call. What it raises is what the caller gets.
+        call: a function (around an `async def` also a coroutine function) that is asked instead, as
+            `call(error, *args, **kwargs)`: the error (None when a result was judged a failure), and the arguments of
+            the call. What it raises is what the caller gets.
         on: for which failures: exception types, or a predicate of an exception. Default: what the pipeline's
             classifier calls a failure, exceptions and results alike, every `Rejected`, and a `TimedOut` whose time
             went by in a queue. Programming errors and what the classifier ignores (a "not found") pass.
@@ -53,6 +55,8 @@ class Fallback(Wrap):
         super().__init__(name)
         if (value is _UNSET) == (call is None):
             raise TypeError("Fallback needs a value, or call=, a function to ask instead: one of the two")
+        if inspect.isroutine(value) or inspect.isclass(value):
+            raise TypeError(f"Fallback would return {value!r} itself: to ask it instead, write Fallback(call=...)")
         self._value = value
         self._call = None if call is None else arguments.strategy("call", call)
         self._on = None if on is None else error_filter("on", on)
@@ -131,7 +135,11 @@ class Fallback(Wrap):
         return Meeting(does, stops=True) if answers else None
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
-        return "a block has no result that could be replaced; guard a function" if block else None
+        if block:
+            return "a block has no result that could be replaced; guard a function"
+        if not is_async and self._call is not None and arguments.is_async(self._call):
+            return "its call= is an async def, which a plain def cannot await"
+        return None
 
     def describe(self) -> str:
         return f"Fallback({'a value' if self._call is None else name_of(self._call)})"

@@ -76,6 +76,7 @@ class Hedge(Wrap):
     pause, or else of the first one.
     """
 
+    above = "0.5"
     overlaps = True
 
     def __init__(

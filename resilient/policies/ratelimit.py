@@ -76,6 +76,7 @@ class RateLimit(Gate):
     Raises `RateLimited` to refuse a call; its `retry_after` says when the token would have come that it did not get.
     """
 
+    above = "10"
     holds = False
     timed = False
     raises = (RateLimited,)

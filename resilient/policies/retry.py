@@ -24,16 +24,16 @@ from resilient.beside import Stragglers, close_beside, discard, is_own
 from resilient.budget import Budget
 from resilient.call import Call
 from resilient.current import enclosing
-from resilient.errors import Rejected
+from resilient.errors import Rejected, TimedOut, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.foresight import MANY, Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
 from resilient.notes import behind, forget_before, note
-from resilient.outcome import ErrorFilter, Verdict, bare, error_filter
+from resilient.outcome import ErrorFilter, Verdict, bare, error_filter, error_types
 from resilient.policy import Layer, Recovery, Scope, Wrap
 from resilient.result import is_awaitable
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
-from resilient.strategies import Strategy, controller, looks_at_errors_only
+from resilient.strategies import Strategy, awaits, controller, looks_at_errors_only
 
 __all__ = ["Retry"]
 
@@ -56,11 +56,13 @@ class Retry(Wrap):
             token, retries end. Default None: nobody counts (the standard pipelines have one).
         nested: "multiply" (the default), or "once": when the call is part of another guarded call that retries, leave
             the repeating to that one.
-        before, after, before_sleep: tenacity's hooks.
+        before, after, before_sleep: tenacity's hooks. These and the strategies may be coroutine functions where an
+            `async def` is guarded; around a plain `def` they are refused when it is decorated.
         shadow: decide and count, but repeat nothing.
         name: for events and errors; default "Retry".
     """
 
+    above = ""
     timed = False
 
     def __init__(
@@ -82,6 +84,8 @@ class Retry(Wrap):
         super().__init__(name)
         if attempts is None and stop is None:
             attempts = 3
+        if callable(attempts):
+            raise TypeError(f"attempts must be a whole number >= 1, got {attempts!r}: write stop=...")
         self.attempts = self.runs = None if attempts is None else arguments.count("attempts", attempts)
         self._stop = None if stop is None else arguments.strategy("stop", stop)
         self._backoff: FullJitter | Fixed | None = None
@@ -101,10 +105,7 @@ class Retry(Wrap):
             self._strategy = on
         elif on is not None:
             self._on = error_filter("on", on)  # type: ignore[arg-type]
-            named = on if isinstance(on, tuple) else (on,)
-            self._repeats_rejections = tuple(
-                each for each in named if isinstance(each, type) and issubclass(each, Rejected)
-            )
+            self._repeats_rejections = tuple(each for each in error_types(on) or () if issubclass(each, Rejected))
         self.max_retry_after = arguments.seconds("max_retry_after", max_retry_after, zero=True)
         hooks = {"before": before, "after": after, "before_sleep": before_sleep}
         self._hooks = {key: arguments.strategy(key, hook) for key, hook in hooks.items() if hook is not None}
@@ -176,6 +177,8 @@ class Retry(Wrap):
                     wait = await story.next_wait(error, result)
                     if wait is None:
                         return story.end()
+                    if isinstance(error, TimedOut):
+                        error.__cause__ = None  # the attempt before it: else a long retry drags along all its attempts
                     call.error = error if error is not None else call.error
                 finally:
                     error = None  # or its traceback, which leads to this frame, keeps both alive
@@ -245,6 +248,14 @@ class Retry(Wrap):
         if self.shadow:
             return "in shadow mode nothing is repeated"
         return "one attempt is all it makes" if self.attempts == 1 else None
+
+    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+        if is_async:
+            return None
+        given = {"stop": self._stop, "wait": self._wait, "on": self._strategy, **self._hooks}
+        found = (name for name, strategy in given.items() if strategy is not None and awaits(strategy))
+        name = next(found, None)
+        return None if name is None else f"its {name}= is an async def, which a plain def cannot await"
 
     async def drain(self, runtime: Runtime) -> None:
         await self.closing.drain(runtime)
@@ -335,8 +346,9 @@ class _Story:
                 await discard(superseded, call.runtime, retry.closing)
             self.trace = None if error is None else error.__traceback__
         if not again:
-            if rejected and self.attempt > 1:
-                self.reason = f"attempt {self.attempt} was rejected: {error}"
+            if isinstance(error, Rejected) and self.attempt > 1:
+                why = reason_of(error) if error.pipeline == scope.name else error
+                self.reason = f"attempt {self.attempt} was rejected: {why}"
             elif error is not None and self.attempt > 1:
                 self.reason = "not worth repeating"
             return None

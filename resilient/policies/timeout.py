@@ -43,6 +43,8 @@ class Timeout(Wrap):
         name: for events and errors; default "Timeout".
     """
 
+    above = "2"
+
     def __init__(
         self,
         seconds: float,
@@ -194,9 +196,8 @@ class _Limit:
         policy, scope, seconds = self.policy, self.scope, self.seconds
         if scope.channel.listeners:
             scope.channel.emit(CallTimedOut(scope.name, call.runtime.now(), policy.name, seconds))
-        where = f" in pipeline {scope.name!r}" if scope.name else ""
         return TimedOut(
-            f"{policy.name} of {seconds:g} s expired{where}",
+            f"{policy.name} of {seconds:g} s expired",
             pipeline=scope.name,
             policy=policy.name,
             seconds=seconds,

@@ -108,7 +108,7 @@ def test_full_one_refuses_at_once_and_says_whom(world: World) -> None:
     ticket = limit.admit(None)  # type: ignore[arg-type]
     error = world.outcome(Pipeline(limit, name="users")(world.dependency().fn)).error
     assert isinstance(error, LimitExceeded)
-    assert str(error) == "AdaptiveLimit of 1 has no room for a normal call: 1 inside, 0 in line"
+    assert str(error) == "users: AdaptiveLimit of 1 has no room for a normal call: 1 inside, 0 in line"
     assert (error.policy, error.pipeline) == ("AdaptiveLimit", "users")
     limit.release(ticket)
     assert limit.snapshot()["refused"] == {"critical": 0, "normal": 1, "sheddable": 0}

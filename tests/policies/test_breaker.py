@@ -481,7 +481,7 @@ async def test_circuit_open_carries_what_a_handler_needs_and_pickles() -> None:
         assert isinstance(each, Rejected)
         assert isinstance(each, pybreaker.CircuitBreakerError)
         assert (each.pipeline, each.policy, each.retry_after) == ("users", "users-circuit", 3.0)
-        assert str(each) == "users-circuit is open; try again in 3 s"
+        assert str(each) == "users: users-circuit is open; try again in 3 s"
 
 
 @pytest.mark.virtual_time

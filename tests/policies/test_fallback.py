@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -286,6 +287,32 @@ def test_base_exceptions_pass(error: type[BaseException]) -> None:
 
         with pytest.raises(error):
             fetch()
+
+
+class Stale:
+    """Another service, asked by an object."""
+
+    async def __call__(self, error: Exception | None, key: str) -> str:
+        return key
+
+
+async def _stale(error: Exception | None, key: str) -> str:
+    return key
+
+
+@pytest.mark.parametrize("ask", [_stale, Stale(), functools.partial(_stale), Stale().__call__], ids=repr)
+def test_async_answer_around_a_def_is_refused_when_it_is_decorated(ask: Any) -> None:
+    """It would fail in the first outage."""
+
+    def fetch(key: str) -> str:
+        raise OSError
+
+    async def fetch_async(key: str) -> str:
+        raise OSError
+
+    with pytest.raises(TypeError, match="its call= is an async def, which a plain def cannot await"):
+        Fallback(call=ask)(fetch)
+    assert asyncio.run(Fallback(call=ask)(fetch_async)("key")) == "key"  # type: ignore[arg-type]
 
 
 # -- the result that it replaces ------------------------------------------------------------------------------------

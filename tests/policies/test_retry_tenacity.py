@@ -7,6 +7,7 @@ The judge is tenacity itself: the same script, strategies and hooks go through i
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import random
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 
 from resilient import BulkheadFull, Classifier, Pipeline, Retry
 from resilient.runtime import virtual
+from resilient.strategies import awaits
 from tests.worlds import World
 
 # -- the same script through both -----------------------------------------------------------------------------------
@@ -467,7 +469,9 @@ def test_sync_hooks_see_what_tenacitys_retrying_shows() -> None:
 def test_on_takes_tenacitys_retry_strategies_in_every_runtime(
     world: World, on: Any, script: tuple[Any, ...], calls: int
 ) -> None:
-    """Also the async ones around a `def`, and also those that look at results."""
+    """Also the async ones, around an `async def`, and also those that look at results."""
+    if awaits(on) and not world.is_async:
+        return
     dependency = world.dependency(*script)
     outcome = world.outcome(Retry(4, wait=0, on=on)(dependency.fn))
     assert dependency.calls == calls
@@ -493,8 +497,10 @@ def test_strategy_beside_a_classifier_of_results_repeats_what_either_names(world
     assert dependency.calls == 4
 
 
-def test_async_hooks_are_awaited_in_every_runtime(world: World) -> None:
-    """Around a `def` too, as long as they wait for nothing real."""
+def test_async_hooks_are_awaited(world: World) -> None:
+    """Around an `async def`."""
+    if not world.is_async:
+        return
     heard: list[str] = []
 
     def hook(name: str) -> Any:
@@ -510,16 +516,59 @@ def test_async_hooks_are_awaited_in_every_runtime(world: World) -> None:
 
 
 def test_async_hook_that_really_waits_around_a_def_raises_runtime_error() -> None:
-    """A plain call has no loop to wait on; it says so instead of hanging."""
+    """Not known to be async before; a plain call has no loop to wait on, and says so instead of hanging."""
 
-    async def hook(state: tenacity.RetryCallState) -> None:
+    async def wait(state: tenacity.RetryCallState) -> None:
         await asyncio.sleep(0)
+
+    def hook(state: tenacity.RetryCallState) -> Any:
+        return wait(state)
 
     def fetch() -> None:
         raise OSError
 
     with pytest.raises(RuntimeError, match="a policy or a strategy awaited something real around a plain def"):
         Retry(2, wait=0, before=hook)(fetch)()
+
+
+class AsyncStrategy:
+    """A strategy whose `__call__` is a coroutine function."""
+
+    async def __call__(self, state: tenacity.RetryCallState) -> Any: ...
+
+
+async def _ask(*args: Any) -> Any: ...
+
+
+AWAITS: dict[str, Callable[[], tuple[str, Any]]] = {
+    "hook": lambda: ("before_sleep", _ask),
+    "object": lambda: ("after", AsyncStrategy()),
+    "partial of an object": lambda: ("before", functools.partial(AsyncStrategy())),
+    "wait": lambda: ("wait", _ask),
+    "stop": lambda: ("stop", AsyncStrategy()),
+    "part of a stop": lambda: ("stop", tenacity.stop_any(tenacity.stop_after_attempt(3), AsyncStrategy())),
+    "part of a wait": lambda: ("wait", tenacity.wait_combine(tenacity.wait_none(), _ask)),
+    "predicate": lambda: ("on", tenacity.retry_if_exception(_ask)),
+    "async strategy": lambda: ("on", tenacity.asyncio.retry_if_exception(_ask)),
+    "part of an async strategy": lambda: ("on", tenacity.asyncio.retry_any(tenacity.retry_if_exception(_ask))),
+}
+
+
+@pytest.mark.parametrize("given", AWAITS.values(), ids=AWAITS)
+def test_async_strategy_around_a_def_is_refused_when_it_is_decorated(given: Callable[[], tuple[str, Any]]) -> None:
+    """It would fail in the first outage."""
+    argument, strategy = given()
+    retry = Retry(3, **{argument: strategy})
+
+    def fetch() -> None: ...
+
+    async def fetch_async() -> None: ...
+
+    with pytest.raises(TypeError, match=f"its {argument}= is an async def, which a plain def cannot await"):
+        retry(fetch)
+    with pytest.raises(TypeError, match=f"its {argument}= is an async def"):
+        iter(Pipeline(retry).attempts()).__next__()
+    retry(fetch_async)
 
 
 def test_hooks_alone_do_not_change_what_is_repeated(world: World) -> None:

@@ -65,7 +65,7 @@ def test_timeout_expiry_ends_the_call(world: World) -> None:
     assert world.now() - begin >= LIMIT - 0.001
     assert isinstance(error, TimedOut)
     assert (error.seconds, error.policy, error.pipeline, error.evidence) == (LIMIT, "patience", "users", True)
-    assert str(error) == "patience of 0.02 s expired in pipeline 'users'"
+    assert str(error) == "users: patience of 0.02 s expired"
 
 
 def test_timeout_expiry_without_names(world: World) -> None:
@@ -423,7 +423,7 @@ def test_timeout_impossible_limit_is_refused_with_its_value(seconds: Any, kind: 
     with pytest.raises(kind) as caught:
         Timeout(seconds)
     assert type(caught.value) is kind
-    assert str(caught.value) == f"seconds must be a finite number of seconds > 0, got {seconds!r}"
+    assert str(caught.value).startswith(f"seconds must be a finite number of seconds > 0, got {seconds!r}")
 
 
 @pytest.mark.parametrize("thread", [1, 0, "yes", None], ids=repr)

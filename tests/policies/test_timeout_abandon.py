@@ -24,6 +24,7 @@ from resilient import (
     deadline,
     remaining,
 )
+from resilient.errors import reason_of
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut, Event
 from tests.worlds import Hang, Slow, World
 
@@ -276,7 +277,7 @@ async def test_abandon_with_too_many_left_behind_refuses() -> None:
         await guarded(0)
     assert (caught.value.pipeline, caught.value.policy) == ("users", "patience")
     refusals = [event for event in told if isinstance(event, CallRejected)]
-    assert [(event.policy, event.reason) for event in refusals] == [("patience", str(caught.value))]
+    assert [(event.policy, event.reason) for event in refusals] == [("patience", reason_of(caught.value))]
     await asyncio.sleep(10)
     await guarded(0)
 
