@@ -9,15 +9,18 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from hashlib import blake2b
 from numbers import Real
 from typing import Any, TypeVar
 
 K = TypeVar("K")
+V = TypeVar("V")
 
 __all__ = [
     "amount",
+    "by_name",
     "callback",
     "count",
     "flag",
@@ -135,7 +138,23 @@ LEGIBLE = 100
 def legible(key: object) -> str:
     """A key as a part of a name: it may come from outside."""
     text = key if isinstance(key, str) and key.isprintable() else repr(key)
-    return text if len(text) <= LEGIBLE else text[: LEGIBLE - 3] + "..."
+    if len(text) <= LEGIBLE:
+        return text
+    tail = "..." + blake2b(text.encode(errors="surrogatepass"), digest_size=4).hexdigest()  # keys may begin alike
+    return text[: LEGIBLE - len(tail)] + tail
+
+
+def by_name(items: Iterable[tuple[str, V]]) -> dict[str, V]:
+    """The items as a dict. Where several have one name (`1` and `"1"` are both legible as 1), those after the first are
+    numbered: "1", "1 (2)"."""
+    named: dict[str, V] = {}
+    for name, value in items:
+        number, unique = 1, name
+        while unique in named:
+            number += 1
+            unique = f"{name} ({number})"
+        named[unique] = value
+    return named
 
 
 def strategy(argument: str, value: object) -> Callable[..., Any]:

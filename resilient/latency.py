@@ -15,7 +15,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from resilient import arguments
-from resilient.atomic import atomic
+from resilient.atomic import atomic, members
 from resilient.histogram import ERROR, MOST, Histogram
 
 __all__ = ["Delays", "Observed", "PerKey", "quantile"]
@@ -176,13 +176,11 @@ class PerKey:
         table = self._items()
         return {
             "keys": len(table),
-            "observed": {arguments.legible(key): observed.snapshot() for key, observed in table[: -SHOWN - 1 : -1]},
+            "observed": arguments.by_name(
+                (arguments.legible(key), observed.snapshot()) for key, observed in table[: -SHOWN - 1 : -1]
+            ),
         }
 
     def _items(self) -> list[tuple[Hashable, Observed]]:
         with self._lock:
-            while True:
-                try:
-                    return list(self._table.items())
-                except RuntimeError:
-                    pass  # a key that hashes by Python code has let another thread in
+            return members(self._table.items())  # a key that hashes by Python code may let another thread in

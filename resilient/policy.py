@@ -354,6 +354,11 @@ class Gate(Policy):
         """Whether it may be forgotten (by `Keyed`): nobody misses what it knows."""
         return True
 
+    @property
+    def steered(self) -> bool:
+        """Whether it is as it is by somebody's hand: then `Keyed` never forgets it."""
+        return False
+
     def would_have(self) -> dict[str, int]:
         """For snapshots: what it would have done in shadow mode."""
         if not self.shadow:

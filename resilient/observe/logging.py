@@ -15,7 +15,9 @@ That an attempt returned, and that a call ended, has no line: each call does, an
 
 A dead dependency refuses thousands of calls a second, all for one reason. So from one policy of one pipeline there is
 one line of a kind every few seconds, which says how many were left out since the line before. Changes of a circuit are
-all logged (they are rare, and the last one must not be missing), and so is debug: who turns it on asks for every line.
+logged one by one, for the last one must not be missing. But policies may be many, one for each key (`Keyed`), and their
+keys may come from strangers: so a pipeline has no more than `LINES` lines of a kind in that time, changes included. At
+debug there is no limit: who turns it on asks for every line.
 
 No argument and no result is ever logged. Of an error there is the type, at debug too, and never the message, which may
 quote what was sent: h11's quote header values, httpx's have queries. (Events have the error.) For structured logs the
@@ -26,6 +28,7 @@ records carry what the line says as attributes (`extra=`): `event`, `pipeline`, 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -37,6 +40,9 @@ from resilient.forks import renew_in_forked_child
 from resilient.pipeline import Pipeline
 
 __all__ = ["EventLog", "log_events", "text_of"]
+
+LINES = 100
+"""Lines of one kind from one pipeline in an interval, of all its policies together."""
 
 KINDS = 1_000
 """So many (pipeline, policy, kind) are remembered; the longest silent ones are forgotten first."""
@@ -50,7 +56,8 @@ def log_events(
     Args:
         pipeline: whose events; None: of every pipeline, also of those built later.
         logger: where to; default the logger "resilient.events".
-        interval: seconds between two lines of one kind from one policy of one pipeline; 0: every event has its line.
+        interval: seconds between two lines of one kind from one policy of one pipeline, and in which one pipeline has
+            100 lines of a kind at the most; 0: every event has its line.
     """
     if pipeline is not None and not isinstance(pipeline, Pipeline):
         raise TypeError(f"pipeline must be a Pipeline or None, got {pipeline!r}")
@@ -67,7 +74,8 @@ class EventLog:
         self.logger = logger or logging.getLogger("resilient.events")
         self.interval = arguments.seconds("interval", interval, zero=True)
         self._lock = threading.RLock()
-        self._logged: OrderedDict[tuple[str, str, str], _Line] = OrderedDict()  # longest silent first
+        self._logged: OrderedDict[tuple[str, ...], _Line] = OrderedDict()  # by policy, longest silent first
+        self._budgets: OrderedDict[tuple[str, ...], _Line] = OrderedDict()  # by pipeline, longest silent first
 
         renew_in_forked_child(self)
 
@@ -81,7 +89,7 @@ class EventLog:
         level = _level(event)
         if not self.logger.isEnabledFor(level):
             return
-        limited = level > logging.DEBUG and not isinstance(event, events.CircuitChanged | events.ChaosHalted)
+        limited = level > logging.DEBUG and not isinstance(event, events.ChaosHalted)
         suppressed = self._suppressed(event) if limited else 0
         if suppressed is None:
             return
@@ -90,26 +98,51 @@ class EventLog:
 
     def _suppressed(self, event: Event) -> int | None:
         """How many events of this kind went without a line since the last; None: so does this one."""
-        kind = (event.pipeline, getattr(event, "policy", ""), type(event).__name__)
+        kind = (event.pipeline, type(event).__name__)
+        one_by_one = isinstance(event, events.CircuitChanged)
         with self._lock:
-            line = self._logged.get(kind)
-            if line is not None and 0 <= event.at - line.at < self.interval:  # a clock that went back is another clock
+            line = self._line(self._logged, (*kind, "" if one_by_one else getattr(event, "policy", "")))
+            if not one_by_one and self._is_recent(line, event):
                 line.suppressed += 1
                 return None
-            self._logged[kind] = _Line(event.at)
-            self._logged.move_to_end(kind)
-            if len(self._logged) > KINDS:
-                self._logged.popitem(last=False)
-            return 0 if line is None else line.suppressed
+            budget = self._line(self._budgets, kind)
+            if not self._is_recent(budget, event):
+                budget.at, budget.lines = event.at, 0
+            elif budget.lines >= LINES:
+                budget.suppressed += 1
+                return None
+            budget.lines += 1
+            line.at = event.at
+            suppressed = line.suppressed + budget.suppressed
+            line.suppressed = budget.suppressed = 0
+            return suppressed
+
+    def _is_recent(self, line: _Line, event: Event) -> bool:
+        return 0 <= event.at - line.at < self.interval  # a clock that went back is another clock
+
+    def _line(self, lines: OrderedDict[tuple[str, ...], _Line], key: tuple[str, ...]) -> _Line:
+        """What is remembered of a kind, made if there is nothing; of the longest silent one nothing is any more."""
+        line = lines.get(key)
+        if line is None:
+            line = lines[key] = _Line()
+            if len(lines) > KINDS:
+                gone, old = lines.popitem(last=False)
+                budget = self._budgets.get(gone[:2])
+                if budget is not None:
+                    budget.suppressed += old.suppressed
+        else:
+            lines.move_to_end(key)
+        return line
 
 
 class _Line:
-    """When a kind was last logged, and how many came since."""
+    """When a kind was last logged, how many came since; and of a budget, since when it counts its `lines`."""
 
-    __slots__ = ("at", "suppressed")
+    __slots__ = ("at", "lines", "suppressed")
 
-    def __init__(self, at: float) -> None:
-        self.at = at
+    def __init__(self) -> None:
+        self.at = -math.inf
+        self.lines = 0
         self.suppressed = 0
 
 

@@ -226,6 +226,10 @@ class CircuitBreaker(Gate):
         return self.state == CLOSED or not self._circuit.wanted(current().now())
 
     @property
+    def steered(self) -> bool:
+        return self.state == circuit.ISOLATED
+
+    @property
     def stored(self) -> bool:
         """Whether it was given a `state_storage`."""
         return self._settings["state_storage"] is not None

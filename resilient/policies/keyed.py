@@ -4,10 +4,19 @@ A dependency is often many: the shards behind one client, the tenants of one API
 the healthy nine when the tenth fails. So a key is taken from the arguments of each call, and each key has a gate of its
 own, made when it is first needed.
 
-What is remembered is bounded. Keys stand in order of their last use. Whenever a new one comes, the two that have stood
-longest are looked at, so a call costs the same however many keys there are. Such a key is forgotten when there is no
-room left, or when it has been idle for too long; but never while a call is inside or its gate is not at rest (an open
-circuit, a bucket that is not full): then it goes to the end.
+What is remembered is bounded, for keys often come from strangers: addresses, host names, tenants. Keys stand in order
+of their last use. When a new one comes, some of those that have stood longest are looked at (at most `LOOKS`, so a call
+costs the same however many keys there are), until there is room:
+
+- A key with calls inside is never forgotten: with a new gate it would have twice its permits. So there may be more than
+  `max_keys` keys, but only while calls of others are in flight, which take more memory than their keys do.
+- A key whose gate is at rest (a closed circuit, a full bucket) is forgotten when there is no room, or when it has been
+  idle for too long: its gate knows nothing that a new one does not.
+- A key whose gate is not at rest (an open circuit, a bucket that is not full) lets the next one go in its place. Only
+  where all that were looked at are such is the one that was used longest ago forgotten. That costs a few calls to a
+  dependency that may still be dead, or a burst beyond a limit. Refusing the new key instead would let strangers who
+  come first shut everybody else out; keeping both would let them take all memory. An isolated circuit is kept: no
+  stranger can isolate one.
 """
 
 from __future__ import annotations
@@ -31,8 +40,8 @@ from resilient.runtime import current
 
 __all__ = ["Keyed"]
 
-LOOKS = 2
-"""Keys that are looked at when a new one comes: two, so that it gets less again after keys that could not go."""
+LOOKS = 16
+"""Keys that are looked at, at the most, when a new one comes: so many open circuits in a row are none forgotten for."""
 
 SHOWN = 100
 """Keys in a snapshot, those used last."""
@@ -98,7 +107,10 @@ class Keyed(Gate):
         key: the key of a call, by the arguments of the call: `lambda host, *rest: host`. Anything hashable will do;
             what it raises, or a key that cannot be hashed, is an error of the caller. A call that must wait has its key
             taken twice.
-        max_keys: so many keys are remembered, and beyond them only those in use or not at rest. Default 1,024.
+        max_keys: so many keys are remembered, and beyond them only those with calls inside. Default 1,024. A key takes
+            about 1.5 KB with a Bulkhead or RateLimit, 4.5 KB with a CircuitBreaker or AdaptiveLimit, besides what the
+            key itself takes. It should be more than the keys that are in use within minutes: what a key has used of its
+            limit is forgotten with it.
         idle: seconds without a call after which a key may be forgotten. Default 300. Where nothing else reads the clock
             (a count window or a bulkhead, without Timeout), a key counts as used until the next new key comes.
         name: for snapshots; default "Keyed". In errors and events, each gate goes by its own name and its key:
@@ -257,17 +269,25 @@ class Keyed(Gate):
         entry.inside -= 1
 
     def _make_room(self, now: float) -> None:
-        """Look at the keys that have stood longest, and forget those that may be."""
-        table = self._table
+        """Look at the keys that have stood longest, and forget those that may be; the module says which."""
+        table, spared = self._table, list[_Entry]()
         for _ in range(min(LOOKS, len(table))):
-            full = len(table) >= self.max_keys
+            full = len(table) + len(spared) >= self.max_keys
             key, entry = table.popitem(last=False)  # while it is out, nobody can enter
             if not full and entry.idle(now) < self.idle:
                 table[key] = entry
                 table.move_to_end(key, last=False)
-                return
-            if entry.inside or not entry.gate.at_rest:
+                break
+            if entry.inside or entry.gate.steered:
                 table[key] = entry
+            elif not entry.gate.at_rest:
+                spared.append(entry)
+        too_many = max(0, len(table) + len(spared) + 1 - self.max_keys)
+        for entry in spared[too_many:]:
+            table[entry.key] = entry
+        if too_many:  # none of them was at rest: their order stays
+            for entry in reversed(spared[too_many:]):
+                table.move_to_end(entry.key, last=False)
 
     def _make(self, key: Hashable) -> Gate:
         """A new gate of the same kind as the others, by the name of its key."""
@@ -315,24 +335,25 @@ class Keyed(Gate):
     def at_rest(self) -> bool:
         return all(not entry.inside and entry.gate.at_rest for entry in self._entries())
 
+    @property
+    def steered(self) -> bool:
+        return any(entry.gate.steered for entry in self._entries())
+
     def _entries(self) -> list[_Entry]:
         """A copy of the table, used longest ago first."""
         with self._order.lock:
-            while True:
-                try:
-                    return list(self._table.values())
-                except RuntimeError:
-                    pass  # a key that hashes by Python code has let another thread in
+            return members(self._table.values())  # a key that hashes by Python code may let another thread in
 
     def snapshot(self) -> dict[str, Any]:
         """How many `keys` there are and how many calls are inside (`in_use`); the `gates` of the 100 used last."""
         entries = self._entries()
+        shown = entries[: -SHOWN - 1 : -1]
         return {
             "keys": len(entries),
             "max_keys": self.max_keys,
             "idle_seconds": self.idle,
             "in_use": sum(entry.inside for entry in entries),
-            "gates": {entry.gate.name: entry.gate.snapshot() for entry in entries[: -SHOWN - 1 : -1]},
+            "gates": arguments.by_name((entry.gate.name, entry.gate.snapshot()) for entry in shown),
             **self.would_have(),
         }
 

@@ -347,6 +347,31 @@ def test_changes_of_a_circuit_are_all_logged(records: Records) -> None:
     assert len(records.records) == 20
 
 
+@pytest.mark.parametrize("keys", [150, 1_000, 3_000])
+def test_flood_of_many_keys_has_a_hundred_lines_of_a_kind_every_few_seconds(keys: int, records: Records) -> None:
+    """Also beyond the keys that are remembered; what was left out is told, and other pipelines have their lines."""
+    log = EventLog(records.logger)
+
+    def flood(begin: float) -> None:
+        for turn in range(3):
+            for key in range(keys):
+                at = begin + turn * 0.1 + key * 1e-5
+                log(refused(at, policy=f"circuit[{key}]"))
+                log(CircuitChanged("users", at, f"circuit[{key}]", "closed", "open", "5 failures in a row"))
+
+    flood(0)
+    assert len(records.records) == 200
+    log(refused(1.0, pipeline="orders"))
+    assert len(records.records) == 201
+    flood(10)
+    assert len(records.records) == 401
+    log(refused(20.0, policy="circuit[new]"))
+    log(CircuitChanged("users", 20.0, "circuit[new]", "closed", "open", "5 failures in a row"))
+    told = sum(1 + record.suppressed for record in records.records if record.pipeline == "users")  # type: ignore[attr-defined]
+    untold = sum(line.suppressed for line in log._logged.values())  # of keys of which nothing was heard since
+    assert told + untold == 2 * 2 * 3 * keys + 2
+
+
 def test_debug_lines_are_all_logged_once_debug_is_on(records: Records) -> None:
     """Whoever turns it on wants every attempt."""
     log = EventLog(records.logger)

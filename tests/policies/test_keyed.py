@@ -20,6 +20,7 @@ import trio
 import uvloop
 
 from resilient import (
+    AdaptiveLimit,
     Bulkhead,
     BulkheadFull,
     CircuitBreaker,
@@ -36,6 +37,7 @@ from resilient import (
     events,
 )
 from resilient.call import Call
+from resilient.policies.keyed import LOOKS
 from resilient.policy import Gate
 from tests.properties.cancellation_driver import cancel_at_every_point, cancel_at_every_step_of_trio
 from tests.worlds import Hang, World
@@ -459,7 +461,7 @@ def test_rejections_and_events_name_the_gate_and_its_key(world: World) -> None:
         (7, "Bulkhead[7]"),
         (("h", 443), "Bulkhead[('h', 443)]"),
         ("two\nlines", "Bulkhead['two\\nlines']"),
-        ("long" * 100, "Bulkhead[" + "long" * 24 + "l...]"),
+        ("long" * 100, "Bulkhead[" + "long" * 22 + "l...2a4704f1]"),
     ],
 )
 def test_name_of_a_gate_shows_its_key_in_short(key: Any, name: str) -> None:
@@ -577,6 +579,26 @@ def test_description_says_what_is_kept_for_each_key_and_for_how_long() -> None:
     assert "break 3600 s) for each" in breakers().describe()
 
 
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        (["x" * 97 + "a-long-tail", "x" * 97 + "b-long-tail"], None),
+        ([("x" * 200, 1), ("x" * 200, 2)], None),
+        ([1, "1"], ["Bulkhead[1]", "Bulkhead[1] (2)"]),
+    ],
+    ids=["long texts", "long tuples", "a number and its text"],
+)
+def test_keys_that_look_alike_have_names_of_their_own_in_snapshots(keys: list[Any], names: list[str] | None) -> None:
+    """And no name is longer than a line may be."""
+    keyed = Keyed(lambda: Bulkhead(1), key=first)
+    for key in keys:
+        keyed.gate_for(key)
+    shown = list(keyed.snapshot()["gates"])
+    assert len(shown) == 2
+    assert max(map(len, shown)) <= 100 + len("Bulkhead[]")
+    assert names is None or shown == names
+
+
 # -- what is forgotten ----------------------------------------------------------------------------------------------
 
 
@@ -640,13 +662,57 @@ def test_isolated_circuit_is_never_forgotten() -> None:
     assert keyed.gate_for("bad") is gate
 
 
-def test_bucket_that_is_not_full_is_not_forgotten(world: World) -> None:
-    """Else one could come by new tokens by asking for other keys."""
-    keyed = Keyed(lambda: RateLimit(1, per=3600), key=first, max_keys=2)
+def test_bucket_that_is_not_full_is_forgotten_last(world: World) -> None:
+    """One could come by new tokens by asking for other keys, so keys at rest go first: here those never asked for."""
+    keyed = Keyed(lambda: RateLimit(1, per=3600), key=first, max_keys=8)
     guarded = keyed(Service(world).fn)
-    for key in range(10):
+    for key in range(4):
         world.call(guarded, key)
-    assert all(isinstance(world.outcome(guarded, key).error, RateLimited) for key in range(10))
+    for key in range(100, 200):
+        keyed.gate_for(key)
+    assert all(isinstance(world.outcome(guarded, key).error, RateLimited) for key in range(4))
+    assert keyed.snapshot()["keys"] == 8
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [lambda: RateLimit(1, per=3600), lambda: CircuitBreaker(fail_max=1), Bulkhead, AdaptiveLimit],
+    ids=["bucket", "open", "bulkhead", "adaptive"],
+)
+def test_strangers_leave_no_more_keys_than_there_may_be(factory: Callable[[], Gate], world: World) -> None:
+    """Whatever state they leave them in: where none is at rest, the one used longest ago is forgotten."""
+    keyed = Keyed(factory, key=first, max_keys=20)
+    guarded = keyed(Service(world, *range(100)).fn)
+    for key in range(100):
+        world.outcome(guarded, key)
+        assert keyed.snapshot()["keys"] <= 20
+    assert set(keys_of(keyed)) == {str(key) for key in range(80, 100)}
+
+
+def test_table_of_keys_in_use_gets_smaller_when_calls_end(world: World) -> None:
+    """While they are inside there may be more keys than that, and no more than there are calls besides."""
+    keyed = Keyed(lambda: RateLimit(1, per=3600), key=first, max_keys=3)
+    inner = keyed(Service(world).fn)
+    most = 0
+
+    async def hold(key: int) -> None:
+        nonlocal most
+        if key < 10:
+            await guarded(key + 1)
+        most = max(most, keyed.snapshot()["keys"])
+
+    def hold_def(key: int) -> None:
+        nonlocal most
+        if key < 10:
+            guarded(key + 1)
+        most = max(most, keyed.snapshot()["keys"])
+
+    guarded = keyed(hold if world.is_async else hold_def)
+    world.call(guarded, 0)
+    assert most == 11
+    for key in range(20, 40):
+        world.call(inner, key)
+    assert keyed.snapshot()["keys"] == 3
 
 
 @pytest.mark.virtual_time
@@ -775,8 +841,8 @@ async def test_idle_open_circuit_is_kept_until_nobody_has_asked_for_it_for_its_l
 
 
 @pytest.mark.virtual_time
-async def test_no_more_than_two_keys_are_looked_at_when_a_new_one_comes() -> None:
-    """A call costs the same however many keys are not at rest; and the table gets smaller again when they are."""
+async def test_only_so_many_keys_are_looked_at_when_a_new_one_comes() -> None:
+    """A call costs the same however many keys are not at rest."""
     looks = 0
     resting = False
 
@@ -795,18 +861,18 @@ async def test_no_more_than_two_keys_are_looked_at_when_a_new_one_comes() -> Non
         def release(self, ticket: object) -> None:
             pass
 
-    keyed = Keyed(Restless, key=first, max_keys=10)
+    keyed = Keyed(Restless, key=first, max_keys=40)
     guarded = keyed(take)
-    for key in range(50):
+    for key in range(200):
         before = looks
         await guarded(key)
-        assert looks - before == (2 if key >= 10 else 0)
-        await guarded(key // 2)
-    assert keyed.snapshot()["keys"] == 50
+        assert looks - before == (LOOKS if key >= 40 else 0)
+        await guarded(key - key % 2)
+    assert keyed.snapshot()["keys"] == 40
     resting = True
-    for key in range(50, 90):
-        await guarded(key)
-    assert keyed.snapshot()["keys"] == 10
+    before = looks
+    await guarded(200)
+    assert looks - before == 1
 
 
 @pytest.mark.virtual_time
@@ -815,7 +881,7 @@ async def test_circuits_may_be_kept_for_each_host_of_each_tenant() -> None:
     keyed = Keyed(
         lambda: Keyed(lambda: CircuitBreaker(fail_max=1), key=lambda tenant, host: host),
         key=lambda tenant, host: tenant,
-        max_keys=1,
+        max_keys=2,
     )
 
     async def fetch(tenant: str, host: str) -> None:
