@@ -17,7 +17,7 @@ from typing import Any
 
 from resilient.call import Call
 from resilient.current import Calls, enclosing, runs_elsewhere, waiting
-from resilient.outcome import Classifier
+from resilient.outcome import Classifier, Mistake
 from resilient.policy import Layer, Scope
 from resilient.result import closing_of, is_awaitable
 from resilient.runtime import Parking, Runtime
@@ -161,16 +161,18 @@ class Beside:
             raise
         except BaseException as error:  # whoever waits for it raises it
             self.error = error
+            if isinstance(error, Mistake):
+                self.result = error.about  # to be closed where nobody takes it
         finally:
             self.done = True
             if self._ended(self):
-                result = self.result if self.error is None else None
+                result = self.result
                 self.forget()
                 await _close_unwanted(self, result, self.call, self.scope, self._stragglers, self.sets_aside)
 
     def forget(self) -> None:
         """Let go of its outcome, which nobody takes. The traceback of an error leads back to this very object."""
-        self.result = self.error = None
+        self.result = self.error = self.call.verdict = None
 
     def outer(self) -> Calls:
         """The calls that its own is part of."""
@@ -209,7 +211,7 @@ class Beside:
 
     def close(self) -> None:
         """Close its result, if it has one, beside the caller: nobody takes it."""
-        result = self.result if self.error is None else None
+        result = self.result
         self.forget()
         close_beside(result, self.call, self.scope, self._stragglers, self.sets_aside)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from resilient.runtime import current_async
 
 if TYPE_CHECKING:
+    from resilient.outcome import Mistake, Verdict
     from resilient.runtime import Runtime
 
 __all__ = ["Call", "Fork", "name_of"]
@@ -28,6 +29,9 @@ class Call:
         requests: how often the function was called, hedges included; counted while somebody listens.
         identity: its id, once somebody has asked.
         stood_in: the attempt for which a policy answered in the dependency's place (`Policy.stands_in`); unset before.
+        verdict: the latest judgement of an outcome of this call: the classifier that was asked, the outcome, and its
+            `Verdict` (or what it raised); or None. `Scope.on_error` and `on_result` keep it, so that each outcome is
+            judged once. A policy that runs the rest again sets it to None first.
     """
 
     __slots__ = (
@@ -42,6 +46,7 @@ class Call:
         "requests",
         "runtime",
         "stood_in",
+        "verdict",
         "waited",
     )
 
@@ -57,6 +62,7 @@ class Call:
     identity: str
     requests: int
     stood_in: int
+    verdict: tuple[object, object, Verdict | Mistake] | None
 
     def begin(self) -> Runtime:
         """Set `runtime` if it is not, and return it: whatever acts only after a failure or in a queue begins so."""
@@ -80,6 +86,7 @@ class Call:
         fork.deadline = self.deadline
         fork.waited = self.waited
         fork.error = None
+        fork.verdict = None
         fork.queued_at = None
         fork.stood_in = 0
         fork.origin = self.origin
@@ -89,6 +96,7 @@ class Call:
         """Take over from a fork whose outcome is this call's."""
         self.waited = max(self.waited, fork.waited)
         self.stood_in = self.attempt if fork.stood_in == fork.attempt else 0
+        self.verdict, fork.verdict = fork.verdict, None
 
     @property
     def is_stood_in_for(self) -> bool:
@@ -109,7 +117,7 @@ def new_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     call = Call()
     call.fn, call.args, call.kwargs = fn, args, kwargs
     call.runtime = runtime  # type: ignore[assignment]
-    call.attempt, call.deadline, call.waited, call.error = 1, None, 0.0, None
+    call.attempt, call.deadline, call.waited, call.error, call.verdict = 1, None, 0.0, None, None
     return call
 
 

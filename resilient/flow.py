@@ -9,24 +9,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from math import inf
-from typing import Any
+from typing import Any, NoReturn
 
 from resilient.atomic import GIL
+from resilient.beside import discard, is_own
 from resilient.budget import Budget
 from resilient.call import Call, name_of, new_call
 from resilient.deadlines import Deadline, inherited
 from resilient.errors import PipelineClosed, Rejected, TimedOut
 from resilient.events import CallEnded, CallRejected, CallTimedOut, Ending
-from resilient.outcome import Classifier, bare
+from resilient.outcome import Mistake, bare, release
 from resilient.policy import Layer, Recovery, Scope, Watch
 from resilient.runtime import Parking
 
-__all__ = ["Earn", "Flow", "earning", "earnings", "watched_earnings", "watched_recovery"]
+__all__ = ["Earn", "Flow", "earning", "earnings", "own_up", "watched_earnings", "watched_recovery"]
 
 Earn = Callable[[Call, Any], None]
 
 
-def earnings(budgets: Sequence[Budget], judge: Classifier, *, stood_in: bool) -> Earn | None:
+def earnings(budgets: Sequence[Budget], scope: Scope, *, stood_in: bool) -> Earn | None:
     """Pays a call's result into the budgets of a pipeline, if it is a success of the dependency.
 
     `stood_in`: a policy of the pipeline may have answered instead.
@@ -34,12 +35,12 @@ def earnings(budgets: Sequence[Budget], judge: Classifier, *, stood_in: bool) ->
     if not budgets:
         return None
 
-    judges, verdict = judge.judges_results, judge.result
+    judges, verdict_on = scope.judge.judges_results, scope.on_result
 
     def earn(call: Call, result: Any) -> None:
         if stood_in and call.is_stood_in_for:
             return
-        if not judges or verdict(result).kind == "success":
+        if not judges or verdict_on(call, result).kind == "success":
             for budget in budgets:
                 budget.earn()
 
@@ -66,7 +67,7 @@ def watched_earnings(earn: Earn | None, watches: Sequence[Watch]) -> Earn:
         if earn is not None:
             earn(call, result)
         for watch in watches:
-            watch(result, None)
+            watch(call, result, None)
 
     return succeeded
 
@@ -86,7 +87,7 @@ def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Reco
                 else:
                     failure = None
             for watch in watches:
-                watch(result, failure)
+                watch(call, result, failure)
             if failure is not None:
                 raise failure
             return result
@@ -94,6 +95,15 @@ def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Reco
             del error, failure  # their tracebacks lead to this frame
 
     return recovered
+
+
+async def own_up(call: Call, mistake: Mistake, scope: Scope) -> NoReturn:
+    """Raise to the caller what code of the caller's raised, as the outermost frame of a pipeline does. The result that
+    was being judged is closed."""
+    call.verdict = None
+    if is_own(mistake.about, call, scope.judge):
+        await discard(mistake.about, call.begin())
+    release(mistake)
 
 
 class Count:
@@ -168,6 +178,14 @@ class Flow:
                         earn(call, result)
                     return result
                 return await recovery
+            except Mistake as mistake:
+                if nested:
+                    raise
+                await own_up(call, mistake, self.scope)
+            except BaseException:
+                if not (nested or self.scope.channel.listeners):
+                    call.verdict = None
+                raise
             finally:
                 self._change(count, -1)
                 if self.closed:
@@ -202,13 +220,13 @@ class Flow:
         """A call of whose end somebody wants to hear."""
         begin = call.begin().now()
         call.requests = 0
-        judge = self.scope.judge
         try:
             result = await rest
         except BaseException as error:
             self._ended(call, begin, _ending(error), error)
+            call.verdict = None
             raise
-        failed = judge.judges_results and judge.result(result).kind == "failure"
+        failed = self.scope.saw_failure(call, result)
         self._ended(call, begin, "failure" if failed else "success", None)
         return result
 

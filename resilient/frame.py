@@ -52,7 +52,7 @@ def gate_frame(gates: Sequence[Gate], inner: Layer, scope: Scope, limit: float |
     names: dict[str, Any] = {
         "inner": getattr(inner, "plainly", inner),
         "rest": rest,
-        "judge": scope.judge.result,
+        "verdict_on": scope.on_result,
         "is_open": scope.judge.is_open,
         "too_late": math.inf if limit is None else limit,
     }
@@ -102,7 +102,7 @@ def _source(gates: Sequence[Gate], rest: _Rest, *, plain: bool) -> str:
     if rest.looks_at_results:
         lines += [
             "    try:",
-            "        verdict = judge(result)",
+            "        verdict = verdict_on(call, result)",
             "    except BaseException:",
             f"        rest.give_back({together})",
             "        raise",
@@ -225,7 +225,7 @@ class _Rest:
         elapsed = end - begin - (call.waited if self.waits else 0.0) if self.clocked else 0.0
         if isinstance(error, Exception):
             try:
-                kind = self.scope.judge.error(error).kind
+                kind = self.scope.on_error(call, error).kind
             except BaseException:
                 self.give_back(tickets)
                 raise
@@ -310,18 +310,18 @@ def _undo(gate: Gate, ticket: Ticket) -> None:
 class _Unsettled:
     """The gates that learn from a result whose end is open."""
 
-    __slots__ = ("call", "elapsed", "late", "rest", "tickets")
+    __slots__ = ("elapsed", "late", "rest", "runtime", "tickets")
 
     def __init__(self, rest: _Rest, call: Call, tickets: Tickets, late: bool, elapsed: float) -> None:
         self.rest = rest
-        self.call = call
+        self.runtime = call.runtime  # not the call, which has the result with its verdict
         self.tickets = tickets
         self.late = late
         self.elapsed = elapsed
 
     def learn(self, error: Exception | None) -> None:
         rest = self.rest
-        now = self.call.runtime.now() if rest.clocked else None
+        now = self.runtime.now() if rest.clocked else None
         failed = self.late or error is not None
         rest.follow_to(self.tickets, lambda gate, ticket: gate.settle(ticket, failed, self.elapsed, now, error))
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from resilient.call import Call, name_of
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted
-from resilient.outcome import Stopped
+from resilient.outcome import Mistake, Stopped
 from resilient.policy import Layer, Scope, Withdrawn
 from resilient.result import is_awaitable
 
@@ -170,10 +170,11 @@ def _started(call: Call, scope: Scope) -> float:
 
 def _returned(call: Call, scope: Scope, begin: float, result: Any) -> None:
     end = call.runtime.now()
-    failed = scope.judge.judges_results and scope.judge.result(result).kind == "failure"
+    failed = scope.saw_failure(call, result)
     scope.channel.emit(AttemptReturned(scope.name, end, call.attempt, name_of(call.fn), end - begin, failed))
 
 
 def _failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:
     end = call.runtime.now()
+    error = error.error if isinstance(error, Mistake) else error
     scope.channel.emit(AttemptFailed(scope.name, end, call.attempt, name_of(call.fn), error, end - begin))

@@ -20,11 +20,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from numbers import Real
 from types import UnionType
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args
 
 from resilient import arguments
 from resilient.errors import Rejected, TimedOut
 from resilient.result import is_of_one_use
+
+T = TypeVar("T")
 
 __all__ = [
     "DEFAULT",
@@ -35,13 +37,17 @@ __all__ = [
     "SUCCESS",
     "Classifier",
     "ErrorFilter",
+    "Mistake",
     "Stopped",
     "Unsettled",
     "Verdict",
+    "ask",
+    "asked_of",
     "asked_to_wait",
     "bare",
     "error_filter",
     "error_types",
+    "release",
 ]
 
 PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
@@ -142,6 +148,66 @@ class Stopped(Exception):
 def bare(error: Exception) -> Exception:
     """What the function raised."""
     return error.error if isinstance(error, Stopped) else error
+
+
+class Mistake(BaseException):
+    """Carries what the caller's own code raised (a classifier, a predicate, a strategy, a key function) past all
+    policies, which neither judge nor repeat it; the pipeline's outermost frame raises it to the caller, by `release`.
+
+    Attributes:
+        error: what was raised. Its context leads to the error that was being judged, if it was one.
+        about: what was being judged: an error; or a result, which nobody gets, and which that frame closes.
+    """
+
+    def __init__(self, error: Exception, about: object = None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.about = about
+        if isinstance(about, Exception):
+            _put_behind(error, about)
+
+
+LINKS = 20
+"""Contexts of an error that are followed."""
+
+
+def _put_behind(error: BaseException, first: BaseException) -> None:
+    """Make `first` the end of the chain of contexts of `error`, which was raised because of it."""
+    for _ in range(LINKS):
+        if error is first:
+            return
+        context = error.__context__
+        if context is None:
+            error.__context__ = first
+            return
+        error = context
+
+
+def ask(question: Callable[[Any], T], about: Any) -> T:
+    """`question(about)`; what it raises leaves as a `Mistake`."""
+    try:
+        return question(about)
+    except Exception as error:
+        raise Mistake(error, about) from None
+
+
+def asked_of(call: Any, question: Callable[..., T]) -> T:
+    """`question` of the arguments of a call; what it raises leaves as a `Mistake`."""
+    try:
+        return question(*call.args, **call.kwargs)
+    except Exception as error:
+        raise Mistake(error) from None
+
+
+def release(mistake: Mistake) -> NoReturn:
+    """Raise what a `Mistake` carries, with the context that it had."""
+    error = mistake.error
+    context, mistake.about = error.__context__, None
+    try:
+        raise error
+    finally:
+        error.__context__ = context  # which `raise` has made the mistake
+        del error, context, mistake  # the traceback leads to this frame
 
 
 class Unsettled(Protocol):

@@ -21,10 +21,10 @@ from resilient.current import is_guard
 from resilient.deadlines import inherited, seen
 from resilient.errors import PipelineError, PipelineWarning
 from resilient.events import Listener
-from resilient.flow import Flow, earning, earnings, watched_earnings, watched_recovery
+from resilient.flow import Flow, earning, earnings, own_up, watched_earnings, watched_recovery
 from resilient.foresight import Inside, View, Worst, levels
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf
-from resilient.outcome import DEFAULT, Classifier, Stopped
+from resilient.outcome import DEFAULT, Classifier, Mistake, Stopped
 from resilient.plan import Finding, examine
 from resilient.policy import Layer, Mode, Policy, Recovery, Scope, switch_all
 from resilient.runtime import current, current_async
@@ -68,7 +68,7 @@ class Pipeline(Policy):
         classify: Classifier | None,
         strict: bool,
         twin: Pipeline | None = None,
-        attempt: Callable[[Call], Any] | None = None,
+        attempt: Callable[[Scope], Callable[[Call], Any]] | None = None,
     ) -> None:
         _check_policies(policies)
         if not policies:
@@ -95,12 +95,13 @@ class Pipeline(Policy):
         nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in _flat(policy.policies)}
         budgets = [each.budget for each in policies if each.budget is not None and each.budget not in nested]
         self.stands_in = any(policy.stands_in for policy in policies)
-        self._paid = self._earn = earnings(list(dict.fromkeys(budgets)), self.classify, stood_in=self.stands_in)
+        self._paid = self._earn = earnings(list(dict.fromkeys(budgets)), self._scope, stood_in=self.stands_in)
         self._watches = [watch for watch in (policy.watch(self._scope) for policy in policies) if watch is not None]
         if self._watches:
             self._earn = watched_earnings(self._paid, self._watches)
-        self._async = self._weave(async_leaf(self._scope, attempt))
-        self._sync = self._weave(sync_leaf(self._scope, attempt))
+        attempts = None if attempt is None else attempt(self._scope)
+        self._async = self._weave(async_leaf(self._scope, attempts))
+        self._sync = self._weave(sync_leaf(self._scope, attempts))
         self._block = self._weave(block_leaf(self._scope))
         self._unfit: dict[tuple[bool, bool], str | None] = {}
         self.timed = any(policy.timed for policy in policies)
@@ -163,6 +164,7 @@ class Pipeline(Policy):
             call.deadline = None
             call.waited = 0.0
             call.error = None
+            call.verdict = None
             if flow.special or (seen.any and inherited() is not None):
                 return await whole(call)
             count = flow.count
@@ -179,6 +181,11 @@ class Pipeline(Policy):
                         earn(call, result)
                     return result
                 return await recovery
+            except Mistake as mistake:
+                await own_up(call, mistake, scope)
+            except BaseException:
+                call.verdict = None
+                raise
             finally:
                 count.inside -= 1
                 if flow.special:
@@ -201,6 +208,7 @@ class Pipeline(Policy):
             call.deadline = None
             call.waited = 0.0
             call.error = None
+            call.verdict = None
             if flow.special or (seen.any and inherited() is not None):
                 return drive(whole(call))
             count = flow.count
@@ -219,6 +227,11 @@ class Pipeline(Policy):
                         earn(call, result)
                     return result
                 return drive(recovery)
+            except Mistake as mistake:
+                drive(own_up(call, mistake, scope))
+            except BaseException:
+                call.verdict = None
+                raise
             finally:
                 count.inside -= 1
                 if flow.special:
@@ -297,12 +310,13 @@ class Pipeline(Policy):
         self,
         policies: tuple[Policy, ...],
         classify: Classifier | None = None,
-        attempt: Callable[[Call], Any] | None = None,
+        attempt: Callable[[Scope], Callable[[Call], Any]] | None = None,
     ) -> Pipeline:
         """The same pipeline by other policies, and another judgement: its calls are this one's to all who listen to it,
         switch it, count them or close it. For what has to fit policies to its own kind of calls, as our transports do.
 
-        `attempt(call)` is what an attempt calls, instead of the guarded function: it sees the deadline, and the number.
+        `attempt(scope)` makes what an attempt calls with the call, instead of the guarded function: it sees the
+        deadline, and the number, and `scope.on_result` has its result judged.
         """
         twin = Pipeline.__new__(Pipeline)
         twin._set_up(policies, self.name or None, classify or self.classify, strict=False, twin=self, attempt=attempt)

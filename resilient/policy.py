@@ -23,7 +23,7 @@ from resilient.call import Call
 from resilient.events import Channel
 from resilient.foresight import Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
 from resilient.forks import Renewed, module_lock, renew_in_forked_child
-from resilient.outcome import Classifier
+from resilient.outcome import Classifier, Mistake, Verdict, bare
 from resilient.runtime import Runtime
 
 __all__ = [
@@ -50,7 +50,7 @@ Layer = Callable[[Call], Coroutine[Any, Any, Any]]
 Recovery = Callable[[Call, Exception], Coroutine[Any, Any, Any]]
 """Goes on after a failure of a layer: returns what the caller shall get, or raises it."""
 
-Watch = Callable[[Any, Exception | None], None]
+Watch = Callable[[Call, Any, Exception | None], None]
 """Is told how a call ended: by its result and None, or by None and its error."""
 
 Ticket = Any
@@ -105,6 +105,47 @@ class Scope:
         for part in self.parts:
             part.renew()
 
+    def on_error(self, call: Call, error: Exception) -> Verdict:
+        """The verdict on what an attempt of `call` raised. The classifier is asked once; who asks again, finds the
+        answer on the call. What the classifier raises leaves as a `Mistake`."""
+        known, judge = call.verdict, self.judge
+        if known is not None and known[1] is error and known[0] is judge:
+            return _again(known[2])
+        try:
+            verdict = judge.error(error)
+            if type(verdict) is not Verdict:
+                _refuse(judge, "error", verdict)
+        except Exception as raised:
+            mistake = Mistake(raised, bare(error))
+            call.verdict = judge, error, mistake
+            raise mistake from None
+        call.verdict = judge, error, verdict
+        return verdict
+
+    def on_result(self, call: Call, result: Any) -> Verdict:
+        """The verdict on a result, as `on_error` has the one on an error."""
+        known, judge = call.verdict, self.judge
+        if known is not None and known[1] is result and known[0] is judge:
+            return _again(known[2])
+        try:
+            verdict = judge.result(result)
+            if type(verdict) is not Verdict:
+                _refuse(judge, "result", verdict)
+        except Exception as raised:
+            mistake = Mistake(raised, result)
+            call.verdict = judge, result, mistake
+            raise mistake from None
+        call.verdict = judge, result, verdict
+        return verdict
+
+    def saw_failure(self, call: Call, result: Any) -> bool:
+        """Whether a result is judged a failure, for those who only tell of it: they keep what the classifier raises to
+        themselves, and a policy that asks after them raises it."""
+        try:
+            return self.judge.judges_results and self.on_result(call, result).kind == "failure"
+        except Mistake:
+            return False
+
     @property
     def own_mode(self) -> Mode | None:
         """This pipeline's own mode; None follows the global one."""
@@ -123,6 +164,17 @@ class _Family(weakref.WeakSet[Scope]):
     """Twins, and the mode of their pipeline."""
 
     mode: Mode | None = None
+
+
+def _again(known: Verdict | Mistake) -> Verdict:
+    if type(known) is Mistake:
+        raise known
+    return known  # type: ignore[return-value]
+
+
+def _refuse(judge: Classifier, method: str, verdict: object) -> None:
+    if not isinstance(verdict, Verdict):
+        raise TypeError(f"{type(judge).__name__}.{method}() must return a Verdict, got {verdict!r}")
 
 
 def check_mode(mode: Mode | None) -> None:
@@ -404,7 +456,11 @@ class Wrap(Policy):
     """Runs the rest of the pipeline as often as it likes."""
 
     def run(self, call: Call, inner: Layer, scope: Scope) -> Coroutine[Any, Any, Any]:
-        """Run `inner(call)` zero, one or many times and return (awaitably) what the caller shall get."""
+        """Run `inner(call)` zero, one or many times and return (awaitably) what the caller shall get.
+
+        What an outcome was, `scope.on_error(call, error)` and `scope.on_result(call, result)` know. Before `inner` runs
+        again, set `call.verdict = None`.
+        """
         raise NotImplementedError
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:

@@ -14,7 +14,7 @@ from resilient.beside import Beside, close_beside
 from resilient.call import Call
 from resilient.errors import Rejected, TimedOut
 from resilient.events import BudgetExhausted, HedgeWon, Hedging
-from resilient.outcome import IGNORED, Classifier, Verdict
+from resilient.outcome import IGNORED, Mistake, Verdict, ask
 from resilient.policy import Layer, Scope
 from resilient.runtime import Parking
 from resilient.runtime.asyncio import AsyncioRuntime, Timer
@@ -38,10 +38,10 @@ def wants_another(verdict: Verdict, error: BaseException | None = None) -> bool:
     return goes_on(verdict, error) and not verdict.retry_after
 
 
-def judged(judge: Classifier, accept: Callable[[Any], bool] | None, result: Any) -> Verdict:
+def judged(scope: Scope, call: Call, accept: Callable[[Any], bool] | None, result: Any) -> Verdict:
     """The verdict on a result: also a failure when it is not accepted."""
-    verdict = judge.result(result)
-    if accept is None or goes_on(verdict) or verdict.final or accept(result):
+    verdict = scope.on_result(call, result)
+    if accept is None or goes_on(verdict) or verdict.final or ask(accept, result):
         return verdict
     return replace(verdict, kind="failure", retryable=True)
 
@@ -116,7 +116,7 @@ class Primary:
 
     def forget(self) -> None:
         """Let go of its outcome, which nobody takes."""
-        self.result = self.error = None
+        self.result = self.error = self.call.verdict = None
 
 
 Copy = Beside | Primary
@@ -251,7 +251,7 @@ class Race:
         if copy is None:
             return
         kept = [each.result for each in (self.winner, self.first) if each is not None and each is not copy]
-        if copy.error is None and not any(copy.result is result for result in kept):
+        if not any(copy.result is result for result in kept):
             close_beside(copy.result, self.call, self.scope, self.hedge.stragglers, self.hedge.late)
         copy.forget()
 
@@ -284,19 +284,18 @@ class Race:
 
     def leaves_open(self, copy: Copy) -> bool:
         """Whether the race goes on after this copy's outcome; without further copies where it asks to be left alone."""
-        error, judge, accept = copy.error, self.scope.judge, self.hedge.accept
-        if error is None and accept is None and not judge.judges_results:
+        error, scope, accept = copy.error, self.scope, self.hedge.accept
+        if error is None and accept is None and not scope.judge.judges_results:
             if copy.number == 1 and self.primary is not None:
                 self.primary.answered(copy.call)
                 self.primary = None
             return False
         try:
             if error is None:
-                verdict = judged(judge, accept, copy.result)
+                verdict = judged(scope, copy.call, accept, copy.result)
             else:
-                verdict = judge.error(error) if isinstance(error, Exception) else IGNORED
-        except Exception as mistake:  # of the user's predicate: the caller shall hear of it
-            self.drop(copy)
+                verdict = scope.on_error(copy.call, error) if isinstance(error, Exception) else IGNORED
+        except Mistake as mistake:  # the caller shall hear of it
             copy.error = mistake
             return False
         if copy.number == 1 and self.primary is not None:

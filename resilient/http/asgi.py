@@ -154,7 +154,9 @@ class ServerMiddleware:
         self._retry_after = arguments.seconds("retry_after", retry_after)
         self._until_answered = UntilAnswered(None if max_deadline is None else self._most)
         policies = (self._until_answered, *([] if gate is None else [gate]))
-        self.pipeline = Pipeline(*policies, name=name, classify=ServerJudge()).twin(policies, attempt=lambda _: HELD)
+        self.pipeline = Pipeline(*policies, name=name, classify=ServerJudge()).twin(
+            policies, attempt=lambda scope: lambda call: HELD
+        )
         """Its events, its state, its switches. Closed, it refuses all that comes."""
         registry.register(self.pipeline)
         self._guarded: Callable[[Any], Guard] = self.pipeline(_handle)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from resilient import arguments
 from resilient.atomic import members
 from resilient.beside import discard
+from resilient.call import new_call
 from resilient.events import Channel, ChaosHalted, FaultInjected, Listener
 from resilient.experiment import LOST, Enabled, Experiment
 from resilient.faults import (
@@ -133,7 +134,7 @@ class HttpChaos(Generic[Inner]):
         self.transport: Inner = self._new_transport(**options) if transport is None else transport
         self._watch: Watch | None = None
         if halt_rate is not None:
-            self._watch = objective(self.experiment, self.library.classifier(), self._halt)
+            self._watch = objective(self.experiment, Scope(self.name, self.library.classifier()), self._halt)
         self._channel = Channel(self.name)
         self._channels = weakref.WeakSet([self._channel])
         self._lock = threading.RLock()
@@ -148,12 +149,14 @@ class HttpChaos(Generic[Inner]):
         watch = self._watch
         if watch is None:
             return await self._disturbed(request, handle, runtime)
+        call = new_call(handle, (request,), {}, runtime)
         try:
             response = await self._disturbed(request, handle, runtime)
         except Exception as error:
-            watch(None, error)
+            watch(call, None, error)
+            call.verdict = None
             raise
-        watch(response, None)
+        watch(call, response, None)
         return response
 
     async def _disturbed(
@@ -345,7 +348,7 @@ class Witness(Policy):
         experiment = self._chaos.experiment
         if not experiment.possible or experiment.halt_rate is None:
             return None
-        return objective(experiment, scope.judge, self._chaos._halt)
+        return objective(experiment, scope, self._chaos._halt)
 
     def attach(self, channel: Channel) -> None:
         self._chaos.attach(channel)

@@ -17,7 +17,7 @@ from resilient.http.bodies import Streams, set_aside
 from resilient.outcome import FAILURE, SUCCESS, Classifier, Unsettled, Verdict, bare
 from resilient.runtime import Runtime
 
-__all__ = ["HttpClassifier", "Judge", "Mistake", "Proof", "untouched"]
+__all__ = ["HttpClassifier", "Judge", "Proof", "untouched"]
 
 _WAITED = Verdict("nothing", retryable=True)
 _GOOD = Verdict("success", final=True)
@@ -87,14 +87,6 @@ def _statuses(statuses: Collection[int]) -> frozenset[int]:
         if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
             raise ValueError(f"statuses must be whole numbers from 100 to 599, got {status!r}")
     return frozenset(statuses)
-
-
-class Mistake(BaseException):
-    """Carries what a user's classifier raised past the policies: it is neither judged nor repeated."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 class Judge(Classifier):

@@ -32,7 +32,6 @@ from types import FrameType
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from resilient import arguments, registry
-from resilient.beside import discard
 from resilient.call import Call
 from resilient.deadlines import deadline, inherited
 from resilient.errors import Rejected, TimedOut
@@ -40,7 +39,7 @@ from resilient.http import bodies, semantics
 from resilient.http.around import AsyncAround, SyncAround, checked, library_of
 from resilient.http.chaos import HttpChaos
 from resilient.http.clients import attempt_limit, standard_for
-from resilient.http.judgement import HttpClassifier, Judge, Mistake, Proof, unsent, untouched
+from resilient.http.judgement import HttpClassifier, Judge, Proof, unsent, untouched
 from resilient.http.options import By, header, key_by, options_of, variation, with_key
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.outcome import DEFAULT
@@ -50,7 +49,7 @@ from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.hedge import Hedge
 from resilient.policies.keyed import Keyed
 from resilient.policies.retry import Retry
-from resilient.policy import NEARLY, Policy
+from resilient.policy import NEARLY, Policy, Scope
 from resilient.presets import standard
 from resilient.priority import current_priority, priority
 from resilient.runtime import Runtime, current_async
@@ -202,7 +201,6 @@ class HttpTransport(Generic[Inner]):
         own = isinstance(given.classify, HttpClassifier) or given.classify is DEFAULT
         headers = self._deadline_header or self._attempt_header or self._priority_header
         self._simple = own and not (self._body_timeout or headers)
-        self._attempt, self._whole_attempt = self._attempts()
         self.pipeline = self._fitted(given, outermost=True)
         """The one in use, with its circuits."""
         self._repeats = _repeats(given)
@@ -212,12 +210,16 @@ class HttpTransport(Generic[Inner]):
     def _new_transport(self, **options: Any) -> Inner:
         raise NotImplementedError
 
-    def _attempts(self) -> tuple[Attempt, Attempt]:
-        """What an attempt calls: for a response that is streamed, and for one whose body is a part of the attempt.
+    def _attempt(self, scope: Scope) -> Attempt:
+        """What an attempt calls, for a response that is streamed.
 
-        Both look the inner transport's method up each time: mocks, recorders and tracers put their own in its place
-        after the client was made, and take it away again.
+        It looks the inner transport's method up each time, as `_whole_attempt` does: mocks, recorders and tracers put
+        their own in its place after the client was made, and take it away again.
         """
+        raise NotImplementedError
+
+    def _whole_attempt(self, scope: Scope) -> Attempt:
+        """The same, for a response whose body is a part of the attempt."""
         raise NotImplementedError
 
     def _unguarded(self) -> Callable[[Any], Any]:
@@ -320,7 +322,12 @@ class HttpTransport(Generic[Inner]):
     # -- one attempt ------------------------------------------------------------------------------------------------
 
     async def _fully(
-        self, call: Call, handle: Callable[[Any], Coroutine[Any, Any, Any]], streamed: bool, runtime: Runtime
+        self,
+        call: Call,
+        scope: Scope,
+        handle: Callable[[Any], Coroutine[Any, Any, Any]],
+        streamed: bool,
+        runtime: Runtime,
     ) -> Any:
         """An attempt with all that was asked for; of a response that is not `streamed` up to its head."""
         request, begin, headers = call.args[0], runtime.now(), {}
@@ -345,7 +352,7 @@ class HttpTransport(Generic[Inner]):
             raise self._out_of_time(now - begin, error) from error
         streams, seconds = self.library.streams, self._body_timeout
         if streams.is_open(response):
-            if (streamed and await self._is_good(response, runtime)) or (not streamed and runtime is not THREADS):
+            if scope.on_result(call, response).kind == "success" if streamed else runtime is not THREADS:
                 # The attempt is over, or its Timeout ends it, too; the client looks at its own timeout again.
                 limits["read"] = own["read"]
             if seconds is not None:
@@ -354,12 +361,12 @@ class HttpTransport(Generic[Inner]):
                 response.stream = streams.bounded(response.stream, limit)
         return response
 
-    async def _read(self, call: Call, begin: float, response: Any, runtime: Runtime) -> None:
+    async def _read(self, call: Call, scope: Scope, begin: float, response: Any, runtime: Runtime) -> None:
         """Read the body of an attempt's response, if it is a good one, up to `buffer` bytes of it. What is left then is
         no part of the attempt, but has to be there before the deadline that holds here, that of a total Timeout
         included."""
         streams, late = self.library.streams, None
-        if await self._is_good(response, runtime):
+        if scope.on_result(call, response).kind == "success":
             if runtime is THREADS and call.deadline is not None:  # it cannot be interrupted: it looks at the clock
                 late = functools.partial(self._late, call, begin)
             await bodies.read(response, streams, self._buffer, runtime, late)
@@ -378,16 +385,6 @@ class HttpTransport(Generic[Inner]):
         now = THREADS.now()
         assert call.deadline is not None
         return None if now < call.deadline else self._out_of_time(now - begin, None)
-
-    async def _is_good(self, response: Any, runtime: Runtime) -> bool:
-        """Whether its head says so."""
-        try:
-            return self.pipeline.classify.result(response).kind == "success"
-        except BaseException as error:
-            await discard(response, runtime)
-            if isinstance(error, Exception):
-                raise Mistake(error) from None
-            raise
 
     def _out_of_time(self, seconds: float, error: Exception | None) -> TimedOut:
         asked = not isinstance(error, self.library.module.PoolTimeout)
@@ -412,14 +409,19 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
         send.__qualname__ = "AsyncTransport.handle_async_request"  # for events
         return send
 
-    def _attempts(self) -> tuple[Attempt, Attempt]:
-        simple, fully, is_open = self._simple, self._fully, self.library.streams.is_open
+    def _attempt(self, scope: Scope) -> Attempt:
+        simple, fully = self._simple, self._fully
 
         def attempt(call: Call) -> Coroutine[Any, Any, Any]:
             request = call.args[0]
             if simple and (call.deadline is None or _is_in_time(request, call.deadline - call.begin().now())):
                 return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
-            return fully(call, self.transport.handle_async_request, True, call.begin())
+            return fully(call, scope, self.transport.handle_async_request, True, call.begin())
+
+        return attempt
+
+    def _whole_attempt(self, scope: Scope) -> Attempt:
+        simple, fully, is_open = self._simple, self._fully, self.library.streams.is_open
 
         async def whole_attempt(call: Call) -> Any:
             request, runtime = call.args[0], call.begin()
@@ -427,12 +429,12 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
             if simple and (call.deadline is None or _is_in_time(request, call.deadline - begin)):
                 response = await self.transport.handle_async_request(request)
             else:
-                response = await fully(call, self.transport.handle_async_request, False, runtime)
+                response = await fully(call, scope, self.transport.handle_async_request, False, runtime)
             if is_open(response):
-                await self._read(call, begin, response, runtime)
+                await self._read(call, scope, begin, response, runtime)
             return response
 
-        return attempt, whole_attempt
+        return whole_attempt
 
     async def handle_async_request(self, request: Request) -> Response:
         """Send one request, guarded."""
@@ -452,8 +454,6 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
         except (Rejected, TimedOut) as error:
             self.library.claim(error, request)
             raise
-        except Mistake as mistake:
-            raise mistake.error from mistake.error.__cause__
 
     async def _drain(self) -> None:
         await self.pipeline.drain(current_async())
@@ -471,26 +471,31 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
         send.__qualname__ = "Transport.handle_request"  # for events
         return send
 
-    def _attempts(self) -> tuple[Attempt, Attempt]:
-        simple, fully, is_open = self._simple, self._fully, self.library.streams.is_open
+    def _attempt(self, scope: Scope) -> Attempt:
+        simple, fully = self._simple, self._fully
 
         def attempt(call: Call) -> Any:
             request = call.args[0]
             if simple and (call.deadline is None or _is_in_time(request, call.deadline - THREADS.now())):
                 return self.transport.handle_request(request)
-            return drive(fully(call, self._handle, True, THREADS))
+            return drive(fully(call, scope, self._handle, True, THREADS))
+
+        return attempt
+
+    def _whole_attempt(self, scope: Scope) -> Attempt:
+        simple, fully, is_open = self._simple, self._fully, self.library.streams.is_open
 
         def whole_attempt(call: Call) -> Any:
             request, begin = call.args[0], THREADS.now()
             if simple and (call.deadline is None or _is_in_time(request, call.deadline - begin)):
                 response = self.transport.handle_request(request)
             else:
-                response = drive(fully(call, self._handle, False, THREADS))
+                response = drive(fully(call, scope, self._handle, False, THREADS))
             if is_open(response):
-                drive(self._read(call, begin, response, THREADS))
+                drive(self._read(call, scope, begin, response, THREADS))
             return response
 
-        return attempt, whole_attempt
+        return whole_attempt
 
     def handle_request(self, request: Request) -> Response:
         """Send one request, guarded."""
@@ -510,8 +515,6 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
         except (Rejected, TimedOut) as error:
             self.library.claim(error, request)
             raise
-        except Mistake as mistake:
-            raise mistake.error from mistake.error.__cause__
 
     def _drain(self) -> None:
         drive(self.pipeline.drain(THREADS))

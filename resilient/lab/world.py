@@ -244,7 +244,8 @@ class _World:
                 self.limits[id(policy)] = policy
             if policy.budget is not None:
                 self.budgets[id(policy.budget)] = policy.budget
-        return pipeline.twin(pipeline.policies, attempt=attempt if self.deadline_header else untold)(request)
+        ask_it = attempt if self.deadline_header else untold
+        return pipeline.twin(pipeline.policies, attempt=lambda scope: ask_it)(request)
 
     # -- calls --------------------------------------------------------------------------------------------------
 

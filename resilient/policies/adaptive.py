@@ -30,6 +30,7 @@ from resilient.call import Call
 from resilient.errors import LimitExceeded
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.limiters import Limiter, Vegas, Window
+from resilient.outcome import Mistake, asked_of
 from resilient.policy import Gate, Scope
 from resilient.priority import PRIORITIES, Priority, current_priority
 from resilient.runtime import Parking, current
@@ -158,11 +159,12 @@ class AdaptiveLimit(Gate):
         return False
 
     def _rank(self, call: Call) -> int:
-        name = current_priority() if self._priority is None else self._priority(*call.args, **call.kwargs)
+        name = current_priority() if self._priority is None else asked_of(call, self._priority)
         try:
             return RANKS[name]
         except (KeyError, TypeError):
-            raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {name!r}") from None
+            wrong = ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {name!r}")
+            raise Mistake(wrong) from None
 
     async def wait(self, call: Call, scope: Scope) -> object:
         place = _Place(call.runtime.park(), self._rank(call))

@@ -29,7 +29,7 @@ from resilient.events import Channel, ChaosHalted, FaultInjected
 from resilient.experiment import LOST, Enabled, Experiment
 from resilient.faults import Crash, Errors, Fault, Latency, PacketLoss, Partition, Results, Slowness, Stall
 from resilient.foresight import Bound, Inside, View, Worst
-from resilient.outcome import Classifier, Stopped
+from resilient.outcome import Stopped, asked_of
 from resilient.policy import Layer, Scope, Watch, Wrap
 from resilient.runtime import current
 from resilient.runtime.threads import THREADS, drive
@@ -170,7 +170,7 @@ class Chaos(Wrap):
     def _hits(self, call: Call) -> Callable[[Fault], bool]:
         if self._by is None:
             return lambda fault: True
-        key: Any = self._by(*call.args, **call.kwargs)
+        key: Any = asked_of(call, self._by)
         return lambda fault: fault.hits(key)
 
     def _tell(self, fault: Fault, seconds: float, now: float, scope: Scope) -> None:
@@ -183,7 +183,7 @@ class Chaos(Wrap):
     def watch(self, scope: Scope) -> Watch | None:
         if not self.experiment.possible or self.experiment.halt_rate is None:
             return None
-        return objective(self.experiment, scope.judge, self._halt)
+        return objective(self.experiment, scope, self._halt)
 
     def _halt(self, reason: str) -> None:
         now = current().now()
@@ -238,20 +238,20 @@ class Chaos(Wrap):
         return f"Chaos({self.experiment.describe()})"
 
 
-def objective(experiment: Experiment, judge: Classifier, halt: Callable[[str], None]) -> Watch:
+def objective(experiment: Experiment, scope: Scope, halt: Callable[[str], None]) -> Watch:
     """Counts calls for the objective of an experiment while it is on; with the one too many, calls `halt(reason)`.
 
-    A failure is what the judge calls one, and whatever else kept a caller from an answer: a refusal, a timeout.
+    A failure is what the classifier calls one, and whatever else kept a caller from an answer: a refusal, a timeout.
     """
 
-    def watch(result: Any, error: Exception | None) -> None:
+    def watch(call: Call, result: Any, error: Exception | None) -> None:
         if experiment.began is None:
             return
         if error is not None:
-            verdict = judge.error(error)
+            verdict = scope.on_error(call, error)
             failed = verdict.kind == "failure" or verdict.retryable or isinstance(error, Rejected)
         else:
-            failed = judge.judges_results and judge.result(result).kind == "failure"
+            failed = scope.judge.judges_results and scope.on_result(call, result).kind == "failure"
         reason = experiment.saw(failed)
         if reason is not None:
             halt(reason)

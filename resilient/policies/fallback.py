@@ -18,7 +18,7 @@ from resilient.call import Call, name_of
 from resilient.errors import Rejected
 from resilient.events import FellBack
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst
-from resilient.outcome import ErrorFilter, Stopped, Verdict, bare, error_filter
+from resilient.outcome import ErrorFilter, Stopped, Verdict, ask, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
 from resilient.result import is_awaitable
 
@@ -66,7 +66,7 @@ class Fallback(Wrap):
 
     def recovery(self, inner: Layer, scope: Scope) -> Recovery:
         async def fall_back(call: Call, error: Exception) -> Any:
-            if not self._answers_for(error, scope):
+            if not self._answers_for(call, error, scope):
                 raise error
             return await self._answer(call, error, scope)
 
@@ -77,19 +77,19 @@ class Fallback(Wrap):
         try:
             result = await inner(call)
         except Exception as error:
-            if not self._answers_for(error, scope):
+            if not self._answers_for(call, error, scope):
                 raise
             answer = self._answer(call, error, scope)
         else:
-            if scope.judge.result(result).kind != "failure":
+            if scope.on_result(call, result).kind != "failure":
                 return result
             answer = self._answer(call, None, scope, result)
         return await answer
 
-    def _answers_for(self, error: Exception, scope: Scope) -> bool:
+    def _answers_for(self, call: Call, error: Exception, scope: Scope) -> bool:
         if self._on is not None:
-            return self._on(bare(error))
-        return self._is_meant(error, scope.judge.error(error))
+            return ask(self._on, bare(error))
+        return self._is_meant(error, scope.on_error(call, error))
 
     @staticmethod
     def _is_meant(error: Exception, verdict: Verdict) -> bool:
@@ -98,6 +98,7 @@ class Fallback(Wrap):
     async def _answer(self, call: Call, error: Exception | None, scope: Scope, result: Any = None) -> Any:
         runtime = call.begin()
         call.stood_in = call.attempt
+        call.verdict = None
         shown = None if error is None else bare(error)
         if scope.channel.listeners:
             scope.channel.emit(FellBack(scope.name, runtime.now(), self.name, shown))

@@ -36,6 +36,7 @@ from resilient.errors import Rejected
 from resilient.events import Hedging
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, share
 from resilient.latency import Delays, Observed, PerKey, quantile
+from resilient.outcome import asked_of
 from resilient.policy import Layer, Scope, Wrap
 from resilient.race import FirstCopy, Race, judged, wants_another
 from resilient.runtime import Runtime
@@ -164,7 +165,7 @@ class Hedge(Wrap):
         observed, key = self._observed, self._key
         if key is None or not isinstance(observed, PerKey):
             return observed  # type: ignore[return-value]
-        return observed.of(key(*call.args, **call.kwargs))
+        return observed.of(asked_of(call, key))
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         async def watch(call: Call) -> Any:
@@ -188,13 +189,13 @@ class Hedge(Wrap):
         begin, again = now(), False
         try:
             result = await inner(call)
-            verdict = judged(scope.judge, self.accept, result)
+            verdict = judged(scope, call, self.accept, result)
             again = wants_another(verdict)
             if first is not None:
                 first.ended(None, verdict.kind == "success", call)
             return result
         except Exception as error:
-            again = wants_another(scope.judge.error(error), error)
+            again = wants_another(scope.on_error(call, error), error)
             if first is not None:
                 first.ended(error, False, call)
             raise

@@ -35,6 +35,7 @@ from resilient.atomic import GIL, atomic, members
 from resilient.call import Call
 from resilient.events import Channel
 from resilient.foresight import End, Inside, Meeting, View, Worst
+from resilient.outcome import Mistake, asked_of
 from resilient.policy import Gate, Policy, Scope, Ticket
 from resilient.runtime import current
 
@@ -161,12 +162,17 @@ class Keyed(Gate):
 
     def admit(self, call: Call) -> Ticket | None:
         kwargs = call.kwargs
-        key = self._key(*call.args, **kwargs) if kwargs else self._key(*call.args)
+        try:
+            key = self._key(*call.args, **kwargs) if kwargs else self._key(*call.args)
+        except Exception as error:
+            raise Mistake(error) from None
         try:
             entry = self._at_hand[key]
             entry.inside += 1  # no call between these two: from here on nobody forgets it
         except KeyError:
-            entry = self._enter(key, call.begin().now())
+            entry = self._enter_new(key, call)
+        except Exception as error:  # it cannot be hashed
+            raise Mistake(error) from None
         else:
             order = self._order
             entry.span = order.span
@@ -184,7 +190,7 @@ class Keyed(Gate):
         return entry, ticket
 
     async def wait(self, call: Call, scope: Scope) -> Ticket:
-        entry = self._enter(self._key(*call.args, **call.kwargs), call.begin().now())
+        entry = self._enter_new(asked_of(call, self._key), call)
         try:
             return entry, await entry.gate.wait(call, scope)
         except BaseException:
@@ -231,6 +237,13 @@ class Keyed(Gate):
             self._leave(entry)
 
     # -- the table ----------------------------------------------------------------------------------------------
+
+    def _enter_new(self, key: Hashable, call: Call) -> _Entry:
+        """The entry of a key that is not at hand, for a call: what its hash or the factory raises is a `Mistake`."""
+        try:
+            return self._enter(key, call.begin().now())
+        except Exception as error:
+            raise Mistake(error) from None
 
     def _enter(self, key: Hashable, now: float, calls: int = 1) -> _Entry:
         """The entry of a key, with so many more calls inside; made if there is none."""

@@ -28,7 +28,7 @@ from resilient.errors import Rejected, TimedOut, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.foresight import MANY, Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
 from resilient.notes import behind, forget_before, note
-from resilient.outcome import ErrorFilter, Verdict, bare, error_filter, error_types
+from resilient.outcome import ErrorFilter, Mistake, Verdict, ask, bare, error_filter, error_types
 from resilient.policy import Layer, Recovery, Scope, Wrap
 from resilient.result import is_awaitable
 from resilient.runtime import Runtime
@@ -136,7 +136,7 @@ class Retry(Wrap):
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         if self.mends(scope) or self._speaks_tenacity:
             return super().bind(inner, scope)
-        judge = scope.judge.result
+        verdict_on = scope.on_result
 
         async def watch(call: Call) -> Any:
             """There is no story before a failure."""
@@ -145,11 +145,8 @@ class Retry(Wrap):
             except Exception as error:
                 recovery = self._go_on(_Story(self, call, scope), inner, error, None)
             else:
-                try:
-                    if judge(result).kind == "success":
-                        return result
-                except Exception:
-                    pass  # it is asked again where somebody closes the result
+                if verdict_on(call, result).kind == "success":
+                    return result
                 recovery = self._go_on(_Story(self, call, scope), inner, None, result)
             return await recovery
 
@@ -184,6 +181,7 @@ class Retry(Wrap):
                     error = None  # or its traceback, which leads to this frame, keeps both alive
                 await story.pause(wait)
                 call.attempt += 1
+                call.verdict = None
                 await story.ask("before")
                 try:
                     result = await inner(call)
@@ -192,8 +190,8 @@ class Retry(Wrap):
                         return result
                 except Exception as caught:
                     error, result = caught, None
-        except BaseException:
-            story.drop(result)
+        except BaseException as ended:
+            story.drop(result, ended)
             raise
 
     def _looks_at_results(self, scope: Scope) -> bool:
@@ -282,6 +280,7 @@ class _Story:
         attempt: number of the attempt, from 1. (`call.attempt` counts those of all Retries around the call.)
         answered: whether an attempt has had an answer of the dependency, rather than a rejection.
         last_error, last_result: what comes back at the end.
+        known: the `verdict` of the call on that.
         trace: the traceback of `last_error` as it was after its attempt.
     """
 
@@ -289,6 +288,7 @@ class _Story:
         "answered",
         "attempt",
         "call",
+        "known",
         "last_error",
         "last_result",
         "reason",
@@ -305,6 +305,7 @@ class _Story:
         self.scope = scope
         self.attempt = 1
         self.answered = False
+        self.known: Any = None
         self.trace: TracebackType | None = None
         self.last_error: Exception | None = None
         self.last_result: Any = None
@@ -329,7 +330,7 @@ class _Story:
     async def next_wait(self, error: Exception | None, result: Any) -> float | None:
         """Seconds to wait before the next attempt, or None when there is none."""
         retry, call, scope, state = self.retry, self.call, self.scope, self.state
-        verdict = scope.judge.error(error) if error is not None else scope.judge.result(result)
+        verdict = scope.on_error(call, error) if error is not None else scope.on_result(call, result)
         if state is not None:
             state.outcome = tenacity.Future.construct(
                 self.attempt, bare(error) if error is not None else result, error is not None
@@ -341,7 +342,7 @@ class _Story:
             if error is not None and error is self.last_error:
                 forget_before(error, self.trace)
             superseded, self.last_result = self.last_result, result
-            self.last_error, self.answered = error, not rejected
+            self.last_error, self.answered, self.known = error, not rejected, call.verdict
             if superseded is not result and is_own(superseded, call, scope.judge):
                 await discard(superseded, call.runtime, retry.closing)
             self.trace = None if error is None else error.__traceback__
@@ -380,7 +381,7 @@ class _Story:
                 return True
             return bool(await self._answer(retry._strategy))
         if error is not None and retry._on is not None:
-            return retry._on(bare(error))
+            return ask(retry._on, bare(error))
         return verdict.retryable and verdict.kind != "success"
 
     async def _wait(self, verdict: Verdict) -> float:
@@ -389,7 +390,7 @@ class _Story:
             wait = retry._backoff(self.attempt)
         else:
             assert retry._wait is not None
-            wait = float(await self._answer(retry._wait))
+            wait = ask(float, await self._answer(retry._wait))
         if verdict.retry_after is not None:
             wait += verdict.retry_after  # what was asked for, and the usual jitter upon it
         if self.scope.mode == "instant":
@@ -445,19 +446,22 @@ class _Story:
         if self.state is not None:
             self.state.prepare_for_next_attempt()
 
-    def drop(self, newest: Any) -> None:
-        """Close the newest result, and the one that was kept until there was a newer one, beside the caller."""
-        kept = self.last_result
+    def drop(self, newest: Any, ended: BaseException) -> None:
+        """Close the newest result, and the one that was kept until there was a newer one, beside the caller; but not
+        the one that a mistake was about, which is closed where that comes out."""
+        kept, about = self.last_result, ended.about if isinstance(ended, Mistake) else None
         for result in (newest,) if kept is newest else (newest, kept):
-            close_beside(result, self.call, self.scope, self.retry.closing)
+            if result is not about:
+                close_beside(result, self.call, self.scope, self.retry.closing)
 
     def forget(self) -> None:
         """Let go of what happened: an error leads by its traceback to this very object."""
-        self.last_error = self.last_result = self.call.error = self.state = self.trace = None
+        self.last_error = self.last_result = self.call.error = self.state = self.trace = self.known = None
 
     def end(self) -> Any:
         """Return the last result, or raise the last real error."""
         error, result = self.last_error, self.last_result
+        self.call.verdict = self.known
         self.forget()
         attempts, reason, scope = self.attempt, self.reason, self.scope
         try:
@@ -483,5 +487,10 @@ class _Story:
 
     async def _answer(self, strategy: Strategy) -> Any:
         assert self.state is not None
-        answer = strategy(self.state)
-        return await answer if is_awaitable(answer) else answer
+        try:
+            answer = strategy(self.state)
+            return await answer if is_awaitable(answer) else answer
+        except Exception as raised:
+            outcome = self.state.outcome
+            about = None if outcome is None else outcome.exception() if outcome.failed else outcome.result()
+            raise Mistake(raised, about) from None

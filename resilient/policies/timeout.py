@@ -18,6 +18,7 @@ from resilient.deadlines import total
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
 from resilient.foresight import Inside, View, Worst
+from resilient.outcome import Mistake
 from resilient.policy import NEARLY, Layer, Scope, Wrap
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
@@ -92,9 +93,10 @@ class Timeout(Wrap):
         lock, parking, left = threading.Lock(), runtime.park(), False
 
         def tell(work: Beside) -> None:
-            now = runtime.now()
+            now, error = runtime.now(), work.error
             if scope.channel.listeners:
-                scope.channel.emit(AbandonedEnded(scope.name, now, self.name, work.error, now - began))
+                error = error.error if isinstance(error, Mistake) else error
+                scope.channel.emit(AbandonedEnded(scope.name, now, self.name, error, now - began))
 
         def ended(work: Beside) -> bool:
             with lock:

@@ -1,0 +1,331 @@
+"""What the caller's own code raises while it judges (a classifier, a predicate, a strategy, a key function) is the
+caller's error on every path: it is raised to the caller, nothing is repeated, and nothing is learnt."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tenacity
+
+from resilient import (
+    AdaptiveLimit,
+    Budget,
+    Bulkhead,
+    CircuitBreaker,
+    Classifier,
+    Fallback,
+    Hedge,
+    Keyed,
+    Pipeline,
+    Retry,
+    Timeout,
+    Verdict,
+    quantile,
+    standard,
+)
+from resilient.outcome import Mistake, release
+from resilient.policy import Policy
+from tests.worlds import World
+
+
+class Broken(Exception):
+    """What the caller's code raises."""
+
+
+class Answer:
+    """A result that holds something, as a response does."""
+
+    status_code = 200
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def broken(*args: Any, **kwargs: Any) -> Any:
+    """Any predicate."""
+    raise Broken("in the predicate")
+
+
+class BrokenResult(Classifier):
+    """A subclass that does not keep its promise about results."""
+
+    @property
+    def judges_results(self) -> bool:
+        return True
+
+    def result(self, result: Any) -> Verdict:
+        raise Broken("in the subclass")
+
+
+class BrokenError(Classifier):
+    """A subclass that does not keep its promise about errors."""
+
+    def error(self, error: Exception) -> Verdict:
+        raise Broken("in the subclass")
+
+
+RESULTS = [Classifier(results=broken), BrokenResult()]
+ERRORS = [Classifier(failures=broken), Classifier(ignore=broken), Classifier(fatal=broken), BrokenError()]
+OUTER: dict[str, Callable[[], Policy]] = {
+    "Retry": lambda: Retry(3, wait=0),
+    "CircuitBreaker": lambda: CircuitBreaker(None, fail_max=1),
+    "Fallback": lambda: Fallback("stale"),
+}
+
+POLICIES: dict[str, Callable[[], tuple[Policy, ...]]] = {
+    "retry": lambda: (Retry(3, wait=0),),
+    "retry by tenacity": lambda: (Retry(3, wait=tenacity.wait_none()),),
+    "breaker": lambda: (CircuitBreaker(None, fail_max=1),),
+    "adaptive limit": lambda: (AdaptiveLimit(),),
+    "fallback": lambda: (Fallback("stale"),),
+    "hedge": lambda: (Hedge(10, thread=True),),
+    "hedge that observes": lambda: (Hedge(quantile(0.9), thread=True),),
+    "all": lambda: (Fallback("stale"), Retry(3, wait=0), Bulkhead(5), CircuitBreaker(None, fail_max=1), Timeout(5)),
+    "nested": lambda: (Retry(3, wait=0), Pipeline(Retry(1), CircuitBreaker(None, fail_max=1), classify=RESULTS[0])),
+}
+
+
+def raised(world: World, pipeline: Policy, dependency: Any) -> BaseException:
+    """The error that the caller gets."""
+    error = world.outcome(pipeline(dependency.fn)).error
+    assert error is not None
+    return error
+
+
+def untouched(pipeline: Pipeline) -> bool:
+    """Whether every gate is as new: no permit is out, and no failure is known."""
+    states = pipeline.snapshot()["policies"]
+    return not any(state.get(key) for state in states for key in ("in_use", "in_flight", "failures", "probes"))
+
+
+@pytest.mark.parametrize("classify", RESULTS, ids=["results", "subclass"])
+@pytest.mark.parametrize("policies", POLICIES.values(), ids=POLICIES)
+def test_result_predicate_that_raises_repeats_nothing(world: World, policies: Any, classify: Classifier) -> None:
+    """The call had succeeded: it is not made again, its result is closed, and the circuit learns nothing."""
+    pipeline, answer = Pipeline(*policies(), classify=classify), Answer()
+    dependency = world.dependency(answer, answer, answer)
+    assert type(raised(world, pipeline, dependency)) is Broken
+    assert dependency.calls == 1
+    assert answer.closed == 1
+    assert untouched(pipeline)
+
+
+@pytest.mark.parametrize("classify", ERRORS, ids=["failures", "ignore", "fatal", "subclass"])
+@pytest.mark.parametrize("policies", [*POLICIES.values()][:-1], ids=[*POLICIES][:-1])
+def test_error_predicate_that_raises_repeats_nothing(world: World, policies: Any, classify: Classifier) -> None:
+    """The caller gets the predicate's error, and the real one in its context."""
+    pipeline, down = Pipeline(*policies(), classify=classify), OSError("down")
+    dependency = world.dependency(down, down, down)
+    error = raised(world, pipeline, dependency)
+    assert type(error) is Broken
+    assert error.__context__ is down
+    assert not error.__suppress_context__
+    assert dependency.calls == 1
+    assert untouched(pipeline)
+
+
+ASKED: dict[str, Callable[[], Policy]] = {
+    "Retry(on)": lambda: Retry(3, wait=0, on=broken),
+    "Retry(on=tenacity)": lambda: Retry(3, wait=0, on=tenacity.retry_if_exception(broken)),
+    "Retry(wait)": lambda: Retry(3, wait=broken),
+    "Retry(stop)": lambda: Retry(stop=broken, wait=0),
+    "Retry(after)": lambda: Retry(3, wait=0, after=broken),
+    "Retry(before_sleep)": lambda: Retry(3, wait=0, before_sleep=broken),
+    "Fallback(on)": lambda: Fallback("stale", on=broken),
+}
+
+
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")  # an order that nobody should write
+@pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER)
+@pytest.mark.parametrize("policy", ASKED.values(), ids=ASKED)
+def test_strategy_that_raises_is_no_failure_to_the_policies_around(world: World, policy: Any, outer: Any) -> None:
+    """What a policy is told by its user is not the dependency's doing: it is neither repeated, counted nor replaced."""
+    down = OSError("down")
+    dependency = world.dependency(down, down)
+    error = raised(world, Pipeline(outer(), policy(), Bulkhead(5)), dependency)
+    assert type(error) is Broken
+    assert error.__context__ is down
+    assert dependency.calls == 1
+
+
+KEYS: dict[str, Callable[[], Policy]] = {
+    "Keyed(key)": lambda: Keyed(lambda: Bulkhead(5), key=broken),
+    "Keyed(queue)": lambda: Keyed(lambda: Bulkhead(5, queue=5), key=broken),
+    "Keyed(key=missing)": lambda: Keyed(CircuitBreaker, key=lambda: {}["tenant"]),
+    "Keyed(key=unhashable)": lambda: Keyed(CircuitBreaker, key=lambda: []),
+    "Hedge(key)": lambda: Hedge(quantile(0.9), key=broken, thread=True),
+    "AdaptiveLimit(priority)": lambda: AdaptiveLimit(priority=broken),
+    "AdaptiveLimit(priority=unknown)": lambda: AdaptiveLimit(priority=lambda: "urgent"),
+}
+
+
+@pytest.mark.parametrize("policy", KEYS.values(), ids=KEYS)
+def test_key_function_that_raises_is_asked_once(world: World, policy: Any) -> None:
+    """A Retry around does not ask it again, and a Fallback does not hide it."""
+    dependency = world.dependency()
+    error = raised(world, Pipeline(Fallback("stale"), Retry(3, wait=0), policy()), dependency)
+    assert type(error) in (Broken, KeyError, TypeError, ValueError)
+    assert dependency.calls == 0
+
+
+def test_accept_that_raises_closes_the_result(world: World) -> None:
+    """A copy whose result cannot be judged is not taken."""
+    answer = Answer()
+    dependency = world.dependency(answer)
+    error = raised(world, Pipeline(Retry(3, wait=0), Hedge(10, accept=broken, thread=True)), dependency)
+    assert type(error) is Broken
+    assert (dependency.calls, answer.closed) == (1, 1)
+
+
+def test_standard_pipeline_charges_once_for_each_call(world: World) -> None:
+    """A predicate that trips over an unexpected answer does not have the work done again."""
+    dependency = world.dependency(*[{"status": "ok"}] * 12)
+    pipeline = standard(classify=Classifier(results=lambda answer: answer["code"] >= 500))
+    for _ in range(12):
+        assert type(raised(world, pipeline, dependency)) is KeyError
+    assert dependency.calls == 12
+
+
+def test_predicate_that_raises_from_another_error_keeps_its_own_chain(world: World) -> None:
+    """The real error stands at the end of the chain of contexts that the predicate has made."""
+    down = OSError("down")
+
+    def chained(error: Exception) -> bool:
+        try:
+            return {}["missing"]  # type: ignore[no-any-return]
+        except KeyError:
+            raise Broken from None
+
+    error = raised(world, Retry(3, wait=0, on=chained), world.dependency(down))
+    assert isinstance(error.__context__, KeyError)
+    assert error.__context__.__context__ is down
+
+
+def test_predicate_that_raises_the_error_itself_raises_that(world: World) -> None:
+    """No chain is made of one object."""
+    down = OSError("down")
+
+    def again(error: Exception) -> bool:
+        raise error
+
+    assert raised(world, Pipeline(Retry(3, wait=0, on=again), Bulkhead(5)), world.dependency(down)) is down
+    assert down.__context__ is None
+
+
+def test_classifier_that_returns_no_verdict_is_told(world: World) -> None:
+    """A subclass that forgets its `return` reads so in the error, rather than that None has no `kind`."""
+
+    class Forgetful(Classifier):
+        def error(self, error: Exception) -> Verdict:
+            return None  # type: ignore[return-value]
+
+    error = raised(world, Pipeline(Retry(3, wait=0), classify=Forgetful()), world.dependency(OSError()))
+    assert type(error) is TypeError
+    assert str(error) == "Forgetful.error() must return a Verdict, got None"
+
+
+@pytest.mark.parametrize("way", ["attempt", "deadline"])
+def test_listener_alone_does_not_make_a_broken_predicate_an_error(world: World, way: str) -> None:
+    """Where no policy judges results, telling of the call does not fail it."""
+    pipeline, answer, heard = Pipeline(Bulkhead(5), classify=RESULTS[0]), Answer(), []
+    pipeline.listen(heard.append)
+    assert world.call(pipeline(world.dependency(answer).fn)) is answer
+    assert [type(event).__name__ for event in heard] == ["AttemptStarted", "AttemptReturned", "CallEnded"]
+
+
+def test_block_whose_result_cannot_be_judged_ends_with_the_error() -> None:
+    """`attempts()` swallows nothing of it."""
+    pipeline, rounds = Pipeline(Retry(3, wait=0), CircuitBreaker(None, fail_max=1), classify=RESULTS[0]), 0
+    with pytest.raises(Broken):
+        for attempt in pipeline.attempts():
+            with attempt:
+                rounds += 1
+                attempt.result = 7
+    assert rounds == 1
+    assert untouched(pipeline)
+
+
+def test_release_leaves_no_mistake_behind() -> None:
+    """The carrier is gone when its error is out."""
+    mistake = Mistake(Broken("x"), OSError("down"))
+    carrier = weakref.ref(mistake)
+    with pytest.raises(Broken) as caught:
+        try:
+            raise mistake
+        except Mistake as carried:
+            del mistake
+            release(carried)
+    gc.collect()
+    assert carrier() is None
+    assert isinstance(caught.value.__context__, OSError)
+
+
+# -- asked once -----------------------------------------------------------------------------------------------------
+
+
+class Counting(Classifier):
+    """Counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(results=lambda result: result == "bad")
+        self.asked: list[Any] = []
+
+    def error(self, error: Exception) -> Verdict:
+        self.asked.append(error)
+        return super().error(error)
+
+    def result(self, result: Any) -> Verdict:
+        self.asked.append(result)
+        return super().result(result)
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["", "with a listener"])
+def test_each_outcome_is_judged_once(world: World, listens: bool) -> None:
+    """However many policies and listeners want to know, the classifier is asked once for each attempt's outcome."""
+    classify, down = Counting(), [OSError(), OSError()]
+    budget = Budget()
+    policies = (
+        Fallback("stale"),
+        Timeout(1000),
+        Retry(4, wait=0, budget=budget),
+        Hedge(10, thread=True),
+        AdaptiveLimit(),
+        CircuitBreaker(),
+        Timeout(20),
+        CircuitBreaker(name="another"),
+    )
+    pipeline = Pipeline(*policies, classify=classify)
+    if listens:
+        pipeline.listen(lambda event: None)
+    assert world.call(pipeline(world.dependency(down[0], "bad", down[1], "good").fn)) == "good"
+    assert classify.asked == [down[0], "bad", down[1], "good"]
+
+
+def test_last_failure_is_judged_once(world: World) -> None:
+    """What comes back when attempts end, after a rejection too, is known to those outside."""
+    classify, down = Counting(), OSError()
+    breaker = CircuitBreaker(None, fail_max=1)
+    pipeline = Pipeline(Fallback("stale"), Retry(3, wait=0, on=(OSError,)), breaker, classify=classify)
+    assert world.call(pipeline(world.dependency(down).fn)) == "stale"
+    assert classify.asked[0] is down
+    assert classify.asked.count(down) == 1
+
+
+def test_same_object_is_judged_anew_for_each_attempt(world: World) -> None:
+    """An object that changes between attempts is what it is now."""
+    states = iter(["pending", "done"])
+    pipeline = Pipeline(Retry(3, wait=0), classify=Classifier(results=lambda job: job["state"] == "pending"))
+    job: dict[str, str] = {}
+
+    def poll() -> dict[str, str]:
+        job["state"] = next(states)
+        return job
+
+    assert pipeline(poll)() == {"state": "done"}
