@@ -20,7 +20,7 @@ from resilient.current import Calls, enclosing, runs_elsewhere, waiting
 from resilient.outcome import Classifier, Mistake
 from resilient.policy import Layer, Scope
 from resilient.result import closing_of, is_awaitable
-from resilient.runtime import Parking, Runtime
+from resilient.runtime import Parking, Runtime, refuse_to_block
 from resilient.runtime.threads import AWAITED, THREADS
 
 __all__ = ["Beside", "Stragglers", "close_beside", "discard", "is_own"]
@@ -70,6 +70,7 @@ class Stragglers:
     async def drain(self, runtime: Runtime) -> None:
         """Wait until there are none."""
         while self._running:
+            refuse_to_block(runtime, "close()", "await aclose()")
             parking = runtime.park()
             with self._lock:
                 self._waiting.add(parking)

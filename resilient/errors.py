@@ -10,7 +10,7 @@
     └── TimedOut            a Timeout's own limit was reached (also a `TimeoutError`)
     PipelineError           (a `ValueError`) a pipeline that cannot work, with `strict=True`
     PipelineWarning         (a `UserWarning`) the same, without
-    Deadlock                (a `RuntimeError`) in virtual time nothing can ever run again
+    Deadlock                (a `RuntimeError`) a wait that nothing could ever end
 
 The function's own exception is always raised itself, never wrapped. Everything here pickles, and carries what a
 handler needs: the names of pipeline and policy, and where it is known `retry_after`, the seconds (from the moment of
@@ -130,4 +130,5 @@ class PipelineWarning(UserWarning):
 
 
 class Deadlock(RuntimeError):
-    """In virtual time: every task waits for something that can never happen. The message says what waits where."""
+    """A wait that nothing could ever end: for what only the waiting thread, or a task on its own event loop, could do;
+    or in virtual time, where every task waits. The message says what waits, and what to do instead."""

@@ -23,7 +23,7 @@ from types import UnionType
 from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args
 
 from resilient import arguments
-from resilient.errors import Rejected, TimedOut
+from resilient.errors import Deadlock, Rejected, TimedOut
 from resilient.result import is_of_one_use
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
     NotImplementedError,
     SyntaxError,
     ReferenceError,
+    Deadlock,
 )
 """Errors of the code itself, which no dependency causes and no repetition cures."""
 

@@ -17,9 +17,9 @@ from typing import Any, ParamSpec, TypeVar
 from resilient import arguments, registry
 from resilient.block import Attempts, block_leaf
 from resilient.call import Call, new_call
-from resilient.current import is_guard
+from resilient.current import enclosing, is_guard
 from resilient.deadlines import inherited, seen
-from resilient.errors import PipelineError, PipelineWarning
+from resilient.errors import Deadlock, PipelineError, PipelineWarning
 from resilient.events import Listener
 from resilient.flow import Flow, earning, earnings, own_up, watched_earnings, watched_recovery
 from resilient.foresight import Inside, View, Worst, levels
@@ -342,13 +342,32 @@ class Pipeline(Policy):
     async def aclose(self) -> None:
         """Take no more calls (`PipelineClosed`), and wait until those that are in flight have ended.
 
-        It never cancels them: bound it with your own timeout if they may hang. Closing twice does no harm.
+        It never cancels them: bound it with your own timeout if they may hang. Closing twice does no harm. Raises
+        `Deadlock` in the midst of one of its own calls, which it would wait for.
         """
+        self._refuse_from_inside("aclose")
         await self._close(current())
 
     def close(self) -> None:
-        """The same for plain code: blocks until calls in other threads have ended."""
+        """The same for plain code: blocks until calls in other threads have ended.
+
+        Raises `Deadlock` in the thread of a running event loop, if there is anything to wait for: nothing on that loop
+        could end meanwhile.
+        """
+        self._refuse_from_inside("close")
         drive(self._close(THREADS))
+
+    def _refuse_from_inside(self, verb: str) -> None:
+        if any(self._is_part_of(scope) for _, scope in enclosing(3)):
+            raise Deadlock(
+                f"{verb}() in the midst of a call of {self.name or 'this pipeline'} would wait for that call, which "
+                "waits for it: close it outside, or in a task that the call does not wait for"
+            )
+
+    def _is_part_of(self, scope: Scope) -> bool:
+        return any(
+            part is self._flow or (isinstance(part, Pipeline) and self._is_part_of(part._scope)) for part in scope.parts
+        )
 
     async def _close(self, runtime: Any) -> None:
         await self._flow.close(runtime)

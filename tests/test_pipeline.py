@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from resilient import (
     CircuitBreaker,
     CircuitOpen,
     Classifier,
+    Deadlock,
+    Hedge,
     Pipeline,
     PipelineClosed,
     PipelineWarning,
@@ -558,6 +561,96 @@ def test_close_from_a_thread_waits_for_async_calls_in_flight() -> None:
 
     asyncio.run(main())
     assert order == ["call ended", "closed"]
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["alone", "nested"])
+def test_closing_in_the_midst_of_an_own_call_is_refused_in_words(world: World, nested: bool) -> None:
+    """It would wait for the call, and the call for it: also for a pipeline in another one, a twin and a copy."""
+    pipeline = Pipeline(Bulkhead(5), name="users")
+    outer = Pipeline(Retry(1), pipeline) if nested else pipeline
+
+    async def close() -> None:
+        await pipeline.aclose()
+
+    guarded = outer(close if world.is_async else pipeline.close)
+    error = world.outcome(guarded).error
+    assert isinstance(error, Deadlock)
+    assert "in the midst of a call of users" in str(error)
+    assert "a task that the call does not wait for" in str(error)
+    assert not pipeline.snapshot()["closed"]
+    world.run(pipeline.aclose) if world.is_async else pipeline.close()
+    assert pipeline.snapshot()["closed"]
+
+
+@pytest.mark.virtual_time
+async def test_aclose_in_a_block_or_a_copy_of_its_own_is_refused_and_in_another_task_it_is_not() -> None:
+    """Whatever the call is made of; a task that a call has begun is none."""
+    pipeline = Pipeline(Hedge(1, copies=2), Bulkhead(9))
+    errors: list[Exception] = []
+
+    async def close() -> str:
+        await asyncio.sleep(1.5 * len(errors) + 1.5)
+        try:
+            await pipeline.aclose()
+        except Deadlock as error:
+            errors.append(error)
+        return "done"
+
+    assert await pipeline.call(close) == "done"
+    block = Pipeline(Bulkhead(1))
+    async for attempt in block.attempts():
+        async with attempt:
+            with pytest.raises(Deadlock):
+                await block.aclose()
+            closing = asyncio.create_task(block.aclose())
+            await asyncio.sleep(1)
+    await closing
+    assert errors
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_close_in_the_thread_of_a_running_loop_does_not_wait_for_ever(loop: str) -> None:
+    """Calls on that loop could never end: it says to use `aclose()`. With nothing to wait for it closes."""
+    pipeline = Pipeline(Bulkhead(5))
+
+    async def in_flight(inside: Callable[[], None], leave: Callable[[], Any]) -> None:
+        inside()
+        await leave()
+
+    def act() -> None:
+        with pytest.raises(Deadlock, match=r"await aclose\(\) instead"):
+            pipeline.close()
+
+    async def on_asyncio() -> None:
+        event = asyncio.Event()
+        call = asyncio.create_task(pipeline.call(in_flight, lambda: None, event.wait))
+        await asyncio.sleep(0)
+        act()
+        event.set()
+        await call
+        pipeline.close()
+
+    async def on_trio() -> None:
+        event, began = trio.Event(), trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pipeline.call, in_flight, began.set, event.wait)
+            await began.wait()
+            act()
+            event.set()
+        pipeline.close()
+
+    asyncio.run(on_asyncio()) if loop == "asyncio" else trio.run(on_trio)
+
+
+@pytest.mark.virtual_time
+async def test_close_in_the_thread_of_a_running_loop_does_not_wait_for_what_was_left_behind() -> None:
+    """As abandoned work, which goes on there."""
+    pipeline = Pipeline(Timeout(1, abandon=True))
+    with pytest.raises(TimedOut):
+        await pipeline.call(asyncio.sleep, 5)
+    with pytest.raises(Deadlock, match=r"await aclose\(\) instead"):
+        pipeline.close()
+    await pipeline.aclose()
 
 
 async def test_aclose_waits_for_calls_in_threads() -> None:

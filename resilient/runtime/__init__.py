@@ -19,11 +19,22 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from typing import Any, Protocol
 
-from resilient.errors import TimedOut
+from resilient.errors import Deadlock, TimedOut
 from resilient.runtime import asyncio as _asyncio
 from resilient.runtime import threads as _threads
 
-__all__ = ["TRIO", "VIRTUAL", "Limit", "Parking", "Runtime", "Timed", "Work", "current", "current_async"]
+__all__ = [
+    "TRIO",
+    "VIRTUAL",
+    "Limit",
+    "Parking",
+    "Runtime",
+    "Timed",
+    "Work",
+    "current",
+    "current_async",
+    "refuse_to_block",
+]
 
 TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
 """The modules with clocks of their own. While neither is loaded there is one clock, and who only wants to read it need
@@ -128,3 +139,9 @@ def current() -> Runtime:
         return current_async()
     except RuntimeError:
         return _threads.THREADS
+
+
+def refuse_to_block(runtime: Runtime, what: str, instead: str) -> None:
+    """Raise `Deadlock` where `what` is about to block, without a limit, a thread in which an event loop runs."""
+    if runtime is _threads.THREADS and current() is not runtime:
+        raise Deadlock(f"{what} would block the event loop that runs in this thread, for ever: {instead} instead")
