@@ -24,7 +24,9 @@ a stream:
 - *The deadline holds until the response begins.* What has begun is never cut short: a half response helps nobody. It is
   lifted for all that runs on (a stream, background tasks): `remaining()` is None there.
 - *The permit is held until the response is complete*, or up to the first part of a stream. How long the rest takes is
-  up to its reader: a limit that waited for slow readers would be one on readers, and its latencies would be theirs.
+  up to its reader: a limit that waited for slow readers would be one on readers, and its latencies would be theirs. Nor
+  is it held for a head that the client does not take, as it has not read an earlier response on its connection. (On
+  trio, where that cannot be told from sending, such a response is cut off at its deadline.)
   The time to the first part is what the server's own work takes. Background tasks hold no permit.
 
 What the limit learns: an answer below 500 is a success, with the time that it took. An exception of the application,

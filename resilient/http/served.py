@@ -21,7 +21,7 @@ from resilient.deadlines import Deadline
 from resilient.errors import Rejected, TimedOut
 from resilient.events import Channel
 from resilient.foresight import Inside, View, Worst
-from resilient.http.upload import Upload
+from resilient.http.upload import Upload, awaited
 from resilient.outcome import FATAL, IGNORED, Classifier, Verdict
 from resilient.policy import Layer, Scope, Withdrawn, Wrap
 from resilient.runtime import current_async
@@ -177,6 +177,8 @@ class Request(Deadline):
         if self.guard is not None and not self.over:
             if message["type"] == START:
                 self.begin(message["status"])
+                if self.begun:
+                    return self.send_head(message)
             elif self.begun:  # complete, or a stream that has begun
                 self.end()
         return nowhere(message) if self.over and not self.begun else self.pass_on(message)
@@ -188,6 +190,16 @@ class Request(Deadline):
             self.over = True
         else:
             self.begun, self.at = True, math.inf
+
+    async def send_head(self, message: Message) -> None:
+        """Send the head. A client that does not take it (for it has not read an earlier response on its connection)
+        must not hold a permit for that."""
+        await awaited(self.pass_on(message), self.not_taken)
+
+    def not_taken(self) -> None:
+        """The head is not sent at once."""
+        if self.guard is not None:
+            self.end()
 
     def is_late(self) -> bool:
         """Whether its answer is not the application's. (Both, `over` and `begun`: another thread, which has inherited
@@ -281,8 +293,18 @@ class RequestOnTrio(Request):
             self.over = True
             return
         super().begin(status)
-        if self.begun:
-            self.scope.deadline = math.inf
+
+    async def send_head(self, message: Message) -> None:
+        """There sending always waits a moment. So it is the deadline that ends a head that is not taken, and what is
+        learnt of it is nothing."""
+        try:
+            await self.pass_on(message)
+        except BaseException:
+            if self.guard is not None and self.scope.cancel_called:
+                self.guard.close()
+                self.guard = None
+            raise
+        self.scope.deadline = math.inf
 
     def failed(self, error: BaseException) -> bool:
         if self.guard is not None and not self.begun and self.scope.cancel_called:

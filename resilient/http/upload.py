@@ -18,7 +18,7 @@ import types
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, Protocol
 
-__all__ = ["READ_AHEAD", "ClientLeft", "Receive", "Upload"]
+__all__ = ["READ_AHEAD", "ClientLeft", "Receive", "Upload", "awaited"]
 
 Receive = Callable[[], Awaitable[Any]]
 
@@ -89,29 +89,31 @@ class Upload:
             return LEFT
         if self._complete or request.begun:
             return await self._receive()
-        message = await self._next()
+        message = await awaited(self._receive(), request.withdraw)
         if message["type"] == PART and not message.get("more_body", False):
             self._complete = True
             if request.awaits_body and not request.begun and not await request.readmit():
                 return LEFT
         return message
 
-    @types.coroutine
-    def _next(self) -> Generator[Any, Any, Any]:
-        """The next message; the permit is given back where it is not there yet."""
-        receiving = self._one()
-        try:
-            waits_for = receiving.send(None)
-            self._request.withdraw()
-            while True:
-                try:
-                    sent = yield waits_for
-                except BaseException as thrown:
-                    waits_for = receiving.throw(thrown)
-                else:
-                    waits_for = receiving.send(sent)
-        except StopIteration as end:
-            return end.value
 
-    async def _one(self) -> Any:
-        return await self._receive()
+@types.coroutine
+def awaited(awaitable: Awaitable[Any], waits: Callable[[], None]) -> Generator[Any, Any, Any]:
+    """What `awaitable` returns. `waits()` is called where that is not there at once, but has to be waited for."""
+    coroutine = awaitable if isinstance(awaitable, types.CoroutineType) else _as_coroutine(awaitable)
+    try:
+        waits_for = coroutine.send(None)
+        waits()
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as thrown:
+                waits_for = coroutine.throw(thrown)
+            else:
+                waits_for = coroutine.send(sent)
+    except StopIteration as end:
+        return end.value
+
+
+async def _as_coroutine(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

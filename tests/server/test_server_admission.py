@@ -7,12 +7,14 @@ from typing import Any
 
 import anyio
 import pytest
+import sniffio
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from resilient import (
     AdaptiveLimit,
     Bulkhead,
+    CircuitBreaker,
     Keyed,
     RateLimit,
     current_priority,
@@ -34,6 +36,7 @@ from tests.server.memory import (
     on_both,
     scope_of,
     settle_down,
+    streaming,
     tell_priority,
     tell_remaining,
     trusting,
@@ -192,6 +195,53 @@ async def test_switched_off_it_is_not_there() -> None:
         with deadline(500):  # of a client in the same process
             await app(dict(scope), send, send)
         assert seen.pop() == (scope, send, 400)
+
+
+# -- clients that do not read -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"0")], [(b"transfer-encoding", b"chunked")]])
+@pytest.mark.parametrize("gate", [lambda: Bulkhead(1), lambda: AdaptiveLimit(1), lambda: CircuitBreaker(fail_max=1)])
+@on_both
+async def test_client_that_does_not_take_the_head_holds_no_permit(headers: Any, gate: Callable[[], Gate]) -> None:
+    """It has not read an earlier response on its connection. On trio it holds one until the deadline. Neither is held
+    against anybody."""
+    limit = gate()
+    app = ServerMiddleware(answering(tell_remaining), limit=limit, max_deadline=30)
+    on_trio = sniffio.current_async_library() == "trio"
+
+    async def stalled() -> None:
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b""}
+
+        async def send(message: Any) -> None:
+            await anyio.sleep_forever()
+
+        await app({"type": "http", "path": "/", "method": "GET", "headers": headers}, receive, send)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(stalled)
+        await settle_down()
+        assert limit.at_rest or on_trio
+        await anyio.sleep(31)
+        assert (await ask(app)).status == 200
+        group.cancel_scope.cancel()
+    assert app.pipeline.snapshot()["in_flight"] == 0
+    assert (await ask(app)).status == 200
+
+
+@on_both
+async def test_head_that_is_sent_late_is_sent_whole() -> None:
+    """With what follows it."""
+    said: list[str] = []
+
+    async def send(message: Any) -> None:
+        await anyio.sleep(1)
+        said.append(message["type"])
+
+    app = ServerMiddleware(streaming(lambda: None, b"one", 60, b"two"), limit=Bulkhead(1), max_deadline=30)
+    await app(scope_of(), send, send)  # type: ignore[arg-type]
+    assert said == ["http.response.start", *["http.response.body"] * 3]
 
 
 # -- priority -------------------------------------------------------------------------------------------------------

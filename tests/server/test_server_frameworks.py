@@ -18,7 +18,7 @@ from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, registry
 from resilient.events import CallEnded, CallTimedOut
 from resilient.http.asgi import ServerMiddleware
 from tests.server.conftest import Site
-from tests.server.running import Running
+from tests.server.running import SERVERS, Running
 
 TOO_LATE = (504, "The deadline of the request has passed.")
 TOO_MUCH = (503, "The server cannot take this request now.")
@@ -285,6 +285,30 @@ def test_client_that_leaves_amid_its_upload_leaves_nothing_behind(site: Site) ->
     while pipeline.snapshot()["in_flight"]:
         pass
     assert site.get("/left").status_code == 200
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_client_that_does_not_read_holds_no_permit(kind: str) -> None:
+    """Its next request on the same connection has its answer ready, and nobody to take it."""
+    bulkhead = Bulkhead(1)
+    large = b"x" * 20_000_000
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        body = large if scope["path"] == "/large" else b"small"
+        head = [(b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": body})
+
+    with Running(kind) as server, server.client() as client, socket.socket() as silent:
+        server.app = ServerMiddleware(application, limit=bulkhead, max_deadline=0.02, name="silent")
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect(server.address)
+        silent.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\nGET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert silent.recv(1)
+        while (answered := client.get("/")).status_code == 503:
+            pass
+        assert answered.text == "small"
+        assert bulkhead.at_rest
 
 
 # -- what is let be -------------------------------------------------------------------------------------------------
