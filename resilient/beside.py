@@ -13,14 +13,16 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
 
+from resilient.atomic import members
 from resilient.call import Call
 from resilient.current import Calls, enclosing, runs_elsewhere, waiting
+from resilient.errors import Deadlock
 from resilient.outcome import Classifier, Mistake
 from resilient.policy import Layer, Scope
 from resilient.result import closing_of, is_awaitable
-from resilient.runtime import Parking, Runtime, refuse_to_block
+from resilient.runtime import Parking, Runtime, current
 from resilient.runtime.threads import AWAITED, THREADS
 
 __all__ = ["Beside", "Stragglers", "close_beside", "discard", "is_own"]
@@ -29,6 +31,15 @@ _log = logging.getLogger("resilient")
 
 CLOSING_SECONDS = 1.0
 """So long a caller waits for a result to be closed that it does not get. The closing itself goes on after that."""
+
+
+class Straggler(Protocol):
+    """What runs on although nobody waits for it any more."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """Where it runs."""
+        ...
 
 
 class Stragglers:
@@ -40,7 +51,7 @@ class Stragglers:
 
     def renew(self) -> None:
         """In a forked child: none, and nobody waits for any."""
-        self._running: set[object] = set()  # an event loop keeps only weak references to its tasks
+        self._running: set[Straggler] = set()  # an event loop keeps only weak references to its tasks
         self._lock = threading.RLock()
         self._waiting: set[Parking] = set()
 
@@ -54,12 +65,12 @@ class Stragglers:
         """Whether no more may be left behind."""
         return len(self._running) >= self.cap
 
-    def add(self, who: object) -> None:
+    def add(self, who: Straggler) -> None:
         """One more is left behind."""
         with self._lock:
             self._running.add(who)
 
-    def remove(self, who: object) -> None:
+    def remove(self, who: Straggler) -> None:
         """It has ended."""
         with self._lock:
             self._running.discard(who)
@@ -70,7 +81,8 @@ class Stragglers:
     async def drain(self, runtime: Runtime) -> None:
         """Wait until there are none."""
         while self._running:
-            refuse_to_block(runtime, "close()", "await aclose()")
+            if runtime is THREADS:
+                self._refuse_to_block(current())
             parking = runtime.park()
             with self._lock:
                 self._waiting.add(parking)
@@ -80,6 +92,10 @@ class Stragglers:
             finally:
                 with self._lock:
                     self._waiting.discard(parking)
+
+    def _refuse_to_block(self, here: Runtime) -> None:
+        if here is not THREADS and any(who.runtime is here for who in members(self._running)):
+            raise Deadlock("close() would block the event loop on which work goes on: await aclose() instead")
 
 
 class _NoDeadline:
@@ -175,6 +191,11 @@ class Beside:
         """Let go of its outcome, which nobody takes. The traceback of an error leads back to this very object."""
         self.result = self.error = self.call.verdict = None
 
+    @property
+    def runtime(self) -> Runtime:
+        """Where it runs."""
+        return self.call.runtime
+
     def outer(self) -> Calls:
         """The calls that its own is part of."""
         return self._beyond(waiting(self._caller)) if self._outer is None else self._outer
@@ -246,7 +267,7 @@ def is_own(result: Any, call: Call, judge: Classifier) -> bool:
 
 
 async def _close_unwanted(
-    who: object, result: Any, call: Call, scope: Scope, stragglers: Stragglers, sets_aside: bool
+    who: Straggler, result: Any, call: Call, scope: Scope, stragglers: Stragglers, sets_aside: bool
 ) -> None:
     """The end of a straggler; its result, if it is its own, is closed, and set aside before that where it
     `sets_aside`. It raises nothing: nobody waits."""
@@ -266,14 +287,16 @@ async def _close_unwanted(
 class _Closing:
     """A result on its way out."""
 
-    spawned: object = None
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.spawned: object = None
 
 
 def close_beside(result: Any, call: Call, scope: Scope, stragglers: Stragglers, sets_aside: bool = False) -> None:
     """Close a result that nobody gets, if it `is_own`, without making anybody wait."""
     if closing_of(result, awaits=True) is None:
         return  # most results
-    closing = _Closing()
+    closing = _Closing(call.runtime)
     stragglers.add(closing)
     closing.spawned = call.runtime.spawn(
         lambda: _close_unwanted(closing, result, call, scope, stragglers, sets_aside), contextvars.copy_context()
@@ -294,7 +317,7 @@ async def discard(result: Any, runtime: Runtime, stragglers: Stragglers = _disca
         return
     if closing_of(result, awaits=True) is None:
         return
-    closing, parking = _Closing(), runtime.park()
+    closing, parking = _Closing(runtime), runtime.park()
 
     async def work() -> None:
         try:

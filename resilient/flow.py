@@ -20,7 +20,7 @@ from resilient.errors import PipelineClosed, Rejected, TimedOut
 from resilient.events import CallEnded, CallRejected, CallTimedOut, Ending
 from resilient.outcome import Mistake, bare, release
 from resilient.policy import Layer, Recovery, Scope, Watch
-from resilient.runtime import Parking, refuse_to_block
+from resilient.runtime import Parking
 
 __all__ = ["Earn", "Flow", "earning", "earnings", "own_up", "watched_earnings", "watched_recovery"]
 
@@ -246,7 +246,6 @@ class Flow:
         self.closed = True
         self._choose_way()
         while self.inside > 0:
-            refuse_to_block(runtime, "close()", "await aclose()")
             parking = runtime.park()
             with self._lock:
                 self._waiting.add(parking)

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from resilient import arguments, registry
 from resilient.block import Attempts, block_leaf
 from resilient.call import Call, new_call
-from resilient.current import enclosing, is_guard
+from resilient.current import Calls, enclosing, is_guard, waiting
 from resilient.deadlines import inherited, seen
 from resilient.errors import Deadlock, PipelineError, PipelineWarning
 from resilient.events import Listener
@@ -351,18 +351,22 @@ class Pipeline(Policy):
     def close(self) -> None:
         """The same for plain code: blocks until calls in other threads have ended.
 
-        Raises `Deadlock` in the thread of a running event loop, if there is anything to wait for: nothing on that loop
-        could end meanwhile.
+        Raises `Deadlock` in the thread of an event loop on which there are such: they could never end meanwhile.
         """
         self._refuse_from_inside("close")
+        if any(self._has_part_in(waiting(task)) for task in current().tasks()):
+            raise Deadlock("close() would block the event loop on which calls are in flight: await aclose() instead")
         drive(self._close(THREADS))
 
     def _refuse_from_inside(self, verb: str) -> None:
-        if any(self._is_part_of(scope) for _, scope in enclosing(3)):
+        if self._has_part_in(enclosing(3)):
             raise Deadlock(
                 f"{verb}() in the midst of a call of {self.name or 'this pipeline'} would wait for that call, which "
                 "waits for it: close it outside, or in a task that the call does not wait for"
             )
+
+    def _has_part_in(self, calls: Calls) -> bool:
+        return any(self._is_part_of(scope) for _, scope in calls)
 
     def _is_part_of(self, scope: Scope) -> bool:
         return any(

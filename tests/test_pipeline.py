@@ -642,6 +642,28 @@ def test_close_in_the_thread_of_a_running_loop_does_not_wait_for_ever(loop: str)
     asyncio.run(on_asyncio()) if loop == "asyncio" else trio.run(on_trio)
 
 
+async def test_close_in_the_thread_of_a_running_loop_waits_for_other_threads() -> None:
+    """Calls and what was left behind there end without the loop, as in a notebook."""
+    abandoned, counted = Pipeline(Timeout(0.001, thread=True, abandon=True)), Pipeline(Bulkhead(5))
+    began, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        assert go.wait(10)
+
+    with pytest.raises(TimedOut):
+        abandoned.call(work)
+    began.clear()
+    thread = threading.Thread(target=counted.call, args=[work])
+    thread.start()
+    assert began.wait(10)
+    threading.Timer(0.01, go.set).start()
+    counted.close()
+    abandoned.close()
+    thread.join()
+    assert abandoned.snapshot()["policies"][0]["abandoned"] == 0
+
+
 @pytest.mark.virtual_time
 async def test_close_in_the_thread_of_a_running_loop_does_not_wait_for_what_was_left_behind() -> None:
     """As abandoned work, which goes on there."""

@@ -15,11 +15,11 @@ virtual time, so that an instance used from several of them keeps one state.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import Context
 from typing import Any, Protocol
 
-from resilient.errors import Deadlock, TimedOut
+from resilient.errors import TimedOut
 from resilient.runtime import asyncio as _asyncio
 from resilient.runtime import threads as _threads
 
@@ -33,7 +33,6 @@ __all__ = [
     "Work",
     "current",
     "current_async",
-    "refuse_to_block",
 ]
 
 TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
@@ -112,6 +111,10 @@ class Runtime(Protocol):
         """The task that runs now, or the number of the thread."""
         ...
 
+    def tasks(self) -> Iterable[Any]:
+        """All tasks of the event loop that runs in this thread; none in threads."""
+        ...
+
     def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Coroutine[Any, Any, Any]:
         """Await `inner(call)`, for `limit.seconds` at the most; then raise `limit.expired(...)`.
 
@@ -139,9 +142,3 @@ def current() -> Runtime:
         return current_async()
     except RuntimeError:
         return _threads.THREADS
-
-
-def refuse_to_block(runtime: Runtime, what: str, instead: str) -> None:
-    """Raise `Deadlock` where `what` is about to block, without a limit, a thread in which an event loop runs."""
-    if runtime is _threads.THREADS and current() is not runtime:
-        raise Deadlock(f"{what} would block the event loop that runs in this thread, for ever: {instead} instead")

@@ -181,6 +181,9 @@ class AsyncioRuntime:
     def caller(self) -> Task[Any] | None:
         return current_task(self.loop)
 
+    def tasks(self) -> set[Task[Any]]:
+        return asyncio.all_tasks(self.loop)
+
     def after(self, seconds: float, timer: Timer) -> dict[Timer, None]:
         """Call `timer.fire()` from the event loop after `seconds`, unless taken out of what is returned before."""
         timers = self.timers.get(seconds)

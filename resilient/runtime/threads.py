@@ -71,6 +71,9 @@ class ThreadRuntime:
     def caller(self) -> int:
         return threading.get_ident()
 
+    def tasks(self) -> tuple[()]:
+        return ()
+
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         outer, waited = call.deadline, call.waited
         at = monotonic() + limit.seconds if limit.at is None else limit.at

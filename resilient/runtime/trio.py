@@ -50,6 +50,13 @@ class TrioRuntime:
     def caller(self) -> trio.lowlevel.Task:
         return trio.lowlevel.current_task()
 
+    def tasks(self) -> list[trio.lowlevel.Task]:
+        root = trio.lowlevel.current_root_task()
+        tasks = [] if root is None else [root]
+        for task in tasks:  # which grows meanwhile
+            tasks += (child for nursery in task.child_nurseries for child in nursery.child_tasks)
+        return tasks
+
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         outer, waited = call.deadline, call.waited
         now = self.now()
