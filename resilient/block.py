@@ -4,9 +4,14 @@
         async with attempt:
             ...
 
-The pipeline's coroutine is started, runs up to where it would call the function, and is held there while the block
-runs, in the same task; how the block ends is then told to it. So the same policies act in the same way: an attempt that
-fails and is to be repeated is swallowed, and the loop goes round again. Without `async`, the same in plain code.
+The pipeline's coroutine is started when the block is entered, runs up to where it would call the function, and is held
+there while the block runs, in the same task; how the block ends is then told to it. So the same policies act in the
+same way: an attempt that fails and is to be repeated is swallowed, and the loop goes round again. Without `async`, the
+same in plain code.
+
+Between its blocks a loop is its user's own code, which nothing may cancel. So where a Retry is about to begin a further
+attempt (`Call.again`), the coroutine is held until the next block is entered, and the Timeouts and deadlines around the
+Retry are let go until then (`_Runtime`): only in blocks do they have the user's task in their hands.
 """
 
 from __future__ import annotations
@@ -15,23 +20,93 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Coroutine, Generator
+from types import FrameType
 from typing import Any
 
-from resilient.call import Call
+from resilient.call import Call, new_call
 from resilient.current import block_begins, block_ends
+from resilient.deadlines import Deadline, inherited, swap
+from resilient.errors import TimedOut
 from resilient.guard import told
 from resilient.outcome import Stopped
 from resilient.policy import Layer, Scope
-from resilient.runtime.threads import drive
+from resilient.runtime import Limit, Runtime
+from resilient.runtime.threads import THREADS, drive
 
-__all__ = ["Attempt", "Attempts", "block_leaf"]
+__all__ = ["Attempt", "Attempts", "block_call", "block_leaf"]
 
 
-class _Body:
-    """What the pipeline awaits in place of a function's result; seen by `_advance`, never by an event loop."""
+class _Mark:
+    """What the pipeline of a block awaits; seen by `_advance`, never by an event loop."""
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return (yield self)
+
+
+class _Body(_Mark):
+    """It awaits the block, in place of a function's result."""
+
+
+class _Turn(_Mark):
+    """It awaits that the user enters the next block."""
+
+
+class _BlockCall(Call):
+    """The call of a block."""
+
+    __slots__ = ()
+
+    async def again(self) -> None:
+        await _Turn()
+        if self.runtime is THREADS and self.deadline is not None and THREADS.now() >= self.deadline:
+            raise THREADS.cancelled
+
+
+class _Runtime:
+    """A block's runtime, whose limits hold in the blocks only: each is let go when the block has ended, and holds again
+    when the next one is entered."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.cancelled = runtime.cancelled
+        self.now = runtime.now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runtime, name)
+
+    async def within(self, call: Any, inner: Callable[[Any], Any], limit: Limit) -> Any:
+        """As `Runtime.within`; time goes on between the blocks."""
+        moment = _Moment(limit, call, self.now())
+        rest = inner(call)
+        try:
+            while True:
+                stop = await self._runtime.within(call, lambda _: _advance(rest, None, None, _Turn), moment)
+                if not isinstance(stop, _Turn):
+                    return stop.value
+                await stop
+                if self.now() >= moment.at:
+                    raise moment.expired(call, 0.0) from call.error
+        finally:
+            rest.close()
+
+
+class _Moment:
+    """When a limit of a block ends, whatever the number of its parts."""
+
+    def __init__(self, limit: Limit, call: Call, now: float) -> None:
+        self._limit = limit
+        self._waited = call.waited
+        self.seconds = limit.seconds
+        self.at: float = now + limit.seconds if limit.at is None else limit.at
+
+    def expired(self, call: Call, waited: float) -> TimedOut:
+        """The error of the limit."""
+        return self._limit.expired(call, call.waited - self._waited)
+
+
+def block_call(block: Callable[..., Any], runtime: Runtime, *, repeats: bool) -> Call:
+    """The call of a block, of a pipeline that may repeat it or not."""
+    return new_call(block, (), {}, runtime if runtime is THREADS or not repeats else _Runtime(runtime), _BlockCall)
 
 
 def block_leaf(scope: Scope) -> Layer:
@@ -54,28 +129,35 @@ class Attempt:
 
     def __init__(self, attempts: Attempts, number: int) -> None:
         self._attempts = weakref.ref(attempts)  # so a loop that is left without entering it gives its permits back
+        self._entered: Attempts | None = None
         self.number = number
         self.result: Any = None
 
     async def __aenter__(self) -> Attempt:
-        self._owner()._enter()
+        await self._enter(sys._getframe(1))
         return self
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        return await self._owner()._leave(self, error)
+        return await self._leave(error)
 
     def __enter__(self) -> Attempt:
-        self._owner()._enter()
+        drive(self._enter(sys._getframe(1)))
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        return drive(self._owner()._leave(self, error))
+        return drive(self._leave(error))
 
-    def _owner(self) -> Attempts:
+    async def _enter(self, frame: FrameType) -> None:
         attempts = self._attempts()
         if attempts is None:
             raise RuntimeError("an attempt can be entered only in the loop that made it")
-        return attempts
+        self.number = await attempts._enter(frame)
+        self._entered = attempts
+
+    async def _leave(self, error: BaseException | None) -> bool:
+        attempts, self._entered = self._entered, None
+        assert attempts is not None
+        return await attempts._leave(self, error)
 
 
 class Attempts:
@@ -89,10 +171,14 @@ class Attempts:
     ) -> None:
         self._scope = scope
         self._start = start
-        self._frame = 0
+        self._number = 0
+        self._frame: FrameType | None = None
         self._call: Call | None = None
         self._coroutine: Coroutine[Any, Any, Any] | None = None
-        self._state = "new"  # -> waiting (for its body) -> inside -> waiting ... -> done
+        self._state = "new"  # -> waiting (for its block) -> entering -> inside -> again -> waiting ... -> done
+        self._is_async = False
+        self._outside: Deadline | None = None
+        self._inside: Deadline | None = None
 
         def block() -> None: ...
 
@@ -111,57 +197,79 @@ class Attempts:
         return self
 
     async def __anext__(self) -> Attempt:
-        attempt = await self._next(True)
+        attempt = self._next(True)
         if attempt is None:
             raise StopAsyncIteration
         return attempt
 
     def __next__(self) -> Attempt:
-        attempt = drive(self._next(False))
+        attempt = self._next(False)
         if attempt is None:
             raise StopIteration
         return attempt
 
-    async def _next(self, is_async: bool) -> Attempt | None:
+    def _next(self, is_async: bool) -> Attempt | None:
         if self._state == "done":
             return None
-        if self._state == "new":
-            self._call, self._coroutine = self._start(self._block, is_async)
-            await self._go_on(None, None)
-        elif self._state != "again":
+        if self._state not in ("new", "again"):
             self._close()
             raise RuntimeError("the block of the attempt before was not entered: write `with attempt:` in the loop")
+        self._is_async = is_async
         self._state = "waiting"
-        assert self._call is not None
-        return Attempt(self, self._call.attempt)
+        self._number += 1
+        return Attempt(self, self._number)
 
-    def _enter(self) -> None:
+    async def _enter(self, frame: FrameType) -> int:
+        """Let the pipeline run up to the block. The number of the attempt."""
         if self._state != "waiting":
             raise RuntimeError("an attempt can be entered once, in its own turn of the loop")
-        self._state = "inside"
+        self._state = "entering"
+        if self._coroutine is None:
+            self._outside = inherited()
+            self._call, self._coroutine = self._start(self._block, self._is_async)
+        else:
+            self._outside = swap(self._inside)
         assert self._call is not None
-        self._frame = block_begins(sys._getframe(2), self._call, self._scope)
+        try:
+            while not isinstance(stop := await self._go_on(None, None), _Body):
+                if stop is None:
+                    raise RuntimeError("a policy answered for a block, which cannot be skipped")
+        finally:
+            if self._state != "entering":
+                swap(self._outside)
+        self._state = "inside"
+        self._number = self._call.attempt
+        self._frame = block_begins(frame, self._call, self._scope)
+        return self._number
 
     async def _leave(self, attempt: Attempt, error: BaseException | None) -> bool:
         """Tell the pipeline how the block ended. True: its error is dealt with (there is another attempt)."""
         assert self._call is not None
+        assert self._frame is not None
         block_ends(self._frame, self._call)
+        self._frame = None
         try:
-            await self._go_on(attempt.result, error)
+            if await self._go_on(attempt.result, error) is not None:
+                self._state = "again"
         except BaseException as raised:
             if raised is error or (isinstance(raised, Stopped) and raised.error is error):
                 return False  # let it go on by itself, with its own traceback
             raise
+        finally:
+            self._inside = swap(self._outside)
         return True
 
-    async def _go_on(self, result: Any, error: BaseException | None) -> None:
-        """Let the pipeline run until it waits for the block again, or ends."""
-        self._state = "done"
+    async def _go_on(self, result: Any, error: BaseException | None) -> _Mark | None:
+        """Let the pipeline run until it waits for the block or for its turn; None: it has ended."""
+        state, self._state = self._state, "done"
         assert self._coroutine is not None
         if isinstance(error, StopIteration):
             error = Stopped(error)
-        if await _advance(self._coroutine, result, error):
-            self._state = "again"
+        stop: _Mark | StopIteration = await _advance(self._coroutine, result, error, _Mark)
+        if isinstance(stop, StopIteration):
+            return None
+        self._state = state
+        return stop
 
     def _close(self) -> None:
         if self._coroutine is not None:
@@ -171,18 +279,19 @@ class Attempts:
 
 @types.coroutine
 def _advance(
-    coroutine: Coroutine[Any, Any, Any], result: Any, error: BaseException | None
-) -> Generator[Any, Any, bool]:
-    """Run `coroutine` on: True when it waits for the block, False when it has ended. What it awaits is passed on."""
+    coroutine: Coroutine[Any, Any, Any], result: Any, error: BaseException | None, kind: type[_Mark]
+) -> Generator[Any, Any, Any]:
+    """Run `coroutine` on until it awaits a mark of a kind, which is returned; or else the `StopIteration` that has its
+    result. What else it awaits is passed on."""
     try:
         item = coroutine.send(result) if error is None else coroutine.throw(error)
-        while not isinstance(item, _Body):
+        while not isinstance(item, kind):
             try:
                 sent = yield item
             except BaseException as thrown:
                 item = coroutine.throw(thrown)
             else:
                 item = coroutine.send(sent)
-    except StopIteration:
-        return False
-    return True
+    except StopIteration as done:
+        return done
+    return item

@@ -75,6 +75,9 @@ class Call:
         """The call that this is, or is a fork of."""
         return self
 
+    async def again(self) -> None:
+        """A further attempt is about to begin: whoever has to be ready for it lets it wait here."""
+
     def fork(self) -> Fork:
         """A copy that goes its own way from here (another thread, another copy of a request)."""
         fork = Fork()  # as `new_call`, without its frame
@@ -112,9 +115,15 @@ class Fork(Call):
     origin: Call
 
 
-def new_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime | None) -> Call:
+def new_call(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    runtime: Runtime | None,
+    kind: type[Call] = Call,
+) -> Call:
     """A call that begins. (`Pipeline` writes this out where every nanosecond counts.)"""
-    call = Call()
+    call = kind()
     call.fn, call.args, call.kwargs = fn, args, kwargs
     call.runtime = runtime  # type: ignore[assignment]
     call.attempt, call.deadline, call.waited, call.error, call.verdict = 1, None, 0.0, None, None

@@ -12,6 +12,7 @@ callers, are given what their callers saw. Tasks that the function itself begins
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,17 +48,25 @@ def is_guard(code: CodeType) -> None:
     _guards[id(code)] = code
 
 
-_blocks: dict[int, list[tuple[Call, Scope]]] = {}  # by the frame that they are in, outermost first
+_blocks: dict[FrameType, list[tuple[Call, Scope]]] = {}
+"""The guarded blocks that a frame is in, outermost first. (The frame itself is the key, not its number: that of a frame
+which has ended is another one's soon.)"""
+
+_STACKS = contextlib.__file__
 
 
-def block_begins(frame: FrameType, call: Call, scope: Scope) -> int:
-    """From here on `frame` is inside a guarded block. Returns what `block_ends` needs."""
+def block_begins(frame: FrameType | None, call: Call, scope: Scope) -> FrameType:
+    """From here on `frame` is inside a guarded block; or, if that is an exit stack's, the frame that fills the stack.
+    Returns what `block_ends` needs."""
+    while frame is not None and frame.f_code.co_filename == _STACKS and frame.f_back is not None:
+        frame = frame.f_back
+    assert frame is not None
     with _lock:
-        _blocks.setdefault(id(frame), []).append((call, scope))
-    return id(frame)
+        _blocks.setdefault(frame, []).append((call, scope))
+    return frame
 
 
-def block_ends(frame: int, call: Call) -> None:
+def block_ends(frame: FrameType, call: Call) -> None:
     """It no longer is."""
     with _lock:
         left = [block for block in _blocks.pop(frame, ()) if block[0] is not call]
@@ -114,7 +123,7 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 def _calls_in(frames: Iterable[FrameType]) -> Calls:
     found: list[tuple[Call, Scope]] = []
     for frame in frames:
-        found += reversed(_blocks.get(id(frame), ()))
+        found += reversed(_blocks.get(frame, ()))
         if id(frame.f_code) in _guards:
             names = frame.f_locals
             if "call" in names:

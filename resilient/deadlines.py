@@ -44,6 +44,7 @@ __all__ = [
     "milliseconds",
     "remaining",
     "seen",
+    "swap",
     "total",
 ]
 
@@ -211,6 +212,14 @@ def let_go(token: Token[Deadline | None]) -> None:
         _reset(token)
     except ValueError:
         pass  # as in `total`
+
+
+def swap(limit: Deadline | None) -> Deadline | None:
+    """From here on `limit` holds, or none. Returns what held before."""
+    before = inherited()
+    if before is not limit:
+        _set(limit)
+    return before
 
 
 def total(inner: Callable[[Any], Awaitable[Any]], seconds: float) -> Callable[[Any], Coroutine[Any, Any, Any]]:

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from resilient import arguments, registry
-from resilient.block import Attempts, block_leaf
-from resilient.call import Call, new_call
+from resilient.block import Attempts, block_call, block_leaf
+from resilient.call import Call
 from resilient.current import Calls, enclosing, is_guard, waiting
 from resilient.deadlines import inherited, seen
 from resilient.errors import Deadlock, PipelineError, PipelineWarning
@@ -252,7 +252,7 @@ class Pipeline(Policy):
 
     def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
         self._refuse_unfit(is_async=is_async, block=True)
-        call = new_call(block, (), {}, current_async() if is_async else THREADS)
+        call = block_call(block, current_async() if is_async else THREADS, repeats=self._scope.repeats)
         if self._scope.mode == "off":
             return call, block_leaf(self._scope)(call)
         _, _, whole = self._block

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
 from resilient import (
     Bulkhead,
@@ -20,9 +23,12 @@ from resilient import (
     Retry,
     TimedOut,
     Timeout,
+    current_call,
+    deadline,
 )
+from resilient.deadlines import inherited
 from resilient.events import AttemptFailed, AttemptStarted, Queued
-from tests.worlds import World
+from tests.worlds import WORLDS, World
 
 
 def run_block(world: World, pipeline: Pipeline, body: Callable[[Any], Any]) -> Any:
@@ -295,6 +301,265 @@ async def test_block_waits_between_attempts() -> None:
             if attempt.number < 3:
                 raise OSError
     assert begun == [0, 10, 20]
+
+
+# -- between blocks -------------------------------------------------------------------------------------------------
+
+LIMIT, LONGER = 0.01, 0.02
+
+
+@pytest.fixture(params=[world for world in WORLDS if world.is_async], ids=lambda kind: kind.name)
+def loop(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Each runtime with an event loop in turn."""
+    made: World = request.param()
+    yield made
+    made.close()
+
+
+LIMITS: list[Any] = [
+    [Timeout(LIMIT)],
+    [Retry(2, wait=0), Timeout(LIMIT)],
+    [Timeout(LIMIT), Retry(2, wait=0)],
+    [Timeout(LIMIT), Pipeline(Retry(2, wait=0), Bulkhead(5))],
+]
+
+
+@pytest.mark.parametrize("policies", LIMITS, ids=["lone", "each attempt", "total", "nested"])
+def test_code_before_the_first_block_has_no_limit(loop: World, policies: Any) -> None:
+    """The pipeline begins with the block: what comes before is neither cancelled nor counted."""
+
+    async def main() -> str:
+        async for attempt in Pipeline(*policies).attempts():
+            await loop.sleep(LONGER)
+            async with attempt:
+                await loop.sleep(0)
+                return "sent"
+        raise AssertionError
+
+    assert loop.run(main) == "sent"
+
+
+def test_code_between_blocks_is_not_cancelled_by_the_next_attempt(loop: World) -> None:
+    """Whose Timeout begins with its block."""
+
+    async def main() -> list[int]:
+        numbers = []
+        async for attempt in Pipeline(Retry(3, wait=0), Timeout(LIMIT)).attempts():
+            await loop.sleep(LONGER)
+            async with attempt:
+                numbers.append(attempt.number)
+                await loop.sleep(0)
+                if attempt.number < 3:
+                    raise OSError
+        return numbers
+
+    assert loop.run(main) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("inherited", [False, True], ids=["total Timeout", "deadline"])
+def test_limit_of_the_whole_that_passes_between_blocks_ends_the_next_one(loop: World, inherited: bool) -> None:
+    """The code between runs to its end; the block is not entered."""
+    did: list[str] = []
+    pipeline = Pipeline(Retry(2, wait=0)) if inherited else Pipeline(Timeout(LIMIT), Retry(2, wait=0))
+
+    async def main() -> None:
+        with deadline(LIMIT) if inherited else contextlib.nullcontext():
+            async for attempt in pipeline.attempts():
+                if attempt.number > 1:
+                    await loop.sleep(LONGER)
+                    did.append("between")
+                async with attempt:
+                    did.append("block")
+                    raise OSError("first")
+
+    with pytest.raises(TimedOut) as caught:
+        loop.run(main)
+    assert did == ["block", "between"]
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_limit_of_the_whole_ends_a_later_block(loop: World) -> None:
+    """It holds again when that is entered."""
+
+    async def main() -> None:
+        async for attempt in Pipeline(Timeout(LIMIT), Retry(2, wait=0)).attempts():
+            async with attempt:
+                if attempt.number > 1:
+                    await loop.sleep(60)
+                raise OSError
+
+    with pytest.raises(TimedOut):
+        loop.run(main)
+
+
+def test_plain_limit_of_the_whole_that_passes_between_blocks_ends_the_next_one() -> None:
+    """In threads, too."""
+    did = []
+    with pytest.raises(TimedOut):
+        for attempt in Pipeline(Timeout(LIMIT), Retry(2, wait=0)).attempts():
+            if attempt.number > 1:
+                time.sleep(LONGER)
+            with attempt:
+                did.append(attempt.number)
+                raise OSError
+    assert did == [1]
+
+
+@pytest.mark.parametrize("policies", LIMITS, ids=["lone", "each attempt", "total", "nested"])
+@pytest.mark.parametrize("failures", [0, 1])
+def test_kept_attempts_cancel_nobody(loop: World, policies: Any, failures: int) -> None:
+    """After a `break`, in the first round or in a later one."""
+
+    async def main() -> str:
+        attempts = Pipeline(*policies).attempts()
+        async for attempt in attempts:
+            if attempt.number > failures:
+                break
+            async with attempt:
+                raise OSError
+        await loop.sleep(LONGER)
+        return "slept"
+
+    if failures and len(policies) == 1:
+        with pytest.raises(OSError):
+            loop.run(main)
+    else:
+        assert loop.run(main) == "slept"
+
+
+def test_total_is_a_deadline_in_its_blocks_only(loop: World) -> None:
+    """Neither the code between them nor what follows a `break` inherits it."""
+
+    async def main() -> list[bool]:
+        seen = []
+        attempts = Pipeline(Timeout(30), Retry(3, wait=0), Bulkhead(5)).attempts()
+        async for attempt in attempts:
+            seen.append(inherited() is not None)
+            if attempt.number == 3:
+                break
+            async with attempt:
+                seen.append(inherited() is not None)
+                raise OSError
+        return [*seen, inherited() is not None]
+
+    assert loop.run(main) == [False, True, False, True, False, False]
+
+
+def test_permit_is_taken_when_the_block_is_entered(world: World) -> None:
+    """Not by the code before it; and a refusal is raised there."""
+    bulkhead = Bulkhead(1)
+    pipeline = Pipeline(Retry(2, wait=0), bulkhead)
+    free = []
+
+    def before(attempt: Any) -> None:
+        free.append(in_use(bulkhead))
+
+    def body(attempt: Any) -> None:
+        free.append(in_use(bulkhead))
+        if attempt.number == 1:
+            raise OSError
+
+    if world.is_async:
+
+        async def main() -> None:
+            async for attempt in pipeline.attempts():
+                before(attempt)
+                async with attempt:
+                    body(attempt)
+
+        world.run(main)
+    else:
+        for attempt in pipeline.attempts():
+            before(attempt)
+            with attempt:
+                body(attempt)
+    assert free == [0, 1, 0, 1]
+
+
+def test_block_in_a_scope_of_its_user_nests_on_trio() -> None:
+    """Scopes of the pipeline are opened and closed with the block, inside those that the user opens in the loop."""
+
+    async def main() -> list[int]:
+        numbers = []
+        async for attempt in Pipeline(Timeout(30), Retry(3, wait=0), Timeout(10)).attempts():
+            with trio.move_on_after(5):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(trio.sleep, 0)
+                    async with attempt:
+                        numbers.append(attempt.number)
+                        await trio.lowlevel.checkpoint()
+                        if attempt.number < 3:
+                            raise OSError
+        return numbers
+
+    assert trio.run(main) == [1, 2, 3]
+
+
+# -- exit stacks ----------------------------------------------------------------------------------------------------
+
+
+def test_block_that_an_exit_stack_entered_is_its_users(world: World) -> None:
+    """The function that fills the stack is in the block, and no other one is."""
+    outer, inner = Pipeline(Retry(2, wait=0), name="outer"), Retry(3, wait=0, nested="once")
+    seen: list[Any] = []
+    tries: list[int] = []
+
+    def looks() -> None:
+        seen.append(current_call())
+
+    def look(attempt: Any) -> None:
+        looks()
+        call = current_call()
+        assert call is not None
+        assert call.pipeline == "outer"
+
+    if world.is_async:
+
+        @inner
+        async def unrelated() -> None:
+            tries.append(1)
+            raise ConnectionError
+
+        async def elsewhere() -> None:
+            for _ in range(20):
+                with pytest.raises(ConnectionError):
+                    await unrelated()
+
+        async def main() -> None:
+            async for attempt in outer.attempts():
+                async with contextlib.AsyncExitStack() as stack:
+                    await stack.enter_async_context(attempt)
+                    look(attempt)
+                    if world.name != "trio":
+                        await asyncio.create_task(elsewhere())
+            looks()
+
+        world.run(main)
+        assert len(tries) in (0, 60)
+    else:
+        for attempt in outer.attempts():
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(attempt)
+                look(attempt)
+        looks()
+    assert [call and call.pipeline for call in seen] == ["outer", None]
+
+
+def test_block_that_a_function_entered_and_left_open_is_nobody_elses() -> None:
+    """Its frame is gone; functions that get its place are not in the block."""
+    pipeline = Pipeline(Retry(2, wait=0), name="p")
+    stack = contextlib.ExitStack()
+
+    def fill(attempt: Any) -> None:
+        stack.enter_context(attempt)
+
+    def other() -> Any:
+        return current_call()
+
+    for attempt in pipeline.attempts():
+        fill(attempt)
+        assert [other() for _ in range(5)] == [None] * 5
+        stack.close()
 
 
 # -- cancellation ---------------------------------------------------------------------------------------------------

@@ -182,6 +182,7 @@ class Retry(Wrap):
                 await story.pause(wait)
                 call.attempt += 1
                 call.verdict = None
+                await call.again()
                 await story.ask("before")
                 try:
                     result = await inner(call)
