@@ -5,19 +5,28 @@ fails, every client asks for more at the moment when there is least, and keeps i
 extra request costs one, and whoever has none makes do with what came back. A dependency that fails altogether earns
 nothing, and gets next to nothing on top.
 
-One instance is shared by all retries and hedges of one dependency. It has no clock of its own, and a success takes no
-lock.
+One instance is shared by all retries and hedges of one dependency. Where a pipeline serves several that fail by
+themselves, as the origins of an HTTP client, each has a budget of its own, of the same figures: what one of them has
+earned is not spent on another one's outage. It has no clock of its own, and a success takes no lock.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Hashable
+from copy import copy
 from typing import Any
 
 from resilient import arguments
 
 __all__ = ["Budget"]
+
+DEPENDENCIES = 1024
+"""So many of those that one pipeline serves have a budget; then that of the first one is forgotten."""
+
+SHOWN = 100
+"""Dependencies in a snapshot, the latest."""
 
 
 class Budget:
@@ -46,35 +55,66 @@ class Budget:
             raise ValueError(f"cap={cap!r} must be at least 1 token and at least the reserve of {reserve!r}")
         self.spent = 0
         self.refused = 0
-        self._earned = 0  # successes since the last look
+        self.earned = 0  # successes since the last look
         self._tokens = self.reserve
         self._looked: float | None = None
+        self._all: Budget | None = None
+        self.each: dict[Hashable, Budget] = {}
         self.renew()
 
     def renew(self) -> None:
         """Take a new lock, also in a forked child, which has the tokens that there were."""
         self._lock = threading.RLock()
+        for budget in list(self.each.values()):
+            budget.renew()
+
+    def of(self, dependency: Hashable | None) -> Budget:
+        """The budget of one of the dependencies that a pipeline serves. None: it serves one, whose budget this is."""
+        if dependency is None:
+            return self
+        try:
+            return self.each[dependency]
+        except KeyError:
+            return self._new(dependency)
+
+    def _new(self, dependency: Hashable) -> Budget:
+        budget = copy(self)
+        budget.spent = budget.refused = budget.earned = 0
+        budget._tokens, budget._looked = self.reserve, None
+        budget._all, budget.each = self, {}
+        budget.renew()
+        with self._lock:
+            budget = self.each.setdefault(dependency, budget)
+            while len(self.each) > DEPENDENCIES:
+                del self.each[next(iter(self.each))]
+        return budget
 
     def earn(self, call: object = None, result: object = None) -> None:
         """A call succeeded; which, and with what, makes no difference."""
-        self._earned += 1
+        self.earned += 1
 
     def spend(self, now: float) -> bool:
         """Take a token for one extra request, if there is one. `now`: seconds on the caller's clock."""
         with self._lock:
-            earned = self._earned
+            earned = self.earned
             tokens = self._balance(now, earned)
             enough = tokens >= 1.0 - 1e-9  # ten tenths are one token
             self._tokens = tokens - enough
-            self._earned -= earned  # others may have earned meanwhile
+            self.earned -= earned  # others may have earned meanwhile
             self._looked = now
-            self.spent += enough
-            self.refused += not enough
-            return enough
+            self._count(enough)
+        if self._all is not None:
+            with self._all._lock:
+                self._all._count(enough)
+        return enough
+
+    def _count(self, enough: bool) -> None:
+        self.spent += enough
+        self.refused += not enough
 
     def balance(self, now: float) -> float:
         """Tokens there are."""
-        return self._balance(now, self._earned)
+        return self._balance(now, self.earned)
 
     def _balance(self, now: float, successes: int) -> float:
         """Tokens now: what was saved has faded, and the successes since came evenly over the time since."""
@@ -88,8 +128,17 @@ class Budget:
         return min(self.cap, tokens - saved + saved * kept + fresh)
 
     def snapshot(self) -> dict[str, Any]:
-        """Extra requests `spent` and `refused`, and `tokens` as of the last look."""
-        return {"spent": self.spent, "refused": self.refused, "tokens": self._tokens}
+        """Extra requests `spent` and `refused`, and `tokens` as of the last look. Where it serves several dependencies,
+        the two are of all together, and `each` has the latest 100 of them."""
+        with self._lock:
+            each = list(self.each.items())[: -SHOWN - 1 : -1]
+        shown = {arguments.legible(dependency): budget.snapshot() for dependency, budget in each}
+        return {
+            "spent": self.spent,
+            "refused": self.refused,
+            "tokens": self._tokens,
+            **({"each": shown} if shown else {}),
+        }
 
     def __repr__(self) -> str:
         return f"Budget({self.ratio:.0%} of successes, reserve {self.reserve:g}, cap {self.cap:g})"

@@ -18,7 +18,7 @@ from resilient.call import Call, name_of, new_call
 from resilient.deadlines import Deadline, inherited
 from resilient.errors import PipelineClosed, Rejected, TimedOut
 from resilient.events import CallEnded, CallRejected, CallTimedOut, Ending
-from resilient.outcome import Mistake, bare, release
+from resilient.outcome import Classifier, Mistake, bare, release
 from resilient.policy import Layer, Recovery, Scope, Watch
 from resilient.runtime import Parking
 
@@ -35,7 +35,8 @@ def earnings(budgets: Sequence[Budget], scope: Scope, *, stood_in: bool) -> Earn
     if not budgets:
         return None
 
-    judges, verdict_on = scope.judge.judges_results, scope.on_result
+    judge, verdict_on = scope.judge, scope.on_result
+    judges, dependency_of = judge.judges_results, judge.dependency
 
     def earn(call: Call, result: Any) -> None:
         if stood_in and call.is_stood_in_for:
@@ -44,6 +45,19 @@ def earnings(budgets: Sequence[Budget], scope: Scope, *, stood_in: bool) -> Earn
             for budget in budgets:
                 budget.earn()
 
+    def earn_each(call: Call, result: Any) -> None:
+        if stood_in and call.is_stood_in_for:
+            return
+        if not judges or verdict_on(call, result).kind == "success":
+            dependency = dependency_of(call)
+            for budget in budgets:
+                try:
+                    budget.each[dependency].earned += 1  # as `earn`, without its frame
+                except KeyError:
+                    budget.of(dependency).earn()
+
+    if type(judge).dependency is not Classifier.dependency:
+        return earn_each
     if len(budgets) > 1 or judges or stood_in:
         return earn
     return budgets[0].earn

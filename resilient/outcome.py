@@ -16,7 +16,7 @@ By default every `Exception` is a failure worth repeating, except
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, replace
 from numbers import Real
 from types import UnionType
@@ -315,6 +315,11 @@ class Classifier:
     def repeated(self, call: Any) -> bool:
         """Whether whoever made this call repeats it himself, so that we must not."""
         return False
+
+    def dependency(self, call: Any) -> Hashable | None:
+        """Which dependency a call asks, where one pipeline serves several that fail by themselves: each has a budget
+        of its own. None: there is one."""
+        return None
 
     def attempts(self, call: Any) -> int | None:
         """How many attempts this call may have, instead of those of the Retry; None: as many as the Retry says."""

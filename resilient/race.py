@@ -195,7 +195,7 @@ class Race:
             if not self.may_start or self.begun >= hedge.copies:
                 return
             now = self.call.runtime.now()
-            if hedge.budget is not None and not hedge.budget.spend(now):
+            if hedge.budget is not None and not hedge.budget.of(scope.judge.dependency(self.call)).spend(now):
                 self.may_start = False
                 if scope.channel.listeners:
                     scope.channel.emit(BudgetExhausted(scope.name, now, hedge.name, "hedge"))

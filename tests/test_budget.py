@@ -225,6 +225,56 @@ def test_steady_traffic_pays_for_a_steady_share() -> None:
     assert paid == 3000 // 17 + 1
 
 
+# -- several dependencies -------------------------------------------------------------------------------------------
+
+
+def test_each_dependency_has_a_budget_of_the_same_figures() -> None:
+    """What one has earned, no other one spends."""
+    budget = Budget(0.5, reserve=2, cap=7, ttl=3)
+    one, other = budget.of("one"), budget.of("other")
+    successes(one, 4)
+    assert spent(other) == 2
+    assert one.balance(0.0) == 4
+    assert budget.balance(0.0) == 2
+    assert [(each.ratio, each.reserve, each.cap, each.ttl) for each in (one, other)] == [(0.5, 2, 7, 3)] * 2
+
+
+def test_dependency_is_known_again_and_none_is_the_budget_itself() -> None:
+    """Whoever shares a budget, shares those of its dependencies."""
+    budget = Budget()
+    assert budget.of("one") is budget.of("one")
+    assert budget.of("one") is not budget.of("other")
+    assert budget.of(None) is budget
+
+
+def test_extra_requests_of_all_dependencies_are_counted_together() -> None:
+    """And shown one by one."""
+    budget = Budget(reserve=1)
+    spent(budget.of("http://a:80"), tries=3)
+    spent(budget.of("http://b:80"), tries=2)
+    assert (budget.spent, budget.refused) == (2, 3)
+    assert budget.snapshot() == {
+        "spent": 2,
+        "refused": 3,
+        "tokens": 1.0,
+        "each": {
+            "http://b:80": {"spent": 1, "refused": 1, "tokens": 0.0},
+            "http://a:80": {"spent": 1, "refused": 2, "tokens": 0.0},
+        },
+    }
+
+
+def test_dependencies_that_are_remembered_are_bounded() -> None:
+    """A stranger who leads a client to ever new ones costs no more memory; 100 are shown."""
+    budget = Budget()
+    for number in range(3000):
+        budget.of(number).earn()
+    assert len(budget.each) == 1024
+    assert budget.of(2999).earned == 1
+    assert len(budget.snapshot()["each"]) == 100
+    assert budget.of(0).earned == 0
+
+
 # -- what it tells --------------------------------------------------------------------------------------------------
 
 

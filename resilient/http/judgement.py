@@ -6,7 +6,7 @@ The same exceptions have the same names in every client, so the client's module 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from resilient.current import enclosing
 from resilient.errors import Rejected
 from resilient.http import semantics
 from resilient.http.bodies import Streams, set_aside
+from resilient.http.options import origin_of
 from resilient.outcome import FAILURE, SUCCESS, Classifier, Unsettled, Verdict, bare
 from resilient.runtime import Runtime
 
@@ -158,6 +159,11 @@ class Judge(Classifier):
             return False
         around = (outer.repeats for other, outer in enclosing() if other.origin is not call.origin)
         return semantics.is_repeated(call.args[0].headers.items()) or any(around)
+
+    def dependency(self, call: Any) -> Hashable:
+        """The origin that its request is for."""
+        request = call.args[0]
+        return getattr(request, "_resilient_origin", None) or origin_of(request)  # a circuit has asked for it, mostly
 
     def attempts(self, call: Any) -> int | None:
         """As its request says."""

@@ -111,14 +111,15 @@ def key_by(by: Any) -> Callable[..., Hashable]:
 
 
 def _origin_key(request: Any) -> Hashable:
-    """`key` of origins in one frame: most requests are asked for it."""
+    """`key` of origins in one frame: most requests are asked for it. The answer stays with the request, for its budget
+    (see `Judge.dependency`)."""
     options = request.extensions.get("resilient")
     key: Hashable
     if options and "key" in options:
         key = options["key"]
     else:
         parts = request.url._uri_reference  # as the client has parsed it: its properties take twice as long
-        key = semantics.origin(parts.scheme, parts.host, parts.port)
+        key = request._resilient_origin = semantics.origin(parts.scheme, parts.host, parts.port)
     return key
 
 

@@ -18,7 +18,8 @@ A transport serves all the servers that its client talks to, and one dead server
 `CircuitBreaker` of its pipeline becomes the pattern for one circuit for each origin. The pattern remembers them: who
 shares a breaker between transports shares the circuits. A breaker that is inside a `Keyed`, or that has a
 `state_storage`, is as its user wanted it and stays. In the same way an `AdaptiveLimit` becomes one for each origin, and
-a `Hedge` that waits for an observed quantile observes each origin by itself, unless it has a `key` of its own.
+a `Hedge` that waits for an observed quantile observes each origin by itself, unless it has a `key` of its own. Each
+origin has a `Budget` to itself. A `Bulkhead` stays one: what it guards is the client's own pool of connections.
 """
 
 from __future__ import annotations

@@ -422,7 +422,7 @@ class _Story:
             self.reason = "in shadow mode nothing is repeated"
             retry.would_have_retried += 1
             self.tell_of_retry(wait, error, shadow=True)
-        elif retry.budget is not None and not retry.budget.spend(call.runtime.now()):
+        elif retry.budget is not None and not retry.budget.of(scope.judge.dependency(call)).spend(call.runtime.now()):
             self.reason = "the budget for extra requests is exhausted"
             if scope.channel.listeners:
                 scope.channel.emit(BudgetExhausted(scope.name, call.runtime.now(), retry.name, "retry"))

@@ -10,7 +10,20 @@ import pytest
 import tenacity
 
 import resilient
-from resilient import AdaptiveLimit, Budget, CircuitBreaker, Hedge, Keyed, Pipeline, Retry, Timeout, deadline, quantile
+from resilient import (
+    AdaptiveLimit,
+    Budget,
+    Bulkhead,
+    CircuitBreaker,
+    Hedge,
+    Keyed,
+    Pipeline,
+    Retry,
+    Timeout,
+    deadline,
+    quantile,
+)
+from resilient.runtime.threads import THREADS
 from tests.http.kinds import KINDS, URL, Kind, Script, heard_by, named
 
 
@@ -155,6 +168,73 @@ def test_adaptive_limit_is_one_for_each_origin_and_whoever_shares_it_shares_them
     limit.release(ticket)
     assert kind.send(second).status_code == 200
     assert pipeline.policies[0].snapshot()["in_flight"] == 0
+
+
+# -- several servers ------------------------------------------------------------------------------------------------
+
+GOOD, BAD = "http://good.example/", "http://bad.example/"
+
+
+def two_servers(kind: Kind, log: list[str]) -> Any:
+    """One that answers, and one that fails."""
+
+    def answer(request: Any) -> Any:
+        log.append(request.url.host)
+        return kind.library.Response(503 if request.url.host == "bad.example" else 200)
+
+    return kind.library.MockTransport(answer)
+
+
+def test_each_origin_has_a_budget_to_itself(kind: Kind) -> None:
+    """The repetitions that one has earned are not spent on another one's outage, whatever `by` says."""
+    budget, log = Budget(0.5, reserve=0, cap=10, ttl=1e6), []
+    pipeline = Pipeline(Retry(3, wait=0, budget=budget))
+    client = kind.open(pipeline, transport=two_servers(kind, log), by="host")
+    for _ in range(6):
+        kind.send(client, url=GOOD)
+    for _ in range(6):
+        kind.send(client, url=BAD)
+    assert log.count("bad.example") == 6
+    assert budget.of("http://good.example:80").balance(0.0) == pytest.approx(3)
+    assert budget.refused == 6
+
+
+def test_copies_of_a_hedge_are_paid_for_by_their_origin(kind: Kind) -> None:
+    """As repetitions are."""
+    budget, log = Budget(0.5, reserve=0, cap=10, ttl=1e6), []
+    pipeline = Pipeline(Hedge(3600, budget=budget, thread=not kind.is_async))
+    client = kind.open(pipeline, transport=two_servers(kind, log))
+    for url in (GOOD, GOOD, BAD):
+        kind.send(client, url=url)
+    assert log.count("bad.example") == 1
+
+
+def test_transports_that_share_a_budget_share_that_of_each_origin(kind: Kind) -> None:
+    """Share the instance, share what it pays for."""
+    budget, log = Budget(0.5, reserve=0, cap=10, ttl=1e6), []
+    first, second = (
+        kind.open(Pipeline(Retry(3, wait=0, budget=budget)), transport=two_servers(kind, log)) for _ in range(2)
+    )
+    for _ in range(2):
+        kind.send(first, url=GOOD)
+    kind.send(second, url=BAD)
+    for _ in range(3):
+        budget.of("http://bad.example:80").earn()
+    kind.send(second, url=BAD)
+    assert log.count("bad.example") == 3
+
+
+def test_a_share_of_the_permits_for_each_host_keeps_one_that_hangs_from_taking_all(kind: Kind) -> None:
+    """One set of permits is for the whole client, as its connections are; `Keyed` gives each host a share of them."""
+    shares = Keyed(lambda: Bulkhead(2), key=lambda request: request.url.host)
+    pipeline = Pipeline(shares, Bulkhead(4))
+    client = kind.open(pipeline, kind.script())
+    call = resilient.call.new_call(len, (kind.library.Request("GET", BAD),), {}, THREADS)
+    for _ in range(2):
+        shares.admit(call)
+    with pytest.raises(kind.ours.BulkheadFull):
+        kind.send(client, url=BAD)
+    assert kind.send(client, url=GOOD).status_code == 200
 
 
 # -- idempotency_key ------------------------------------------------------------------------------------------------
