@@ -27,11 +27,11 @@ from resilient.call import Call, new_call
 from resilient.current import block_begins, block_ends
 from resilient.deadlines import Deadline, inherited, swap
 from resilient.errors import TimedOut
-from resilient.guard import told
 from resilient.outcome import Stopped
 from resilient.policy import Layer, Scope
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.threads import THREADS, drive
+from resilient.telling import told_attempt
 
 __all__ = ["Attempt", "Attempts", "block_call", "block_leaf"]
 
@@ -113,7 +113,7 @@ def block_leaf(scope: Scope) -> Layer:
     """Stands where the function would be called."""
 
     async def body(call: Call) -> Any:
-        return await (told(call, scope, _Body()) if scope.channel.listeners else _Body())
+        return await (told_attempt(call, scope, _Body()) if scope.channel.listeners else _Body())
 
     body.is_leaf = True  # type: ignore[attr-defined]
     return body
@@ -183,6 +183,7 @@ class Attempts:
         def block() -> None: ...
 
         block.__name__ = block.__qualname__ = name
+        block.is_block = True  # type: ignore[attr-defined]  # it has no arguments that a key could be made of
         self._block = block
 
     def __aiter__(self) -> Attempts:

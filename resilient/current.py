@@ -126,10 +126,12 @@ def _calls_in(frames: Iterable[FrameType]) -> Calls:
         found += reversed(_blocks.get(frame, ()))
         if id(frame.f_code) in _guards:
             names = frame.f_locals
-            if "call" in names:
+            if "call" in names and not (found and found[-1][0] is names["call"]):  # two frames of one call
                 found.append((names["call"], names["scope"]))
         elif id(frame.f_code) in _elsewhere:
             work: Elsewhere = frame.f_locals["self"]
+            if found and found[-1][0] is work.call:
+                found.pop()
             return [*found, (work.call, work.scope), *work.outer()]
     return found
 

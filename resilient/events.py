@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -57,6 +58,11 @@ class Event:
     at: float
 
 
+Judged = Literal["success", "failure", "nothing"]
+"""What an outcome says about the dependency, as the classifier has judged it for all policies. "nothing": an error that
+it ignores, a refusal, a cancellation, an answer of a Fallback, a mistake of the caller's."""
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptStarted(Event):
     """The function itself is being called, for the `attempt`-th time (from 1)."""
@@ -67,17 +73,24 @@ class AttemptStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed(Event):
-    """The function raised, after `elapsed` seconds; also by cancellation (`error` is then no `Exception`)."""
+    """The function raised, after `elapsed` seconds; also by cancellation (`error` is then no `Exception`).
+
+    `verdict`: what the error says about the dependency. Of a cancelled attempt nobody knows that here: "nothing".
+    """
 
     attempt: int
     function: str
     error: BaseException
     elapsed: float
+    verdict: Judged = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptReturned(Event):
-    """The function returned, after `elapsed` seconds. `failed`: its result is judged a failure (by the classifier)."""
+    """The function returned, after `elapsed` seconds. `failed`: its result is judged a failure (by the classifier).
+
+    Of a streamed response it is told when the body has ended, with the times of its head; `failed` if it broke off.
+    """
 
     attempt: int
     function: str
@@ -95,7 +108,10 @@ class CallEnded(Event):
     """A call of the guarded function is over, `elapsed` seconds after it began, whatever its policies did meanwhile.
 
     `requests`: how often the function itself was called, hedges included; 0 when it was refused before. `error` is what
-    the caller gets, or None.
+    the caller gets, or None. `verdict`: what that says about the dependency.
+
+    Of a streamed response it is told when the body has ended, with the times of its head: a "failure", with its error,
+    if it broke off; "cancelled" if its reader was, or never read it.
     """
 
     function: str
@@ -103,6 +119,7 @@ class CallEnded(Event):
     elapsed: float
     ending: Ending
     error: BaseException | None
+    verdict: Judged = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +279,14 @@ _channels: weakref.WeakSet[Channel]
 class Channel:
     """One pipeline's listeners, the global ones included. `if channel.listeners:` is all that silence costs."""
 
-    __slots__ = ("__weakref__", "_own", "_watch", "listeners", "pipeline")
+    __slots__ = ("__weakref__", "_own", "_watch", "later", "listeners", "pipeline")
 
     def __init__(self, pipeline: str = "") -> None:
         self.pipeline = pipeline
         self._own: dict[_Entry, None] = {}
         self._watch: weakref.WeakMethod[Callable[[], None]] | None = None
+        self.later: deque[Callable[[], None]] = deque()
+        """What the garbage collector had to tell, which may run no listener: it is told before the next event."""
         with _lock:
             _channels.add(self)
             self.listeners: tuple[Listener, ...] = (*_everywhere,)
@@ -301,7 +320,17 @@ class Channel:
 
     def emit(self, event: Event) -> None:
         """Tell every listener. Never raises an `Exception`."""
+        self.catch_up()
         emit(self.listeners, event)
+
+    def catch_up(self) -> None:
+        """Tell what waits to be told."""
+        while self.later:
+            try:
+                tell = self.later.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            tell()
 
 
 _channels = weakref.WeakSet()

@@ -14,13 +14,14 @@ from typing import Any, NoReturn
 from resilient.atomic import GIL
 from resilient.beside import discard, is_own
 from resilient.budget import Budget
-from resilient.call import Call, name_of, new_call
+from resilient.call import Call, new_call
 from resilient.deadlines import Deadline, inherited
-from resilient.errors import PipelineClosed, Rejected, TimedOut
-from resilient.events import CallEnded, CallRejected, CallTimedOut, Ending
-from resilient.outcome import Classifier, Mistake, bare, release
+from resilient.errors import PipelineClosed, TimedOut
+from resilient.events import CallRejected, CallTimedOut
+from resilient.outcome import IGNORED, Classifier, Mistake, release
 from resilient.policy import Layer, Recovery, Scope, Watch
 from resilient.runtime import Parking
+from resilient.telling import told_call
 
 __all__ = ["Earn", "Flow", "earning", "earnings", "own_up", "watched_earnings", "watched_recovery"]
 
@@ -114,7 +115,7 @@ def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Reco
 async def own_up(call: Call, mistake: Mistake, scope: Scope) -> NoReturn:
     """Raise to the caller what code of the caller's raised, as the outermost frame of a pipeline does. The result that
     was being judged is closed."""
-    call.verdict = None
+    call.verdict = (scope.judge, mistake.error, IGNORED) if scope.channel.listeners else None  # `told_call` looks there
     if is_own(mistake.about, call, scope.judge):
         await discard(mistake.about, call.begin())
     release(mistake)
@@ -169,8 +170,11 @@ class Flow:
             with self._lock:
                 count.inside += change
 
-    def whole(self, entry: Layer, recover: Recovery | None, earn: Earn | None, *, nested: bool = False) -> Layer:
-        """What the frames of `_guard` do, for those who come another way; and what they leave out.
+    def whole(
+        self, scope: Scope, entry: Layer, recover: Recovery | None, earn: Earn | None, *, nested: bool = False
+    ) -> Layer:
+        """What the frames of `_guard` do, for those who come another way; and what they leave out. `scope` is that of
+        the pipeline, or the twin, whose classifier the policies ask.
 
         The end of a call is told by the pipeline that its function is guarded with, not by those `nested` in it.
         """
@@ -195,9 +199,9 @@ class Flow:
             except Mistake as mistake:
                 if nested:
                     raise
-                await own_up(call, mistake, self.scope)
+                await own_up(call, mistake, scope)
             except BaseException:
-                if not (nested or self.scope.channel.listeners):
+                if not (nested or scope.channel.listeners):
                     call.verdict = None
                 raise
             finally:
@@ -206,7 +210,6 @@ class Flow:
                     self.wake()
 
         async def bounded(call: Call, limit: Deadline) -> Any:
-            scope = self.scope
             try:
                 if call.begin().now() >= limit.at:
                     raise limit.expired(call, 0.0)
@@ -226,28 +229,9 @@ class Flow:
             return bounded(call, limit)
 
         def told(call: Call) -> Coroutine[Any, Any, Any]:
-            return self._told(call, whole(call)) if self.scope.channel.listeners else whole(call)
+            return told_call(call, scope, whole(call)) if scope.channel.listeners else whole(call)
 
         return whole if nested else told
-
-    async def _told(self, call: Call, rest: Coroutine[Any, Any, Any]) -> Any:
-        """A call of whose end somebody wants to hear."""
-        begin = call.begin().now()
-        call.requests = 0
-        try:
-            result = await rest
-        except BaseException as error:
-            self._ended(call, begin, _ending(error), error)
-            call.verdict = None
-            raise
-        failed = self.scope.saw_failure(call, result)
-        self._ended(call, begin, "failure" if failed else "success", None)
-        return result
-
-    def _ended(self, call: Call, begin: float, ending: Ending, error: BaseException | None) -> None:
-        channel, end = self.scope.channel, call.runtime.now()
-        error = bare(error) if isinstance(error, Exception) else error
-        channel.emit(CallEnded(self.scope.name, end, name_of(call.fn), call.requests, end - begin, ending, error))
 
     def _refusal(self, call: Call) -> PipelineClosed:
         scope = self.scope
@@ -269,11 +253,4 @@ class Flow:
             finally:
                 with self._lock:
                     self._waiting.discard(parking)
-
-
-def _ending(error: BaseException) -> Ending:
-    if isinstance(error, Rejected):
-        return "rejected"
-    if isinstance(error, TimedOut):
-        return "timeout"
-    return "failure" if isinstance(error, Exception) else "cancelled"
+        self.scope.channel.catch_up()

@@ -32,6 +32,7 @@ from resilient.call import Call
 from resilient.errors import Rejected, reason_of
 from resilient.events import CallRejected, Waited
 from resilient.policy import Gate, Layer, Scope, Ticket, Withdrawn
+from resilient.telling import tell
 
 __all__ = ["gate_frame"]
 
@@ -325,7 +326,7 @@ class _Unsettled:
         failed = self.late or error is not None
         rest.follow_to(self.tickets, lambda gate, ticket: gate.settle(ticket, failed, self.elapsed, now, error))
 
-    def drop(self) -> None:
+    def drop(self, *, collected: bool = False) -> None:
         self.rest.follow_to(self.tickets, lambda gate, ticket: gate.release(ticket))
 
 
@@ -357,7 +358,8 @@ class _Shadow(Gate):
             gate.would_have_queued += 1
             reason, retry_after = f"{gate.name} would have made it wait", None
         if channel.listeners:
-            channel.emit(CallRejected(self.scope.name, call.begin().now(), gate.name, reason, retry_after, shadow=True))
+            now = call.begin().now()
+            tell(call, self.scope, CallRejected(self.scope.name, now, gate.name, reason, retry_after, shadow=True))
         return self.BY
 
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Literal
 
 from resilient.call import Call, name_of
-from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted
-from resilient.outcome import Mistake, Stopped
-from resilient.policy import Layer, Scope, Withdrawn
+from resilient.outcome import Stopped
+from resilient.policy import Layer, Scope
 from resilient.result import is_awaitable
+from resilient.telling import attempt_failed, attempt_returned, attempt_started, told_attempt
 
-__all__ = ["async_leaf", "dress", "kind_of", "sync_leaf", "told"]
+__all__ = ["async_leaf", "dress", "kind_of", "sync_leaf"]
 
 _KIND_FLAGS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
@@ -75,13 +75,13 @@ def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
 
     def call_it(call: Call) -> Any:
         if channel.listeners:
-            return told(call, scope, call.fn(*call.args, **call.kwargs))
+            return told_attempt(call, scope, call.fn(*call.args, **call.kwargs))
         kwargs = call.kwargs
         return call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
 
     def make_attempt(call: Call) -> Any:
         assert attempt is not None
-        return told(call, scope, attempt(call)) if channel.listeners else attempt(call)
+        return told_attempt(call, scope, attempt(call)) if channel.listeners else attempt(call)
 
     leaf = call_it if attempt is None else make_attempt
     leaf.is_leaf = True  # type: ignore[attr-defined]
@@ -93,7 +93,7 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
     channel = scope.channel
 
     def plainly(call: Call) -> Any:
-        begin = _started(call, scope) if channel.listeners else None
+        begin = attempt_started(call, scope) if channel.listeners else None
         try:
             if attempt is None:
                 kwargs = call.kwargs
@@ -102,14 +102,14 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
                 result = attempt(call)
         except BaseException as error:
             if begin is not None:
-                _failed(call, scope, begin, error)
+                attempt_failed(call, scope, begin, error)
             if isinstance(error, StopIteration):
                 raise Stopped(error) from None  # it must get past the coroutines around it
             raise
         if type(result) not in _plain and _must_be_awaited(result):
             _refuse_awaitable(call, result)
         if begin is not None:
-            _returned(call, scope, begin, result)
+            attempt_returned(call, scope, begin, result)
         return result
 
     async def call_it(call: Call) -> Any:
@@ -143,38 +143,3 @@ def _refuse_awaitable(call: Call, result: Any) -> None:
         f"{name_of(call.fn)} is a plain def but returned {type(result).__name__}, which must be awaited and would "
         "run unguarded: make it an async def"
     )
-
-
-async def told(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Any:
-    """An attempt of which somebody wants to hear."""
-    begin = _started(call, scope)
-    try:
-        result = await attempt
-    except Withdrawn:
-        call.origin.requests -= 1
-        raise
-    except BaseException as error:
-        _failed(call, scope, begin, error)
-        raise
-    _returned(call, scope, begin, result)
-    return result
-
-
-def _started(call: Call, scope: Scope) -> float:
-    begin = call.begin().now()
-    origin = call.origin
-    origin.requests = getattr(origin, "requests", 0) + 1  # it is not there when somebody began to listen meanwhile
-    scope.channel.emit(AttemptStarted(scope.name, begin, call.attempt, name_of(call.fn)))
-    return begin
-
-
-def _returned(call: Call, scope: Scope, begin: float, result: Any) -> None:
-    end = call.runtime.now()
-    failed = scope.saw_failure(call, result)
-    scope.channel.emit(AttemptReturned(scope.name, end, call.attempt, name_of(call.fn), end - begin, failed))
-
-
-def _failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:
-    end = call.runtime.now()
-    error = error.error if isinstance(error, Mistake) else error
-    scope.channel.emit(AttemptFailed(scope.name, end, call.attempt, name_of(call.fn), error, end - begin))

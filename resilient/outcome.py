@@ -217,8 +217,8 @@ class Unsettled(Protocol):
     def learn(self, error: Exception | None) -> None:
         """It has ended well; or it has failed after all."""
 
-    def drop(self) -> None:
-        """Its end says nothing."""
+    def drop(self, *, collected: bool = False) -> None:
+        """Its end says nothing. `collected`: the garbage collector has found it, so no code of users may run."""
 
 
 class Classifier:

@@ -114,7 +114,7 @@ class Pipeline(Policy):
             recover = earning(recover, self._paid)
         if self._watches:
             recover = watched_recovery(recover, self._watches)
-        return entry, recover, self._flow.whole(entry, recover, self._earn, nested=waits)
+        return entry, recover, self._flow.whole(self._scope, entry, recover, self._earn, nested=waits)
 
     def _complain(self, strict: bool) -> None:
         if not self.findings:

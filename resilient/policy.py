@@ -138,14 +138,6 @@ class Scope:
         call.verdict = judge, result, verdict
         return verdict
 
-    def saw_failure(self, call: Call, result: Any) -> bool:
-        """Whether a result is judged a failure, for those who only tell of it: they keep what the classifier raises to
-        themselves, and a policy that asks after them raises it."""
-        try:
-            return self.judge.judges_results and self.on_result(call, result).kind == "failure"
-        except Mistake:
-            return False
-
     @property
     def own_mode(self) -> Mode | None:
         """This pipeline's own mode; None follows the global one."""

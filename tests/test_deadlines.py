@@ -185,7 +185,7 @@ def test_call_that_outlives_the_deadline_is_ended(kind: str) -> None:
     error, at = virtual.run(main())
     assert at == 2
     assert (error.policy, error.pipeline, error.seconds, error.evidence) == ("deadline", "users", 2, False)
-    assert str(error) == "the deadline of 2 s, set by the caller, has passed"
+    assert str(error) == "users: the deadline of 2 s, set by the caller, has passed"
 
 
 def test_call_that_hangs_is_ended(world: World) -> None:

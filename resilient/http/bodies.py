@@ -254,7 +254,7 @@ class Followed(Around):
         unsettled = getattr(self, "_unsettled", None)
         if unsettled is not None:
             self._unsettled = None
-            unsettled.drop()
+            unsettled.drop(collected=True)
 
 
 class Bounded(Around):

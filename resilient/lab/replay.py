@@ -61,7 +61,7 @@ def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
         trace = trace.of(pipeline)
     if not trace.calls:
         raise TraceError(f"{name} has no calls")
-    attempts = tuple(each for each in trace.attempts if each.error not in OURS)
+    attempts = tuple(each for each in trace.attempts if not (each.ignored or each.error in OURS))
     if not attempts:
         raise TraceError(f"{name} has no attempts that say anything about the service")
     keys = tuple(each.key or "" for each in trace.calls) if any(each.key for each in trace.calls) else ()

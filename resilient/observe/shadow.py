@@ -160,17 +160,11 @@ class ShadowReport:
 
     def _remember(self, calls: Any, policy: tuple[str, str]) -> None:
         """Of a call that would have been refused, by whom; until it has ended."""
-        if calls:
-            call = getattr(calls[0][0], "origin", calls[0][0])
-            self._refused.setdefault(id(call), (call, set()))[1].add(policy)
-        else:
-            self.policies[policy].went_well = None  # a block has no frame that says which call it is
+        call = calls[0][0].origin
+        self._refused.setdefault(id(call), (call, set()))[1].add(policy)
 
     def _ended(self, calls: Any, well: bool) -> None:
-        if not calls:
-            return
-        call = getattr(calls[0][0], "origin", calls[0][0])
-        _, refused_by = self._refused.pop(id(call), (None, ()))
+        _, refused_by = self._refused.pop(id(calls[0][0].origin), (None, ()))
         for each in refused_by:
             policy = self.policies[each]
             if policy.went_well is not None:

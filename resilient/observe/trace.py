@@ -8,6 +8,7 @@ JSON Lines, gzipped where the name ends in ".gz"; the first line is the header, 
 
     {"trace": 1, "began": "2026-11-24T16:41:59+00:00"}
     {"t": 0.0, "s": 1.0, "try": 1, "e": "OSError"}                    an attempt: begin, seconds, number, error
+    {"t": 0.5, "s": 0.1, "try": 1, "e": "NotFound", "says": "nothing"}    which is ignored by the classifier
     {"t": 2.0, "s": 0.03, "try": 2, "k": "eu-1", "p": "users"}        with its key, and the name of its pipeline
     {"t": 0.0, "s": 2.03, "n": 2, "end": "success"}                   a call: begin, seconds, requests, how it ended
     {"t": 7.0, "would": "refuse", "by": "RateLimit"}                  what a policy in shadow mode would have done
@@ -168,6 +169,8 @@ class Recording:
         """The key of the call that tells of this event, from the arguments of the frames that it is in."""
         for call, scope in enclosing(3):
             if scope.name == event.pipeline and name_of(call.fn) == getattr(event, "function", None):
+                if getattr(call.fn, "is_block", False):
+                    return None
                 try:
                     return str(key(*call.args, **call.kwargs))[:LONGEST_KEY]
                 except Exception as error:
@@ -261,6 +264,8 @@ def _line(event: Event) -> dict[str, Any] | None:
             error = event.error
             if not isinstance(error, Exception):
                 line["cut"] = True
+            elif event.verdict == "nothing":
+                line["says"] = "nothing"
         case events.Retrying(shadow=True):
             return {"t": event.at, "would": "retry", "by": event.policy}
         case events.Hedging(shadow=True):
@@ -302,7 +307,8 @@ class TracedAttempt:
     """A call of the function itself.
 
     `failed`: it raised, or returned what is judged a failure (then `error` is None). `cut`: it was cancelled, so its
-    latency would have been longer, and nobody knows how it would have ended.
+    latency would have been longer, and nobody knows how it would have ended. `ignored`: it raised what is judged to say
+    nothing about the dependency.
     """
 
     begin: float
@@ -313,6 +319,7 @@ class TracedAttempt:
     cut: bool = False
     pipeline: str = ""
     key: str | None = None
+    ignored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,4 +450,5 @@ def _attempt(line: dict[str, Any]) -> TracedAttempt:
     failed = not cut and (error is not None or bool(line.get("bad", False)))
     begin, seconds = _time(line["t"]), arguments.seconds("s", line["s"], zero=True)
     number = arguments.count("try", line["try"])
-    return TracedAttempt(begin, seconds, number, error, failed, cut, line.get("p", ""), line.get("k"))
+    ignored = line.get("says") == "nothing"
+    return TracedAttempt(begin, seconds, number, error, failed, cut, line.get("p", ""), line.get("k"), ignored)

@@ -120,10 +120,10 @@ def test_clients_errors_can_be_made_by_hand(kind: Kind) -> None:
     """For users' tests; they have no request then, as the client says of its own."""
     for name in TREE:
         error: Any = getattr(kind.ours, name)("made", pipeline="users", policy="circuit")
-        assert (str(error), error.pipeline, error.policy) == ("made", "users", "circuit")
+        assert (str(error), error.pipeline, error.policy) == ("users: made", "users", "circuit")
         with pytest.raises(RuntimeError, match="request"):
             error.request  # noqa: B018
-        assert str(pickle.loads(pickle.dumps(error))) == "made"
+        assert str(pickle.loads(pickle.dumps(error))) == "users: made"
 
 
 def test_note_of_the_attempts_stays(kind: Kind) -> None:

@@ -90,15 +90,15 @@ def test_report_of_everything_and_its_end() -> None:
     assert [would(report, "RateLimit", name).refused for name in ("first", "second")] == [1, 1]
 
 
-def test_block_is_counted_though_nobody_knows_how_it_went() -> None:
-    """Its calls cannot be told apart."""
+def test_block_is_counted_with_how_it_went() -> None:
+    """As a function is."""
     pipeline = Pipeline(RateLimit(1, per=1000, burst=1, shadow=True), name="users")
     with report_shadows(pipeline) as report:
         for _ in range(2):
             for attempt in pipeline.attempts():
                 with attempt:
                     pass
-    assert would(report, "RateLimit") == WouldHaveDone(refused=1, went_well=None)
+    assert would(report, "RateLimit") == WouldHaveDone(refused=1, went_well=1)
 
 
 def test_report_from_a_trace_has_the_same_counts(tmp_path: Path) -> None:

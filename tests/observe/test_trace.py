@@ -64,7 +64,7 @@ def test_trace_has_calls_and_attempts_with_their_times(path: Path) -> None:
         TracedAttempt(1.25, 2, 2, "CancelledError", cut=True),
         TracedAttempt(4.25, 0.5, 3),
         TracedAttempt(4.75, 0, 1, "KeyError", failed=True),
-        TracedAttempt(5.75, 0, 2, "TypeError", failed=True),
+        TracedAttempt(5.75, 0, 2, "TypeError", failed=True, ignored=True),
     ]
     assert found.calls == [
         TracedCall(0, 4.75, 3, "success"),

@@ -1,0 +1,169 @@
+"""What is told of attempts and calls: by the verdict that the policies have, and when it is known.
+
+A result with an open end (the body of a streamed response) is told of when it has ended, as the policies learn of it:
+with the times of its beginning, for what comes later is its reader's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from resilient.call import Call, name_of
+from resilient.current import is_guard
+from resilient.errors import Rejected, TimedOut
+from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Ending, Event, Judged
+from resilient.outcome import Mistake, bare
+from resilient.policy import Scope, Withdrawn
+
+__all__ = ["attempt_failed", "attempt_returned", "attempt_started", "tell", "told_attempt", "told_call"]
+
+
+def tell(call: Call, scope: Scope, event: Event) -> None:
+    """Tell those who listen to the pipeline; from here they find out which call it is (`enclosing`)."""
+    scope.channel.emit(event)
+
+
+is_guard(tell.__code__)
+
+
+# -- attempts -------------------------------------------------------------------------------------------------------
+
+
+async def told_attempt(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Any:
+    """An attempt of which somebody wants to hear."""
+    begin = attempt_started(call, scope)
+    try:
+        result = await attempt
+    except Withdrawn:
+        call.origin.requests -= 1
+        raise
+    except BaseException as error:
+        attempt_failed(call, scope, begin, error)
+        raise
+    attempt_returned(call, scope, begin, result)
+    return result
+
+
+def attempt_started(call: Call, scope: Scope) -> float:
+    """Tell that the function is being called; returns when."""
+    begin = call.begin().now()
+    origin = call.origin
+    origin.requests = getattr(origin, "requests", 0) + 1  # it is not there when somebody began to listen meanwhile
+    tell(call, scope, AttemptStarted(scope.name, begin, call.attempt, name_of(call.fn)))
+    return begin
+
+
+def attempt_returned(call: Call, scope: Scope, begin: float, result: Any) -> None:
+    """Tell that the function has returned, at once or when its result has ended."""
+    end, failed = call.runtime.now(), _verdict_on_result(call, scope, result) == "failure"
+    event = AttemptReturned(scope.name, end, call.attempt, name_of(call.fn), end - begin, failed)
+    if not failed and _is_open(scope, result):
+        scope.judge.follow(result, _Late(call, scope, event, lambda error: replace(event, failed=True), event))
+    else:
+        tell(call, scope, event)
+
+
+def attempt_failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:
+    """Tell that the function has raised."""
+    end, verdict = call.runtime.now(), _verdict_on_error(call, scope, error)
+    error = error.error if isinstance(error, Mistake) else error
+    event = AttemptFailed(scope.name, end, call.attempt, name_of(call.fn), error, end - begin, verdict)
+    tell(call, scope, event)
+
+
+# -- calls ----------------------------------------------------------------------------------------------------------
+
+
+async def told_call(call: Call, scope: Scope, rest: Coroutine[Any, Any, Any]) -> Any:
+    """A call of whose end somebody wants to hear."""
+    begin = call.begin().now()
+    call.requests = 0
+
+    def ended(ending: Ending, error: BaseException | None, verdict: Judged) -> CallEnded:
+        error = bare(error) if isinstance(error, Exception) else error
+        end = call.runtime.now()
+        return CallEnded(scope.name, end, name_of(call.fn), call.requests, end - begin, ending, error, verdict)
+
+    try:
+        result = await rest
+    except BaseException as error:
+        tell(call, scope, ended(_ending(error), error, _verdict_on_error(call, scope, error)))
+        call.verdict = None
+        raise
+    verdict = _verdict_on_result(call, scope, result)
+    if verdict == "failure":
+        tell(call, scope, ended("failure", None, verdict))
+    else:
+        good = ended("success", None, "nothing" if call.is_stood_in_for else verdict)
+        if _is_open(scope, result):
+            left = replace(good, ending="cancelled", verdict="nothing")
+            scope.judge.follow(result, _Late(call, scope, good, lambda error: _broken_off(good, error), left))
+        else:
+            tell(call, scope, good)
+    call.verdict = None
+    return result
+
+
+def _broken_off(event: CallEnded, error: Exception) -> CallEnded:
+    return replace(event, ending=_ending(error), error=error, verdict="failure")
+
+
+def _ending(error: BaseException) -> Ending:
+    if isinstance(error, Rejected):
+        return "rejected"
+    if isinstance(error, TimedOut):
+        return "timeout"
+    return "failure" if isinstance(error, Exception) else "cancelled"
+
+
+# -- what the policies know -----------------------------------------------------------------------------------------
+
+
+def _verdict_on_result(call: Call, scope: Scope, result: Any) -> Judged:
+    """As the policies have it. What the classifier raises is raised by the first policy that asks."""
+    if not scope.judge.judges_results:
+        return "success"
+    try:
+        return scope.on_result(call, result).kind
+    except Mistake:
+        return "nothing"
+
+
+def _verdict_on_error(call: Call, scope: Scope, error: BaseException) -> Judged:
+    """The same for what was raised."""
+    if not isinstance(error, Exception):
+        return "nothing"
+    try:
+        return scope.on_error(call, error).kind
+    except Mistake:
+        return "nothing"
+
+
+def _is_open(scope: Scope, result: Any) -> bool:
+    return scope.judge.follows and scope.judge.is_open(result)
+
+
+class _Late:
+    """An event that is told when a result has ended: as `good`; as `bad` makes it of an error; or as `left`, where
+    nobody knows."""
+
+    __slots__ = ("bad", "call", "good", "left", "scope")
+
+    def __init__(self, call: Call, scope: Scope, good: Event, bad: Callable[[Exception], Event], left: Event) -> None:
+        self.call = call
+        self.scope = scope
+        self.good = good
+        self.bad = bad
+        self.left = left
+
+    def learn(self, error: Exception | None) -> None:
+        tell(self.call, self.scope, self.good if error is None else self.bad(error))
+
+    def drop(self, *, collected: bool = False) -> None:
+        call, scope, left = self.call, self.scope, self.left
+        if collected:
+            scope.channel.later.append(lambda: tell(call, scope, left))
+        else:
+            tell(call, scope, left)
