@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import random
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -53,11 +54,11 @@ def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
     """
     known = trace.pipelines
     if pipeline is None and len(known) > 1:
-        names = ", ".join(each or '""' for each in known)
+        names = ", ".join(map(_shown, known))
         raise TraceError(f"{name} has calls of several pipelines, {names}: say whose (--of)")
     if pipeline is not None:
         if pipeline not in known:
-            raise TraceError(f"{name} has no calls of {pipeline!r}, but of {', '.join(known) or 'none'}")
+            raise TraceError(f"{name} has no calls of {pipeline!r}, but of {', '.join(map(_shown, known)) or 'none'}")
         trace = trace.of(pipeline)
     if not trace.calls:
         raise TraceError(f"{name} has no calls")
@@ -73,6 +74,11 @@ def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
         name=name,
         title=f"{name}: {len(trace.calls):,} recorded calls in {duration:,.0f} s",
     )
+
+
+def _shown(name: str) -> str:
+    """A name from a file, for a terminal."""
+    return name if name and name.isprintable() else f'"{ascii(name)[1:-1]}"'
 
 
 OURS = {error.__name__ for error in PROGRAMMING_ERRORS}
@@ -171,5 +177,5 @@ def _error(name: str) -> Exception:
         if isinstance(found, type) and issubclass(found, OSError | EOFError):
             _kinds[name] = found
         else:
-            _kinds[name] = type(name, (RecordedError,), {})
+            _kinds[name] = type(re.sub(r"\W", "_", name), (RecordedError,), {})
     return _kinds[name]()

@@ -56,6 +56,9 @@ BATCH = 1_000
 LONGEST_KEY = 200
 """Characters of a key."""
 
+LONGEST_LINE = 65_536
+"""Bytes of a line that is read: what was written is far shorter, and a file may come from anybody."""
+
 BY_SHADOW = "would have made it wait"
 """How the reason ends that a gate in shadow mode gives where it would have had a call wait (`resilient.frame`)."""
 
@@ -384,14 +387,15 @@ def read_trace(path: str | Path) -> Trace:
             elif "n" in line:
                 calls.append(_call(line))
             elif "would" in line:
-                shadows.append(WouldHave(_time(line["t"]), str(line["would"]), str(line["by"]), line.get("p", "")))
+                what, policy = str(line["would"]), str(line["by"])
+                shadows.append(WouldHave(_time(line["t"]), what, policy, _text(line, "p") or ""))
             elif "end" in line:
-                dropped, complete = int(line.get("dropped", 0)), line["end"] == "closed"
+                dropped, complete = arguments.count("dropped", line.get("dropped", 0), least=0), line["end"] == "closed"
             else:
                 raise ValueError("it is neither an attempt, nor a call, nor the end")
         except (KeyError, TypeError, ValueError) as error:
             what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-            raise TraceError(f"{path}, line {number}: {what}") from None
+            raise TraceError(f"{path}, line {number}: {what[:200]}") from None
     began = min([each.begin for each in calls] + [each.begin for each in attempts], default=0.0)
     return Trace(
         str(header.get("began", "")),
@@ -409,17 +413,17 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         number = 0
         while True:
             try:
-                text = file.readline()
+                text = file.readline(LONGEST_LINE)
             except (EOFError, zlib.error):
                 return
             except gzip.BadGzipFile:
                 raise TraceError(f"{path} is not gzipped, though its name ends in .gz") from None
-            if not text.endswith(b"\n"):
+            if not text.endswith(b"\n") and len(text) < LONGEST_LINE:
                 return
             number += 1
             try:
                 line = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 line = None
             if not isinstance(line, dict):
                 raise TraceError(f"{path}, line {number}: it must be a JSON object, got {text[:60]!r}")
@@ -431,9 +435,16 @@ def _opened(path: Path, mode: Literal["rb", "wb"]) -> IO[bytes]:
 
 
 def _time(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
         raise ValueError(f"t must be a finite number of seconds, got {value!r}")
     return float(value)
+
+
+def _text(line: dict[str, Any], field: str) -> str | None:
+    value = line.get(field)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{field} must be a text, got {value!r}")
+    return value
 
 
 def _call(line: dict[str, Any]) -> TracedCall:
@@ -442,13 +453,14 @@ def _call(line: dict[str, Any]) -> TracedCall:
         raise ValueError(f"end must be one of {', '.join(get_args(Ending))}, got {ending!r}")
     begin, seconds = _time(line["t"]), arguments.seconds("s", line["s"], zero=True)
     requests = arguments.count("n", line["n"], least=0)
-    return TracedCall(begin, seconds, requests, ending, line.get("e"), line.get("p", ""), line.get("k"))
+    return TracedCall(begin, seconds, requests, ending, _text(line, "e"), _text(line, "p") or "", _text(line, "k"))
 
 
 def _attempt(line: dict[str, Any]) -> TracedAttempt:
-    cut, error = bool(line.get("cut", False)), line.get("e")
+    cut, error = bool(line.get("cut", False)), _text(line, "e")
     failed = not cut and (error is not None or bool(line.get("bad", False)))
     begin, seconds = _time(line["t"]), arguments.seconds("s", line["s"], zero=True)
     number = arguments.count("try", line["try"])
     ignored = line.get("says") == "nothing"
-    return TracedAttempt(begin, seconds, number, error, failed, cut, line.get("p", ""), line.get("k"), ignored)
+    key, pipeline = _text(line, "k"), _text(line, "p") or ""
+    return TracedAttempt(begin, seconds, number, error, failed, cut, pipeline, key, ignored)

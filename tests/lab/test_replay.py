@@ -74,6 +74,13 @@ def test_errors_of_python_are_themselves_and_others_have_their_names() -> None:
     assert ends(lived(trace, Fallback("stale", on=RecordedError)))[0][2] == "stood in"
 
 
+def test_names_of_errors_are_names_only() -> None:
+    """Whatever a file says: nothing is imported, and each is the name of a class."""
+    names = ["os:system", "a\0b", "\ud800", "exit", ""]
+    trace = traced(*(TracedAttempt(10 * at, 1, 1, name, failed=True) for at, name in enumerate(names)))
+    assert [ending for _, _, ending in ends(lived(trace))][:4] == ["os_system", "a_b", "_", "exit"]
+
+
 def test_retry_in_a_replay_meets_what_happened_then() -> None:
     """Its second attempt comes when the outage is over."""
     trace = traced(TracedAttempt(0, 0, 1, "ConnectionError", failed=True), TracedAttempt(5, 0.5, 1), calls=[0.0])

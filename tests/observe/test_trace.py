@@ -375,6 +375,15 @@ HEADER = '{"trace": 1}\n'
         (HEADER + '{"t": 1, "s": -1, "try": 1}\n', "line 2: s must be a finite number of seconds >= 0, got -1"),
         (HEADER + '{"t": 1, "s": 1, "try": 0}\n', "line 2: try must be a whole number >= 1, got 0"),
         (HEADER + '{"t": 1, "would": "retry"}\n', "line 2: 'by' is missing"),
+        (HEADER + '{"t": 1, "s": 1, "try": 1, "p": [1]}\n', r"line 2: p must be a text, got \[1\]$"),
+        (HEADER + '{"t": 1, "s": 1, "try": 1, "e": {}}\n', "line 2: e must be a text, got {}$"),
+        (
+            HEADER + f'{{"t": 1{"0" * 400}, "s": 1, "try": 1}}\n',
+            "line 2: t must be a finite number of seconds, got 10+$",
+        ),
+        (HEADER + '{"end": "closed", "dropped": 1e400}\n', "line 2: dropped must be a whole number >= 0, got inf"),
+        pytest.param(HEADER + "[" * 60_000 + "\n", "line 2: it must be a JSON object", id="deep"),
+        pytest.param(HEADER + "x" * 1_000_000, "line 2: it must be a JSON object", id="long"),
     ],
 )
 def test_file_that_is_no_trace_is_refused(path: Path, text: str, words: str) -> None:
@@ -383,6 +392,7 @@ def test_file_that_is_no_trace_is_refused(path: Path, text: str, words: str) -> 
     with pytest.raises(TraceError, match=words) as caught:
         read_trace(path)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_file_that_is_not_gzipped_is_refused(tmp_path: Path) -> None:
