@@ -17,8 +17,10 @@ from resilient import (
     BulkheadFull,
     CircuitBreaker,
     Classifier,
+    Keyed,
     Pipeline,
     PipelineWarning,
+    RateLimit,
     Rejected,
     Retry,
     Timeout,
@@ -671,3 +673,14 @@ def test_any_stack_of_gates_is_passed_by_all_or_nothing(
     last_act = max((at for at, (_, verb) in enumerate(clocked) if verb not in ENDS), default=-1)
     given_back = [int(name) for name, _ in clocked[last_act + 1 :]]
     assert given_back == sorted(given_back, reverse=True), "tickets did not come back last first"
+
+
+def test_names_are_never_code() -> None:
+    """The frame of gates is written out as source: whatever names and keys there are, they are not in it."""
+    evil = '''"""\n'); raise SystemExit("gone")\n#{0} %s {evil!r}\\'''
+    gates = (Bulkhead(1, name=evil), CircuitBreaker(name=evil), RateLimit(5, name=evil))
+    keyed = Keyed(lambda: Bulkhead(1), key=lambda key: key, name=evil)
+    pipeline = Pipeline(Retry(2, name=evil), *gates, keyed, Timeout(1, name=evil), name=evil)
+    guarded = pipeline(lambda key: key)
+    assert guarded(evil) == evil
+    assert pipeline.snapshot()["name"] == evil

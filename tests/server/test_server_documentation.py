@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
+import anyio
 import httpx
 import pytest
 
@@ -20,7 +21,7 @@ from resilient import Pipeline, Retry, Timeout, deadline, remaining
 from resilient.http.asgi import HEALTH_CHECKS, ServerMiddleware
 from resilient.http.httpx import Transport
 from resilient.runtime import virtual
-from tests.server.memory import ask
+from tests.server.memory import RUN, answering, ask
 from tests.servers import Valkey, valkey
 
 __all__ = ["valkey"]  # a fixture
@@ -50,7 +51,7 @@ def test_example_runs(number: int) -> None:
 
 def test_examples_are_there() -> None:
     """They are found by how they are written."""
-    assert len(EXAMPLES) == 10
+    assert len(EXAMPLES) == 12
 
 
 @pytest.mark.parametrize("framework", ["Starlette()\n", "FastAPI()", "Litestar(", "anything"])
@@ -79,6 +80,20 @@ async def test_function_says_who_goes_first() -> None:
     found = [names["urgency"]({"path": path}) for path in ("/checkout/7", "/reports", "/")]
     assert found == ["critical", "sheddable", None]
     assert (await ask(names["app"], "/checkout")).status == 404
+
+
+@pytest.mark.parametrize(("backend", "about"), [("asyncio", "import asyncio\n\ncharged"), ("trio", "import trio")])
+def test_what_is_shielded_is_not_cut_in_half(backend: str, about: str) -> None:
+    """By a deadline that strikes amid it."""
+    _, names = example(about)
+
+    async def main() -> None:
+        app = ServerMiddleware(answering(lambda: names["pay"]("a book")), deadline_header=True)
+        assert (await ask(app, deadline="500")).status == 504
+        await anyio.sleep(2)
+
+    RUN[backend](main)
+    assert names["charged"] == names["recorded"] == ["a book"]
 
 
 def test_every_option_has_its_row_and_its_default() -> None:

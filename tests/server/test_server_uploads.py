@@ -26,6 +26,7 @@ from tests.server.memory import (
     ask,
     now,
     on_both,
+    scope_of,
     settle_down,
     tell_remaining,
     trusting,
@@ -192,6 +193,24 @@ async def test_upload_gets_its_permit_back_when_it_is_complete() -> None:
     assert (await post(app, b"x", 1.0, b"y", b"z", 1.0, b"", headers=[CHUNKED])).status == 200
     assert seen == [False, False, True, True, False]
     assert bulkhead.at_rest
+
+
+@pytest.mark.parametrize(("headers", "most"), [([LENGTH], READ_AHEAD), ([CHUNKED], 1), ([LENGTH, EXPECT], 0)])
+@on_both
+async def test_body_is_read_ahead_in_part(headers: Any, most: int) -> None:
+    """So much as is needed, and no more is kept of a long one; of one without a length, the first part."""
+    taken = 0
+
+    async def receive() -> Any:
+        nonlocal taken
+        taken += 1000
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        assert most <= taken < most + 1000
+        assert len((await receive())["body"]) == max(taken, 1000)
+
+    await trusting(look, limit=Bulkhead(1))(scope_of(headers=headers, method="POST"), receive, receive)  # type: ignore[arg-type]
 
 
 @on_both
