@@ -27,7 +27,7 @@ from resilient.call import Call, new_call
 from resilient.current import block_begins, block_ends
 from resilient.deadlines import Deadline, inherited, swap
 from resilient.errors import TimedOut
-from resilient.outcome import Stopped
+from resilient.outcome import SUCCESS, Stopped
 from resilient.policy import Layer, Scope
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.threads import THREADS, drive
@@ -124,14 +124,16 @@ class Attempt:
 
     Attributes:
         number: from 1.
-        result: what the block made of it, for a classifier that judges results. Set it in the block; default None.
+        result: what the block made of it, for a classifier that judges results. Set it in the block. One that sets none
+            and raises nothing is a success, which no classifier is asked about.
     """
+
+    result: Any = None
 
     def __init__(self, attempts: Attempts, number: int) -> None:
         self._attempts = weakref.ref(attempts)  # so a loop that is left without entering it gives its permits back
         self._entered: Attempts | None = None
         self.number = number
-        self.result: Any = None
 
     async def __aenter__(self) -> Attempt:
         await self._enter(sys._getframe(1))
@@ -249,6 +251,8 @@ class Attempts:
         assert self._frame is not None
         block_ends(self._frame, self._call)
         self._frame = None
+        if "result" not in vars(attempt):
+            self._call.verdict = self._scope.judge, None, SUCCESS  # as if it had been judged
         try:
             if await self._go_on(attempt.result, error) is not None:
                 self._state = "again"

@@ -14,6 +14,7 @@ import trio
 import trio.lowlevel
 
 from resilient import (
+    Budget,
     Bulkhead,
     CircuitBreaker,
     CircuitOpen,
@@ -116,21 +117,39 @@ def test_block_result_is_judged_when_it_is_set(world: World) -> None:
     assert answers == []
 
 
-def test_block_result_not_set_is_judged_as_none(world: World) -> None:
-    """A result that the block does not set is None, not the last attempt's."""
+def test_block_result_not_set_is_not_judged(world: World) -> None:
+    """A block has none of its own: it is a success, and a predicate that looks at results is not asked about None."""
     judged: list[Any] = []
 
     def judge(result: Any) -> bool:
         judged.append(result)
-        return result == "bad"
+        return result.status >= 500  # type: ignore[no-any-return]
 
     def body(attempt: Any) -> None:
         if attempt.number == 1:
-            attempt.result = "bad"
+            raise OSError
+
+    pipeline = Pipeline(
+        Retry(attempts=3, wait=0, budget=Budget()), Bulkhead(5), CircuitBreaker(), classify=Classifier(results=judge)
+    )
+    run_block(world, pipeline, body)
+    assert judged == []
+
+
+def test_block_result_set_to_none_is_judged(world: World) -> None:
+    """It is one; and the last attempt's is not the next one's."""
+    judged: list[Any] = []
+
+    def judge(result: Any) -> bool:
+        judged.append(result)
+        return result is None
+
+    def body(attempt: Any) -> None:
+        if attempt.number == 1:
+            attempt.result = None
 
     run_block(world, Pipeline(Retry(attempts=3, wait=0), classify=Classifier(results=judge)), body)
-    assert "bad" in judged
-    assert judged[-1] is None
+    assert judged == [None]
 
 
 def test_block_whose_last_result_is_a_failure_ends_without_an_error(world: World) -> None:
