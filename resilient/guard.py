@@ -85,6 +85,7 @@ def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
 
     leaf = call_it if attempt is None else make_attempt
     leaf.is_leaf = True  # type: ignore[attr-defined]
+    leaf.waits = attempt is not None  # type: ignore[attr-defined]  # a client's attempts, for its connections
     return leaf
 
 
@@ -117,6 +118,7 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
 
     call_it.is_leaf = True  # type: ignore[attr-defined]
     call_it.plainly = plainly  # type: ignore[attr-defined]
+    call_it.waits = attempt is not None  # type: ignore[attr-defined]
     return call_it
 
 

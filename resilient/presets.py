@@ -32,7 +32,7 @@ from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.bulkhead import Bulkhead
-from resilient.policies.hedge import Hedge
+from resilient.policies.hedge import Cancel, Hedge
 from resilient.policies.retry import Retry
 from resilient.policies.timeout import Timeout
 
@@ -83,6 +83,7 @@ def standard_hedged(
     *,
     delay: float | quantile | None = None,
     copies: int = 2,
+    cancel: Cancel = "now",
     inline: bool = False,
     total: float = TOTAL,
     attempt: float | None = None,
@@ -99,12 +100,12 @@ def standard_hedged(
             to 1.5 s, and 1 s until 200 calls are known; with a total below 30 s proportionally less. A `quantile` of
             yours needs an `initial` and a `ceiling` for its plan to be known.
         attempt: seconds for each attempt. Default 8, or less where that would not fit into the total.
-        copies, inline: as for `Hedge`.
+        copies, cancel, inline: as for `Hedge`.
         The others: as for `standard`. Hedges and retries share one budget.
     """
     budget = budget or Budget()
     whole, retry = Timeout(total, name="total"), _retry(attempts, total, budget)
-    hedge = Hedge(_p95(total) if delay is None else delay, copies=copies, inline=inline, budget=budget)
+    hedge = Hedge(_p95(total) if delay is None else delay, copies=copies, cancel=cancel, inline=inline, budget=budget)
     return Pipeline(
         whole,
         retry,

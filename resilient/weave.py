@@ -19,8 +19,9 @@ def weave(
 ) -> tuple[Layer, Recovery | None]:
     """The function that applies `policies` around `leaf`, and what to do when it raises an `Exception`.
 
-    `waits`: something inside `leaf` may have a queue.
+    `waits`: something inside `leaf` may have a queue; so has a `leaf` that says so itself.
     """
+    waits = waits or getattr(leaf, "waits", False)
     for policy in policies:
         policy.attach(scope.channel)
     menders = 0  # the outermost that act only after a failure

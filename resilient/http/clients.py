@@ -31,6 +31,9 @@ OWN = frozenset(
 CONNECTIONS = 100
 """The clients' default for the connections of a transport."""
 
+STREAMS = 100
+"""Requests that httpcore lets an HTTP/2 connection have at a time, and most servers."""
+
 
 def attempt_limit(pipeline: Pipeline) -> float | None:
     """Seconds of the innermost Timeout of a pipeline, which ends each attempt; or None."""
@@ -42,11 +45,13 @@ def attempt_limit(pipeline: Pipeline) -> float | None:
 
 
 def standard_for(*, limits: Any = None, http2: bool = False, **options: Any) -> Pipeline:
-    """`standard()`, fitted to the options of a client's transport: over HTTP/1.1 a request has a connection to itself,
-    so it waits for a permit, where waiting is known to be our own, and not for a connection, where nobody could tell it
-    from a slow server."""
+    """`standard()`, with a permit for each request that a transport with these options can have on its way: one for a
+    connection over HTTP/1.1, one for a stream over HTTP/2. So a request waits for a permit before its attempt begins,
+    and not for a connection or a stream in the time that its attempt has."""
     connections = CONNECTIONS if limits is None else limits.max_connections
-    if http2 or connections is None:
+    if http2:
+        return standard(max_concurrent=STREAMS, queue=1000)
+    if connections is None:
         return standard()
     return standard(max_concurrent=connections, queue=1000)
 

@@ -143,7 +143,7 @@ class AsyncClient(httpx.AsyncClient):
     `mounts=` and the environment.
 
     Args:
-        pipeline: default `standard()`, with a permit for each connection.
+        pipeline: default `standard()`, with a permit for each connection (or HTTP/2 stream).
         timeout: default: for each phase of an attempt what the pipeline's innermost Timeout has, so that this is what
             ends it; without one httpx's 5 s.
         options: for the transports (`by`, `idempotency_key`, `body_timeout`, ...) and for `httpx.AsyncClient`.

@@ -40,7 +40,8 @@ class HttpClassifier(Classifier):
 
     - Nothing about the server, and not repeated: mistakes of the caller (`UnsupportedProtocol`, `LocalProtocolError`,
       `InvalidURL`, a stream used twice, a proxy's 4xx), rejections, and programming errors.
-    - Nothing about the server, and repeated: `PoolTimeout`, a wait for one of our own connections.
+    - Nothing about the server, and repeated: `PoolTimeout`, a wait for one of our own connections; and a request for
+      which its HTTP/2 connection had no stream left, which was not sent.
     """
 
     library: ClassVar[Any]
@@ -67,7 +68,7 @@ class HttpClassifier(Classifier):
         cause = bare(error)
         if isinstance(cause, Rejected):
             return super().error(error)
-        if isinstance(cause, self.library.PoolTimeout):
+        if isinstance(cause, self.library.PoolTimeout) or _had_no_stream(cause):
             return _WAITED
         if isinstance(cause, self.library.LocalProtocolError) and type(_event(cause)).__name__ == "StreamClosedError":
             return FAILURE  # h2's: the server has reset the stream, and another request's reader has heard it first
@@ -174,7 +175,7 @@ class Judge(Classifier):
 def untouched(library: Any) -> Callable[[Exception], bool]:
     """Whether an error shows that no connection had the request yet: it has not been sent, not even begun."""
     kinds = (Rejected, library.ConnectError, library.ConnectTimeout, library.PoolTimeout, library.ProxyError)
-    return lambda error: isinstance(error, kinds)
+    return lambda error: isinstance(error, kinds) or _had_no_stream(error)
 
 
 def unsent(library: Any) -> Callable[[Exception], bool]:
@@ -192,6 +193,11 @@ def _event(error: Exception) -> Any:
     """What httpcore has from h2."""
     cause = error.__cause__
     return cause.args[0] if cause is not None and cause.args else None
+
+
+def _had_no_stream(error: Exception) -> bool:
+    """Whether h2 has refused to open a stream for a request, before anything of it was sent."""
+    return type(_event(error)).__name__ == "TooManyStreamsError"
 
 
 REFUSED_STREAM = 7

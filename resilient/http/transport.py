@@ -40,6 +40,7 @@ from resilient.http import bodies, semantics
 from resilient.http.around import AsyncAround, SyncAround, checked, library_of
 from resilient.http.chaos import HttpChaos
 from resilient.http.clients import attempt_limit, standard_for
+from resilient.http.connections import tend
 from resilient.http.judgement import HttpClassifier, Judge, Proof, unsent, untouched
 from resilient.http.options import By, header, key_by, options_of, variation, with_key
 from resilient.http.semantics import IDEMPOTENT_METHODS
@@ -197,6 +198,7 @@ class HttpTransport(Generic[Inner]):
         if transport is not None:
             transport = checked(transport, self.library.module, is_async=isinstance(self, AsyncAround))
         self.transport: Inner = self._new_transport(**options) if transport is None else transport
+        tend(self.transport)
         self._bytes = self.library.streams.bytes
         self._limit = attempt_limit(given)
         own = isinstance(given.classify, HttpClassifier) or given.classify is DEFAULT

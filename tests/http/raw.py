@@ -18,6 +18,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.settings
 
 __all__ = [
     "Asked",
@@ -296,10 +297,20 @@ class RawServer:
 class Stream:
     """One request on its stream of an HTTP/2 connection."""
 
-    def __init__(self, connection: h2.connection.H2Connection, number: int, asked: Asked) -> None:
+    def __init__(
+        self, connection: h2.connection.H2Connection, number: int, asked: Asked, writer: asyncio.StreamWriter
+    ) -> None:
         self.connection = connection
         self.number = number
         self.asked = asked
+        self._writer = writer
+
+    def flush(self) -> None:
+        """Send what has been done; only needed outside a step."""
+        self._writer.write(self.connection.data_to_send())
+
+    def hang(self) -> None:
+        """No answer."""
 
     def answer(self, status: int = 200, body: bytes = b"good") -> None:
         """A good answer."""
@@ -329,10 +340,32 @@ class RawHttp2Server(RawServer):
     def __init__(self) -> None:
         super().__init__()
         self.steps: deque[Http2Step] = deque()
+        self.paths: dict[str, Callable[[Stream], object]] = {}
+        """What meets requests for a path when the steps are at their end; default: an answer."""
+        self.held: list[Stream] = []
+        self.cut: list[str] = []
+        """The paths of streams that the client has reset."""
+        self.most_streams = 100
+        """That a connection may have at a time, beginning with the next one."""
 
     def reset(self) -> None:
         super().reset()
         self.steps.clear()
+        self.paths = {"/hang": Stream.hang, "/held": self.held.append}
+        self.held.clear()
+        self.cut.clear()
+        self.most_streams = 100
+
+    def let_go(self) -> None:
+        """Answer what is held."""
+
+        async def answer() -> None:
+            while self.held:
+                stream = self.held.pop(0)
+                stream.answer()
+                stream.flush()
+
+        asyncio.run_coroutine_threadsafe(answer(), self._loop).result()
 
     def _settle(self) -> None:
         """It answers HTTP/2 only, and all its tests end with their connections."""
@@ -340,6 +373,8 @@ class RawHttp2Server(RawServer):
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a connection to its end."""
         connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        most = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: self.most_streams}
+        connection.local_settings = h2.settings.Settings(client=False, initial_values=most)
         connection.initiate_connection()
         streams: dict[int, Stream] = {}
         early: set[int] = set()
@@ -355,7 +390,11 @@ class RawHttp2Server(RawServer):
                     asked = Asked(fields[":method"], fields[":path"], fields)
                     self.seen.append(asked)
                     number = event.stream_id
-                    streams[number] = Stream(connection, number, asked)
+                    streams[number] = Stream(connection, number, asked, writer)
+                    if asked.path == "/deaf":  # what comes from now on is neither heard nor answered
+                        await reader.read()
+                        writer.close()
+                        return
                     if self.steps and self.steps[0].early:
                         early.add(number)
                         self.steps.popleft().act(streams[number])
@@ -365,8 +404,13 @@ class RawHttp2Server(RawServer):
                 elif isinstance(event, h2.events.StreamEnded) and event.stream_id not in early:
                     stream = streams[event.stream_id]
                     stream.asked.whole = True
-                    act = self.steps.popleft().act if self.steps else Stream.answer
+                    act = self.paths.get(stream.asked.path, Stream.answer)
+                    if self.steps:
+                        act = self.steps.popleft().act
                     act(stream)
+                elif isinstance(event, h2.events.StreamReset):
+                    self.cut.append(streams[event.stream_id].asked.path)
+                    self.held[:] = [stream for stream in self.held if stream is not streams[event.stream_id]]
                 elif isinstance(event, h2.events.ConnectionTerminated):
                     writer.close()
                     return

@@ -8,7 +8,6 @@ import os
 import socket
 from typing import Any
 
-import httpx2
 import pytest
 
 from resilient import Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, Timeout
@@ -122,16 +121,13 @@ class Case:
         policies: around it.
         script: how it is answered.
         seconds: that pass before its ticks are counted.
-        lost: connections that httpx 0.28 forgets, one each for cancelling it in the tick in which a connection is
-            opened, the tick in which the last body has been read, and while it closes one for a first cancellation.
     """
 
-    def __init__(self, *policies: Policy, script: list[bytes | None], seconds: float = 0.0, lost: int = 1) -> None:
+    def __init__(self, *policies: Policy, script: list[bytes | None], seconds: float = 0.0) -> None:
         self.bulkhead = Bulkhead(1)
         self.pipeline = Pipeline(self.bulkhead, *policies)
         self.script = script
         self.seconds = seconds
-        self.lost = lost
 
 
 LONG = b"HTTP/1.1 503 Bad\r\nContent-Length: 100000\r\n\r\n" + bytes(100000)
@@ -139,20 +135,20 @@ LONG = b"HTTP/1.1 503 Bad\r\nContent-Length: 100000\r\n\r\n" + bytes(100000)
 
 
 def hedge(inline: bool) -> Case:
-    return Case(Hedge(1.0, inline=inline), script=[None, GOOD], seconds=1.0, lost=2)
+    return Case(Hedge(1.0, inline=inline), script=[None, GOOD], seconds=1.0)
 
 
 CUT = {
     "no policy": lambda: Case(script=[GOOD]),
     "retry": lambda: Case(Retry(3, wait=0), script=[BAD, BAD, GOOD]),
-    "retry of a long error": lambda: Case(Retry(2, wait=0), script=[LONG, GOOD], lost=2),
+    "retry of a long error": lambda: Case(Retry(2, wait=0), script=[LONG, GOOD]),
     "retry after a wait": lambda: Case(Retry(2, wait=1.0), script=[BAD, GOOD], seconds=1.0),
     "retry that gives up": lambda: Case(Retry(2, wait=0), script=[BAD, BAD]),
     "hedge": lambda: hedge(False),
     "hedge, inline": lambda: hedge(True),
-    "hedge after a failure": lambda: Case(Hedge(1.0), script=[BAD, GOOD], lost=2),
-    "hedge, inline, after a failure": lambda: Case(Hedge(1.0, inline=True), script=[BAD, GOOD], lost=2),
-    "retry of hedges": lambda: Case(Retry(2, wait=0), Hedge(1.0), script=[BAD, BAD, BAD, GOOD], lost=3),
+    "hedge after a failure": lambda: Case(Hedge(1.0), script=[BAD, GOOD]),
+    "hedge, inline, after a failure": lambda: Case(Hedge(1.0, inline=True), script=[BAD, GOOD]),
+    "retry of hedges": lambda: Case(Retry(2, wait=0), Hedge(1.0), script=[BAD, BAD, BAD, GOOD]),
     "breaker": lambda: Case(Retry(2, wait=0), CircuitBreaker(), Timeout(5), script=[BAD, GOOD]),
 }
 
@@ -161,21 +157,19 @@ CUT = {
 @pytest.mark.parametrize("case", CUT)
 @pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name)
 async def test_cancel_in_any_tick_loses_no_connection_and_no_permit(kind: type[Http], case: str) -> None:
-    """However far the request has got. httpx itself loses some, and not one more is lost."""
-    lost = ticks = 0
+    """However far the request has got. (httpx 0.28 by itself loses one, two or three.)"""
+    ticks = 0
     over = False
     while not over:
         made = CUT[case]()
-        over, gone = await cut(kind, made, ticks)
-        lost += gone
+        over = await cut(kind, made, ticks)
         ticks += 1
         assert made.bulkhead.snapshot()["in_use"] == 0
-    assert ticks > 5
-    assert lost == (0 if kind.library is httpx2 else made.lost)
+    assert ticks > 3
 
 
-async def cut(kind: type[Http], case: Case, ticks: int) -> tuple[bool, bool]:
-    """Cancel a request after so many ticks. Returns whether it was over, and whether a connection is lost."""
+async def cut(kind: type[Http], case: Case, ticks: int) -> bool:
+    """Cancel a request after so many ticks, and make another. Returns whether it was over."""
     limits = kind.library.Limits(max_connections=2)
     transport = kind.ours.AsyncTransport(case.pipeline, limits=limits, verify=TLS)
     network = transport.transport._pool._network_backend = Network()
@@ -191,9 +185,8 @@ async def cut(kind: type[Http], case: Case, ticks: int) -> tuple[bool, bool]:
         await asyncio.wait([task])
         await asyncio.sleep(1)  # closing goes on without him who was cancelled
         await transport.pipeline.drain(current_async())
-        free = is_free(transport)
+        assert is_free(transport)
         assert len(transport.transport._pool.connections) == network.open
-        if free:
-            network.script.clear()
-            assert (await client.get("http://origin/")).status_code == 200
-    return over, not free
+        network.script.clear()
+        assert (await client.get("http://origin/")).status_code == 200
+    return over

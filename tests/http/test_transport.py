@@ -362,7 +362,7 @@ def test_default_is_the_standard_pipeline(http: Http, server: Server) -> None:
 def test_default_waits_for_a_permit_and_not_for_a_connection(http: Http, server: Server) -> None:
     """There waiting is known to be our own: it is no evidence, and no timeout of the attempt."""
     limits = http.library.Limits(max_connections=7)
-    for options, permits, queue in (({}, 100, 1000), ({"limits": limits}, 7, 1000), ({"http2": True}, 1000, 0)):
+    for options, permits, queue in (({}, 100, 1000), ({"limits": limits}, 7, 1000), ({"http2": True}, 100, 1000)):
         http.open(**options)
         bulkhead = http.transport.pipeline.policies[2]
         assert (bulkhead.max_concurrent, bulkhead.queue) == (permits, queue)

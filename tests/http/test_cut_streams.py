@@ -1,0 +1,364 @@
+"""HTTP/2: what becomes of a connection whose requests are cut short, given up, or more than it has streams for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from resilient import CircuitBreaker, Hedge, Pipeline, Retry, Timeout, deadline
+from resilient.call import Call
+from resilient.errors import TimedOut
+from resilient.http import http2
+from resilient.policy import Gate
+from resilient.runtime import current_async
+from tests.http.clients import ASYNC_CLIENTS, CLIENTS, Http, is_free
+from tests.http.raw import Http2Step, RawHttp2Server, Stream
+from tests.http.server import Answer, Server
+
+SOON = 0.02
+
+both = pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name)
+
+
+def connect(kind: type[Http], *policies: Any, timeout: Any = None, **options: Any) -> Any:
+    """A client, and its transport as `client.ours`."""
+    transport = kind.ours.AsyncTransport(Pipeline(*policies), http1=False, http2=True, **options)
+    client = kind.library.AsyncClient(transport=transport, timeout=timeout)
+    client.ours = transport
+    return client
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """It is another thread that makes it true."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def ended_by_timeout(client: Any, url: str) -> None:
+    with pytest.raises(TimedOut):
+        await client.get(url)
+
+
+async def ended_by_deadline(client: Any, url: str) -> None:
+    with deadline(SOON), pytest.raises(TimedOut):
+        await client.get(url)
+
+
+async def left_by_its_caller(client: Any, url: str) -> None:
+    task = asyncio.ensure_future(client.get(url))
+    await asyncio.sleep(SOON)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+WAYS = {
+    "timeout": ((Timeout(SOON),), ended_by_timeout),
+    "deadline": ((Timeout(60),), ended_by_deadline),
+    "caller": ((Timeout(60),), left_by_its_caller),
+}
+
+
+@both
+@pytest.mark.parametrize("way", WAYS)
+async def test_requests_that_are_cut_short_leave_no_stream_open(
+    kind: type[Http], raw_http2: RawHttp2Server, way: str
+) -> None:
+    """The server hears that nobody wants the answers, and the connection serves as many again."""
+    policies, cut = WAYS[way]
+    url = raw_http2.origin
+    async with connect(kind, *policies) as client:
+        await until_answered(client, url)
+        for _ in range(2):
+            await asyncio.gather(*(cut(client, f"{url}/hang") for _ in range(80)))
+        await until(lambda: len(raw_http2.cut) == [asked.path for asked in raw_http2.seen].count("/hang"))
+        assert raw_http2.cut
+        await until_answered(client, url)
+        assert is_free(client.ours)
+
+
+async def until_answered(client: Any, url: str) -> None:
+    """A request that has time, however short attempts are and busy the machine."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert (await client.get(url)).status_code == 200
+                return
+            except TimedOut:
+                pass
+
+
+@both
+async def test_loser_of_a_hedge_is_reset_and_its_connection_stays(kind: type[Http], raw_http2: RawHttp2Server) -> None:
+    """The winner's, too."""
+    raw_http2.steps.append(Http2Step(Stream.hang))
+    pipeline = (Hedge(SOON), Timeout(60))
+    async with connect(kind, *pipeline) as client:
+        assert (await client.get(f"{raw_http2.origin}/")).status_code == 200
+        await client.ours.pipeline.drain(current_async())
+        await until(lambda: raw_http2.cut == ["/"])
+        assert (raw_http2.opened, len(raw_http2.seen)) == (1, 2)
+        assert is_free(client.ours)
+
+
+@both
+async def test_client_answers_at_once_after_a_standstill(kind: type[Http], raw_http2: RawHttp2Server) -> None:
+    """However many attempts were cut short while it lasted."""
+    raw_http2.paths["/"] = Stream.hang
+    async with connect(kind, Retry(2, wait=0), Timeout(SOON)) as client:
+        asked = [client.get(raw_http2.origin) for _ in range(150)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {kind.ours.TimedOut}
+        raw_http2.paths["/"] = Stream.answer
+        await until_answered(client, raw_http2.origin)
+
+
+@both
+async def test_request_that_hangs_leaves_the_others_of_its_connection_alone(
+    kind: type[Http], raw_http2: RawHttp2Server
+) -> None:
+    """Whether our Timeout ends it or the client's read timeout: the other one has its answer when it comes."""
+    url = raw_http2.origin
+    for policies, timeout in (((Timeout(SOON),), None), ((Timeout(60),), SOON)):
+        transport = kind.ours.AsyncTransport(Pipeline(*policies), http1=False, http2=True)
+        plain = kind.library.AsyncClient(transport=transport.transport, timeout=None)  # of the same connections
+        async with kind.library.AsyncClient(transport=transport, timeout=timeout) as client:
+            assert (await plain.get(url)).status_code == 200
+            hanging = asyncio.ensure_future(client.get(f"{url}/hang"))
+            await asyncio.sleep(0)  # it is the one that reads
+            other = asyncio.ensure_future(plain.get(f"{url}/held"))
+            with pytest.raises(kind.library.TimeoutException):
+                await hanging
+            await until(lambda: raw_http2.held and raw_http2.cut)
+            raw_http2.let_go()
+            assert (await other).status_code == 200
+            assert raw_http2.opened == 1
+        raw_http2.reset()
+
+
+@pytest.mark.parametrize("kind", [each for each in CLIENTS if each.blocking], ids=lambda kind: kind.name)
+def test_read_timeout_of_a_plain_client_leaves_the_others_of_its_connection_alone(
+    kind: type[Http], raw_http2: RawHttp2Server
+) -> None:
+    """Threads share a connection, too."""
+    url, answers = raw_http2.origin, []
+    transport = kind.ours.Transport(Pipeline(Retry(1)), http1=False, http2=True)
+    with kind.library.Client(transport=transport, timeout=60) as client:
+        assert client.get(url).status_code == 200
+        hanging = threading.Thread(target=lambda: hang(client, kind, url))
+        hanging.start()
+        while not raw_http2.seen[1:]:
+            time.sleep(0.001)
+        other = threading.Thread(target=lambda: answers.append(client.get(f"{url}/held").status_code))
+        other.start()
+        while not raw_http2.cut:
+            time.sleep(0.001)
+        while not raw_http2.held:
+            time.sleep(0.001)
+        raw_http2.let_go()
+        other.join()
+        hanging.join()
+        assert answers == [200]
+        assert is_free(transport)
+
+
+def hang(client: Any, kind: type[Http], url: str) -> None:
+    with pytest.raises(kind.library.ReadTimeout):
+        client.get(f"{url}/hang", timeout=SOON)
+
+
+@both
+async def test_dead_connection_is_replaced_when_a_request_on_it_is_cut_short(
+    kind: type[Http], raw_http2: RawHttp2Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has been heard on it for some time. It is closed when its last request has ended."""
+    monkeypatch.setattr(http2, "SILENCE", SOON / 2)
+    async with connect(kind, Timeout(SOON)) as client:
+        await ended_by_timeout(client, f"{raw_http2.origin}/deaf")
+        await until_answered(client, raw_http2.origin)
+        assert raw_http2.opened >= 2
+        assert len(client.ours.transport._pool.connections) == 1
+
+
+@both
+async def test_connection_that_is_heard_of_is_not_replaced(
+    kind: type[Http], raw_http2: RawHttp2Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is an endpoint that hangs, not the connection."""
+    monkeypatch.setattr(http2, "SILENCE", 30)
+    async with connect(kind, Timeout(SOON)) as client:
+        for _ in range(3):
+            await until_answered(client, raw_http2.origin)
+            await ended_by_timeout(client, f"{raw_http2.origin}/hang")
+        assert raw_http2.opened == 1
+
+
+def test_bodies_that_are_not_read_use_up_no_window(http: Http, protocols: dict[str, Server]) -> None:
+    """30 times a megabyte is more than the 16 MiB of a connection; the last one arrives."""
+    server = protocols["h2"]
+    server.reset()
+    http.open(Pipeline(Retry(1)), http1=False, http2=True, timeout=5)
+    body = b"x" * 1_000_000
+    for _ in range(30):
+        server.script.append(Answer(200, body))
+        with pytest.raises(Enough):
+            http.stream(server.origin, enough)
+    server.script.append(Answer(200, body))
+    assert http.send("GET", server.origin).content == body
+    assert len(server.peers) == 1
+    assert http.all_free()
+
+
+class Enough(Exception):
+    """The reader has had enough."""
+
+
+def enough() -> None:
+    raise Enough
+
+
+# -- more requests than streams -------------------------------------------------------------------------------------
+
+
+@both
+async def test_wait_for_a_stream_is_no_evidence(kind: type[Http], raw_http2: RawHttp2Server) -> None:
+    """An attempt that is cut short in it has not asked the server, and is not held against it."""
+    raw_http2.most_streams = 2
+    breaker = CircuitBreaker(fail_max=1, failure_rate=None)
+    async with connect(kind, breaker, Timeout(3 * SOON)) as client:
+        await until_answered(client, raw_http2.origin)
+        plain = kind.library.AsyncClient(transport=client.ours.transport, timeout=None)
+        holders = [asyncio.ensure_future(plain.get(f"{raw_http2.origin}/held")) for _ in range(2)]
+        await until(lambda: len(raw_http2.held) == 2)
+        with pytest.raises(TimedOut) as caught:
+            await client.get(raw_http2.origin)
+        assert not caught.value.evidence
+        assert len(raw_http2.seen) == 3
+        raw_http2.let_go()
+        assert {each.status_code for each in await asyncio.gather(*holders)} == {200}
+        await until_answered(client, raw_http2.origin)
+
+
+class Watch(Gate):
+    """Writes down how long calls take."""
+
+    learns = timed = True
+
+    def __init__(self, seen: list[float]) -> None:
+        super().__init__(None)
+        self._seen = seen
+
+    def admit(self, call: Call) -> object:
+        return self
+
+    def release(self, ticket: object) -> None:
+        pass
+
+    def settle(self, ticket: object, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+        self._seen.append(elapsed)
+
+
+@both
+async def test_wait_for_a_stream_is_no_latency(kind: type[Http], raw_http2: RawHttp2Server) -> None:
+    """Who measures how long the server takes does not measure it."""
+    raw_http2.most_streams = 1
+    seen: list[float] = []
+    async with connect(kind, Watch(seen)) as client:
+        await client.get(raw_http2.origin)
+        plain = kind.library.AsyncClient(transport=client.ours.transport, timeout=None)
+        holder = asyncio.ensure_future(plain.get(f"{raw_http2.origin}/held"))
+        await until(lambda: raw_http2.held)
+        began = time.monotonic()
+        waiting = asyncio.ensure_future(client.get(raw_http2.origin))
+        await asyncio.sleep(SOON)
+        raw_http2.let_go()
+        await asyncio.gather(holder, waiting)
+        assert seen[-1] <= time.monotonic() - began - SOON
+
+
+@both
+async def test_wait_for_a_stream_ends_with_the_pool_timeout(kind: type[Http], raw_http2: RawHttp2Server) -> None:
+    """As a wait for a connection does; and a POST, which was not sent, is sent again."""
+    raw_http2.most_streams = 1
+    timeout = kind.library.Timeout(60, pool=SOON)
+    async with connect(kind, Retry(2, wait=0), timeout=timeout) as client:
+        await client.get(raw_http2.origin)
+        holder = asyncio.ensure_future(client.get(f"{raw_http2.origin}/held"))
+        await until(lambda: raw_http2.held)
+        with pytest.raises(kind.library.PoolTimeout):
+            await client.post(raw_http2.origin, content=b"order")
+        raw_http2.let_go()
+        assert (await holder).status_code == 200
+        assert (await client.post(raw_http2.origin, content=b"order")).status_code == 200
+        assert [asked.method for asked in raw_http2.seen] == ["GET", "GET", "POST"]
+
+
+@both
+async def test_requests_beyond_the_streams_are_answered_in_turn(kind: type[Http], raw_http2: RawHttp2Server) -> None:
+    """Also where some of those in line leave, and where the server has not yet said how many it allows."""
+    raw_http2.most_streams = 3
+    async with connect(kind, Timeout(60)) as client:
+        tasks = [asyncio.ensure_future(client.get(raw_http2.origin)) for _ in range(150)]
+        await asyncio.sleep(0)
+        for task in tasks[1::7]:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        answered = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        assert len(answered) == 150 - len(tasks[1::7])
+        assert raw_http2.opened == 1
+        assert is_free(client.ours)
+
+
+def test_threads_wait_for_a_stream_on_their_own_account(raw_http2: RawHttp2Server) -> None:
+    """As tasks do."""
+    raw_http2.most_streams = 1
+    for kind in (each for each in CLIENTS if each.blocking):
+        transport = kind.ours.Transport(Pipeline(Retry(1)), http1=False, http2=True)
+        timeout = kind.library.Timeout(60, pool=SOON)
+        with kind.library.Client(transport=transport, timeout=timeout) as client:
+            assert client.get(raw_http2.origin).status_code == 200
+            answers: list[int] = []
+            holder = threading.Thread(
+                target=lambda client=client, answers=answers: answers.append(
+                    client.get(f"{raw_http2.origin}/held").status_code
+                )
+            )
+            holder.start()
+            while not raw_http2.held:
+                time.sleep(0.001)
+            with pytest.raises(kind.library.PoolTimeout):
+                client.get(raw_http2.origin)
+            raw_http2.let_go()
+            holder.join()
+            assert answers == [200]
+            assert client.get(raw_http2.origin).status_code == 200
+
+
+# -- trio -----------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_requests_cut_short_on_trio_leave_no_stream_open(kind: type[Http], raw_http2: RawHttp2Server) -> None:
+    """As on asyncio."""
+
+    async def main() -> None:
+        async with connect(kind, Timeout(60)) as client:
+            for _ in range(3):
+                assert (await client.get(raw_http2.origin)).status_code == 200
+                with trio.move_on_after(SOON) as scope:
+                    await client.get(f"{raw_http2.origin}/hang")
+                assert scope.cancelled_caught
+            with trio.fail_after(10):
+                while len(raw_http2.cut) < 3:  # noqa: ASYNC110
+                    await trio.sleep(0.001)
+            assert raw_http2.opened == 1
+            assert is_free(client.ours)
+
+    trio.run(main)
