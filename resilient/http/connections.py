@@ -6,8 +6,10 @@ when they do. `tend` mends the pool of one transport, of the connections that it
 - HTTP/2: see `resilient.http.http2`.
 - HTTP/1.1 (httpcore 1.0): a request that is cancelled in the tick in which it is given a new connection leaves it in
   the pool for ever: it is neither free nor closed. Here such a connection, which no request has, has expired.
-- Both: taking a connection's state lock is a moment in which a request can be cancelled, with the connection between
-  two states for ever. What the lock guards waits for nothing, so here nothing is waited for.
+- Both: a request can be cancelled while it takes a connection's state lock, at its beginning and when it is given up,
+  and leaves the connection between two states for ever. What the lock guards waits for nothing, so here nobody waits.
+- Both: a request that is cancelled while another one connects takes the connection out of the pool, where it is never
+  closed. Here it stays while a request has it.
 - Both: a request that waits for a free connection waits on its own account: see `http2.LocalWait`.
 
 Nothing is done to other transports (mocks, an ASGI application, another library), nor where httpcore has none of the
@@ -24,7 +26,7 @@ from typing import Any
 
 from resilient.http.around import AsyncAround, SyncAround
 from resilient.http.http2 import NEEDED, Http2, LocalWait
-from resilient.http.sockets import Socket
+from resilient.http.sockets import Socket, Whole
 from resilient.runtime import current_async
 from resilient.runtime.threads import THREADS
 
@@ -119,8 +121,12 @@ class _Connection:
     """Mixed into the class of a connection, which has its protocol, once it is connected, as `_connection`."""
 
     tended: _Pool
+    beginning: set[int]
+    """Requests on it while it has not answered any, by their `id`."""
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_connect_failed" and value and len(self.beginning) > 1:
+            return  # one has left: another one connects, or will
         super().__setattr__(name, value)
         if name == "_connection":
             _tend_protocol(value, self.tended)
@@ -131,10 +137,14 @@ class _AsyncConnection(_Connection):
         if self.tended.waiting:
             self.tended.arrived(request)
         handle: Callable[[Any], Any] = super().handle_async_request  # type: ignore[misc]
-        return self._first(handle(request)) if "has_expired" in self.__dict__ else handle(request)
+        return self._first(request, handle) if "has_expired" in self.__dict__ else handle(request)
 
-    async def _first(self, answering: Any) -> Any:
-        response = await answering
+    async def _first(self, request: Any, handle: Callable[[Any], Any]) -> Any:
+        self.beginning.add(id(request))
+        try:
+            response = await handle(request)
+        finally:
+            self.beginning.discard(id(request))
         self.__dict__.pop("has_expired", None)
         return response
 
@@ -143,7 +153,14 @@ class _SyncConnection(_Connection):
     def handle_request(self, request: Any) -> Any:
         if self.tended.waiting:
             self.tended.arrived(request)
-        response = super().handle_request(request)  # type: ignore[misc]
+        handle: Callable[[Any], Any] = super().handle_request  # type: ignore[misc]
+        if "has_expired" not in self.__dict__:
+            return handle(request)
+        self.beginning.add(id(request))
+        try:
+            response = handle(request)
+        finally:
+            self.beginning.discard(id(request))
         self.__dict__.pop("has_expired", None)
         return response
 
@@ -154,8 +171,9 @@ def _tended(kind: Hashable, mixin: type) -> type:
 
 
 def _tend_connection(connection: Any, pool: _Pool) -> None:
-    connection.__dict__["tended"] = pool
-    connection.__class__ = _tended(type(connection), _AsyncConnection if pool.is_async else _SyncConnection)
+    connection.__dict__.update(tended=pool, beginning=set())
+    kind: Any = type(connection)
+    connection.__class__ = _tended(kind, _AsyncConnection if pool.is_async else _SyncConnection)
     _tend_protocol(connection._connection, pool)
 
 
@@ -174,6 +192,9 @@ def _tend_protocol(protocol: Any, pool: _Pool) -> None:
             protocol._state_lock = _Open()
     if all(hasattr(protocol, name) for name in NEEDED):
         Http2(protocol, pool.core, socket)
+    elif pool.is_async and hasattr(protocol, "_response_closed"):
+        closed = protocol._response_closed
+        protocol._response_closed = lambda **which: Whole(closed(**which))
 
 
 class _Open:

@@ -120,7 +120,7 @@ class Http2:
             response = await Whole(self._handle(request))
         except BaseException as error:
             if self._failed(error):
-                await self.protocol.aclose()
+                await Whole(self.protocol.aclose())
             self._moved(error)
             raise
         self._answered.add(response.extensions["stream_id"])
@@ -188,9 +188,9 @@ class Http2:
             else:
                 with _leniently():
                     await sending
-        await self._closed(stream_id)
+        await Whole(self._closed(stream_id))
         if self._over:
-            await self.protocol.aclose()
+            await Whole(self.protocol.aclose())
 
     def closed(self, stream_id: int) -> None:
         """In place of `_response_closed`."""

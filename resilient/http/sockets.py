@@ -1,4 +1,4 @@
-"""Writes that a cancellation cannot tear, for the connections of httpcore under asyncio.
+"""Steps that a cancellation cannot tear, for the connections of httpcore under asyncio.
 
 anyio, on which httpcore runs, lets the event loop turn once at each lock, each write and each close, although nothing
 is waited for. A task that is cancelled in such a turn has changed one half of a connection's state and not the other:
@@ -61,18 +61,16 @@ def hurry(coroutine: Coroutine[Any, Any, Any]) -> None:
 
 
 class Socket:
-    """The writes of one connection: replaces `write` and `aclose` of httpcore's network stream.
+    """The writes of one connection: replaces `write` of httpcore's network stream.
 
     `torn`: whether a write was cut short so that a part of it may be lost. Nothing can be sent on the connection then.
     """
 
     def __init__(self, stream: Any) -> None:
         self._write = stream.write
-        self._aclose = stream.aclose
         self._pending = False
         self.torn = False
         stream.write = self.write
-        stream.aclose = self.aclose
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:
@@ -86,6 +84,3 @@ class Socket:
             self._pending = True
             raise
         self._pending = False
-
-    async def aclose(self) -> None:
-        await Whole(self._aclose())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections import deque
@@ -190,7 +191,7 @@ def hanging(after: bytes = b"") -> Step:
 class RawServer:
     """A context: it runs inside, in a thread of its own, on a free port of the loopback interface."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.script: deque[Step] = deque()
         self.usual: Step = answer()
         """When the script is at its end."""
@@ -199,7 +200,8 @@ class RawServer:
         """Connections so far."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._port: int = self._listener.getsockname()[1]
-        self.origin = f"http://127.0.0.1:{self._port}"
+        self.origin = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._port}"
+        self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._over = asyncio.Event()
         self._at_work: set[asyncio.Task[None]] = set()
@@ -252,7 +254,7 @@ class RawServer:
         listener.close()
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connected, sock=self._listener)
+        server = await asyncio.start_server(self._connected, sock=self._listener, ssl=self._tls)
         await self._over.wait()
         server.close()
         for task in list(self._at_work):
@@ -335,10 +337,10 @@ class Http2Step:
 
 
 class RawHttp2Server(RawServer):
-    """The same over HTTP/2, for clients that know beforehand that it speaks that."""
+    """The same over HTTP/2, for clients that know beforehand that it speaks that, or learn it by TLS."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.steps: deque[Http2Step] = deque()
         self.paths: dict[str, Callable[[Stream], object]] = {}
         """What meets requests for a path when the steps are at their end; default: an answer."""

@@ -119,25 +119,38 @@ async def test_connection_that_turns_out_to_be_http2_is_mended(kind: type[Http])
     """Its streams are reset, too."""
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(server)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
     authority.configure_trust(client)
     server.set_alpn_protocols(["h2"])
-    raw = RawHttp2Server()
-    raw.reset()
-    serving = await asyncio.start_server(raw._connected, "localhost", 0, ssl=server)
-    url = f"https://localhost:{serving.sockets[0].getsockname()[1]}"
-    async with serving, kind.ours.AsyncClient(Pipeline(Timeout(60)), http2=True, verify=client) as guarded:
-        assert (await guarded.get(url)).http_version == "HTTP/2"
-        task = asyncio.ensure_future(guarded.get(f"{url}/held"))
-        async with asyncio.timeout(10):
-            while not raw.held:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-            task.cancel()
-            await asyncio.wait([task])
-            while not raw.cut:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-        assert (await guarded.get(url)).status_code == 200
-        assert raw.opened == 1
+    with RawHttp2Server(server) as raw:
+        raw.reset()
+        async with kind.ours.AsyncClient(Pipeline(Timeout(60)), http2=True, verify=client) as guarded:
+            assert (await guarded.get(raw.origin)).http_version == "HTTP/2"
+            task = asyncio.ensure_future(guarded.get(f"{raw.origin}/held"))
+            async with asyncio.timeout(10):
+                while not raw.held:  # noqa: ASYNC110  (it is another thread's)
+                    await asyncio.sleep(0.001)
+                task.cancel()
+                await asyncio.wait([task])
+                while not raw.cut:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            assert (await guarded.get(raw.origin)).status_code == 200
+            assert raw.opened == 1
+
+
+@both
+async def test_connection_stays_in_the_pool_when_one_of_those_who_wait_for_it_leaves(
+    kind: type[Http], raw_http2: RawHttp2Server
+) -> None:
+    """Also when it is the one that connects."""
+    for leaver in (0, 1):
+        transport = kind.ours.AsyncTransport(Pipeline(Bulkhead(9)), http1=False, http2=True)
+        async with kind.library.AsyncClient(transport=transport) as client:
+            tasks = [asyncio.ensure_future(client.get(raw_http2.origin)) for _ in range(3)]
+            await asyncio.sleep(0)
+            tasks.pop(leaver).cancel()
+            assert [each.status_code for each in await asyncio.gather(*tasks)] == [200, 200]
+            assert [each.is_idle() for each in transport.transport._pool.connections] == [True]
 
 
 # -- HTTP/1.1 -------------------------------------------------------------------------------------------------------
@@ -217,7 +230,6 @@ class Pipe:
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
-        self.closed = False
         self.full: asyncio.Event | None = None
 
     async def write(self, data: bytes, timeout: float | None = None) -> None:
@@ -227,10 +239,6 @@ class Pipe:
         self.sent.append(data)
         await asyncio.sleep(0)
 
-    async def aclose(self) -> None:
-        await asyncio.sleep(0)
-        self.closed = True
-
 
 async def test_write_is_whole_in_the_tick_in_which_it_begins() -> None:
     """A cancellation comes before it or after it."""
@@ -239,14 +247,13 @@ async def test_write_is_whole_in_the_tick_in_which_it_begins() -> None:
 
     async def write() -> None:
         await pipe.write(b"frames")
-        await pipe.aclose()
         await asyncio.sleep(1)
 
     task = asyncio.ensure_future(write())
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
-    assert (pipe.sent, pipe.closed, socket.torn) == ([b"frames"], True, False)
+    assert (pipe.sent, socket.torn) == ([b"frames"], False)
 
 
 async def test_write_is_torn_when_one_that_waits_for_another_is_cut_short() -> None:
