@@ -217,7 +217,13 @@ class _Rest:
     def learn_error(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
         """Have an error judged, and tell the gates."""
         if isinstance(error, Withdrawn):
-            self._end(tickets, _undo)
+            again = error.again
+
+            def withdraw(gate: Gate, ticket: Ticket) -> None:
+                if (undo := gate.withdraw(ticket)) is not None:
+                    again.append(undo)
+
+            self._end(tickets, withdraw)
             return
         if not self.learns or isinstance(error, GeneratorExit):  # dropped, perhaps where no event loop runs
             self.give_back(tickets)
@@ -377,3 +383,6 @@ class _Shadow(Gate):
     def undo(self, ticket: Ticket) -> None:
         if ticket is not self.BY:
             self.gate.undo(ticket)
+
+    def withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
+        return None if ticket is self.BY else self.gate.withdraw(ticket)

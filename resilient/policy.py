@@ -66,9 +66,15 @@ all."""
 class Withdrawn(BaseException):
     """Raised into an admitted call by the code that drives it: the call is taken back, and may be made later.
 
-    Gates take their tickets back as if the call had never been made (`Gate.undo`), learn nothing, and no event tells
-    of an attempt that failed.
+    Gates take their tickets back (`Gate.withdraw`) and learn nothing, and no event tells of an attempt that failed.
+
+    Attributes:
+        again: what is to be called when the call is made after all, just before.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again: list[Callable[[], None]] = []
 
 
 class Scope:
@@ -442,6 +448,12 @@ class Gate(Policy):
     def undo(self, ticket: Ticket) -> None:
         """The call was never made: a gate behind this one refused it, or it was cancelled in a queue."""
         self.release(ticket)
+
+    def withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
+        """The call is taken back, and may be made later: take back what others can use meanwhile. Returns what undoes
+        the rest, if there is any, for when the call comes again."""
+        self.undo(ticket)
+        return None
 
 
 class Wrap(Policy):

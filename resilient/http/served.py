@@ -391,14 +391,19 @@ def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
 
     async def with_body(call: Call) -> Any:
         await upload.read_ahead()
-        while not request.begun:
+        while True:
             request.begin_work()
             if call.deadline is not None:
                 call.deadline = request.at
             try:
                 return await inner(call)
-            except Withdrawn:
-                await AWAITS_BODY
+            except Withdrawn as withdrawn:
+                again = withdrawn.again
+            await AWAITS_BODY
+            if request.begun:
+                return None
+            for undo in again:
+                undo()
 
     return with_body
 

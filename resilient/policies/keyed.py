@@ -236,6 +236,13 @@ class Keyed(Gate):
         finally:
             self._leave(entry)
 
+    def withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
+        entry, inner = ticket
+        try:
+            return entry.gate.withdraw(inner)  # type: ignore[no-any-return]
+        finally:
+            self._leave(entry)
+
     # -- the table ----------------------------------------------------------------------------------------------
 
     def _enter_new(self, key: Hashable, call: Call) -> _Entry:

@@ -17,7 +17,9 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from sys import modules
 from time import monotonic
 from typing import Any
@@ -152,6 +154,10 @@ class RateLimit(Gate):
             with self._lock:
                 first = self._first()
             self._wake(first)
+
+    def withdraw(self, ticket: object) -> Callable[[], None]:
+        """The token is used until the call comes again: else those that never do were free."""
+        return partial(self.undo, ticket)
 
     # -- the line -----------------------------------------------------------------------------------------------
 

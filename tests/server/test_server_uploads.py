@@ -228,11 +228,25 @@ async def test_parts_that_are_there_give_nothing_back() -> None:
 
 @on_both
 async def test_upload_that_pauses_is_charged_once() -> None:
-    """A rate limit has its token back for the time, and takes it when the body is complete."""
-    limit = RateLimit(2, per=3600, burst=2)
-    app = trusting(Reader(), limit=limit)
-    assert (await post(app, b"x", 1.0, b"y", 1.0, b"z", headers=[CHUNKED])).status == 200
-    assert [(await ask(app)).status for _ in range(2)] == [200, 503]
+    """By a rate limit, also where it needs the last token."""
+    for limit in (RateLimit(2, per=3600, burst=2), Keyed(lambda: RateLimit(2, per=3600, burst=2), key=lambda _: "")):
+        app = trusting(Reader(), limit=limit)
+        assert (await ask(app)).status == 200
+        assert (await post(app, b"x", 1.0, b"y", 1.0, b"z", headers=[CHUNKED])).status == 200
+        assert (await ask(app)).status == 503
+
+
+@pytest.mark.parametrize("drip", ["a full buffer", "chunked, first part", "chunked, parts", "expecting"])
+@on_both
+async def test_uploads_that_are_never_complete_are_charged(drip: str) -> None:
+    """Else a stranger could have the application called as often as he likes."""
+    headers, body = DRIPS[drip]
+    for limit in (RateLimit(3, per=36000, burst=3), Keyed(lambda: RateLimit(3, per=36000, burst=3), key=lambda _: "")):
+        reader = Reader()
+        app = trusting(reader, limit=limit, max_deadline=30)
+        statuses = [(await post(app, *body, headers=headers)).status for _ in range(5)]
+        assert statuses == [408, 408, 408, 503, 503]
+        assert reader.called == 3
 
 
 @pytest.mark.parametrize("limit", [lambda: Bulkhead(1), lambda: AdaptiveLimit(1)])
