@@ -114,7 +114,7 @@ ErrorFilter = ErrorTypes | Callable[[Exception], bool]
 
 def error_types(value: object) -> tuple[type[BaseException], ...] | None:
     """Exception types as a tuple: of one, of a tuple, list or set of them, or of `A | B`; None: it is none of these."""
-    types = get_args(value) if isinstance(value, UnionType) else value
+    types: Any = get_args(value) if isinstance(value, UnionType) else value
     found = tuple(types) if isinstance(types, tuple | list | set | frozenset) else (types,)
     fit = all(isinstance(each, type) and issubclass(each, BaseException) for each in found)
     return found if fit else None

@@ -256,6 +256,11 @@ class Face(pybreaker.CircuitBreaker):
 def _check(listener: object) -> None:
     if not isinstance(listener, pybreaker.CircuitBreakerListener):
         raise TypeError(f"listeners must be pybreaker.CircuitBreakerListener, got {listener!r}")
+    for name in ("before_call", "success", "failure", "state_change"):
+        if arguments.is_async(getattr(listener, name)):
+            raise TypeError(
+                f"{name} must be a plain function, whose answer is not awaited, in the listener {listener!r}"
+            )
 
 
 def _tell(method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:

@@ -203,6 +203,19 @@ def test_listener_that_raises_is_logged_and_harms_nobody(world: World, caplog: p
     ]
 
 
+@pytest.mark.parametrize("method", ["before_call", "success", "failure", "state_change"])
+def test_listener_with_an_async_method_is_refused(method: str) -> None:
+    """Nobody would await it, and it would hear of nothing."""
+
+    async def hear(self: Ear, *args: Any) -> None: ...
+
+    listener = type("Listener", (Ear,), {method: hear})()
+    with pytest.raises(TypeError, match=f"{method} must be a plain function, whose answer is not awaited"):
+        CircuitBreaker(listeners=[listener])
+    with pytest.raises(TypeError, match=f"{method} must be a plain function"):
+        CircuitBreaker().pybreaker.add_listener(listener)
+
+
 def test_listener_added_later_hears_from_then_on_and_removed_no_more() -> None:
     """On the breaker and on its pybreaker object alike."""
     breaker = CircuitBreaker()

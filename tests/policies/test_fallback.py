@@ -359,6 +359,14 @@ def test_replaced_result_is_closed(world: World, error: Exception | None) -> Non
     assert response.closed == 1
 
 
+def test_result_that_is_the_fallbacks_own_value_is_not_closed(world: World) -> None:
+    """The function returns the very object that would stand in for it."""
+    response = Response()
+    pipeline = Pipeline(Fallback(response), classify=Classifier(results=lambda result: True))
+    assert world.call(pipeline(world.dependency(response).fn)) is response
+    assert response.closed == 0
+
+
 def test_result_that_is_returned_is_not_closed(world: World) -> None:
     """It is the caller's."""
     response = Response()

@@ -26,6 +26,7 @@ from resilient import (
     CircuitBreaker,
     CircuitOpen,
     Classifier,
+    Fallback,
     FullJitter,
     Hedge,
     Pipeline,
@@ -1150,6 +1151,38 @@ def test_result_is_closed_when_the_judge_raises(world: World) -> None:
 
     world.run(main if world.is_async else main_def)
     assert all(result.closed.wait(5) for result in results)
+
+
+@pytest.mark.parametrize("given", ["argument", "session", "again"])
+def test_result_that_may_be_in_use_elsewhere_is_left_open(world: World, given: str) -> None:
+    """An argument of the call; a session, which others may have from a cache; a response that comes a second time."""
+    kind = type("Session", (Closable,), {"status_code": None}) if given == "session" else Closable
+    first, last = kind(), kind()
+    script = [first, first, last] if given == "argument" else [first, last, first] if given == "session" else [last] * 3
+    pipeline = Pipeline(Retry(attempts=3, wait=0), classify=Classifier(results=_not_good_enough))
+    result = world.call(pipeline(world.dependency(*script).fn), *([first] if given == "argument" else []))
+    assert result is script[-1]
+    assert not first.closed.is_set()
+    assert not last.closed.is_set()
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("policy", [Retry(attempts=2, wait=0), Fallback(7)], ids=repr)
+async def test_result_whose_closing_hangs_holds_nobody_up_for_long(policy: Policy) -> None:
+    """A second, while the closing goes on."""
+
+    class Hanging:
+        status_code = 500
+
+        async def aclose(self) -> None:
+            await asyncio.sleep(3600)
+
+    async def fetch() -> Hanging:
+        return Hanging()
+
+    begin = asyncio.get_running_loop().time()
+    await Pipeline(policy, classify=Classifier(results=lambda result: True))(fetch)()
+    assert asyncio.get_running_loop().time() - begin == 1
 
 
 async def test_result_is_closed_when_a_later_attempt_is_cancelled() -> None:
