@@ -1072,7 +1072,8 @@ def test_slow_storage_is_shared_on_by_a_forked_child(tmp_path: Path) -> None:
         os._exit(0 if until(lambda: storage.state == "open") else 1)
     assert os.waitpid(child, 0)[1] == 0
     storage.may_write.set()
-    assert until(lambda: (tmp_path / "counts").read_text() == "11")
+    counts = tmp_path / "counts"
+    assert until(lambda: counts.exists() and counts.read_text() == "11")
     assert until(lambda: refuses(breaker))
 
 
