@@ -366,7 +366,7 @@ class Pipeline(Policy):
             )
 
     def _has_part_in(self, calls: Calls) -> bool:
-        return any(self._is_part_of(scope) for _, scope in calls)
+        return self._flow.inside > 0 and any(self._is_part_of(scope) for _, scope in calls)
 
     def _is_part_of(self, scope: Scope) -> bool:
         return any(
