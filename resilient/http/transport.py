@@ -27,6 +27,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from copy import copy
 from math import inf
 from sys import _getframe
 from types import FrameType
@@ -48,6 +49,7 @@ from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
 from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
+from resilient.policies.fallback import Fallback
 from resilient.policies.hedge import Hedge
 from resilient.policies.keyed import Keyed
 from resilient.policies.retry import Retry
@@ -105,6 +107,32 @@ class Library:
                 return bool(frame.f_locals["stream"])
             frame = frame.f_back
         return True
+
+    def answer(self, given: Any, shared: bool) -> Any:
+        """What a Fallback answers: a response for each caller, because a client writes to those that it gets, reads
+        them and closes them.
+
+        Raises `TypeError` for what is no response of the client's, and where several would read one stream.
+        """
+        name = f"{self.module.__name__}.Response"
+        if not isinstance(given, self.module.Response):
+            raise TypeError(f"a Fallback under {self.module.__name__} must answer with a {name}, got {given!r}")
+        if type(given.stream) is self.streams.bytes:  # nobody has had it
+            return self.module.Response(
+                given.status_code,
+                headers=given.headers,
+                stream=self.streams.bytes(b"".join(given.stream)),
+                extensions={**given.extensions},
+                default_encoding=given.default_encoding,
+            )
+        if hasattr(given, "_content") and given.is_closed:  # as a cache has it
+            return copy(given)
+        if shared or given.is_closed:
+            raise TypeError(
+                f"the body of {given!r} is a stream, for one reader: give Fallback(call=...) a function that makes a "
+                f"{name} for each caller, or one with content="
+            )
+        return given
 
     def claim(self, error: Exception, request: Any) -> None:
         """Make one of our errors one of the client's, too: the same object, with all it has."""
@@ -253,6 +281,8 @@ class HttpTransport(Generic[Inner]):
             )
         if isinstance(policy, Hedge) and policy.observes_all_alike:
             return self._by_key(policy, lambda: policy.by(self._by, self._max_keys))
+        if isinstance(policy, Fallback):
+            return policy.answering(self.library.answer)
         return policy
 
     def _by_key(self, policy: Policy, make: Callable[[], Keyed | Hedge]) -> Policy:

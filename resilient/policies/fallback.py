@@ -9,8 +9,9 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from resilient import arguments
 from resilient.beside import discard, is_own
@@ -31,7 +32,8 @@ class Fallback(Wrap):
     """Answers for a call that failed.
 
     Args:
-        value: what to return instead. One of `value` and `call` is given.
+        value: what to return instead: this very object, to each caller. (Under our HTTP transports each has a copy of
+            the response.) One of `value` and `call` is given.
         call: a function (around an `async def` also a coroutine function) that is asked instead, as
             `call(error, *args, **kwargs)`: the error (None when a result was judged a failure), and the arguments of
             the call. What it raises is what the caller gets.
@@ -60,6 +62,17 @@ class Fallback(Wrap):
         self._value = value
         self._call = None if call is None else arguments.strategy("call", call)
         self._on = None if on is None else error_filter("on", on)
+        self._prepare: Callable[[Any, bool], Any] | None = None
+
+    def answering(self, prepare: Callable[[Any, bool], Any]) -> Self:
+        """One like it whose answers are `prepare(answer, shared)`, which may copy one, and raises for what cannot be an
+        answer; `shared`: it is the value, which all callers get. (For our transports.)"""
+        if self._call is None:
+            prepare(self._value, True)
+        twin = copy(self)
+        twin._alone = None
+        twin._prepare = prepare
+        return twin
 
     def mends(self, scope: Scope) -> bool:
         return self._on is not None or not scope.judge.judges_results
@@ -105,10 +118,12 @@ class Fallback(Wrap):
         if result is not self._value and is_own(result, call, scope.judge):
             await discard(result, runtime)
         if self._call is None:
-            return self._value
+            return self._value if self._prepare is None else self._prepare(self._value, True)
         try:
             answer = self._call(shown, *call.args, **call.kwargs)
-            return await answer if is_awaitable(answer) else answer
+            if is_awaitable(answer):
+                answer = await answer
+            return answer if self._prepare is None else self._prepare(answer, False)
         except StopIteration as stop:
             raise Stopped(stop) from None
         except Exception as failure:
