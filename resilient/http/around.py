@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from types import ModuleType, TracebackType
 from typing import Any, NoReturn, Self
 
-__all__ = ["Around", "AsyncAround", "SyncAround", "checked", "library_of"]
+__all__ = ["Around", "AsyncAround", "Parts", "SyncAround", "checked", "end", "library_of"]
 
 LIBRARIES = frozenset(("httpx", "httpx2"))
 
@@ -95,11 +96,50 @@ class Around:
 
     _stream: Any
 
+    def __aiter__(self) -> Parts:
+        return Parts(aiter(self._stream), self._next)
+
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
+        """The next part, made of the next one of the body inside. Raises `StopAsyncIteration` at the end."""
+        return await anext(chunks)
+
     def close(self) -> None:
         self._stream.close()
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class Parts(AsyncGenerator[bytes, None]):
+    """The parts of a body around another one, whose iterator is closed with this one.
+
+    It is not a generator of Python's: httpx leaves those that it has begun to the garbage collector when a reader stops
+    early, and each costs a task to close it on asyncio, and a warning on trio. It is an `AsyncGenerator` because httpx2
+    closes those.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes], following: Callable[[Any], Coroutine[Any, Any, bytes]]) -> None:
+        self._chunks = chunks
+        self._following = following
+
+    def __anext__(self) -> Coroutine[Any, Any, bytes]:
+        return self._following(self._chunks)
+
+    async def asend(self, value: None) -> bytes:
+        return await self._following(self._chunks)
+
+    async def athrow(self, kind: Any, error: Any = None, traceback: Any = None) -> bytes:
+        await self.aclose()
+        raise kind if error is None else error
+
+    async def aclose(self) -> None:
+        await end(self._chunks)
+
+
+async def end(chunks: Any) -> None:
+    """Close an iterator that is not read to its end, unless its reader is in the midst of it."""
+    if hasattr(chunks, "aclose") and not getattr(chunks, "ag_running", False):
+        await chunks.aclose()
 
 
 def checked(transport: Any, library: ModuleType, *, is_async: bool) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from resilient.beside import discard
 from resilient.call import new_call
 from resilient.errors import TimedOut
-from resilient.http.around import Around
+from resilient.http.around import Around, Parts, end
 from resilient.outcome import Classifier, Unsettled
 from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS
@@ -136,8 +136,12 @@ class Once:
         read, rest = self._begin()
         for part in read:
             yield part
-        async for part in rest:
-            yield part
+        chunks = aiter(rest)
+        try:
+            async for part in chunks:
+                yield part
+        finally:
+            await end(chunks)
 
 
 def source_of(stream: Any) -> Any:
@@ -231,16 +235,17 @@ class Followed(Around):
             raise
         self._ended()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
         try:
-            async for part in self._stream:
-                yield part
+            return await anext(chunks)
+        except StopAsyncIteration:
+            self._ended()
+            raise
         except GeneratorExit:
             raise
         except BaseException as error:
             self._failed(error)
             raise
-        self._ended()
 
     def close(self) -> None:
         self._ended()
@@ -283,11 +288,13 @@ class Bounded(Around):
                 raise
             raise self._limit.expired(None, 0.0) from error
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        runtime, chunks = current_async(), aiter(self._stream)
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
+        runtime = current_async()
         call = new_call(following, (), {}, runtime)
-        while (part := await runtime.within(call, lambda _: following(chunks), self._limit)) is not None:
-            yield part
+        part: bytes | None = await runtime.within(call, lambda _: following(chunks), self._limit)
+        if part is None:
+            raise StopAsyncIteration
+        return part
 
 
 class _BodyLimit:
@@ -339,13 +346,21 @@ class Held(Around):
             raise self._error
         yield from self._chunks
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self._read:
-            yield part
+    def __aiter__(self) -> Parts:
+        return Parts(self._chunks, self._next)
+
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
+        if self._read:
+            return self._read.pop(0)
         if self._error is not None:
             raise self._error
-        async for part in self._chunks:
-            yield part
+        return await anext(chunks)
+
+    async def aclose(self) -> None:
+        try:
+            await end(self._chunks)
+        finally:
+            await super().aclose()
 
 
 async def read(

@@ -426,12 +426,10 @@ class _Truncated(Around):
                 break
         raise self._error()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._stream:
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
+        while self._left >= 0 and (part := await anext(chunks, None)) is not None:
             if kept := self._kept(part):
-                yield kept
-            if self._left < 0:
-                break
+                return kept
         raise self._error()
 
 
@@ -443,6 +441,7 @@ class _Dripping(Around):
         self._piece = piece
         self._pause = pause
         self._error = error
+        self._left: Iterator[bytes] = iter(())
 
     def _pieces(self, part: bytes) -> Iterator[bytes]:
         for at in range(0, len(part), self._piece):
@@ -459,9 +458,8 @@ class _Dripping(Around):
                 drive(self._wait(THREADS))
                 yield piece
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        runtime = current_async()
-        async for part in self._stream:
-            for piece in self._pieces(part):
-                await self._wait(runtime)
-                yield piece
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
+        while (piece := next(self._left, None)) is None:
+            self._left = self._pieces(await anext(chunks))
+        await self._wait(current_async())
+        return piece
