@@ -309,8 +309,9 @@ async def test_block_has_the_key_that_a_function_without_arguments_gives() -> No
             assert keyed.snapshot()["in_use"] == 1
     assert keys_of(keyed) == ["the tenant"]
     with pytest.raises(TypeError, match="positional argument"):
-        async for _ in Pipeline(breakers()).attempts():
-            pass
+        async for attempt in Pipeline(breakers()).attempts():
+            async with attempt:
+                pass
 
 
 # -- errors of the caller -------------------------------------------------------------------------------------------
