@@ -14,6 +14,7 @@ import math
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import replace
+from types import CoroutineType
 from typing import Any, Final
 
 from resilient.call import Call
@@ -21,7 +22,7 @@ from resilient.deadlines import Deadline
 from resilient.errors import Rejected, TimedOut
 from resilient.events import Channel
 from resilient.foresight import Inside, View, Worst
-from resilient.http.upload import Upload, awaited
+from resilient.http.upload import Upload, resumed
 from resilient.outcome import FATAL, IGNORED, Classifier, Verdict
 from resilient.policy import Layer, Scope, Withdrawn, Wrap
 from resilient.runtime import current_async
@@ -191,15 +192,18 @@ class Request(Deadline):
         else:
             self.begun, self.at = True, math.inf
 
-    async def send_head(self, message: Message) -> None:
+    def send_head(self, message: Message) -> Awaitable[None]:
         """Send the head. A client that does not take it (for it has not read an earlier response on its connection)
-        must not hold a permit for that."""
-        await awaited(self.pass_on(message), self.not_taken)
-
-    def not_taken(self) -> None:
-        """The head is not sent at once."""
-        if self.guard is not None:
-            self.end()
+        must not hold a permit for that. So it is sent right away, and where that has to wait the permit goes back."""
+        sending = self.pass_on(message)
+        if type(sending) is not CoroutineType:
+            return sending
+        try:
+            waits_for = sending.send(None)
+        except StopIteration:
+            return nowhere(message)
+        self.end()
+        return resumed(sending, waits_for)
 
     def is_late(self) -> bool:
         """Whether its answer is not the application's. (Both, `over` and `begun`: another thread, which has inherited

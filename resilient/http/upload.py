@@ -15,10 +15,10 @@ work nor as evidence; else twenty connections that send one byte a second would 
 from __future__ import annotations
 
 import types
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final, Protocol
 
-__all__ = ["READ_AHEAD", "ClientLeft", "Receive", "Upload", "awaited"]
+__all__ = ["READ_AHEAD", "ClientLeft", "Receive", "Upload", "resumed"]
 
 Receive = Callable[[], Awaitable[Any]]
 
@@ -89,21 +89,36 @@ class Upload:
             return LEFT
         if self._complete or request.begun:
             return await self._receive()
-        message = await awaited(self._receive(), request.withdraw)
+        message = await self._next()
         if message["type"] == PART and not message.get("more_body", False):
             self._complete = True
             if request.awaits_body and not request.begun and not await request.readmit():
                 return LEFT
         return message
 
+    async def _next(self) -> Any:
+        """The next message; the permit is given back where it is not there at once."""
+        receiving = _as_coroutine(self._receive())
+        try:
+            waits_for = receiving.send(None)
+        except StopIteration as end:
+            return end.value
+        self._request.withdraw()
+        return await resumed(receiving, waits_for)
+
+
+async def _as_coroutine(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+async def resumed(coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
+    """What a coroutine returns that has been started, and `waits_for` this."""
+    return await _resumed(coroutine, waits_for)
+
 
 @types.coroutine
-def awaited(awaitable: Awaitable[Any], waits: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """What `awaitable` returns. `waits()` is called where that is not there at once, but has to be waited for."""
-    coroutine = awaitable if isinstance(awaitable, types.CoroutineType) else _as_coroutine(awaitable)
+def _resumed(coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> Generator[Any, Any, Any]:
     try:
-        waits_for = coroutine.send(None)
-        waits()
         while True:
             try:
                 sent = yield waits_for
@@ -113,7 +128,3 @@ def awaited(awaitable: Awaitable[Any], waits: Callable[[], None]) -> Generator[A
                 waits_for = coroutine.send(sent)
     except StopIteration as end:
         return end.value
-
-
-async def _as_coroutine(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
