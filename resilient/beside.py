@@ -19,7 +19,9 @@ from resilient.atomic import members
 from resilient.call import Call
 from resilient.current import Calls, enclosing, runs_elsewhere, waiting
 from resilient.errors import Deadlock
-from resilient.outcome import Classifier, Mistake
+from resilient.groups import is_cut
+from resilient.mistakes import Mistake
+from resilient.outcome import Classifier
 from resilient.policy import Layer, Scope
 from resilient.result import closing_of, is_awaitable
 from resilient.runtime import Parking, Runtime, current
@@ -178,7 +180,7 @@ class Beside:
             raise
         except BaseException as error:  # whoever waits for it raises it
             self.error = error
-            if isinstance(error, Mistake):
+            if type(error) is Mistake:
                 self.result = error.about  # to be closed where nobody takes it
         finally:
             self.done = True
@@ -278,8 +280,10 @@ async def _close_unwanted(
             await _close(result, call.runtime)
     except Exception as error:  # of the judge
         _log.debug("resilient: a result that nobody gets could not be closed: %s", type(error).__name__)
-    except call.runtime.cancelled:
-        pass  # its event loop ends
+    except BaseException as error:
+        if not is_cut(error, call.runtime.cancelled):
+            raise
+        # else its event loop ends
     finally:
         stragglers.remove(who)
 

@@ -257,7 +257,7 @@ class Attempts:
             if await self._go_on(attempt.result, error) is not None:
                 self._state = "again"
         except BaseException as raised:
-            if raised is error or (isinstance(raised, Stopped) and raised.error is error):
+            if raised is error or (type(raised) is Stopped and raised.error is error):
                 return False  # let it go on by itself, with its own traceback
             raise
         finally:
@@ -268,8 +268,8 @@ class Attempts:
         """Let the pipeline run until it waits for the block or for its turn; None: it has ended."""
         state, self._state = self._state, "done"
         assert self._coroutine is not None
-        if isinstance(error, StopIteration):
-            error = Stopped(error)
+        if issubclass(type(error), StopIteration):
+            error = Stopped(error)  # type: ignore[arg-type]
         stop: _Mark | StopIteration = await _advance(self._coroutine, result, error, _Mark)
         if isinstance(stop, StopIteration):
             return None

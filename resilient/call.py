@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from resilient.runtime import current_async
 
 if TYPE_CHECKING:
-    from resilient.outcome import Mistake, Verdict
+    from resilient.mistakes import Mistake
+    from resilient.outcome import Verdict
     from resilient.runtime import Runtime
 
 __all__ = ["Call", "Fork", "name_of"]

@@ -18,7 +18,8 @@ from resilient.call import Call, new_call
 from resilient.deadlines import Deadline, inherited
 from resilient.errors import PipelineClosed, TimedOut
 from resilient.events import CallRejected, CallTimedOut
-from resilient.outcome import IGNORED, Classifier, Mistake, release
+from resilient.mistakes import Mistake, release
+from resilient.outcome import IGNORED, Classifier
 from resilient.policy import Layer, Recovery, Scope, Watch
 from resilient.runtime import Parking
 from resilient.telling import told_call

@@ -31,6 +31,7 @@ from typing import Any
 from resilient.call import Call
 from resilient.errors import Rejected, reason_of
 from resilient.events import CallRejected, Waited
+from resilient.groups import is_cut
 from resilient.policy import Gate, Layer, Scope, Ticket, Withdrawn
 from resilient.telling import tell
 
@@ -216,7 +217,7 @@ class _Rest:
 
     def learn_error(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
         """Have an error judged, and tell the gates."""
-        if isinstance(error, Withdrawn):
+        if type(error) is Withdrawn:
             again = error.again
 
             def withdraw(gate: Gate, ticket: Ticket) -> None:
@@ -225,7 +226,7 @@ class _Rest:
 
             self._end(tickets, withdraw)
             return
-        if not self.learns or isinstance(error, GeneratorExit):  # dropped, perhaps where no event loop runs
+        if not self.learns or issubclass(type(error), GeneratorExit):  # dropped, perhaps where no event loop runs
             self.give_back(tickets)
             return
         end = call.begin().now()
@@ -237,7 +238,7 @@ class _Rest:
                 self.give_back(tickets)
                 raise
             self.learn(tickets, kind, elapsed, end, error)
-        elif isinstance(error, call.runtime.cancelled):
+        elif is_cut(error, call.runtime.cancelled):
 
             def cut(gate: Gate, ticket: Ticket) -> None:
                 if gate.learns:

@@ -104,8 +104,8 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
         except BaseException as error:
             if begin is not None:
                 attempt_failed(call, scope, begin, error)
-            if isinstance(error, StopIteration):
-                raise Stopped(error) from None  # it must get past the coroutines around it
+            if issubclass(type(error), StopIteration):
+                raise Stopped(error) from None  # type: ignore[arg-type]  # it must get past the coroutines around it
             raise
         if type(result) not in _plain and _must_be_awaited(result):
             _refuse_awaitable(call, result)

@@ -13,13 +13,13 @@ _MARK = "resilient: "
 
 def note(error: BaseException, text: str) -> None:
     """Add one note; an exception object that is raised again and again keeps only the latest."""
-    notes = getattr(error, "__notes__", None)
-    if isinstance(notes, list):
-        notes[:] = [note for note in notes if not str(note).startswith(_MARK)]
     try:
+        notes = getattr(error, "__notes__", None)
+        if isinstance(notes, list):
+            notes[:] = [note for note in notes if not (type(note) is str and note.startswith(_MARK))]
         error.add_note(_MARK + text)
     except Exception:
-        pass  # a frozen dataclass, say: it is raised all the same
+        pass  # a frozen dataclass, or attributes that raise: it is raised all the same
 
 
 def forget_before(error: BaseException, older: TracebackType | None) -> None:
@@ -33,5 +33,5 @@ def forget_before(error: BaseException, older: TracebackType | None) -> None:
 
 def behind(error: tenacity.TryAgain) -> Exception:
     """The error that made the user raise `TryAgain`, if there was one."""
-    cause = error.__cause__ or error.__context__
+    cause = error.__context__ if error.__cause__ is None else error.__cause__
     return cause if isinstance(cause, Exception) else error

@@ -15,18 +15,20 @@ By default every `Exception` is a failure worth repeating, except
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Hashable
-from dataclasses import dataclass, replace
-from numbers import Real
+from dataclasses import replace
 from types import UnionType
-from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args
+from typing import Any, Protocol, get_args
+
+import pybreaker
 
 from resilient import arguments
 from resilient.errors import Deadlock, Rejected, TimedOut
+from resilient.groups import is_group, leaves
+from resilient.known_errors import is_untrusted, read_of, reader_of
+from resilient.pauses import FAILURE_STATUSES
 from resilient.result import is_of_one_use
-
-T = TypeVar("T")
+from resilient.verdict import FAILURE, FATAL, IGNORED, REFUSED, SUCCESS, UNTRUSTED, WAITED, Verdict, pause_of, together
 
 __all__ = [
     "DEFAULT",
@@ -34,20 +36,20 @@ __all__ = [
     "FATAL",
     "IGNORED",
     "PROGRAMMING_ERRORS",
+    "REFUSALS",
+    "REFUSED",
     "SUCCESS",
+    "WAITED",
     "Classifier",
     "ErrorFilter",
-    "Mistake",
     "Stopped",
     "Unsettled",
     "Verdict",
-    "ask",
-    "asked_of",
     "asked_to_wait",
     "bare",
     "error_filter",
     "error_types",
-    "release",
+    "is_refusal",
 ]
 
 PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
@@ -64,50 +66,6 @@ PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
 """Errors of the code itself, which no dependency causes and no repetition cures."""
 
 
-Kind = Literal["success", "failure", "nothing"]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What one outcome means.
-
-    Attributes:
-        kind: what it says about the dependency: "success", "failure", or "nothing".
-        retryable: whether the same call may do better later.
-        retry_after: seconds the dependency asked to wait before that, or None: also for what cannot be meant (it comes
-            from outside: NaN, infinite, negative, no number).
-        final: repeating would be unsafe: nobody may, whatever he was told (`Retry(on=...)`).
-    """
-
-    kind: Kind
-    retryable: bool = False
-    retry_after: float | None = None
-    final: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
-        arguments.flag("retryable", self.retryable)
-        arguments.flag("final", self.final)
-        object.__setattr__(self, "retry_after", _pause(self.retry_after))
-
-
-def _pause(asked: object) -> float | None:
-    """`asked` as seconds, or None when it makes no sense."""
-    if isinstance(asked, bool) or not isinstance(asked, Real):
-        return None
-    try:
-        seconds = float(asked)
-    except OverflowError:  # an int beyond all floats
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-SUCCESS = Verdict("success")
-FAILURE = Verdict("failure", retryable=True)
-FATAL = Verdict("failure")
-IGNORED = Verdict("nothing")
-
 ErrorTypes = type[BaseException] | Collection[type[BaseException]] | UnionType
 ErrorFilter = ErrorTypes | Callable[[Exception], bool]
 
@@ -121,21 +79,43 @@ def error_types(value: object) -> tuple[type[BaseException], ...] | None:
 
 
 def error_filter(argument: str, value: ErrorFilter) -> Callable[[Exception], bool]:
-    """`value` (exception types, or a predicate of the exception) as a predicate.
+    """`value` (exception types, or a predicate of the exception) as a predicate. Of a group of errors it is true if it
+    is true of each error in it; or, for types, if the group itself is named.
 
     Raises `TypeError` when it is neither.
     """
     types = error_types(value)
     if types is not None:
-        return lambda error: isinstance(error, types)
+
+        def is_named(error: BaseException) -> bool:
+            if _is_of(error, types):
+                return True
+            return is_group(type(error)) and all(_is_of(leaf, types) for leaf in leaves(error))
+
+        return is_named
     if isinstance(value, type) or not callable(value):
         raise TypeError(f"{argument} must be exception types or a predicate of an exception, got {value!r}")
-    return arguments.callback(argument, value)
+    predicate = arguments.callback(argument, value)
+
+    def holds(error: Exception) -> bool:
+        return all(map(predicate, leaves(error))) if is_group(type(error)) else predicate(error)
+
+    return holds
+
+
+def _is_of(error: BaseException, types: tuple[type[BaseException], ...]) -> bool:
+    try:
+        return isinstance(error, types)
+    except Exception:  # an error whose `__class__` raises
+        return issubclass(type(error), types)
 
 
 def asked_to_wait(error: BaseException) -> float | None:
     """The `retry_after` (seconds) that an exception carries, or None when it has none that makes sense."""
-    return _pause(getattr(error, "retry_after", None))
+    try:
+        return pause_of(getattr(error, "retry_after", None))
+    except Exception:  # a property that raises, say where the answer has no such header
+        return None
 
 
 class Stopped(Exception):
@@ -148,67 +128,7 @@ class Stopped(Exception):
 
 def bare(error: Exception) -> Exception:
     """What the function raised."""
-    return error.error if isinstance(error, Stopped) else error
-
-
-class Mistake(BaseException):
-    """Carries what the caller's own code raised (a classifier, a predicate, a strategy, a key function) past all
-    policies, which neither judge nor repeat it; the pipeline's outermost frame raises it to the caller, by `release`.
-
-    Attributes:
-        error: what was raised. Its context leads to the error that was being judged, if it was one.
-        about: what was being judged: an error; or a result, which nobody gets, and which that frame closes.
-    """
-
-    def __init__(self, error: Exception, about: object = None) -> None:
-        super().__init__(error)
-        self.error = error
-        self.about = about
-        if isinstance(about, Exception):
-            _put_behind(error, about)
-
-
-LINKS = 20
-"""Contexts of an error that are followed."""
-
-
-def _put_behind(error: BaseException, first: BaseException) -> None:
-    """Make `first` the end of the chain of contexts of `error`, which was raised because of it."""
-    for _ in range(LINKS):
-        if error is first:
-            return
-        context = error.__context__
-        if context is None:
-            error.__context__ = first
-            return
-        error = context
-
-
-def ask(question: Callable[[Any], T], about: Any) -> T:
-    """`question(about)`; what it raises leaves as a `Mistake`."""
-    try:
-        return question(about)
-    except Exception as error:
-        raise Mistake(error, about) from None
-
-
-def asked_of(call: Any, question: Callable[..., T]) -> T:
-    """`question` of the arguments of a call; what it raises leaves as a `Mistake`."""
-    try:
-        return question(*call.args, **call.kwargs)
-    except Exception as error:
-        raise Mistake(error) from None
-
-
-def release(mistake: Mistake) -> NoReturn:
-    """Raise what a `Mistake` carries, with the context that it had."""
-    error = mistake.error
-    context, mistake.about = error.__context__, None
-    try:
-        raise error
-    finally:
-        error.__context__ = context  # which `raise` has made the mistake
-        del error, context, mistake  # the traceback leads to this frame
+    return error.error if type(error) is Stopped else error
 
 
 class Unsettled(Protocol):
@@ -221,21 +141,80 @@ class Unsettled(Protocol):
         """Its end says nothing. `collected`: the garbage collector has found it, so no code of users may run."""
 
 
+REFUSALS: tuple[type[Exception], ...] = (Rejected, pybreaker.CircuitBreakerError)
+"""Refusals on this side that every classifier knows."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether it is one of those."""
+    return issubclass(type(error), REFUSALS)
+
+
+class _Kind:
+    """What is known of errors by their type alone.
+
+    Attributes:
+        group: whether they are groups of errors.
+        refused: whether they are refusals on this side. timed_out: whether they are `TimedOut`.
+        programming: whether they are errors of the code itself.
+        builtin: whether they are Python's own, which have no attributes.
+        reader: what else can be read of one.
+    """
+
+    __slots__ = ("builtin", "group", "programming", "reader", "refused", "timed_out")
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.group = is_group(kind)
+        self.refused = issubclass(kind, REFUSALS)
+        self.timed_out = issubclass(kind, TimedOut)
+        self.programming = issubclass(kind, PROGRAMMING_ERRORS)
+        self.builtin = kind.__module__ == "builtins"
+        self.reader = None if self.builtin or self.timed_out else reader_of(kind)
+
+
+_kinds: dict[type[BaseException], _Kind] = {}
+_MOST_KINDS = 1000
+
+
+def _kind_of(error: BaseException) -> _Kind:
+    kind = type(error)
+    try:
+        return _kinds[kind]
+    except KeyError:
+        if len(_kinds) >= _MOST_KINDS:
+            _kinds.clear()
+        known = _kinds[kind] = _Kind(kind)
+        return known
+
+
 class Classifier:
     """Judges the outcomes of a pipeline.
 
     Args:
         failures: exceptions that are the dependency's failures: types (one, several in a tuple or list, or `A | B`), or
-            a predicate. Default: every `Exception` that is neither a programming error nor a rejection. Exceptions
-            outside it say nothing and are not repeated.
+            a predicate. Exceptions outside it say nothing and are not repeated. A `TimedOut` of the pipeline's own
+            Timeout is one in any case, unless `ignore` names it. Default: every `Exception`, but for programming
+            errors, and for what the errors of well-known clients say of their cause (`resilient.known_errors`).
         fatal: failures that repeating cannot cure (types or a predicate): they count, and are not retried.
         ignore: exceptions that say nothing about the dependency (a "not found", say), and are not repeated.
+        rejections: exceptions that mean a refusal on this side (types or a predicate), as those of another library's
+            circuit breaker or rate limiter: nothing was sent. They are treated as a `Rejected`, as pybreaker's are
+            without saying.
         results: asked about every result: True means that this result is a retryable failure; or returns a `Verdict`.
             None (the default) judges every result a success, at no cost.
 
-    An exception's `retry_after` attribute (seconds; finite and not negative, else it is disregarded) is taken over.
-    A predicate that raises is the caller's error: it is raised to the caller, and no permit or probe is lost.
+    An exception's `retry_after` attribute (seconds; finite and not negative, else it is disregarded) is taken over. A
+    certificate that does not verify is final and no evidence, whatever was given.
+
+    A group of errors is judged by the errors in it, each by itself. It is a failure if one of them is; worth repeating
+    if all of them are, after the longest pause that one asks for; and a rejection only if all of them are.
+
+    A predicate that raises is the caller's error: it is raised to the caller, nothing is repeated, and no permit or
+    probe is lost. Each outcome is judged once; what is asked for it again is remembered on its call.
     """
+
+    statuses: Collection[int] = FAILURE_STATUSES
+    """HTTP statuses in exceptions that are failures worth repeating."""
 
     def __init__(
         self,
@@ -243,11 +222,13 @@ class Classifier:
         failures: ErrorFilter | None = None,
         fatal: ErrorFilter = (),
         ignore: ErrorFilter = (),
+        rejections: ErrorFilter = (),
         results: Callable[[Any], bool | Verdict] | None = None,
     ) -> None:
         self._failures = None if failures is None else error_filter("failures", failures)
-        self._fatal = error_filter("fatal", fatal)
-        self._ignore = error_filter("ignore", ignore)
+        self._fatal = _filter_or_none("fatal", fatal)
+        self._ignore = _filter_or_none("ignore", ignore)
+        self._rejections = _filter_or_none("rejections", rejections)
         self._results = None if results is None else arguments.callback("results", results)
 
     @property
@@ -257,18 +238,31 @@ class Classifier:
 
     def error(self, error: Exception) -> Verdict:
         """The verdict on an exception."""
-        error = bare(error)
-        if isinstance(error, Rejected) or self._ignore(error):
+        kind = _kind_of(error)
+        if kind.group:
+            return together(self.error(leaf) for leaf in leaves(error))  # type: ignore[arg-type]
+        if kind.refused or (self._rejections is not None and self._rejections(error)):
+            return REFUSED
+        if self._ignore is not None and self._ignore(error):
             return IGNORED
-        if isinstance(error, TimedOut) and not error.evidence:
-            return Verdict("nothing", retryable=True)
-        if self._failures is None:
-            failed = not isinstance(error, PROGRAMMING_ERRORS)
-        else:
-            failed = self._failures(error)
-        if not failed:
+        if kind.timed_out:
+            if not error.evidence:  # type: ignore[attr-defined]
+                return WAITED
+        elif not (kind.builtin and error.__cause__ is None) and is_untrusted(error):
+            return UNTRUSTED
+        elif (kind.programming and self._failures is None) or (
+            self._failures is not None and not self._failures(error)
+        ):
             return IGNORED
-        verdict = FATAL if self._fatal(error) else FAILURE
+        verdict: Verdict | None = None
+        if self._fatal is not None and self._fatal(error):
+            verdict = FATAL
+        elif self._failures is None and not kind.builtin:
+            verdict = read_of(kind.reader, error, self.statuses)
+        if verdict is None:
+            verdict = FAILURE
+        if verdict.kind == "nothing":
+            return verdict
         asked = asked_to_wait(error)
         return verdict if asked is None else replace(verdict, retry_after=asked)
 
@@ -324,6 +318,11 @@ class Classifier:
     def attempts(self, call: Any) -> int | None:
         """How many attempts this call may have, instead of those of the Retry; None: as many as the Retry says."""
         return None
+
+
+def _filter_or_none(argument: str, value: ErrorFilter) -> Callable[[Exception], bool] | None:
+    """None: it names nothing, and need not be asked."""
+    return None if isinstance(value, Collection) and not value else error_filter(argument, value)
 
 
 DEFAULT = Classifier()

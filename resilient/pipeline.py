@@ -24,7 +24,8 @@ from resilient.events import Listener
 from resilient.flow import Flow, earning, earnings, own_up, watched_earnings, watched_recovery
 from resilient.foresight import Inside, View, Worst, levels
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf
-from resilient.outcome import DEFAULT, Classifier, Mistake, Stopped
+from resilient.mistakes import Mistake
+from resilient.outcome import DEFAULT, Classifier, Stopped
 from resilient.plan import Finding, examine
 from resilient.policy import Layer, Mode, Policy, Recovery, Scope, switch_all
 from resilient.runtime import current, current_async
@@ -218,7 +219,7 @@ class Pipeline(Policy):
                     result = plainly(call)
                 except Exception as error:
                     if recover is None:
-                        if isinstance(error, Stopped):
+                        if type(error) is Stopped:
                             raise error.error from None
                         raise
                     recovery = recover(call, error)

@@ -20,10 +20,12 @@ from resilient import arguments
 from resilient.atomic import members
 from resilient.budget import Budget
 from resilient.call import Call
+from resilient.errors import Rejected
 from resilient.events import Channel
 from resilient.foresight import Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
 from resilient.forks import Renewed, module_lock, renew_in_forked_child
-from resilient.outcome import Classifier, Mistake, Verdict, bare
+from resilient.mistakes import Mistake
+from resilient.outcome import REFUSED, Classifier, Verdict, bare
 from resilient.runtime import Runtime
 
 __all__ = [
@@ -113,16 +115,19 @@ class Scope:
 
     def on_error(self, call: Call, error: Exception) -> Verdict:
         """The verdict on what an attempt of `call` raised. The classifier is asked once; who asks again, finds the
-        answer on the call. What the classifier raises leaves as a `Mistake`."""
+        answer on the call. What the classifier raises leaves as a `Mistake`. About a `Rejected` it is not asked."""
         known, judge = call.verdict, self.judge
         if known is not None and known[1] is error and known[0] is judge:
             return _again(known[2])
+        bare_error = bare(error)
+        if issubclass(type(bare_error), Rejected):
+            return REFUSED
         try:
-            verdict = judge.error(error)
+            verdict = judge.error(bare_error)
             if type(verdict) is not Verdict:
                 _refuse(judge, "error", verdict)
         except Exception as raised:
-            mistake = Mistake(raised, bare(error))
+            mistake = Mistake(raised, bare_error)
             call.verdict = judge, error, mistake
             raise mistake from None
         call.verdict = judge, error, verdict

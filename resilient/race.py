@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from resilient.atomic import GIL, atomic
 from resilient.beside import Beside, close_beside
 from resilient.call import Call
-from resilient.errors import Rejected, TimedOut
+from resilient.errors import TimedOut
 from resilient.events import BudgetExhausted, HedgeWon, Hedging
-from resilient.outcome import IGNORED, Mistake, Verdict, ask
+from resilient.groups import is_cut
+from resilient.mistakes import Mistake, ask
+from resilient.outcome import IGNORED, WAITED, Verdict
 from resilient.policy import Layer, Scope
 from resilient.runtime import Parking
 from resilient.runtime.asyncio import AsyncioRuntime, Timer
@@ -26,16 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["FirstCopy", "Race", "goes_on", "judged", "wants_another"]
 
 
-def goes_on(verdict: Verdict, error: BaseException | None = None) -> bool:
+def goes_on(verdict: Verdict) -> bool:
     """Whether an outcome leaves the race open: another copy may do better. (A refused one may be sent elsewhere.)"""
-    if isinstance(error, Rejected):
-        return True
-    return verdict.retryable and verdict.kind != "success"
+    return verdict.refused or (verdict.retryable and verdict.kind != "success")
 
 
-def wants_another(verdict: Verdict, error: BaseException | None = None) -> bool:
+def wants_another(verdict: Verdict) -> bool:
     """Whether the next copy begins at once: unless the dependency asks to be left alone."""
-    return goes_on(verdict, error) and not verdict.retry_after
+    return goes_on(verdict) and not verdict.retry_after
 
 
 def judged(scope: Scope, call: Call, accept: Callable[[Any], bool] | None, result: Any) -> Verdict:
@@ -73,14 +73,14 @@ class FirstCopy:
         if call.stood_in != call.attempt:
             self._record(self._now() - self.began - call.waited + self._waited)
 
-    def ended(self, error: BaseException | None, succeeded: bool, call: Call) -> None:
+    def ended(self, error: BaseException | None, verdict: Verdict, call: Call) -> None:
         """It has ended by itself."""
-        if succeeded:
+        if verdict.kind == "success":
             self.answered(call)
-        elif isinstance(error, TimedOut):
-            if error.evidence:
+        elif issubclass(type(error), TimedOut):
+            if verdict.kind == "failure":
                 self._record(self.age(call))
-        elif (error is None or isinstance(error, Exception)) and not isinstance(error, Rejected):
+        elif (error is None or issubclass(type(error), Exception)) and not (verdict.refused or verdict == WAITED):
             self.unanswered(call)
 
     def unanswered(self, call: Call) -> None:
@@ -294,17 +294,17 @@ class Race:
             if error is None:
                 verdict = judged(scope, copy.call, accept, copy.result)
             else:
-                verdict = scope.on_error(copy.call, error) if isinstance(error, Exception) else IGNORED
+                verdict = scope.on_error(copy.call, error) if isinstance(error, Exception) else IGNORED  # never judged
         except Mistake as mistake:  # the caller shall hear of it
             copy.error = mistake
             return False
         if copy.number == 1 and self.primary is not None:
-            self.primary.ended(error, error is None and verdict.kind == "success", copy.call)
+            self.primary.ended(error, verdict, copy.call)
             self.primary = None
         copy.pause = verdict.retry_after or 0.0
         if copy.pause:
             self.may_start = False
-        return goes_on(verdict, error)
+        return goes_on(verdict)
 
     def failed(self, copy: Copy) -> None:
         """A copy was of no use: keep the outcome that asks for the longest pause, or else the first one's, and start
@@ -371,7 +371,7 @@ class Race:
             self._stop_inline()
             if self.winner is not None:
                 cancelled_by_others = task.uncancel() > base
-                if not cancelled_by_others and isinstance(error, asyncio.CancelledError):
+                if not cancelled_by_others and is_cut(error, asyncio.CancelledError):
                     self.end()
                     return self.take()  # it was cancelled for the winner
                 if cancelled_by_others and isinstance(error, Exception):

@@ -12,9 +12,11 @@ from typing import Any
 
 from resilient.call import Call, name_of
 from resilient.current import is_guard
-from resilient.errors import Rejected, TimedOut
+from resilient.errors import TimedOut
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Ending, Event, Judged
-from resilient.outcome import Mistake, bare
+from resilient.groups import leaves
+from resilient.mistakes import Mistake
+from resilient.outcome import IGNORED, SUCCESS, Verdict, bare
 from resilient.policy import Scope, Withdrawn
 
 __all__ = ["attempt_failed", "attempt_returned", "attempt_started", "tell", "told_attempt", "told_call"]
@@ -57,7 +59,7 @@ def attempt_started(call: Call, scope: Scope) -> float:
 
 def attempt_returned(call: Call, scope: Scope, begin: float, result: Any) -> None:
     """Tell that the function has returned, at once or when its result has ended."""
-    end, failed = call.runtime.now(), _verdict_on_result(call, scope, result) == "failure"
+    end, failed = call.runtime.now(), _verdict_on_result(call, scope, result).kind == "failure"
     event = AttemptReturned(scope.name, end, call.attempt, name_of(call.fn), end - begin, failed)
     if not failed and _is_open(scope, result):
         scope.judge.follow(result, _Late(call, scope, event, lambda error: replace(event, failed=True), event))
@@ -67,8 +69,8 @@ def attempt_returned(call: Call, scope: Scope, begin: float, result: Any) -> Non
 
 def attempt_failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:
     """Tell that the function has raised."""
-    end, verdict = call.runtime.now(), _verdict_on_error(call, scope, error)
-    error = error.error if isinstance(error, Mistake) else error
+    end, verdict = call.runtime.now(), _verdict_on_error(call, scope, error).kind
+    error = error.error if type(error) is Mistake else error
     event = AttemptFailed(scope.name, end, call.attempt, name_of(call.fn), error, end - begin, verdict)
     tell(call, scope, event)
 
@@ -82,17 +84,18 @@ async def told_call(call: Call, scope: Scope, rest: Coroutine[Any, Any, Any]) ->
     call.requests = 0
 
     def ended(ending: Ending, error: BaseException | None, verdict: Judged) -> CallEnded:
-        error = bare(error) if isinstance(error, Exception) else error
+        error = bare(error) if issubclass(type(error), Exception) else error  # type: ignore[arg-type]
         end = call.runtime.now()
         return CallEnded(scope.name, end, name_of(call.fn), call.requests, end - begin, ending, error, verdict)
 
     try:
         result = await rest
     except BaseException as error:
-        tell(call, scope, ended(_ending(error), error, _verdict_on_error(call, scope, error)))
+        judged = _verdict_on_error(call, scope, error)
+        tell(call, scope, ended(_ending(error, judged), error, judged.kind))
         call.verdict = None
         raise
-    verdict = _verdict_on_result(call, scope, result)
+    verdict = _verdict_on_result(call, scope, result).kind
     if verdict == "failure":
         tell(call, scope, ended("failure", None, verdict))
     else:
@@ -107,38 +110,38 @@ async def told_call(call: Call, scope: Scope, rest: Coroutine[Any, Any, Any]) ->
 
 
 def _broken_off(event: CallEnded, error: Exception) -> CallEnded:
-    return replace(event, ending=_ending(error), error=error, verdict="failure")
+    return replace(event, ending=_ending(error, IGNORED), error=error, verdict="failure")
 
 
-def _ending(error: BaseException) -> Ending:
-    if isinstance(error, Rejected):
+def _ending(error: BaseException, verdict: Verdict) -> Ending:
+    if verdict.refused:
         return "rejected"
-    if isinstance(error, TimedOut):
+    if all(issubclass(type(leaf), TimedOut) for leaf in leaves(error)):
         return "timeout"
-    return "failure" if isinstance(error, Exception) else "cancelled"
+    return "failure" if issubclass(type(error), Exception) else "cancelled"
 
 
 # -- what the policies know -----------------------------------------------------------------------------------------
 
 
-def _verdict_on_result(call: Call, scope: Scope, result: Any) -> Judged:
+def _verdict_on_result(call: Call, scope: Scope, result: Any) -> Verdict:
     """As the policies have it. What the classifier raises is raised by the first policy that asks."""
     if not scope.judge.judges_results:
-        return "success"
+        return SUCCESS
     try:
-        return scope.on_result(call, result).kind
+        return scope.on_result(call, result)
     except Mistake:
-        return "nothing"
+        return IGNORED
 
 
-def _verdict_on_error(call: Call, scope: Scope, error: BaseException) -> Judged:
+def _verdict_on_error(call: Call, scope: Scope, error: BaseException) -> Verdict:
     """The same for what was raised."""
-    if not isinstance(error, Exception):
-        return "nothing"
+    if not issubclass(type(error), Exception):
+        return IGNORED
     try:
-        return scope.on_error(call, error).kind
+        return scope.on_error(call, error)  # type: ignore[arg-type]
     except Mistake:
-        return "nothing"
+        return IGNORED
 
 
 def _is_open(scope: Scope, result: Any) -> bool:

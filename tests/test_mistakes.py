@@ -27,7 +27,7 @@ from resilient import (
     quantile,
     standard,
 )
-from resilient.outcome import Mistake, release
+from resilient.mistakes import Mistake, release
 from resilient.policy import Policy
 from tests.worlds import World
 

@@ -22,7 +22,7 @@ from resilient import (
     TimedOut,
     Verdict,
 )
-from resilient.outcome import FAILURE, FATAL, IGNORED, PROGRAMMING_ERRORS, SUCCESS
+from resilient.outcome import FAILURE, FATAL, IGNORED, PROGRAMMING_ERRORS, REFUSED, SUCCESS
 from tests.worlds import World
 
 NONSENSE = [math.nan, math.inf, -math.inf, -1, -0.001, True, False, "3", b"3", None, [3], 3j, 10**400, Decimal(3)]
@@ -54,9 +54,9 @@ def test_programming_error_says_nothing(kind: type[Exception]) -> None:
 @pytest.mark.parametrize("kind", [CircuitOpen, BulkheadFull, PipelineClosed])
 def test_rejection_says_nothing_whatever_the_classifier_counts(kind: type[Exception]) -> None:
     """A local refusal is no evidence, also where `failures=` names everything."""
-    assert Classifier().error(kind()) == IGNORED
-    assert Classifier(failures=Exception).error(kind()) == IGNORED
-    assert Classifier(failures=lambda error: True).error(kind()) == IGNORED
+    assert Classifier().error(kind()) == REFUSED
+    assert Classifier(failures=Exception).error(kind()) == REFUSED
+    assert Classifier(failures=lambda error: True).error(kind()) == REFUSED
 
 
 def test_rejection_keeps_its_retry_after_to_itself() -> None:

@@ -15,12 +15,11 @@ from resilient.errors import Rejected
 from resilient.http import semantics
 from resilient.http.bodies import Streams, set_aside
 from resilient.http.options import origin_of
-from resilient.outcome import FAILURE, SUCCESS, Classifier, Unsettled, Verdict, bare
+from resilient.outcome import FAILURE, IGNORED, SUCCESS, WAITED, Classifier, Unsettled, Verdict, bare
 from resilient.runtime import Runtime
 
 __all__ = ["HttpClassifier", "Judge", "Proof", "untouched"]
 
-_WAITED = Verdict("nothing", retryable=True)
 _GOOD = Verdict("success", final=True)
 
 Proof = Literal["unsent", "untouched"]
@@ -69,11 +68,11 @@ class HttpClassifier(Classifier):
         if isinstance(cause, Rejected):
             return super().error(error)
         if isinstance(cause, self.library.PoolTimeout) or _had_no_stream(cause):
-            return _WAITED
+            return WAITED
         if isinstance(cause, self.library.LocalProtocolError) and type(_event(cause)).__name__ == "StreamClosedError":
             return FAILURE  # h2's: the server has reset the stream, and another request's reader has heard it first
         if isinstance(cause, self.library.ProxyError) and semantics.is_refusal(str(cause)):
-            return Verdict("nothing")
+            return IGNORED
         return super().error(error)
 
     def result(self, result: Any) -> Verdict:

@@ -30,7 +30,7 @@ from resilient.call import Call
 from resilient.errors import LimitExceeded
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.limiters import Limiter, Vegas, Window
-from resilient.outcome import Mistake, asked_of
+from resilient.mistakes import Mistake, asked_of
 from resilient.policy import Gate, Scope
 from resilient.priority import PRIORITIES, Priority, current_priority
 from resilient.runtime import Parking, current

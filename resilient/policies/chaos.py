@@ -24,12 +24,12 @@ from resilient import arguments
 from resilient.atomic import members
 from resilient.beside import discard, is_own
 from resilient.call import Call
-from resilient.errors import Rejected
 from resilient.events import Channel, ChaosHalted, FaultInjected
 from resilient.experiment import LOST, Enabled, Experiment
 from resilient.faults import Crash, Errors, Fault, Latency, PacketLoss, Partition, Results, Slowness, Stall
 from resilient.foresight import Bound, Inside, View, Worst
-from resilient.outcome import Stopped, asked_of
+from resilient.mistakes import asked_of
+from resilient.outcome import Stopped
 from resilient.policy import Layer, Scope, Watch, Wrap
 from resilient.runtime import current
 from resilient.runtime.threads import THREADS, drive
@@ -249,7 +249,7 @@ def objective(experiment: Experiment, scope: Scope, halt: Callable[[str], None])
             return
         if error is not None:
             verdict = scope.on_error(call, error)
-            failed = verdict.kind == "failure" or verdict.retryable or isinstance(error, Rejected)
+            failed = verdict.kind == "failure" or verdict.retryable or verdict.refused
         else:
             failed = scope.judge.judges_results and scope.on_result(call, result).kind == "failure"
         reason = experiment.saw(failed)

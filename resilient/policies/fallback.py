@@ -16,10 +16,10 @@ from typing import Any, Self
 from resilient import arguments
 from resilient.beside import discard, is_own
 from resilient.call import Call, name_of
-from resilient.errors import Rejected
 from resilient.events import FellBack
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst
-from resilient.outcome import ErrorFilter, Stopped, Verdict, ask, bare, error_filter
+from resilient.mistakes import ask
+from resilient.outcome import ErrorFilter, Stopped, Verdict, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
 from resilient.result import is_awaitable
 
@@ -38,7 +38,7 @@ class Fallback(Wrap):
             `call(error, *args, **kwargs)`: the error (None when a result was judged a failure), and the arguments of
             the call. What it raises is what the caller gets.
         on: for which failures: exception types, or a predicate of an exception. Default: what the pipeline's
-            classifier calls a failure, exceptions and results alike, every `Rejected`, and a `TimedOut` whose time
+            classifier calls a failure, exceptions and results alike, every rejection, and a `TimedOut` whose time
             went by in a queue. Programming errors and what the classifier ignores (a "not found") pass.
         name: for events; default "Fallback".
     """
@@ -102,11 +102,11 @@ class Fallback(Wrap):
     def _answers_for(self, call: Call, error: Exception, scope: Scope) -> bool:
         if self._on is not None:
             return ask(self._on, bare(error))
-        return self._is_meant(error, scope.on_error(call, error))
+        return self._is_meant(scope.on_error(call, error))
 
     @staticmethod
-    def _is_meant(error: Exception, verdict: Verdict) -> bool:
-        return verdict.kind == "failure" or verdict.retryable or isinstance(error, Rejected)
+    def _is_meant(verdict: Verdict) -> bool:
+        return verdict.kind == "failure" or verdict.retryable or verdict.refused
 
     async def _answer(self, call: Call, error: Exception | None, scope: Scope, result: Any = None) -> Any:
         runtime = call.begin()
@@ -144,7 +144,7 @@ class Fallback(Wrap):
         if error is None:
             answers = self._on is None and end.failed
         elif isinstance(error, Exception) and verdict is not None:
-            answers = self._is_meant(error, verdict) if self._on is None else self._on(error)
+            answers = self._is_meant(verdict) if self._on is None else self._on(error)
         else:
             answers = False
         does = "answers with a value" if self._call is None else f"asks {name_of(self._call)}"

@@ -32,11 +32,10 @@ from resilient import arguments
 from resilient.beside import Stragglers
 from resilient.budget import Budget
 from resilient.call import Call
-from resilient.errors import Rejected
 from resilient.events import Hedging
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, share
 from resilient.latency import Delays, Observed, PerKey, quantile
-from resilient.outcome import asked_of
+from resilient.mistakes import asked_of
 from resilient.policy import Layer, Scope, Wrap
 from resilient.race import FirstCopy, Race, judged, wants_another
 from resilient.runtime import Runtime
@@ -192,12 +191,13 @@ class Hedge(Wrap):
             verdict = judged(scope, call, self.accept, result)
             again = wants_another(verdict)
             if first is not None:
-                first.ended(None, verdict.kind == "success", call)
+                first.ended(None, verdict, call)
             return result
         except Exception as error:
-            again = wants_another(scope.on_error(call, error), error)
+            verdict = scope.on_error(call, error)
+            again = wants_another(verdict)
             if first is not None:
-                first.ended(error, False, call)
+                first.ended(error, verdict, call)
             raise
         finally:
             late = delay is not None and now() - begin >= delay
@@ -273,7 +273,7 @@ class Hedge(Wrap):
             return None
         if end.error is not None and not isinstance(end.error, Exception):
             return Meeting("cancels its copies")
-        if isinstance(end.error, Rejected) or end.helps_to_repeat:
+        if (end.verdict is not None and end.verdict.refused) or end.helps_to_repeat:
             return Meeting("starts the next copy at once, and waits for the others; passes it on when all have failed")
         return Meeting("ends the race")
 

@@ -35,7 +35,7 @@ from resilient.atomic import GIL, atomic, members
 from resilient.call import Call
 from resilient.events import Channel
 from resilient.foresight import End, Inside, Meeting, View, Worst
-from resilient.outcome import Mistake, asked_of
+from resilient.mistakes import Mistake, asked_of
 from resilient.policy import Gate, Policy, Scope, Ticket
 from resilient.runtime import current
 

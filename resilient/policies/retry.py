@@ -27,8 +27,10 @@ from resilient.current import enclosing
 from resilient.errors import Rejected, TimedOut, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.foresight import MANY, Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
+from resilient.groups import is_group, leaves
+from resilient.mistakes import Mistake, ask
 from resilient.notes import behind, forget_before, note
-from resilient.outcome import ErrorFilter, Mistake, Verdict, ask, bare, error_filter, error_types
+from resilient.outcome import REFUSALS, ErrorFilter, Verdict, bare, error_filter, error_types, is_refusal
 from resilient.policy import Layer, Recovery, Scope, Wrap
 from resilient.result import is_awaitable
 from resilient.runtime import Runtime
@@ -100,12 +102,12 @@ class Retry(Wrap):
             self._backoff = Fixed(wait)
         self._on: Callable[[Exception], bool] | None = None
         self._strategy: Strategy | None = None
-        self._repeats_rejections: tuple[type[BaseException], ...] = ()
+        self._named: tuple[type[BaseException], ...] = ()
         if isinstance(on, tenacity.retry_base):
             self._strategy = on
         elif on is not None:
             self._on = error_filter("on", on)  # type: ignore[arg-type]
-            self._repeats_rejections = tuple(each for each in error_types(on) or () if issubclass(each, Rejected))
+            self._named = error_types(on) or ()
         self.max_retry_after = arguments.seconds("max_retry_after", max_retry_after, zero=True)
         hooks = {"before": before, "after": after, "before_sleep": before_sleep}
         self._hooks = {key: arguments.strategy(key, hook) for key, hook in hooks.items() if hook is not None}
@@ -125,6 +127,11 @@ class Retry(Wrap):
         if self._backoff is None or self.attempts is None:
             return None
         return sum(self._backoff.most(attempt) for attempt in range(1, min(self.attempts, 10_000)))
+
+    def repeats_rejection(self, error: BaseException) -> bool:
+        """Whether `on` names the type of a rejection: the very type, or one that is of rejections only."""
+        kind = type(error)
+        return any(each is kind or (issubclass(kind, each) and issubclass(each, REFUSALS)) for each in self._named)
 
     def mends(self, scope: Scope) -> bool:
         # What tenacity is told begins before the first attempt, and results have to be looked at.
@@ -174,7 +181,7 @@ class Retry(Wrap):
                     wait = await story.next_wait(error, result)
                     if wait is None:
                         return story.end()
-                    if isinstance(error, TimedOut):
+                    if error is not None and issubclass(type(error), TimedOut):
                         error.__cause__ = None  # the attempt before it: else a long retry drags along all its attempts
                     call.error = error if error is not None else call.error
                 finally:
@@ -230,8 +237,8 @@ class Retry(Wrap):
         if self.inactive or end.verdict is None:
             return None
         again = "repeats the call; passes the last one on when attempts, time or budget are spent"
-        if isinstance(end.error, Rejected):
-            if isinstance(end.error, self._repeats_rejections):
+        if end.verdict.refused and end.error is not None:
+            if self.repeats_rejection(end.error):
                 return Meeting(again)
             return Meeting("does not repeat a rejection; after other attempts, their last failure comes back instead")
         if self._strategy is not None and (end.error is not None or self._asks_results):
@@ -338,7 +345,7 @@ class _Story:
             )
             state.outcome_timestamp = call.runtime.now()
         again = await self._worth_repeating(error, verdict)
-        rejected = isinstance(error, Rejected)
+        rejected = verdict.refused
         if not (rejected and self.answered):
             if error is not None and error is self.last_error:
                 forget_before(error, self.trace)
@@ -348,9 +355,8 @@ class _Story:
                 await discard(superseded, call.runtime, retry.closing)
             self.trace = None if error is None else error.__traceback__
         if not again:
-            if isinstance(error, Rejected) and self.attempt > 1:
-                why = reason_of(error) if error.pipeline == scope.name else error
-                self.reason = f"attempt {self.attempt} was rejected: {why}"
+            if rejected and self.attempt > 1:
+                self.reason = f"attempt {self.attempt} was rejected: {_told(error, scope)}"
             elif error is not None and self.attempt > 1:
                 self.reason = "not worth repeating"
             return None
@@ -373,9 +379,13 @@ class _Story:
         retry = self.retry
         if verdict.final:
             return False
-        if isinstance(error, Rejected):
-            return isinstance(error, retry._repeats_rejections)
-        if isinstance(error, tenacity.TryAgain):
+        if error is not None and (verdict.refused or is_group(type(error))):
+            refusals = [error] if verdict.refused else [each for each in leaves(error) if is_refusal(each)]
+            if refusals and not all(retry.repeats_rejection(each) for leaf in refusals for each in leaves(leaf)):
+                return False
+            if verdict.refused:
+                return True
+        if issubclass(type(error), tenacity.TryAgain):
             return True
         if retry._strategy is not None and (error is not None or retry._asks_results):
             if error is None and verdict.kind == "failure" and verdict.retryable:
@@ -450,7 +460,7 @@ class _Story:
     def drop(self, newest: Any, ended: BaseException) -> None:
         """Close the newest result, and the one that was kept until there was a newer one, beside the caller; but not
         the one that a mistake was about, which is closed where that comes out."""
-        kept, about = self.last_result, ended.about if isinstance(ended, Mistake) else None
+        kept, about = self.last_result, ended.about if type(ended) is Mistake else None
         for result in (newest,) if kept is newest else (newest, kept):
             if result is not about:
                 close_beside(result, self.call, self.scope, self.retry.closing)
@@ -471,8 +481,8 @@ class _Story:
                 scope.channel.emit(GaveUp(scope.name, at, self.retry.name, attempts, reason, error))
             if error is None:
                 return result
-            if isinstance(error, tenacity.TryAgain):
-                error = behind(error)
+            if issubclass(type(error), tenacity.TryAgain):
+                error = behind(error)  # type: ignore[arg-type]
             if reason:
                 where = f"pipeline {scope.name!r}" if scope.name else self.retry.name
                 note(bare(error), f"{where} gave up after {attempts} attempt{'s'[: attempts != 1]}: {reason}")
@@ -495,3 +505,10 @@ class _Story:
             outcome = self.state.outcome
             about = None if outcome is None else outcome.exception() if outcome.failed else outcome.result()
             raise Mistake(raised, about) from None
+
+
+def _told(error: Exception | None, scope: Scope) -> str:
+    """A rejection, for a sentence about its pipeline."""
+    if not isinstance(error, Rejected):
+        return type(error).__name__
+    return reason_of(error) if error.pipeline == scope.name else str(error)

@@ -18,7 +18,7 @@ from resilient.deadlines import total
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
 from resilient.foresight import Inside, View, Worst
-from resilient.outcome import Mistake
+from resilient.mistakes import Mistake
 from resilient.policy import NEARLY, Layer, Scope, Wrap
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
@@ -95,7 +95,7 @@ class Timeout(Wrap):
         def tell(work: Beside) -> None:
             now, error = runtime.now(), work.error
             if scope.channel.listeners:
-                error = error.error if isinstance(error, Mistake) else error
+                error = error.error if type(error) is Mistake else error
                 scope.channel.emit(AbandonedEnded(scope.name, now, self.name, error, now - began))
 
         def ended(work: Beside) -> bool:
@@ -131,10 +131,11 @@ class Timeout(Wrap):
             left = not work.done
             if left:
                 work.leave()
-        expired_inside = mine and runtime is THREADS and isinstance(work.error, runtime.cancelled)
+        expired_inside = mine and runtime is THREADS and issubclass(type(work.error), runtime.cancelled)
         if not left and not expired_inside:  # it may notice its deadline, in a queue, before we do
             return work.take()
-        raise limit.expired(call, work.waited() - waited) from work.call.error or call.error
+        before = call.error if work.call.error is None else work.call.error
+        raise limit.expired(call, work.waited() - waited) from before
 
     def renew(self) -> None:
         super().renew()

@@ -22,6 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resilient.forks import in_forked_child
+from resilient.groups import is_cut
 
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed, Work
@@ -237,7 +238,7 @@ class AsyncioRuntime:
             # `uncancel` on every exit, and only once; the cancellation is ours if it brings the count back to where
             # it was. A caller's cancel in the same tick leaves it higher, and goes first.
             if entry.fired:
-                if task.uncancel() <= base and isinstance(error, CancelledError):
+                if task.uncancel() <= base and is_cut(error, CancelledError):
                     raise limit.expired(call, call.waited - waited) from call.error
             else:
                 timers.entries.pop(entry, None)
