@@ -25,14 +25,16 @@ def test_hedges_are_compared_with_every_peer_over_a_real_server(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A bar for the tail, the extra requests and the successes beside each; all have had their answers."""
-    monkeypatch.setattr(hedging, "QUICK", hedging.Plan(rounds=2, requests=5, warm=1))
+    monkeypatch.setattr(hedging, "QUICK", hedging.Plan(rounds=2, requests=5, warm=1, calls=60))
     monkeypatch.setattr(hedging, "SAMPLES", 20)
     figures = run("hedging", tmp_path)["figures"]
 
     measured = [each for each in figures if "success_percent" in each]
     assert len(measured) == len(hedging.CONTENDERS)
     assert all(each["p999_ms"] > 4 and each["success_percent"] > 50 for each in measured)
-    bars = [next(iter(each["bar"])) for each in figures if each["bar"]]
+    lost = [each["lost"] for each in figures if "lost" in each]
+    assert lost == [0, 0]
+    bars = [next(iter(each["bar"])) for each in figures if each["bar"] and "lost" not in each]
     rivals = sum(bool(each.rival) for each in hedging.CONTENDERS)
     assert rivals >= 2
     assert len(bars) == 3 * rivals

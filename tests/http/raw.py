@@ -19,6 +19,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.exceptions
 import h2.settings
 
 __all__ = [
@@ -409,7 +410,8 @@ class RawHttp2Server(RawServer):
                     act = self.paths.get(stream.asked.path, Stream.answer)
                     if self.steps:
                         act = self.steps.popleft().act
-                    act(stream)
+                    with contextlib.suppress(h2.exceptions.StreamClosedError):  # the client has reset it already
+                        act(stream)
                 elif isinstance(event, h2.events.StreamReset):
                     self.cut.append(streams[event.stream_id].asked.path)
                     self.held[:] = [stream for stream in self.held if stream is not streams[event.stream_id]]

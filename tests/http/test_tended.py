@@ -296,6 +296,31 @@ async def test_whole_passes_results_errors_and_cancellation() -> None:
         await whole(work())
 
 
+async def test_whole_waits_for_the_event_loop_where_a_coroutine_does() -> None:
+    """As anyio does in a scope whose time is over; and what is hurried ends there."""
+    turned = asyncio.Event()
+
+    async def spin() -> None:
+        while not turned.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    hurry(spin())
+    asyncio.get_running_loop().call_soon(turned.set)
+    await Whole(spin())
+
+
+@both
+async def test_request_whose_time_is_over_ends(kind: type[Http], raw: RawServer, raw_http2: RawHttp2Server) -> None:
+    """Also where it is over before anything is written."""
+    for origin, options in ((raw.origin, {}), (raw_http2.origin, {"http1": False, "http2": True})):
+        transport = kind.ours.AsyncTransport(Pipeline(Retry(1)), **options)
+        async with kind.library.AsyncClient(transport=transport) as client:
+            assert (await client.get(origin)).status_code == 200
+            with pytest.raises(kind.library.WriteTimeout):
+                await client.get(origin, timeout=kind.library.Timeout(5, write=1e-9))
+            assert (await client.get(origin)).status_code == 200
+
+
 async def test_what_is_hurried_ends_where_it_would_wait() -> None:
     """And whatever it raises there."""
     steps: list[str] = []
