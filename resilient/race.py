@@ -156,6 +156,7 @@ class Race:
     task: asyncio.Task[Any] | None  # ... this one ...
     base: int  # ... which had been cancelled so often before ...
     context: contextvars.Context | None  # ... in this context
+    taken: Any  # once it is over: the caller's result, to which a loser may come, too
     at: float  # when it is told that the next copy is due, while ...
     _timers: dict[Timer, None] | None  # ... it is one of these
 
@@ -170,7 +171,6 @@ class Race:
         self.running: list[Beside] = []
         self.first: Copy | None = None  # of those that failed; its outcome comes back when all do
         self.winner: Copy | None = None
-        self.taken: Any = None  # the caller's result, as long as there are losers that may come to the same one
         observed = hedge.alike or (None if hedge.observes is None else hedge.observed(call))
         if observed is None:
             self.delays, self.primary = hedge.delays, None
