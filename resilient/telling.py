@@ -96,15 +96,13 @@ async def told_call(call: Call, scope: Scope, rest: Coroutine[Any, Any, Any]) ->
         call.verdict = None
         raise
     verdict = _verdict_on_result(call, scope, result).kind
-    if verdict == "failure":
-        tell(call, scope, ended("failure", None, verdict))
+    ending: Ending = "failure" if verdict == "failure" else "success"
+    event = ended(ending, None, "nothing" if call.is_stood_in_for else verdict)
+    if ending == "success" and _is_open(scope, result):
+        left = replace(event, ending="cancelled", verdict="nothing")
+        scope.judge.follow(result, _Late(call, scope, event, lambda error: _broken_off(event, error), left))
     else:
-        good = ended("success", None, "nothing" if call.is_stood_in_for else verdict)
-        if _is_open(scope, result):
-            left = replace(good, ending="cancelled", verdict="nothing")
-            scope.judge.follow(result, _Late(call, scope, good, lambda error: _broken_off(good, error), left))
-        else:
-            tell(call, scope, good)
+        tell(call, scope, event)
     call.verdict = None
     return result
 

@@ -105,15 +105,16 @@ def test_told_is_the_last_outcome_of_a_call_that_was_repeated(world: World, way:
     ]
 
 
-def test_answer_of_a_fallback_says_nothing_of_the_dependency(world: World) -> None:
-    """It is a success for the caller."""
-    pipeline = Pipeline(Fallback("stale"), Ledger(), classify=Judge())
+@pytest.mark.parametrize(("value", "ending"), [("stale", "success"), ("bad", "failure")])
+def test_answer_of_a_fallback_says_nothing_of_the_dependency(world: World, value: str, ending: str) -> None:
+    """It is good or bad for the caller."""
+    pipeline = Pipeline(Fallback(value), Ledger(), classify=Judge())
     told = Told(pipeline)
     for step in (OSError(), "bad", "good"):
         world.call(pipeline(world.dependency(step).fn))
     assert [(call.ending, call.verdict) for call in told.calls] == [
-        ("success", "nothing"),
-        ("success", "nothing"),
+        (ending, "nothing"),
+        (ending, "nothing"),
         ("success", "success"),
     ]
 
