@@ -24,6 +24,8 @@ from tests.properties.stacks import HANG, Nest, Recipe, Stage, Step, Traffic, Tu
 class Response:
     """A result that must be closed by whoever does not get it."""
 
+    status_code = 200
+
     def __init__(self, answer: str) -> None:
         self.answer = answer
         self.closed = 0
