@@ -567,7 +567,9 @@ def test_async_strategy_around_a_def_is_refused_when_it_is_decorated(given: Call
     with pytest.raises(TypeError, match=f"its {argument}= is an async def, which a plain def cannot await"):
         retry(fetch)
     with pytest.raises(TypeError, match=f"its {argument}= is an async def"):
-        iter(Pipeline(retry).attempts()).__next__()
+        for attempt in Pipeline(retry).attempts():
+            with attempt:
+                pass
     retry(fetch_async)
 
 
