@@ -16,6 +16,7 @@ Retry are let go until then (`_Runtime`): only in blocks do they have the user's
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 import weakref
@@ -32,6 +33,8 @@ from resilient.policy import Layer, Scope
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.threads import THREADS, drive
 from resilient.telling import told_attempt
+
+_ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
 __all__ = ["Attempt", "Attempts", "block_call", "block_leaf"]
 
@@ -136,23 +139,26 @@ class Attempt:
         self.number = number
 
     async def __aenter__(self) -> Attempt:
-        await self._enter(sys._getframe(1))
+        await self._enter(sys._getframe(1), True)
         return self
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
         return await self._leave(error)
 
     def __enter__(self) -> Attempt:
-        drive(self._enter(sys._getframe(1)))
+        drive(self._enter(sys._getframe(1), False))
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
         return drive(self._leave(error))
 
-    async def _enter(self, frame: FrameType) -> None:
+    async def _enter(self, frame: FrameType, is_async: bool) -> None:
         attempts = self._attempts()
         if attempts is None:
             raise RuntimeError("an attempt can be entered only in the loop that made it")
+        if is_async is not attempts._is_async:
+            write = ("async for", "async with") if attempts._is_async else ("for", "with")
+            raise RuntimeError(f"write `{write[1]} attempt:` in a loop of `{write[0]} attempt in ...`")
         self.number = await attempts._enter(frame)
         self._entered = attempts
 
@@ -170,9 +176,11 @@ class Attempts:
         name: str,
         scope: Scope,
         start: Callable[[Callable[..., Any], bool], tuple[Call, Coroutine[Any, Any, Any]]],
+        refuse: Callable[[bool], None],
     ) -> None:
         self._scope = scope
         self._start = start
+        self._refuse = refuse
         self._number = 0
         self._frame: FrameType | None = None
         self._call: Call | None = None
@@ -192,6 +200,11 @@ class Attempts:
         return self._begin()
 
     def __iter__(self) -> Attempts:
+        if sys._getframe(1).f_code.co_flags & _ASYNC:
+            raise RuntimeError(
+                "in an `async def` write `async for attempt in ...` and `async with attempt:`: a plain loop would "
+                "block the event loop where it waits, and no Timeout could end its block"
+            )
         return self._begin()
 
     def _begin(self) -> Attempts:
@@ -217,6 +230,8 @@ class Attempts:
         if self._state not in ("new", "again"):
             self._close()
             raise RuntimeError("the block of the attempt before was not entered: write `with attempt:` in the loop")
+        if self._state == "new":
+            self._refuse(is_async)
         self._is_async = is_async
         self._state = "waiting"
         self._number += 1

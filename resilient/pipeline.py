@@ -145,7 +145,7 @@ class Pipeline(Policy):
 
     def attempts(self, name: str = "block") -> Attempts:
         """Guard a block: `async for attempt in pipeline.attempts(): async with attempt: ...`, or without `async`."""
-        return Attempts(arguments.name("name", name), self._scope, self._start_block)
+        return Attempts(arguments.name("name", name), self._scope, self._start_block, self._refuse_block)
 
     def _guard(self, fn: Any) -> Callable[..., Any]:
         scope, flow, timed, earn = self._scope, self._flow, self.timed, self._earn
@@ -251,8 +251,10 @@ class Pipeline(Policy):
         if why is not None:
             raise TypeError(why)
 
-    def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
+    def _refuse_block(self, is_async: bool) -> None:
         self._refuse_unfit(is_async=is_async, block=True)
+
+    def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
         call = block_call(block, current_async() if is_async else THREADS, repeats=self._scope.repeats)
         if self._scope.mode == "off":
             return call, block_leaf(self._scope)(call)

@@ -820,12 +820,60 @@ def test_plain_attempts_used_twice_are_refused() -> None:
             pass
 
 
-async def test_plain_with_in_an_async_loop_is_refused_when_it_would_have_to_wait() -> None:
-    """A plain `with` in an `async for` cannot wait for the next attempt, and says so."""
-    with pytest.raises(RuntimeError, match="awaited something real"):
-        async for attempt in Pipeline(Retry(attempts=2, wait=0.01)).attempts():
+async def test_plain_with_in_an_async_loop_is_refused() -> None:
+    """It could not wait for the next attempt; nothing is taken, and the block is not entered."""
+    bulkhead, entered = Bulkhead(1), []
+    with pytest.raises(RuntimeError, match="write `async with attempt:` in a loop of `async for attempt in"):
+        async for attempt in Pipeline(bulkhead, Retry(attempts=2)).attempts():
             with attempt:
-                raise OSError
+                entered.append(1)
+    assert not entered
+    assert bulkhead.snapshot()["in_use"] == 0
+
+
+async def test_plain_loop_in_an_async_def_is_refused() -> None:
+    """It would block the event loop where it waits, and a Timeout would not end it. In a generator, too."""
+    pipeline = Pipeline(Retry(attempts=2), Timeout(1))
+
+    async def generator() -> Any:
+        for attempt in pipeline.attempts():
+            with attempt:
+                yield attempt
+
+    with pytest.raises(RuntimeError, match="in an `async def` write"):
+        for attempt in pipeline.attempts():
+            with attempt:
+                await asyncio.sleep(1)
+    with pytest.raises(RuntimeError, match="in an `async def` write"):
+        await anext(generator())
+
+
+async def test_plain_loop_in_a_plain_function_is_fine_in_the_thread_of_a_loop() -> None:
+    """Such a function is called there like any other."""
+
+    def work() -> list[int]:
+        numbers = []
+        for attempt in Pipeline(Retry(attempts=2, wait=0)).attempts():
+            with attempt:
+                numbers.append(attempt.number)
+                if attempt.number == 1:
+                    raise OSError
+        return numbers
+
+    assert work() == [1, 2]
+
+
+def test_async_with_in_a_plain_loop_is_refused() -> None:
+    """However that came about."""
+    attempts = Pipeline(Retry(attempts=2)).attempts()
+    attempt = next(iter(attempts))
+
+    async def enter() -> None:
+        async with attempt:
+            pass
+
+    with pytest.raises(RuntimeError, match="write `with attempt:` in a loop of `for attempt in"):
+        asyncio.run(enter())
 
 
 # -- several at once ------------------------------------------------------------------------------------------------

@@ -268,10 +268,11 @@ WAITS: dict[str, Callable[[], Any]] = {
     "incrementing": lambda: tenacity.wait_incrementing(start=0, increment=1),
     "chain": lambda: tenacity.wait_chain(tenacity.wait_fixed(1), tenacity.wait_fixed(0), tenacity.wait_fixed(2)),
     "combined": lambda: tenacity.wait_fixed(1) + tenacity.wait_random(0, 1),
-    "exception": lambda: tenacity.wait_exception(lambda error: 2.5),  # raises when asked about a result
     "by state": lambda: lambda state: state.attempt_number + state.idle_for,
     "async": lambda: _wait_later,
 }
+if hasattr(tenacity, "wait_exception"):  # new in 9.1.3
+    WAITS["exception"] = lambda: tenacity.wait_exception(lambda error: 2.5)  # raises when asked about a result
 STOPS: dict[str, Callable[[], Any]] = {
     "after_attempt": lambda: tenacity.stop_after_attempt(4),
     "after_delay": lambda: tenacity.stop_any(tenacity.stop_after_delay(4), tenacity.stop_after_attempt(9)),

@@ -494,7 +494,10 @@ def test_strategy_that_really_awaits_is_refused(thread: bool) -> None:
         await suspend()
         return 0.0
 
-    @Pipeline(Timeout(5, thread=thread), bulkhead, Retry(attempts=2, wait=wait))
+    def strategy(state: Any) -> Any:  # of which one cannot see that it is async
+        return wait(state)
+
+    @Pipeline(Timeout(5, thread=thread), bulkhead, Retry(attempts=2, wait=strategy))
     def failing() -> None:
         raise OSError
 
@@ -504,13 +507,16 @@ def test_strategy_that_really_awaits_is_refused(thread: bool) -> None:
 
 
 def test_strategy_that_is_async_but_never_waits_is_fine() -> None:
-    """An `async def` that only computes."""
+    """A coroutine that only computes, from a function of which one cannot see that it makes one."""
     results = iter((OSError(), 7))
 
     async def wait(state: Any) -> float:
         return 0.0
 
-    @Retry(attempts=2, wait=wait)
+    def strategy(state: Any) -> Any:
+        return wait(state)
+
+    @Retry(attempts=2, wait=strategy)
     def service() -> Any:
         step = next(results)
         if isinstance(step, Exception):
