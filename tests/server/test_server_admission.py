@@ -365,6 +365,27 @@ async def test_paths_are_below_the_root_path() -> None:
     assert not await exempted(app, "/apihealth", root_path="/api")
 
 
+@pytest.mark.parametrize(
+    ("root", "path", "is_exempt"),
+    [
+        ("/", "/health", True),
+        ("/", "/users", False),
+        ("//", "/health", True),
+        ("/api/", "/api/health", True),
+        ("/api/", "/apihealth", False),
+        ("/he", "/health", True),
+        ("/api", "/api", False),
+        ("", "/health", True),
+        ("api", "/health", True),
+    ],
+)
+@on_both
+async def test_root_path_may_end_in_a_slash(root: str, path: str, is_exempt: bool) -> None:
+    """And is only a part of a path where one of its segments ends."""
+    app = trusting(answering(tell_remaining))
+    assert await exempted(app, path, root_path=root) == is_exempt
+
+
 @on_both
 async def test_mounted_application_has_its_own_paths() -> None:
     """As Starlette tells them."""
