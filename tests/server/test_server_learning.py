@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from resilient import (
+    AdaptiveLimit,
     Bulkhead,
     CircuitBreaker,
     Pipeline,
@@ -21,6 +23,7 @@ from resilient import (
 from resilient.events import CallEnded, CallRejected, CallTimedOut
 from resilient.http.asgi import ErrorAnswer, ServerMiddleware
 from tests.server.memory import (
+    RUN,
     Held,
     Ledger,
     after,
@@ -102,6 +105,44 @@ async def test_request_that_is_cancelled_teaches_nothing() -> None:
     assert ledger.entries == ["nothing"]
     assert app.pipeline.snapshot()["in_flight"] == 0
     assert remaining() is None
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_flood_of_quick_answers_shrinks_no_limit(status: int) -> None:
+    """Strangers can have them by asking for what is not there; those who ask for what is are all served."""
+    dice = random.Random(1)
+    served: list[int | None] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        real = scope["path"] == "/"
+        await anyio.sleep(dice.uniform(0.08, 0.12) if real else 0.001)
+        await answering(_answer(200 if real else status))(scope, receive, send)
+
+    async def main() -> None:
+        app = trusting(application, limit=AdaptiveLimit(), max_deadline=30)
+
+        async def real() -> None:
+            served.append((await ask(app)).status)
+
+        async def come(who: Any, each: float, seconds: float) -> None:
+            for _ in range(int(seconds / each)):
+                group.start_soon(who)
+                await anyio.sleep(each)
+
+        async with anyio.create_task_group() as group:
+            await come(real, 0.02, 10)
+            group.start_soon(come, lambda: ask(app, "/nowhere"), 0.004, 10)
+            await come(real, 0.02, 10)
+
+    RUN["asyncio"](main)
+    assert served == [200] * 1000
+
+
+def _answer(status: int) -> Callable[[], Awaitable[int]]:
+    async def handle() -> int:
+        return status
+
+    return handle
 
 
 # -- what is told ---------------------------------------------------------------------------------------------------
