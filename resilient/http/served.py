@@ -272,10 +272,15 @@ class RequestOnTrio(Request):
     scope: Any
     body_by: float | None = None
 
-    def bound(self, call: Call, inner: Layer) -> Guard:
-        call.begin()  # the gates inside a limit read its clock
+    async def bound(self, call: Call, inner: Layer) -> Any:
+        runtime = call.begin()  # the gates inside a limit read its clock
         call.deadline = self.at
-        return inner(call)
+        try:
+            return await inner(call)
+        except runtime.cancelled:
+            if self.scope.cancel_called and not self.begun:  # in a queue, or before the body has come
+                raise self.expired() from None
+            raise
 
     def begin_work(self) -> None:
         from trio import current_time
