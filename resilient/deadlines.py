@@ -32,6 +32,7 @@ from typing import Any
 
 from resilient import arguments
 from resilient.errors import TimedOut
+from resilient.forks import in_forked_child
 from resilient.runtime import TRIO, VIRTUAL, current
 
 __all__ = [
@@ -204,6 +205,12 @@ def hold(limit: Deadline) -> Token[Deadline | None]:
     """From here on `limit` holds. Returns what `let_go` needs."""
     seen.any = True
     return _set(limit)
+
+
+@in_forked_child
+def _begin_without() -> None:
+    """The deadline that held at the fork was that of a call of the parent. (A spawned child has none either.)"""
+    _set(None)
 
 
 def let_go(token: Token[Deadline | None]) -> None:

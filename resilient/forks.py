@@ -31,9 +31,11 @@ class Renewed(Protocol):
         """In a forked child: forget the calls in flight, and take new locks. More than once does no harm."""
 
 
-def in_forked_child(function: Callable[[], None]) -> None:
-    """Call `function()` in each child process that is forked from now on, before other code runs in it. For good."""
+def in_forked_child(function: Callable[[], None]) -> Callable[[], None]:
+    """Call `function()` in each child process that is forked from now on, before other code runs in it. A decorator for
+    functions of modules: it is for good."""
     _functions.append(function)
+    return function
 
 
 def renew_in_forked_child(instance: Renewed) -> None:

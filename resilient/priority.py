@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Literal, get_args
 
+from resilient.forks import in_forked_child
+
 __all__ = ["CRITICAL", "NORMAL", "PRIORITIES", "SHEDDABLE", "Priority", "current_priority", "priority"]
 
 Priority = Literal["critical", "normal", "sheddable"]
@@ -29,6 +31,12 @@ _current: ContextVar[Priority] = ContextVar("resilient_priority", default=NORMAL
 
 current_priority = _current.get
 """The class of the calls that are made here; "normal" where nobody said."""
+
+
+@in_forked_child
+def _begin_anew() -> None:
+    """The class that held at the fork was that of a call of the parent."""
+    _current.set(NORMAL)
 
 
 class priority:

@@ -19,7 +19,6 @@ import logging
 import math
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -30,10 +29,11 @@ from resilient.call import Call
 from resilient.errors import LimitExceeded
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.limiters import Limiter, Vegas, Window
+from resilient.line import Turns
 from resilient.mistakes import Mistake, asked_of
 from resilient.policy import Gate, Scope
 from resilient.priority import PRIORITIES, Priority, current_priority
-from resilient.runtime import Parking, current
+from resilient.runtime import current
 
 __all__ = ["AdaptiveLimit"]
 
@@ -41,19 +41,15 @@ _log = logging.getLogger("resilient")
 
 SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.9, "sheddable": 0.7}
 RANKS: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
-NOBODY = len(PRIORITIES)
-"""The rank of the most important in line, when nobody is."""
 
 
-class _Place:
-    """One call's place in line."""
+class _Count:
+    """How many calls are inside; the ticket of each. (Those that were inside at a fork end in their own count.)"""
 
-    __slots__ = ("evicted", "granted", "parking", "rank")
+    __slots__ = ("inside",)
 
-    def __init__(self, parking: Parking, rank: int) -> None:
-        self.parking = parking
-        self.rank = rank
-        self.granted = self.evicted = False
+    def __init__(self) -> None:
+        self.inside = 0
 
 
 class AdaptiveLimit(Gate):
@@ -122,41 +118,48 @@ class AdaptiveLimit(Gate):
         self.longest_wait = self.queue_timeout
         self.refused = dict.fromkeys(PRIORITIES, 0)
         self._limit = float(initial)
-        self._inside = 0
-        self._line: list[OrderedDict[_Place, None]] = [OrderedDict() for _ in PRIORITIES]
-        self._first = NOBODY
-        self._lock = threading.RLock()
         self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
+        self.renew()
         self._forget(math.inf, math.inf)
         self._set_bounds()
+
+    def renew(self) -> None:
+        super().renew()
+        self._lock = threading.RLock()
+        self._count = _Count()
+        self._turns = Turns(self._lock, self._take, self._give_back)
+        self._waiting = self._turns.line.groups  # false when nobody waits
 
     # -- on the way in ------------------------------------------------------------------------------------------
 
     def admit(self, call: Call) -> object | None:
-        if self._priority is None and self._enter_at_once():
-            return self
+        if self._priority is None:
+            count = self._enter_at_once()
+            if count is not None:
+                return count
         rank = self._rank(call)
-        if self._enter(rank):
-            return self
+        count = self._enter(rank)
+        if count is not None:
+            return count
         if not self.queue:
             raise self._refusal(rank)
         return None
 
     @atomic
-    def _enter_at_once(self) -> bool:
+    def _enter_at_once(self) -> _Count | None:
         """Where there is room for any class."""
-        if self._inside < self._open:
-            self._inside += 1
-            return True
-        return False
+        count = self._count
+        if count.inside < self._open and not self._waiting:
+            count.inside += 1
+            return count
+        return None
 
     @atomic
-    def _enter(self, rank: int) -> bool:
+    def _enter(self, rank: int) -> _Count | None:
         """Where there is room for a class, and none in line that goes before."""
-        if rank < self._first and self._inside < self._bounds[rank]:
-            self._inside += 1
-            return True
-        return False
+        if self._waiting and rank >= self._turns.line.rank:
+            return None
+        return self._count if self._take(rank) else None
 
     def _rank(self, call: Call) -> int:
         name = current_priority() if self._priority is None else asked_of(call, self._priority)
@@ -166,37 +169,46 @@ class AdaptiveLimit(Gate):
             wrong = ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {name!r}")
             raise Mistake(wrong) from None
 
-    async def wait(self, call: Call, scope: Scope) -> object:
-        place = _Place(call.runtime.park(), self._rank(call))
+    async def wait(self, call: Call, scope: Scope) -> _Count:
+        turns, runtime, rank = self._turns, call.runtime, self._rank(call)
+        line = turns.line
+        with self._lock:
+            place = line.join(runtime, rank)
+            turns.hand_out()  # a place may have come free since `admit` looked
+            evicted = line.last() if len(line) > self.queue else None
+            if evicted is not None:
+                line.remove(evicted)
+                evicted.evicted = True
+                evicted.parking.wake()
+            position = line.up_to(rank)
         try:
-            position = self._join(place)
-            if not place.granted:
+            if evicted is place:
+                raise self._refusal(rank)
+            if turns.look(place, runtime) is not None:
                 if scope.channel.listeners:
-                    scope.channel.emit(events.Queued(scope.name, call.runtime.now(), self.name, position))
-                await place.parking.wait(self.queue_timeout, call)
-        except BaseException:
-            self._leave(place)
-            raise
-        if not self._leave(place, keep=True):
-            why = "its place in line went to a more important call" if place.evicted else ""
-            raise self._refusal(place.rank, why or f"no place within {self.queue_timeout:g} s")
-        return self
+                    scope.channel.emit(events.Queued(scope.name, runtime.now(), self.name, position))
+                if not await turns.wait(place, call, runtime, self.queue_timeout):
+                    why = "its place in line went to a more important call" if place.evicted else ""
+                    raise self._refusal(rank, why or f"no place within {self.queue_timeout:g} s")
+            return self._count
+        finally:
+            turns.leave(place)
 
     # -- on the way out -----------------------------------------------------------------------------------------
 
-    def settle(self, ticket: object, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+    def settle(self, ticket: _Count, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         if now is None:
             now = current().now()
-        if self._learn(failed, elapsed, now):
+        if self._learn(ticket, failed, elapsed, now):
             self._turn(now)
-        if self._first < NOBODY:
-            self._hand_out()
+        if self._waiting:
+            self._turns.hand_out()
 
     @atomic
-    def _learn(self, failed: bool, elapsed: float, now: float) -> bool:
+    def _learn(self, ticket: _Count, failed: bool, elapsed: float, now: float) -> bool:
         """Take a place back, and count the call in. Returns whether the window is over."""
-        inside = self._inside
-        self._inside = inside - 1
+        inside = ticket.inside
+        ticket.inside = inside - 1
         if inside > self._peak:  # noqa: PLR1730 (a call of `max` would let other threads in)
             self._peak = inside
         if failed:
@@ -208,76 +220,28 @@ class AdaptiveLimit(Gate):
         return not self._begin <= now < self._end
 
     @atomic
-    def release(self, ticket: object) -> None:
-        self._inside -= 1
-        if self._first < NOBODY:
-            self._hand_out()
-
-    # -- the line -----------------------------------------------------------------------------------------------
-
-    def _join(self, place: _Place) -> int:
-        """Get in line, and return the position in it, from 1. Raises `LimitExceeded` where there is no place."""
-        with self._lock:
-            self._line[place.rank][place] = None
-            self._look()
-            granted = self._grant()  # a place may have come free since `admit` looked
-            evicted = None
-            if sum(map(len, self._line)) > self.queue:
-                evicted, _ = next(line for line in reversed(self._line) if line).popitem()
-                evicted.evicted = True
-                self._look()
-            position = sum(map(len, self._line[: place.rank + 1]))
-        for each in (*granted, *([] if evicted is None else [evicted])):
-            each.parking.wake()
-        if evicted is place:
-            raise self._refusal(place.rank)
-        return position
-
-    def _look(self) -> None:
-        """See who is first in line. While anybody is, nobody passes without a look at his class."""
-        self._first = next((rank for rank, line in enumerate(self._line) if line), NOBODY)
-        self._open = self._bounds[-1] if self._first == NOBODY else 0
-
-    def _hand_out(self) -> None:
-        """Give free places to those in line."""
-        with self._lock:
-            granted = self._grant()
-        for place in granted:
-            place.parking.wake()
-
-    def _grant(self) -> list[_Place]:
-        granted = []
-        while self._first < NOBODY and self._take(self._first):
-            place, _ = self._line[self._first].popitem(last=False)
-            place.granted = True
-            granted.append(place)
-            self._look()
-        return granted
+    def release(self, ticket: _Count) -> None:
+        ticket.inside -= 1
+        if self._waiting:
+            self._turns.hand_out()
 
     @atomic
     def _take(self, rank: int) -> bool:
-        if self._inside < self._bounds[rank]:
-            self._inside += 1
+        count = self._count
+        if count.inside < self._bounds[rank]:
+            count.inside += 1
             return True
         return False
 
-    def _leave(self, place: _Place, *, keep: bool = False) -> bool:
-        """Leave the line. True: admitted; the place goes back at once unless it is to be kept."""
-        with self._lock:
-            line = self._line[place.rank]
-            if place in line:
-                del line[place]
-                self._look()
-            granted = place.granted
-        if granted and not keep:
-            self.release(self)
-        return granted  # if not: where there was no room for it, there is none for those behind
+    @atomic
+    def _give_back(self) -> None:
+        self._count.inside -= 1
 
     def _refusal(self, rank: int, why: str = "") -> LimitExceeded:
         name = PRIORITIES[rank]
         with self._lock:
             self.refused[name] += 1
-        why = why or f"{self._inside} inside, {self.queued} in line"
+        why = why or f"{self._count.inside} inside, {self.queued} in line"
         return LimitExceeded(
             f"{self.name} of {int(self._limit)} has no room for a {name} call: {why}", policy=self.name
         )
@@ -324,7 +288,7 @@ class AdaptiveLimit(Gate):
     def _set_bounds(self) -> None:
         """How many calls may be inside when one of each class is admitted."""
         self._bounds = tuple(max(1, int(self._limit * self.shares[name] + 1e-9)) for name in PRIORITIES)
-        self._look()
+        self._open = self._bounds[-1]
 
     def attach(self, channel: events.Channel) -> None:
         with self._lock:
@@ -351,7 +315,7 @@ class AdaptiveLimit(Gate):
     @property
     def queued(self) -> int:
         """Calls in line."""
-        return sum(map(len, self._line))
+        return len(self._turns.line)
 
     def worst(self, inner: Inside, view: View) -> Worst:
         if self.shadow:
@@ -376,13 +340,13 @@ class AdaptiveLimit(Gate):
 
     @property
     def at_rest(self) -> bool:
-        return not self._inside and self._first == NOBODY
+        return not self._count.inside and not self._waiting
 
     def snapshot(self) -> dict[str, Any]:
         """`limit` and `in_flight` now; `queued` of `queue`; `unloaded_seconds` of a call; whom it `refused`."""
         return {
             "limit": self.current_limit,
-            "in_flight": self._inside,
+            "in_flight": self._count.inside,
             "queued": self.queued,
             "queue": self.queue,
             "unloaded_seconds": self.limiter.unloaded,

@@ -4,14 +4,14 @@ At most `max_concurrent` calls are inside at a time; up to `queue` more wait in 
 at once, which is the kindest thing that can be said to a caller when the answer would come too late anyway.
 
 One instance keeps one limit over all event loops and threads. An admission that finds a permit free and nobody in line
-takes it without a lock; whoever must wait joins the line under the lock and looks again, so that no wake-up is lost.
+takes it without a lock; whoever must wait joins the line (`resilient.line`) under the lock and looks again, so that no
+wake-up is lost.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
@@ -21,20 +21,19 @@ from resilient.call import Call
 from resilient.errors import BulkheadFull
 from resilient.events import Queued
 from resilient.foresight import Bound, Inside, View, Worst
+from resilient.line import Turns
 from resilient.policy import Gate, Scope
-from resilient.runtime import Parking
 
 __all__ = ["Bulkhead"]
 
 
-class _Place:
-    """One call's place in line."""
+class _Permits:
+    """How many are free; the ticket of each that is not. (Those taken before a fork go back to the parent's.)"""
 
-    __slots__ = ("granted", "parking")
+    __slots__ = ("free",)
 
-    def __init__(self, parking: Parking) -> None:
-        self.parking = parking
-        self.granted = False
+    def __init__(self, free: int) -> None:
+        self.free = free
 
 
 class Bulkhead(Gate):
@@ -72,71 +71,59 @@ class Bulkhead(Gate):
             raise ValueError(f"queue_timeout={queue_timeout!r} has no meaning without a queue: give queue= too")
         self.waits = queue > 0
         self.longest_wait = self.queue_timeout
-        self._free = max_concurrent
-        self._line: OrderedDict[_Place, None] = OrderedDict()
+        self.renew()
+
+    def renew(self) -> None:
+        super().renew()
         self._lock = threading.RLock()
+        self._permits = _Permits(self.max_concurrent)
+        self._turns = Turns(self._lock, self._take, self._give_back)
+        self._waiting = self._turns.line.groups  # false when nobody waits
 
     @atomic
-    def admit(self, call: Call) -> object | None:
-        if self._free > 0 and not self._line:
-            self._free -= 1
-            return self
+    def admit(self, call: Call) -> _Permits | None:
+        permits = self._permits
+        if permits.free > 0 and not self._waiting:
+            permits.free -= 1
+            return permits
         if not self.queue:
             raise self._full()
         return None
 
-    async def wait(self, call: Call, scope: Scope) -> object:
-        place = _Place(call.runtime.park())
+    async def wait(self, call: Call, scope: Scope) -> _Permits:
+        turns, runtime = self._turns, call.runtime
         with self._lock:
-            position = len(self._line) + 1
-            if position > self.queue + self._free:
+            position = len(turns.line) + 1
+            if position > self.queue + self._permits.free:
                 raise self._full()
-            self._line[place] = None
+            place = turns.line.join(runtime)
         try:
-            self._hand_out()  # a permit may have come free since `admit` looked
-            if not place.granted:
+            if turns.look(place, runtime) is not None:  # a permit may have come free since `admit` looked
                 if scope.channel.listeners:
-                    scope.channel.emit(Queued(scope.name, call.runtime.now(), self.name, position))
-                await place.parking.wait(self.queue_timeout, call)
-        except BaseException:
-            self._leave(place)
-            raise
-        if not self._leave(place, keep=True):
-            raise self._full(f"no permit within {self.queue_timeout:g} s")
-        return self
+                    scope.channel.emit(Queued(scope.name, runtime.now(), self.name, position))
+                if not await turns.wait(place, call, runtime, self.queue_timeout):
+                    raise self._full(f"no permit within {self.queue_timeout:g} s")
+            return self._permits
+        finally:
+            turns.leave(place)
 
     @atomic
-    def release(self, ticket: object) -> None:
-        self._free += 1
-        if self._line:
-            self._hand_out()
+    def release(self, ticket: _Permits) -> None:
+        ticket.free += 1
+        if self._waiting:
+            self._turns.hand_out()
 
     @atomic
-    def _take(self) -> bool:
-        if self._free > 0:
-            self._free -= 1
+    def _take(self, rank: int) -> bool:
+        permits = self._permits
+        if permits.free > 0:
+            permits.free -= 1
             return True
         return False
 
-    def _hand_out(self) -> None:
-        """Give free permits to those in line, first come first served."""
-        woken = []
-        with self._lock:
-            while self._line and self._take():
-                place, _ = self._line.popitem(last=False)
-                place.granted = True
-                woken.append(place)
-        for place in woken:
-            place.parking.wake()
-
-    def _leave(self, place: _Place, *, keep: bool = False) -> bool:
-        """Leave the line. True: with a permit, which goes back at once unless it is to be kept."""
-        with self._lock:
-            self._line.pop(place, None)
-            granted = place.granted
-        if granted and not keep:
-            self.release(self)
-        return granted
+    @atomic
+    def _give_back(self) -> None:
+        self._permits.free += 1
 
     def _full(self, why: str = "") -> BulkheadFull:
         why = why or f"{self.max_concurrent} running, {self.queue} queued"
@@ -167,14 +154,14 @@ class Bulkhead(Gate):
 
     @property
     def at_rest(self) -> bool:
-        return self._free == self.max_concurrent and not self._line
+        return self._permits.free == self.max_concurrent and not self._waiting
 
     def snapshot(self) -> dict[str, Any]:
         """`in_use` and `queued` now, of `max_concurrent` and `queue`."""
         return {
-            "in_use": self.max_concurrent - self._free,
+            "in_use": self.max_concurrent - self._permits.free,
             "max_concurrent": self.max_concurrent,
-            "queued": len(self._line),
+            "queued": len(self._turns.line),
             "queue": self.queue,
             **self.would_have(),
         }

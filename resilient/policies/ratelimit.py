@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -30,8 +29,9 @@ from resilient.call import Call
 from resilient.errors import RateLimited
 from resilient.events import Queued
 from resilient.foresight import Bound, Inside, View, Worst
+from resilient.line import STALLED, Line, Place
 from resilient.policy import Gate, Scope
-from resilient.runtime import TRIO, VIRTUAL, Parking, Runtime, current
+from resilient.runtime import TRIO, VIRTUAL, Runtime, current
 
 __all__ = ["RateLimit"]
 
@@ -41,26 +41,6 @@ by it: the tokens after it come when they would have come."""
 
 COARSE = 0.001
 """Seconds to sleep at least when a timer has come early: uvloop's count milliseconds, and shorter ones would spin."""
-
-STALLED = 0.05
-"""Seconds for which the first in line may leave its token lying while one behind it looks on: then its event loop is
-blocked or gone, and they go past it."""
-
-
-class _Place:
-    """One call's place in line.
-
-    Attributes:
-        expected: by when it should have its token.
-        idler: who was first in line, and had left a token lying, when this one looked last.
-    """
-
-    __slots__ = ("expected", "idler", "parking")
-
-    def __init__(self, parking: Parking) -> None:
-        self.parking = parking
-        self.expected = math.inf
-        self.idler: _Place | None = None
 
 
 class RateLimit(Gate):
@@ -110,8 +90,13 @@ class RateLimit(Gate):
         self._enough = self._nearly  # of one from which a call may take a token at once: none while there is a line
         self._anchor = -math.inf
         self._taken = 0.0
-        self._line: OrderedDict[_Place, None] = OrderedDict()
+        self.renew()
+
+    def renew(self) -> None:
+        super().renew()
         self._lock = threading.RLock()
+        self._line = Line()
+        self._enough = self._nearly
 
     @atomic
     def admit(self, call: Call) -> object | None:
@@ -130,14 +115,18 @@ class RateLimit(Gate):
 
     async def wait(self, call: Call, scope: Scope) -> object:
         runtime = call.begin()
-        place = _Place(runtime.park())
+        with self._lock:
+            self._enough = math.inf
+            position = len(self._line) + 1
+            place = self._line.join(runtime)
         try:
-            position, seconds = self._join(place, call)
+            expected = self._expected(call, position - 1)
+            seconds = self._look(place, runtime, expected)
             if seconds is not None and scope.channel.listeners:
                 scope.channel.emit(Queued(scope.name, runtime.now(), self.name, position))
             while seconds is not None:
                 woken = await place.parking.wait(seconds, call)
-                seconds = self._look(place, runtime)
+                seconds = self._look(place, runtime, expected)
                 if seconds is not None and not woken:
                     seconds = max(seconds, COARSE)
         finally:
@@ -150,10 +139,9 @@ class RateLimit(Gate):
     @atomic
     def undo(self, ticket: object) -> None:
         self._taken -= 1.0
-        if self._line:  # whose first may have it
+        if self._line.groups:  # whose first may have it
             with self._lock:
-                first = self._first()
-            self._wake(first)
+                self._call_first()
 
     def withdraw(self, ticket: object) -> Callable[[], None]:
         """The token is used until the call comes again: else those that never do were free."""
@@ -161,63 +149,60 @@ class RateLimit(Gate):
 
     # -- the line -----------------------------------------------------------------------------------------------
 
-    def _join(self, place: _Place, call: Call) -> tuple[int, float | None]:
-        """Its position in line, from 1, and what `_look` says. Refuses a call whose token would come too late."""
+    def _expected(self, call: Call, others: int) -> float:
+        """When a call should have its token that has so many `others` before it. Refuses it where that is too late."""
         with self._lock:
-            self._line[place] = None
-            self._enough = math.inf
-            position = len(self._line)
             now = call.runtime.now()
-            ahead = self._ahead(now, position - 1)
+            ahead = self._ahead(now, others)
             late = call.deadline is not None and now + ahead >= call.deadline
             if ahead > MOMENT and (late or ahead > self.max_wait + MOMENT):
-                self._drop(place)
                 raise self._refusal(ahead)
-            place.expected = now + ahead
-            return position, self._look(place, call.runtime)
+            return now + ahead
 
-    def _look(self, place: _Place, runtime: Runtime) -> float | None:
+    def _look(self, place: Place, runtime: Runtime, expected: float) -> float | None:
         """Take the token that is there for a call in line: None; or say when it shall look again, unless woken."""
+        line = self._line
         with self._lock:
-            if place not in self._line:  # it was stalled, and those behind went past it
-                self._line[place] = None
-                self._line.move_to_end(place, last=False)
+            if place not in line:  # it was passed over
+                line.enter(place)
                 self._enough = math.inf
             now = runtime.now()
             ahead = self._ahead(now)
             place.parking = runtime.park()
-            first = self._first()
-            if first is place.idler and ahead <= MOMENT:
-                self._line.popitem(last=False)
-                first = self._first()
-                self._wake(first)
+            first = line.first()
+            assert first is not None
+            if first in place.lying and ahead <= MOMENT:
+                if first.home != place.home:
+                    line.pass_over(first.home)
+                else:
+                    line.remove(first)
+                self._call_first()
+                first = line.first()
             if first is place:
                 if ahead > MOMENT:
                     return ahead
                 self._take(now)
                 return None
-            place.idler = first if ahead <= MOMENT else None
-            return max(0.0, place.expected - now) + STALLED
+            place.lying = {first: 0.0} if first is not None and ahead <= MOMENT else {}
+            return max(0.0, expected - now) + STALLED
 
-    def _leave(self, place: _Place) -> None:
+    def _leave(self, place: Place) -> None:
         """Leave the line, with a token or without; those behind move up."""
         with self._lock:
-            was_first = self._first() is place
-            self._drop(place)
-            heir = self._first() if was_first else None
-        self._wake(heir)
+            was_first = self._line.first() is place
+            self._line.remove(place)
+            if was_first:
+                self._call_first()
+            elif not self._line.groups:
+                self._enough = self._nearly
 
-    def _drop(self, place: _Place) -> None:
-        self._line.pop(place, None)
-        if not self._line:
+    def _call_first(self) -> None:
+        """Have the first in line look; those of event loops that are closed or stopped are passed over."""
+        line = self._line
+        while (first := line.first()) is not None and first.parking.wake() in ("stands still", "gone"):
+            line.pass_over(first.home)
+        if first is None:
             self._enough = self._nearly
-
-    def _first(self) -> _Place | None:
-        return next(iter(self._line), None)
-
-    def _wake(self, place: _Place | None) -> None:
-        if place is not None:
-            place.parking.wake()
 
     # -- the bucket ---------------------------------------------------------------------------------------------
 
@@ -272,7 +257,7 @@ class RateLimit(Gate):
 
     @property
     def at_rest(self) -> bool:
-        return not self._line and self._spare(current().now()) >= self._full
+        return not self._line.groups and self._spare(current().now()) >= self._full
 
     def snapshot(self) -> dict[str, Any]:
         """`tokens` there now, of `burst`; when the next one comes; how many calls are `queued`."""

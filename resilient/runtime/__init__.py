@@ -15,9 +15,9 @@ virtual time, so that an instance used from several of them keeps one state.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from resilient.errors import TimedOut
 from resilient.runtime import asyncio as _asyncio
@@ -30,6 +30,7 @@ __all__ = [
     "Parking",
     "Runtime",
     "Timed",
+    "Woken",
     "Work",
     "current",
     "current_async",
@@ -40,6 +41,10 @@ TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
 not find its runtime, which would cost more than all else."""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
+
+Woken = Literal["runs", "may run", "stands still", "gone"]
+"""What a wake-up finds: a thread, or the event loop that runs here, which comes to it at once; another event loop that
+runs, and comes to it unless it is held up; one that does not run now, and may later; or one that is closed."""
 
 
 class Timed(Protocol):
@@ -71,7 +76,12 @@ class Limit(Protocol):
 class Parking(Protocol):
     """The place of one call that waits for its turn."""
 
-    def wake(self) -> None:
+    @property
+    def home(self) -> Hashable:
+        """The call's event loop; all threads have one in common."""
+        ...
+
+    def wake(self) -> Woken:
         """End the wait. From any thread; more than once does no harm; never raises."""
 
     async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:

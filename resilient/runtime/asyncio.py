@@ -25,7 +25,7 @@ from resilient.forks import in_forked_child
 from resilient.groups import is_cut
 
 if TYPE_CHECKING:
-    from resilient.runtime import Limit, Timed, Work
+    from resilient.runtime import Limit, Timed, Woken, Work
 
 __all__ = ["AsyncioRuntime", "Timer", "running"]
 
@@ -262,22 +262,24 @@ class AsyncioRuntime:
 class _Parking:
     """A future of the waiting call's event loop."""
 
-    __slots__ = ("_future", "_runtime", "at")
+    __slots__ = ("_future", "_runtime", "at", "home")
 
     at: float
 
     def __init__(self, runtime: AsyncioRuntime) -> None:
         self._runtime = runtime
+        self.home = runtime.loop
         self._future: asyncio.Future[bool] = runtime.loop.create_future()
 
-    def wake(self) -> None:
+    def wake(self) -> Woken:
         if running() is self._runtime:
             self._end()
-            return
+            return "runs"
         try:
-            self._runtime.loop.call_soon_threadsafe(self._end)
+            self.home.call_soon_threadsafe(self._end)
         except RuntimeError:
-            pass  # that loop is closed, and its call gone with it
+            return "gone"  # that loop is closed, and its call gone with it
+        return "may run" if self.home.is_running() else "stands still"
 
     def _end(self, woken: bool = True) -> None:
         if not self._future.done():
@@ -335,11 +337,9 @@ def _begin(loop: AbstractEventLoop) -> AsyncioRuntime:
     return runtime
 
 
+@in_forked_child
 def _forget_the_parents() -> None:
     """In a forked child: no loop runs, whatever the hooks say."""
     hook = get_asyncgen_hooks()[0]
     with suppress(AttributeError):
         del hook.__self__.resilient_runtime  # type: ignore[union-attr]
-
-
-in_forked_child(_forget_the_parents)

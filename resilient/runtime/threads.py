@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from resilient.outcome import Stopped
 
 if TYPE_CHECKING:
-    from resilient.runtime import Limit, Timed, Work
+    from resilient.runtime import Limit, Timed, Woken, Work
 
 __all__ = ["AWAITED", "THREADS", "ThreadRuntime", "drive"]
 
@@ -95,15 +95,18 @@ class _Parking:
 
     __slots__ = ("_lock",)
 
+    home = "threads"
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
 
-    def wake(self) -> None:
+    def wake(self) -> Woken:
         try:
             self._lock.release()
         except RuntimeError:
             pass  # woken before
+        return "runs"
 
     async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:
         limits = [threading.TIMEOUT_MAX]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 if TYPE_CHECKING:
-    from resilient.runtime import Limit, Timed, Work
+    from resilient.runtime import Limit, Timed, Woken, Work
 
 __all__ = ["TrioRuntime", "running"]
 
@@ -83,17 +83,21 @@ class _Scope:
 class _Parking:
     """An event that other threads set through trio's token."""
 
-    __slots__ = ("_event", "_token")
+    __slots__ = ("_event", "home")
 
     def __init__(self) -> None:
         self._event = trio.Event()
-        self._token = trio.lowlevel.current_trio_token()
+        self.home = trio.lowlevel.current_trio_token()
 
-    def wake(self) -> None:
+    def wake(self) -> Woken:
         try:
-            self._token.run_sync_soon(self._event.set)
+            self.home.run_sync_soon(self._event.set)
         except trio.RunFinishedError:
-            pass  # and its call is gone with it
+            return "gone"
+        try:
+            return "runs" if trio.lowlevel.current_trio_token() is self.home else "may run"
+        except RuntimeError:
+            return "may run"
 
     async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:
         with trio.move_on_after(float("inf") if seconds is None else seconds):

@@ -443,6 +443,7 @@ class Clockwork:
     """A runtime whose timers come when the test says; all else stands still."""
 
     def __init__(self) -> None:
+        self.home = self
         self.time = 0.0
         self.asked: list[float | None] = []
 
