@@ -66,6 +66,8 @@ class Place:
 class Line:
     """The order of those who wait. Its methods are called under the lock of whoever has it."""
 
+    __slots__ = ("_next_number", "groups")
+
     def __init__(self) -> None:
         self.groups: dict[tuple[int, Hashable], OrderedDict[Place, None]] = {}
         """By rank and home, each in order of arrival. Empty when nobody waits: false, without a call."""
@@ -137,14 +139,20 @@ class Turns:
         back: `back()` gives one back, and no more than that.
     """
 
+    __slots__ = ("_back", "_given", "_lock", "_take", "line")
+
     def __init__(self, lock: threading.RLock, take: Callable[[int], bool], back: Callable[[], None]) -> None:
         self.line = Line()
-        self.groups = self.line.groups
-        """False when nobody waits."""
         self._lock = lock
         self._take = take
         self._back = back
         self._given: dict[Place, None] = {}  # those that have a permit, and have not come for it
+
+    def renew(self, lock: threading.RLock) -> None:
+        """In a forked child: nobody is in line. (Calls of the parent that end here still leave it.)"""
+        self._lock = lock
+        self.line.groups.clear()
+        self._given.clear()
 
     def hand_out(self) -> None:
         """Give free permits to those in line, first come first served."""

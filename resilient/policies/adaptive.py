@@ -119,16 +119,18 @@ class AdaptiveLimit(Gate):
         self.refused = dict.fromkeys(PRIORITIES, 0)
         self._limit = float(initial)
         self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
-        self.renew()
+        self._count = _Count()
+        self._lock = threading.RLock()
+        self._turns = Turns(self._lock, self._take, self._give_back)
+        self._waiting = self._turns.line.groups  # false when nobody waits
         self._forget(math.inf, math.inf)
         self._set_bounds()
 
     def renew(self) -> None:
         super().renew()
-        self._lock = threading.RLock()
         self._count = _Count()
-        self._turns = Turns(self._lock, self._take, self._give_back)
-        self._waiting = self._turns.line.groups  # false when nobody waits
+        self._lock = threading.RLock()
+        self._turns.renew(self._lock)
 
     # -- on the way in ------------------------------------------------------------------------------------------
 

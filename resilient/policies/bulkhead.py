@@ -71,14 +71,16 @@ class Bulkhead(Gate):
             raise ValueError(f"queue_timeout={queue_timeout!r} has no meaning without a queue: give queue= too")
         self.waits = queue > 0
         self.longest_wait = self.queue_timeout
-        self.renew()
+        self._permits = _Permits(self.max_concurrent)
+        self._lock = threading.RLock()
+        self._turns = Turns(self._lock, self._take, self._give_back)
+        self._waiting = self._turns.line.groups  # false when nobody waits
 
     def renew(self) -> None:
         super().renew()
-        self._lock = threading.RLock()
         self._permits = _Permits(self.max_concurrent)
-        self._turns = Turns(self._lock, self._take, self._give_back)
-        self._waiting = self._turns.line.groups  # false when nobody waits
+        self._lock = threading.RLock()
+        self._turns.renew(self._lock)
 
     @atomic
     def admit(self, call: Call) -> _Permits | None:

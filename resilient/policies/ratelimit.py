@@ -90,12 +90,13 @@ class RateLimit(Gate):
         self._enough = self._nearly  # of one from which a call may take a token at once: none while there is a line
         self._anchor = -math.inf
         self._taken = 0.0
-        self.renew()
+        self._lock = threading.RLock()
+        self._line = Line()
 
     def renew(self) -> None:
         super().renew()
         self._lock = threading.RLock()
-        self._line = Line()
+        self._line.groups.clear()
         self._enough = self._nearly
 
     @atomic

@@ -1,0 +1,235 @@
+"""Lines over several event loops: a turn is not lost with a call that cannot run, and the others keep their order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from resilient import AdaptiveLimit, Bulkhead, Keyed, RateLimit
+from resilient import line as line_module
+from resilient.line import Line
+from resilient.policy import Gate
+from resilient.runtime import current_async
+
+GATES: dict[str, Callable[[], Gate]] = {
+    "Bulkhead": lambda: Bulkhead(1, queue=10),
+    "AdaptiveLimit": lambda: AdaptiveLimit(1, most=1, queue=10),
+    "Keyed": lambda: Keyed(lambda: Bulkhead(1, queue=10), key=lambda *args: 1),
+}
+each_gate = pytest.mark.parametrize("make", GATES.values(), ids=GATES)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that is held up is passed over soon."""
+    monkeypatch.setattr(line_module, "STALLED", 0.002)
+    monkeypatch.setattr(line_module, "PATIENCE", 0.004)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """asyncio logs of the tasks of dropped loops."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+class Calls:
+    """Calls of one gate, by name: in which order they were served."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.served: list[str] = []
+        self.go = asyncio.Event()
+        self.guarded = gate(self._serve)
+
+    async def _serve(self, name: str) -> None:
+        self.served.append(name)
+        if name == "holder":
+            await self.go.wait()
+
+    async def hold(self) -> asyncio.Task[None]:
+        """Begin a call that has the permit until `go` is set."""
+        task = asyncio.ensure_future(self.guarded("holder"))
+        await ticks()
+        assert self.served == ["holder"]
+        return task
+
+    async def stand_in_line(self, *names: str) -> list[asyncio.Task[None]]:
+        """Begin calls that must wait."""
+        tasks = [asyncio.ensure_future(self.guarded(name)) for name in names]
+        await ticks()
+        return tasks
+
+    async def end(self, *tasks: asyncio.Task[None]) -> None:
+        """Let the holder go, and wait for these."""
+        self.go.set()
+        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+
+
+async def ticks() -> None:
+    """Let everything happen that can happen now."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@each_gate
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "stopped"])
+def test_turn_of_a_loop_that_does_not_run_goes_to_the_next_in_line_at_once(
+    make: Callable[[], Gate], closed: bool
+) -> None:
+    """However many of its calls stand before, and whether anybody is in line behind them or comes later."""
+    calls = Calls(make())
+    here, there = asyncio.new_event_loop(), asyncio.new_event_loop()
+    holder = here.run_until_complete(calls.hold())
+    stranded = there.run_until_complete(calls.stand_in_line("a", "b"))
+    behind = here.run_until_complete(calls.stand_in_line("c", "d"))
+    if closed:
+        with silent():
+            there.close()
+            stranded.clear()
+    here.run_until_complete(calls.end(holder, *behind))
+    here.run_until_complete(calls.end(*here.run_until_complete(calls.stand_in_line("e"))))
+    assert calls.served == ["holder", "c", "d", "e"]
+    if not closed:
+        there.run_until_complete(calls.end(*stranded))
+        assert calls.served[4:] == ["a", "b"]
+        there.close()
+    here.close()
+    assert calls.gate.snapshot().get("queued", 0) == 0
+
+
+@each_gate
+def test_turn_of_a_loop_that_is_held_up_goes_to_the_next_in_line(make: Callable[[], Gate]) -> None:
+    """And its calls are served when it runs again, in their order."""
+    calls = Calls(make())
+    in_line, held_up, over = threading.Event(), threading.Event(), threading.Event()
+
+    async def elsewhere() -> None:
+        tasks = await calls.stand_in_line("a", "b")
+        in_line.set()
+        held_up.set()
+        over.wait(10)
+        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+
+    async def here() -> None:
+        holder = await calls.hold()
+        thread = threading.Thread(target=asyncio.run, args=(elsewhere(),))
+        thread.start()
+        assert in_line.wait(10)
+        behind = await calls.stand_in_line("c", "d")
+        await calls.end(holder, *behind)
+        await calls.end(*await calls.stand_in_line("e"))
+        assert calls.served == ["holder", "c", "d", "e"]
+        over.set()
+        await asyncio.to_thread(thread.join, 10)
+        assert calls.served[4:] == ["a", "b"]
+
+    asyncio.run(here())
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "stopped"])
+def test_token_that_comes_back_goes_past_loops_that_do_not_run(closed: bool) -> None:
+    """To the first in line that can use it."""
+    limit = RateLimit(1, per=3600, burst=1, max_wait=1e6)
+    calls = Calls(limit)
+    here, there = asyncio.new_event_loop(), asyncio.new_event_loop()
+    assert here.run_until_complete(calls.guarded("first")) is None
+    stranded = there.run_until_complete(calls.stand_in_line("a", "b"))
+    behind = here.run_until_complete(calls.stand_in_line("c"))
+    if closed:
+        with silent():
+            there.close()
+            stranded.clear()
+
+    async def give_back() -> None:
+        limit.undo(limit)
+        await calls.end(*behind)
+
+    here.run_until_complete(give_back())
+    assert calls.served == ["first", "c"]
+    assert limit.snapshot()["queued"] == 0
+    here.close()
+    there.close()
+
+
+def test_loop_that_runs_again_takes_its_old_places() -> None:
+    """Before those that came later."""
+    bulkhead = Bulkhead(1, queue=10)
+    calls = Calls(bulkhead)
+    here, there = asyncio.new_event_loop(), asyncio.new_event_loop()
+    ticket: Any = bulkhead.admit(None)  # type: ignore[arg-type]  # it does not look at the call
+    stranded = there.run_until_complete(calls.stand_in_line("a", "b"))
+    bulkhead.release(ticket)  # passes them over
+    assert bulkhead.at_rest
+    ticket = bulkhead.admit(None)  # type: ignore[arg-type]
+    late = here.run_until_complete(calls.stand_in_line("c"))
+
+    async def run_again() -> None:
+        await ticks()
+        assert bulkhead.snapshot()["queued"] == 3
+        bulkhead.release(ticket)
+        await calls.end(*stranded)
+
+    there.run_until_complete(run_again())
+    here.run_until_complete(calls.end(*late))
+    assert calls.served == ["a", "b", "c"]
+    here.close()
+    there.close()
+
+
+def test_call_in_a_trio_run_that_is_over_loses_no_turn() -> None:
+    """trio ends its calls with the run; their places go with them."""
+    bulkhead = Bulkhead(1, queue=10)
+
+    async def main() -> None:
+        with trio.move_on_after(0.01):
+            await bulkhead(trio.sleep)(0)
+
+    ticket: Any = bulkhead.admit(None)  # type: ignore[arg-type]
+    trio.run(main)
+    assert bulkhead.snapshot()["queued"] == 0
+    bulkhead.release(ticket)
+    assert bulkhead.at_rest
+
+
+def test_stopped_loop_that_is_dropped_is_collected() -> None:
+    """The line does not keep it, once it was passed over."""
+    bulkhead = Bulkhead(1, queue=10)
+    there = asyncio.new_event_loop()
+    ticket: Any = bulkhead.admit(None)  # type: ignore[arg-type]
+    there.run_until_complete(Calls(bulkhead).stand_in_line("a", "b"))
+    bulkhead.release(ticket)
+    there.close()
+    dropped = weakref.ref(there)
+    del there
+    with silent():
+        gc.collect()
+    assert dropped() is None
+
+
+async def test_line_orders_by_rank_and_then_by_arrival_and_so_do_those_that_come_back() -> None:
+    """Whatever the order in which they come back."""
+    line, runtime = Line(), current_async()
+    third, first, second = (line.join(runtime, rank) for rank in (1, 0, 0))
+    assert (line.first(), line.last(), len(line), line.up_to(0)) == (first, third, 3, 2)
+    line.pass_over(first.home)
+    assert (line.first(), len(line), line.rank) == (None, 0, float("inf"))
+    for place in (second, third, first):
+        line.enter(place)
+    left: list[Any] = []
+    while (place := line.first()) is not None:
+        left.append(place)
+        line.remove(place)
+    assert left == [first, second, third]
