@@ -204,10 +204,11 @@ _MOST_FIELDS = 200
 
 def _lower(fields: object) -> dict[str, str]:
     """Header fields under names in lower case."""
-    if not isinstance(fields, Mapping):
+    try:
+        given = list(fields.items())[:_MOST_FIELDS]  # type: ignore[attr-defined]
+        return {name.lower(): value for name, value in given if isinstance(name, str) and isinstance(value, str)}
+    except Exception:  # there are none
         return {}
-    given = list(fields.items())[:_MOST_FIELDS]
-    return {name.lower(): value for name, value in given if isinstance(name, str) and isinstance(value, str)}
 
 
 def _of_aws(response: Mapping[str, Any], statuses: Collection[int]) -> Verdict | None:
@@ -265,23 +266,32 @@ def is_untrusted(error: BaseException) -> bool:
     A server that does not trust the client's certificate says so in an alert.
     """
     waiting, seen = [error], 0
-    try:
-        while waiting and seen < _LINKS:
-            each = waiting.pop()
-            seen += 1
-            if isinstance(each, ssl.SSLError):
-                reason = each.reason
-                if isinstance(each, ssl.SSLCertVerificationError) or (
-                    isinstance(reason, str) and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
-                ):
-                    return True
-            behind = [each.__cause__, *each.args[:1]]
-            found = vars(each)
-            if found:
-                behind += [found.get("reason"), found.get("error")]
-                inside = found.get("kwargs")
-                behind += [inside.get("error")] if isinstance(inside, dict) else []
-            waiting += [every for every in behind if isinstance(every, BaseException)]
-    except Exception:
-        pass  # an attribute that raises says nothing
+    while waiting and seen < _LINKS:
+        each = waiting.pop()
+        seen += 1
+        try:
+            if _is_about_a_certificate(each):
+                return True
+            waiting += [every for every in _behind(each) if isinstance(every, BaseException)]
+        except Exception:
+            pass  # an attribute that raises says nothing
     return False
+
+
+def _is_about_a_certificate(error: BaseException) -> bool:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return True
+    reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
+    return isinstance(reason, str) and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
+
+
+def _behind(error: BaseException) -> list[object]:
+    """What clients have as the reason of an error: its cause, its first argument, or an attribute."""
+    found = vars(error)
+    inside = found.get("kwargs")
+    return [
+        error.__cause__,
+        *error.args[:1],
+        found.get("reason"),
+        inside.get("error") if isinstance(inside, dict) else None,
+    ]

@@ -7,8 +7,13 @@ can help, and how long the dependency asked to be left alone.
 By default every `Exception` is a failure worth repeating, except
 
 - programming errors (`TypeError`, `AttributeError`, ...): they are ours, so they trip nothing and are not repeated;
-- `Rejected`: a local refusal is no evidence about the dependency, and repeating it at once cannot help;
-- a `TimedOut` whose time went by in local queues: no evidence, though a new try may help.
+- `Rejected`, and pybreaker's own: a local refusal is no evidence about the dependency, and repeating it at once cannot
+  help;
+- a `TimedOut` whose time went by in local queues: no evidence, though a new try may help;
+- a certificate that does not verify: no evidence, and never repeated;
+- errors of well-known clients that say something else (`resilient.known_errors`): a 404 is an answer.
+
+A group of errors is judged by the errors in it.
 
 `BaseException` (cancellation, `KeyboardInterrupt`) is never judged. Results are successes unless `results=` says not.
 """

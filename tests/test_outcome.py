@@ -9,6 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import pybreaker
 import pytest
 
 from resilient import (
@@ -16,13 +17,15 @@ from resilient import (
     CircuitBreaker,
     CircuitOpen,
     Classifier,
+    Fallback,
+    Hedge,
     Pipeline,
     PipelineClosed,
     Retry,
     TimedOut,
     Verdict,
 )
-from resilient.outcome import FAILURE, FATAL, IGNORED, PROGRAMMING_ERRORS, REFUSED, SUCCESS
+from resilient.outcome import FAILURE, FATAL, IGNORED, PROGRAMMING_ERRORS, REFUSED, SUCCESS, WAITED
 from tests.worlds import World
 
 NONSENSE = [math.nan, math.inf, -math.inf, -1, -0.001, True, False, "3", b"3", None, [3], 3j, 10**400, Decimal(3)]
@@ -100,6 +103,72 @@ def test_ignored_error_says_nothing_even_where_it_is_named_a_failure() -> None:
     classifier = Classifier(failures=OSError, fatal=FileNotFoundError, ignore=FileNotFoundError)
     assert classifier.error(FileNotFoundError()) == IGNORED
     assert classifier.error(ConnectionError()) == FAILURE
+
+
+@pytest.mark.parametrize("failures", [(), ValueError, lambda error: False], ids=["none", "a type", "a predicate"])
+def test_timeout_of_the_pipeline_is_a_failure_whatever_failures_names(failures: Any) -> None:
+    """`failures=` is about what the function raises; `ignore=` may name our Timeout."""
+    assert Classifier(failures=failures).error(TimedOut()) == FAILURE
+    assert Classifier(failures=failures, ignore=TimedOut).error(TimedOut()) == IGNORED
+    assert Classifier(failures=failures, fatal=TimedOut).error(TimedOut()) == FATAL
+    assert Classifier(failures=failures).error(TimedOut(evidence=False)) == WAITED
+
+
+def test_hanging_dependency_opens_a_circuit_whose_failures_do_not_name_timeouts(world: World) -> None:
+    """An attempt that our Timeout ends is the dependency's failure."""
+    breaker = CircuitBreaker(None, fail_max=1)
+    late = TimedOut(policy="Timeout", seconds=1.0)
+    world.outcome(Pipeline(breaker, classify=Classifier(failures=ValueError))(world.dependency(late).fn))
+    assert breaker.state == "open"
+
+
+class Foreign(Exception):
+    """The refusal of another library's rate limiter."""
+
+
+@pytest.mark.parametrize(
+    ("error", "classify"),
+    [
+        (pybreaker.CircuitBreakerError("open"), Classifier()),
+        (pybreaker.CircuitBreakerError("open"), Classifier(failures=Exception)),
+        (Foreign(), Classifier(rejections=Foreign)),
+        (Foreign(), Classifier(rejections=lambda error: isinstance(error, Foreign))),
+        (ExceptionGroup("", [Foreign(), CircuitOpen()]), Classifier(rejections=Foreign)),
+    ],
+    ids=["pybreaker", "pybreaker and failures", "type", "predicate", "group"],
+)
+def test_refusal_of_another_library_is_a_rejection(world: World, error: Exception, classify: Classifier) -> None:
+    """Neither counted nor repeated; a Fallback answers, a Hedge goes on, and the last real failure comes back."""
+    assert classify.error(error) == REFUSED
+    assert judged(world, classify, error) == (1, 0)
+    assert world.call(Pipeline(Fallback("stale"), classify=classify)(world.dependency(error).fn)) == "stale"
+    hedged = Pipeline(Hedge(60, thread=True), classify=classify)
+    assert world.call(hedged(world.dependency(error, "good").fn)) == "good"
+    down = OSError("down")
+    guarded = Pipeline(Retry(3, wait=0), classify=classify)(world.dependency(down, error).fn)
+    assert world.outcome(guarded).error is down
+
+
+@pytest.mark.parametrize(("on", "calls"), [(Foreign, 2), ((Foreign, OSError), 2), (Exception, 1), (OSError, 1)])
+def test_refusal_of_another_library_is_repeated_only_where_it_is_named(world: World, on: Any, calls: int) -> None:
+    """As our own are: a type above it does not name it."""
+    dependency = world.dependency(Foreign(), 7)
+    world.outcome(Pipeline(Retry(2, wait=0, on=on), classify=Classifier(rejections=Foreign))(dependency.fn))
+    assert dependency.calls == calls
+
+
+def test_call_that_another_library_refused_has_been_rejected(world: World) -> None:
+    """For those who listen, too."""
+    pipeline, heard = Pipeline(Retry(2, wait=0), classify=Classifier(rejections=Foreign)), []
+    pipeline.listen(heard.append)
+    world.outcome(pipeline(world.dependency(Foreign()).fn))
+    assert heard[-1].ending == "rejected"
+
+
+def test_rejections_that_are_no_types_are_refused() -> None:
+    """When the classifier is made, by their value."""
+    with pytest.raises(TypeError, match="rejections must be exception types or a predicate"):
+        Classifier(rejections="all")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("option", ["failures", "fatal", "ignore"])

@@ -265,6 +265,29 @@ def test_classifier_that_raises_is_the_callers_error_and_frees_the_connection(ht
     assert http.transport.pipeline.policies[1].snapshot()["in_use"] == 0
 
 
+@pytest.mark.parametrize("part", ["result", "error"])
+def test_subclass_of_the_classifier_that_raises_frees_the_connection(http: Http, server: Server, part: str) -> None:
+    """Its methods are asked on the shortest way, too: one request, nothing counted, no connection kept."""
+
+    class Broken(http.ours.HttpClassifier):  # type: ignore[misc,name-defined]
+        pass
+
+    def raises(self: Any, outcome: Any) -> Any:
+        raise LookupError("of the subclass")
+
+    setattr(Broken, part, raises)
+    breaker = CircuitBreaker(None, fail_max=1)
+    http.open(retrying(3, breaker, classify=Broken()))
+    url = server.origin if part == "result" else "http://127.0.0.1:1/"  # where nobody listens
+    for _ in range(3):
+        with pytest.raises(LookupError, match="of the subclass"):
+            http.send("GET", url)
+        assert http.all_free()
+    assert http.transport.pipeline.policies[1].snapshot()["keys"] == 1
+    gates = http.transport.pipeline.policies[1].snapshot()["gates"]
+    assert all(gate["state"] == "closed" and not gate["failures"] for gate in gates.values())
+
+
 def test_callers_mistake_is_not_repeated(http: Http, server: Server) -> None:
     """A URL that no transport understands says nothing about any server."""
     pipeline = retrying(3, CircuitBreaker(fail_max=1, failure_rate=None))
