@@ -85,7 +85,8 @@ def test_json_and_forms_are_sent_again(http: Http, server: Server) -> None:
     http.send("PUT", server.origin, json={"a": 1})
     server.script.append(503)
     http.send("PUT", server.origin, data={"a": "1"})
-    assert [seen.body for seen in server.seen] == [b'{"a":1}'] * 2 + [b"a=1"] * 2
+    bodies = [seen.body.replace(b" ", b"") for seen in server.seen]  # httpx before 0.28 writes spaces
+    assert bodies == [b'{"a":1}'] * 2 + [b"a=1"] * 2
 
 
 def test_stream_is_read_and_sent_again(http: Http, server: Server) -> None:

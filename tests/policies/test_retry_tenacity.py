@@ -258,6 +258,10 @@ RETRIES: dict[str, Callable[[], Any]] = {
     ),
     "async or": lambda: tenacity.asyncio.retry_if_exception(_is_os_error) | tenacity.retry_if_exception_type(KeyError),
 }
+try:
+    RETRIES["or callable"]()
+except AttributeError:
+    del RETRIES["or callable"]  # new in tenacity 9.2
 WAITS: dict[str, Callable[[], Any]] = {
     "none": tenacity.wait_none,
     "fixed": lambda: tenacity.wait_fixed(1.5),
@@ -294,7 +298,9 @@ async def _stop_later(state: tenacity.RetryCallState) -> bool:
     return state.attempt_number >= 3
 
 
-STEPS = (OSError, KeyError, ConnectionError, ValueError, TypeError, tenacity.TryAgain, -1, 0, 7)
+STEPS: tuple[Any, ...] = (OSError, KeyError, ConnectionError, ValueError, TypeError, -1, 0, 7)
+if "or callable" in RETRIES:  # before 9.2, tenacity ended with the error before a TryAgain
+    STEPS += (tenacity.TryAgain,)
 
 
 @settings(deadline=None, derandomize=True, max_examples=400)
