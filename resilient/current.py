@@ -32,8 +32,10 @@ __all__ = [
     "block_ends",
     "current_call",
     "enclosing",
+    "frames_of",
     "is_guard",
     "runs_elsewhere",
+    "stack",
     "waiting",
 ]
 
@@ -96,25 +98,31 @@ def runs_elsewhere(code: CodeType) -> None:
 
 def enclosing(depth: int = 1) -> Calls:
     """The guarded calls around the caller's frame, innermost first."""
-    return _calls_in(_stack(sys._getframe(depth)))
+    return _calls_in(stack(sys._getframe(depth)))
 
 
 def waiting(caller: Any) -> Calls:
     """The guarded calls in which a task (asyncio's or trio's), or a thread by its number, waits; innermost first."""
     if isinstance(caller, int):
         frame = sys._current_frames().get(caller)
-        return () if frame is None else _calls_in(_stack(frame))
-    coroutine = caller.get_coro() if hasattr(caller, "get_coro") else caller.coro
-    frames = []
+        return () if frame is None else _calls_in(stack(frame))
+    return _calls_in(frames_of(caller))
+
+
+def frames_of(task: Any) -> Iterator[FrameType]:
+    """The frames in which a task (asyncio's or trio's) waits, innermost first."""
+    coroutine = task.get_coro() if hasattr(task, "get_coro") else task.coro
+    frames: list[FrameType] = []
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
         if frame is not None:
             frames.append(frame)
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-    return _calls_in(reversed(frames))
+    return reversed(frames)
 
 
-def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+def stack(frame: FrameType | None) -> Iterator[FrameType]:
+    """A frame, and those that it is called from."""
     while frame is not None:
         yield frame
         frame = frame.f_back

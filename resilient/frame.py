@@ -24,8 +24,8 @@ import itertools
 import linecache
 import logging
 import math
-from collections.abc import Callable, Sequence
-from types import CodeType
+from collections.abc import Callable, Iterator, Sequence
+from types import CodeType, FrameType
 from typing import Any
 
 from resilient.call import Call
@@ -35,11 +35,14 @@ from resilient.groups import is_cut
 from resilient.policy import Gate, Layer, Scope, Ticket, Withdrawn
 from resilient.telling import tell
 
-__all__ = ["gate_frame"]
+__all__ = ["gate_frame", "givers"]
 
 _log = logging.getLogger("resilient")
 
 Tickets = Sequence[Ticket | None]
+
+FILE = "<resilient gates "
+"""With a number, in place of the file's name of a frame's code."""
 
 _number = itertools.count(1)
 
@@ -68,7 +71,7 @@ def gate_frame(gates: Sequence[Gate], inner: Layer, scope: Scope, limit: float |
 @functools.lru_cache(maxsize=256)
 def _compiled(source: str) -> CodeType:
     """There are few shapes of frames, and many pipelines."""
-    file = f"<resilient gates {next(_number)}>"
+    file = f"{FILE}{next(_number)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # for tracebacks
     return compile(source, file, "exec")
 
@@ -315,6 +318,23 @@ def _undo(gate: Gate, ticket: Ticket) -> None:
     gate.undo(ticket)
 
 
+def givers(frame: FrameType) -> Iterator[Gate | None]:
+    """The gates that have given the tickets which the call of this frame holds, if it is a frame of gates."""
+    names = frame.f_locals
+    if frame.f_code is _Rest.queue.__code__:
+        gates, tickets = names["self"].gates, names.get("held", ())
+    elif frame.f_code.co_filename.startswith(FILE):
+        gates = frame.f_globals["rest"].gates
+        tickets = [names.get(f"t{at}") for at in range(len(gates))]
+        if tickets[-1] is None:
+            return  # on the way in: `queue` holds them
+    else:
+        return
+    for gate, ticket in zip(gates, tickets, strict=False):
+        if ticket is not None:
+            yield gate.giver(ticket)
+
+
 class _Unsettled:
     """The gates that learn from a result whose end is open."""
 
@@ -387,3 +407,6 @@ class _Shadow(Gate):
 
     def withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
         return None if ticket is self.BY else self.gate.withdraw(ticket)
+
+    def giver(self, ticket: Ticket) -> Gate | None:
+        return None if ticket is self.BY else self.gate.giver(ticket)

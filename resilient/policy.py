@@ -450,6 +450,10 @@ class Gate(Policy):
         """Take the ticket back without learning anything."""
         raise NotImplementedError
 
+    def giver(self, ticket: Ticket) -> Gate | None:
+        """The gate that has given this ticket: this one, or the one among its own that did; None: it is of no gate."""
+        return self
+
     def undo(self, ticket: Ticket) -> None:
         """The call was never made: a gate behind this one refused it, or it was cancelled in a queue."""
         self.release(ticket)

@@ -243,6 +243,10 @@ class Keyed(Gate):
         finally:
             self._leave(entry)
 
+    def giver(self, ticket: Ticket) -> Gate | None:
+        entry, inner = ticket
+        return entry.gate.giver(inner)  # type: ignore[no-any-return]
+
     # -- the table ----------------------------------------------------------------------------------------------
 
     def _enter_new(self, key: Hashable, call: Call) -> _Entry:
