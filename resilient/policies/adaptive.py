@@ -26,6 +26,7 @@ from typing import Any
 from resilient import arguments, events
 from resilient.atomic import atomic, members
 from resilient.call import Call
+from resilient.deadlocks import refuse_endless_wait
 from resilient.errors import LimitExceeded
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.limiters import Limiter, Vegas, Window
@@ -68,7 +69,8 @@ class AdaptiveLimit(Gate):
         shadow: count whom it would have refused or made to wait, and let all pass.
         name: for events and errors; default "AdaptiveLimit".
 
-    Raises `LimitExceeded` to refuse a call.
+    Raises `LimitExceeded` to refuse a call; and `Deadlock` where a plain `def` would wait for ever, for calls that only
+    its own thread could go on with.
     """
 
     above = ""
@@ -189,6 +191,8 @@ class AdaptiveLimit(Gate):
             if turns.look(place, runtime) is not None:
                 if scope.channel.listeners:
                     scope.channel.emit(events.Queued(scope.name, runtime.now(), self.name, position))
+                if self.queue_timeout is None:
+                    refuse_endless_wait(self, call, self._count.inside)
                 if not await turns.wait(place, call, runtime, self.queue_timeout):
                     why = "its place in line went to a more important call" if place.evicted else ""
                     raise self._refusal(rank, why or f"no place within {self.queue_timeout:g} s")

@@ -18,6 +18,7 @@ from typing import Any
 from resilient import arguments
 from resilient.atomic import atomic
 from resilient.call import Call
+from resilient.deadlocks import refuse_endless_wait
 from resilient.errors import BulkheadFull
 from resilient.events import Queued
 from resilient.foresight import Bound, Inside, View, Worst
@@ -47,7 +48,8 @@ class Bulkhead(Gate):
         shadow: count whom it would have refused or made to wait, and let all pass.
         name: for events and errors; default "Bulkhead".
 
-    Raises `BulkheadFull` to refuse a call.
+    Raises `BulkheadFull` to refuse a call; and `Deadlock` where a plain `def` would wait for ever, for calls that only
+    its own thread could go on with.
     """
 
     above = "100"
@@ -103,6 +105,8 @@ class Bulkhead(Gate):
             if turns.look(place, runtime) is not None:  # a permit may have come free since `admit` looked
                 if scope.channel.listeners:
                     scope.channel.emit(Queued(scope.name, runtime.now(), self.name, position))
+                if self.queue_timeout is None:
+                    refuse_endless_wait(self, call, self.max_concurrent - self._permits.free)
                 if not await turns.wait(place, call, runtime, self.queue_timeout):
                     raise self._full(f"no permit within {self.queue_timeout:g} s")
             return self._permits
