@@ -144,8 +144,8 @@ class Http2:
         """A request has no answer. Returns whether the connection is of no use any more."""
         if not isinstance(error, self.core.ConnectionNotAvailable):
             refused = type(error.args[0] if error.args else None).__name__ == "TooManyStreamsError"
-            if refused or self._silent:
-                self.retire()
+            if refused or self._silent or not self.protocol.is_available():
+                self.retire()  # those in line are for another one, too
         self._leave()
         return self._over
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import h2.connection
+import h2.exceptions
 import pytest
 import trio
 
@@ -314,6 +317,42 @@ async def test_requests_beyond_the_streams_are_answered_in_turn(kind: type[Http]
         assert len(answered) == 150 - len(tasks[1::7])
         assert raw_http2.opened == 1
         assert is_free(client.ours)
+
+
+@both
+async def test_requests_in_line_go_to_another_connection_when_theirs_breaks(
+    kind: type[Http], raw_http2: RawHttp2Server
+) -> None:
+    """They have not been sent, so even a POST is sent there."""
+    raw_http2.most_streams = 1
+    async with connect(kind, Timeout(60)) as client:
+        await client.get(raw_http2.origin)
+        holder = asyncio.ensure_future(client.get(f"{raw_http2.origin}/held"))
+        await until(lambda: raw_http2.held)
+        waiting = [asyncio.ensure_future(client.post(raw_http2.origin, content=b"order")) for _ in range(5)]
+        await asyncio.sleep(0)
+        raw_http2.hang_up()
+        with pytest.raises(kind.library.TransportError):
+            await holder
+        assert {each.status_code for each in await asyncio.gather(*waiting)} == {200}
+        assert raw_http2.opened == 2
+
+
+@both
+async def test_request_that_finds_its_connection_closed_has_not_been_sent(kind: type[Http]) -> None:
+    """The pool gives it another one."""
+    core = sys.modules["httpcore" if kind.name.startswith("httpx.") else "httpcore2"]
+    state = h2.connection.H2Connection()
+    state.close_connection()
+    try:
+        state.send_headers(1, [(":method", "GET")])
+    except h2.exceptions.ProtocolError as refusal:
+        error = core.LocalProtocolError(refusal)
+    protocol = core._async.http2.AsyncHTTP2Connection(core.Origin(b"http", b"origin", 80), None)
+    tended = http2.Http2(protocol, core, None)
+    with pytest.raises(core.ConnectionNotAvailable):
+        tended._moved(error)
+    tended._moved(core.RemoteProtocolError("SEND_HEADERS in state"))
 
 
 def test_threads_wait_for_a_stream_on_their_own_account(raw_http2: RawHttp2Server) -> None:
