@@ -410,7 +410,7 @@ class RawHttp2Server(RawServer):
                     act = self.paths.get(stream.asked.path, Stream.answer)
                     if self.steps:
                         act = self.steps.popleft().act
-                    with contextlib.suppress(h2.exceptions.StreamClosedError):  # the client has reset it already
+                    with contextlib.suppress(h2.exceptions.ProtocolError):  # the client has reset it already
                         act(stream)
                 elif isinstance(event, h2.events.StreamReset):
                     self.cut.append(streams[event.stream_id].asked.path)
