@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resilient.atomic import atomic
+from resilient.clock import ANOTHER
 from resilient.window import Window
 
 __all__ = ["CLOSED", "HALF_OPEN", "ISOLATED", "OPEN", "Change", "Circuit", "Criteria", "Probe", "State"]
@@ -80,6 +81,7 @@ class Circuit:
 
     __slots__ = (
         "_asked_at",
+        "_break",
         "_failed_probes",
         "_lock",
         "_probes",
@@ -121,6 +123,7 @@ class Circuit:
         self._probes: set[Probe] = set()
         self._successes = 0
         self._failed_probes = 0
+        self._break = 0.0
         self._reopens_at = 0.0
         self._asked_at = 0.0
         self.renew()
@@ -138,7 +141,7 @@ class Circuit:
         with self._lock:
             self._asked_at = now
             change = None
-            if self.state is OPEN and now >= self._reopens_at:
+            if self.state is OPEN and self._left(now) <= 0.0:
                 change = self._become(HALF_OPEN, "the break is over")
             if self.state is CLOSED:
                 return self.generation, change
@@ -204,7 +207,7 @@ class Circuit:
         """Seconds until a refused call may be admitted, or None when only `close()` can tell."""
         with self._lock:
             if self.state is OPEN:
-                return max(0.0, self._reopens_at - now)
+                return max(0.0, self._left(now))
             if self.state is HALF_OPEN and self._probes:
                 return max(0.0, min(probe.expires for probe in self._probes) - now)
             return None
@@ -262,7 +265,15 @@ class Circuit:
         grown = min(self.max_break, self.break_duration * 2.0 ** min(self._failed_probes, 60))
         return max(self.break_duration, grown * random.uniform(0.5, 1.0))
 
+    def _left(self, now: float) -> float:
+        """Seconds of the break that are left. On another clock it begins anew."""
+        left = self._reopens_at - now
+        if left > self._break + ANOTHER:
+            self._reopens_at, left = now + self._break, self._break
+        return left
+
     def _open_for(self, seconds: float, now: float, reason: str) -> Change | None:
+        self._break = seconds
         self._reopens_at = now + seconds
         return self._become(OPEN, reason)
 
@@ -279,5 +290,6 @@ class Circuit:
         return None if old == state else Change(old, state, reason)
 
     def _expire(self, now: float) -> None:
-        for probe in [probe for probe in self._probes if now >= probe.expires]:
-            self._probes.discard(probe)
+        for probe in list(self._probes):
+            if now >= probe.expires or now + self.lease + ANOTHER < probe.expires:  # or another clock has set it
+                self._probes.discard(probe)

@@ -26,11 +26,11 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar, Token
 from sys import modules
-from time import monotonic
 from types import TracebackType
 from typing import Any
 
 from resilient import arguments
+from resilient.clock import monotonic
 from resilient.errors import TimedOut
 from resilient.forks import in_forked_child
 from resilient.runtime import TRIO, VIRTUAL, current

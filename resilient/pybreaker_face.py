@@ -25,7 +25,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Any, Literal, Protocol
 
 import pybreaker
@@ -34,6 +33,7 @@ from resilient import arguments, circuit
 from resilient.atomic import Wake
 from resilient.call import Call
 from resilient.circuit import Change, Circuit
+from resilient.clock import monotonic
 from resilient.forks import renew_in_forked_child
 from resilient.outcome import bare
 from resilient.policy import Policy

@@ -13,6 +13,8 @@ from __future__ import annotations
 import threading
 from typing import Any, Protocol
 
+from resilient.clock import ANOTHER
+
 __all__ = ["CountWindow", "TimeWindow", "Window"]
 
 
@@ -75,7 +77,7 @@ class _Slice:
 class TimeWindow:
     """The last `seconds`, in `slices` equal parts: a call is forgotten when its whole slice is too old."""
 
-    __slots__ = ("_current", "_end", "_lock", "_ring", "_width", "calls", "failures", "seconds", "slows")
+    __slots__ = ("_begin", "_current", "_end", "_lock", "_ring", "_width", "calls", "failures", "seconds", "slows")
 
     SLICES = 10  # as resilience4j, Hystrix and failsafe-go cut theirs
 
@@ -95,13 +97,14 @@ class TimeWindow:
     def clear(self) -> None:
         with self._lock:
             current, end = _Slice(), float("-inf")
+            self._begin = end
             self._ring: list[_Slice] = []  # oldest first; at most SLICES
             self._current = current
             self._end = end  # when the current slice is full
             self.calls = self.failures = self.slows = 0
 
     def record(self, failed: bool, slow: bool, now: Any) -> None:
-        if now >= self._end:
+        if not self._begin <= now < self._end:
             self._turn(now)
         current = self._current
         self.calls += 1
@@ -116,8 +119,10 @@ class TimeWindow:
     def _turn(self, now: float) -> None:
         """Begin the slice that holds `now`, and forget those that have left the window."""
         with self._lock:
-            if now < self._end:
-                return  # another thread was first
+            if now < self._begin - ANOTHER:
+                self.clear()
+            elif now < self._end:
+                return  # another thread was first, or has read the clock later
             passed = (now - self._end) // self._width + 1 if self._ring else self.SLICES
             if passed >= self.SLICES:  # all of it is old, or this is the first call
                 self.clear()
@@ -128,6 +133,7 @@ class TimeWindow:
             for _ in range(int(passed)):
                 self._current = _Slice()
                 self._ring.append(self._current)
+            self._begin = self._end - self._width
             while len(self._ring) > self.SLICES:
                 gone = self._ring.pop(0)
                 self.calls -= gone.calls

@@ -23,10 +23,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic
 from typing import Any, ClassVar
 
 from resilient.call import Call, new_call
+from resilient.clock import monotonic
 from resilient.current import enclosing
 from resilient.http.sockets import Socket, Whole, hurry
 from resilient.runtime import Parking, Runtime, current_async

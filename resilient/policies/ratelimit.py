@@ -20,12 +20,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from sys import modules
-from time import monotonic
 from typing import Any
 
 from resilient import arguments
 from resilient.atomic import atomic
 from resilient.call import Call
+from resilient.clock import ANOTHER, monotonic
 from resilient.errors import RateLimited
 from resilient.events import Queued
 from resilient.foresight import Bound, Inside, View, Worst
@@ -110,6 +110,8 @@ class RateLimit(Gate):
                 self._anchor = now
                 self._taken = self._first_taken
             return self
+        if now < self._anchor - ANOTHER:
+            return self._begin_anew(now)
         if not self.waits:
             raise self._refusal(self._ahead(now))
         return None
@@ -206,6 +208,12 @@ class RateLimit(Gate):
             self._enough = self._nearly
 
     # -- the bucket ---------------------------------------------------------------------------------------------
+
+    def _begin_anew(self, now: float) -> object:
+        """On another clock the bucket is full, and gives a token."""
+        with self._lock:
+            self._anchor, self._taken = now, self._first_taken
+        return self
 
     def _spare(self, now: float) -> float:
         """What has come and not been taken, in 1/`per` of a token; one token less than there is."""

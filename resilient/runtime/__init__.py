@@ -8,7 +8,7 @@ four runtimes, with the same few verbs:
     threads   a plain `def`: the coroutine is run in the caller's thread and never suspends; waiting blocks the thread
     trio      trio's event loop
 
-`current()` finds the one that is running, at the call. `now` is one clock (`time.monotonic`) for all of them but
+`current()` finds the one that is running, at the call. `now` is one clock (`resilient.clock`) for all of them but
 virtual time, so that an instance used from several of them keeps one state.
 """
 

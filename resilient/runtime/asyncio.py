@@ -18,9 +18,9 @@ from contextvars import Context
 from heapq import heapify, heappop, heappush
 from itertools import count
 from sys import get_asyncgen_hooks
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resilient.clock import monotonic
 from resilient.forks import in_forked_child
 from resilient.groups import is_cut
 

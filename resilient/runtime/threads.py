@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from resilient.clock import monotonic
 from resilient.outcome import Stopped
 
 if TYPE_CHECKING:

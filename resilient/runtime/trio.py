@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import trio
+
+from resilient.clock import monotonic
 
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed, Woken, Work

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from resilient import Bulkhead, Hedge, Pipeline, Retry, TimedOut, Timeout
+from resilient import Bulkhead, Hedge, Pipeline, RateLimit, Retry, TimedOut, Timeout
 from resilient.runtime.asyncio import AsyncioRuntime, running
 from resilient.runtime.virtual import VirtualLoop
 
@@ -24,7 +24,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "virtual": VirtualLoop,
 }
 each_loop = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
-guard = Pipeline(Timeout(60), Retry(attempts=2, wait=0), Bulkhead(1, queue=1), Timeout(0.01))
+guard = Pipeline(Timeout(60), Retry(attempts=2, wait=0), Bulkhead(1, queue=1), RateLimit(1e6), Timeout(0.01))
 
 
 @guard
