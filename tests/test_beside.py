@@ -258,7 +258,8 @@ def test_beside_cancelled_while_it_runs_is_counted_off(world: World) -> None:
 
     async def main() -> None:
         work, race, call = started(dependency.fn, stragglers)
-        await world.sleep(0.01)
+        while not dependency.running:
+            await world.sleep(0)
         race.left = True
         work.leave()
         work.cancel()
