@@ -6,6 +6,9 @@ bodies         bodies that are sent again, and bodies that end badly
 options        what a transport's user, and a request for itself, may ask for
 transport      what every transport does with its pipeline
 clients        how a whole client is fitted out
+connections    a client's own connections, mended for requests that are cut short
+http2          one HTTP/2 connection of them: its streams, and who waits for one
+sockets        steps of a connection that a cancellation cannot tear
 chaos          what every chaos transport does
 around         what all of them pass on to the transport, and the body, that they go around
 httpx, httpx2  all that for the clients of that name; the others import no client
