@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 __all__ = ["is_cut", "is_group", "leaves"]
 
-_members = BaseExceptionGroup.exceptions.__get__  # a subclass may say otherwise
+_members: Callable[[BaseException], tuple[BaseException, ...]] = cast("Any", BaseExceptionGroup.exceptions).__get__
+"""The errors in a group itself, whatever a subclass says."""
 
 
 def is_group(kind: type[BaseException]) -> bool:

@@ -197,33 +197,41 @@ class Followed(Around):
 
     Args:
         stream: the client's.
-        unsettled: who is told.
-        judge: of errors.
+        unsettled: who is told; others may `join`.
+        judge: of errors. It is asked once, for all.
     """
 
     def __init__(self, stream: Any, unsettled: Unsettled, judge: Classifier) -> None:
         self._stream = stream
-        self._unsettled: Unsettled | None = unsettled
+        self._unsettled: tuple[Unsettled, ...] = (unsettled,)
         self._judge = judge
 
+    def join(self, unsettled: Unsettled, judge: Classifier) -> bool:
+        """Have `unsettled` told, too, after the others. False: it is over, or another one judges."""
+        if not self._unsettled or judge is not self._judge:
+            return False
+        self._unsettled += (unsettled,)
+        return True
+
     def _ended(self) -> None:
-        unsettled, self._unsettled = self._unsettled, None
-        if unsettled is not None:
+        waiting, self._unsettled = self._unsettled, ()
+        for unsettled in waiting:
             unsettled.learn(None)
 
     def _failed(self, error: BaseException) -> None:
-        unsettled, self._unsettled = self._unsettled, None
-        if unsettled is None:
+        waiting, self._unsettled = self._unsettled, ()
+        if not waiting:
             return
         kind = "nothing"
         try:
             if isinstance(error, Exception):
                 kind = self._judge.error(error).kind
         finally:
-            if kind == "nothing":
-                unsettled.drop()
-            else:
-                unsettled.learn(error if kind == "failure" else None)  # type: ignore[arg-type]
+            for unsettled in waiting:
+                if kind == "nothing":
+                    unsettled.drop()
+                else:
+                    unsettled.learn(error if kind == "failure" else None)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -256,9 +264,8 @@ class Followed(Around):
         await self._stream.aclose()
 
     def __del__(self) -> None:
-        unsettled = getattr(self, "_unsettled", None)
-        if unsettled is not None:
-            self._unsettled = None
+        waiting, self._unsettled = getattr(self, "_unsettled", ()), ()
+        for unsettled in waiting:
             unsettled.drop(collected=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from resilient.current import enclosing
 from resilient.errors import Rejected
 from resilient.http import semantics
-from resilient.http.bodies import Streams, set_aside
+from resilient.http.bodies import Followed, Streams, set_aside
 from resilient.http.options import origin_of
 from resilient.outcome import FAILURE, IGNORED, SUCCESS, WAITED, Classifier, Unsettled, Verdict, bare
 from resilient.runtime import Runtime
@@ -147,7 +147,9 @@ class Judge(Classifier):
 
     def follow(self, result: Any, unsettled: Unsettled) -> None:
         """Have its body tell."""
-        result.stream = self._streams.followed(result.stream, unsettled, self.given)
+        stream = result.stream
+        if not (isinstance(stream, Followed) and stream.join(unsettled, self.given)):
+            result.stream = self._streams.followed(stream, unsettled, self.given)
 
     async def set_aside(self, result: Any, runtime: Runtime) -> None:
         """Free its connection."""

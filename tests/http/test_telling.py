@@ -75,10 +75,10 @@ def test_shadow_report_and_trace_have_what_was_learned(kind: Kind, tmp_path: Any
 class Streamed:
     """A response whose body is streamed, a second a part: how it is read, and what was told meanwhile."""
 
-    def __init__(self, kind: Kind, *steps: Any, policies: tuple[Any, ...] = ()) -> None:
+    def __init__(self, kind: Kind, *steps: Any, policies: tuple[Any, ...] = (), classify: Any = None) -> None:
         self.kind = kind
         self.ledger = Ledger()
-        self.pipeline = Pipeline(*policies, self.ledger, name="users")
+        self.pipeline = Pipeline(*policies, self.ledger, name="users", classify=classify)
         self.told = Told(self.pipeline)
         self.before: list[int] = []
         library = kind.library
@@ -241,3 +241,37 @@ def test_response_that_is_told_of_goes_with_its_last_reference(kind: Kind, statu
         gc.enable()
     pipeline.close()
     assert [call.ending for call in told.calls] == ["cancelled" if status == 200 else "failure"]
+
+
+def test_body_that_breaks_off_is_judged_once(kind: Kind) -> None:
+    """For the attempt, the gates and the call together."""
+    asked: list[Exception] = []
+
+    class Counting(kind.ours.HttpClassifier):  # type: ignore[misc,name-defined]
+        def error(self, error: Exception) -> Any:
+            asked.append(error)
+            return super().error(error)
+
+    broken = kind.library.ReadError("broken off")
+    streamed = Streamed(kind, b"part", broken, policies=(CircuitBreaker(),), classify=Counting())
+    with pytest.raises(kind.library.ReadError):
+        streamed.read()
+    assert asked == [broken]
+    assert streamed.ledger.learned == ["failure"]
+    assert [call.ending for call in streamed.told.calls] == ["failure"]
+
+
+def test_classifier_that_raises_over_a_body_is_the_readers_error(kind: Kind) -> None:
+    """The real error is in its context, nothing is learned, and nobody is told of a failure."""
+
+    class Broken(kind.ours.HttpClassifier):  # type: ignore[misc,name-defined]
+        def error(self, error: Exception) -> Any:
+            raise LookupError("of the subclass")
+
+    broken = kind.library.ReadError("broken off")
+    streamed = Streamed(kind, b"part", broken, classify=Broken())
+    with pytest.raises(LookupError) as caught:
+        streamed.read()
+    assert caught.value.__context__ is broken
+    assert streamed.ledger.learned == ["nothing"]
+    assert [call.verdict for call in streamed.told.calls] == ["nothing"]
