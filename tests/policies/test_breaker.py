@@ -691,14 +691,14 @@ async def test_breaker_takes_the_callees_own_timeout_error_for_a_failure() -> No
 # -- evidence: the four orders ------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_loop
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(
     "stack",
     [
-        lambda breaker: Pipeline(Timeout(0.03), breaker),
-        lambda breaker: Pipeline(Timeout(0.03), Bulkhead(10, queue=10), breaker),
-        lambda breaker: Pipeline(Timeout(0.03), Retry(attempts=3, wait=0), breaker),
-        lambda breaker: Pipeline(Timeout(0.03), Pipeline(breaker, Timeout(0.02))),
+        lambda breaker: Pipeline(Timeout(3.0), breaker),
+        lambda breaker: Pipeline(Timeout(3.0), Bulkhead(10, queue=10), breaker),
+        lambda breaker: Pipeline(Timeout(3.0), Retry(attempts=3, wait=0), breaker),
+        lambda breaker: Pipeline(Timeout(3.0), Pipeline(breaker, Timeout(2.0))),
     ],
     ids=["alone", "queue", "retry", "nested"],
 )

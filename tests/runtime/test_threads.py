@@ -78,9 +78,9 @@ def test_timeout_runs_the_function_in_its_callers_thread() -> None:
 def test_timeout_late_result_is_returned() -> None:
     """A function that has begun is not interrupted, and what it brings is kept."""
 
-    @Timeout(0.01)
+    @Timeout(0.001)
     def slow() -> int:
-        time.sleep(0.03)
+        time.sleep(0.002)
         return 7
 
     assert slow() == 7
@@ -90,9 +90,9 @@ def test_timeout_late_error_is_the_functions_own() -> None:
     """It is not turned into a `TimedOut`."""
     error = OSError()
 
-    @Timeout(0.01)
+    @Timeout(0.001)
     def slow() -> None:
-        time.sleep(0.03)
+        time.sleep(0.002)
         raise error
 
     with pytest.raises(OSError) as caught:
@@ -104,10 +104,10 @@ def test_deadline_stops_further_attempts() -> None:
     """A failure that comes after it is the last one."""
     calls = []
 
-    @Pipeline(Timeout(0.02), Retry(attempts=100, wait=0))
+    @Pipeline(Timeout(0.01), Retry(attempts=100, wait=0))
     def failing() -> None:
         calls.append(1)
-        time.sleep(0.03)
+        time.sleep(0.011)
         raise OSError
 
     with pytest.raises(OSError):
