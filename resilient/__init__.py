@@ -9,7 +9,7 @@
     composition    Pipeline, switch, registry                   several of them as one decorator
                    standard, standard_hedged                    the pipelines that most calls should have
     judgement      Classifier, Verdict                          what counts as a failure
-    the call       deadline, remaining                          how long it has
+    the call       deadline, remaining, detached                how long it has
                    priority, current_priority                   who goes first when there is not room for all
                    current_call, CurrentCall                    which attempt this is, of which call
     errors         Rejected, CircuitOpen, BulkheadFull, RateLimited, PipelineClosed, TimedOut, ...
@@ -26,7 +26,7 @@ from resilient import events, registry
 from resilient.backoff import FullJitter
 from resilient.budget import Budget
 from resilient.current import CurrentCall, current_call
-from resilient.deadlines import deadline, remaining
+from resilient.deadlines import deadline, detached, remaining
 from resilient.errors import (
     BulkheadFull,
     CircuitOpen,
@@ -89,6 +89,7 @@ __all__ = [
     "current_call",
     "current_priority",
     "deadline",
+    "detached",
     "events",
     "priority",
     "quantile",

@@ -34,6 +34,7 @@ __all__ = [
     "enclosing",
     "frames_of",
     "is_guard",
+    "is_guarded",
     "runs_elsewhere",
     "stack",
     "waiting",
@@ -48,6 +49,11 @@ _lock = module_lock()
 def is_guard(code: CodeType) -> None:
     """Frames of this code guard a call; they have it as `call`, and its pipeline's scope as `scope`."""
     _guards[id(code)] = code
+
+
+def is_guarded(fn: object) -> bool:
+    """Whether a function is itself the frame that guards another one."""
+    return id(getattr(fn, "__code__", None)) in _guards
 
 
 _blocks: dict[FrameType, list[tuple[Call, Scope]]] = {}

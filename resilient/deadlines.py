@@ -9,6 +9,15 @@ threads that are given a copy of the context (`asyncio.to_thread`). It bounds th
 between attempts, attempts and hedges; it does not end code that no pipeline guards. A total `Timeout` (one with other
 policies inside it) sets one too.
 
+Every other `Timeout` is a deadline for what is beneath it as well. Setting a variable would cost each of its calls as
+much as all else, so nothing is set: whoever has to know (`remaining()`, a Retry before a pause, a plain `def` in a
+queue, a transport that tells it) looks up the guarded calls on the stack.
+
+A background task that is begun inside inherits the deadline, and is cut by it. To leave it, and the priority, behind:
+
+    with detached():
+        task = asyncio.create_task(refresh_cache())
+
 Whoever inherited a deadline is cut short for a reason of the caller's: it is never evidence about the dependency.
 
 From process to process it travels as text, the milliseconds that are left: clocks differ, and what is left does not.
@@ -30,23 +39,34 @@ from types import TracebackType
 from typing import Any
 
 from resilient import arguments
+from resilient.call import Call
 from resilient.clock import monotonic
+from resilient.current import enclosing
 from resilient.errors import TimedOut
+from resilient.events import CallTimedOut
 from resilient.forks import in_forked_child
+from resilient.policy import Layer, Scope
+from resilient.priority import NORMAL, priority
 from resilient.runtime import TRIO, VIRTUAL, current
+from resilient.runtime.threads import THREADS
 
 __all__ = [
     "LIFTED",
     "Deadline",
     "deadline",
+    "detached",
     "hold",
+    "holding",
+    "in_callers_time",
     "inherited",
     "let_go",
+    "lifted",
     "milliseconds",
     "remaining",
     "seen",
     "swap",
     "total",
+    "under",
 ]
 
 _current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
@@ -59,14 +79,18 @@ _new, _set, _reset = object.__new__, _current.set, _current.reset
 inherited = _current.get
 """The deadline that holds here, or None."""
 
+_lifted: ContextVar[tuple[Call | None, float]] = ContextVar("resilient_lifted", default=(None, 0.0))
+"""The guarded call whose deadline, and that of those around it, is lifted here; unless it is earlier than a moment."""
+
 
 class _Seen:
-    """Whether there ever was a deadline in this process: until then guarded calls need not look for one."""
+    """Whether there ever was a deadline in this process: until then guarded calls need not look for one. And whether
+    any function or block is guarded by a Timeout, which is a deadline for what is beneath: the same for transports."""
 
-    __slots__ = ("any",)
+    __slots__ = ("any", "limits")
 
     def __init__(self) -> None:
-        self.any = False
+        self.any = self.limits = False
 
 
 seen = _Seen()
@@ -211,6 +235,7 @@ def hold(limit: Deadline) -> Token[Deadline | None]:
 def _begin_without() -> None:
     """The deadline that held at the fork was that of a call of the parent. (A spawned child has none either.)"""
     _set(None)
+    _lifted.set((None, 0.0))
 
 
 def let_go(token: Token[Deadline | None]) -> None:
@@ -253,7 +278,102 @@ def total(inner: Callable[[Any], Awaitable[Any]], seconds: float) -> Callable[[A
     return bounded
 
 
+def lifted(inner: Layer) -> Layer:
+    """`inner` without the deadlines of those who wait for it, which they have for themselves."""
+
+    async def freed(call: Call) -> Any:
+        token = hold(LIFTED)
+        mark = _lifted.set((call, math.inf if call.deadline is None else call.deadline))
+        try:
+            return await inner(call)
+        finally:
+            let_go(token)
+            try:
+                _lifted.reset(mark)
+            except ValueError:
+                pass  # as in `total`
+
+    return freed
+
+
+class detached:
+    """`with detached():` tasks that are begun in the block have nothing of the calls around it: neither their deadline
+    nor their priority. For work that goes on when its caller has its answer, on asyncio and trio:
+
+        with detached():
+            task = asyncio.create_task(refresh())      # or nursery.start_soon(refresh)
+
+    What is awaited in the block itself is still cancelled with its caller. Each object serves one `with` at a time.
+    """
+
+    __slots__ = ("_mark", "_priority", "_token")
+
+    def __enter__(self) -> None:
+        around = enclosing(2)
+        self._token = hold(LIFTED)
+        self._mark = _lifted.set((around[0][0] if around else None, -math.inf))
+        self._priority = priority(NORMAL)
+        self._priority.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._priority.__exit__(kind, error, trace)
+        try:
+            _lifted.reset(self._mark)
+        except ValueError:
+            pass  # as in `total`
+        let_go(self._token)
+
+
 def remaining() -> float | None:
-    """Seconds until the deadline that holds here (0 when it has passed), or None without one."""
-    limit = _current.get()
-    return None if limit is None or limit.at == math.inf else max(0.0, limit.at - current().now())
+    """Seconds until the earliest of the deadlines and Timeouts that hold here (0 when it has passed); None without one.
+
+    So a plain function may tell its client: `requests.get(url, timeout=remaining())`. It looks up the stack, which
+    costs a microsecond or two.
+    """
+    limit = holding()
+    return None if limit is None else max(0.0, limit.at - current().now())
+
+
+def holding(inner: Call | None = None) -> Deadline | None:
+    """The earliest of the deadlines and Timeouts that hold here, on the clock of the runtime that runs; or None. Those
+    of `inner` itself do not count."""
+    limit, here = inherited(), current()
+    earliest = None if limit is None or limit.at == math.inf else limit
+    free, unless = _lifted.get()
+    for call, _ in enclosing(2):
+        at = getattr(call, "deadline", None)  # a signal handler may ask in the midst of its making
+        if at is not None and (call is not free or at < unless) and (inner is None or call.origin is not inner.origin):
+            clock = call.begin().now
+            if clock != here.now:
+                at += here.now() - clock()
+            if earliest is None or at < earliest.at:
+                earliest = Deadline(at, max(0.0, at - here.now()))
+        if call is free:
+            break
+    return earliest
+
+
+async def in_callers_time(call: Call, scope: Scope, inner: Layer) -> Any:
+    """Await what waits for `call`, for no longer than the guarded calls around have: a plain `def` is on its own thread
+    there, in which nothing else ends it."""
+    limit = None if call.runtime is not THREADS else holding(call)
+    if limit is None or (call.deadline is not None and call.deadline <= limit.at):
+        return await inner(call)
+    return await under(call, scope, inner, limit)
+
+
+async def under(call: Call, scope: Scope, inner: Layer, limit: Deadline) -> Any:
+    """Await `inner(call)` until a deadline of the callers'."""
+    try:
+        if call.begin().now() >= limit.at:
+            raise limit.expired(call, 0.0)
+        return await call.runtime.within(call, inner, limit)
+    except TimedOut as error:
+        if error.policy == limit.name and not error.pipeline:
+            error.pipeline = scope.name
+            if scope.channel.listeners:
+                at = call.runtime.now()
+                scope.channel.emit(CallTimedOut(scope.name, at, limit.name, limit.seconds))
+        raise

@@ -15,9 +15,9 @@ from resilient.atomic import GIL
 from resilient.beside import discard, is_own
 from resilient.budget import Budget
 from resilient.call import Call, new_call
-from resilient.deadlines import Deadline, inherited
-from resilient.errors import PipelineClosed, TimedOut
-from resilient.events import CallRejected, CallTimedOut
+from resilient.deadlines import inherited, under
+from resilient.errors import PipelineClosed
+from resilient.events import CallRejected
 from resilient.mistakes import Mistake, release
 from resilient.outcome import IGNORED, Classifier
 from resilient.policy import Layer, Recovery, Scope, Watch
@@ -210,24 +210,11 @@ class Flow:
                 if self.closed:
                     self.wake()
 
-        async def bounded(call: Call, limit: Deadline) -> Any:
-            try:
-                if call.begin().now() >= limit.at:
-                    raise limit.expired(call, 0.0)
-                return await call.runtime.within(call, counted, limit)
-            except TimedOut as error:
-                if error.policy == limit.name and not error.pipeline:
-                    error.pipeline = scope.name
-                    if scope.channel.listeners:
-                        at = call.runtime.now()
-                        scope.channel.emit(CallTimedOut(scope.name, at, limit.name, limit.seconds))
-                raise
-
         def whole(call: Call) -> Coroutine[Any, Any, Any]:
             limit = inherited()
             if limit is None or limit.at == inf or (call.deadline is not None and call.deadline <= limit.at):
                 return counted(call)
-            return bounded(call, limit)
+            return under(call, scope, counted, limit)
 
         def told(call: Call) -> Coroutine[Any, Any, Any]:
             return told_call(call, scope, whole(call)) if scope.channel.listeners else whole(call)

@@ -29,6 +29,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from resilient.call import Call
+from resilient.deadlines import in_callers_time
 from resilient.errors import Rejected, reason_of
 from resilient.events import CallRejected, Waited
 from resilient.groups import is_cut
@@ -208,7 +209,7 @@ class _Rest:
         now = call.begin().now
         begin = call.queued_at = now()
         try:
-            held.append(await gate.wait(call, self.scope))
+            held.append(await in_callers_time(call, self.scope, lambda _: gate.wait(call, self.scope)))
         finally:
             end = now()
             call.waited += end - begin

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from resilient import arguments, registry
 from resilient.block import Attempts, block_call, block_leaf
-from resilient.call import Call
-from resilient.current import Calls, enclosing, is_guard, waiting
+from resilient.call import Call, name_of
+from resilient.current import Calls, enclosing, is_guard, is_guarded, waiting
 from resilient.deadlines import inherited, seen
 from resilient.errors import Deadlock, PipelineError, PipelineWarning
 from resilient.events import Listener
@@ -26,7 +26,7 @@ from resilient.foresight import Inside, View, Worst, levels
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf
 from resilient.mistakes import Mistake
 from resilient.outcome import DEFAULT, Classifier, Stopped
-from resilient.plan import Finding, examine
+from resilient.plan import Finding, examine, examine_stack
 from resilient.policy import Layer, Mode, Policy, Recovery, Scope, switch_all
 from resilient.runtime import current, current_async
 from resilient.runtime.asyncio import running
@@ -85,7 +85,9 @@ class Pipeline(Policy):
         """What is wrong with the order or the plan."""
         repeats = any(each.runs != 1 for each in _flat(policies))
         if twin is None:
-            self._complain(arguments.flag("strict", strict))
+            self._strict = arguments.flag("strict", strict)
+            where = f"pipeline {self.name!r}: " if self.name else ""
+            self._complain(self.findings, where)
             self._scope: Scope = Scope(self.name, self.classify, repeats=repeats)
             self._flow: Flow = Flow(self._scope)
         else:
@@ -106,6 +108,7 @@ class Pipeline(Policy):
         self._block = self._weave(block_leaf(self._scope))
         self._unfit: dict[tuple[bool, bool], str | None] = {}
         self.timed = any(policy.timed for policy in policies)
+        self._is_deadline = attempt is None and any(policy.limit is not None for policy in _flat(policies))
         self.waits = any(policy.waits for policy in policies)
 
     def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Layer, Recovery | None, Layer]:
@@ -117,12 +120,11 @@ class Pipeline(Policy):
             recover = watched_recovery(recover, self._watches)
         return entry, recover, self._flow.whole(self._scope, entry, recover, self._earn, nested=waits)
 
-    def _complain(self, strict: bool) -> None:
-        if not self.findings:
+    def _complain(self, findings: Sequence[Finding], where: str) -> None:
+        if not findings:
             return
-        text = "; ".join(str(finding) for finding in self.findings)
-        message = f"pipeline {self.name!r}: {text}" if self.name else text
-        if strict:
+        message = where + "; ".join(str(finding) for finding in findings)
+        if self._strict:
             raise PipelineError(message)
         warnings.warn(message, PipelineWarning, stacklevel=_level_of_the_user())
 
@@ -135,6 +137,9 @@ class Pipeline(Policy):
         """
         if isinstance(fn, classmethod | staticmethod):
             return type(fn)(self(fn.__func__))  # pyright: ignore[reportReturnType]
+        beneath = _policies_beneath(fn)
+        if beneath:
+            self._complain(examine_stack(_flat(self.policies), beneath), f"the decorators of {name_of(fn)}: ")
         guarded = dress(self._guard(fn), fn)
         guarded.__dict__["__pipeline__"] = self  # the registry finds it as long as somebody uses the function
         return guarded
@@ -145,12 +150,14 @@ class Pipeline(Policy):
 
     def attempts(self, name: str = "block") -> Attempts:
         """Guard a block: `async for attempt in pipeline.attempts(): async with attempt: ...`, or without `async`."""
+        seen.limits = seen.limits or self._is_deadline
         return Attempts(arguments.name("name", name), self._scope, self._start_block, self._refuse_block)
 
     def _guard(self, fn: Any) -> Callable[..., Any]:
         scope, flow, timed, earn = self._scope, self._flow, self.timed, self._earn
         is_async = kind_of(fn) == "async"
         self._refuse_unfit(is_async=is_async, block=False)
+        seen.limits = seen.limits or self._is_deadline
         entry, recover, whole = self._async if is_async else self._sync
 
         async def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -416,6 +423,16 @@ class Pipeline(Policy):
     def __repr__(self) -> str:
         name = f", name={self.name!r}" if self.name else ""
         return f"Pipeline({', '.join(map(repr, self.policies))}{name})"
+
+
+def _policies_beneath(fn: Any) -> list[Policy]:
+    """Those that guard a function already, by decorators beneath; outermost first."""
+    found: list[Policy] = []
+    while fn is not None:
+        if is_guarded(fn):
+            found += _flat(fn.__pipeline__.policies)
+        fn = getattr(fn, "__wrapped__", None)
+    return found
 
 
 def _level_of_the_user() -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from resilient.policy import Policy
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "examine_stack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,19 @@ class Finding:
 
 def examine(policies: Sequence[Policy]) -> list[Finding]:
     """The findings about a pipeline's policies, outermost first."""
-    rules = (_limits, _judges, _repeats, _twice, _plans, _evidence, _budgets, _lingering, _stand_ins, _injections)
+    rules = (
+        *(_limits, _judges, _repeats, _twice, _plans, _evidence, _budgets),
+        *(_quotas, _outliving, _lingering, _stand_ins, _injections),
+    )
     return [finding for rule in rules for finding in rule(policies)]
+
+
+def examine_stack(outer: Sequence[Policy], inner: Sequence[Policy]) -> list[Finding]:
+    """The findings about the decorators of one function that neither those of the outer one have, nor those inside."""
+    if any(map(_repeats_calls, outer)):  # a Retry that leaves the repeating to others leaves it to these
+        inner = [policy for policy in inner if getattr(policy, "nested", "") != "once"]
+    known = {*examine(outer), *examine(inner)}
+    return [finding for finding in examine([*outer, *inner]) if finding not in known]
 
 
 def _repeats_calls(policy: Policy) -> bool:
@@ -242,6 +253,36 @@ def _budgets(policies: Sequence[Policy]) -> list[Finding]:
                     )
                 )
     return found
+
+
+def _quotas(policies: Sequence[Policy]) -> list[Finding]:
+    """Attempts that no quota counts."""
+    return [
+        Finding(
+            f"{quota} stands outside {inner}",
+            "only the first attempt of a call is counted, so the others are sent beyond the quota",
+            f"{type(inner).__name__} first, then {type(quota).__name__}",
+        )
+        for at, quota in enumerate(policies)
+        for inner in policies[at + 1 :]
+        if quota.metered and quota.inactive is None and _repeats_calls(inner)
+    ]
+
+
+def _outliving(policies: Sequence[Policy]) -> list[Finding]:
+    """Work that goes on when its permit has been given back. (A permit that waited for such work could not wait for the
+    work of each attempt: a call has one.)"""
+    return [
+        Finding(
+            f"{gate} stands outside {inner}",
+            "the work that the inner one leaves running goes on when the call's permit has been given back, so more is "
+            "going on at a time than there are permits",
+            f"{type(inner).__name__} first, then {type(gate).__name__}",
+        )
+        for at, gate in enumerate(policies)
+        for inner in policies[at + 1 :]
+        if gate.permits and gate.inactive is None and inner.outlived
+    ]
 
 
 def _lingering(policies: Sequence[Policy]) -> list[Finding]:

@@ -222,6 +222,12 @@ class Policy:
     """What pays for the extra requests that it makes."""
     injects: bool = False
     """Stands for the dependency: what it does to a call is the dependency's doing."""
+    permits: bool = False
+    """Bounds how many calls are inside it at a time."""
+    metered: bool = False
+    """Counts calls as they begin, against a quota."""
+    outlived: bool = False
+    """What is inside it may go on after the call has ended: abandoned work, a thread, a late loser."""
     stands_in: bool = False
     """Answers for calls that failed; then it sets `call.stood_in = call.attempt`."""
     overlaps: bool = False

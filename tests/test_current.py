@@ -322,7 +322,7 @@ async def test_inline_hedge_copies_see_the_same_call() -> None:
 
 @pytest.mark.every_loop
 async def test_abandoned_work_goes_on_seeing_its_call() -> None:
-    """After its caller has gone, the id is still the one to log."""
+    """After its caller has gone, and the caller's deadline with it, the id is still the one to log."""
     seen: list[Any] = []
     go_on = asyncio.Event()
     done = asyncio.Event()
@@ -341,7 +341,8 @@ async def test_abandoned_work_goes_on_seeing_its_call() -> None:
     first, second = seen
     assert first.id == second.id
     assert second.pipeline == "commits"
-    assert 0 <= second.remaining < 0.005  # uvloop counts whole milliseconds
+    assert first.remaining > 0
+    assert second.remaining is None
 
 
 async def test_task_begun_inside_is_a_call_of_its_own() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import math
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,7 +24,10 @@ from resilient import (
     Retry,
     TimedOut,
     Timeout,
+    current_priority,
     deadline,
+    detached,
+    priority,
     remaining,
 )
 from resilient.events import CallTimedOut, Hedging
@@ -485,12 +490,199 @@ def test_total_timeout_is_a_deadline_for_what_the_function_calls(world: World) -
     assert seen == [None]
 
 
-def test_lone_timeout_is_no_deadline(world: World) -> None:
-    """It ends the attempt, which is all that it is for."""
+@pytest.mark.parametrize(
+    "guard",
+    [
+        lambda: Timeout(20),
+        lambda: Timeout(20, thread=True),
+        lambda: Pipeline(Retry(2), Timeout(20)),
+        lambda: Pipeline(Timeout(50), Retry(2), Timeout(20)),
+        lambda: Pipeline(Timeout(20), Bulkhead(1)),
+        lambda: Pipeline(Bulkhead(1), Timeout(20)),
+        lambda: Pipeline(Retry(2), Pipeline(Timeout(20), Bulkhead(1))),
+    ],
+    ids=["lone", "thread", "attempt", "total and attempt", "outside a gate", "inside a gate", "nested"],
+)
+def test_every_timeout_is_a_deadline_for_what_is_beneath(world: World, guard: Callable[[], Any]) -> None:
+    """`remaining()` says the least, in the function and in what it calls."""
     seen, look = looking(world)
-    world.call(Pipeline(Retry(2), Timeout(20))(look))
-    world.call(Timeout(20)(look))
-    assert seen == [None, None]
+    guarded = guard()(around(world, look))
+    world.call(guarded)
+    (left,) = seen
+    assert left is not None
+    assert 19 < left <= 20
+    seen.clear()
+    world.call(look)
+    assert seen == [None]
+
+
+def test_stacked_decorators_remain_for_as_long_as_the_least(world: World) -> None:
+    """Whichever is outside."""
+    seen, look = looking(world)
+    world.call(Timeout(20)(around(world, Timeout(30)(look))))
+    world.call(Timeout(60)(Retry(2)(Timeout(20)(look))))
+    world.call(under(world, 10, Timeout(30)(look)))
+    assert [left is not None and math.ceil(left) for left in seen] == [20, 20, 10]
+
+
+def test_block_remains_for_as_long_as_its_timeout(world: World) -> None:
+    """A block is beneath, too."""
+    seen, look = looking(world)
+    pipeline = Pipeline(Retry(2), Timeout(20))
+    if world.is_async:
+
+        async def main() -> None:
+            async for attempt in pipeline.attempts():
+                async with attempt:
+                    await look()
+
+        world.run(main)
+    else:
+        for attempt in pipeline.attempts():
+            with attempt:
+                look()
+    assert [left is not None and math.ceil(left) for left in seen] == [20]
+
+
+def test_no_retry_pauses_beyond_the_timeout_of_a_guarded_call_around(world: World) -> None:
+    """The last real error comes back at once, and no sleep is begun that would outlive it."""
+    dependency = world.dependency(OSError("down"))
+    guarded = Timeout(20)(around(world, Retry(3, wait=30)(dependency.fn)))
+    error = world.outcome(guarded).error
+    assert isinstance(error, OSError)
+    assert dependency.calls == 1
+
+
+def test_plain_function_waits_in_a_queue_for_no_longer_than_the_one_around_has() -> None:
+    """Nothing else would end it."""
+    bulkhead = Bulkhead(1, queue=1)
+    inside, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        inside.set()
+        over.wait()
+
+    thread = threading.Thread(target=bulkhead(hold))
+    thread.start()
+    inside.wait()
+    inner = Pipeline(bulkhead, name="inner")(lambda: None)
+
+    @Timeout(0.01)
+    def work() -> None:
+        inner()
+
+    try:
+        with pytest.raises(TimedOut) as caught:
+            work()
+    finally:
+        over.set()
+        thread.join()
+    assert (caught.value.pipeline, caught.value.policy, caught.value.evidence) == ("inner", "deadline", False)
+
+
+@pytest.mark.parametrize("guard", [lambda: Timeout(60, thread=True), lambda: Hedge(60, thread=True)])
+def test_plain_function_waits_for_a_thread_for_no_longer_than_the_one_around_has(guard: Callable[[], Any]) -> None:
+    """The thread goes on to its end."""
+    over = threading.Event()
+    inner = guard()(over.wait)
+
+    @Timeout(0.01)
+    def work() -> None:
+        inner()
+
+    try:
+        with pytest.raises(TimedOut):
+            work()
+    finally:
+        over.set()
+
+
+# -- what is not under it -------------------------------------------------------------------------------------------
+
+
+async def _look(seen: list[Any]) -> None:
+    seen.append((remaining(), current_priority()))
+
+
+@pytest.mark.virtual_time
+async def test_detached_task_has_neither_deadline_nor_priority() -> None:
+    """Those of the call around stay behind; what the block itself awaits in its task is still a part of the call."""
+    seen: list[Any] = []
+
+    @Pipeline(Timeout(20), Retry(2))
+    async def work() -> asyncio.Task[None]:
+        with priority("sheddable"), deadline(10):
+            with detached():
+                await _look(seen)
+                task = asyncio.create_task(_look(seen))
+            await _look(seen)
+        return task
+
+    await (await work())
+    assert seen == [(None, "normal"), (10, "sheddable"), (None, "normal")]
+
+
+@pytest.mark.virtual_time
+async def test_detached_guarded_task_outlives_the_deadline() -> None:
+    """Its guarded calls are not cut."""
+    ended: list[float] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    @Retry(2)
+    async def refresh() -> None:
+        await asyncio.sleep(5)
+        ended.append(asyncio.get_running_loop().time())
+
+    async def work() -> None:
+        with detached():
+            tasks.append(asyncio.create_task(refresh()))
+        await asyncio.sleep(9)
+
+    with deadline(1), pytest.raises(TimedOut):
+        await Retry(1)(work)()
+    await tasks[0]
+    assert ended == [5]
+
+
+def test_detached_task_on_trio_outlives_the_deadline() -> None:
+    """A nursery takes the context of where the task was begun."""
+    seen: list[Any] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            with deadline(10), priority("critical"):
+                with detached():
+                    nursery.start_soon(_look, seen)
+
+    trio.run(main)
+    assert seen == [(None, "normal")]
+
+
+def test_detached_block_has_what_is_set_in_it(world: World) -> None:
+    """Deadlines and Timeouts inside it hold; those around it do not."""
+    seen, look = looking(world)
+
+    if world.is_async:
+
+        async def main() -> None:
+            with detached():
+                await look()
+                await Timeout(40)(look)()
+                with deadline(30):
+                    await look()
+            await look()
+    else:
+
+        def main() -> None:  # type: ignore[misc]
+            with detached():
+                look()
+                Timeout(40)(look)()
+                with deadline(30):
+                    look()
+            look()
+
+    world.call(Pipeline(Timeout(20), Retry(1))(main))
+    assert [left and math.ceil(left) for left in seen] == [None, 40, 30, 20]
 
 
 def test_nearer_deadline_holds_within_a_total_timeout_and_the_other_way_round(world: World) -> None:

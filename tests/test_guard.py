@@ -384,6 +384,7 @@ def test_guarded_object_does_not_copy_the_state_of_the_object() -> None:
     assert not hasattr(twice(Fetcher()), "fetched")
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_guarding_twice_applies_both() -> None:
     """A guarded function can be guarded again, and still looks like the first."""
     steps: list[int] = []

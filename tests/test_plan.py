@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 import tenacity
 
 from resilient import (
+    AdaptiveLimit,
     Budget,
     Bulkhead,
     CircuitBreaker,
@@ -482,7 +484,9 @@ def test_breaker_that_a_rate_limit_keeps_from_its_evidence_is_found(order: int) 
 
 def test_breaker_that_retries_bring_its_evidence_is_right() -> None:
     """Each call through the limit may be two calls for the breaker."""
-    assert findings(RateLimit(1), Retry(2), CircuitBreaker(min_calls=20)) == []
+    assert all(
+        "wants to see" not in each.why for each in findings(RateLimit(1), Retry(2), CircuitBreaker(min_calls=20))
+    )
     of_each = Keyed(lambda: RateLimit(1), key=lambda tenant: tenant)  # there may be any number of tenants
     assert findings(of_each, CircuitBreaker(min_calls=20)) == []
 
@@ -494,11 +498,100 @@ def test_breaker_that_counts_failures_in_a_row_is_right() -> None:
 
 def test_budget_that_never_has_a_token_is_found() -> None:
     """One success every two seconds earns less than what fades."""
-    finding = only(RateLimit(0.5), Retry(2, budget=Budget(0.1, reserve=0)))
+    finding = only(Retry(2, budget=Budget(0.1, reserve=0)), RateLimit(0.5))
     assert "0.6 tokens" in finding.why
     assert "a reserve of at least 1" in finding.instead
 
 
 def test_budget_with_a_reserve_is_right() -> None:
     """It is paid back, a tenth at a time, and does not fade."""
-    assert findings(RateLimit(0.5), Retry(2, budget=Budget(0.1))) == []
+    assert findings(Retry(2, budget=Budget(0.1)), RateLimit(0.5)) == []
+
+
+# -- attempts and work that are not counted -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quota", [RateLimit(5), Keyed(lambda: RateLimit(5), key=str)])
+@pytest.mark.parametrize("inner", [Retry(2), Hedge(1)])
+def test_quota_outside_what_makes_more_requests_is_found(quota: Any, inner: Any) -> None:
+    """Only the first of them would be counted."""
+    finding = only(quota, inner)
+    assert "beyond the quota" in finding.why
+    assert finding.instead == f"{type(inner).__name__} first, then {type(quota).__name__}"
+    assert findings(inner, quota) == []
+
+
+@pytest.mark.parametrize("quota", [RateLimit(5, shadow=True)])
+@pytest.mark.parametrize("inner", [Retry(2), Retry(1)])
+def test_quota_that_refuses_nothing_may_stand_anywhere(quota: Any, inner: Any) -> None:
+    """It only looks."""
+    assert findings(quota, inner) == []
+
+
+@pytest.mark.parametrize("gate", [Bulkhead(5), AdaptiveLimit(), Keyed(lambda: Bulkhead(5), key=str)])
+@pytest.mark.parametrize(
+    "inner",
+    [Timeout(1, thread=True), Timeout(1, abandon=True), Hedge(0.1, thread=True)],
+    ids=["thread", "left", "hedge"],
+)
+def test_permits_outside_work_that_outlives_its_call_are_found(gate: Any, inner: Any) -> None:
+    """The permit would be back while the work goes on."""
+    finding = only(gate, inner)
+    assert finding.what == f"{gate} stands outside {inner}"
+    assert "permit has been given back" in finding.why
+    assert finding.instead == f"{type(inner).__name__} first, then {type(gate).__name__}"
+    assert findings(inner, gate) == []
+
+
+def test_breaker_outside_work_that_outlives_its_call_is_right() -> None:
+    """It has no permits."""
+    assert findings(CircuitBreaker(), Timeout(1, thread=True)) == []
+
+
+# -- stacked decorators ---------------------------------------------------------------------------------------------
+
+
+async def fetch() -> None:
+    """To be guarded."""
+
+
+def warned(guard: Callable[[], Any]) -> str:
+    """The warning that there is, or nothing."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        guard()
+    assert len(caught) <= 1
+    assert all(each.category is PipelineWarning and each.filename == __file__ for each in caught)
+    return "".join(str(each.message) for each in caught)
+
+
+def test_stacked_decorators_get_the_findings_of_a_pipeline() -> None:
+    """Each once, at the decorator that makes it so."""
+    assert warned(lambda: Timeout(1)(Timeout(2)(fetch))).startswith(
+        "the decorators of fetch: Timeout(2 s) stands inside Timeout(1 s): "
+    )
+    assert "stands outside" in warned(lambda: CircuitBreaker()(Retry(2)(fetch)))
+    assert "multiply" in warned(lambda: Timeout(60)(Retry(2)(Bulkhead(5)(Retry(3)(fetch)))))
+    assert "does not fit into 0.8 s" in warned(lambda: Timeout(0.8)(Retry(5, wait=0.5)(fetch)))
+
+
+def test_stacked_decorators_in_the_right_order_are_right() -> None:
+    """As they are in a pipeline."""
+    assert warned(lambda: Timeout(30)(Retry(2)(Bulkhead(5)(CircuitBreaker()(Timeout(5)(fetch)))))) == ""
+    assert warned(lambda: Retry(2)(Retry(3, nested="once")(fetch))) == ""
+
+
+def test_decorators_with_another_one_in_between_are_a_stack() -> None:
+    """One of the user's own, that keeps the function's looks."""
+
+    @functools.wraps(fetch)
+    async def between() -> None: ...
+
+    between.__wrapped__ = Timeout(2)(fetch)  # type: ignore[attr-defined]
+    assert "stands inside" in warned(lambda: Timeout(1)(between))
+
+
+def test_strict_pipeline_refuses_a_stack() -> None:
+    """As it refuses an order."""
+    with pytest.raises(PipelineError, match="the decorators of fetch"):
+        Pipeline(Timeout(1), strict=True)(Timeout(2)(fetch))

@@ -46,6 +46,7 @@ PUBLIC = [
     "current_call",
     "current_priority",
     "deadline",
+    "detached",
     "events",
     "priority",
     "quantile",

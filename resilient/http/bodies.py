@@ -14,7 +14,7 @@ from resilient.call import new_call
 from resilient.errors import TimedOut
 from resilient.http.around import Around, Parts, end
 from resilient.outcome import Classifier, Unsettled
-from resilient.runtime import Runtime, current_async
+from resilient.runtime import Limit, Runtime, current_async
 from resilient.runtime.threads import THREADS
 
 __all__ = ["KEPT_BYTES", "KEPT_SECONDS", "Streams", "make_ready", "read", "set_aside"]
@@ -47,6 +47,7 @@ class Streams:
         self.followed = type("Followed", (Followed, *both), {})
         self.bounded = type("Bounded", (Bounded, *both), {})
         self.held = type("Held", (Held, *both), {})
+        self.punctual = type("Punctual", (Punctual, library.SyncByteStream), {})
         self.whole = type("Whole", (Whole, library.ByteStream), {})
 
     def limit(self, at: float, seconds: float, *, evidence: bool = True) -> _BodyLimit:
@@ -149,9 +150,27 @@ def source_of(stream: Any) -> Any:
     return getattr(stream, "_stream", None)
 
 
-async def make_ready(request: Any, streams: Streams, buffer: int | None, runtime: Runtime) -> tuple[bool, bool]:
+class Punctual:
+    """A request's body that a plain client sends: its source cannot be interrupted, but is not asked on when the time
+    of the request is over."""
+
+    def __init__(self, stream: Any, limit: Limit) -> None:
+        self._stream = stream
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            yield part
+            if THREADS.now() >= self._limit.at:  # type: ignore[operator]
+                raise self._limit.expired(None, 0.0)
+
+
+async def make_ready(
+    request: Any, streams: Streams, buffer: int | None, runtime: Runtime, limit: Limit | None = None
+) -> tuple[bool, bool]:
     """See to it that a body can be sent again: one that is a stream is read, up to `buffer` bytes; None: it is not, and
-    is left alone unless a second iteration would send only a part of it.
+    is left alone unless a second iteration would send only a part of it. Raises `TimedOut` when that takes until
+    `limit`; in threads with the next part.
 
     Returns whether two may read it at once, and whether it can be sent again.
     """
@@ -177,15 +196,25 @@ async def make_ready(request: Any, streams: Streams, buffer: int | None, runtime
         if is_read_on(stream) or is_read_on(source):
             request.stream = streams.once(stream)
         return False, False
-    read, size, chunks = [], 0, begun(stream, runtime)
-    while (part := await following(chunks)) is not None:
-        read.append(part)
-        size += len(part)
-        if size > buffer:
-            request.stream = streams.once(stream, tuple(read), chunks)
-            return False, False
-    request.stream = streams.bytes(b"".join(read))
-    return True, True
+    read: list[bytes] = []
+    chunks, most = begun(stream, runtime), buffer
+
+    async def reading(_: Any) -> bool:
+        size = 0
+        while (part := await following(chunks)) is not None:
+            read.append(part)
+            size += len(part)
+            if size > most:
+                return False
+            if limit is not None and runtime is THREADS and runtime.now() >= limit.at:  # type: ignore[operator]
+                raise limit.expired(None, 0.0)
+        return True
+
+    if await (reading(None) if limit is None else runtime.within(new_call(reading, (), {}, runtime), reading, limit)):
+        request.stream = streams.bytes(b"".join(read))
+        return True, True
+    request.stream = streams.once(stream, tuple(read), chunks)
+    return False, False
 
 
 # -- responses ------------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ origin has a `Budget` to itself. A `Bulkhead` stays one: what it guards is the c
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import ExitStack
 from copy import copy
 from math import inf
 from sys import _getframe
@@ -35,7 +35,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from resilient import arguments, registry
 from resilient.call import Call
-from resilient.deadlines import deadline, inherited
+from resilient.deadlines import Deadline, deadline, hold, holding, inherited, let_go, remaining, seen
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies, semantics
 from resilient.http.around import AsyncAround, SyncAround, checked, library_of
@@ -234,7 +234,7 @@ class HttpTransport(Generic[Inner]):
         self._simple = own and not (self._body_timeout or headers)
         self.pipeline = self._fitted(given, outermost=True)
         """The one in use, with its circuits."""
-        self._repeats = _repeats(given)
+        self._total, self._repeats = _total(given)
         self._guards: dict[tuple[bool, bool, Proof | None], Callable[[Any], Any]] = {}
         self._anyhow, self._anyhow_streamed = self._guard(False, *ANYHOW), self._guard(True, *ANYHOW)
 
@@ -323,28 +323,48 @@ class HttpTransport(Generic[Inner]):
     # -- one request ------------------------------------------------------------------------------------------------
 
     async def _prepare(
-        self, request: Any, streamed: bool, runtime: Runtime
-    ) -> tuple[Callable[[Any], Any], Any, AbstractContextManager[None]]:
-        """What sends this request, as what, and under which deadline and priority."""
+        self, request: Any, streamed: bool, runtime: Runtime, around: ExitStack
+    ) -> tuple[Callable[[Any], Any], Any]:
+        """What sends this request, and as what. Its deadline and its priority hold from here on, until the end of
+        `around`: a body that is a stream is read in that time."""
         if not isinstance(request, self.library.module.Request):
             raise self._stranger(request)
         options = options_of(request)
         name = self._key_header or semantics.IDEMPOTENCY_HEADER
         key, idempotent = options.get("idempotency_key"), request.method in IDEMPOTENT_METHODS
         if options.get("off"):
-            return self._unguarded(), with_key(request, name, key), nullcontext()
+            return self._unguarded(), with_key(request, name, key)
+        if "deadline" in options:
+            around.enter_context(deadline(options["deadline"]))
+        if "priority" in options:
+            around.enter_context(priority(options["priority"]))
         if key is None and self._key_header and not idempotent and name not in request.headers:
             key = semantics.new_idempotency_key()
         repeatable = options.get("idempotent")
         if repeatable is None:
             repeatable = idempotent or key is not None or name in request.headers
+        limit = None if isinstance(request.stream, self._bytes) else self._until(runtime)
         overlapping, whole = await bodies.make_ready(
-            request, self.library.streams, self._buffer if repeatable else None, runtime
+            request, self.library.streams, self._buffer if repeatable else None, runtime, limit
         )
+        if repeatable and isinstance(limit, _Whole):  # reading it has begun the time of the whole
+            around.callback(let_go, hold(limit))
         send = self._guard(streamed, overlapping and repeatable, None if repeatable else "unsent")
         if not whole:
             send = self._guard(streamed, False, "untouched")
-        return send, with_key(request, name, key), _as_asked(options)
+        request = with_key(request, name, key)
+        if limit is not None and runtime is THREADS and not whole:
+            request = variation(request, request.extensions, {})
+            request.stream = self.library.streams.punctual(request.stream, limit)
+        return send, request
+
+    def _until(self, runtime: Runtime) -> Deadline | None:
+        """The deadline of a request whose body is a stream: the one that holds here, or the pipeline's total from now
+        on."""
+        limit = holding()
+        if self._total is not None and (limit is None or runtime.now() + self._total < limit.at):
+            limit = _Whole(runtime.now() + self._total, self._total)
+        return limit
 
     def _stranger(self, request: Any) -> TypeError:
         """The error of a client of the other library, which was given this transport."""
@@ -370,8 +390,8 @@ class HttpTransport(Generic[Inner]):
             if left <= 0:
                 raise self._out_of_time(0.0, None)
             limits = {phase: _nearer(limit, left) for phase, limit in limits.items()}
-            if self._deadline_header:
-                headers[self._deadline_header] = str(int(left * 1000))
+        if self._deadline_header and (tell := remaining()) is not None:
+            headers[self._deadline_header] = str(int(tell * 1000))
         if self._attempt_header:
             headers[self._attempt_header] = str(call.attempt)
         if self._priority_header:
@@ -481,8 +501,8 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
             ):
                 send = self._anyhow_streamed if streamed else self._anyhow
                 return await send(request)  # type: ignore[no-any-return]
-            send, prepared, limit = await self._prepare(request, streamed, current_async())
-            with limit:
+            with ExitStack() as around:
+                send, prepared = await self._prepare(request, streamed, current_async(), around)
                 return await send(prepared)  # type: ignore[no-any-return]
         except (Rejected, TimedOut) as error:
             self.library.claim(error, request)
@@ -534,6 +554,9 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
         """Send one request, guarded."""
         frame = _getframe(1)
         streamed = frame.f_code.co_name not in CALLERS or self.library.is_streamed(frame)
+        held = None
+        if seen.limits and (limit := holding()) is not None:  # nothing else would end it by then
+            held = hold(limit)
         try:
             if (
                 request.method in IDEMPOTENT_METHODS
@@ -542,30 +565,40 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
             ):
                 send = self._anyhow_streamed if streamed else self._anyhow
                 return send(request)  # type: ignore[no-any-return]
-            send, prepared, limit = drive(self._prepare(request, streamed, THREADS))
-            with limit:
+            with ExitStack() as around:
+                send, prepared = drive(self._prepare(request, streamed, THREADS, around))
                 return send(prepared)  # type: ignore[no-any-return]
         except (Rejected, TimedOut) as error:
             self.library.claim(error, request)
             raise
+        finally:
+            if held is not None:
+                let_go(held)
 
     def _drain(self) -> None:
         drive(self.pipeline.drain(THREADS))
 
 
-@contextmanager
-def _as_asked(options: Mapping[str, Any]) -> Iterator[None]:
-    with ExitStack() as stack:
-        if "deadline" in options:
-            stack.enter_context(deadline(options["deadline"]))
-        if "priority" in options:
-            stack.enter_context(priority(options["priority"]))
-        yield
+class _Whole(Deadline):
+    """The time of a request, of which reading its body takes a part."""
+
+    def expired(self, call: Any, waited: float) -> TimedOut:
+        """The error when it is over."""
+        message = f"the {self.seconds:g} s for the request and its body are over"
+        return TimedOut(message, policy=self.name, seconds=self.seconds, evidence=False)
 
 
-def _repeats(pipeline: Pipeline) -> bool:
-    """Whether one of its policies may make more than one attempt."""
-    return any(_repeats(each) if isinstance(each, Pipeline) else each.runs != 1 for each in pipeline.policies)
+def _total(pipeline: Pipeline) -> tuple[float | None, bool]:
+    """Seconds that a whole request may take: of the shortest Timeout that is not for an attempt only; or None. And
+    whether a policy repeats requests: Timeouts inside that are for its attempts."""
+    total: float | None = None
+    for policy in pipeline.policies:
+        limit, repeats = _total(policy) if isinstance(policy, Pipeline) else (policy.limit, policy.runs != 1)
+        if limit is not None:
+            total = limit if total is None else min(total, limit)
+        if repeats:
+            return total, True
+    return total, False
 
 
 def _nearer(limit: float | None, left: float) -> float:

@@ -75,6 +75,7 @@ class AdaptiveLimit(Gate):
 
     above = ""
     learns = True
+    permits = True
     follows = False  # how long a stream takes is up to its reader
     raises = (LimitExceeded,)
 

@@ -53,6 +53,7 @@ class Bulkhead(Gate):
     """
 
     above = "100"
+    permits = True
     timed = False
     raises = (BulkheadFull,)
 

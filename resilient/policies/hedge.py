@@ -32,6 +32,7 @@ from resilient import arguments
 from resilient.beside import Stragglers
 from resilient.budget import Budget
 from resilient.call import Call
+from resilient.deadlines import in_callers_time
 from resilient.events import Hedging
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, share
 from resilient.latency import Delays, Observed, PerKey, quantile
@@ -40,6 +41,7 @@ from resilient.policy import Layer, Scope, Wrap
 from resilient.race import FirstCopy, Race, judged, wants_another
 from resilient.runtime import Runtime
 from resilient.runtime.asyncio import AsyncioRuntime
+from resilient.runtime.threads import THREADS
 
 __all__ = ["Hedge"]
 
@@ -128,6 +130,7 @@ class Hedge(Wrap):
         self.budget = arguments.instance("budget", budget, Budget)
         self.shadow = arguments.flag("shadow", shadow)
         self.lingers = self.late and not self.shadow
+        self.outlived = self.lingers or (self.thread and not self.shadow)
         self.stragglers = Stragglers(arguments.count("max_stragglers", max_stragglers))
         self.started = self.won = self.would_have_started = 0
 
@@ -174,6 +177,8 @@ class Hedge(Wrap):
             if scope.mode == "once":
                 return inner(call) if self.observes is None else watch(call)
             copies = Race(self, call, inner, scope)
+            if call.runtime is THREADS:
+                return in_callers_time(call, scope, lambda _: copies.decide())
             if self.inline and isinstance(call.runtime, AsyncioRuntime):
                 return copies.run_inline(call.runtime)
             return copies.decide()

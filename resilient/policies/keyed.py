@@ -141,6 +141,7 @@ class Keyed(Gate):
         self.judges, self.waits = pattern.judges, pattern.waits
         self.learns, self.follows = pattern.learns, pattern.follows
         self.timed, self.slow = pattern.timed, pattern.slow
+        self.permits, self.metered = pattern.permits, pattern.metered
         self.longest_wait, self.needs = pattern.longest_wait, pattern.needs  # all keys together have no pace
         self.slow_from, self.raises = pattern.slow_from, pattern.raises
         self._made: weakref.WeakSet[Gate] = weakref.WeakSet([pattern])

@@ -60,6 +60,7 @@ class RateLimit(Gate):
 
     above = "10"
     holds = False
+    metered = True
     timed = False
     raises = (RateLimited,)
 

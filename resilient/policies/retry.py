@@ -24,6 +24,7 @@ from resilient.beside import Stragglers, close_beside, discard, is_own
 from resilient.budget import Budget
 from resilient.call import Call
 from resilient.current import enclosing
+from resilient.deadlines import remaining
 from resilient.errors import Rejected, TimedOut, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.foresight import MANY, Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
@@ -422,7 +423,7 @@ class _Story:
             self.reason = "the stop strategy said so"
         elif verdict.retry_after is not None and verdict.retry_after > retry.max_retry_after:
             self.reason = f"asked to wait {verdict.retry_after:g} s, longer than {retry.max_retry_after:g} s"
-        elif call.deadline is not None and call.runtime.now() + wait >= call.deadline:
+        elif wait >= self._left():
             self.reason = f"a wait of {wait:.3g} s would outlive the deadline"
         elif retry.nested == "once" and any(outer.repeats and other is not call for other, outer in enclosing()):
             self.reason = "the call that this one is part of is repeated as a whole"
@@ -439,6 +440,12 @@ class _Story:
         else:
             return False
         return True
+
+    def _left(self) -> float:
+        """Seconds until the deadline of the call, or of one that it is part of."""
+        call, around = self.call, remaining()
+        left = math.inf if around is None else around
+        return left if call.deadline is None else min(left, call.deadline - call.runtime.now())
 
     def tell_of_retry(self, wait: float, error: Exception | None, *, shadow: bool = False) -> None:
         scope = self.scope

@@ -14,7 +14,7 @@ from typing import Any
 from resilient import arguments
 from resilient.beside import Beside, Stragglers
 from resilient.call import Call
-from resilient.deadlines import total
+from resilient.deadlines import Deadline, in_callers_time, lifted, total
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
 from resilient.foresight import Inside, View, Worst
@@ -37,9 +37,11 @@ class Timeout(Wrap):
         seconds: the limit, above 0. No default: a right limit depends on the dependency; p99.9 of its latency is a
             usual choice for one attempt. (Microsoft's standard handler: 10 s an attempt, 30 s in total.)
         thread: around a plain `def`, run what is inside in a thread of its own and stop waiting for it at the limit.
-            The thread cannot be stopped: it runs to its end and holds its permits until then. No effect on `async def`.
+            The thread cannot be stopped: it runs to its end, and holds the permits of gates inside it until then, so
+            permits belong inside. No effect on `async def`.
         abandon: for work that must not be cancelled (a commit): at the limit, and when the caller is cancelled, it runs
             on in a task of its own (around a `def` in its thread: say `thread=True` too), and its end becomes an event.
+            Guarded calls in it do not inherit the deadlines of the caller, which are not the work's.
         max_abandoned: so many may run on at a time; with more, calls are refused (`Rejected`). Default 100.
         name: for events and errors; default "Timeout".
     """
@@ -60,7 +62,8 @@ class Timeout(Wrap):
         self.thread = arguments.flag("thread", thread)
         self.abandon = arguments.flag("abandon", abandon)
         self._abandoned = Stragglers(arguments.count("max_abandoned", max_abandoned))
-        self.raises = (TimedOut, Rejected) if self.abandon or self.thread else (TimedOut,)
+        self.outlived = self.abandon or self.thread
+        self.raises = (TimedOut, Rejected) if self.outlived else (TimedOut,)
 
     def run(self, call: Call, inner: Layer, scope: Scope) -> Coroutine[Any, Any, Any]:
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
@@ -68,13 +71,18 @@ class Timeout(Wrap):
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         limit = _Limit(self, scope)
         plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
-        rest = inner if getattr(inner, "is_leaf", False) else total(inner, self.seconds)
+        if self.abandon:
+            rest = lifted(inner)
+        else:
+            rest = inner if getattr(inner, "is_leaf", False) else total(inner, self.seconds)
 
         def within(call: Call) -> Coroutine[Any, Any, Any]:
             return call.runtime.within(call, rest, limit)
 
         def aside(call: Call) -> Coroutine[Any, Any, Any]:
-            return self._aside(call, rest, limit) if self.abandon or call.runtime is THREADS else within(call)
+            if self.abandon or call.runtime is THREADS:
+                return in_callers_time(call, scope, lambda _: self._aside(call, rest, limit))
+            return within(call)
 
         if self.abandon or self.thread:
             return aside
@@ -106,6 +114,13 @@ class Timeout(Wrap):
             tell(work)
             return True
 
+        def leave() -> bool:
+            if not work.done:
+                work.leave()
+                if self.abandon:
+                    work.call.deadline = None  # it was the caller's
+            return not work.done
+
         outer, waited, began = call.deadline, call.waited, runtime.now()
         at = began + limit.seconds
         mine = outer is None or at < outer
@@ -120,18 +135,14 @@ class Timeout(Wrap):
             await parking.wait(limit.seconds, call)
         except BaseException:
             with lock:
-                left = not work.done
-                if left:
-                    work.leave()
+                left = leave()
             if not left:  # it ended in the tick in which its caller was cancelled
                 tell(work)
                 work.close()
             raise
         with lock:
-            left = not work.done
-            if left:
-                work.leave()
-        expired_inside = mine and runtime is THREADS and issubclass(type(work.error), runtime.cancelled)
+            left = leave()
+        expired_inside = mine and runtime is THREADS and _is_ours(work.error, runtime, at)
         if not left and not expired_inside:  # it may notice its deadline, in a queue, before we do
             return work.take()
         before = call.error if work.call.error is None else work.call.error
@@ -182,6 +193,14 @@ class Timeout(Wrap):
 
     def describe(self) -> str:
         return f"Timeout({self.seconds:g} s{', thread' if self.thread else ''}{', abandon' if self.abandon else ''})"
+
+
+def _is_ours(error: BaseException | None, runtime: Runtime, at: float) -> bool:
+    """Whether work in a thread ended because its deadline had passed: its own wait did, or that of a guarded call in
+    it, which knows it as a deadline of its caller's."""
+    if isinstance(error, TimedOut):
+        return error.policy == Deadline.name and runtime.now() >= at
+    return issubclass(type(error), runtime.cancelled)
 
 
 class _Limit:

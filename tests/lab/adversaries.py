@@ -393,8 +393,10 @@ def _play(pipelines: Sequence[Pipeline], explanation: Explanation, adversary: _A
         raise _Asks(asked) if asked else OSError("down")
 
     guarded = fetch
-    for pipeline in reversed(pipelines):
-        guarded = pipeline(guarded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PipelineWarning)
+        for pipeline in reversed(pipelines):
+            guarded = pipeline(guarded)
 
     async def call() -> float:
         loop = asyncio.get_running_loop()

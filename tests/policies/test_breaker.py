@@ -780,6 +780,7 @@ async def test_order_queue_inside_breaker_is_warned_of_and_yet_no_evidence(
     assert breaker.fail_counter == 0
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.every_loop
 @pytest.mark.parametrize(
     "stack",

@@ -31,6 +31,8 @@ from resilient.call import Call, new_call
 from resilient.runtime import virtual
 from tests.worlds import Slow, World
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*stands in the pipeline twice:resilient.PipelineWarning")
+
 PATIENCE = 10
 """Seconds after which a test in threads has hung."""
 

@@ -591,6 +591,7 @@ async def test_time_in_line_is_no_part_of_the_age_of_a_call() -> None:
 # -- a token that was not used --------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_token_of_a_call_that_a_gate_behind_refused_comes_back(world: World) -> None:
     """Nothing was sent, so nothing was used up."""
     limit = RateLimit(1, per=LONG, burst=3)

@@ -206,6 +206,7 @@ async def test_timeout_total_counts_waits_and_attempts() -> None:
 # -- nesting -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.parametrize(("outer", "inner", "expired"), [(LIMIT, LONG, "outer"), (LONG, LIMIT, "inner")])
 def test_timeout_nested_expires_as_the_shorter(world: World, outer: float, inner: float, expired: str) -> None:
     """Whichever of the two stands outside."""
@@ -222,6 +223,7 @@ def test_timeout_nested_in_one_pipeline_expires_as_the_inner(world: World) -> No
     assert error.policy == "inner"
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_timeout_of_an_outer_pipeline_is_named_for_it(world: World) -> None:
     """Two guarded functions, one inside the other: what ended the call was the outer pipeline's limit."""
     inner = Pipeline(Retry(attempts=2, wait=0), limit(LONG), name="inner")(world.dependency(Hang()).fn)
@@ -243,6 +245,7 @@ def test_timeout_of_a_pipeline_around_a_pipeline_is_named_for_it(world: World) -
 lengths = st.integers(min_value=1, max_value=30)
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @settings(deadline=None, derandomize=True, max_examples=80)
 @given(limits=st.lists(lengths, min_size=1, max_size=5), work=lengths)
 @example(limits=[5, 5, 5], work=9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 import time
@@ -296,8 +297,8 @@ async def test_abandon_closing_waits_for_all_that_was_left() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_abandon_work_sees_its_deadline_and_its_call() -> None:
-    """Which is what it was told before the caller went."""
+async def test_abandon_work_sees_its_call_and_has_no_deadline() -> None:
+    """Only its caller has, which the call says."""
     views: list[Any] = []
 
     async def work() -> None:
@@ -307,8 +308,81 @@ async def test_abandon_work_sees_its_deadline_and_its_call() -> None:
     await Pipeline(Retry(2), name="outer").call(pipeline(work))
     ((view, left),) = views
     assert (view.pipeline, view.outer.pipeline) == ("inner", "outer")
-    assert view.remaining == left == 8
+    assert (view.remaining, left) == (8, None)
     assert current_call() is None
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("around", [None, 1])
+@pytest.mark.parametrize(
+    "policies",
+    [
+        lambda: [Timeout(1, abandon=True)],
+        lambda: [Timeout(1, abandon=True), Bulkhead(10)],
+        lambda: [Timeout(1, abandon=True), Retry(2)],
+        lambda: [Timeout(1), Timeout(0.9, abandon=True)],
+        lambda: [Timeout(5), Timeout(1, abandon=True), Bulkhead(10)],
+    ],
+    ids=["lone", "outside a gate", "outside a retry", "inside", "between"],
+)
+async def test_abandon_guarded_calls_in_the_work_are_not_cut(policies: Callable[[], Any], around: float | None) -> None:
+    """The deadlines of its caller are not the work's: neither its own limit, nor one around."""
+    did: list[str] = []
+
+    @Retry(3)
+    async def step(name: str) -> None:
+        await asyncio.sleep(2)
+        did.append(name)
+
+    async def commit() -> None:
+        await step("one")
+        await step("two")
+
+    pipeline = Pipeline(*policies())
+    with pytest.raises(TimedOut), deadline(around) if around else contextlib.nullcontext():
+        await pipeline.call(commit)
+    await pipeline.aclose()
+    assert did == ["one", "two"]
+
+
+@pytest.mark.virtual_time
+async def test_abandon_limits_inside_the_work_hold() -> None:
+    """Those that it has for itself."""
+    pipeline = Pipeline(Timeout(1, abandon=True), Timeout(0.5))
+    left: list[Any] = []
+
+    async def work() -> None:
+        left.append(remaining())
+        await asyncio.sleep(9)
+
+    with pytest.raises(TimedOut):
+        await pipeline.call(work)
+    assert left == [0.5]
+
+
+@pytest.mark.virtual_time
+async def test_abandon_retries_go_on_when_the_caller_has_gone() -> None:
+    """Its deadline goes with it."""
+    pipeline = Pipeline(Timeout(1, abandon=True), Retry(3, wait=0.1))
+    calls: list[float] = []
+
+    async def work() -> None:
+        calls.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(2)
+        raise OSError
+
+    with pytest.raises(TimedOut):
+        await pipeline.call(work)
+    await pipeline.aclose()
+    assert calls == pytest.approx([0, 2.1, 4.2])
+
+
+@pytest.mark.virtual_time
+async def test_abandon_leaves_the_callers_deadline_to_the_caller() -> None:
+    """The work's context, which comes back with its result, does not lift it."""
+    with deadline(10):
+        await Timeout(5, abandon=True)(asyncio.sleep)(1)
+        assert remaining() == 9
 
 
 @pytest.mark.virtual_time

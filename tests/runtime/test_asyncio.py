@@ -442,6 +442,7 @@ async def test_recursion_success_at_every_level() -> None:
     assert await end_of(and_stay) == End(7, 0)
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.every_loop
 async def test_nested_timeouts_of_one_length_expire_as_the_outer() -> None:
     """It began first; both in one tick makes no difference."""
@@ -449,6 +450,7 @@ async def test_nested_timeouts_of_one_length_expire_as_the_outer() -> None:
     assert assert_timed_out(await end_of(guarded)).policy == "outer"
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.every_loop
 @pytest.mark.parametrize(("outer", "inner", "expired"), [(LIMIT, LONG, "outer"), (LONG, LIMIT, "inner")])
 async def test_nested_timeouts_of_two_lengths_expire_as_the_shorter(outer: float, inner: float, expired: str) -> None:

@@ -326,6 +326,7 @@ def test_fail_after_inside_stays_what_it_is() -> None:
     run_mocked(main)
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_nested_timeouts_expire_as_the_shorter_or_the_outer() -> None:
     """Of two equal ones the outer."""
 
