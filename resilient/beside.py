@@ -19,6 +19,7 @@ from resilient.atomic import members
 from resilient.call import Call
 from resilient.current import Calls, enclosing, runs_elsewhere, waiting
 from resilient.errors import Deadlock
+from resilient.forks import renew_in_forked_child
 from resilient.groups import is_cut
 from resilient.mistakes import Mistake
 from resilient.outcome import Classifier
@@ -302,12 +303,17 @@ def close_beside(result: Any, call: Call, scope: Scope, stragglers: Stragglers, 
         return  # most results
     closing = _Closing(call.runtime)
     stragglers.add(closing)
-    closing.spawned = call.runtime.spawn(
-        lambda: _close_unwanted(closing, result, call, scope, stragglers, sets_aside), contextvars.copy_context()
-    )
+    try:
+        closing.spawned = call.runtime.spawn(
+            lambda: _close_unwanted(closing, result, call, scope, stragglers, sets_aside), contextvars.copy_context()
+        )
+    except Exception as error:  # a task factory that refuses, no more threads
+        stragglers.remove(closing)
+        _log.debug("resilient: closing a result that nobody gets could not begin: %s", type(error).__name__)
 
 
 _discarding = Stragglers(sys.maxsize)
+renew_in_forked_child(_discarding)
 
 
 async def discard(result: Any, runtime: Runtime, stragglers: Stragglers = _discarding) -> None:
@@ -331,8 +337,13 @@ async def discard(result: Any, runtime: Runtime, stragglers: Stragglers = _disca
             parking.wake()
 
     stragglers.add(closing)
-    closing.spawned = runtime.spawn(work, contextvars.copy_context())
-    await parking.wait(CLOSING_SECONDS, _NO_DEADLINE)
+    try:
+        closing.spawned = runtime.spawn(work, contextvars.copy_context())
+    except Exception:  # a task factory that refuses
+        stragglers.remove(closing)
+        await _close(result, runtime)
+    else:
+        await parking.wait(CLOSING_SECONDS, _NO_DEADLINE)
 
 
 async def _close(result: Any, runtime: Runtime) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from resilient.policies.hedge import Hedge
 
 __all__ = ["FirstCopy", "Race", "goes_on", "judged", "wants_another"]
+
+_log = logging.getLogger("resilient")
 
 
 def goes_on(verdict: Verdict) -> bool:
@@ -209,7 +212,16 @@ class Race:
             copy.sets_aside = True
         copy.call.attempt = self.attempt  # the first one may have got further, in the caller's own call
         self.running.append(copy)
-        copy.run(self.task, self.context)
+        try:
+            copy.run(self.task, self.context)
+        except Exception:  # a task factory that refuses, no more threads
+            self.running.remove(copy)
+            if self.begun == 1:
+                raise
+            self.begun -= 1
+            hedge.started -= 1
+            self.may_start = False
+            _log.warning("resilient: %s could not begin a further copy", hedge.name, exc_info=True)
 
     @property
     def wait(self) -> float | None:

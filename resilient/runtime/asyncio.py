@@ -1,7 +1,8 @@
 """asyncio: timeouts that share one timer, and turns that can be called from any thread.
 
 Arming `loop.call_later` for each call costs 20 times a bare await. Timeouts of one length expire in the order in which
-they began, so each event loop keeps one queue and one timer per length; a call only joins and leaves it. The timer is
+they began, so each event loop keeps one queue and one timer per length (and one for all further lengths, and all
+deadlines, with a heap); a call only joins and leaves it. The timer is
 armed for the first in the queue and left alone when that one ends in time: when it fires, it is set for whoever is
 first by then.
 """
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed, Woken, Work
 
 __all__ = ["AsyncioRuntime", "Timer", "running"]
+
+
+LENGTHS = 100
+"""Lengths that have a timer of their own on each event loop. More are rare, unless they are computed for each call."""
 
 
 class _Entry:
@@ -82,6 +87,14 @@ class _Timers:
         loop = self.runtime.loop
         self.armed = loop.call_at(loop.time() + delay, self._fire)
 
+    def tell(self, timer: Timer) -> None:
+        """Its time is over. What goes wrong then is its own affair: the timer is shared with others."""
+        try:
+            timer.fire()
+        except Exception as error:
+            context = {"message": "resilient: a timer failed", "exception": error}
+            self.runtime.loop.call_exception_handler(context)
+
     def disarm(self) -> None:
         """Drop a timer for which nobody waits."""
         if self.armed is not None:
@@ -98,7 +111,7 @@ class _Timers:
             due.append(entry)
         for entry in due:
             del self.entries[entry]
-            entry.fire()
+            self.tell(entry)
         if not self.entries:
             self.disarm()
             return
@@ -116,11 +129,11 @@ class _Deadlines(_Timers):
 
     def __init__(self, runtime: AsyncioRuntime) -> None:
         super().__init__(runtime, _Deadlines)
-        self.heap: list[tuple[float, int, _Entry]] = []
+        self.heap: list[tuple[float, int, Timer]] = []
         self.next = math.inf
         self.number = count().__next__  # those of one moment expire in the order in which they came
 
-    def join(self, entry: _Entry, now: float) -> None:
+    def join(self, entry: Timer, now: float) -> None:
         if len(self.heap) > 2 * len(self.entries) + 100:
             self.heap[:] = [each for each in self.heap if each[2] in self.entries]
             heapify(self.heap)
@@ -138,10 +151,10 @@ class _Deadlines(_Timers):
             entry = heappop(self.heap)[2]
             if entry in self.entries:
                 del self.entries[entry]
-                entry.fire()
+                self.tell(entry)
                 due = True
-                if not entry.fired and now < entry.limit.at < math.inf:  # type: ignore[attr-defined]
-                    entry.at = entry.limit.at  # type: ignore[attr-defined]
+                if isinstance(entry, _Asking) and not entry.fired and now < entry.limit.at < math.inf:
+                    entry.at = entry.limit.at
                     self.join(entry, now)
         if not self.heap:
             self.disarm()
@@ -169,7 +182,12 @@ class AsyncioRuntime:
         return _Parking(self)
 
     def spawn(self, work: Work, context: Context) -> Task[None]:
-        return self.loop.create_task(work(), context=context)
+        coroutine = work()
+        try:
+            return self.loop.create_task(coroutine, context=context)
+        except BaseException:  # of a task factory
+            coroutine.close()
+            raise
 
     def cancel(self, spawned: Task[None], never_ran: Callable[[], None]) -> None:
         def done(task: Task[None]) -> None:
@@ -188,13 +206,27 @@ class AsyncioRuntime:
     def after(self, seconds: float, timer: Timer) -> dict[Timer, None]:
         """Call `timer.fire()` from the event loop after `seconds`, unless taken out of what is returned before."""
         timers = self.timers.get(seconds)
-        if timers is None:
+        if timers is None and len(self.timers) < LENGTHS:
             timers = self.timers[seconds] = _Timers(self, seconds)
+        now = self.now()
+        timer.at = now + seconds
+        if timers is None:
+            deadlines = self.deadlines
+            deadlines.join(timer, now)
+            return deadlines.entries
         if timers.armed is None:
             timers.arm(seconds)
-        timer.at = self.now() + seconds
         timers.entries[timer] = None
         return timers.entries
+
+    @property
+    def deadlines(self) -> _Deadlines:
+        """The timers of all deadlines, and of what has a length of its own when there are too many."""
+        deadlines = self.timers.get(_Deadlines)
+        if deadlines is None:
+            deadlines = self.timers[_Deadlines] = _Deadlines(self)
+        assert isinstance(deadlines, _Deadlines)
+        return deadlines
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         task = current_task(self.loop)
@@ -203,17 +235,22 @@ class AsyncioRuntime:
         now, at = self.now(), limit.at
         timers: _Timers | None
         asking = False
-        heap: list[tuple[float, int, _Entry]] | None = None
+        heap: list[tuple[float, int, Timer]] | None = None
         if at is None:
             entry = _Entry()  # without an `__init__`, which would cost more than all else here
             key = limit.seconds
             entry.at = at = now + key
             timers = self.timers.get(key)
-            if timers is None:
+            if timers is None and len(self.timers) < LENGTHS:
                 timers = self.timers[key] = _Timers(self, key)
-            timers.entries[entry] = None
-            if timers.armed is None:
-                timers.arm(key)
+            if timers is None:
+                timers = self.deadlines
+                timers.join(entry, now)
+                heap = timers.heap
+            else:
+                timers.entries[entry] = None
+                if timers.armed is None:
+                    timers.arm(key)
         else:
             asking = hasattr(limit, "strikes")
             if asking:
@@ -222,11 +259,9 @@ class AsyncioRuntime:
             else:
                 entry = _Entry()
             entry.at = at
-            timers = self.timers.get(_Deadlines)
-            if timers is None:
-                timers = self.timers[_Deadlines] = _Deadlines(self)
-            timers.join(entry, now)  # type: ignore[attr-defined]
-            heap = timers.heap  # type: ignore[attr-defined]
+            timers = self.deadlines
+            timers.join(entry, now)
+            heap = timers.heap
         entry.task = task
         entry.fired = False
         outer, waited = call.deadline, call.waited

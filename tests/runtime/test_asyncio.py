@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pytest
 import uvloop
 
-from resilient import Bulkhead, Pipeline, Retry, TimedOut, Timeout
+from resilient import Bulkhead, Hedge, Pipeline, Retry, TimedOut, Timeout
 from resilient.call import new_call
 from resilient.runtime.asyncio import running
 from resilient.runtime.virtual import VirtualLoop
@@ -1110,3 +1110,96 @@ def test_async_def_without_a_loop_is_refused() -> None:
     coroutine = Timeout(LONG)(answer)()
     with pytest.raises(RuntimeError, match="needs a running asyncio or trio event loop"):
         coroutine.send(None)
+
+
+# -- what goes wrong when a timer fires ------------------------------------------------------------------------------
+
+
+class Refusing:
+    """A task factory that refuses while `on`."""
+
+    def __init__(self) -> None:
+        self.on = False
+
+    def __call__(self, loop: Any, coroutine: Any, **options: Any) -> Any:
+        if self.on:
+            raise RuntimeError("no more tasks")
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("inline", [True, False])
+async def test_hedge_whose_copy_cannot_begin_goes_on_with_the_first(inline: bool) -> None:
+    """It has no straggler, and neither its timer nor those of the same length are lost."""
+    loop, factory = asyncio.get_running_loop(), Refusing()
+    loop.set_task_factory(factory)  # type: ignore[arg-type]
+    hedge, go = Hedge(LIMIT, inline=inline), asyncio.Event()
+
+    async def fetch() -> int:
+        factory.on = True
+        loop.call_later(2 * LIMIT, go.set)
+        await go.wait()
+        return 7
+
+    try:
+        assert await hedge(fetch)() == 7
+    finally:
+        factory.on = False
+    assert hedge.snapshot() == {"started": 0, "won": 0, "stragglers": 0}
+    assert_timed_out(await end_of(Timeout(LIMIT)(forever)))
+    loop.set_task_factory(None)
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("others", [0, 200], ids=["own timer", "heap"])
+async def test_timer_that_raises_is_reported_and_takes_no_other_with_it(others: int) -> None:
+    """Those due in the same tick fire, and so do later ones."""
+    loop = asyncio.get_running_loop()
+    runtime = running()
+    assert runtime is not None
+    kept = [runtime.after(LONG + number, Ringing()) for number in range(others)]
+    reported: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    failing, later = Ringing(OSError()), Ringing()
+    runtime.after(LIMIT, failing)
+    runtime.after(LIMIT, later)
+    await asyncio.wait_for(later.rang.wait(), 10)
+    assert [context["exception"] for context in reported] == [failing.error]
+    assert_timed_out(await end_of(Timeout(LIMIT)(forever)))
+    assert len(kept) == others
+
+
+class Ringing:
+    """Is told, and may raise."""
+
+    at: float
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.rang = asyncio.Event()
+
+    def fire(self) -> None:
+        self.rang.set()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.every_loop
+async def test_lengths_without_number_share_one_timer() -> None:
+    """Each Timeout still ends its own call, at its own time."""
+    runtime = running()
+    assert runtime is not None
+
+    async def ends_first(seconds: float) -> float:
+        with contextlib.suppress(TimedOut):
+            await Timeout(seconds)(forever)()
+        return seconds
+
+    lengths = [LIMIT + number * 1e-4 for number in range(40)]
+    for number in range(300):
+        await Timeout(LONG + number)(answer)()
+    assert len(runtime.timers) <= 101
+    calls = [asyncio.ensure_future(ends_first(seconds)) for seconds in reversed(lengths)]
+    ended = [await call for call in asyncio.as_completed(calls)]
+    assert len(ended) == len(lengths)
+    assert ended[0] == lengths[0] or not isinstance(asyncio.get_running_loop(), VirtualLoop)
