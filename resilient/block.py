@@ -109,7 +109,8 @@ class _Moment:
 
 def block_call(block: Callable[..., Any], runtime: Runtime, *, repeats: bool) -> Call:
     """The call of a block, of a pipeline that may repeat it or not."""
-    return new_call(block, (), {}, runtime if runtime is THREADS or not repeats else _Runtime(runtime), _BlockCall)
+    where: Any = runtime if runtime is THREADS or not repeats else _Runtime(runtime)
+    return new_call(block, (), {}, where, _BlockCall)
 
 
 def block_leaf(scope: Scope) -> Layer:

@@ -83,6 +83,7 @@ class Parking(Protocol):
 
     def wake(self) -> Woken:
         """End the wait. From any thread; more than once does no harm; never raises."""
+        ...
 
     async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:
         """Wait to be woken: True; or False after `seconds` (`often`: many wait for just as long).
