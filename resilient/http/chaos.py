@@ -366,10 +366,10 @@ class AsyncHttpChaos(AsyncAround, HttpChaos[Inner], Generic[Request, Response, I
 
     transport: Any
 
-    def handle_async_request(self, request: Request) -> Coroutine[Any, Any, Response]:
-        """Send one request, or have it meet a fault. While it is off, it adds no coroutine of its own."""
+    def handle_async_request(self, request: Request) -> Any:
+        """Send one request, or have it meet a fault. While it is off, this adds no coroutine to the transport's."""
         if not self.experiment.is_on():
-            return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
+            return self.transport.handle_async_request(request)
         return self._watched(request, self.transport.handle_async_request, current_async())
 
 
