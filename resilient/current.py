@@ -21,7 +21,7 @@ from types import CodeType, FrameType
 from typing import Any, Protocol
 
 from resilient.call import Call
-from resilient.forks import module_lock
+from resilient.forks import in_forked_child, module_lock
 from resilient.policy import Scope
 
 __all__ = [
@@ -127,9 +127,19 @@ def frames_of(task: Any) -> Iterator[FrameType]:
     return reversed(frames)
 
 
+_forked_in: FrameType | None = None
+"""In a forked child: the frame in which it was forked. It and those that it was called from belong to the parent."""
+
+
+@in_forked_child
+def _leave_the_parents_calls() -> None:
+    global _forked_in
+    _forked_in = sys._getframe(2)  # past `forks`
+
+
 def stack(frame: FrameType | None) -> Iterator[FrameType]:
-    """A frame, and those that it is called from."""
-    while frame is not None:
+    """A frame, and those that it is called from in this process."""
+    while frame is not None and frame is not _forked_in:
         yield frame
         frame = frame.f_back
 

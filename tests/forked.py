@@ -36,6 +36,7 @@ from resilient import (
     Retry,
     TimedOut,
     Timeout,
+    current_call,
     current_priority,
     deadline,
     events,
@@ -122,6 +123,7 @@ total = Pipeline(Timeout(LONG), Retry(attempts=2, wait=0), Timeout(SHORT), name=
 @check(Pipeline(Timeout(LONG), Retry(attempts=2, wait=0))(forever))
 async def total_and_deadline_fire() -> None:
     assert remaining() is None, remaining()
+    assert current_call() is None, current_call()
     assert current_priority() == "normal"
     await raises(TimedOut, total(forever)())
     with deadline(SHORT):
@@ -391,8 +393,9 @@ def in_pool() -> dict[str, str | None]:
     return in_child(in_flight)
 
 
+@Timeout(LONG)
 async def main() -> None:
-    """Fork in each way."""
+    """Fork in each way, inside a call."""
     found = {}
     with deadline(LONG), priority("critical"):
         for calls, _ in checks.values():

@@ -109,7 +109,7 @@ class Keyed(Gate):
             what it raises, or a key that cannot be hashed, is an error of the caller. A call that must wait has its key
             taken twice.
         max_keys: so many keys are remembered, and beyond them only those with calls inside. Default 1,024. A key takes
-            about 1.5 KB with a Bulkhead or RateLimit, 4.5 KB with a CircuitBreaker or AdaptiveLimit, besides what the
+            about 1.7 KB with a Bulkhead or RateLimit, 4.5 KB with a CircuitBreaker or AdaptiveLimit, besides what the
             key itself takes. It should be more than the keys that are in use within minutes: what a key has used of its
             limit is forgotten with it.
         idle: seconds without a call after which a key may be forgotten. Default 300. Where nothing else reads the clock
