@@ -1,6 +1,6 @@
 """The same policies under HTTP clients: transports that a client takes as its own.
 
-semantics      what HTTP says about methods, statuses, pauses and origins
+semantics      what HTTP says about methods, headers and origins
 judgement      what the outcome of a request was, and whether it may be sent again
 bodies         bodies that are sent again, and bodies that end badly
 options        what a transport's user, and a request for itself, may ask for

@@ -68,6 +68,7 @@ from resilient.http.served import (
     stand_in_line,
 )
 from resilient.http.upload import READ_AHEAD, ClientLeft, Receive, Upload
+from resilient.pauses import LONGEST_PAUSE
 from resilient.pipeline import Pipeline
 from resilient.policy import Gate
 from resilient.priority import PRIORITIES, current_priority, priority
@@ -316,7 +317,7 @@ class ServerMiddleware:
         if request.refused:
             scope.pop(REQUEST, None)  # a closed pipeline has left it there
             pause = request.retry_after or self._retry_after
-            seconds = max(1, math.ceil(min(pause, semantics.LONGEST_PAUSE)))
+            seconds = max(1, math.ceil(min(pause, LONGEST_PAUSE)))
             text = b"The server cannot take this request now."
             await _answer(scope, request.pass_on, 503, text, (b"retry-after", b"%d" % seconds))
         elif request.is_late():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Hashable
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+from resilient import pauses
 from resilient.current import enclosing
 from resilient.errors import Rejected
 from resilient.http import semantics
@@ -45,7 +46,7 @@ class HttpClassifier(Classifier):
 
     library: ClassVar[Any]
 
-    def __init__(self, *, statuses: Collection[int] = semantics.FAILURE_STATUSES) -> None:
+    def __init__(self, *, statuses: Collection[int] = pauses.FAILURE_STATUSES) -> None:
         library = self.library
         super().__init__(
             ignore=(
@@ -79,7 +80,7 @@ class HttpClassifier(Classifier):
         """The verdict on a response."""
         if result.status_code not in self.statuses:
             return SUCCESS
-        pause = semantics.pause(dict(result.headers.items()), result.status_code, time.time())
+        pause = pauses.pause(dict(result.headers.items()), result.status_code, time.time())
         return FAILURE if pause is None else Verdict("failure", retryable=True, retry_after=pause)
 
 

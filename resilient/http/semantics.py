@@ -1,7 +1,7 @@
-"""What HTTP itself says about repeating requests: which may be, when, how soon, and who it is that answers.
+"""What HTTP itself says about repeating requests: which may be, and who it is that answers. (How soon: see
+`resilient.pauses`.)
 
-Everything here is pure and knows no client. What comes from the network is not believed: a `Retry-After` that makes no
-sense is none.
+Everything here is pure and knows no client.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import uuid
 from collections.abc import Iterable
 from functools import lru_cache
 
-from resilient.pauses import FAILURE_STATUSES, LONGEST_PAUSE, pause, rate_limit_reset, retry_after, retry_after_ms
+from resilient.pauses import FAILURE_STATUSES
 
 __all__ = [
     "ATTEMPT_HEADER",
     "DEADLINE_HEADER",
-    "FAILURE_STATUSES",
     "IDEMPOTENCY_HEADER",
     "IDEMPOTENT_METHODS",
-    "LONGEST_PAUSE",
     "PRIORITY_HEADER",
     "is_field_name",
     "is_field_value",
@@ -28,10 +26,6 @@ __all__ = [
     "is_same_server",
     "new_idempotency_key",
     "origin",
-    "pause",
-    "rate_limit_reset",
-    "retry_after",
-    "retry_after_ms",
 ]
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})

@@ -19,19 +19,14 @@ from resilient import CircuitOpen, Pipeline, Retry, TimedOut
 from resilient.http.httpx import AsyncTransport, HttpClassifier
 from resilient.http.options import key_by, origin_of
 from resilient.http.semantics import (
-    FAILURE_STATUSES,
     IDEMPOTENT_METHODS,
-    LONGEST_PAUSE,
     is_field_value,
     is_refusal,
     is_repeated,
     is_same_server,
     origin,
-    pause,
-    rate_limit_reset,
-    retry_after,
-    retry_after_ms,
 )
+from resilient.pauses import FAILURE_STATUSES, LONGEST_PAUSE, pause, rate_limit_reset, retry_after, retry_after_ms
 from resilient.runtime import virtual
 
 NOW = datetime(2026, 11, 24, 14, 31, tzinfo=UTC)
