@@ -64,7 +64,7 @@ class Place:
 
 
 class Line:
-    """The order of those who wait. Its methods are called under the lock of whoever has it."""
+    """The order of those who wait. Its methods are called under its owner's lock; only `len` and `rank` need none."""
 
     __slots__ = ("_next_number", "groups")
 
@@ -74,7 +74,7 @@ class Line:
         self._next_number = count().__next__
 
     def __len__(self) -> int:
-        return sum(map(len, self.groups.values()))
+        return sum(map(len, list(self.groups.values())))  # a copy: snapshots take no lock
 
     def __contains__(self, place: Place) -> bool:
         return place in self.groups.get((place.rank, place.home), ())
@@ -82,7 +82,7 @@ class Line:
     @property
     def rank(self) -> float:
         """Of the first; infinite when nobody waits."""
-        return min((rank for rank, _ in self.groups), default=math.inf)
+        return min((rank for rank, _ in list(self.groups)), default=math.inf)
 
     def join(self, runtime: Runtime, rank: int = 0) -> Place:
         """A new place at the end of its rank."""
