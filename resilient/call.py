@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from resilient.runtime import current_async
 
@@ -76,8 +76,8 @@ class Call:
         """The call that this is, or is a fork of."""
         return self
 
-    async def again(self) -> None:
-        """A further attempt is about to begin: whoever has to be ready for it lets it wait here."""
+    again: ClassVar[Any] = None
+    """Awaited before a further attempt begins, where somebody has to be ready for it first (a block): a method."""
 
     def fork(self) -> Fork:
         """A copy that goes its own way from here (another thread, another copy of a request)."""

@@ -147,12 +147,14 @@ def stack(frame: FrameType | None) -> Iterator[FrameType]:
 def _calls_in(frames: Iterable[FrameType]) -> Calls:
     found: list[tuple[Call, Scope]] = []
     for frame in frames:
-        found += reversed(_blocks.get(frame, ()))
-        if id(frame.f_code) in _guards:
+        if _blocks and frame in _blocks:
+            found += reversed(_blocks.get(frame, ()))
+        code = id(frame.f_code)
+        if code in _guards:
             names = frame.f_locals
             if "call" in names and not (found and found[-1][0] is names["call"]):  # two frames of one call
                 found.append((names["call"], names["scope"]))
-        elif id(frame.f_code) in _elsewhere:
+        elif code in _elsewhere:
             work: Elsewhere = frame.f_locals["self"]
             if found and found[-1][0] is work.call:
                 found.pop()

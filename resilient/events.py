@@ -320,7 +320,8 @@ class Channel:
 
     def emit(self, event: Event) -> None:
         """Tell every listener. Never raises an `Exception`."""
-        self.catch_up()
+        if self.later:
+            self.catch_up()
         emit(self.listeners, event)
 
     def catch_up(self) -> None:

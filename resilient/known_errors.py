@@ -24,7 +24,7 @@ from typing import Any
 from resilient.pauses import pause
 from resilient.verdict import FAILURE, FATAL, IGNORED, WAITED, Verdict
 
-__all__ = ["Reader", "is_untrusted", "read_of", "reader_of"]
+__all__ = ["Reader", "is_bare", "is_untrusted", "read_of", "reader_of"]
 
 Reader = Callable[[Any, Collection[int]], Verdict | None]
 """Reads an error; the collection has the HTTP statuses that are failures worth repeating. None: nothing is known."""
@@ -251,6 +251,16 @@ def _grpc_pushback(error: Any) -> float | None:
         if name == "grpc-retry-pushback-ms":
             return int(value) / 1000
     return None
+
+
+def is_bare(error: BaseException) -> bool:
+    """Whether there is nothing to read in an error but its message, as in most: no cause, attribute or other error."""
+    try:
+        return (
+            error.__cause__ is None and not error.__dict__ and not (error.args and isinstance(error.args[0], Exception))
+        )
+    except Exception:  # an attribute that raises
+        return False
 
 
 # -- certificates ---------------------------------------------------------------------------------------------------

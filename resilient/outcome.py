@@ -30,7 +30,7 @@ import pybreaker
 from resilient import arguments
 from resilient.errors import Deadlock, Rejected, TimedOut
 from resilient.groups import is_group, leaves
-from resilient.known_errors import is_untrusted, read_of, reader_of
+from resilient.known_errors import is_bare, is_untrusted, read_of, reader_of
 from resilient.pauses import FAILURE_STATUSES
 from resilient.result import is_of_one_use
 from resilient.verdict import FAILURE, FATAL, IGNORED, REFUSED, SUCCESS, UNTRUSTED, WAITED, Verdict, pause_of, together
@@ -163,10 +163,10 @@ class _Kind:
         refused: whether they are refusals on this side. timed_out: whether they are `TimedOut`.
         programming: whether they are errors of the code itself.
         builtin: whether they are Python's own, which have no attributes.
-        reader: what else can be read of one.
+        reader: what else can be read of one. plain: whether that is nothing but what `is_bare` looks at.
     """
 
-    __slots__ = ("builtin", "group", "programming", "reader", "refused", "timed_out")
+    __slots__ = ("builtin", "group", "plain", "programming", "reader", "refused", "timed_out")
 
     def __init__(self, kind: type[BaseException]) -> None:
         self.group = is_group(kind)
@@ -175,6 +175,7 @@ class _Kind:
         self.programming = issubclass(kind, PROGRAMMING_ERRORS)
         self.builtin = kind.__module__ == "builtins"
         self.reader = None if self.builtin or self.timed_out else reader_of(kind)
+        self.plain = self.reader is None and not issubclass(kind, OSError)
 
 
 _kinds: dict[type[BaseException], _Kind] = {}
@@ -244,6 +245,7 @@ class Classifier:
     def error(self, error: Exception) -> Verdict:
         """The verdict on an exception."""
         kind = _kind_of(error)
+        bare_error = error.__cause__ is None if kind.builtin else kind.plain and is_bare(error)
         if kind.group:
             return together(self.error(leaf) for leaf in leaves(error))  # type: ignore[arg-type]
         if kind.refused or (self._rejections is not None and self._rejections(error)):
@@ -253,7 +255,7 @@ class Classifier:
         if kind.timed_out:
             if not error.evidence:  # type: ignore[attr-defined]
                 return WAITED
-        elif not (kind.builtin and error.__cause__ is None) and is_untrusted(error):
+        elif not bare_error and is_untrusted(error):
             return UNTRUSTED
         elif (kind.programming and self._failures is None) or (
             self._failures is not None and not self._failures(error)
@@ -262,7 +264,7 @@ class Classifier:
         verdict: Verdict | None = None
         if self._fatal is not None and self._fatal(error):
             verdict = FATAL
-        elif self._failures is None and not kind.builtin:
+        elif self._failures is None and not (bare_error or kind.builtin):
             verdict = read_of(kind.reader, error, self.statuses)
         if verdict is None:
             verdict = FAILURE

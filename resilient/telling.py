@@ -61,7 +61,7 @@ def attempt_returned(call: Call, scope: Scope, begin: float, result: Any) -> Non
     """Tell that the function has returned, at once or when its result has ended."""
     end, failed = call.runtime.now(), _verdict_on_result(call, scope, result).kind == "failure"
     event = AttemptReturned(scope.name, end, call.attempt, name_of(call.fn), end - begin, failed)
-    if not failed and _is_open(scope, result):
+    if not failed and scope.judge.follows and scope.judge.is_open(result):
         scope.judge.follow(result, _Late(call, scope, event, lambda error: replace(event, failed=True), event))
     else:
         tell(call, scope, event)
@@ -82,29 +82,31 @@ async def told_call(call: Call, scope: Scope, rest: Coroutine[Any, Any, Any]) ->
     """A call of whose end somebody wants to hear."""
     begin = call.begin().now()
     call.requests = 0
-
-    def ended(ending: Ending, error: BaseException | None, verdict: Judged) -> CallEnded:
-        error = bare(error) if issubclass(type(error), Exception) else error  # type: ignore[arg-type]
-        end = call.runtime.now()
-        return CallEnded(scope.name, end, name_of(call.fn), call.requests, end - begin, ending, error, verdict)
-
     try:
         result = await rest
     except BaseException as error:
         judged = _verdict_on_error(call, scope, error)
-        tell(call, scope, ended(_ending(error, judged), error, judged.kind))
+        shown = bare(error) if issubclass(type(error), Exception) else error  # type: ignore[arg-type]
+        tell(call, scope, _ended(call, scope, begin, _ending(error, judged), shown, judged.kind))
         call.verdict = None
         raise
     verdict = _verdict_on_result(call, scope, result).kind
     ending: Ending = "failure" if verdict == "failure" else "success"
-    event = ended(ending, None, "nothing" if call.is_stood_in_for else verdict)
-    if ending == "success" and _is_open(scope, result):
+    event = _ended(call, scope, begin, ending, None, "nothing" if call.is_stood_in_for else verdict)
+    if ending == "success" and scope.judge.follows and scope.judge.is_open(result):
         left = replace(event, ending="cancelled", verdict="nothing")
         scope.judge.follow(result, _Late(call, scope, event, lambda error: _broken_off(event, error), left))
     else:
         tell(call, scope, event)
     call.verdict = None
     return result
+
+
+def _ended(
+    call: Call, scope: Scope, begin: float, ending: Ending, error: BaseException | None, verdict: Judged
+) -> CallEnded:
+    end = call.runtime.now()
+    return CallEnded(scope.name, end, name_of(call.fn), call.requests, end - begin, ending, error, verdict)
 
 
 def _broken_off(event: CallEnded, error: Exception) -> CallEnded:
@@ -140,10 +142,6 @@ def _verdict_on_error(call: Call, scope: Scope, error: BaseException) -> Verdict
         return scope.on_error(call, error)  # type: ignore[arg-type]
     except Mistake:
         return IGNORED
-
-
-def _is_open(scope: Scope, result: Any) -> bool:
-    return scope.judge.follows and scope.judge.is_open(result)
 
 
 class _Late:

@@ -24,7 +24,7 @@ from resilient.beside import Stragglers, close_beside, discard, is_own
 from resilient.budget import Budget
 from resilient.call import Call
 from resilient.current import enclosing
-from resilient.deadlines import remaining
+from resilient.deadlines import remaining, seen
 from resilient.errors import Rejected, TimedOut, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.foresight import MANY, Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
@@ -190,7 +190,8 @@ class Retry(Wrap):
                 await story.pause(wait)
                 call.attempt += 1
                 call.verdict = None
-                await call.again()
+                if call.again is not None:
+                    await call.again()
                 await story.ask("before")
                 try:
                     result = await inner(call)
@@ -423,7 +424,7 @@ class _Story:
             self.reason = "the stop strategy said so"
         elif verdict.retry_after is not None and verdict.retry_after > retry.max_retry_after:
             self.reason = f"asked to wait {verdict.retry_after:g} s, longer than {retry.max_retry_after:g} s"
-        elif wait >= self._left():
+        elif wait >= self._left(wait):
             self.reason = f"a wait of {wait:.3g} s would outlive the deadline"
         elif retry.nested == "once" and any(outer.repeats and other is not call for other, outer in enclosing()):
             self.reason = "the call that this one is part of is repeated as a whole"
@@ -441,11 +442,14 @@ class _Story:
             return False
         return True
 
-    def _left(self) -> float:
-        """Seconds until the deadline of the call, or of one that it is part of."""
-        call, around = self.call, remaining()
-        left = math.inf if around is None else around
-        return left if call.deadline is None else min(left, call.deadline - call.runtime.now())
+    def _left(self, wait: float) -> float:
+        """Seconds until the deadline of the call; or of one that it is part of, where it would sleep beyond that, or is
+        a plain `def`, which nothing else ends."""
+        call = self.call
+        left = math.inf if call.deadline is None else call.deadline - call.runtime.now()
+        if seen.limits and (wait > 0 or call.runtime is THREADS) and (around := remaining()) is not None:
+            return min(left, around)
+        return left
 
     def tell_of_retry(self, wait: float, error: Exception | None, *, shadow: bool = False) -> None:
         scope = self.scope
