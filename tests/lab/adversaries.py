@@ -446,6 +446,7 @@ class _Crowd:
         self.pipelines = pipelines
         self.waits: dict[str, tuple[Any, float]] = {}
         self.limits: list[tuple[RateLimit, int]] = []
+        self.tickets: dict[Any, Any] = {}
         self.tasks: list[asyncio.Task[Any]] = []
         after = [part.worst for part in explanation.parts[1:]]
         policies = policies[-len(explanation.parts) :]
@@ -476,7 +477,8 @@ class _Crowd:
     def hear(self, event: Event) -> None:
         if isinstance(event, Queued) and event.policy in self.waits:
             gate, seconds = self.waits[event.policy]
-            asyncio.get_running_loop().call_later(seconds * LESS, gate.release, gate)
+            # Those before it in line have come and gone by then: that is more permits than were held.
+            asyncio.get_running_loop().call_later(seconds * LESS, gate.release, self.tickets[gate])
         if isinstance(event, Retrying):
             self.push()
 
@@ -485,8 +487,8 @@ class _Crowd:
         call = new_call(len, (), {}, current_async())
         for gate in [*(gate for gate, _ in self.waits.values()), *(gate for gate, _ in self.limits)]:
             try:
-                while gate.admit(call) is not None:
-                    pass
+                while (ticket := gate.admit(call)) is not None:
+                    self.tickets[gate] = ticket
             except Rejected:
                 pass
 

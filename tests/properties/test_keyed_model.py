@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
 from hypothesis import settings
@@ -45,7 +46,7 @@ class Slot(Gate):
 
 @dataclass
 class Known:
-    """One key, in the model."""
+    """One key, in the model. It was used last at `last`; infinity: until the next new key comes."""
 
     key: str
     number: int
@@ -66,24 +67,44 @@ class Model:
     def find(self, key: str) -> Known | None:
         return next((each for each in self.known if each.key == key), None)
 
-    def use(self, key: str, now: float) -> Known:
-        """Move a key to the end; a new one makes room first."""
+    def use(self, key: str, now: float, last: float) -> Known:
+        """Move a key to the end; a new one makes room first. `last` is what is known of the time of such a use."""
         known = self.find(key)
         if known is None:
-            for _ in range(min(2, len(self.known))):
-                eldest = self.known[0]
-                if len(self.known) < self.max_keys and now - eldest.last < self.idle:
-                    break
-                del self.known[0]
-                if eldest.inside or eldest.restless:
-                    self.known.append(eldest)
+            self.make_room(now)
+            for each in self.known:
+                each.last = min(each.last, now)
             self.made += 1
             known = Known(key, self.made, now)
         else:
             self.known.remove(known)
-        known.last = now
+            known.last = last
         self.known.append(known)
         return known
+
+    def make_room(self, now: float) -> None:
+        """Forget keys at rest, and of the others no more than there must go. What stays for the calls inside it, or where
+        there is room again, goes to the end."""
+        spared = []
+        for eldest in list(self.known):
+            if len(self.known) < self.max_keys and now - eldest.last < self.idle:
+                break
+            if eldest.inside:
+                self.to_the_end(eldest)
+            elif eldest.restless:
+                spared.append(eldest)
+            else:
+                self.known.remove(eldest)
+        if len(self.known) < self.max_keys:
+            for each in spared:
+                self.to_the_end(each)
+        else:
+            for each in spared[: len(self.known) + 1 - self.max_keys]:
+                self.known.remove(each)
+
+    def to_the_end(self, known: Known) -> None:
+        self.known.remove(known)
+        self.known.append(known)
 
 
 class KeyedAgainstModel(RuleBasedStateMachine):
@@ -107,7 +128,7 @@ class KeyedAgainstModel(RuleBasedStateMachine):
 
     def start(self, key: str) -> None:
         answer: asyncio.Future[None] = self.loop.create_future()
-        known = self.model.use(key, self.loop.time())
+        known = self.model.use(key, self.loop.time(), math.inf)
         known.inside += 1
         self.running.append((self.loop.create_task(self.guarded(key, answer)), answer, known))
         self.settle()
@@ -156,7 +177,8 @@ class KeyedAgainstModel(RuleBasedStateMachine):
 
         gate = self.loop.run_until_complete(look())
         assert isinstance(gate, Slot)
-        assert gate.number == self.model.use(key, self.loop.time()).number
+        now = self.loop.time()
+        assert gate.number == self.model.use(key, now, now).number
 
     @precondition(lambda self: self.model.known)
     @rule(data=st.data(), restless=st.booleans())
