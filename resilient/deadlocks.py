@@ -24,12 +24,12 @@ from resilient.runtime.threads import THREADS
 __all__ = ["refuse_endless_wait"]
 
 
-def refuse_endless_wait(gate: Gate, call: Call, in_use: int) -> None:
-    """Raise `Deadlock` if a call is about to block its thread for one of the permits `in_use` of a gate, without a
-    limit, and all of them are held in this very thread."""
-    if call.runtime is THREADS and call.deadline is None and held_in_this_thread(gate) >= in_use:
+def refuse_endless_wait(gate: Gate, call: Call, permits: int) -> None:
+    """Raise `Deadlock` if a call is about to block its thread, without a limit, for one of a gate's `permits`, and all
+    of them are held in this very thread. (All that there are: one that another thread gives back just now is free.)"""
+    if call.runtime is THREADS and call.deadline is None and held_in_this_thread(gate) >= permits:
         raise Deadlock(
-            f"a plain def would wait in the queue of {gate.name}, for ever: all {in_use} inside are calls of its own "
+            f"a plain def would wait in the queue of {gate.name}, for ever: all {permits} inside are calls of its own "
             "thread, which cannot go on while it waits. Make it an async def, run it in a thread "
             "(asyncio.to_thread), or bound its wait (queue_timeout=, Timeout)"
         )

@@ -23,7 +23,10 @@ from resilient import (
     TimedOut,
     Timeout,
     deadline,
+    events,
 )
+from resilient.events import Queued
+from resilient.line import Turns
 from resilient.policy import Gate
 
 PATIENCE = 10
@@ -187,6 +190,49 @@ def test_plain_def_in_the_thread_of_a_loop_waits_for_other_threads(on_loop: Call
         thread.join()
 
     within_time(lambda: on_loop(bulkhead, then=then))
+
+
+@pytest.mark.parametrize("permits", [1, 2])
+def test_permit_that_another_thread_gives_back_just_now_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, permits: int
+) -> None:
+    """It is free, but not handed on yet: what is held in this thread is not all there is."""
+    bulkhead = Bulkhead(permits, queue=5)
+    began, go, freed, waiting = (threading.Event() for _ in range(4))
+    hand_out, wait = Turns.hand_out, Turns.wait
+
+    def in_its_own_time(turns: Turns) -> None:
+        if threading.current_thread() is thread:
+            freed.set()
+            assert waiting.wait(PATIENCE)
+        hand_out(turns)
+
+    async def told(turns: Turns, *args: Any) -> bool:
+        waiting.set()
+        return await wait(turns, *args)
+
+    def elsewhere() -> None:
+        began.set()
+        assert go.wait(PATIENCE)
+
+    def in_line(event: Queued) -> None:
+        go.set()
+        assert freed.wait(PATIENCE)
+
+    @Pipeline(bulkhead)
+    def recursive(left: int) -> str:
+        return recursive(left - 1) if left else "done"
+
+    monkeypatch.setattr(Turns, "hand_out", in_its_own_time)
+    monkeypatch.setattr(Turns, "wait", told)
+    thread = threading.Thread(target=bulkhead(elsewhere))
+    thread.start()
+    assert began.wait(PATIENCE)
+    stop = events.listen(lambda event: in_line(event) if isinstance(event, Queued) else None)
+    within_time(lambda: recursive(permits - 1))
+    stop()
+    thread.join()
+    assert bulkhead.at_rest
 
 
 @LOOPS

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +24,10 @@ import uvloop
 
 from resilient.runtime.virtual import VirtualLoop
 
-__all__ = ["WORLDS", "Dependency", "Hang", "Outcome", "Slow", "World"]
+__all__ = ["WORLDS", "Dependency", "Hang", "Joined", "Outcome", "Slow", "World"]
+
+MOMENT = 0.001
+"""Seconds between two looks."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,14 @@ class Slow:
     """Take `seconds`, and then do `then`: answer it, or raise it."""
 
     seconds: float
+    then: Any = None
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Wait until `calls` calls have come (or 5,000 moments have passed), and then do `then`."""
+
+    calls: int
     then: Any = None
 
 
@@ -76,6 +87,13 @@ class Dependency:
             self.most = max(self.most, self.running)
             return self._script[self.calls - 1]
 
+    def until_joined(self, step: Joined) -> Iterator[None]:
+        """Moments to wait for the others."""
+        for _ in range(5000):
+            if self.calls >= step.calls:
+                return
+            yield
+
     def end(self) -> None:
         """A call has left, however."""
         with self.lock:
@@ -111,7 +129,7 @@ class World:
         """End of the test."""
 
     def dependency(self, *script: Any) -> Dependency:
-        """A dependency that follows `script`: values, exceptions, `Slow(...)`, `Hang()`."""
+        """A dependency that follows `script`: values, exceptions, `Slow(...)`, `Joined(...)`, `Hang()`."""
         dependency = Dependency(script)
 
         async def fetch(*args: Any, **kwargs: Any) -> Any:
@@ -121,6 +139,10 @@ class World:
                     await self.sleep(3600)
                 if isinstance(step, Slow):
                     await self.sleep(step.seconds)
+                    step = step.then
+                if isinstance(step, Joined):
+                    for _ in dependency.until_joined(step):
+                        await self.sleep(MOMENT)
                     step = step.then
                 return play(step)
             finally:
@@ -256,6 +278,10 @@ class ThreadWorld(World):
                     self._over.wait(5)
                 if isinstance(step, Slow):
                     time.sleep(step.seconds)
+                    step = step.then
+                if isinstance(step, Joined):
+                    for _ in dependency.until_joined(step):
+                        time.sleep(MOMENT)
                     step = step.then
                 return play(step)
             finally:

@@ -193,7 +193,7 @@ class AdaptiveLimit(Gate):
                 if scope.channel.listeners:
                     scope.channel.emit(events.Queued(scope.name, runtime.now(), self.name, position))
                 if self.queue_timeout is None:
-                    refuse_endless_wait(self, call, self._count.inside)
+                    refuse_endless_wait(self, call, max(self._bounds[rank], self._count.inside))
                 if not await turns.wait(place, call, runtime, self.queue_timeout):
                     why = "its place in line went to a more important call" if place.evicted else ""
                     raise self._refusal(rank, why or f"no place within {self.queue_timeout:g} s")

@@ -107,7 +107,7 @@ class Bulkhead(Gate):
                 if scope.channel.listeners:
                     scope.channel.emit(Queued(scope.name, runtime.now(), self.name, position))
                 if self.queue_timeout is None:
-                    refuse_endless_wait(self, call, self.max_concurrent - self._permits.free)
+                    refuse_endless_wait(self, call, self.max_concurrent)
                 if not await turns.wait(place, call, runtime, self.queue_timeout):
                     raise self._full(f"no permit within {self.queue_timeout:g} s")
             return self._permits

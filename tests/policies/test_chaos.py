@@ -357,15 +357,18 @@ def test_it_sees_each_attempt_as_the_dependency_would(world: World) -> None:
 
 
 def test_timeout_of_an_attempt_stays_one_with_chaos_inside_it(virtual: VirtualWorld) -> None:
-    """It is no total because of that: the function inherits no deadline."""
-    seen: list[float | None] = []
+    """It is no total because of that: it bounds the function, and tasks that this begins inherit no deadline."""
+    seen: list[tuple[float | None, float | None]] = []
+
+    async def ask() -> float | None:
+        return remaining()
 
     async def fetch() -> None:
-        seen.append(remaining())
+        seen.append((await ask(), await asyncio.create_task(ask())))
 
     for policies in ([Timeout(5)], [Timeout(5), Chaos(Latency(high=0), **ON)], [Timeout(5), Retry()]):
         virtual.call(Pipeline(*policies)(fetch))
-    assert seen == [None, None, 5]
+    assert seen == [(5, None), (5, None), (5, 5)]
 
 
 @pytest.mark.parametrize("policy", [Retry(), CircuitBreaker(), Timeout(1), Fallback(1)], ids=lambda each: each.name)

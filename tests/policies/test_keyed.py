@@ -236,8 +236,8 @@ def test_hanging_key_that_an_outer_timeout_cuts_short_opens_its_own_circuit_only
         pytest.skip("a plain def is not interrupted")
     keyed = breakers()
     dependency = world.dependency(Hang(), Hang(), "served")
-    guarded = Pipeline(Timeout(0.03), keyed)(dependency.fn)
-    ends = [world.outcome(guarded, key) for key in ("bad", "bad", "bad", "good")]
+    hasty, patient = (Pipeline(Timeout(seconds), keyed)(dependency.fn) for seconds in (0.005, 30))
+    ends = [world.outcome(hasty, "bad") for _ in range(2)] + [world.outcome(patient, key) for key in ("bad", "good")]
     assert [type(end.error) for end in ends] == [TimedOut, TimedOut, CircuitOpen, type(None)]
     assert keyed.snapshot()["in_use"] == 0
 

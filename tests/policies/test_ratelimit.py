@@ -94,14 +94,13 @@ def test_full_bucket_lets_its_burst_through_and_refuses_the_next_at_once(world: 
 
 def test_call_after_retry_after_gets_the_token(world: World) -> None:
     """The refusal says exactly when to come back, and rounding does not make a liar of it."""
-    limit, dependency = RateLimit(30, burst=1), world.dependency(1, 2)
-    guarded = limit(dependency.fn)
-    assert world.call(guarded) == 1
-    retry_after = refusal(world, guarded).retry_after
-    assert retry_after is not None
-    assert 0 < retry_after <= 1 / 30
-    rest(world, retry_after)
-    assert world.call(guarded) == 2
+    guarded = RateLimit(30, burst=1)(world.dependency(*range(100)).fn)
+    refused = next(error for _ in range(99) if (error := world.outcome(guarded).error) is not None)
+    assert isinstance(refused, RateLimited)
+    assert refused.retry_after is not None
+    assert 0 < refused.retry_after <= 1 / 30
+    rest(world, refused.retry_after)
+    assert isinstance(world.call(guarded), int)
 
 
 def test_rate_of_half_a_call_per_second_admits_a_call(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 from resilient import Bulkhead, CircuitBreaker, Classifier, Hedge, Pipeline, RateLimit, Retry, Timeout
 from resilient.events import CallRejected, CircuitChanged, GaveUp, Hedging, Retrying
 from tests.properties.cancellation_driver import assert_idle
-from tests.worlds import Slow, World
+from tests.worlds import Joined, Slow, World
 
 
 def heard_by(pipeline: Pipeline, *kinds: type) -> list[Any]:
@@ -54,7 +54,7 @@ def test_bulkhead_lets_all_in_and_counts(world: World) -> None:
     """Three at a time where one permit is."""
     pipeline = Pipeline(Bulkhead(1, shadow=True, name="compartment"), name="users")
     heard = heard_by(pipeline, CallRejected)
-    dependency = world.dependency(Slow(0.05, 1), Slow(0.05, 2), Slow(0.05, 3))
+    dependency = world.dependency(Joined(3, 1), Joined(3, 2), Joined(3, 3))
     guarded = pipeline(dependency.fn)
     assert [outcome.value for outcome in world.together(guarded, guarded, guarded)] == [1, 2, 3]
     assert dependency.most == 3
@@ -66,7 +66,7 @@ def test_bulkhead_lets_all_in_and_counts(world: World) -> None:
 def test_bulkhead_with_a_queue_makes_nobody_wait_and_counts(world: World) -> None:
     """Whom it would have made to wait."""
     pipeline = Pipeline(Bulkhead(1, queue=5, shadow=True))
-    dependency = world.dependency(Slow(0.05, 1), Slow(0.05, 2))
+    dependency = world.dependency(Joined(2, 1), Joined(2, 2))
     guarded = pipeline(dependency.fn)
     world.together(guarded, guarded)
     assert dependency.most == 2
