@@ -83,8 +83,8 @@ class Model:
         return known
 
     def make_room(self, now: float) -> None:
-        """Forget keys at rest, and of the others no more than there must go. What stays for the calls inside it, or where
-        there is room again, goes to the end."""
+        """Forget keys at rest, and of the others no more than there must go. What stays because calls are inside, or
+        because there is room again, goes to the end."""
         spared = []
         for eldest in list(self.known):
             if len(self.known) < self.max_keys and now - eldest.last < self.idle:
