@@ -1,120 +1,59 @@
-"""One clock: what tests do to `time` changes no policy, and an instance may go from one clock to another and back."""
+"""One clock: what tests do to `time` changes no policy, and an instance may go from one clock to another and back.
+
+What is done in frozen time is in `tests/frozen.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import freezegun
 import pytest
-import time_machine
 
-from resilient import (
-    AdaptiveLimit,
-    Budget,
-    Bulkhead,
-    CircuitBreaker,
-    CircuitOpen,
-    Keyed,
-    Pipeline,
-    RateLimit,
-    RateLimited,
-    Retry,
-    deadline,
-    remaining,
-)
-from resilient.clock import ANOTHER, monotonic
+from resilient import AdaptiveLimit, CircuitBreaker, CircuitOpen, Keyed, RateLimit, RateLimited
+from resilient.clock import ANOTHER
 from resilient.policy import Gate
-from resilient.runtime import current, virtual
+from resilient.runtime import virtual
 from resilient.window import TimeWindow
 
-FREEZE: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "freezegun": lambda: freezegun.freeze_time("2030-01-01"),
-    "freezegun, in the past": lambda: freezegun.freeze_time("1970-01-02"),
-    "freezegun, ticking": lambda: freezegun.freeze_time("2030-01-01", tick=True),
-    "time-machine": lambda: time_machine.travel("2030-01-01", tick=False),
-}
+PROGRAM = Path(__file__).with_name("frozen.py")
+WAYS = ("freezegun", "freezegun, in the past", "freezegun, ticking", "time-machine")
+CHECKS = re.findall(r"^@check\ndef (\w+)", PROGRAM.read_text(), re.MULTILINE)
 
 
-@pytest.fixture(params=FREEZE.values(), ids=FREEZE)
-def freeze(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[Any]]:
-    """Each way to freeze time."""
-    return request.param  # type: ignore[no-any-return]
+@pytest.fixture(scope="module")
+def found() -> dict[str, dict[str, str | None]]:
+    """What the checks found in frozen time, by the way in which it was frozen."""
+    environment = {**os.environ, "PYTHONPATH": str(PROGRAM.parent.parent)}
+    command = [sys.executable, str(PROGRAM)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    result: dict[str, dict[str, str | None]] = json.loads(ran.stdout)
+    return result
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", CHECKS)
+def test_policy_in_frozen_time(found: dict[str, dict[str, str | None]], way: str, name: str) -> None:
+    """It goes by the seconds that really pass, in it and after it."""
+    assert found[way][name] is None, found[way][name]
+
+
+def test_every_check_was_made_in_frozen_time(found: dict[str, dict[str, str | None]]) -> None:
+    """No more and no fewer, in each way to freeze it."""
+    assert {way: list(found[way]) for way in found} == dict.fromkeys(WAYS, CHECKS)
 
 
 def failing() -> None:
     """The dependency is down."""
     raise OSError
-
-
-def answer(*args: object) -> int:
-    """The dependency is well."""
-    return 7
-
-
-def test_clock_goes_on_in_frozen_time(freeze: Callable[[], AbstractContextManager[Any]]) -> None:
-    """By the same seconds as before, in every runtime's `now`."""
-    before = monotonic()
-    with freeze():
-        inside, now = monotonic(), current().now()
-    assert before <= inside <= now <= monotonic() < before + 60
-
-
-def test_rate_limit_used_in_frozen_time_is_as_full_after_it(freeze: Callable[[], AbstractContextManager[Any]]) -> None:
-    """Neither refused for decades nor let through all at once."""
-    guarded = RateLimit(1, per=3600, burst=2)(answer)
-    with freeze():
-        assert guarded() == 7
-    assert guarded() == 7
-    with pytest.raises(RateLimited) as refused:
-        guarded()
-    assert 3000 < (refused.value.retry_after or 0) <= 3600
-    with freeze(), pytest.raises(RateLimited):
-        guarded()
-
-
-def test_circuit_opened_in_frozen_time_stays_open_for_its_break(
-    freeze: Callable[[], AbstractContextManager[Any]],
-) -> None:
-    """And not until the year to which it was frozen."""
-    breaker = CircuitBreaker(fail_max=1, failure_rate=None, break_duration=50)
-    with freeze(), pytest.raises(OSError):
-        breaker(failing)()
-    with pytest.raises(CircuitOpen) as refused:
-        breaker(answer)()
-    assert 0 < (refused.value.retry_after or 0) <= 50
-
-
-def test_deadline_set_in_frozen_time_holds_for_its_seconds(freeze: Callable[[], AbstractContextManager[Any]]) -> None:
-    """Inside and outside of the calls that it is for."""
-    with freeze(), deadline(50):
-        assert 0 < (remaining() or 0) <= 50
-        assert 0 < (Pipeline(Retry(attempts=2))(remaining)() or 0) <= 50
-    with deadline(50), freeze():
-        assert 0 < (remaining() or 0) <= 50
-
-
-def test_budget_and_keys_used_in_frozen_time_are_kept(freeze: Callable[[], AbstractContextManager[Any]]) -> None:
-    """What was saved has not faded, and no key was idle for decades."""
-    budget = Budget(1.0, reserve=0, cap=10, ttl=3600)
-    keyed = Keyed(lambda: Bulkhead(1), key=lambda key: key, idle=3600)
-    guarded = Pipeline(Retry(attempts=1, budget=budget), keyed)(answer)
-    for frozen in (False, True, False):
-        with freeze() if frozen else no_change():
-            for key in range(3):
-                guarded(key + 10 * frozen)
-            assert budget.balance(current().now()) > 2
-    assert keyed.snapshot()["keys"] == 6
-
-
-@contextmanager
-def no_change() -> Iterator[None]:
-    """Time as it is."""
-    yield
 
 
 def test_clock_is_the_real_one_when_it_is_imported_in_frozen_time() -> None:
