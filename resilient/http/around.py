@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from sys import modules
 from types import ModuleType, TracebackType
 from typing import Any, NoReturn, Self
 
@@ -162,7 +163,11 @@ def checked(transport: Any, library: ModuleType, *, is_async: bool) -> Any:
 
 
 def library_of(kind: type[Any]) -> str:
-    """The library that a class is of."""
+    """The library that a class is of. One that it has by its name, since packages that hand a class on may call it
+    theirs: with openai 3, the `__module__` of `httpx2.BaseTransport` is "openai"."""
+    for library in LIBRARIES:
+        if getattr(modules.get(library), kind.__name__, None) is kind:
+            return library
     return kind.__module__.partition(".")[0]
 
 

@@ -54,6 +54,18 @@ def test_transport_of_another_kind_or_library_is_refused(kind: Kind) -> None:
                 make(transport=wrong)
 
 
+def test_library_of_a_transport_is_known_where_its_base_goes_by_another_name(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SDKs hand on classes of client libraries as their own."""
+    other, other_ours = (httpx2, resilient.http.httpx2) if kind.library is httpx else (httpx, resilient.http.httpx)
+    monkeypatch.setattr(other.BaseTransport, "__module__", "sdk")
+    monkeypatch.setattr(other.AsyncBaseTransport, "__module__", "sdk._client")
+    wrong = ours_of(other_ours, "AsyncTransport" if kind.is_async else "Transport", other)
+    with pytest.raises(TypeError, match=f"got one of {other.__name__}: <"):
+        kind.transport_of(transport=wrong)
+
+
 def test_what_is_wrong_is_said(kind: Kind) -> None:
     """Its library, its missing method, or that it is a class."""
     other = httpx2 if kind.library is httpx else httpx
