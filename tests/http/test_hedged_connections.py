@@ -12,7 +12,7 @@ from resilient.http.httpx import AsyncTransport
 from resilient.runtime import current_async
 from tests.http.server import Answer, Server
 
-REQUESTS = 6
+REQUESTS = 3
 
 
 @pytest.mark.parametrize(("cancel", "lost"), [("late", 0), ("now", REQUESTS)])

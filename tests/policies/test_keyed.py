@@ -899,7 +899,7 @@ async def test_circuits_may_be_kept_for_each_host_of_each_tenant() -> None:
     assert keyed.snapshot()["in_use"] == 0
 
 
-def test_hundred_thousand_keys_leave_no_more_than_there_may_be() -> None:
+def test_twenty_thousand_keys_leave_no_more_than_there_may_be() -> None:
     """Of the gates and of all that belongs to them."""
     alive: weakref.WeakSet[Gate] = weakref.WeakSet()
 
@@ -910,7 +910,7 @@ def test_hundred_thousand_keys_leave_no_more_than_there_may_be() -> None:
 
     keyed = Keyed(factory, key=first, max_keys=100)
     guarded = keyed(lambda key: key)
-    for key in range(100_000):
+    for key in range(20_000):
         guarded(key)
     gc.collect()
     assert keyed.snapshot()["keys"] == 100
