@@ -70,9 +70,6 @@ Nested = Literal["once", "multiply"]
 NO_LIMITS: dict[str, float | None] = dict.fromkeys(("connect", "read", "write", "pool"))
 """Of a request that has no timeouts."""
 
-CALLERS = frozenset(("_send_single_request", "handle_async_request", "handle_request"))
-"""Who calls a transport: a client, or another transport in between. Above others there is no `send` to look for."""
-
 ANYHOW: tuple[bool, Proof | None] = (True, None)
 
 Attempt = Callable[[Call], Any]
@@ -100,7 +97,8 @@ class Library:
 
     def is_streamed(self, frame: FrameType | None) -> bool:
         """Whether the user reads the body of a request's response, rather than the client, which has called `frame`:
-        the `stream` of the client's nearest `send`."""
+        the `stream` of the client's nearest `send`. (Tracers and other transports may stand in between, by any name.)
+        """
         while frame is not None:
             code = frame.f_code
             if code.co_name == "send" and code.co_filename == self.file:
@@ -491,8 +489,7 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
 
     async def handle_async_request(self, request: Request) -> Response:
         """Send one request, guarded."""
-        frame = _getframe(1)
-        streamed = frame.f_code.co_name not in CALLERS or self.library.is_streamed(frame)
+        streamed = self.library.is_streamed(_getframe(1))
         try:
             if (
                 request.method in IDEMPOTENT_METHODS
@@ -552,8 +549,7 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
 
     def handle_request(self, request: Request) -> Response:
         """Send one request, guarded."""
-        frame = _getframe(1)
-        streamed = frame.f_code.co_name not in CALLERS or self.library.is_streamed(frame)
+        streamed = self.library.is_streamed(_getframe(1))
         held = None
         if seen.limits and (limit := holding()) is not None:  # nothing else would end it by then
             held = hold(limit)

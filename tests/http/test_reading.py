@@ -230,6 +230,23 @@ def test_other_transport_in_between_is_seen_through(http: Http, raw: RawServer) 
     assert http.send("GET", raw.origin).content == b"good"
 
 
+def test_traced_transport_is_seen_through(http: Http, raw: RawServer) -> None:
+    """OpenTelemetry puts a function of its own, with a name of its own, in place of the transport's method."""
+    http.open(Pipeline(Retry(2, wait=0)))
+    name = "handle_request" if http.blocking else "handle_async_request"
+    handle = getattr(http.transport, name)
+
+    def plainly(request: Any) -> Any:
+        return handle(request)
+
+    async def async_wrapper(request: Any) -> Any:
+        return await handle(request)
+
+    setattr(http.transport, name, plainly if http.blocking else async_wrapper)
+    raw.script.append(breaking_off())
+    assert http.send("GET", raw.origin).content == b"good"
+
+
 def test_transport_without_a_client_streams(http: Http, raw: RawServer) -> None:
     """Whoever calls it reads the body."""
     raw.usual = breaking_off()
