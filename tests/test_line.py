@@ -110,6 +110,46 @@ def test_turn_of_a_loop_that_does_not_run_goes_to_the_next_in_line_at_once(
     assert calls.gate.snapshot().get("queued", 0) == 0
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Bulkhead(1, queue=10, queue_timeout=0.001),
+        lambda: AdaptiveLimit(1, most=1, queue=10, queue_timeout=0.001),
+    ],
+    ids=["Bulkhead", "AdaptiveLimit"],
+)
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "stopped"])
+def test_turn_with_which_a_loop_stops_goes_to_the_next_caller_at_once(make: Callable[[], Gate], closed: bool) -> None:
+    """However short it would wait: else all who are in a hurry were refused for ever."""
+    calls = Calls(make())
+    here, there = asyncio.new_event_loop(), asyncio.new_event_loop()
+
+    async def stop_with_a_turn() -> list[asyncio.Task[None]]:
+        await calls.hold()
+        stranded = await calls.stand_in_line("a")
+        calls.go.set()
+        there.call_soon(there.stop)  # after the holder has ended, and before the next one has begun
+        return stranded
+
+    calls.gate.queue_timeout = 10.0  # type: ignore[attr-defined]  # of those there
+    beginning = there.create_task(stop_with_a_turn())
+    there.run_forever()
+    stranded = beginning.result()
+    assert calls.served == ["holder"]
+    if closed:
+        with silent():
+            there.close()
+            stranded.clear()
+    calls.gate.queue_timeout = 0.001  # type: ignore[attr-defined]
+    here.run_until_complete(calls.guarded("b"))
+    assert calls.served == ["holder", "b"]
+    if not closed:
+        there.run_until_complete(calls.end(*stranded))
+        assert calls.served == ["holder", "b", "a"]
+        there.close()
+    here.close()
+
+
 @each_gate
 def test_turn_of_a_loop_that_is_held_up_goes_to_the_next_in_line(make: Callable[[], Gate]) -> None:
     """And its calls are served when it runs again, in their order."""
