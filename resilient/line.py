@@ -5,9 +5,11 @@ runs, or held up by code that does not await. So the calls of each loop stand to
 for a turn, all of them are passed over, and those of the other loops keep their order. They are woken as they leave,
 and take their old places when their loop runs again.
 
-A closed or stopped loop is passed over at once, also when it stops with a turn that it was given. One that is held up cannot be told from one that runs. So when a turn
-is given to another loop than the one that runs here, the first call of each other loop is woken to look on, and passes
-it over when the turn is still unused after `PATIENCE` seconds. Where there is one loop, none of this happens.
+A closed or stopped loop is passed over at once: by who gives it a turn, and by who joins the line. (Else its calls in
+line would keep it in memory, with all the permits that its other calls hold.) One that is held up cannot be told from
+one that runs. So when a turn is given to another loop than the one that runs here, the first call of each other loop is
+woken to look on, and passes it over when the turn is still unused after `PATIENCE` seconds. Where there is one loop,
+none of this happens.
 """
 
 from __future__ import annotations
@@ -31,9 +33,6 @@ STALLED = 0.05
 PATIENCE = 2 * STALLED
 """Seconds for which a turn may lie unused while another call looks on. A pause between two looks counts for `STALLED`
 at the most: the whole process may have stood still."""
-
-NOT_RUNNING = frozenset(("stands still", "gone"))
-"""What a wake-up finds of an event loop that uses no turn."""
 
 
 class Place:
@@ -164,7 +163,7 @@ class Turns:
             while (place := line.first()) is not None and self._take(place.rank):
                 line.remove(place)
                 woken = place.parking.wake()
-                if woken in NOT_RUNNING:
+                if woken in ("stands still", "gone"):
                     self._back()
                     self._pass_over(place.home)
                     continue
@@ -181,8 +180,10 @@ class Turns:
             passed = min(STALLED, now - place.looked)
             place.looked = now
             lying = {other: seconds + passed for other, seconds in place.lying.items() if other in self._given}
-            for other in [other for other in self._given if other.home != place.home]:
-                if lying.get(other, 0.0) > PATIENCE - MOMENT or other.parking.wake() in NOT_RUNNING:
+            for other in (*self._given, *self.line.heads()):
+                if other.home != place.home and (
+                    lying.get(other, 0.0) > PATIENCE - MOMENT or not other.parking.is_running
+                ):
                     self._pass_over(other.home)
             if place not in self._given and place not in self.line and not place.evicted:
                 self.line.enter(place)  # it was passed over

@@ -81,6 +81,11 @@ class Parking(Protocol):
         """The call's event loop; all threads have one in common."""
         ...
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the call can run: not where its event loop is closed, or stopped between two runs."""
+        ...
+
     def wake(self) -> Woken:
         """End the wait. From any thread; more than once does no harm; never raises."""
         ...

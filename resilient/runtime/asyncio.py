@@ -194,8 +194,11 @@ class AsyncioRuntime:
             if task.cancelled():  # before its first step: it lets no cancellation out
                 never_ran()
 
-        spawned.add_done_callback(done)
-        spawned.cancel()
+        try:
+            spawned.add_done_callback(done)
+            spawned.cancel()
+        except RuntimeError:  # its event loop is closed, and it is dropped
+            never_ran()
 
     def caller(self) -> Task[Any] | None:
         return current_task(self.loop)
@@ -306,6 +309,10 @@ class _Parking:
         self.home = runtime.loop
         self._future: asyncio.Future[bool] = runtime.loop.create_future()
 
+    @property
+    def is_running(self) -> bool:
+        return self.home.is_running()
+
     def wake(self) -> Woken:
         if running() is self._runtime:
             self._end()
@@ -314,7 +321,7 @@ class _Parking:
             self.home.call_soon_threadsafe(self._end)
         except RuntimeError:
             return "gone"  # that loop is closed, and its call gone with it
-        return "may run" if self.home.is_running() else "stands still"
+        return "may run" if self.is_running else "stands still"
 
     def _end(self, woken: bool = True) -> None:
         if not self._future.done():

@@ -101,6 +101,8 @@ class _Parking:
         self._lock = threading.Lock()
         self._lock.acquire()
 
+    is_running = True
+
     def wake(self) -> Woken:
         try:
             self._lock.release()

@@ -90,6 +90,8 @@ class _Parking:
         self._event = trio.Event()
         self.home = trio.lowlevel.current_trio_token()
 
+    is_running = True  # a run ends its calls before it is over
+
     def wake(self) -> Woken:
         try:
             self.home.run_sync_soon(self._event.set)

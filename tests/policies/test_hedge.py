@@ -1753,3 +1753,19 @@ def test_worlds_are_all_tried() -> None:
     """Threads have no inline hedge; trio has copies all the same."""
     assert (ThreadWorld, True) not in ALL
     assert (TrioWorld, True) in ALL
+
+
+def test_hedge_that_is_dropped_with_a_closed_loop_ends() -> None:
+    """Its copies cannot run any more, and are no stragglers."""
+    hedge = Hedge(0.001)
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> Any:
+        call = hedge(asyncio.Event().wait)()
+        call.send(None)  # nobody goes on with it
+        return call
+
+    call = loop.run_until_complete(begin())
+    loop.close()
+    call.close()
+    assert hedge.stragglers.count == 0
