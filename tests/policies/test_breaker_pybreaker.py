@@ -1084,9 +1084,5 @@ def test_slow_storage_is_left_alone_when_the_breaker_is_gone() -> None:
     breaker(up)()
     [thread] = [each for each in threading.enumerate() if each not in before]
     del breaker
-
-    def gone() -> bool:
-        gc.collect()
-        return not thread.is_alive()
-
-    assert until(gone)
+    gc.collect()
+    assert until(lambda: not thread.is_alive())
