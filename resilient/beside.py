@@ -61,12 +61,16 @@ class Stragglers:
     @property
     def count(self) -> int:
         """How many there are."""
-        return len(self._running)
+        if not self._running:
+            return 0
+        with self._lock:
+            self._running -= {who for who in members(self._running) if who.runtime.is_closed}  # they never end
+            return len(self._running)
 
     @property
     def full(self) -> bool:
         """Whether no more may be left behind."""
-        return len(self._running) >= self.cap
+        return self.count >= self.cap
 
     def add(self, who: Straggler) -> None:
         """One more is left behind."""
@@ -83,7 +87,7 @@ class Stragglers:
 
     async def drain(self, runtime: Runtime) -> None:
         """Wait until there are none."""
-        while self._running:
+        while self.count:
             if runtime is THREADS:
                 self._refuse_to_block(current())
             parking = runtime.park()

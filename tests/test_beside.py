@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import logging
 import sys
 import threading
 import time
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from resilient import Bulkhead, Pipeline, TimedOut, Timeout
 from resilient.beside import CLOSING_SECONDS, Beside, Stragglers, _discarding, discard, is_own
 from resilient.call import Call, new_call
 from resilient.outcome import Classifier
@@ -32,6 +35,12 @@ async def leaf(call: Call) -> Any:
     """Calls the function."""
     result = call.fn(*call.args, **call.kwargs)
     return result if call.runtime is THREADS else await result
+
+
+class Elsewhere:
+    """Work in another thread."""
+
+    runtime: Runtime = THREADS
 
 
 class Race:
@@ -194,11 +203,12 @@ def test_stragglers_drain_waits_for_the_last(world: World) -> None:
 def test_stragglers_of_another_thread_wake_those_who_drain_here(world: World) -> None:
     """One count for all loops and threads."""
     stragglers = Stragglers(5)
-    stragglers.add("work")
+    work = Elsewhere()
+    stragglers.add(work)
 
     def end() -> None:
         time.sleep(LATER)
-        stragglers.remove("work")
+        stragglers.remove(work)
 
     async def main() -> None:
         await stragglers.drain(current())
@@ -471,3 +481,24 @@ def test_beside_close_closes_a_result_that_was_waited_for_in_vain(world: World) 
     run(world, main)
     assert result.closed == [("aclose" if world.is_async else "close")]
     assert stragglers.count == 0
+
+
+def test_work_on_a_closed_loop_is_left_to_the_garbage_collector() -> None:
+    """It never ends: nobody waits for it when the pipeline is closed, and its permit comes back."""
+    timeout, bulkhead = Timeout(0.001, abandon=True), Bulkhead(1)
+    pipeline = Pipeline(timeout, bulkhead)
+    loop = asyncio.new_event_loop()
+
+    async def main() -> None:
+        with pytest.raises(TimedOut):
+            await pipeline(asyncio.Event().wait)()
+
+    loop.run_until_complete(main())
+    assert timeout.snapshot()["abandoned"] == 1
+    logging.disable(logging.CRITICAL)  # asyncio logs of its task
+    loop.close()
+    del loop
+    asyncio.run(asyncio.wait_for(pipeline.aclose(), 10))
+    gc.collect()
+    logging.disable(logging.NOTSET)
+    assert (timeout.snapshot()["abandoned"], bulkhead.snapshot()["in_use"]) == (0, 0)

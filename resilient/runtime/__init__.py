@@ -104,6 +104,11 @@ class Runtime(Protocol):
     cancelled: type[BaseException]
     """What a cancelled call raises here."""
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing goes on here any more: the event loop was closed."""
+        ...
+
     def now(self) -> float:
         """The time in seconds."""
         ...

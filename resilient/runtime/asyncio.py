@@ -175,6 +175,10 @@ class AsyncioRuntime:
         self.loop = loop
         self.timers: dict[Any, _Timers] = {}  # by length in seconds; and one for all deadlines
 
+    @property
+    def is_closed(self) -> bool:
+        return self.loop.is_closed()
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

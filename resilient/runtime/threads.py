@@ -50,6 +50,7 @@ class ThreadRuntime:
     """The runtime of every plain `def`."""
 
     cancelled: type[BaseException] = _Expired
+    is_closed = False
     now = staticmethod(monotonic)
 
     async def sleep(self, seconds: float) -> None:

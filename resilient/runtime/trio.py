@@ -20,6 +20,7 @@ class TrioRuntime:
     """The runtime of one `trio.run`."""
 
     cancelled: type[BaseException] = trio.Cancelled
+    is_closed = False  # a run ends its calls before it is over
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
