@@ -151,6 +151,9 @@ class _Rest:
         self.learns = bool(learning)
         self.looks_at_results = scope.judge.judges_results and self.learns
         self.follows = scope.judge.follows and any(gate.follows for gate in learning)
+        places = range(len(gates))[::-1]
+        self._followers = [at for at in places if gates[at].learns and gates[at].follows]
+        self._others = [at for at in places if at not in self._followers]
         self.clocked = self.learns and (limit is not None or any(gate.timed for gate in learning))
         """Whether anybody asks how old a call is."""
 
@@ -273,21 +276,21 @@ class _Rest:
         end = call.runtime.now() if self.clocked else None
 
         def learn(gate: Gate, ticket: Ticket) -> None:
-            if not gate.learns:
-                gate.release(ticket)
-            elif not gate.follows:
+            if gate.learns:
                 gate.settle(ticket, late, elapsed, end, None)
+            else:
+                gate.release(ticket)
 
         try:
             self.scope.judge.follow(result, _Unsettled(self, call, tickets, late, elapsed))
         except BaseException:
             self.give_back(tickets)
             raise
-        self._end(tickets, learn)
+        self._end(tickets, learn, self._others)
 
     def follow_to(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None]) -> None:
         """`tell` those gates of the end of a result that they have followed."""
-        self._end(tickets, lambda gate, ticket: tell(gate, ticket) if gate.learns and gate.follows else None)
+        self._end(tickets, tell, self._followers)
 
     def give_back(self, tickets: Tickets) -> None:
         """Tell them nothing."""
@@ -305,9 +308,10 @@ class _Rest:
         self.give_back(tickets[:at])
         raise error
 
-    def _end(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None]) -> None:
-        """Have `tell` take the tickets back, last first, from all the gates that have given one."""
-        for at in reversed(range(len(tickets))):
+    def _end(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None], places: Sequence[int] | None = None) -> None:
+        """Have `tell` take the tickets back, last first, from all the gates that have given one; or from those at these
+        `places`."""
+        for at in reversed(range(len(tickets))) if places is None else places:
             if tickets[at] is not None:
                 try:
                     tell(self.gates[at], tickets[at])

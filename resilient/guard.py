@@ -70,7 +70,8 @@ def dress(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
 
 
 def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
-    """Calls a coroutine function; or `attempt`, which knows how from the call itself."""
+    """Calls a coroutine function; or `attempt`, which knows how from the call itself. One that `tells` of itself, if
+    somebody listens, is called without a frame in between."""
     channel = scope.channel
 
     def call_it(call: Call) -> Any:
@@ -83,7 +84,9 @@ def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
         assert attempt is not None
         return told_attempt(call, scope, attempt(call)) if channel.listeners else attempt(call)
 
-    leaf = call_it if attempt is None else make_attempt
+    leaf: Layer = call_it if attempt is None else make_attempt
+    if attempt is not None and getattr(attempt, "tells", False):
+        leaf = attempt
     leaf.is_leaf = True  # type: ignore[attr-defined]
     leaf.waits = attempt is not None  # type: ignore[attr-defined]  # a client's attempts, for its connections
     return leaf

@@ -282,6 +282,12 @@ class Classifier:
             return judged
         return FAILURE if judged else SUCCESS
 
+    def on_result(self, ask: Callable[[Any, Any], Verdict]) -> Callable[[Any, Any], Verdict]:
+        """What a pipeline calls for the verdict on a result, with the call and the result: `ask`, which asks `result`
+        and keeps the answer on the call. A classifier that knows at a glance that a result is good, without code of
+        users, can answer these itself."""
+        return ask
+
     def closes(self, result: Any) -> bool:
         """Whether a result that nobody gets is closed, by its `aclose` or `close`: that of a hedge's loser, of an
         attempt that another one has superseded, of work whose caller has left.

@@ -89,15 +89,18 @@ class Scope:
         repeats: whether one of its policies may run a call more than once.
         mode: "on"; "off" (functions run unguarded); "once" (no second attempt); "instant" (no waits between attempts).
         parts: what has state in this pipeline; a forked child renews it.
+        on_result: the verdict on a result of a call, as `on_error` has the one on an error. What is called has been
+            chosen by the classifier (`Classifier.on_result`).
 
     Twins have the same listeners, and are switched together.
     """
 
-    __slots__ = ("__weakref__", "_family", "channel", "judge", "mode", "name", "parts", "repeats")
+    __slots__ = ("__weakref__", "_family", "channel", "judge", "mode", "name", "on_result", "parts", "repeats")
 
     def __init__(self, name: str, judge: Classifier, *, repeats: bool = False, twin: Scope | None = None) -> None:
         self.name = name
         self.judge = judge
+        self.on_result: Callable[[Call, Any], Verdict] = judge.on_result(self._ask)
         self.repeats = repeats
         self.parts: Sequence[Renewed] = ()
         self.channel: Channel = Channel(name) if twin is None else twin.channel
@@ -133,8 +136,8 @@ class Scope:
         call.verdict = judge, error, verdict
         return verdict
 
-    def on_result(self, call: Call, result: Any) -> Verdict:
-        """The verdict on a result, as `on_error` has the one on an error."""
+    def _ask(self, call: Call, result: Any) -> Verdict:
+        """The verdict on a result: the classifier is asked once, and the answer kept on the call."""
         known, judge = call.verdict, self.judge
         if known is not None and known[1] is result and known[0] is judge:
             return _again(known[2])

@@ -119,6 +119,8 @@ class Parts(AsyncGenerator[bytes, None]):
     closes those.
     """
 
+    __slots__ = ("_chunks", "_following")
+
     def __init__(self, chunks: AsyncIterator[bytes], following: Callable[[Any], Coroutine[Any, Any, bytes]]) -> None:
         self._chunks = chunks
         self._following = following

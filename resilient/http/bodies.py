@@ -7,10 +7,10 @@ Streams of a client must be of its own classes. So what is here is written once,
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from resilient.beside import discard
-from resilient.call import new_call
+from resilient.call import Call, new_call
 from resilient.errors import TimedOut
 from resilient.http.around import Around, Parts, end
 from resilient.outcome import Classifier, Unsettled
@@ -358,13 +358,35 @@ class Whole:
 
     def __init__(self, body: bytes, source: Any) -> None:
         super().__init__(body)  # type: ignore[call-arg]
+        self._body = body
         self._source = source
+
+    def __aiter__(self) -> _Single:
+        return _Single(self._body)
 
     def close(self) -> None:
         self._source.close()
 
     async def aclose(self) -> None:
         await self._source.aclose()
+
+
+class _Single:
+    """Iterates over one part. (An event loop keeps account of an async generator, which takes as long as all else.)"""
+
+    __slots__ = ("_part",)
+
+    def __init__(self, part: bytes) -> None:
+        self._part: bytes | None = part
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        part, self._part = self._part, None
+        if part is None:
+            raise StopAsyncIteration
+        return part
 
 
 class Held(Around):
@@ -400,14 +422,14 @@ class Held(Around):
 
 
 async def read(
-    response: Any, streams: Streams, most: int, runtime: Runtime, late: Callable[[], Exception | None] | None
+    response: Any, streams: Streams, most: int, call: Call, late: Callable[[], Exception | None] | None
 ) -> None:
     """Read the body of a response here and now, up to `most` bytes of it: what is beyond them is left to its reader. An
     error closes the response. `late` is asked after each part in threads, and its error raised."""
     stream, parts, size = response.stream, [], 0
     try:
-        chunks = begun(stream, runtime)
-        if runtime is THREADS:
+        chunks = begun(stream, call.runtime)
+        if call.runtime is THREADS:
             for part in chunks:
                 parts.append(part)
                 size += len(part)
@@ -422,7 +444,7 @@ async def read(
                 if size > most:
                     break
     except BaseException as error:
-        await discard(stream, runtime)
+        await discard(stream, call.begin())
         if late is not None and isinstance(error, Exception) and (expired := late()) is not None:
             raise expired from error
         raise

@@ -83,6 +83,20 @@ class HttpClassifier(Classifier):
         pause = pauses.pause(dict(result.headers.items()), result.status_code, time.time())
         return FAILURE if pause is None else Verdict("failure", retryable=True, retry_after=pause)
 
+    def on_result(self, ask: Callable[[Any, Any], Verdict]) -> Callable[[Any, Any], Verdict]:
+        """Good responses are known by their status, in one frame."""
+        if getattr(self.result, "__func__", None) is not HttpClassifier.result:  # a user's own
+            return ask
+
+        def on_result(call: Any, result: Any) -> Verdict:
+            try:
+                good = result.status_code not in self.statuses
+            except Exception:  # it is no response: `ask` has the error
+                good = False
+            return SUCCESS if good else ask(call, result)
+
+        return on_result
+
 
 def _statuses(statuses: Collection[int]) -> frozenset[int]:
     for status in statuses:
@@ -141,6 +155,18 @@ class Judge(Classifier):
         """The verdict on a response. A good one is final, too: a Retry may be told to repeat it."""
         verdict = self.given.result(result)
         return _GOOD if verdict.kind == "success" else replace(verdict, retryable=False, final=True)
+
+    def on_result(self, ask: Callable[[Any, Any], Verdict]) -> Callable[[Any, Any], Verdict]:
+        """As the given one does. `ask` asks this one."""
+        known = self.given.on_result(ask)
+        if self._is_proof is None or known is ask:
+            return known
+
+        def on_result(call: Any, result: Any) -> Verdict:
+            verdict = known(call, result)
+            return _GOOD if verdict is SUCCESS else verdict
+
+        return on_result
 
     def closes(self, result: Any) -> bool:
         """As the given one says."""

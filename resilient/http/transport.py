@@ -25,12 +25,13 @@ origin has a `Budget` to itself. A `Bulkhead` stays one: what it guards is the c
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from copy import copy
 from math import inf
 from sys import _getframe
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from resilient import arguments, registry
@@ -58,6 +59,7 @@ from resilient.presets import standard
 from resilient.priority import current_priority, priority
 from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS, drive
+from resilient.telling import told_attempt
 
 __all__ = ["AsyncHttpTransport", "HttpTransport", "Library", "Nested", "SyncHttpTransport"]
 
@@ -69,6 +71,9 @@ Nested = Literal["once", "multiply"]
 
 NO_LIMITS: dict[str, float | None] = dict.fromkeys(("connect", "read", "write", "pool"))
 """Of a request that has no timeouts."""
+
+SEND = 5
+"""How far above `is_streamed` the client's `send` stands; farther, where something is in between."""
 
 ANYHOW: tuple[bool, Proof | None] = (True, None)
 
@@ -90,21 +95,48 @@ class Library:
         self.module = module
         self.file: str = module.Client.build_request.__code__.co_filename
         """Where its client's code is."""
+        self._send, self._request, self._stream = (self._codes(name) for name in ("send", "request", "stream"))
+        self._alone: CodeType | None = None
         self.classifier = classifier
         self.streams = bodies.Streams(module, errors[TimedOut])  # type: ignore[arg-type]
         self.proofs = {"unsent": unsent(module), "untouched": untouched(module)}
         self._errors = errors
 
-    def is_streamed(self, frame: FrameType | None) -> bool:
-        """Whether the user reads the body of a request's response, rather than the client, which has called `frame`:
-        the `stream` of the client's nearest `send`. (Tracers and other transports may stand in between, by any name.)
+    def is_streamed(self) -> bool:
+        """Whether the user reads the body of a request's response, rather than the client: the `stream` of the client's
+        nearest `send`. Tracers and other transports may stand in between, by any name.
+
+        Looking through a whole stack is dear: where no client was in it, its frame at `SEND` is remembered. So are
+        the locals of a frame: they are left alone where it is known who calls `send`.
         """
-        while frame is not None:
-            code = frame.f_code
-            if code.co_name == "send" and code.co_filename == self.file:
-                return bool(frame.f_locals["stream"])
+        try:
+            first = _getframe(SEND)
+        except ValueError:  # the stack is not that high
+            return True
+        code = first.f_code
+        if code is self._alone:
+            return True
+        frame: FrameType | None = first
+        while frame is not None and frame.f_code not in self._send:
+            if frame.f_code.co_name == "send" and frame.f_code.co_filename == self.file:
+                break  # a wrapper took its place before we came
             frame = frame.f_back
-        return True
+        if frame is None:
+            self._alone = None if code.co_filename == self.file else code
+            return True
+        caller = frame.f_back
+        if caller is not None:
+            if caller.f_code in self._request:
+                return False
+            if caller.f_code in self._stream:
+                return True
+        return bool(frame.f_locals["stream"])
+
+    def _codes(self, method: str) -> tuple[CodeType, ...]:
+        """The code of a method of both clients, where it is the client's own."""
+        found = (inspect.unwrap(getattr(kind, method)) for kind in (self.module.AsyncClient, self.module.Client))
+        codes = (getattr(function, "__code__", None) for function in found)
+        return tuple(code for code in codes if code is not None and code.co_filename == self.file)
 
     def answer(self, given: Any, shared: bool) -> Any:
         """What a Fallback answers: a response for each caller, because a client writes to those that it gets, reads
@@ -412,15 +444,15 @@ class HttpTransport(Generic[Inner]):
                 response.stream = streams.bounded(response.stream, limit)
         return response
 
-    async def _read(self, call: Call, scope: Scope, begin: float, response: Any, runtime: Runtime) -> None:
+    async def _read(self, call: Call, scope: Scope, begin: float | None, response: Any) -> None:
         """Read the body of an attempt's response, if it is a good one, up to `buffer` bytes of it. What is left then is
         no part of the attempt, but has to be there before the deadline that holds here, that of a total Timeout
         included."""
         streams, late = self.library.streams, None
         if scope.on_result(call, response).kind == "success":
-            if runtime is THREADS and call.deadline is not None:  # it cannot be interrupted: it looks at the clock
+            if call.runtime is THREADS and begin is not None:  # it cannot be interrupted: it looks at the clock
                 late = functools.partial(self._late, call, begin)
-            await bodies.read(response, streams, self._buffer, runtime, late)
+            await bodies.read(response, streams, self._buffer, call, late)
             if not streams.is_open(response):
                 return
         limit = inherited()
@@ -428,7 +460,7 @@ class HttpTransport(Generic[Inner]):
         if not self._repeats and call.deadline is not None:  # its Timeout is for the whole request
             at = min(at, call.deadline)
         if at < inf:
-            seconds = max(0.0, at - begin)
+            seconds = max(0.0, at - (call.begin().now() if begin is None else begin))
             response.stream = streams.bounded(response.stream, streams.limit(at, seconds, evidence=False))
 
     def _late(self, call: Call, begin: float) -> TimedOut | None:
@@ -461,35 +493,41 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
         return send
 
     def _attempt(self, scope: Scope) -> Attempt:
-        simple, fully = self._simple, self._fully
+        simple, fully, channel = self._simple, self._fully, scope.channel
 
-        def attempt(call: Call) -> Coroutine[Any, Any, Any]:
+        def attempt(call: Call, told: bool = False) -> Coroutine[Any, Any, Any]:
+            if channel.listeners and not told:
+                return told_attempt(call, scope, attempt(call, True))
             request = call.args[0]
-            if simple and (call.deadline is None or _is_in_time(request, call.deadline - call.begin().now())):
+            if simple and (call.deadline is None or _is_in_time(request, call.deadline - call.runtime.now())):
                 return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
             return fully(call, scope, self.transport.handle_async_request, True, call.begin())
 
+        attempt.tells = True  # type: ignore[attr-defined]
         return attempt
 
     def _whole_attempt(self, scope: Scope) -> Attempt:
-        simple, fully, is_open = self._simple, self._fully, self.library.streams.is_open
+        simple, fully, is_open, channel = self._simple, self._fully, self.library.streams.is_open, scope.channel
 
-        async def whole_attempt(call: Call) -> Any:
-            request, runtime = call.args[0], call.begin()
-            begin = runtime.now()
-            if simple and (call.deadline is None or _is_in_time(request, call.deadline - begin)):
+        async def whole_attempt(call: Call, told: bool = False) -> Any:
+            if channel.listeners and not told:
+                return await told_attempt(call, scope, whole_attempt(call, True))
+            request, deadline = call.args[0], call.deadline
+            begin = None if deadline is None else call.runtime.now()
+            if simple and (begin is None or _is_in_time(request, deadline - begin)):  # type: ignore[operator]
                 response = await self.transport.handle_async_request(request)
             else:
-                response = await fully(call, scope, self.transport.handle_async_request, False, runtime)
+                response = await fully(call, scope, self.transport.handle_async_request, False, call.begin())
             if is_open(response):
-                await self._read(call, scope, begin, response, runtime)
+                await self._read(call, scope, begin, response)
             return response
 
+        whole_attempt.tells = True  # type: ignore[attr-defined]
         return whole_attempt
 
     async def handle_async_request(self, request: Request) -> Response:
         """Send one request, guarded."""
-        streamed = self.library.is_streamed(_getframe(1))
+        streamed = self.library.is_streamed()
         try:
             if (
                 request.method in IDEMPOTENT_METHODS
@@ -536,20 +574,21 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
         simple, fully, is_open = self._simple, self._fully, self.library.streams.is_open
 
         def whole_attempt(call: Call) -> Any:
-            request, begin = call.args[0], THREADS.now()
-            if simple and (call.deadline is None or _is_in_time(request, call.deadline - begin)):
+            request, deadline = call.args[0], call.deadline
+            begin = None if deadline is None else THREADS.now()
+            if simple and (begin is None or _is_in_time(request, deadline - begin)):  # type: ignore[operator]
                 response = self.transport.handle_request(request)
             else:
                 response = drive(fully(call, scope, self._handle, False, THREADS))
             if is_open(response):
-                drive(self._read(call, scope, begin, response, THREADS))
+                drive(self._read(call, scope, begin, response))
             return response
 
         return whole_attempt
 
     def handle_request(self, request: Request) -> Response:
         """Send one request, guarded."""
-        streamed = self.library.is_streamed(_getframe(1))
+        streamed = self.library.is_streamed()
         held = None
         if seen.limits and (limit := holding()) is not None:  # nothing else would end it by then
             held = hold(limit)

@@ -145,11 +145,12 @@ class Retry(Wrap):
         if self.mends(scope) or self._speaks_tenacity:
             return super().bind(inner, scope)
         verdict_on = scope.on_result
+        plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
 
         async def watch(call: Call) -> Any:
             """There is no story before a failure."""
             try:
-                result = await inner(call)
+                result = await inner(call) if plainly is None else plainly(call)
             except Exception as error:
                 recovery = self._go_on(_Story(self, call, scope), inner, error, None)
             else:

@@ -206,6 +206,24 @@ def test_wrapped_send_is_seen_through(http: Http, raw: RawServer, monkeypatch: p
     assert http.send("GET", raw.origin).content == b"good"
 
 
+def test_send_that_was_wrapped_before_us_is_seen_through(
+    http: Http, raw: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some instrumentation is older than our transports, and hides what it has wrapped."""
+    kind = http.library.Client if http.blocking else http.library.AsyncClient
+    send = kind.send
+
+    def traced(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return send(self, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "send", traced)
+    http.open(Pipeline(Retry(2, wait=0)))
+    library = http.transport.library
+    monkeypatch.setattr(library, "_send", library._codes("send"))
+    raw.script.append(breaking_off())
+    assert http.send("GET", raw.origin).content == b"good"
+
+
 def test_other_transport_in_between_is_seen_through(http: Http, raw: RawServer) -> None:
     """A cache, or one that traces."""
     http.open(Pipeline(Retry(2, wait=0)))
