@@ -389,7 +389,7 @@ class Race:
                 if cancelled_by_others and isinstance(error, Exception):
                     self._end_without_winner()
                     raise asyncio.CancelledError from error  # the clean-up's failure does not hide it
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception) or task.cancelling() > base:  # its caller has left: no further copies
                 self._end_without_winner()
                 raise
             primary = Primary(self.call, error, None)

@@ -1769,3 +1769,22 @@ def test_hedge_that_is_dropped_with_a_closed_loop_ends() -> None:
     loop.close()
     call.close()
     assert hedge.stragglers.count == 0
+
+
+async def test_hedge_inline_begins_no_copy_for_a_caller_that_has_left() -> None:
+    """Though the clean-up of the first copy failed, which looks like a failure of the dependency."""
+    begun = []
+
+    async def fails_in_its_clean_up() -> None:
+        begun.append(1)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("closed in the middle")
+
+    task = asyncio.ensure_future(Hedge(100, inline=True)(fails_in_its_clean_up)())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(OSError, match="closed in the middle"):
+        await task
+    assert len(begun) == 1
