@@ -30,6 +30,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """Hypothesis, which may be loaded only to report, finds none of those who refer to what is frozen, and warns."""
+    gc.unfreeze()
+
+
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
     """A coroutine test runs on asyncio's own loop, unless a marker says otherwise."""
     if item.get_closest_marker("every_loop"):
