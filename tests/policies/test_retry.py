@@ -675,6 +675,14 @@ LEAVING: dict[str, Callable[[], Policy]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def new_objects_only() -> None:
+    """A garbage collection looks at nothing that earlier tests have left: it takes 1 ms instead of 70."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.mark.usefixtures("new_objects_only")
 @pytest.mark.parametrize("policy", LEAVING.values(), ids=LEAVING)
 @pytest.mark.parametrize("last", ["error", "result"])
 def test_nothing_of_a_call_stays_behind(world: World, policy: Callable[[], Policy], last: str) -> None:
@@ -698,6 +706,7 @@ def test_nothing_of_a_call_stays_behind(world: World, policy: Callable[[], Polic
     assert [each() for each in alive if each() is not None] == []
 
 
+@pytest.mark.usefixtures("new_objects_only")
 @pytest.mark.parametrize("shared", [False, True])
 def test_earlier_attempts_are_forgotten_while_the_call_goes_on(world: World, shared: bool) -> None:
     """Only the last failure is kept: a thousand attempts hold no more than two, also if they share one error."""
