@@ -29,6 +29,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from copy import copy
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
 from math import inf
 from sys import _getframe
 from types import CodeType, FrameType
@@ -75,6 +76,8 @@ NO_LIMITS: dict[str, float | None] = dict.fromkeys(("connect", "read", "write", 
 SEND = 5
 """How far above `is_streamed` the client's `send` stands; farther, where something is in between."""
 
+_SUSPENDED = CO_COROUTINE | CO_GENERATOR | CO_ITERABLE_COROUTINE | CO_ASYNC_GENERATOR
+
 ANYHOW: tuple[bool, Proof | None] = (True, None)
 
 Attempt = Callable[[Call], Any]
@@ -106,8 +109,9 @@ class Library:
         """Whether the user reads the body of a request's response, rather than the client: the `stream` of the client's
         nearest `send`. Tracers and other transports may stand in between, by any name.
 
-        Looking through a whole stack is dear: where no client was in it, its frame at `SEND` is remembered. So are
-        the locals of a frame: they are left alone where it is known who calls `send`.
+        Looking through a whole stack is dear: where no client was in it, its frame at `SEND` is remembered if it is the
+        event loop's, for a client's is above it. So are the locals of a frame: they are left alone where it is known
+        who calls `send`.
         """
         try:
             first = _getframe(SEND)
@@ -122,7 +126,8 @@ class Library:
                 break  # a wrapper took its place before we came
             frame = frame.f_back
         if frame is None:
-            self._alone = None if code.co_filename == self.file else code
+            if _getframe(1).f_code.co_flags & CO_COROUTINE and not code.co_flags & _SUSPENDED:
+                self._alone = code
             return True
         caller = frame.f_back
         if caller is not None:

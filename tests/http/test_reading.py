@@ -265,6 +265,35 @@ def test_traced_transport_is_seen_through(http: Http, raw: RawServer) -> None:
     assert http.send("GET", raw.origin).content == b"good"
 
 
+def test_layers_that_were_called_without_a_client_are_seen_through_later(http: Http, raw: RawServer) -> None:
+    """What is remembered of one stack says nothing about another."""
+    http.open(Pipeline(Retry(2, wait=0)))
+
+    class Plain(http.library.BaseTransport):  # type: ignore[name-defined, misc]
+        def __init__(self, inner: Any) -> None:
+            self.handle, self.close = inner.handle_request, inner.close
+
+        def handle_request(self, request: Any) -> Any:
+            return self.handle(request)
+
+    class Async(http.library.AsyncBaseTransport):  # type: ignore[name-defined, misc]
+        def __init__(self, inner: Any) -> None:
+            self.handle, self.aclose = inner.handle_async_request, inner.aclose
+
+        async def handle_async_request(self, request: Any) -> Any:
+            return await self.handle(request)
+
+    layers = http.transport
+    for _ in range(4):
+        layers = Plain(layers) if http.blocking else Async(layers)
+    request = http.library.Request("GET", raw.origin)
+    response = _run(http, layers.handle_request(request) if http.blocking else layers.handle_async_request(request))
+    _run(http, response.close() if http.blocking else response.aclose())
+    http.client = http.client_of(transport=layers)
+    raw.script.append(breaking_off())
+    assert http.send("GET", raw.origin).content == b"good"
+
+
 def test_transport_without_a_client_streams(http: Http, raw: RawServer) -> None:
     """Whoever calls it reads the body."""
     raw.usual = breaking_off()
