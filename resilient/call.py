@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from resilient.runtime import current_async
 
@@ -76,8 +76,9 @@ class Call:
         """The call that this is, or is a fork of."""
         return self
 
-    again: ClassVar[Any] = None
-    """Awaited before a further attempt begins, where somebody has to be ready for it first (a block): a method."""
+    def again(self) -> Awaitable[None] | None:
+        """What to wait for before a further attempt begins (that the next block is entered, say); None: nothing."""
+        return None
 
     def fork(self) -> Fork:
         """A copy that goes its own way from here (another thread, another copy of a request)."""

@@ -191,8 +191,9 @@ class Retry(Wrap):
                 await story.pause(wait)
                 call.attempt += 1
                 call.verdict = None
-                if call.again is not None:
-                    await call.again()
+                ready = call.again()
+                if ready is not None:
+                    await ready
                 await story.ask("before")
                 try:
                     result = await inner(call)
