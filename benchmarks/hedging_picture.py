@@ -56,7 +56,8 @@ def draw_hedging(report: Report, file: Path, *, tails: Mapping[str, Sequence[flo
         cost.bar_label(bars, [f"{value:.1f} {title}" for value in values], padding=3, fontsize=7)
     cost.set_yticks(list(places), list(rows), fontsize=8)
     cost.invert_yaxis()
-    cost.set_xlim(0, 1.45 * max(max(f.values["extra_percent"], f.values["opened_percent"]) for f in rows.values()))
+    most = max(max(f.values["extra_percent"], f.values["opened_percent"]) for f in rows.values())
+    cost.set_xlim(0, 1.45 * most or 1)  # a short run may have sent no copies at all
     cost.set_xlabel("for 100 requests")
     cost.set_title("Cost", loc="left", fontsize=10, fontweight="bold")
     for axes in (tail, cost):
