@@ -339,13 +339,13 @@ def remaining() -> float | None:
 def holding(inner: Call | None = None) -> Deadline | None:
     """The earliest of the deadlines and Timeouts that hold here, on the clock of the runtime that runs; or None. Those
     of `inner` itself do not count."""
-    limit, here = inherited(), current()
+    limit = inherited()
     earliest = None if limit is None or limit.at == math.inf else limit
     free, unless = _lifted.get()
     for call, _ in enclosing(2):
         at = getattr(call, "deadline", None)  # a signal handler may ask in the midst of its making
         if at is not None and (call is not free or at < unless) and (inner is None or call.origin is not inner.origin):
-            clock = call.begin().now
+            clock, here = call.begin().now, current()
             if clock != here.now:
                 at += here.now() - clock()
             if earliest is None or at < earliest.at:

@@ -147,11 +147,7 @@ class Runtime(Protocol):
 
 def current_async() -> Runtime:
     """The runtime of the running event loop. Raises `RuntimeError` when there is none."""
-    runtime: Runtime | None = _asyncio.running()
-    if runtime is None and "trio" in sys.modules:
-        from resilient.runtime import trio as _trio
-
-        runtime = _trio.running()
+    runtime = _of_loop()
     if runtime is None:
         raise RuntimeError("an async function guarded by resilient needs a running asyncio or trio event loop")
     return runtime
@@ -159,7 +155,13 @@ def current_async() -> Runtime:
 
 def current() -> Runtime:
     """The runtime of the running event loop, or threads where none runs."""
-    try:
-        return current_async()
-    except RuntimeError:
-        return _threads.THREADS
+    return _of_loop() or _threads.THREADS
+
+
+def _of_loop() -> Runtime | None:
+    runtime: Runtime | None = _asyncio.running()
+    if runtime is None and "trio" in sys.modules:
+        from resilient.runtime import trio as _trio
+
+        runtime = _trio.running()
+    return runtime

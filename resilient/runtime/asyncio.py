@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from asyncio import AbstractEventLoop, CancelledError, Task, current_task, get_running_loop
+from asyncio import AbstractEventLoop, CancelledError, Task, _get_running_loop, current_task
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
@@ -354,12 +354,13 @@ class _Parking:
 
 def running() -> AsyncioRuntime | None:
     """The runtime of the event loop that runs in this thread, or None. It is the loop's own, and ends with it."""
-    try:
-        return get_running_loop().resilient_runtime  # type: ignore[attr-defined, no-any-return]
-    except RuntimeError:
+    loop = _get_running_loop()
+    if loop is None:
         return None
+    try:
+        return loop.resilient_runtime  # type: ignore[attr-defined, no-any-return]
     except AttributeError:
-        return _begin(get_running_loop())
+        return _begin(loop)
 
 
 if sys.version_info < (3, 12):
