@@ -79,10 +79,12 @@ async def test_requests_that_are_cut_short_leave_no_stream_open(
     url = raw_http2.origin
     async with connect(kind, *policies) as client:
         await until_answered(client, url)
-        for _ in range(2):
-            await asyncio.gather(*(cut(client, f"{url}/hang") for _ in range(80)))
-        await until(lambda: raw_http2.cut.count("/hang") == [asked.path for asked in raw_http2.seen].count("/hang"))
-        assert raw_http2.cut
+        async with asyncio.timeout(20):
+            while raw_http2.cut.count("/hang") <= 100:  # on a busy machine some end before they are sent
+                await asyncio.gather(*(cut(client, f"{url}/hang") for _ in range(80)))
+                await until(
+                    lambda: raw_http2.cut.count("/hang") == [asked.path for asked in raw_http2.seen].count("/hang")
+                )
         await until_answered(client, url)
         assert is_free(client.ours)
 
