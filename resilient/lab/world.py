@@ -153,8 +153,8 @@ class Run:
         self.step = step
         self.begins = array("d")
         self.ends = array("d")
-        self.outcomes = array("H")
-        self.requests = array("H")
+        self.outcomes = array("I")
+        self.requests = array("I")
         self.priorities = array("B")
         self.sent: array[float] = array("d")
         self.samples: list[Sample] = []

@@ -147,6 +147,7 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
         ({"load": []}, "load must have at least one table, got none"),
         ({"load": 7}, "load must be a table, got 7"),
         ({"load__kind": "open"}, "load.kind must be one of burst, closed, poisson, got 'open'"),
+        ({"load__kind": ["poisson"]}, "load.kind must be one of burst, closed, poisson, got ['poisson']"),
         ({"load__rat": 5}, "there is no 'load.rat': allowed are kind, priority, rate"),
         ({"load": {}}, "load.rate is missing"),
         ({"load": [{"rate": 1}, {"rate": -1}]}, "load[1].rate must be a finite number >= 0, got -1"),
@@ -162,6 +163,7 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
         ({"service__rate_limit": {"rate": 0}}, "service.rate_limit.rate must be a finite number > 0, got 0"),
         ({"service__service_time": "fast"}, "service.service_time must be a number of seconds or a table with a kind"),
         ({"service__service_time": {"kind": "gamma"}}, "service.service_time.kind must be one of constant, empirical"),
+        ({"service__service_time": {"kind": {}}}, "service.service_time.kind must be one of constant, empirical"),
         ({"service__service_time": {"kind": "pareto", "low": 1}}, "service.service_time.shape is missing"),
         ({"service__service_time": {"kind": "exponential", "mean": -1}}, "service.service_time.mean must be a finite"),
         ({"service__service_time": {"kind": "constant", "value": 1, "x": 1}}, "there is no 'service.service_time.x'"),
@@ -181,6 +183,10 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
         ({"faults": [{"kind": "stall", "targets": "1"}]}, "faults[0].targets must be numbers of servers, got '1'"),
         ({"pipelines__a": {}}, "pipelines.a must have one of import, policies, preset, got none"),
         ({"pipelines__a": {"preset": "strong"}}, "pipelines.a.preset must be one of standard, standard_hedged"),
+        (
+            {"pipelines__a": {"preset": ["standard"]}},
+            "pipelines.a.preset must be one of standard, standard_hedged, got [",
+        ),
         ({"pipelines__a": {"preset": "standard", "totl": 1}}, "there is no 'pipelines.a.totl': allowed are"),
         ({"pipelines__a": {"import": "nowhere:x"}}, "pipelines.a.import: there is no module 'nowhere'"),
         ({"pipelines__a": {"import": "resilient:Nothing"}}, "pipelines.a.import: there is no 'Nothing'"),
@@ -189,6 +195,10 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
         (
             {"pipelines__a": {"policies": [{"policy": "Retri"}]}},
             "pipelines.a.policies[0].policy must be one of AdaptiveLimit, Bulk",
+        ),
+        (
+            {"pipelines__a": {"policies": [{"policy": ["Retry"]}]}},
+            "pipelines.a.policies[0].policy must be one of Adapt",
         ),
         ({"pipelines__a": {"policies": [{"policy": "Timeout"}]}}, "pipelines.a.policies[0].seconds is missing"),
         (

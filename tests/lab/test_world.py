@@ -56,6 +56,20 @@ def test_lifo_takes_who_came_last() -> None:
     assert [end for _, end, _ in live(service, (0.0, 0.1, 0.2))] == [1.0, 3.0, 2.0]
 
 
+def test_call_may_become_as_many_requests_as_it_likes() -> None:
+    """More than 65,535, and the run has the figure of each call."""
+
+    def repeat(ask: Any) -> Any:
+        async def call(key: Any) -> object:
+            key.requests += 70_000
+            return await ask(key)
+
+        return call
+
+    run = simulate(Scenario(duration=2, loads=(Replay((0.0, 1.0)),)), candidate_from("many", lambda: repeat))
+    assert list(run.requests) == [70_001, 70_001]
+
+
 def test_full_queue_refuses() -> None:
     """One is worked on, one waits, and the third is told at once."""
     service = ServicePlan(service_time=Constant(1.0), workers=1, queue_limit=1)
