@@ -37,18 +37,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resilient import arguments
-from resilient.budget import Budget
 from resilient.faults import Fault
 from resilient.lab.candidates import Candidate
 from resilient.lab.clock import WorldLoop
 from resilient.lab.load import Load
+from resilient.lab.samples import Sample, Watched
 from resilient.lab.service import ANSWER, FAULTS, ServicePlan
 from resilient.outcome import PROGRAMMING_ERRORS
 from resilient.pipeline import Pipeline
-from resilient.policies.adaptive import AdaptiveLimit
-from resilient.policies.breaker import CircuitBreaker
-from resilient.policies.hedge import Hedge
-from resilient.policies.keyed import Keyed
 from resilient.policy import Policy
 from resilient.priority import NORMAL, PRIORITIES, Priority, priority
 
@@ -120,20 +116,6 @@ class Scenario:
         return min(fault.start for fault in passing), max(fault.end or 0.0 for fault in passing)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What policies were like at one moment: the share of circuits that are open or half-open, tokens of a budget (on
-    average); the limit of an AdaptiveLimit (of a server's where those have one, else of a client's) and the seconds
-    that a Hedge observes (both on average); None where there are none."""
-
-    at: float
-    open: float | None
-    half_open: float | None
-    tokens: float | None
-    limit: float | None = None
-    hedge_delay: float | None = None
-
-
 class Run:
     """What happened in one run.
 
@@ -160,14 +142,6 @@ class Run:
         self.samples: list[Sample] = []
         self.names: list[str] = [SUCCESS, STOOD_IN, UNFINISHED]
         self.executed = 0
-
-
-def flat(pipeline: Pipeline) -> list[Policy]:
-    """Its policies, with those of nested pipelines in their places."""
-    found: list[Policy] = []
-    for policy in pipeline.policies:
-        found += flat(policy) if isinstance(policy, Pipeline) else [policy]
-    return found
 
 
 class _Call(str):
@@ -201,12 +175,7 @@ class _World:
         self.over: asyncio.Future[None] = loop.create_future()
         self.calling = 0  # loads that have not done
         self.inside: dict[int, asyncio.Task[None]] = {}
-        self.pipelines: list[Pipeline] = []
-        self.breakers: dict[int, CircuitBreaker] = {}  # several clients may share one
-        self.keyed: dict[int, Keyed] = {}
-        self.budgets: dict[int, Budget] = {}
-        self.hedges: dict[int, Hedge] = {}
-        self.limits: dict[int, AdaptiveLimit] = {}
+        self.watched = Watched()
         self.guarded = [self._guard(run.candidate.make(), watch) for _ in range(scenario.clients)]
 
     def _guard(self, guard: Any, watch: Callable[[Pipeline], object] | None) -> Callable[[_Call], Any]:
@@ -230,20 +199,9 @@ class _World:
             return ask(call)
 
         pipeline = guard if isinstance(guard, Pipeline) else Pipeline(guard)
-        self.pipelines.append(pipeline)
+        self.watched.add(pipeline)
         if watch is not None:
             watch(pipeline)
-        for policy in flat(pipeline):
-            if isinstance(policy, CircuitBreaker):
-                self.breakers[id(policy)] = policy
-            if isinstance(policy, Keyed):
-                self.keyed[id(policy)] = policy
-            if isinstance(policy, Hedge) and policy.observes is not None:
-                self.hedges[id(policy)] = policy
-            if isinstance(policy, AdaptiveLimit):
-                self.limits[id(policy)] = policy
-            if policy.budget is not None:
-                self.budgets[id(policy.budget)] = policy.budget
         ask_it = attempt if self.deadline_header else untold
         return pipeline.twin(pipeline.policies, attempt=lambda scope: ask_it)(request)
 
@@ -333,30 +291,9 @@ class _World:
         if not self.over.done():
             self.over.set_result(None)
 
-    def _limits(self) -> list[AdaptiveLimit]:
-        """Those of the servers, or if they have none, of the clients."""
-        policies = [policy for pipeline in self.service.admissions for policy in flat(pipeline)]
-        return [policy for policy in policies if isinstance(policy, AdaptiveLimit)] or list(self.limits.values())
-
     def _sample(self, progress: Callable[[float], object] | None) -> None:
         now = self.loop._now
-        states = [breaker.state for breaker in self.breakers.values()]
-        for keyed in self.keyed.values():
-            states += [gate["state"] for gate in keyed.snapshot()["gates"].values() if "state" in gate]
-        opened = sum(state in ("open", "isolated") for state in states)
-        tokens = [budget.balance(now) for budget in self.budgets.values()]
-        limits = [policy.current_limit for policy in self._limits()]
-        delays = [delay for hedge in self.hedges.values() if (delay := _delay_of(hedge)) is not None]
-        self.run.samples.append(
-            Sample(
-                now,
-                opened / len(states) if states else None,
-                states.count("half-open") / len(states) if states else None,
-                sum(tokens) / len(tokens) if tokens else None,
-                sum(limits) / len(limits) if limits else None,
-                sum(delays) / len(delays) if delays else None,
-            )
-        )
+        self.run.samples.append(self.watched.sample(now, self.service.admissions))
         if progress is not None:
             progress(min(1.0, now / self.duration))
 
@@ -369,12 +306,6 @@ def _context_of(urgency: Priority) -> Context:
     context = copy_context()
     context.run(priority(urgency).__enter__)
     return context
-
-
-def _delay_of(hedge: Hedge) -> float | None:
-    """Seconds until its second copy, as observed; None: not known yet, or of many keys."""
-    delays = hedge.snapshot().get("delays")
-    return delays[0] if delays else None
 
 
 def step_of(duration: float) -> float:

@@ -1,0 +1,89 @@
+"""What the policies of a run are like at one moment: circuits, budgets, limits and observed delays, for its curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resilient.budget import Budget
+from resilient.pipeline import Pipeline
+from resilient.policies.adaptive import AdaptiveLimit
+from resilient.policies.breaker import CircuitBreaker
+from resilient.policies.hedge import Hedge
+from resilient.policies.keyed import Keyed
+from resilient.policy import Policy
+
+__all__ = ["Sample", "Watched", "flat"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What policies were like at one moment: the share of circuits that are open or half-open, tokens of a budget (on
+    average); the limit of an AdaptiveLimit (of a server's where those have one, else of a client's) and the seconds
+    that a Hedge observes (both on average); None where there are none."""
+
+    at: float
+    open: float | None
+    half_open: float | None
+    tokens: float | None
+    limit: float | None = None
+    hedge_delay: float | None = None
+
+
+def flat(pipeline: Pipeline) -> list[Policy]:
+    """Its policies, with those of nested pipelines in their places."""
+    found: list[Policy] = []
+    for policy in pipeline.policies:
+        found += flat(policy) if isinstance(policy, Pipeline) else [policy]
+    return found
+
+
+class Watched:
+    """The policies of all clients' pipelines that have something to show. Several clients may share one, which counts
+    once."""
+
+    def __init__(self) -> None:
+        self.breakers: dict[int, CircuitBreaker] = {}
+        self.keyed: dict[int, Keyed] = {}
+        self.budgets: dict[int, Budget] = {}
+        self.hedges: dict[int, Hedge] = {}
+        self.limits: dict[int, AdaptiveLimit] = {}
+
+    def add(self, pipeline: Pipeline) -> None:
+        """Watch the policies of one more pipeline."""
+        for policy in flat(pipeline):
+            if isinstance(policy, CircuitBreaker):
+                self.breakers[id(policy)] = policy
+            if isinstance(policy, Keyed):
+                self.keyed[id(policy)] = policy
+            if isinstance(policy, Hedge) and policy.observes is not None:
+                self.hedges[id(policy)] = policy
+            if isinstance(policy, AdaptiveLimit):
+                self.limits[id(policy)] = policy
+            if policy.budget is not None:
+                self.budgets[id(policy.budget)] = policy.budget
+
+    def sample(self, now: float, admissions: Sequence[Pipeline]) -> Sample:
+        """Their state at the moment `now`; limits are those of the servers' `admissions`, where these have any."""
+        states = [breaker.state for breaker in self.breakers.values()]
+        for keyed in self.keyed.values():
+            states += [gate["state"] for gate in keyed.snapshot()["gates"].values() if "state" in gate]
+        opened = sum(state in ("open", "isolated") for state in states)
+        tokens = [budget.balance(now) for budget in self.budgets.values()]
+        served = [policy for pipeline in admissions for policy in flat(pipeline) if isinstance(policy, AdaptiveLimit)]
+        limits = [policy.current_limit for policy in served or self.limits.values()]
+        delays = [delay for hedge in self.hedges.values() if (delay := _delay_of(hedge)) is not None]
+        return Sample(
+            now,
+            opened / len(states) if states else None,
+            states.count("half-open") / len(states) if states else None,
+            sum(tokens) / len(tokens) if tokens else None,
+            sum(limits) / len(limits) if limits else None,
+            sum(delays) / len(delays) if delays else None,
+        )
+
+
+def _delay_of(hedge: Hedge) -> float | None:
+    """Seconds until its second copy, as observed; None: not known yet, or of many keys."""
+    delays = hedge.snapshot().get("delays")
+    return delays[0] if delays else None
