@@ -145,7 +145,7 @@ def explain(
     Latency, attempts and requests at most; what every error meets on its way outward; policies that
     never act; what is wrong with the order or the plan, and what to write instead.
     """
-    from resilient.lab import explain_command
+    from resilient.lab import explain_command, naming
 
     for option, value in (("--function-limit", function_limit), ("--max-latency", max_latency)):
         if value is not None:
@@ -154,7 +154,7 @@ def explain(
         _number("--max-requests", max_requests, 0, 1e9, "requests")
     if json is not None:
         _writable("--json", json)
-    function: explain_command.Function | None = None if plain is None else "def" if plain else "async"
+    function: naming.Function | None = None if plain is None else "def" if plain else "async"
     try:
         found = explain_command.explained(
             target, behind=behind, function=function, function_limit=function_limit, json_file=json

@@ -7,22 +7,20 @@ that several share is shared again. So a pipeline that is used in production can
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from resilient.budget import Budget
 from resilient.errors import PipelineWarning
+from resilient.lab.naming import Subject, subject_of
 from resilient.pipeline import Pipeline
 from resilient.policies.keyed import Keyed
 from resilient.policy import Policy
 
-__all__ = ["NONE", "Candidate", "Decorator", "candidate_from", "fresh", "imported", "shadowed"]
+__all__ = ["NONE", "Candidate", "Decorator", "candidate_from", "fresh", "shadowed"]
 
 Ask = Callable[[str], Awaitable[Any]]
 Decorator = Callable[[Any], Any]
@@ -44,6 +42,8 @@ class Candidate:
     about: str = ""
     admission: Policy | Callable[[], Policy] | None = None
     deadline_header: bool = True
+    subject: Subject | None = None
+    """What it was made of, where that is known."""
 
 
 NONE = Candidate("none", lambda: lambda ask: ask, "no policy")
@@ -106,51 +106,38 @@ def _again(value: Any, made: dict[int, Any]) -> Any:
 
 
 def candidate_from(name: str, thing: Any, about: str = "") -> Candidate:
-    """A candidate from a policy, a pipeline, or a function that makes one. Raises `TypeError` for anything else."""
-    if isinstance(thing, Policy):
-        pattern = thing
+    """A candidate from whatever can be examined (see `resilient.lab.naming`), or from a function without arguments
+    that makes a decorator of another library's.
 
-        def make() -> Policy:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", PipelineWarning)  # whoever wrote the pattern has seen it
-                return fresh(pattern)  # type: ignore[no-any-return]
+    A guarded function stands for its pipeline: what this guards in a world is a request to the service of the world. A
+    `ServerMiddleware` stands for its gate, in front of each server.
 
-        return Candidate(name, make, about or repr(thing))
-    if isinstance(thing, type) or not callable(thing):
-        raise TypeError(f"{name} must be a Pipeline, a policy, or a function that makes one, got {thing!r}")
+    Raises `TypeError` for anything else.
+    """
+    subject = subject_of(name, thing)
+    if subject.kind == "middleware":
+        if subject.admission is None:
+            raise TypeError(f"{name} is a ServerMiddleware without a gate: there is nothing to try")
+        return Candidate(name, NONE.make, about or repr(subject.admission), subject.admission, subject=subject)
+    if subject.policy is None:
+        return Candidate(name, _decorators(name, subject.make), about, subject=subject)
+    pattern = subject.policy
 
-    def checked() -> Policy | Decorator:
+    def make() -> Policy:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PipelineWarning)
-            made = thing()
+            warnings.simplefilter("ignore", PipelineWarning)  # whoever wrote the pattern has seen it
+            return fresh(pattern)  # type: ignore[no-any-return]
+
+    return Candidate(name, make, about or repr(pattern), subject=subject)
+
+
+def _decorators(name: str, make: Any) -> Callable[[], Decorator]:
+    """Makes a decorator of another library's for each client."""
+
+    def checked() -> Decorator:
+        made = make()
         if not callable(made):
             raise TypeError(f"{name} must return a Pipeline, a policy or a decorator, got {made!r}")
         return made  # type: ignore[no-any-return]
 
-    return Candidate(name, checked, about)
-
-
-def imported(path: str) -> Any:
-    """What `MODULE:NAME` names; modules in the working directory count. Raises `ValueError`, in one line."""
-    module_name, colon, name = path.partition(":")
-    if not (colon and module_name and name):
-        raise ValueError(f"{path!r} must be MODULE:NAME")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise ValueError(f"there is no module {module_name!r}, of {path!r}") from None
-        raise ValueError(f"{path!r} cannot be imported: {error}") from None
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from None
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            names = sorted(key for key, value in vars(found).items() if isinstance(value, Policy))
-            there = f"; its pipelines are {', '.join(names)}" if names else ""
-            raise ValueError(f"there is no {part!r} in {module_name!r}{there}") from None
-    return found
+    return checked

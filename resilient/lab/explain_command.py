@@ -5,23 +5,17 @@ Raises `ValueError`, in one line, for what cannot be explained.
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import warnings
 from pathlib import Path
-from typing import Any, Literal
 
 from resilient.errors import PipelineWarning
-from resilient.http.transport import HttpTransport, SyncHttpTransport
-from resilient.lab.candidates import imported
 from resilient.lab.explain import Explanation, explain
-from resilient.pipeline import Pipeline
+from resilient.lab.naming import Function, named
 from resilient.policy import Policy
 
-__all__ = ["Function", "explained", "named", "over"]
-
-Function = Literal["async", "def"]
+__all__ = ["explained", "over"]
 
 
 def explained(
@@ -36,8 +30,8 @@ def explained(
 
     `function`: what it guards; None: as the target shows, and where it does not, an `async def`.
     """
-    found, guards = named(target)
-    other = None if behind is None else named(behind)[0]
+    found, guards = _policies(target)
+    other = None if behind is None else _policies(behind)[0]
     explanation = explain(
         found, behind=other, is_async=(function or guards or "async") == "async", function_limit=function_limit
     )
@@ -46,22 +40,14 @@ def explained(
     return explanation
 
 
-def named(target: str) -> tuple[Policy, Function | None]:
-    """The pipeline or policy that `MODULE:NAME` names, itself or by what it guards, and what that is."""
+def _policies(target: str) -> tuple[Policy, Function | None]:
+    """The pipeline or policy that is named, and what it guards."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)  # the explanation will say it
-        found: Any = imported(target)
-    if isinstance(found, HttpTransport):
-        return found.pipeline, "def" if isinstance(found, SyncHttpTransport) else "async"
-    if isinstance(found, Policy):
-        return found, None
-    around = getattr(found, "__pipeline__", None)
-    if isinstance(around, Pipeline):
-        return around, "async" if inspect.iscoroutinefunction(found) else "def"
-    if isinstance(getattr(found, "pipeline", None), Pipeline):
-        return found.pipeline, None
-    what = f"the class {found.__name__}" if inspect.isclass(found) else f"of type {type(found).__name__}"
-    raise ValueError(f"{target!r} must be a pipeline, a policy, a guarded function or a transport, and is {what}")
+        found = named(target)
+    if found.policy is None:
+        raise ValueError(f"{target!r} must return a pipeline or a policy: of other decorators nothing is known")
+    return found.policy, found.guards
 
 
 def over(found: Explanation, *, max_latency: float | None, max_requests: int | None) -> list[str]:

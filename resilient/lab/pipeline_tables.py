@@ -15,7 +15,8 @@ from resilient import presets
 from resilient.backoff import FullJitter
 from resilient.budget import Budget
 from resilient.errors import PipelineWarning
-from resilient.lab.candidates import Candidate, candidate_from, imported
+from resilient.lab.candidates import Candidate, candidate_from
+from resilient.lab.naming import imported
 from resilient.lab.tables import ScenarioError, Table, as_text, build
 from resilient.latency import quantile
 from resilient.pipeline import Pipeline

@@ -59,8 +59,8 @@ from typing import Any
 
 from resilient.faults import faults_from
 from resilient.lab import distributions
-from resilient.lab.candidates import imported
 from resilient.lab.load import Burst, Closed, Load, Poisson
+from resilient.lab.naming import imported
 from resilient.lab.pipeline_tables import admission_of, candidate_of
 from resilient.lab.service import FAULTS, Link, Quota, ServicePlan
 from resilient.lab.tables import ScenarioError, Table, as_text, as_whole, build

@@ -17,8 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from resilient.lab import replay
-from resilient.lab.candidates import NONE, Candidate, candidate_from, imported, shadowed
+from resilient.lab.candidates import NONE, Candidate, candidate_from, shadowed
 from resilient.lab.measures import Measures
+from resilient.lab.naming import imported
 from resilient.lab.reading import ScenarioError, gallery, read
 from resilient.lab.world import CandidateError, Scenario, simulate
 from resilient.observe.shadow import ShadowReport

@@ -53,9 +53,9 @@ class Seen(Gate):
 
     learns = True
 
-    def __init__(self) -> None:
+    def __init__(self, told: list[Any]) -> None:
         super().__init__()
-        self.told: list[Any] = []
+        self.told = told
 
     def admit(self, call: Any) -> object:
         self.told.append((call.args[0], current_priority(), remaining()))
@@ -90,10 +90,10 @@ def test_refusal_says_when_to_come_back() -> None:
 
 def test_policy_sees_the_time_in_the_queue_and_in_work() -> None:
     """The second waits for half a second, and is worked on for one."""
-    seen = Seen()
-    live(plan(lambda: seen), (0.0, 0.5))
+    told: list[Any] = []
+    live(plan(lambda: Seen(told)), (0.0, 0.5))
 
-    assert [each for each in seen.told if isinstance(each[0], bool)] == [(False, 1.0), (False, 1.5)]
+    assert [each for each in told if isinstance(each[0], bool)] == [(False, 1.0), (False, 1.5)]
 
 
 def test_pipeline_judges_errors_of_the_work_and_the_client_has_them() -> None:
@@ -106,10 +106,10 @@ def test_pipeline_judges_errors_of_the_work_and_the_client_has_them() -> None:
 
 def test_single_gate_learns_nothing_of_errors_of_the_work() -> None:
     """As in the middleware."""
-    seen = Seen()
-    run = live(plan(lambda: seen), (0.0,), faults=(Errors(error="OSError"),))
+    told: list[Any] = []
+    run = live(plan(lambda: Seen(told)), (0.0,), faults=(Errors(error="OSError"),))
 
-    assert seen.told[1:] == ["released"]
+    assert told[1:] == ["released"]
     assert [outcome for _, _, outcome in calls(run)] == ["OSError"]
 
 
@@ -182,7 +182,7 @@ def test_cancelled_request_gives_its_permit_back() -> None:
 
 def test_nothing_of_a_client_reaches_the_server_but_its_priority() -> None:
     """Not its deadline, where the server does not mind it."""
-    seen = Seen()
+    told: list[Any] = []
 
     def important() -> Any:
         def decorate(function: Any) -> Any:
@@ -196,30 +196,30 @@ def test_nothing_of_a_client_reaches_the_server_but_its_priority() -> None:
 
         return decorate
 
-    live(plan(lambda: seen), (0.0,), Candidate("important", important))
+    live(plan(lambda: Seen(told)), (0.0,), Candidate("important", important))
 
-    assert seen.told == [("1", "critical", None), (False, 1.0)]
+    assert told == [("1", "critical", None), (False, 1.0)]
 
 
 def test_deadline_that_travels_bounds_the_queue_of_the_policy() -> None:
     """The second waits for admission as long as its client does, and no worker sees either of those that gave up."""
-    seen = Seen()
-    service = plan(lambda: Pipeline(Bulkhead(1, queue=5), seen), drop_expired=True)
+    told: list[Any] = []
+    service = plan(lambda: Pipeline(Bulkhead(1, queue=5), Seen(told)), drop_expired=True)
     stalled = (Stall(start=0.0, end=3.0),)
     run = live(service, (0.1, 0.2, 4.0), candidate_from("impatient", Timeout(1.5)), faults=stalled)
 
     assert [outcome for _, _, outcome in calls(run)] == ["TimedOut", "TimedOut", "success"]
     assert run.executed == 1
-    assert seen.told[0] == ("1", "normal", pytest.approx(1.5))
+    assert told[0] == ("1", "normal", pytest.approx(1.5))
 
 
 def test_expired_request_is_refused_on_arrival() -> None:
     """Its link takes longer than its client waits: the policy never hears of it."""
-    seen = Seen()
-    service = plan(lambda: seen, drop_expired=True, link=Link(latency=Constant(0.5)))
+    told: list[Any] = []
+    service = plan(lambda: Seen(told), drop_expired=True, link=Link(latency=Constant(0.5)))
     run = live(service, (0.0,), candidate_from("quick", Timeout(0.4)))
 
-    assert (seen.told, run.executed) == ([], 0)
+    assert (told, run.executed) == ([], 0)
 
 
 @pytest.mark.parametrize("wrong", [5, Bulkhead, lambda: 5])

@@ -143,7 +143,7 @@ def test_limits_that_are_kept_pass(shop: str) -> None:
         (("users",), "'users' must be MODULE:NAME"),
         (("no_such_shop:users",), "there is no module 'no_such_shop'"),
         (("explained_shop:nothing",), "there is no 'nothing' in 'explained_shop'; its pipelines are alone, endless"),
-        (("explained_shop:number",), "must be a pipeline, a policy, a guarded function or a transport, and is of type"),
+        (("explained_shop:number",), "must be a pipeline, a policy, a guarded function, a transport or client with"),
         (("explained_shop:Pipeline",), "and is the class Pipeline"),
         (("explained_shop:users", "--behind", "explained_shop:number"), "'explained_shop:number' must be"),
         (("broken:users",), "'broken:users' cannot be imported: ZeroDivisionError: division by zero"),

@@ -190,7 +190,10 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
         ({"pipelines__a": {"preset": "standard", "totl": 1}}, "there is no 'pipelines.a.totl': allowed are"),
         ({"pipelines__a": {"import": "nowhere:x"}}, "pipelines.a.import: there is no module 'nowhere'"),
         ({"pipelines__a": {"import": "resilient:Nothing"}}, "pipelines.a.import: there is no 'Nothing'"),
-        ({"pipelines__a": {"import": "resilient:Retry"}}, "pipelines.a.import: a must be a Pipeline, a policy, or"),
+        (
+            {"pipelines__a": {"import": "resilient:Retry"}},
+            "pipelines.a.import: a must be a pipeline, a policy, a",
+        ),
         ({"pipelines__a": {"policies": []}}, "pipelines.a.policies must be a list of tables with a policy each"),
         (
             {"pipelines__a": {"policies": [{"policy": "Retri"}]}},
