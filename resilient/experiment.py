@@ -16,17 +16,13 @@ from typing import Any
 
 from resilient import arguments
 from resilient.atomic import locked
-from resilient.faults import Errors, Fault, Latency, Slowness
+from resilient.faults import Fault, Slowness, met
 from resilient.window import CountWindow
 
-__all__ = ["LOST", "VARIABLE", "Enabled", "Experiment"]
+__all__ = ["VARIABLE", "Enabled", "Experiment"]
 
 VARIABLE = "RESILIENT_CHAOS"
 """The environment variable that switches on what has no switch of its own."""
-
-LOST = 900.0
-"""Seconds after which a call is given up that never gets an answer: as Linux gives up a connection that is not
-acknowledged any more (`tcp_retries2`, about 15 minutes)."""
 
 Enabled = bool | Callable[[], bool] | None
 
@@ -70,8 +66,6 @@ class Experiment:
                 raise TypeError(f"fault[{at}] must be one of {names}, got {fault!r}{hint}")
             if isinstance(fault, Slowness) and fault.factor < 1:
                 raise ValueError(f"fault[{at}] must have a factor of 1 or more here, got {fault.factor!r}")
-            if isinstance(fault, Errors) and fault.exception is not None:
-                _make(fault.exception, f"fault[{at}].error")
         self.faults = tuple(faults)
         self.rate = arguments.share("rate", rate, zero=True)
         if seed is not None:
@@ -117,26 +111,14 @@ class Experiment:
         return False
 
     def draw(self, now: float, hits: Callable[[Fault], bool]) -> list[tuple[Fault, float]]:
-        """The faults that a call meets now, in order. With each its seconds: how late an answer is, or how long a
-        fault with an end still lasts."""
+        """The faults that a call meets now, in order, each with the seconds for which it keeps the call."""
         began = self.began
         if began is None or now < began:  # a clock that went back is another clock
             self.began = began = now
         at = now - began
         if self.rate < 1 and self._draw.random() >= self.rate:
             return []
-        met: list[tuple[Fault, float]] = []
-        for fault in self.faults:
-            if not fault.is_on(at) or not hits(fault):
-                continue
-            share = getattr(fault, "share", 1.0)
-            if share < 1 and self._draw.random() >= share:
-                continue
-            seconds = fault.until - at
-            if isinstance(fault, Latency):
-                seconds = self._draw.uniform(fault.low, fault.high)
-            met.append((fault, seconds))
-        return met
+        return met(self.faults, at, hits, self._draw)
 
     @locked
     def count(self, kind: str) -> None:
@@ -180,13 +162,6 @@ class Experiment:
         if self.rate < 1:
             what.append(f"to {100 * self.rate:.3g}% of calls")
         return ", ".join(what) + ("" if self.possible else ", off")
-
-
-def _make(kind: type[Exception], argument: str) -> Exception:
-    try:
-        return kind("injected by chaos")
-    except Exception as error:
-        raise ValueError(f"{argument} must be an exception that is made of a message, got {kind!r}: {error}") from None
 
 
 def _from_environment() -> bool:

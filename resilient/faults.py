@@ -1,6 +1,15 @@
 """What can go wrong with a dependency: one vocabulary for the demo, for simulated worlds, and for chaos in real calls.
 
-A fault is plain data: what happens, to which share of the calls, when, and to whom. It does nothing by itself.
+A fault is plain data: what happens, to which share of the calls, when, and to whom. What it does to a request is said
+here, once. The place where it happens (the policy `Chaos`, the chaos transports, a scenario's service, the servers of
+the demo) waits, and says it in its own exceptions:
+
+    strikes(draw)       whether a request that it hits is one of its share
+    delay(at, draw)     the seconds for which it keeps a request that comes at a moment
+    slowing             how many times as long work takes
+    ending              what the request gets instead of an answer: nothing for ever, a refusal, an error, ...
+    failure(names)      the exception that says so
+    met(faults, ...)    the faults that one request meets, with their delays
 
     Errors(share=0.3, status=503)                 answers that are errors, or exceptions
     Results(share=0.1, value=[])                  answers that are not the dependency's
@@ -18,13 +27,14 @@ says of a mistake which key it is in and what is allowed there; `as_json` writes
 
 from __future__ import annotations
 
-import importlib
 import math
+import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal
 
-from resilient import arguments
+from resilient.fault_fields import CHECKS, Target, in_a_line
+from resilient.groups import leaves
 
 __all__ = [
     "KINDS",
@@ -45,8 +55,43 @@ __all__ = [
     "faults_from",
 ]
 
-Target: TypeAlias = int | str
-"""The number of a server (from 1), or a key: a host, a path, a tenant, the name of a service."""
+LOST = 900.0
+"""Seconds after which a request is given up that never gets an answer: as Linux gives up a connection that is not
+acknowledged any more (`tcp_retries2`, about 15 minutes)."""
+
+STATUS = 503
+"""Of `Errors` that name neither a status nor an exception, where errors are statuses."""
+
+Ending = Literal["error", "result", "refused", "reset", "unreachable", "silent"]
+"""What a request gets instead of an answer: an error, a result, a connection that is refused or breaks, or nothing at
+all (from nobody, or from somebody who had accepted it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exceptions:
+    """The exceptions in which one place says what has happened, each made of a message.
+
+    Attributes:
+        error: of `Errors` that name neither a status nor an exception.
+        refused, reset, unreachable, silent: of the other endings.
+    """
+
+    error: Callable[[str], Exception] = ConnectionError
+    refused: Callable[[str], Exception] = ConnectionRefusedError
+    reset: Callable[[str], Exception] = ConnectionResetError
+    unreachable: Callable[[str], Exception] = TimeoutError
+    silent: Callable[[str], Exception] = TimeoutError
+
+    @classmethod
+    def of_client(cls, module: Any) -> Exceptions:
+        """Those of httpx or httpx2."""
+        return cls(
+            module.ConnectError, module.ConnectError, module.ReadError, module.ConnectTimeout, module.ReadTimeout
+        )
+
+
+PYTHON = Exceptions()
+"""Python's own, for calls that are no requests of a client library."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +105,7 @@ class Fault:
     """
 
     kind: ClassVar[str] = ""
+    _ends: ClassVar[Ending | None] = None
 
     start: float = 0.0
     end: float | None = None
@@ -68,7 +114,7 @@ class Fault:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            object.__setattr__(self, field.name, _CHECKS[field.name](field.name, value))
+            object.__setattr__(self, field.name, CHECKS[field.name](field.name, value))
         if self.end is not None and self.end <= self.start:
             raise ValueError(f"end must be after start={self.start:g}, got {self.end!r}")
 
@@ -90,6 +136,37 @@ class Fault:
     def hits(self, target: Target) -> bool:
         """Whether it happens to this one."""
         return not self.targets or target in self.targeted
+
+    @property
+    def ending(self) -> Ending | None:
+        """What a request gets instead of an answer; None: an answer, if perhaps a late or a broken one."""
+        return self._ends
+
+    @property
+    def slowing(self) -> float:
+        """How many times as long the work on a request takes."""
+        factor: float = getattr(self, "factor", 1.0)
+        return factor
+
+    def strikes(self, draw: random.Random) -> bool:
+        """Whether a request that it hits is one of its share."""
+        share: float = getattr(self, "share", 1.0)
+        return share >= 1 or draw.random() < share
+
+    def delay(self, at: float, draw: random.Random) -> float:
+        """Seconds for which it keeps a request that comes `at` seconds after the begin of the run."""
+        return LOST if self.ending in ("unreachable", "silent") else 0.0
+
+    def failure(self, names: Exceptions = PYTHON) -> Exception:
+        """A new exception for a request that it ends, by the names of a place."""
+        assert self.ending not in (None, "result")
+        made: Exception = getattr(names, self.ending)(self.words)
+        return made
+
+    @property
+    def words(self) -> str:
+        """What its exceptions and answers say."""
+        return f"injected by chaos: {self.describe()}"
 
     def describe(self) -> str:
         """What happens to whom, in a few words."""
@@ -121,28 +198,70 @@ class Errors(Fault):
     Args:
         share: of the calls, from 0 to 1. Default 1.
         status: the HTTP status that they are answered with, from 400 to 599.
-        error: or the exception that they raise: a class, or its name (`"ConnectionError"`, `"package.module:Name"`).
-            Default: without either, it is left to whoever makes the error.
-        retry_after: seconds for which the dependency asks to be left alone. Default: it does not ask.
+        error: or the exception that they raise: a class whose instances are made of a message, a function that makes an
+            exception of a message, or the name of either (`"ConnectionError"`, `"package.module:Name"`). One is made at
+            once, and a `ValueError` says why that cannot be done. Default: without either, 503 where errors are
+            statuses, else `ConnectionError`.
+        retry_after: seconds for which the dependency asks to be left alone: an attribute of the exception (of each of
+            those in a group), a header of the answer. Default: it does not ask.
     """
 
     kind: ClassVar[str] = "errors"
+    _ends: ClassVar[Ending | None] = "error"
 
     share: float = 1.0
     status: int | None = None
-    error: type[Exception] | str | None = None
+    error: type[Exception] | Callable[[str], Exception] | str | None = None
     retry_after: float | None = None
 
     def __post_init__(self) -> None:
         Fault.__post_init__(self)
-        if self.status is not None and self.error is not None:
+        if self.error is None:
+            return
+        if self.status is not None:
             raise ValueError(f"error must not be given beside status={self.status}, got {_plain(self.error)!r}")
+        try:
+            made = self._make()
+        except (Exception, SystemExit) as error:
+            why = in_a_line(error)
+        else:
+            if issubclass(type(made), Exception) and not issubclass(type(made), StopIteration):
+                self._ask(made)
+                return
+            why = f"it makes a {type(made).__name__}"
+        needed = "an exception that is made of a message, or a function that makes one of it"
+        raise ValueError(f"error must be {needed}, got {_plain(self.error)!r}: {why}")
+
+    def failure(self, names: Exceptions = PYTHON) -> Exception:
+        made = names.error(self.words) if self.error is None else self._make()
+        self._ask(made)
+        return made
+
+    def _make(self) -> Exception:
+        assert callable(self.error)
+        return self.error(self.words)
+
+    def _ask(self, made: Exception) -> None:
+        """Have an exception ask for the pause; as a classifier does, a group is seen as the errors in it."""
+        if self.retry_after is None:
+            return
+        for each in leaves(made):
+            try:
+                each.retry_after = self.retry_after  # type: ignore[attr-defined]
+                taken = getattr(each, "retry_after", None) == self.retry_after
+            except Exception:
+                taken = False
+            if not taken:
+                raise ValueError(
+                    f"retry_after must be left out beside error={_plain(self.error)!r}, got {self.retry_after:g}: "
+                    f"a retry_after of a {type(each).__name__} cannot be set"
+                )
 
     @property
-    def exception(self) -> type[Exception] | None:
-        """The class of the exception, where there is one."""
-        assert not isinstance(self.error, str)
-        return self.error
+    def answer(self) -> tuple[int, dict[str, str]]:
+        """The status and the headers of the answer, where errors are answers."""
+        asked = {} if self.retry_after is None else {"retry-after": header(self.retry_after)}
+        return self.status or STATUS, asked
 
     def _what(self) -> str:
         what = self.status or _plain(self.error) or "errors"
@@ -160,6 +279,7 @@ class Results(Fault):
     """
 
     kind: ClassVar[str] = "results"
+    _ends: ClassVar[Ending | None] = "result"
 
     share: float = 1.0
     value: Any = None
@@ -199,6 +319,9 @@ class Latency(Fault):
         if self.high < self.low:
             raise ValueError(f"high must be at least low={self.low:g}, got {self.high!r}")
 
+    def delay(self, at: float, draw: random.Random) -> float:
+        return draw.uniform(self.low, self.high)
+
     def _what(self) -> str:
         span = f"{self.low:g}" if self.low == self.high else f"{self.low:g}-{self.high:g}"
         return f"{_percent(self.share)} of answers {span} s late"
@@ -222,6 +345,13 @@ class Stall(Fault):
 
     kind: ClassVar[str] = "stall"
 
+    @property
+    def ending(self) -> Ending | None:
+        return None if self.end is not None else "silent"
+
+    def delay(self, at: float, draw: random.Random) -> float:
+        return LOST if self.end is None else self.end - at
+
     def _what(self) -> str:
         return "no work is begun"
 
@@ -231,6 +361,7 @@ class Crash(Fault):
     """The process is gone, with all that it had taken in, and connections are refused; at `end` it has restarted."""
 
     kind: ClassVar[str] = "crash"
+    _ends: ClassVar[Ending | None] = "refused"
 
     def describe(self) -> str:
         return "crash" + _where(self.targeted).replace(" on ", " of ", 1)
@@ -241,6 +372,7 @@ class Partition(Fault):
     """The network lets nothing through, neither requests nor answers, and says nothing."""
 
     kind: ClassVar[str] = "partition"
+    _ends: ClassVar[Ending | None] = "unreachable"
 
     def _what(self) -> str:
         return "nothing gets through"
@@ -255,6 +387,7 @@ class PacketLoss(Fault):
     """
 
     kind: ClassVar[str] = "packet_loss"
+    _ends: ClassVar[Ending | None] = "silent"
 
     share: float
 
@@ -264,17 +397,22 @@ class PacketLoss(Fault):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reset(Fault):
-    """HTTP: the connection of a share of the requests breaks before the answer.
+    """The connection of a share of the requests breaks before the answer.
 
     Args:
         share: of the requests, from 0 to 1. Default 1.
-        phase: "read" (the default): the request may have arrived; "connect": it provably has not.
+        phase: "read" (the default): the request may have arrived; "connect": it provably has not, the connection is
+            refused.
     """
 
     kind: ClassVar[str] = "reset"
 
     share: float = 1.0
     phase: Literal["connect", "read"] = "read"
+
+    @property
+    def ending(self) -> Ending | None:
+        return "refused" if self.phase == "connect" else "reset"
 
     def _what(self) -> str:
         return f"{_percent(self.share)} of connections reset ({self.phase})"
@@ -337,6 +475,30 @@ KINDS: Mapping[str, type[Fault]] = {
 """All kinds, by their names in files."""
 
 
+def header(seconds: float) -> str:
+    """Seconds as they stand in a `Retry-After`: never 1e+06."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".")
+
+
+def met(
+    faults: Iterable[Fault], at: float, hits: Callable[[Fault], bool], draw: random.Random
+) -> list[tuple[Fault, float]]:
+    """The faults that a request meets which comes `at` seconds after the begin of the run, in their order, each with
+    the seconds for which it keeps the request. `hits` says whether a fault is meant for it.
+    """
+    found: list[tuple[Fault, float]] = []
+    stalled = 0.0
+    for fault in faults:
+        if not (fault.is_on(at) and hits(fault) and fault.strikes(draw)):
+            continue
+        delay = fault.delay(at, draw)
+        if isinstance(fault, Stall) and fault.end is not None:  # two at a time end when the later one does
+            delay = max(0.0, delay - stalled)
+            stalled += delay
+        found.append((fault, delay))
+    return found
+
+
 def fault_from(data: object, where: str = "fault", kinds: Iterable[type[Fault]] = tuple(KINDS.values())) -> Fault:
     """A fault from plain data: a mapping with its `kind` and its arguments.
 
@@ -373,113 +535,6 @@ def faults_from(
         raise TypeError(f"{where} must be a list of tables, got {data!r}")
     kinds = tuple(kinds)
     return tuple(fault_from(each, f"{where}[{number}]", kinds) for number, each in enumerate(data))
-
-
-# -- checks of fields -----------------------------------------------------------------------------------------------
-
-
-def _from_zero(argument: str, value: object) -> float:
-    return arguments.seconds(argument, value, zero=True)
-
-
-def _end(argument: str, value: object) -> float | None:
-    return None if value is None else arguments.seconds(argument, value)
-
-
-def _pause(argument: str, value: object) -> float | None:
-    return None if value is None else _from_zero(argument, value)
-
-
-def _share(argument: str, value: object) -> float:
-    return arguments.share(argument, value, zero=True)
-
-
-def _size(argument: str, value: object) -> int:
-    return arguments.count(argument, value, least=0)
-
-
-def _factor(argument: str, value: object) -> float:
-    number = arguments.amount(argument, value)
-    if not number:
-        raise ValueError(f"{argument} must be a finite number > 0, got {value!r}")
-    return number
-
-
-def _targets(argument: str, value: object) -> tuple[Target, ...]:
-    if isinstance(value, int | str):
-        value = (value,)
-    if not isinstance(value, tuple | list):
-        raise TypeError(f"{argument} must be a number of a server, a key, or several of them, got {value!r}")
-    return tuple(
-        arguments.name(argument, each) if isinstance(each, str) else arguments.count(argument, each) for each in value
-    )
-
-
-def _status(argument: str, value: object) -> int | None:
-    if value is None:
-        return None
-    status = arguments.count(argument, value)
-    if not 400 <= status <= 599:
-        raise ValueError(f"{argument} must be an HTTP status from 400 to 599, got {value!r}")
-    return status
-
-
-def _error(argument: str, value: object) -> type[Exception] | None:
-    if value is None:
-        return None
-    found = _named(value) if isinstance(value, str) else value
-    if not isinstance(found, type) or not issubclass(found, Exception) or issubclass(found, StopIteration):
-        kind = 'an exception\'s class or its name ("ConnectionError", "package.module:Name")'
-        raise ValueError(f"{argument} must be {kind}, got {value!r}")
-    return found
-
-
-def _call(argument: str, value: object) -> Callable[..., Any] | None:
-    if value is None:
-        return None
-    found = _named(value) if isinstance(value, str) else value
-    if not callable(found):
-        raise ValueError(f'{argument} must be a function or its name ("package.module:name"), got {value!r}')
-    return arguments.callback(argument, found)
-
-
-def _named(name: str) -> object:
-    """What has this name, or None."""
-    module, _, attribute = name.rpartition(":")
-    try:
-        return getattr(importlib.import_module(module or "builtins"), attribute)
-    except (ImportError, AttributeError, ValueError):
-        return None
-
-
-def _any(argument: str, value: object) -> object:
-    return value
-
-
-def _phase(argument: str, value: object) -> str:
-    if value not in ("connect", "read"):
-        raise ValueError(f'{argument} must be "connect" or "read", got {value!r}')
-    return str(value)
-
-
-_CHECKS: Mapping[str, Callable[[str, object], Any]] = {
-    "start": _from_zero,
-    "end": _end,
-    "targets": _targets,
-    "share": _share,
-    "status": _status,
-    "error": _error,
-    "retry_after": _pause,
-    "value": _any,
-    "call": _call,
-    "low": _from_zero,
-    "high": _from_zero,
-    "factor": _factor,
-    "phase": _phase,
-    "keep": _size,
-    "piece": arguments.count,
-    "pause": _from_zero,
-}
 
 
 # -- words ----------------------------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import random
 import re
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from resilient import arguments, faults
 from resilient.faults import (
     KINDS,
+    LOST,
     Crash,
     DrippingBody,
     Errors,
@@ -28,12 +31,14 @@ from resilient.faults import (
     TruncatedBody,
     fault_from,
     faults_from,
+    met,
 )
+from resilient.groups import leaves
 
 SAID: list[tuple[Fault, str]] = [
     (Errors(share=0.3, status=503, targets=2), "30% 503 on server 2"),
     (Errors(error=ConnectionError, targets=(1, 2, 3)), "100% ConnectionError on servers 1, 2 and 3"),
-    (Errors(error="json:JSONDecodeError"), "100% json.decoder:JSONDecodeError"),
+    (Errors(error="concurrent.futures:BrokenExecutor"), "100% concurrent.futures._base:BrokenExecutor"),
     (Errors(share=0.001, targets=("eu", "us")), "0.1% errors on eu and us"),
     (Results(share=0.5, value="secret"), "50% of answers replaced"),
     (Results(call="math:sqrt"), "100% of answers replaced"),
@@ -222,3 +227,198 @@ def test_faults_that_are_no_list_are_refused(data: Any) -> None:
     """One table is no list of tables."""
     with pytest.raises(TypeError, match="faults must be a list of tables, got"):
         faults_from(data)
+
+
+# -- exceptions -----------------------------------------------------------------------------------------------------
+
+
+class NeedsKeyword(Exception):
+    def __init__(self, message: str, *, response: object) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+class NeedsTwo(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one, two)
+
+
+class Broken(Exception):
+    def __init__(self, message: str) -> None:
+        raise ZeroDivisionError("no\nluck")
+
+
+class Leaves(Exception):
+    def __init__(self, message: str) -> None:
+        raise SystemExit(3)
+
+
+class Dumb(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+class RaisesDumb(Exception):
+    def __init__(self, message: str) -> None:
+        raise Dumb
+
+
+class NoException(Exception):
+    def __new__(cls, message: str) -> Any:
+        return message
+
+
+class Stopping(Exception):
+    def __new__(cls, message: str) -> Any:
+        return StopIteration(message)
+
+
+class EmptyGroup(ExceptionGroup[Exception]):
+    def __new__(cls, message: str) -> Any:
+        return super().__new__(cls, message, [])
+
+
+class ReadsHeaders(Exception):
+    """Has a pause of its own, from the answer."""
+
+    @property
+    def retry_after(self) -> float | None:
+        return None
+
+
+class Frozen(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(name)
+
+
+class Outer:
+    class Busy(Exception):
+        """An exception within another class."""
+
+
+def pair(message: str) -> ExceptionGroup[Exception]:
+    """A function that makes an exception of a message."""
+    return ExceptionGroup(message, [OSError(message), ExceptionGroup("inner", [KeyError(message)])])
+
+
+UNMADE = [
+    ("ExceptionGroup", "takes exactly 2 arguments"),
+    ("UnicodeDecodeError", "takes exactly 5 arguments"),
+    ("httpx:HTTPStatusError", "missing 2 required keyword-only arguments: 'request' and 'response'"),
+    ("botocore.exceptions:ClientError", "missing 1 required positional argument: 'operation_name'"),
+    ("botocore.exceptions:EndpointConnectionError", "takes 1 positional argument but 2 were given"),
+    ("json:JSONDecodeError", "missing 2 required positional arguments: 'doc' and 'pos'"),
+    (NeedsKeyword, "missing 1 required keyword-only argument: 'response'"),
+    (NeedsTwo, "missing 1 required positional argument: 'two'"),
+    (Broken, "ZeroDivisionError: no luck"),
+    (Leaves, "SystemExit: 3"),
+    (RaisesDumb, "Dumb"),
+    (NoException, "it makes a str"),
+    (Stopping, "it makes a StopIteration"),
+    (EmptyGroup, "must be a non-empty sequence"),
+    (lambda message: None, "it makes a NoneType"),
+    (lambda message: KeyboardInterrupt(), "it makes a KeyboardInterrupt"),
+    (lambda *, message: OSError(message), "takes 0 positional arguments but 1 was given"),
+]
+
+
+@pytest.mark.parametrize(("error", "why"), UNMADE, ids=str)
+def test_exception_that_cannot_be_made_of_a_message_is_refused_in_one_line(error: Any, why: str) -> None:
+    """Where the fault is built or its file is read, with the reason; not in the middle of a run."""
+    with pytest.raises(ValueError) as caught:
+        faults_from([{"kind": "errors", "error": error}])
+    said = str(caught.value)
+    assert said.startswith("faults[0].error must be an exception that is made of a message, or a function that makes")
+    assert why in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *("ConnectionError", "OSError", "KeyError", "TypeError", "httpx:ConnectError", "httpx2:ReadTimeout"),
+        *("asyncpg:PostgresConnectionError", "psycopg:OperationalError", "redis:ConnectionError", "grpc:RpcError"),
+        *("requests:ConnectionError", "aiohttp:ClientConnectionError", Outer.Busy, pair),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of grpc's generated modules
+def test_exception_is_made_of_what_happens_anew_for_each_request(error: Any) -> None:
+    """Whatever it is of, and with the pause that is asked for; files can name it."""
+    fault = Errors(error=error, retry_after=2.5)
+    first, second = fault.failure(), fault.failure()
+    assert type(first) is type(second)
+    assert first is not second
+    assert "injected by chaos: 100% " in str(first.args[0])
+    assert {getattr(each, "retry_after", None) for each in leaves(first)} == {2.5}
+    assert fault_from(fault.as_json()) == fault
+
+
+@pytest.mark.parametrize("error", [ReadsHeaders, Frozen])
+def test_pause_that_an_exception_cannot_carry_is_refused(error: Any) -> None:
+    """Else it would be lost on the way to the pipeline."""
+    Errors(error=error)
+    with pytest.raises(ValueError) as caught:
+        Errors(error=error, retry_after=5)
+    assert str(caught.value) == (
+        f"retry_after must be left out beside error='{__name__}:{error.__name__}', got 5: "
+        f"a retry_after of a {error.__name__} cannot be set"
+    )
+
+
+def test_pause_of_more_than_a_year_is_refused() -> None:
+    """A client takes it for a mistake, or for a moment, where it is a header."""
+    with pytest.raises(
+        ValueError, match=re.escape("retry_after must be at most 31622400 seconds (a year), got 1000000000.0")
+    ):
+        Errors(retry_after=1e9)
+
+
+def test_answer_has_the_pause_in_a_header_without_an_exponent() -> None:
+    """And 503 where nothing else is said."""
+    assert Errors(retry_after=2.5).answer == (503, {"retry-after": "2.5"})
+    assert Errors(status=429, retry_after=1_500_000).answer == (429, {"retry-after": "1500000"})
+    assert Errors(status=500).answer == (500, {})
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("httpx.ConnectError", "got 'httpx.ConnectError': write \"httpx:ConnectError\""),
+        (OSError("full"), "got OSError('full'): write OSError"),
+        (BaseExceptionGroup, "got <class 'BaseExceptionGroup'>"),
+        ("asyncio:CancelledError", "got 'asyncio:CancelledError'"),
+        ("..relative:Error", "error must be something that can be imported, got '..relative:Error': TypeError"),
+        ("json:", "got 'json:'"),
+    ],
+)
+def test_name_that_means_no_exception_is_refused_with_what_to_write(error: Any, message: str) -> None:
+    """As far as that can be told."""
+    with pytest.raises(ValueError) as caught:
+        Errors(error=error)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("body", ["1 / 0", "import no_such_module", "raise SystemExit(3)", "def broken(:"])
+def test_module_that_cannot_be_imported_is_one_line(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what it failed with, also where a function is named."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "unimportable_faults.py").write_text(body)
+    for build in (lambda name: Errors(error=name), lambda name: Results(call=name)):
+        with pytest.raises(ValueError, match="must be something that can be imported, got 'unimportable_faults:it': "):
+            build("unimportable_faults:it")
+
+
+# -- which faults a request meets -----------------------------------------------------------------------------------
+
+
+def test_stalls_at_a_time_end_with_the_later_one() -> None:
+    """They do not add up; latencies do."""
+    faults = [Stall(end=4), Stall(end=10), Latency(low=1, high=1), Stall(end=6), Latency(low=2, high=2)]
+    assert [delay for _, delay in met(faults, 1.0, lambda fault: True, random.Random(1))] == [3, 6, 1, 0, 2]
+
+
+def test_silence_ends_when_a_kernel_gives_up() -> None:
+    """After 15 minutes."""
+    silent = [Partition(), PacketLoss(share=1), Stall()]
+    assert [delay for _, delay in met(silent, 1.0, lambda fault: True, random.Random(1))] == [LOST] * 3

@@ -24,11 +24,12 @@ from resilient.atomic import members
 from resilient.beside import discard
 from resilient.call import new_call
 from resilient.events import Channel, ChaosHalted, FaultInjected, Listener
-from resilient.experiment import LOST, Enabled, Experiment
+from resilient.experiment import Enabled, Experiment
 from resilient.faults import (
     Crash,
     DrippingBody,
     Errors,
+    Exceptions,
     Fault,
     Latency,
     PacketLoss,
@@ -68,9 +69,6 @@ KINDS = (
     DrippingBody,
 )
 
-STATUS = 503
-"""Of Errors that name neither a status nor an exception."""
-
 BODILESS = frozenset({204, 304})
 
 
@@ -83,7 +81,7 @@ class HttpChaos(Generic[Inner]):
 
             `Latency`, `Stall`     a wait before the request, until the client's read timeout at most
             `Slowness`             a wait after it, in proportion
-            `Errors`               its status (default 503), with `Retry-After`; or its exception
+            `Errors`               its status (default 503), with `Retry-After`; or its exception, with `retry_after`
             `Crash`                `ConnectError`
             `Reset`                `ReadError`, or in the phase "connect" `ConnectError`; the request is not sent
             `Partition`            a wait for nothing, then `ConnectTimeout`
@@ -132,6 +130,7 @@ class HttpChaos(Generic[Inner]):
         if transport is not None:
             transport = checked(transport, self.library.module, is_async=isinstance(self, AsyncAround))
         self.transport: Inner = self._new_transport(**options) if transport is None else transport
+        self._names = Exceptions.of_client(self.library.module)
         self._watch: Watch | None = None
         if halt_rate is not None:
             self._watch = objective(self.experiment, Scope(self.name, self.library.classifier()), self._halt)
@@ -162,45 +161,30 @@ class HttpChaos(Generic[Inner]):
     async def _disturbed(
         self, request: Any, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime
     ) -> Any:
-        module = self.library.module
         limits = request.extensions.get("timeout") or {}
-        slower, bodies = 0.0, []
-        for fault, seconds in self.experiment.draw(runtime.now(), self._hits(request)):
+        slowing, bodies = 1.0, []
+        for fault, delay in self.experiment.draw(runtime.now(), self._hits(request)):
             if isinstance(fault, TruncatedBody | DrippingBody):
                 bodies.append(fault)
                 continue
-            self._tell(fault, seconds if isinstance(fault, Latency) else 0.0, runtime.now())
-            words = f"injected by chaos: {fault.describe()}"
-            match fault:
-                case Latency() | Stall(end=float()):
-                    await self._wait(seconds, limits.get("read"), runtime, module.ReadTimeout, words)
-                case Slowness():
-                    slower += fault.factor - 1
-                case Errors(error=None):
-                    return self._answer(fault, words)
-                case Errors():
-                    assert fault.exception is not None
-                    raise fault.exception(words)
-                case Crash() | Reset(phase="connect"):
-                    raise module.ConnectError(words)
-                case Reset():
-                    raise module.ReadError(words)
-                case Partition():
-                    await self._wait(LOST, limits.get("connect"), runtime, module.ConnectTimeout, words)
-                    raise module.ConnectTimeout(words)
-                case _:
-                    await self._wait(LOST, limits.get("read"), runtime, module.ReadTimeout, words)
-                    raise module.ReadTimeout(words)
+            self._tell(fault, delay if isinstance(fault, Latency) else 0.0, runtime.now())
+            slowing *= fault.slowing
+            if delay:
+                await self._wait(delay, fault, limits, runtime)
+            if isinstance(fault, Errors) and fault.error is None:
+                return self._answer(fault)
+            if fault.ending is not None:
+                raise fault.failure(self._names)
         begin = runtime.now()
         try:
             response = await handle(request)
         except Exception:
-            if slower > 0:
-                await runtime.sleep(slower * (runtime.now() - begin))
+            if slowing > 1:
+                await runtime.sleep((slowing - 1) * (runtime.now() - begin))
             raise
-        if slower > 0:
+        if slowing > 1:
             try:
-                await runtime.sleep(slower * (runtime.now() - begin))
+                await runtime.sleep((slowing - 1) * (runtime.now() - begin))
             except BaseException:
                 await discard(response, runtime)
                 raise
@@ -210,27 +194,27 @@ class HttpChaos(Generic[Inner]):
             return self._spoil(response, bodies, limits.get("read"))
         return response
 
-    async def _wait(
-        self, seconds: float, limit: float | None, runtime: Runtime, timeout: type[Exception], words: str
-    ) -> None:
+    async def _wait(self, seconds: float, fault: Fault, limits: Any, runtime: Runtime) -> None:
         """Wait, and no longer than the client would."""
+        names = self._names
+        name, timeout = ("connect", names.unreachable) if fault.ending == "unreachable" else ("read", names.silent)
+        limit = limits.get(name)
         if limit is not None and limit <= seconds:
             await runtime.sleep(limit)
-            raise timeout(words)
+            raise timeout(fault.words)
         await runtime.sleep(seconds)
 
-    def _answer(self, fault: Errors, words: str) -> Any:
-        headers = {"content-type": "text/plain"}
-        if fault.retry_after is not None:
-            headers["retry-after"] = f"{fault.retry_after:g}"
-        return self.library.module.Response(fault.status or STATUS, headers=headers, content=words.encode())
+    def _answer(self, fault: Errors) -> Any:
+        status, asked = fault.answer
+        headers = {"content-type": "text/plain", **asked}
+        return self.library.module.Response(status, headers=headers, content=fault.words.encode())
 
     def _spoil(self, response: Any, faults: Sequence[Fault], limit: float | None) -> Any:
         """The same response with a worse body."""
         module, stream = self.library.module, response.stream
         truncated, dripping = _streams(module)
         for fault in faults:
-            words = f"injected by chaos: {fault.describe()}"
+            words = fault.words
             if isinstance(fault, TruncatedBody):
                 stream = truncated(stream, fault.keep, functools.partial(self._break_off, words))
             elif isinstance(fault, DrippingBody):

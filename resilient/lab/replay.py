@@ -150,7 +150,7 @@ class _Recorded(Service):
         if attempt.cut:
             longer = [each for each in near if not each.cut and each.seconds > attempt.seconds]
             if not longer:
-                self.lost.append(future)
+                self.lose(future)
                 return future
             attempt = self.pick(longer)
         loop.at(now + attempt.seconds, self._finish, (future, attempt))

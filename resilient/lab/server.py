@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient.deadlines import deadline
 from resilient.errors import Rejected, TimedOut
+from resilient.faults import PYTHON, Crash
 from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
@@ -83,7 +84,10 @@ class Server:
         self.running: dict[Request, None] = {}
         self.generation = 0
         self.slowed: list[float] = []
-        self.stalled = self.down = 0
+        self.stalled = 0
+        self.stuck = 0
+        """Of those stalls the ones that do not end."""
+        self.down: list[Crash] = []
         self.draw = service.draw
         self.at = service.loop.at
         self.drops = plan.drop_expired
@@ -98,7 +102,7 @@ class Server:
 
     def arrive(self, request: Request) -> None:
         if self.down:
-            self.service.answer(request, ConnectionRefusedError())
+            self.service.answer(request, self.down[-1].failure())
         elif self.drops and self.expired(request):
             self.service.answer(request, ServiceError(504))
         elif self.admission is None:
@@ -117,6 +121,8 @@ class Server:
         elif self.waiting < self.limit:
             self.queue.append(request)
             self.waiting += 1
+            if self.stuck:
+                self.service.lose(request.future)
         else:
             self.answer(request, ServiceError(503))
 
@@ -174,9 +180,9 @@ class Server:
             self.free += 1
             self.work_on()
 
-    def crash(self) -> None:
+    def crash(self, fault: Crash) -> None:
         """All that is inside is gone."""
-        self.down += 1
+        self.down.append(fault)
         self.generation += 1
         lost = [*self.running, *(request for request in self.queue if not request.gone)]
         if self.admission is not None:
@@ -186,7 +192,7 @@ class Server:
         self.waiting = 0
         self.free = self.workers
         for request in lost:
-            self.service.answer(request, ConnectionResetError())
+            self.service.answer(request, PYTHON.reset(fault.words))
 
 
 _AS_THE_MIDDLEWARE = Classifier(ignore=Exception)

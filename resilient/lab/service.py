@@ -21,12 +21,14 @@ The faults are those of `resilient.faults`:
     Crash           all that is in the server is reset, and what comes is refused; at the end it is empty
     Partition       nothing gets through: requests that are sent, and answers that are due, are lost
     PacketLoss      some of that is lost
-    Reset           the connection breaks: on arrival ("connect"), or instead of the answer ("read")
+    Reset           the connection is refused ("connect"), or breaks instead of the answer ("read")
 
-Their targets are the numbers of servers, or keys of requests.
+Their targets are the numbers of servers, or keys of requests. Each acts where it is: on the way there, in the server,
+or on the way back, whatever their order.
 
-What a caller sees: `ServiceError` with the status (503 where nothing else is said, 429 with `retry_after` where
-`rate_limit` refuses it), or Python's `ConnectionRefusedError` and `ConnectionResetError`. What is lost is silence.
+What a caller sees: `ServiceError` with the status (503 where nothing else is said, 429 where `rate_limit` refuses it)
+and the `retry_after` that was asked for; Python's `ConnectionRefusedError` and `ConnectionResetError`; the exception
+that a fault names. What is lost is silence, and after 15 minutes `TimeoutError`.
 """
 
 from __future__ import annotations
@@ -158,8 +160,6 @@ class Service:
         """When each request was sent."""
         self.executed = 0
         """Requests that a worker has finished."""
-        self.lost: list[asyncio.Future[object]] = []
-        """Of requests that get no answer. Their senders wait until they give up, and nobody else knows of them."""
         self.luck = random.Random(f"{seed} luck")
         work = random.Random(f"{seed} work")
         self.draw = plan.service_time.sampler(work)
@@ -170,6 +170,7 @@ class Service:
         self.servers = [Server(self, number) for number in range(1, plan.servers + 1)]
         self.active: list[faults.Fault] = []
         """Faults that act upon single requests, while they are on."""
+        self.losses = [faults.PacketLoss(share=plan.link.loss)] if plan.link.loss else []
         self.breaks = any(isinstance(fault, faults.Crash) for fault in happens)
         self.plain = plan.servers == 1 and not (self.latency or plan.link.loss or plan.rate_limit)
         self._turn = 0
@@ -201,8 +202,12 @@ class Service:
             else:
                 loop.at(now + self.latency(), self._arrive, request)
         else:
-            self.lost.append(request.future)
+            self.lose(request.future)
         return request.future
+
+    def lose(self, future: asyncio.Future[object]) -> None:
+        """A request gets no answer: its sender is told nothing until the kernel gives the connection up."""
+        self.loop.at(self.loop._now + faults.LOST, _give_up, future)
 
     def _choose(self, key: str) -> Server:
         servers, balance = self.servers, self.plan.balance
@@ -220,21 +225,15 @@ class Service:
         targets = fault.targeted
         return not targets or request.server.number in targets or request.key in targets
 
-    def _happens(self, fault: Any, request: Request) -> bool:
+    def _happens(self, fault: faults.Fault, request: Request) -> bool:
         """Whether a request is one of the share that is hit."""
-        return self._hits(fault, request) and self.luck.random() < fault.share
+        return self._hits(fault, request) and fault.strikes(self.luck)
 
     def _arrives(self, request: Request) -> bool:
         """Whether a request gets to its server. Of those that are lost, every other one is lost on the way back."""
-        luck = self.luck.random
-        losses = [
-            fault.share for fault in self.active if isinstance(fault, faults.PacketLoss) and self._hits(fault, request)
-        ]
-        if self.plan.link.loss:
-            losses.append(self.plan.link.loss)
-        for loss in losses:
-            if luck() < loss:
-                if luck() < 0.5:
+        for fault in (*self.active, *self.losses):
+            if isinstance(fault, faults.PacketLoss) and self._happens(fault, request):
+                if self.luck.random() < 0.5:
                     return False
                 request.mute = True
         return not self._cut_off(request)
@@ -249,7 +248,7 @@ class Service:
             return
         for fault in self.active:
             if isinstance(fault, faults.Reset) and fault.phase == "connect" and self._happens(fault, request):
-                self.answer(request, ConnectionResetError())
+                self.answer(request, fault.failure())
                 return
         request.server.arrive(request)
 
@@ -292,11 +291,11 @@ class Service:
         late = 0.0 if self.latency is None else self.latency()
         for fault in self.active:
             if isinstance(fault, faults.Latency) and self._happens(fault, request):
-                late += fault.low + (fault.high - fault.low) * self.luck.random()
+                late += fault.delay(self.loop._now, self.luck)
             elif isinstance(fault, faults.Reset) and fault.phase == "read" and self._happens(fault, request):
-                error = ConnectionResetError()
+                error = fault.failure()
         if request.mute or self._cut_off(request):
-            self.lost.append(request.future)
+            self.lose(request.future)
         elif late:
             self.loop.at(self.loop._now + late, _deliver, (request.future, error))
         else:
@@ -308,7 +307,8 @@ class Service:
             return ServiceError(503)
         for fault in self.active:
             if isinstance(fault, faults.Errors) and self._happens(fault, request):
-                return ServiceError(fault.status or 503) if fault.exception is None else fault.exception()
+                status, _ = fault.answer
+                return ServiceError(status, fault.retry_after) if fault.error is None else fault.failure()
         return None
 
     # -- faults -------------------------------------------------------------------------------------------------
@@ -324,9 +324,10 @@ class Service:
         elif isinstance(fault, faults.Stall):
             for server in self._hit(fault):
                 server.stalled += 1
+                server.stuck += fault.ending is not None
         elif isinstance(fault, faults.Crash):
             for server in self._hit(fault):
-                server.crash()
+                server.crash(fault)
         else:
             self.active.append(fault)
 
@@ -340,7 +341,7 @@ class Service:
                 server.work_on()
         elif isinstance(fault, faults.Crash):
             for server in self._hit(fault):
-                server.down -= 1
+                server.down.remove(fault)
         else:
             self.active.remove(fault)
 
@@ -349,6 +350,11 @@ def shard(key: str, servers: int) -> int:
     """Which of the servers (from 0) has the key: by the number that it ends with, or else by its letters."""
     digits = key[len(key.rstrip("0123456789")) :]
     return (int(digits) - 1 if digits else sum(key.encode())) % servers
+
+
+def _give_up(future: asyncio.Future[object]) -> None:
+    if not future.done():
+        future.set_exception(faults.PYTHON.silent(f"no answer in {faults.LOST:g} s"))
 
 
 def _deliver(what: tuple[asyncio.Future[object], Exception | None]) -> None:

@@ -25,18 +25,29 @@ from resilient.atomic import members
 from resilient.beside import discard, is_own
 from resilient.call import Call
 from resilient.events import Channel, ChaosHalted, FaultInjected
-from resilient.experiment import LOST, Enabled, Experiment
-from resilient.faults import Crash, Errors, Fault, Latency, PacketLoss, Partition, Results, Slowness, Stall
+from resilient.experiment import Enabled, Experiment
+from resilient.faults import (
+    Crash,
+    Errors,
+    Fault,
+    Latency,
+    PacketLoss,
+    Partition,
+    Reset,
+    Results,
+    Slowness,
+    Stall,
+)
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.mistakes import asked_of
 from resilient.outcome import Stopped
 from resilient.policy import Layer, Scope, Watch, Wrap
-from resilient.runtime import current
+from resilient.runtime import Runtime, current
 from resilient.runtime.threads import THREADS, drive
 
 __all__ = ["Chaos", "objective"]
 
-KINDS = (Errors, Results, Latency, Slowness, Stall, Crash, Partition, PacketLoss)
+KINDS = (Errors, Results, Latency, Slowness, Stall, Crash, Partition, PacketLoss, Reset)
 SLOW = (Latency, Slowness, Stall, Partition, PacketLoss)
 
 
@@ -53,6 +64,7 @@ class Chaos(Wrap):
             `Errors`               its exception (default `ConnectionError`); a status needs the HTTP transport
             `Results`              its result
             `Crash`                `ConnectionRefusedError`
+            `Reset`                `ConnectionResetError`, or in the phase "connect" `ConnectionRefusedError`
             `Partition`, `PacketLoss`, a `Stall` without an end: a wait for nothing, and after 15 minutes `TimeoutError`
                                    (around a plain `def` at the call's deadline: a thread cannot be stopped)
         enabled: the switch. True or False decide; a function is asked for each attempt of a call, and must be quick.
@@ -94,7 +106,8 @@ class Chaos(Wrap):
         if self.experiment.possible:
             late = [fault.high if isinstance(fault, Latency) else None for fault in faults if isinstance(fault, SLOW)]
             self.pause = None if None in late else sum(each or 0.0 for each in late)
-            self.raises = tuple(dict.fromkeys(kind for fault in faults for kind in _raised(fault)))
+            ending = (fault for fault in faults if fault.ending not in (None, "result"))
+            self.raises = tuple(dict.fromkeys(type(fault.failure()) for fault in ending))
         self._answers = any(isinstance(fault, Results) for fault in faults)
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._channels_lock = threading.RLock()
@@ -126,46 +139,37 @@ class Chaos(Wrap):
 
     async def _disturb(self, call: Call, inner: Layer, scope: Scope) -> Any:
         runtime = call.begin()
-        slower = 0.0
-        for fault, seconds in self.experiment.draw(runtime.now(), self._hits(call)):
-            self._tell(fault, seconds if isinstance(fault, Latency) else 0.0, runtime.now(), scope)
-            match fault:
-                case Latency():
-                    await runtime.sleep(seconds)
-                case Slowness():
-                    slower += fault.factor - 1
-                case Stall(end=float()):
-                    await runtime.sleep(seconds)
-                case Results():
-                    return fault.result(*call.args, **call.kwargs)
-                case Errors():
-                    error = (fault.exception or ConnectionError)(_words(fault))
-                    if fault.retry_after is not None:
-                        error.retry_after = fault.retry_after  # type: ignore[attr-defined]
-                    raise error
-                case Crash():
-                    raise ConnectionRefusedError(_words(fault))
-                case _:
-                    left = LOST
-                    if runtime is THREADS and call.deadline is not None:
-                        left = min(left, max(0.0, call.deadline - runtime.now()))
-                    await runtime.sleep(left)
-                    raise TimeoutError(_words(fault))
-        if not slower:
+        slowing = 1.0
+        for fault, delay in self.experiment.draw(runtime.now(), self._hits(call)):
+            self._tell(fault, delay if isinstance(fault, Latency) else 0.0, runtime.now(), scope)
+            slowing *= fault.slowing
+            if delay:
+                await runtime.sleep(delay if fault.ending is None else self._patience(call, delay, runtime))
+            if isinstance(fault, Results):
+                return fault.result(*call.args, **call.kwargs)
+            if fault.ending is not None:
+                raise fault.failure()
+        if slowing == 1:
             return await inner(call)
         begin = runtime.now()
         try:
             result = await inner(call)
         except Exception:
-            await runtime.sleep(slower * (runtime.now() - begin))
+            await runtime.sleep((slowing - 1) * (runtime.now() - begin))
             raise
         try:
-            await runtime.sleep(slower * (runtime.now() - begin))
+            await runtime.sleep((slowing - 1) * (runtime.now() - begin))
         except BaseException:
             if is_own(result, call, scope.judge):
                 await discard(result, runtime)
             raise
         return result
+
+    def _patience(self, call: Call, seconds: float, runtime: Runtime) -> float:
+        """How long a call waits for nothing: in a thread, which cannot be stopped, until its deadline at most."""
+        if runtime is THREADS and call.deadline is not None:
+            return min(seconds, max(0.0, call.deadline - runtime.now()))
+        return seconds
 
     def _hits(self, call: Call) -> Callable[[Fault], bool]:
         if self._by is None:
@@ -257,18 +261,3 @@ def objective(experiment: Experiment, scope: Scope, halt: Callable[[str], None])
             halt(reason)
 
     return watch
-
-
-def _raised(fault: Fault) -> tuple[type[Exception], ...]:
-    match fault:
-        case Errors():
-            return (fault.exception or ConnectionError,)
-        case Crash():
-            return (ConnectionRefusedError,)
-        case Partition() | PacketLoss() | Stall(end=None):
-            return (TimeoutError,)
-    return ()
-
-
-def _words(fault: Fault) -> str:
-    return f"injected by chaos: {fault.describe()}"

@@ -165,6 +165,16 @@ def test_lost_request_is_unfinished_where_nobody_gives_up() -> None:
     assert found == [(0.0, 110.0, "unfinished")]
 
 
+@pytest.mark.parametrize("fault", [Partition(), PacketLoss(share=1), Stall()], ids=lambda fault: fault.kind)
+def test_request_without_an_answer_ends_after_a_quarter_of_an_hour(fault: Any) -> None:
+    """As the kernel gives the connection up; a Retry then sends another."""
+    scenario = Scenario(duration=3000, loads=(Replay((0.0,)),), service=ONE, faults=(fault,))
+    run = simulate(scenario, candidate_from("retry", Retry(2, wait=0)))
+
+    assert calls(run) == [(0.0, 1800.0, "TimeoutError")]
+    assert list(run.sent) == [0.0, 900.0]
+
+
 def test_latency_of_the_link_counts_both_ways() -> None:
     """There and back."""
     service = ServicePlan(service_time=Constant(1.0), link=Link(latency=Constant(0.25)))
@@ -186,7 +196,7 @@ def test_late_answers_keep_no_worker() -> None:
         (Errors(share=0.3, error="OSError"), "OSError", 1.0),
         (PacketLoss(share=0.3), "TimedOut", 0.85),
         (Reset(share=0.3), "ConnectionResetError", 1.0),
-        (Reset(share=0.3, phase="connect"), "ConnectionResetError", 0.7),
+        (Reset(share=0.3, phase="connect"), "ConnectionRefusedError", 0.7),
     ],
 )
 def test_share_of_requests_is_hit(fault: Any, outcome: str, executed: float) -> None:
