@@ -202,6 +202,9 @@ def simulate(
     max_recovery: Annotated[
         float | None, typer.Option(help="Exit with 1 when it takes more seconds from the end of the faults to recover.")
     ] = None,
+    allow_imports: Annotated[
+        bool, typer.Option("--allow-imports", help="The scenario file may name code (MODULE:NAME), which then runs.")
+    ] = False,
 ) -> None:
     """Try pipelines in a scripted outage, in virtual time: minutes of failure in seconds.
 
@@ -239,6 +242,7 @@ def simulate(
             trace=trace,
             of=of,
             shadow=shadow,
+            imports=allow_imports,
         )
     except (lab.ScenarioError, lab.CandidateError) as error:
         _refuse(str(error))

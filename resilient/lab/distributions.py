@@ -25,6 +25,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from resilient import arguments
+from resilient.lab.files import read_text
 
 __all__ = [
     "KINDS",
@@ -252,13 +253,17 @@ KINDS: dict[str, type[Distribution]] = {
 """All kinds, by their names in files."""
 
 
+LARGEST = 100_000_000
+"""Bytes of a file of latencies."""
+
+
 def read_latencies(file: Path) -> Sequence[float]:
     """The seconds in a file, one number a line; empty lines and those that begin with `#` do not count.
 
-    Raises `OSError` when it cannot be read, and `ValueError`, naming the line, for what is no number of seconds.
+    Raises `ValueError`, naming the file, when it cannot be read, and the line for what is no number of seconds.
     """
     found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file, LARGEST).splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue

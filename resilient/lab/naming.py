@@ -21,8 +21,6 @@ import functools
 import importlib.util
 import inspect
 import sys
-import sysconfig
-import traceback
 import typing
 import warnings
 from collections.abc import Callable, Iterator
@@ -38,6 +36,7 @@ from resilient.errors import PipelineWarning
 from resilient.http.asgi import ServerMiddleware, Shared
 from resilient.http.chaos import HttpChaos
 from resilient.http.transport import HttpTransport, SyncHttpTransport
+from resilient.lab.blame import told
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 
@@ -180,7 +179,7 @@ def _called(name: str, make: Any) -> Any:
         with _quiet_stdout():
             return make()
     except (Exception, SystemExit) as error:
-        raise TypeError(f"{name} is {what}, which failed when it was called: {_told(error)}") from None
+        raise TypeError(f"{name} is {what}, which failed when it was called: {told(error)}") from None
 
 
 def _why_no_factory(make: Callable[..., Any]) -> str | None:
@@ -255,7 +254,7 @@ def _importing(path: str) -> Iterator[None]:
     except _NotFound as error:
         raise ValueError(str(error)) from None
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{path!r} cannot be imported: {_told(error)}") from None
+        raise ValueError(f"{path!r} cannot be imported: {told(error)}") from None
 
 
 class _NotFound(Exception):
@@ -331,7 +330,7 @@ def _step(path: str, module: ModuleType, found: Any, part: str | ast.Constant) -
     except (AttributeError, LookupError, TypeError):
         pass
     except Exception as error:  # of a property
-        raise ValueError(f"{path!r} cannot be had: {_told(error)}") from None
+        raise ValueError(f"{path!r} cannot be had: {told(error)}") from None
     if isinstance(found, ModuleType) and hasattr(found, "__path__") and isinstance(part, str):
         below = f"{found.__name__}.{part}"
         with contextlib.suppress(ModuleNotFoundError), _importing(path):
@@ -357,26 +356,3 @@ def _quiet_stdout() -> Iterator[None]:
     """What the user's code prints goes to standard error: the other may be data for a program."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
-
-
-_PYTHON = tuple(Path(sysconfig.get_path(each)).resolve() for each in ("stdlib", "platstdlib", "purelib", "platlib"))
-_OURS = Path(__file__).resolve().parents[1]
-
-
-def _told(error: BaseException) -> str:
-    """What the user's code raised, in a line: the error, and the file and the line of the user's code."""
-    text = " ".join(str(error).split())
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if isinstance(error, SyntaxError) and error.filename:
-        said, file, line = f"{type(error).__name__}: {error.msg}", error.filename, error.lineno
-    else:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-        files = [Path(frame.filename).resolve() for frame in frames]
-        theirs = [at for at, each in enumerate(files) if not any(map(each.is_relative_to, (*_PYTHON, _OURS)))]
-        if not theirs:
-            return said
-        file, line = frames[theirs[-1]].filename, frames[theirs[-1]].lineno
-    shown = Path(file)
-    with contextlib.suppress(ValueError):
-        shown = shown.resolve().relative_to(Path.cwd())
-    return f"{said} ({shown}, line {line})"

@@ -17,7 +17,7 @@ from resilient.budget import Budget
 from resilient.errors import PipelineWarning
 from resilient.lab.candidates import Candidate, candidate_from
 from resilient.lab.naming import imported
-from resilient.lab.tables import ScenarioError, Table, as_text, build
+from resilient.lab.tables import ScenarioError, Source, Table, as_text, build, key_path
 from resilient.latency import quantile
 from resilient.pipeline import Pipeline
 from resilient.policies.adaptive import AdaptiveLimit
@@ -58,9 +58,9 @@ UNWRITABLE = (
 PRESETS: dict[str, Callable[..., Pipeline]] = {"standard": presets.standard, "standard_hedged": presets.standard_hedged}
 
 
-def candidate_of(name: str, data: object) -> Candidate:
+def candidate_of(name: str, data: object, source: Source) -> Candidate:
     """What `[pipelines.NAME]` describes, as something to try. Raises `ScenarioError`."""
-    where = f"pipelines.{name}"
+    where = key_path("pipelines", name)
     table = Table(data, where)
     about = as_text(table.take("about", ""), f"{where}.about")
     header = table.take("deadline_header", True)
@@ -72,7 +72,7 @@ def candidate_of(name: str, data: object) -> Candidate:
     if len(ways) != 1:
         raise ScenarioError(f"{where} must have one of import, policies, preset, got {' and '.join(ways) or 'none'}")
     if ways == ["import"]:
-        path = as_text(table.take("import"), f"{where}.import")
+        path = source.code(as_text(table.take("import"), f"{where}.import"), f"{where}.import")
         table.end()
         try:
             made = candidate_from(name, imported(path), about)

@@ -46,7 +46,8 @@
     [pipelines.mine]
     import = "app.calls:users"                         # MODULE:NAME
 
-Policies have the arguments that they have in Python; but for those that are Python objects, there is `import`.
+Policies have the arguments that they have in Python; but for those that are Python objects, there is `import`. It names
+code, as `error` of a fault may; and code is imported only where whoever reads the file allows it.
 """
 
 from __future__ import annotations
@@ -57,19 +58,25 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from resilient.faults import faults_from
+from resilient.faults import Fault, faults_from
 from resilient.lab import distributions
+from resilient.lab.blame import told
+from resilient.lab.files import read_text
 from resilient.lab.load import Burst, Closed, Load, Poisson
 from resilient.lab.naming import imported
 from resilient.lab.pipeline_tables import admission_of, candidate_of
 from resilient.lab.service import FAULTS, Link, Quota, ServicePlan
-from resilient.lab.tables import ScenarioError, Table, as_text, as_whole, build
+from resilient.lab.tables import ScenarioError, Source, Table, as_text, as_whole, build, check_values
 from resilient.lab.world import Scenario
 
 __all__ = ["GALLERY", "ScenarioError", "gallery", "read", "scenario_from"]
 
 GALLERY = Path(__file__).with_name("gallery")
 
+LARGEST = 1_000_000
+"""Bytes of a scenario file."""
+EXCEPTIONS = ("builtins", "httpx")
+"""Modules whose exceptions any scenario may name: importing them runs nothing of a stranger's."""
 LOADS: dict[str, type[Load]] = {each.kind: each for each in (Poisson, Closed, Burst)}
 
 
@@ -78,18 +85,24 @@ def gallery() -> dict[str, Path]:
     return {file.stem: file for file in sorted(GALLERY.glob("*.toml"))}
 
 
-def read(given: str) -> Scenario:
-    """A scenario from the name of one in the gallery, a TOML file, or `MODULE:FUNCTION`. Raises `ScenarioError`."""
+def read(given: str, *, imports: bool = False) -> Scenario:
+    """A scenario from the name of one in the gallery, a TOML file, or `MODULE:FUNCTION`, which is imported and called.
+
+    `imports`: a file may name code of any module (see `scenario_from`). Raises `ScenarioError`.
+    """
     known = gallery()
     if given in known:
-        return _read_file(known[given])
+        return _read_file(known[given], imports)
     path = Path(given)
-    if path.suffix != ".toml" and not path.exists() and ":" in given:
+    try:
+        is_there = path.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise ScenarioError(f"{given!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if is_there:
+        return _read_file(path, imports)
+    if path.suffix != ".toml" and ":" in given:
         return _called(given)
-    if not path.exists():
-        names = ", ".join(known)
-        raise ScenarioError(f"there is no scenario {given!r}: give a file, MODULE:FUNCTION, or one of {names}")
-    return _read_file(path)
+    raise ScenarioError(f"there is no scenario {given!r}: give a file, MODULE:FUNCTION, or one of {', '.join(known)}")
 
 
 def _called(given: str) -> Scenario:
@@ -104,66 +117,73 @@ def _called(given: str) -> Scenario:
     try:
         made = function()
     except Exception as error:
-        raise ScenarioError(f"{given} failed with {type(error).__name__}: {error}") from error
+        raise ScenarioError(f"{given} failed with {told(error)}") from error
     if not isinstance(made, Scenario):
         raise ScenarioError(f"{given} must return a resilient.lab.world.Scenario, got {made!r}")
     return made
 
 
-def _read_file(path: Path) -> Scenario:
+def _read_file(path: Path, imports: bool) -> Scenario:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ScenarioError(f"{path} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ScenarioError(f"{path} is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
+        text = read_text(path, LARGEST)
+    except ValueError as error:
+        raise ScenarioError(str(error)) from None
+    try:
+        data = tomllib.loads(text)
+    except ValueError as error:  # also of a number with thousands of digits
         raise ScenarioError(f"{path} is not TOML: {error}") from None
+    except RecursionError:
+        raise ScenarioError(f"{path} is nested too deeply") from None
     try:
-        return scenario_from(data, name=path.stem, directory=path.parent)
+        return scenario_from(data, name=path.stem, directory=path.parent, imports=imports)
     except ScenarioError as error:
         raise ScenarioError(f"{path}: {error}") from None
 
 
-def scenario_from(data: object, *, name: str = "", directory: Path | None = None) -> Scenario:
-    """A scenario from plain data; files that it names are looked for in `directory`. Raises `ScenarioError`."""
-    directory = directory or Path.cwd()
+def scenario_from(data: object, *, name: str = "", directory: Path | None = None, imports: bool = False) -> Scenario:
+    """A scenario from plain data. Raises `ScenarioError`.
+
+    Args:
+        name: of the scenario, where it has no title.
+        directory: where files are looked for that it names. Default: the working directory.
+        imports: it may name code (`MODULE:NAME`) of any module, which is imported and so run. Default: it names nothing
+            but the exceptions of Python and httpx, so a scenario of a stranger is plain data.
+    """
+    check_values(data)
+    source = Source(directory or Path.cwd(), imports)
     top = Table(data, "")
     clients = Table(top.take("clients", {}), "clients")
     instances, keys = clients.take("instances", 1), clients.take("keys", 1)
     clients.end()
-    loads = _loads(top.take("load"), directory)
-    service = _service(top.take("service"), directory)
-    happens = build("", faults_from, top.take("faults", []), "faults", FAULTS)
+    loads = _loads(top.take("load"), source)
+    service = _service(top.take("service"), source)
+    happens = _faults(top.take("faults", []), source)
     pipelines = Table(top.take("pipelines", {}), "pipelines").left
     arguments = {
         "duration": top.take("duration"),
         "drain": top.take("drain", 60.0),
-        "title": as_text(top.take("title", name), "title"),
+        "title": " ".join(as_text(top.take("title", name), "title").split()),
         "about": as_text(top.take("about", ""), "about").strip(),
     }
     top.end()
-    try:
-        return Scenario(
-            loads=loads,
-            service=service,
-            clients=as_whole(instances, "clients.instances"),
-            keys=as_whole(keys, "clients.keys"),
-            faults=happens,
-            name=name,
-            candidates={key: candidate_of(key, table) for key, table in pipelines.items()},
-            **arguments,
-        )
-    except ScenarioError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ScenarioError(str(error)) from None
+    return build(
+        "",
+        Scenario,
+        loads=loads,
+        service=service,
+        clients=as_whole(instances, "clients.instances"),
+        keys=as_whole(keys, "clients.keys"),
+        faults=happens,
+        name=name,
+        candidates={key: candidate_of(key, table, source) for key, table in pipelines.items()},
+        **arguments,
+    )
 
 
 # -- parts of a world -------------------------------------------------------------------------------------------------
 
 
-def _distribution(data: object, where: str, directory: Path) -> distributions.Distribution:
+def _distribution(data: object, where: str, source: Source) -> distributions.Distribution:
     if isinstance(data, int | float) and not isinstance(data, bool):
         return build(where, distributions.Constant, data)
     if not isinstance(data, Mapping):
@@ -171,7 +191,7 @@ def _distribution(data: object, where: str, directory: Path) -> distributions.Di
     table = Table(data, where)
     cls = table.choose("kind", distributions.KINDS)
     if cls is distributions.Empirical:
-        return _empirical(table, directory)
+        return _empirical(table, source)
     if cls is distributions.Mixture:
         parts = table.take("parts")
         table.end()
@@ -179,14 +199,14 @@ def _distribution(data: object, where: str, directory: Path) -> distributions.Di
             raise ScenarioError(f"{where}.parts must be a list of distributions with a weight each, got {parts!r}")
         tables = [Table(part, f"{where}.parts[{at}]") for at, part in enumerate(parts)]
         weights = [part.take("weight") for part in tables]
-        made = [_distribution(part.left, part.where, directory) for part in tables]
-        return build(where, distributions.Mixture, tuple(weights), tuple(made))
+        made = [_distribution(part.left, part.where, source) for part in tables]
+        return build(where, distributions.Mixture, weights=tuple(weights), parts=tuple(made))
     values = {field.name: table.take(field.name) for field in fields(cls)}  # type: ignore[arg-type]
     table.end()
     return build(where, cls, **values)
 
 
-def _empirical(table: Table, directory: Path) -> distributions.Distribution:
+def _empirical(table: Table, source: Source) -> distributions.Distribution:
     values, file = table.take("values", None), table.take("file", None)
     table.end()
     where = table.where
@@ -196,34 +216,38 @@ def _empirical(table: Table, directory: Path) -> distributions.Distribution:
         if not isinstance(values, list):
             raise ScenarioError(f"{where}.values must be a list of seconds, got {values!r}")
         return build(where, distributions.Empirical, tuple(values))
-    path = directory / as_text(file, f"{where}.file")
+    path = source.directory / as_text(file, f"{where}.file")
     try:
         return distributions.Empirical(tuple(distributions.read_latencies(path)))
-    except OSError as error:
-        raise ScenarioError(f"{where}.file: {path} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ScenarioError(f"{where}.file: {path} is not UTF-8 text") from None
     except ValueError as error:
         raise ScenarioError(f"{where}.file: {error}") from None
 
 
-def _loads(data: object, directory: Path) -> tuple[Load, ...]:
+def _loads(data: object, source: Source) -> tuple[Load, ...]:
     many = data if isinstance(data, list) else [data]
     if not many:
         raise ScenarioError("load must have at least one table, got none")
     return tuple(
-        _load(each, f"load[{at}]" if isinstance(data, list) else "load", directory) for at, each in enumerate(many)
+        _load(each, f"load[{at}]" if isinstance(data, list) else "load", source) for at, each in enumerate(many)
     )
 
 
-def _load(data: object, where: str, directory: Path) -> Load:
+def _faults(data: object, source: Source) -> tuple[Fault, ...]:
+    for at, table in enumerate(data if isinstance(data, list | tuple) else ()):
+        for key in ("call", "error"):
+            if isinstance(table, Mapping) and isinstance(name := table.get(key), str):
+                source.code(name, f"faults[{at}].{key}", EXCEPTIONS)
+    return build("", faults_from, data, "faults", FAULTS)
+
+
+def _load(data: object, where: str, source: Source) -> Load:
     table = Table(data, where)
     cls = table.choose("kind", LOADS, "poisson")
-    values = _fields(table, cls, {"think": _distribution}, directory)
+    values = _fields(table, cls, {"think": _distribution}, source)
     return build(where, cls, **values)
 
 
-def _fields(table: Table, cls: type[Any], readers: Mapping[str, Callable[..., Any]], directory: Path) -> dict[str, Any]:
+def _fields(table: Table, cls: type[Any], readers: Mapping[str, Callable[..., Any]], source: Source) -> dict[str, Any]:
     """The arguments of a dataclass from a table."""
     values = {}
     for field in fields(cls):
@@ -231,24 +255,24 @@ def _fields(table: Table, cls: type[Any], readers: Mapping[str, Callable[..., An
         value = table.take(field.name) if needed else table.take(field.name, None)
         if value is not None:
             reader = readers.get(field.name)
-            values[field.name] = value if reader is None else reader(value, table.path(field.name), directory)
+            values[field.name] = value if reader is None else reader(value, table.path(field.name), source)
     table.end()
     return values
 
 
-def _service(data: object, directory: Path) -> ServicePlan:
-    def link(value: object, where: str, directory: Path) -> Link:
-        values = _fields(Table(value, where), Link, {"latency": _distribution}, directory)
+def _service(data: object, source: Source) -> ServicePlan:
+    def link(value: object, where: str, source: Source) -> Link:
+        values = _fields(Table(value, where), Link, {"latency": _distribution}, source)
         return build(where, Link, **values)
 
-    def quota(value: object, where: str, directory: Path) -> Quota:
-        return build(where, Quota, **_fields(Table(value, where), Quota, {}, directory))
+    def quota(value: object, where: str, source: Source) -> Quota:
+        return build(where, Quota, **_fields(Table(value, where), Quota, {}, source))
 
     readers = {
         **{"service_time": _distribution, "error_time": _distribution, "link": link, "rate_limit": quota},
-        "admission": lambda value, where, directory: admission_of(value, where),
+        "admission": lambda value, where, source: admission_of(value, where),
     }
     table = Table(data, "service")
     if "service_time" not in table.left:
         raise ScenarioError("service.service_time is missing")
-    return build("service", ServicePlan, **_fields(table, ServicePlan, readers, directory))
+    return build("service", ServicePlan, **_fields(table, ServicePlan, readers, source))

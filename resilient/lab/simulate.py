@@ -249,12 +249,13 @@ def run(
     trace: Path | None = None,
     of: str | None = None,
     shadow: bool = False,
+    imports: bool = False,
 ) -> bool:
     """The command; returns whether all objectives are met.
 
     They are those of every pipeline; with `compare`, of the second one. `trace`: instead of the scenario `given`, the
     calls of a recorded trace, and of which pipeline. `shadow`: put the pipelines' policies in shadow mode, and report
-    what they would have done.
+    what they would have done. `imports`: the scenario's file may name code.
 
     Raises `ScenarioError` and `CandidateError`, whose text is for the user.
     """
@@ -285,7 +286,7 @@ def run(
             more["recorded"]["shadow"] = seen.as_json()
     else:
         assert given is not None
-        scenario = read(given)
+        scenario = read(given, imports=imports)
     chosen = candidates(scenario, compare or pipelines)
     reports = {candidate.name: ShadowReport() for candidate in chosen} if shadow else {}
     if shadow:

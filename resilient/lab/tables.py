@@ -5,17 +5,57 @@ Every mistake is a `ScenarioError` of one line, which begins with the path of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING
+import inspect
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, dataclass
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import category
 
-__all__ = ["ScenarioError", "Table", "as_text", "as_whole", "build"]
+__all__ = ["ScenarioError", "Source", "Table", "as_text", "as_whole", "build", "check_values", "key_path"]
 
 T = TypeVar("T")
+
+DEEPEST, MOST_ENTRIES, LONGEST_KEY, LONGEST_TEXT = 16, 1000, 100, 10_000
 
 
 class ScenarioError(ValueError):
     """A scenario cannot be read; the message is one line that names the key, and says what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a scenario comes from, and so what it may name.
+
+    Attributes:
+        directory: files are looked for there.
+        imports: it may name code of any module, which is imported and so run.
+    """
+
+    directory: Path
+    imports: bool
+
+    def code(self, name: str, where: str, harmless: Collection[str] = ()) -> str:
+        """A name of code, `MODULE:NAME` or one of Python's own, if it may be imported.
+
+        Raises `ScenarioError` where the scenario may not import, and its module is not one of the `harmless` ones.
+        """
+        module = name.rpartition(":")[0] or "builtins"
+        if not self.imports and module not in harmless:
+            raise ScenarioError(
+                f"{where} names code, {name!r}, and reading a scenario runs none: "
+                "--allow-imports (in Python imports=True) lets it, if you trust the file"
+            )
+        return name
+
+
+def key_path(where: str, key: str) -> str:
+    """The path of a key in the table `where`, as TOML writes it: `pipelines."two words".preset`."""
+    shown = key if re.fullmatch(r"[\w-]+", key) else json.dumps(key, ensure_ascii=False)
+    return f"{where}.{shown}" if where else shown
 
 
 class Table:
@@ -30,7 +70,7 @@ class Table:
 
     def path(self, key: str) -> str:
         """A key with the path of its table: `service.link.loss`."""
-        return f"{self.where}.{key}" if self.where else key
+        return key_path(self.where, key)
 
     def take(self, key: str, default: Any = MISSING) -> Any:
         """The value of a key, or `default` where it is missing. Raises `ScenarioError` where there is neither."""
@@ -45,13 +85,23 @@ class Table:
         """What the value of a key names among `choices`. Raises `ScenarioError` when it is none of them."""
         given = self.take(key, default)
         if not isinstance(given, str) or given not in choices:  # a list cannot be looked up in a mapping
-            raise ScenarioError(f"{self.path(key)} must be one of {', '.join(sorted(choices))}, got {given!r}")
+            raise ScenarioError(
+                f"{self.path(key)} must be one of {', '.join(sorted(choices))}, got {given!r}{_meant(given, choices)}"
+            )
         return choices[given]
 
     def end(self) -> None:
         """Raise `ScenarioError` for a key that was not taken."""
         for key in self.left:
-            raise ScenarioError(f"there is no {self.path(key)!r}: allowed are {', '.join(sorted(self.known))}")
+            raise ScenarioError(
+                f"there is no {self.path(key)!r}: allowed are {', '.join(sorted(self.known))}{_meant(key, self.known)}"
+            )
+
+
+def _meant(given: object, known: Iterable[str]) -> str:
+    """The name that is almost the given one, as the end of a message."""
+    close = get_close_matches(given, known, 1) if isinstance(given, str) else []
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def build(where: str, make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -60,8 +110,10 @@ def build(where: str, make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return make(*args, **kwargs)
     except ScenarioError:
         raise
-    except (TypeError, ValueError) as error:
-        raise ScenarioError(f"{where}.{error}" if where else str(error)) from None
+    except (TypeError, ValueError, OverflowError) as error:
+        begin = re.match(r"\w*", str(error))
+        is_key = begin is not None and begin[0] in inspect.signature(make).parameters
+        raise ScenarioError(f"{where}{'.' if is_key else ': '}{error}" if where else str(error)) from None
 
 
 def as_text(value: object, where: str) -> str:
@@ -76,3 +128,49 @@ def as_whole(value: object, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ScenarioError(f"{where} must be a whole number >= 1, got {value!r}")
     return value
+
+
+def check_values(data: object, where: str = "", depth: int = 0) -> None:
+    """Raise `ScenarioError` for a value that no key of a scenario can have, because no line could show it.
+
+    That is nesting without end, a thousand tables, a number of more than 64 bits, a long key or text, and a character
+    that steers a terminal.
+    """
+    at = where or "a scenario"
+    if isinstance(data, str):
+        _check_text(data, at)
+    elif isinstance(data, int) and data.bit_length() > 63:
+        raise ScenarioError(f"{at} must be a number of 64 bits, got one of {data.bit_length():,} bits")
+    elif isinstance(data, Mapping | list | tuple):
+        if depth > DEEPEST:
+            raise ScenarioError(f"{at} must not be nested deeper than {DEEPEST} levels")
+        if isinstance(data, Mapping):
+            for key in data:
+                _check_key(key, at)
+            parts = [(key_path(where, key), value) for key, value in data.items()]
+        else:
+            parts = [(f"{where}[{number}]", value) for number, value in enumerate(data)]
+        tables = sum(isinstance(value, Mapping) for _, value in parts)
+        if tables > MOST_ENTRIES:
+            raise ScenarioError(f"{at} must have at most {MOST_ENTRIES:,} tables, got {tables:,}")
+        for path, value in parts:
+            check_values(value, path, depth + 1)
+
+
+def _check_key(key: object, where: str) -> None:
+    if not isinstance(key, str) or not key.strip() or len(key) > LONGEST_KEY or _steering(key):
+        shown = repr(key)
+        shown = shown if len(shown) <= LONGEST_KEY else f"{shown[:LONGEST_KEY]}... ({len(shown):,} characters)"
+        raise ScenarioError(f"{where}: a key must have 1 to {LONGEST_KEY} visible characters, got {shown}")
+
+
+def _check_text(text: str, where: str) -> None:
+    if len(text) > LONGEST_TEXT:
+        raise ScenarioError(f"{where} must have at most {LONGEST_TEXT:,} characters, got {len(text):,}")
+    if found := _steering(text.replace("\n", " ").replace("\t", " ").replace("\r", " ")):
+        raise ScenarioError(f"{where} must have no control characters, got {found!r} in it")
+
+
+def _steering(text: str) -> str | None:
+    """The first character that steers a terminal or cannot be seen."""
+    return next((each for each in text if not each.isprintable() and category(each) != "Zs"), None)

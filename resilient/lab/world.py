@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from array import array
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
@@ -93,7 +94,6 @@ class Scenario:
         arguments.count("keys", self.keys)
         if not self.loads:
             raise ValueError("loads must have at least one load, got none")
-        keys = {str(number) for number in range(1, self.keys + 1)}
         for at, fault in enumerate(self.faults):
             if not isinstance(fault, FAULTS):
                 kinds = ", ".join(kind.kind for kind in FAULTS)
@@ -104,8 +104,13 @@ class Scenario:
                     raise ValueError(f"faults[{at}].targets must be servers from 1 to {servers}, got {target}")
                 if isinstance(target, str) and fault.kind in ("crash", "slowness", "stall"):
                     raise ValueError(f"faults[{at}].targets must be numbers of servers, got {target!r}")
-                if isinstance(target, str) and self.keys > 1 and target not in keys:
+                if isinstance(target, str) and self.keys > 1 and not self._is_key(target):
                     raise ValueError(f'faults[{at}].targets must be keys from "1" to "{self.keys}", got {target!r}')
+
+    def _is_key(self, target: str) -> bool:
+        """Whether a call may have this key."""
+        number = int(target) if re.fullmatch("[1-9][0-9]{0,18}", target) else 0
+        return 1 <= number <= self.keys
 
     @property
     def calm(self) -> tuple[float, float]:
@@ -164,7 +169,7 @@ class _World:
         self.clients = scenario.clients
         self.numbers: dict[str, int] = {name: number for number, name in enumerate(run.names)}
         seed = f"{run.seed}"
-        self.keys = [str(number) for number in range(1, scenario.keys + 1)]
+        self.keys = scenario.keys
         self.draw_key = random.Random(f"{seed} keys").random
         plan = scenario.service
         if run.candidate.admission is not None:
@@ -209,7 +214,7 @@ class _World:
 
     def _new_call(self, key: str | None, urgency: Priority) -> _Call:
         if key is None:
-            key = self.keys[0] if len(self.keys) == 1 else self.keys[int(len(self.keys) * self.draw_key())]
+            key = "1" if self.keys == 1 else str(1 + int(self.keys * self.draw_key()))
         call = _Call(key)
         call.requests = 0
         call.rank = RANKS[urgency]

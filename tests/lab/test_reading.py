@@ -242,7 +242,7 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
 def test_mistake_is_one_line_that_names_its_key(changes: dict[str, Any], message: str) -> None:
     """And says what is allowed there."""
     with pytest.raises(ScenarioError, match="^" + re.escape(message)) as raised:
-        scenario_from(small(**changes), directory=Path())
+        scenario_from(small(**changes), directory=Path(), imports=True)
 
     assert "\n" not in str(raised.value)
 
