@@ -54,6 +54,9 @@ class Load:
         if self.priority not in PRIORITIES:
             raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {self.priority!r}")
 
+    def check(self, duration: float) -> None:
+        """Raise `ValueError`, naming the argument, where a part of it never comes within `duration` seconds."""
+
     def start(self, callers: Callers, seed: str) -> None:
         raise NotImplementedError
 
@@ -96,6 +99,13 @@ class Poisson(Load):
         """Calls a second at a moment."""
         step = bisect_right(self.steps, (moment, math.inf)) - 1
         return self.steps[step][1] if step >= 0 else 0.0
+
+    def check(self, duration: float) -> None:
+        for at, (begin, _) in enumerate(self.steps):
+            if begin >= duration:
+                raise ValueError(f"rate[{at}][0] must be before duration={duration:g}, got {begin:g}")
+        if not any(rate for _, rate in self.steps):
+            raise ValueError("rate must be more than 0 at some time, got 0: no calls are made")
 
     def start(self, callers: Callers, seed: str) -> None:
         draw = random.Random(f"{seed} poisson").random
@@ -145,6 +155,13 @@ class Closed(Load):
         self._check_priority()
         arguments.count("users", self.users)
 
+    def check(self, duration: float) -> None:
+        if isinstance(self.think, Constant) and self.think.expected >= duration:
+            raise ValueError(
+                f"think must be less than duration={duration:g}, got {self.think.expected:g}: "
+                "a user thinks before the first call"
+            )
+
     def start(self, callers: Callers, seed: str) -> None:
         think = self.think.sampler(random.Random(f"{seed} think"))
         loop = callers.loop
@@ -176,7 +193,7 @@ LEAST_PAUSE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Burst(Load):
-    """`calls` within `spread` seconds from `at` on, and again after every `every` seconds."""
+    """`calls` within `spread` seconds from `at` on, and again after every `every` seconds; none after the duration."""
 
     kind = "burst"
     calls: int
@@ -193,6 +210,15 @@ class Burst(Load):
         if self.every is not None:
             arguments.seconds("every", self.every)
 
+    def check(self, duration: float) -> None:
+        if self.at >= duration:
+            raise ValueError(f"at must be before duration={duration:g}, got {self.at:g}")
+        if self.every is not None and self.at + self.every >= duration:
+            raise ValueError(
+                f"every must be less than {duration - self.at:g}, from at={self.at:g} to duration={duration:g}, "
+                f"got {self.every:g}: there is only one burst"
+            )
+
     def start(self, callers: Callers, seed: str) -> None:
         draw = random.Random(f"{seed} burst").random
         loop = callers.loop
@@ -204,8 +230,10 @@ class Burst(Load):
         begin = self.at
         while begin < callers.duration:
             for number in range(self.calls):
-                callers.expect()
-                loop.at(begin + self.spread * draw(), arrive, number % callers.clients)
+                moment = begin + self.spread * draw()
+                if moment < callers.duration:
+                    callers.expect()
+                    loop.at(moment, arrive, number % callers.clients)
             if self.every is None:
                 break
             begin += self.every
@@ -228,6 +256,11 @@ class Replay(Load):
             raise ValueError(f"keys must be as many as moments ({len(self.moments)}), got {len(self.keys)}")
         if any(later < earlier for earlier, later in zip(self.moments, self.moments[1:], strict=False)):
             raise ValueError("moments must be in order")
+
+    def check(self, duration: float) -> None:
+        if not self.moments or self.moments[0] >= duration:
+            first = f"got {self.moments[0]:g} first" if self.moments else "got none"
+            raise ValueError(f"moments must begin before duration={duration:g}, {first}")
 
     def start(self, callers: Callers, seed: str) -> None:
         who = random.Random(f"{seed} clients").random

@@ -1,11 +1,11 @@
 """What came of a candidate in a world: of one run, or of several pooled; in figures, and over time.
 
 *Success* is an answer of the service; what a Fallback stands in for is counted by itself. *Latency* is that of the
-calls that succeeded. *Goodput* is successes a second, when they come. *Requests per call* are what the service is sent.
+calls that succeeded. *Goodput* is successes a second, when they come. *Requests per call* are what the service is sent,
+counted with the call that they are made for, whenever they are sent.
 
-*Recovery* is the time from the end of the last fault that ends to the beginning of the first five seconds in which
-goodput is at least 92% of the calls that are made; None when there are no such five seconds. Of several runs, the
-longest.
+*Recovery* is what `resilient.lab.recovery` says; of several runs, the worst: never before not measurable, and that
+before the longest.
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from resilient.lab.recovery import Recovery, recovery
 from resilient.lab.world import STOOD_IN, SUCCESS, Run
 from resilient.priority import PRIORITIES
 
 __all__ = ["ClassOfCalls", "Measures", "Moment", "percentile"]
-
-ENOUGH, SECONDS = 0.92, 5
-"""Of the calls that are made, and for how long: then a service has recovered (N. Bronson et al., HotOS '21, as
-simulated in experiment E4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +30,16 @@ class Moment:
 
     Attributes:
         at: its begin, in seconds.
-        offered, goodput: calls made, and calls that succeeded, per second.
-        p50, p99: latency in seconds, of the successes in it.
-        requests_per_call: requests sent in it for each call made in it.
+        offered: calls made per second.
+        goodput: successes per second that come in it, whenever their calls were made.
+        p50, p99: latency in seconds, of the successes that come in it.
+        requests_per_call: requests for the calls made in it, whenever they are sent, for each of these calls.
         open, half_open: the share of circuits.
         tokens: those of a budget, on average.
         limit: of an AdaptiveLimit, on average: of a server's where there is one, else of a client's.
         hedge_delay: seconds until a second copy, as observed, on average.
+        calls, succeeded, requests: of all runs, the calls made in it, how many of these succeed, and the requests they
+            become, whenever that is. Over the timeline they add up to those of `Measures`.
     """
 
     at: float
@@ -53,6 +53,9 @@ class Moment:
     tokens: float | None
     limit: float | None = None
     hedge_delay: float | None = None
+    calls: int = 0
+    succeeded: int = 0
+    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,17 @@ class ClassOfCalls:
 
 
 class Measures:
-    """Of runs of one candidate in one scenario, with different seeds."""
+    """Of runs of one candidate in one scenario, with different seeds.
+
+    Raises `ValueError` where no run made a call: there is nothing to measure.
+    """
 
     def __init__(self, runs: Sequence[Run]) -> None:
+        if not any(run.begins for run in runs):
+            raise ValueError(
+                f"no calls were made in {runs[0].scenario.duration:g} s: "
+                "the load must have a higher rate, or the duration must be longer"
+            )
         self.runs = runs
         self.scenario = runs[0].scenario
         self.candidate = runs[0].candidate
@@ -96,17 +107,27 @@ class Measures:
 
     @property
     def success(self) -> float:
-        """The share of calls that the service answered; 1 when there were none."""
-        return self.outcomes.get(SUCCESS, 0) / self.calls if self.calls else 1.0
+        """The share of calls that the service answered."""
+        return self.outcomes.get(SUCCESS, 0) / self.calls
+
+    @property
+    def success_of_runs(self) -> list[float | None]:
+        """The same of each run; None for a run without calls."""
+        return [run.outcomes.count(0) / len(run.outcomes) if run.outcomes else None for run in self.runs]
 
     @property
     def stood_in(self) -> float:
         """The share of calls that a Fallback answered."""
-        return self.outcomes.get(STOOD_IN, 0) / self.calls if self.calls else 0.0
+        return self.outcomes.get(STOOD_IN, 0) / self.calls
+
+    @cached_property
+    def requests(self) -> int:
+        """Requests that the service was sent."""
+        return sum(sum(run.requests) for run in self.runs)
 
     @property
     def requests_per_call(self) -> float:
-        return sum(len(run.sent) for run in self.runs) / self.calls if self.calls else 0.0
+        return self.requests / self.calls
 
     @cached_property
     def latencies(self) -> list[float]:
@@ -123,14 +144,38 @@ class Measures:
         return percentile(self.latencies, share)
 
     @cached_property
-    def recoveries(self) -> list[float | None]:
-        """Seconds, of each run."""
+    def recovered(self) -> list[Recovery]:
+        """How each run recovered."""
         return [recovery(run) for run in self.runs]
 
     @property
+    def worst_recovery(self) -> Recovery:
+        """Of the run that recovered worst."""
+        order = ("measured", "not measurable", "never")
+        return max(self.recovered, key=lambda each: (order.index(each.state), each.seconds or 0.0))
+
+    @property
+    def recoveries(self) -> list[float | None]:
+        """Seconds, of each run; None: never, or not measurable."""
+        return [each.seconds for each in self.recovered]
+
+    @property
     def recovery(self) -> float | None:
-        """Seconds in the worst run; None: never."""
-        return None if None in self.recoveries else max(each for each in self.recoveries if each is not None)
+        """Seconds in the worst run; None: never, or not measurable (`worst_recovery` tells)."""
+        return self.worst_recovery.seconds
+
+    @cached_property
+    def acted(self) -> list[int]:
+        """Of each fault of the scenario, in order, how many requests of all runs it has changed something for."""
+        return [sum(of_runs) for of_runs in zip(*(run.acted for run in self.runs), strict=True)]
+
+    def equals(self, other: Measures) -> bool:
+        """Whether every call fared the same, to the moment, and became as many requests."""
+        return all(
+            (mine.begins, mine.ends, mine.requests) == (theirs.begins, theirs.ends, theirs.requests)
+            and [mine.names[each] for each in mine.outcomes] == [theirs.names[each] for each in theirs.outcomes]
+            for mine, theirs in zip(self.runs, other.runs, strict=True)
+        )
 
     @cached_property
     def classes(self) -> dict[str, ClassOfCalls]:
@@ -152,12 +197,12 @@ class Measures:
 
     def course(self, name: str) -> list[float | None]:
         """Of the calls of one priority, the share that succeeded, by the step in which they began."""
-        rank, step = PRIORITIES.index(name), self.runs[0].step
-        count = math.ceil(self.scenario.duration / step - 1e-9)
+        rank, step, count = PRIORITIES.index(name), self.runs[0].step, self.steps
         made, good = [0] * count, [0] * count
         for run in self.runs:
             for begin, outcome, of in zip(run.begins, run.outcomes, run.priorities, strict=True):
-                if of == rank and (at := int(begin / step)) < count:
+                if of == rank:
+                    at = min(int(begin / step), count - 1)
                     made[at] += 1
                     good[at] += outcome == 0
         return [well / all_ if all_ else None for well, all_ in zip(good, made, strict=True)]
@@ -175,40 +220,57 @@ class Measures:
             "latency_p99_s": _round(self.latency(0.99)),
             "latency_max_s": _round(self.latency(1.0)),
             "recovery_s": _round(self.recovery),
+            "recovery_state": self.worst_recovery.state,
+            "recovery_unmeasurable": self.worst_recovery.unmeasurable or None,
             "recoveries_s": [_round(each) for each in self.recoveries],
+            "faults_acted": self.acted,
             "outcomes": self.outcomes,
             **({"priorities": {name: each.as_json() for name, each in self.classes.items()}} if self.classes else {}),
-            "success_of_runs": [_round(Measures([run]).success) for run in self.runs],
+            "success_of_runs": [_round(each) for each in self.success_of_runs],
+            "successes_after_duration": self.outcomes.get(SUCCESS, 0) - sum(map(len, self._answers)),
             "timeline": [{key: _round(value) for key, value in asdict(moment).items()} for moment in self.timeline],
         }
 
+    @property
+    def steps(self) -> int:
+        """How many points the timeline has."""
+        return math.ceil(self.scenario.duration / self.runs[0].step - 1e-9)
+
     @cached_property
-    def timeline(self) -> list[Moment]:
-        """From 0 to the end of the load, in equal steps."""
+    def _answers(self) -> list[list[float]]:
+        """The latencies of successes, in order, for each step in which they come; not those that come after the end."""
         step = self.runs[0].step
-        count = math.ceil(self.scenario.duration / step - 1e-9)
-        offered, good, sent = [0] * count, [0] * count, [0] * count
-        latencies: list[list[float]] = [[] for _ in range(count)]
+        found: list[list[float]] = [[] for _ in range(self.steps)]
         for run in self.runs:
             for begin, end, outcome in zip(run.begins, run.ends, run.outcomes, strict=True):
-                if (at := int(begin / step)) < count:
-                    offered[at] += 1
-                if outcome == 0 and (at := int(end / step)) < count:
-                    good[at] += 1
-                    latencies[at].append(end - begin)
-            for moment in run.sent:
-                if (at := int(moment / step)) < count:
-                    sent[at] += 1
+                if outcome == 0 and (at := int(end / step)) < len(found):
+                    found[at].append(end - begin)
+        return [sorted(latencies) for latencies in found]
+
+    @cached_property
+    def timeline(self) -> list[Moment]:
+        """From 0 to the end of the load, in equal steps.
+
+        Calls, and the requests that they become, are counted in the step in which the call is made; goodput and
+        latencies in the step in which the answer comes. Answers that come after the end are in none.
+        """
+        step, count = self.runs[0].step, self.steps
+        offered, succeeded, sent = [0] * count, [0] * count, [0] * count
+        for run in self.runs:
+            for begin, outcome, requests in zip(run.begins, run.outcomes, run.requests, strict=True):
+                at = min(int(begin / step), count - 1)
+                offered[at] += 1
+                sent[at] += requests
+                succeeded[at] += outcome == 0
         share = 1 / (step * len(self.runs))
         found = []
-        for at in range(count):
-            ordered = sorted(latencies[at])
+        for at, ordered in enumerate(self._answers):
             samples = [run.samples[at] for run in self.runs if at < len(run.samples)]
             found.append(
                 Moment(
                     round(at * step, 6),
                     offered[at] * share,
-                    good[at] * share,
+                    len(ordered) * share,
                     percentile(ordered, 0.5),
                     percentile(ordered, 0.99),
                     sent[at] / offered[at] if offered[at] else None,
@@ -217,27 +279,12 @@ class Measures:
                     _mean([sample.tokens for sample in samples]),
                     _mean([sample.limit for sample in samples]),
                     _mean([sample.hedge_delay for sample in samples]),
+                    offered[at],
+                    succeeded[at],
+                    sent[at],
                 )
             )
         return found
-
-
-def recovery(run: Run) -> float | None:
-    """Seconds until the run recovered; 0 when no fault ends in it."""
-    _, over = run.scenario.calm
-    if not over:
-        return 0.0
-    count = int(run.scenario.duration - over)
-    offered, good = [0] * max(count, 0), [0] * max(count, 0)
-    for begin, end, outcome in zip(run.begins, run.ends, run.outcomes, strict=True):
-        if over <= begin < over + count:
-            offered[int(begin - over)] += 1
-        if outcome == 0 and over <= end < over + count:
-            good[int(end - over)] += 1
-    for at in range(count - SECONDS + 1):
-        if sum(good[at : at + SECONDS]) >= ENOUGH * sum(offered[at : at + SECONDS]):
-            return float(at)
-    return None
 
 
 def percentile(ordered: Sequence[float], share: float) -> float | None:

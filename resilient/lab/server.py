@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient.deadlines import deadline
 from resilient.errors import Rejected, TimedOut
-from resilient.faults import PYTHON, Crash
+from resilient.faults import PYTHON, Crash, Slowness, Stall
 from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
@@ -83,8 +83,8 @@ class Server:
         self.waiting = 0
         self.running: dict[Request, None] = {}
         self.generation = 0
-        self.slowed: list[float] = []
-        self.stalled = 0
+        self.slowed: list[Slowness] = []
+        self.stalled: list[Stall] = []
         self.stuck = 0
         """Of those stalls the ones that do not end."""
         self.down: list[Crash] = []
@@ -102,6 +102,7 @@ class Server:
 
     def arrive(self, request: Request) -> None:
         if self.down:
+            self.service.acted[id(self.down[-1])] += 1
             self.service.answer(request, self.down[-1].failure())
         elif self.drops and self.expired(request):
             self.service.answer(request, ServiceError(504))
@@ -116,6 +117,8 @@ class Server:
 
     def take_in(self, request: Request) -> None:
         """To a worker, or into the queue."""
+        if self.stalled:
+            self.service.acted[id(self.stalled[-1])] += 1
         if self.free and not self.stalled:
             self.begin(request)
         elif self.waiting < self.limit:
@@ -134,8 +137,9 @@ class Server:
         self.free -= 1
         error = service.fails(request) if service.active or service.plan.failure_rate else None
         seconds = self.draw() if error is None or service.draw_error is None else service.draw_error()
-        for factor in self.slowed:
-            seconds *= factor
+        for slowness in self.slowed:
+            service.acted[id(slowness)] += seconds > 0
+            seconds *= slowness.factor
         request.state = self.generation
         self.running[request] = None
         self.at(service.loop._now + seconds, self.finish, (request, error))
@@ -191,6 +195,7 @@ class Server:
         self.queue.clear()
         self.waiting = 0
         self.free = self.workers
+        self.service.acted[id(fault)] += len(lost)
         for request in lost:
             self.service.answer(request, PYTHON.reset(fault.words))
 

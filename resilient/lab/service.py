@@ -36,6 +36,7 @@ from __future__ import annotations
 import asyncio
 import random
 from array import array
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -170,6 +171,8 @@ class Service:
         self.servers = [Server(self, number) for number in range(1, plan.servers + 1)]
         self.active: list[faults.Fault] = []
         """Faults that act upon single requests, while they are on."""
+        self.acted: Counter[int] = Counter()
+        """How many requests each fault has changed something for, by the fault's `id`."""
         self.losses = [faults.PacketLoss(share=plan.link.loss)] if plan.link.loss else []
         self.breaks = any(isinstance(fault, faults.Crash) for fault in happens)
         self.plain = plan.servers == 1 and not (self.latency or plan.link.loss or plan.rate_limit)
@@ -226,8 +229,10 @@ class Service:
         return not targets or request.server.number in targets or request.key in targets
 
     def _happens(self, fault: faults.Fault, request: Request) -> bool:
-        """Whether a request is one of the share that is hit."""
-        return self._hits(fault, request) and fault.strikes(self.luck)
+        """Whether a request is one of the share that is hit; if so, it is counted."""
+        happens = self._hits(fault, request) and fault.strikes(self.luck)
+        self.acted[id(fault)] += happens
+        return happens
 
     def _arrives(self, request: Request) -> bool:
         """Whether a request gets to its server. Of those that are lost, every other one is lost on the way back."""
@@ -239,7 +244,7 @@ class Service:
         return not self._cut_off(request)
 
     def _cut_off(self, request: Request) -> bool:
-        return any(isinstance(fault, faults.Partition) and self._hits(fault, request) for fault in self.active)
+        return any(isinstance(fault, faults.Partition) and self._happens(fault, request) for fault in self.active)
 
     def _arrive(self, request: Request) -> None:
         quota = self.plan.rate_limit
@@ -320,10 +325,11 @@ class Service:
     def _begin(self, fault: faults.Fault) -> None:
         if isinstance(fault, faults.Slowness):
             for server in self._hit(fault):
-                server.slowed.append(fault.factor)
+                server.slowed.append(fault)
         elif isinstance(fault, faults.Stall):
             for server in self._hit(fault):
-                server.stalled += 1
+                server.stalled.append(fault)
+                self.acted[id(fault)] += server.waiting
                 server.stuck += fault.ending is not None
         elif isinstance(fault, faults.Crash):
             for server in self._hit(fault):
@@ -334,10 +340,10 @@ class Service:
     def _end(self, fault: faults.Fault) -> None:
         if isinstance(fault, faults.Slowness):
             for server in self._hit(fault):
-                server.slowed.remove(fault.factor)
+                server.slowed.remove(fault)
         elif isinstance(fault, faults.Stall):
             for server in self._hit(fault):
-                server.stalled -= 1
+                server.stalled.remove(fault)
                 server.work_on()
         elif isinstance(fault, faults.Crash):
             for server in self._hit(fault):

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from resilient.lab.candidates import NONE, Candidate, candidate_from, shadowed
 from resilient.lab.measures import Measures
 from resilient.lab.naming import imported
 from resilient.lab.reading import ScenarioError, gallery, read
+from resilient.lab.verdicts import Objective, check_tested, judged, notes, objectives
 from resilient.lab.world import CandidateError, Scenario, simulate
 from resilient.observe.shadow import ShadowReport
 from resilient.observe.trace import Trace, TraceError, read_trace
@@ -30,45 +30,6 @@ __all__ = ["Objective", "candidates", "compared", "judged", "list_gallery", "rep
 
 PATIENCE = 2.0
 """Seconds before there is a progress bar."""
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """A bound on one of the measures."""
-
-    option: str
-    limit: float
-    value: Callable[[Measures], float | None]
-    at_least: bool = False
-    unit: str = ""
-
-    def met(self, measures: Measures) -> bool:
-        value = self.value(measures)
-        if value is None:
-            return False  # never recovered, or no success whose latency could be known
-        return value >= self.limit if self.at_least else value <= self.limit
-
-    def miss(self, measures: Measures) -> str:
-        value = self.value(measures)
-        shown = "never" if value is None else f"{value:.6g}{self.unit}"
-        side = "at least" if self.at_least else "at most"
-        return f"{measures.candidate.name}: {self.option}: {shown}, to be {side} {self.limit:g}{self.unit}"
-
-
-def objectives(
-    min_success: float | None, max_p99: float | None, max_attempts_per_call: float | None, max_recovery: float | None
-) -> list[Objective]:
-    """Those that are given."""
-    known = [
-        (min_success, Objective("--min-success", min_success or 0, lambda each: each.success, at_least=True)),
-        (max_p99, Objective("--max-p99", max_p99 or 0, lambda each: each.latency(0.99), unit=" s")),
-        (
-            max_attempts_per_call,
-            Objective("--max-attempts-per-call", max_attempts_per_call or 0, lambda each: each.requests_per_call),
-        ),
-        (max_recovery, Objective("--max-recovery", max_recovery or 0, lambda each: each.recovery, unit=" s")),
-    ]
-    return [objective for given, objective in known if given is not None]
 
 
 def candidates(scenario: Scenario, names: Sequence[str]) -> list[Candidate]:
@@ -108,7 +69,7 @@ def compared(
 ) -> list[Measures]:
     """Each candidate in `runs` runs, with the seeds from `seed` on. `progress` is told the share that is done.
 
-    What `watch` makes of a candidate is given every pipeline of its.
+    What `watch` makes of a candidate is given every pipeline of its. Raises `ScenarioError` when nothing was tested.
     """
     found, steps = [], len(chosen) * runs
     for number, candidate in enumerate(chosen):
@@ -118,27 +79,19 @@ def compared(
             tell = None if progress is None else _within(progress, done, steps)
             watching = None if watch is None else watch(candidate)
             made.append(simulate(scenario, candidate, seed + run, progress=tell, watch=watching))
-        found.append(Measures(made))
+        try:
+            found.append(Measures(made))
+        except ValueError as error:
+            raise ScenarioError(str(error)) from None
+    try:
+        check_tested(scenario, found)
+    except ValueError as error:
+        raise ScenarioError(str(error)) from None
     return found
 
 
 def _within(progress: Callable[[float], object], done: int, steps: int) -> Callable[[float], object]:
     return lambda share: progress((done + share) / steps)
-
-
-def judged(measures: Sequence[Measures], goals: Sequence[Objective]) -> list[dict[str, Any]]:
-    """Each objective for each candidate, as plain data."""
-    return [
-        {
-            "pipeline": each.candidate.name,
-            "objective": goal.option.removeprefix("--").replace("-", "_"),
-            "limit": goal.limit,
-            "value": goal.value(each),
-            "met": goal.met(each),
-        }
-        for each in measures
-        for goal in goals
-    ]
 
 
 def report(
@@ -195,13 +148,13 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
     for each in measures:
         cells = [each.candidate.name, f"{100 * each.success:.2f}"]
         if several:
-            shares = [Measures([run]).success for run in each.runs]
+            shares = [share for share in each.success_of_runs if share is not None]
             cells.append(f"{50 * (max(shares) - min(shares)):.2f}")
         if stand_ins:
             cells.append(f"{100 * each.stood_in:.2f}")
         cells += [_milliseconds(each.latency(0.5)), _milliseconds(each.latency(0.99)), f"{each.requests_per_call:.3f}"]
         if fades:
-            cells.append("never" if each.recovery is None else f"{each.recovery:.0f}")
+            cells.append(each.worst_recovery.state if each.recovery is None else f"{each.recovery:.0f}")
         if any(other.classes for other in measures):
             cells.append(", ".join(f"{name} {100 * of.success:.2f}" for name, of in each.classes.items()))
         failures = {name: times for name, times in each.outcomes.items() if name not in ("success", "stood in")}
@@ -260,6 +213,9 @@ def run(
     Raises `ScenarioError` and `CandidateError`, whose text is for the user.
     """
     console = Console() if sys.stdout.isatty() else Console(width=140)
+    if goals and (given == "list" or shadow):
+        wrong = "`list` runs nothing" if given == "list" else "--shadow lets no policy act"
+        raise ScenarioError(f"{wrong}, so {', '.join(goal.option for goal in goals)} would judge no pipeline")
     if given == "list":
         list_gallery(console)
         return True
@@ -288,6 +244,11 @@ def run(
         assert given is not None
         scenario = read(given, imports=imports)
     chosen = candidates(scenario, compare or pipelines)
+    if goals and not (compare or pipelines or scenario.candidates):
+        raise ScenarioError(
+            f"{', '.join(goal.option for goal in goals)} must have a pipeline to judge: "
+            f"give --pipeline MODULE:NAME (or {NONE.name}, for calls without policies)"
+        )
     reports = {candidate.name: ShadowReport() for candidate in chosen} if shadow else {}
     if shadow:
         chosen = [shadowed(candidate) for candidate in chosen]
@@ -303,6 +264,7 @@ def run(
     if shadow:
         more["shadow"] = {name: each.as_json().get("", {}) for name, each in reports.items()}
     verdicts = judged(measures[1:] if compare else measures, goals)
+    more["notes"] = notes(scenario, measures, goals)
     if json_file is not None:
         json_file.write_text(report(scenario, measures, verdicts, seed, runs, more), encoding="utf-8")
     if plot is not None:
@@ -321,6 +283,8 @@ def run(
     for name, each in reports.items():
         console.print(f"\n[bold]{name}[/] in shadow mode", highlight=False)
         console.print(str(each).partition("\n")[2] or "  no policy", highlight=False)
+    for line in more["notes"]:
+        console.print(f"note: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     missed = [
         goal.miss(each) for each in (measures[1:] if compare else measures) for goal in goals if not goal.met(each)
     ]

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from array import array
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
@@ -39,11 +38,12 @@ from typing import Any
 
 from resilient import arguments
 from resilient.faults import Fault
+from resilient.lab import premises
 from resilient.lab.candidates import Candidate
 from resilient.lab.clock import WorldLoop
 from resilient.lab.load import Load
 from resilient.lab.samples import Sample, Watched
-from resilient.lab.service import ANSWER, FAULTS, ServicePlan
+from resilient.lab.service import ANSWER, ServicePlan
 from resilient.outcome import PROGRAMMING_ERRORS
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
@@ -94,23 +94,7 @@ class Scenario:
         arguments.count("keys", self.keys)
         if not self.loads:
             raise ValueError("loads must have at least one load, got none")
-        for at, fault in enumerate(self.faults):
-            if not isinstance(fault, FAULTS):
-                kinds = ", ".join(kind.kind for kind in FAULTS)
-                raise ValueError(f"faults[{at}] must be one of {kinds}, got {fault.kind}")
-            for target in fault.targeted:
-                if isinstance(target, int) and target > self.service.servers:
-                    servers = self.service.servers
-                    raise ValueError(f"faults[{at}].targets must be servers from 1 to {servers}, got {target}")
-                if isinstance(target, str) and fault.kind in ("crash", "slowness", "stall"):
-                    raise ValueError(f"faults[{at}].targets must be numbers of servers, got {target!r}")
-                if isinstance(target, str) and self.keys > 1 and not self._is_key(target):
-                    raise ValueError(f'faults[{at}].targets must be keys from "1" to "{self.keys}", got {target!r}')
-
-    def _is_key(self, target: str) -> bool:
-        """Whether a call may have this key."""
-        number = int(target) if re.fullmatch("[1-9][0-9]{0,18}", target) else 0
-        return 1 <= number <= self.keys
+        premises.check(self)
 
     @property
     def calm(self) -> tuple[float, float]:
@@ -131,6 +115,7 @@ class Run:
         sent: when each request was sent.
         samples: of circuits and budgets, every `step` seconds.
         executed: requests that the service has worked off.
+        acted: of each fault of the scenario, in order, how many requests it has changed something for.
     """
 
     def __init__(self, scenario: Scenario, candidate: Candidate, seed: int, step: float) -> None:
@@ -147,6 +132,7 @@ class Run:
         self.samples: list[Sample] = []
         self.names: list[str] = [SUCCESS, STOOD_IN, UNFINISHED]
         self.executed = 0
+        self.acted: list[int] = []
 
 
 class _Call(str):
@@ -291,6 +277,7 @@ class _World:
             await asyncio.gather(*left, return_exceptions=True)
             self.run.sent = self.service.sent
             self.run.executed = self.service.executed
+            self.run.acted = [self.service.acted[id(fault)] for fault in scenario.faults]
 
     def _end(self, _: object) -> None:
         if not self.over.done():

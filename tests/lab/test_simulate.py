@@ -92,12 +92,13 @@ def test_json_has_what_others_read(scenario: str) -> None:
 
     assert set(found) == {
         *("scenario", "title", "duration_s", "clients", "faults", "seed", "runs"),
-        *("pipelines", "objectives", "verdict"),
+        *("pipelines", "objectives", "verdict", "notes"),
     }
     assert set(found["pipelines"]) == {"once", "guarded"}
     assert set(found["pipelines"]["once"]) >= {
         *("calls", "success", "stood_in", "requests_per_call", "recovery_s", "outcomes", "timeline"),
         *("latency_p50_s", "latency_p90_s", "latency_p99_s", "latency_max_s"),
+        *("recovery_state", "recovery_unmeasurable", "faults_acted", "successes_after_duration"),
     }
     assert len(found["pipelines"]["once"]["success_of_runs"]) == 2
     assert found["objectives"][0]["objective"] == "min_success"
@@ -124,13 +125,13 @@ def test_missed_objective_exits_with_1_and_is_named(scenario: str, option: str, 
 
 
 def test_never_recovering_misses_any_bound(scenario: str) -> None:
-    """However high it is."""
-    text = Path(scenario).read_text().replace("end = 10", "end = 18")
-    Path(scenario).write_text(text)
+    """However high it is: a circuit that stays open."""
+    stubborn = '"CircuitBreaker", failure_rate = 0.2, break_duration = 60, max_break = 60'
+    Path(scenario).write_text(Path(scenario).read_text().replace('"CircuitBreaker"', stubborn))
 
-    done = simulate(scenario, "--pipeline", "once", "--max-recovery", 1000)
+    done = simulate(scenario, "--pipeline", "guarded", "--max-recovery", 1000)
     assert done.exit_code == 1
-    assert "never" in done.stdout
+    assert "missed: guarded: --max-recovery: never, to be at most 1000 s" in done.stdout
 
 
 def test_objectives_of_a_comparison_are_for_the_second(scenario: str) -> None:
@@ -190,6 +191,11 @@ def test_list_names_the_gallery() -> None:
         (("small.toml", "--min-success", "1.5"), "resilient: --min-success must be from 0 to 1, got 1.5"),
         (("small.toml", "--max-p99", "nan"), "resilient: --max-p99 must be at least 0, got nan"),
         (("small.toml", "--runs", "0"), "resilient: --runs must be from 1 to 1000 runs, got 0"),
+        (("list", "--min-success", "0.9"), "resilient: `list` runs nothing, so --min-success would judge no pipeline"),
+        (
+            ("small.toml", "--shadow", "--max-p99", "1", "--max-recovery", "1"),
+            "resilient: --shadow lets no policy act, so --max-p99, --max-recovery would judge no pipeline",
+        ),
         (("small.toml", "--json", "no/where.json"), "resilient: --json must be in a directory"),
         (("small.toml", "--plot", "."), "resilient: --plot must name a file"),
     ],
@@ -201,6 +207,88 @@ def test_mistake_is_one_line_and_exits_with_2(scenario: str, arguments: tuple[st
     assert done.exit_code == 2
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
+
+
+MINUTE = """
+duration = 60
+[load]
+rate = {rate}
+[service]
+service_time = 0.1
+[[faults]]
+kind = "errors"
+start = {start}
+end = {end}
+targets = {targets}
+[pipelines.once]
+policies = [{{policy = "Timeout", seconds = 1}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rate": 0}, "load.rate must be more than 0 at some time, got 0: no calls are made"),
+        (
+            {"rate": 1e-5},
+            "no calls were made in 60 s: the load must have a higher rate, or the duration must be longer",
+        ),
+        ({"start": 600, "end": 660}, "faults[0].start must be before duration=60, got 600: no calls are made then"),
+        (
+            {"targets": '"srv-2"'},
+            'faults[0].targets must be keys from "1" to "1" (clients.keys), or numbers of servers, got \'srv-2\'',
+        ),
+        (
+            {"rate": "[[0, 20], [9, 0], [51, 20]]"},
+            "faults[0] (100% errors, 10-50 s) changed nothing for any request: its start, end, share or targets must "
+            "be such that requests meet it",
+        ),
+    ],
+)
+@pytest.mark.parametrize("goals", [(), ("--min-success", 0.1, "--max-recovery", 50)])
+def test_run_that_tests_nothing_exits_with_2(
+    scenario: str, changes: dict[str, Any], message: str, goals: tuple[Any, ...]
+) -> None:
+    """Before it where that can be known, else after it; with objectives or without."""
+    text = MINUTE.format(**{"rate": 20, "start": 10, "end": 50, "targets": "[]", **changes})
+    Path(scenario).write_text(text)
+    done = simulate(scenario, *goals)
+
+    assert done.exit_code == 2
+    assert done.stderr.endswith(f"{message}\n")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_recovery_without_the_time_to_see_it_is_told_everywhere(scenario: str) -> None:
+    """In the table, as a note, in what is missed, and as data."""
+    Path(scenario).write_text(MINUTE.format(rate=20, start=20, end=57, targets=[]))
+    why = "the last fault ends at 57 s and calls are made until 60 s, which must be 62 s at least"
+    done = simulate(scenario, "--max-recovery", 5)
+    found = written(scenario, "--max-recovery", 5)
+
+    assert done.exit_code == 1
+    assert "│ not measurable │" in done.stdout
+    assert f"note: recovery is not measurable: {why}\n" in done.stdout
+    assert f"missed: once: --max-recovery: not measurable: {why}\n" in done.stdout
+    assert found["notes"] == [f"recovery is not measurable: {why}"]
+    assert found["objectives"][0]["not_measurable"] == found["pipelines"]["once"]["recovery_unmeasurable"] == why
+    assert found["pipelines"]["once"]["recovery_state"] == "not measurable"
+    assert found["pipelines"]["once"]["recovery_s"] is None
+
+
+def test_objectives_without_a_pipeline_exit_with_2(scenario: str) -> None:
+    """Calls without policies are judged only where they are asked for."""
+    Path(scenario).write_text(Path(scenario).read_text().partition("[pipelines")[0])
+
+    done = simulate(scenario, "--min-success", 0.5)
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "resilient: --min-success must have a pipeline to judge: "
+        "give --pipeline MODULE:NAME (or none, for calls without policies)\n"
+    )
+    assert simulate(scenario).exit_code == 0
+    assert simulate(scenario, "--min-success", 0.5, "--pipeline", "none").exit_code == 0
 
 
 def test_pipeline_that_does_not_fit_exits_with_2(scenario: str) -> None:

@@ -1,0 +1,68 @@
+"""When a service is well again after its faults.
+
+*Recovery* is the time from the end of the last fault that ends to the beginning of the first five seconds of which at
+least 92% of the calls succeed; *never* when there are no such five seconds. A call counts in the second in which it is
+made: late answers to calls made during the fault are no sign that new ones fare well. Five seconds count if ten calls
+are made in them at least. Where the calls end too early after the fault, or are too few, recovery is *not measurable*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resilient.lab.world import Run
+
+__all__ = ["Recovery", "recovery"]
+
+ENOUGH, SECONDS, CALLS = 0.92, 5, 10
+"""The share of calls that succeed, for how many seconds: then a service has recovered (N. Bronson et al., HotOS '21).
+And how many calls these seconds must have, for the share to say something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """When a run was well again after its faults.
+
+    Attributes:
+        seconds: from the end of the last fault that ends; None: never, or not measurable.
+        unmeasurable: why it cannot be measured, and what is needed; empty: it can.
+    """
+
+    seconds: float | None = None
+    unmeasurable: str = ""
+
+    @property
+    def state(self) -> str:
+        """ "measured", "never" or "not measurable"."""
+        if self.unmeasurable:
+            return "not measurable"
+        return "never" if self.seconds is None else "measured"
+
+
+def recovery(run: Run) -> Recovery:
+    """When a run was well again: the module says how that is measured."""
+    duration, (_, over) = run.scenario.duration, run.scenario.calm
+    if not over:
+        return Recovery(unmeasurable="no fault of the scenario ends")
+    count = int(duration - over + 1e-9)
+    if count < SECONDS:
+        return Recovery(
+            unmeasurable=f"the last fault ends at {over:g} s and calls are made until {duration:g} s, which must be "
+            f"{over + SECONDS:g} s at least"
+        )
+    made, good = [0] * count, [0] * count
+    for begin, outcome in zip(run.begins, run.outcomes, strict=True):
+        if over <= begin < over + count:
+            made[int(begin - over)] += 1
+            good[int(begin - over)] += outcome == 0
+    most = 0
+    for at in range(count - SECONDS + 1):
+        calls = sum(made[at : at + SECONDS])
+        most = max(most, calls)
+        if calls >= CALLS and sum(good[at : at + SECONDS]) >= ENOUGH * calls:
+            return Recovery(float(at))
+    if most >= CALLS:
+        return Recovery()
+    return Recovery(
+        unmeasurable=f"there are {most} calls at most in any {SECONDS} s after the last fault, and {CALLS} are needed"
+    )
