@@ -186,6 +186,12 @@ def simulate(
     compare: Annotated[
         tuple[str, str] | None, typer.Option(metavar="A B", help="These two; the objectives are for the second.")
     ] = None,
+    calls: Annotated[
+        str | None,
+        typer.Option(
+            metavar="http|MODULE:NAME", help="What calls and answers look like: HTTP, or a resilient.lab.calls.Calls."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="What everything random is drawn from.")] = 1,
     runs: Annotated[int, typer.Option(help="Runs of each pipeline, with the seeds from --seed on, up to 1000.")] = 1,
     json: Annotated[Path | None, typer.Option(help="Where the results go as data, if anywhere.")] = None,
@@ -243,6 +249,7 @@ def simulate(
             of=of,
             shadow=shadow,
             imports=allow_imports,
+            calls=calls,
         )
     except (lab.ScenarioError, lab.CandidateError) as error:
         _refuse(str(error))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-__all__ = ["Mistake", "ask", "asked_of", "release"]
+__all__ = ["Mistake", "ask", "asked_of", "is_mistaken", "release"]
 
 T = TypeVar("T")
 
@@ -73,3 +73,13 @@ def release(mistake: Mistake) -> NoReturn:
     finally:
         error.__context__ = context  # which `raise` has made the mistake
         del error, context, mistake  # the traceback leads to this frame
+
+
+def is_mistaken(error: BaseException) -> bool:
+    """Whether an error that was caught was raised by the caller's own code, and left a pipeline by `release`."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is release.__code__:
+            return True
+        trace = trace.tb_next
+    return False

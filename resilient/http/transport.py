@@ -264,6 +264,15 @@ class HttpTransport(Generic[Inner]):
         tend(self.transport)
         self._bytes = self.library.streams.bytes
         self._limit = attempt_limit(given)
+        self.given = given
+        """The pipeline that it was made with."""
+        self.options: dict[str, Any] = {
+            **{"by": by, "max_keys": max_keys, "idle": idle, "idempotency_key": idempotency_key, "buffer": buffer},
+            **{"body_timeout": body_timeout, "deadline_header": deadline_header, "attempt_header": attempt_header},
+            **{"priority_header": priority_header, "nested": nested},
+        }
+        """The options of its own that it was made with: whoever needs another one like it (`resilient.lab`) can make
+        it."""
         own = isinstance(given.classify, HttpClassifier) or given.classify is DEFAULT
         headers = self._deadline_header or self._attempt_header or self._priority_header
         self._simple = own and not (self._body_timeout or headers)

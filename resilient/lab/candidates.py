@@ -7,6 +7,7 @@ that several share is shared again. So a pipeline that is used in production can
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from typing import Any
 
 from resilient.budget import Budget
 from resilient.errors import PipelineWarning
+from resilient.lab.http import in_world
 from resilient.lab.naming import Subject, subject_of
 from resilient.pipeline import Pipeline
 from resilient.policies.keyed import Keyed
@@ -33,6 +35,8 @@ class Candidate:
     It returns a `Pipeline`, a policy, or any decorator of an `async def` (other libraries' or a plain loop). What is
     guarded has one argument, the key of the call, a string.
 
+    A pipeline of a transport's comes under one again, by `client`: its calls are requests.
+
     What it does at the other end may belong to it: `admission` takes the place of the service's own, and with
     `deadline_header=False` servers do not hear of deadlines, whatever they would do about them.
     """
@@ -44,6 +48,8 @@ class Candidate:
     deadline_header: bool = True
     subject: Subject | None = None
     """What it was made of, where that is known."""
+    client: Callable[[Pipeline], Any] | None = None
+    """Puts a pipeline under a transport with the options of the one that it was made of, and that in a client."""
 
 
 NONE = Candidate("none", lambda: lambda ask: ask, "no policy")
@@ -121,14 +127,16 @@ def candidate_from(name: str, thing: Any, about: str = "") -> Candidate:
         return Candidate(name, NONE.make, about or repr(subject.admission), subject.admission, subject=subject)
     if subject.policy is None:
         return Candidate(name, _decorators(name, subject.make), about, subject=subject)
-    pattern = subject.policy
+    transport = subject.transport
+    pattern = subject.policy if transport is None else transport.given
+    client = None if transport is None else functools.partial(in_world, transport, subject.timeout)
 
     def make() -> Policy:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PipelineWarning)  # whoever wrote the pattern has seen it
             return fresh(pattern)  # type: ignore[no-any-return]
 
-    return Candidate(name, make, about or repr(pattern), subject=subject)
+    return Candidate(name, make, about or repr(pattern), subject=subject, client=client)
 
 
 def _decorators(name: str, make: Any) -> Callable[[], Decorator]:

@@ -59,6 +59,7 @@ class Subject:
         guards: whether that is an `async def` or a plain `def`; None where it does not show.
         function: the guarded function itself, for its signature; it is never called.
         transport: the transport whose requests it guards; for a client, that of its own requests.
+        timeout: a client's own timeout.
         admission: the gate that a `ServerMiddleware` puts in front of its application, if it has one.
         make: makes another one of a decorator of another library's.
     """
@@ -68,6 +69,7 @@ class Subject:
     guards: Function | None = None
     function: Callable[..., Any] | None = None
     transport: HttpTransport[Any] | None = None
+    timeout: Any = None
     admission: Policy | None = None
     make: Callable[[], Any] | None = None
 
@@ -138,7 +140,7 @@ def _of_client(name: str, client: Any) -> Subject:
         raise TypeError(f"{name} is a plain {kind}: no transport of resilient.http guards its requests")
     if ours[0] is not client._transport and len({id(each.pipeline._flow) for each in ours}) > 1:
         raise TypeError(f"{name} has mounts with several pipelines: name the transport of one of them")
-    return replace(_of_transport(ours[0]), kind="client")
+    return replace(_of_transport(ours[0]), kind="client", timeout=client.timeout)
 
 
 def _guarded(thing: Any) -> Subject | None:

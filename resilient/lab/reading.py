@@ -29,6 +29,10 @@
     start = 30
     end = 60
 
+    [calls]                                            # what calls and answers look like: see resilient.lab.call_tables
+    kind = "http"
+    methods = {GET = 0.9, POST = 0.1}
+
     [pipelines.careful]                                # what is worth a try
     budget = {ratio = 0.1, cap = 10}                   # for whoever says `budget = true`
     policies = [                                       # outermost first
@@ -61,6 +65,7 @@ from typing import Any
 from resilient.faults import Fault, faults_from
 from resilient.lab import distributions
 from resilient.lab.blame import told
+from resilient.lab.call_tables import calls_of
 from resilient.lab.files import read_text
 from resilient.lab.load import Burst, Closed, Load, Poisson
 from resilient.lab.naming import imported
@@ -164,6 +169,7 @@ def scenario_from(data: object, *, name: str = "", directory: Path | None = None
         "drain": top.take("drain", 60.0),
         "title": " ".join(as_text(top.take("title", name), "title").split()),
         "about": as_text(top.take("about", ""), "about").strip(),
+        "calls": calls_of(top.take("calls", None), source),
     }
     top.end()
     return build(

@@ -140,7 +140,7 @@ class _Recorded(Service):
         self.pools = {key: _Pool(attempts) for key, attempts in of_key.items()}
         self.pick = random.Random(f"{seed} replay").choice
 
-    def ask(self, key: str, deadline: float | None = None) -> asyncio.Future[object]:
+    def ask(self, key: str, deadline: float | None = None, seen: object = None) -> asyncio.Future[object]:
         loop = self.loop
         now = loop._now
         self.sent.append(now)

@@ -13,7 +13,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
 from resilient.deadlines import deadline
@@ -50,7 +50,10 @@ class ServiceError(Exception):
 class Request:
     """One request on its way: the future on which its sender waits, and what is known of it."""
 
-    __slots__ = ("deadline", "future", "gone", "key", "mute", "priority", "server", "state", "work")
+    __slots__ = ("deadline", "future", "gone", "key", "mute", "priority", "seen", "server", "state", "work")
+
+    seen: object
+    """What the policies of a server with `admission` are shown of it; None: the key."""
 
     def __init__(self, future: asyncio.Future[object], key: str, deadline: float | None, server: Server) -> None:
         self.future = future
@@ -204,11 +207,8 @@ _AS_THE_MIDDLEWARE = Classifier(ignore=Exception)
 """An error of the work says nothing about how much work the server can take, and is often quicker."""
 
 
-class _Key(str):
-    """What admission policies see of a call: its key; and for the lab, its request."""
-
-    __slots__ = ("request",)
-    request: Request
+_served: ContextVar[Request] = ContextVar("resilient_lab_served")
+"""The request that a server's policies consider in this context."""
 
 
 def _context_of(name: Priority) -> Context:
@@ -240,15 +240,15 @@ class Admission:
         self.tasks[request] = self.loop.create_task(self._live(request), context=context)
 
     async def _live(self, request: Request) -> None:
-        key = _Key(request.key)
-        key.request = request
+        _served.set(request)
+        seen = request.key if request.seen is None else request.seen
         error: Exception | None = None
         try:
             if self.server.drops and request.deadline is not None:
                 with deadline(request.deadline - self.loop._now):
-                    await self.guarded(key)
+                    await self.guarded(seen)
             else:
-                await self.guarded(key)
+                await self.guarded(seen)
         except Rejected as refused:
             error = ServiceError(503, max(1, math.ceil(refused.retry_after or 1)))
         except TimedOut:
@@ -259,10 +259,9 @@ class Admission:
             self.tasks.pop(request, None)
         self.server.service.answer(request, error)
 
-    async def _serve(self, key: str) -> object:
+    async def _serve(self, seen: object) -> object:
         """What is guarded: queue and work."""
-        assert isinstance(key, _Key)
-        request = key.request
+        request = _served.get()
         request.work = self.loop.create_future()
         self.server.take_in(request)
         try:

@@ -186,15 +186,16 @@ class Service:
 
     # -- requests -----------------------------------------------------------------------------------------------
 
-    def ask(self, key: str, deadline: float | None = None) -> asyncio.Future[object]:
-        """Send a request. The future ends as the request does; cancelling it is giving up."""
+    def ask(self, key: str, deadline: float | None = None, seen: object = None) -> asyncio.Future[object]:
+        """Send a request. The future ends as the request does; cancelling it is giving up. `seen`: what `admission` is
+        shown of it; None: the key."""
         loop = self.loop
         now = loop._now
         self.sent.append(now)
         server = self.servers[0] if len(self.servers) == 1 else self._choose(key)
         request = Request(loop.create_future(), key, deadline, server)
         if self.admit is not None:
-            request.priority = current_priority()
+            request.priority, request.seen = current_priority(), seen
         if self.plan.abandoned == "cancelled":
             request.future.add_done_callback(lambda future: self._given_up(request) if future.cancelled() else None)
         if self.plain and not self.active:

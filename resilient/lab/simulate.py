@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from resilient.lab import replay
+from resilient.lab.call_tables import with_calls
 from resilient.lab.candidates import NONE, Candidate, candidate_from, shadowed
 from resilient.lab.measures import Measures
 from resilient.lab.naming import imported
@@ -203,12 +204,14 @@ def run(
     of: str | None = None,
     shadow: bool = False,
     imports: bool = False,
+    calls: str | None = None,
 ) -> bool:
     """The command; returns whether all objectives are met.
 
     They are those of every pipeline; with `compare`, of the second one. `trace`: instead of the scenario `given`, the
     calls of a recorded trace, and of which pipeline. `shadow`: put the pipelines' policies in shadow mode, and report
-    what they would have done. `imports`: the scenario's file may name code.
+    what they would have done. `imports`: the scenario's file may name code. `calls`: what calls and answers look like,
+    in place of what the scenario says.
 
     Raises `ScenarioError` and `CandidateError`, whose text is for the user.
     """
@@ -243,6 +246,8 @@ def run(
     else:
         assert given is not None
         scenario = read(given, imports=imports)
+    if calls is not None:
+        scenario = with_calls(scenario, calls)
     chosen = candidates(scenario, compare or pipelines)
     if goals and not (compare or pipelines or scenario.candidates):
         raise ScenarioError(

@@ -39,12 +39,13 @@ from typing import Any
 from resilient import arguments
 from resilient.faults import Fault
 from resilient.lab import premises
+from resilient.lab.calls import KEYED, Calls, CandidateError, Wire, outcome_of
 from resilient.lab.candidates import Candidate
 from resilient.lab.clock import WorldLoop
-from resilient.lab.load import Load
+from resilient.lab.http import HttpCalls
+from resilient.lab.load import Load, Replay
 from resilient.lab.samples import Sample, Watched
 from resilient.lab.service import ANSWER, ServicePlan
-from resilient.outcome import PROGRAMMING_ERRORS
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 from resilient.priority import NORMAL, PRIORITIES, Priority, priority
@@ -53,10 +54,6 @@ __all__ = ["CandidateError", "Run", "Sample", "Scenario", "simulate"]
 
 SUCCESS, STOOD_IN, UNFINISHED = "success", "stood in", "unfinished"
 """Outcomes besides the names of exceptions: an answer of the service, of a Fallback, none when the world ended."""
-
-
-class CandidateError(Exception):
-    """A pipeline cannot be tried: it raised a programming error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +66,7 @@ class Scenario:
         service: what they call.
         clients: instances, each with a pipeline of its own.
         keys: how many keys there are (`"1"`, `"2"`, ...), all equally likely; for shards and for `Keyed`.
+        calls: what calls and answers look like (`resilient.lab.calls`); None: keys, and "answer" or `ServiceError`.
         faults: what happens.
         drain: seconds after `duration` for the calls that are still under way; then they count as unfinished.
         name, title, about: for people.
@@ -80,6 +78,7 @@ class Scenario:
     service: ServicePlan = field(default_factory=ServicePlan)
     clients: int = 1
     keys: int = 1
+    calls: Calls | None = None
     faults: tuple[Fault, ...] = ()
     drain: float = 60.0
     name: str = ""
@@ -94,6 +93,8 @@ class Scenario:
         arguments.count("keys", self.keys)
         if not self.loads:
             raise ValueError("loads must have at least one load, got none")
+        if (calls := arguments.instance("calls", self.calls, Calls)) is not None:
+            calls.check(next((load.keys[0] for load in self.loads if isinstance(load, Replay) and load.keys), "1"))
         premises.check(self)
 
     @property
@@ -167,9 +168,32 @@ class _World:
         self.calling = 0  # loads that have not done
         self.inside: dict[int, asyncio.Task[None]] = {}
         self.watched = Watched()
+        self.calls = KEYED
+        self.luck = random.Random(f"{seed} answers").random
         self.guarded = [self._guard(run.candidate.make(), watch) for _ in range(scenario.clients)]
 
     def _guard(self, guard: Any, watch: Callable[[Pipeline], object] | None) -> Callable[[_Call], Any]:
+        client, calls = self.run.candidate.client, self.run.scenario.calls
+        if calls is None and client is not None:
+            calls = HttpCalls()
+        if calls is None:
+            return self._guard_keyed(guard, watch)
+        self.calls = calls
+        wire = Wire(calls, self.service.ask, self.luck, client, self.deadline_header, self.service.admit is not None)
+        guarded, pipeline = calls.guarded(guard, wire)
+        if pipeline is not None:
+            self._adopt(pipeline, watch)
+        return wire.caller(guarded)
+
+    def _adopt(self, pipeline: Pipeline, watch: Callable[[Pipeline], object] | None) -> None:
+        """Take in the pipeline of a client."""
+        self.calls.try_judgement(pipeline)
+        self.watched.add(pipeline)
+        if watch is not None:
+            watch(pipeline)
+
+    def _guard_keyed(self, guard: Any, watch: Callable[[Pipeline], object] | None) -> Callable[[_Call], Any]:
+        """What nothing is said of calls for: with as little as possible around each."""
         ask = self.service.ask
 
         async def request(call: _Call) -> object:
@@ -190,9 +214,7 @@ class _World:
             return ask(call)
 
         pipeline = guard if isinstance(guard, Pipeline) else Pipeline(guard)
-        self.watched.add(pipeline)
-        if watch is not None:
-            watch(pipeline)
+        self._adopt(pipeline, watch)
         ask_it = attempt if self.deadline_header else untold
         return pipeline.twin(pipeline.policies, attempt=lambda scope: ask_it)(request)
 
@@ -224,13 +246,7 @@ class _World:
             if result is not ANSWER:
                 outcome = 1
         except Exception as error:
-            if isinstance(error, PROGRAMMING_ERRORS):
-                self._stop(error)
-            name = type(error).__name__
-            outcome = self.numbers.get(name, -1)
-            if outcome < 0:
-                outcome = self.numbers[name] = len(run.names)
-                run.names.append(name)
+            outcome = self._failed(error, call)
         except asyncio.CancelledError:
             outcome = 2
             raise
@@ -244,9 +260,18 @@ class _World:
             if not self.calling and not self.inside and not self.over.done():
                 self.over.set_result(None)
 
-    def _stop(self, error: Exception) -> None:
-        if not self.over.done():
-            self.over.set_exception(error)
+    def _failed(self, error: Exception, call: _Call) -> int:
+        """The number of what a call has failed with. What is no failure of the service, or of a policy, ends the
+        run."""
+        blamed = self.calls.blamed(error, call)
+        if blamed is not None and not self.over.done():
+            self.over.set_exception(blamed)
+        name = outcome_of(error)
+        outcome = self.numbers.get(name, -1)
+        if outcome < 0:
+            outcome = self.numbers[name] = len(self.run.names)
+            self.run.names.append(name)
+        return outcome
 
     def expect(self) -> None:
         self.calling += 1
@@ -325,7 +350,8 @@ def simulate(
         progress: told, now and then, which share of the duration is over.
         watch: given every pipeline that the candidate makes.
 
-    Raises `CandidateError` when a guarded call raises a programming error.
+    Raises `CandidateError` when a guarded call raises a programming error, or when the candidate's classifier, a key or
+    a strategy cannot deal with calls and answers as they are here.
     """
     run = Run(scenario, candidate, seed, step_of(scenario.duration))
 
@@ -340,11 +366,8 @@ def simulate(
     try:
         with asyncio.Runner(loop_factory=WorldLoop) as runner:
             runner.run(main)
-    except PROGRAMMING_ERRORS as error:
-        raise CandidateError(
-            f"{candidate.name}: a call ended with {type(error).__name__}: {error} "
-            "(what is guarded here has one argument, the key of the call, and returns a string)"
-        ) from error
+    except CandidateError as error:
+        raise CandidateError(f"{candidate.name}: {error}") from error.__cause__
     finally:
         random.setstate(before)
     return run

@@ -141,7 +141,7 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dration": 5}, "there is no 'dration': allowed are about, clients, drain, duration, faults, load"),
+        ({"dration": 5}, "there is no 'dration': allowed are about, calls, clients, drain, duration, faults, load"),
         ({"duration": 0}, "duration must be a finite number of seconds > 0, got 0"),
         ({"title": 3}, "title must be a text, got 3"),
         ({"load": []}, "load must have at least one table, got none"),

@@ -299,5 +299,7 @@ def test_pipeline_that_does_not_fit_exits_with_2(scenario: str) -> None:
     done = simulate(scenario, "--pipeline", "misfits_of_a_test:mine")
 
     assert done.exit_code == 2
-    assert done.stderr.startswith("resilient: misfits_of_a_test:mine: a call ended with AttributeError")
+    assert done.stderr.startswith(
+        "resilient: misfits_of_a_test:mine: its classifier, a key or a strategy raised AttributeError"
+    )
     assert done.stderr.count("\n") == 1

@@ -1,0 +1,343 @@
+"""What the calls of a world are made with, and what they are answered.
+
+A world knows keys and statuses. By default the one argument of a call is its key (a string), a good answer is the
+string "answer", and a bad one is a `ServiceError` with the status. Pipelines of production may look at more: a
+classifier at results, a `Keyed` at arguments, a transport at requests. For them `Calls` says what both look like, by
+two functions of the user's:
+
+    def arguments(key):                   # of a call with this key: a tuple, or a dict of keyword arguments
+        return User(tenant=key), "orders"
+
+    def answer(status, retry_after):      # what the guarded function returns for this status; or raises
+        return Response(status)
+
+    Scenario(..., calls=Calls(arguments, answer))
+
+`resilient.lab.http` has `HttpCalls`, whose calls are requests of a client, and whose answers are its responses.
+
+An answer counts as a success of the service by its status: below 500, and none of those that `HttpClassifier` has for
+failures (408, 425, 429). What the pipeline thinks of it decides what the pipeline does, and not what is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from resilient import arguments
+from resilient.errors import Rejected, TimedOut
+from resilient.lab.blame import told
+from resilient.lab.server import ANSWER, ServiceError
+from resilient.mistakes import is_mistaken
+from resilient.outcome import PROGRAMMING_ERRORS
+from resilient.pauses import FAILURE_STATUSES
+from resilient.pipeline import Pipeline
+from resilient.policy import Policy
+
+__all__ = ["KEYED", "BadAnswer", "Calls", "CandidateError", "Exchange", "Wire", "current_exchange", "outcome_of"]
+
+OK = 200
+"""The status of a request that goes well, where nothing else is said."""
+
+
+def is_good(status: int) -> bool:
+    """Whether an answer with this status counts as a success of the service."""
+    return status < 500 and status not in FAILURE_STATUSES
+
+
+class CandidateError(Exception):
+    """A pipeline cannot be tried: it cannot deal with the calls of the world, or raised a programming error."""
+
+
+class BadAnswer(Exception):
+    """A call has ended with a result whose status is that of a failure.
+
+    Attributes:
+        status: of the answer.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+
+
+def outcome_of(error: Exception) -> str:
+    """The name of what a call has failed with."""
+    return str(error) if type(error) is BadAnswer else type(error).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Calls whose arguments and answers are those of production.
+
+    Args:
+        arguments: called with the key of a call: its arguments, as a tuple, or as a dict of keyword arguments. Default:
+            the key is the one argument.
+        answer: called with a status (200 where all went well; 503, 429, ...) and the seconds after which the service
+            says to come back, or None: what a request is answered. An exception that it returns or raises is the error
+            of the request. Default: "answer", or a `ServiceError`.
+        statuses: of the answers where all went well, each with its share: `{200: 0.95, 404: 0.05}`. Default: all 200.
+    """
+
+    arguments: Callable[[str], Any] | None = None
+    answer: Callable[[int, float | None], Any] | None = None
+    statuses: Mapping[int, float] = field(default_factory=lambda: {OK: 1.0})
+
+    def __post_init__(self) -> None:
+        for name in ("arguments", "answer"):
+            given = getattr(self, name)
+            if given is not None and (not callable(given) or arguments.is_async(given)):
+                raise TypeError(f"{name} must be a plain function or a class, got {given!r}")
+        shares("statuses", self.statuses, _status)
+
+    # -- one call ---------------------------------------------------------------------------------------------------
+
+    def made(self, key: str, luck: Callable[[], float]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """The arguments of a call with this key; `luck` draws a number from 0 to 1.
+
+        Raises `CandidateError`, in one line, where the user's function does not make any.
+        """
+        if self.arguments is None:
+            return (key,), {}
+        try:
+            given = self.arguments(key)
+        except Exception as error:
+            raise CandidateError(f"calls.arguments({key!r}) raised {told(error)}") from error
+        if isinstance(given, Mapping):
+            return (), given
+        if not isinstance(given, tuple):
+            raise CandidateError(
+                f"calls.arguments({key!r}) must return a tuple, or a dict of keyword arguments, got {given!r}"
+            )
+        return given, {}
+
+    def answered(self, status: int, retry_after: float | None) -> Any:
+        """What a request is answered with this status: a result, or an exception."""
+        if self.answer is not None:
+            return self.answer(status, retry_after)
+        return ANSWER if is_good(status) else ServiceError(status, retry_after)
+
+    def check(self, key: str) -> None:
+        """Try both functions, for a call with this key. Raises `ValueError`, in one line, where they make no sense."""
+        try:
+            self.made(key, lambda: 0.0)
+        except CandidateError as error:
+            raise ValueError(str(error)) from error.__cause__
+        for status, retry_after in ((OK, None), (503, 1.0)):
+            asked = f"calls.answer({status}, {retry_after})"
+            try:
+                made = self.answered(status, retry_after)
+            except Exception as error:
+                if status == OK or isinstance(error, PROGRAMMING_ERRORS):
+                    raise ValueError(f"{asked} raised {told(error)}") from error
+            else:
+                if status == OK and isinstance(made, BaseException):
+                    raise ValueError(f"{asked} must be what a call that goes well returns, got {made!r}")
+
+    # -- what a candidate makes of them -----------------------------------------------------------------------------
+
+    def try_judgement(self, pipeline: Pipeline) -> None:
+        """Have a classifier judge the answer where all goes well. Raises `CandidateError` when it cannot, or takes it
+        for a failure: then it judges answers of another kind."""
+        judge = pipeline.classify
+        if judge.judges_results and OK in self.statuses:
+            answer = self.answered(OK, None)
+            try:
+                verdict = judge.result(answer)
+            except Exception as error:
+                raise self._unfit(f"its classifier raised {told(error)}") from error
+            if verdict.kind == "failure":
+                raise self._unfit("its classifier takes the answer of a call that goes well for a failure")
+        for policy in pipeline.policies:
+            if isinstance(policy, Pipeline):
+                self.try_judgement(policy)
+
+    def blamed(self, error: Exception, key: str) -> CandidateError | None:
+        """The error that ends a run where a call with this key has raised `error`; None: this is but a failure."""
+        if isinstance(error, FAILURES):
+            return None
+        if isinstance(error, CandidateError):
+            return error
+        if is_mistaken(error):
+            blamed = self._unfit(f"its classifier, a key or a strategy raised {told(error)}", key)
+        elif isinstance(error, PROGRAMMING_ERRORS):
+            blamed = self._unfit(f"a call ended with {told(error)}", key)
+        else:
+            return None
+        blamed.__cause__ = error
+        return blamed
+
+    def _unfit(self, why: str, key: str = "1") -> CandidateError:
+        args, kwargs = self.made(str(key), lambda: 0.0)
+        given = ", ".join([*map(_short, args), *(f"{name}={_short(value)}" for name, value in kwargs.items())])
+        look = f"calls here have the arguments ({given}) and the answer {_short(self.answered(OK, None))}"
+        if self is not KEYED:
+            return CandidateError(f"{why}; as the scenario's [calls] says, {look}")
+        return CandidateError(
+            f"{why}; {look}: say what those of production look like, by --calls or in the scenario's [calls] "
+            '(kind = "http"; or arguments and answer, each "MODULE:FUNCTION")'
+        )
+
+    # -- a client ---------------------------------------------------------------------------------------------------
+
+    def guarded(self, guard: Any, wire: Wire) -> tuple[Callable[..., Any], Pipeline | None]:
+        """What a client calls with the arguments of a call, and the pipeline in it, if there is one. `guard` is what
+        the candidate has made; requests go to the service by `wire`."""
+
+        async def request(*args: Any, **kwargs: Any) -> object:
+            return await current_exchange().ask(None)
+
+        if wire.client is not None:
+            raise CandidateError('its transport sends HTTP requests: it needs [calls] of kind = "http"')
+        if not isinstance(guard, Policy):
+            return guard(request), None
+        pipeline = guard if isinstance(guard, Pipeline) else Pipeline(guard)
+        told = wire.deadline_header
+
+        def attempt(call: Any) -> Any:
+            return current_exchange().ask(call.deadline if told else None)
+
+        return pipeline.twin(pipeline.policies, attempt=lambda scope: attempt)(request), pipeline
+
+
+FAILURES = ServiceError, Rejected, TimedOut, ConnectionError, BadAnswer
+"""Failures that need no second look."""
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The way from the clients of one run to its service.
+
+    Attributes:
+        calls: what is made and answered.
+        ask: sends a request (`Service.ask`).
+        luck: draws a number from 0 to 1.
+        client: puts a pipeline under a transport of the candidate's; None: it has none.
+        deadline_header: whether the service hears of deadlines.
+        serves: whether policies in front of the servers look at what comes.
+    """
+
+    calls: Calls
+    ask: Callable[..., Any]
+    luck: Callable[[], float]
+    client: Callable[[Pipeline], Any] | None
+    deadline_header: bool
+    serves: bool
+
+    def status(self) -> int:
+        """Of an answer where all went well."""
+        status: int = drawn(self.calls.statuses, self.luck)
+        return status
+
+    def caller(self, guarded: Callable[..., Any]) -> Callable[[Any], Any]:
+        """What makes a call, of its key, with what is guarded. Returns `ANSWER` for a good answer."""
+        calls, luck = self.calls, self.luck
+
+        async def made(call: Any) -> object:
+            args, kwargs = calls.made(str(call), luck)
+            exchange = Exchange(call, self)
+            _current.set(exchange)
+            return exchange.ended(await guarded(*args, **kwargs))
+
+        return made
+
+
+class Exchange:
+    """One call: what is asked for it, and what was answered.
+
+    Attributes:
+        wire: the way to the service.
+    """
+
+    __slots__ = ("_answers", "_call", "wire")
+
+    def __init__(self, call: Any, wire: Wire) -> None:
+        self._call = call
+        self.wire = wire
+        self._answers: list[tuple[object, int]] = []
+
+    async def ask(
+        self, deadline: float | None, seen: object = None, answered: Callable[[int, float | None], Any] | None = None
+    ) -> Any:
+        """Send a request, and return its answer, or raise it.
+
+        Args:
+            deadline: what the server is told, in seconds on the loop's clock.
+            seen: what policies at the server are shown of it; None: the key.
+            answered: makes the answer; default that of the world's `Calls`.
+        """
+        self._call.requests += 1
+        wire = self.wire
+        try:
+            await wire.ask(self._call, deadline, seen)
+        except ServiceError as error:
+            status, retry_after = error.status, error.retry_after
+        else:
+            status, retry_after = wire.status(), None
+        answer = (answered or wire.calls.answered)(status, retry_after)
+        if isinstance(answer, BaseException):
+            raise answer
+        self._answers.append((answer, status))
+        return answer
+
+    def ended(self, result: object) -> object:
+        """`ANSWER`, if `result` is a good answer of the service; itself, if it is none of the service's.
+
+        Raises `BadAnswer` for a bad one.
+        """
+        for answer, status in reversed(self._answers):
+            if answer is result:
+                if is_good(status):
+                    return ANSWER
+                raise BadAnswer(status)
+        return result
+
+
+_current: ContextVar[Exchange] = ContextVar("resilient_lab_exchange")
+
+current_exchange = _current.get
+"""The call for which something is asked here."""
+
+
+# -- shares ---------------------------------------------------------------------------------------------------------
+
+
+def shares(argument: str, given: object, checked: Callable[[str, Any], object]) -> None:
+    """Check a mapping of values to their shares. `checked(argument, value)` complains of a value.
+
+    Raises `TypeError` or `ValueError` for what makes no sense.
+    """
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{argument} must be a mapping of each to its share, got {given!r}")
+    for value, share in given.items():
+        checked(argument, value)
+        arguments.amount(f"{argument}[{value!r}]", share)
+    if not sum(given.values()):
+        raise ValueError(f"{argument} must have at least one share above 0, got {dict(given)!r}")
+
+
+def drawn(given: Mapping[Any, float], luck: Callable[[], float]) -> Any:
+    """One of the values, each as likely as its share says."""
+    values = list(given)
+    if len(values) == 1:
+        return values[0]
+    sums = list(accumulate(given.values()))
+    at = luck() * sums[-1]
+    return next(value for value, reached in zip(values, sums, strict=True) if at < reached)
+
+
+def _status(argument: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 200 <= value <= 599:
+        raise ValueError(f"{argument} must be whole numbers from 200 to 599, got {value!r}")
+
+
+KEYED = Calls()
+"""Calls of which nothing was said."""

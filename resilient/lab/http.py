@@ -1,0 +1,215 @@
+"""HTTP in a world: requests and responses of a client library, through the very transports of production.
+
+    Scenario(..., calls=HttpCalls({"GET": 0.9, "POST": 0.1}, "https://{key}.users.example/orders"))
+
+Every call is a request that goes through a client of httpx (or httpx2, for a transport of that one) whose transport is
+the candidate's: with its classifier, its options, a circuit for each origin, and its rules for what may be sent twice.
+A pipeline is put under a transport, as `AsyncClient(pipeline)` does. What is under the transport is the world, in place
+of the network: statuses are responses, `retry_after` is a `Retry-After`, a refused connection is a `ConnectError`, one
+that breaks a `ReadError`, and where nothing comes the client's own read timeout is a `ReadTimeout`. Servers hear of
+deadlines and priorities where the transport sends them.
+
+A plain client's pipeline is tried under an asynchronous one, whose Timeouts can end an attempt at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from resilient import arguments, faults
+from resilient.deadlines import milliseconds
+from resilient.http import semantics
+from resilient.http.httpx import AsyncClient
+from resilient.http.transport import HttpTransport
+from resilient.lab.calls import Calls, Wire, current_exchange, drawn, shares
+from resilient.pipeline import Pipeline
+from resilient.policy import Policy
+from resilient.priority import NORMAL, PRIORITIES, priority
+
+__all__ = ["HttpCalls", "WorldTransport", "in_world"]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCalls(Calls):
+    """Calls that are requests, and answers that are responses.
+
+    Args:
+        methods: of the requests: one, or several with their shares: `{"GET": 0.9, "POST": 0.1}`.
+        url: of the requests; `{key}` in it is the key of the call.
+        headers: of the requests; `{key}` in a value is the key.
+        content: the body of the requests, a text.
+        response_headers: of the responses.
+        statuses: of the responses where all went well, each with its share: `{200: 0.95, 404: 0.05}`. Default: all 200.
+        arguments: called with the key of a call, in place of all that makes requests: what `client.request` is called
+            with, as a tuple or a dict.
+        answer: called with a status and the seconds after which the service says to come back, or None: a response of
+            httpx, or an exception. Default: one with `response_headers`, and a `Retry-After` where it says so.
+    """
+
+    methods: Mapping[str, float] | str = "GET"
+    url: str = "https://service.example/{key}"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: str = ""
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        Calls.__post_init__(self)
+        if isinstance(self.methods, str):
+            _method("methods", self.methods)
+        else:
+            shares("methods", self.methods, _method)
+        parts = urlsplit(_filled(arguments.name("url", self.url), "1"))
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"url must begin with http:// or https:// and a host, got {self.url!r}")
+        for name in ("headers", "response_headers"):
+            _check_headers(name, getattr(self, name))
+        if not isinstance(self.content, str):
+            raise TypeError(f"content must be a text, got {self.content!r}")
+
+    def made(self, key: str, luck: Callable[[], float]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        if self.arguments is not None:
+            return Calls.made(self, key, luck)
+        method = self.methods if isinstance(self.methods, str) else drawn(self.methods, luck)
+        headers = {name: _filled(value, key) for name, value in self.headers.items()}
+        return (method, _filled(self.url, key)), {"headers": headers, "content": self.content or None}
+
+    def answered(self, status: int, retry_after: float | None, module: Any = httpx) -> Any:
+        """The response with this status, of a client library; or an exception, where the user's function says so."""
+        if self.answer is None:
+            headers = dict(self.response_headers)
+            if retry_after is not None:
+                headers["retry-after"] = faults.header(retry_after)
+            return module.Response(status, headers=headers, content=b"")
+        made = self.answer(status, retry_after)
+        if isinstance(made, BaseException | module.Response):
+            return made
+        if not isinstance(made, httpx.Response):
+            raise TypeError(f"answer must return an httpx.Response or an exception, got {made!r}")
+        return module.Response(made.status_code, headers=made.headers.multi_items(), content=made.content)
+
+    def guarded(self, guard: Any, wire: Wire) -> tuple[Callable[..., Any], Pipeline | None]:
+        if not isinstance(guard, Policy):
+            world: Any = WorldTransport(httpx)
+            return guard(httpx.AsyncClient(transport=world, trust_env=False).request), None
+        pipeline = guard if isinstance(guard, Pipeline) else Pipeline(guard)
+        client = (wire.client or _client)(pipeline)
+        return client.request, client._transport.pipeline
+
+
+def _client(pipeline: Pipeline) -> Any:
+    """A client with a pipeline, as `AsyncClient` makes it; its servers hear of all that they may hear of."""
+    world: Any = WorldTransport(httpx, semantics.DEADLINE_HEADER, semantics.PRIORITY_HEADER)
+    return AsyncClient(pipeline, transport=world, trust_env=False, deadline_header=True, priority_header=True)
+
+
+def in_world(transport: HttpTransport[Any], timeout: Any, pipeline: Pipeline) -> Any:
+    """A client whose transport has the options of this one around `pipeline`; under it is a world in place of the
+    network.
+
+    Args:
+        timeout: the client's; None: the library's own.
+    """
+    module = transport.library.module
+    kind = importlib.import_module(f"resilient.http.{module.__name__}").AsyncTransport
+    world = WorldTransport(module, transport._deadline_header, transport._priority_header)
+    guarded = kind(pipeline, transport=world, **transport.options)
+    return module.AsyncClient(transport=guarded, trust_env=False, **({} if timeout is None else {"timeout": timeout}))
+
+
+class WorldTransport:
+    """What is under a candidate's transport in place of the network.
+
+    Args:
+        module: the client library.
+        deadline_header, priority_header: by which the servers hear of deadlines and priorities; "": not at all.
+    """
+
+    def __init__(self, module: Any, deadline_header: str = "", priority_header: str = "") -> None:
+        self._module = module
+        self._names = faults.Exceptions.of_client(module)
+        self._deadline_header = deadline_header
+        self._priority_header = priority_header
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Ask the service, for the call that this is a request of."""
+        exchange, module = current_exchange(), self._module
+        wire, deadline, urgency = exchange.wire, None, NORMAL
+        if wire.deadline_header and self._deadline_header:
+            left = milliseconds(request.headers.get(self._deadline_header))
+            if left is not None:
+                deadline = asyncio.get_running_loop().time() + left / 1000
+        if self._priority_header:
+            told = request.headers.get(self._priority_header)
+            urgency = told if told in PRIORITIES else NORMAL
+        calls = wire.calls
+        assert isinstance(calls, HttpCalls)
+        limits = request.extensions.get("timeout") or {}
+        try:
+            async with asyncio.timeout(limits.get("read")) as limit:
+                with priority(urgency):
+                    answered = functools.partial(calls.answered, module=module)
+                    return await exchange.ask(deadline, _scope_of(request) if wire.serves else None, answered)
+        except TimeoutError:
+            if limit.expired():
+                raise self._names.silent("no answer within the client's read timeout") from None
+            raise
+        except ConnectionRefusedError as error:
+            raise self._names.refused("the service refuses connections") from error
+        except ConnectionResetError as error:
+            raise self._names.reset("the service has reset the connection") from error
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    async def __aenter__(self) -> WorldTransport:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+def _scope_of(request: Any) -> dict[str, Any]:
+    """What an ASGI server would make of a request: policies in front of an application see that."""
+    url = request.url
+    path, _, query = url.raw_path.partition(b"?")
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": url.scheme,
+        "path": url.path,
+        "raw_path": path,
+        "query_string": query,
+        "root_path": "",
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        "client": None,
+        "server": (url.host, url.port),
+    }
+
+
+def _filled(text: str, key: str) -> str:
+    """A text with the key of a call where it says `{key}`."""
+    return text.replace("{key}", quote(key, safe="")) if "{" in text else text
+
+
+def _method(argument: str, value: object) -> None:
+    if not isinstance(value, str) or not semantics.is_field_name(value):
+        raise ValueError(f"{argument} must be a method (GET, POST, ...), got {value!r}")
+
+
+def _check_headers(argument: str, given: object) -> None:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{argument} must be a mapping of names to values, got {given!r}")
+    for name, value in given.items():
+        if not isinstance(name, str) or not semantics.is_field_name(name):
+            raise ValueError(f"{argument} must have names of headers, got {name!r}")
+        if not isinstance(value, str) or (value and not semantics.is_field_value(value)):
+            raise ValueError(f"{argument}[{name!r}] must be a printable text, got {value!r}")
