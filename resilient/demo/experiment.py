@@ -103,14 +103,14 @@ class Experiment:
                 group.create_task(self._crash("resilient", resilient_fleet, began))
 
     async def _crash(self, side: str, fleet: Fleet, began: float) -> None:
-        crash = self.plan.crash
-        await asyncio.sleep(began + crash.start - time.monotonic())
+        crash, clock = self.plan.crash, asyncio.get_running_loop().time
+        await asyncio.sleep(began + crash.start - clock())
         fleet.kill(self.plan.victim)
-        killed = time.monotonic() - began
+        killed = clock() - began
         self.down[side] = (killed, None)
-        await asyncio.sleep(began + crash.until - time.monotonic())
+        await asyncio.sleep(began + crash.until - clock())
         await fleet.restart(self.plan.victim)
-        self.down[side] = (killed, time.monotonic() - began)
+        self.down[side] = (killed, clock() - began)
 
     def _hear(self, event: events.Event) -> None:
         at = event.at - (self.began or event.at)

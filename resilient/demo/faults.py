@@ -15,35 +15,39 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from resilient.faults import Crash, Errors, Latency
+from resilient.faults import Crash, Errors, Fault, Latency
 
 __all__ = ["SERVERS", "FaultPlan", "draw_plan"]
 
 SERVERS = 3  # processes a side: enough that one can be away, few enough for a small machine
 SLOT_SECONDS = 7.0  # a slot is about this long in runs of 20 s and more
 FAULT_SHARE = 0.3  # of its slot; 2 s in a run of 20 s
-STATUS = 503  # of a burst that names none
+STATUS = 503  # of a burst
 
 
 @dataclass(frozen=True, slots=True)
 class FaultPlan:
-    """All faults of one run against processes numbered from 1."""
+    """All faults of one run against processes numbered from 1. The crash is of one of them, which is replaced."""
 
     latency: Latency
     bursts: tuple[Errors, ...]
     crash: Crash
+
+    def __post_init__(self) -> None:
+        if len(self.crash.targeted) != 1 or not isinstance(self.crash.targeted[0], int):
+            raise ValueError(f"crash must have the number of one server as its targets, got {self.crash.targets!r}")
+        if self.crash.end is None:
+            raise ValueError("crash must have an end, when the server is replaced, got None")
 
     @property
     def victim(self) -> int:
         """The process that is killed."""
         return int(self.crash.targeted[0])
 
-    def error_share(self, server: int, seconds: float) -> tuple[float, int]:
-        """The share of requests that `server` answers with an error then, and the status."""
-        for burst in self.bursts:
-            if burst.hits(server) and burst.is_on(seconds):
-                return burst.share, burst.status or STATUS
-        return 0.0, 200
+    @property
+    def served(self) -> tuple[Fault, ...]:
+        """What the processes themselves do. A burst's errors are not late."""
+        return (*self.bursts, self.latency)
 
     def as_json(self) -> list[dict[str, Any]]:
         """The faults as plain data, in order of time, the permanent one first; under names that will not change."""
@@ -60,7 +64,7 @@ class FaultPlan:
                 "end_seconds": burst.end,
                 "servers": list(burst.targeted),
                 "share": burst.share,
-                "status": burst.status or STATUS,
+                "status": burst.answer[0],
             }
             for burst in self.bursts
         ]

@@ -22,6 +22,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 import uvicorn
 from starlette.applications import Starlette
@@ -29,41 +30,55 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from resilient.demo.faults import FaultPlan, draw_plan
+from resilient.demo.faults import draw_plan
+from resilient.faults import Errors, Fault, Latency, Slowness, Stall, met
 
 __all__ = ["Inventory", "main"]
 
 MEDIAN_SECONDS = 0.012  # a healthy answer; well above what the loopback itself adds
+SERVED = (Errors, Latency, Slowness, Stall)  # a crash is the fleet's: it kills the process
 BIND_SECONDS = 5.0  # how long a restarted process tries for its old port
 
 
 class Inventory:
-    """The service: `GET /items/{number}`, after some work, or after the faults' whim."""
+    """The service: `GET /items/{number}`, after some work, or as its faults say.
 
-    def __init__(self, plan: FaultPlan, server: int, seed: int) -> None:
-        self._plan = plan
+    Args:
+        faults: those of `SERVED`, by the numbers of the servers that they hit.
+        server: which of the servers this one is.
+        seed: of all that is random here.
+        median, spread: seconds that the work on an item takes, and the deviation of their logarithm.
+    """
+
+    def __init__(
+        self, faults: Sequence[Fault], server: int, seed: int, *, median: float = MEDIAN_SECONDS, spread: float = 0.25
+    ) -> None:
+        for at, fault in enumerate(faults):
+            _check(f"fault[{at}]", fault)
+        self._faults = tuple(faults)
         self._server = server
+        self._median = median
+        self._spread = spread
         self._draw = random.Random(f"{seed}/server/{server}")
         self._began = math.inf
 
     def begin(self, at: float) -> None:
-        """Let the run begin at `at`, a `time.time()`."""
-        self._began = time.monotonic() + (at - time.time())
+        """Let the run begin at `at`, on the clock of its event loop (a `time.monotonic()`)."""
+        self._began = at
 
     async def item(self, request: Request) -> Response:
         """One item, late or not at all."""
-        # Three draws a request whatever happens, so that the streams of both sides stay comparable.
-        work = MEDIAN_SECONDS * self._draw.lognormvariate(0.0, 0.25)
-        tail, error = self._draw.random(), self._draw.random()
-        seconds = time.monotonic() - self._began
-        share, status = self._plan.error_share(self._server, seconds)
-        if error < share:
-            await asyncio.sleep(work / 4)  # refusing is quicker than working
-            return JSONResponse({"error": "overloaded"}, status)
-        latency = self._plan.latency
-        if tail < latency.share and seconds >= 0:
-            spread = latency.high - latency.low
-            work += latency.low + spread * tail / latency.share
+        # Two draws a request whatever happens, so that the streams of both sides stay comparable.
+        work = self._median * self._draw.lognormvariate(0.0, self._spread)
+        draw = random.Random(self._draw.random())
+        seconds = asyncio.get_running_loop().time() - self._began
+        for fault, delay in met(self._faults, seconds, lambda fault: fault.hits(self._server), draw):
+            await asyncio.sleep(delay)
+            work *= fault.slowing
+            if isinstance(fault, Errors):
+                await asyncio.sleep(work / 4)  # refusing is quicker than working
+                status, asked = fault.answer
+                return JSONResponse({"error": "overloaded"}, status, asked)
         await asyncio.sleep(work)
         number = int(request.path_params["number"])
         return JSONResponse({"item": number, "stock": number % 7, "server": self._server})
@@ -77,11 +92,24 @@ class Inventory:
         return Starlette(routes=[Route("/items/{number:int}", self.item), Route("/health", self.health)])
 
 
+def _check(name: str, fault: Fault) -> None:
+    """Refuse what a server cannot do by itself."""
+    if not isinstance(fault, SERVED):
+        kinds = ", ".join(each.__name__ for each in SERVED)
+        raise TypeError(f"{name} must be one of {kinds}, which a server can do by itself, got {fault!r}")
+    if isinstance(fault, Errors) and fault.error is not None:
+        raise ValueError(f"{name} has error={fault.error!r}, but the errors of a server are statuses: give it status=")
+    if isinstance(fault, Stall) and fault.end is None:
+        raise ValueError(f"{name} must have an end, or its requests are never answered, got {fault!r}")
+    if any(isinstance(target, str) for target in fault.targeted):
+        raise ValueError(f"{name}.targets must be numbers of servers, got {fault.targets!r}")
+
+
 def _watch_stdin(inventory: Inventory) -> None:
     # A thread, because portable non-blocking reads of a pipe do not exist. os._exit, because there
     # is nothing to save and a graceful end would wait for slow answers that nobody awaits any more.
     for line in sys.stdin:
-        inventory.begin(float(line))
+        inventory.begin(time.monotonic() + (float(line) - time.time()))
     os._exit(0)
 
 
@@ -115,7 +143,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
     plan = draw_plan(options.seed, options.duration)
-    inventory = Inventory(plan, options.number, options.seed)
+    inventory = Inventory(plan.served, options.number, options.seed)
     listener = _listen(options.port)
     threading.Thread(target=_watch_stdin, args=(inventory,), daemon=True).start()
     config = uvicorn.Config(

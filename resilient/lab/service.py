@@ -21,7 +21,7 @@ The faults are those of `resilient.faults`:
     Crash           all that is in the server is reset, and what comes is refused; at the end it is empty
     Partition       nothing gets through: requests that are sent, and answers that are due, are lost
     PacketLoss      some of that is lost
-    Reset           the connection is refused ("connect"), or breaks instead of the answer ("read")
+    Reset           the connection is refused ("connect"), or breaks once the request has arrived ("read")
 
 Their targets are the numbers of servers, or keys of requests. Each acts where it is: on the way there, in the server,
 or on the way back, whatever their order.
@@ -253,9 +253,10 @@ class Service:
             self.answer(request, ServiceError(429, wait))
             return
         for fault in self.active:
-            if isinstance(fault, faults.Reset) and fault.phase == "connect" and self._happens(fault, request):
+            if isinstance(fault, faults.Reset) and self._happens(fault, request):
                 self.answer(request, fault.failure())
-                return
+                if fault.phase == "connect":
+                    return
         request.server.arrive(request)
 
     def _over(self, quota: Quota) -> float:
@@ -298,8 +299,6 @@ class Service:
         for fault in self.active:
             if isinstance(fault, faults.Latency) and self._happens(fault, request):
                 late += fault.delay(self.loop._now, self.luck)
-            elif isinstance(fault, faults.Reset) and fault.phase == "read" and self._happens(fault, request):
-                error = fault.failure()
         if request.mute or self._cut_off(request):
             self.lose(request.future)
         elif late:

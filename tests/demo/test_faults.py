@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from resilient.demo.faults import draw_plan
+from resilient.faults import Crash
 
 DURATIONS = [5.0, 6.0, 20.0, 23.7, 60.0, 600.0]
 
@@ -51,16 +55,17 @@ def test_default_run_has_a_process_replaced_after_more_than_a_second() -> None:
     assert 1.0 < crash.until - crash.start < 2.0
 
 
-def test_error_share_holds_for_the_burst_s_servers_and_window_only() -> None:
-    """A burst begins and ends, and hits whom it names."""
+def test_crash_is_of_one_process_that_comes_back() -> None:
+    """The plan is refused where it is written, not in the middle of a run."""
     plan = draw_plan(1, 20.0)
-    burst = next(each for each in plan.bursts if len(each.targeted) == 1)
-    victim = int(burst.targeted[0])
-    other = victim % 3 + 1
-    assert plan.error_share(victim, burst.start) == (1.0, 503)
-    assert plan.error_share(other, burst.start)[0] == 0.0
-    assert plan.error_share(victim, burst.until)[0] == 0.0
-    assert plan.error_share(victim, burst.start - 0.001)[0] == 0.0
+    for crash, message in (
+        (Crash(end=1), "crash must have the number of one server as its targets, got ()"),
+        (Crash(end=1, targets=(1, 2)), "crash must have the number of one server as its targets, got (1, 2)"),
+        (Crash(end=1, targets="eu"), "crash must have the number of one server as its targets, got ('eu',)"),
+        (Crash(targets=1), "crash must have an end, when the server is replaced, got None"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            replace(plan, crash=crash)
 
 
 def test_json_names_every_fault_by_its_kind() -> None:

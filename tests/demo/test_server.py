@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from resilient.demo.faults import FaultPlan
 from resilient.demo.server import Inventory
-from resilient.faults import Crash, Errors, Latency
+from resilient.faults import Errors, Latency
+from resilient.testing import now
 
-NEVER = Crash(start=3600, targets=1)
-NO_TAIL = Latency(share=0.0, high=0.0)
 BURST = Errors(end=60.0, targets=1, status=503)
 
 
 @pytest_asyncio.fixture
 async def burst() -> AsyncIterator[tuple[Inventory, httpx.AsyncClient]]:
     """A service whose run has not begun, and which answers 503 for a minute from then on."""
-    inventory = Inventory(FaultPlan(NO_TAIL, (BURST,), NEVER), server=1, seed=1)
+    inventory = Inventory([BURST], server=1, seed=1)
     transport = httpx.ASGITransport(inventory.application())
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield inventory, client
@@ -40,7 +38,7 @@ async def test_item_is_served_while_there_is_no_fault(
 async def test_burst_answers_its_status(burst: tuple[Inventory, httpx.AsyncClient]) -> None:
     """From the run's begin on, every request of a full burst fails."""
     inventory, client = burst
-    inventory.begin(time.time())
+    inventory.begin(asyncio.get_running_loop().time())
     assert [(await client.get("/items/8")).status_code for _ in range(3)] == [503] * 3
 
 
@@ -48,18 +46,17 @@ async def test_burst_answers_its_status(burst: tuple[Inventory, httpx.AsyncClien
 async def test_health_is_spared_by_the_burst(burst: tuple[Inventory, httpx.AsyncClient]) -> None:
     """Readiness must not depend on the faults."""
     inventory, client = burst
-    inventory.begin(time.time())
+    inventory.begin(asyncio.get_running_loop().time())
     assert (await client.get("/health")).status_code == 200
 
 
-@pytest.mark.asyncio
+@pytest.mark.virtual_time
 async def test_slow_tail_delays_its_share_of_answers() -> None:
     """With a share of one, every answer takes at least the tail's low end."""
-    plan = FaultPlan(Latency(low=0.1, high=0.2), (), NEVER)
-    inventory = Inventory(plan, server=1, seed=1)
-    inventory.begin(time.time())
+    inventory = Inventory([Latency(low=1, high=2)], server=1, seed=1)
+    inventory.begin(asyncio.get_running_loop().time())
     transport = httpx.ASGITransport(inventory.application())
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        started = time.monotonic()
+        started = now()
         await client.get("/items/1")
-    assert time.monotonic() - started >= 0.1
+    assert 1 <= now() - started < 2.1

@@ -1,0 +1,479 @@
+"""Every fault with every option does the same wherever it happens: in the policy Chaos, under chaos transports, in a
+scenario, and in the demo; or it is refused there, in one line. docs/chaos.md has the table.
+
+Each place answers in 2 seconds, where nothing happens. What is compared: how a request ends for its caller, when, and
+what a classifier makes of that. All of it is virtual time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import httpx
+import httpx2
+import pytest
+
+import resilient.faults
+import resilient.http.httpx
+import resilient.http.httpx2
+from resilient import Chaos, Classifier, Pipeline, Retry
+from resilient.demo.experiment import Experiment, Settings
+from resilient.demo.faults import FaultPlan
+from resilient.demo.server import Inventory
+from resilient.faults import (
+    KINDS,
+    LOST,
+    Crash,
+    DrippingBody,
+    Errors,
+    Fault,
+    Latency,
+    PacketLoss,
+    Partition,
+    Reset,
+    Results,
+    Slowness,
+    Stall,
+    TruncatedBody,
+)
+from resilient.http.httpx import AsyncTransport, HttpClassifier
+from resilient.lab.candidates import Candidate
+from resilient.lab.distributions import Constant
+from resilient.lab.load import Replay
+from resilient.lab.server import ServiceError
+from resilient.lab.service import ServicePlan
+from resilient.lab.world import Scenario, simulate
+from resilient.runtime import virtual
+from resilient.verdict import Verdict
+
+DOCS = Path(__file__).parents[1] / "docs" / "chaos.md"
+
+WORK = 2.0
+"""Seconds that a place takes for an answer."""
+
+BODY = b"0123456789"
+
+Ask = Callable[[Any], Awaitable[Any]]
+"""Sends a request with a key, 1 or 2; server 1 or 2 gets it."""
+
+Main = Callable[[Ask], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What became of one request: how it ended, after how many seconds, and what its pipeline made of that."""
+
+    how: str
+    seconds: float
+    repeat: bool = False
+    asks: float | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A request that is sent at a moment, to a key."""
+
+    at: float
+    key: int
+
+
+class Place:
+    """Where faults happen. Targets are numbers, or with `keys=str` texts."""
+
+    thrift: ClassVar[float] = 0.0
+    """Seconds that it takes for an error."""
+    classifier: Classifier = Classifier()
+
+    def live(self, fault: Fault, main: Main, keys: type, pipeline: Pipeline | None) -> None:
+        """Begin with the fault at 0 s, and run `main` to its end, its requests through the pipeline."""
+        raise NotImplementedError
+
+    def seen(self, fault: Fault, probes: list[Probe], keys: type = int, pipeline: Pipeline | None = None) -> list[Seen]:
+        """What became of each of the requests, in the order in which they were sent."""
+        found: list[Seen | None] = [None] * len(probes)
+
+        async def main(ask: Ask) -> None:
+            async with asyncio.TaskGroup() as group:
+                for number, probe in enumerate(probes):
+                    group.create_task(send(number, probe, ask))
+
+        async def send(number: int, probe: Probe, ask: Ask) -> None:
+            await asyncio.sleep(probe.at - asyncio.get_running_loop().time())
+            found[number] = await self.look(ask, probe.key)
+
+        self.live(fault, main, keys, pipeline)
+        return [each for each in found if each is not None]
+
+    async def look(self, ask: Ask, key: Any) -> Seen:
+        """Send a request, and see how it ends."""
+        clock = asyncio.get_running_loop().time
+        begin = clock()
+        how, verdict = await self.ending(ask, key)
+        return Seen(how, round(clock() - begin, 6), verdict.retryable, verdict.retry_after)
+
+    async def ending(self, ask: Ask, key: Any) -> tuple[str, Verdict]:
+        """How a request ends, and what that means."""
+        try:
+            result = await ask(key)
+        except Exception as error:
+            return self.how(error), self.classifier.error(error)
+        if isinstance(result, httpx.Response | httpx2.Response):
+            how = "answer" if result.status_code == 200 else f"error {result.status_code}"
+            return how, self.classifier.result(result)
+        return "answer" if result == "answer" else f"result {result}", self.classifier.result(result)
+
+    def how(self, error: Exception) -> str:
+        """How a request ended, by its exception."""
+        if isinstance(error, ServiceError):
+            return f"error {error.status}"
+        known = {ConnectionError: "error 503", ConnectionRefusedError: "refused", ConnectionResetError: "reset"}
+        known |= {TimeoutError: "silence"}
+        for client in (httpx, httpx2):
+            known |= {client.ConnectError: "refused", client.ReadError: "reset", client.RemoteProtocolError: "cut"}
+            known |= {client.ConnectTimeout: "silence", client.ReadTimeout: "silence"}
+        return known.get(type(error), type(error).__name__)
+
+
+class InChaos(Place):
+    """The policy."""
+
+    def live(self, fault: Fault, main: Main, keys: type, pipeline: Pipeline | None) -> None:
+        chaos = Chaos(fault, enabled=True, halt_rate=None, by=functools.partial(keys), seed=1)
+
+        async def dependency(key: int) -> str:
+            await asyncio.sleep(WORK)
+            return "answer"
+
+        virtual.run(main((chaos if pipeline is None else Pipeline(*pipeline.policies, chaos))(dependency)))
+
+
+class UnderTransport(Place):
+    """The chaos transports of a client."""
+
+    client, ours = httpx, resilient.http.httpx
+    classifier = HttpClassifier()
+
+    def live(self, fault: Fault, main: Main, keys: type, pipeline: Pipeline | None) -> None:
+        async def server(request: Any) -> Any:
+            await asyncio.sleep(WORK)
+            return self.client.Response(200, content=BODY)
+
+        chaos = self.ours.AsyncChaosTransport(
+            fault,
+            transport=self.client.MockTransport(server),
+            enabled=True,
+            halt_rate=None,
+            by=lambda request: keys(request.url.path[1:]),
+            seed=1,
+        )
+
+        async def begin() -> None:
+            transport = chaos if pipeline is None else self.ours.AsyncTransport(pipeline, transport=chaos)
+            async with self.client.AsyncClient(transport=transport, timeout=None) as client:
+                await main(lambda key: client.get(f"http://example.com/{key}"))
+
+        virtual.run(begin())
+
+
+class UnderTransport2(UnderTransport):
+    """Those of httpx2."""
+
+    client, ours = httpx2, resilient.http.httpx2
+    classifier = resilient.http.httpx2.HttpClassifier()
+
+
+class InScenario(Place):
+    """`resilient simulate`: two servers, and errors that take no time."""
+
+    def seen(self, fault: Fault, probes: list[Probe], keys: type = int, pipeline: Pipeline | None = None) -> list[Seen]:
+        found: dict[int, Seen] = {}
+        plan = ServicePlan(Constant(WORK), servers=2, balance="key", error_time=Constant(0.0))
+        load = Replay(tuple(probe.at for probe in probes), tuple(str(probe.key) for probe in probes))
+        number = itertools.count()
+
+        def decorator(ask: Ask) -> Ask:
+            async def call(key: str) -> None:
+                mine = next(number)
+                found[mine] = await self.look(ask if pipeline is None else pipeline(ask), key)
+
+            return call
+
+        scenario = Scenario(duration=10_000, loads=(load,), service=plan, keys=2, faults=(fault,))
+        simulate(scenario, Candidate("probes", lambda: decorator))
+        return [found[number] for number in range(len(probes))]
+
+
+class InDemo(Place):
+    """The servers' application, and the experiment's crash of one of them, without processes."""
+
+    thrift = WORK / 4
+    classifier = HttpClassifier()
+
+    def live(self, fault: Fault, main: Main, keys: type, pipeline: Pipeline | None) -> None:
+        crash = fault if isinstance(fault, Crash) else None
+        experiment = Experiment(Settings(seed=1, duration=20, rate=1))
+        if crash is not None:
+            experiment.plan = FaultPlan(experiment.plan.latency, (), crash)
+        served = [] if crash else [fault]
+        servers = {number: Inventory(served, number, seed=1, median=WORK, spread=0) for number in (1, 2)}
+        fleet: Any = Fleet({number: httpx.ASGITransport(server.application()) for number, server in servers.items()})
+
+        async def begin() -> None:
+            for server in servers.values():
+                server.begin(0.0)
+            transport = fleet if pipeline is None else AsyncTransport(pipeline, transport=fleet)
+            async with httpx.AsyncClient(transport=transport, timeout=None) as client, asyncio.TaskGroup() as group:
+                if crash is not None:
+                    group.create_task(experiment._crash("plain", fleet, -1e-3))  # gone when the first request comes
+                group.create_task(main(lambda key: client.get(f"http://{key}/items/1")))
+
+        virtual.run(begin())
+
+
+class Fleet(httpx.AsyncBaseTransport):
+    """Applications in place of processes: a killed one refuses connections."""
+
+    def __init__(self, servers: dict[int, httpx.ASGITransport]) -> None:
+        self.servers = servers
+        self.down: set[int] = set()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        number = int(request.url.host)
+        if number in self.down:
+            raise httpx.ConnectError("refused")
+        return await self.servers[number].handle_async_request(request)
+
+    def kill(self, number: int) -> None:
+        self.down.add(number)
+
+    async def restart(self, number: int) -> None:
+        self.down.remove(number)
+
+
+PLACES: dict[str, Place] = {
+    "chaos": InChaos(),
+    "httpx": UnderTransport(),
+    "httpx2": UnderTransport2(),
+    "scenario": InScenario(),
+    "demo": InDemo(),
+}
+
+
+# -- what each fault does -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fault, what becomes of a request that meets it, and where it is refused.
+
+    Args:
+        seconds: until the request ends, by the moment at which it was sent; a number: always so many.
+        repeat, asks: whether its pipeline is told that repeating may help, and after how many seconds.
+        refused: by place, what the refusal says.
+    """
+
+    fault: Fault
+    how: str = "answer"
+    seconds: float | Callable[[float], float] = 0.0
+    repeat: bool = True
+    asks: float | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+def no_kind(*places: str) -> dict[str, str]:
+    """Refused as a kind of fault that these places do not have."""
+    return dict.fromkeys(places, r"faults?\[0\] must be one of .*, got ")
+
+
+class Busy(Exception):
+    """Of the user's client."""
+
+
+def many(message: str) -> Exception:
+    """Of the user's task group."""
+    return ExceptionGroup(message, [OSError(message), Busy(message)])
+
+
+NETWORK = no_kind("demo")
+BODIES = no_kind("chaos", "scenario", "demo")
+NO_ERROR = {"demo": r"fault\[0\] has error=.*, but the errors of a server are statuses: give it status="}
+NO_STATUS = {"chaos": r"fault\[0\] has status=.*, which only HTTP has: give it error= here"}
+NO_HASTE = dict.fromkeys(("chaos", "httpx", "httpx2"), r"fault\[0\] must have a factor of 1 or more here, got 0.5")
+NO_END = {"demo": r"fault\[0\] must have an end, or its requests are never answered"}
+NO_ONE = {"demo": "crash must have the number of one server as its targets"}
+NO_RESTART = {"demo": "crash must have an end, when the server is replaced"}
+NO_KEYS = {"demo": r"fault\[0\].targets must be numbers of servers, got \('2',\)"}
+NO_SERVER_KEYS = {"scenario": r"faults\[0\].targets must be numbers of servers, got '2'"}
+
+BASES = [
+    Row(Errors(), "error 503"),
+    Row(Results(value=7), "result 7", repeat=False, refused=no_kind("httpx", "httpx2", "scenario", "demo")),
+    Row(Latency(low=1, high=1), "answer", WORK + 1, repeat=False),
+    Row(Slowness(factor=3), "answer", 3 * WORK, repeat=False),
+    Row(Stall(end=20), "answer", lambda at: 20 - at + WORK, repeat=False),
+    Row(Crash(), "refused", refused=NO_ONE),
+    Row(Partition(), "silence", LOST, refused=NETWORK),
+    Row(PacketLoss(share=1), "silence", LOST, refused=NETWORK),
+    Row(Reset(), "reset", refused=NETWORK),
+    Row(TruncatedBody(), "cut", WORK, refused=BODIES),
+    Row(DrippingBody(pause=0.25), "answer", WORK + 0.25 * len(BODY), repeat=False, refused=BODIES),
+]
+"""Each kind, with as little said as may be."""
+
+MORE = [
+    *(Row(Errors(status=status), f"error {status}", refused=NO_STATUS) for status in (408, 429, 500, 503)),
+    *(Row(Errors(status=status), f"error {status}", repeat=False, refused=NO_STATUS) for status in (400, 404)),
+    Row(Errors(retry_after=5), "error 503", asks=5),
+    Row(Errors(retry_after=0), "error 503", asks=0),
+    Row(Errors(retry_after=2.5, status=429), "error 429", asks=2.5, refused=NO_STATUS),
+    Row(Errors(retry_after=1_500_000, status=500), "error 500", asks=1_500_000, refused=NO_STATUS),
+    Row(Errors(retry_after=5, status=404), "error 404", repeat=False, refused=NO_STATUS),
+    Row(Errors(error=Busy), "Busy", refused=NO_ERROR),
+    Row(Errors(error=OSError), "OSError", refused=NO_ERROR),
+    Row(Errors(error="httpx:ConnectError"), "refused", refused=NO_ERROR),
+    Row(Errors(error=TypeError), "TypeError", repeat=False, refused=NO_ERROR),
+    Row(Errors(error=many), "ExceptionGroup", refused=NO_ERROR),
+    Row(Errors(error=Busy, retry_after=5), "Busy", asks=5, refused=NO_ERROR),
+    Row(Errors(error="OSError", retry_after=5), "OSError", asks=5, refused=NO_ERROR),
+    Row(Errors(error=many, retry_after=5), "ExceptionGroup", asks=5, refused=NO_ERROR),
+    Row(Results(call=lambda key: key + 1), "result 2", repeat=False, refused=BASES[1].refused),
+    Row(Slowness(factor=0.5), "answer", WORK / 2, repeat=False, refused=NO_HASTE),
+    Row(Stall(), "silence", LOST, refused=NO_END),
+    Row(Crash(end=20), "refused", refused=NO_ONE),
+    Row(Crash(targets=2), "refused", refused=NO_RESTART),
+    Row(Crash(start=5, end=10, targets=2), "refused"),
+    Row(Reset(phase="connect"), "refused", refused=NETWORK),
+    Row(TruncatedBody(keep=3), "cut", WORK, refused=BODIES),
+    Row(DrippingBody(piece=5, pause=1), "answer", WORK + 2, repeat=False, refused=BODIES),
+]
+"""The options that are not common to all kinds, and what they are together."""
+
+
+def in_time(row: Row) -> Row:
+    """The same fault, for five seconds."""
+    if not isinstance(row.fault, Stall):
+        return replace(row, fault=replace(row.fault, start=5, end=10))
+    return replace(row, fault=Stall(start=5, end=10), seconds=lambda at: 10 - at + WORK)
+
+
+def of_server(row: Row) -> Row:
+    """The same fault, of the second server (in `Chaos`: of the key 2)."""
+    refused = NO_RESTART if isinstance(row.fault, Crash) else row.refused
+    return replace(row, fault=replace(row.fault, targets=2), refused=refused)
+
+
+def of_key(row: Row) -> Row:
+    """The same fault, of a key."""
+    refused = NO_KEYS | (NO_ONE if isinstance(row.fault, Crash) else {}) | dict(row.refused)
+    if isinstance(row.fault, Crash | Slowness | Stall):
+        refused |= NO_SERVER_KEYS
+    return replace(row, fault=replace(row.fault, targets="2"), refused=refused)
+
+
+ROWS = [*BASES, *MORE, *(change(row) for row in BASES for change in (in_time, of_server, of_key))]
+
+
+def said(row: Row) -> str:
+    return repr(row.fault.as_json())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=said)
+def test_fault_has_the_same_effect_everywhere_or_is_refused(row: Row) -> None:
+    """Requests before it, at its begin, within it, at its end and after it, to whom it hits and to whom it does not."""
+    fault = row.fault
+    moments = {0.0, fault.start, fault.start + 2.5, *((fault.end, fault.end + 5) if fault.end else ())}
+    probes = [Probe(at, key) for at in sorted(moments) for key in ((1, 2) if fault.targets else (1,))]
+    keys = str if "2" in fault.targeted else int
+    for name, place in PLACES.items():
+        refusal = row.refused.get(name)
+        if refusal is not None:
+            with pytest.raises((TypeError, ValueError), match=refusal) as caught:
+                place.seen(fault, probes, keys)
+            assert "\n" not in str(caught.value)
+            continue
+        thrift = place.thrift if isinstance(fault, Errors) else 0.0
+        expected = []
+        for probe in probes:
+            if fault.start <= probe.at < (fault.end or LOST) and (not fault.targets or probe.key == 2):
+                seconds = row.seconds(probe.at) if callable(row.seconds) else row.seconds
+                expected.append(Seen(row.how, pytest.approx(seconds + thrift), row.repeat, row.asks))
+            else:
+                expected.append(Seen("answer", WORK))
+        assert place.seen(fault, probes, keys) == expected, name
+
+
+def test_every_option_of_every_kind_has_its_row() -> None:
+    """A new kind or option without one fails here."""
+    without = []
+    for kind in KINDS.values():
+        rows = [row.fault for row in ROWS if type(row.fault) is kind]
+        for option in fields(kind):
+            if option.name == "share":  # of which there is a test of its own
+                continue
+            if option.default is not MISSING and all(getattr(row, option.name) == option.default for row in rows):
+                without.append(f"{kind.__name__}.{option.name}")
+        assert rows, kind
+    assert without == []
+
+
+SHARED = [row for row in BASES if any(option.name == "share" for option in fields(row.fault))]
+
+
+@pytest.mark.parametrize("row", SHARED, ids=said)
+def test_share_is_the_same_everywhere(row: Row) -> None:
+    """About three in ten of 300 requests; of none, none, and a scenario refuses a fault that does nothing."""
+    probes = [Probe(0.0, 1)] * 300
+    for name, place in PLACES.items():
+        if name in row.refused:
+            continue
+        some = [seen for seen in place.seen(replace(row.fault, share=0.3), probes) if seen != Seen("answer", WORK)]
+        assert 0.2 < len(some) / 300 < 0.4, name
+        assert {seen.how for seen in some} == {row.how}, name
+        if name == "scenario":
+            with pytest.raises(ValueError, match=r"faults\[0\].share must be more than 0"):
+                place.seen(replace(row.fault, share=0), probes)
+        else:
+            assert place.seen(replace(row.fault, share=0), probes[:20]) == [Seen("answer", WORK)] * 20, name
+
+
+def test_latency_is_as_likely_anywhere_between_low_and_high() -> None:
+    """Its mean is in the middle, and it keeps its bounds."""
+    for name, place in PLACES.items():
+        late = [seen.seconds - WORK for seen in place.seen(Latency(low=1, high=3), [Probe(0.0, 1)] * 300)]
+        assert 1 <= min(late) < 1.1, name
+        assert 2.9 < max(late) <= 3.000001, name
+        assert sum(late) / 300 == pytest.approx(2, abs=0.15), name
+
+
+@pytest.mark.parametrize("row", [row for row in MORE if isinstance(row.fault, Errors) and row.asks == 5], ids=said)
+def test_retry_waits_for_as_long_as_a_fault_asks(row: Row) -> None:
+    """The second attempt comes after it, when the fault is over."""
+    for name, place in PLACES.items():
+        if name in row.refused:
+            continue
+        fault, pipeline = replace(row.fault, end=4), Pipeline(Retry(attempts=2, wait=0))
+        assert place.seen(fault, [Probe(0.0, 1)], pipeline=pipeline) == [
+            Seen("answer", pytest.approx(5 + WORK + place.thrift))
+        ], name
+
+
+COLUMNS = ("chaos", "httpx", "scenario", "demo")
+
+
+def test_docs_say_where_each_fault_is_refused() -> None:
+    """Each row of the table is one of those that are compared here, and each kind has one."""
+    documented = re.findall(r"^\| `(\w+\(.*?\))`[^|]*\| (.*) \|$", DOCS.read_text(), re.MULTILINE)
+    kinds = set()
+    for fault, cells in documented:
+        (row,) = [row for row in ROWS if row.fault == eval(fault, dict(vars(resilient.faults)))]
+        kinds.add(type(row.fault))
+        refused = [place for place, cell in zip(COLUMNS, cells.split(" | "), strict=True) if cell == "refused"]
+        assert refused == [place for place in COLUMNS if place in row.refused], fault
+    assert kinds == set(KINDS.values())
