@@ -6,13 +6,19 @@ loops, and the names of its tests.
 
 The marker may be on a test, a class or a module. It brings `@pytest.mark.asyncio` with it, for pytest-asyncio's strict
 mode. On a plain `def` it is refused, as that has no event loop; those in a marked class or module run as they are.
+`@pytest.mark.virtual_time(limit=60)` fails a test that has not ended after 60 s of virtual time.
+
+The examples of a Hypothesis test run on a new loop each, whose clock begins at 0: else one would see what the examples
+before it left behind, and would not fail again when Hypothesis repeats it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextvars import copy_context
 from types import FunctionType
 from typing import Any
 
@@ -26,7 +32,9 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line(
-        "markers", f"{MARKER}: run the coroutine test on an event loop in virtual time (resilient.testing)"
+        "markers",
+        f"{MARKER}: run the coroutine test on an event loop in virtual time (resilient.testing); "
+        f"{MARKER}(limit=60) fails one that has not ended after 60 s of it",
     )
 
 
@@ -50,8 +58,45 @@ def _is_coroutine(function: Any) -> bool:
     return inspect.iscoroutinefunction(getattr(hypothesis, "inner_test", function))
 
 
+def _factory(item: pytest.Item) -> LoopFactory | None:
+    """What makes the loop of a marked test; None: it is not marked."""
+    mark = item.get_closest_marker(MARKER)
+    return None if mark is None else _factory_with(mark.kwargs.get("limit"))
+
+
+@functools.cache
+def _factory_with(limit: Any) -> LoopFactory:
+    """One for all tests with this limit: those that share a loop are found by it."""
+    from resilient.runtime.virtual import VirtualLoop
+
+    return functools.partial(VirtualLoop, limit=limit)
+
+
+def _run_example(make_loop: LoopFactory, test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A plain function that runs one example of a Hypothesis test on a loop of its own."""
+
+    @functools.wraps(test)
+    def example(*args: Any, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(test(*args, **kwargs), context=copy_context())
+
+    return example
+
+
 class _Loops:
     """Registered when the first marked test is collected: pytest-asyncio asks it for the loops of all later ones."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: Any) -> Generator[None, object, object]:
+        """Run each example of a marked Hypothesis test on its own loop, not on the one that pytest-asyncio has for the
+        whole test."""
+        make_loop, given = _factory(pyfuncitem), getattr(pyfuncitem.obj, "hypothesis", None)
+        test = getattr(getattr(given, "inner_test", None), "__wrapped__", None)  # under pytest-asyncio's own wrapper
+        if make_loop is None or not inspect.iscoroutinefunction(test):
+            return (yield)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(given, "inner_test", _run_example(make_loop, test))
+            return (yield)
 
     @pytest.hookimpl(wrapper=True, optionalhook=True)
     def pytest_asyncio_loop_factories(
@@ -59,17 +104,19 @@ class _Loops:
     ) -> Generator[None, Mapping[str, LoopFactory] | None, Mapping[str, LoopFactory]]:
         """Virtual time for marked tests; for others whatever else they would have had."""
         factories = yield
-        if item.get_closest_marker(MARKER):
-            from resilient.runtime.virtual import VirtualLoop
-
-            return {"virtual": VirtualLoop}
+        if (make_loop := _factory(item)) is not None:
+            return {"virtual": make_loop}
         return {"asyncio": asyncio.new_event_loop} if factories is None else factories
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse a marker that would have no effect."""
-    if item.get_closest_marker(MARKER) is None:
+    mark = item.get_closest_marker(MARKER)
+    if mark is None:
         return
+    if mark.args or mark.kwargs.keys() - {"limit"}:
+        given = ", ".join([*map(repr, mark.args), *(f"{name}={value!r}" for name, value in mark.kwargs.items())])
+        pytest.fail(f"@pytest.mark.{MARKER} takes limit=, in seconds, and nothing else, got {given}", pytrace=False)
     if not _is_coroutine(getattr(item, "obj", None)):
         if any(mark.name == MARKER for mark in item.own_markers):
             pytest.fail(

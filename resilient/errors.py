@@ -11,6 +11,7 @@
     PipelineError           (a `ValueError`) a pipeline that cannot work, with `strict=True`
     PipelineWarning         (a `UserWarning`) the same, without
     Deadlock                (a `RuntimeError`) a wait that nothing could ever end
+    VirtualTimeError        (a `BaseException`) real I/O, threads or signals in virtual time
 
 The function's own exception is always raised itself, never wrapped. Everything here pickles, and carries what a
 handler needs: the names of pipeline and policy, and where it is known `retry_after`, the seconds (from the moment of
@@ -33,6 +34,7 @@ __all__ = [
     "Rejected",
     "ResilientError",
     "TimedOut",
+    "VirtualTimeError",
 ]
 
 
@@ -132,3 +134,12 @@ class PipelineWarning(UserWarning):
 class Deadlock(RuntimeError):
     """A wait that nothing could ever end: for what only the waiting thread, or a task on its own event loop, could do;
     or in virtual time, where every task waits. The message says what waits, and what to do instead."""
+
+
+class VirtualTimeError(BaseException):
+    """Real I/O, a thread, a subprocess or a signal handler was asked for in virtual time, where it could not be
+    repeated. The message names the line that asked, and what to use instead.
+
+    It is no `Exception`: no policy repeats it or answers for it. The event loop raises it as well, out of
+    `resilient.testing.run` or the test, so a handler that catches it or a task that is never awaited cannot hide it.
+    """

@@ -141,6 +141,7 @@ MODULES = {
         "Recorder",
         "Slow",
         "VirtualLoop",
+        "VirtualTimeError",
         "advance",
         "now",
         "record",

@@ -7,6 +7,7 @@ event is a function with one argument in a heap of tuples, and runs between the 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextvars import Context
 from heapq import heappop, heappush
@@ -22,7 +23,7 @@ class WorldLoop(VirtualLoop):
     """A virtual event loop with events of its own. Those of one moment happen in the order in which they were set."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(limit=math.inf)  # a world ends by itself
         self._events: list[tuple[float, int, Callable[[Any], object], Any]] = []
         self._number = count().__next__
         self.kept: set[asyncio.Task[Any]] = set()
@@ -42,14 +43,14 @@ class WorldLoop(VirtualLoop):
 
     def _due(self, timer: asyncio.TimerHandle) -> None:
         if not timer.cancelled():
-            self._ready.append(timer)  # type: ignore[attr-defined]
+            self._ready.append(timer)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         pass  # it is passed over when its time comes
 
     def jump(self) -> None:
         """Let events happen until one makes a task ready."""
-        events, ready = self._events, self._ready  # type: ignore[attr-defined]
+        events, ready = self._events, self._ready
         while events:
             moment, _, function, argument = heappop(events)
             self._now = max(self._now, moment)

@@ -37,6 +37,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resilient import arguments
+from resilient.errors import Deadlock, VirtualTimeError
 from resilient.faults import Fault
 from resilient.lab import premises
 from resilient.lab.calls import KEYED, Calls, CandidateError, Wire, outcome_of
@@ -350,8 +351,8 @@ def simulate(
         progress: told, now and then, which share of the duration is over.
         watch: given every pipeline that the candidate makes.
 
-    Raises `CandidateError` when a guarded call raises a programming error, or when the candidate's classifier, a key or
-    a strategy cannot deal with calls and answers as they are here.
+    Raises `CandidateError` when a guarded call raises a programming error, does real I/O, or never ends; or when the
+    candidate's classifier, a key or a strategy cannot deal with calls and answers as they are here.
     """
     run = Run(scenario, candidate, seed, step_of(scenario.duration))
 
@@ -368,6 +369,8 @@ def simulate(
             runner.run(main)
     except CandidateError as error:
         raise CandidateError(f"{candidate.name}: {error}") from error.__cause__
+    except (Deadlock, VirtualTimeError) as error:
+        raise CandidateError(f"{candidate.name}: {str(error).splitlines()[0].rstrip(':')}") from error
     finally:
         random.setstate(before)
     return run

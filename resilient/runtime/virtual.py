@@ -6,27 +6,47 @@ code that waits with `asyncio.sleep`, `asyncio.timeout`, futures and tasks works
     from resilient.runtime import virtual
     virtual.run(main())
 
-What could not be deterministic is refused with a `RuntimeError` that says so: sockets, pipes, subprocesses, signals,
-executors and calls from other threads. When every task waits for something that no timer will ever bring, `Deadlock`
-is raised at once, with what waits where; timers that the library keeps armed for nobody do not count.
+What could not be deterministic ends the run with a `VirtualTimeError`: sockets, pipes, subprocesses, signals, executors
+and calls from other threads. It is raised where it was asked for, and by the event loop too, so nothing can hide it.
+
+A run that cannot end is a `Deadlock`, with what waits where: at once when every task waits for something that no timer
+will ever bring (timers that the library keeps armed for nobody do not count); at a limit of virtual time when something
+beats for ever beside it; and after a million steps in which the clock does not move.
+
+Code that blocks (`time.sleep`, `requests`, files, a plain `def` that waits) blocks for real, in no virtual time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import sys
+import sysconfig
 import threading
 from asyncio import AbstractEventLoop, base_events
+from collections import deque
 from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from resilient import arguments
-from resilient.errors import Deadlock
+from resilient.errors import Deadlock, VirtualTimeError
 from resilient.runtime.asyncio import AsyncioRuntime
 
 __all__ = ["VirtualLoop", "VirtualRuntime", "run"]
 
 T = TypeVar("T")
+
+HOUR, MOVES = 3600.0, 100_000
+"""Where no limit is given: seconds of virtual time in which a run should end, unless its clock moves so seldom that it
+costs nothing to go on."""
+
+STEPS, MOMENT = 1_000_000, 0.001
+"""Steps of the event loop in which its clock should move by `MOMENT` seconds."""
+
+SHOWN = 50
+"""Tasks in a message."""
 
 
 class VirtualRuntime(AsyncioRuntime):
@@ -49,35 +69,77 @@ class _NothingToWaitFor:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
+        self._since = -math.inf
+        self.steps = 0
 
     def select(self, timeout: float | None) -> list[Any]:
+        self.steps += 1
+        if self.steps > STEPS:
+            self._look()
         if timeout is None or timeout > 0:
             self._loop.jump()
         return []
+
+    def _look(self) -> None:
+        """After `STEPS` steps, or when something was refused: raise what ends the run."""
+        self._loop.raise_refusal()
+        now = self._loop.time()
+        if now < self._since + MOMENT:
+            raise Deadlock(self._loop.what_waits(f"the clock has stood still for {STEPS:,} steps"))
+        self._since, self.steps = now, 0
 
     def close(self) -> None:
         pass
 
 
 class VirtualLoop(base_events.BaseEventLoop):
-    """An event loop in virtual time. `time()` begins at `start` seconds."""
+    """An event loop in virtual time.
 
-    def __init__(self, start: float = 0.0) -> None:
+    Args:
+        start: seconds; where `time()` begins.
+        limit: seconds of virtual time after which a run that has not ended is a `Deadlock`; `math.inf`: never. Default:
+            an hour, but not before the clock has moved 100,000 times (a year of a few long sleeps is no deadlock).
+    """
+
+    _closed = True  # one that could not be made
+    _ready: deque[Any]
+
+    def __init__(self, start: float = 0.0, *, limit: float | None = None) -> None:
+        limit = _limit(limit)
         super().__init__()
         self._selector = _NothingToWaitFor(self)
         self.resilient_runtime = VirtualRuntime(self)
         self._settling: list[asyncio.Future[None]] = []
+        self._limit = limit
+        self._refusal: VirtualTimeError | None = None
         self._set(start)
+        self._begin_run()
 
     def _set(self, now: float) -> None:
         self._now = now
         self._clock_resolution = max(1e-9, math.ulp(now))  # else no timer would ever be due on a clock far from zero
 
+    def _begin_run(self) -> None:
+        self._began = self._now
+        self._end = self._now + (HOUR if self._limit is None else self._limit)
+        self._moves, self._spared = 0, MOVES if self._limit is None else 0
+        self._selector.steps = 0
+        self._threads = set(threading.enumerate())
+
     def time(self) -> float:
         return self._now
 
+    def run_forever(self) -> None:
+        self._begin_run()
+        try:
+            super().run_forever()
+            self.raise_refusal()  # of a task that ran in the very last step
+        except BaseException:  # if `main` has ended, too, what is to stop the loop then would stop the next run
+            self._ready = deque(each for each in self._ready if each._callback is not _ENDED)
+            raise
+
     def jump(self) -> None:
-        """Go to the time of the next timer. Raises `Deadlock` when there is none."""
+        """Go to the time of the next timer. Raises `Deadlock` when there is none, or none within the limit."""
         if self._settling:
             waiting, self._settling = self._settling, []
             for future in waiting:
@@ -85,13 +147,22 @@ class VirtualLoop(base_events.BaseEventLoop):
                     future.set_result(None)
             return
         self.resilient_runtime.disarm_idle()
+        self._refuse_threads()
         scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # a heap
         if scheduled and not scheduled[0].cancelled():
             next_timer = scheduled[0].when()
         else:
             next_timer = min((handle.when() for handle in scheduled if not handle.cancelled()), default=math.inf)
         if next_timer == math.inf:
-            raise Deadlock(self._what_waits_where())
+            raise Deadlock(self.what_waits("nothing can ever run again"))
+        self._moves += 1
+        if next_timer > self._end and self._moves > self._spared:
+            raise Deadlock(
+                self.what_waits(
+                    f"this has not ended within {self._end - self._began:.10g} s of virtual time (a higher limit= of "
+                    "run, VirtualLoop or the virtual_time marker lets it go on)"
+                )
+            )
         self._set(max(self._now, next_timer))
 
     async def settled(self) -> None:
@@ -100,17 +171,54 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._settling.append(future)
         await future
 
-    def _what_waits_where(self) -> str:
+    def what_waits(self, why: str) -> str:
+        """A message that says `why`, and in which line each task waits."""
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())
-        lines = [f"nothing can ever run again at t = {self._now:g} s; {len(tasks)} task(s) wait:"]
-        lines += [f"  {task.get_name()}: {' > '.join(_where(task.get_coro()))}" for task in tasks]
+        lines = [f"{why} at t = {self._now:.10g} s; {len(tasks)} task(s) wait:"]
+        lines += [f"  {task.get_name()}: {' > '.join(_where(task.get_coro()))}" for task in tasks[:SHOWN]]
+        if len(tasks) > SHOWN:
+            lines.append(f"  and {len(tasks) - SHOWN} more")
         return "\n".join(lines)
+
+    # -- what it refuses ----------------------------------------------------------------------------------------
+
+    def refuse(self, what: str, instead: str, frame: FrameType | None) -> VirtualTimeError:
+        """Have the run end with an error that says what was asked for in `frame`, and what would do `instead`.
+        Returns the error."""
+        place = _place(frame)
+        where = f", which is used in {place}" if place else ""
+        text = f"virtual time has no {what}{where}: that could not be repeated; {instead}, or use a real event loop"
+        error = VirtualTimeError(text if place else self.what_waits(f"{text}. It was asked for"))
+        if self._refusal is None:
+            self._refusal = error
+            self._selector.steps = STEPS
+        return error
+
+    def raise_refusal(self) -> None:
+        """Raise what was refused since this was called last."""
+        if self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            raise refusal
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """As any loop does, but for refusals in tasks that nobody awaits: those have ended the run."""
+        if not isinstance(context.get("exception"), VirtualTimeError):
+            super().call_exception_handler(context)
+
+    def _refuse_threads(self) -> None:
+        """Refuse threads that will call back: time would go by before they do."""
+        for thread in threading.enumerate():
+            if thread not in self._threads:
+                self._threads.add(thread)
+                if any(value is self for value in vars(thread).values()):
+                    raise self.refuse(f"threads ({thread.name})", NO_THREADS, None)
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> Any:
         if self._thread_id is not None and threading.get_ident() != self._thread_id:  # type: ignore[attr-defined]
-            _refuse("call_soon_threadsafe from another thread")
+            error = self.refuse("call_soon_threadsafe from another thread", NO_THREADS, sys._getframe(1))
+            raise RuntimeError(str(error))  # as a closed loop does: that thread is not the one to be ended
         return self.call_soon(callback, *args, context=context)
 
     def _process_events(self, event_list: list[Any]) -> None:
@@ -118,6 +226,11 @@ class VirtualLoop(base_events.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         pass
+
+
+def _limit(given: float | None) -> float | None:
+    """A limit, checked: seconds above 0, for ever, or None."""
+    return given if given is None or given == math.inf else arguments.seconds("limit", given)
 
 
 def _where(coroutine: Any) -> list[str]:
@@ -133,34 +246,67 @@ def _where(coroutine: Any) -> list[str]:
     return chain or ["finished"]
 
 
-def _refuse(what: str) -> NoReturn:
-    raise RuntimeError(f"virtual time has no {what}: it could not be repeated; use a real event loop for this")
+LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<")
+"""How the files begin that are not the user's own; nor are installed ones."""
+
+_ENDED = base_events._run_until_complete_cb  # type: ignore[attr-defined]
+
+_STEP = base_events.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]
 
 
-def _refused(what: str) -> Callable[..., Any]:
+def _place(frame: FrameType | None) -> str | None:
+    """The innermost line of the user's own code in the step of the event loop (or in the thread) that `frame` is of."""
+    while frame is not None and frame.f_code is not _STEP:
+        code = frame.f_code
+        if not code.co_filename.startswith(LIBRARIES) and "-packages" not in code.co_filename:
+            return f"{code.co_qualname} ({Path(code.co_filename).name}:{frame.f_lineno})"
+        frame = frame.f_back
+    return None
+
+
+NO_SOCKETS = (
+    "call a resilient.testing.Dependency instead, or give the HTTP client a transport without a network "
+    "(httpx.MockTransport, httpx.ASGITransport)"
+)
+NO_THREADS = "call the function directly, or a resilient.testing.Dependency in its place"
+NO_PROCESSES = "call a resilient.testing.Dependency instead"
+NO_SIGNALS = "call the handler directly"
+
+
+def _refused(name: str, what: str, instead: str) -> Callable[..., NoReturn]:
+    """A method of the loop that refuses what it is for."""
+
     def refuse(self: VirtualLoop, *args: Any, **kwargs: Any) -> NoReturn:
-        _refuse(what)
+        raise self.refuse(f"{what} ({name})", instead, sys._getframe(1))
 
+    refuse.__name__ = name
     return refuse
 
 
-for _name in (
-    *("add_reader", "remove_reader", "add_writer", "remove_writer"),
-    *("sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendto"),
-    *("sock_connect", "sock_accept", "sock_sendfile", "sendfile", "start_tls", "getaddrinfo", "getnameinfo"),
-    *("create_connection", "create_server", "create_unix_connection", "create_unix_server"),
-    *("create_datagram_endpoint", "connect_accepted_socket"),
+for _names, _what, _instead in (
+    ("add_reader add_writer start_tls sendfile getaddrinfo getnameinfo", "sockets", NO_SOCKETS),
+    ("sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto", "sockets", NO_SOCKETS),
+    ("sock_connect sock_accept sock_sendfile connect_accepted_socket", "sockets", NO_SOCKETS),
+    ("create_connection create_server create_unix_connection create_unix_server", "sockets", NO_SOCKETS),
+    ("create_datagram_endpoint", "sockets", NO_SOCKETS),
+    ("connect_read_pipe connect_write_pipe subprocess_shell subprocess_exec", "processes", NO_PROCESSES),
+    ("add_signal_handler", "signals", NO_SIGNALS),
+    ("run_in_executor", "threads", NO_THREADS),
 ):
-    setattr(VirtualLoop, _name, _refused(f"sockets ({_name})"))
-for _name in ("connect_read_pipe", "connect_write_pipe", "subprocess_shell", "subprocess_exec"):
-    setattr(VirtualLoop, _name, _refused(f"processes ({_name})"))
-for _name in ("add_signal_handler", "remove_signal_handler"):
-    setattr(VirtualLoop, _name, _refused(f"signals ({_name})"))
-VirtualLoop.run_in_executor = _refused("threads (run_in_executor)")  # type: ignore[method-assign, assignment]
+    for _name in _names.split():
+        setattr(VirtualLoop, _name, _refused(_name, _what, _instead))
+for _name in ("remove_reader", "remove_writer", "remove_signal_handler"):
+    setattr(VirtualLoop, _name, lambda self, which: False)  # there is none
 
 
-def run(main: Coroutine[Any, Any, T], *, start: float = 0.0) -> T:
-    """Run `main` to its end in virtual time, on a new loop whose clock begins at `start` seconds."""
+def run(main: Coroutine[Any, Any, T], *, start: float = 0.0, limit: float | None = None) -> T:
+    """Run `main` to its end in virtual time, on a new loop.
+
+    Args:
+        start: seconds; where its clock begins.
+        limit: seconds of virtual time after which it is a `Deadlock`; see `VirtualLoop`.
+    """
     start = arguments.seconds("start", start, zero=True)
-    with asyncio.Runner(loop_factory=lambda: VirtualLoop(start)) as runner:
+    limit = _limit(limit)
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(start, limit=limit)) as runner:
         return runner.run(main)

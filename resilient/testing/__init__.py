@@ -10,7 +10,8 @@
         assert now() < 5
 
     virtual time    `@pytest.mark.virtual_time` (needs pytest-asyncio 1.5), `run(main())`, and `VirtualLoop`, for
-                    whoever takes a loop factory; works for all asyncio code, tenacity's included
+                    whoever takes a loop factory; works for all asyncio code, tenacity's included. Real I/O and threads
+                    end the test with a `VirtualTimeError`, which nothing can handle
     time            now, advance
     a dependency    Dependency, Hang, Slow
     what happened   record
@@ -19,6 +20,7 @@ In plain code there is no virtual time: `with resilient.switch("instant"): ...` 
 The marker is in the module `resilient_pytest`; nothing here needs pytest.
 """
 
+from resilient.errors import VirtualTimeError
 from resilient.runtime.virtual import VirtualLoop, run
 from resilient.testing.clock import advance, now
 from resilient.testing.recorder import Recorder, record
@@ -31,6 +33,7 @@ __all__ = [
     "Recorder",
     "Slow",
     "VirtualLoop",
+    "VirtualTimeError",
     "advance",
     "now",
     "record",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import random
 from typing import Any
 
@@ -378,6 +380,35 @@ def test_pipeline_that_does_not_fit_is_told_of_in_a_line() -> None:
 
     with pytest.raises(CandidateError, match=r"^theirs: its classifier, a key or a strategy raised AttributeError: "):
         simulate(Scenario(duration=1, loads=(Burst(calls=1),)), candidate_from("theirs", keyed))
+
+
+def test_pipeline_that_does_real_io_is_told_of_in_a_line() -> None:
+    """Though a policy would have answered for it."""
+
+    def theirs(function: Any) -> Any:
+        async def call(key: str) -> Any:
+            await asyncio.to_thread(print)
+            return await function(key)
+
+        return Fallback("cached")(call)
+
+    with pytest.raises(CandidateError, match=r"^theirs: virtual time has no threads \(run_in_executor\).*theirs.*$"):
+        simulate(Scenario(duration=1, loads=(Burst(calls=1),)), candidate_from("theirs", lambda: theirs))
+
+
+def test_pipeline_that_never_ends_is_told_of_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sends request after request in no time."""
+    monkeypatch.setattr("resilient.runtime.virtual.STEPS", 10_000)
+
+    def theirs(function: Any) -> Any:
+        async def call(key: str) -> Any:
+            for _ in itertools.count():
+                await asyncio.sleep(0)
+
+        return call
+
+    with pytest.raises(CandidateError, match=r"^theirs: the clock has stood still for 10,000 steps.*wait$"):
+        simulate(Scenario(duration=1, loads=(Burst(calls=1),)), candidate_from("theirs", lambda: theirs))
 
 
 def test_samples_tell_of_circuits_and_budgets() -> None:

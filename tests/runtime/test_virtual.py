@@ -1,28 +1,24 @@
-"""Virtual time: it jumps, repeats itself exactly, notices a deadlock, and refuses what it could not repeat."""
+"""Virtual time: it jumps, repeats itself exactly, and notices a deadlock."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
 import random
-import signal
-import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 import tenacity
 
 from resilient import Bulkhead, CircuitBreaker, Deadlock, Pipeline, Retry, TimedOut, Timeout
 from resilient.runtime import virtual
 from resilient.runtime.virtual import VirtualLoop
-
-Run = Callable[[asyncio.AbstractEventLoop], Awaitable[Any]]
 
 
 def clock() -> float:
@@ -312,6 +308,136 @@ def test_deadlock_lets_the_tasks_clean_up() -> None:
     assert cleaned == ["main"]
 
 
+# -- runs without an end -----------------------------------------------------------------------------------------
+
+
+async def beat(seconds: float) -> None:
+    """A heartbeat."""
+    for _ in itertools.count():
+        await asyncio.sleep(seconds)
+
+
+async def wait_beside_a_heartbeat(seconds: float = 30) -> None:
+    """For what never comes."""
+    heart = asyncio.create_task(beat(seconds))
+    await asyncio.Event().wait()
+    await heart
+
+
+async def poll() -> None:
+    """Look for what never comes, again and again."""
+    await beat(30)
+
+
+@pytest.mark.parametrize("main", [wait_beside_a_heartbeat, poll])
+def test_endless_run_is_a_deadlock_at_its_limit(main: Callable[[], Any]) -> None:
+    """Before the first timer beyond it; the message says what waits where, and how to go on."""
+    with pytest.raises(Deadlock, match=r"has not ended within 60 s of virtual time \(a higher limit=") as caught:
+        virtual.run(main(), limit=60)
+    assert "at t = 60 s;" in str(caught.value)
+    assert f"{main.__name__} (test_virtual.py:" in str(caught.value)
+
+
+def test_endless_run_is_a_deadlock_without_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an hour, when the clock has moved often."""
+    monkeypatch.setattr(virtual, "MOVES", 1000)
+    for seconds, end in ((0.1, 3600.0), (30, 30_000.0)):
+        with pytest.raises(Deadlock, match="within 3600 s of virtual time") as caught:
+            virtual.run(wait_beside_a_heartbeat(seconds))
+        moment = float(str(caught.value).partition(" at t = ")[2].partition(" s;")[0])
+        assert moment == pytest.approx(end, rel=1e-3)
+
+
+def test_limit_is_of_each_run_of_a_loop() -> None:
+    """Not of all together."""
+    with contextlib.closing(VirtualLoop(limit=10)) as loop:
+        for _ in range(3):
+            loop.run_until_complete(asyncio.sleep(9))
+        with pytest.raises(Deadlock, match="within 10 s"):
+            loop.run_until_complete(asyncio.sleep(11))
+
+
+def test_limit_may_be_infinite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a run goes on for as long as it likes."""
+    monkeypatch.setattr(virtual, "MOVES", 0)
+
+    async def main() -> None:
+        await asyncio.sleep(1e6)
+
+    virtual.run(main(), limit=math.inf)
+    with pytest.raises(Deadlock):
+        virtual.run(main())
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"), [(0, ValueError), (-1, ValueError), (math.nan, ValueError), ("", TypeError)]
+)
+def test_impossible_limit_is_refused_with_its_value(limit: Any, error: type[Exception]) -> None:
+    """By `run` and by the loop."""
+    main = forever()
+    with pytest.raises(error, match=f"limit.*{limit!r}"):
+        virtual.run(main, limit=limit)
+    main.close()
+    with pytest.raises(error, match=f"limit.*{limit!r}"):
+        VirtualLoop(limit=limit)
+
+
+async def sleep_no_time() -> None:
+    """In a loop."""
+    for _ in itertools.count():
+        await asyncio.sleep(0)
+
+
+async def call_later_at_once() -> None:
+    """A callback that sets itself again."""
+    loop = asyncio.get_running_loop()
+
+    def again() -> None:
+        loop.call_later(0, again)
+
+    again()
+    await forever()
+
+
+async def sleep_next_to_no_time() -> None:
+    """Zeno's loop: time goes by, but nothing of it."""
+    await beat(1e-9)
+
+
+@pytest.mark.parametrize("main", [sleep_no_time, call_later_at_once, sleep_next_to_no_time])
+def test_clock_that_stands_still_is_a_deadlock(main: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many steps of the loop, whatever the limit."""
+    monkeypatch.setattr(virtual, "STEPS", 10_000)
+    with pytest.raises(Deadlock, match=r"the clock has stood still for 10,000 steps at t = .*") as caught:
+        virtual.run(main(), limit=math.inf)
+    assert f"{main.__name__} (test_virtual.py:" in str(caught.value)
+
+
+def test_many_steps_are_no_deadlock_while_the_clock_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are in all."""
+    monkeypatch.setattr(virtual, "STEPS", 1000)
+
+    async def main() -> float:
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            for _ in range(400):
+                await asyncio.sleep(0)
+        return clock()
+
+    assert virtual.run(main()) == pytest.approx(0.2)
+
+
+def test_deadlock_of_many_tasks_shows_some() -> None:
+    """And how many more there are."""
+
+    async def main() -> None:
+        await asyncio.gather(*(forever() for _ in range(99)))
+
+    with pytest.raises(Deadlock, match=r"100 task\(s\) wait") as caught:
+        virtual.run(main())
+    assert str(caught.value).splitlines()[-1] == "  and 50 more"
+
+
 # -- the library's idle timers -----------------------------------------------------------------------------------
 
 
@@ -372,152 +498,6 @@ async def test_shared_timer_expiry_is_exact_whatever_went_before() -> None:
         with pytest.raises(TimedOut):
             await timeout(forever)()
         assert clock() - begin == pytest.approx(0.3, abs=1e-9)
-
-
-# -- refusals ----------------------------------------------------------------------------------------------------
-
-
-def _socket() -> socket.socket:
-    made = socket.socket()
-    made.setblocking(False)
-    return made
-
-
-async def _connect(loop: asyncio.AbstractEventLoop) -> None:
-    await asyncio.open_connection("127.0.0.1", 9)
-
-
-async def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    await asyncio.start_server(print, "127.0.0.1", 0)
-
-
-async def _datagram(loop: asyncio.AbstractEventLoop) -> None:
-    await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
-
-
-async def _unix(loop: asyncio.AbstractEventLoop) -> None:
-    await loop.create_unix_connection(asyncio.Protocol, "/tmp/none")
-
-
-async def _resolve(loop: asyncio.AbstractEventLoop) -> None:
-    await loop.getaddrinfo("localhost", 80)
-
-
-async def _receive(loop: asyncio.AbstractEventLoop) -> None:
-    with _socket() as made:
-        await loop.sock_recv(made, 1)
-
-
-async def _sock_connect(loop: asyncio.AbstractEventLoop) -> None:
-    with _socket() as made:
-        await loop.sock_connect(made, ("127.0.0.1", 9))
-
-
-async def _watch(loop: asyncio.AbstractEventLoop) -> None:
-    with _socket() as made:
-        loop.add_reader(made, list)
-
-
-async def _http(loop: asyncio.AbstractEventLoop) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        try:
-            await client.get("http://127.0.0.1:9/")
-        except ExceptionGroup as group:  # anyio connects in a task group
-            raise group.exceptions[0] from None
-
-
-async def _to_thread(loop: asyncio.AbstractEventLoop) -> None:
-    await asyncio.to_thread(list)
-
-
-async def _executor(loop: asyncio.AbstractEventLoop) -> None:
-    await loop.run_in_executor(None, list)
-
-
-async def _process(loop: asyncio.AbstractEventLoop) -> None:
-    await asyncio.create_subprocess_exec("true")
-
-
-async def _shell(loop: asyncio.AbstractEventLoop) -> None:
-    await asyncio.create_subprocess_shell("true")
-
-
-async def _pipe(loop: asyncio.AbstractEventLoop) -> None:
-    await loop.connect_read_pipe(asyncio.Protocol, None)
-
-
-async def _signal(loop: asyncio.AbstractEventLoop) -> None:
-    loop.add_signal_handler(signal.SIGTERM, list)
-
-
-REFUSED: list[tuple[Run, str]] = [
-    (_connect, "sockets"),
-    (_serve, "sockets"),
-    (_datagram, "sockets"),
-    (_unix, "sockets"),
-    (_resolve, "sockets"),
-    (_receive, "sockets"),
-    (_sock_connect, "sockets"),
-    (_watch, "sockets"),
-    (_http, "sockets"),
-    (_to_thread, "threads"),
-    (_executor, "threads"),
-    (_process, "processes"),
-    (_shell, "processes"),
-    (_pipe, "processes"),
-    (_signal, "signals"),
-]
-
-
-@pytest.mark.virtual_time
-@pytest.mark.parametrize(("use", "what"), REFUSED, ids=lambda each: getattr(each, "__name__", each))
-async def test_loop_refuses_what_it_could_not_repeat(use: Run, what: str) -> None:
-    """A `RuntimeError` says what there is none of, and what to do; the loop goes on."""
-    with pytest.raises(RuntimeError, match=f"virtual time has no {what}.*use a real event loop"):
-        await use(asyncio.get_running_loop())
-    await asyncio.sleep(1)
-    assert clock() == 1.0
-
-
-@pytest.mark.virtual_time
-@pytest.mark.parametrize("way", ["call_soon_threadsafe", "run_coroutine_threadsafe"])
-async def test_loop_refuses_calls_from_another_thread(way: str) -> None:
-    """The error reaches the thread that called, and nothing is run."""
-    loop = asyncio.get_running_loop()
-    errors: list[Exception] = []
-    ran: list[str] = []
-
-    async def late() -> None:
-        ran.append("coroutine")
-
-    def intrude() -> None:
-        coroutine = late()
-        try:
-            if way == "call_soon_threadsafe":
-                loop.call_soon_threadsafe(ran.append, "callback")
-            else:
-                asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except Exception as error:
-            errors.append(error)
-        finally:
-            coroutine.close()
-
-    thread = threading.Thread(target=intrude)
-    thread.start()
-    thread.join()
-    await asyncio.sleep(1)
-
-    assert [type(error) for error in errors] == [RuntimeError]
-    assert "another thread" in str(errors[0])
-    assert ran == []
-
-
-@pytest.mark.virtual_time
-async def test_loop_call_soon_threadsafe_from_its_own_thread_is_fine() -> None:
-    """Libraries use it for their own callbacks."""
-    called = asyncio.Event()
-    asyncio.get_running_loop().call_soon_threadsafe(called.set)
-    await called.wait()
 
 
 # -- plain asyncio on it -----------------------------------------------------------------------------------------

@@ -98,6 +98,148 @@ def test_marked_hypothesis_test_runs_in_virtual_time(pytester: pytest.Pytester, 
     run(pytester, mode, code).assert_outcomes(passed=1)
 
 
+@MODES
+@pytest.mark.parametrize("scope", ["function", "module"])
+def test_marked_hypothesis_examples_begin_anew(pytester: pytest.Pytester, mode: str, scope: str) -> None:
+    """At 0, on a loop on which nothing of the examples before goes on; alone and in a class, whatever the fixtures."""
+    code = """
+        import asyncio, pytest, pytest_asyncio
+        from hypothesis import HealthCheck, given, settings, strategies
+        from resilient.testing import now
+
+        pytestmark = [pytest.mark.asyncio(loop_scope="SCOPE"), pytest.mark.virtual_time]
+        quick = settings(
+            max_examples=20, database=None, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        )
+
+        @pytest_asyncio.fixture(loop_scope="SCOPE")
+        async def name():
+            await asyncio.sleep(100)
+            return "Ada"
+
+        async def example(seconds):
+            assert (now(), len(asyncio.all_tasks())) == (0, 1)
+            asyncio.create_task(asyncio.sleep(5000))
+            await asyncio.sleep(seconds)
+            assert now() == seconds
+
+        @given(strategies.integers(100, 1000))
+        @quick
+        async def test_alone(seconds):
+            await example(seconds)
+
+        class TestClass:
+            @pytest.mark.parametrize("more", [1, 2])
+            @given(seconds=strategies.integers(100, 1000))
+            @quick
+            async def test_method(self, name, more, seconds):
+                assert name == "Ada"
+                await example(seconds + more)
+    """
+    run(pytester, mode, code.replace("SCOPE", scope)).assert_outcomes(passed=3)
+
+
+def test_failing_hypothesis_example_is_shrunk(pytester: pytest.Pytester) -> None:
+    """It fails again when it is repeated."""
+    code = """
+        import asyncio, pytest
+        from hypothesis import given, settings, strategies
+        from resilient.testing import now
+
+        @pytest.mark.virtual_time
+        @given(strategies.integers(0, 1000))
+        @settings(database=None, deadline=None)
+        async def test_time(seconds):
+            await asyncio.sleep(seconds)
+            assert now() < 500
+    """
+    result = run(pytester, "auto", code)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*seconds=500,*"])
+
+
+HIDDEN = """
+    import asyncio, pytest
+    from hypothesis import given, settings, strategies
+    from resilient import Fallback, Pipeline, Retry
+
+    guarded = Pipeline(Fallback("cached"), Retry(attempts=3, wait=10))
+
+    @guarded
+    async def get_price():
+        reader, _ = await asyncio.open_connection("127.0.0.1", 80)
+        return await reader.read()
+
+    async def forget():
+        asyncio.get_running_loop().forgotten = asyncio.create_task(get_price())
+
+    pytestmark = pytest.mark.virtual_time
+
+    async def test_handled():
+        assert await get_price() == "cached"
+
+    async def test_forgotten():
+        await forget()
+
+    @given(strategies.integers())
+    @settings(max_examples=5, database=None)
+    async def test_example(number):
+        assert await get_price() == "cached"
+"""
+
+
+@MODES
+def test_real_io_fails_the_test_whatever_handles_it(pytester: pytest.Pytester, mode: str) -> None:
+    """And names the line."""
+    result = run(pytester, mode, HIDDEN)
+    result.assert_outcomes(failed=3)
+    lines = (
+        "E * VirtualTimeError: virtual time has no sockets (create_connection), which is used in get_price (*.py:9)*"
+    )
+    result.stdout.fnmatch_lines([lines.replace("E * ", "E *")] * 3)
+
+
+def test_limit_of_the_marker_ends_the_test(pytester: pytest.Pytester) -> None:
+    """The closest one counts; tests that share a loop may have one each."""
+    code = """
+        import asyncio, pytest
+        from hypothesis import given, settings, strategies
+
+        pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.virtual_time(limit=60)]
+
+        async def beat():
+            while True:
+                await asyncio.sleep(7)
+
+        async def test_beat():
+            task = asyncio.create_task(beat())
+            await asyncio.Event().wait()
+
+        @pytest.mark.virtual_time(limit=90)
+        async def test_poll():
+            await beat()
+
+        async def test_short():
+            await asyncio.sleep(59)
+
+        @given(strategies.integers(100, 200))
+        @settings(max_examples=5, database=None)
+        async def test_example(seconds):
+            await asyncio.sleep(seconds)
+    """
+    result = run(pytester, "auto", code)
+    result.assert_outcomes(passed=1, failed=3)
+    result.stdout.fnmatch_lines(["E *Deadlock: this has not ended within 60 s*", "E *Deadlock: *within 90 s*"])
+
+
+@pytest.mark.parametrize("given", ["60", "limt=60", "60, limit=60"])
+def test_marker_with_other_arguments_is_refused(pytester: pytest.Pytester, given: str) -> None:
+    """Saying what it takes."""
+    result = run(pytester, "auto", HOUR.format(module="", test=f"@pytest.mark.virtual_time({given})"))
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"*virtual_time takes limit=, in seconds, and nothing else, got {given}"])
+
+
 @pytest.mark.parametrize("marked_first", [True, False])
 def test_other_tests_of_the_suite_run_in_real_time(pytester: pytest.Pytester, marked_first: bool) -> None:
     """Before and after marked ones; under their own names."""
