@@ -174,9 +174,17 @@ def simulate(
         str | None, typer.Argument(help="A TOML file, one of the gallery (`list` names them), or MODULE:FUNCTION.")
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option(help="Instead of a scenario: recorded calls (resilient.observe.trace), as they came.")
+        list[Path] | None,
+        typer.Option(
+            help="Instead of a scenario: recorded calls (resilient.observe.trace), as they came. May be repeated, for "
+            "the files of several workers."
+        ),
     ] = None,
     of: Annotated[str | None, typer.Option(help="Whose calls of the trace: a pipeline's name.")] = None,
+    max_trace_bytes: Annotated[
+        int,
+        typer.Option(help="Bytes of traces that are read, uncompressed; they may take 8 times as much memory."),
+    ] = 128 * 2**20,
     shadow: Annotated[
         bool, typer.Option("--shadow", help="Policies only watch (shadow mode); report what they would have done.")
     ] = False,
@@ -217,6 +225,7 @@ def simulate(
     The policies are the real ones, and one seed gives one result.
     """
     _number("--runs", runs, 1, 1000, "runs")
+    _number("--max-trace-bytes", max_trace_bytes, 1, 2**63, "bytes")
     for option, file in (("--json", json), ("--plot", plot)):
         if file is not None:
             _writable(option, file)
@@ -245,8 +254,9 @@ def simulate(
             json_file=json,
             plot=plot,
             goals=goals,
-            trace=trace,
+            traces=trace or (),
             of=of,
+            max_trace_bytes=max_trace_bytes,
             shadow=shadow,
             imports=allow_imports,
             calls=calls,

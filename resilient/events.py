@@ -87,7 +87,8 @@ class AttemptFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class AttemptReturned(Event):
-    """The function returned, after `elapsed` seconds. `failed`: its result is judged a failure (by the classifier).
+    """The function returned, after `elapsed` seconds. `failed`: the classifier judges its result a failure. Then
+    `status` is its HTTP status, if it has one, and `retry_after` the seconds that it asks for, if it does.
 
     Of a streamed response it is told when the body has ended, with the times of its head; `failed` if it broke off.
     """
@@ -96,6 +97,8 @@ class AttemptReturned(Event):
     function: str
     elapsed: float
     failed: bool
+    status: int | None = None
+    retry_after: float | None = None
 
 
 Ending = Literal["success", "failure", "timeout", "rejected", "cancelled"]

@@ -24,7 +24,7 @@ from typing import Any
 from resilient.pauses import pause
 from resilient.verdict import FAILURE, FATAL, IGNORED, WAITED, Verdict
 
-__all__ = ["Reader", "is_bare", "is_untrusted", "read_of", "reader_of"]
+__all__ = ["GRPC", "ILL_REDIS", "PUSHBACK", "Reader", "is_bare", "is_untrusted", "pushback_ms", "read_of", "reader_of"]
 
 Reader = Callable[[Any, Collection[int]], Verdict | None]
 """Reads an error; the collection has the HTTP statuses that are failures worth repeating. None: nothing is known."""
@@ -75,7 +75,7 @@ _NAMES: dict[tuple[str, str], Verdict] = {
 
 # -- by what they say -----------------------------------------------------------------------------------------------
 
-_ILL_REDIS = frozenset(
+ILL_REDIS = frozenset(
     {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNKILLABLE"}
 )
 """Redis itself cannot do it now; other replies begin with ERR, WRONGTYPE, NOAUTH, NOPERM, ..."""
@@ -86,7 +86,7 @@ _WRONG_SQL = re.compile(r"0[ABFLMPZ]|2[0-8BDF]|3[489BDF]|4[24]|P0")
 _READ_ONLY = "25006"  # after a failover: a new connection finds the new primary
 _CONTENDED = "40"  # a serialization failure, a deadlock
 
-_GRPC = {
+GRPC = {
     **dict.fromkeys(
         (
             "CANCELLED",
@@ -105,6 +105,9 @@ _GRPC = {
     "ABORTED": WAITED,
     "DATA_LOSS": FATAL,
 }
+
+PUSHBACK = "grpc-retry-pushback-ms"
+"""The field of a grpc answer's trailing metadata that says when to come back."""
 
 _AWS_THROTTLES = frozenset(
     {
@@ -227,7 +230,7 @@ def _of_aws(response: Mapping[str, Any], statuses: Collection[int]) -> Verdict |
 def _read_redis(error: Any, by_name: Verdict | None) -> Verdict | None:
     if by_name is IGNORED:
         try:
-            if str(error.args[0]).partition(" ")[0] in _ILL_REDIS:
+            if str(error.args[0]).partition(" ")[0] in ILL_REDIS:
                 return FAILURE
         except Exception:
             pass  # it says nothing
@@ -236,20 +239,20 @@ def _read_redis(error: Any, by_name: Verdict | None) -> Verdict | None:
 
 def _read_grpc(error: Any, statuses: Collection[int]) -> Verdict | None:
     try:
-        verdict = _GRPC.get(error.code().name)
-        asked = _grpc_pushback(error) if verdict is FAILURE else None
+        verdict = GRPC.get(error.code().name)
+        asked = pushback_ms(error) if verdict is FAILURE else None
     except Exception:
         return None
     if asked is None:
         return verdict
-    return FATAL if asked < 0 else Verdict("failure", retryable=True, retry_after=asked)
+    return FATAL if asked < 0 else Verdict("failure", retryable=True, retry_after=asked / 1000)
 
 
-def _grpc_pushback(error: Any) -> float | None:
-    """Seconds that the server asks to be left alone; below 0, not to be asked again (gRFC A6)."""
+def pushback_ms(error: Any) -> int | None:
+    """Milliseconds that a grpc server asks to be left alone; below 0, not to be asked again (gRFC A6)."""
     for name, value in error.trailing_metadata() or ():
-        if name == "grpc-retry-pushback-ms":
-            return int(value) / 1000
+        if name == PUSHBACK:
+            return int(value)
     return None
 
 

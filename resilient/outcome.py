@@ -231,6 +231,13 @@ class Classifier:
         rejections: ErrorFilter = (),
         results: Callable[[Any], bool | Verdict] | None = None,
     ) -> None:
+        self.filters: dict[str, ErrorFilter | None] = {
+            "failures": failures,
+            "fatal": fatal,
+            "ignore": ignore,
+            "rejections": rejections,
+        }
+        """The filters of errors, as the caller gave them."""
         self._failures = None if failures is None else error_filter("failures", failures)
         self._fatal = _filter_or_none("fatal", fatal)
         self._ignore = _filter_or_none("ignore", ignore)

@@ -59,12 +59,27 @@ def attempt_started(call: Call, scope: Scope) -> float:
 
 def attempt_returned(call: Call, scope: Scope, begin: float, result: Any) -> None:
     """Tell that the function has returned, at once or when its result has ended."""
-    end, failed = call.runtime.now(), _verdict_on_result(call, scope, result).kind == "failure"
+    end, verdict = call.runtime.now(), _verdict_on_result(call, scope, result)
+    failed = verdict.kind == "failure"
     event = AttemptReturned(scope.name, end, call.attempt, name_of(call.fn), end - begin, failed)
-    if not failed and scope.judge.follows and scope.judge.is_open(result):
+    if failed:
+        tell(call, scope, replace(event, status=_status(result), retry_after=verdict.retry_after))
+    elif scope.judge.follows and scope.judge.is_open(result):
         scope.judge.follow(result, _Late(call, scope, event, lambda error: replace(event, failed=True), event))
     else:
         tell(call, scope, event)
+
+
+def _status(response: Any) -> int | None:
+    """The HTTP status of a response, by the names that clients have for it; None: it has none."""
+    for name in ("status_code", "status"):
+        try:
+            status = getattr(response, name, None)
+        except Exception:
+            continue  # a property that raises says nothing
+        if isinstance(status, int) and not isinstance(status, bool):
+            return int(status)
+    return None
 
 
 def attempt_failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:

@@ -56,6 +56,7 @@ class HttpClassifier(Classifier):
                 library.StreamError,
             )
         )
+        self.filters = {}
         self.statuses = _statuses(statuses)
 
     @property

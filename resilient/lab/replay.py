@@ -9,42 +9,43 @@ It fares as one of those about it that took longer, or if there is none, it is n
 Meier count what leaves a study: its weight goes to those that stay.)
 
 What a trace cannot know: how the service would have taken more requests, or fewer. The more a pipeline changes them,
-the less it says; for what load does to a service, write a scenario. Errors have the names that they had; Python's own
-about connections and time are themselves, for policies that look at them.
+the less it says; for what load does to a service, write a scenario.
+
+Errors are instances of the classes that were raised, where those are loaded, with their statuses and codes; else of
+classes that stand in for them (`resilient.lab.standins`). A result that was judged a failure is a `ServiceError` with
+its status, or where it had none a `BadResult`. Errors of the program and local refusals are left out: they say nothing
+about the service. What a classifier ignored is there, for a candidate to judge.
 """
 
 from __future__ import annotations
 
 import asyncio
-import builtins
 import random
-import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from resilient import faults
 from resilient.lab.clock import WorldLoop
 from resilient.lab.load import Replay
 from resilient.lab.measures import percentile
-from resilient.lab.service import ANSWER, Service, ServicePlan
+from resilient.lab.service import ANSWER, Service, ServiceError, ServicePlan
+from resilient.lab.standins import RecordedError, StandIns, with_facts
 from resilient.lab.world import Scenario
 from resilient.observe.trace import Trace, TracedAttempt, TraceError
-from resilient.outcome import PROGRAMMING_ERRORS
+from resilient.observe.traced import TracedKind
+from resilient.outcome import PROGRAMMING_ERRORS, REFUSALS
 
-__all__ = ["RecordedError", "RecordedPlan", "replayed", "summary"]
+__all__ = ["BadResult", "RecordedError", "RecordedPlan", "replayed", "summary"]
 
 NEAR = 1.0
 """Seconds before and after a request in which what happened may happen to it."""
 
-BAD_RESULT = "BadResult"
-"""The error of an attempt whose result was judged a failure."""
 
-
-class RecordedError(Exception):
-    """An error of the trace; each kind is a class of its own, with the name that it had."""
+class BadResult(RecordedError):
+    """A result that was judged a failure, and of which nothing else is known."""
 
 
 def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
@@ -62,7 +63,8 @@ def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
         trace = trace.of(pipeline)
     if not trace.calls:
         raise TraceError(f"{name} has no calls")
-    attempts = tuple(each for each in trace.attempts if not (each.ignored or each.error in OURS))
+    errors = StandIns(trace.kinds)
+    attempts = tuple(each for each in trace.attempts if _is_the_services(each, errors))
     if not attempts:
         raise TraceError(f"{name} has no attempts that say anything about the service")
     keys = tuple(each.key or "" for each in trace.calls) if any(each.key for each in trace.calls) else ()
@@ -70,7 +72,7 @@ def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
     return Scenario(
         duration=duration,
         loads=(Replay(tuple(each.begin for each in trace.calls), keys),),
-        service=RecordedPlan(attempts=attempts),
+        service=RecordedPlan(attempts=attempts, kinds=trace.kinds),
         name=name,
         title=f"{name}: {len(trace.calls):,} recorded calls in {duration:,.0f} s",
     )
@@ -81,8 +83,19 @@ def _shown(name: str) -> str:
     return name if name and name.isprintable() else f'"{ascii(name)[1:-1]}"'
 
 
-OURS = {error.__name__ for error in PROGRAMMING_ERRORS}
+OURS = (*PROGRAMMING_ERRORS, *REFUSALS)
 """Errors that say nothing about a service."""
+
+
+def _is_the_services(attempt: TracedAttempt, errors: StandIns) -> bool:
+    """Whether an attempt says something about the service: it did not end with an error of the program, nor with a
+    local refusal, nor with one that was ignored and of which nothing is known but a name without a module."""
+    name = attempt.error
+    if name is None or attempt.cut:
+        return True
+    if attempt.ignored and ":" not in name and errors.stands_in(name):
+        return False
+    return not issubclass(errors.named(name), OURS)
 
 
 def summary(trace: Trace, pipeline: str | None = None) -> dict[str, Any]:
@@ -106,9 +119,15 @@ def summary(trace: Trace, pipeline: str | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class RecordedPlan(ServicePlan):
-    """A service that does again what it did."""
+    """A service that does again what it did.
+
+    Args:
+        attempts: what it was seen to do, in order.
+        kinds: what is known of the classes of its errors, by name.
+    """
 
     attempts: tuple[TracedAttempt, ...] = ()
+    kinds: Mapping[str, TracedKind] = field(default_factory=dict)
 
     def build(self, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> Service:
         return _Recorded(self, happens, loop, seed)
@@ -133,9 +152,11 @@ class _Recorded(Service):
 
     def __init__(self, plan: RecordedPlan, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> None:
         super().__init__(plan, happens, loop, seed)
-        self.all = _Pool(plan.attempts)
+        self.errors = StandIns(plan.kinds)
+        attempts = [each for each in plan.attempts if _is_the_services(each, self.errors)] or plan.attempts
+        self.all = _Pool(attempts)
         of_key: dict[str, list[TracedAttempt]] = defaultdict(list)
-        for each in plan.attempts:
+        for each in attempts:
             of_key[each.key or ""].append(each)
         self.pools = {key: _Pool(attempts) for key, attempts in of_key.items()}
         self.pick = random.Random(f"{seed} replay").choice
@@ -162,20 +183,14 @@ class _Recorded(Service):
         if future.done():
             return
         if attempt.failed:
-            future.set_exception(_error(attempt.error or BAD_RESULT))
+            future.set_exception(self._error(attempt))
         else:
             future.set_result(ANSWER)
 
-
-_kinds: dict[str, type[Exception]] = {}
-
-
-def _error(name: str) -> Exception:
-    """An error of that name."""
-    if name not in _kinds:
-        found = getattr(builtins, name, None)
-        if isinstance(found, type) and issubclass(found, OSError | EOFError):
-            _kinds[name] = found
-        else:
-            _kinds[name] = type(re.sub(r"\W", "_", name), (RecordedError,), {})
-    return _kinds[name]()
+    def _error(self, attempt: TracedAttempt) -> Exception:
+        if attempt.error is not None:
+            return self.errors.error(attempt.error, attempt.evidence)
+        facts = dict(attempt.evidence.facts) if attempt.evidence is not None else {}
+        if facts.get("status", 0) >= 400:  # type: ignore[operator]
+            return ServiceError(facts["status"], facts.get("retry_after"))  # type: ignore[arg-type]
+        return with_facts(BadResult, facts)

@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from resilient.lab import replay
 from resilient.lab.call_tables import with_calls
 from resilient.lab.candidates import NONE, Candidate, candidate_from, shadowed
 from resilient.lab.measures import Measures
 from resilient.lab.naming import imported
 from resilient.lab.reading import ScenarioError, gallery, read
+from resilient.lab.recorded import Recorded
 from resilient.lab.verdicts import Objective, check_tested, judged, notes, objectives
 from resilient.lab.world import CandidateError, Scenario, simulate
 from resilient.observe.shadow import ShadowReport
-from resilient.observe.trace import Trace, TraceError, read_trace
+from resilient.observe.trace import MAX_BYTES, TraceError, read_trace
 from resilient.pipeline import Pipeline
 
 __all__ = ["Objective", "candidates", "compared", "judged", "list_gallery", "report", "run"]
@@ -134,7 +135,7 @@ def list_gallery(console: Console) -> None:
 
 
 def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
-    table = Table(title=scenario.title or scenario.name, title_justify="left")
+    table = Table(title=escape(scenario.title or scenario.name), title_justify="left")
     table.add_column("pipeline", style="bold")
     stand_ins = any(each.stood_in for each in measures)
     fades = scenario.calm != (0.0, 0.0)
@@ -160,7 +161,7 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
             cells.append(", ".join(f"{name} {100 * of.success:.2f}" for name, of in each.classes.items()))
         failures = {name: times for name, times in each.outcomes.items() if name not in ("success", "stood in")}
         ordered = sorted(failures.items(), key=lambda item: -item[1])
-        cells.append(", ".join(f"{name} {times:,}" for name, times in ordered))
+        cells.append(escape(", ".join(f"{name} {times:,}" for name, times in ordered)))
         table.add_row(*cells)
     return table
 
@@ -200,16 +201,17 @@ def run(
     json_file: Path | None = None,
     plot: Path | None = None,
     goals: Sequence[Objective] = (),
-    trace: Path | None = None,
+    traces: Sequence[Path] = (),
     of: str | None = None,
+    max_trace_bytes: int = MAX_BYTES,
     shadow: bool = False,
     imports: bool = False,
     calls: str | None = None,
 ) -> bool:
     """The command; returns whether all objectives are met.
 
-    They are those of every pipeline; with `compare`, of the second one. `trace`: instead of the scenario `given`, the
-    calls of a recorded trace, and of which pipeline. `shadow`: put the pipelines' policies in shadow mode, and report
+    They are those of every pipeline; with `compare`, of the second one. `traces`: instead of the scenario `given`, the
+    calls of recorded traces, and `of` which pipeline. `shadow`: put the pipelines' policies in shadow mode, and report
     what they would have done. `imports`: the scenario's file may name code. `calls`: what calls and answers look like,
     in place of what the scenario says.
 
@@ -222,27 +224,17 @@ def run(
     if given == "list":
         list_gallery(console)
         return True
-    recorded = None if trace is None else _read_trace(trace)
-    if given is None and recorded is None:
+    if given is None and not traces:
         raise ScenarioError(
             "a scenario or --trace FILE must say what to simulate (`list` names the scenarios there are)"
         )
-    if given is not None and recorded is not None:
+    if given is not None and traces:
         raise ScenarioError(f"--trace takes the place of the scenario, got {given!r} beside it")
-    if of is not None and recorded is None:
+    if of is not None and not traces:
         raise ScenarioError("--of says whose calls of a trace are meant, and there is no --trace")
-    more: dict[str, Any] = {}
-    seen = ShadowReport()
+    recorded = _recorded(traces, of, max_trace_bytes) if traces else None
     if recorded is not None:
-        assert trace is not None
-        try:
-            scenario = replay.replayed(recorded, trace.name, of)
-        except TraceError as error:
-            raise ScenarioError(str(error)) from None
-        more["recorded"] = replay.summary(recorded, of)
-        seen = ShadowReport.of(recorded if of is None else recorded.of(of))
-        if seen.policies:
-            more["recorded"]["shadow"] = seen.as_json()
+        scenario = recorded.scenario
     else:
         assert given is not None
         scenario = read(given, imports=imports)
@@ -257,19 +249,22 @@ def run(
     reports = {candidate.name: ShadowReport() for candidate in chosen} if shadow else {}
     if shadow:
         chosen = [shadowed(candidate) for candidate in chosen]
+
+    def watch(candidate: Candidate) -> Callable[[Pipeline], object]:
+        told: list[Callable[[Pipeline], object]] = [reports[candidate.name].listen_to] if shadow else []
+        if recorded is not None:
+            told.append(recorded.watch(candidate))
+        return lambda pipeline: [tell(pipeline) for tell in told]
+
     with _progress(Console(stderr=True)) as progress:
-        measures = compared(
-            scenario,
-            chosen,
-            seed=seed,
-            runs=runs,
-            progress=progress,
-            watch=(lambda candidate: reports[candidate.name].listen_to) if shadow else None,
-        )
+        measures = compared(scenario, chosen, seed=seed, runs=runs, progress=progress, watch=watch)
+    more: dict[str, Any] = {}
+    if recorded is not None:
+        more["recorded"] = recorded.as_json()
     if shadow:
         more["shadow"] = {name: each.as_json().get("", {}) for name, each in reports.items()}
     verdicts = judged(measures[1:] if compare else measures, goals)
-    more["notes"] = notes(scenario, measures, goals)
+    more["notes"] = [*notes(scenario, measures, goals), *(recorded.notes() if recorded is not None else ())]
     if json_file is not None:
         json_file.write_text(report(scenario, measures, verdicts, seed, runs, more), encoding="utf-8")
     if plot is not None:
@@ -281,9 +276,9 @@ def run(
     for fault in scenario.faults:
         console.print(f"{fault.when()}: {fault.describe()}", style="yellow", highlight=False)
     if recorded is not None:
-        console.print(f"as recorded: {_recorded(more['recorded'])}", highlight=False)
-        if seen.policies:
-            console.print(str(seen), highlight=False)
+        console.print(f"as recorded: {_figures(more['recorded'])}", highlight=False)
+        if recorded.shadows.policies:
+            console.print(str(recorded.shadows), highlight=False, markup=False)
     console.print(_table(scenario, measures))
     for name, each in reports.items():
         console.print(f"\n[bold]{name}[/] in shadow mode", highlight=False)
@@ -298,16 +293,18 @@ def run(
     return not missed
 
 
-def _read_trace(path: Path) -> Trace:
+def _recorded(paths: Sequence[Path], of: str | None, max_bytes: int) -> Recorded:
     try:
-        return read_trace(path)
+        return Recorded(read_trace(*paths, max_bytes=max_bytes), paths, of)
     except TraceError as error:
         raise ScenarioError(str(error)) from None
     except OSError as error:
-        raise ScenarioError(f"--trace cannot be read: {error.strerror or error}: {path}") from None
+        raise ScenarioError(
+            f"--trace cannot be read: {error.strerror or error}: {error.filename or paths[0]}"
+        ) from None
 
 
-def _recorded(figures: dict[str, Any]) -> str:
+def _figures(figures: dict[str, Any]) -> str:
     said = [
         f"{figures['calls']:,} calls, {100 * figures['success']:.2f}% success",
         f"p50 {_milliseconds(figures['latency_p50_s']) or '-'} ms",

@@ -1,0 +1,271 @@
+"""What a trace says of an error besides its time: the name of its class, and the few facts by which it is judged.
+
+A name is `module:Qualified.Name`, as in files of faults; Python's own exceptions have no module. A fact is a number, a
+flag or a code of a known vocabulary, under the path of the attribute that had it:
+
+    {"response.status_code": 503, "retry_after": 2.0}     an HTTP status, and the pause that was asked for
+    {"sqlstate": "40001"}, {"pgcode": "23505"}            a state of SQL
+    {"code()": "UNAVAILABLE", "pushback_ms": -1}          grpc
+    {"response.Error.Code": "SlowDown"}                   botocore
+    {"args.0": "LOADING"}                                 redis, or the status that a proxy has refused with
+    {"errno": 104}, {"evidence": false}                   an OSError; a TimedOut whose time went by in local queues
+    {"certificate": true}                                 its reason is a certificate that does not verify
+
+No text of an error is a fact: messages, URLs, header fields and bodies may hold secrets. `resilient.known_errors` reads
+the same attributes; `resilient.lab.standins` puts the facts back.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from types import ModuleType
+from typing import Any
+
+from resilient.errors import TimedOut
+from resilient.groups import is_group, leaves
+from resilient.known_errors import GRPC, ILL_REDIS, is_untrusted, pushback_ms, read_of, reader_of
+from resilient.outcome import asked_to_wait
+from resilient.pauses import FAILURE_STATUSES, LONGEST_PAUSE
+from resilient.verdict import pause_of
+
+__all__ = [
+    "Evidence",
+    "Fact",
+    "as_json",
+    "class_named",
+    "evidence_from",
+    "evidence_of",
+    "is_findable",
+    "lineage",
+    "name_of",
+]
+
+Fact = bool | int | float | str
+
+LONGEST_NAME = 200
+"""Characters of a class's name."""
+
+LONGEST_LINEAGE = 12
+"""Classes above one."""
+
+MOST_LEAVES = 10
+"""Different errors of a group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """By what an error, or a result that is judged a failure, can be judged.
+
+    Attributes:
+        facts: pairs of a path and what was found there, as in this module's docstring.
+        leaves: of a group of errors: the name and the evidence of each different one in it, nested groups resolved.
+    """
+
+    facts: tuple[tuple[str, Fact], ...] = ()
+    leaves: tuple[tuple[str, Evidence | None], ...] = ()
+
+
+# -- names ----------------------------------------------------------------------------------------------------------
+
+
+def name_of(kind: type[BaseException]) -> str:
+    """The name of a class of exceptions; what cannot be printed in it is replaced, and a long one is cut.
+
+    A class of the program's main module has the module's name as others import it.
+    """
+    module, qualified = _module_of(kind), type.__dict__["__qualname__"].__get__(kind)
+    if module == "__main__":
+        module = _main()
+    name = qualified if module == "builtins" else f"{module}:{qualified}"
+    return "".join(each if each.isprintable() else "_" for each in name[:LONGEST_NAME])
+
+
+def _module_of(kind: type) -> str:
+    module = type.__dict__["__module__"].__get__(kind)
+    return module if isinstance(module, str) else "?"
+
+
+def _main() -> str:
+    """What other modules import the main module as: by `python -m`, or as a file; `__main__` where it has neither."""
+    main = sys.modules.get("__main__")
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return str(spec.name)
+    return PurePath(file).stem if isinstance(file, str) else "__main__"
+
+
+def class_named(name: str) -> type[BaseException] | None:
+    """The class of exceptions with this name in a module that is imported already, or None.
+
+    It imports nothing, and runs no code of modules and classes: only their own dictionaries are looked at.
+    """
+    module, _, qualified = name.rpartition(":")
+    return _class_in(module or "builtins", qualified)
+
+
+def _class_in(module: str, qualified: str) -> type[BaseException] | None:
+    found: Any = sys.modules.get(module)
+    if not isinstance(found, ModuleType):
+        return None
+    names: Mapping[str, Any] = ModuleType.__getattribute__(found, "__dict__")
+    for part in qualified.split("."):
+        found = names.get(part)
+        if not isinstance(found, type):
+            return None
+        names = type.__dict__["__dict__"].__get__(found)
+    return found if issubclass(found, BaseException) else None
+
+
+def is_findable(kind: type[BaseException]) -> bool:
+    """Whether its name leads to this very class: not to none, as of a class in a function, nor to another one."""
+    return _class_in(_module_of(kind), type.__dict__["__qualname__"].__get__(kind)) is kind
+
+
+def lineage(kind: type[BaseException]) -> list[str]:
+    """The names of the classes above it up to `Exception`, in the order in which they are asked for attributes."""
+    above = kind.__mro__[1:]
+    found = [name_of(each) for each in above if issubclass(each, Exception) and is_findable(each)]
+    return [each for each in found if each != "Exception"][:LONGEST_LINEAGE]
+
+
+# -- facts ----------------------------------------------------------------------------------------------------------
+
+
+def evidence_of(error: Any) -> Evidence | None:
+    """What is known of an exception, or of a result that failed, beyond its class; None: nothing."""
+    if is_group(type(error)):
+        different = {(name_of(type(each)), evidence_of(each)): None for each in leaves(error)}
+        return Evidence(leaves=tuple(different)[:MOST_LEAVES])
+    found: dict[str, Fact] = {}
+    for path, check in CHECKS.items():
+        try:
+            fact = check(_at(error, path))
+        except Exception:  # an attribute that is not there, or that raises, says nothing
+            continue
+        if fact is not None:
+            found[path] = fact
+    return Evidence(tuple(found.items())) if found else None
+
+
+def _at(error: Any, path: str) -> Any:
+    """What is there; raises if nothing is."""
+    match path:
+        case "retry_after":
+            return _pause(error)
+        case "code()":
+            return error.code().name if _is_of(error, "grpc") else None
+        case "pushback_ms":
+            return pushback_ms(error) if _is_of(error, "grpc") else None
+        case "args.0":
+            word = str(error.args[0]).partition(" ")[0]
+            return word if _is_of(error, "redis") or type(error).__name__ == "ProxyError" else None
+        case "evidence":
+            return error.evidence if isinstance(error, TimedOut) else None
+        case "certificate":
+            return isinstance(error, Exception) and is_untrusted(error)
+    found = error
+    for name in path.split("."):
+        found = found[name] if isinstance(found, Mapping) else getattr(found, name)
+    return found
+
+
+def _pause(error: Any) -> float | None:
+    asked = asked_to_wait(error)
+    if asked is None and isinstance(error, Exception):
+        verdict = read_of(reader_of(type(error)), error, FAILURE_STATUSES)
+        asked = None if verdict is None else verdict.retry_after
+    return None if asked is None else round(asked, 3)
+
+
+def _is_of(error: Any, library: str) -> bool:
+    return any(_module_of(each).partition(".")[0] == library for each in type(error).__mro__)
+
+
+def _whole(least: int, most: int) -> Callable[[Any], Fact | None]:
+    def check(value: Any) -> Fact | None:
+        fits = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+        return int(value) if fits else None
+
+    return check
+
+
+def _text(pattern: str, known: Collection[str] = ()) -> Callable[[Any], Fact | None]:
+    def check(value: Any) -> Fact | None:
+        return value if isinstance(value, str) and (value in known or re.fullmatch(pattern, value)) else None
+
+    return check
+
+
+def _seconds(value: Any) -> Fact | None:
+    asked = pause_of(value)
+    return asked if asked is None or asked <= LONGEST_PAUSE else None
+
+
+_STATUS = _whole(100, 599)
+_STATE = _text("[0-9A-Za-z]{5}")
+
+CHECKS: Mapping[str, Callable[[Any], Fact | None]] = {
+    "response.status_code": _STATUS,
+    "response.status": _STATUS,
+    "response.Error.Code": _text("[0-9A-Za-z.]{1,80}"),
+    "response.ResponseMetadata.HTTPStatusCode": _STATUS,
+    "status_code": _STATUS,
+    "status": _STATUS,
+    "sqlstate": _STATE,
+    "pgcode": _STATE,
+    "errno": _whole(0, 1_000_000),
+    "code()": _text("(?!)", GRPC),
+    "pushback_ms": _whole(-1, int(1000 * LONGEST_PAUSE)),
+    "args.0": _text("[1-5][0-9]{2}", ILL_REDIS),
+    "retry_after": _seconds,
+    "evidence": lambda value: False if value is False else None,
+    "certificate": lambda value: True if value is True else None,
+}
+"""What may be a fact at each path: that value, or None, as it is not one."""
+
+
+# -- in files -------------------------------------------------------------------------------------------------------
+
+
+def as_json(evidence: Evidence | None) -> dict[str, Any]:
+    """Evidence as fields of a line."""
+    data: dict[str, Any] = {}
+    if evidence is not None and evidence.facts:
+        data["has"] = dict(evidence.facts)
+    if evidence is not None and evidence.leaves:
+        data["of"] = [{"e": name, **as_json(each)} for name, each in evidence.leaves]
+    return data
+
+
+def evidence_from(line: Mapping[str, Any], *, in_group: bool = False) -> Evidence | None:
+    """What `as_json` has put into a line. Raises `ValueError` that names the field and the value."""
+    facts, members = line.get("has"), None if in_group else line.get("of")
+    if facts is None and members is None:
+        return None
+    if not isinstance(facts, dict | None):
+        raise ValueError(f"has must be an object, got {facts!r}")
+    found = []
+    for path, value in (facts or {}).items():
+        fact = CHECKS[path](value) if path in CHECKS else None
+        if fact is None:
+            raise ValueError(f"has may not have {path!r}: {value!r}")
+        found.append((path, fact))
+    return Evidence(tuple(found), tuple(map(_leaf, _members(members))))
+
+
+def _members(members: Any) -> list[Any]:
+    if members is None:
+        return []
+    if not isinstance(members, list) or len(members) > MOST_LEAVES:
+        raise ValueError(f"of must be a list of up to {MOST_LEAVES} errors, got {members!r}")
+    return members
+
+
+def _leaf(each: Any) -> tuple[str, Evidence | None]:
+    if not isinstance(each, dict) or not isinstance(name := each.get("e"), str):
+        raise ValueError(f"of must be a list of errors, each with its e, got {each!r}")
+    return name, evidence_from(each, in_group=True)
