@@ -91,15 +91,14 @@ class Recorded:
             listed = [f"{legible(name)} ({times[name]:,})" for name in strange[:MOST_SHOWN]]
             if len(strange) > MOST_SHOWN:
                 listed.append(f"{len(strange) - MOST_SHOWN:,} more")
-            lines.append(
-                f"errors known by name only, as {why}, so that no on= or ignore= matches their classes: {', '.join(listed)}"
-            )
+            said = f"errors known by name only, as {why}, so that no on= or ignore= matches their classes"
+            lines.append(f"{said}: {', '.join(listed)}")
         kinds = [made.named(name) for name in times]
         for candidate, options in self._named.items():
             missing = {option: _missing(named, kinds) for option, named in options.items()}
-            said = [f"{option}= names {', '.join(names)}" for option, names in missing.items() if names]
-            if said:
-                lines.append(f"{candidate}: {' and '.join(said)}, of which the trace has none")
+            found = [f"{option}= names {', '.join(names)}" for option, names in missing.items() if names]
+            if found:
+                lines.append(f"{candidate}: {' and '.join(found)}, of which the trace has none")
         return lines
 
     def _errors(self) -> tuple[StandIns, Counter[str]]:

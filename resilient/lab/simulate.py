@@ -25,7 +25,8 @@ from resilient.lab.recorded import Recorded
 from resilient.lab.verdicts import Objective, check_tested, judged, notes, objectives
 from resilient.lab.world import CandidateError, Scenario, simulate
 from resilient.observe.shadow import ShadowReport
-from resilient.observe.trace import MAX_BYTES, TraceError, read_trace
+from resilient.observe.trace import TraceError, read_trace
+from resilient.observe.traced import MAX_BYTES
 from resilient.pipeline import Pipeline
 
 __all__ = ["Objective", "candidates", "compared", "judged", "list_gallery", "report", "run"]
@@ -299,9 +300,8 @@ def _recorded(paths: Sequence[Path], of: str | None, max_bytes: int) -> Recorded
     except TraceError as error:
         raise ScenarioError(str(error)) from None
     except OSError as error:
-        raise ScenarioError(
-            f"--trace cannot be read: {error.strerror or error}: {error.filename or paths[0]}"
-        ) from None
+        name = error.filename or paths[0]
+        raise ScenarioError(f"--trace cannot be read: {error.strerror or error}: {name}") from None
 
 
 def _figures(figures: dict[str, Any]) -> str:

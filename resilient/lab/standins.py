@@ -15,13 +15,14 @@ from __future__ import annotations
 import ssl
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 from resilient.groups import is_group
 from resilient.known_errors import PUSHBACK
-from resilient.observe.evidence import Evidence, Fact, class_named
+from resilient.observe.evidence import Evidence, Fact, class_named, module_of, name_of
 from resilient.observe.traced import TracedKind
 
 __all__ = ["RecordedError", "StandIns"]
@@ -117,8 +118,7 @@ def with_facts(kind: type[Exception], facts: Mapping[str, Fact]) -> Exception:
     made = _plain(kind, message)
     fixed = {name: value for name, value in attributes.items() if not _set(made, name, value)}
     if fixed:
-        name = f"{kind.__module__}:{kind.__qualname__}"
-        made = _plain(_subclass(name, (kind,), **fixed), message)
+        made = _plain(_subclass(name_of(kind), (kind,), **fixed), message)
         for name, value in attributes.items():
             _set(made, name, value)
     if "certificate" in facts:
@@ -133,17 +133,24 @@ def _plain(kind: type[Exception], message: str) -> Exception:
             return made
     except Exception:  # it is made of something else
         pass
-    base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
+    if "__getattr__" in {name for each in kind.__mro__ for name in vars(each)}:  # it may look for what is not there
+        kind = _subclass(name_of(kind), (kind,), __getattr__=_has_none)
+    base: Any = next(each for each in kind.__mro__ if module_of(each) == "builtins")
     bare: Exception = base.__new__(kind, message)
     return bare
 
 
+def _has_none(error: Exception, name: str) -> Any:
+    raise AttributeError(name)
+
+
 def _set(error: Exception, name: str, value: Any) -> bool:
-    try:
+    """Whether the error has this attribute now, or had it already."""
+    with suppress(Exception):
         setattr(error, name, value)
-        return getattr(error, name, None) is value or getattr(error, name, None) == value
-    except Exception:
-        return False
+    with suppress(Exception):
+        return bool(getattr(error, name) == value)
+    return False
 
 
 def _attributes(facts: Mapping[str, Fact]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ __all__ = [
     "evidence_of",
     "is_findable",
     "lineage",
+    "module_of",
     "name_of",
 ]
 
@@ -77,14 +78,15 @@ def name_of(kind: type[BaseException]) -> str:
 
     A class of the program's main module has the module's name as others import it.
     """
-    module, qualified = _module_of(kind), type.__dict__["__qualname__"].__get__(kind)
+    module, qualified = module_of(kind), type.__dict__["__qualname__"].__get__(kind)
     if module == "__main__":
         module = _main()
     name = qualified if module == "builtins" else f"{module}:{qualified}"
     return "".join(each if each.isprintable() else "_" for each in name[:LONGEST_NAME])
 
 
-def _module_of(kind: type) -> str:
+def module_of(kind: type) -> str:
+    """The module of a class, whatever its metaclass says; "?" where it has none."""
     module = type.__dict__["__module__"].__get__(kind)
     return module if isinstance(module, str) else "?"
 
@@ -122,7 +124,7 @@ def _class_in(module: str, qualified: str) -> type[BaseException] | None:
 
 def is_findable(kind: type[BaseException]) -> bool:
     """Whether its name leads to this very class: not to none, as of a class in a function, nor to another one."""
-    return _class_in(_module_of(kind), type.__dict__["__qualname__"].__get__(kind)) is kind
+    return _class_in(module_of(kind), type.__dict__["__qualname__"].__get__(kind)) is kind
 
 
 def lineage(kind: type[BaseException]) -> list[str]:
@@ -182,7 +184,7 @@ def _pause(error: Any) -> float | None:
 
 
 def _is_of(error: Any, library: str) -> bool:
-    return any(_module_of(each).partition(".")[0] == library for each in type(error).__mro__)
+    return any(module_of(each).partition(".")[0] == library for each in type(error).__mro__)
 
 
 def _whole(least: int, most: int) -> Callable[[Any], Fact | None]:

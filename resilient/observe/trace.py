@@ -51,7 +51,6 @@ from resilient.forks import renew_in_forked_child
 from resilient.groups import leaves
 from resilient.observe import evidence
 from resilient.observe.traced import (
-    MAX_BYTES,
     VERSION,
     Trace,
     TracedAttempt,
@@ -64,7 +63,6 @@ from resilient.observe.traced import (
 from resilient.pipeline import Pipeline
 
 __all__ = [
-    "MAX_BYTES",
     "Recording",
     "Trace",
     "TraceError",
@@ -213,7 +211,7 @@ class Recording:
             about: dict[str, Any] = {"kind": name, "is": evidence.lineage(kind)}
             if not evidence.is_findable(kind):
                 about["local"] = True
-            if kind.__module__ != "builtins":
+            if evidence.module_of(kind) != "builtins":
                 self._waiting.append(about)
 
     def _key_of(self, event: Event, key: Callable[..., Hashable]) -> str | None:

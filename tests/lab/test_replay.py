@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import importlib
 import json
 import random
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -18,6 +22,7 @@ from resilient.lab.candidates import NONE, candidate_from, shadowed
 from resilient.lab.measures import Measures
 from resilient.lab.replay import RecordedError, replayed, summary
 from resilient.lab.world import Scenario, simulate
+from resilient.observe.evidence import Evidence
 from resilient.observe.trace import Trace, TracedAttempt, TracedCall, TraceError, read_trace, record_trace
 from resilient.testing import run
 
@@ -132,6 +137,36 @@ def test_keys_keep_apart_what_was_apart() -> None:
     assert outcomes["success"] == 100
     assert 3 <= outcomes["OSError"] <= 8  # three, and a probe now and then
     assert outcomes["CircuitOpen"] == 100 - outcomes["OSError"]
+
+
+def test_bad_result_with_a_status_is_an_answer_of_the_service() -> None:
+    """With the pause that it asked for; what is known of another is the pause."""
+    for facts, name in (
+        ((("status", 503), ("retry_after", 2.0)), "ServiceError"),
+        ((("status", 200), ("retry_after", 2.0)), "BadResult"),
+        ((("retry_after", 2.0),), "BadResult"),
+    ):
+        trace = traced(
+            TracedAttempt(0, 0, 1, None, failed=True, evidence=Evidence(facts)), TracedAttempt(2, 0.5, 1), calls=[0.0]
+        )
+        assert ends(lived(trace))[0][2] == name
+        assert ends(lived(trace, Retry(attempts=2, wait=0))) == [(0, 2.5, "success")]
+
+
+def test_errors_that_were_ignored_come_again() -> None:
+    """It is the candidate's judgement that counts now: a 404 is an answer, unless a policy is told to repeat it."""
+    evidence = Evidence((("response.status_code", 404),))
+    missing = TracedAttempt(0, 0, 1, "httpx:HTTPStatusError", failed=True, ignored=True, evidence=evidence)
+    trace = traced(missing)
+    assert ends(lived(trace, Retry(attempts=3, wait=1))) == [(0, 0, "HTTPStatusError")]
+    assert ends(lived(trace, Retry(attempts=3, wait=1, on=httpx.HTTPStatusError))) == [(0, 2, "HTTPStatusError")]
+
+
+@pytest.mark.parametrize("name", ["resilient.errors:CircuitOpen", "ModuleNotFoundError", "NotFound"])
+def test_refusals_mistakes_and_bare_names_that_were_ignored_are_left_out(name: str) -> None:
+    """They say nothing about the service, or nobody knows what."""
+    trace = traced(TracedAttempt(0, 0, 1, name, failed=True, ignored=True), TracedAttempt(0, 1, 1))
+    assert lived(trace).success == 1
 
 
 def test_errors_of_the_program_are_not_the_services() -> None:
@@ -279,6 +314,119 @@ def test_command_replays_a_trace(command: Any, recorded: Any, tmp_path: Path) ->
     assert list(data["pipelines"]) == ["none", "replay_app:careful"]
 
 
+ERRORS = """
+class Lost(Exception): ...
+class Busy(Exception): ...
+"""
+
+NAMES = """
+import httpx, replay_errors
+from resilient import *
+typed = Pipeline(Retry(attempts=4, wait=0.5, on=(httpx.TransportError, replay_errors.Busy)), Timeout(5))
+judged = Pipeline(Retry(attempts=4, wait=0.5), classify=Classifier(failures=(httpx.TransportError, replay_errors.Busy)))
+others = Pipeline(
+    Fallback(0, on=(httpx.PoolTimeout, TimedOut)),
+    Retry(attempts=4, on=tenacity.retry_if_exception_type(replay_errors.Lost)),
+    classify=Classifier(ignore=(KeyError, replay_errors.Busy)),
+)
+"""
+
+
+@pytest.fixture
+def named(command: Any, tmp_path: Path) -> Iterator[Path]:
+    """A trace in which calls fail with an error of httpx, or with the program's own; their modules may be forgotten."""
+    (tmp_path / "replay_errors.py").write_text(ERRORS)
+    (tmp_path / "replay_names.py").write_text("import tenacity" + NAMES)
+    busy = importlib.import_module("replay_errors").Busy
+    pipeline = Pipeline(Timeout(5), name="users")
+    draw = random.Random(2)
+
+    @pipeline
+    async def get() -> None:
+        if draw.random() < 0.3:
+            raise draw.choice([httpx.ConnectError("x"), busy("x")])
+
+    async def main() -> None:
+        for _ in range(200):
+            await asyncio.sleep(draw.expovariate(20))
+            try:
+                await get()
+            except Exception:
+                pass
+
+    path = tmp_path / "named.trace.gz"
+    with record_trace(path, pipeline):
+        run(main())
+    sys.modules.pop("replay_errors")
+    yield path
+    for name in ("replay_errors", "replay_names"):
+        sys.modules.pop(name, None)
+
+
+def test_policies_that_name_classes_meet_them(command: Any, named: Path, tmp_path: Path) -> None:
+    """A candidate's own module has them loaded; each by `on=` and by a classifier."""
+    file = tmp_path / "a.json"
+    result = command("--trace", named, *pipelines("none", "replay_names:typed", "replay_names:judged"), "--json", file)
+    assert result.exit_code == 0, result.output
+    assert "known by name only" not in result.output
+    assert "of which the trace has none" not in result.output
+    data = json.loads(file.read_text())
+    found = {name: each["success"] for name, each in data["pipelines"].items()}
+    assert found["none"] < 0.8
+    assert found["replay_names:typed"] == found["replay_names:judged"] > 0.97
+    errors = data["recorded"]["errors"]
+    assert {name: each["class"] for name, each in errors.items()} == {
+        "httpx:ConnectError": "original",
+        "replay_errors:Busy": "original",
+    }
+    assert sum(each["attempts"] for each in errors.values()) == data["recorded"]["endings"]["failure"]
+
+
+def test_classes_that_are_not_loaded_are_named(command: Any, named: Path, tmp_path: Path) -> None:
+    """In one line, and in the data: what names them does not know them."""
+    file = tmp_path / "a.json"
+    result = command("--trace", named, *pipelines("none"), "--json", file)
+    (note,) = (line for line in result.output.splitlines() if line.startswith("note: "))
+    errors = json.loads(file.read_text())["recorded"]["errors"]
+    assert errors["replay_errors:Busy"]["class"] == "stand-in"
+    assert "known by name only, as their classes are not found here" in note
+    assert f"replay_errors:Busy ({errors['replay_errors:Busy']['attempts']})" in note
+    assert note[6:] in json.loads(file.read_text())["notes"]
+
+
+def test_names_that_never_occur_are_told(command: Any, named: Path) -> None:
+    """Of policies, strategies and classifiers; not those that a policy itself may raise."""
+    result = command("--trace", named, *pipelines("none", "replay_names:others"))
+    assert (
+        "note: replay_names:others: ignore= names KeyError and on= names httpx:PoolTimeout, replay_errors:Lost, "
+        "of which the trace has none\n"
+    ) in result.output
+
+
+def test_trace_of_an_older_version_says_what_it_lacks(command: Any, named: Path) -> None:
+    """Its errors have bare names, which no class has."""
+    text = gzip.decompress(named.read_bytes()).decode()
+    old = named.with_name("old.trace")
+    old.write_text(text.replace('"trace":2', '"trace":1').replace("httpx:", "").replace("replay_errors:", ""))
+    result = command("--trace", old, *pipelines("replay_names:typed"))
+    assert "known by name only, as the trace of an older version has no modules, so that" in result.output
+    assert "replay_names:typed: on= names httpx:TransportError, replay_errors:Busy, of which" in result.output
+
+
+def test_traces_of_several_workers_are_replayed_together(command: Any, named: Path, tmp_path: Path) -> None:
+    """Each with --trace."""
+    file = tmp_path / "a.json"
+    result = command("--trace", named, "--trace", named, *pipelines("none"), "--json", file)
+    assert result.exit_code == 0, result.output
+    assert json.loads(file.read_text())["recorded"]["calls"] == 400
+    assert "named.trace.gz and named.trace.gz: 400 recorded calls" in result.output
+
+
+def pipelines(*names: str) -> list[str]:
+    """Options for these."""
+    return [word for name in names for word in ("--pipeline", name)]
+
+
 def test_command_reports_shadows(command: Any, recorded: Any, tmp_path: Path) -> None:
     """Of the trace as it was, and of a pipeline that is put into shadow mode: nothing changes for its calls."""
     path = recorded(Pipeline(Retry(attempts=2, shadow=True, name="patience"), Timeout(30), name="users"))
@@ -319,6 +467,11 @@ def test_command_reports_shadows_in_a_scenario_too(command: Any, tmp_path: Path)
         (["slow-replica", "--of", "users"], "--of says whose calls of a trace are meant, and there is no --trace"),
         (["slow-replica", "--trace", "empty.trace"], "--trace takes the place of the scenario, got 'slow-replica'"),
         (["--trace", "empty.trace"], "empty.trace has no calls"),
+        (
+            ["--trace", "empty.trace", "--max-trace-bytes", "5"],
+            "empty.trace, line 1: up to 5 bytes of",
+        ),
+        (["--trace", "empty.trace", "--max-trace-bytes", "0"], "--max-trace-bytes must be from 1 to"),
         (["--trace", "empty.trace", "--of", "users"], "empty.trace has no calls of 'users', but of none"),
     ],
 )
