@@ -44,8 +44,9 @@ from resilient.faults import (
     TruncatedBody,
 )
 from resilient.http.httpx import AsyncTransport, HttpClassifier
-from resilient.lab.candidates import Candidate
+from resilient.lab.candidates import Candidate, candidate_from
 from resilient.lab.distributions import Constant
+from resilient.lab.http import HttpCalls
 from resilient.lab.load import Replay
 from resilient.lab.server import ServiceError
 from resilient.lab.service import ServicePlan
@@ -210,6 +211,35 @@ class InScenario(Place):
         return [found[number] for number in range(len(probes))]
 
 
+class InHttpScenario(Place):
+    """The same, whose calls are requests of a client that waits for as long as it takes."""
+
+    classifier = HttpClassifier()
+
+    def seen(self, fault: Fault, probes: list[Probe], keys: type = int, pipeline: Pipeline | None = None) -> list[Seen]:
+        found: dict[int, Seen] = {}
+        plan = ServicePlan(Constant(WORK), servers=2, balance="key", error_time=Constant(0.0))
+        load = Replay(tuple(probe.at for probe in probes), tuple(str(probe.key) for probe in probes))
+        scenario = Scenario(
+            duration=10_000, loads=(load,), service=plan, keys=2, faults=(fault,), calls=HttpCalls(url="http://x/{key}")
+        )
+        if pipeline is not None:
+            run = simulate(scenario, candidate_from("theirs", AsyncTransport(pipeline)))
+            ended = zip(run.begins, run.ends, run.outcomes, strict=True)
+            return [Seen("answer" if outcome == 0 else "bad", end - begin) for begin, end, outcome in ended]
+        number = itertools.count()
+
+        def decorator(request: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[None]]:
+            async def call(method: str, url: str, **options: Any) -> None:
+                mine = next(number)
+                found[mine] = await self.look(lambda key: request(method, key, timeout=None), url)
+
+            return call
+
+        simulate(scenario, Candidate("probes", lambda: decorator))
+        return [found[number] for number in range(len(probes))]
+
+
 class InDemo(Place):
     """The servers' application, and the experiment's crash of one of them, without processes."""
 
@@ -262,6 +292,7 @@ PLACES: dict[str, Place] = {
     "httpx": UnderTransport(),
     "httpx2": UnderTransport2(),
     "scenario": InScenario(),
+    "HTTP scenario": InHttpScenario(),
     "demo": InDemo(),
 }
 
@@ -301,8 +332,9 @@ def many(message: str) -> Exception:
     return ExceptionGroup(message, [OSError(message), Busy(message)])
 
 
+SCENARIOS = ("scenario", "HTTP scenario")
 NETWORK = no_kind("demo")
-BODIES = no_kind("chaos", "scenario", "demo")
+BODIES = no_kind("chaos", *SCENARIOS, "demo")
 NO_ERROR = {"demo": r"fault\[0\] has error=.*, but the errors of a server are statuses: give it status="}
 NO_STATUS = {"chaos": r"fault\[0\] has status=.*, which only HTTP has: give it error= here"}
 NO_HASTE = dict.fromkeys(("chaos", "httpx", "httpx2"), r"fault\[0\] must have a factor of 1 or more here, got 0.5")
@@ -310,11 +342,11 @@ NO_END = {"demo": r"fault\[0\] must have an end, or its requests are never answe
 NO_ONE = {"demo": "crash must have the number of one server as its targets"}
 NO_RESTART = {"demo": "crash must have an end, when the server is replaced"}
 NO_KEYS = {"demo": r"fault\[0\].targets must be numbers of servers, got \('2',\)"}
-NO_SERVER_KEYS = {"scenario": r"faults\[0\].targets must be numbers of servers, got '2'"}
+NO_SERVER_KEYS = dict.fromkeys(SCENARIOS, r"faults\[0\].targets must be numbers of servers, got '2'")
 
 BASES = [
     Row(Errors(), "error 503"),
-    Row(Results(value=7), "result 7", repeat=False, refused=no_kind("httpx", "httpx2", "scenario", "demo")),
+    Row(Results(value=7), "result 7", repeat=False, refused=no_kind("httpx", "httpx2", *SCENARIOS, "demo")),
     Row(Latency(low=1, high=1), "answer", WORK + 1, repeat=False),
     Row(Slowness(factor=3), "answer", 3 * WORK, repeat=False),
     Row(Stall(end=20), "answer", lambda at: 20 - at + WORK, repeat=False),
@@ -436,7 +468,7 @@ def test_share_is_the_same_everywhere(row: Row) -> None:
         some = [seen for seen in place.seen(replace(row.fault, share=0.3), probes) if seen != Seen("answer", WORK)]
         assert 0.2 < len(some) / 300 < 0.4, name
         assert {seen.how for seen in some} == {row.how}, name
-        if name == "scenario":
+        if name in SCENARIOS:
             with pytest.raises(ValueError, match=r"faults\[0\].share must be more than 0"):
                 place.seen(replace(row.fault, share=0), probes)
         else:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resilient import arguments
 from resilient.errors import Rejected, TimedOut
@@ -36,6 +36,9 @@ from resilient.outcome import PROGRAMMING_ERRORS
 from resilient.pauses import FAILURE_STATUSES
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
+
+if TYPE_CHECKING:
+    from resilient.lab.service import Service
 
 __all__ = ["KEYED", "BadAnswer", "Calls", "CandidateError", "Exchange", "Wire", "current_exchange", "outcome_of"]
 
@@ -218,7 +221,7 @@ class Wire:
 
     Attributes:
         calls: what is made and answered.
-        ask: sends a request (`Service.ask`).
+        service: where requests go.
         luck: draws a number from 0 to 1.
         client: puts a pipeline under a transport of the candidate's; None: it has none.
         deadline_header: whether the service hears of deadlines.
@@ -226,7 +229,7 @@ class Wire:
     """
 
     calls: Calls
-    ask: Callable[..., Any]
+    service: Service
     luck: Callable[[], float]
     client: Callable[[Pipeline], Any] | None
     deadline_header: bool
@@ -265,7 +268,11 @@ class Exchange:
         self._answers: list[tuple[object, int]] = []
 
     async def ask(
-        self, deadline: float | None, seen: object = None, answered: Callable[[int, float | None], Any] | None = None
+        self,
+        deadline: float | None,
+        seen: object = None,
+        answered: Callable[[int, float | None], Any] | None = None,
+        unreachable: Callable[[], object] | None = None,
     ) -> Any:
         """Send a request, and return its answer, or raise it.
 
@@ -273,11 +280,15 @@ class Exchange:
             deadline: what the server is told, in seconds on the loop's clock.
             seen: what policies at the server are shown of it; None: the key.
             answered: makes the answer; default that of the world's `Calls`.
+            unreachable: called at once where the request does not even arrive.
         """
         self._call.requests += 1
         wire = self.wire
         try:
-            await wire.ask(self._call, deadline, seen)
+            sent = wire.service.ask(self._call, deadline, seen)
+            if unreachable is not None and sent in wire.service.unreachable:
+                unreachable()
+            await sent
         except ServiceError as error:
             status, retry_after = error.status, error.retry_after
         else:

@@ -6,8 +6,8 @@ Every call is a request that goes through a client of httpx (or httpx2, for a tr
 the candidate's: with its classifier, its options, a circuit for each origin, and its rules for what may be sent twice.
 A pipeline is put under a transport, as `AsyncClient(pipeline)` does. What is under the transport is the world, in place
 of the network: statuses are responses, `retry_after` is a `Retry-After`, a refused connection is a `ConnectError`, one
-that breaks a `ReadError`, and where nothing comes the client's own read timeout is a `ReadTimeout`. Servers hear of
-deadlines and priorities where the transport sends them.
+that breaks a `ReadError`, and where nothing comes the client's own timeouts are a `ReadTimeout`, or in a partition a
+`ConnectTimeout`. Servers hear of deadlines and priorities where the transport sends them.
 
 A plain client's pipeline is tried under an asynchronous one, whose Timeouts can end an attempt at any moment.
 """
@@ -151,20 +151,25 @@ class WorldTransport:
             urgency = told if told in PRIORITIES else NORMAL
         calls = wire.calls
         assert isinstance(calls, HttpCalls)
+        wire.service.names = names = self._names
         limits = request.extensions.get("timeout") or {}
+        failed, loop = names.silent, asyncio.get_running_loop()
         try:
             async with asyncio.timeout(limits.get("read")) as limit:
+
+                def unreachable() -> None:
+                    nonlocal failed
+                    failed, patience = names.unreachable, limits.get("connect")
+                    limit.reschedule(None if patience is None else loop.time() + patience)
+
                 with priority(urgency):
                     answered = functools.partial(calls.answered, module=module)
-                    return await exchange.ask(deadline, _scope_of(request) if wire.serves else None, answered)
+                    seen = _scope_of(request) if wire.serves else None
+                    return await exchange.ask(deadline, seen, answered, unreachable)
         except TimeoutError:
             if limit.expired():
-                raise self._names.silent("no answer within the client's read timeout") from None
+                raise failed("no answer within the client's timeout") from None
             raise
-        except ConnectionRefusedError as error:
-            raise self._names.refused("the service refuses connections") from error
-        except ConnectionResetError as error:
-            raise self._names.reset("the service has reset the connection") from error
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -239,11 +239,21 @@ def _loads(data: object, source: Source) -> tuple[Load, ...]:
 
 
 def _faults(data: object, source: Source) -> tuple[Fault, ...]:
-    for at, table in enumerate(data if isinstance(data, list | tuple) else ()):
-        for key in ("call", "error"):
-            if isinstance(table, Mapping) and isinstance(name := table.get(key), str):
-                source.code(name, f"faults[{at}].{key}", EXCEPTIONS)
+    if isinstance(data, list | tuple):
+        data = [_with_code(table, f"faults[{at}]", source) for at, table in enumerate(data)]
     return build("", faults_from, data, "faults", FAULTS)
+
+
+def _with_code(table: object, where: str, source: Source) -> object:
+    """A fault's table with the code that it names, found as all that a scenario names is."""
+    if not isinstance(table, Mapping):
+        return table  # whoever takes it complains
+    named: dict[str, object] = {}
+    for key in ("call", "error"):
+        name = table.get(key)
+        if isinstance(name, str) and ":" in source.code(name, f"{where}.{key}", EXCEPTIONS) and source.imports:
+            named[key] = build(f"{where}.{key}", imported, name)
+    return {**table, **named}
 
 
 def _load(data: object, where: str, source: Source) -> Load:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient.deadlines import deadline
 from resilient.errors import Rejected, TimedOut
-from resilient.faults import PYTHON, Crash, Slowness, Stall
+from resilient.faults import Crash, Slowness, Stall
 from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
@@ -106,7 +106,7 @@ class Server:
     def arrive(self, request: Request) -> None:
         if self.down:
             self.service.acted[id(self.down[-1])] += 1
-            self.service.answer(request, self.down[-1].failure())
+            self.service.answer(request, self.down[-1].failure(self.service.names))
         elif self.drops and self.expired(request):
             self.service.answer(request, ServiceError(504))
         elif self.admission is None:
@@ -200,7 +200,7 @@ class Server:
         self.free = self.workers
         self.service.acted[id(fault)] += len(lost)
         for request in lost:
-            self.service.answer(request, PYTHON.reset(fault.words))
+            self.service.answer(request, self.service.names.reset(fault.words))
 
 
 _AS_THE_MIDDLEWARE = Classifier(ignore=Exception)

@@ -173,6 +173,10 @@ class Service:
         """Faults that act upon single requests, while they are on."""
         self.acted: Counter[int] = Counter()
         """How many requests each fault has changed something for, by the fault's `id`."""
+        self.names = faults.PYTHON
+        """The exceptions in which its clients are told of broken connections and of silence."""
+        self.unreachable: set[asyncio.Future[object]] = set()
+        """Of requests that have not even arrived, for a partition."""
         self.losses = [faults.PacketLoss(share=plan.link.loss)] if plan.link.loss else []
         self.breaks = any(isinstance(fault, faults.Crash) for fault in happens)
         self.plain = plan.servers == 1 and not (self.latency or plan.link.loss or plan.rate_limit)
@@ -211,7 +215,12 @@ class Service:
 
     def lose(self, future: asyncio.Future[object]) -> None:
         """A request gets no answer: its sender is told nothing until the kernel gives the connection up."""
-        self.loop.at(self.loop._now + faults.LOST, _give_up, future)
+        self.loop.at(self.loop._now + faults.LOST, self._give_up, future)
+
+    def _give_up(self, future: asyncio.Future[object]) -> None:
+        if not future.done():
+            failed = self.names.unreachable if future in self.unreachable else self.names.silent
+            future.set_exception(failed(f"no answer in {faults.LOST:g} s"))
 
     def _choose(self, key: str) -> Server:
         servers, balance = self.servers, self.plan.balance
@@ -242,7 +251,11 @@ class Service:
                 if self.luck.random() < 0.5:
                     return False
                 request.mute = True
-        return not self._cut_off(request)
+        if self._cut_off(request):
+            self.unreachable.add(request.future)
+            request.future.add_done_callback(self.unreachable.discard)
+            return False
+        return True
 
     def _cut_off(self, request: Request) -> bool:
         return any(isinstance(fault, faults.Partition) and self._happens(fault, request) for fault in self.active)
@@ -254,7 +267,7 @@ class Service:
             return
         for fault in self.active:
             if isinstance(fault, faults.Reset) and self._happens(fault, request):
-                self.answer(request, fault.failure())
+                self.answer(request, fault.failure(self.names))
                 if fault.phase == "connect":
                     return
         request.server.arrive(request)
@@ -356,11 +369,6 @@ def shard(key: str, servers: int) -> int:
     """Which of the servers (from 0) has the key: by the number that it ends with, or else by its letters."""
     digits = key[len(key.rstrip("0123456789")) :]
     return (int(digits) - 1 if digits else sum(key.encode())) % servers
-
-
-def _give_up(future: asyncio.Future[object]) -> None:
-    if not future.done():
-        future.set_exception(faults.PYTHON.silent(f"no answer in {faults.LOST:g} s"))
 
 
 def _deliver(what: tuple[asyncio.Future[object], Exception | None]) -> None:

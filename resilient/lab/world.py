@@ -38,7 +38,7 @@ from typing import Any
 
 from resilient import arguments
 from resilient.errors import Deadlock, VirtualTimeError
-from resilient.faults import Fault
+from resilient.faults import Errors, Fault
 from resilient.lab import premises
 from resilient.lab.calls import KEYED, Calls, CandidateError, Wire, outcome_of
 from resilient.lab.candidates import Candidate
@@ -163,6 +163,8 @@ class _World:
         if run.candidate.admission is not None:
             plan = replace(plan, admission=run.candidate.admission)
         self.service = plan.build(scenario.faults, loop, seed)
+        named = (fault for fault in scenario.faults if isinstance(fault, Errors) and fault.error is not None)
+        self.meant = {type(fault.failure()) for fault in named}
         self.deadline_header = run.candidate.deadline_header
         self.contexts = {name: _context_of(name) for name in PRIORITIES}
         self.over: asyncio.Future[None] = loop.create_future()
@@ -180,7 +182,7 @@ class _World:
         if calls is None:
             return self._guard_keyed(guard, watch)
         self.calls = calls
-        wire = Wire(calls, self.service.ask, self.luck, client, self.deadline_header, self.service.admit is not None)
+        wire = Wire(calls, self.service, self.luck, client, self.deadline_header, self.service.admit is not None)
         guarded, pipeline = calls.guarded(guard, wire)
         if pipeline is not None:
             self._adopt(pipeline, watch)
@@ -263,8 +265,8 @@ class _World:
 
     def _failed(self, error: Exception, call: _Call) -> int:
         """The number of what a call has failed with. What is no failure of the service, or of a policy, ends the
-        run."""
-        blamed = self.calls.blamed(error, call)
+        run; an exception that a fault names is the service's."""
+        blamed = None if type(error) in self.meant else self.calls.blamed(error, call)
         if blamed is not None and not self.over.done():
             self.over.set_exception(blamed)
         name = outcome_of(error)

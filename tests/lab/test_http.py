@@ -21,7 +21,7 @@ from resilient import (
     Timeout,
     standard,
 )
-from resilient.faults import Crash, Errors, Fault, Partition, Reset
+from resilient.faults import Crash, Errors, Fault, PacketLoss, Partition, Reset, Stall
 from resilient.http.httpx import AsyncClient, AsyncTransport, HttpClassifier
 from resilient.lab.calls import Calls
 from resilient.lab.candidates import NONE, Candidate, candidate_from
@@ -121,13 +121,16 @@ def test_each_origin_has_a_circuit() -> None:
     assert 0.6 < Measures([run]).success < 0.73
 
 
-def test_silence_ends_with_the_read_timeout_of_the_client() -> None:
-    """What `AsyncClient` takes from the pipeline's Timeout; or httpx's own."""
+@pytest.mark.parametrize(
+    ("fault", "name"), [(Partition(), "ConnectTimeout"), (PacketLoss(share=1), "ReadTimeout"), (Stall(), "ReadTimeout")]
+)
+def test_silence_ends_with_the_timeout_of_the_client(fault: Fault, name: str) -> None:
+    """What `AsyncClient` takes from the pipeline's Timeout; or httpx's own. Of a partition that for connecting."""
     for candidate, seconds, error in (
-        (Pipeline(Retry(1), Timeout(2)), 2, {"TimedOut", "ReadTimeout"}),
-        (RETRY, 15.2, {"ReadTimeout"}),
+        (Pipeline(Retry(1), Timeout(2)), 2, {"TimedOut", name}),
+        (RETRY, 15.2, {name}),
     ):
-        measures = live(candidate, GETS, Partition(), loads=(Burst(calls=1),))
+        measures = live(candidate, GETS, fault, loads=(Burst(calls=1),))
         assert measures.outcomes.keys() <= error
         assert measures.runs[0].ends[0] == pytest.approx(seconds)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -302,3 +303,28 @@ def test_circuit_of_a_file_is_made_anew_for_each_key() -> None:
     gate = keyed._factory()
     assert isinstance(gate, CircuitBreaker)
     assert gate.fail_max == 7
+
+
+def test_exceptions_that_faults_name_are_found_as_pipelines_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modules in the working directory count; what cannot be found or made is refused before anything runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    (tmp_path / "lab_errors_of_a_test.py").write_text(
+        "class Busy(Exception): ...\n"
+        "class Twice(Exception):\n    def __init__(self, one, two): ...\n"
+        "def aws(message):\n    return OSError(message)\n"
+    )
+
+    def errors(name: str) -> Any:
+        faults = [{"kind": "errors", "error": f"lab_errors_of_a_test:{name}", "retry_after": 5}]
+        return scenario_from(small(faults=faults), imports=True).faults[0]
+
+    assert [type(errors(name).failure()).__name__ for name in ("Busy", "aws")] == ["Busy", "OSError"]
+    for name, message in (
+        ("Gone", "faults[0].error: there is no 'Gone' in 'lab_errors_of_a_test'"),
+        ("Twice", "faults[0].error must be an exception that is made of a message"),
+    ):
+        with pytest.raises(ScenarioError, match=re.escape(message)):
+            errors(name)

@@ -177,6 +177,18 @@ def test_request_without_an_answer_ends_after_a_quarter_of_an_hour(fault: Any) -
     assert list(run.sent) == [0.0, 900.0]
 
 
+def test_programming_error_that_a_fault_names_is_the_service_s() -> None:
+    """It ends its call, as one that `Chaos` raises does, and not the run; of any other a run is over."""
+    fault = Errors(error=TypeError)
+
+    assert live(ONE, (0.0,), Retry(3), faults=(fault,)) == [(0.0, 1.0, "TypeError")]
+    with pytest.raises(CandidateError, match="NameError"):
+        simulate(
+            Scenario(duration=9, loads=(Replay((0.0,)),), service=ONE, faults=(fault,)),
+            Candidate("broken", lambda: lambda ask: lambda key: undefined),  # noqa: F821
+        )
+
+
 def test_latency_of_the_link_counts_both_ways() -> None:
     """There and back."""
     service = ServicePlan(service_time=Constant(1.0), link=Link(latency=Constant(0.25)))
