@@ -3,7 +3,7 @@
     shop:users                      a pipeline, or a single policy
     shop:get_user                   a guarded function, or a method: `shop:Users.get`
     shop:client                     an httpx or httpx2 client, or a transport, with a pipeline of ours
-    shop:app                        a `ServerMiddleware`
+    shop:app                        a `ServerMiddleware`, or an application that was given one
     shop:Users                      whatever has a `.pipeline`
     shop:make_users                 a function without arguments that returns one of these
     shop:clients["eu"].users[0]     attributes and items of a module
@@ -31,6 +31,7 @@ from typing import Any, Literal
 
 import tenacity
 
+from resilient import registry
 from resilient.call import name_of
 from resilient.errors import PipelineWarning
 from resilient.http.asgi import ServerMiddleware, Shared
@@ -38,6 +39,7 @@ from resilient.http.chaos import HttpChaos
 from resilient.http.transport import HttpTransport, SyncHttpTransport
 from resilient.lab.blame import told
 from resilient.pipeline import Pipeline
+from resilient.policies.timeout import Timeout
 from resilient.policy import Policy
 
 __all__ = ["Function", "Subject", "imported", "named", "subject_of"]
@@ -60,7 +62,8 @@ class Subject:
         function: the guarded function itself, for its signature; it is never called.
         transport: the transport whose requests it guards; for a client, that of its own requests.
         timeout: a client's own timeout.
-        admission: the gate that a `ServerMiddleware` puts in front of its application, if it has one.
+        admission: the gate that a `ServerMiddleware` puts in front of its application, within its `max_deadline`; None
+            where it has neither.
         make: makes another one of a decorator of another library's.
     """
 
@@ -109,9 +112,9 @@ def _seen(name: str, thing: Any) -> Subject | None:
         return Subject("pipeline" if isinstance(thing, Pipeline) else "policy", thing)
     if isinstance(thing, HttpTransport):
         return _of_transport(thing)
-    if isinstance(thing, ServerMiddleware | Shared):
-        gate = next(iter(thing.pipeline.policies[1:]), None)
-        return Subject("middleware", thing.pipeline, "async", admission=gate)
+    middleware = _middleware(thing)
+    if middleware is not None:
+        return Subject("middleware", middleware.pipeline, "async", admission=_admission(middleware.pipeline))
     if isinstance(thing, HttpChaos):
         raise TypeError(f"{name} is a {type(thing).__name__}, which has no pipeline: name the transport around it")
     if {"_mounts", "_transport"} <= getattr(thing, "__dict__", {}).keys():
@@ -124,6 +127,39 @@ def _seen(name: str, thing: Any) -> Subject | None:
     except Exception:  # of a property
         held = None
     return Subject("pipeline", held) if isinstance(held, Policy) else None
+
+
+def _middleware(thing: Any) -> ServerMiddleware | Shared | None:
+    """A middleware of ours: itself, or the one that an application of Starlette, FastAPI or Litestar was given."""
+    if isinstance(thing, ServerMiddleware | Shared):
+        return thing
+    for each in (*_listed(thing, "user_middleware"), *_listed(thing, "middleware")):
+        if isinstance(each, Shared):
+            return each
+        if getattr(each, "cls", None) is ServerMiddleware:  # the application makes it when its first request comes
+            before = registry.pipelines()
+            made = ServerMiddleware(thing, *each.args, **each.kwargs)
+            if made.pipeline.name in before:
+                registry.register(before[made.pipeline.name])
+            return made
+    return None
+
+
+def _listed(thing: Any, name: str) -> list[Any]:
+    """The attribute of this name, where it is a list."""
+    try:
+        found = getattr(thing, name, None)
+    except Exception:  # of a property
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _admission(pipeline: Pipeline) -> Policy | None:
+    """What a middleware does to requests that have come: its gate, within its `max_deadline`."""
+    until, *gates = pipeline.policies
+    if until.limit is None:
+        return gates[0] if gates else None
+    return Pipeline(Timeout(until.limit, name=until.name), *gates, classify=pipeline.classify)
 
 
 def _of_transport(transport: HttpTransport[Any]) -> Subject:

@@ -10,6 +10,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from resilient import presets
 from resilient.backoff import FullJitter
@@ -67,21 +68,27 @@ def candidate_of(name: str, data: object, source: Source) -> Candidate:
     if not isinstance(header, bool):
         raise ScenarioError(f"{table.path('deadline_header')} must be true or false, got {header!r}")
     given = table.take("admission", None)
-    admission = None if given is None else admission_of(given, table.path("admission"))
+    admission = None if given is None else admission_of(given, table.path("admission"), source)
     ways = [way for way in ("import", "policies", "preset") if way in table.left]
     if len(ways) != 1:
         raise ScenarioError(f"{where} must have one of import, policies, preset, got {' and '.join(ways) or 'none'}")
     if ways == ["import"]:
-        path = source.code(as_text(table.take("import"), f"{where}.import"), f"{where}.import")
-        table.end()
-        try:
-            made = candidate_from(name, imported(path), about)
-        except (TypeError, ValueError) as error:
-            raise ScenarioError(f"{where}.import: {error}") from None
-        return replace(made, admission=admission, deadline_header=header)
+        made = _imported(table, source, name, about)
+        return replace(made, admission=made.admission if admission is None else admission, deadline_header=header)
     budget = _budget(table.take("budget", None), f"{where}.budget")
     pipeline = _preset(table, budget) if ways == ["preset"] else _policies(table, budget)
     return replace(candidate_from(name, pipeline, about), admission=admission, deadline_header=header)
+
+
+def _imported(table: Table, source: Source, name: str, about: str = "") -> Candidate:
+    """What the key `import` of a table names, which is its last one."""
+    where = table.path("import")
+    path = source.code(as_text(table.take("import"), where), where)
+    table.end()
+    try:
+        return candidate_from(name, imported(path), about)
+    except (TypeError, ValueError) as error:
+        raise ScenarioError(f"{where}: {error}") from None
 
 
 def _budget(data: object, where: str) -> Budget:
@@ -176,8 +183,11 @@ def _keyed(table: Table, budget: Budget) -> Policy:
     return build(table.where, Keyed, factory, key=lambda key: key, **values)
 
 
-def admission_of(data: object, where: str) -> Policy:
-    """A gate, or several, as a pipeline, outermost first."""
+def admission_of(data: object, where: str, source: Source) -> Policy | Callable[[], Any]:
+    """A gate, or several, as a pipeline, outermost first; or what `import` names."""
+    if isinstance(data, Mapping) and "import" in data:
+        made = _imported(Table(data, where), source, where)
+        return made.make if made.admission is None else made.admission
     if not isinstance(data, list):
         return _policy(data, where, Budget(), GATES)
     if not data:

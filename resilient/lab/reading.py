@@ -19,7 +19,7 @@
     [service.link]
     latency = 0.001
 
-    [service.admission]                                # in front of each server; or a list, outermost first
+    [service.admission]                                # in front of each server; or a list, outermost first; or import
     policy = "AdaptiveLimit"
     initial = 20
 
@@ -286,7 +286,7 @@ def _service(data: object, source: Source) -> ServicePlan:
 
     readers = {
         **{"service_time": _distribution, "error_time": _distribution, "link": link, "rate_limit": quota},
-        "admission": lambda value, where, source: admission_of(value, where),
+        "admission": admission_of,
     }
     table = Table(data, "service")
     if "service_time" not in table.left:

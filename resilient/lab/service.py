@@ -42,6 +42,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from resilient import arguments, faults
+from resilient.http.asgi import ServerMiddleware
 from resilient.lab.candidates import candidate_from
 from resilient.lab.clock import WorldLoop
 from resilient.lab.distributions import Constant, Distribution
@@ -109,7 +110,8 @@ class ServicePlan:
         error_time: seconds that a worker has to do with a request that it answers with an error; None: as with others.
         abandoned: what becomes of work whose client has given up: "executed" or "cancelled".
         drop_expired: the server minds deadlines that travel with requests, and drops what has expired.
-        admission: a policy or a pipeline, or a function that makes one: each server has one of its own in front of it.
+        admission: a policy or a pipeline, a `ServerMiddleware`, or a function that makes one: each server has one of
+            its own in front of it.
         rate_limit: for the whole service.
     """
 
@@ -123,7 +125,7 @@ class ServicePlan:
     error_time: Distribution | None = None
     abandoned: Abandoned = "executed"
     drop_expired: bool = False
-    admission: Policy | Callable[[], Policy] | None = None
+    admission: Policy | ServerMiddleware | Callable[[], Policy] | None = None
     rate_limit: Quota | None = None
     link: Link = field(default_factory=Link)
 
@@ -144,7 +146,8 @@ class ServicePlan:
     @property
     def admit(self) -> Callable[[], Any]:
         """Makes the admission of a server; only where there is one."""
-        return candidate_from("admission", self.admission).make
+        found = candidate_from("admission", self.admission)
+        return found.make if found.admission is None else candidate_from("admission", found.admission).make
 
     def build(self, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> Service:
         """The service, in one run."""

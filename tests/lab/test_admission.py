@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,10 +24,12 @@ from resilient import (
     remaining,
 )
 from resilient.faults import Crash, Errors, Stall
+from resilient.http.asgi import ServerMiddleware
 from resilient.lab.candidates import NONE, Candidate, candidate_from
 from resilient.lab.distributions import Constant, Exponential, Uniform
 from resilient.lab.load import Closed, Poisson, Replay
 from resilient.lab.measures import Measures
+from resilient.lab.reading import ScenarioError, scenario_from
 from resilient.lab.service import Link, ServicePlan
 from resilient.lab.world import Run, Scenario, simulate
 from resilient.limiters import Vegas
@@ -299,3 +302,57 @@ def test_calls_of_one_class_are_not_told_apart() -> None:
 
     assert measures.classes == {}
     assert "priorities" not in measures.as_json()
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    """An application."""
+
+
+def test_middleware_of_production_is_in_front_of_each_server() -> None:
+    """With its gate, and its `max_deadline`, which is what its gate learns of."""
+    middleware = ServerMiddleware(nothing, limit=Bulkhead(2), max_deadline=1.5)
+    run = live(plan(middleware), (0.0, 0.1, 0.2, 3.0))
+
+    assert calls(run) == [
+        (0.0, 1.0, "success"),
+        (0.1, 1.6, "ServiceError"),  # it would have ended at 2
+        (0.2, 0.2, "ServiceError"),
+        (3.0, 4.0, "success"),
+    ]
+    assert run.executed == 2
+
+
+def test_middleware_is_a_candidate_by_itself() -> None:
+    """Whose calls are as they are, and whose servers have it."""
+    middleware = candidate_from("server", ServerMiddleware(nothing, limit=Bulkhead(1)))
+
+    assert [outcome for _, _, outcome in calls(live(plan(None), (0.0, 0.1), middleware))] == ["success", "ServiceError"]
+
+
+@pytest.mark.parametrize("imports", [True, False])
+def test_admission_of_a_file_may_be_imported(imports: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A middleware, a gate, a pipeline, or what makes one: for the service, or for one candidate; if it may import."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "servers_of_a_test.py").write_text(
+        "from resilient import Bulkhead, Pipeline\nfrom resilient.http.asgi import ServerMiddleware\n"
+        "async def app(scope, receive, send): ...\n"
+        "server = ServerMiddleware(app, limit=Bulkhead(3))\ngate = Bulkhead(4)\n"
+        "def make(): return Pipeline(Bulkhead(5))\n"
+    )
+    for name, size in (("server", 3), ("gate", 4), ("make", 5)):
+        given = {"import": f"servers_of_a_test:{name}"}
+        world: dict[str, Any] = {
+            "duration": 1,
+            "load": {"kind": "burst", "calls": 9},
+            "service": {"service_time": 0.5, "admission": given},
+            "pipelines": {"a": {"preset": "standard", "admission": given}, "b": {"import": given["import"]}},
+        }
+        if not imports:
+            with pytest.raises(ScenarioError, match=r"^service.admission.import names code"):
+                scenario_from(world)
+            continue
+        read = scenario_from(world, imports=True)
+        assert [outcome for _, _, outcome in calls(simulate(read, NONE))].count("success") == size
+        assert read.candidates["a"].admission is not None
+        assert (read.candidates["b"].admission is None) == (name != "server")

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from litestar import Litestar
+from starlette.applications import Starlette
 
-from resilient import Pipeline, Retry, Timeout
+from resilient import Bulkhead, Pipeline, Retry, Timeout, registry
+from resilient.http.asgi import ServerMiddleware
 from resilient.lab.naming import Subject, named, subject_of
 
 SHOP = '''
@@ -182,6 +186,27 @@ def test_middleware_has_its_gate() -> None:
 
     assert found.kind == "middleware"
     assert type(found.admission).__name__ == "Bulkhead"
+
+
+@pytest.mark.parametrize("framework", ["starlette", "fastapi", "litestar", "ours"])
+def test_application_has_the_middleware_that_it_was_given(framework: str) -> None:
+    """Before its first request, with what bounds its requests; the one that is in the registry stays there."""
+    before = Pipeline(Bulkhead(1), name="server")
+    options: Any = {"limit": Bulkhead(7), "max_deadline": 30}
+    app: Any
+    if framework == "litestar":
+        app = Litestar([], middleware=[ServerMiddleware.shared(**options, name="shared")])
+    elif framework == "ours":
+        app = ServerMiddleware(Starlette(), **options, name="ours")
+    else:
+        app = Starlette() if framework == "starlette" else FastAPI()
+        app.add_middleware(ServerMiddleware, **options)
+    found = subject_of("app", app)
+
+    assert found.kind == "middleware"
+    assert isinstance(found.admission, Pipeline)
+    assert [type(policy).__name__ for policy in found.admission.policies] == ["Timeout", "Bulkhead"]
+    assert registry.pipeline("server") is before
 
 
 def test_what_a_module_prints_does_not_get_between_data(capsys: pytest.CaptureFixture[str]) -> None:
