@@ -17,7 +17,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -34,7 +36,7 @@ from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 from resilient.priority import NORMAL, PRIORITIES, priority
 
-__all__ = ["HttpCalls", "WorldTransport", "in_world"]
+__all__ = ["HttpCalls", "WorldTransport", "in_world", "unlogged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,20 @@ def _client(pipeline: Pipeline) -> Any:
     """A client with a pipeline, as `AsyncClient` makes it; its servers hear of all that they may hear of."""
     world: Any = WorldTransport(httpx, semantics.DEADLINE_HEADER, semantics.PRIORITY_HEADER)
     return AsyncClient(pipeline, transport=world, trust_env=False, deadline_header=True, priority_header=True)
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Client libraries log each request that they send; in here none is sent, and they say nothing."""
+    loggers = [logging.getLogger(name) for name in ("httpx", "httpx2")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def in_world(transport: HttpTransport[Any], timeout: Any, pipeline: Pipeline) -> Any:

@@ -43,7 +43,7 @@ from resilient.lab import premises
 from resilient.lab.calls import KEYED, Calls, CandidateError, Wire, outcome_of
 from resilient.lab.candidates import Candidate
 from resilient.lab.clock import WorldLoop
-from resilient.lab.http import HttpCalls
+from resilient.lab.http import HttpCalls, unlogged
 from resilient.lab.load import Load, Replay
 from resilient.lab.samples import Sample, Watched
 from resilient.lab.service import ANSWER, ServicePlan
@@ -367,7 +367,7 @@ def simulate(
     before = random.getstate()
     random.seed(f"{seed} policies")
     try:
-        with asyncio.Runner(loop_factory=WorldLoop) as runner:
+        with unlogged(), asyncio.Runner(loop_factory=WorldLoop) as runner:
             runner.run(main)
     except CandidateError as error:
         raise CandidateError(f"{candidate.name}: {error}") from error.__cause__

@@ -324,6 +324,16 @@ def test_nothing_of_a_client_of_production_runs() -> None:
     assert RETRY.snapshot()["in_flight"] == 0
 
 
+def test_simulated_requests_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """As if they had been sent; those that are sent are, before and afterwards."""
+    caplog.set_level("INFO", "httpx")
+    live(NONE, GETS, loads=(Burst(calls=1),))
+    assert caplog.records == []
+
+    httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(200))).get("https://service.example")
+    assert len(caplog.records) == 1
+
+
 def test_transport_in_a_scenario_of_other_calls_is_refused() -> None:
     """It cannot send what is no request."""
     with pytest.raises(CandidateError, match=r"^theirs: its transport sends HTTP requests: it needs "):
