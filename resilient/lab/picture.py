@@ -1,48 +1,74 @@
-"""The picture of candidates in a scenario: over time, what was wanted and what came of it, what it cost, and why."""
+"""The picture of candidates in a scenario: over time, what was wanted and what came of it, what it cost, and why.
+
+It says what the table says. Calls and the requests they become are drawn at the moment when the call is made, answers
+and their latencies when they come. A candidate has a colour and a marker of its own (the colours differ for people with
+any kind of colour vision); markers are set side by side, so that lines that coincide show the markers of all of them.
+"""
 
 from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from resilient.lab.measures import Measures, Moment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["draw"]
+__all__ = ["draw", "figure_of"]
 
-COLORS = ("#c44e52", "#2a6fbb", "#3a9b5c", "#8172b3", "#d08c2f", "#5f6b76")
-SHADE = "#e8c07d"
+COLORS = (
+    *("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),  # M. Okabe and K. Ito's
+    *("#000000", "#882255", "#1b1bff", "#661100", "#003366", "#8fce5a"),
+)
+MARKERS = "os^DvXP*<>1d"
+SHADE, GREY = "#e8c07d", "#444c56"
+MARKS = 7
+"""Markers on a line."""
+LONGEST = 44
+"""Characters of a name that are shown: its end."""
+
+
+Panel: TypeAlias = "Callable[[Axes, Sequence[Measures]], None]"
 
 
 def draw(measures: Sequence[Measures], file: Path) -> None:
     """Write a PNG with one panel for each measure, and a line for each candidate."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name may have letters that the font has not
+        figure_of(measures).savefig(file, dpi=90, format="png")
+
+
+def figure_of(measures: Sequence[Measures]) -> Figure:
+    """The picture, before it is a file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     scenario, step = measures[0].scenario, measures[0].runs[0].step
-    panels: list[Callable[[Axes, Sequence[Measures]], None]] = [_goodput, _latency, _requests]
+    panels: list[Panel] = [_goodput, _latency, _requests]
     heights = [3.0, 2.4, 1.8]
+    if scenario.calm[1]:
+        panels.append(_recovery)
+        heights.append(0.4 + 0.15 * len(measures))
     if any(each.classes for each in measures):
         panels.append(_classes)
         heights.append(2.0)
-    if any(moment.open is not None for each in measures for moment in each.timeline):
-        panels.append(_circuits)
-        heights.append(1.6)
-    if any(moment.tokens is not None for each in measures for moment in each.timeline):
-        panels.append(_budget)
-        heights.append(1.6)
-    if any(moment.limit is not None for each in measures for moment in each.timeline):
-        panels.append(_limit)
-        heights.append(1.6)
-    if any(moment.hedge_delay is not None for each in measures for moment in each.timeline):
-        panels.append(_hedge_delay)
-        heights.append(1.6)
-    figure = Figure(figsize=(10, 1.2 + sum(heights)), layout="constrained")
+    of_policies: dict[str, Panel] = {
+        "open": _circuits,
+        "tokens": _budget,
+        "limit": _limit,
+        "hedge_delay": _hedge_delay,
+    }
+    for name, panel in of_policies.items():
+        if any(getattr(moment, name) is not None for each in measures for moment in each.timeline):
+            panels.append(panel)
+            heights.append(1.6)
+    figure = Figure(figsize=(10, 1.2 + sum(heights) + 0.1 * len(measures)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     for axes, panel in zip(grid, panels, strict=True):
@@ -55,45 +81,106 @@ def draw(measures: Sequence[Measures], file: Path) -> None:
     grid[-1].set_xlabel(f"time (s), in steps of {step:g} s")
     runs = measures[0].runs
     seeds = f"seed {runs[0].seed}" if len(runs) == 1 else f"seeds {runs[0].seed} to {runs[-1].seed}"
-    title = f"{scenario.title or scenario.name} ({seeds})"
+    title = _shown(f"{scenario.title or scenario.name} ({seeds})")
     figure.suptitle("\n".join(textwrap.wrap(title, 90)), fontsize=12, fontweight="bold")
-    figure.savefig(file, dpi=90, format="png")
+    return figure
 
 
-def _line(axes: Axes, number: int, each: Measures, value: Callable[[Moment], float | None], **style: Any) -> None:
-    step = each.runs[0].step
-    values = [found if (found := value(moment)) is not None else math.nan for moment in each.timeline]
-    edges = [step * at for at in range(len(values) + 1)]
-    settings: dict[str, Any] = {"color": COLORS[number % len(COLORS)], "linewidth": 1.6, "baseline": None, **style}
-    axes.stairs(values, edges, **settings)
+def _shown(text: str) -> str:
+    """A text from a file as it is: no line ends, no formulas (matplotlib reads what stands between dollars as one)."""
+    return "".join(each if each.isprintable() else " " for each in text).replace("$", r"\$")
+
+
+def _name(each: Measures) -> str:
+    name = each.candidate.name
+    return _shown(name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}")
+
+
+# -- lines ------------------------------------------------------------------------------------------------------------
+
+
+def _look(number: int) -> tuple[str, str]:
+    """The colour and the marker of a candidate; no two of 144 have the same."""
+    return COLORS[number % len(COLORS)], MARKERS[(number + number // len(COLORS)) % len(MARKERS)]
+
+
+def _curve(axes: Axes, number: int, of: int, step: float, values: Sequence[float | None], **style: Any) -> None:
+    """A line of the candidate with this number, `of` so many, with its markers between those of the others."""
+    color, marker = _look(number)
+    known = [math.nan if value is None else value for value in values]
+    edges = [step * at for at in range(len(known) + 1)]
+    axes.stairs(known, edges, **{"color": color, "linewidth": 1.6, "baseline": None, **style})
+    apart = max(1, len(known) // MARKS)
+    marked = [at for at in range(apart * number // of, len(known), apart) if not math.isnan(known[at])]
+    middles = [step * (at + 0.5) for at in marked]
+    axes.plot(middles, [known[at] for at in marked], marker, color=color, markersize=4.5, zorder=3)
+
+
+def _lines(axes: Axes, measures: Sequence[Measures], value: Callable[[Moment], float | None], **style: Any) -> None:
+    """A line for each candidate."""
+    for number, each in enumerate(measures):
+        _curve(axes, number, len(measures), each.runs[0].step, [value(moment) for moment in each.timeline], **style)
+
+
+def _key(axes: Axes, styles: dict[str, Any], where: str) -> None:
+    """What the styles of lines mean, whatever their colour."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=GREY, linewidth=1.6, linestyle=style) for style in styles.values()]
+    place: dict[str, Any] = {"loc": where}
+    axes.legend(handles, list(styles), **place, frameon=False, fontsize=8, ncols=len(styles))
+
+
+# -- panels -----------------------------------------------------------------------------------------------------------
 
 
 def _goodput(axes: Axes, measures: Sequence[Measures]) -> None:
-    _line(axes, 0, measures[0], lambda moment: moment.offered, color="#444c56", linewidth=1.0, label="calls made")
-    for number, each in enumerate(measures):
-        label = f"{each.candidate.name}: {100 * each.success:.1f}% of all succeed"
-        _line(axes, number, each, lambda moment: moment.goodput, label=label)
+    from matplotlib.lines import Line2D
+
+    step = measures[0].runs[0].step
+    loads = [[moment.offered for moment in each.timeline] for each in measures]
+    own = any(load != loads[0] for load in loads)
+    edges = [step * at for at in range(len(loads[0]) + 1)]
+    style: dict[str, Any] = {"baseline": None, "linewidth": 1.0}
+    if own:  # users that wait for their answers make other calls with every candidate
+        for number, load in enumerate(loads):
+            axes.stairs(load, edges, color=_look(number)[0], linestyle=(0, (1, 1.5)), **style)
+    else:
+        axes.stairs(loads[0], edges, color=GREY, **style)
+    _lines(axes, measures, lambda moment: moment.goodput)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("successes\nper second")
-    columns = len(measures) + 1 if len(measures) < 4 else 3
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=columns, frameon=False, fontsize=9)
+    axes.set_ylabel("successes that\ncome per second")
+    made = Line2D([], [], color=GREY, linewidth=1.0, linestyle=(0, (1, 1.5)) if own else "-")
+    handles, labels = [made], ["calls made with each" if own else "calls made"]
+    for number in range(len(measures)):
+        color, marker = _look(number)
+        handles.append(Line2D([], [], color=color, linewidth=1.6, marker=marker, markersize=5))
+        labels.append(_label(number, measures))
+    columns = max(1, min(len(labels), 150 // (max(map(len, labels)) + 8)))
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02)}
+    axes.legend(handles, labels, **place, ncols=columns, frameon=False, fontsize=9)
+
+
+def _label(number: int, measures: Sequence[Measures]) -> str:
+    """A candidate in the legend. (The space: a label that begins with `_` would not be shown.)"""
+    each = measures[number]
+    label = f" {_name(each)}: {100 * each.success:.1f}% of all succeed"
+    same = next((other for other in measures[:number] if each.equals(other)), None)
+    return label if same is None else f"{label}, same as {_name(same)}"
 
 
 def _latency(axes: Axes, measures: Sequence[Measures]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    for number, each in enumerate(measures):
-        _line(axes, number, each, lambda moment: _ms(moment.p99), label="p99" if number == 0 else None)
-        style = {"linewidth": 1.0, "linestyle": (0, (3, 2))}
-        _line(axes, number, each, lambda moment: _ms(moment.p50), label="p50" if number == 0 else None, **style)
+    dashed = (0, (3, 2))
+    _lines(axes, measures, lambda moment: _ms(moment.p99))
+    _lines(axes, measures, lambda moment: _ms(moment.p50), linewidth=1.0, linestyle=dashed)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("latency of\nsuccesses (ms)")
-    legend = axes.legend(loc="upper right", frameon=False, fontsize=8, ncols=2)
-    for handle in legend.legend_handles:
-        handle.set(color="#444c56")  # type: ignore[union-attr]
+    _key(axes, {"p99": "-", "p50": dashed}, "upper right")
 
 
 def _ms(seconds: float | None) -> float | None:
@@ -101,13 +188,40 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def _requests(axes: Axes, measures: Sequence[Measures]) -> None:
-    most = 1.0
-    for number, each in enumerate(measures):
-        _line(axes, number, each, lambda moment: moment.requests_per_call)
-        most = max([most, *(moment.requests_per_call or 0 for moment in each.timeline)])
+    _lines(axes, measures, lambda moment: moment.requests_per_call)
+    most = max([1.0, *(moment.requests_per_call or 0 for each in measures for moment in each.timeline)])
     axes.set_ylim(0, 1.1 * most)
-    axes.axhline(1, color="#444c56", linewidth=0.8, linestyle=":")
-    axes.set_ylabel("requests\nper call")
+    axes.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
+    axes.set_ylabel("requests per\ncall made")
+
+
+def _recovery(axes: Axes, measures: Sequence[Measures]) -> None:
+    """A row for each candidate: from the end of the faults until it is well again, or to the end of the picture."""
+    scenario = measures[0].scenario
+    over = scenario.calm[1]
+    for number, each in enumerate(measures):
+        color, marker = _look(number)
+        found = each.worst_recovery
+        ends = over + found.seconds if found.seconds is not None else scenario.duration
+        style = (0, (1, 2)) if found.unmeasurable else "-"
+        axes.plot([over, ends], [number, number], color=color, linewidth=3.5, linestyle=style, solid_capstyle="butt")
+        if found.seconds is not None:
+            axes.plot([ends], [number], marker, color=color, markersize=6)
+        axes.annotate(
+            found.state if found.seconds is None else f"{found.seconds:g} s",
+            (1.0, number),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=color,
+            fontsize=8,
+            fontweight="normal" if found.state == "measured" else "bold",
+            va="center",
+            annotation_clip=False,
+        )
+    axes.set_ylim(len(measures) - 0.4, -0.6)
+    axes.set_yticks([])
+    axes.set_ylabel("recovery", rotation=0, ha="right", va="center")
 
 
 STYLES = {"critical": "-", "normal": (0, (4, 1.5)), "sheddable": (0, (1, 1.2))}
@@ -116,35 +230,29 @@ STYLES = {"critical": "-", "normal": (0, (4, 1.5)), "sheddable": (0, (1, 1.2))}
 def _classes(axes: Axes, measures: Sequence[Measures]) -> None:
     for number, each in enumerate(measures):
         for name in each.classes:
-            values = [math.nan if share is None else 100 * share for share in each.course(name)]
-            edges = [each.runs[0].step * at for at in range(len(values) + 1)]
-            style: dict[str, Any] = {"color": COLORS[number % len(COLORS)], "linestyle": STYLES[name]}
-            axes.stairs(values, edges, baseline=None, linewidth=1.6, label=name if number == 0 else None, **style)
+            values = [_percent(share) for share in each.course(name)]
+            _curve(axes, number, len(measures), each.runs[0].step, values, linestyle=STYLES[name])
     axes.set_ylim(0, 105)
     axes.set_ylabel("calls that\nsucceed (%)")
-    legend = axes.legend(loc="center right", frameon=False, fontsize=8)
-    for handle in legend.legend_handles:
-        handle.set(color="#444c56")  # type: ignore[union-attr]
+    names = {name for each in measures for name in each.classes}
+    _key(axes, {name: style for name, style in STYLES.items() if name in names}, "center right")
 
 
 def _limit(axes: Axes, measures: Sequence[Measures]) -> None:
-    for number, each in enumerate(measures):
-        _line(axes, number, each, lambda moment: moment.limit)
+    _lines(axes, measures, lambda moment: moment.limit)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("adaptive limit\n(calls)")
 
 
 def _hedge_delay(axes: Axes, measures: Sequence[Measures]) -> None:
-    for number, each in enumerate(measures):
-        _line(axes, number, each, lambda moment: _ms(moment.hedge_delay))
+    _lines(axes, measures, lambda moment: _ms(moment.hedge_delay))
     axes.set_ylim(bottom=0)
     axes.set_ylabel("delay of a\nhedge (ms)")
 
 
 def _circuits(axes: Axes, measures: Sequence[Measures]) -> None:
-    for number, each in enumerate(measures):
-        _line(axes, number, each, lambda moment: _percent(moment.open), fill=True, alpha=0.25, linewidth=0, baseline=0)
-        _line(axes, number, each, lambda moment: _percent(moment.open), label="open" if number == 0 else None)
+    _lines(axes, measures, lambda moment: _percent(moment.open), fill=True, alpha=0.25, linewidth=0, baseline=0)
+    _lines(axes, measures, lambda moment: _percent(moment.open))
     axes.set_ylim(0, 105)
     axes.set_ylabel("circuits\nopen (%)")
 
@@ -154,8 +262,7 @@ def _percent(share: float | None) -> float | None:
 
 
 def _budget(axes: Axes, measures: Sequence[Measures]) -> None:
-    for number, each in enumerate(measures):
-        _line(axes, number, each, lambda moment: moment.tokens)
+    _lines(axes, measures, lambda moment: moment.tokens)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("tokens in\na budget")
 
@@ -169,7 +276,7 @@ def _shade(axes: Axes, measures: Sequence[Measures], *, labels: bool) -> None:
         axes.axvspan(fault.start, end, color=SHADE, alpha=0.3, linewidth=0, zorder=0)
         if labels:
             axes.annotate(
-                f"{fault.describe()}, {fault.when()}",
+                _shown(f"{fault.describe()}, {fault.when()}"),
                 (fault.start, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(2, 4 + 11 * (len(scenario.faults) - 1 - row)),
