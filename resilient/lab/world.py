@@ -171,6 +171,8 @@ class _World:
         self.calling = 0  # loads that have not done
         self.inside: dict[int, asyncio.Task[None]] = {}
         self.watched = Watched()
+        self.ended: list[_Call] | None = None
+        """Calls of a decorator that is no policy, as they ended: it may send requests in the background afterwards."""
         self.calls = KEYED
         self.luck = random.Random(f"{seed} answers").random
         self.guarded = [self._guard(run.candidate.make(), watch) for _ in range(scenario.clients)]
@@ -204,6 +206,7 @@ class _World:
             return await ask(call)
 
         if not isinstance(guard, Policy):
+            self.ended = []
             return guard(request)  # type: ignore[no-any-return]
 
         def attempt(made: Any) -> Any:
@@ -258,6 +261,8 @@ class _World:
             run.ends.append(self.loop._now)
             run.outcomes.append(outcome)
             run.requests.append(call.requests)
+            if self.ended is not None:
+                self.ended.append(call)
             run.priorities.append(call.rank)
             self.inside.pop(id(call), None)
             if not self.calling and not self.inside and not self.over.done():
@@ -303,6 +308,8 @@ class _World:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+            for number, call in enumerate(self.ended or ()):
+                self.run.requests[number] = call.requests
             self.run.sent = self.service.sent
             self.run.executed = self.service.executed
             self.run.acted = [self.service.acted[id(fault)] for fault in scenario.faults]

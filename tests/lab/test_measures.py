@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from resilient import CircuitBreaker, Pipeline, Retry, Timeout
 from resilient.faults import Errors, Stall
-from resilient.lab.candidates import NONE, candidate_from
+from resilient.lab.candidates import NONE, Candidate, candidate_from
 from resilient.lab.distributions import Constant
-from resilient.lab.load import Poisson, Replay
+from resilient.lab.load import Burst, Load, Poisson, Replay
 from resilient.lab.measures import Measures, percentile
+from resilient.lab.reading import gallery, read
 from resilient.lab.service import ServicePlan
 from resilient.lab.world import Scenario, simulate
 
@@ -71,7 +74,7 @@ def test_runs_are_pooled() -> None:
     """Rates are averages over the runs, and calls are added up."""
     found = measured(seeds=(1, 2), loads=(Poisson(100),))
 
-    assert found.calls == sum(len(run.begins) for run in found.runs)
+    assert found.calls == sum(len(run.begins) for run in found.runs) == sum(each.calls for each in found.timeline)
     assert sum(moment.offered for moment in found.timeline) / len(found.timeline) == pytest.approx(100, rel=0.1)
 
 
@@ -81,3 +84,80 @@ def test_data_has_times_in_seconds_and_no_number_that_json_does_not_know() -> No
 
     assert (data["success"], data["latency_p99_s"], data["recovery_s"]) == (0.0, None, None)
     assert data["outcomes"] == {"ServiceError": 300}
+
+
+def in_small(name: str) -> Scenario:
+    """A scenario of the gallery with a twentieth of its calls, clients and workers."""
+    scenario = read(name)
+
+    def smaller(load: Any) -> Load:
+        if isinstance(load, Burst):
+            return replace(load, calls=load.calls // 20)
+        return replace(load, rate=tuple((at, rate / 20) for at, rate in load.steps))
+
+    service = scenario.service
+    return replace(
+        scenario,
+        loads=tuple(map(smaller, scenario.loads)),
+        clients=max(1, scenario.clients // 20),
+        service=replace(service, workers=max(1, (service.workers or 20) // 20)),
+    )
+
+
+@pytest.mark.parametrize("name", gallery())
+def test_timeline_adds_up_to_the_table(name: str) -> None:
+    """For every pipeline of the gallery: calls, successes, requests, and successes that come in time."""
+    scenario = in_small(name)
+    for candidate in scenario.candidates.values():
+        found = Measures([simulate(scenario, candidate)])
+        table, timeline = found.as_json(), found.as_json()["timeline"]
+        step = found.runs[0].step
+
+        assert sum(moment["calls"] for moment in timeline) == found.calls == table["calls"]
+        assert sum(moment["succeeded"] for moment in timeline) == table["outcomes"].get("success", 0)
+        assert sum(moment["requests"] for moment in timeline) == sum(len(run.sent) for run in found.runs)
+        assert sum(moment["requests"] for moment in timeline) / found.calls == found.requests_per_call
+        assert sum(moment["offered"] for moment in timeline) * step == pytest.approx(found.calls)
+        came = sum(moment["goodput"] for moment in timeline) * step
+        assert came + table["successes_after_duration"] == pytest.approx(table["outcomes"].get("success", 0), abs=0.01)
+
+
+def test_requests_are_counted_with_the_call_that_they_are_for() -> None:
+    """Calls of two seconds are repeated in the next ones, and are nothing that later calls cost."""
+    moments = tuple(at / 10 for at in range(100))
+    found = measured(Retry(3, wait=5), loads=(Replay(moments),), faults=(Errors(start=1, end=3),))
+
+    per_call = {moment.at: moment.requests_per_call for moment in found.timeline if moment.calls}
+    assert {at for at, requests in per_call.items() if requests == 2} == {at for at in per_call if 0.9 < at < 2.9}
+    assert {at for at, requests in per_call.items() if requests == 1} == {at for at in per_call if not 0.9 < at < 2.9}
+
+
+def test_requests_after_the_end_of_their_call_count() -> None:
+    """A decorator that is no policy may leave work behind."""
+
+    def careless(ask: Any) -> Any:
+        kept = set()
+
+        async def call(key: str) -> Any:
+            found = await ask(key)
+            kept.add(asyncio.create_task(ask(key)))
+            return found
+
+        return call
+
+    service = ServicePlan(Constant(0.05))
+    scenario = Scenario(duration=5, loads=(Replay((0.5, 1.5, 4.5)),), service=service)
+    found = Measures([simulate(scenario, Candidate("careless", lambda: careless))])
+
+    assert sum(moment.requests for moment in found.timeline) == found.requests == len(found.runs[0].sent)
+    assert [moment.requests for moment in found.timeline if moment.calls][:2] == [2, 2]
+
+
+def test_calls_at_the_very_end_are_in_the_last_step() -> None:
+    """However steps and duration are rounded; a burst that is spread beyond the end makes no calls there."""
+    found = measured(duration=0.3, loads=(Replay((0.1, 0.3 - 1e-15)), Burst(20, at=0.2, spread=0.5)))
+
+    assert 2 < found.calls < 15
+    assert all(begin < 0.3 for begin in found.runs[0].begins)
+    assert sum(moment.calls for moment in found.timeline) == found.calls
+    assert found.timeline[-1].calls >= 1
