@@ -42,7 +42,8 @@ CALLS: dict[tuple[str, str], Calls] = {
     ("docs/classify.md", "shop"): Calls(answer=lambda status, retry_after: {"code": status}),
     ("docs/http.md", "users"): HttpCalls(url="https://{key}.example/"),
 }
-"""What calls and answers look like, for the pipelines that look at them; all others are tried without a word."""
+"""What calls and answers look like, for the pipelines that look at them, where the block does not say so itself; all
+others are tried without a word."""
 
 
 OUTAGE = Scenario(
@@ -119,7 +120,7 @@ def test_pipelines_of_a_block_can_be_explained_and_simulated(
         assert subject.policy is not None
         assert str(explain(subject.policy, is_async=subject.guards != "def"))
 
-        world = replace(OUTAGE, calls=CALLS.get((name, key)))
+        world = replace(OUTAGE, calls=CALLS.get((name, key), names.get("calls")))
         measures = Measures([simulate(world, candidate_from(key, thing))])
         assert measures.outcomes["success"] > 50
         assert measures.outcomes.keys() <= ENDS
