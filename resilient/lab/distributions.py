@@ -43,6 +43,17 @@ __all__ = [
 
 Sampler = Callable[[], float]
 
+LONGEST = 1e9
+"""Seconds that anything takes: thirty years. Of longer ones no sum and no power is sure to be a number."""
+LEAST_SHAPE = 0.1
+"""Of a Pareto distribution: the largest number that is drawn is `low * 2 ** (53 / shape)`."""
+
+
+def _seconds(argument: str, value: object, *, zero: bool = False) -> float:
+    if (seconds := arguments.seconds(argument, value, zero=zero)) > LONGEST:
+        raise ValueError(f"{argument} must be at most {LONGEST:g} seconds, got {value!r}")
+    return seconds
+
 
 class Distribution:
     """Of seconds."""
@@ -67,7 +78,7 @@ class Constant(Distribution):
     value: float
 
     def __post_init__(self) -> None:
-        arguments.seconds("value", self.value, zero=True)
+        _seconds("value", self.value, zero=True)
 
     def sampler(self, generator: random.Random) -> Sampler:
         value = float(self.value)
@@ -87,8 +98,8 @@ class Uniform(Distribution):
     high: float
 
     def __post_init__(self) -> None:
-        arguments.seconds("low", self.low, zero=True)
-        if arguments.seconds("high", self.high, zero=True) < self.low:
+        _seconds("low", self.low, zero=True)
+        if _seconds("high", self.high, zero=True) < self.low:
             raise ValueError(f"high must be at least low={self.low:g}, got {self.high!r}")
 
     def sampler(self, generator: random.Random) -> Sampler:
@@ -109,8 +120,8 @@ class Normal(Distribution):
     deviation: float
 
     def __post_init__(self) -> None:
-        arguments.seconds("mean", self.mean, zero=True)
-        arguments.seconds("deviation", self.deviation, zero=True)
+        _seconds("mean", self.mean, zero=True)
+        _seconds("deviation", self.deviation, zero=True)
 
     def sampler(self, generator: random.Random) -> Sampler:
         mean, deviation, gauss = self.mean, self.deviation, generator.gauss
@@ -139,8 +150,8 @@ class LogNormal(Distribution):
     deviation: float
 
     def __post_init__(self) -> None:
-        arguments.seconds("mean", self.mean)
-        if arguments.seconds("deviation", self.deviation, zero=True) > 1e6 * self.mean:
+        _seconds("mean", self.mean)
+        if _seconds("deviation", self.deviation, zero=True) > 1e6 * self.mean:
             raise ValueError(f"deviation must be at most a million times mean={self.mean:g}, got {self.deviation!r}")
 
     def sampler(self, generator: random.Random) -> Sampler:
@@ -161,7 +172,7 @@ class Exponential(Distribution):
     mean: float
 
     def __post_init__(self) -> None:
-        arguments.seconds("mean", self.mean)
+        _seconds("mean", self.mean)
 
     def sampler(self, generator: random.Random) -> Sampler:
         mean, log, draw = self.mean, math.log, generator.random
@@ -181,9 +192,9 @@ class Pareto(Distribution):
     shape: float
 
     def __post_init__(self) -> None:
-        arguments.seconds("low", self.low)
-        if not arguments.amount("shape", self.shape):
-            raise ValueError(f"shape must be a finite number > 0, got {self.shape!r}")
+        _seconds("low", self.low)
+        if arguments.amount("shape", self.shape) < LEAST_SHAPE:
+            raise ValueError(f"shape must be a finite number >= {LEAST_SHAPE:g}, got {self.shape!r}")
 
     def sampler(self, generator: random.Random) -> Sampler:
         low, power, draw = self.low, -1.0 / self.shape, generator.random
@@ -206,7 +217,7 @@ class Empirical(Distribution):
         if not self.values:
             raise ValueError("values must hold at least one number of seconds, got none")
         for at, value in enumerate(self.values):
-            arguments.seconds(f"values[{at}]", value, zero=True)
+            _seconds(f"values[{at}]", value, zero=True)
 
     def sampler(self, generator: random.Random) -> Sampler:
         values, count, draw = self.values, len(self.values), generator.random
@@ -253,7 +264,7 @@ KINDS: dict[str, type[Distribution]] = {
 """All kinds, by their names in files."""
 
 
-LARGEST = 100_000_000
+LARGEST = 10_000_000
 """Bytes of a file of latencies."""
 
 
@@ -268,7 +279,7 @@ def read_latencies(file: Path) -> Sequence[float]:
         if not text or text.startswith("#"):
             continue
         try:
-            found.append(arguments.seconds("a latency", float(text), zero=True))
+            found.append(_seconds("a latency", float(text), zero=True))
         except ValueError:
             raise ValueError(f"line {number} of {file} must be a number of seconds >= 0, got {text[:40]!r}") from None
     if not found:

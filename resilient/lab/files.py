@@ -8,14 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TextIO
 
-__all__ = ["STDOUT", "read_text", "write"]
-
-STDOUT = Path("-")
-"""Names standard output where a file for results is asked for."""
+__all__ = ["Output", "read_text", "write"]
 
 
 def read_text(path: Path, most: int) -> str:
@@ -39,24 +37,23 @@ def read_text(path: Path, most: int) -> str:
         raise ValueError(f"{path} is not UTF-8 text (line {line})") from None
 
 
-def write(path: Path, data: str | bytes) -> None:
-    """Write results to a file, or to standard output where `path` is `STDOUT`.
+def write(to: Path | TextIO, data: str | bytes) -> None:
+    """Write results to a file, or text to an open stream.
 
     A file has all of it, or what it had before: the data goes to a new file beside it, which then takes its place.
     What is no regular file (a pipe, a device) is written to directly. Raises `OSError`.
     """
-    if path == STDOUT:
-        text = data if isinstance(data, str) else data.decode()
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    if not isinstance(to, Path):
+        to.write(data if isinstance(data, str) else data.decode())
+        to.flush()
         return
     encoded = data.encode() if isinstance(data, str) else data
-    path = path.resolve()  # a link stays one
+    path = to.resolve()  # a link stays one
     if path.exists() and not path.is_file():
         path.write_bytes(encoded)
         return
     if path.exists() and not os.access(path, os.W_OK):
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(to))
     part = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
     try:
         with part.open("xb") as file:
@@ -68,3 +65,40 @@ def write(path: Path, data: str | bytes) -> None:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+class Output:
+    """Standard output whose reader may leave: what is written after that goes nowhere, and is no error.
+
+    A command that has printed half of its table to `head -1` still writes its files, and exits with its verdict. What the
+    encoding of the stream cannot show is shown as a question mark.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+    def write(self, text: str) -> int:
+        """Write text, as a stream does. Raises `OSError`, but not for a closed pipe."""
+        self._unless_closed(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered. Raises `OSError`, but not for a closed pipe."""
+        self._unless_closed(self._stream.flush)
+
+    def discard(self) -> None:
+        """Let all that is still to be written, what is buffered too, go nowhere."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def _unless_closed(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except BrokenPipeError:
+            self.discard()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

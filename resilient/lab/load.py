@@ -60,6 +60,14 @@ class Load:
     def start(self, callers: Callers, seed: str) -> None:
         raise NotImplementedError
 
+    def expected(self, duration: float, latency: float) -> float:
+        """How many calls it makes within `duration` seconds, where each takes `latency` seconds."""
+        raise NotImplementedError
+
+    def at_once(self, duration: float, latency: float) -> float:
+        """How many of them are under way at a time."""
+        return self.expected(duration, latency) * min(1.0, latency / duration)
+
 
 Steps = tuple[tuple[float, float], ...]
 
@@ -111,20 +119,23 @@ class Poisson(Load):
         draw = random.Random(f"{seed} poisson").random
         who = random.Random(f"{seed} clients").random
         loop, clients, call = callers.loop, callers.clients, callers.call
-        ends = [at for at, _ in self.steps[1:]] + [math.inf]
+        steps = list(zip(self.steps, [at for at, _ in self.steps[1:]] + [math.inf], strict=True))
         log = math.log
+        passed = 0  # steps that are over
 
         def upcoming(now: float) -> float:
             """When the next call comes after `now`."""
-            for (begin, rate), end in zip(self.steps, ends, strict=True):
-                if now >= end:
-                    continue
-                now = max(now, begin)
-                if rate:
-                    now -= log(1.0 - draw()) / rate
-                    if now < end:
-                        return now
-                now = end  # it has no memory: what would come after a change of rate is drawn anew
+            nonlocal passed
+            while passed < len(steps):
+                (begin, rate), end = steps[passed]
+                if now < end:
+                    now = max(now, begin)
+                    if rate:
+                        now -= log(1.0 - draw()) / rate
+                        if now < end:
+                            return now
+                    now = end  # it has no memory: what would come after a change of rate is drawn anew
+                passed += 1
             return math.inf
 
         def arrive(moment: float) -> None:
@@ -140,6 +151,12 @@ class Poisson(Load):
 
         callers.expect()
         plan(0.0)
+
+    def expected(self, duration: float, latency: float) -> float:
+        ends = [at for at, _ in self.steps[1:]] + [math.inf]
+        return math.fsum(
+            rate * max(0.0, min(end, duration) - begin) for (begin, rate), end in zip(self.steps, ends, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +202,12 @@ class Closed(Load):
             task = loop.create_task(user(number % callers.clients))
             loop.kept.add(task)
             task.add_done_callback(loop.kept.discard)
+
+    def expected(self, duration: float, latency: float) -> float:
+        return self.users * max(1.0, duration / max(self.think.expected + latency, LEAST_PAUSE))
+
+    def at_once(self, duration: float, latency: float) -> float:
+        return float(self.users)
 
 
 LEAST_PAUSE = 0.001
@@ -238,6 +261,13 @@ class Burst(Load):
                 break
             begin += self.every
 
+    def expected(self, duration: float, latency: float) -> float:
+        times = 1.0 if self.every is None else 1.0 + max(0.0, duration - self.at) / self.every
+        return self.calls * times
+
+    def at_once(self, duration: float, latency: float) -> float:
+        return self.expected(duration, latency)  # all of them wait for their moment from the begin on
+
 
 @dataclass(frozen=True, slots=True)
 class Replay(Load):
@@ -278,3 +308,6 @@ class Replay(Load):
 
         callers.expect()
         plan(0)
+
+    def expected(self, duration: float, latency: float) -> float:
+        return float(len(self.moments))

@@ -1,0 +1,110 @@
+"""What a simulation takes, before it is begun: a rate with three zeros too many is told at once, not after an hour.
+
+The figures are measured ones of one core and of CPython, for calls that each make one request: retries and a service that
+stands still make it more.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from resilient.lab.candidates import Candidate
+from resilient.lab.world import Scenario
+
+__all__ = ["LONGEST", "MOST_MEMORY", "Estimate", "estimate"]
+
+CALLS_A_SECOND = 40_000
+SECONDS_OF_A_CLIENT, SECONDS_OF_A_FAULT = 2e-3, 2e-7
+"""To build its pipeline; and to ask for each request whether the fault hits it."""
+BYTES_OF_A_CALL, BYTES_OF_A_CALL_UNDER_WAY = 160, 1_000
+BYTES_OF_A_CLIENT, BYTES_OF_A_SERVER, BYTES_OF_ITS_ADMISSION = 30_000, 1_500, 20_000
+
+LONGEST, MOST_MEMORY = 600.0, 2e9
+"""Seconds and bytes that a simulation may take where nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Of some candidates in a scenario, in some runs each.
+
+    Attributes:
+        calls: that are made, in all runs together.
+        seconds: it takes at least.
+        memory: bytes that it needs at least.
+        most: the setting that costs most, in words.
+    """
+
+    calls: float
+    seconds: float
+    memory: float
+    most: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether this machine has as much memory."""
+        return self.memory <= _memory_there_is()
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it takes more than anybody expects."""
+        return self.seconds > LONGEST or self.memory > MOST_MEMORY
+
+    def __str__(self) -> str:
+        calls, memory = _rounded(self.calls), _rounded(self.memory / 1e9)
+        return (
+            f"{calls} calls, {_duration(self.seconds)} and {memory} GB of memory at least, most of it for {self.most}"
+        )
+
+
+def estimate(scenario: Scenario, candidates: Collection[Candidate], runs: int) -> Estimate:
+    """What it takes to run these candidates in a scenario, `runs` times each."""
+    service, rounds = scenario.service, float(len(candidates) * runs)
+    mean = min(service.service_time.expected, scenario.duration)
+    loads = [load.expected(scenario.duration, mean) for load in scenario.loads]
+    at_once = [load.at_once(scenario.duration, mean) for load in scenario.loads]
+    seconds = 1 / CALLS_A_SECOND + SECONDS_OF_A_FAULT * len(scenario.faults)
+    admits = service.admission is not None or any(each.admission is not None for each in candidates)
+    server = BYTES_OF_A_SERVER + BYTES_OF_ITS_ADMISSION * admits
+    parts = [
+        (
+            f"load[{at}]" if len(loads) > 1 else "load",
+            rounds * calls * seconds,
+            rounds * calls * BYTES_OF_A_CALL + waiting * BYTES_OF_A_CALL_UNDER_WAY,
+        )
+        for at, (calls, waiting) in enumerate(zip(loads, at_once, strict=True))
+    ]
+    clients = float(scenario.clients)
+    parts.append(("clients.instances", rounds * clients * SECONDS_OF_A_CLIENT, clients * BYTES_OF_A_CLIENT))
+    parts.append(("service.servers", 0.0, float(service.servers) * server))
+    most = max(parts, key=lambda part: max(part[1] / LONGEST, part[2] / MOST_MEMORY))[0]
+    return Estimate(
+        rounds * math.fsum(loads),
+        math.fsum(part[1] for part in parts),
+        math.fsum(part[2] for part in parts),
+        most,
+    )
+
+
+def _memory_there_is() -> float:
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return math.inf
+
+
+def _rounded(number: float) -> str:
+    """Two digits of it, with a word for what is large."""
+    for size, word in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million")):
+        if number >= size:
+            return f"{number / size:,.2g}{word}" if number < 100 * size else f"{number / size:,.0f}{word}"
+    return f"{number:.2g}" if number < 10 else f"{number:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    for size, word in ((31_557_600, "years"), (86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {word}"
+    return f"{seconds:.0f} s"
