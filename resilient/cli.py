@@ -5,13 +5,18 @@ Exit codes: 0 all is well, 1 a bad verdict, 2 bad arguments or a missing package
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import math
 import os
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO, cast
+
+from resilient.lab.files import Output
 
 __all__ = ["app", "main"]
 
@@ -24,6 +29,9 @@ except ModuleNotFoundError:
     print(MISSING, file=sys.stderr)
     raise SystemExit(2) from None
 
+STDOUT = Path("-")
+"""Names standard output where results go to a file otherwise."""
+
 app = typer.Typer(
     help="Resilience for calls: retry, circuit breaker, bulkhead, timeout.",
     no_args_is_help=True,
@@ -35,12 +43,53 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    app(prog_name="resilient")
+    stdout = Output(sys.stdout or io.StringIO())  # None: it was closed before
+    sys.stdout = cast("TextIO", stdout)
+    try:
+        try:
+            app(prog_name="resilient")
+        finally:
+            stdout.flush()
+    except OSError as error:
+        stdout.discard()
+        typer.echo(f"resilient: standard output: {error.strerror or error}", err=True)
+        raise SystemExit(2) from None
 
 
 def _refuse(message: str) -> NoReturn:
-    typer.echo(f"resilient: {message}", err=True)
+    """Say in one line why nothing is done, and exit with 2. What it quotes may come from anybody's file."""
+    line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(message.split()))
+    typer.echo(f"resilient: {line if len(line) <= LONGEST else f'{line[:LONGEST]} ...'}", err=True)
     raise typer.Exit(2)
+
+
+LONGEST = 2000
+"""Characters of a message."""
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What can end any command: Ctrl-C, files that cannot be written, no memory."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("resilient: stopped", err=True)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        _refuse(f"{error.filename or 'standard output'}: {error.strerror or error}")
+    except MemoryError:
+        _refuse("this takes more memory than there is")
+
+
+@contextlib.contextmanager
+def _results(json: Path | None) -> Iterator[Path | TextIO | None]:
+    """Where results go: a file, or standard output, where nothing else is printed then."""
+    if json != STDOUT:
+        yield json
+        return
+    stdout = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        yield stdout
 
 
 def _print_version(asked: bool) -> None:
@@ -67,12 +116,22 @@ def _number(option: str, value: float, least: float, most: float, unit: str) -> 
         _refuse(f"{option} must be from {least:g} to {most:g} {unit}, got {value:g}")
 
 
-def _writable(option: str, path: Path) -> None:
-    # Before the run, so that half a minute is not spent on results that cannot be kept.
-    if path.is_dir():
-        _refuse(f"{option} must name a file, got the directory {path}")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        _refuse(f"{option} must be in a directory that can be written to, got {path}")
+def _check_outputs(json: Path | None, plot: Path | None = None, *inputs: Path) -> None:
+    """Refuse files that cannot be written, before half a minute is spent on results that could not be kept."""
+    taken = {path.resolve(): f"what is read, {path}" for path in inputs if path.is_file()}
+    for option, path in (("--plot", plot), ("--json", json)):
+        if path is None or (path == STDOUT and option == "--json"):
+            continue
+        if path.is_dir():
+            _refuse(f"{option} must name a file, got the directory {path}")
+        if path == plot and path.suffix.lower() not in (".png", ".svg", ".pdf"):
+            _refuse(f"{option} must end in .png, .svg or .pdf, got {path}")
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            _refuse(f"{option} must be in a directory that can be written to, got {path}")
+        if path.exists() and not os.access(path, os.W_OK):
+            _refuse(f"{option} must be a file that can be written to, got {path}")
+        if (other := taken.setdefault(path.resolve(), option)) != option:
+            _refuse(f"{option} must be another file than {other}")
 
 
 @app.command()
@@ -80,8 +139,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="What the faults and the arrivals are drawn from.")] = 1,
     duration: Annotated[float, typer.Option(help="Seconds of load, from 5 to 3600.")] = 20.0,
     rate: Annotated[float, typer.Option(help="Calls per second on each side, from 1 to 1000.")] = 100.0,
-    plot: Annotated[Path, typer.Option(help="Where the picture goes (PNG).")] = Path("resilient-demo.png"),
-    json: Annotated[Path | None, typer.Option(help="Where the results go, if anywhere.")] = None,
+    plot: Annotated[Path, typer.Option(help="Where the picture goes: .png, .svg or .pdf.")] = Path(
+        "resilient-demo.png"
+    ),
+    json: Annotated[Path | None, typer.Option(help="Where the results go, if anywhere (-: standard output).")] = None,
 ) -> None:
     """Call failing servers with a plain client and with a guarded one, side by side.
 
@@ -93,21 +154,17 @@ def demo(
     # In a shorter run a killed process would hardly be back before the next fault.
     _number("--duration", duration, 5, 3600, "seconds")
     _number("--rate", rate, 1, 1000, "calls per second")
-    _writable("--plot", plot)
-    if json is not None:
-        _writable("--json", json)
+    with _told():
+        _check_outputs(json, plot)
     if not all(map(importlib.util.find_spec, ("httpx", "matplotlib", "rich", "starlette", "uvicorn"))):
         typer.echo(MISSING, err=True)
         raise typer.Exit(2)
-    try:
-        passed = _run_demo(seed, duration, rate, plot, json)
-    except KeyboardInterrupt:
-        typer.echo("resilient: stopped", err=True)
-        raise typer.Exit(130) from None
+    with _told(), _results(json) as results:
+        passed = _run_demo(seed, duration, rate, plot, results)
     raise typer.Exit(0 if passed else 1)
 
 
-def _run_demo(seed: int, duration: float, rate: float, plot: Path, json: Path | None) -> bool:
+def _run_demo(seed: int, duration: float, rate: float, plot: Path, json: Path | TextIO | None) -> bool:
     from resilient.demo.experiment import Settings
     from resilient.demo.fleet import NotReady
     from resilient.demo.session import show
@@ -137,7 +194,7 @@ def explain(
     ] = None,
     max_latency: Annotated[float | None, typer.Option(help="Exit with 1 when a call may take more seconds.")] = None,
     max_requests: Annotated[int | None, typer.Option(help="Exit with 1 when a call may make more requests.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Where the explanation goes as data, if anywhere.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Where it goes as data, if anywhere (-: standard output).")] = None,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a diagram in Mermaid's language instead.")] = False,
 ) -> None:
     """Tell what a pipeline does to a call at worst, without running it.
@@ -152,16 +209,16 @@ def explain(
             _number(option, value, 0, 1e9, "seconds")
     if max_requests is not None:
         _number("--max-requests", max_requests, 0, 1e9, "requests")
-    if json is not None:
-        _writable("--json", json)
     function: naming.Function | None = None if plain is None else "def" if plain else "async"
-    try:
-        found = explain_command.explained(
-            target, behind=behind, function=function, function_limit=function_limit, json_file=json
-        )
-    except ValueError as error:
-        _refuse(str(error))
-    typer.echo(found.mermaid() if mermaid else str(found))
+    with _told(), _results(json) as results:
+        _check_outputs(json)
+        try:
+            found = explain_command.explained(
+                target, behind=behind, function=function, function_limit=function_limit, json_file=results
+            )
+        except ValueError as error:
+            _refuse(str(error))
+        typer.echo(found.mermaid() if mermaid else str(found))
     missed = explain_command.over(found, max_latency=max_latency, max_requests=max_requests)
     for each in missed:
         typer.echo(f"resilient: {each}", err=True)
@@ -202,8 +259,10 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="What everything random is drawn from.")] = 1,
     runs: Annotated[int, typer.Option(help="Runs of each pipeline, with the seeds from --seed on, up to 1000.")] = 1,
-    json: Annotated[Path | None, typer.Option(help="Where the results go as data, if anywhere.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Where the picture goes (PNG), if anywhere.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Where the results go as data, if anywhere (-: standard output).")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where the picture goes, if anywhere: .png, .svg or .pdf.")] = None,
     min_success: Annotated[
         float | None, typer.Option(help="Exit with 1 when a smaller share of calls succeeds.")
     ] = None,
@@ -219,6 +278,9 @@ def simulate(
     allow_imports: Annotated[
         bool, typer.Option("--allow-imports", help="The scenario file may name code (MODULE:NAME), which then runs.")
     ] = False,
+    large: Annotated[
+        bool, typer.Option("--large", help="It may take more than ten minutes, or two gigabytes of memory.")
+    ] = False,
 ) -> None:
     """Try pipelines in a scripted outage, in virtual time: minutes of failure in seconds.
 
@@ -226,9 +288,8 @@ def simulate(
     """
     _number("--runs", runs, 1, 1000, "runs")
     _number("--max-trace-bytes", max_trace_bytes, 1, 2**63, "bytes")
-    for option, file in (("--json", json), ("--plot", plot)):
-        if file is not None:
-            _writable(option, file)
+    with _told():
+        _check_outputs(json, plot, *(trace or ()), Path(scenario or ""))
     if importlib.util.find_spec("rich") is None or (
         plot is not None and importlib.util.find_spec("matplotlib") is None
     ):
@@ -236,34 +297,33 @@ def simulate(
         raise typer.Exit(2)
     from resilient.lab import simulate as lab
 
-    try:
-        goals = lab.objectives(
-            lab.finite("--min-success", min_success, 0, 1),
-            lab.finite("--max-p99", max_p99, 0),
-            lab.finite("--max-attempts-per-call", max_attempts_per_call, 0),
-            lab.finite("--max-recovery", max_recovery, 0),
-        )
-        if compare is not None and pipeline:
-            _refuse("--compare names the two pipelines: --pipeline has no meaning beside it")
-        passed = lab.run(
-            scenario,
-            pipelines=pipeline or (),
-            compare=compare,
-            seed=seed,
-            runs=runs,
-            json_file=json,
-            plot=plot,
-            goals=goals,
-            traces=trace or (),
-            of=of,
-            max_trace_bytes=max_trace_bytes,
-            shadow=shadow,
-            imports=allow_imports,
-            calls=calls,
-        )
-    except (lab.ScenarioError, lab.CandidateError) as error:
-        _refuse(str(error))
-    except KeyboardInterrupt:
-        typer.echo("resilient: stopped", err=True)
-        raise typer.Exit(130) from None
+    with _told(), _results(json) as results:
+        try:
+            goals = lab.objectives(
+                lab.finite("--min-success", min_success, 0, 1),
+                lab.finite("--max-p99", max_p99, 0),
+                lab.finite("--max-attempts-per-call", max_attempts_per_call, 0),
+                lab.finite("--max-recovery", max_recovery, 0),
+            )
+            if compare is not None and pipeline:
+                _refuse("--compare names the two pipelines: --pipeline has no meaning beside it")
+            passed = lab.run(
+                scenario,
+                pipelines=pipeline or (),
+                compare=compare,
+                seed=seed,
+                runs=runs,
+                json_file=results,
+                plot=plot,
+                goals=goals,
+                traces=trace or (),
+                of=of,
+                max_trace_bytes=max_trace_bytes,
+                shadow=shadow,
+                imports=allow_imports,
+                large=large,
+                calls=calls,
+            )
+        except (lab.ScenarioError, lab.CandidateError) as error:
+            _refuse(str(error))
     raise typer.Exit(0 if passed else 1)

@@ -12,6 +12,7 @@ from matplotlib.ticker import NullFormatter
 
 from resilient.demo.experiment import Experiment
 from resilient.demo.tally import timeline
+from resilient.lab.figures import save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,7 @@ LABELLED_FAULTS = 4  # more labels would overlap
 
 
 def draw(experiment: Experiment, path: Path) -> None:
-    """Write the picture to `path`, as PNG."""
+    """Write the picture to `path`, as PNG, SVG or PDF by its suffix."""
     settings = experiment.settings
     # A figure by itself, without pyplot: no display is looked for, and no global state is left.
     figure = Figure(figsize=(11, 9), layout="constrained")
@@ -48,7 +49,7 @@ def draw(experiment: Experiment, path: Path) -> None:
         f"The same {settings.rate:g} calls/s, the same faults: a plain client and a guarded one (seed {settings.seed})",
         fontsize=12,
     )
-    figure.savefig(path, format="png", dpi=120)
+    save(figure, path, dpi=120)
 
 
 def _success(panel: Axes, experiment: Experiment) -> None:

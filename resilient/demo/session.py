@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 
@@ -12,12 +13,13 @@ from resilient.demo.experiment import Experiment, Settings
 from resilient.demo.plot import draw
 from resilient.demo.report import as_json, verdict
 from resilient.demo.screen import Screen
+from resilient.lab.files import write
 
 __all__ = ["show"]
 
 
-def show(settings: Settings, *, plot: Path, json_file: Path | None) -> bool:
-    """Run the demo on standard output and write its files; returns whether every gate was passed.
+def show(settings: Settings, *, plot: Path, json_file: Path | TextIO | None) -> bool:
+    """Run the demo on standard output and write its results; returns whether every gate was passed.
 
     Raises `KeyboardInterrupt` on Ctrl-C, with every process it started gone.
     """
@@ -32,11 +34,12 @@ def show(settings: Settings, *, plot: Path, json_file: Path | None) -> bool:
     asyncio.run(_run(experiment, Screen(console, experiment)))
     console.print(verdict(experiment), highlight=False)
     draw(experiment, plot)
-    console.print(f"\nplot: {plot}", soft_wrap=True, highlight=False)
+    console.print(f"\nplot: {plot}", soft_wrap=True, highlight=False, markup=False)
     results = as_json(experiment)
     if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        console.print(f"json: {json_file}", soft_wrap=True, highlight=False)
+        write(json_file, json.dumps(results, indent=2) + "\n")
+        if isinstance(json_file, Path):
+            console.print(f"json: {json_file}", soft_wrap=True, highlight=False, markup=False)
     return bool(results["passed"])
 
 

@@ -1,7 +1,7 @@
 """What a simulation takes, before it is begun: a rate with three zeros too many is told at once, not after an hour.
 
-The figures are measured ones of one core and of CPython, for calls that each make one request: retries and a service that
-stands still make it more.
+The figures are measured ones of one core and of CPython, for calls of one request each: retries, and a service that
+stands still, make it more.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from resilient.lab.candidates import Candidate
 from resilient.lab.world import Scenario
@@ -53,10 +53,8 @@ class Estimate:
         return self.seconds > LONGEST or self.memory > MOST_MEMORY
 
     def __str__(self) -> str:
-        calls, memory = _rounded(self.calls), _rounded(self.memory / 1e9)
-        return (
-            f"{calls} calls, {_duration(self.seconds)} and {memory} GB of memory at least, most of it for {self.most}"
-        )
+        memory = f"{_rounded(self.memory / 1e9)} GB of memory"
+        return f"{_rounded(self.calls)} calls, {_duration(self.seconds)} and {memory} at least, most for {self.most}"
 
 
 def estimate(scenario: Scenario, candidates: Collection[Candidate], runs: int) -> Estimate:
@@ -64,17 +62,18 @@ def estimate(scenario: Scenario, candidates: Collection[Candidate], runs: int) -
     service, rounds = scenario.service, float(len(candidates) * runs)
     mean = min(service.service_time.expected, scenario.duration)
     loads = [load.expected(scenario.duration, mean) for load in scenario.loads]
+    sizes = [fields(load)[0].name for load in scenario.loads]  # type: ignore[arg-type]
     at_once = [load.at_once(scenario.duration, mean) for load in scenario.loads]
     seconds = 1 / CALLS_A_SECOND + SECONDS_OF_A_FAULT * len(scenario.faults)
     admits = service.admission is not None or any(each.admission is not None for each in candidates)
     server = BYTES_OF_A_SERVER + BYTES_OF_ITS_ADMISSION * admits
     parts = [
         (
-            f"load[{at}]" if len(loads) > 1 else "load",
+            f"load[{at}].{size}" if len(loads) > 1 else f"load.{size}",
             rounds * calls * seconds,
             rounds * calls * BYTES_OF_A_CALL + waiting * BYTES_OF_A_CALL_UNDER_WAY,
         )
-        for at, (calls, waiting) in enumerate(zip(loads, at_once, strict=True))
+        for at, (size, calls, waiting) in enumerate(zip(sizes, loads, at_once, strict=True))
     ]
     clients = float(scenario.clients)
     parts.append(("clients.instances", rounds * clients * SECONDS_OF_A_CLIENT, clients * BYTES_OF_A_CLIENT))

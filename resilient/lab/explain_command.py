@@ -9,9 +9,11 @@ import json
 import math
 import warnings
 from pathlib import Path
+from typing import TextIO
 
 from resilient.errors import PipelineWarning
 from resilient.lab.explain import Explanation, explain
+from resilient.lab.files import write
 from resilient.lab.naming import Function, named
 from resilient.policy import Policy
 
@@ -24,7 +26,7 @@ def explained(
     behind: str | None = None,
     function: Function | None = None,
     function_limit: float | None = None,
-    json_file: Path | None = None,
+    json_file: Path | TextIO | None = None,
 ) -> Explanation:
     """Explain what `MODULE:NAME` names; and write it to `json_file`.
 
@@ -36,7 +38,7 @@ def explained(
         found, behind=other, is_async=(function or guards or "async") == "async", function_limit=function_limit
     )
     if json_file is not None:
-        json_file.write_text(json.dumps(explanation.data(), indent=2) + "\n")
+        write(json_file, json.dumps(explanation.data(), indent=2) + "\n")
     return explanation
 
 

@@ -70,8 +70,8 @@ def write(to: Path | TextIO, data: str | bytes) -> None:
 class Output:
     """Standard output whose reader may leave: what is written after that goes nowhere, and is no error.
 
-    A command that has printed half of its table to `head -1` still writes its files, and exits with its verdict. What the
-    encoding of the stream cannot show is shown as a question mark.
+    A command that has printed half of its table to `head -1` still writes its files, and exits with its verdict. What
+    the encoding of the stream cannot show is shown as a question mark.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import textwrap
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from resilient.lab.figures import save
 from resilient.lab.measures import Measures, Moment
 
 if TYPE_CHECKING:
@@ -38,10 +38,8 @@ Panel: TypeAlias = "Callable[[Axes, Sequence[Measures]], None]"
 
 
 def draw(measures: Sequence[Measures], file: Path) -> None:
-    """Write a PNG with one panel for each measure, and a line for each candidate."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name may have letters that the font has not
-        figure_of(measures).savefig(file, dpi=90, format="png")
+    """Write a picture with one panel for each measure, and a line for each candidate."""
+    save(figure_of(measures), file, dpi=90)
 
 
 def figure_of(measures: Sequence[Measures]) -> Figure:

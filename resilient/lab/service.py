@@ -95,6 +95,9 @@ class Quota:
             raise ValueError(f"burst must be a finite number >= 1, got {self.burst!r}")
 
 
+MOST_SERVERS = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
     """What a service is like.
@@ -130,7 +133,8 @@ class ServicePlan:
     link: Link = field(default_factory=Link)
 
     def __post_init__(self) -> None:
-        arguments.count("servers", self.servers)
+        if arguments.count("servers", self.servers) > MOST_SERVERS:
+            raise ValueError(f"servers must be at most {MOST_SERVERS:,}, got {self.servers!r}")
         if self.workers is not None:
             arguments.count("workers", self.workers)
         if self.queue_limit is not None:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from resilient.lab.call_tables import with_calls
 from resilient.lab.candidates import NONE, Candidate, candidate_from, shadowed
+from resilient.lab.estimate import Estimate, estimate
+from resilient.lab.files import write
 from resilient.lab.measures import Measures
 from resilient.lab.naming import imported
 from resilient.lab.reading import ScenarioError, gallery, read
 from resilient.lab.recorded import Recorded
+from resilient.lab.terminal import console_on, progress_on, show_table
 from resilient.lab.verdicts import Objective, check_tested, judged, notes, objectives
 from resilient.lab.world import CandidateError, Scenario, simulate
 from resilient.observe.shadow import ShadowReport
@@ -30,9 +30,6 @@ from resilient.observe.traced import MAX_BYTES
 from resilient.pipeline import Pipeline
 
 __all__ = ["Objective", "candidates", "compared", "judged", "list_gallery", "report", "run"]
-
-PATIENCE = 2.0
-"""Seconds before there is a progress bar."""
 
 
 def candidates(scenario: Scenario, names: Sequence[str]) -> list[Candidate]:
@@ -130,13 +127,13 @@ def list_gallery(console: Console) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name in gallery():
         scenario = read(name)
-        table.add_row(f"[bold]{name}[/]", scenario.title.partition(": ")[2] or scenario.title)
-        table.add_row("", f"[dim]{', '.join(scenario.candidates)}[/]")
+        table.add_row(Text(name, style="bold"), scenario.title.partition(": ")[2] or scenario.title)
+        table.add_row("", Text(", ".join(scenario.candidates), style="dim"))
     console.print(table)
 
 
 def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
-    table = Table(title=escape(scenario.title or scenario.name), title_justify="left")
+    table = Table(title=scenario.title or scenario.name, title_justify="left")
     table.add_column("pipeline", style="bold")
     stand_ins = any(each.stood_in for each in measures)
     fades = scenario.calm != (0.0, 0.0)
@@ -162,34 +159,13 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
             cells.append(", ".join(f"{name} {100 * of.success:.2f}" for name, of in each.classes.items()))
         failures = {name: times for name, times in each.outcomes.items() if name not in ("success", "stood in")}
         ordered = sorted(failures.items(), key=lambda item: -item[1])
-        cells.append(escape(", ".join(f"{name} {times:,}" for name, times in ordered)))
+        cells.append(", ".join(f"{name} {times:,}" for name, times in ordered))
         table.add_row(*cells)
     return table
 
 
 def _milliseconds(seconds: float | None) -> str:
     return "" if seconds is None else f"{1000 * seconds:,.0f}"
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[float], object] | None]:
-    """A bar, once it has taken a while; none where nobody looks."""
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("simulating"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True)
-    task, began = bar.add_task("", total=1.0), time.monotonic()
-
-    def tell(share: float) -> None:
-        if not bar.live.is_started and time.monotonic() - began > PATIENCE:
-            bar.start()
-        bar.update(task, completed=share)
-
-    try:
-        yield tell
-    finally:
-        bar.stop()
 
 
 def run(
@@ -199,7 +175,7 @@ def run(
     compare: Sequence[str] | None = None,
     seed: int = 1,
     runs: int = 1,
-    json_file: Path | None = None,
+    json_file: Path | TextIO | None = None,
     plot: Path | None = None,
     goals: Sequence[Objective] = (),
     traces: Sequence[Path] = (),
@@ -207,18 +183,19 @@ def run(
     max_trace_bytes: int = MAX_BYTES,
     shadow: bool = False,
     imports: bool = False,
+    large: bool = False,
     calls: str | None = None,
 ) -> bool:
     """The command; returns whether all objectives are met.
 
     They are those of every pipeline; with `compare`, of the second one. `traces`: instead of the scenario `given`, the
     calls of recorded traces, and `of` which pipeline. `shadow`: put the pipelines' policies in shadow mode, and report
-    what they would have done. `imports`: the scenario's file may name code. `calls`: what calls and answers look like,
-    in place of what the scenario says.
+    what they would have done. `imports`: the scenario's file may name code. `large`: it may take long, or much memory.
+    `calls`: what calls and answers look like, in place of what the scenario says.
 
     Raises `ScenarioError` and `CandidateError`, whose text is for the user.
     """
-    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console = console_on(sys.stdout)
     if goals and (given == "list" or shadow):
         wrong = "`list` runs nothing" if given == "list" else "--shadow lets no policy act"
         raise ScenarioError(f"{wrong}, so {', '.join(goal.option for goal in goals)} would judge no pipeline")
@@ -257,7 +234,8 @@ def run(
             told.append(recorded.watch(candidate))
         return lambda pipeline: [tell(pipeline) for tell in told]
 
-    with _progress(Console(stderr=True)) as progress:
+    _check_size(estimate(scenario, chosen, runs), large)
+    with progress_on(sys.stderr) as progress:
         measures = compared(scenario, chosen, seed=seed, runs=runs, progress=progress, watch=watch)
     more: dict[str, Any] = {}
     if recorded is not None:
@@ -267,7 +245,7 @@ def run(
     verdicts = judged(measures[1:] if compare else measures, goals)
     more["notes"] = [*notes(scenario, measures, goals), *(recorded.notes() if recorded is not None else ())]
     if json_file is not None:
-        json_file.write_text(report(scenario, measures, verdicts, seed, runs, more), encoding="utf-8")
+        write(json_file, report(scenario, measures, verdicts, seed, runs, more))
     if plot is not None:
         from resilient.lab.picture import draw
 
@@ -275,23 +253,33 @@ def run(
     if scenario.about:
         console.print(" ".join(scenario.about.split()) + "\n")
     for fault in scenario.faults:
-        console.print(f"{fault.when()}: {fault.describe()}", style="yellow", highlight=False)
+        console.print(f"{fault.when()}: {fault.describe()}", style="yellow")
     if recorded is not None:
-        console.print(f"as recorded: {_figures(more['recorded'])}", highlight=False)
+        console.print(f"as recorded: {_figures(more['recorded'])}")
         if recorded.shadows.policies:
-            console.print(str(recorded.shadows), highlight=False, markup=False)
-    console.print(_table(scenario, measures))
+            console.print(str(recorded.shadows))
+    show_table(console, _table(scenario, measures))
     for name, each in reports.items():
-        console.print(f"\n[bold]{name}[/] in shadow mode", highlight=False)
-        console.print(str(each).partition("\n")[2] or "  no policy", highlight=False)
+        console.print("\n", Text(name, style="bold"), " in shadow mode", sep="")
+        console.print(str(each).partition("\n")[2] or "  no policy")
     for line in more["notes"]:
-        console.print(f"note: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {line}", style="yellow", soft_wrap=True)
     missed = [
         goal.miss(each) for each in (measures[1:] if compare else measures) for goal in goals if not goal.met(each)
     ]
     for line in missed:
-        console.print(f"missed: {line}", style="bold red", highlight=False)
+        console.print(f"missed: {line}", style="bold red")
     return not missed
+
+
+def _check_size(found: Estimate, large: bool) -> None:
+    """Refuse a simulation that would take too long, or more memory than there is."""
+    if not found.fits:
+        raise ScenarioError(f"this takes {found}, and this machine has less: lower that, the duration, or --runs")
+    if found.is_large and not large:
+        raise ScenarioError(
+            f"this takes {found}: lower that, the duration, --runs or the number of pipelines, or say --large to go on"
+        )
 
 
 def _recorded(paths: Sequence[Path], of: str | None, max_bytes: int) -> Recorded:

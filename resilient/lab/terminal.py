@@ -1,7 +1,7 @@
 """What `resilient simulate` shows to people: tables that fit, texts as they are, and how far it has come.
 
-Names and titles come from files of others, so nothing in them is markup. A table that is wider than the terminal is shown
-as a block of lines for each of its rows.
+Names and titles come from files of others, so nothing in them is markup. A table that is wider than the terminal is
+shown as a block of lines for each of its rows.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def show_table(console: Console, table: Table) -> None:
 
 @contextmanager
 def progress_on(stream: TextIO) -> Iterator[Callable[[float], object]]:
-    """Told the share that is done, show it once it has taken a while: as a bar, or where there is no terminal, in lines."""
+    """Told the share that is done, show it once it has taken a while: as a bar, or without a terminal as lines."""
     console = console_on(stream)
     if console.is_terminal and not console.is_dumb_terminal:
         with _bar(console) as tell:

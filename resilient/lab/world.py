@@ -40,6 +40,7 @@ from resilient import arguments
 from resilient.errors import Deadlock, VirtualTimeError
 from resilient.faults import Errors, Fault
 from resilient.lab import premises
+from resilient.lab.blame import told
 from resilient.lab.calls import KEYED, Calls, CandidateError, Wire, outcome_of
 from resilient.lab.candidates import Candidate
 from resilient.lab.clock import WorldLoop
@@ -55,6 +56,10 @@ __all__ = ["CandidateError", "Run", "Sample", "Scenario", "simulate"]
 
 SUCCESS, STOOD_IN, UNFINISHED = "success", "stood in", "unfinished"
 """Outcomes besides the names of exceptions: an answer of the service, of a Fallback, none when the world ended."""
+
+
+LONGEST = 1e7
+"""Seconds of a world: four months."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,9 @@ class Scenario:
         arguments.seconds("drain", self.drain, zero=True)
         arguments.count("clients", self.clients)
         arguments.count("keys", self.keys)
+        for name in ("duration", "drain"):
+            if (given := getattr(self, name)) > LONGEST:
+                raise ValueError(f"{name} must be at most {LONGEST:,.0f} seconds, got {given!r}")
         if not self.loads:
             raise ValueError("loads must have at least one load, got none")
         if (calls := arguments.instance("calls", self.calls, Calls)) is not None:
@@ -271,7 +279,10 @@ class _World:
     def _failed(self, error: Exception, call: _Call) -> int:
         """The number of what a call has failed with. What is no failure of the service, or of a policy, ends the
         run; an exception that a fault names is the service's."""
-        blamed = None if type(error) in self.meant else self.calls.blamed(error, call)
+        if isinstance(error, MemoryError):
+            blamed: Exception | None = error
+        else:
+            blamed = None if type(error) in self.meant else self.calls.blamed(error, call)
         if blamed is not None and not self.over.done():
             self.over.set_exception(blamed)
         name = outcome_of(error)
@@ -360,8 +371,9 @@ def simulate(
         progress: told, now and then, which share of the duration is over.
         watch: given every pipeline that the candidate makes.
 
-    Raises `CandidateError` when a guarded call raises a programming error, does real I/O, or never ends; or when the
-    candidate's classifier, a key or a strategy cannot deal with calls and answers as they are here.
+    Raises `CandidateError` when a guarded call raises a programming error, does real I/O, or never ends; when the
+    candidate's classifier, a key or a strategy cannot deal with calls and answers as they are here; and when anything
+    else ends the run, a lack of memory, say. It names the candidate, and the line of the user's code.
     """
     run = Run(scenario, candidate, seed, step_of(scenario.duration))
 
@@ -380,6 +392,8 @@ def simulate(
         raise CandidateError(f"{candidate.name}: {error}") from error.__cause__
     except (Deadlock, VirtualTimeError) as error:
         raise CandidateError(f"{candidate.name}: {str(error).splitlines()[0].rstrip(':')}") from error
+    except (Exception, SystemExit) as error:  # of a function that makes the candidate, of a listener, of no memory
+        raise CandidateError(f"{candidate.name}: the run ended with {told(error)}") from error
     finally:
         random.setstate(before)
     return run

@@ -1,0 +1,30 @@
+"""Pictures as files: PNG, SVG or PDF, as the name of the file says, and of one figure always the same bytes."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resilient.lab.files import write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["SUFFIXES", "save"]
+
+DATELESS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+SUFFIXES = tuple(DATELESS)
+"""What the name of a picture may end in."""
+
+
+def save(figure: Figure, file: Path, dpi: int) -> None:
+    """Write a figure to a file whose name ends in one of `SUFFIXES`. Raises `OSError`."""
+    from matplotlib import rc_context
+
+    suffix, image = file.suffix.lower(), BytesIO()
+    with rc_context({"svg.hashsalt": "resilient"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a script that its font does not have
+        figure.savefig(image, dpi=dpi, format=suffix[1:], metadata=DATELESS[suffix])
+    write(file, image.getvalue())
