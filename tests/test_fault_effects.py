@@ -92,11 +92,13 @@ class Place:
     """Seconds that it takes for an error."""
     classifier: Classifier = Classifier()
 
-    def live(self, fault: Fault, main: Main, keys: type, pipeline: Pipeline | None) -> None:
+    def live(self, faults: tuple[Fault, ...], main: Main, keys: type, pipeline: Pipeline | None) -> None:
         """Begin with the fault at 0 s, and run `main` to its end, its requests through the pipeline."""
         raise NotImplementedError
 
-    def seen(self, fault: Fault, probes: list[Probe], keys: type = int, pipeline: Pipeline | None = None) -> list[Seen]:
+    def seen(
+        self, faults: tuple[Fault, ...], probes: list[Probe], keys: type = int, pipeline: Pipeline | None = None
+    ) -> list[Seen]:
         """What became of each of the requests, in the order in which they were sent."""
         found: list[Seen | None] = [None] * len(probes)
 
@@ -109,7 +111,7 @@ class Place:
             await asyncio.sleep(probe.at - asyncio.get_running_loop().time())
             found[number] = await self.look(ask, probe.key)
 
-        self.live(fault, main, keys, pipeline)
+        self.live(faults, main, keys, pipeline)
         return [each for each in found if each is not None]
 
     async def look(self, ask: Ask, key: Any) -> Seen:
@@ -145,8 +147,8 @@ class Place:
 class InChaos(Place):
     """The policy."""
 
-    def live(self, fault: Fault, main: Main, keys: type, pipeline: Pipeline | None) -> None:
-        chaos = Chaos(fault, enabled=True, halt_rate=None, by=functools.partial(keys), seed=1)
+    def live(self, faults: tuple[Fault, ...], main: Main, keys: type, pipeline: Pipeline | None) -> None:
+        chaos = Chaos(*faults, enabled=True, halt_rate=None, by=functools.partial(keys), seed=1)
 
         async def dependency(key: int) -> str:
             await asyncio.sleep(WORK)
@@ -161,13 +163,13 @@ class UnderTransport(Place):
     client, ours = httpx, resilient.http.httpx
     classifier = HttpClassifier()
 
-    def live(self, fault: Fault, main: Main, keys: type, pipeline: Pipeline | None) -> None:
+    def live(self, faults: tuple[Fault, ...], main: Main, keys: type, pipeline: Pipeline | None) -> None:
         async def server(request: Any) -> Any:
             await asyncio.sleep(WORK)
             return self.client.Response(200, content=BODY)
 
         chaos = self.ours.AsyncChaosTransport(
-            fault,
+            *faults,
             transport=self.client.MockTransport(server),
             enabled=True,
             halt_rate=None,
@@ -193,7 +195,9 @@ class UnderTransport2(UnderTransport):
 class InScenario(Place):
     """`resilient simulate`: two servers, and errors that take no time."""
 
-    def seen(self, fault: Fault, probes: list[Probe], keys: type = int, pipeline: Pipeline | None = None) -> list[Seen]:
+    def seen(
+        self, faults: tuple[Fault, ...], probes: list[Probe], keys: type = int, pipeline: Pipeline | None = None
+    ) -> list[Seen]:
         found: dict[int, Seen] = {}
         plan = ServicePlan(Constant(WORK), servers=2, balance="key", error_time=Constant(0.0))
         load = Replay(tuple(probe.at for probe in probes), tuple(str(probe.key) for probe in probes))
@@ -206,7 +210,7 @@ class InScenario(Place):
 
             return call
 
-        scenario = Scenario(duration=10_000, loads=(load,), service=plan, keys=2, faults=(fault,))
+        scenario = Scenario(duration=10_000, loads=(load,), service=plan, keys=2, faults=faults)
         simulate(scenario, Candidate("probes", lambda: decorator))
         return [found[number] for number in range(len(probes))]
 
@@ -216,12 +220,14 @@ class InHttpScenario(Place):
 
     classifier = HttpClassifier()
 
-    def seen(self, fault: Fault, probes: list[Probe], keys: type = int, pipeline: Pipeline | None = None) -> list[Seen]:
+    def seen(
+        self, faults: tuple[Fault, ...], probes: list[Probe], keys: type = int, pipeline: Pipeline | None = None
+    ) -> list[Seen]:
         found: dict[int, Seen] = {}
         plan = ServicePlan(Constant(WORK), servers=2, balance="key", error_time=Constant(0.0))
         load = Replay(tuple(probe.at for probe in probes), tuple(str(probe.key) for probe in probes))
         scenario = Scenario(
-            duration=10_000, loads=(load,), service=plan, keys=2, faults=(fault,), calls=HttpCalls(url="http://x/{key}")
+            duration=10_000, loads=(load,), service=plan, keys=2, faults=faults, calls=HttpCalls(url="http://x/{key}")
         )
         if pipeline is not None:
             run = simulate(scenario, candidate_from("theirs", AsyncTransport(pipeline)))
@@ -246,12 +252,12 @@ class InDemo(Place):
     thrift = WORK / 4
     classifier = HttpClassifier()
 
-    def live(self, fault: Fault, main: Main, keys: type, pipeline: Pipeline | None) -> None:
-        crash = fault if isinstance(fault, Crash) else None
+    def live(self, faults: tuple[Fault, ...], main: Main, keys: type, pipeline: Pipeline | None) -> None:
+        crash = next((fault for fault in faults if isinstance(fault, Crash)), None)
         experiment = Experiment(Settings(seed=1, duration=20, rate=1))
         if crash is not None:
             experiment.plan = FaultPlan(experiment.plan.latency, (), crash)
-        served = [] if crash else [fault]
+        served = [fault for fault in faults if fault is not crash]
         servers = {number: Inventory(served, number, seed=1, median=WORK, spread=0) for number in (1, 2)}
         fleet: Any = Fleet({number: httpx.ASGITransport(server.application()) for number, server in servers.items()})
 
@@ -427,7 +433,7 @@ def test_fault_has_the_same_effect_everywhere_or_is_refused(row: Row) -> None:
         refusal = row.refused.get(name)
         if refusal is not None:
             with pytest.raises((TypeError, ValueError), match=refusal) as caught:
-                place.seen(fault, probes, keys)
+                place.seen((fault,), probes, keys)
             assert "\n" not in str(caught.value)
             continue
         thrift = place.thrift if isinstance(fault, Errors) else 0.0
@@ -438,7 +444,7 @@ def test_fault_has_the_same_effect_everywhere_or_is_refused(row: Row) -> None:
                 expected.append(Seen(row.how, pytest.approx(seconds + thrift), row.repeat, row.asks))
             else:
                 expected.append(Seen("answer", WORK))
-        assert place.seen(fault, probes, keys) == expected, name
+        assert place.seen((fault,), probes, keys) == expected, name
 
 
 def test_every_option_of_every_kind_has_its_row() -> None:
@@ -465,20 +471,20 @@ def test_share_is_the_same_everywhere(row: Row) -> None:
     for name, place in PLACES.items():
         if name in row.refused:
             continue
-        some = [seen for seen in place.seen(replace(row.fault, share=0.3), probes) if seen != Seen("answer", WORK)]
+        some = [seen for seen in place.seen((replace(row.fault, share=0.3),), probes) if seen != Seen("answer", WORK)]
         assert 0.2 < len(some) / 300 < 0.4, name
         assert {seen.how for seen in some} == {row.how}, name
         if name in SCENARIOS:
             with pytest.raises(ValueError, match=r"faults\[0\].share must be more than 0"):
-                place.seen(replace(row.fault, share=0), probes)
+                place.seen((replace(row.fault, share=0),), probes)
         else:
-            assert place.seen(replace(row.fault, share=0), probes[:20]) == [Seen("answer", WORK)] * 20, name
+            assert place.seen((replace(row.fault, share=0),), probes[:20]) == [Seen("answer", WORK)] * 20, name
 
 
 def test_latency_is_as_likely_anywhere_between_low_and_high() -> None:
     """Its mean is in the middle, and it keeps its bounds."""
     for name, place in PLACES.items():
-        late = [seen.seconds - WORK for seen in place.seen(Latency(low=1, high=3), [Probe(0.0, 1)] * 300)]
+        late = [seen.seconds - WORK for seen in place.seen((Latency(low=1, high=3),), [Probe(0.0, 1)] * 300)]
         assert 1 <= min(late) < 1.1, name
         assert 2.9 < max(late) <= 3.000001, name
         assert sum(late) / 300 == pytest.approx(2, abs=0.15), name
@@ -491,9 +497,30 @@ def test_retry_waits_for_as_long_as_a_fault_asks(row: Row) -> None:
         if name in row.refused:
             continue
         fault, pipeline = replace(row.fault, end=4), Pipeline(Retry(attempts=2, wait=0))
-        assert place.seen(fault, [Probe(0.0, 1)], pipeline=pipeline) == [
+        assert place.seen((fault,), [Probe(0.0, 1)], pipeline=pipeline) == [
             Seen("answer", pytest.approx(5 + WORK + place.thrift))
         ], name
+
+
+@pytest.mark.parametrize(
+    ("faults", "how", "seconds"),
+    [
+        ((Latency(low=1, high=1), Latency(low=2, high=2)), "answer", 3 + WORK),
+        ((Slowness(factor=2), Slowness(factor=3)), "answer", 6 * WORK),
+        ((Stall(end=8), Stall(end=20), Stall(end=9)), "answer", 20 + WORK),
+        ((Stall(end=8), Slowness(factor=3), Latency(low=1, high=1)), "answer", 8 + 3 * WORK + 1),
+        ((Errors(retry_after=5), Errors(retry_after=9)), "error 503", 0),
+        ((Latency(low=1, high=1), Errors(retry_after=5)), "error 503", 1),
+        ((Stall(end=8), Errors(retry_after=5)), "error 503", 8),
+    ],
+    ids=lambda value: "+".join(each.kind for each in value) if isinstance(value, tuple) else "",
+)
+def test_several_faults_at_a_time_add_up_alike_everywhere(faults: tuple[Fault, ...], how: str, seconds: float) -> None:
+    """Latencies add up, slownesses multiply, stalls end with the last one, and of errors the first one counts."""
+    failing = how != "answer"
+    for name, place in PLACES.items():
+        late = pytest.approx(seconds + (place.thrift if failing else 0))
+        assert place.seen(faults, [Probe(0.0, 1)]) == [Seen(how, late, failing, 5 if failing else None)], name
 
 
 COLUMNS = ("chaos", "httpx", "scenario", "demo")

@@ -169,15 +169,15 @@ class WorldTransport:
         assert isinstance(calls, HttpCalls)
         wire.service.names = names = self._names
         limits = request.extensions.get("timeout") or {}
-        failed, loop = names.silent, asyncio.get_running_loop()
+        failed, limit, loop = names.silent, asyncio.timeout(limits.get("read")), asyncio.get_running_loop()
+
+        def unreachable() -> None:
+            nonlocal failed
+            failed, patience = names.unreachable, limits.get("connect")
+            limit.reschedule(None if patience is None else loop.time() + patience)
+
         try:
-            async with asyncio.timeout(limits.get("read")) as limit:
-
-                def unreachable() -> None:
-                    nonlocal failed
-                    failed, patience = names.unreachable, limits.get("connect")
-                    limit.reschedule(None if patience is None else loop.time() + patience)
-
+            async with limit:
                 with priority(urgency):
                     answered = functools.partial(calls.answered, module=module)
                     seen = _scope_of(request) if wire.serves else None

@@ -115,12 +115,14 @@ def region_of(region: str, *rest: object) -> str:
 
 
 Chaos(Latency(high=3), Errors(share=0.1, error=OSError), Crash(targets=2), enabled=True, seed=1)
+Chaos(Errors(error=lambda message: ExceptionGroup(message, [OSError()]), retry_after=5), enabled=True)
 Chaos(Errors(targets=("eu", 3)), by=region_of, enabled=lambda: False, rate=0.5)
 Chaos(Results(call=lambda *args: args), halt_rate=None, halt_calls=10, name="game day")
 Chaos("errors")  # type: ignore[arg-type]
 Chaos(Errors(), enabled="yes")  # type: ignore[arg-type]
 Chaos(Errors(), by="region")  # type: ignore[arg-type]
 Errors(0.1)  # type: ignore[call-arg]
+Errors(error=lambda message: message)  # type: ignore[arg-type, return-value]
 Latency()  # type: ignore[call-arg]
 assert_type(Chaos(Errors()).halted, str | None)
 
