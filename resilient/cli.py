@@ -281,6 +281,10 @@ def simulate(
     large: Annotated[
         bool, typer.Option("--large", help="It may take more than ten minutes, or two gigabytes of memory.")
     ] = False,
+    run_hooks: Annotated[
+        bool,
+        typer.Option("--run-hooks", help="Run hooks, listeners and Fallback functions too, instead of counting them."),
+    ] = False,
 ) -> None:
     """Try pipelines in a scripted outage, in virtual time: minutes of failure in seconds.
 
@@ -323,6 +327,7 @@ def simulate(
                 imports=allow_imports,
                 large=large,
                 calls=calls,
+                run_hooks=run_hooks,
             )
         except (lab.ScenarioError, lab.CandidateError) as error:
             _refuse(str(error))

@@ -13,7 +13,9 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -275,6 +277,7 @@ class ChaosHalted(Event):
 Listener = Callable[[Any], object]
 
 _lock = module_lock()
+_apart: ContextVar[bool] = ContextVar("resilient_apart", default=False)
 _everywhere: dict[_Entry, None] = {}
 _channels: weakref.WeakSet[Channel]
 
@@ -282,17 +285,19 @@ _channels: weakref.WeakSet[Channel]
 class Channel:
     """One pipeline's listeners, the global ones included. `if channel.listeners:` is all that silence costs."""
 
-    __slots__ = ("__weakref__", "_own", "_watch", "later", "listeners", "pipeline")
+    __slots__ = ("__weakref__", "_own", "_watch", "apart", "later", "listeners", "pipeline")
 
     def __init__(self, pipeline: str = "") -> None:
         self.pipeline = pipeline
+        self.apart: bool = _apart.get()
+        """Whether its pipeline was made under `apart()`."""
         self._own: dict[_Entry, None] = {}
         self._watch: weakref.WeakMethod[Callable[[], None]] | None = None
         self.later: deque[Callable[[], None]] = deque()
         """What the garbage collector had to tell, which may run no listener: it is told before the next event."""
         with _lock:
             _channels.add(self)
-            self.listeners: tuple[Listener, ...] = (*_everywhere,)
+            self.listeners: tuple[_Entry, ...] = () if self.apart else (*_everywhere,)
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call the method `changed` now and whenever somebody begins or ends to listen, while its object lives."""
@@ -301,7 +306,7 @@ class Channel:
             changed()
 
     def _spread(self) -> None:
-        self.listeners = (*self._own, *_everywhere)
+        self.listeners = (*self._own,) if self.apart else (*self._own, *_everywhere)
         changed = self._watch and self._watch()
         if changed is not None:
             changed()
@@ -320,6 +325,10 @@ class Channel:
                 self._spread()
 
         return stop
+
+    def heard_by(self) -> list[Listener]:
+        """Those who listen now, to this pipeline or to all of them, as they were given."""
+        return [entry.listener for entry in self.listeners]
 
     def emit(self, event: Event) -> None:
         """Tell every listener. Never raises an `Exception`."""
@@ -359,6 +368,17 @@ def emit(listeners: tuple[Listener, ...], event: Event) -> None:
             listener(event)
         except Exception:
             _log.exception("resilient: a listener raised on %s", type(event).__name__)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Pipelines that are made inside are none of the program's: those who listen to all pipelines do not hear them, and
+    the registry does not know them. For rehearsals (`resilient.lab`)."""
+    token = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(token)
 
 
 def listen(listener: Listener) -> Callable[[], None]:

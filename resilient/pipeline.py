@@ -51,6 +51,8 @@ class Pipeline(Policy):
         strict: raise `PipelineError` for an order or a plan that cannot work, instead of warning (`PipelineWarning`).
     """
 
+    judgements = frozenset(("classify",))
+
     def __init__(
         self,
         *policies: Policy,

@@ -9,6 +9,7 @@ instance shares the circuit, the permits, the limit.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import weakref
@@ -265,8 +266,15 @@ class Policy:
     alone: ClassVar[Callable[[Policy], Any]]
     """Makes a pipeline of one policy (set by `resilient.pipeline`)."""
 
+    judgements: ClassVar[frozenset[str]] = frozenset()
+    """Constructor arguments that may be the user's code and only answer: predicates, keys, delays. A rehearsal
+    (`resilient.lab`) calls them."""
+    effects: ClassVar[frozenset[str]] = frozenset()
+    """Constructor arguments that may do something in the world: hooks, listeners, storages. A rehearsal puts something
+    in their places that only counts, and so it does with callables that are in neither set."""
+
     given: tuple[tuple[Any, ...], dict[str, Any]]
-    """The arguments that it was made with: whoever needs another one like it (`resilient.lab`) can make it."""
+    """The arguments that it was made with."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls.above is not None and args and inspect.isroutine(args[0]):
@@ -285,6 +293,16 @@ class Policy:
         if self._alone is None:
             self._alone = Policy.alone(self)
         return self._alone(fn)  # type: ignore[no-any-return]
+
+    def again(self, change: Callable[[str, Any], Any]) -> Self:
+        """Make another policy with the same settings, in its first state. `change(argument, value)` is asked for each
+        argument of the constructor, defaults included, and returns the value that the other policy has."""
+        args, kwargs = self.given
+        bound = _signature(type(self).__init__).bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        for argument, value in list(bound.arguments.items())[1:]:
+            bound.arguments[argument] = change(argument, value)
+        return type(self)(*bound.args[1:], **bound.kwargs)
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         """Why it cannot guard an `async def`, a `def`, or a block of either; None: it can."""
@@ -357,6 +375,12 @@ class Policy:
 
     def __repr__(self) -> str:
         return self.describe()
+
+
+@functools.cache
+def _signature(init: Callable[..., None]) -> inspect.Signature:
+    """What a policy is made with; the first parameter is the policy itself."""
+    return inspect.signature(init)
 
 
 class Gate(Policy):

@@ -21,7 +21,9 @@ _named: weakref.WeakValueDictionary[str, Pipeline] = weakref.WeakValueDictionary
 
 
 def register(pipeline: Pipeline) -> None:
-    """Make a named pipeline known."""
+    """Make a named pipeline known, unless it was made apart from the program (`events.apart`)."""
+    if pipeline._scope.channel.apart:
+        return
     with _lock:
         _named[pipeline.name] = pipeline
 

@@ -312,6 +312,7 @@ class Witness(Policy):
 
     injects = True
     timed = False
+    effects = frozenset(("chaos",))
 
     def __init__(self, chaos: HttpChaos[Any]) -> None:
         super().__init__(chaos.name)

@@ -1,28 +1,26 @@
 """The pipelines that are tried in a world.
 
-A candidate makes a new guard for each client of each run, so that no run knows of another. Of a `Pipeline` (or a single
-policy) the policies are made anew, with the arguments that they were made with: same settings, no state; a `Budget`
-that several share is shared again. So a pipeline that is used in production can be tried as it is.
+A candidate makes a new guard for each client of each run, so that no run knows of another. Of what `candidate_from` is
+given the policies are made anew (`resilient.lab.twins`): same settings, no state, and nothing of production is touched.
+So a pipeline that is used in production can be tried as it is. A `Candidate` that is made by hand is used as it is.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from resilient.budget import Budget
 from resilient.errors import PipelineWarning
 from resilient.lab.http import in_world
 from resilient.lab.naming import Subject, subject_of
+from resilient.lab.twins import Twins
 from resilient.pipeline import Pipeline
-from resilient.policies.keyed import Keyed
 from resilient.policy import Policy
 
-__all__ = ["NONE", "Candidate", "Decorator", "candidate_from", "fresh", "shadowed"]
+__all__ = ["NONE", "Candidate", "Decorator", "admission_from", "candidate_from", "shadowed"]
 
 Ask = Callable[[str], Awaitable[Any]]
 Decorator = Callable[[Any], Any]
@@ -56,59 +54,14 @@ NONE = Candidate("none", lambda: lambda ask: ask, "no policy")
 """Calls as they are."""
 
 
-def fresh(policy: Policy, made: dict[int, Any] | None = None) -> Any:
-    """Another policy with the same settings, in its first state. `made` remembers what belongs together."""
-    made = {} if made is None else made
-    if id(policy) in made:
-        return made[id(policy)]
-    twin: Any
-    if isinstance(policy, Pipeline):
-        twin = Pipeline(*(fresh(each, made) for each in policy.policies), classify=policy.classify)
-        twin.switch(policy._scope.own_mode)
-    else:
-        args, kwargs = policy.given
-        twin = type(policy)(
-            *(_again(value, made) for value in args),
-            **{key: _again(value, made) for key, value in kwargs.items() if key != "state_storage"},
-        )
-    made[id(policy)] = twin
-    return twin
-
-
 def shadowed(candidate: Candidate) -> Candidate:
     """The same with every policy in shadow mode that has one; the others (Timeout, Fallback) act."""
 
     def make() -> Any:
         guard = candidate.make()
-        return _in_shadow(guard) if isinstance(guard, Policy) else guard
+        return _twin_of(guard, shadow=True, whole=True) if isinstance(guard, Policy) else guard
 
     return replace(candidate, make=make)
-
-
-def _in_shadow(policy: Policy) -> Any:
-    """A new policy, as it was made, but in shadow mode."""
-    if isinstance(policy, Pipeline):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PipelineWarning)
-            return Pipeline(*map(_in_shadow, policy.policies), classify=policy.classify)
-    args, kwargs = policy.given
-    if isinstance(policy, Keyed):
-        factory = args[0] if args else kwargs["factory"]
-        rest = {key: value for key, value in kwargs.items() if key != "factory"}
-        return Keyed(lambda: _in_shadow(factory()), **rest)
-    if "shadow" in inspect.signature(type(policy).__init__).parameters:
-        kwargs = {**kwargs, "shadow": True}
-    return type(policy)(*args, **kwargs)
-
-
-def _again(value: Any, made: dict[int, Any]) -> Any:
-    if isinstance(value, Policy):
-        return fresh(value, made)
-    if isinstance(value, Budget):
-        if id(value) not in made:
-            made[id(value)] = Budget(value.ratio, reserve=value.reserve, cap=value.cap, ttl=value.ttl)
-        return made[id(value)]
-    return value
 
 
 def candidate_from(name: str, thing: Any, about: str = "") -> Candidate:
@@ -130,13 +83,23 @@ def candidate_from(name: str, thing: Any, about: str = "") -> Candidate:
     transport = subject.transport
     pattern = subject.policy if transport is None else transport.given
     client = None if transport is None else functools.partial(in_world, transport, subject.timeout)
+    return Candidate(name, lambda: _twin_of(pattern), about or repr(pattern), subject=subject, client=client)
 
-    def make() -> Policy:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PipelineWarning)  # whoever wrote the pattern has seen it
-            return fresh(pattern)  # type: ignore[no-any-return]
 
-    return Candidate(name, make, about or repr(pattern), subject=subject, client=client)
+def admission_from(thing: Any) -> Callable[[], Policy]:
+    """What makes the admission of a server: of a policy, a `ServerMiddleware`, or whatever else has policies. Raises
+    `TypeError`."""
+    subject = subject_of("admission", thing)
+    pattern = subject.admission if subject.kind == "middleware" else subject.policy
+    if pattern is None:
+        raise TypeError(f"admission must make a policy or a pipeline, got {thing!r}")
+    return lambda: _twin_of(pattern)
+
+
+def _twin_of(pattern: Policy, **options: bool) -> Policy:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PipelineWarning)  # whoever wrote the pattern has seen it
+        return Twins(**options).of(pattern)  # type: ignore[no-any-return]
 
 
 def _decorators(name: str, make: Any) -> Callable[[], Decorator]:

@@ -106,6 +106,11 @@ class Measures:
         return dict(sorted(found.items()))
 
     @property
+    def not_run(self) -> dict[str, int]:
+        """How often code of the candidate would have run that may do something in the world, by what it is."""
+        return dict(sorted(sum((run.not_run for run in self.runs), Counter[str]()).items()))
+
+    @property
     def success(self) -> float:
         """The share of calls that the service answered."""
         return self.outcomes.get(SUCCESS, 0) / self.calls
@@ -225,6 +230,7 @@ class Measures:
             "recoveries_s": [_round(each) for each in self.recoveries],
             "faults_acted": self.acted,
             "outcomes": self.outcomes,
+            "not_run": self.not_run,
             **({"priorities": {name: each.as_json() for name, each in self.classes.items()}} if self.classes else {}),
             "success_of_runs": [_round(each) for each in self.success_of_runs],
             "successes_after_duration": self.outcomes.get(SUCCESS, 0) - sum(map(len, self._answers)),

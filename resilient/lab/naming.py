@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 import tenacity
 
-from resilient import registry
+from resilient import events
 from resilient.call import name_of
 from resilient.errors import PipelineWarning
 from resilient.http.asgi import ServerMiddleware, Shared
@@ -137,11 +137,8 @@ def _middleware(thing: Any) -> ServerMiddleware | Shared | None:
         if isinstance(each, Shared):
             return each
         if getattr(each, "cls", None) is ServerMiddleware:  # the application makes it when its first request comes
-            before = registry.pipelines()
-            made = ServerMiddleware(thing, *each.args, **each.kwargs)
-            if made.pipeline.name in before:
-                registry.register(before[made.pipeline.name])
-            return made
+            with events.apart():
+                return ServerMiddleware(thing, *each.args, **each.kwargs)
     return None
 
 
@@ -214,7 +211,7 @@ def _called(name: str, make: Any) -> Any:
     if why is not None:
         raise TypeError(f"{name} must be {WANTED}, and is {what}, {why}")
     try:
-        with _quiet_stdout():
+        with _quiet_stdout(), events.apart():
             return make()
     except (Exception, SystemExit) as error:
         raise TypeError(f"{name} is {what}, which failed when it was called: {told(error)}") from None

@@ -43,7 +43,7 @@ from typing import Any, Literal, get_args
 
 from resilient import arguments, faults
 from resilient.http.asgi import ServerMiddleware
-from resilient.lab.candidates import candidate_from
+from resilient.lab.candidates import admission_from
 from resilient.lab.clock import WorldLoop
 from resilient.lab.distributions import Constant, Distribution
 from resilient.lab.server import ANSWER, Request, Server, ServiceError
@@ -144,14 +144,13 @@ class ServicePlan:
         for name, kind in (("balance", Balance), ("queue", Discipline), ("abandoned", Abandoned)):
             if (given := getattr(self, name)) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {given!r}")
-        if self.admission is not None and not isinstance(made := self.admit(), Policy):
-            raise TypeError(f"admission must make a policy or a pipeline, got {made!r}")
+        if self.admission is not None:
+            admission_from(self.admission)
 
     @property
     def admit(self) -> Callable[[], Any]:
         """Makes the admission of a server; only where there is one."""
-        found = candidate_from("admission", self.admission)
-        return found.make if found.admission is None else candidate_from("admission", found.admission).make
+        return admission_from(self.admission)
 
     def build(self, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> Service:
         """The service, in one run."""

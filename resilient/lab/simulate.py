@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -66,6 +67,7 @@ def compared(
     runs: int,
     progress: Callable[[float], object] | None = None,
     watch: Callable[[Candidate], Callable[[Pipeline], object]] | None = None,
+    run_hooks: bool = False,
 ) -> list[Measures]:
     """Each candidate in `runs` runs, with the seeds from `seed` on. `progress` is told the share that is done.
 
@@ -78,7 +80,7 @@ def compared(
             done = number * runs + run
             tell = None if progress is None else _within(progress, done, steps)
             watching = None if watch is None else watch(candidate)
-            made.append(simulate(scenario, candidate, seed + run, progress=tell, watch=watching))
+            made.append(simulate(scenario, candidate, seed + run, progress=tell, watch=watching, run_hooks=run_hooks))
         try:
             found.append(Measures(made))
         except ValueError as error:
@@ -164,6 +166,16 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
     return table
 
 
+def _not_run(measures: Sequence[Measures]) -> list[str]:
+    """What of each pipeline would have done something in the world, and was counted instead."""
+    lines = []
+    for each in measures:
+        if each.not_run:
+            counted = ", ".join(f"{what} {times:,} time{'s'[: times != 1]}" for what, times in each.not_run.items())
+            lines.append(f"not run in {each.candidate.name} (see --run-hooks): {counted}")
+    return lines
+
+
 def _milliseconds(seconds: float | None) -> str:
     return "" if seconds is None else f"{1000 * seconds:,.0f}"
 
@@ -185,13 +197,15 @@ def run(
     imports: bool = False,
     large: bool = False,
     calls: str | None = None,
+    run_hooks: bool = False,
 ) -> bool:
     """The command; returns whether all objectives are met.
 
     They are those of every pipeline; with `compare`, of the second one. `traces`: instead of the scenario `given`, the
     calls of recorded traces, and `of` which pipeline. `shadow`: put the pipelines' policies in shadow mode, and report
     what they would have done. `imports`: the scenario's file may name code. `large`: it may take long, or much memory.
-    `calls`: what calls and answers look like, in place of what the scenario says.
+    `calls`: what calls and answers look like, in place of what the scenario says. `run_hooks`: run what of the
+    pipelines may do something in the world (see `resilient.lab.twins`), instead of counting it.
 
     Raises `ScenarioError` and `CandidateError`, whose text is for the user.
     """
@@ -235,8 +249,8 @@ def run(
         return lambda pipeline: [tell(pipeline) for tell in told]
 
     _check_size(estimate(scenario, chosen, runs), large)
-    with progress_on(sys.stderr) as progress:
-        measures = compared(scenario, chosen, seed=seed, runs=runs, progress=progress, watch=watch)
+    with progress_on(sys.stderr) as progress, redirect_stdout(sys.stderr):  # what the user's code prints
+        measures = compared(scenario, chosen, seed=seed, runs=runs, progress=progress, watch=watch, run_hooks=run_hooks)
     more: dict[str, Any] = {}
     if recorded is not None:
         more["recorded"] = recorded.as_json()
@@ -262,6 +276,8 @@ def run(
     for name, each in reports.items():
         console.print("\n", Text(name, style="bold"), " in shadow mode", sep="")
         console.print(str(each).partition("\n")[2] or "  no policy")
+    for line in _not_run(measures):
+        console.print(line, soft_wrap=True)
     for line in more["notes"]:
         console.print(f"note: {line}", style="yellow", soft_wrap=True)
     missed = [

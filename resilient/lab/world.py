@@ -31,6 +31,7 @@ from __future__ import annotations
 import asyncio
 import random
 from array import array
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,7 @@ from resilient.lab.http import HttpCalls, unlogged
 from resilient.lab.load import Load, Replay
 from resilient.lab.samples import Sample, Watched
 from resilient.lab.service import ANSWER, ServicePlan
+from resilient.lab.twins import rehearsal
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 from resilient.priority import NORMAL, PRIORITIES, Priority, priority
@@ -126,6 +128,7 @@ class Run:
         samples: of circuits and budgets, every `step` seconds.
         executed: requests that the service has worked off.
         acted: of each fault of the scenario, in order, how many requests it has changed something for.
+        not_run: how often code of the candidate would have run that may do something in the world, by what it is.
     """
 
     def __init__(self, scenario: Scenario, candidate: Candidate, seed: int, step: float) -> None:
@@ -143,6 +146,7 @@ class Run:
         self.names: list[str] = [SUCCESS, STOOD_IN, UNFINISHED]
         self.executed = 0
         self.acted: list[int] = []
+        self.not_run: Counter[str] = Counter()
 
 
 class _Call(str):
@@ -363,6 +367,7 @@ def simulate(
     *,
     progress: Callable[[float], object] | None = None,
     watch: Callable[[Pipeline], object] | None = None,
+    run_hooks: bool = False,
 ) -> Run:
     """Live through a scenario with one candidate.
 
@@ -370,6 +375,8 @@ def simulate(
         seed: of all that is random.
         progress: told, now and then, which share of the duration is over.
         watch: given every pipeline that the candidate makes.
+        run_hooks: run what of the candidate may do something in the world (see `resilient.lab.twins`), instead of
+            counting it in `Run.not_run`.
 
     Raises `CandidateError` when a guarded call raises a programming error, does real I/O, or never ends; when the
     candidate's classifier, a key or a strategy cannot deal with calls and answers as they are here; and when anything
@@ -386,7 +393,12 @@ def simulate(
     before = random.getstate()
     random.seed(f"{seed} policies")
     try:
-        with unlogged(), asyncio.Runner(loop_factory=WorldLoop) as runner:
+        with (
+            unlogged(),
+            rehearsal(run_hooks=run_hooks) as rehearsed,
+            asyncio.Runner(loop_factory=WorldLoop) as runner,
+        ):
+            run.not_run = rehearsed.not_run
             runner.run(main)
     except CandidateError as error:
         raise CandidateError(f"{candidate.name}: {error}") from error.__cause__

@@ -76,6 +76,7 @@ class AdaptiveLimit(Gate):
     above = ""
     learns = True
     permits = True
+    judgements = frozenset(("limiter", "priority"))
     follows = False  # how long a stream takes is up to its reader
     raises = (LimitExceeded,)
 

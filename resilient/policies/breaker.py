@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import pybreaker
 from pybreaker import CircuitBreakerListener
@@ -63,6 +63,7 @@ class CircuitBreaker(Gate):
     judges = True
     learns = True
     raises = (CircuitOpen,)
+    effects = frozenset(("listeners", "state_storage"))
 
     def __init__(
         self,
@@ -244,6 +245,14 @@ class CircuitBreaker(Gate):
             raise ValueError(f"{self.name} has a state_storage: another with it would be the same circuit")
         settings = {**self._settings, "listeners": self.listeners}
         breaker = type(self)(**settings)
+        breaker._face.exclude_as(self._face)
+        return breaker
+
+    def again(self, change: Callable[[str, Any], Any]) -> Self:
+        """Another one with the same settings, excluded exceptions, and listeners (those that were added later, too)."""
+        breaker = super().again(
+            lambda argument, value: change(argument, self.listeners if argument == "listeners" else value)
+        )
         breaker._face.exclude_as(self._face)
         return breaker
 

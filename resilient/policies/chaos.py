@@ -80,6 +80,8 @@ class Chaos(Wrap):
     """
 
     injects = True
+    judgements = frozenset(("by",))
+    effects = frozenset(("enabled", "faults"))  # the results of some faults are made by a function
 
     def __init__(
         self,

@@ -45,6 +45,8 @@ class Fallback(Wrap):
 
     stands_in = True
     timed = False
+    judgements = frozenset(("on",))
+    effects = frozenset(("call",))
 
     def __init__(
         self,

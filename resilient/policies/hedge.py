@@ -80,6 +80,7 @@ class Hedge(Wrap):
 
     above = "0.5"
     overlaps = True
+    judgements = frozenset(("key", "accept"))
 
     def __init__(
         self,
@@ -146,6 +147,7 @@ class Hedge(Wrap):
         twin._alone = None
         twin.started = twin.won = twin.would_have_started = 0
         twin._observe_by(key, max_keys)
+        twin.given = self.given[0], {**self.given[1], "key": key, "max_keys": max_keys}
         return twin
 
     def found_by(self, key: Callable[..., Hashable]) -> Self:
@@ -155,6 +157,7 @@ class Hedge(Wrap):
         twin = copy(self)
         twin._alone = None
         twin._key = key
+        twin.given = self.given[0], {**self.given[1], "key": key}
         return twin
 
     @property

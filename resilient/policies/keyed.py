@@ -118,6 +118,9 @@ class Keyed(Gate):
             "CircuitBreaker[eu-1]".
     """
 
+    judgements = frozenset(("key",))
+    effects = frozenset(("factory",))
+
     def __init__(
         self,
         factory: Callable[[], Gate],
@@ -157,7 +160,13 @@ class Keyed(Gate):
         twin = copy(self)
         twin._alone = None
         twin._key = key
+        twin.given = self.given[0], {**self.given[1], "key": key}
         return twin
+
+    @property
+    def pattern(self) -> Gate:
+        """The first gate that the factory made, which guards no call: those of the keys are like it."""
+        return self._pattern
 
     # -- the gate -----------------------------------------------------------------------------------------------
 

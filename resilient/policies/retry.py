@@ -67,6 +67,8 @@ class Retry(Wrap):
 
     above = ""
     timed = False
+    judgements = frozenset(("stop", "wait", "on"))
+    effects = frozenset(("before", "after", "before_sleep"))
 
     def __init__(
         self,

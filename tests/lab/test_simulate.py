@@ -303,3 +303,28 @@ def test_pipeline_that_does_not_fit_exits_with_2(scenario: str) -> None:
         "resilient: misfits_of_a_test:mine: its classifier, a key or a strategy raised AttributeError"
     )
     assert done.stderr.count("\n") == 1
+
+
+def test_what_does_not_run_is_counted_in_table_and_json(
+    scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the names of the functions; and with --run-hooks they run, and print where no data is."""
+    (tmp_path / "simulated_shop.py").write_text(
+        "from resilient import Fallback, Pipeline, Retry\n"
+        "def ask_replica(error, key): print('asked')\n"
+        "orders = Pipeline(Fallback(call=ask_replica), Retry(2))\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    options = (scenario, "--pipeline", "simulated_shop:orders")
+
+    done = simulate(*options)
+    (counted,) = written(*options)["pipelines"]["simulated_shop:orders"]["not_run"].items()
+    run = simulate(*options, "--run-hooks")
+
+    assert counted[0] == "Fallback(call=ask_replica)"
+    assert f"not run in simulated_shop:orders (see --run-hooks): {counted[0]} {counted[1]} times\n" in done.stdout
+    assert "asked" not in done.output
+    assert run.stderr.count("asked") == counted[1] > 100
+    assert "asked" not in run.stdout
+    assert "not run" not in run.stdout

@@ -1,0 +1,193 @@
+"""Policies made anew for a rehearsal: the settings of production, none of its state, and nothing that it touches.
+
+A pipeline that runs in production pages people, writes to Redis, counts metrics and asks replicas. A run of a world
+makes thousands of calls, so of the user's own code it runs judgement only: classifiers, predicates, keys, and
+strategies of tenacity and of limits (`Policy.judgements`). For all else (`Policy.effects`, listeners of pipelines, and
+callables that a policy of one's own takes) something stands in that counts, and does nothing:
+
+    hooks of a Retry, listeners of a CircuitBreaker or of a pipeline     return nothing
+    Fallback(call=)                                                      an answer that counts as stood in
+    Chaos(enabled=)                                                      says that it is off
+    the factory of a Keyed                                               makes gates like its first one
+    a storage of a CircuitBreaker                                        is left out: each circuit is by itself
+    the faults of a chaos transport                                      are left out: the world has its own
+
+`rehearsal` counts what would have run; with `run_hooks=True` all but storages and factories do run.
+"""
+
+from __future__ import annotations
+
+import operator
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import pybreaker
+
+from resilient import events
+from resilient.budget import Budget
+from resilient.call import name_of
+from resilient.faults import Results
+from resilient.http.chaos import Witness
+from resilient.pipeline import Pipeline
+from resilient.policies.breaker import CircuitBreaker
+from resilient.policies.chaos import Chaos
+from resilient.policies.keyed import Keyed
+from resilient.policy import Policy
+
+__all__ = ["Rehearsal", "Twins", "rehearsal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a run does with code of the user's that may do something in the world.
+
+    Attributes:
+        run_hooks: it runs.
+        not_run: how often it would have, by what it is: `"Fallback(call=ask_replica)"`.
+    """
+
+    run_hooks: bool = False
+    not_run: Counter[str] = field(default_factory=Counter)
+
+
+_current: ContextVar[Rehearsal | None] = ContextVar("resilient_rehearsal", default=None)
+
+
+@contextmanager
+def rehearsal(*, run_hooks: bool = False) -> Iterator[Rehearsal]:
+    """Twins that are made inside count in the `Rehearsal` that this yields. Pipelines that are made inside are apart
+    from the program's (`events.apart`)."""
+    made = Rehearsal(run_hooks)
+    token = _current.set(made)
+    try:
+        with events.apart():
+            yield made
+    finally:
+        _current.reset(token)
+
+
+class Twins:
+    """Makes policies anew. What belongs together does so again: a policy that stands in two places, or a `Budget` that
+    several policies share.
+
+    Args:
+        shadow: make those that have a shadow mode in shadow mode.
+        whole: keep all arguments as they are: those are twins already.
+    """
+
+    def __init__(self, *, shadow: bool = False, whole: bool = False) -> None:
+        self._shadow = shadow
+        self._whole = whole
+        self._rehearsal = _current.get() or Rehearsal()
+        self._made: dict[int, tuple[object, Any]] = {}  # with what it was made of, whose id nothing else has meanwhile
+
+    def of(self, policy: Policy) -> Any:
+        """The twin of a policy."""
+        return self._once(policy, self._pipeline if isinstance(policy, Pipeline) else self._policy)
+
+    def _once(self, thing: Any, make: Callable[[Any], Any]) -> Any:
+        if id(thing) not in self._made:
+            self._made[id(thing)] = thing, make(thing)
+        return self._made[id(thing)][1]
+
+    def _pipeline(self, pipeline: Pipeline) -> Pipeline:
+        policies = (self.of(each) for each in pipeline.policies if not isinstance(each, Witness))
+        twin = Pipeline(*policies, classify=pipeline.classify)
+        twin.switch(pipeline._scope.own_mode)
+        for listener in pipeline._scope.channel.heard_by():
+            twin.listen(listener if self._whole else self._stand_in(f"listen({name_of(listener)})", listener))
+        return twin
+
+    def _policy(self, policy: Policy) -> Policy:
+        return policy.again(partial(self._argument, policy))
+
+    def _argument(self, policy: Policy, name: str, value: Any) -> Any:
+        """What the twin of a policy has for one of its arguments."""
+        if name == "shadow" and self._shadow:
+            return True
+        if name == "factory" and isinstance(policy, Keyed):
+            return partial(self._policy, policy.pattern)
+        if isinstance(value, Policy):
+            return self.of(value)
+        if isinstance(value, Budget):
+            return self._once(value, _like)
+        if self._whole or name in policy.judgements:
+            return value
+        if name == "seed" and isinstance(policy, Chaos) and value is None:
+            return random.getrandbits(64)  # which the seed of the run decides
+        if name == "listeners" and isinstance(policy, CircuitBreaker):
+            return [*map(self._listener, value), *([self._storage(policy)] if policy.stored else [])]
+        if isinstance(value, pybreaker.CircuitBreakerStorage):
+            return None
+        ours = type(policy).__module__.partition(".")[0] == "resilient"
+        if name in policy.effects or not ours:
+            return self._harmless(f"{type(policy).__name__}({name}=%s)", value)
+        return value
+
+    def _harmless(self, what: str, value: Any) -> Any:
+        """A value without what may do something; `what` says whose it is, with `%s` for its name."""
+        if isinstance(value, tuple | list):
+            made = [self._harmless(what, each) for each in value]
+            return value if all(map(operator.is_, made, value)) else type(value)(made)
+        if isinstance(value, Results):
+            return replace(value, call=self._harmless(what, value.call))
+        if not callable(value) or isinstance(value, type):
+            return value
+        return self._stand_in(what % name_of(value), value)
+
+    def _stand_in(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that counts in the place of another one; or that one, where hooks are to run."""
+        return function if self._rehearsal.run_hooks else self._counting(what, function)
+
+    def _counting(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        not_run = self._rehearsal.not_run
+
+        def count(*args: Any, **kwargs: Any) -> Any:
+            not_run[what] += 1
+            return _answer(*args)
+
+        count.__qualname__ = name_of(function)
+        return count
+
+    def _listener(self, listener: pybreaker.CircuitBreakerListener) -> pybreaker.CircuitBreakerListener:
+        """One that counts what the other would have been told, in the methods that it has of its own."""
+        if self._rehearsal.run_hooks:
+            return listener
+        kind, found = type(listener), {}
+        for name in ("before_call", "success", "failure", "state_change"):
+            method = getattr(kind, name)
+            if method is not getattr(pybreaker.CircuitBreakerListener, name):
+                found[name] = self._counting(f"CircuitBreaker(listeners={kind.__qualname__}.{name})", method)
+        return _Listener(found)
+
+    def _storage(self, breaker: CircuitBreaker) -> pybreaker.CircuitBreakerListener:
+        """One that counts the changes of state that a storage would have been told."""
+        storage = type(breaker.given[1]["state_storage"])
+        what = f"CircuitBreaker(state_storage={storage.__qualname__})"
+        return _Listener({"state_change": self._counting(what, storage)})
+
+
+class _Listener(pybreaker.CircuitBreakerListener):
+    """Has these functions as its methods."""
+
+    def __init__(self, methods: dict[str, Callable[..., Any]]) -> None:
+        vars(self).update(methods)
+
+
+def _answer(error: object = None, request: object = None, *_: object) -> Any:
+    """What stands in for the answer of a Fallback's function: None, or for a request of httpx or httpx2 an empty
+    response of that library, because its clients can take nothing else."""
+    library: Any = sys.modules.get(type(request).__module__.partition(".")[0])
+    return library.Response(200) if type(request).__name__ == "Request" and hasattr(library, "Response") else None
+
+
+def _like(budget: Budget) -> Budget:
+    """Another budget with the same settings, as it is at first."""
+    return Budget(budget.ratio, reserve=budget.reserve, cap=budget.cap, ttl=budget.ttl)
