@@ -107,7 +107,7 @@ class Calls:
             return (key,), {}
         try:
             given = self.arguments(key)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CandidateError(f"calls.arguments({key!r}) raised {told(error)}") from error
         if isinstance(given, Mapping):
             return (), given
@@ -133,8 +133,8 @@ class Calls:
             asked = f"calls.answer({status}, {retry_after})"
             try:
                 made = self.answered(status, retry_after)
-            except Exception as error:
-                if status == OK or isinstance(error, PROGRAMMING_ERRORS):
+            except (Exception, SystemExit) as error:
+                if status == OK or isinstance(error, (SystemExit, *PROGRAMMING_ERRORS)):
                     raise ValueError(f"{asked} raised {told(error)}") from error
             else:
                 if status == OK and isinstance(made, BaseException):

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
@@ -31,7 +31,8 @@ from resilient.deadlines import milliseconds
 from resilient.http import semantics
 from resilient.http.httpx import AsyncClient
 from resilient.http.transport import HttpTransport
-from resilient.lab.calls import Calls, Wire, current_exchange, drawn, shares
+from resilient.lab.blame import told
+from resilient.lab.calls import Calls, CandidateError, Wire, current_exchange, drawn, shares
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 from resilient.priority import NORMAL, PRIORITIES, priority
@@ -68,8 +69,11 @@ class HttpCalls(Calls):
             _method("methods", self.methods)
         else:
             shares("methods", self.methods, _method)
-        parts = urlsplit(_filled(arguments.name("url", self.url), "1"))
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            url = httpx.URL(_filled(arguments.name("url", self.url), "1"))
+        except httpx.InvalidURL as error:
+            raise ValueError(f"url must be a URL, got {self.url!r}: {error}") from None
+        if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"url must begin with http:// or https:// and a host, got {self.url!r}")
         for name in ("headers", "response_headers"):
             _check_headers(name, getattr(self, name))
@@ -96,6 +100,11 @@ class HttpCalls(Calls):
         if not isinstance(made, httpx.Response):
             raise TypeError(f"answer must return an httpx.Response or an exception, got {made!r}")
         return module.Response(made.status_code, headers=made.headers.multi_items(), content=made.content)
+
+    def blamed(self, error: Exception, key: str) -> CandidateError | None:
+        if type(error).__name__ == "InvalidURL":  # a client's, for a key that cannot be a part of it
+            return CandidateError(f"calls.url, {self.url!r}, is no URL for the key {str(key)!r}: {told(error)}")
+        return Calls.blamed(self, error, key)
 
     def guarded(self, guard: Any, wire: Wire) -> tuple[Callable[..., Any], Pipeline | None]:
         if not isinstance(guard, Policy):

@@ -24,7 +24,7 @@ from resilient import (
 from resilient.faults import Crash, Errors, Fault, PacketLoss, Partition, Reset, Stall
 from resilient.http.httpx import AsyncClient, AsyncTransport, HttpClassifier
 from resilient.lab.calls import Calls
-from resilient.lab.candidates import NONE, Candidate, candidate_from
+from resilient.lab.candidates import NONE, Candidate, candidate_from, shadowed
 from resilient.lab.distributions import Constant
 from resilient.lab.http import HttpCalls
 from resilient.lab.load import Burst, Poisson, Replay
@@ -348,6 +348,7 @@ def test_transport_in_a_scenario_of_other_calls_is_refused() -> None:
         ({"methods": {"GET": "x"}}, "methods['GET'] must be"),
         ({"url": "service.example"}, "url must begin with http:// or https:// and a host, got 'service.example'"),
         ({"url": "https://"}, "url must begin with http:// or https:// and a host, got 'https://'"),
+        ({"url": "http://a:b/"}, "url must be a URL, got 'http://a:b/': "),
         ({"url": 7}, "url must be"),
         ({"headers": ["x"]}, "headers must be a mapping of names to values, got ['x']"),
         ({"headers": {"a b": "x"}}, "headers must have names of headers, got 'a b'"),
@@ -362,6 +363,24 @@ def test_calls_that_make_no_sense_are_refused(calls: dict[str, Any], message: st
         HttpCalls(**calls)
 
     assert str(caught.value).startswith(message)
+
+
+def test_key_that_is_no_part_of_a_url_ends_the_run() -> None:
+    """It is no failure of the service."""
+    loads = (Replay((0.0, 0.1), ("1", "one")),)
+
+    with pytest.raises(CandidateError, match=r"^theirs: calls.url, 'https://a:\{key\}', is no URL for the key 'one': "):
+        live(RETRY, HttpCalls(url="https://a:{key}"), loads=loads)
+
+
+@pytest.mark.parametrize("kind", ["AsyncTransport", "AsyncClient"])
+def test_transport_may_be_tried_in_shadow_mode(kind: str) -> None:
+    """Its policies only count."""
+    users = guarded("httpx", kind, Pipeline(Retry(3, wait=0.1), CircuitBreaker(fail_max=2)))
+    measures = live(shadowed(candidate_from("users", users)), None, Errors())
+
+    assert measures.outcomes.keys() == {"status 503"}
+    assert measures.requests_per_call == 1
 
 
 def test_answer_that_is_no_response_is_refused() -> None:
