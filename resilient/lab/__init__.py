@@ -3,8 +3,11 @@
     distributions   how long work takes
     service         servers with workers and queues, and what happens to them
     load            who calls, and when
+    calls           what calls are made with and answered, where policies look at that
+    http            calls that are requests of httpx, through the transports of production
     world           one run: clients, their pipelines, a service, a clock that jumps
-    scenario        a world as a file
+    reading         a world as a file
+    naming          what is examined, by its name
     candidates      the pipelines that are tried in it
     measures        what came of it: success, latency, requests, recovery; and over time
     picture         that as a picture

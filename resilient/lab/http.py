@@ -197,7 +197,7 @@ class WorldTransport:
             raise
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Close nothing: there are no connections."""
 
     async def __aenter__(self) -> WorldTransport:
         return self

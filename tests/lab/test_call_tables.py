@@ -91,7 +91,7 @@ def test_http_is_a_kind() -> None:
 
 
 def test_without_a_table_nothing_is_said() -> None:
-    """Calls have keys."""
+    """Then calls have keys for arguments, as ever."""
     assert read(None) is None
 
 
@@ -152,7 +152,7 @@ def test_command_tries_a_pipeline_of_production(pipeline: str, calls: str | None
     ],
 )
 def test_mistake_of_the_command_is_one_line_and_exits_with_2(arguments: tuple[str, ...], message: str) -> None:
-    """No traceback."""
+    """Of an option, or of a pipeline that needs another one."""
     done = simulate(*arguments)
 
     assert done.exit_code == 2

@@ -128,7 +128,7 @@ def test_answer_may_be_an_exception() -> None:
 
 
 def test_pause_that_a_service_asks_for_reaches_the_answer() -> None:
-    """A quota's."""
+    """That of a quota, as a number of seconds."""
     asked: list[float | None] = []
 
     def answer(status: int, retry_after: float | None) -> Answer:
@@ -215,7 +215,7 @@ def test_other_libraries_guard_a_function_with_these_arguments() -> None:
 
 
 def test_given_calls_are_made_again_by_the_same_seed() -> None:
-    """In every call."""
+    """Statuses and arguments too, call by call."""
     world = scenario(calls=Calls(lambda key: (User(key),), Answer, {200: 0.5, 500: 0.5}))
     runs = [simulate(world, candidate_from("retry", Retry(2)), seed) for seed in (1, 1, 2)]
 
@@ -268,7 +268,7 @@ def test_what_cannot_deal_with_keys_is_told_what_to_give(policy: Policy, said: s
 
 
 def test_judgement_of_failures_that_raises_is_told_as_well() -> None:
-    """When the first call fails."""
+    """In one line, as soon as the first call fails."""
     fragile = Pipeline(Retry(), classify=Classifier(ignore=lambda error: error.args[7] == 404))
 
     with pytest.raises(CandidateError, match=r"^theirs: its classifier, a key or a strategy raised IndexError: "):

@@ -375,7 +375,7 @@ def test_key_that_is_no_part_of_a_url_ends_the_run() -> None:
 
 @pytest.mark.parametrize("kind", ["AsyncTransport", "AsyncClient"])
 def test_transport_may_be_tried_in_shadow_mode(kind: str) -> None:
-    """Its policies only count."""
+    """Then its policies count, and neither repeat nor refuse."""
     users = guarded("httpx", kind, Pipeline(Retry(3, wait=0.1), CircuitBreaker(fail_max=2)))
     measures = live(shadowed(candidate_from("users", users)), None, Errors())
 
@@ -384,6 +384,6 @@ def test_transport_may_be_tried_in_shadow_mode(kind: str) -> None:
 
 
 def test_answer_that_is_no_response_is_refused() -> None:
-    """When the scenario is made."""
+    """When the scenario is made, and not in the middle of a run."""
     with pytest.raises(ValueError, match=r"^calls.answer\(200, None\) raised TypeError: answer must return"):
         scenario(HttpCalls(answer=lambda status, retry_after: status))
