@@ -33,6 +33,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from resilient import pauses
+from resilient.endings import LOST, PYTHON, Ending, Exceptions
 from resilient.fault_fields import CHECKS, Target, in_a_line
 from resilient.groups import leaves
 
@@ -55,43 +57,8 @@ __all__ = [
     "faults_from",
 ]
 
-LOST = 900.0
-"""Seconds after which a request is given up that never gets an answer: as Linux gives up a connection that is not
-acknowledged any more (`tcp_retries2`, about 15 minutes)."""
-
 STATUS = 503
 """Of `Errors` that name neither a status nor an exception, where errors are statuses."""
-
-Ending = Literal["error", "result", "refused", "reset", "unreachable", "silent"]
-"""What a request gets instead of an answer: an error, a result, a connection that is refused or breaks, or nothing at
-all (from nobody, or from somebody who had accepted it)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exceptions:
-    """The exceptions in which one place says what has happened, each made of a message.
-
-    Attributes:
-        error: of `Errors` that name neither a status nor an exception.
-        refused, reset, unreachable, silent: of the other endings.
-    """
-
-    error: Callable[[str], Exception] = ConnectionError
-    refused: Callable[[str], Exception] = ConnectionRefusedError
-    reset: Callable[[str], Exception] = ConnectionResetError
-    unreachable: Callable[[str], Exception] = TimeoutError
-    silent: Callable[[str], Exception] = TimeoutError
-
-    @classmethod
-    def of_client(cls, module: Any) -> Exceptions:
-        """Those of httpx or httpx2."""
-        return cls(
-            module.ConnectError, module.ConnectError, module.ReadError, module.ConnectTimeout, module.ReadTimeout
-        )
-
-
-PYTHON = Exceptions()
-"""Python's own, for calls that are no requests of a client library."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,7 +227,7 @@ class Errors(Fault):
     @property
     def answer(self) -> tuple[int, dict[str, str]]:
         """The status and the headers of the answer, where errors are answers."""
-        asked = {} if self.retry_after is None else {"retry-after": header(self.retry_after)}
+        asked = {} if self.retry_after is None else {"retry-after": pauses.header(self.retry_after)}
         return self.status or STATUS, asked
 
     def _what(self) -> str:
@@ -473,11 +440,6 @@ KINDS: Mapping[str, type[Fault]] = {
     )
 }
 """All kinds, by their names in files."""
-
-
-def header(seconds: float) -> str:
-    """Seconds as they stand in a `Retry-After`: never 1e+06."""
-    return f"{seconds:.9f}".rstrip("0").rstrip(".")
 
 
 def met(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC
 
-__all__ = ["FAILURE_STATUSES", "LONGEST_PAUSE", "pause", "rate_limit_reset", "retry_after", "retry_after_ms"]
+__all__ = ["FAILURE_STATUSES", "LONGEST_PAUSE", "header", "pause", "rate_limit_reset", "retry_after", "retry_after_ms"]
 
 FAILURE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Request Timeout, Too Early, Too Many Requests, Internal Server Error, Bad Gateway, Service Unavailable, Gateway
@@ -117,6 +117,11 @@ def pause(fields: Mapping[str, str], status: int, now: float) -> float | None:
         ]
         asked = max((reset for reset in resets if reset is not None), default=None)
     return asked
+
+
+def header(seconds: float) -> str:
+    """Seconds as a `Retry-After` field has them: 2.5, and never 1e+06."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".")
 
 
 _RESET = re.compile(r"(x-)?ratelimit-reset(-|$)")

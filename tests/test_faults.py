@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from resilient import arguments, faults
+from resilient.endings import LOST
 from resilient.faults import (
     KINDS,
-    LOST,
     Crash,
     DrippingBody,
     Errors,

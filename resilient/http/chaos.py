@@ -23,13 +23,13 @@ from resilient import arguments
 from resilient.atomic import members
 from resilient.beside import discard
 from resilient.call import new_call
+from resilient.endings import Exceptions
 from resilient.events import Channel, ChaosHalted, FaultInjected, Listener
 from resilient.experiment import Enabled, Experiment
 from resilient.faults import (
     Crash,
     DrippingBody,
     Errors,
-    Exceptions,
     Fault,
     Latency,
     PacketLoss,

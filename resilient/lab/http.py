@@ -26,8 +26,9 @@ from urllib.parse import quote
 
 import httpx
 
-from resilient import arguments, faults
+from resilient import arguments, pauses
 from resilient.deadlines import milliseconds
+from resilient.endings import Exceptions
 from resilient.http import semantics
 from resilient.http.httpx import AsyncClient
 from resilient.http.transport import HttpTransport
@@ -92,7 +93,7 @@ class HttpCalls(Calls):
         if self.answer is None:
             headers = dict(self.response_headers)
             if retry_after is not None:
-                headers["retry-after"] = faults.header(retry_after)
+                headers["retry-after"] = pauses.header(retry_after)
             return module.Response(status, headers=headers, content=b"")
         made = self.answer(status, retry_after)
         if isinstance(made, BaseException | module.Response):
@@ -159,7 +160,7 @@ class WorldTransport:
 
     def __init__(self, module: Any, deadline_header: str = "", priority_header: str = "") -> None:
         self._module = module
-        self._names = faults.Exceptions.of_client(module)
+        self._names = Exceptions.of_client(module)
         self._deadline_header = deadline_header
         self._priority_header = priority_header
 

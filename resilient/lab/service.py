@@ -42,6 +42,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from resilient import arguments, faults
+from resilient.endings import LOST, PYTHON
 from resilient.http.asgi import ServerMiddleware
 from resilient.lab.candidates import admission_from
 from resilient.lab.clock import WorldLoop
@@ -179,7 +180,7 @@ class Service:
         """Faults that act upon single requests, while they are on."""
         self.acted: Counter[int] = Counter()
         """How many requests each fault has changed something for, by the fault's `id`."""
-        self.names = faults.PYTHON
+        self.names = PYTHON
         """The exceptions in which its clients are told of broken connections and of silence."""
         self.unreachable: set[asyncio.Future[object]] = set()
         """Of requests that have not even arrived, for a partition."""
@@ -221,12 +222,12 @@ class Service:
 
     def lose(self, future: asyncio.Future[object]) -> None:
         """A request gets no answer: its sender is told nothing until the kernel gives the connection up."""
-        self.loop.at(self.loop._now + faults.LOST, self._give_up, future)
+        self.loop.at(self.loop._now + LOST, self._give_up, future)
 
     def _give_up(self, future: asyncio.Future[object]) -> None:
         if not future.done():
             failed = self.names.unreachable if future in self.unreachable else self.names.silent
-            future.set_exception(failed(f"no answer in {faults.LOST:g} s"))
+            future.set_exception(failed(f"no answer in {LOST:g} s"))
 
     def _choose(self, key: str) -> Server:
         servers, balance = self.servers, self.plan.balance

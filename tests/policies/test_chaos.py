@@ -26,10 +26,10 @@ from resilient import (
     Timeout,
     remaining,
 )
+from resilient.endings import LOST
 from resilient.events import AttemptStarted, ChaosHalted, FaultInjected
 from resilient.experiment import VARIABLE
 from resilient.faults import (
-    LOST,
     Crash,
     DrippingBody,
     Errors,
