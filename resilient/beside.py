@@ -24,16 +24,13 @@ from resilient.groups import is_cut
 from resilient.mistakes import Mistake
 from resilient.outcome import Classifier
 from resilient.policy import Layer, Scope
-from resilient.result import closing_of, is_awaitable
+from resilient.result import CLOSING_SECONDS, closing_of, is_awaitable
 from resilient.runtime import Parking, Runtime, current
 from resilient.runtime.threads import AWAITED, THREADS
 
 __all__ = ["Beside", "Stragglers", "close_beside", "discard", "is_own"]
 
 _log = logging.getLogger("resilient")
-
-CLOSING_SECONDS = 1.0
-"""So long a caller waits for a result to be closed that it does not get. The closing itself goes on after that."""
 
 
 class Straggler(Protocol):
@@ -320,11 +317,14 @@ _discarding = Stragglers(sys.maxsize)
 renew_in_forked_child(_discarding)
 
 
-async def discard(result: Any, runtime: Runtime, stragglers: Stragglers = _discarding) -> None:
+async def discard(
+    result: Any, runtime: Runtime, stragglers: Stragglers = _discarding, *, patience: float = CLOSING_SECONDS
+) -> None:
     """Close a result that nobody gets, if it can be closed (`aclose`, else `close`). Never raises an `Exception`.
 
-    The caller waits for `CLOSING_SECONDS` at the most. The closing goes on after that, and when the caller is
-    cancelled: httpcore forgets a connection for ever whose closing is cut short. In a thread it is closed at once.
+    The caller waits for `patience` seconds at the most: none where it has been cancelled, or where no Timeout would end
+    its wait. The closing goes on after that, and when the caller is cancelled: httpcore forgets a connection for ever
+    whose closing is cut short. In a thread it is closed at once.
     """
     if runtime is THREADS:
         await _close(result, runtime)
@@ -347,7 +347,8 @@ async def discard(result: Any, runtime: Runtime, stragglers: Stragglers = _disca
         stragglers.remove(closing)
         await _close(result, runtime)
     else:
-        await parking.wait(CLOSING_SECONDS, _NO_DEADLINE)
+        if patience:
+            await parking.wait(patience, _NO_DEADLINE)
 
 
 async def _close(result: Any, runtime: Runtime) -> None:

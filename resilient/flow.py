@@ -115,10 +115,10 @@ def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Reco
 
 async def own_up(call: Call, mistake: Mistake, scope: Scope) -> NoReturn:
     """Raise to the caller what code of the caller's raised, as the outermost frame of a pipeline does. The result that
-    was being judged is closed."""
+    was being judged is closed, beside the caller: no Timeout of the pipeline bounds what is done here."""
     call.verdict = (scope.judge, mistake.error, IGNORED) if scope.channel.listeners else None  # `told_call` looks there
     if is_own(mistake.about, call, scope.judge):
-        await discard(mistake.about, call.begin())
+        await discard(mistake.about, call.begin(), patience=0.0)
     release(mistake)
 
 

@@ -9,18 +9,22 @@ elsewhere it is a bound. `resilient.lab.explain` puts it all together.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from resilient.outcome import Verdict
+from resilient.outcome import DEFAULT, Classifier, Verdict
+from resilient.stops import AnyOf, Before, Moment, Stop
 
 if TYPE_CHECKING:
     from resilient.policy import Policy
 
 __all__ = [
     "MANY",
+    "NOTHING",
     "Bound",
+    "Discard",
     "End",
     "Inside",
     "Level",
@@ -37,8 +41,8 @@ __all__ = [
 TIE = 1e-9
 """Whether a pause that ends at the very deadline ends before it is a matter of rounding."""
 
-MANY = 10_000
-"""Pauses that are added up one by one; from then on they do not grow any more."""
+MANY = 1000
+"""Pauses that are added up one by one; from then on all count as the last of them, or that one, if it is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class View:
         repeated: whether the call is part of another guarded call that repeats it.
         once: whether nothing is to be repeated then.
         again: whether others cannot have prepared for it: it may be one of several runs of a call, or has waited.
+        pressed: whether it is repeated only as long as its runs take little time.
+        judge: the classifier of the layer's pipeline.
     """
 
     within: float = math.inf
@@ -88,6 +94,8 @@ class View:
     repeated: bool = False
     once: bool = False
     again: bool = False
+    pressed: bool = False
+    judge: Classifier = DEFAULT
 
     def sooner(self, seconds: float) -> View:
         """With a deadline in so many seconds, if there is none that is nearer."""
@@ -132,18 +140,21 @@ Inside = Callable[[View], Worst]
 
 
 class Level:
-    """A policy around the rest, asked once for each view.
+    """A policy of a pipeline, which is judged by `judge`, around the rest; asked once for each view.
 
     Attributes:
         seen: what it was asked for first: the worst case as the first attempt meets it.
     """
 
-    def __init__(self, policy: Policy, inner: Inside) -> None:
+    def __init__(self, policy: Policy, inner: Inside, judge: Classifier) -> None:
         self.policy = policy
         self._inner = inner
+        self._judge = judge
         self._known: dict[View, Worst] = {}
 
     def __call__(self, view: View) -> Worst:
+        if view.judge is not self._judge:
+            view = replace(view, judge=self._judge)
         known = self._known.get(view)
         if known is None:
             known = self._known[view] = self.policy.worst(self._inner, view)
@@ -154,11 +165,11 @@ class Level:
         return next(iter(self._known.values()), None)
 
 
-def levels(policies: Sequence[Policy], inner: Inside) -> list[Level]:
-    """Each of the policies around those inside it, outermost first."""
+def levels(policies: Sequence[tuple[Policy, Classifier]], inner: Inside) -> list[Level]:
+    """Each of the policies, with the classifier of its pipeline, around those inside it; outermost first."""
     found: list[Level] = []
-    for policy in reversed(policies):
-        found.append(Level(policy, found[-1] if found else inner))
+    for policy, judge in reversed(policies):
+        found.append(Level(policy, found[-1] if found else inner, judge))
     return found[::-1]
 
 
@@ -184,101 +195,160 @@ Pauses = Callable[[int], Pause]
 """The pause after run number so many, from 1."""
 
 
-def in_turn(inner: Inside, view: View, runs: Bound, pauses: Pauses, why: Callable[[float], str]) -> Worst:
-    """Up to so many runs, one after the other, as long as the pause before a run ends before the deadline.
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """What a caller waits for each result that is superseded by a later run.
 
-    `why`: where the seconds come from, when so many of them can begin.
+    Attributes:
+        aside: seconds before the next run. closing: seconds after it.
+        asks: whether such a result may ask for a pause as well.
     """
-    view = replace(view, again=True)
+
+    aside: float = 0.0
+    closing: float = 0.0
+    asks: bool = True
+
+    def after(self, run: int) -> float:
+        """Seconds between the end of run number so many, from 1, and the begin of the next."""
+        return self.aside + (self.closing if run > 1 else 0.0)
+
+
+NOTHING = Discard()
+
+
+def in_turn(
+    inner: Inside,
+    view: View,
+    stop: Stop,
+    pauses: Pauses,
+    why: Callable[[float, float], str],
+    discard: Discard = NOTHING,
+) -> Worst:
+    """Runs that follow each other until `stop` ends them, or the pause before a run would outlive the deadline.
+
+    `why`: where the seconds come from, by the number of runs that can begin, and when the last one does at the latest.
+    """
+    view = replace(view, again=True, pressed=view.pressed or stop.timed)
     one = inner(view)
-    most = _fitting(runs.most, view.within * (1 + TIE), pauses)
-    sure = int(_fitting(min(runs.sure, max(1.0, one.allowed)) if one.fails else 1.0, view.within * (1 - TIE), pauses))
-    attempts, requests, quick = _hasty(inner, view, sure, pauses)
-    longest = _times(one.seconds.most, most) + _sum(most, lambda run: pauses(run).most)
-    longest = min(longest, view.within + one.seconds.most)
+    plan = _Plan(AnyOf((stop, Before(view.within))), pauses, discard)
+    most, latest = plan.begins(one.seconds.most, sure=False)
+    sure, _ = plan.begins(0.0, sure=True)
+    sure = min(sure, max(1.0, one.allowed) if one.fails else 1.0)
+    attempts, requests, quick = _hasty(inner, view, sure, plan)
+    longest = latest + one.seconds.most + plan.end(most)
+    ways = [_longest(inner, view, sure, plan, asks=one.asks and discard.asks)]
+    if one.asks and not discard.asks:
+        ways.append(_longest(inner, view, sure, replace(plan, discard=NOTHING), asks=True))
     return Worst(
-        Bound(min(_longest(inner, view, sure, pauses), longest), longest),
+        Bound(min(max(ways), longest, view.within if view.is_async else math.inf), longest),
         Bound(attempts, _times(one.attempts.most, most)),
         Bound(requests, _times(one.requests.most, most)),
-        one.why if math.isinf(one.seconds.most) else why(most),
+        one.why if math.isinf(one.seconds.most) else why(most, latest),
         quick=quick,
         allowed=share(one.allowed, sure),
         at_once=one.at_once,
         fails=one.fails,
-        smooth=one.smooth and not any(pauses(run).least for run in range(1, min(sure, MANY))),
+        smooth=one.smooth and not any(pauses(run).least for run in range(1, int(min(sure, MANY)))),
     )
 
 
-def _fitting(runs: float, within: float, pauses: Pauses) -> float:
-    """How many of them can begin before the deadline, if each takes no time."""
-    if math.isinf(within):
-        return runs
-    begin, run = 0.0, 1
-    while run < runs:
-        least = pauses(run).least
-        begin += least
-        if begin >= within:
-            return run
-        if run >= MANY:
-            return min(runs, run + (within - begin) // least) if least else runs
-        run += 1
-    return runs
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Runs with pauses between them, until something ends them."""
+
+    stop: Stop
+    pauses: Pauses
+    discard: Discard
+
+    def goes_on(self, run: int, earliest: float, latest: float, *, sure: bool, asks: bool = True) -> float:
+        """When the run after one that ended between two moments can begin at the latest; negative: none can."""
+        pause = self.pauses(run)
+        most = pause.longest(asks) if sure else pause.most
+        slack = 1 - TIE if sure else 1 + TIE
+        return self.stop.latest(Moment(run, earliest, latest, pause.least, most, sure, slack)) + self.discard.after(run)
+
+    def end(self, runs: float) -> float:
+        """Seconds after the last of so many runs."""
+        return self.discard.closing if runs > 1 else 0.0
+
+    def begins(
+        self, seconds: float, *, sure: bool, asks: bool = True, runs: float = math.inf, quick: float = 0.0
+    ) -> tuple[float, float]:
+        """How many runs can begin, and when the last of them does at the latest, if each takes from `quick` up to
+        `seconds`."""
+        run, earliest, latest, last = 1, 0.0, 0.0, 0.0
+        while run < runs:
+            begin = self.goes_on(run, earliest + quick, latest + seconds, sure=sure, asks=asks)
+            if begin < 0:
+                break
+            earliest += quick + self.pauses(run).least
+            run, latest, last = run + 1, begin, max(last, begin)
+            if run > MANY:
+                return self._many(run, min(runs, self.stop.runs), earliest, last, seconds, sure, asks)
+        return run, last
+
+    def _many(
+        self, run: int, runs: float, earliest: float, last: float, seconds: float, sure: bool, asks: bool
+    ) -> tuple[float, float]:
+        """The same from run number `MANY` on."""
+        pause, horizon, discarding = self.pauses(MANY), self.stop.horizon, self.discard.after(MANY)
+        if math.isfinite(horizon):
+            runs = min(runs, run + max(0.0, horizon - earliest) // pause.least if pause.least else math.inf)
+        most = pause.longest(asks) if sure else max(pause.most, self.pauses(int(min(runs, sys.maxsize))).most)
+        if math.isinf(horizon):
+            late = last + _times(seconds + most + discarding, runs - run)
+        else:
+            late = last if sure else max(last, horizon + most + discarding)
+        if sure and self.goes_on(int(min(runs, sys.maxsize)) - 1, earliest, earliest, sure=True) < 0:
+            return run, last  # something ends it before
+        return runs, late
 
 
-def _sum(runs: float, pause: Callable[[int], float]) -> float:
-    """The pauses between so many runs."""
-    between = runs - 1
-    if between <= MANY:
-        return math.fsum(pause(run) for run in range(1, int(between) + 1))
-    return math.fsum(pause(run) for run in range(1, MANY + 1)) + _times(pause(MANY), between - MANY)
-
-
-def _hasty(inner: Inside, view: View, runs: int, pauses: Pauses) -> tuple[float, float, float]:
+def _hasty(inner: Inside, view: View, runs: float, plan: _Plan) -> tuple[float, float, float]:
     """Attempts and requests of `runs` runs that fail as soon as they can, and the seconds that takes."""
     begin = attempts = requests = end = 0.0
-    for run in range(1, runs + 1):
+    run = 0
+    while run < runs:
+        run += 1
         worst = inner(view.after(begin))
         attempts += worst.attempts.sure
         requests += worst.requests.sure
         end = begin + worst.quick
-        begin = end + pauses(run).least
-        if begin >= view.within:
+        begin = end + plan.pauses(run).least
+        if plan.goes_on(run, end, end, sure=True) < 0:
             break
         if run == MANY:
-            return attempts * runs / run, requests * runs / run, end * runs / run
+            return _times(attempts / run, runs), _times(requests / run, runs), _times(end / run, runs)
     return attempts, requests, end
 
 
-def _longest(inner: Inside, view: View, runs: int, pauses: Pauses) -> float:
-    """The longest of some ways to fail, each of which can happen, under a deadline too."""
-    one, within = inner(view), view.within
-    longest, asks = one.seconds.sure, one.asks
-    waits = _sum(runs, lambda run: pauses(run).longest(asks))
+def _longest(inner: Inside, view: View, runs: float, plan: _Plan, *, asks: bool) -> float:
+    """The longest of some ways to fail, each of which can happen, under limits too."""
+    one = inner(view)
+    longest, quick = one.seconds.sure, one.quick
     if math.isinf(longest) or runs == 1:
         return longest
-    if math.isinf(within):
-        return longest * runs + waits
-    ways = [_greedy(inner, view, runs, pauses)]
-    # All runs but the last fail at once, after the longest pauses that end in time.
-    ways.append(within if waits >= within else waits + inner(view.after(waits)).seconds.sure)
+    # All runs but the last fail as soon as they can, after the longest pauses that end in time.
+    begins = [plan.begins(quick, sure=True, asks=asks, runs=runs, quick=quick)]
     # All of them take as long as they can, or as is left to them.
-    enough = waits + longest * (runs - 1) >= within
-    if enough and one.smooth and inner(view.sooner(longest)).seconds.sure >= longest:
-        ways.append(within)
-    return max(ways)
+    if one.smooth and (math.isinf(view.within) or inner(view.sooner(longest)).seconds.sure >= longest):
+        begins.append(plan.begins(longest, sure=True, asks=asks, runs=runs, quick=quick))
+    ways = [begin + inner(view.after(begin)).seconds.sure + plan.end(run) for run, begin in begins]
+    return max(*ways, _greedy(inner, view, runs, plan, asks=asks))
 
 
-def _greedy(inner: Inside, view: View, runs: int, pauses: Pauses) -> float:
-    """Each run takes its longest, and each pause too, unless that would outlive the deadline."""
-    begin = 0.0
-    for run in range(1, min(runs, MANY) + 1):
-        worst, pause = inner(view.after(begin)), pauses(run)
+def _greedy(inner: Inside, view: View, runs: float, plan: _Plan, *, asks: bool) -> float:
+    """Each run takes its longest, and each pause too, unless that would outlive a limit."""
+    begin, run = 0.0, 1
+    while True:
+        worst = inner(view.after(begin))
         end = begin + worst.seconds.sure
-        longest = pause.longest(worst.asks)
-        if run == runs or end + pause.least >= view.within:
-            return end
-        begin = end + longest if end + longest < view.within else end + pause.least
-    return begin
+        following = -1.0
+        if run < min(runs, MANY):
+            following = plan.goes_on(run, end, end, sure=True, asks=asks and worst.asks)
+        if following < 0:
+            return end + plan.end(run)
+        begin, run = following, run + 1
 
 
 # -- what outcomes meet on their way outward ------------------------------------------------------------------------

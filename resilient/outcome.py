@@ -32,7 +32,7 @@ from resilient.errors import Deadlock, Rejected, TimedOut
 from resilient.groups import is_group, leaves
 from resilient.known_errors import is_bare, is_untrusted, read_of, reader_of
 from resilient.pauses import FAILURE_STATUSES
-from resilient.result import is_of_one_use
+from resilient.result import CLOSING_SECONDS, is_of_one_use
 from resilient.verdict import FAILURE, FATAL, IGNORED, REFUSED, SUCCESS, UNTRUSTED, WAITED, Verdict, pause_of, together
 
 __all__ = [
@@ -307,6 +307,9 @@ class Classifier:
 
     # -- for results that go on after they have been returned, as streams do --------------------------------------
 
+    assumes: tuple[str, ...] = ()
+    """What explanations of its pipelines take for granted of calls and their results; in sentences."""
+
     leaves_repeating: bool = False
     """Whether nothing is to be repeated that is part of a call which is itself repeated."""
 
@@ -320,6 +323,13 @@ class Classifier:
     def follow(self, result: Any, unsettled: Unsettled) -> None:
         """Tell them how an open result has ended, once it has."""
         raise NotImplementedError
+
+    closing_seconds: float = CLOSING_SECONDS
+    """How long a caller waits for a result to be closed that a later attempt has superseded."""
+    aside_seconds: float = 0.0
+    """How long a caller waits for `set_aside`."""
+    results_ask: bool = False
+    """Whether results are known to ask for pauses, as errors may."""
 
     async def set_aside(self, result: Any, runtime: Any) -> None:
         """Have a result hold nothing while there is another attempt. It may come back all the same, as the last one."""

@@ -395,7 +395,7 @@ class Pipeline(Policy):
             await policy.drain(runtime)
 
     def worst(self, inner: Inside, view: View) -> Worst:
-        return levels(self.policies, inner)[0](view)
+        return levels([(policy, self.classify) for policy in self.policies], inner)[0](view)
 
     def snapshot(self) -> dict[str, Any]:
         """Its state now, as plain data: name, mode, calls `in_flight`, and each policy's own snapshot."""

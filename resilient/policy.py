@@ -28,6 +28,7 @@ from resilient.forks import Renewed, module_lock, renew_in_forked_child
 from resilient.mistakes import Mistake
 from resilient.outcome import REFUSED, Classifier, Verdict, bare
 from resilient.runtime import Runtime
+from resilient.stops import AnyOf, Runs, Unknown
 
 __all__ = [
     "Gate",
@@ -315,7 +316,8 @@ class Policy:
         once = inner(view if self.limit is None else view.sooner(self.limit))
         runs = math.inf if self.runs is None else self.runs
         waits = math.inf if self.pause is None else self.pause
-        told = in_turn(lambda _: once, View(), Bound(1, runs), lambda _: Pause(0, 0, 0), lambda _: "")
+        stop = AnyOf((Runs(runs), Unknown(str(self))))
+        told = in_turn(lambda _: once, View(), stop, lambda _: Pause(0, 0, 0), lambda *_: "")
         seconds = once.seconds.most if self.overlaps else told.seconds.most
         return Worst(
             Bound(0, min(seconds + waits, math.inf if self.limit is None else self.limit)),
@@ -329,6 +331,13 @@ class Policy:
     def meets(self, end: End) -> Meeting | None:
         """What it does when something inside it ends so; None: it lets it pass."""
         return None
+
+    @property
+    def assumes(self) -> tuple[str, ...]:
+        """What `worst` takes for granted, or does not know, of code of its user's; in sentences."""
+        if type(self).worst in (Policy.worst, Gate.worst):
+            return (f"{self} is not known here: it is taken at its word",)
+        return ()
 
     @property
     def inactive(self) -> str | None:

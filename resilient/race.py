@@ -140,6 +140,7 @@ class Race:
         "begun",
         "call",
         "context",
+        "deadline",
         "delays",
         "first",
         "hedge",
@@ -158,7 +159,8 @@ class Race:
     inline: AsyncioRuntime | None  # while the first copy runs in the caller's task ...
     task: asyncio.Task[Any] | None  # ... this one ...
     base: int  # ... which had been cancelled so often before ...
-    context: contextvars.Context | None  # ... in this context
+    context: contextvars.Context | None  # ... in this context ...
+    deadline: float | None  # ... under this deadline
     taken: Any  # once it is over: the caller's result, to which a loser may come, too
     at: float  # when it is told that the next copy is due, while ...
     _timers: dict[Timer, None] | None  # ... it is one of these
@@ -210,7 +212,9 @@ class Race:
         copy = Beside(self.call, self.inner, scope, hedge.stragglers, self._copy_ended, self.begun)
         if hedge.late:
             copy.sets_aside = True
-        copy.call.attempt = self.attempt  # the first one may have got further, in the caller's own call
+        copy.call.attempt = self.attempt  # the first one may have got further, in the caller's own call ...
+        if self.inline is not None:
+            copy.call.deadline = self.deadline  # ... and be within a Timeout of its own
         self.running.append(copy)
         try:
             copy.run(self.task, self.context)
@@ -375,6 +379,7 @@ class Race:
         base = self.base = task.cancelling()
         self.begun = 1
         self.inline, self.task, self.context = runtime, task, contextvars.copy_context()
+        self.deadline = self.call.deadline
         if self.delays[0] is not None:
             self._timers = runtime.after(self.delays[0], self)
         try:

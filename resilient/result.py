@@ -11,7 +11,10 @@ from collections.abc import Callable
 from types import GeneratorType
 from typing import Any
 
-__all__ = ["closing_of", "is_awaitable", "is_of_one_use"]
+__all__ = ["CLOSING_SECONDS", "closing_of", "is_awaitable", "is_of_one_use"]
+
+CLOSING_SECONDS = 1.0
+"""So long a caller waits for a result to be closed that it does not get. The closing itself goes on after that."""
 
 
 def _of_type(result: Any, name: str) -> Any:

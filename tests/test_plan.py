@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import linecache
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -198,9 +200,35 @@ def test_retry_plan_without_a_limit_for_each_attempt_is_right_where_its_waits_fi
 
 
 def test_retry_plan_whose_attempts_alone_do_not_fit_is_found() -> None:
-    """Even where the waits are a tenacity strategy's, and unknown."""
-    finding = only(Timeout(5), Retry(attempts=3, wait=tenacity.wait_random(0, 1)), Timeout(2))
+    """Even where the waits are a function's of its user, and unknown."""
+    finding = only(Timeout(5), Retry(attempts=3, wait=lambda state: 1), Timeout(2))
     assert "3 attempts that time out take 6 s" in finding.why
+
+
+_TWO, _NONE = tenacity.wait_fixed(2), tenacity.wait_none()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"attempts": 4, "wait": 2}, {"stop": tenacity.stop_after_attempt(4), "wait": tenacity.wait_fixed(2)}),
+        ({"attempts": 3, "wait": 9}, {"attempts": 3, "wait": tenacity.wait_fixed(timedelta(seconds=9))}),
+        ({"attempts": 2, "wait": 2}, {"stop": tenacity.stop_after_attempt(2), "wait": tenacity.wait_chain(_TWO)}),
+        (
+            {"attempts": 4, "wait": 2},
+            {"stop": tenacity.stop_any(tenacity.stop_after_attempt(4), tenacity.stop_never), "wait": _TWO + _NONE},
+        ),
+    ],
+)
+@pytest.mark.parametrize("total", [3, 10, 100])
+def test_retry_plan_in_tenacitys_words_has_the_findings_of_the_same_in_ours(
+    ours: dict[str, Any], theirs: dict[str, Any], total: float
+) -> None:
+    """What is found is told in the same words, but for those that describe the strategies."""
+    mine, others = Retry(**ours), Retry(**theirs)
+    found = findings(Timeout(total), mine, Timeout(2))
+    expected = [dataclasses.replace(each, what=each.what.replace(str(mine), str(others))) for each in found]
+    assert findings(Timeout(total), others, Timeout(2)) == expected
 
 
 def test_retry_plan_without_a_total_is_right() -> None:

@@ -14,6 +14,7 @@ from resilient.call import Call, new_call
 from resilient.errors import TimedOut
 from resilient.http.around import Around, Parts, end
 from resilient.outcome import Classifier, Unsettled
+from resilient.result import CLOSING_SECONDS
 from resilient.runtime import Limit, Runtime, current_async
 from resilient.runtime.threads import THREADS
 
@@ -444,7 +445,8 @@ async def read(
                 if size > most:
                     break
     except BaseException as error:
-        await discard(stream, call.begin())
+        failed = isinstance(error, Exception)  # else it is cancelled, and its Timeout has no time left
+        await discard(stream, call.begin(), patience=CLOSING_SECONDS if failed else 0.0)
         if late is not None and isinstance(error, Exception) and (expired := late()) is not None:
             raise expired from error
         raise

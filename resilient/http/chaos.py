@@ -186,7 +186,7 @@ class HttpChaos(Generic[Inner]):
             try:
                 await runtime.sleep((slowing - 1) * (runtime.now() - begin))
             except BaseException:
-                await discard(response, runtime)
+                await discard(response, runtime, patience=0.0)  # it is cancelled
                 raise
         if bodies and request.method != "HEAD" and response.status_code not in BODILESS:
             for fault in bodies:

@@ -14,9 +14,10 @@ from resilient import pauses
 from resilient.current import enclosing
 from resilient.errors import Rejected
 from resilient.http import semantics
-from resilient.http.bodies import Followed, Streams, set_aside
+from resilient.http.bodies import KEPT_SECONDS, Followed, Streams, set_aside
 from resilient.http.options import origin_of
 from resilient.outcome import FAILURE, IGNORED, SUCCESS, WAITED, Classifier, Unsettled, Verdict, bare
+from resilient.result import CLOSING_SECONDS
 from resilient.runtime import Runtime
 
 __all__ = ["HttpClassifier", "Judge", "Proof", "untouched"]
@@ -118,6 +119,13 @@ class Judge(Classifier):
     """
 
     follows = True
+    assumes = (
+        "the request is safe to repeat: its method is idempotent (GET, HEAD, OPTIONS, TRACE, PUT, DELETE), or it has "
+        "an Idempotency-Key; another one (a POST or PATCH without a key) is never hedged, and repeated only when it "
+        "provably was not sent",
+        "the request does not say how many attempts it may have (`attempts` in its extensions)",
+        "a call ends with what an attempt reads of the response: its body, or of a stream its head",
+    )
 
     def __init__(
         self, given: Classifier, streams: Streams, *, once: bool, is_proof: Callable[[Exception], bool] | None = None
@@ -178,6 +186,10 @@ class Judge(Classifier):
         stream = result.stream
         if not (isinstance(stream, Followed) and stream.join(unsettled, self.given)):
             result.stream = self._streams.followed(stream, unsettled, self.given)
+
+    closing_seconds = 0.0
+    aside_seconds = KEPT_SECONDS + CLOSING_SECONDS  # a body that takes longer is closed when it has been superseded
+    results_ask = True
 
     async def set_aside(self, result: Any, runtime: Runtime) -> None:
         """Free its connection."""

@@ -18,10 +18,11 @@ from typing import Any, Literal
 
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, levels
 from resilient.lab import drawing
+from resilient.lab.long_run import LongRun, long_run
 from resilient.outcome import FAILURE, Verdict
 from resilient.pipeline import Pipeline
 from resilient.plan import Finding
-from resilient.policy import Gate, Policy
+from resilient.policy import Policy
 
 __all__ = ["Behind", "Explanation", "Idle", "LongRun", "Part", "Route", "Step", "explain"]
 
@@ -77,21 +78,6 @@ class Idle:
 
     policy: str
     why: str
-
-
-@dataclass(frozen=True)
-class LongRun:
-    """What budgets do: over many calls, requests for each call, and on top of that a burst of what was saved up.
-
-    Attributes:
-        requests_per_call: at most, and
-        burst: so many more requests at once; 0 where no budget bounds it.
-        budgets: in words.
-    """
-
-    requests_per_call: float
-    burst: float
-    budgets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -165,7 +151,7 @@ def explain(
     policies = [place.policy for place in places]
     view = View(is_async=is_async, once=inner.classify.leaves_repeating)
     function = _function(function_limit, is_async=is_async)
-    found = levels(policies, function)
+    found = levels([(place.policy, place.pipeline.classify) for place in places], function)
     worst = found[0](view)
     idle = [Idle(str(policy), policy.inactive) for policy in policies if policy.inactive is not None]
     unfit = [(policy, policy.unfit(is_async=is_async, block=False)) for policy in policies]
@@ -191,11 +177,11 @@ def explain(
             )
             for place, level in zip(places, found, strict=True)
         ),
-        long_run=_long_run([inner], worst),
+        long_run=long_run([(inner, _never)], worst.requests.most),
         routes=tuple(_routes(places)),
         idle=tuple(idle),
         findings=tuple(inner.findings),
-        assumes=tuple(_assumptions(policies, view)),
+        assumes=tuple(_assumptions(places, view)),
         behind=layered,
     )
 
@@ -242,7 +228,7 @@ def _places(pipeline: Pipeline, path: tuple[int, ...] = (), around: tuple[str, .
 def _layered(outer: Pipeline, inner: Pipeline, function: Inside, view: View) -> Behind:
     policies = [place.policy for place in _places(outer)]
     repeated = any(policy.runs != 1 for policy in policies)
-    whole = levels([inner], function)[0]
+    whole = levels([(inner, inner.classify)], function)[0]
     # A Timeout right around the function tells nobody inside of its deadline: it ends what they do all the same.
     told = [policy.limit for policy in policies[:-1] if policy.limit is not None]
 
@@ -260,52 +246,27 @@ def _layered(outer: Pipeline, inner: Pipeline, function: Inside, view: View) -> 
             why=far.why,
         )
 
-    once = repeated and any(_may_leave(place.policy, view) for place in _places(inner))
-    worst = levels([outer], call)[0](View(is_async=view.is_async))
+    def leaves(policy: Policy) -> bool:
+        return _may_leave(policy, view)
+
+    once = repeated and any(leaves(place.policy) for place in _places(inner))
+    worst = levels([(outer, outer.classify)], call)[0](View(is_async=view.is_async))
     return Behind(
         outer.name or "pipeline",
         worst,
-        _long_run([outer, inner], worst, leaves=once),
+        long_run([(outer, _never), (inner, leaves if once else _never)], worst.requests.most),
         outer.worst(function, View(is_async=view.is_async)).requests,
         once,
     )
 
 
+def _never(policy: Policy) -> bool:
+    return False
+
+
 def _may_leave(policy: Policy, view: View) -> bool:
     """Whether it leaves the repeating to a call around that repeats."""
     return policy.runs != 1 and not policy.overlaps and (view.once or getattr(policy, "nested", "multiply") == "once")
-
-
-# -- the long run ---------------------------------------------------------------------------------------------------
-
-
-def _long_run(pipelines: Sequence[Pipeline], worst: Worst, *, leaves: bool = False) -> LongRun:
-    """Requests for each call, where every success of a pipeline pays into its budgets."""
-    paid: dict[int, str] = {}
-    bursts: list[float] = []
-
-    def through(pipeline: Pipeline, calls: float, leaves: bool) -> float:
-        requests = calls
-        for policy in pipeline.policies:
-            if isinstance(policy, Pipeline):
-                requests = through(policy, requests, leaves)
-                continue
-            if policy.runs == 1 or policy.inactive is not None or (leaves and not policy.overlaps):
-                continue
-            times = math.inf if policy.runs is None else requests * policy.runs
-            budget = policy.budget
-            if budget is None:
-                requests = times
-            elif id(budget) not in paid:  # what it has spent further out, it cannot spend again
-                paid[id(budget)] = str(budget)
-                bursts.append(budget.cap)
-                requests = min(times, requests + calls * budget.ratio)
-        return requests
-
-    requests = 1.0
-    for number, pipeline in enumerate(pipelines):
-        requests = through(pipeline, requests, leaves and number > 0)
-    return LongRun(min(requests, worst.requests.most), sum(bursts), tuple(paid.values()))
 
 
 # -- what ends meet on their way ------------------------------------------------------------------------------------
@@ -362,20 +323,20 @@ def _meeting(place: _Place, error: BaseException | None) -> Meeting | None:
 # -- what is taken for granted --------------------------------------------------------------------------------------
 
 
-def _assumptions(policies: Sequence[Policy], view: View) -> list[str]:
-    assumed = []
+def _assumptions(places: Sequence[_Place], view: View) -> list[str]:
+    policies, assumed = [place.policy for place in places], []
     if view.is_async:
         assumed.append("the function ends when it is cancelled")
     else:
         assumed.append("a plain def runs to its end: a Timeout bounds the waits and the further attempts around it")
-    assumed.append("hooks, predicates, strategies and listeners take no time")
+    assumed.append("hooks, predicates, strategies, key functions and listeners take no time")
+    judges = list(dict.fromkeys(place.pipeline.classify for place in places))
+    if not view.is_async and any(judge.judges_results for judge in judges):
+        assumed.append("closing a result that nobody gets takes no time: in a plain def nothing else goes on meanwhile")
     if any(policy.runs != 1 for policy in policies):
         assumed.append("the function may fail in whatever way is repeated, and ask for the longest pause that is kept")
     if any(policy.waits for policy in policies):
         assumed.append("queues are shared with calls like this one, and with none that hold their places longer")
-    assumed += [
-        f"{policy} is not known here: it is taken at its word"
-        for policy in policies
-        if type(policy).worst in (Policy.worst, Gate.worst)
-    ]
-    return assumed
+    assumed += [each for judge in judges for each in judge.assumes]
+    assumed += [each for policy in policies for each in policy.assumes]
+    return list(dict.fromkeys(assumed))

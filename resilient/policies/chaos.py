@@ -163,7 +163,7 @@ class Chaos(Wrap):
             await runtime.sleep((slowing - 1) * (runtime.now() - begin))
         except BaseException:
             if is_own(result, call, scope.judge):
-                await discard(result, runtime)
+                await discard(result, runtime, patience=0.0)  # it is cancelled: no Timeout has time left
             raise
         return result
 

@@ -21,7 +21,7 @@ from resilient.foresight import Bound, End, Inside, Meeting, View, Worst
 from resilient.mistakes import ask
 from resilient.outcome import ErrorFilter, Stopped, Verdict, bare, error_filter
 from resilient.policy import Layer, Recovery, Scope, Wrap
-from resilient.result import is_awaitable
+from resilient.result import CLOSING_SECONDS, is_awaitable
 
 __all__ = ["Fallback"]
 
@@ -136,6 +136,9 @@ class Fallback(Wrap):
     def worst(self, inner: Inside, view: View) -> Worst:
         inside = inner(view)
         rest = replace(inside, fails=False)
+        if view.is_async and self._on is None and view.judge.judges_results:  # then it closes a result in its stead
+            seconds, late = rest.seconds, CLOSING_SECONDS if inside.fails and inside.asks else 0.0
+            rest = replace(rest, seconds=Bound(seconds.sure + late, seconds.most + CLOSING_SECONDS))
         if self._call is None:
             return rest
         why = f"nothing ends {name_of(self._call)}, which answers instead"

@@ -272,8 +272,8 @@ class Hedge(Wrap):
         copies = min(self.copies, max(1, one.allowed))
         if not one.fails:
             copies = 1
-        if one.quick:  # then they overlap, or it takes time
-            copies = min(copies, max(1, one.at_once), max(1, view.within // one.quick))
+        if one.quick or not min(self._fresh):  # then they overlap, or it takes time
+            copies = min(copies, max(1, one.at_once), max(1, view.within // one.quick if one.quick else math.inf))
         return int(copies)
 
     def meets(self, end: End) -> Meeting | None:

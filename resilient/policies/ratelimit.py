@@ -253,7 +253,7 @@ class RateLimit(Gate):
         # Others are in line. Whoever comes again finds the tokens in the step that they were in.
         wait = Bound(0.0 if again else self.max_wait, self.max_wait).up_to(view.within)
         why = f"{wait.most:.4g} s until {self} has a token, then {rest.seconds.most:.4g} s" if self.waits else rest.why
-        patient = interval <= self.max_wait and math.isinf(view.within)
+        patient = interval <= self.max_wait and math.isinf(view.within) and not view.pressed
         return replace(
             rest,
             seconds=Bound(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, get_args
 
@@ -27,7 +28,7 @@ from resilient.current import enclosing
 from resilient.deadlines import remaining, seen
 from resilient.errors import Rejected, TimedOut, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
-from resilient.foresight import MANY, Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
+from resilient.foresight import MANY, NOTHING, Discard, End, Inside, Meeting, Pause, View, Worst, in_turn
 from resilient.groups import is_group, leaves
 from resilient.mistakes import Mistake, ask
 from resilient.notes import behind, forget_before, note
@@ -36,7 +37,17 @@ from resilient.policy import Layer, Recovery, Scope, Wrap
 from resilient.result import is_awaitable
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
-from resilient.strategies import Strategy, awaits, controller, looks_at_errors_only
+from resilient.stops import AnyOf, Runs, Stop, Unknown
+from resilient.strategies import (
+    Strategy,
+    answer_to,
+    awaits,
+    controller,
+    looks_at_errors_only,
+    span,
+    stop_of,
+    words_of,
+)
 
 __all__ = ["Retry"]
 
@@ -91,8 +102,10 @@ class Retry(Wrap):
             attempts = 3
         if callable(attempts):
             raise TypeError(f"attempts must be a whole number >= 1, got {attempts!r}: write stop=...")
-        self.attempts = self.runs = None if attempts is None else arguments.count("attempts", attempts)
+        self.attempts = None if attempts is None else arguments.count("attempts", attempts)
         self._stop = None if stop is None else arguments.strategy("stop", stop)
+        self._ends = self._ends_when()
+        self.runs = int(self._ends.runs) if math.isfinite(self._ends.runs) else None
         self._backoff: FullJitter | Fixed | None = None
         self._wait: Strategy | None = None
         if wait is None:
@@ -117,7 +130,7 @@ class Retry(Wrap):
         self._asks_results = self._strategy is not None and not looks_at_errors_only(self._strategy)
         self._speaks_tenacity = bool(self._hooks) or any((self._stop, self._wait, self._strategy))
         self.pause = self._longest_pause()
-        self.least_pause = self._backoff.seconds if isinstance(self._backoff, Fixed) else 0.0
+        self.least_pause = self._pause(1).least
         self.budget = arguments.instance("budget", budget, Budget)
         if nested not in get_args(Nested):
             raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
@@ -126,10 +139,35 @@ class Retry(Wrap):
         self.retried = self.would_have_retried = 0
         self.closing = Stragglers(sys.maxsize)  # results that nobody gets
 
+    def _ends_when(self) -> Stop:
+        counted = () if self.attempts is None else (Runs(self.attempts),)
+        told = () if self._stop is None else (stop_of(self._stop),)
+        both = (*counted, *told)
+        return both[0] if len(both) == 1 else AnyOf(both)
+
+    def _pause(self, run: int) -> Pause:
+        """The pause after run number so many, which the dependency has not asked for."""
+        if self._backoff is not None:
+            most = self._backoff.most(run)
+            return Pause(most if isinstance(self._backoff, Fixed) else 0.0, most, most)
+        assert self._wait is not None
+        known = span(self._wait, run)
+        if known is None:
+            return Pause(0.0, 0.0, math.inf)
+        least, most = known
+        return Pause(least, most if math.isfinite(most) else least, most)
+
     def _longest_pause(self) -> float | None:
-        if self._backoff is None or self.attempts is None:
+        if self.runs is None:
             return None
-        return sum(self._backoff.most(attempt) for attempt in range(1, min(self.attempts, 10_000)))
+        longest = self._waits(self.runs)
+        return longest if math.isfinite(longest) else None
+
+    def _waits(self, runs: float) -> float:
+        """Seconds of the longest pauses between so many runs, but for those that are asked for."""
+        counted = int(min(runs, MANY))
+        rest = (runs - counted) * self._pause(int(min(runs, sys.maxsize))).most if runs > counted else 0.0
+        return math.fsum(self._pause(run).most for run in range(1, counted)) + rest
 
     def repeats_rejection(self, error: BaseException) -> bool:
         """Whether `on` names the type of a rejection: the very type, or one that is of rejections only."""
@@ -214,30 +252,52 @@ class Retry(Wrap):
     def worst(self, inner: Inside, view: View) -> Worst:
         if self.inactive or (view.repeated and (view.once or self.nested == "once")):
             return inner(view)
-        one, asked = inner(view).seconds.most, self.max_retry_after
-        if self._backoff is None:  # a tenacity strategy, which may say anything
-            unknown = Pause(0.0, 0.0, math.inf)
-            why = f"nothing is known of the waits of {self}"
-            return in_turn(inner, view, Bound(1, self._most_runs()), lambda _: unknown, lambda _: why)
-        longest = self._backoff.most
+        one, asked, judge = inner(view).seconds.most, self.max_retry_after, view.judge
+        discard = NOTHING
+        if view.is_async and (judge.judges_results or self._asks_results):
+            discard = Discard(judge.aside_seconds, judge.closing_seconds, judge.results_ask)
 
         def pause(run: int) -> Pause:
-            return Pause(self.least_pause, longest(run), longest(run) + asked, asked)
+            own = self._pause(run)
+            return replace(own, most=own.most + asked, asked=asked if math.isfinite(own.most) else 0.0)
 
-        def because(runs: float) -> str:
+        def because(runs: float, latest: float) -> str:
+            timed = math.isfinite(self._ends.horizon)
+            if runs == 1:
+                ends = "the deadline" if math.isfinite(view.within) else "the attempts are over"
+                return f"no pause between attempts ends before {ends}"
+            if math.isinf(latest) and (timed or math.isfinite(runs)):
+                return f"nothing is known of the waits of {self}"
+            if timed:
+                return f"the last attempt begins after {latest:.4g} s at the latest, and takes {one:.4g} s"
             if math.isinf(runs):
                 return f"nothing bounds the attempts of {self}"
-            if runs == 1:
-                return "no pause between attempts ends before the deadline"
-            between = math.fsum(longest(run) for run in range(1, int(min(runs, MANY))))
-            ask = f"and the pauses asked for, {runs - 1:g} of up to {asked:g} s" if asked else ""
-            return f"{runs:g} attempts of {one:.4g} s, waits of {between:.4g} s" + (f", {ask}" if ask else "")
+            parts = [f"{runs:g} attempts of {one:.4g} s", f"waits of {self._waits(runs):.4g} s"]
+            if spent := (runs - 1) * (discard.aside + discard.closing):
+                parts.append(f"{spent:g} s for closing results that are superseded")
+            if asked:
+                parts.append(f"and the pauses asked for, {runs - 1:g} of up to {asked:g} s")
+            return ", ".join(parts)
 
-        sure = 1.0 if self._stop is not None else self._most_runs()
-        return in_turn(inner, view, Bound(sure, self._most_runs()), pause, because)
+        ends = self._ends
+        if (math.isfinite(view.within) or ends.timed) and not self._knows_its_waits:  # each may outlive the limit
+            ends = AnyOf((ends, Unknown(str(self))))
+        return in_turn(inner, view, ends, pause, because, discard)
 
-    def _most_runs(self) -> float:
-        return math.inf if self.attempts is None else self.attempts
+    @property
+    def assumes(self) -> tuple[str, ...]:
+        unknown = [
+            f"what {name} says is not known: it may end the attempts at any time, or never"
+            for name in self._ends.unknown
+        ]
+        if self._wait is not None and not self._knows_its_waits:
+            unknown.append(f"what {words_of(self._wait)} says is not known: it may be any pause")
+        return tuple(unknown)
+
+    @property
+    def _knows_its_waits(self) -> bool:
+        wait, runs = self._wait, min(self._ends.runs, MANY)
+        return wait is None or all(span(wait, run) is not None for run in range(1, int(runs)))
 
     def meets(self, end: End) -> Meeting | None:
         if self.inactive or end.verdict is None:
@@ -247,9 +307,12 @@ class Retry(Wrap):
             if self.repeats_rejection(end.error):
                 return Meeting(again)
             return Meeting("does not repeat a rejection; after other attempts, their last failure comes back instead")
-        if self._strategy is not None and (end.error is not None or self._asks_results):
-            return Meeting(f"asks {type(self._strategy).__name__} whether to repeat it")
-        if isinstance(end.error, Exception) and self._on is not None and not end.verdict.final:
+        if self._strategy is not None and end.error is not None and not end.verdict.final:
+            answer = answer_to(self._strategy, end.error)
+            if answer is None:
+                return Meeting(f"asks the predicate of {type(self._strategy).__name__} whether to repeat it")
+            repeats = answer
+        elif isinstance(end.error, Exception) and self._on is not None and not end.verdict.final:
             repeats = self._on(end.error)
         else:
             repeats = end.helps_to_repeat and not end.verdict.final
@@ -259,7 +322,7 @@ class Retry(Wrap):
     def inactive(self) -> str | None:
         if self.shadow:
             return "in shadow mode nothing is repeated"
-        return "one attempt is all it makes" if self.attempts == 1 else None
+        return "one attempt is all it makes" if self.runs == 1 else None
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         if is_async:
@@ -281,8 +344,9 @@ class Retry(Wrap):
         }
 
     def describe(self) -> str:
-        often = f"{self.attempts} attempts" if self.attempts is not None else "attempts by tenacity stop"
-        wait = self._backoff if self._backoff is not None else f"tenacity {type(self._wait).__name__}"
+        ends = self._ends.describe()
+        often = ends if ends[0].isdigit() else f"attempts {ends}"
+        wait = str(self._backoff) if self._wait is None else words_of(self._wait)
         flags = ("" if self.nested == "multiply" else ", once") + (", shadow" if self.shadow else "")
         return f"Retry({often}, {wait}{flags})"
 

@@ -9,11 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-import tenacity
 
 from resilient import (
     AdaptiveLimit,
-    Budget,
     Bulkhead,
     Chaos,
     CircuitBreaker,
@@ -30,7 +28,6 @@ from resilient import (
     Timeout,
     quantile,
     standard,
-    standard_hedged,
 )
 from resilient.call import Call
 from resilient.faults import Errors, Latency
@@ -100,18 +97,6 @@ def test_retry_whose_pause_outlives_the_total_makes_one_attempt() -> None:
 def test_pause_that_ends_at_the_very_deadline_leaves_a_bound() -> None:
     """Rounding decides whether there is another attempt."""
     assert of(Timeout(10), Retry(3, wait=5), Timeout(1)).worst.requests == Bound(2, 3)
-
-
-def test_waits_of_tenacity_are_not_known() -> None:
-    """They may be anything; only a total bounds them."""
-    retry = Retry(3, wait=tenacity.wait_fixed(1))
-    assert of(retry, Timeout(2)).worst.seconds == Bound(2, math.inf)
-    assert of(Timeout(30), retry, Timeout(2)).worst.seconds == Bound(2, 30)
-
-
-def test_attempts_until_tenacity_says_stop_have_no_bound() -> None:
-    """One can happen."""
-    assert of(Retry(stop=tenacity.stop_after_delay(5)), Timeout(2)).worst.requests == Bound(1, math.inf)
 
 
 def test_last_copy_of_a_hedge_begins_after_all_delays() -> None:
@@ -213,18 +198,6 @@ def test_budget_bounds_the_long_run() -> None:
     long_run = explain(standard()).long_run
     assert long_run.requests_per_call == pytest.approx(1.1)
     assert long_run.burst == 10
-
-
-def test_shared_budget_is_spent_once() -> None:
-    """By retries or by hedges."""
-    assert explain(standard_hedged()).long_run.requests_per_call == pytest.approx(1.1)
-
-
-def test_budgets_of_two_policies_add_up() -> None:
-    """Each pays for its own."""
-    long_run = of(Retry(3, budget=Budget(0.1)), Hedge(1, budget=Budget(0.2)), Timeout(3)).long_run
-    assert long_run.requests_per_call == pytest.approx(1.3)
-    assert long_run.burst == 20
 
 
 def test_without_a_budget_total_failure_costs_every_attempt() -> None:
@@ -410,7 +383,7 @@ def test_any_jitter_is_bounded_by_its_cap() -> None:
 
 def test_text_says_what_is_exact_and_what_a_bound() -> None:
     """In the figures at the top."""
-    said = str(of(Timeout(10), Retry(3, wait=tenacity.wait_fixed(1)), Timeout(2)))
+    said = str(of(Timeout(10), Retry(3, wait=lambda state: 1.0), Timeout(2)))
     assert "latency   at most 10 s (a bound; 2 s can happen): Timeout(10 s) ends it" in said
     assert "latency   10 s (exact)" in str(of(Timeout(10)))
     assert all(len(line) <= 110 for line in said.splitlines())

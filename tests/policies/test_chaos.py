@@ -130,6 +130,7 @@ async def test_slow_result_is_closed_when_nobody_waits_for_it_any_more() -> None
         status_code = 200
 
         async def aclose(self) -> None:
+            await asyncio.sleep(0.5)
             closed.append(True)
 
     async def dependency() -> Result:
@@ -138,6 +139,8 @@ async def test_slow_result_is_closed_when_nobody_waits_for_it_any_more() -> None
 
     with pytest.raises(TimedOut):
         await Pipeline(Timeout(2), Chaos(Slowness(factor=9), **ON))(dependency)()
+    assert asyncio.get_running_loop().time() == 2, "the closing has taken none of its caller's time"
+    await asyncio.sleep(1)
     assert closed == [True]
 
 

@@ -1016,6 +1016,22 @@ async def test_hedge_inline_first_copy_runs_in_the_callers_task_and_context() ->
 
 
 @pytest.mark.virtual_time
+async def test_hedge_copy_has_not_the_time_of_a_timeout_inside_the_first_one(inline: bool) -> None:
+    """Each copy has its own Timeout, and pauses within its own limits only."""
+    seen: list[float | None] = []
+
+    async def fetch() -> str:
+        seen.append(remaining())
+        await asyncio.sleep(2 if len(seen) > 2 else LONG)
+        return "answer"
+
+    guarded = Pipeline(Timeout(60), Hedge(1, inline=inline), Retry(2, wait=3), Timeout(5))(fetch)
+
+    assert await guarded() == "answer"
+    assert seen == [5, 5, 5, 5]
+
+
+@pytest.mark.virtual_time
 async def test_hedge_copies_of_calls_side_by_side_have_their_own_callers_context(inline: bool) -> None:
     """The timer that starts them may have been armed by another call."""
     seen: list[tuple[str, str]] = []

@@ -13,6 +13,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -452,7 +453,9 @@ ENDINGS: dict[str, Ending] = {
         "the stop strategy said so",
     ),
     "deadline": Ending(
-        lambda how: Pipeline(Timeout(30), Retry(5, wait=tenacity.wait_incrementing(0, 60)), classify=how.classify),
+        lambda how: Pipeline(
+            Timeout(30), Retry(5, wait=lambda state: 60 * (state.attempt_number - 1)), classify=how.classify
+        ),
         "a wait of 60 s would outlive the deadline",
     ),
     "open circuit": Ending(
@@ -671,7 +674,7 @@ LEAVING: dict[str, Callable[[], Policy]] = {
     ),
     "in a stack": lambda: Pipeline(Timeout(60), Retry(3, wait=0), Bulkhead(5), CircuitBreaker(), Timeout(9)),
     "open circuit": lambda: Pipeline(Retry(3, wait=0), CircuitBreaker(None, fail_max=2)),
-    "deadline": lambda: Pipeline(Timeout(30), Retry(3, wait=tenacity.wait_fixed(60))),
+    "deadline": lambda: Pipeline(Timeout(30), Retry(3, wait=lambda state: 60)),
 }
 
 
@@ -919,7 +922,7 @@ def test_wait_that_would_outlive_the_deadline_is_not_begun(world: World) -> None
     """The caller has its error now, instead of a TimedOut later."""
     error = OSError()
     dependency = world.dependency(error)
-    assert world.outcome(Pipeline(Timeout(2), Retry(3, wait=tenacity.wait_fixed(50)))(dependency.fn)).error is error
+    assert world.outcome(Pipeline(Timeout(2), Retry(3, wait=lambda state: 50))(dependency.fn)).error is error
 
 
 def test_timeout_of_an_attempt_is_repeated(world: World) -> None:
@@ -1049,14 +1052,35 @@ def test_retry_tells_of_each_failure_pause_and_end() -> None:
     assert gave_up == events.GaveUp("users", 1.5, "twice", 2, "attempts spent", script[1])
 
 
+def _enough(state: tenacity.RetryCallState) -> bool:
+    return state.attempt_number > 1
+
+
+def _a_while(state: tenacity.RetryCallState) -> float:
+    return 1.0
+
+
 @pytest.mark.parametrize(
     ("retry", "text"),
     [
         (Retry(), "Retry(3 attempts, full jitter 0.1 s to 20 s)"),
         (Retry(5, wait=0.5), "Retry(5 attempts, 0.5 s)"),
         (
-            Retry(stop=tenacity.stop_never, wait=tenacity.wait_fixed(1)),
-            "Retry(attempts by tenacity stop, tenacity wait_fixed)",
+            Retry(stop=tenacity.stop_after_attempt(4), wait=tenacity.wait_fixed(timedelta(seconds=2))),
+            "Retry(4 attempts, 2 s)",
+        ),
+        (Retry(stop=tenacity.stop_never, wait=tenacity.wait_fixed(1)), "Retry(attempts without end, 1 s)"),
+        (
+            Retry(3, stop=tenacity.stop_before_delay(5), wait=tenacity.wait_random(0, 2)),
+            "Retry(3 attempts, begun within 5 s, tenacity wait_random)",
+        ),
+        (
+            Retry(stop=tenacity.stop_after_delay(5) & tenacity.stop_when_event_set(threading.Event())),
+            "Retry(attempts until 5 s have passed and until an event is set, full jitter 0.1 s to 20 s)",
+        ),
+        (
+            Retry(stop=_enough, wait=_a_while),
+            "Retry(attempts until _enough says stop, _a_while)",
         ),
     ],
 )

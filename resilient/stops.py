@@ -1,0 +1,243 @@
+"""When a plan of repeated runs ends: what bounds it, be that their number, the time since the first one began, or both.
+
+A `Stop` is asked after each run for the latest moment at which the next one may begin. So one walk over the runs of a
+plan tells how many there can be, and how long they take together. `resilient.strategies` reads tenacity's strategies as
+such; a deadline is one too, for no pause begins that would outlive it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["NEVER", "After", "AllOf", "AnyOf", "Before", "Moment", "Never", "Runs", "Stop", "Unknown"]
+
+ENDED = -math.inf
+"""The answer where no further run may begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The end of a run; seconds count from the begin of the first one.
+
+    Attributes:
+        run: its number, from 1.
+        earliest, latest: between which it can have ended.
+        least, most: seconds between which the pause after it can be.
+        sure: whether the answer must be one that can happen, rather than one that cannot be exceeded.
+        slack: what limits are multiplied by: it is a matter of rounding whether what ends at the very limit counts.
+    """
+
+    run: int
+    earliest: float
+    latest: float
+    least: float
+    most: float
+    sure: bool = False
+    slack: float = 1.0
+
+
+class Stop(Protocol):
+    """What ends a plan."""
+
+    @property
+    def runs(self) -> float:
+        """The runs that it allows at most, whatever time they take."""
+        ...
+
+    @property
+    def horizon(self) -> float:
+        """Seconds after which it allows no further run, however many there were."""
+        ...
+
+    @property
+    def timed(self) -> bool:
+        """Whether it makes a difference how long runs take."""
+        ...
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The names of the functions of users that take part."""
+        ...
+
+    def latest(self, moment: Moment) -> float:
+        """The latest moment at which another run may begin; `ENDED`: none may."""
+        ...
+
+    def describe(self) -> str:
+        """In words: a number of attempts, or what follows "attempts"."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """It goes on for ever, or until somebody else ends it, who may never do so."""
+
+    words: str = "without end"
+    runs = horizon = math.inf
+    timed = False
+    unknown = ()
+
+    def latest(self, moment: Moment) -> float:
+        return moment.latest + moment.most
+
+    def describe(self) -> str:
+        return self.words
+
+
+NEVER = Never()
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Code of a user's, which may end the plan after any run, or never.
+
+    Attributes:
+        name: of the strategy.
+    """
+
+    name: str
+    runs = horizon = math.inf
+    timed = True
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def latest(self, moment: Moment) -> float:
+        return ENDED if moment.sure else moment.latest + moment.most
+
+    def describe(self) -> str:
+        return f"until {self.name} says stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """It ends after so many runs."""
+
+    most: float
+    horizon = math.inf
+    timed = False
+    unknown = ()
+
+    @property
+    def runs(self) -> float:
+        return self.most
+
+    def latest(self, moment: Moment) -> float:
+        return ENDED if moment.run >= self.most else moment.latest + moment.most
+
+    def describe(self) -> str:
+        return f"{self.most:g} attempt{'' if self.most == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """It ends with the first run that ends so many seconds after the first one began, or later."""
+
+    seconds: float
+    runs = math.inf
+    timed = True
+    unknown = ()
+
+    @property
+    def horizon(self) -> float:
+        return self.seconds
+
+    def latest(self, moment: Moment) -> float:
+        if moment.earliest >= self.seconds * moment.slack:
+            return ENDED
+        return min(moment.latest, self.seconds) + moment.most
+
+    def describe(self) -> str:
+        return f"until {self.seconds:g} s have passed"
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """No pause begins that would end so many seconds after the first run began, or later."""
+
+    seconds: float
+    runs = math.inf
+    timed = True
+    unknown = ()
+
+    @property
+    def horizon(self) -> float:
+        return self.seconds
+
+    def latest(self, moment: Moment) -> float:
+        if moment.earliest + moment.least >= self.seconds * moment.slack:
+            return ENDED
+        return min(moment.latest + moment.most, self.seconds)
+
+    def describe(self) -> str:
+        return f"begun within {self.seconds:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """It ends as soon as one of these ends it."""
+
+    parts: tuple[Stop, ...]
+
+    @property
+    def timed(self) -> bool:
+        return any(part.timed for part in self.parts)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts for name in part.unknown)
+
+    @property
+    def runs(self) -> float:
+        return min((part.runs for part in self.parts), default=math.inf)
+
+    @property
+    def horizon(self) -> float:
+        return min((part.horizon for part in self.parts), default=math.inf)
+
+    def latest(self, moment: Moment) -> float:
+        # Each lets the next run begin up to some moment, and before that at any: so does the one that is strictest.
+        return min((part.latest(moment) for part in self.parts), default=moment.latest + moment.most)
+
+    def describe(self) -> str:
+        return ", ".join(_words(self.parts, min)) or NEVER.describe()
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """It ends when all of these end it."""
+
+    parts: tuple[Stop, ...]
+
+    @property
+    def timed(self) -> bool:
+        return any(part.timed for part in self.parts)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts for name in part.unknown)
+
+    @property
+    def runs(self) -> float:
+        return max((part.runs for part in self.parts), default=1)
+
+    @property
+    def horizon(self) -> float:
+        return max((part.horizon for part in self.parts), default=0.0)
+
+    def latest(self, moment: Moment) -> float:
+        return max((part.latest(moment) for part in self.parts), default=ENDED)
+
+    def describe(self) -> str:
+        return " and ".join(_words(self.parts, max)) or Runs(1).describe()
+
+
+def _words(parts: Sequence[Stop], of: Callable[[list[float]], float]) -> list[str]:
+    """The parts in words: one number of attempts first, and what never ends a plan left out."""
+    numbers = [part.most for part in parts if isinstance(part, Runs)]
+    said = [Runs(of(numbers)).describe()] if numbers else []
+    return [*said, *(part.describe() for part in parts if part != NEVER and not isinstance(part, Runs))]
