@@ -14,6 +14,7 @@ import inspect
 import math
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar, get_args
 
@@ -42,11 +43,13 @@ __all__ = [
     "Withdrawn",
     "Wrap",
     "mended",
+    "standing_in",
     "switch_all",
 ]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 Layer = Callable[[Call], Coroutine[Any, Any, Any]]
 """The rest of a pipeline, seen from one of its policies."""
@@ -206,6 +209,11 @@ def switch_all(mode: Mode | None) -> Mode | None:
     return before
 
 
+standing_in: ContextVar[Callable[[Policy, str, Any], Any] | None] = ContextVar("resilient_standing_in", default=None)
+"""What replaces `effects` of policies that are constructed where it is set; it is given the policy, the name of the
+argument, and its value."""
+
+
 class Policy:
     """What gates and wraps have in common. Every policy is also a decorator by itself.
 
@@ -271,8 +279,9 @@ class Policy:
     """Constructor arguments that may be the user's code and only answer: predicates, keys, delays. A rehearsal
     (`resilient.lab`) calls them."""
     effects: ClassVar[frozenset[str]] = frozenset()
-    """Constructor arguments that may do something in the world: hooks, listeners, storages. A rehearsal puts something
-    in their places that only counts, and so it does with callables that are in neither set."""
+    """Constructor arguments that may do something in the world: hooks, listeners, storages. The constructor hands them
+    to `effect`. In a rehearsal, something that only counts stands in for them, and for callables that are in neither
+    set."""
 
     given: tuple[tuple[Any, ...], dict[str, Any]]
     """The arguments that it was made with."""
@@ -295,14 +304,24 @@ class Policy:
             self._alone = Policy.alone(self)
         return self._alone(fn)  # type: ignore[no-any-return]
 
+    def effect(self, argument: str, value: T) -> T:
+        """What the constructor has to use for one of its `effects`: the value that it was given, or what stands in for
+        it in a rehearsal (`standing_in`)."""
+        stand_in = standing_in.get()
+        return value if stand_in is None else stand_in(self, argument, value)
+
     def again(self, change: Callable[[str, Any], Any]) -> Self:
         """Make another policy with the same settings, in its first state. `change(argument, value)` is asked for each
         argument of the constructor, defaults included, and returns the value that the other policy has."""
         args, kwargs = self.given
         bound = _signature(type(self).__init__).bind(self, *args, **kwargs)
         bound.apply_defaults()
-        for argument, value in list(bound.arguments.items())[1:]:
-            bound.arguments[argument] = change(argument, value)
+        for parameter in list(bound.signature.parameters.values())[1:]:
+            argument, value = parameter.name, bound.arguments[parameter.name]
+            if parameter.kind is parameter.VAR_KEYWORD:
+                bound.arguments[argument] = {name: change(name, each) for name, each in value.items()}
+            else:
+                bound.arguments[argument] = change(argument, value)
         return type(self)(*bound.args[1:], **bound.kwargs)
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:

@@ -59,7 +59,7 @@ def shadowed(candidate: Candidate) -> Candidate:
 
     def make() -> Any:
         guard = candidate.make()
-        return _twin_of(guard, shadow=True, whole=True) if isinstance(guard, Policy) else guard
+        return _twin_of(guard, shadow=True) if isinstance(guard, Policy) else guard
 
     return replace(candidate, make=make)
 
@@ -96,10 +96,10 @@ def admission_from(thing: Any) -> Callable[[], Policy]:
     return lambda: _twin_of(pattern)
 
 
-def _twin_of(pattern: Policy, **options: bool) -> Policy:
+def _twin_of(pattern: Policy, *, shadow: bool = False) -> Policy:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)  # whoever wrote the pattern has seen it
-        return Twins(**options).of(pattern)  # type: ignore[no-any-return]
+        return Twins(shadow=shadow).of(pattern)  # type: ignore[no-any-return]
 
 
 def _decorators(name: str, make: Any) -> Callable[[], Decorator]:

@@ -3,13 +3,14 @@
 A pipeline that runs in production pages people, writes to Redis, counts metrics and asks replicas. A run of a world
 makes thousands of calls, so of the user's own code it runs judgement only: classifiers, predicates, keys, and
 strategies of tenacity and of limits (`Policy.judgements`). For all else (`Policy.effects`, listeners of pipelines, and
-callables that a policy of one's own takes) something stands in that counts, and does nothing:
+callables that a policy of one's own takes) something stands in that counts, and does nothing. It does so in every
+policy that is constructed meanwhile (`Policy.effect`), whoever constructs it:
 
     hooks of a Retry, listeners of a CircuitBreaker or of a pipeline     return nothing
     Fallback(call=)                                                      an answer that counts as stood in
     Chaos(enabled=)                                                      says that it is off
     the factory of a Keyed                                               makes gates like its first one
-    a storage of a CircuitBreaker                                        is left out: each circuit is by itself
+    a storage of a CircuitBreaker                                        is one in memory, for each circuit by itself
     the faults of a chaos transport                                      are left out: the world has its own
 
 `rehearsal` counts what would have run; with `run_hooks=True` all but storages and factories do run.
@@ -36,10 +37,9 @@ from resilient.call import name_of
 from resilient.faults import Results
 from resilient.http.chaos import Witness
 from resilient.pipeline import Pipeline
-from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.chaos import Chaos
 from resilient.policies.keyed import Keyed
-from resilient.policy import Policy
+from resilient.policy import Policy, standing_in
 
 __all__ = ["Rehearsal", "Twins", "rehearsal"]
 
@@ -56,41 +56,83 @@ class Rehearsal:
     run_hooks: bool = False
     not_run: Counter[str] = field(default_factory=Counter)
 
+    def stand_in(self, policy: Policy, argument: str, value: Any) -> Any:
+        """What stands in for an argument of a policy, as far as that may do something."""
+        return self.harmless(f"{type(policy).__name__}({argument}=%s)", value)
+
+    def harmless(self, what: str, value: Any) -> Any:
+        """A value without what may do something; `what` says whose it is, with `%s` for its name."""
+        kind = type(value)
+        if isinstance(value, Results):
+            return replace(value, call=self.harmless(what, value.call))
+        if isinstance(value, type) or kind.__module__.partition(".")[0] in ("resilient", "tenacity"):
+            return value  # classes, strategies, and what stands in already
+        if isinstance(value, pybreaker.CircuitBreakerStorage):
+            return _Storage(self._counting(what % kind.__qualname__, kind))
+        if self.run_hooks:
+            return value
+        if isinstance(value, tuple | list):
+            made = [self.harmless(what, each) for each in value]
+            return value if all(map(operator.is_, made, value)) else kind(made)
+        if isinstance(value, pybreaker.CircuitBreakerListener):
+            theirs = [name for name in _Listener.METHODS if getattr(kind, name) is not getattr(_Listener, name)]
+            return _Listener({name: self._counting(what % f"{kind.__qualname__}.{name}", kind) for name in theirs})
+        return self._counting(what % name_of(value), value) if callable(value) else value
+
+    def _counting(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that counts in the place of another one."""
+        not_run = self.not_run
+
+        def count(*args: Any, **kwargs: Any) -> Any:
+            not_run[what] += 1
+            return _answer(*args)
+
+        count.__qualname__ = name_of(function)
+        return count
+
 
 _current: ContextVar[Rehearsal | None] = ContextVar("resilient_rehearsal", default=None)
 
 
 @contextmanager
 def rehearsal(*, run_hooks: bool = False) -> Iterator[Rehearsal]:
-    """Twins that are made inside count in the `Rehearsal` that this yields. Pipelines that are made inside are apart
-    from the program's (`events.apart`)."""
+    """Policies that are made inside do nothing in the world, and count in the `Rehearsal` that this yields. Pipelines
+    that are made inside are apart from the program's (`events.apart`)."""
     made = Rehearsal(run_hooks)
     token = _current.set(made)
     try:
-        with events.apart():
+        with _standing_in(made), events.apart():
             yield made
     finally:
         _current.reset(token)
 
 
+@contextmanager
+def _standing_in(rehearsed: Rehearsal) -> Iterator[None]:
+    token = standing_in.set(rehearsed.stand_in)
+    try:
+        yield
+    finally:
+        standing_in.reset(token)
+
+
 class Twins:
-    """Makes policies anew. What belongs together does so again: a policy that stands in two places, or a `Budget` that
-    several policies share.
+    """Makes policies anew, for the rehearsal that is going on. What belongs together does so again: a policy that
+    stands in two places, or a `Budget` that several policies share.
 
     Args:
         shadow: make those that have a shadow mode in shadow mode.
-        whole: keep all arguments as they are: those are twins already.
     """
 
-    def __init__(self, *, shadow: bool = False, whole: bool = False) -> None:
+    def __init__(self, *, shadow: bool = False) -> None:
         self._shadow = shadow
-        self._whole = whole
         self._rehearsal = _current.get() or Rehearsal()
         self._made: dict[int, tuple[object, Any]] = {}  # with what it was made of, whose id nothing else has meanwhile
 
     def of(self, policy: Policy) -> Any:
         """The twin of a policy."""
-        return self._once(policy, self._pipeline if isinstance(policy, Pipeline) else self._policy)
+        with _standing_in(self._rehearsal):
+            return self._once(policy, self._pipeline if isinstance(policy, Pipeline) else self._policy)
 
     def _once(self, thing: Any, make: Callable[[Any], Any]) -> Any:
         if id(thing) not in self._made:
@@ -102,83 +144,53 @@ class Twins:
         twin = Pipeline(*policies, classify=pipeline.classify)
         twin.switch(pipeline._scope.own_mode)
         for listener in pipeline._scope.channel.heard_by():
-            twin.listen(listener if self._whole else self._stand_in(f"listen({name_of(listener)})", listener))
+            twin.listen(self._rehearsal.harmless("listen(%s)", listener))
         return twin
 
     def _policy(self, policy: Policy) -> Policy:
         return policy.again(partial(self._argument, policy))
 
     def _argument(self, policy: Policy, name: str, value: Any) -> Any:
-        """What the twin of a policy has for one of its arguments."""
+        """What the twin of a policy is made with for one of its arguments. What its constructor hands to `effect` is
+        left to that; what may do something in a policy of a user's own is not."""
         if name == "shadow" and self._shadow:
             return True
         if name == "factory" and isinstance(policy, Keyed):
             return partial(self._policy, policy.pattern)
+        if name == "seed" and isinstance(policy, Chaos) and value is None:
+            return random.getrandbits(64)  # which the seed of the run decides
         if isinstance(value, Policy):
             return self.of(value)
         if isinstance(value, Budget):
             return self._once(value, _like)
-        if self._whole or name in policy.judgements:
-            return value
-        if name == "seed" and isinstance(policy, Chaos) and value is None:
-            return random.getrandbits(64)  # which the seed of the run decides
-        if name == "listeners" and isinstance(policy, CircuitBreaker):
-            return [*map(self._listener, value), *([self._storage(policy)] if policy.stored else [])]
-        if isinstance(value, pybreaker.CircuitBreakerStorage):
-            return None
         ours = type(policy).__module__.partition(".")[0] == "resilient"
-        if name in policy.effects or not ours:
-            return self._harmless(f"{type(policy).__name__}({name}=%s)", value)
-        return value
-
-    def _harmless(self, what: str, value: Any) -> Any:
-        """A value without what may do something; `what` says whose it is, with `%s` for its name."""
-        if isinstance(value, tuple | list):
-            made = [self._harmless(what, each) for each in value]
-            return value if all(map(operator.is_, made, value)) else type(value)(made)
-        if isinstance(value, Results):
-            return replace(value, call=self._harmless(what, value.call))
-        if not callable(value) or isinstance(value, type):
-            return value
-        return self._stand_in(what % name_of(value), value)
-
-    def _stand_in(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that counts in the place of another one; or that one, where hooks are to run."""
-        return function if self._rehearsal.run_hooks else self._counting(what, function)
-
-    def _counting(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        not_run = self._rehearsal.not_run
-
-        def count(*args: Any, **kwargs: Any) -> Any:
-            not_run[what] += 1
-            return _answer(*args)
-
-        count.__qualname__ = name_of(function)
-        return count
-
-    def _listener(self, listener: pybreaker.CircuitBreakerListener) -> pybreaker.CircuitBreakerListener:
-        """One that counts what the other would have been told, in the methods that it has of its own."""
-        if self._rehearsal.run_hooks:
-            return listener
-        kind, found = type(listener), {}
-        for name in ("before_call", "success", "failure", "state_change"):
-            method = getattr(kind, name)
-            if method is not getattr(pybreaker.CircuitBreakerListener, name):
-                found[name] = self._counting(f"CircuitBreaker(listeners={kind.__qualname__}.{name})", method)
-        return _Listener(found)
-
-    def _storage(self, breaker: CircuitBreaker) -> pybreaker.CircuitBreakerListener:
-        """One that counts the changes of state that a storage would have been told."""
-        storage = type(breaker.given[1]["state_storage"])
-        what = f"CircuitBreaker(state_storage={storage.__qualname__})"
-        return _Listener({"state_change": self._counting(what, storage)})
+        return value if ours or name in policy.judgements else self._rehearsal.stand_in(policy, name, value)
 
 
 class _Listener(pybreaker.CircuitBreakerListener):
     """Has these functions as its methods."""
 
+    METHODS = ("before_call", "success", "failure", "state_change")
+
     def __init__(self, methods: dict[str, Callable[..., Any]]) -> None:
         vars(self).update(methods)
+
+
+class _Storage(pybreaker.CircuitMemoryStorage):
+    """A storage of one circuit alone. `count` is called for each state that it is told."""
+
+    def __init__(self, count: Callable[[], object]) -> None:
+        super().__init__(pybreaker.STATE_CLOSED)
+        self._count = count
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        self._count()
+        self._state = state
 
 
 def _answer(error: object = None, request: object = None, *_: object) -> Any:

@@ -142,7 +142,9 @@ class CircuitBreaker(Gate):
             self.needs = criteria.min_calls, window.seconds
         if by_rate and criteria.failure_rate is None:
             self.slow_from = self.slow
-        self._face = Face(self, self._circuit, listeners, state_storage)
+        self._face = Face(
+            self, self._circuit, self.effect("listeners", listeners), self.effect("state_storage", state_storage)
+        )
 
     # -- the gate -----------------------------------------------------------------------------------------------
 

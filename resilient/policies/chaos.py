@@ -95,6 +95,7 @@ class Chaos(Wrap):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
+        faults, enabled = self.effect("faults", faults), self.effect("enabled", enabled)
         self.experiment = Experiment(
             faults, KINDS, enabled=enabled, rate=rate, seed=seed, halt_rate=halt_rate, halt_calls=halt_calls
         )

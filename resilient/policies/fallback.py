@@ -62,7 +62,7 @@ class Fallback(Wrap):
         if inspect.isroutine(value) or inspect.isclass(value):
             raise TypeError(f"Fallback would return {value!r} itself: to ask it instead, write Fallback(call=...)")
         self._value = value
-        self._call = None if call is None else arguments.strategy("call", call)
+        self._call = None if call is None else self.effect("call", arguments.strategy("call", call))
         self._on = None if on is None else error_filter("on", on)
         self._prepare: Callable[[Any, bool], Any] | None = None
 

@@ -126,7 +126,9 @@ class Retry(Wrap):
             self._named = error_types(on) or ()
         self.max_retry_after = arguments.seconds("max_retry_after", max_retry_after, zero=True)
         hooks = {"before": before, "after": after, "before_sleep": before_sleep}
-        self._hooks = {key: arguments.strategy(key, hook) for key, hook in hooks.items() if hook is not None}
+        self._hooks = {
+            key: self.effect(key, arguments.strategy(key, hook)) for key, hook in hooks.items() if hook is not None
+        }
         self._asks_results = self._strategy is not None and not looks_at_errors_only(self._strategy)
         self._speaks_tenacity = bool(self._hooks) or any((self._stop, self._wait, self._strategy))
         self.pause = self._longest_pause()

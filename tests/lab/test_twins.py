@@ -368,6 +368,48 @@ def test_callables_of_a_policy_of_ones_own_are_counted_unless_it_judges_by_them(
     assert not tried(Own(lambda: True, touch)).sent
 
 
+class OurRetry(Retry):
+    """One with a hook of its own, and whatever else a Retry can have."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(2, before_sleep=touch, **options)
+
+
+class OurBreaker(CircuitBreaker):
+    """One that always pages, and shares its state."""
+
+    def __init__(self, storage: Any = None) -> None:
+        super().__init__(fail_max=2, listeners=[Pager()], state_storage=storage or Redis())
+
+
+def test_what_a_subclass_gives_itself_is_counted_too() -> None:
+    """Hooks that its constructor adds, and those that it hands on."""
+    assert tried(OurRetry(after=touch, wait=0.1)).not_run == {
+        "OurRetry(after=touch)": 2 * CALLS,  # after each attempt that failed
+        "OurRetry(before_sleep=touch)": CALLS,
+    }
+    for breaker, argument in ((OurBreaker(), "state_storage"), (OurBreaker(Redis()), "storage")):
+        assert tried(breaker).not_run.keys() == {
+            "OurBreaker(listeners=Pager.state_change)",
+            f"OurBreaker({argument}=Redis)",
+        }
+
+
+@pytest.mark.parametrize("share", [Candidate, candidate_from])
+def test_policies_that_are_made_meanwhile_do_nothing_either(share: Any) -> None:
+    """By a candidate made by hand, or inside a decorator."""
+
+    def decorator() -> Any:
+        def decorate(function: Any) -> Any:
+            return Fallback(call=touch)(Retry(2, before_sleep=touch, wait=0.1)(function))
+
+        return decorate
+
+    run = tried(share("meanwhile", decorator))
+
+    assert run.not_run == {"Fallback(call=touch)": CALLS, "Retry(before_sleep=touch)": CALLS}
+
+
 # -- explain --------------------------------------------------------------------------------------------------------
 
 
