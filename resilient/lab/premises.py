@@ -69,7 +69,8 @@ def _allowed(scenario: Scenario, fault: Fault, target: int | str) -> str | None:
         return None
     if not drawn:
         return "keys of the calls, or numbers of servers"
-    return f'keys from "1" to "{keys}" (clients.keys), or numbers of servers'
+    named = f'keys from "1" to "{keys}"' if keys > 1 else 'the only key, "1"'
+    return f"{named} (clients.keys = {keys}), or numbers of servers"
 
 
 def _is_drawn(target: str, keys: int) -> bool:

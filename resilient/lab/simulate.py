@@ -115,7 +115,7 @@ def report(
         "runs": runs,
         "pipelines": {each.candidate.name: each.as_json() for each in measures},
         "objectives": list(verdicts),
-        "verdict": "pass" if all(verdict["met"] for verdict in verdicts) else "miss",
+        "verdict": ("pass" if all(verdict["met"] for verdict in verdicts) else "miss") if verdicts else None,
         **(more or {}),
     }
     return json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
@@ -284,7 +284,7 @@ def run(
         goal.miss(each) for each in (measures[1:] if compare else measures) for goal in goals if not goal.met(each)
     ]
     for line in missed:
-        console.print(f"missed: {line}", style="bold red")
+        console.print(f"missed: {line}", style="bold red", soft_wrap=True)
     return not missed
 
 

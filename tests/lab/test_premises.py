@@ -77,12 +77,12 @@ def test_fault_that_changes_nothing_is_refused(fault: Any, message: str) -> None
 @pytest.mark.parametrize(
     ("changes", "target", "message"),
     [
-        ({}, "srv-2", 'keys from "1" to "1" (clients.keys), or numbers of servers'),
-        ({}, "2", 'keys from "1" to "1" (clients.keys), or numbers of servers'),
-        ({"keys": 20}, "21", 'keys from "1" to "20" (clients.keys), or numbers of servers'),
-        ({"keys": 20}, "01", 'keys from "1" to "20" (clients.keys), or numbers of servers'),
-        ({"keys": 20}, "²", 'keys from "1" to "20" (clients.keys), or numbers of servers'),
-        ({"keys": 20}, "9" * 5000, 'keys from "1" to "20" (clients.keys), or numbers of servers'),
+        ({}, "srv-2", 'the only key, "1" (clients.keys = 1), or numbers of servers'),
+        ({}, "2", 'the only key, "1" (clients.keys = 1), or numbers of servers'),
+        ({"keys": 20}, "21", 'keys from "1" to "20" (clients.keys = 20), or numbers of servers'),
+        ({"keys": 20}, "01", 'keys from "1" to "20" (clients.keys = 20), or numbers of servers'),
+        ({"keys": 20}, "²", 'keys from "1" to "20" (clients.keys = 20), or numbers of servers'),
+        ({"keys": 20}, "9" * 5000, 'keys from "1" to "20" (clients.keys = 20), or numbers of servers'),
         ({"loads": (NAMED,)}, "1", "keys of the calls, or numbers of servers"),
         ({"loads": (NAMED,)}, "eve", "keys of the calls, or numbers of servers"),
         ({}, 2, "servers from 1 to 1"),

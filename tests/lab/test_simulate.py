@@ -89,6 +89,7 @@ def test_same_bytes_in_another_process_with_other_hashes(scenario: str) -> None:
 def test_json_has_what_others_read(scenario: str) -> None:
     """Keys that stay."""
     found = written(scenario, "--runs", 2, "--min-success", 0.5)
+    assert found["verdict"] == "pass"
 
     assert set(found) == {
         *("scenario", "title", "duration_s", "clients", "faults", "seed", "runs"),
@@ -158,6 +159,11 @@ def test_pipeline_of_a_module_is_tried(scenario: str) -> None:
     assert requests["none"] == 1
     assert requests["pipelines_of_a_test:mine"] > 1.2
     assert requests["pipelines_of_a_test:standard"] < 1.1
+
+
+def test_without_objectives_there_is_no_verdict(scenario: str) -> None:
+    """A report that was made without them must not read as a pass."""
+    assert written(scenario)["verdict"] is None
 
 
 def test_plot_is_a_small_png(scenario: str) -> None:
@@ -236,7 +242,7 @@ policies = [{{policy = "Timeout", seconds = 1}}]
         ({"start": 600, "end": 660}, "faults[0].start must be before duration=60, got 600: no calls are made then"),
         (
             {"targets": '"srv-2"'},
-            'faults[0].targets must be keys from "1" to "1" (clients.keys), or numbers of servers, got \'srv-2\'',
+            "faults[0].targets must be the only key, \"1\" (clients.keys = 1), or numbers of servers, got 'srv-2'",
         ),
         (
             {"rate": "[[0, 20], [9, 0], [51, 20]]"},
