@@ -126,7 +126,7 @@ def _key(axes: Axes, styles: dict[str, Any], where: str) -> None:
 
     handles = [Line2D([], [], color=GREY, linewidth=1.6, linestyle=style) for style in styles.values()]
     place: dict[str, Any] = {"loc": where}
-    axes.legend(handles, list(styles), **place, frameon=False, fontsize=8, ncols=len(styles))
+    axes.legend(handles, list(styles), **place, edgecolor="white", framealpha=0.7, fontsize=8, ncols=len(styles))
 
 
 # -- panels -----------------------------------------------------------------------------------------------------------
@@ -174,8 +174,9 @@ def _latency(axes: Axes, measures: Sequence[Measures]) -> None:
     _lines(axes, measures, lambda moment: _ms(moment.p99))
     _lines(axes, measures, lambda moment: _ms(moment.p50), linewidth=1.0, linestyle=dashed)
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:,.0f}")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    axes.yaxis.set_major_formatter("{x:,g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("latency of\nsuccesses (ms)")
     _key(axes, {"p99": "-", "p50": dashed}, "upper right")

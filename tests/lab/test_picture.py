@@ -185,3 +185,13 @@ def test_pipeline_without_a_success_can_be_drawn(tmp_path: Path) -> None:
     draw(lived({"once": Timeout(1)}, faults=(Errors(),)), tmp_path / "out.png")
 
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("seconds", [0.00002, 0.0002, 0.02, 2.0])
+def test_latencies_of_any_size_have_an_axis_with_numbers(seconds: float) -> None:
+    """No number stands at two ticks."""
+    service = ServicePlan(Exponential(seconds))
+    axes = panel(figure_of(lived({"once": Timeout(9)}, service=service, faults=())), "latency")
+
+    shown = [axes.yaxis.get_major_formatter()(tick) for tick in axes.get_yticks()]
+    assert len(set(shown)) == len(shown) > 1
