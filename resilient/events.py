@@ -217,12 +217,14 @@ class Waited(Event):
 
 @dataclass(frozen=True, slots=True)
 class CallRejected(Event):
-    """A policy refused the call. In shadow mode `shadow` is True, and the call went on."""
+    """A policy refused the call. In shadow mode `shadow` is True, and the call went on. Where it has ended by now (it
+    would have been refused later, in a queue), `went_well` says how."""
 
     policy: str
     reason: str
     retry_after: float | None
     shadow: bool = False
+    went_well: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

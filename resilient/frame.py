@@ -34,7 +34,7 @@ from resilient.errors import Rejected, reason_of
 from resilient.events import CallRejected, Waited
 from resilient.groups import is_cut
 from resilient.policy import Gate, Layer, Scope, Ticket, Withdrawn
-from resilient.telling import tell
+from resilient.shadow import Shadow
 
 __all__ = ["gate_frame", "givers"]
 
@@ -53,7 +53,7 @@ def gate_frame(gates: Sequence[Gate], inner: Layer, scope: Scope, limit: float |
 
     `limit`: seconds of the nearest Timeout; `waits`: something inside has a queue.
     """
-    gates = [_Shadow(gate, scope) if gate.shadow else gate for gate in gates]
+    gates = [Shadow(gate, scope) if gate.shadow else gate for gate in gates]
     rest = _Rest(gates, scope, limit, waits)
     names: dict[str, Any] = {
         "inner": getattr(inner, "plainly", inner),
@@ -360,58 +360,3 @@ class _Unsettled:
 
     def drop(self, *, collected: bool = False) -> None:
         self.rest.follow_to(self.tickets, lambda gate, ticket: gate.release(ticket))
-
-
-class _Shadow(Gate):
-    """A gate that only watches: whom it would have refused or made to wait goes by without a ticket of its."""
-
-    BY = object()  # the ticket of those that went by
-
-    def __init__(self, gate: Gate, scope: Scope) -> None:
-        super().__init__(gate.name)
-        self.gate = gate
-        self.scope = scope
-        self.judges = gate.judges
-        self.learns, self.follows = gate.learns, gate.follows
-        self.holds = gate.holds
-        self.timed = gate.timed
-        self.slow = gate.slow
-
-    def admit(self, call: Call) -> Ticket:
-        gate, channel = self.gate, self.scope.channel
-        try:
-            ticket = gate.admit(call)
-        except Rejected as error:
-            gate.would_have_refused += 1
-            reason, retry_after = reason_of(error), error.retry_after
-        else:
-            if ticket is not None:
-                return ticket
-            gate.would_have_queued += 1
-            reason, retry_after = f"{gate.name} would have made it wait", None
-        if channel.listeners:
-            now = call.begin().now()
-            tell(call, self.scope, CallRejected(self.scope.name, now, gate.name, reason, retry_after, shadow=True))
-        return self.BY
-
-    def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
-        if ticket is not self.BY:
-            self.gate.settle(ticket, failed, elapsed, now, error)
-
-    def cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
-        if ticket is not self.BY:
-            self.gate.cut(ticket, elapsed, now, limit)
-
-    def release(self, ticket: Ticket) -> None:
-        if ticket is not self.BY:
-            self.gate.release(ticket)
-
-    def undo(self, ticket: Ticket) -> None:
-        if ticket is not self.BY:
-            self.gate.undo(ticket)
-
-    def withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
-        return None if ticket is self.BY else self.gate.withdraw(ticket)
-
-    def giver(self, ticket: Ticket) -> Gate | None:
-        return None if ticket is self.BY else self.gate.giver(ticket)

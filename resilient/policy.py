@@ -431,10 +431,13 @@ class Gate(Policy):
     """Seconds after which a call counts as slow: the age at which a cut-short call is a failure, where the pipeline
     has no Timeout to say so."""
 
+    shadow_queue: Gate | None = None
+    """In shadow mode: the gate that decides in this one's place, where calls would wait for each other."""
+
     def __init__(self, name: str | None = None, *, shadow: bool = False) -> None:
         super().__init__(name)
         self.shadow = arguments.flag("shadow", shadow)
-        """Decides and counts, but neither refuses a call nor makes it wait (the frame of the gates sees to it)."""
+        """Decides and counts, but neither refuses a call nor makes it wait (`resilient.shadow` sees to it)."""
         self.would_have_refused = 0
         self.would_have_queued = 0
 
@@ -488,6 +491,12 @@ class Gate(Policy):
     async def wait(self, call: Call, scope: Scope) -> Ticket:
         """Wait in line for a ticket. Raises a `Rejected` when there is no place in line, or no more time."""
         raise NotImplementedError
+
+    def line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
+        """In shadow mode, in place of `wait`: the ticket of a call that would wait; None: what becomes of it is not
+        known. Raises a `Rejected` where there is no place in line. `refused(call, error, went_well)` is called later if
+        the call would have been refused in line."""
+        return None
 
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         """Learn from a call's end, and take the ticket back.

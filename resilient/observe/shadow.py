@@ -10,6 +10,9 @@
       CircuitBreaker  would have refused 131 calls (1.3%), of which 96 went well; opened 2 times
       Hedge           would have done nothing
 
+A gate with a queue counts as refused, too, what would not have been made after a wait: calls too long in line, or too
+late for their deadline. That is known at the latest when no call runs; `resilient.shadow` says how.
+
 From a trace (`resilient.observe.trace`): `ShadowReport.of(read_trace(path))`; how refused calls went is not in it.
 """
 
@@ -35,7 +38,8 @@ __all__ = ["ShadowReport", "WouldHaveDone", "report_shadows"]
 
 @dataclass(slots=True)
 class WouldHaveDone:
-    """What one policy would have done: attempts repeated, further copies begun, calls refused and made to wait.
+    """What one policy would have done: attempts repeated, further copies begun, calls refused and made to wait. (A call
+    that would have waited first and then been refused is both.)
 
     `went_well`: of the calls that it would have refused, those that succeeded; None: not known. `opened`: how often its
     circuit opened.
@@ -152,7 +156,10 @@ class ShadowReport:
                         policy.queued += 1
                     else:
                         policy.refused += 1
-                        self._remember(enclosing(3), (name, event.policy))
+                        if event.went_well is None:
+                            self._remember(enclosing(3), (name, event.policy))
+                        elif policy.went_well is not None:
+                            policy.went_well += event.went_well
             case events.CircuitChanged(new="open"):
                 with self._lock:
                     if (name, event.policy) in self.policies:

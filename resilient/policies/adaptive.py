@@ -35,6 +35,7 @@ from resilient.mistakes import Mistake, asked_of
 from resilient.policy import Gate, Scope
 from resilient.priority import PRIORITIES, Priority, current_priority
 from resilient.runtime import current
+from resilient.shadow import ShadowQueue
 
 __all__ = ["AdaptiveLimit"]
 
@@ -88,6 +89,8 @@ class AdaptiveLimit(Gate):
     _elapsed: float
     _squares: float
 
+    shadow_queue: ShadowQueue | None
+
     def __init__(
         self,
         initial: int = 20,
@@ -129,12 +132,18 @@ class AdaptiveLimit(Gate):
         self._waiting = self._turns.line.groups  # false when nobody waits
         self._forget(math.inf, math.inf)
         self._set_bounds()
+        if self.shadow and queue:
+            self.shadow_queue = ShadowQueue(
+                self, lambda rank: self._bounds[rank], self._refusal, self._rank, self._learn_in_shadow
+            )
 
     def renew(self) -> None:
         super().renew()
         self._count = _Count()
         self._lock = threading.RLock()
         self._turns.renew(self._lock)
+        if self.shadow_queue is not None:
+            self.shadow_queue.renew()
 
     # -- on the way in ------------------------------------------------------------------------------------------
 
@@ -212,6 +221,12 @@ class AdaptiveLimit(Gate):
         if self._waiting:
             self._turns.hand_out()
 
+    def _learn_in_shadow(self, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+        """Count a call in, whose place would come back at another time."""
+        seen = _Count()
+        seen.inside = (self.shadow_queue or self._count).inside
+        self.settle(seen, failed, elapsed, now, error)
+
     @atomic
     def _learn(self, ticket: _Count, failed: bool, elapsed: float, now: float) -> bool:
         """Take a place back, and count the call in. Returns whether the window is over."""
@@ -249,7 +264,7 @@ class AdaptiveLimit(Gate):
         name = PRIORITIES[rank]
         with self._lock:
             self.refused[name] += 1
-        why = why or f"{self._count.inside} inside, {self.queued} in line"
+        why = why or f"{(self.shadow_queue or self._count).inside} inside, {self.queued} in line"
         return LimitExceeded(
             f"{self.name} of {int(self._limit)} has no room for a {name} call: {why}", policy=self.name
         )
@@ -322,8 +337,8 @@ class AdaptiveLimit(Gate):
 
     @property
     def queued(self) -> int:
-        """Calls in line."""
-        return len(self._turns.line)
+        """Calls in line; in shadow mode, those that would be."""
+        return len((self.shadow_queue or self._turns).line)
 
     def worst(self, inner: Inside, view: View) -> Worst:
         if self.shadow:
@@ -354,7 +369,7 @@ class AdaptiveLimit(Gate):
         """`limit` and `in_flight` now; `queued` of `queue`; `unloaded_seconds` of a call; whom it `refused`."""
         return {
             "limit": self.current_limit,
-            "in_flight": self._count.inside,
+            "in_flight": self._count.inside if self.shadow_queue is None else self.shadow_queue.in_use,
             "queued": self.queued,
             "queue": self.queue,
             "unloaded_seconds": self.limiter.unloaded,

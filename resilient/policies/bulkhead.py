@@ -24,6 +24,7 @@ from resilient.events import Queued
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.line import Turns
 from resilient.policy import Gate, Scope
+from resilient.shadow import ShadowQueue
 
 __all__ = ["Bulkhead"]
 
@@ -57,6 +58,8 @@ class Bulkhead(Gate):
     timed = False
     raises = (BulkheadFull,)
 
+    shadow_queue: ShadowQueue | None
+
     def __init__(
         self,
         max_concurrent: int = 100,
@@ -78,12 +81,17 @@ class Bulkhead(Gate):
         self._lock = threading.RLock()
         self._turns = Turns(self._lock, self._take, self._give_back)
         self._waiting = self._turns.line.groups  # false when nobody waits
+        if self.shadow and queue:
+            permits = self.max_concurrent
+            self.shadow_queue = ShadowQueue(self, lambda rank: permits, lambda rank, why: self._full(why))
 
     def renew(self) -> None:
         super().renew()
         self._permits = _Permits(self.max_concurrent)
         self._lock = threading.RLock()
         self._turns.renew(self._lock)
+        if self.shadow_queue is not None:
+            self.shadow_queue.renew()
 
     @atomic
     def admit(self, call: Call) -> _Permits | None:
@@ -165,10 +173,11 @@ class Bulkhead(Gate):
 
     def snapshot(self) -> dict[str, Any]:
         """`in_use` and `queued` now, of `max_concurrent` and `queue`."""
+        shadow = self.shadow_queue
         return {
-            "in_use": self.max_concurrent - self._permits.free,
+            "in_use": self.max_concurrent - self._permits.free if shadow is None else shadow.in_use,
             "max_concurrent": self.max_concurrent,
-            "queued": len(self._turns.line),
+            "queued": len((shadow or self._turns).line),
             "queue": self.queue,
             **self.would_have(),
         }

@@ -33,6 +33,7 @@ from typing import Any, Self
 from resilient import arguments
 from resilient.atomic import GIL, atomic, members
 from resilient.call import Call
+from resilient.errors import Rejected
 from resilient.events import Channel
 from resilient.foresight import End, Inside, Meeting, View, Worst
 from resilient.mistakes import Mistake, asked_of
@@ -61,18 +62,20 @@ class _Entry:
     """What is kept for one key.
 
     Attributes:
+        acts: the gate that decides: in shadow mode the gate's `shadow_queue`, if it has one.
         inside: calls that were admitted, or wait, and have not ended.
         used: when it was used last, as far as anybody read the clock.
         span: in which it was used again after that, or None. Reading the clock at each use would cost more than
             finding the entry.
     """
 
-    __slots__ = ("admit", "gate", "inside", "key", "release", "settle", "span", "used")
+    __slots__ = ("acts", "admit", "gate", "inside", "key", "release", "settle", "span", "used")
 
     def __init__(self, key: Hashable, gate: Gate, now: float) -> None:
         self.key = key
         self.gate = gate
-        self.admit, self.settle, self.release = gate.admit, gate.settle, gate.release
+        self.acts = acts = gate.shadow_queue or gate
+        self.admit, self.settle, self.release = acts.admit, acts.settle, acts.release
         self.inside = 0
         self.used = now
         self.span: _Span | None = None
@@ -142,7 +145,8 @@ class Keyed(Gate):
         super().__init__(name, shadow=pattern.shadow)
         self._pattern = pattern
         self.judges, self.waits = pattern.judges, pattern.waits
-        self.learns, self.follows = pattern.learns, pattern.follows
+        decides = pattern.shadow_queue or pattern
+        self.learns, self.follows = decides.learns, decides.follows
         self.timed, self.slow = pattern.timed, pattern.slow
         self.permits, self.metered = pattern.permits, pattern.metered
         self.longest_wait, self.needs = pattern.longest_wait, pattern.needs  # all keys together have no pace
@@ -207,6 +211,16 @@ class Keyed(Gate):
             self._leave(entry)
             raise
 
+    def line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
+        entry = self._enter_new(asked_of(call, self._key), call)
+        ticket = None
+        try:
+            ticket = entry.acts.line_up(call, refused)
+        finally:
+            if ticket is None:
+                self._leave(entry)
+        return None if ticket is None else (entry, ticket)
+
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         entry, inner = ticket
         settle = entry.settle
@@ -223,7 +237,7 @@ class Keyed(Gate):
     def cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
         entry, inner = ticket
         try:
-            entry.gate.cut(inner, elapsed, now, limit)
+            entry.acts.cut(inner, elapsed, now, limit)
         finally:
             entry.used, entry.span = now, None
             self._leave(entry)
@@ -242,20 +256,20 @@ class Keyed(Gate):
     def undo(self, ticket: Ticket) -> None:
         entry, inner = ticket
         try:
-            entry.gate.undo(inner)
+            entry.acts.undo(inner)
         finally:
             self._leave(entry)
 
     def withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
         entry, inner = ticket
         try:
-            return entry.gate.withdraw(inner)  # type: ignore[no-any-return]
+            return entry.acts.withdraw(inner)  # type: ignore[no-any-return]
         finally:
             self._leave(entry)
 
     def giver(self, ticket: Ticket) -> Gate | None:
         entry, inner = ticket
-        return entry.gate.giver(inner)  # type: ignore[no-any-return]
+        return entry.acts.giver(inner)  # type: ignore[no-any-return]
 
     # -- the table ----------------------------------------------------------------------------------------------
 
