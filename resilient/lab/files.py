@@ -47,13 +47,18 @@ def write(to: Path | TextIO, data: str | bytes) -> None:
         to.write(data if isinstance(data, str) else data.decode())
         to.flush()
         return
-    encoded = data.encode() if isinstance(data, str) else data
-    path = to.resolve()  # a link stays one
+    try:
+        _put(to.resolve(), data.encode() if isinstance(data, str) else data)  # a link stays one
+    except OSError as error:  # a full disk says nothing of the file
+        raise OSError(error.errno, error.strerror, str(to)) from None
+
+
+def _put(path: Path, encoded: bytes) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(encoded)
         return
     if path.exists() and not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(to))
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     part = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
     try:
         with part.open("xb") as file:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from threading import Event, Thread
 from typing import TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +23,8 @@ __all__ = ["console_on", "progress_on", "show_table"]
 
 NARROWEST, ELSEWHERE = 20, 140
 """Columns: what is narrower cannot be read, and what is no terminal has as many, unless `COLUMNS` says so."""
+WIDEST, BORDERS = 100_000, 3
+"""Columns: more than any table has; and those of the border and the padding of a cell."""
 PATIENCE, LINE_SECONDS = 2.0, 10.0
 """Seconds before there is a progress bar; and between two lines about it, where there is no terminal."""
 
@@ -37,19 +39,32 @@ def console_on(stream: TextIO) -> Console:
 
 
 def show_table(console: Console, table: Table) -> None:
-    """Print a table, or where its columns do not fit side by side, a block of lines for each row."""
-    if Measurement.get(console, console.options.update(width=100_000), table).minimum <= console.width:
-        console.print(table)
-        return
+    """Print a table whose last column is words that may wrap; where it does not fit, a block of lines for each row."""
+    if console.measure(table, options=console.options.update(width=WIDEST)).maximum > console.width:
+        *others, last = table.columns
+        for column in others:
+            column.width = max(_longest_word(str(column.header)), *(cell_len(str(cell)) for cell in column.cells))
+        words = _longest_word(" ".join(map(str, (last.header, *last.cells))))
+        if sum(column.width or 0 for column in others) + words + BORDERS * len(table.columns) >= console.width:
+            _show_blocks(console, table)
+            return
+    console.print(table)
+
+
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=0)
+
+
+def _show_blocks(console: Console, table: Table) -> None:
+    """Each row as its first cell, and beneath it a line for each other that is not empty."""
     if table.title:
         console.print(table.title, style="italic")
-    columns = [(str(column.header), list(column.cells)) for column in table.columns]
-    for row in range(table.row_count):
-        _, names = columns[0]
-        console.print(Text(str(names[row]), style="bold"))
-        for header, cells in columns[1:]:
-            if str(cells[row]):
-                console.print(f"  {header}: {cells[row]}")
+    headers = [str(column.header) for column in table.columns]
+    for name, *cells in zip(*(column.cells for column in table.columns), strict=True):
+        console.print(Text(str(name), style="bold"))
+        for header, cell in zip(headers[1:], cells, strict=True):
+            if str(cell):
+                console.print(f"  {header}: {cell}")
 
 
 @contextmanager
