@@ -44,6 +44,7 @@ from typing import Any, Literal, get_args
 from resilient import arguments, faults
 from resilient.endings import LOST, PYTHON
 from resilient.http.asgi import ServerMiddleware
+from resilient.lab.calls import CandidateError
 from resilient.lab.candidates import admission_from
 from resilient.lab.clock import WorldLoop
 from resilient.lab.distributions import Constant, Distribution
@@ -97,6 +98,8 @@ class Quota:
 
 
 MOST_SERVERS = 1_000_000
+MOST_REQUESTS = 50_000_000
+"""Of a run: they take 400 MB, and ten minutes. A call that is repeated without a wait never ends otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,8 @@ class Service:
         self.loop = loop
         self.sent: array[float] = array("d")
         """When each request was sent."""
+        self.most: float = MOST_REQUESTS
+        """How many there may be."""
         self.executed = 0
         """Requests that a worker has finished."""
         self.luck = random.Random(f"{seed} luck")
@@ -187,6 +192,7 @@ class Service:
         self.losses = [faults.PacketLoss(share=plan.link.loss)] if plan.link.loss else []
         self.breaks = any(isinstance(fault, faults.Crash) for fault in happens)
         self.plain = plan.servers == 1 and not (self.latency or plan.link.loss or plan.rate_limit)
+        self.too_many: list[asyncio.Future[object]] = []
         self._turn = 0
         self._tokens = 0.0 if plan.rate_limit is None else plan.rate_limit.burst
         self._counted_at = 0.0
@@ -203,6 +209,8 @@ class Service:
         loop = self.loop
         now = loop._now
         self.sent.append(now)
+        if len(self.sent) > self.most:
+            return self._one_too_many()
         server = self.servers[0] if len(self.servers) == 1 else self._choose(key)
         request = Request(loop.create_future(), key, deadline, server)
         if self.admit is not None:
@@ -228,6 +236,19 @@ class Service:
         if not future.done():
             failed = self.names.unreachable if future in self.unreachable else self.names.silent
             future.set_exception(failed(f"no answer in {LOST:g} s"))
+
+    def _one_too_many(self) -> asyncio.Future[object]:
+        """The request that ends the run: it gets no answer, so that whoever would repeat it waits."""
+        if not self.too_many:
+            self.loop.at(self.loop._now, self._end_of_run)
+        self.too_many.append(self.loop.create_future())
+        return self.too_many[-1]
+
+    def _end_of_run(self, _: object) -> None:
+        raise CandidateError(
+            f"more than {self.most:,.0f} requests were sent in {self.loop._now:.6g} s of the run: lower the attempts, "
+            "lengthen the waits between them, or say --large to go on"
+        )
 
     def _choose(self, key: str) -> Server:
         servers, balance = self.servers, self.plan.balance

@@ -22,6 +22,7 @@ from resilient.lab.measures import Measures
 from resilient.lab.naming import imported
 from resilient.lab.reading import ScenarioError, gallery, read
 from resilient.lab.recorded import Recorded
+from resilient.lab.service import MOST_REQUESTS
 from resilient.lab.terminal import console_on, progress_on, show_table
 from resilient.lab.verdicts import Objective, check_tested, judged, notes, objectives
 from resilient.lab.world import CandidateError, Scenario, simulate
@@ -67,6 +68,7 @@ def compared(
     runs: int,
     progress: Callable[[float], object] | None = None,
     watch: Callable[[Candidate], Callable[[Pipeline], object]] | None = None,
+    most_requests: float = MOST_REQUESTS,
     run_hooks: bool = False,
 ) -> list[Measures]:
     """Each candidate in `runs` runs, with the seeds from `seed` on. `progress` is told the share that is done.
@@ -80,7 +82,17 @@ def compared(
             done = number * runs + run
             tell = None if progress is None else _within(progress, done, steps)
             watching = None if watch is None else watch(candidate)
-            made.append(simulate(scenario, candidate, seed + run, progress=tell, watch=watching, run_hooks=run_hooks))
+            made.append(
+                simulate(
+                    scenario,
+                    candidate,
+                    seed + run,
+                    progress=tell,
+                    watch=watching,
+                    most_requests=most_requests,
+                    run_hooks=run_hooks,
+                )
+            )
         try:
             found.append(Measures(made))
         except ValueError as error:
@@ -250,7 +262,16 @@ def run(
 
     _check_size(estimate(scenario, chosen, runs), large)
     with progress_on(sys.stderr) as progress, redirect_stdout(sys.stderr):  # what the user's code prints
-        measures = compared(scenario, chosen, seed=seed, runs=runs, progress=progress, watch=watch, run_hooks=run_hooks)
+        measures = compared(
+            scenario,
+            chosen,
+            seed=seed,
+            runs=runs,
+            progress=progress,
+            watch=watch,
+            most_requests=math.inf if large else MOST_REQUESTS,
+            run_hooks=run_hooks,
+        )
     more: dict[str, Any] = {}
     if recorded is not None:
         more["recorded"] = recorded.as_json()

@@ -48,7 +48,7 @@ from resilient.lab.clock import WorldLoop
 from resilient.lab.http import HttpCalls, unlogged
 from resilient.lab.load import Load, Replay
 from resilient.lab.samples import Sample, Watched
-from resilient.lab.service import ANSWER, ServicePlan
+from resilient.lab.service import ANSWER, MOST_REQUESTS, ServicePlan
 from resilient.lab.twins import rehearsal
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
@@ -367,6 +367,7 @@ def simulate(
     *,
     progress: Callable[[float], object] | None = None,
     watch: Callable[[Pipeline], object] | None = None,
+    most_requests: float = MOST_REQUESTS,
     run_hooks: bool = False,
 ) -> Run:
     """Live through a scenario with one candidate.
@@ -375,6 +376,7 @@ def simulate(
         seed: of all that is random.
         progress: told, now and then, which share of the duration is over.
         watch: given every pipeline that the candidate makes.
+        most_requests: beyond so many the run is given up.
         run_hooks: run what of the candidate may do something in the world (see `resilient.lab.twins`), instead of
             counting it in `Run.not_run`.
 
@@ -387,7 +389,9 @@ def simulate(
     async def live() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, WorldLoop)
-        await _World(run, loop, watch).live(progress)
+        world = _World(run, loop, watch)
+        world.service.most = most_requests
+        await world.live(progress)
 
     main: Coroutine[Any, Any, None] = live()
     before = random.getstate()

@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from resilient.cli import app
+from resilient.lab import estimate
+from resilient.lab import simulate as lab
 from resilient.lab.reading import gallery
 
 SCENARIO = """
@@ -204,6 +206,14 @@ def test_list_names_the_gallery() -> None:
         ),
         (("small.toml", "--json", "no/where.json"), "resilient: --json must be in a directory"),
         (("small.toml", "--plot", "."), "resilient: --plot must name a file"),
+        (("small.toml", "--plot", "out.gif"), "resilient: --plot must end in .png, .svg or .pdf, got out.gif"),
+        (("small.toml", "--plot", "out"), "resilient: --plot must end in .png, .svg or .pdf, got out"),
+        (("small.toml", "--json", "a.png", "--plot", "./a.png"), "resilient: --json must be another file than --plot"),
+        (
+            ("small.toml", "--json", "small.toml"),
+            "resilient: --json must be another file than what is read, small.toml",
+        ),
+        (("small.toml", "--json", "a" * 5000), "resilient: aaaa"),
     ],
 )
 def test_mistake_is_one_line_and_exits_with_2(scenario: str, arguments: tuple[str, ...], message: str) -> None:
@@ -295,6 +305,80 @@ def test_objectives_without_a_pipeline_exit_with_2(scenario: str) -> None:
     )
     assert simulate(scenario).exit_code == 0
     assert simulate(scenario, "--min-success", 0.5, "--pipeline", "none").exit_code == 0
+
+
+def test_results_are_alone_on_standard_output(scenario: str) -> None:
+    """Tables, and whatever the user's code prints, go to standard error."""
+    Path("talking_in_a_test.py").write_text(
+        "from resilient import Pipeline, Retry\nprint('imported')\n"
+        "def make():\n    print('made')\n    return Pipeline(Retry(2))\n"
+    )
+    done = simulate(scenario, "--pipeline", "talking_in_a_test:make", "--json", "-")
+
+    assert done.exit_code == 0
+    assert list(json.loads(done.stdout)["pipelines"]) == ["talking_in_a_test:make"]
+    assert "success %" in done.stderr
+    assert not Path("-").exists()
+
+
+def test_file_that_cannot_be_written_is_one_line(scenario: str) -> None:
+    """A full disk, after the run."""
+    if not Path("/dev/full").exists():
+        return
+    done = simulate(scenario, "--pipeline", "once", "--json", "/dev/full")
+
+    assert done.exit_code == 2
+    assert done.stderr == "resilient: /dev/full: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [("1e9", "and this machine has less: lower that, the duration, or --runs"), ("2e6", "or say --large to go on")],
+)
+def test_simulation_that_would_take_too_long_is_refused_at_once(
+    scenario: str, monkeypatch: pytest.MonkeyPatch, rate: str, said: str
+) -> None:
+    """With what it would take, and how to reduce it."""
+    monkeypatch.setattr(estimate, "_memory_there_is", lambda: 1e11)
+    Path(scenario).write_text(SCENARIO.replace("rate = 50", f"rate = {rate}"))
+    done = simulate(scenario)
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith("resilient: this takes ")
+    assert "GB of memory at least, most for load.rate" in done.stderr
+    assert done.stderr.endswith(f"{said}\n")
+
+
+def test_large_simulation_goes_on_where_it_may(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here everything is large."""
+    monkeypatch.setattr(estimate, "LONGEST", 1e-9)
+    assert simulate(scenario, "--pipeline", "once").exit_code == 2
+    assert simulate(scenario, "--pipeline", "once", "--large").exit_code == 0
+
+
+def test_names_and_titles_are_no_markup(scenario: str) -> None:
+    """They are shown as they are written."""
+    text = SCENARIO.replace("Errors for", "[bold]Errors[/nothing] for").replace("pipelines.once", 'pipelines."[/] :x:"')
+    Path(scenario).write_text(text)
+    done = simulate(scenario)
+
+    assert done.exit_code == 0
+    assert "[bold]Errors[/nothing] for a while" in done.stdout
+    assert "[/] :x:" in done.stdout
+
+
+def test_ctrl_c_exits_with_130_and_leaves_no_file(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a line."""
+
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lab, "simulate", interrupted)
+    done = simulate(scenario, "--json", "out.json")
+
+    assert done.exit_code == 130
+    assert done.stderr == "resilient: stopped\n"
+    assert sorted(each.name for each in Path().iterdir()) == [scenario]
 
 
 def test_pipeline_that_does_not_fit_exits_with_2(scenario: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
 from typing import Any
 
 import pytest
@@ -421,6 +422,33 @@ def test_pipeline_that_never_ends_is_told_of_in_a_line(monkeypatch: pytest.Monke
 
     with pytest.raises(CandidateError, match=r"^theirs: the clock has stood still for 10,000 steps.*wait$"):
         simulate(Scenario(duration=1, loads=(Burst(calls=1),)), candidate_from("theirs", lambda: theirs))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no\nhost"), MemoryError(), SystemExit(3)])
+def test_whatever_ends_a_run_is_told_in_a_line(error: BaseException) -> None:
+    """With the candidate, and the line of the code that raised it."""
+
+    def make() -> Pipeline:
+        raise error
+
+    with pytest.raises(CandidateError) as raised:
+        simulate(Scenario(duration=1, loads=(Burst(1),)), Candidate("mine", make))
+    said = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    assert str(raised.value).startswith(f"mine: the run ended with {said} (")
+    assert re.search(r"test_world\.py, line \d+\)$", str(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"duration": 1e8}, "duration must be at most 10,000,000 seconds, got 100000000.0"),
+        ({"drain": 1e8}, "drain must be at most 10,000,000 seconds"),
+    ],
+)
+def test_world_has_an_end(arguments: dict[str, float], message: str) -> None:
+    """Sums of its seconds stay exact."""
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Scenario(**{"duration": 10.0, "loads": (Burst(1),), **arguments})
 
 
 def test_samples_tell_of_circuits_and_budgets() -> None:
