@@ -154,9 +154,14 @@ def said(row: Row) -> str:
 
 @pytest.mark.parametrize("row", ROWS, ids=said)
 def test_fault_has_the_same_effect_everywhere_or_is_refused(row: Row) -> None:
-    """Requests before it, at its begin, within it, at its end and after it, to whom it hits and to whom it does not."""
+    """Requests before it, at its begin, within it, at its end and after it, to whom it hits and to whom it does not;
+    also such as are under way when it begins or ends."""
     fault = row.fault
-    moments = {0.0, fault.start, fault.start + 2.5, *((fault.end, fault.end + 5) if fault.end else ())}
+    moments = {0.0, fault.start, fault.start + 2.5}
+    if fault.end:
+        moments |= {fault.end - 1, fault.end, fault.end + 5}
+    if fault.start and not isinstance(fault, Crash | Partition):  # which take away what a server has
+        moments.add(fault.start - 1)
     probes = [Probe(at, key) for at in sorted(moments) for key in ((1, 2) if fault.targets else (1,))]
     keys = str if "2" in fault.targeted else int
     for name, place in PLACES.items():

@@ -50,7 +50,7 @@ class ServiceError(Exception):
 class Request:
     """One request on its way: the future on which its sender waits, and what is known of it."""
 
-    __slots__ = ("deadline", "future", "gone", "key", "mute", "priority", "seen", "server", "state", "work")
+    __slots__ = ("deadline", "future", "gone", "key", "late", "mute", "priority", "seen", "server", "state", "work")
 
     seen: object
     """What the policies of a server with `admission` are shown of it; None: the key."""
@@ -62,6 +62,8 @@ class Request:
         self.server = server
         self.gone = False
         """It was cancelled."""
+        self.late = 0.0
+        """Seconds by which its answer will be late."""
         self.mute = False
         """Its answer will be lost."""
         self.state: Any = None
@@ -88,8 +90,6 @@ class Server:
         self.generation = 0
         self.slowed: list[Slowness] = []
         self.stalled: list[Stall] = []
-        self.stuck = 0
-        """Of those stalls the ones that do not end."""
         self.down: list[Crash] = []
         self.draw = service.draw
         self.at = service.loop.at
@@ -127,7 +127,7 @@ class Server:
         elif self.waiting < self.limit:
             self.queue.append(request)
             self.waiting += 1
-            if self.stuck:
+            if any(stall.ending is not None for stall in self.stalled):
                 self.service.lose(request.future)
         else:
             self.answer(request, ServiceError(503))

@@ -15,7 +15,7 @@ once, at no cost of a worker (503, and when to come back). With both, work is en
 The faults are those of `resilient.faults`:
 
     Errors          a share of the requests is answered with an error (which takes `error_time`)
-    Latency         answers come later, workers are free as ever
+    Latency         answers to what comes meanwhile are late, workers are free as ever
     Slowness        what is begun takes longer
     Stall           nothing is begun
     Crash           all that is in the server is reset, and what comes is refused; at the end it is empty
@@ -289,15 +289,18 @@ class Service:
         return any(isinstance(fault, faults.Partition) and self._happens(fault, request) for fault in self.active)
 
     def _arrive(self, request: Request) -> None:
-        quota = self.plan.rate_limit
-        if quota is not None and (wait := self._over(quota)):
-            self.answer(request, ServiceError(429, wait))
-            return
+        for fault in self.active:
+            if isinstance(fault, faults.Latency) and self._happens(fault, request):
+                request.late += fault.delay(self.loop._now, self.luck)
         for fault in self.active:
             if isinstance(fault, faults.Reset) and self._happens(fault, request):
                 self.answer(request, fault.failure(self.names))
                 if fault.phase == "connect":
                     return
+        quota = self.plan.rate_limit
+        if quota is not None and (wait := self._over(quota)):
+            self.answer(request, ServiceError(429, wait))
+            return
         request.server.arrive(request)
 
     def _over(self, quota: Quota) -> float:
@@ -328,7 +331,7 @@ class Service:
 
     def answer(self, request: Request, error: Exception | None) -> None:
         """Send an answer back."""
-        if self.plain and not self.active:
+        if self.plain and not self.active and not request.late:
             future = request.future
             if not future.done():
                 if error is None:
@@ -336,10 +339,7 @@ class Service:
                 else:
                     future.set_exception(error)
             return
-        late = 0.0 if self.latency is None else self.latency()
-        for fault in self.active:
-            if isinstance(fault, faults.Latency) and self._happens(fault, request):
-                late += fault.delay(self.loop._now, self.luck)
+        late = request.late if self.latency is None else request.late + self.latency()
         if request.mute or self._cut_off(request):
             self.lose(request.future)
         elif late:
@@ -371,7 +371,6 @@ class Service:
             for server in self._hit(fault):
                 server.stalled.append(fault)
                 self.acted[id(fault)] += server.waiting
-                server.stuck += fault.ending is not None
         elif isinstance(fault, faults.Crash):
             for server in self._hit(fault):
                 server.crash(fault)
