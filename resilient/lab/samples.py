@@ -65,14 +65,17 @@ class Watched:
 
     def sample(self, now: float, admissions: Sequence[Pipeline]) -> Sample:
         """Their state at the moment `now`; limits are those of the servers' `admissions`, where these have any."""
+        gates = [gate for keyed in self.keyed.values() for gate in keyed.snapshot()["gates"].values()]
         states = [breaker.state for breaker in self.breakers.values()]
-        for keyed in self.keyed.values():
-            states += [gate["state"] for gate in keyed.snapshot()["gates"].values() if "state" in gate]
+        states += [gate["state"] for gate in gates if "state" in gate]
         opened = sum(state in ("open", "isolated") for state in states)
-        tokens = [budget.balance(now) for budget in self.budgets.values()]
+        budgets = [each for budget in self.budgets.values() for each in (list(budget.each.values()) or [budget])]
+        tokens = [budget.balance(now) for budget in budgets]
         served = [policy for pipeline in admissions for policy in flat(pipeline) if isinstance(policy, AdaptiveLimit)]
         limits = [policy.current_limit for policy in served or self.limits.values()]
-        delays = [delay for hedge in self.hedges.values() if (delay := _delay_of(hedge)) is not None]
+        if not served:
+            limits += [gate["limit"] for gate in gates if "limit" in gate]
+        delays = [delay for hedge in self.hedges.values() for delay in _delays_of(hedge)]
         return Sample(
             now,
             opened / len(states) if states else None,
@@ -83,7 +86,8 @@ class Watched:
         )
 
 
-def _delay_of(hedge: Hedge) -> float | None:
-    """Seconds until its second copy, as observed; None: not known yet, or of many keys."""
-    delays = hedge.snapshot().get("delays")
-    return delays[0] if delays else None
+def _delays_of(hedge: Hedge) -> list[float]:
+    """Seconds until its second copy, as observed, of each of its keys; none where it is not known yet."""
+    snapshot = hedge.snapshot()
+    observed = snapshot["observed"].values() if "observed" in snapshot else [snapshot]
+    return [delays[0] for each in observed if (delays := each.get("delays")) and delays[0] is not None]

@@ -11,6 +11,7 @@ import pytest
 
 from resilient import (
     AdaptiveLimit,
+    Budget,
     Bulkhead,
     CircuitBreaker,
     Fallback,
@@ -19,6 +20,7 @@ from resilient import (
     Pipeline,
     Retry,
     Timeout,
+    quantile,
     standard,
 )
 from resilient.faults import Crash, Errors, Fault, PacketLoss, Partition, Reset, Stall
@@ -332,6 +334,20 @@ def test_simulated_requests_are_not_logged(caplog: pytest.LogCaptureFixture) -> 
 
     httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(200))).get("https://service.example")
     assert len(caplog.records) == 1
+
+
+def test_samples_tell_of_every_origin() -> None:
+    """Each has a budget, a limit and observed delays of its own under a transport: what is shown is their mean."""
+    policies = Retry(3, wait=0.1, budget=Budget(reserve=2)), Hedge(quantile(0.9)), AdaptiveLimit(7)
+    calls = HttpCalls(url="https://{key}.users.example/")
+    (run,) = live(AsyncTransport(Pipeline(*policies)), calls, keys=2, duration=40).runs
+
+    assert run.samples[0].limit is None  # no origin is known yet
+    assert run.samples[1].limit == 7
+    assert run.samples[1].hedge_delay is None
+    assert run.samples[-1].hedge_delay == pytest.approx(0.05, rel=0.1)
+    assert run.samples[1].tokens is not None
+    assert run.samples[1].tokens < run.samples[-1].tokens  # type: ignore[operator]
 
 
 def test_transport_in_a_scenario_of_other_calls_is_refused() -> None:
