@@ -273,7 +273,10 @@ def simulate(
         float | None, typer.Option(help="Exit with 1 when the service gets more requests for a call.")
     ] = None,
     max_recovery: Annotated[
-        float | None, typer.Option(help="Exit with 1 when it takes more seconds from the end of the faults to recover.")
+        float | None,
+        typer.Option(
+            help="Exit with 1 when it takes more seconds from the end of the faults to recover, or cannot be seen to."
+        ),
     ] = None,
     allow_imports: Annotated[
         bool, typer.Option("--allow-imports", help="The scenario file may name code (MODULE:NAME), which then runs.")

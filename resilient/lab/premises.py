@@ -47,7 +47,7 @@ def check(scenario: Scenario) -> None:
                 "no calls are made then"
             )
         if (wanted := _without_effect(fault)) is not None:
-            raise ValueError(f"faults[{at}].{wanted}: it changes nothing so")
+            raise ValueError(f"faults[{at}].{wanted}: such a fault changes nothing")
 
 
 def _allowed(scenario: Scenario, fault: Fault, target: int | str) -> str | None:

@@ -71,7 +71,7 @@ def test_fault_that_changes_nothing_is_refused(fault: Any, message: str) -> None
     with pytest.raises(ValueError, match=r"^faults\[0\]") as caught:
         scenario(faults=(fault,))
 
-    assert str(caught.value) == f"{message}: it changes nothing so"
+    assert str(caught.value) == f"{message}: such a fault changes nothing"
 
 
 @pytest.mark.parametrize(
