@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from resilient.lab.candidates import Candidate
 from resilient.lab.world import Scenario
@@ -22,6 +24,7 @@ SECONDS_OF_A_CLIENT, SECONDS_OF_A_FAULT = 2e-3, 2e-7
 BYTES_OF_A_CALL, BYTES_OF_A_CALL_UNDER_WAY = 160, 1_000
 BYTES_OF_A_CLIENT, BYTES_OF_A_SERVER, BYTES_OF_ITS_ADMISSION = 30_000, 1_500, 20_000
 
+CONTAINER = Path("/sys/fs/cgroup/memory.max")
 LONGEST, MOST_MEMORY = 600.0, 2e9
 """Seconds and bytes that a simulation may take where nothing else is said."""
 
@@ -44,7 +47,7 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether this machine has as much memory."""
+        """Whether there is as much memory."""
         return self.memory <= _memory_there_is()
 
     @property
@@ -88,10 +91,18 @@ def estimate(scenario: Scenario, candidates: Collection[Candidate], runs: int) -
 
 
 def _memory_there_is() -> float:
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return math.inf
+    """Bytes of the machine, or fewer where the process or its container may have no more."""
+    known = [math.inf]
+    with suppress(AttributeError, ValueError, OSError):  # no system has all of them
+        known.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+    with suppress(ValueError, OSError):  # "max" is no limit
+        known.append(float(int(CONTAINER.read_text())))
+    with suppress(ImportError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        known.append(math.inf if limit == resource.RLIM_INFINITY else float(limit))
+    return min(known)
 
 
 def _rounded(number: float) -> str:

@@ -312,7 +312,7 @@ def run(
 def _check_size(found: Estimate, large: bool) -> None:
     """Refuse a simulation that would take too long, or more memory than there is."""
     if not found.fits:
-        raise ScenarioError(f"this takes {found}, and this machine has less: lower that, the duration, or --runs")
+        raise ScenarioError(f"this takes {found}, and there is less here: lower that, the duration, or --runs")
     if found.is_large and not large:
         raise ScenarioError(
             f"this takes {found}: lower that, the duration, --runs or the number of pipelines, or say --large to go on"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,9 +83,15 @@ def test_what_the_machine_has_not_does_not_fit(monkeypatch: pytest.MonkeyPatch) 
     scenario = Scenario(duration=60, loads=(Poisson(1000),))
     monkeypatch.setattr(lab, "_memory_there_is", lambda: 1e6)
     assert not estimate(scenario, [NONE], runs=1).fits
-    monkeypatch.undo()
-    assert lab._memory_there_is() > 1e8
-    assert math.isfinite(estimate(scenario, [NONE], runs=1).memory)
+
+
+def test_memory_of_a_container_is_what_it_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much the machine has; and "max" is all of it."""
+    monkeypatch.setattr(lab, "CONTAINER", tmp_path / "memory.max")
+    there_is = lab._memory_there_is()
+    for written, limit in (("1000000\n", 1e6), ("max\n", there_is)):
+        lab.CONTAINER.write_text(written)
+        assert lab._memory_there_is() == limit
 
 
 def test_run_whose_calls_repeat_without_end_is_given_up() -> None:

@@ -183,8 +183,15 @@ def test_reading_a_scenario_imports_nothing(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "latencies.txt").write_text("0.5\n")
     (tmp_path / "of_a_stranger.py").write_text("def run(*args): raise AssertionError\n")
     named = [put(path, "of_a_stranger:run") for path in PLACES]
-    fault = {"kind": "errors", "error": "of_a_stranger:run"}
-    named += [put(("pipelines", "x"), {"import": "of_a_stranger:run"}), put(("faults", 0), fault)]
+    code = "of_a_stranger:run"
+    named += [
+        put(("pipelines", "x"), {"import": code}),
+        put(("pipelines", "written", "admission"), {"import": code}),
+        put(("service", "admission"), {"import": code}),
+        put(("faults", 0), {"kind": "errors", "error": code}),
+        put(("calls",), {"arguments": code}),
+        put(("calls",), {"answer": code}),
+    ]
     for data in named:
         said_of(data, tmp_path)
     assert "of_a_stranger" not in sys.modules
@@ -194,6 +201,7 @@ def test_reading_a_scenario_imports_nothing(tmp_path: Path, monkeypatch: pytest.
     ("changes", "place"),
     [
         ({"pipelines__a": {"import": "resilient:standard"}}, "pipelines.a.import"),
+        ({"service__admission": {"import": "resilient:standard"}}, "service.admission.import"),
         ({"faults": [{"kind": "errors", "error": "pybreaker:CircuitBreakerError"}]}, "faults[0].error"),
     ],
 )

@@ -333,7 +333,7 @@ def test_file_that_cannot_be_written_is_one_line(scenario: str) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "said"),
-    [("1e9", "and this machine has less: lower that, the duration, or --runs"), ("2e6", "or say --large to go on")],
+    [("1e9", "and there is less here: lower that, the duration, or --runs"), ("2e6", "or say --large to go on")],
 )
 def test_simulation_that_would_take_too_long_is_refused_at_once(
     scenario: str, monkeypatch: pytest.MonkeyPatch, rate: str, said: str
