@@ -45,7 +45,14 @@ def examine_stack(outer: Sequence[Policy], inner: Sequence[Policy]) -> list[Find
 
 
 def _repeats_calls(policy: Policy) -> bool:
-    return policy.runs != 1
+    return policy.runs != 1 and policy.inactive is None
+
+
+def _order(first: Policy, then: Policy) -> str:
+    """The right order of two policies, by their classes; by what is in them, where they have one class."""
+    if type(first) is type(then):
+        return f"{first.noun} first, then {then.noun}"
+    return f"{type(first).__name__} first, then {type(then).__name__}"
 
 
 def _limits(policies: Sequence[Policy]) -> list[Finding]:
@@ -78,7 +85,7 @@ def _judges(policies: Sequence[Policy]) -> list[Finding]:
                         f"{judge} stands outside {inner}",
                         "it admits calls that then wait in a queue, and go on to a dependency that may be known to be "
                         "dead by then",
-                        f"{type(inner).__name__} first, then {type(judge).__name__}",
+                        _order(inner, judge),
                     )
                 )
             if _repeats_calls(inner):
@@ -86,7 +93,7 @@ def _judges(policies: Sequence[Policy]) -> list[Finding]:
                     Finding(
                         f"{judge} stands outside {inner}",
                         "it sees one failure where several attempts failed, opens late, and cannot stop the attempts",
-                        f"{type(inner).__name__} first, then {type(judge).__name__}",
+                        _order(inner, judge),
                     )
                 )
     return found
@@ -176,7 +183,7 @@ def _longest(policies: Sequence[Policy]) -> float | None:
     for policy in reversed(policies):
         if policy.limit is not None:
             longest = policy.limit if longest is None else min(longest, policy.limit)
-        elif longest is not None and policy.runs is not None and policy.pause is not None:
+        elif policy.inactive is None and longest is not None and policy.runs is not None and policy.pause is not None:
             longest = longest * (1 if policy.overlaps else policy.runs) + policy.pause
     return longest
 
@@ -261,7 +268,7 @@ def _quotas(policies: Sequence[Policy]) -> list[Finding]:
         Finding(
             f"{quota} stands outside {inner}",
             "only the first attempt of a call is counted, so the others are sent beyond the quota",
-            f"{type(inner).__name__} first, then {type(quota).__name__}",
+            _order(inner, quota),
         )
         for at, quota in enumerate(policies)
         for inner in policies[at + 1 :]
@@ -277,7 +284,7 @@ def _outliving(policies: Sequence[Policy]) -> list[Finding]:
             f"{gate} stands outside {inner}",
             "the work that the inner one leaves running goes on when the call's permit has been given back, so more is "
             "going on at a time than there are permits",
-            f"{type(inner).__name__} first, then {type(gate).__name__}",
+            _order(inner, gate),
         )
         for at, gate in enumerate(policies)
         for inner in policies[at + 1 :]
@@ -304,7 +311,7 @@ def _stand_ins(policies: Sequence[Policy]) -> list[Finding]:
         Finding(
             f"{inner} stands inside {outer}",
             "it answers for every failure, so what stands outside it never sees one",
-            f"{type(inner).__name__} first, then {type(outer).__name__}",
+            _order(inner, outer),
         )
         for at, outer in enumerate(policies)
         for inner in policies[at + 1 :]
@@ -318,7 +325,7 @@ def _injections(policies: Sequence[Policy]) -> list[Finding]:
         Finding(
             f"{chaos} stands outside {inner}",
             "it stands for the dependency, so what it injects never meets what stands inside it",
-            f"{type(inner).__name__} first, then {type(chaos).__name__}, innermost",
+            _order(inner, chaos) + ", innermost",
         )
         for at, chaos in enumerate(policies)
         for inner in policies[at + 1 :]

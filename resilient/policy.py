@@ -328,6 +328,11 @@ class Policy:
         """Why it cannot guard an `async def`, a `def`, or a block of either; None: it can."""
         return None
 
+    @property
+    def noun(self) -> str:
+        """What kind of policy it is, for sentences."""
+        return type(self).__name__
+
     # -- what `resilient.lab.explain` asks: see `resilient.foresight` -------------------------------------------------
 
     def worst(self, inner: Inside, view: View) -> Worst:

@@ -386,9 +386,12 @@ class UntilAnswered(Wrap):
 
     def worst(self, inner: Inside, view: View) -> Worst:
         if self.limit is None:
-            return inner(view)
+            rest = inner(view)
+            endless = "nothing ends the request: a client need not send a deadline, and there is no max_deadline"
+            return replace(rest, why=endless if math.isinf(rest.seconds.most) else rest.why)
         rest = inner(view.sooner(self.limit))
-        return replace(rest, seconds=rest.seconds.up_to(self.limit))
+        why = f"max_deadline of {self.limit:g} s ends it" if rest.seconds.most > self.limit else rest.why
+        return replace(rest, seconds=rest.seconds.up_to(self.limit), why=why)
 
     def describe(self) -> str:
         own = "" if self.limit is None else f", {self.limit:g} s at the most"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resilient.foresight import Bound, Worst
 
 if TYPE_CHECKING:
-    from resilient.lab.explain import Explanation, LongRun, Part
+    from resilient.lab.explain import Behind, Explanation, LongRun, Part
 
 __all__ = ["data", "mermaid", "text"]
 
@@ -23,28 +23,24 @@ INDENT = 28
 def text(found: Explanation) -> str:
     """For people: the figures first, then the tree, what ends meet, what never acts, what to change."""
     limit = "" if found.function_limit is None else f" that takes {found.function_limit:g} s at most"
-    lines = [f"{found.name}: the worst case of one call of {_a(found.function)}{limit}"]
+    alone = "" if found.behind is None else " alone"
+    lines = _wrapped(f"{found.name}{alone}: the worst case of one call of {_a(found.function)}{limit}", "")
     lines += _figures(found.worst, found.long_run)
     if found.behind is not None:
-        behind = found.behind
-        lines += ["", f"{found.name} behind {behind.name}: the worst case of both together"]
-        lines += _figures(behind.worst, behind.long_run)
-        if behind.once:
-            multiply = f"{found.name} leaves the repeating to {behind.name}, so attempts do not multiply"
-        elif behind.alone.most > 1 and found.worst.requests.most > 1:
-            multiply = (
-                f"they multiply: {_number(behind.alone.most)} x {_number(found.worst.requests.most)} requests; "
-                f'with Retry(nested="once") {found.name} would leave the repeating to {behind.name}'
-            )
-        else:
-            multiply = "only one of them repeats, so nothing multiplies"
-        lines += _line("layers", multiply)
-    lines += ["", "Policies, outermost first, and the worst that each, and all inside it, can cost"]
+        lines += ["", *_wrapped(f"{found.name} behind {found.behind.name}: the worst case of both together", "")]
+        lines += _figures(found.behind.worst, found.behind.long_run)
+        lines += _line("layers", _layers(found, found.behind))
+        alone = f" of {found.name}, alone"
+    lines += [
+        "",
+        *_wrapped(f"Policies{alone}, outermost first, and the worst that each, and all inside it, can cost", ""),
+    ]
     lines += _tree(found)
-    lines += ["", "What comes up, and what it meets on its way outward"]
+    where = "" if found.behind is None else f" in {found.name}, alone"
+    lines += ["", *_wrapped(f"What comes up{where}, and what it meets on its way outward", "")]
     for route in found.routes:
         origin = "" if route.origin == "the function" else f", from {route.origin}"
-        lines.append(f"  {route.end}{origin}")
+        lines += _wrapped(f"{route.end}{origin}", "  ")
         for step in route.steps:
             lines += _wrapped(f"{step.policy}: {step.does}", "      ")
         lines.append(f"      the caller {route.caller}")
@@ -60,6 +56,23 @@ def text(found: Explanation) -> str:
     for each in found.assumes:
         lines += _wrapped(each, "  ")
     return "\n".join(lines)
+
+
+def _layers(found: Explanation, behind: Behind) -> str:
+    """Whether the attempts of two pipelines multiply."""
+    outer, inner, both = behind.alone.most, found.worst.requests.most, behind.worst.requests.most
+    if behind.once:
+        return f"{found.name} leaves the repeating to {behind.name}, so attempts do not multiply"
+    if outer == inner == 1:
+        return "neither of them repeats"
+    if outer == 1 or inner == 1:
+        return "only one of them repeats, so nothing multiplies"
+    said = f"they multiply: {_number(outer)} x {_number(inner)} requests"
+    if both < outer * inner:
+        said += f", of which limits leave {_number(both)}"
+    if any(part.kind == "Retry" and part.idle is None for part in found.parts):
+        said += f'; with Retry(nested="once") {found.name} would leave the repeating to {behind.name}'
+    return said
 
 
 def _a(noun: str) -> str:
@@ -89,7 +102,8 @@ def _said(bound: Bound, unit: str = "") -> str:
         return "no limit"
     if bound.exact:
         return f"{_number(bound.most)}{unit} (exact)"
-    return f"at most {_number(bound.most)}{unit} (a bound; {_number(bound.sure)}{unit} can happen)"
+    possible = f"; {_number(bound.sure)}{unit} can happen" if bound.sure else ""
+    return f"at most {_number(bound.most)}{unit} (a bound{possible})"
 
 
 def _number(value: float) -> str:
@@ -110,11 +124,15 @@ def _long_run(long_run: LongRun) -> str:
 
 def _tree(found: Explanation) -> list[str]:
     """Each policy under the pipeline that it stands in, with its figures beside it."""
-    lines = [f"{'':{INDENT}}{found.name}"]
+    lines = _wrapped(found.name, " " * INDENT)
     for before, part in zip((None, *found.parts), found.parts, strict=False):
-        lines += [f"{'':{INDENT + 3 * depth}}{part.pipelines[depth]}" for depth in _entered(before, part)]
+        for depth in _entered(before, part):
+            lines += _wrapped(part.pipelines[depth], " " * (INDENT + 3 * depth))
         figures = f"  {_pair(part, ' ', 12)}"
         further = " " * (INDENT + 3 * len(part.path))
+        if len(figures) >= len(further):  # they need the line for themselves
+            lines.append(figures)
+            figures = ""
         lines += _wrapped(part.text, f"{figures:<{len(further)}}", further + "    ")
     return lines
 

@@ -158,7 +158,7 @@ def explain(
     idle += [Idle(str(policy), f"it cannot guard this: {why}") for policy, why in unfit if why is not None]
     layered = None if outer is None else _layered(outer, inner, function, view)
     if layered is not None and layered.once:
-        leaves = f"it leaves the repeating to {layered.name}"
+        leaves = f"behind {layered.name} it leaves the repeating to that"
         idle += [Idle(str(policy), leaves) for policy in policies if _may_leave(policy, view)]
     return Explanation(
         name=inner.name or "pipeline",
@@ -178,7 +178,7 @@ def explain(
             for place, level in zip(places, found, strict=True)
         ),
         long_run=long_run([(inner, _never)], worst.requests.most),
-        routes=tuple(_routes(places)),
+        routes=tuple(_routes(places, is_async=is_async)),
         idle=tuple(idle),
         findings=tuple(inner.findings),
         assumes=tuple(_assumptions(places, view)),
@@ -204,9 +204,11 @@ class _Place:
     shown: str = ""
 
 
-def _shown(policy: Policy, names: Sequence[str]) -> str:
-    """What to call it among others: by its name, and its settings where several have that name."""
-    return policy.name if names.count(policy.name) == 1 else str(policy)
+def _shown(policy: Policy, policies: Sequence[Policy]) -> str:
+    """What to call it among others: by its name; where several have that name, by what it is, or by its settings."""
+    if [each.name for each in policies].count(policy.name) == 1:
+        return policy.name
+    return policy.noun if [each.noun for each in policies].count(policy.noun) == 1 else str(policy)
 
 
 def _places(pipeline: Pipeline, path: tuple[int, ...] = (), around: tuple[str, ...] = ()) -> list[_Place]:
@@ -272,11 +274,12 @@ def _may_leave(policy: Policy, view: View) -> bool:
 # -- what ends meet on their way ------------------------------------------------------------------------------------
 
 
-def _routes(places: Sequence[_Place]) -> list[Route]:
+def _routes(places: Sequence[_Place], *, is_async: bool) -> list[Route]:
     """One for each kind of end that can come up."""
-    names = [place.policy.name for place in places]
-    places = [replace(place, shown=_shown(place.policy, names)) for place in places]
-    routes = [_route(end, "the function", error, places) for end, error in _ENDS]
+    policies = [place.policy for place in places]
+    places = [replace(place, shown=_shown(place.policy, policies)) for place in places]
+    ends = _ENDS if is_async else _ENDS[:-1]  # nobody cancels a plain def
+    routes = [_route(end, "the function", error, places) for end, error in ends]
     if any(place.pipeline.classify.judges_results for place in places):
         routes.insert(1, _route("an unacceptable result", "the function", None, places))
     for at, place in enumerate(places):
@@ -324,7 +327,9 @@ def _meeting(place: _Place, error: BaseException | None) -> Meeting | None:
 
 
 def _assumptions(places: Sequence[_Place], view: View) -> list[str]:
-    policies, assumed = [place.policy for place in places], []
+    policies = [place.policy for place in places]
+    modes = {place.pipelines[-1]: place.pipeline.mode for place in places if place.pipeline.mode != "on"}
+    assumed = [f"{name} is switched on (it is switched to {mode!r} now)" for name, mode in modes.items()]
     if view.is_async:
         assumed.append("the function ends when it is cancelled")
     else:
@@ -333,7 +338,7 @@ def _assumptions(places: Sequence[_Place], view: View) -> list[str]:
     judges = list(dict.fromkeys(place.pipeline.classify for place in places))
     if not view.is_async and any(judge.judges_results for judge in judges):
         assumed.append("closing a result that nobody gets takes no time: in a plain def nothing else goes on meanwhile")
-    if any(policy.runs != 1 for policy in policies):
+    if any(policy.runs != 1 and policy.inactive is None for policy in policies):
         assumed.append("the function may fail in whatever way is repeated, and ask for the longest pause that is kept")
     if any(policy.waits for policy in policies):
         assumed.append("queues are shared with calls like this one, and with none that hold their places longer")

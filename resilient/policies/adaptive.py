@@ -351,6 +351,8 @@ class AdaptiveLimit(Gate):
         line = min(math.inf if self.longest_wait is None else self.longest_wait, view.within)
         if math.isinf(line):
             why = f"nothing bounds the wait in the queue of {self}"
+        elif math.isinf(rest.seconds.most):
+            why = rest.why
         else:
             why = f"{line:.4g} s in the queue of {self}, then {rest.seconds.most:.4g} s"
         late = inner(view.after(line)).seconds.sure if line < math.inf else math.inf

@@ -158,6 +158,8 @@ class Bulkhead(Gate):
         late = inner(view.after(line.sure)) if line.sure < math.inf else rest
         if math.isinf(line.most):
             why = f"nothing bounds the wait in the queue of {self}"
+        elif math.isinf(rest.seconds.most):
+            why = rest.why
         else:
             why = f"{line.most:.4g} s in the queue of {self}, then {rest.seconds.most:.4g} s"
         return replace(

@@ -231,7 +231,13 @@ class Chaos(Wrap):
             return rest
         late = math.inf if self.pause is None else self.pause
         seconds, requests = rest.seconds, rest.requests
-        return replace(rest, seconds=Bound(seconds.sure, seconds.most + late), requests=Bound(0, requests.most))
+        why = rest.why
+        if math.isfinite(seconds.most) and late:
+            why = f"{self} is up to {late:.4g} s late, then {seconds.most:.4g} s"
+            if math.isinf(late):
+                why = f"nothing bounds how late {self} is"
+        seconds = Bound(seconds.sure, seconds.most + late)
+        return replace(rest, seconds=seconds, requests=Bound(0, requests.most), why=why)
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         return "a block has no result that could be injected; guard a function" if block and self._answers else None

@@ -409,6 +409,10 @@ class Keyed(Gate):
         settings, colon, _ = self._pattern.describe().partition(": ")  # what follows is the state of the pattern
         return f"Keyed({settings}{')' if colon else ''} for each of up to {self.max_keys} keys, idle {self.idle:g} s)"
 
+    @property
+    def noun(self) -> str:
+        return f"Keyed({self._pattern.noun})"
+
     def worst(self, inner: Inside, view: View) -> Worst:
         return self._pattern.worst(inner, view)
 

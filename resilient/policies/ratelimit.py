@@ -259,7 +259,9 @@ class RateLimit(Gate):
         interval = self.per / self.rate
         # Others are in line. Whoever comes again finds the tokens in the step that they were in.
         wait = Bound(0.0 if again else self.max_wait, self.max_wait).up_to(view.within)
-        why = f"{wait.most:.4g} s until {self} has a token, then {rest.seconds.most:.4g} s" if self.waits else rest.why
+        why = rest.why
+        if self.waits and math.isfinite(rest.seconds.most):
+            why = f"{wait.most:.4g} s until {self} has a token, then {rest.seconds.most:.4g} s"
         patient = interval <= self.max_wait and math.isinf(view.within) and not view.pressed
         return replace(
             rest,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, get_args
 
@@ -28,7 +27,7 @@ from resilient.current import enclosing
 from resilient.deadlines import remaining, seen
 from resilient.errors import Rejected, TimedOut, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
-from resilient.foresight import MANY, NOTHING, Discard, End, Inside, Meeting, Pause, View, Worst, in_turn
+from resilient.foresight import NOTHING, Discard, End, Inside, Meeting, View, Worst
 from resilient.groups import is_group, leaves
 from resilient.mistakes import Mistake, ask
 from resilient.notes import behind, forget_before, note
@@ -37,16 +36,13 @@ from resilient.policy import Layer, Recovery, Scope, Wrap
 from resilient.result import is_awaitable
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
-from resilient.stops import AnyOf, Runs, Stop, Unknown
+from resilient.schedule import Schedule
 from resilient.strategies import (
     Strategy,
     answer_to,
     awaits,
     controller,
     looks_at_errors_only,
-    span,
-    stop_of,
-    words_of,
 )
 
 __all__ = ["Retry"]
@@ -104,8 +100,6 @@ class Retry(Wrap):
             raise TypeError(f"attempts must be a whole number >= 1, got {attempts!r}: write stop=...")
         self.attempts = None if attempts is None else arguments.count("attempts", attempts)
         self._stop = None if stop is None else arguments.strategy("stop", stop)
-        self._ends = self._ends_when()
-        self.runs = int(self._ends.runs) if math.isfinite(self._ends.runs) else None
         self._backoff: FullJitter | Fixed | None = None
         self._wait: Strategy | None = None
         if wait is None:
@@ -131,8 +125,11 @@ class Retry(Wrap):
         }
         self._asks_results = self._strategy is not None and not looks_at_errors_only(self._strategy)
         self._speaks_tenacity = bool(self._hooks) or any((self._stop, self._wait, self._strategy))
-        self.pause = self._longest_pause()
-        self.least_pause = self._pause(1).least
+        self.schedule = Schedule(self.attempts, self._stop, self._backoff if self._wait is None else self._wait)
+        self.runs = self.schedule.runs
+        pause = math.inf if self.runs is None else self.schedule.waits(self.runs)
+        self.pause = pause if math.isfinite(pause) else None
+        self.least_pause = self.schedule.pause(1).least
         self.budget = arguments.instance("budget", budget, Budget)
         if nested not in get_args(Nested):
             raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
@@ -140,36 +137,6 @@ class Retry(Wrap):
         self.shadow = arguments.flag("shadow", shadow)
         self.retried = self.would_have_retried = 0
         self.closing = Stragglers(sys.maxsize)  # results that nobody gets
-
-    def _ends_when(self) -> Stop:
-        counted = () if self.attempts is None else (Runs(self.attempts),)
-        told = () if self._stop is None else (stop_of(self._stop),)
-        both = (*counted, *told)
-        return both[0] if len(both) == 1 else AnyOf(both)
-
-    def _pause(self, run: int) -> Pause:
-        """The pause after run number so many, which the dependency has not asked for."""
-        if self._backoff is not None:
-            most = self._backoff.most(run)
-            return Pause(most if isinstance(self._backoff, Fixed) else 0.0, most, most)
-        assert self._wait is not None
-        known = span(self._wait, run)
-        if known is None:
-            return Pause(0.0, 0.0, math.inf)
-        least, most = known
-        return Pause(least, most if math.isfinite(most) else least, most)
-
-    def _longest_pause(self) -> float | None:
-        if self.runs is None:
-            return None
-        longest = self._waits(self.runs)
-        return longest if math.isfinite(longest) else None
-
-    def _waits(self, runs: float) -> float:
-        """Seconds of the longest pauses between so many runs, but for those that are asked for."""
-        counted = int(min(runs, MANY))
-        rest = (runs - counted) * self._pause(int(min(runs, sys.maxsize))).most if runs > counted else 0.0
-        return math.fsum(self._pause(run).most for run in range(1, counted)) + rest
 
     def repeats_rejection(self, error: BaseException) -> bool:
         """Whether `on` names the type of a rejection: the very type, or one that is of rejections only."""
@@ -254,52 +221,14 @@ class Retry(Wrap):
     def worst(self, inner: Inside, view: View) -> Worst:
         if self.inactive or (view.repeated and (view.once or self.nested == "once")):
             return inner(view)
-        one, asked, judge = inner(view).seconds.most, self.max_retry_after, view.judge
-        discard = NOTHING
+        judge, discard = view.judge, NOTHING
         if view.is_async and (judge.judges_results or self._asks_results):
             discard = Discard(judge.aside_seconds, judge.closing_seconds, judge.results_ask)
-
-        def pause(run: int) -> Pause:
-            own = self._pause(run)
-            return replace(own, most=own.most + asked, asked=asked if math.isfinite(own.most) else 0.0)
-
-        def because(runs: float, latest: float) -> str:
-            timed = math.isfinite(self._ends.horizon)
-            if runs == 1:
-                ends = "the deadline" if math.isfinite(view.within) else "the attempts are over"
-                return f"no pause between attempts ends before {ends}"
-            if math.isinf(latest) and (timed or math.isfinite(runs)):
-                return f"nothing is known of the waits of {self}"
-            if timed:
-                return f"the last attempt begins after {latest:.4g} s at the latest, and takes {one:.4g} s"
-            if math.isinf(runs):
-                return f"nothing bounds the attempts of {self}"
-            parts = [f"{runs:g} attempts of {one:.4g} s", f"waits of {self._waits(runs):.4g} s"]
-            if spent := (runs - 1) * (discard.aside + discard.closing):
-                parts.append(f"{spent:g} s for closing results that are superseded")
-            if asked:
-                parts.append(f"and the pauses asked for, {runs - 1:g} of up to {asked:g} s")
-            return ", ".join(parts)
-
-        ends = self._ends
-        if (math.isfinite(view.within) or ends.timed) and not self._knows_its_waits:  # each may outlive the limit
-            ends = AnyOf((ends, Unknown(str(self))))
-        return in_turn(inner, view, ends, pause, because, discard)
+        return self.schedule.worst(inner, view, self.max_retry_after, discard, str(self))
 
     @property
     def assumes(self) -> tuple[str, ...]:
-        unknown = [
-            f"what {name} says is not known: it may end the attempts at any time, or never"
-            for name in self._ends.unknown
-        ]
-        if self._wait is not None and not self._knows_its_waits:
-            unknown.append(f"what {words_of(self._wait)} says is not known: it may be any pause")
-        return tuple(unknown)
-
-    @property
-    def _knows_its_waits(self) -> bool:
-        wait, runs = self._wait, min(self._ends.runs, MANY)
-        return wait is None or all(span(wait, run) is not None for run in range(1, int(runs)))
+        return self.schedule.unknown
 
     def meets(self, end: End) -> Meeting | None:
         if self.inactive or end.verdict is None:
@@ -346,11 +275,8 @@ class Retry(Wrap):
         }
 
     def describe(self) -> str:
-        ends = self._ends.describe()
-        often = ends if ends[0].isdigit() else f"attempts {ends}"
-        wait = str(self._backoff) if self._wait is None else words_of(self._wait)
         flags = ("" if self.nested == "multiply" else ", once") + (", shadow" if self.shadow else "")
-        return f"Retry({often}, {wait}{flags})"
+        return f"Retry({self.schedule.describe()}{flags})"
 
 
 class _Story:

@@ -139,7 +139,7 @@ class _Choices:
         self.pauses = sorted({0.0, *(policy.max_retry_after for policy in policies if isinstance(policy, Retry))})
         self.draws = (0.0, 1.0) if any(_draws(policy) for policy in policies) else (1.0,)
         self.closings = [0.5, HANG] if any(_judging(pipeline) for pipeline in pipelines) else []
-        ends = {each for policy in policies if isinstance(policy, Retry) for each in _ends(policy._ends)}
+        ends = {each for policy in policies if isinstance(policy, Retry) for each in _ends(policy.schedule.stop)}
         self.ends = [-each * LESS for each in sorted(ends)]
         gates = range(sum(policy.waits for policy in policies))
         every = frozenset(gates)

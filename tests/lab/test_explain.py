@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from typing import Any
@@ -376,73 +375,6 @@ def test_any_jitter_is_bounded_by_its_cap() -> None:
     """Ten thousand attempts are added up as well as three."""
     seconds = of(Retry(20_001, wait=FullJitter(1, 2), max_retry_after=0), Timeout(1)).worst.seconds
     assert seconds.most == 20_001 + 1 + 2 * 19_999
-
-
-# -- for people and programs ----------------------------------------------------------------------------------------
-
-
-def test_text_says_what_is_exact_and_what_a_bound() -> None:
-    """In the figures at the top."""
-    said = str(of(Timeout(10), Retry(3, wait=lambda state: 1.0), Timeout(2)))
-    assert "latency   at most 10 s (a bound; 2 s can happen): Timeout(10 s) ends it" in said
-    assert "latency   10 s (exact)" in str(of(Timeout(10)))
-    assert all(len(line) <= 110 for line in said.splitlines())
-
-
-def test_tree_shows_pipelines_in_pipelines() -> None:
-    """Each policy under its own, even where neighbours nest."""
-    inner = Pipeline(Retry(2), name="a"), Pipeline(Timeout(1), name="b")
-    lines = str(explain(Pipeline(Timeout(9), *inner, name="users"))).splitlines()
-    start = next(at for at, line in enumerate(lines) if line.strip() == "users")
-    tree = [line.rpartition("  ")[2].strip().split("(")[0] for line in lines[start : start + 6]]
-    assert tree == ["users", "Timeout", "a", "Retry", "b", "Timeout"]
-
-
-def test_data_is_json_with_units_and_without_infinities() -> None:
-    """`null` where there is no limit."""
-    data = json.loads(json.dumps(of(Retry(3)).data(), allow_nan=False))
-    assert data["latency"] == {
-        "at_most_seconds": None,
-        "can_happen_seconds": None,
-        "exact": True,
-        "why": "nothing ends the function: there is no Timeout",
-    }
-    assert data["requests"] == {"at_most": 3, "can_happen": 3, "exact": True}
-    assert data["long_run"] == {"requests_per_call": 3, "burst_requests": 0, "budgets": []}
-    assert data["policies"][0]["kind"] == "Retry"
-    assert list(data) == [
-        "pipeline",
-        "function",
-        "function_limit_seconds",
-        "latency",
-        "attempts",
-        "requests",
-        "long_run",
-        "policies",
-        "outcomes",
-        "never_act",
-        "findings",
-        "assumes",
-        "behind",
-    ]
-
-
-def test_diagram_has_a_box_for_each_pipeline_and_no_loose_end() -> None:
-    """Every box is closed; what Mermaid would take for its own is escaped."""
-    inner = Pipeline(Retry(2), Pipeline(CircuitBreaker(), name='say "hi"'), name="a"), Pipeline(Timeout(1), name="b")
-    lines = of(Timeout(9), *inner).mermaid().splitlines()
-    assert lines[0] == "flowchart TD"
-    assert sum(line.strip().startswith("subgraph") for line in lines) == 4
-    assert sum(line.strip() == "end" for line in lines) == 4
-    assert 'subgraph box2_2["say #quot;hi#quot;"]' in "\n".join(lines)
-    assert "#gt;= 10 in 10 s" in "\n".join(lines)
-    assert [line.strip() for line in lines if "-->" in line] == [
-        "caller --> p0",
-        "p0 --> p1",
-        "p1 --> p2",
-        "p2 --> p3",
-        "p3 --> function",
-    ]
 
 
 # -- what learns from what it sees ----------------------------------------------------------------------------------

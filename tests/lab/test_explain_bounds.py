@@ -53,7 +53,7 @@ def is_found(*pipelines: Pipeline) -> bool:
     which a Retry ends counts from a moment in the midst of the call, or its runs are made of runs themselves."""
     policies = [policy for pipeline in pipelines for policy in stacks_of(pipeline)]
     repeating = [policy for policy in policies if policy.runs != 1]
-    timed = any(isinstance(policy, Retry) and policy._ends.timed for policy in repeating)
+    timed = any(isinstance(policy, Retry) and policy.schedule.stop.timed for policy in repeating)
     return not (any(isinstance(each, AdaptiveLimit | Chaos) for each in policies) or (timed and len(repeating) > 1))
 
 

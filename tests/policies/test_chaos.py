@@ -599,10 +599,11 @@ def test_what_it_can_cost_a_call_is_known_in_advance() -> None:
     def worst(*faults: Fault, **options: Any) -> Worst:
         return Chaos(*faults, **options).worst(lambda view: inside, View())
 
-    assert worst(Latency(low=1, high=3), Latency(high=4), **ON) == replace(
-        inside, seconds=Bound(1, 8), requests=Bound(0, 1)
-    )
-    assert worst(Latency(high=3), Stall(end=5), **ON).seconds == Bound(1, math.inf)
+    late, stalled = worst(Latency(low=1, high=3), Latency(high=4), **ON), worst(Latency(high=3), Stall(end=5), **ON)
+    assert late == replace(inside, seconds=Bound(1, 8), requests=Bound(0, 1), why=late.why)
+    assert late.why.endswith("is up to 7 s late, then 1 s")
+    assert stalled.seconds == Bound(1, math.inf)
+    assert stalled.why.startswith("nothing bounds how late Chaos(")
     assert worst(Latency(high=3), enabled=False) is inside
 
 
