@@ -127,7 +127,7 @@ class Server:
         elif self.waiting < self.limit:
             self.queue.append(request)
             self.waiting += 1
-            if any(stall.ending is not None for stall in self.stalled):
+            if self.stalled and any(stall.ending is not None for stall in self.stalled):
                 self.service.lose(request.future)
         else:
             self.answer(request, ServiceError(503))
