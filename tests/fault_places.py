@@ -126,7 +126,7 @@ class Place:
 
 
 class InChaos(Place):
-    """The policy."""
+    """The policy `Chaos`, around a function."""
 
     def live(self, faults: tuple[Fault, ...], main: Main, keys: type, pipeline: Pipeline | None) -> None:
         chaos = Chaos(*faults, enabled=True, halt_rate=None, by=functools.partial(keys), seed=1)
@@ -167,7 +167,7 @@ class UnderTransport(Place):
 
 
 class UnderTransport2(UnderTransport):
-    """Those of httpx2."""
+    """The chaos transports of httpx2."""
 
     client, ours = httpx2, resilient.http.httpx2
     classifier = resilient.http.httpx2.HttpClassifier()

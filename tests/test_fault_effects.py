@@ -60,11 +60,11 @@ def no_kind(*places: str) -> dict[str, str]:
 
 
 class Busy(Exception):
-    """Of the user's client."""
+    """An exception of the user's client."""
 
 
 def many(message: str) -> Exception:
-    """Of the user's task group."""
+    """An exception of the user's task group, made by a function."""
     return ExceptionGroup(message, [OSError(message), Busy(message)])
 
 
