@@ -19,6 +19,7 @@ from typing import Any, Literal
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, levels
 from resilient.lab import drawing
 from resilient.lab.long_run import LongRun, long_run
+from resilient.lab.naming import Function, subject_of
 from resilient.outcome import FAILURE, Verdict
 from resilient.pipeline import Pipeline
 from resilient.plan import Finding
@@ -131,22 +132,26 @@ class Explanation:
 
 
 def explain(
-    pipeline: Policy,
+    pipeline: Any,
     *,
-    behind: Policy | None = None,
-    is_async: bool = True,
+    behind: Any = None,
+    is_async: bool | None = None,
     function_limit: float | None = None,
 ) -> Explanation:
-    """Tell what a pipeline (or a policy alone) does to a call at worst.
+    """Tell what a pipeline does to a call at worst.
 
     Args:
-        behind: another pipeline, whose function makes the call through this one.
-        is_async: whether it guards an `async def`; a plain `def` cannot be stopped.
+        pipeline: itself, a policy alone, or whatever has a pipeline: a guarded function, a transport, a client (see
+            `resilient.lab.naming`). It is not called.
+        behind: another one, whose function makes the call through this one.
+        is_async: whether it guards an `async def`; a plain `def` cannot be stopped. None: as it shows, and where it
+            does not, an `async def`.
         function_limit: seconds that the function takes at most by itself (its client's own timeout, say); None: it may
             hang.
     """
-    inner = pipeline if isinstance(pipeline, Pipeline) else Pipeline(pipeline)
-    outer = behind if behind is None or isinstance(behind, Pipeline) else Pipeline(behind)
+    inner, guards = _examined("pipeline", pipeline)
+    outer = None if behind is None else _examined("behind", behind)[0]
+    is_async = guards != "def" if is_async is None else is_async
     places = _places(inner)
     policies = [place.policy for place in places]
     view = View(is_async=is_async, once=inner.classify.leaves_repeating)
@@ -184,6 +189,14 @@ def explain(
         assumes=tuple(_assumptions(places, view)),
         behind=layered,
     )
+
+
+def _examined(argument: str, thing: Any) -> tuple[Pipeline, Function | None]:
+    """The pipeline of what is explained, and what that guards. Raises `TypeError` where there is none."""
+    subject = subject_of(argument, thing, decorators=False)
+    policy = subject.policy
+    assert policy is not None
+    return policy if isinstance(policy, Pipeline) else Pipeline(policy), subject.guards
 
 
 def _function(limit: float | None, *, is_async: bool) -> Inside:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TextIO
 
 from resilient.errors import PipelineWarning
+from resilient.lab.blame import told
 from resilient.lab.explain import Explanation, explain
 from resilient.lab.files import write
-from resilient.lab.naming import Function, named
-from resilient.policy import Policy
+from resilient.lab.naming import Function, Subject, named
 
 __all__ = ["explained", "over"]
 
@@ -32,24 +32,22 @@ def explained(
 
     `function`: what it guards; None: as the target shows, and where it does not, an `async def`.
     """
-    found, guards = _policies(target)
-    other = None if behind is None else _policies(behind)[0]
-    explanation = explain(
-        found, behind=other, is_async=(function or guards or "async") == "async", function_limit=function_limit
-    )
+    found, other = _named(target), None if behind is None else _named(behind)
+    is_async = None if function is None else function == "async"
+    try:
+        explanation = explain(found, behind=other, is_async=is_async, function_limit=function_limit)
+    except (Exception, SystemExit) as error:  # of a classifier, a predicate, a policy of the user's own
+        raise ValueError(f"{target!r} cannot be explained: {told(error)}") from error
     if json_file is not None:
         write(json_file, json.dumps(explanation.data(), indent=2) + "\n")
     return explanation
 
 
-def _policies(target: str) -> tuple[Policy, Function | None]:
-    """The pipeline or policy that is named, and what it guards."""
+def _named(target: str) -> Subject:
+    """What is named, which has policies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)  # the explanation will say it
-        found = named(target)
-    if found.policy is None:
-        raise ValueError(f"{target!r} must return a pipeline or a policy: of other decorators nothing is known")
-    return found.policy, found.guards
+        return named(target, decorators=False)
 
 
 def over(found: Explanation, *, max_latency: float | None, max_requests: int | None) -> list[str]:

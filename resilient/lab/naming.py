@@ -77,30 +77,35 @@ class Subject:
     make: Callable[[], Any] | None = None
 
 
-def named(target: str) -> Subject:
-    """What `MODULE:NAME` names. Raises `ValueError`, in one line that says what it is and what would be right."""
+def named(target: str, *, decorators: bool = True) -> Subject:
+    """What `MODULE:NAME` names; `decorators` as for `subject_of`.
+
+    Raises `ValueError`, in one line that says what it is and what would be right.
+    """
     found = imported(target)
     try:
-        return subject_of(repr(target), found)
+        return subject_of(repr(target), found, decorators=decorators)
     except TypeError as error:
         raise ValueError(str(error)) from None
 
 
-def subject_of(name: str, thing: Any) -> Subject:
-    """What an object is, for those who examine it; `name` is what messages call it.
+def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
+    """What an object is, for those who examine it; `name` is what messages call it. With `decorators=False`, decorators
+    of other libraries, of which nothing is known, are none that can be examined.
 
     Raises `TypeError` for what is none, and for a function that fails to make one, in one line.
     """
-    found = _seen(name, thing)
+    found = thing if isinstance(thing, Subject) else _seen(name, thing)
     if found is not None:
         return found
     made = _called(name, thing)
     found = _seen(name, made)
     if found is not None:
         return found
-    if callable(made) and not inspect.isclass(made):
+    if decorators and callable(made) and not inspect.isclass(made):
         return Subject("decorator", None, make=thing)
-    raise TypeError(f"{name} must return a pipeline, a policy or a decorator, got {_shown(made)}")
+    due = "a pipeline, a policy or a decorator" if decorators else "a pipeline or a policy"
+    raise TypeError(f"{name} must return {due}, and returned an object of type {type(made).__name__}")
 
 
 # -- as an object ---------------------------------------------------------------------------------------------------
@@ -205,7 +210,7 @@ def _called(name: str, make: Any) -> Any:
         hint = f": write {make.__name__}(...)" if issubclass(make, Policy) else ""
         raise TypeError(f"{name} must be {WANTED}, and is the class {make.__qualname__}{hint}")
     if not callable(make):
-        raise TypeError(f"{name} must be {WANTED}, and is {_shown(make)}")
+        raise TypeError(f"{name} must be {WANTED}, and is of type {type(make).__name__}")
     what = f"the function {name_of(make)}"
     why = _why_no_factory(make)
     if why is not None:
@@ -242,13 +247,6 @@ def _why_no_factory(make: Callable[..., Any]) -> str | None:
     kind = typing.get_origin(returns) or returns
     plain = isinstance(kind, type) and kind is not object and kind.__module__ == "builtins"
     return f"which no pipeline guards, and which returns {kind.__name__}" if plain else None
-
-
-def _shown(value: Any) -> str:
-    """A value that is none of what was wanted, by its type: its text may be long, or secret."""
-    if value is None:
-        return "None"
-    return f"the class {value.__qualname__}" if inspect.isclass(value) else f"of type {type(value).__name__}"
 
 
 # -- by its name ----------------------------------------------------------------------------------------------------

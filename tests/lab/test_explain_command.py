@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from resilient import Pipeline, Timeout
 from resilient.cli import app
+from resilient.http.httpx import Transport
+from resilient.lab.explain import explain
 
 SHOP = """
 import httpx
@@ -75,6 +80,36 @@ def test_whatever_has_a_pipeline_can_be_named(shop: str, name: str, function: st
     result = run(f"{shop}:{name}")
     assert result.exit_code == 0
     assert f"one call of {function}\n" in result.stdout
+
+
+def test_from_python_whatever_has_a_pipeline_is_explained_too() -> None:
+    """Guarded functions, and what they call through; nothing is called."""
+
+    @Timeout(3)
+    def get_user() -> None:
+        raise AssertionError
+
+    client = httpx.Client(transport=Transport(Pipeline(Timeout(2))))
+    explanation = explain(get_user, behind=lambda: Pipeline(Timeout(9)))
+
+    assert (explanation.function, explain(client).function) == ("def", "def")
+    assert explain(get_user, is_async=True).worst.seconds.most == 3
+    with pytest.raises(TypeError, match=r"^behind must be a pipeline, .* and is of type int$"):
+        explain(client, behind=5)
+
+
+def test_code_of_the_user_that_fails_is_told_with_its_line(tmp_path: Path) -> None:
+    """A classifier that is asked what errors mean."""
+    (tmp_path / "judging.py").write_text(
+        "from resilient import Pipeline, Retry, Classifier\n"
+        "def judge(error): return error.no_such\n"
+        "users = Pipeline(Retry(), classify=Classifier(ignore=judge))\n"
+    )
+    result = run("judging:users")
+    assert result.exit_code == 2
+    assert re.fullmatch(
+        r"resilient: 'judging:users' cannot be explained: AttributeError: .* \(judging.py, line 2\)\n", result.stderr
+    )
 
 
 def test_kind_of_function_can_be_said(shop: str) -> None:

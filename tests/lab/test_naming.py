@@ -290,7 +290,7 @@ def test_name_that_leads_nowhere_is_told_in_a_line(target: str, said: str) -> No
         ("TouchedError", "and is the class TouchedError"),
         ("two", "has mounts with several pipelines: name the transport of one of them"),
         ("bare", "is a plain httpx.Client: no transport of resilient.http guards its requests"),
-        ("make_nothing", "must return a pipeline, a policy or a decorator, got None"),
+        ("make_nothing", "must return a pipeline, a policy or a decorator, and returned an object of type NoneType"),
         (
             "make_failing",
             "is the function make_failing, which failed when it was called: ValueError: attempts must be a whole "
@@ -347,5 +347,9 @@ def test_object_is_examined_as_its_name_is() -> None:
     assert subject_of("mine", retry) == Subject("policy", retry)
     assert subject_of("mine", lambda: Timeout(1)).kind == "policy"
     assert subject_of("mine", lambda: lambda function: function).kind == "decorator"
+    with pytest.raises(
+        TypeError, match=r"^mine must return a pipeline or a policy, and returned an object of type func"
+    ):
+        subject_of("mine", lambda: lambda function: function, decorators=False)
     with pytest.raises(TypeError, match=r"^mine must be a pipeline, .* and is of type int$"):
         subject_of("mine", 5)
