@@ -202,14 +202,14 @@ def explain(
     Latency, attempts and requests at most; what every error meets on its way outward; policies that
     never act; what is wrong with the order or the plan, and what to write instead.
     """
-    from resilient.lab import explain_command, naming
+    from resilient.lab import explain_command, subject
 
     for option, value in (("--function-limit", function_limit), ("--max-latency", max_latency)):
         if value is not None:
             _number(option, value, 0, 1e9, "seconds")
     if max_requests is not None:
         _number("--max-requests", max_requests, 0, 1e9, "requests")
-    function: naming.Function | None = None if plain is None else "def" if plain else "async"
+    function: subject.Function | None = None if plain is None else "def" if plain else "async"
     with _told(), _results(json) as results:
         _check_outputs(json)
         try:

@@ -8,8 +8,10 @@
     world           one run: clients, their pipelines, a service, a clock that jumps
     premises        what a world must name so that a run can say something
     reading         a world as a file
-    naming          what is examined, by its name
+    subject         what is examined: pipelines, and whatever has one
+    naming          that by its name
     candidates      the pipelines that are tried in it
+    twins           policies made anew, that do nothing in production
     measures        what came of it: success, latency, requests, recovery; and over time
     recovery        when a service is well again after its faults, and when that cannot be measured
     verdicts        objectives: met, missed, or not measurable; and what was not tested

@@ -15,7 +15,7 @@ from typing import Any
 
 from resilient.errors import PipelineWarning
 from resilient.lab.http import in_world
-from resilient.lab.naming import Subject, subject_of
+from resilient.lab.subject import Subject, subject_of
 from resilient.lab.twins import Twins
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
@@ -65,7 +65,7 @@ def shadowed(candidate: Candidate) -> Candidate:
 
 
 def candidate_from(name: str, thing: Any, about: str = "") -> Candidate:
-    """A candidate from whatever can be examined (see `resilient.lab.naming`), or from a function without arguments
+    """A candidate from whatever can be examined (see `resilient.lab.subject`), or from a function without arguments
     that makes a decorator of another library's.
 
     A guarded function stands for its pipeline: what this guards in a world is a request to the service of the world. A

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, levels
 from resilient.lab import drawing
 from resilient.lab.long_run import LongRun, long_run
-from resilient.lab.naming import Function, subject_of
+from resilient.lab.subject import Function, subject_of
 from resilient.outcome import FAILURE, Verdict
 from resilient.pipeline import Pipeline
 from resilient.plan import Finding
@@ -142,7 +142,7 @@ def explain(
 
     Args:
         pipeline: itself, a policy alone, or whatever has a pipeline: a guarded function, a transport, a client (see
-            `resilient.lab.naming`). It is not called.
+            `resilient.lab.subject`). It is not called.
         behind: another one, whose function makes the call through this one.
         is_async: whether it guards an `async def`; a plain `def` cannot be stopped. None: as it shows, and where it
             does not, an `async def`.

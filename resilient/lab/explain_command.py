@@ -15,7 +15,8 @@ from resilient.errors import PipelineWarning
 from resilient.lab.blame import told
 from resilient.lab.explain import Explanation, explain
 from resilient.lab.files import write
-from resilient.lab.naming import Function, Subject, named
+from resilient.lab.naming import named
+from resilient.lab.subject import Function, Subject
 
 __all__ = ["explained", "over"]
 

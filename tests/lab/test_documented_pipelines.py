@@ -25,8 +25,8 @@ from resilient.lab.explain import explain
 from resilient.lab.http import HttpCalls
 from resilient.lab.load import Poisson
 from resilient.lab.measures import Measures
-from resilient.lab.naming import subject_of
 from resilient.lab.service import ServicePlan
+from resilient.lab.subject import subject_of
 from resilient.lab.world import Scenario, simulate
 from resilient.runtime import virtual
 

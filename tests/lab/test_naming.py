@@ -13,7 +13,8 @@ from starlette.applications import Starlette
 
 from resilient import Bulkhead, Pipeline, Retry, Timeout, registry
 from resilient.http.asgi import ServerMiddleware
-from resilient.lab.naming import Subject, named, subject_of
+from resilient.lab.naming import named
+from resilient.lab.subject import Subject, subject_of
 
 SHOP = '''
 import functools

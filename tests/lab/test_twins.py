@@ -98,7 +98,7 @@ DATA = (bool, int, float, str, type(None), typing.Any, Budget, FullJitter, Polic
 
 
 def policies_of_the_library() -> Iterator[type[Policy]]:
-    """Every class of a policy, wherever it is."""
+    """Every class of a policy that a pipeline can have."""
     for module in pkgutil.walk_packages(resilient.__path__, "resilient."):
         if not module.name.startswith(("resilient.demo", "resilient.__main__")):
             importlib.import_module(module.name)
@@ -106,7 +106,7 @@ def policies_of_the_library() -> Iterator[type[Policy]]:
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
-        if kind.__module__.startswith("resilient.") and kind.__module__ not in ("resilient.policy", "resilient.frame"):
+        if kind.__module__.startswith(("resilient.policies.", "resilient.pipeline", "resilient.http.")):
             yield kind
 
 
