@@ -436,8 +436,8 @@ class Gate(Policy):
     """Seconds after which a call counts as slow: the age at which a cut-short call is a failure, where the pipeline
     has no Timeout to say so."""
 
-    shadow_queue: Gate | None = None
-    """In shadow mode: the gate that decides in this one's place, where calls would wait for each other."""
+    shadow_queue: Any = None
+    """In shadow mode: the gate that decides in this one's place, where calls would wait for each other; or None."""
 
     def __init__(self, name: str | None = None, *, shadow: bool = False) -> None:
         super().__init__(name)

@@ -89,8 +89,6 @@ class AdaptiveLimit(Gate):
     _elapsed: float
     _squares: float
 
-    shadow_queue: ShadowQueue | None
-
     def __init__(
         self,
         initial: int = 20,

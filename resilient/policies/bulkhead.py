@@ -58,8 +58,6 @@ class Bulkhead(Gate):
     timed = False
     raises = (BulkheadFull,)
 
-    shadow_queue: ShadowQueue | None
-
     def __init__(
         self,
         max_concurrent: int = 100,

@@ -45,6 +45,9 @@ costs nothing to go on."""
 STEPS, MOMENT = 1_000_000, 0.001
 """Steps of the event loop in which its clock should move by `MOMENT` seconds."""
 
+PATIENCE = 0.01
+"""Seconds of real time, once for each thread that is begun."""
+
 SHOWN = 50
 """Tasks in a message."""
 
@@ -112,6 +115,9 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._settling: list[asyncio.Future[None]] = []
         self._limit = limit
         self._refusal: VirtualTimeError | None = None
+        self._threads = set(threading.enumerate())
+        self._begun: list[threading.Thread] = []
+        self._called_back = threading.Event()
         self._set(start)
         self._begin_run()
 
@@ -124,7 +130,6 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._end = self._now + (HOUR if self._limit is None else self._limit)
         self._moves, self._spared = 0, MOVES if self._limit is None else 0
         self._selector.steps = 0
-        self._threads = set(threading.enumerate())
 
     def time(self) -> float:
         return self._now
@@ -154,7 +159,12 @@ class VirtualLoop(base_events.BaseEventLoop):
         else:
             next_timer = min((handle.when() for handle in scheduled if not handle.cancelled()), default=math.inf)
         if next_timer == math.inf:
-            raise Deadlock(self.what_waits("nothing can ever run again"))
+            names = ", ".join(thread.name for thread in self._begun if thread.is_alive())
+            raise Deadlock(
+                self.what_waits(
+                    "nothing can ever run again" + (names and f" (virtual time does not wait for threads: {names})")
+                )
+            )
         self._moves += 1
         if next_timer > self._end and self._moves > self._spared:
             raise Deadlock(
@@ -206,18 +216,23 @@ class VirtualLoop(base_events.BaseEventLoop):
             super().call_exception_handler(context)
 
     def _refuse_threads(self) -> None:
-        """Refuse threads that will call back: time would go by before they do."""
+        """Refuse threads that will call back: time would go by before they do. Those that do not show it get a moment
+        of real time to call back."""
         for thread in threading.enumerate():
             if thread not in self._threads:
                 self._threads.add(thread)
+                self._begun.append(thread)
                 if any(value is self for value in vars(thread).values()):
                     raise self.refuse(f"threads ({thread.name})", NO_THREADS, None)
+                self._called_back.wait(PATIENCE)
+                self.raise_refusal()
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> Any:
         if self._thread_id is not None and threading.get_ident() != self._thread_id:  # type: ignore[attr-defined]
             error = self.refuse("call_soon_threadsafe from another thread", NO_THREADS, sys._getframe(1))
+            self._called_back.set()
             raise RuntimeError(str(error))  # as a closed loop does: that thread is not the one to be ended
         return self.call_soon(callback, *args, context=context)
 

@@ -12,6 +12,7 @@ import pytest
 
 from resilient import (
     Budget,
+    Bulkhead,
     CircuitBreaker,
     Fallback,
     Hedge,
@@ -24,11 +25,12 @@ from resilient import (
     standard,
 )
 from resilient.faults import Crash, Errors, Latency, PacketLoss, Partition, Reset, Slowness, Stall
-from resilient.lab.candidates import NONE, Candidate, candidate_from
+from resilient.lab.candidates import NONE, Candidate, candidate_from, shadowed
 from resilient.lab.distributions import Constant, Exponential
 from resilient.lab.load import Burst, Closed, Poisson, Replay
 from resilient.lab.service import Link, Quota, ServicePlan
 from resilient.lab.world import CandidateError, Run, Scenario, simulate
+from resilient.observe.shadow import ShadowReport
 
 ONE = ServicePlan(service_time=Constant(1.0), workers=1)
 
@@ -385,6 +387,26 @@ def test_watcher_is_given_every_pipeline() -> None:
 
     assert len(seen) == 2
     assert any(getattr(event, "shadow", False) for event in events)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda: Bulkhead(7, queue=5, queue_timeout=0.05),
+        lambda: RateLimit(70, burst=5, max_wait=0.1),
+        lambda: Keyed(lambda: Bulkhead(2, queue=3), key=lambda key: key),
+    ],
+)
+def test_shadow_mode_counts_what_the_acting_pipeline_does(gate: Any) -> None:
+    """Of the same calls, where the service takes as long for all."""
+    scenario = Scenario(duration=20, loads=(Poisson(90),), keys=4, service=ServicePlan(service_time=Constant(0.1)))
+    acting = candidate_from("acting", lambda: Pipeline(gate()))
+    run = simulate(scenario, acting)
+    refused = sum(name not in ("success", "unfinished") for name in (run.names[number] for number in run.outcomes))
+    report = ShadowReport()
+    simulate(scenario, shadowed(acting), watch=report.listen_to)
+    (done,) = report.policies.values()
+    assert 0 < refused == done.refused
 
 
 def test_pipeline_that_does_not_fit_is_told_of_in_a_line() -> None:

@@ -123,6 +123,21 @@ def test_report_from_a_trace_has_the_same_counts(tmp_path: Path) -> None:
         assert recorded.policies[name, policy].as_json() == {**done.as_json(), "went_well": None}
 
 
+def test_report_from_a_trace_has_calls_that_would_be_refused_in_line(tmp_path: Path) -> None:
+    """As the live one has."""
+    pipeline = Pipeline(Bulkhead(1, queue=3, queue_timeout=1.5, shadow=True), name="users")
+    guarded = pipeline(Dependency(default=Slow(1)))
+
+    async def main() -> None:
+        await asyncio.gather(*(guarded() for _ in range(6)))
+
+    with report_shadows(pipeline) as live, record_trace(tmp_path / "a.trace", pipeline):
+        run(main())
+    recorded = ShadowReport.of(read_trace(tmp_path / "a.trace"))
+    assert would(live, "Bulkhead") == WouldHaveDone(refused=4, queued=3, went_well=4)
+    assert would(recorded, "Bulkhead") == WouldHaveDone(refused=4, queued=3, went_well=None)
+
+
 def test_report_is_made_for_reading() -> None:
     """A line for each policy."""
     report = ShadowReport()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import signal
 import socket
 import threading
@@ -16,7 +17,7 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from resilient import Fallback, Hedge, Pipeline, Retry, Timeout
+from resilient import Deadlock, Fallback, Hedge, Pipeline, Retry, Timeout
 from resilient.errors import VirtualTimeError
 from resilient.runtime import virtual
 from resilient.runtime.virtual import VirtualLoop
@@ -315,6 +316,52 @@ async def test_call_soon_threadsafe_from_the_loops_own_thread_is_fine() -> None:
     called = asyncio.Event()
     asyncio.get_running_loop().call_soon_threadsafe(called.set)
     await called.wait()
+
+
+class Worker:
+    """A thread that answers calls, as a driver of a database does (aiosqlite)."""
+
+    def __init__(self, ready: threading.Event) -> None:
+        self.asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.ready = ready
+        self.thread = threading.Thread(target=self.work, name="database")
+        self.thread.start()
+
+    def work(self) -> None:
+        future = self.asked.get()
+        self.ready.wait()
+        with contextlib.suppress(RuntimeError):
+            future.get_loop().call_soon_threadsafe(future.set_result, "real")
+
+    async def ask(self) -> Any:
+        future = asyncio.get_running_loop().create_future()
+        self.asked.put(future)
+        return await future
+
+
+def test_threads_that_answer_are_refused_whatever_hides_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Timeout ends the wait for them before they could answer."""
+    monkeypatch.setattr(virtual, "PATIENCE", 30)
+    ready = threading.Event()
+    ready.set()
+
+    @Pipeline(Fallback("cached"), Timeout(5))
+    async def main() -> Any:
+        return await Worker(ready).ask()
+
+    assert "call_soon_threadsafe from another thread, which is used in Worker.work (" in refused(main)
+
+
+def test_deadlock_tells_of_threads_that_were_begun() -> None:
+    """Virtual time does not wait for them."""
+    ready = threading.Event()
+
+    async def main() -> None:
+        await Worker(ready).ask()
+
+    with pytest.raises(Deadlock, match=r"run again \(virtual time does not wait for threads: database\) at t = 0 s"):
+        virtual.run(main())
+    ready.set()
 
 
 @pytest.mark.virtual_time
