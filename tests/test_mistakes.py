@@ -27,7 +27,7 @@ from resilient import (
     quantile,
     standard,
 )
-from resilient.mistakes import Mistake, release
+from resilient.mistakes import Mistake, is_mistaken, release
 from resilient.policy import Policy
 from tests.worlds import World
 
@@ -329,3 +329,16 @@ def test_same_object_is_judged_anew_for_each_attempt(world: World) -> None:
         return job
 
     assert pipeline(poll)() == {"state": "done"}
+
+
+def test_error_of_the_callers_own_code_is_told_from_a_failure(world: World) -> None:
+    """By whoever catches it outside."""
+    down = OSError()
+    judged = Pipeline(Retry(2, wait=0), classify=Classifier(failures=lambda error: error.errno > 7))
+    with pytest.raises(TypeError) as mistaken:
+        world.call(judged(world.dependency(down, down).fn))
+    with pytest.raises(OSError) as failed:
+        world.call(Pipeline(Retry(2, wait=0))(world.dependency(down, down).fn))
+
+    assert is_mistaken(mistaken.value)
+    assert not is_mistaken(failed.value)

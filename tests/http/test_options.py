@@ -23,6 +23,7 @@ from resilient import (
     deadline,
     quantile,
 )
+from resilient.http.clients import OWN
 from resilient.runtime.threads import THREADS
 from tests.http.kinds import KINDS, URL, Kind, Script, heard_by, named
 
@@ -772,3 +773,13 @@ def test_pipeline_and_its_events_are_unchanged_by_options(kind: Kind) -> None:
         stories.append([type(event).__name__ for event in heard])
         assert named(heard, "GaveUp")[0].attempts == 2
     assert stories[0] == stories[1]
+
+
+def test_transport_knows_what_it_was_made_with(kind: Kind) -> None:
+    """Its pipeline, and each of its own options: another one like it can be made."""
+    pipeline = retrying()
+    transport = kind.transport_of(pipeline, transport=kind.script().inner, by="host", buffer=7)
+
+    assert transport.given is pipeline
+    assert transport.options.keys() == OWN
+    assert (transport.options["by"], transport.options["buffer"]) == ("host", 7)

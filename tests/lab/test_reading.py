@@ -26,6 +26,13 @@ drain = 5
 [clients]
 instances = 3
 keys = 4
+[calls]
+kind = "http"
+methods = {GET = 0.9, POST = 0.1}
+url = "https://{key}.users.example/orders"
+headers = {Authorization = "Bearer {key}"}
+statuses = {200 = 0.95, 404 = 0.05}
+response_headers = {Content-Type = "application/json"}
 [[load]]
 rate = [[0, 10], [10, 20]]
 [[load]]
