@@ -173,11 +173,12 @@ def _latency(axes: Axes, measures: Sequence[Measures]) -> None:
     dashed = (0, (3, 2))
     _lines(axes, measures, lambda moment: _ms(moment.p99))
     _lines(axes, measures, lambda moment: _ms(moment.p50), linewidth=1.0, linestyle=dashed)
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
-    axes.yaxis.set_major_formatter("{x:,g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    if any(moment.p99 for each in measures for moment in each.timeline):  # no logarithm of answers that take no time
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("latency of\nsuccesses (ms)")
     _key(axes, {"p99": "-", "p50": dashed}, "upper right")
 

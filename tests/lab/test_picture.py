@@ -181,7 +181,8 @@ def test_any_name_can_be_drawn(name: str, tmp_path: Path) -> None:
 
 
 def test_pipeline_without_a_success_can_be_drawn(tmp_path: Path) -> None:
-    """There is no latency to draw."""
+    """There is no latency to draw; nor one with a logarithm where answers take no time."""
+    draw(lived({"once": Timeout(1)}, service=ServicePlan(), faults=()), tmp_path / "out.png")
     draw(lived({"once": Timeout(1)}, faults=(Errors(),)), tmp_path / "out.png")
 
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
