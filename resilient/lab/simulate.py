@@ -28,7 +28,7 @@ from resilient.lab.verdicts import Objective, check_tested, judged, notes, objec
 from resilient.lab.world import CandidateError, Scenario, simulate
 from resilient.observe.shadow import ShadowReport
 from resilient.observe.trace import TraceError, read_trace
-from resilient.observe.traced import MAX_BYTES
+from resilient.observe.trace_files import MAX_BYTES
 from resilient.pipeline import Pipeline
 
 __all__ = ["Objective", "candidates", "compared", "judged", "list_gallery", "report", "run"]

@@ -18,16 +18,18 @@ the same attributes; `resilient.lab.standins` puts the facts back.
 from __future__ import annotations
 
 import re
+import ssl
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePath
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from resilient.errors import TimedOut
 from resilient.groups import is_group, leaves
-from resilient.known_errors import GRPC, ILL_REDIS, is_untrusted, pushback_ms, read_of, reader_of
+from resilient.known_errors import GRPC, ILL_REDIS, is_bare, is_untrusted, pushback_ms, read_of, reader_of
 from resilient.outcome import asked_to_wait
 from resilient.pauses import FAILURE_STATUSES, LONGEST_PAUSE
 from resilient.verdict import pause_of
@@ -52,6 +54,11 @@ LONGEST_NAME = 200
 
 LONGEST_LINEAGE = 12
 """Classes above one."""
+
+ANSWERS = frozenset(
+    {"response.status_code", "response.status", "status_code", "status", "response.ResponseMetadata.HTTPStatusCode"}
+)
+"""Facts of errors that may have header fields."""
 
 MOST_LEAVES = 10
 """Different errors of a group."""
@@ -78,6 +85,11 @@ def name_of(kind: type[BaseException]) -> str:
 
     A class of the program's main module has the module's name as others import it.
     """
+    return _name_of(cast("Any", kind))
+
+
+@lru_cache(1_000)
+def _name_of(kind: Any) -> str:
     module, qualified = module_of(kind), type.__dict__["__qualname__"].__get__(kind)
     if module == "__main__":
         module = _main()
@@ -139,52 +151,71 @@ def lineage(kind: type[BaseException]) -> list[str]:
 
 def evidence_of(error: Any) -> Evidence | None:
     """What is known of an exception, or of a result that failed, beyond its class; None: nothing."""
-    if is_group(type(error)):
+    kind: Any = type(error)
+    if is_group(kind):
         different = {(name_of(type(each)), evidence_of(each)): None for each in leaves(error)}
         return Evidence(leaves=tuple(different)[:MOST_LEAVES])
     found: dict[str, Fact] = {}
-    for path, check in CHECKS.items():
+    try:
+        own = vars(error)
+    except Exception:  # it has none
+        own = {}
+    paths = _paths_of(kind)
+    if own:
+        paths = tuple(path for path in CHECKS if path in paths or path.partition(".")[0] in own)
+    for path in paths:
         try:
-            fact = check(_at(error, path))
+            fact = CHECKS[path](_at(error, path))
         except Exception:  # an attribute that is not there, or that raises, says nothing
             continue
         if fact is not None:
             found[path] = fact
+    if not ANSWERS.isdisjoint(found) and "retry_after" not in found and (asked := _asked_by(error)) is not None:
+        found["retry_after"] = asked
     return Evidence(tuple(found.items())) if found else None
+
+
+@lru_cache(1_000)
+def _paths_of(kind: Any) -> tuple[str, ...]:
+    """The facts that errors of a class may have by what is in the class."""
+    names = {name for each in kind.__mro__ for name in vars(each)}
+    libraries = {module_of(each).partition(".")[0] for each in kind.__mro__}
+    special = {
+        "code()": "grpc" in libraries,
+        "pushback_ms": "grpc" in libraries,
+        "args.0": "redis" in libraries or any(each.__name__ == "ProxyError" for each in kind.__mro__),
+        "evidence": issubclass(kind, TimedOut),
+        "certificate": issubclass(kind, Exception),
+    }
+    any_name = "__getattr__" in names
+    return tuple(path for path in CHECKS if special.get(path, any_name or path.partition(".")[0] in names))
 
 
 def _at(error: Any, path: str) -> Any:
     """What is there; raises if nothing is."""
     match path:
         case "retry_after":
-            return _pause(error)
+            asked = asked_to_wait(error)
+            return None if asked is None else round(asked, 3)
         case "code()":
-            return error.code().name if _is_of(error, "grpc") else None
+            return error.code().name
         case "pushback_ms":
-            return pushback_ms(error) if _is_of(error, "grpc") else None
+            return pushback_ms(error)
         case "args.0":
-            word = str(error.args[0]).partition(" ")[0]
-            return word if _is_of(error, "redis") or type(error).__name__ == "ProxyError" else None
-        case "evidence":
-            return error.evidence if isinstance(error, TimedOut) else None
+            return str(error.args[0]).partition(" ")[0]
         case "certificate":
-            return isinstance(error, Exception) and is_untrusted(error)
+            return (isinstance(error, ssl.SSLError) or not is_bare(error)) and is_untrusted(error)
     found = error
     for name in path.split("."):
         found = found[name] if isinstance(found, Mapping) else getattr(found, name)
     return found
 
 
-def _pause(error: Any) -> float | None:
-    asked = asked_to_wait(error)
-    if asked is None and isinstance(error, Exception):
-        verdict = read_of(reader_of(type(error)), error, FAILURE_STATUSES)
-        asked = None if verdict is None else verdict.retry_after
+def _asked_by(error: Any) -> float | None:
+    """Seconds that an answer in an error asks for in its header fields."""
+    verdict = read_of(reader_of(type(error)), error, FAILURE_STATUSES) if isinstance(error, Exception) else None
+    asked = None if verdict is None else verdict.retry_after
     return None if asked is None else round(asked, 3)
-
-
-def _is_of(error: Any, library: str) -> bool:
-    return any(module_of(each).partition(".")[0] == library for each in type(error).__mro__)
 
 
 def _whole(least: int, most: int) -> Callable[[Any], Fact | None]:

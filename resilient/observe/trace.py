@@ -36,7 +36,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -50,16 +50,8 @@ from resilient.events import Event
 from resilient.forks import renew_in_forked_child
 from resilient.groups import leaves
 from resilient.observe import evidence
-from resilient.observe.traced import (
-    VERSION,
-    Trace,
-    TracedAttempt,
-    TracedCall,
-    TraceError,
-    WouldHave,
-    opened,
-    read_trace,
-)
+from resilient.observe.trace_files import VERSION, opened, read_trace
+from resilient.observe.traced import Trace, TracedAttempt, TracedCall, TraceError, WouldHave
 from resilient.pipeline import Pipeline
 
 __all__ = [
@@ -180,7 +172,8 @@ class Recording:
         if self._origin is None:
             self._zero = round(time.monotonic() - self._opened_at, 6)
             self._origin = event.at
-        line = _line(event)
+        say = _LINES.get(type(event))
+        line = None if say is None else say(event)
         if line is None:
             return
         line["t"] = round(line["t"] - self._origin, 6)
@@ -296,38 +289,55 @@ class _Full(Exception):
     """The file is as long as it may become."""
 
 
-def _line(event: Event) -> dict[str, Any] | None:
-    """What the file shall say of an event, with times not yet rounded; None: nothing."""
-    line: dict[str, Any]
-    match event:
-        case events.CallEnded():
-            line = {"t": event.at - event.elapsed, "s": event.elapsed, "n": event.requests, "end": event.ending}
-            error = event.error
-        case events.AttemptReturned():
-            line = {"t": event.at - event.elapsed, "s": event.elapsed, "try": event.attempt}
-            error = None
-            if event.failed:
-                line["bad"] = True
-                line |= evidence.as_json(evidence.evidence_of(event))  # which has a status, as a response has
-        case events.AttemptFailed():
-            line = {"t": event.at - event.elapsed, "s": event.elapsed, "try": event.attempt}
-            error = event.error
-            if not isinstance(error, Exception):
-                line["cut"] = True
-            else:
-                line |= evidence.as_json(evidence.evidence_of(error))
-                if event.verdict == "nothing":
-                    line["says"] = "nothing"
-        case events.Retrying(shadow=True):
-            return {"t": event.at, "would": "retry", "by": event.policy}
-        case events.Hedging(shadow=True):
-            return {"t": event.at, "would": "hedge", "by": event.policy}
-        case events.CallRejected(shadow=True):
-            would = "wait" if event.reason.endswith(BY_SHADOW) else "refuse"
-            return {"t": event.at, "would": would, "by": event.policy}
-        case _:
-            return None
-    line["s"] = round(line["s"], 6)
-    if error is not None:
-        line["e"] = evidence.name_of(type(error))
+def _call(event: events.CallEnded) -> dict[str, Any]:
+    seconds = event.elapsed
+    named = {} if event.error is None else {"e": evidence.name_of(type(event.error))}
+    return {"t": event.at - seconds, "s": round(seconds, 6), "n": event.requests, "end": event.ending, **named}
+
+
+def _attempt(event: events.AttemptReturned | events.AttemptFailed) -> dict[str, Any]:
+    seconds = event.elapsed
+    return {"t": event.at - seconds, "s": round(seconds, 6), "try": event.attempt}
+
+
+def _returned(event: events.AttemptReturned) -> dict[str, Any]:
+    line = _attempt(event)
+    if event.failed:
+        line["bad"] = True
+        line |= evidence.as_json(evidence.evidence_of(event))  # which has a status, as a response has
     return line
+
+
+def _failed(event: events.AttemptFailed) -> dict[str, Any]:
+    line, error = _attempt(event), event.error
+    line["e"] = evidence.name_of(type(error))
+    if not isinstance(error, Exception):
+        line["cut"] = True
+        return line
+    line |= evidence.as_json(evidence.evidence_of(error))
+    if event.verdict == "nothing":
+        line["says"] = "nothing"
+    return line
+
+
+def _shadowed(what: str) -> Callable[[Any], dict[str, Any] | None]:
+    def would(event: Any) -> dict[str, Any] | None:
+        return {"t": event.at, "would": what, "by": event.policy} if event.shadow else None
+
+    return would
+
+
+def _refused(event: events.CallRejected) -> dict[str, Any] | None:
+    what = "wait" if event.reason.endswith(BY_SHADOW) else "refuse"
+    return _shadowed(what)(event)
+
+
+_LINES: Mapping[type[Event], Callable[[Any], dict[str, Any] | None]] = {
+    events.CallEnded: _call,
+    events.AttemptReturned: _returned,
+    events.AttemptFailed: _failed,
+    events.Retrying: _shadowed("retry"),
+    events.Hedging: _shadowed("hedge"),
+    events.CallRejected: _refused,
+}
+"""What the file says of an event, with a time not yet rounded; None: nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from resilient.lab.standins import RecordedError, StandIns
 from resilient.observe.evidence import Evidence, class_named, evidence_of, is_findable, lineage, name_of
 from resilient.observe.traced import TracedKind
 from resilient.outcome import DEFAULT
+from resilient.verdict import UNTRUSTED
 from tests.test_known_errors import MEANINGS, of_grpc, of_httpx
 
 
@@ -151,6 +153,26 @@ def test_answer_of_an_error_has_status_and_pause() -> None:
     made: Any = again(of_httpx(httpx, 429, retry_after="7"))
     assert made.response.status_code == 429
     assert made.response.headers["retry-after"] == "7"
+
+
+def refused_by_the_server() -> Exception:
+    """That does not trust the client's certificate, as an alert of TLS says."""
+    error = ssl.SSLError(1, "alert")
+    error.reason = "TLSV1_ALERT_UNKNOWN_CA"
+    return error
+
+
+def wrapped() -> Exception:
+    """As httpx has it."""
+    error = httpx.ConnectError("x")
+    error.__cause__ = ssl.SSLCertVerificationError("x")
+    return error
+
+
+@pytest.mark.parametrize("made", [refused_by_the_server, wrapped, ssl.SSLCertVerificationError])
+def test_certificate_that_does_not_verify_is_still_the_reason(made: Callable[[], Exception]) -> None:
+    """So nothing is repeated."""
+    assert DEFAULT.error(made()) == DEFAULT.error(again(made())) == UNTRUSTED
 
 
 def test_time_that_went_by_in_queues_is_still_no_evidence() -> None:

@@ -1,0 +1,303 @@
+"""Reads the files that `resilient.observe.trace` writes.
+
+Whoever wrote a file, it is read or refused with a `TraceError`, one line that names the file, the line and the value.
+It is data: nothing is imported or run. What it may take of memory is bounded by `max_bytes` of its text: a call or an
+attempt takes about 200 bytes, so the shortest lines take eight times their text.
+
+Files (or parts of one file, each with a header) are put together by the time at which their recordings began. Clocks of
+different machines differ by what they differ by. Those of version 1 have bare names of errors ("ConnectError") without
+their modules, no evidence, and begin to the second.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from operator import attrgetter
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar, cast, get_args
+
+from resilient import arguments
+from resilient.events import Ending
+from resilient.observe.evidence import LONGEST_LINEAGE, evidence_from
+from resilient.observe.traced import Trace, TracedAttempt, TracedCall, TracedKind, TraceError, WouldHave
+
+__all__ = ["MAX_BYTES", "VERSION", "opened", "read_trace"]
+
+V = TypeVar("V")
+
+VERSION = 2
+
+LONGEST_LINE = 65_536
+"""Bytes of a line that is read: what was written is far shorter, and a file may come from anybody."""
+
+LONGEST_TIME = 1e9
+"""Seconds, thirty years: no recording is longer."""
+
+MOST = 10**9
+"""No number in a line is greater."""
+
+MAX_BYTES = 128 * 2**20
+"""More than a recording has, if it was not told otherwise."""
+
+WOULD = ("retry", "hedge", "refuse", "wait")
+"""What a policy in shadow mode may tell of."""
+
+
+def read_trace(path: str | Path, *more: str | Path, max_bytes: int = MAX_BYTES) -> Trace:
+    """Read a trace. One that breaks off (a crash, a full disk) is read as far as it goes.
+
+    Args:
+        path, more: files; several are put together, as those of several workers.
+        max_bytes: of text, uncompressed, in all of them. Default 128 MiB; it may take eight times as much memory.
+
+    Raises `TraceError` for what is no trace, and `OSError` for what cannot be read.
+    """
+    reader = _Reader(arguments.count("max_bytes", max_bytes))
+    for each in (path, *more):
+        reader.read(Path(each))
+    return reader.trace()
+
+
+class _Reader:
+    """Puts together what is in files, line by line."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.left = self.max_bytes = max_bytes
+        self.calls: list[TracedCall] = []
+        self.attempts: list[TracedAttempt] = []
+        self.shadows: list[WouldHave] = []
+        self.kinds: dict[str, TracedKind] = {}
+        self.recordings: list[_Recording] = []
+        self.same: dict[Any, Any] = {}
+
+    def read(self, path: Path) -> None:
+        """Take the lines of a file. Raises `TraceError`."""
+        lines = self._lines(path)
+        number, line = 1, next(lines, None)
+        if line is None or "trace" not in line:
+            raise TraceError(f'{path} is no trace: its first line must be {{"trace": {VERSION}, ...}}')
+        while line is not None:
+            try:
+                self._take(line)
+            except (KeyError, TypeError, ValueError) as error:
+                what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+                raise TraceError(f"{path}, line {number}: {what[:200]}") from None
+            number, line = number + 1, next(lines, None)
+
+    def _lines(self, path: Path) -> Iterator[dict[str, Any]]:
+        """The lines of a file as tables. A last one that is torn, or a compressed end that is missing, ends them."""
+        with opened(path, "rb") as file:
+            number = 0
+            while True:
+                try:
+                    text = file.readline(LONGEST_LINE)
+                except EOFError:
+                    return
+                except (gzip.BadGzipFile, zlib.error) as error:
+                    if not number:
+                        raise TraceError(f"{path} is not gzipped, though its name ends in .gz") from None
+                    raise TraceError(f"{path}, line {number + 1}: what is compressed is damaged: {error}") from None
+                if not text.endswith(b"\n") and len(text) < LONGEST_LINE:
+                    return
+                number += 1
+                self.left -= len(text)
+                if self.left < 0:
+                    most = f"{self.max_bytes:,} bytes of uncompressed text"
+                    raise TraceError(
+                        f"{path}, line {number}: up to {most} are read, and there is more: "
+                        "--max-trace-bytes (max_bytes=) raises that"
+                    )
+                try:
+                    line = json.loads(text)
+                except (ValueError, RecursionError):
+                    line = None
+                if not isinstance(line, dict):
+                    raise TraceError(f"{path}, line {number}: it must be a JSON object, got {text[:60]!r}")
+                yield line
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if "trace" in line:
+            self._begin(line)
+        elif "try" in line:
+            self.attempts.append(self._attempt(line))
+        elif "n" in line:
+            self.calls.append(self._call(line))
+        elif "would" in line:
+            self.shadows.append(self._shadow(line))
+        elif "kind" in line:
+            self.kinds.setdefault(_text("kind", line["kind"]), _kind(line))
+        elif "end" in line:
+            self.recordings[-1].dropped = _count("dropped", line.get("dropped", 0))
+            self.recordings[-1].closed = line["end"] == "closed"
+        else:
+            raise ValueError("it is neither an attempt, nor a call, nor the end")
+        if "zero" in line:
+            self.recordings[-1].zero = _seconds("zero", line["zero"])
+
+    def _begin(self, line: dict[str, Any]) -> None:
+        version, began = line["trace"], line.get("began", "")
+        if isinstance(version, int) and version > VERSION:
+            raise ValueError(f"it is of version {version}, newer than what this resilient reads (1 to {VERSION})")
+        if version not in range(1, VERSION + 1) or isinstance(version, bool | float):
+            raise ValueError(f"trace must be its version (1 to {VERSION}), got {version!r}")
+        if not isinstance(began, str):
+            raise ValueError(f"began must be a text, got {began!r}")
+        new = _Recording(began, (len(self.calls), len(self.attempts), len(self.shadows)))
+        self.recordings.append(new)
+        if len(self.recordings) > 1 and None in (new.at, self.recordings[0].at):
+            wrong = began if new.at is None else self.recordings[0].began
+            raise ValueError(f"began must be a date and time to put recordings together by, got {wrong!r}")
+        if abs(self._late(new)) > LONGEST_TIME:
+            raise ValueError(f"began must be within thirty years of {self.recordings[0].began}, got {began}")
+
+    def _late(self, recording: _Recording) -> float:
+        """Seconds by which a recording's begins are to be shifted, to count from where those of the first do."""
+        first = self.recordings[0]
+        if recording is first or recording.at is None or first.at is None:
+            return 0.0
+        return (recording.at - first.at).total_seconds() + recording.zero - first.zero
+
+    def trace(self) -> Trace:
+        """All of it, in order; begins count from the first call or attempt."""
+        lists: tuple[tuple[list[Any], str], ...] = (
+            (self.calls, "begin"),
+            (self.attempts, "begin"),
+            (self.shadows, "at"),
+        )
+        ends = [each.first for each in self.recordings[1:]] + [tuple(len(items) for items, _ in lists)]
+        spans = list(zip(self.recordings, ends, strict=True))
+        began = min(
+            (
+                items[at].begin + self._late(recording)
+                for recording, end in spans
+                for place, (items, _) in enumerate(lists[:2])
+                for at in range(recording.first[place], end[place])
+            ),
+            default=0.0,
+        )
+        for recording, end in spans:
+            by = self._late(recording) - began
+            for place, (items, name) in enumerate(lists) if by else ():
+                for at in range(recording.first[place], end[place]):
+                    items[at] = replace(items[at], **{name: round(getattr(items[at], name) + by, 6)})
+        for items, name in lists:
+            items.sort(key=attrgetter(name))
+        return Trace(
+            min(self.recordings, key=self._late).began,
+            self.calls,
+            self.attempts,
+            self.shadows,
+            sum(each.dropped for each in self.recordings),
+            all(each.closed for each in self.recordings),
+            self.kinds,
+        )
+
+    def _one(self, value: V) -> V:
+        """The first that is equal: names, keys and evidence come again and again."""
+        return self.same.setdefault(value, value)  # type: ignore[no-any-return]
+
+    def _field(self, line: dict[str, Any], field: str) -> str | None:
+        value = line.get(field)
+        return None if value is None else self._one(_text(field, value))
+
+    def _call(self, line: dict[str, Any]) -> TracedCall:
+        ending = line["end"]
+        if ending not in get_args(Ending):
+            raise ValueError(f"end must be one of {', '.join(get_args(Ending))}, got {ending!r}")
+        return TracedCall(
+            _time(line["t"]),
+            _seconds("s", line["s"]),
+            _count("n", line["n"]),
+            self._one(ending),
+            self._field(line, "e"),
+            self._field(line, "p") or "",
+            self._field(line, "k"),
+        )
+
+    def _attempt(self, line: dict[str, Any]) -> TracedAttempt:
+        cut, error = _flag(line, "cut"), self._field(line, "e")
+        found = evidence_from(line)
+        return TracedAttempt(
+            _time(line["t"]),
+            _seconds("s", line["s"]),
+            _count("try", line["try"], least=1),
+            error,
+            not cut and (error is not None or _flag(line, "bad")),
+            cut,
+            self._field(line, "p") or "",
+            self._field(line, "k"),
+            line.get("says") == "nothing",
+            None if found is None else self._one(found),
+        )
+
+    def _shadow(self, line: dict[str, Any]) -> WouldHave:
+        if line["would"] not in WOULD:
+            raise ValueError(f"would must be one of {', '.join(WOULD)}, got {line['would']!r}")
+        policy = self._one(_text("by", line["by"]))
+        return WouldHave(_time(line["t"]), self._one(line["would"]), policy, self._field(line, "p") or "")
+
+
+@dataclass(slots=True)
+class _Recording:
+    """One recording of those that are read: where it begins in the lists of calls, attempts and shadows."""
+
+    began: str
+    first: tuple[int, ...]
+    zero: float = 0.0
+    dropped: int = 0
+    closed: bool = False
+    at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            at = datetime.fromisoformat(self.began)
+        except ValueError:
+            return
+        self.at = at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def opened(path: Path, mode: Literal["rb", "wb"]) -> IO[bytes]:
+    """The file of a trace: gzipped if its name says so."""
+    return cast("IO[bytes]", gzip.open(path, mode, 6)) if path.name.endswith(".gz") else path.open(mode)
+
+
+def _time(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LONGEST_TIME:
+        raise ValueError(f"t must be a number of seconds up to {LONGEST_TIME:g}, got {value!r}")
+    return float(value)
+
+
+def _seconds(field: str, value: Any) -> float:
+    seconds = arguments.seconds(field, value, zero=True)
+    if seconds > LONGEST_TIME:
+        raise ValueError(f"{field} must be a number of seconds up to {LONGEST_TIME:g}, got {value!r}")
+    return seconds
+
+
+def _count(field: str, value: Any, *, least: int = 0) -> int:
+    number = arguments.count(field, value, least=least)
+    if number > MOST:
+        raise ValueError(f"{field} must be at most {MOST:,}, got {value!r}")
+    return number
+
+
+def _flag(line: dict[str, Any], field: str) -> bool:
+    return arguments.flag(field, line.get(field, False))
+
+
+def _text(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{field} must be a text, got {value!r}")
+    return value
+
+
+def _kind(line: dict[str, Any]) -> TracedKind:
+    above = line.get("is", [])
+    if not isinstance(above, list) or len(above) > LONGEST_LINEAGE:
+        raise ValueError(f"is must be a list of up to {LONGEST_LINEAGE} names, got {above!r}")
+    return TracedKind(tuple(_text("is", each) for each in above), _flag(line, "local"))
