@@ -26,7 +26,10 @@ from resilient.outcome import Classifier, error_types
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 
-__all__ = ["Recorded"]
+__all__ = ["FACTS", "Recorded"]
+
+FACTS = "their class, statuses, pauses, and codes of SQL, grpc and AWS"
+"""What is known of an error."""
 
 OF_POLICIES = (ResilientError, CircuitBreakerError)
 

@@ -1,8 +1,9 @@
 """A trace of real calls (`resilient.observe.trace`) as a world: its load again, and a service that is as theirs was.
 
 Each call comes when it came. Each request, whoever sends it, fares as one of the requests in the trace that were sent
-within a second of that moment (with the same key, where there are keys); where there was none, as the last one before
-or the first one after. So an outage in the trace is an outage in the world, at the same time.
+within a second of that moment (with the same key, where there are keys); where there was none, as one of those within a
+second of the last one before or of the first one after. So an outage in the trace is an outage in the world, at the
+same time.
 
 A request that was cut short (a timeout, the loser of a hedge) has a latency that nobody knows, only that it was longer.
 It fares as one of those about it that took longer, or if there is none, it is never answered. (This is how Kaplan and
@@ -143,7 +144,8 @@ class _Pool:
     def near(self, moment: float) -> Sequence[TracedAttempt]:
         first, end = bisect_left(self.begins, moment - NEAR), bisect_right(self.begins, moment + NEAR)
         if first == end:
-            first, end = max(0, first - 1), end + 1
+            first = bisect_left(self.begins, self.begins[max(0, first - 1)] - NEAR)
+            end = bisect_right(self.begins, self.begins[min(end, len(self.begins) - 1)] + NEAR)
         return self.attempts[first:end]
 
 

@@ -21,7 +21,7 @@ from resilient.lab.files import write
 from resilient.lab.measures import Measures
 from resilient.lab.naming import imported
 from resilient.lab.reading import ScenarioError, gallery, read
-from resilient.lab.recorded import Recorded
+from resilient.lab.recorded import FACTS, Recorded
 from resilient.lab.service import MOST_REQUESTS
 from resilient.lab.terminal import console_on, progress_on, show_table
 from resilient.lab.verdicts import Objective, check_tested, judged, notes, objectives
@@ -261,17 +261,22 @@ def run(
         return lambda pipeline: [tell(pipeline) for tell in told]
 
     _check_size(estimate(scenario, chosen, runs), large)
-    with progress_on(sys.stderr) as progress, redirect_stdout(sys.stderr):  # what the user's code prints
-        measures = compared(
-            scenario,
-            chosen,
-            seed=seed,
-            runs=runs,
-            progress=progress,
-            watch=watch,
-            most_requests=math.inf if large else MOST_REQUESTS,
-            run_hooks=run_hooks,
-        )
+    try:
+        with progress_on(sys.stderr) as progress, redirect_stdout(sys.stderr):  # what the user's code prints
+            measures = compared(
+                scenario,
+                chosen,
+                seed=seed,
+                runs=runs,
+                progress=progress,
+                watch=watch,
+                most_requests=math.inf if large else MOST_REQUESTS,
+                run_hooks=run_hooks,
+            )
+    except CandidateError as error:
+        if recorded is not None and isinstance(error.__cause__, AttributeError):
+            raise CandidateError(f"{error}. Errors of a trace have no more than {FACTS}") from error.__cause__
+        raise
     more: dict[str, Any] = {}
     if recorded is not None:
         more["recorded"] = recorded.as_json()

@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, cast, get_args
 
@@ -164,29 +163,22 @@ class _Reader:
 
     def trace(self) -> Trace:
         """All of it, in order; begins count from the first call or attempt."""
-        lists: tuple[tuple[list[Any], str], ...] = (
-            (self.calls, "begin"),
-            (self.attempts, "begin"),
-            (self.shadows, "at"),
+        lists: tuple[list[Any], ...] = (self.calls, self.attempts, self.shadows)
+        ends = [*(each.first for each in self.recordings[1:]), tuple(map(len, lists))]
+        spans = [(each, list(map(range, each.first, end))) for each, end in zip(self.recordings, ends, strict=True)]
+        begins = (
+            _moment(lists[place][at]) + self._late(recording)
+            for recording, ranges in spans
+            for place in (0, 1)
+            for at in ranges[place]
         )
-        ends = [each.first for each in self.recordings[1:]] + [tuple(len(items) for items, _ in lists)]
-        spans = list(zip(self.recordings, ends, strict=True))
-        began = min(
-            (
-                items[at].begin + self._late(recording)
-                for recording, end in spans
-                for place, (items, _) in enumerate(lists[:2])
-                for at in range(recording.first[place], end[place])
-            ),
-            default=0.0,
-        )
-        for recording, end in spans:
+        began = min(begins, default=0.0)
+        for recording, ranges in spans:
             by = self._late(recording) - began
-            for place, (items, name) in enumerate(lists) if by else ():
-                for at in range(recording.first[place], end[place]):
-                    items[at] = replace(items[at], **{name: round(getattr(items[at], name) + by, 6)})
-        for items, name in lists:
-            items.sort(key=attrgetter(name))
+            for items, where in zip(lists, ranges, strict=True) if by else ():
+                _shift(items, where, by)
+        for items in lists:
+            items.sort(key=_moment)
         return Trace(
             min(self.recordings, key=self._late).began,
             self.calls,
@@ -259,6 +251,18 @@ class _Recording:
         except ValueError:
             return
         self.at = at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _moment(each: Any) -> float:
+    moment: float = each.at if isinstance(each, WouldHave) else each.begin
+    return moment
+
+
+def _shift(items: list[Any], where: range, by: float) -> None:
+    """Put those at these places later, one after the other, so that all of them are never there twice."""
+    for at in where:
+        name = "at" if isinstance(items[at], WouldHave) else "begin"
+        items[at] = replace(items[at], **{name: round(_moment(items[at]) + by, 6)})
 
 
 def opened(path: Path, mode: Literal["rb", "wb"]) -> IO[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import importlib
 import json
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from resilient import Budget, CircuitBreaker, Fallback, Hedge, Keyed, Pipeline, RateLimit, Retry, Timeout
 from resilient.cli import app
+from resilient.http.httpx import AsyncTransport
 from resilient.lab.candidates import NONE, candidate_from, shadowed
 from resilient.lab.measures import Measures
 from resilient.lab.replay import RecordedError, replayed, summary
@@ -94,7 +96,7 @@ def test_retry_in_a_replay_meets_what_happened_then() -> None:
 
 
 def test_where_nothing_was_tried_the_nearest_say_what_happens() -> None:
-    """Before and after."""
+    """The second before a gap, and the second after it."""
     trace = traced(
         TracedAttempt(0, 1, 1),
         TracedAttempt(100, 2, 1),
@@ -103,6 +105,14 @@ def test_where_nothing_was_tried_the_nearest_say_what_happens() -> None:
     )
     seconds = {round(end - begin, 6) for begin, end, _ in ends(lived(trace)) if 2 <= begin <= 98}
     assert seconds == {1, 2}
+
+
+def test_what_comes_after_the_end_fares_as_one_of_the_last_second() -> None:
+    """Not as the very last request, whose luck would be that of all."""
+    attempts = [TracedAttempt(at / 10, 0.01, 1, "OSError" if at == 99 else None, failed=at == 99) for at in range(100)]
+    late = traced(*attempts, calls=[0.0, 15.0])
+    outcomes = [ends(lived(late, seed=seed))[1][2] for seed in range(20)]
+    assert outcomes.count("success") > 10
 
 
 def test_attempt_that_was_cut_fares_as_one_that_took_longer() -> None:
@@ -413,8 +423,62 @@ def test_trace_of_an_older_version_says_what_it_lacks(command: Any, named: Path)
     assert "replay_names:typed: on= names httpx:TransportError, replay_errors:Busy, of which" in result.output
 
 
+def test_predicate_that_looks_for_more_than_was_recorded_is_told(command: Any, named: Path, tmp_path: Path) -> None:
+    """In the line that says what it raised."""
+    code = "from resilient import *\njudge = Pipeline(Retry(), classify=Classifier(failures=lambda e: e.shard == 1))"
+    (tmp_path / "replay_names.py").write_text(code)
+    result = command("--trace", named, *pipelines("replay_names:judge"))
+    assert result.exit_code == 2
+    assert "object has no attribute 'shard'" in result.stderr
+    assert "Errors of a trace have no more than their class, statuses, pauses, and codes" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+HTTP = """
+import httpx
+from resilient import *
+from resilient.http.httpx import AsyncTransport
+bare = AsyncTransport(Pipeline(Timeout(20)))
+api = AsyncTransport(Pipeline(Retry(attempts=4, wait=0.1), Timeout(5)))
+"""
+
+
+def test_requests_of_a_transport_are_replayed_under_another(command: Any, tmp_path: Path) -> None:
+    """Exceptions as the client's own, answers that were failures as answers, with the pause that they asked for."""
+    (tmp_path / "replay_names.py").write_text(HTTP)
+    draw = random.Random(3)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if draw.random() < 0.2:
+            raise httpx.ConnectError("x", request=request)
+        return httpx.Response(503, headers={"retry-after": "3"}) if draw.random() < 0.3 else httpx.Response(200)
+
+    pipeline = Pipeline(Timeout(20), name="api")
+
+    async def main() -> None:
+        transport = AsyncTransport(pipeline, transport=httpx.MockTransport(answer))
+        async with httpx.AsyncClient(transport=transport) as client:
+            for _ in range(200):
+                await asyncio.sleep(draw.expovariate(20))
+                with contextlib.suppress(httpx.HTTPError):
+                    await client.get("http://example.com")
+
+    with record_trace(tmp_path / "http.trace"):
+        run(main())
+    file = tmp_path / "a.json"
+    names = ("replay_names:bare", "replay_names:api")
+    result = command("--trace", tmp_path / "http.trace", *pipelines(*names), "--json", file)
+    sys.modules.pop("replay_names")
+    assert result.exit_code == 0, result.output
+    bare, api = (json.loads(file.read_text())["pipelines"][name] for name in names)
+    assert bare["outcomes"].keys() == {"success", "status 503", "ConnectError"}
+    assert bare["success"] < 0.7
+    assert api["success"] > 0.9
+    assert api["latency_p99_s"] > 3
+
+
 def test_traces_of_several_workers_are_replayed_together(command: Any, named: Path, tmp_path: Path) -> None:
-    """Each with --trace."""
+    """Each file is given by an option of its own."""
     file = tmp_path / "a.json"
     result = command("--trace", named, "--trace", named, *pipelines("none"), "--json", file)
     assert result.exit_code == 0, result.output
@@ -423,7 +487,7 @@ def test_traces_of_several_workers_are_replayed_together(command: Any, named: Pa
 
 
 def pipelines(*names: str) -> list[str]:
-    """Options for these."""
+    """The options of the command that try these pipelines."""
     return [word for name in names for word in ("--pipeline", name)]
 
 

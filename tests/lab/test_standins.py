@@ -138,7 +138,7 @@ class Broken(Exception):
 
 
 def test_error_that_cannot_be_made_of_a_message_is_made_without_its_constructor() -> None:
-    """Whatever its constructor raises."""
+    """Whatever that raises, the error is one of the class."""
     assert type(again(Broken(1))) is Broken
 
 
@@ -163,7 +163,7 @@ def refused_by_the_server() -> Exception:
 
 
 def wrapped() -> Exception:
-    """As httpx has it."""
+    """The error of httpx for a server whose certificate does not verify."""
     error = httpx.ConnectError("x")
     error.__cause__ = ssl.SSLCertVerificationError("x")
     return error
@@ -171,12 +171,12 @@ def wrapped() -> Exception:
 
 @pytest.mark.parametrize("made", [refused_by_the_server, wrapped, ssl.SSLCertVerificationError])
 def test_certificate_that_does_not_verify_is_still_the_reason(made: Callable[[], Exception]) -> None:
-    """So nothing is repeated."""
+    """The cause is recorded as a fact, so a replay repeats nothing either."""
     assert DEFAULT.error(made()) == DEFAULT.error(again(made())) == UNTRUSTED
 
 
 def test_time_that_went_by_in_queues_is_still_no_evidence() -> None:
-    """A TimedOut says so."""
+    """A TimedOut keeps its flag, so a breaker does not count it."""
     made: Any = again(TimedOut("late", evidence=False))
     assert made.evidence is False
 

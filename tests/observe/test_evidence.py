@@ -34,7 +34,7 @@ class Outer:
 
 
 class Typed(OSError, Generic[T]):
-    """A class with parameters."""
+    """A generic class: its instances are of the class itself."""
 
 
 class Odd(type):
@@ -47,7 +47,7 @@ class Odd(type):
 
 
 class Masked(Exception, metaclass=Odd):
-    """One of them."""
+    """An exception whose class lies about its module and its name."""
 
 
 def local() -> type[Exception]:
@@ -177,7 +177,7 @@ def test_facts_are_as_they_were_when_they_have_been_written(made: Callable[[], E
 
 @pytest.mark.parametrize("kind", [*ODD, Masked], ids=type.__dict__["__name__"].__get__)
 def test_attributes_that_raise_are_no_facts(kind: type[Exception]) -> None:
-    """Whatever they are."""
+    """An error is recorded without them, and the listener does not fail."""
     assert evidence_of(kind()) is None
 
 

@@ -50,7 +50,7 @@ def call(at: float, **more: Any) -> dict[str, Any]:
 
 
 def test_gzipped_trace_is_read_alike(tmp_path: Path) -> None:
-    """By its name."""
+    """A name that ends in .gz is what tells the two apart."""
     pipeline = Pipeline(Retry(attempts=2, wait=1))
     plain, zipped = tmp_path / "a.trace", tmp_path / "a.trace.gz"
     for file in (plain, zipped):
