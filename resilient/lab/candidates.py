@@ -31,7 +31,7 @@ class Candidate:
     """Something to try: `make` is called in the running event loop, once for each client.
 
     It returns a `Pipeline`, a policy, or any decorator of an `async def` (other libraries' or a plain loop). What is
-    guarded has one argument, the key of the call, a string.
+    guarded has one argument, the key of the call, a string; or those that the scenario's `calls` make.
 
     A pipeline of a transport's comes under one again, by `client`: its calls are requests.
 

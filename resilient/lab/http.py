@@ -1,6 +1,6 @@
 """HTTP in a world: requests and responses of a client library, through the very transports of production.
 
-    Scenario(..., calls=HttpCalls({"GET": 0.9, "POST": 0.1}, "https://{key}.users.example/orders"))
+    Scenario(..., calls=HttpCalls(methods={"GET": 0.9, "POST": 0.1}, url="https://{key}.users.example/orders"))
 
 Every call is a request that goes through a client of httpx (or httpx2, for a transport of that one) whose transport is
 the candidate's: with its classifier, its options, a circuit for each origin, and its rules for what may be sent twice.
@@ -36,7 +36,7 @@ from resilient.lab.blame import told
 from resilient.lab.calls import Calls, CandidateError, Wire, current_exchange, drawn, shares
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
-from resilient.priority import NORMAL, PRIORITIES, priority
+from resilient.priority import NORMAL, PRIORITIES, current_priority, priority
 
 __all__ = ["HttpCalls", "WorldTransport", "in_world", "unlogged"]
 
@@ -109,7 +109,7 @@ class HttpCalls(Calls):
 
     def guarded(self, guard: Any, wire: Wire) -> tuple[Callable[..., Any], Pipeline | None]:
         if not isinstance(guard, Policy):
-            world: Any = WorldTransport(httpx)
+            world: Any = WorldTransport(httpx, priority_header=None)
             return guard(httpx.AsyncClient(transport=world, trust_env=False).request), None
         pipeline = guard if isinstance(guard, Pipeline) else Pipeline(guard)
         client = (wire.client or _client)(pipeline)
@@ -155,10 +155,11 @@ class WorldTransport:
 
     Args:
         module: the client library.
-        deadline_header, priority_header: by which the servers hear of deadlines and priorities; "": not at all.
+        deadline_header, priority_header: by which the servers hear of deadlines and priorities; "": not at all. None:
+            of priorities they hear as they do without HTTP, for candidates that cannot send them.
     """
 
-    def __init__(self, module: Any, deadline_header: str = "", priority_header: str = "") -> None:
+    def __init__(self, module: Any, deadline_header: str = "", priority_header: str | None = "") -> None:
         self._module = module
         self._names = Exceptions.of_client(module)
         self._deadline_header = deadline_header
@@ -172,9 +173,10 @@ class WorldTransport:
             left = milliseconds(request.headers.get(self._deadline_header))
             if left is not None:
                 deadline = asyncio.get_running_loop().time() + left / 1000
-        if self._priority_header:
-            told = request.headers.get(self._priority_header)
-            urgency = told if told in PRIORITIES else NORMAL
+        if self._priority_header is None:
+            urgency = current_priority()
+        elif (named := request.headers.get(self._priority_header)) in PRIORITIES:
+            urgency = named
         calls = wire.calls
         assert isinstance(calls, HttpCalls)
         wire.service.names = names = self._names

@@ -279,6 +279,15 @@ def test_servers_hear_of_priorities_where_they_are_sent(make: Any, options: dict
     assert (sum(successes) > 0) == bool(admitted)
 
 
+@pytest.mark.parametrize("candidate", [NONE, Pipeline(Retry(1))])
+def test_servers_hear_of_priorities_as_they_do_without_http(candidate: Any) -> None:
+    """Where the candidate has no transport that could send them or not."""
+    plan = ServicePlan(service_time=Constant(3.0), admission=AdaptiveLimit(20, least=20, most=20))
+    loads = (Burst(calls=40), Burst(calls=4, at=1.0, priority="critical"))
+    for calls in (GETS, None):
+        assert live(candidate, calls, service=plan, loads=loads, clients=1).classes["critical"].success > 0
+
+
 def test_policies_of_a_server_see_a_request() -> None:
     """As ASGI has it: a limit by path."""
     seen: list[Any] = []
