@@ -283,7 +283,10 @@ def run(
     if shadow:
         more["shadow"] = {name: each.as_json().get("", {}) for name, each in reports.items()}
     verdicts = judged(measures[1:] if compare else measures, goals)
-    more["notes"] = [*notes(scenario, measures, goals), *(recorded.notes() if recorded is not None else ())]
+    more["notes"] = [
+        *notes(scenario, measures, goals, shadow=shadow),
+        *(recorded.notes() if recorded is not None else ()),
+    ]
     if json_file is not None:
         write(json_file, report(scenario, measures, verdicts, seed, runs, more))
     if plot is not None:

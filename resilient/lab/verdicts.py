@@ -143,8 +143,13 @@ def check_tested(scenario: Scenario, measures: Sequence[Measures]) -> None:
             )
 
 
-def notes(scenario: Scenario, measures: Sequence[Measures], goals: Sequence[Objective]) -> list[str]:
-    """What a reader should know of results that are right and may mislead, a line each."""
+def notes(
+    scenario: Scenario, measures: Sequence[Measures], goals: Sequence[Objective], *, shadow: bool = False
+) -> list[str]:
+    """What a reader should know of results that are right and may mislead, a line each.
+
+    With `shadow` policies only watch: that pipelines do the same, or nothing, then says nothing about them.
+    """
     found = []
     if scenario.calm[1]:
         found += sorted(
@@ -160,14 +165,15 @@ def notes(scenario: Scenario, measures: Sequence[Measures], goals: Sequence[Obje
     for at, each in enumerate(measures):
         name = each.candidate.name
         same = next((other.candidate.name for other in measures[:at] if each.equals(other)), None)
-        if same is not None:
+        if same is not None and not shadow:
             found.append(f"{name} did exactly what {same} did: this scenario does not tell them apart")
         found += [
             f"{name}: {fault.describe()} ({fault.when()}) changed nothing for its requests"
             for fault, acted in zip(scenario.faults, each.acted, strict=True)
             if not acted
         ]
-        if each.candidate is not NONE and each.success == 1 and each.requests == each.calls:
+        idle = each.success == 1 and each.requests == each.calls
+        if idle and each.candidate is not NONE and not shadow:
             found.append(f"{name}: each call succeeded with one request, so its policies had nothing to do")
         if unfinished := each.outcomes.get(UNFINISHED):
             found.append(

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 
 from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
 from resilient.faults import Errors, Stall
@@ -43,14 +44,21 @@ def panel(figure: Figure, title: str) -> Axes:
 
 def drawn(axes: Axes) -> list[tuple[str, list[float]]]:
     """Colour and values of each line, without its gaps."""
-    lines = [patch for patch in axes.patches if hasattr(patch, "get_data")]
+    lines = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
     return [
         (to_hex(line.get_edgecolor()), [value for value in line.get_data()[0] if not math.isnan(value)])
         for line in lines
     ]
 
 
+def plotted(axes: Axes) -> list[tuple[Any, list[float]]]:
+    """Marker and places in time of what is plotted besides the lines."""
+    lines: list[Any] = list(axes.lines)
+    return [(line.get_marker(), [float(at) for at in line.get_xdata()]) for line in lines]
+
+
 def legend(figure: Figure) -> list[str]:
+    """The texts of the legend."""
     found = figure.axes[0].get_legend()
     assert found is not None
     return [text.get_text().strip() for text in found.get_texts()]
@@ -95,7 +103,8 @@ def test_more_candidates_than_colours_have_looks_of_their_own() -> None:
     found = figure_of([one] * 25).axes[0].get_legend()
 
     assert found is not None
-    looks = {(handle.get_color(), handle.get_marker()) for handle in found.legend_handles[1:]}  # type: ignore[union-attr]
+    handles: list[Any] = found.legend_handles[1:]
+    looks = {(handle.get_color(), handle.get_marker()) for handle in handles}
     assert len(looks) == 25
 
 
@@ -139,7 +148,7 @@ def test_lines_that_coincide_show_the_markers_of_all() -> None:
     found = lived({"once": Timeout(1), "roomy": Pipeline(Bulkhead(1000), Timeout(1)), "twice": Retry(2, wait=0)})
     figure = figure_of(found)
 
-    places = [set(line.get_xdata()) for line in panel(figure, "requests per").lines if line.get_marker() in MARKERS]
+    places = [set(places) for marker, places in plotted(panel(figure, "requests per")) if marker in (*MARKERS,)]
     assert len(places) == 3
     assert all(places)
     assert not places[0] & places[1]
@@ -152,7 +161,7 @@ def test_picture_says_when_each_has_recovered() -> None:
     recovery = panel(figure, "recovery")
 
     assert [text.get_text() for text in recovery.texts] == ["0 s", "never"]
-    bars = [list(line.get_xdata()) for line in recovery.lines if len(line.get_xdata()) == 2]
+    bars = [places for _, places in plotted(recovery) if len(places) == 2]
     assert bars == [[10, 10], [10, 20]]
 
 

@@ -197,6 +197,15 @@ def test_pipelines_without_anything_to_do_are_noted() -> None:
     assert noted(scenario(service=ServicePlan(failure_rate=0.01)), Fallback("old")) == []
 
 
+def test_pipelines_that_only_watch_are_not_said_to_be_alike() -> None:
+    """In shadow mode all of them let calls go as they are."""
+    world = scenario()
+    found = compared(world, [candidate_from(name, Retry(3)) for name in "ab"], seed=1, runs=1)
+
+    assert len(notes(world, found, ())) == 3
+    assert notes(world, found, (), shadow=True) == []
+
+
 def test_unfinished_calls_are_noted() -> None:
     """A queue that is never worked off."""
     world = scenario(service=ServicePlan(Constant(20), workers=1), drain=5)
