@@ -141,12 +141,13 @@ class _Pool:
         self.attempts = attempts
         self.begins = [each.begin for each in attempts]
 
-    def near(self, moment: float) -> Sequence[TracedAttempt]:
+    def near(self, moment: float) -> tuple[int, int]:
+        """Where those that may stand for a request at a moment begin and end."""
         first, end = bisect_left(self.begins, moment - NEAR), bisect_right(self.begins, moment + NEAR)
         if first == end:
             first = bisect_left(self.begins, self.begins[max(0, first - 1)] - NEAR)
             end = bisect_right(self.begins, self.begins[min(end, len(self.begins) - 1)] + NEAR)
-        return self.attempts[first:end]
+        return first, end
 
 
 class _Recorded(Service):
@@ -161,21 +162,25 @@ class _Recorded(Service):
         for each in attempts:
             of_key[each.key or ""].append(each)
         self.pools = {key: _Pool(attempts) for key, attempts in of_key.items()}
-        self.pick = random.Random(f"{seed} replay").choice
+        self.chance = random.Random(f"{seed} replay")
 
     def ask(self, key: str, deadline: float | None = None, seen: object = None) -> asyncio.Future[object]:
         loop = self.loop
         now = loop._now
         self.sent.append(now)
+        if len(self.sent) > self.most:
+            return self._one_too_many()
         future: asyncio.Future[object] = loop.create_future()
-        near = self.pools.get(str(key), self.all).near(now)
-        attempt = self.pick(near)
+        pool = self.pools.get(str(key), self.all)
+        first, end = pool.near(now)
+        attempt = pool.attempts[self.chance.randrange(first, end)]
         if attempt.cut:
+            near = pool.attempts[first:end]
             longer = [each for each in near if not each.cut and each.seconds > attempt.seconds]
             if not longer:
                 self.lose(future)
                 return future
-            attempt = self.pick(longer)
+            attempt = self.chance.choice(longer)
         loop.at(now + attempt.seconds, self._finish, (future, attempt))
         return future
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+import tenacity
 from typer.testing import CliRunner, Result
 
 from resilient import Budget, CircuitBreaker, Fallback, Hedge, Keyed, Pipeline, RateLimit, Retry, Timeout
@@ -23,7 +24,7 @@ from resilient.http.httpx import AsyncTransport
 from resilient.lab.candidates import NONE, candidate_from, shadowed
 from resilient.lab.measures import Measures
 from resilient.lab.replay import RecordedError, replayed, summary
-from resilient.lab.world import Scenario, simulate
+from resilient.lab.world import CandidateError, Scenario, simulate
 from resilient.observe.evidence import Evidence
 from resilient.observe.trace import Trace, TracedAttempt, TracedCall, TraceError, read_trace, record_trace
 from resilient.testing import run
@@ -128,6 +129,14 @@ def test_attempt_that_was_cut_and_longer_than_all_is_never_answered() -> None:
     trace = traced(TracedAttempt(0, 2, 1, "CancelledError", cut=True))
     assert ends(lived(trace, Timeout(50))) == [(0, 50, "TimedOut")]
     assert ends(lived(trace)) == [(0, pytest.approx(60.001), "unfinished")]
+
+
+def test_replay_whose_calls_repeat_without_end_is_given_up() -> None:
+    """As a scenario is: an error at once, and a retry without a pause, never come to an end."""
+    trace = traced(TracedAttempt(0, 0, 1, "OSError", failed=True))
+    endless = candidate_from("endless", Retry(attempts=None, wait=0, stop=tenacity.stop_never))
+    with pytest.raises(CandidateError, match="more than 1,000 requests were sent"):
+        simulate(replayed(trace, "trace"), endless, most_requests=1_000)
 
 
 def test_keys_keep_apart_what_was_apart() -> None:
