@@ -15,7 +15,7 @@ from resilient.lab.load import Replay
 from resilient.lab.service import FAULTS, shard
 
 if TYPE_CHECKING:
-    from resilient.lab.world import Scenario
+    from resilient.lab.scenario import Scenario
 
 __all__ = ["check"]
 

@@ -34,21 +34,19 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from resilient import arguments
 from resilient.errors import Deadlock, VirtualTimeError
-from resilient.faults import Errors, Fault
-from resilient.lab import premises
+from resilient.faults import Errors
 from resilient.lab.blame import told
-from resilient.lab.calls import KEYED, Calls, CandidateError, Wire, outcome_of
+from resilient.lab.calls import KEYED, CandidateError, Wire, outcome_of
 from resilient.lab.candidates import Candidate
 from resilient.lab.clock import WorldLoop
 from resilient.lab.http import HttpCalls, unlogged
-from resilient.lab.load import Load, Replay
 from resilient.lab.samples import Sample, Watched
-from resilient.lab.service import ANSWER, MOST_REQUESTS, ServicePlan
+from resilient.lab.scenario import Scenario
+from resilient.lab.service import ANSWER, MOST_REQUESTS
 from resilient.lab.twins import rehearsal
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
@@ -58,63 +56,6 @@ __all__ = ["CandidateError", "Run", "Sample", "Scenario", "simulate"]
 
 SUCCESS, STOOD_IN, UNFINISHED = "success", "stood in", "unfinished"
 """Outcomes besides the names of exceptions: an answer of the service, of a Fallback, none when the world ended."""
-
-
-LONGEST = 1e7
-"""Seconds of a world: four months."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """A world.
-
-    Args:
-        duration: seconds in which calls are made.
-        loads: who makes them.
-        service: what they call.
-        clients: instances, each with a pipeline of its own.
-        keys: how many keys there are (`"1"`, `"2"`, ...), all equally likely; for shards and for `Keyed`.
-        calls: what calls and answers look like (`resilient.lab.calls`); None: keys, and "answer" or `ServiceError`.
-        faults: what happens.
-        drain: seconds after `duration` for the calls that are still under way; then they count as unfinished.
-        name, title, about: for people.
-        candidates: pipelines that are worth a try in it, by name.
-    """
-
-    duration: float
-    loads: tuple[Load, ...]
-    service: ServicePlan = field(default_factory=ServicePlan)
-    clients: int = 1
-    keys: int = 1
-    calls: Calls | None = None
-    faults: tuple[Fault, ...] = ()
-    drain: float = 60.0
-    name: str = ""
-    title: str = ""
-    about: str = ""
-    candidates: dict[str, Candidate] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        arguments.seconds("duration", self.duration)
-        arguments.seconds("drain", self.drain, zero=True)
-        arguments.count("clients", self.clients)
-        arguments.count("keys", self.keys)
-        for name in ("duration", "drain"):
-            if (given := getattr(self, name)) > LONGEST:
-                raise ValueError(f"{name} must be at most {LONGEST:,.0f} seconds, got {given!r}")
-        if not self.loads:
-            raise ValueError("loads must have at least one load, got none")
-        if (calls := arguments.instance("calls", self.calls, Calls)) is not None:
-            calls.check(next((load.keys[0] for load in self.loads if isinstance(load, Replay) and load.keys), "1"))
-        premises.check(self)
-
-    @property
-    def calm(self) -> tuple[float, float]:
-        """When the first of the faults that end begins, and when the last one is over; (0, 0) without any."""
-        passing = [fault for fault in self.faults if fault.end is not None]
-        if not passing:
-            return 0.0, 0.0
-        return min(fault.start for fault in passing), max(fault.end or 0.0 for fault in passing)
 
 
 class Run:

@@ -1,0 +1,116 @@
+"""What the service of a world is like, as data: its servers, queues and workers, and the network in front of it.
+
+`resilient.lab.service` tells what it does with requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from resilient import arguments
+from resilient.faults import Fault
+from resilient.http.asgi import ServerMiddleware
+from resilient.lab.candidates import admission_from
+from resilient.lab.distributions import Constant, Distribution
+from resilient.policy import Policy
+
+if TYPE_CHECKING:
+    from resilient.lab.clock import WorldLoop
+    from resilient.lab.service import Service
+
+__all__ = ["Balance", "Link", "Quota", "ServicePlan"]
+
+Balance = Literal["random", "round_robin", "least_busy", "key"]
+Discipline = Literal["fifo", "lifo"]
+Abandoned = Literal["executed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The network, for each way: seconds it takes, and the share of requests (or their answers) that is lost."""
+
+    latency: Distribution | None = None
+    loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        arguments.share("loss", self.loss, zero=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """At most `rate` requests a second, and `burst` at once; what is beyond is answered with 429."""
+
+    rate: float
+    burst: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not arguments.amount("rate", self.rate):
+            raise ValueError(f"rate must be a finite number > 0, got {self.rate!r}")
+        if arguments.amount("burst", self.burst) < 1:
+            raise ValueError(f"burst must be a finite number >= 1, got {self.burst!r}")
+
+
+MOST_SERVERS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """What a service is like.
+
+    Args:
+        service_time: seconds that a worker has to do with a request.
+        servers: how many there are.
+        workers: of each server; None: enough for all.
+        balance: which server a request goes to: "random", "round_robin", "least_busy" (fewest requests in it), or "key"
+            (servers are shards: the key says which).
+        queue: "fifo" or "lifo"; queue_limit: how many may wait, None: without a limit.
+        failure_rate: the share of requests that is answered with 503, all the time.
+        error_time: seconds that a worker has to do with a request that it answers with an error; None: as with others.
+        abandoned: what becomes of work whose client has given up: "executed" or "cancelled".
+        drop_expired: the server minds deadlines that travel with requests, and drops what has expired.
+        admission: a policy or a pipeline, a `ServerMiddleware`, or a function that makes one: each server has one of
+            its own in front of it.
+        rate_limit: for the whole service.
+    """
+
+    service_time: Distribution = field(default_factory=lambda: Constant(0.0))
+    servers: int = 1
+    workers: int | None = None
+    balance: Balance = "random"
+    queue: Discipline = "fifo"
+    queue_limit: int | None = None
+    failure_rate: float = 0.0
+    error_time: Distribution | None = None
+    abandoned: Abandoned = "executed"
+    drop_expired: bool = False
+    admission: Policy | ServerMiddleware | Callable[[], Policy] | None = None
+    rate_limit: Quota | None = None
+    link: Link = field(default_factory=Link)
+
+    def __post_init__(self) -> None:
+        if arguments.count("servers", self.servers) > MOST_SERVERS:
+            raise ValueError(f"servers must be at most {MOST_SERVERS:,}, got {self.servers!r}")
+        if self.workers is not None:
+            arguments.count("workers", self.workers)
+        if self.queue_limit is not None:
+            arguments.count("queue_limit", self.queue_limit, least=0)
+        arguments.share("failure_rate", self.failure_rate, zero=True)
+        arguments.flag("drop_expired", self.drop_expired)
+        for name, kind in (("balance", Balance), ("queue", Discipline), ("abandoned", Abandoned)):
+            if (given := getattr(self, name)) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {given!r}")
+        if self.admission is not None:
+            admission_from(self.admission)
+
+    @property
+    def admit(self) -> Callable[[], Any]:
+        """Makes the admission of a server; only where there is one."""
+        return admission_from(self.admission)
+
+    def build(self, happens: tuple[Fault, ...], loop: WorldLoop, seed: str) -> Service:
+        """The service that is like this, in one run; `happens` are the faults that befall it."""
+        from resilient.lab.service import Service
+
+        return Service(self, happens, loop, seed)
