@@ -503,6 +503,11 @@ class Gate(Policy):
         the call would have been refused in line."""
         return None
 
+    def foretell(self) -> None:
+        """In shadow mode: tell of the calls in line that would be refused if no others came, unless some run."""
+        if self.shadow_queue is not None:
+            self.shadow_queue.foretell()
+
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         """Learn from a call's end, and take the ticket back.
 

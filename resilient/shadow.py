@@ -8,8 +8,8 @@ while they run.
 What it knows: a call holds its permit for as long as it really takes (but not beyond its deadline), beginning when it
 would have got it. In shadow mode a call ends no later than it would have after a wait, so how long it takes is known
 before its would-be end. The queue is lived through event by event: who begins, whose patience (`queue_timeout`, a
-deadline) ends in line, who loses the place to a more important call. When no call runs, all that is left is lived
-through at once: only calls that come later could still change it.
+deadline) ends in line, who loses the place to a more important call. When no call runs, what is left in line is lived
+through at once; where calls have classes, and later ones could overtake, when the next call comes or a report is read.
 
 What it assumes: calls take as long as they would take behind the gate; refused callers do not come again at once; and
 no caller gives up in line. The error against the acting gate, in refused calls of 100 (tests/test_shadow.py measures):
@@ -156,6 +156,9 @@ class _ShadowPlace(Place):
         self.out = False
 
 
+MOMENT = 1e-6
+"""Seconds: sums of times are about that exact."""
+
 Late = list[tuple[_ShadowPlace, str]]
 """Calls that are found to be refused in line, each with the reason."""
 
@@ -188,7 +191,7 @@ class ShadowQueue(Gate):
         gate: _Queueing,
         permits: Callable[[int], int],
         refusal: Callable[[int, str], Rejected],
-        rank: Callable[[Call], int] = lambda call: 0,
+        rank: Callable[[Call], int] | None = None,
         teach: Callable[[bool, float, float | None, Exception | None], None] | None = None,
     ) -> None:
         super().__init__(gate.name)
@@ -196,7 +199,9 @@ class ShadowQueue(Gate):
         self.slow = gate.slow
         self._places = gate.queue
         self._patience = gate.queue_timeout
-        self._permits, self._refusal, self._rank, self._teach = permits, refusal, rank, teach
+        self._permits, self._refusal, self._teach = permits, refusal, teach
+        self._rank = rank or (lambda call: 0)
+        self._is_fair = rank is None  # no call that comes later changes what becomes of one that is in line
         self._next_number = count().__next__
         self._epoch = 0
         self._lock: AbstractContextManager[Any] = threading.RLock()
@@ -232,8 +237,7 @@ class ShadowQueue(Gate):
         with self._lock:
             now = self._live(call.begin().now(), late)
             first = self.line.first()
-            has_turn = first is None or rank < first.rank
-            if self._moment <= now and has_turn and self.inside < self._permits(rank):
+            if (first is None or rank < first.rank) and self.inside < self._permits(rank):
                 place = self._place(call, rank, now)
                 self._begin(place, now)
         self._tell(late)
@@ -249,7 +253,7 @@ class ShadowQueue(Gate):
             self._move_up()  # a permit may have come free since `admit` looked
             while self._leaving and self._leaving[0] <= now:
                 heappop(self._leaving)
-            if len(self.line) + len(self._leaving) > self._places:
+            if place in self.line and len(self.line) + len(self._leaving) > self._places:
                 last = self.line.last()
                 assert isinstance(last, _ShadowPlace)
                 self._leave(last)
@@ -286,6 +290,13 @@ class ShadowQueue(Gate):
                 self._live(now, late)
         self._tell(late)
 
+    def foretell(self) -> None:
+        """If no call runs, tell of those in line that would be refused unless others come."""
+        late: Late = []
+        with self._lock:
+            self._live(self._now, late, ahead=True)
+        self._tell(late)
+
     # -- the line -----------------------------------------------------------------------------------------------
 
     def _place(self, call: Call, rank: int, now: float) -> _ShadowPlace:
@@ -294,16 +305,21 @@ class ShadowQueue(Gate):
 
     def _bound(self, place: _ShadowPlace) -> None:
         """Have a call leave the line when its patience or its deadline ends."""
-        until = place.deadline if self._patience is None else min(place.deadline, place.began + self._patience)
+        until, is_deadline = place.deadline, True
+        if self._patience is not None and place.began + self._patience < until:
+            until, is_deadline = place.began + self._patience, False
         if until == math.inf:
             return
         if len(self._patiences) > 2 * len(self.line) + 100:
             self._patiences = [each for each in self._patiences if each[2] in self.line]
             heapify(self._patiences)
-        heappush(self._patiences, (until, place.number, place))
+        # In one moment, a deadline ends before a permit comes back, and a patience after that.
+        heappush(self._patiences, (until - MOMENT if is_deadline else until + MOMENT, place.number, place))
 
-    def _live(self, now: float, late: Late) -> float:
-        """Live through all that would have happened by `now`, and beyond where no call runs. Returns the time."""
+    def _live(self, now: float, late: Late, *, ahead: bool = False) -> float:
+        """Live through all that would have happened by `now`; and, if no call runs, through what would happen later,
+        where no other call could change it (`ahead`: where it could, too). Returns the time."""
+        ahead = ahead or self._is_fair
         if now < self._now - ANOTHER:
             self._begin_anew()
         self._now = now = max(now, self._now)
@@ -312,7 +328,7 @@ class ShadowQueue(Gate):
             end = self._ends[0] if self._ends else math.inf
             until = self._patiences[0][0] if self._patiences else math.inf
             moment = min(end, until)
-            if not self.line.groups or moment == math.inf or (moment > now and self._running):
+            if not self.line.groups or moment == math.inf or (moment > now and (self._running or not ahead)):
                 break
             self._moment = max(self._moment, moment)
             if end <= until:

@@ -133,6 +133,27 @@ def test_shadow_counts_what_the_acting_gate_does(make: Make, load: float) -> Non
     assert would([make(True)], load) == acting
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_shadow_counts_what_the_acting_gate_does_with_any_settings(seed: int) -> None:
+    """Call for call, as long as no two things happen in one moment."""
+    dice = random.Random(seed)
+    size, queue, load = dice.randint(1, 9), dice.choice([1, 2, 5, 20]), dice.choice([0.5, 1, 2])
+    patience, within = dice.choice([None, 0.03, 0.1, 0.5]), dice.choice([(1e9,), (0.2,), (0.1, 0.5)])
+
+    def make(shadow: bool) -> Any:
+        queued = {"queue": queue, "queue_timeout": patience, "shadow": shadow}
+        kinds: list[Callable[[], Any]] = [
+            lambda: Bulkhead(size, **queued),
+            lambda: AdaptiveLimit(size, least=size, most=size, **queued),
+            lambda: Keyed(lambda: Bulkhead(size, **queued), key=lambda key, number: key),
+            lambda: RateLimit(size / SERVICE, burst=queue, max_wait=patience or 0, shadow=shadow),
+        ]
+        return kinds[seed % 4]()
+
+    acting, _ = lived([make(False)], load, within=within)
+    assert would([make(True)], load, within=within) == acting
+
+
 @pytest.mark.parametrize("load", [0.9, 2])
 @pytest.mark.parametrize(
     "make",
@@ -171,11 +192,18 @@ def test_shadow_counts_too_many_where_the_gate_would_prevent_an_overload(load: f
 # -- when it is known --------------------------------------------------------------------------------------------
 
 
-def test_calls_that_would_time_out_in_line_are_counted_after_they_have_ended() -> None:
+ONE_PLACE: dict[str, Callable[[], Any]] = {
+    "Bulkhead": lambda: Bulkhead(1, queue=10, queue_timeout=0.45, shadow=True),
+    "AdaptiveLimit": lambda: AdaptiveLimit(1, least=1, most=1, queue=10, queue_timeout=0.45, shadow=True),
+    "Keyed": lambda: Keyed(ONE_PLACE["AdaptiveLimit"], key=lambda: "one"),
+}
+
+
+@pytest.mark.parametrize("kind", ONE_PLACE)
+def test_calls_that_would_time_out_in_line_are_counted_after_they_have_ended(kind: str) -> None:
     """Ten calls of 0.1 s at once for one permit: five would have it within 0.45 s. All have ended after 0.1 s, and how
     they went is still known."""
-    gate = Bulkhead(1, queue=10, queue_timeout=0.45, shadow=True)
-    pipeline = Pipeline(gate, name="users")
+    pipeline = Pipeline(gate := ONE_PLACE[kind](), name="users")
     guarded = pipeline(Dependency(*[Slow(0.1)] * 9, Slow(0.1, OSError())))
     heard: list[CallRejected] = []
     pipeline.listen(lambda event: heard.append(event) if type(event) is CallRejected and event.went_well else None)
@@ -186,9 +214,9 @@ def test_calls_that_would_time_out_in_line_are_counted_after_they_have_ended() -
 
     with report_shadows(pipeline) as report:
         assert run(main()) == pytest.approx(0.1)
-    assert report.policies["users", "Bulkhead"] == WouldHaveDone(refused=5, queued=9, went_well=4)
+    assert report.policies["users", kind] == WouldHaveDone(refused=5, queued=9, went_well=4)
     assert gate.would_have_refused == 5
-    assert heard[0].reason == "Bulkhead is full: no place in line for longer than 0.45 s"
+    assert heard[0].reason.endswith(": no place in line for longer than 0.45 s")
 
 
 def test_burst_that_is_lived_through_ahead_keeps_its_places() -> None:

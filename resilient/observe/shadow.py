@@ -11,7 +11,7 @@
       Hedge           would have done nothing
 
 A gate with a queue counts as refused, too, what would not have been made after a wait: calls too long in line, or too
-late for their deadline. That is known at the latest when no call runs; `resilient.shadow` says how.
+late for their deadline. That is known when a report is read, unless calls still run; `resilient.shadow` says how.
 
 From a trace (`resilient.observe.trace`): `ShadowReport.of(read_trace(path))`; how refused calls went is not in it.
 """
@@ -31,7 +31,7 @@ from resilient.events import Event
 from resilient.forks import renew_in_forked_child
 from resilient.observe.trace import BY_SHADOW, Trace
 from resilient.pipeline import Pipeline
-from resilient.policy import Policy
+from resilient.policy import Gate, Policy
 
 __all__ = ["ShadowReport", "WouldHaveDone", "report_shadows"]
 
@@ -86,6 +86,7 @@ class ShadowReport:
         self.policies: dict[tuple[str, str], WouldHaveDone] = {}
         self._refused: dict[int, tuple[Call, set[tuple[str, str]]]] = {}
         self._stops: list[Callable[[], None]] = []
+        self._gates: list[Gate] = []
         self._lock = threading.RLock()
         renew_in_forked_child(self)
 
@@ -113,12 +114,20 @@ class ShadowReport:
         for policy in _flat(pipeline):
             if getattr(policy, "shadow", False):
                 self._policy(pipeline.name, policy.name)
+                if isinstance(policy, Gate):
+                    self._gates.append(policy)
         self._stops.append(pipeline.listen(self))
 
     def stop(self) -> None:
         """Listen no more."""
+        self._foretell()
         for stop in self._stops:
             stop()
+
+    def _foretell(self) -> None:
+        """Hear of calls that would still be in line."""
+        for gate in self._gates:
+            gate.foretell()
 
     def __enter__(self) -> Self:
         return self
@@ -179,6 +188,7 @@ class ShadowReport:
 
     def as_json(self) -> dict[str, Any]:
         """As plain data: pipelines, and their policies, by name."""
+        self._foretell()
         names = sorted({*self.calls, *(pipeline for pipeline, _ in self.policies)})
         return {
             name: {

@@ -221,6 +221,10 @@ class Keyed(Gate):
                 self._leave(entry)
         return None if ticket is None else (entry, ticket)
 
+    def foretell(self) -> None:
+        for entry in self._entries():
+            entry.gate.foretell()
+
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         entry, inner = ticket
         settle = entry.settle
