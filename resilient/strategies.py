@@ -151,18 +151,28 @@ def words_of(wait: Strategy) -> str:
     return f"tenacity {_name(wait)}" if type(wait).__module__.startswith("tenacity") else _name(wait)
 
 
+def _in_floats(strategy: Any) -> Any:
+    """An exponential strategy whose powers are floats: those of whole numbers take all memory for late attempts."""
+    strategy = copy(strategy)
+    strategy.exp_base = float(strategy.exp_base)
+    return strategy
+
+
 def _span(strategy: Any, attempt: int) -> Span | None:
     asked: Any = _Attempt(attempt)
     match type(strategy).__call__:
-        case tenacity.wait_fixed.__call__ | tenacity.wait_incrementing.__call__ | tenacity.wait_exponential.__call__:
-            seconds = strategy(asked)  # there is no chance in it
+        case tenacity.wait_fixed.__call__ | tenacity.wait_incrementing.__call__:
+            seconds = strategy(asked)
             return seconds, seconds
         case tenacity.wait_random.__call__:
             return strategy.wait_random_min, strategy.wait_random_max
+        case tenacity.wait_exponential.__call__:
+            seconds = _in_floats(strategy)(asked)
+            return seconds, seconds
         case tenacity.wait_random_exponential.__call__:
-            return strategy.min, tenacity.wait_exponential.__call__(strategy, asked)
+            return strategy.min, tenacity.wait_exponential.__call__(_in_floats(strategy), asked)
         case tenacity.wait_exponential_jitter.__call__:
-            regular = copy(strategy)
+            regular = _in_floats(strategy)
             regular.jitter = 0.0
             least = regular(asked)
             regular.min = 0.0

@@ -312,7 +312,12 @@ def _play(pipelines: Sequence[Pipeline], explanation: Explanation, adversary: _A
             await guarded()
         except Exception:
             pass
-        return loop.time() - began
+        seconds = loop.time() - began
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for each in others:
+                each.cancel()
+            await asyncio.wait(others)
+        return seconds
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner, mock.patch.object(tenacity.wait, "random", chance):
         return Found(runner.run(call()), requests, attempts)

@@ -181,6 +181,14 @@ def test_waits_of_users_are_not_read(wait: Any) -> None:
     assert Retry(3, wait=wait).pause is None
 
 
+@pytest.mark.parametrize("kind", [tenacity.wait_exponential, tenacity.wait_exponential_jitter])
+def test_late_attempts_of_exponential_waits_are_read_in_no_time(kind: Any) -> None:
+    """Two to the power of a quintillion is a number that no memory has room for."""
+    assert span(kind(multiplier=0, max=8, exp_base=2), 10**18) is not None
+    assert span(kind(max=8, exp_base=2), 10**18) == (8, 8)
+    assert of(Retry(stop=tenacity.stop_never, wait=kind(max=8))).worst.requests == exactly(math.inf)
+
+
 def test_wait_of_a_subclass_with_other_figures_is_read() -> None:
     """It does what its class does."""
     kind = type("Mine", (tenacity.wait_fixed,), {"__init__": lambda self: tenacity.wait_fixed.__init__(self, 7)})
