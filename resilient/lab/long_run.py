@@ -32,7 +32,7 @@ class LongRun:
     Attributes:
         requests_per_call: at most, and
         burst: so many more requests at once; 0 where no budget bounds it.
-        budgets: in words.
+        budgets: those that bound it, in words.
     """
 
     requests_per_call: float
@@ -47,11 +47,10 @@ Leaves = Callable[[Policy], bool]
 def long_run(layers: Sequence[tuple[Pipeline, Leaves]], most: float) -> LongRun:
     """Requests for each call through these layers, outermost first. `most`: of a single call, whatever budgets say."""
     a_call = _solved(layers, calls=1.0, saved=False)
-    budgets = tuple(a_call.words.values())
     burst = _solved(layers, calls=0.0, saved=True).requests
-    if a_call.requests >= most or math.isinf(burst):
-        return LongRun(most, 0.0, budgets)
-    return LongRun(a_call.requests, burst, budgets)
+    if a_call.requests >= most or math.isinf(burst):  # its attempts are the nearer bound
+        return LongRun(most, 0.0, ())
+    return LongRun(a_call.requests, burst, tuple(a_call.words.values()))
 
 
 Key = tuple[int, bool]
@@ -123,12 +122,10 @@ def _all(pipeline: Pipeline) -> set[Budget]:
 def _solved(layers: Sequence[tuple[Pipeline, Leaves]], *, calls: float, saved: bool) -> _Walk:
     tokens: dict[Key, float] = {}
     for _ in range(ROUNDS):
-        walk = _Walk(dict(tokens), saved)
-        walk.requests = calls
+        walk = _Walk(dict(tokens), saved, requests=calls)
         for pipeline, leaves in layers:
             walk.requests = walk.through(pipeline, walk.requests, leaves)
-        if all(walk.earned[key] - tokens.get(key, 0.0) <= ENOUGH for key in walk.earned):
+        if all(earned - tokens.get(key, 0.0) <= ENOUGH for key, earned in walk.earned.items()):
             return walk
         tokens = walk.earned
-    walk.requests = math.inf
-    return walk
+    return _Walk({}, saved, requests=math.inf)
