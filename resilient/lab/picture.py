@@ -43,7 +43,7 @@ def draw(measures: Sequence[Measures], file: Path) -> None:
 
 
 def figure_of(measures: Sequence[Measures]) -> Figure:
-    """The picture, before it is a file."""
+    """The matplotlib figure that `draw` writes to a file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -115,13 +115,13 @@ def _curve(axes: Axes, number: int, of: int, step: float, values: Sequence[float
 
 
 def _lines(axes: Axes, measures: Sequence[Measures], value: Callable[[Moment], float | None], **style: Any) -> None:
-    """A line for each candidate."""
+    """Draw a line for each candidate, of a value of each moment of its timeline."""
     for number, each in enumerate(measures):
         _curve(axes, number, len(measures), each.runs[0].step, [value(moment) for moment in each.timeline], **style)
 
 
 def _key(axes: Axes, styles: dict[str, Any], where: str) -> None:
-    """What the styles of lines mean, whatever their colour."""
+    """Add a legend that names line styles, which mean the same in all colours."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=GREY, linewidth=1.6, linestyle=style) for style in styles.values()]

@@ -65,7 +65,7 @@ class Objective:
 def objectives(
     min_success: float | None, max_p99: float | None, max_attempts_per_call: float | None, max_recovery: float | None
 ) -> list[Objective]:
-    """Those that are given."""
+    """The objectives of the options that are given, in their order; None: an option is not given."""
     made: list[tuple[float | None, Callable[[float], Objective]]] = [
         (
             min_success,

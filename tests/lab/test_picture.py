@@ -58,7 +58,7 @@ def plotted(axes: Axes) -> list[tuple[Any, list[float]]]:
 
 
 def legend(figure: Figure) -> list[str]:
-    """The texts of the legend."""
+    """The texts in the legend of the first panel."""
     found = figure.axes[0].get_legend()
     assert found is not None
     return [text.get_text().strip() for text in found.get_texts()]
@@ -98,7 +98,7 @@ def test_colours_of_twelve_candidates_differ_for_every_eye(sight: str) -> None:
 
 
 def test_more_candidates_than_colours_have_looks_of_their_own() -> None:
-    """In the legend, by colour and marker."""
+    """In the legend of 25 candidates no two have one colour and one marker."""
     (one,) = lived({"once": Timeout(1)}, duration=2, faults=())
     found = figure_of([one] * 25).axes[0].get_legend()
 
@@ -112,7 +112,7 @@ def test_more_candidates_than_colours_have_looks_of_their_own() -> None:
 
 
 def test_lines_have_the_values_of_the_timeline() -> None:
-    """Each candidate in its colour."""
+    """Each candidate has one line in its colour, with one value for each step."""
     found = lived({"a": Retry(3, wait=0), "b": Timeout(1)})
     figure = figure_of(found)
 
@@ -199,7 +199,7 @@ def test_pipeline_without_a_success_can_be_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.00002, 0.0002, 0.02, 2.0])
 def test_latencies_of_any_size_have_an_axis_with_numbers(seconds: float) -> None:
-    """No number stands at two ticks."""
+    """The axis has several ticks, and no two show one number."""
     service = ServicePlan(Exponential(seconds))
     axes = panel(figure_of(lived({"once": Timeout(9)}, service=service, faults=())), "latency")
 

@@ -43,14 +43,14 @@ def test_load_that_never_comes_is_refused(load: Any, message: str) -> None:
 
 
 def test_one_of_several_loads_that_never_comes_is_refused() -> None:
-    """The message has its number."""
+    """The message has the number of the load among all."""
     with pytest.raises(ValueError, match=r"^load\[1\]\.rate must be more than 0"):
         scenario(loads=(Poisson(10), Poisson(0, priority="critical")))
 
 
 @pytest.mark.parametrize("late", [60, 61.5, 600])
 def test_fault_that_begins_after_the_last_call_is_refused(late: float) -> None:
-    """Nobody would meet it."""
+    """No call would meet the fault."""
     with pytest.raises(ValueError, match=rf"^faults\[1\]\.start must be before duration=60, got {late:g}"):
         scenario(faults=(Stall(start=10, end=20), Errors(start=late)))
 
@@ -67,7 +67,7 @@ def test_fault_that_begins_after_the_last_call_is_refused(late: float) -> None:
     ],
 )
 def test_fault_that_changes_nothing_is_refused(fault: Any, message: str) -> None:
-    """It would stand in the report as if it had been lived through."""
+    """The report would name the fault as if pipelines had lived through it."""
     with pytest.raises(ValueError, match=r"^faults\[0\]") as caught:
         scenario(faults=(fault,))
 
@@ -94,7 +94,7 @@ def test_fault_that_changes_nothing_is_refused(fault: Any, message: str) -> None
     ],
 )
 def test_target_that_is_no_server_and_no_key_is_refused(changes: dict[str, Any], target: Any, message: str) -> None:
-    """Also beside targets that are right."""
+    """The target is refused alone and beside targets that are right."""
     for targets in (target, (1, target)):
         with pytest.raises(ValueError, match=r"^faults\[0\]\.targets must be") as caught:
             scenario(faults=(Errors(targets=targets),), **changes)
@@ -104,7 +104,7 @@ def test_target_that_is_no_server_and_no_key_is_refused(changes: dict[str, Any],
 
 @pytest.mark.parametrize("kind", [Crash, Stall])
 def test_fault_of_servers_has_no_keys(kind: Any) -> None:
-    """Not even keys that there are."""
+    """A key is refused as their target even where calls have it."""
     with pytest.raises(ValueError, match=r"^faults\[0\]\.targets must be numbers of servers, got '1'"):
         scenario(faults=(kind(targets="1"),), keys=3)
 

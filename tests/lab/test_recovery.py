@@ -95,7 +95,7 @@ def test_recovery_of_few_calls_is_not_measurable(rate: float, state: str) -> Non
 
 
 def test_time_without_calls_is_no_recovery() -> None:
-    """The load ends with the fault."""
+    """Where the load ends with the fault, recovery is not measurable."""
     found = recovery(lived(loads=(Poisson(((0, 10), (20, 0))),)))
 
     assert found.unmeasurable == "there are 0 calls at most in any 5 s after the last fault, and 10 are needed"

@@ -41,7 +41,7 @@ def missed(found: Measures, **limits: float) -> list[str]:
 @pytest.mark.parametrize(("calls", "met"), [(3, False), (99, False), (100, True)])
 @pytest.mark.parametrize("limit", [{"min_success": 0.5}, {"max_p99": 9.0}, {"max_attempts_per_call": 9.0}])
 def test_objective_of_few_calls_is_not_measurable(calls: int, met: bool, limit: dict[str, float]) -> None:
-    """However well they fared."""
+    """It is missed even where all calls succeed at once."""
     lines = missed(measured(scenario(loads=(Burst(calls),))), **limit)
 
     assert (not lines) == met
@@ -88,7 +88,7 @@ def test_recovery_that_is_not_measurable_misses_and_says_why() -> None:
 
 
 def test_verdicts_as_data_say_what_is_not_measurable() -> None:
-    """Beside the value, which there may be."""
+    """The reason stands beside the value, where there is one."""
     found = measured(scenario(loads=(Burst(3),)))
     goals = objectives(0.5, None, None, 1)
 
@@ -149,7 +149,7 @@ def test_fault_that_no_request_meets_is_refused(changes: dict[str, Any], faults:
 
 
 def test_fault_that_one_of_several_pipelines_meets_was_tested() -> None:
-    """The one that it did not meet has a note."""
+    """A pipeline whose requests did not meet the fault gets a note."""
     world = scenario(faults=(Errors(start=5, end=10), Latency(start=10, end=15, high=0.1)))
     shut = candidate_from("shut", CircuitBreaker(fail_max=1, break_duration=60, max_break=60))
     found = compared(world, [NONE, shut], seed=1, runs=1)
@@ -166,7 +166,7 @@ def test_load_of_a_priority_without_calls_is_refused() -> None:
 
 
 def test_scenario_without_calls_is_refused() -> None:
-    """By chance, too."""
+    """The load is so low that chance makes no call."""
     with pytest.raises(ScenarioError, match=r"^no calls were made in 30 s"):
         compared(scenario(loads=(Poisson(0.0001),)), [NONE], seed=1, runs=3)
 
@@ -207,7 +207,7 @@ def test_pipelines_that_only_watch_are_not_said_to_be_alike() -> None:
 
 
 def test_unfinished_calls_are_noted() -> None:
-    """A queue that is never worked off."""
+    """One worker takes 20 s for each of 300 calls, so the queue is not worked off."""
     world = scenario(service=ServicePlan(Constant(20), workers=1), drain=5)
 
     assert noted(world, Timeout(1000)) == [
@@ -236,5 +236,5 @@ def test_recovery_that_is_not_measurable_is_noted_once() -> None:
 
 
 def test_candidates_of_a_scenario_without_pipelines_are_none() -> None:
-    """Calls as they are."""
+    """Calls are then made without any policy."""
     assert candidates(scenario(), ()) == [NONE]
