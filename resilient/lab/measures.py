@@ -117,7 +117,7 @@ class Measures:
 
     @property
     def success_of_runs(self) -> list[float | None]:
-        """The same of each run; None for a run without calls."""
+        """The share of calls that the service answered, in each run; None for a run without calls."""
         return [run.outcomes.count(0) / len(run.outcomes) if run.outcomes else None for run in self.runs]
 
     @property
@@ -155,13 +155,13 @@ class Measures:
 
     @property
     def worst_recovery(self) -> Recovery:
-        """Of the run that recovered worst."""
+        """The recovery of the run that recovered worst."""
         order = ("measured", "not measurable", "never")
         return max(self.recovered, key=lambda each: (order.index(each.state), each.seconds or 0.0))
 
     @property
     def recoveries(self) -> list[float | None]:
-        """Seconds, of each run; None: never, or not measurable."""
+        """Seconds until each run had recovered; None: never, or not measurable."""
         return [each.seconds for each in self.recovered]
 
     @property
