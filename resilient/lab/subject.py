@@ -70,7 +70,14 @@ def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
 
     Raises `TypeError` for what is none, and for a function that fails to make one, in one line.
     """
-    found = thing if isinstance(thing, Subject) else seen(name, thing)
+    if type(thing) is Subject:
+        return thing
+    try:
+        found = seen(name, thing)
+    except TypeError:
+        raise
+    except Exception as error:  # a proxy that stands for nothing here, say
+        raise TypeError(f"{name} cannot be examined: {told(error)}") from None
     if found is not None:
         return found
     made = _called(name, thing)
@@ -162,6 +169,7 @@ def guarded(thing: Any) -> Subject | None:
     if not inspect.isroutine(thing) and not inspect.isclass(thing) and not hasattr(thing, "__wrapped__"):
         thing = type(thing).__call__ if callable(thing) else None
     stack: list[Pipeline] = []
+    function = thing
     while thing is not None:
         around = getattr(thing, "__pipeline__", None)
         if isinstance(around, Pipeline) and (not stack or stack[-1] is not around):

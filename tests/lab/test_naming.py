@@ -341,6 +341,19 @@ def test_another_module_of_the_name_of_a_file_is_not_taken_for_it(shop: Path) ->
         named("json.py:users")
 
 
+def test_object_that_cannot_be_looked_at_is_told_in_a_line() -> None:
+    """A proxy, say, that stands for nothing outside a request."""
+
+    class Proxy:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("outside of a request")
+
+        __class__ = property(lambda self: self.anything)  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match=r"^mine cannot be examined: RuntimeError: outside of a request \(.*\)$"):
+        subject_of("mine", Proxy())
+
+
 def test_object_is_examined_as_its_name_is() -> None:
     """A decorator of another library's is one that a function makes."""
     retry: Any = Retry()

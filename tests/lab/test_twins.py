@@ -347,7 +347,9 @@ class Own(Wrap):
     judgements = frozenset(("decide",))
     effects = frozenset(("client",))
 
-    def __init__(self, decide: Callable[[], bool], client: Any, *notify: Callable[[], None], error: type = OSError):
+    def __init__(
+        self, decide: Callable[[], bool], client: Any, *notify: Callable[[], None], error: type[Exception] = OSError
+    ):
         super().__init__()
         self.decide, self.client, self.notify, self.error = decide, client, notify, error
 
