@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resilient import faults
+from resilient.arguments import legible
 from resilient.lab.clock import WorldLoop
 from resilient.lab.load import Replay
 from resilient.lab.measures import percentile
@@ -40,6 +41,9 @@ from resilient.observe.traced import TracedKind
 from resilient.outcome import PROGRAMMING_ERRORS, REFUSALS
 
 __all__ = ["BadResult", "RecordedError", "RecordedPlan", "replayed", "summary"]
+
+MOST_SHOWN = 10
+"""Names in a line."""
 
 NEAR = 1.0
 """Seconds before and after a request in which what happened may happen to it."""
@@ -55,12 +59,13 @@ def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
     Raises `TraceError` when it is not clear whose, or when there are none.
     """
     known = trace.pipelines
+    shown = [legible(each) or '""' for each in known[:MOST_SHOWN]]
+    names = ", ".join(shown + ["..."] * (len(known) > MOST_SHOWN))
     if pipeline is None and len(known) > 1:
-        names = ", ".join(map(_shown, known))
         raise TraceError(f"{name} has calls of several pipelines, {names}: say whose (--of)")
     if pipeline is not None:
         if pipeline not in known:
-            raise TraceError(f"{name} has no calls of {pipeline!r}, but of {', '.join(map(_shown, known)) or 'none'}")
+            raise TraceError(f"{name} has no calls of {pipeline!r}, but of {names or 'none'}")
         trace = trace.of(pipeline)
     if not trace.calls:
         raise TraceError(f"{name} has no calls")
@@ -77,11 +82,6 @@ def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
         name=name,
         title=f"{name}: {len(trace.calls):,} recorded calls in {duration:,.0f} s",
     )
-
-
-def _shown(name: str) -> str:
-    """A name from a file, for a terminal."""
-    return name if name and name.isprintable() else f'"{ascii(name)[1:-1]}"'
 
 
 OURS = (*PROGRAMMING_ERRORS, *REFUSALS)

@@ -266,6 +266,11 @@ def test_world_of_a_trace_is_the_world_that_was_recorded(recorded: Any) -> None:
             r"t has calls of several pipelines, a, b: say whose \(--of\)",
         ),
         (Trace("", [TracedCall(0, 0, 1, "success", pipeline="a")]), "b", "t has no calls of 'b', but of a"),
+        (
+            Trace("", [TracedCall(0, 0, 1, "success", pipeline=f"{at:02}\ud800") for at in range(99)]),
+            None,
+            r"t has calls of several pipelines, '00\\ud800', .*, '09\\ud800', \.\.\.: say whose \(--of\)$",
+        ),
     ],
 )
 def test_trace_that_cannot_be_replayed_is_refused(trace: Trace, pipeline: str | None, words: str) -> None:
