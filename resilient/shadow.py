@@ -29,8 +29,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any, Protocol
@@ -156,6 +157,9 @@ class _ShadowPlace(Place):
         self.out = False
 
 
+NOT_COUNTED = 0
+"""The epoch of a call that came in the midst of another one's admission, from a signal handler or a finalizer."""
+
 MOMENT = 1e-6
 """Seconds: sums of times are about that exact."""
 
@@ -203,7 +207,9 @@ class ShadowQueue(Gate):
         self._rank = rank or (lambda call: 0)
         self._is_fair = rank is None  # no call that comes later changes what becomes of one that is in line
         self._next_number = count().__next__
-        self._epoch = 0
+        self._epoch = NOT_COUNTED
+        self._ended: deque[tuple[_ShadowPlace, float]] = deque()  # calls, and when
+        self._busy = False
         self._lock: AbstractContextManager[Any] = threading.RLock()
         self._begin_anew()
 
@@ -211,6 +217,7 @@ class ShadowQueue(Gate):
         """In a forked child, where the gate's permits are new."""
         super().renew()
         self._lock = threading.RLock()
+        self._busy = False
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -232,21 +239,21 @@ class ShadowQueue(Gate):
 
     def admit(self, call: Call) -> _ShadowPlace | None:
         rank = self._rank(call)
-        late: Late = []
         place = None
-        with self._lock:
+        with self._undisturbed() as late:
+            if late is None:
+                return _ShadowPlace(call, rank, 0, NOT_COUNTED, 0.0)
             now = self._live(call.begin().now(), late)
             first = self.line.first()
             if (first is None or rank < first.rank) and self.inside < self._permits(rank):
                 place = self._place(call, rank, now)
                 self._begin(place, now)
-        self._tell(late)
         return place
 
     def line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> _ShadowPlace:
         rank = self._rank(call)
-        late: Late = []
-        with self._lock:
+        with self._undisturbed() as late:
+            assert late is not None, "`admit` has given it a place"
             now = self._live(call.begin().now(), late)
             place = self._place(call, rank, now)
             self.line.enter(place)
@@ -262,7 +269,6 @@ class ShadowQueue(Gate):
             if place in self.line:
                 place.refused = refused
                 self._bound(place)
-        self._tell(late)
         if place.out:
             raise self._refusal(rank, "")
         return place
@@ -276,26 +282,51 @@ class ShadowQueue(Gate):
         self._end(ticket, went_well=False)
 
     def _end(self, place: _ShadowPlace, went_well: bool) -> None:
-        """A call has ended: its permit would come back that long after it would have begun."""
-        late: Late = []
-        with self._lock:
-            now = max(place.now(), place.began)
-            place.went_well = went_well
-            if place.epoch == self._epoch and not place.out:
-                self._running -= 1
-                place.seconds = now - place.began
-                if place.start is not None:
-                    self.in_use -= 1
-                    self._ends_at(place, now + (place.start - place.began))
-                self._live(now, late)
-        self._tell(late)
+        """A call has ended."""
+        place.went_well = went_well
+        self._ended.append((place, max(place.now(), place.began)))
+        with self._undisturbed():
+            pass  # which takes it in
 
     def foretell(self) -> None:
         """If no call runs, tell of those in line that would be refused unless others come."""
+        with self._undisturbed() as late:
+            if late is not None:
+                self._live(self._now, late, ahead=True)
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[Late | None]:
+        """Hold the lock, take in the calls that have ended, and tell of those that are found to be refused in line.
+
+        A signal handler or a finalizer may come here in the midst of this: then it gives None, and changes nothing.
+        """
         late: Late = []
         with self._lock:
-            self._live(self._now, late, ahead=True)
-        self._tell(late)
+            if self._busy:
+                yield None
+                return
+            self._busy = True
+            try:
+                yield late
+                while self._ended:
+                    self._take_in(*self._ended.popleft(), late)
+            finally:
+                self._busy = False
+        for place, why in late:
+            if place.refused is not None and place.call is not None:
+                place.refused(place.call, self._refusal(place.rank, why), place.went_well)
+            place.call = place.refused = None
+
+    def _take_in(self, place: _ShadowPlace, now: float, late: Late) -> None:
+        """A call has ended: its permit comes back that long after it would have begun."""
+        if place.epoch != self._epoch or place.out:
+            return
+        self._running -= 1
+        place.seconds = now - place.began
+        if place.start is not None:
+            self.in_use -= 1
+            self._ends_at(place, now + (place.start - place.began))
+        self._live(now, late)
 
     # -- the line -----------------------------------------------------------------------------------------------
 
@@ -378,10 +409,3 @@ class ShadowQueue(Gate):
     def _give_back(self) -> None:
         heappop(self._ends)
         self.inside -= 1
-
-    def _tell(self, late: Late) -> None:
-        """Tell of calls that would have been refused in line, when the lock is not held."""
-        for place, why in late:
-            if place.refused is not None and place.call is not None:
-                place.refused(place.call, self._refusal(place.rank, why), place.went_well)
-            place.call = place.refused = None

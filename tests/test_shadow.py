@@ -340,7 +340,7 @@ def test_gates_inside_that_refuse_give_the_shadow_its_permits_back(world: World,
 
 @pytest.mark.virtual_time
 async def test_cancelled_calls_end_in_any_tick() -> None:
-    """And leave nothing behind."""
+    """Calls cancelled after any number of ticks leave no permit and no place in line behind."""
     gate = Bulkhead(2, queue=3, queue_timeout=5, shadow=True)
     guarded = Pipeline(Retry(2, wait=0), gate)(Dependency(default=Slow(1)))
     for ticks in range(6):
@@ -379,6 +379,25 @@ def test_queue_keeps_no_call_that_it_needs_no_more() -> None:
     assert queue is not None
     assert gate.would_have_queued == 600
     assert len(queue._patiences) + len(queue._ends) + len(queue._leaving) < 250
+
+
+def test_call_in_the_midst_of_an_admission_is_left_out() -> None:
+    """From a signal handler or a finalizer, which may come at any moment; the calls that it ends meanwhile count."""
+    gate = Bulkhead(1, queue=3, shadow=True)
+    guarded = Pipeline(gate)(lambda: 7)
+    queue = gate.shadow_queue
+    inner: list[int] = []
+
+    def interrupted(rank: int) -> int:
+        if len(inner) < 5:
+            inner.append(0)
+            inner[-1] = guarded()
+        return 1
+
+    queue._permits = interrupted
+    assert [guarded() for _ in range(9)] == [7] * 9
+    assert inner == [7] * 5
+    assert (queue._running, queue.in_use, len(queue.line), len(queue._ended)) == (0, 0, 0, 0)
 
 
 def test_many_threads_lose_no_count() -> None:

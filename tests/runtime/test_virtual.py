@@ -312,13 +312,13 @@ def test_deadlock_lets_the_tasks_clean_up() -> None:
 
 
 async def beat(seconds: float) -> None:
-    """A heartbeat."""
+    """Sleep again and again, as a heartbeat does."""
     for _ in itertools.count():
         await asyncio.sleep(seconds)
 
 
 async def wait_beside_a_heartbeat(seconds: float = 30) -> None:
-    """For what never comes."""
+    """Wait for what never comes, while another task goes on for ever."""
     heart = asyncio.create_task(beat(seconds))
     await asyncio.Event().wait()
     await heart
@@ -349,7 +349,7 @@ def test_endless_run_is_a_deadlock_without_a_limit_too(monkeypatch: pytest.Monke
 
 
 def test_limit_is_of_each_run_of_a_loop() -> None:
-    """Not of all together."""
+    """The time of earlier runs of the same loop does not count."""
     with contextlib.closing(VirtualLoop(limit=10)) as loop:
         for _ in range(3):
             loop.run_until_complete(asyncio.sleep(9))
@@ -373,7 +373,7 @@ def test_limit_may_be_infinite(monkeypatch: pytest.MonkeyPatch) -> None:
     ("limit", "error"), [(0, ValueError), (-1, ValueError), (math.nan, ValueError), ("", TypeError)]
 )
 def test_impossible_limit_is_refused_with_its_value(limit: Any, error: type[Exception]) -> None:
-    """By `run` and by the loop."""
+    """Both `run` and the loop itself say which value they got."""
     main = forever()
     with pytest.raises(error, match=f"limit.*{limit!r}"):
         virtual.run(main, limit=limit)
@@ -383,7 +383,7 @@ def test_impossible_limit_is_refused_with_its_value(limit: Any, error: type[Exce
 
 
 async def sleep_no_time() -> None:
-    """In a loop."""
+    """Sleep again and again without any time going by."""
     for _ in itertools.count():
         await asyncio.sleep(0)
 
@@ -414,7 +414,7 @@ def test_clock_that_stands_still_is_a_deadlock(main: Callable[[], Any], monkeypa
 
 
 def test_many_steps_are_no_deadlock_while_the_clock_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are in all."""
+    """Only steps within one moment count, however many there are in all."""
     monkeypatch.setattr(virtual, "STEPS", 1000)
 
     async def main() -> float:
@@ -428,7 +428,7 @@ def test_many_steps_are_no_deadlock_while_the_clock_moves(monkeypatch: pytest.Mo
 
 
 def test_deadlock_of_many_tasks_shows_some() -> None:
-    """And how many more there are."""
+    """The message ends with how many more there are."""
 
     async def main() -> None:
         await asyncio.gather(*(forever() for _ in range(99)))

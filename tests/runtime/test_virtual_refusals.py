@@ -189,7 +189,7 @@ async def use_a_thread_of_anyio() -> str:
     ids=str,
 )
 def test_refusal_is_handled_by_no_policy(pipeline: Pipeline, use: Callable[[], Awaitable[str]]) -> None:
-    """Neither repeated nor answered for."""
+    """The call is neither repeated nor answered for, and the run ends with the refusal."""
     assert f"{use.__name__} (" in refused(pipeline(use))  # type: ignore[attr-defined]
 
 
@@ -257,7 +257,7 @@ forgotten: list[Any] = []
     ],
 )
 def test_refusal_ends_the_run_however_it_was_handled(main: Callable[[], Any]) -> None:
-    """With the line that asked for it."""
+    """The error names the line of the test that asked for it."""
     assert "(test_virtual_refusals.py:" in refused(main)
     forgotten.clear()
 
@@ -366,7 +366,7 @@ def test_deadlock_tells_of_threads_that_were_begun() -> None:
 
 @pytest.mark.virtual_time
 async def test_threads_that_have_nothing_to_do_with_the_loop_are_left_alone() -> None:
-    """A logger's, say."""
+    """The thread of a logger, say, which never calls the loop."""
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()

@@ -140,7 +140,7 @@ def test_marked_hypothesis_examples_begin_anew(pytester: pytest.Pytester, mode: 
 
 
 def test_failing_hypothesis_example_is_shrunk(pytester: pytest.Pytester) -> None:
-    """It fails again when it is repeated."""
+    """The example fails again when Hypothesis repeats it, so it finds the smallest one."""
     code = """
         import asyncio, pytest
         from hypothesis import given, settings, strategies
@@ -190,7 +190,7 @@ HIDDEN = """
 
 @MODES
 def test_real_io_fails_the_test_whatever_handles_it(pytester: pytest.Pytester, mode: str) -> None:
-    """And names the line."""
+    """The failure of the test names the line that asked for a socket."""
     result = run(pytester, mode, HIDDEN)
     result.assert_outcomes(failed=3)
     lines = (
@@ -234,7 +234,7 @@ def test_limit_of_the_marker_ends_the_test(pytester: pytest.Pytester) -> None:
 
 @pytest.mark.parametrize("given", ["60", "limt=60", "60, limit=60"])
 def test_marker_with_other_arguments_is_refused(pytester: pytest.Pytester, given: str) -> None:
-    """Saying what it takes."""
+    """The message says which argument the marker takes, and which it got."""
     result = run(pytester, "auto", HOUR.format(module="", test=f"@pytest.mark.virtual_time({given})"))
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([f"*virtual_time takes limit=, in seconds, and nothing else, got {given}"])
