@@ -281,7 +281,10 @@ def read_latencies(file: Path) -> Sequence[float]:
         try:
             found.append(_seconds("a latency", float(text), zero=True))
         except ValueError:
-            raise ValueError(f"line {number} of {file} must be a number of seconds >= 0, got {text[:40]!r}") from None
+            got = (
+                f", got {text[:20]!r}" if text[0] in "+-.0123456789" else ""
+            )  # else it may be any file, with secrets in it
+            raise ValueError(f"line {number} of {file} must be a number of seconds >= 0{got}") from None
     if not found:
         raise ValueError(f"{file} must hold at least one number of seconds, got none")
     return found

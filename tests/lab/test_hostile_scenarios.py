@@ -101,6 +101,15 @@ def test_file_of_latencies_is_read_as_carefully(tmp_path: Path) -> None:
     assert refused(file).endswith("latencies.txt cannot be read: it is a pipe or a device")
 
 
+def test_file_that_holds_no_latencies_is_not_quoted(tmp_path: Path) -> None:
+    """A scenario may name any file of whoever reads it."""
+    (tmp_path / ".env").write_text("TOKEN=secret\n")
+    file = tmp_path / "a.toml"
+    file.write_text(SMALL.replace("0.1", '{kind = "empirical", file = ".env"}'))
+
+    assert refused(file).endswith(".env must be a number of seconds >= 0")
+
+
 # -- values -----------------------------------------------------------------------------------------------------------
 
 
