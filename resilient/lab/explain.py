@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from resilient import events
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, levels
 from resilient.lab import drawing
 from resilient.lab.long_run import LongRun, long_run
@@ -196,7 +197,10 @@ def _examined(argument: str, thing: Any) -> tuple[Pipeline, Function | None]:
     subject = subject_of(argument, thing, decorators=False)
     policy = subject.policy
     assert policy is not None
-    return policy if isinstance(policy, Pipeline) else Pipeline(policy), subject.guards
+    if not isinstance(policy, Pipeline):
+        with events.apart():
+            policy = Pipeline(policy)
+    return policy, subject.guards
 
 
 def _function(limit: float | None, *, is_async: bool) -> Inside:

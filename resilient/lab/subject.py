@@ -14,6 +14,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import FunctionType, MethodType
 from typing import Any, Literal
 
 import tenacity
@@ -73,7 +74,8 @@ def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
     if type(thing) is Subject:
         return thing
     try:
-        found = seen(name, thing)
+        with events.apart():  # pipelines of several decorators, or of a middleware, are made for this alone
+            found = seen(name, thing)
     except TypeError:
         raise
     except Exception as error:  # a proxy that stands for nothing here, say
@@ -81,7 +83,8 @@ def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
     if found is not None:
         return found
     made = _called(name, thing)
-    found = seen(name, made)
+    with events.apart():
+        found = seen(name, made)
     if found is not None:
         return found
     if decorators and callable(made) and not inspect.isclass(made):
@@ -164,6 +167,9 @@ def guarded(thing: Any) -> Subject | None:
     """The pipelines around a function: a method, a partial, an object with `__call__`, also behind other decorators."""
     while isinstance(thing, functools.partial | functools.cached_property):
         thing = thing.func
+    owner = getattr(thing, "__self__", None)
+    if isinstance(owner, Policy):  # its `call`, its `close`, or what else it can do
+        return Subject("function", owner)
     if isinstance(thing, property):
         thing = thing.fget
     if not inspect.isroutine(thing) and not inspect.isclass(thing) and not hasattr(thing, "__wrapped__"):
@@ -189,7 +195,7 @@ def _called(name: str, make: Any) -> Any:
     if inspect.isclass(make):
         hint = f": write {make.__name__}(...)" if issubclass(make, Policy) else ""
         raise TypeError(f"{name} must be {WANTED}, and is the class {make.__qualname__}{hint}")
-    if not callable(make):
+    if not _is_function(make):
         raise TypeError(f"{name} must be {WANTED}, and is of type {type(make).__name__}")
     what = f"the function {name_of(make)}"
     why = _why_no_factory(make)
@@ -200,6 +206,17 @@ def _called(name: str, make: Any) -> Any:
             return make()
     except (Exception, SystemExit) as error:
         raise TypeError(f"{name} is {what}, which failed when it was called: {told(error)}") from None
+
+
+_FUNCTIONS = FunctionType, MethodType, type(functools.cache(lambda: None))
+
+
+def _is_function(make: Any) -> bool:
+    """Whether it is written as a function. Other objects that can be called (tasks, commands, applications) are not
+    called to see what they make, nor are builtins."""
+    while isinstance(make, functools.partial):
+        make = make.func
+    return isinstance(make, _FUNCTIONS)
 
 
 def _why_no_factory(make: Callable[..., Any]) -> str | None:
@@ -213,12 +230,8 @@ def _why_no_factory(make: Callable[..., Any]) -> str | None:
         signature = inspect.signature(make)
     except (TypeError, ValueError):  # a builtin's
         return "which no pipeline guards"
-    needed = [
-        each.name
-        for each in signature.parameters.values()
-        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
-    ]
-    if needed:
+    needed = [str(each) for each in signature.parameters.values() if each.default is each.empty]
+    if needed:  # with *args it may be a decorator's, around anything
         return f"which no pipeline guards, and which needs {', '.join(needed)}"
     try:
         returns = typing.get_type_hints(make).get("return", object)

@@ -94,8 +94,11 @@ def make():
     print("printed while it is called")
     return users
 
-def make_client(size=3, *args, **kwargs):
+def make_client(size=3):
     return ours.AsyncClient(users)
+
+made_once = functools.cache(make)
+made_partly = functools.partial(make_client, 5)
 
 def make_nothing(): return None
 def make_failing(): return Retry(attempts=0)
@@ -104,6 +107,19 @@ def count_all() -> "list[int]": raise TouchedError
 def delete_user(user_id, why): raise TouchedError
 async def delete_later(): raise TouchedError
 def delete_each(): yield TouchedError
+
+def bare_decorator(function):
+    def call(*args, **kwargs): raise TouchedError
+    return call
+
+delete_wrapped = bare_decorator(delete_each)
+
+class Task:
+    def __call__(self): raise TouchedError
+
+task = Task()
+calls_partly = functools.partial(users.call, delete_all)
+clear = by_region.clear
 
 @tenacity.retry
 def delete_again(): raise TouchedError
@@ -159,6 +175,10 @@ def first_policies(subject: Subject) -> list[str]:
         ("by_region['eu']", "pipeline", None),
         ("by_region[7][0].policies[1]", "policy", None),
         ("make", "pipeline", None),
+        ("made_once", "pipeline", None),
+        ("made_partly", "client", "async"),
+        ("calls_partly", "function", None),
+        ("users.close", "function", None),
         ("make_client", "client", "async"),
     ],
 )
@@ -169,7 +189,7 @@ def test_whatever_has_a_pipeline_is_found_and_not_called(name: str, kind: str, g
     assert (found.kind, found.guards) == (kind, guards)
     assert set(first_policies(found)) <= {"Timeout", "Retry"}
     assert (found.transport is not None) == (kind in ("transport", "client"))
-    assert (found.function is not None) == (kind == "function")
+    assert (found.function is not None) == (kind == "function" and guards is not None)
 
 
 def test_several_decorators_are_examined_together() -> None:
@@ -263,7 +283,7 @@ def test_package_and_its_modules_are_found(shop: Path) -> None:
         ("named_shop:import", "NAME is of attributes and items"),
         (
             "named_shop:nothing",
-            "there is no 'nothing' in 'named_shop'; its pipelines are Repo, alone, callable_, client",
+            "there is no 'nothing' in 'named_shop'; its pipelines are Repo, alone,",
         ),
         ("named_shop:repo.nothing", "there is no 'nothing' in named_shop's Repo"),
         ("named_shop:by_region['us']", "there is no 'us' in named_shop's dict"),
@@ -295,11 +315,14 @@ def test_name_that_leads_nowhere_is_told_in_a_line(target: str, said: str) -> No
         (
             "make_failing",
             "is the function make_failing, which failed when it was called: ValueError: attempts must be a whole "
-            "number >= 1, got 0 (named_shop.py, line 83)",
+            "number >= 1, got 0 (named_shop.py, line 86)",
         ),
         ("delete_all", "and is the function delete_all, which no pipeline guards, and which returns NoneType"),
         ("count_all", "and is the function count_all, which no pipeline guards, and which returns list"),
         ("delete_user", "and is the function delete_user, which no pipeline guards, and which needs user_id, why"),
+        ("delete_wrapped", "which no pipeline guards, and which needs *args, **kwargs"),
+        ("task", "and is of type Task"),
+        ("clear", "and is of type builtin_function_or_method"),
         ("delete_later", "and is the function delete_later, which no pipeline guards"),
         ("delete_each", "and is the function delete_each, which no pipeline guards"),
         ("delete_again", "which tenacity guards, and no pipeline: a Retry takes the same strategies"),
