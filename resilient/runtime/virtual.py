@@ -167,10 +167,11 @@ class VirtualLoop(base_events.BaseEventLoop):
             )
         self._moves += 1
         if next_timer > self._end and self._moves > self._spared:
+            moves = f" and {MOVES:,} moves of the clock" if self._limit is None else ""
             raise Deadlock(
                 self.what_waits(
-                    f"this has not ended within {self._end - self._began:.10g} s of virtual time (a higher limit= of "
-                    "run, VirtualLoop or the virtual_time marker lets it go on)"
+                    f"this has not ended within {self._end - self._began:.10g} s of virtual time{moves} (a higher "
+                    "limit= of run, VirtualLoop or the virtual_time marker lets it go on)"
                 )
             )
         self._set(max(self._now, next_timer))
