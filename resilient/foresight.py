@@ -34,6 +34,7 @@ __all__ = [
     "View",
     "Worst",
     "in_turn",
+    "latest_begin",
     "levels",
     "share",
 ]
@@ -250,6 +251,11 @@ def in_turn(
         fails=one.fails,
         smooth=one.smooth and not any(pauses(run).least for run in range(1, int(min(sure, MANY)))),
     )
+
+
+def latest_begin(stop: Stop, pauses: Pauses, seconds: float) -> float:
+    """When the last of these runs begins at the latest, if each takes up to so many seconds."""
+    return _Plan(stop, pauses, NOTHING).begins(seconds, sure=False)[1]
 
 
 @dataclass(frozen=True, slots=True)

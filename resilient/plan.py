@@ -141,13 +141,13 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
     """Plans that cannot be carried out within their total, or that never come to pass."""
     found = []
     for at, repeating in enumerate(policies):
-        if not _repeats_calls(repeating) or repeating.runs is None:
+        if not _repeats_calls(repeating):
             continue
         limit, pause = _longest(policies[at + 1 :]), repeating.pause or 0.0
         totals = [policy.limit for policy in policies[:at] if policy.limit is not None]
-        needed = (1 if repeating.overlaps else repeating.runs) * (limit or 0.0) + pause
+        needed = repeating.takes(limit or 0.0)
         what = "copies" if repeating.overlaps else "attempts"
-        if totals and repeating.runs > 1 and repeating.least_pause >= min(totals):
+        if totals and repeating.least_pause >= min(totals):
             found.append(
                 Finding(
                     f"{repeating} stands inside a limit of {min(totals):g} s",
@@ -155,6 +155,15 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
                     f"pauses well below {min(totals):g} s, or none of it",
                 )
             )
+        elif repeating.runs is None:
+            if totals and min(totals) <= repeating.ends_after < math.inf:
+                found.append(
+                    Finding(
+                        f"{repeating} stands inside a limit of {min(totals):g} s",
+                        "that limit ends the call first, so what is to end the attempts never does",
+                        f"an end of the attempts well before {min(totals):g} s, or a number of them",
+                    )
+                )
         elif totals and needed > min(totals):
             each = f" with {limit:g} s an attempt" if limit else ""
             tries = f"{repeating.runs} {what} that time out" if limit else f"{repeating.runs} {what}"

@@ -247,6 +247,8 @@ class Policy:
     """Its runs overlap in time (copies of a hedge), rather than following each other."""
     head_start: float = 0.0
     """Seconds that a run has before the next one is due, at the least and on average, where they overlap."""
+    ends_after: float = math.inf
+    """Seconds after which it begins no further run."""
     extra: float = 0.0
     """The share of calls of which it means to make a further one."""
     lingers: bool = False
@@ -327,6 +329,11 @@ class Policy:
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         """Why it cannot guard an `async def`, a `def`, or a block of either; None: it can."""
         return None
+
+    def takes(self, each: float) -> float:
+        """Seconds that its runs take at the most, where their number is known, if each takes up to `each` and unknown
+        pauses take none."""
+        return (1 if self.overlaps else self.runs or 0) * each + (self.pause or 0.0)
 
     @property
     def noun(self) -> str:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 
 from resilient.backoff import Fixed, FullJitter
-from resilient.foresight import MANY, Discard, Inside, Pause, View, Worst, in_turn
+from resilient.foresight import MANY, Discard, Inside, Pause, View, Worst, in_turn, latest_begin
 from resilient.stops import AnyOf, Runs, Stop, Unknown
 from resilient.strategies import Strategy, span, stop_of, words_of
 
@@ -54,6 +54,10 @@ class Schedule:
         counted = int(min(runs, MANY))
         rest = (runs - counted) * self.pause(int(min(runs, sys.maxsize))).most if runs > counted else 0.0
         return math.fsum(self.pause(run).most for run in range(1, counted)) + rest
+
+    def takes(self, each: float) -> float:
+        """Seconds of all attempts and pauses, if each attempt takes up to `each`."""
+        return latest_begin(self.stop, self.pause, each) + each
 
     @property
     def knows_its_waits(self) -> bool:

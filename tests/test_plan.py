@@ -231,6 +231,28 @@ def test_retry_plan_in_tenacitys_words_has_the_findings_of_the_same_in_ours(
     assert findings(Timeout(total), others, Timeout(2)) == expected
 
 
+def test_retry_plan_that_would_go_on_beyond_its_total_is_found() -> None:
+    """Its own end never comes."""
+    late = Retry(stop=tenacity.stop_after_delay(60), wait=tenacity.wait_fixed(1))
+    assert "what is to end the attempts never does" in only(Timeout(10), late, Timeout(2)).why
+    soon = Retry(stop=tenacity.stop_before_delay(9), wait=tenacity.wait_fixed(1))
+    assert findings(Timeout(10), soon, Timeout(2)) == []
+
+
+def test_retry_plan_of_a_number_that_ends_at_a_time_is_found_where_that_does_not_fit() -> None:
+    """Two seconds after its end, the last attempt has timed out."""
+    retry = Retry(9, stop=tenacity.stop_before_delay(4), wait=tenacity.wait_fixed(1))
+    assert "take 6 s" in only(Timeout(5.5), retry, Timeout(2)).why
+    assert findings(Timeout(6.5), retry, Timeout(2)) == []
+
+
+def test_retry_plan_whose_end_is_the_total_is_right() -> None:
+    """As long as a pause fits into it."""
+    endless = Retry(stop=tenacity.stop_never, wait=tenacity.wait_fixed(5))
+    assert findings(Timeout(9), endless, Timeout(2)) == []
+    assert "there is never a second one" in only(Timeout(4), endless, Timeout(2)).why
+
+
 def test_retry_plan_without_a_total_is_right() -> None:
     """Nothing cuts it off."""
     assert findings(Retry(attempts=10, wait=60), Timeout(30)) == []

@@ -126,7 +126,7 @@ class Retry(Wrap):
         self._asks_results = self._strategy is not None and not looks_at_errors_only(self._strategy)
         self._speaks_tenacity = bool(self._hooks) or any((self._stop, self._wait, self._strategy))
         self.schedule = Schedule(self.attempts, self._stop, self._backoff if self._wait is None else self._wait)
-        self.runs = self.schedule.runs
+        self.runs, self.ends_after = self.schedule.runs, self.schedule.stop.horizon
         pause = math.inf if self.runs is None else self.schedule.waits(self.runs)
         self.pause = pause if math.isfinite(pause) else None
         self.least_pause = self.schedule.pause(1).least
@@ -217,6 +217,10 @@ class Retry(Wrap):
 
     def _looks_at_results(self, scope: Scope) -> bool:
         return self._asks_results or scope.judge.judges_results
+
+    def takes(self, each: float) -> float:
+        timed = self.schedule.stop.timed and self.schedule.knows_its_waits
+        return self.schedule.takes(each) if timed else super().takes(each)
 
     def worst(self, inner: Inside, view: View) -> Worst:
         if self.inactive or (view.repeated and (view.once or self.nested == "once")):
