@@ -174,6 +174,11 @@ class _Choices:
                         few = [Move(0.0, asked, draw)] * number
                         yield _Adversary((*few, Move(end, asked, 1.0), hang), 1.0)
                         yield _Adversary((*few, Move(end, asked, 1.0), Move(0.0, asked), hang), 1.0)
+            for closing, late, number in itertools.product(self.closings, self.seconds, (0, 1, 2)):
+                for first, draw in itertools.product(self.draws, repeat=2):
+                    few = [Move(0.0, draw=first, closing=closing)] * number
+                    last = Move(late, draw=draw, closing=closing)
+                    yield _Adversary((*few, Move(end, draw=draw, closing=closing), last), 1.0)
         for past in self.pasts:
             for late in self.seconds:
                 yield _Adversary((Move(late),), 1.0, past=past)

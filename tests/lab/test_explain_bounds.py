@@ -16,7 +16,7 @@ from resilient.lab.explain import Explanation, explain
 from tests.lab.adversaries import ENOUGH, Found, attack
 from tests.lab.stacks import HANG, build, random_stack
 
-CALLS = int(os.environ.get("RESILIENT_ADVERSARIAL_CALLS", "4000"))
+CALLS = int(os.environ.get("RESILIENT_ADVERSARIAL_CALLS", "2500"))
 
 
 def worst_found(
