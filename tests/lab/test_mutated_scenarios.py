@@ -121,4 +121,3 @@ def test_mutated_scenarios_run_or_are_refused_in_a_line(tmp_path: Path, monkeypa
         if done.exit_code:
             assert re.fullmatch(r"resilient: [^\n]{1,2100}\n", done.stderr), text
             assert done.stderr.strip().isprintable(), text
-            assert done.stderr.startswith(("resilient: a.toml", "resilient: this takes")) or "requests" in done.stderr
