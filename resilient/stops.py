@@ -40,7 +40,7 @@ class Moment:
 
 
 class Stop(Protocol):
-    """What ends a plan."""
+    """When a plan of repeated runs ends."""
 
     @property
     def runs(self) -> float:
@@ -73,7 +73,7 @@ class Stop(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Never:
-    """It goes on for ever, or until somebody else ends it, who may never do so."""
+    """The plan has no end of its own: it goes on for ever, or until an event that may never come."""
 
     words: str = "without end"
     runs = horizon = math.inf
@@ -92,10 +92,10 @@ NEVER = Never()
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Code of a user's, which may end the plan after any run, or never.
+    """A function of the user's may end the plan after any run, or never.
 
     Attributes:
-        name: of the strategy.
+        name: of that function.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """It ends after so many runs."""
+    """The plan ends after `most` runs."""
 
     most: float
     horizon = math.inf
@@ -134,8 +134,8 @@ class Runs:
 
 
 @dataclass(frozen=True, slots=True)
-class After:
-    """It ends with the first run that ends so many seconds after the first one began, or later."""
+class _Limit:
+    """A number of seconds since the first run began."""
 
     seconds: float
     runs = math.inf
@@ -145,6 +145,11 @@ class After:
     @property
     def horizon(self) -> float:
         return self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class After(_Limit):
+    """The plan ends with the first run that ends so many seconds after the first one began, or later."""
 
     def latest(self, moment: Moment) -> float:
         if moment.earliest >= self.seconds * moment.slack:
@@ -156,17 +161,8 @@ class After:
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class Before(_Limit):
     """No pause begins that would end so many seconds after the first run began, or later."""
-
-    seconds: float
-    runs = math.inf
-    timed = True
-    unknown = ()
-
-    @property
-    def horizon(self) -> float:
-        return self.seconds
 
     def latest(self, moment: Moment) -> float:
         if moment.earliest + moment.least >= self.seconds * moment.slack:
@@ -178,8 +174,8 @@ class Before:
 
 
 @dataclass(frozen=True, slots=True)
-class AnyOf:
-    """It ends as soon as one of these ends it."""
+class _Several:
+    """What several stops have in common."""
 
     parts: tuple[Stop, ...]
 
@@ -190,6 +186,11 @@ class AnyOf:
     @property
     def unknown(self) -> tuple[str, ...]:
         return tuple(name for part in self.parts for name in part.unknown)
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf(_Several):
+    """A plan ends as soon as one of these stops ends it."""
 
     @property
     def runs(self) -> float:
@@ -208,18 +209,8 @@ class AnyOf:
 
 
 @dataclass(frozen=True, slots=True)
-class AllOf:
-    """It ends when all of these end it."""
-
-    parts: tuple[Stop, ...]
-
-    @property
-    def timed(self) -> bool:
-        return any(part.timed for part in self.parts)
-
-    @property
-    def unknown(self) -> tuple[str, ...]:
-        return tuple(name for part in self.parts for name in part.unknown)
+class AllOf(_Several):
+    """A plan ends when all of these stops end it."""
 
     @property
     def runs(self) -> float:
