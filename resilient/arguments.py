@@ -144,6 +144,22 @@ def legible(key: object) -> str:
     return text[: LEGIBLE - len(tail)] + tail
 
 
+LONGEST = 500
+"""Characters of the text of an error in a message."""
+
+
+def in_a_line(error: BaseException, text: object = None) -> str:
+    """The class of an error and what it says, in one line of bounded length: `OSError: disk full`. `text`: what to say
+    in place of its own text."""
+    try:
+        said = " ".join(str(error if text is None else text).split())
+    except Exception:  # a __str__ that fails says nothing
+        said = ""
+    if len(said) > LONGEST:
+        said = f"{said[:LONGEST]}..."
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def by_name(items: Iterable[tuple[str, V]]) -> dict[str, V]:
     """The items as a dict. Where several have one name (`1` and `"1"` are both legible as 1), those after the first are
     numbered: "1", "1 (2)"."""

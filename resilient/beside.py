@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from resilient.atomic import members
 from resilient.call import Call
-from resilient.current import Calls, enclosing, runs_elsewhere, waiting
+from resilient.current import Enclosing, enclosing, runs_elsewhere, waiting
 from resilient.errors import Deadlock
 from resilient.forks import renew_in_forked_child
 from resilient.groups import is_cut
@@ -162,7 +162,7 @@ class Beside:
         self._inner = inner
         self._stragglers = stragglers
         self._ended = ended
-        self._outer: Calls | None = None
+        self._outer: Enclosing | None = None
 
     def run(self, caller: Any = None, context: Context | None = None) -> None:
         """Begin, on behalf of `caller` (its task, or thread) and in a copy of its `context`; default: of this one."""
@@ -200,11 +200,11 @@ class Beside:
         """Where it runs."""
         return self.call.runtime
 
-    def outer(self) -> Calls:
+    def outer(self) -> Enclosing:
         """The calls that its own is part of."""
         return self._beyond(waiting(self._caller)) if self._outer is None else self._outer
 
-    def _beyond(self, calls: Calls) -> Calls:
+    def _beyond(self, calls: Enclosing) -> Enclosing:
         """Those around the call that this one was forked from."""
         for at, (call, _) in enumerate(calls):
             if call.origin is self.call.origin:

@@ -25,9 +25,9 @@ from resilient.forks import in_forked_child, module_lock
 from resilient.policy import Scope
 
 __all__ = [
-    "Calls",
     "CurrentCall",
     "Elsewhere",
+    "Enclosing",
     "block_begins",
     "block_ends",
     "current_call",
@@ -89,12 +89,12 @@ class Elsewhere(Protocol):
     call: Call
     scope: Scope
 
-    def outer(self) -> Calls:
+    def outer(self) -> Enclosing:
         """The calls that enclose it."""
         ...
 
 
-Calls = Sequence[tuple[Call, Scope]]
+Enclosing = Sequence[tuple[Call, Scope]]
 
 
 def runs_elsewhere(code: CodeType) -> None:
@@ -102,12 +102,12 @@ def runs_elsewhere(code: CodeType) -> None:
     _elsewhere[id(code)] = code
 
 
-def enclosing(depth: int = 1) -> Calls:
+def enclosing(depth: int = 1) -> Enclosing:
     """The guarded calls around the caller's frame, innermost first."""
     return _calls_in(stack(sys._getframe(depth)))
 
 
-def waiting(caller: Any) -> Calls:
+def waiting(caller: Any) -> Enclosing:
     """The guarded calls in which a task (asyncio's or trio's), or a thread by its number, waits; innermost first."""
     if isinstance(caller, int):
         frame = sys._current_frames().get(caller)
@@ -144,7 +144,7 @@ def stack(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _calls_in(frames: Iterable[FrameType]) -> Calls:
+def _calls_in(frames: Iterable[FrameType]) -> Enclosing:
     found: list[tuple[Call, Scope]] = []
     for frame in frames:
         if _blocks and frame in _blocks:

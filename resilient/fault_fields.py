@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from resilient import arguments
 from resilient.pauses import LONGEST_PAUSE
 
-__all__ = ["CHECKS", "Target", "in_a_line"]
+__all__ = ["CHECKS", "Target"]
 
 Target: TypeAlias = int | str
 """The number of a server (from 1), or a key: a host, a path, a tenant, the name of a service."""
@@ -112,16 +112,7 @@ def _named(argument: str, name: str) -> object:
 
 
 def _unimportable(argument: str, name: str, error: BaseException) -> str:
-    return f"{argument} must be something that can be imported, got {name!r}: {in_a_line(error)}"
-
-
-def in_a_line(error: BaseException) -> str:
-    """The class of an exception and what it says, whatever it says, in one line."""
-    try:
-        said = " ".join(str(error).split())
-    except Exception:
-        said = ""
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return f"{argument} must be something that can be imported, got {name!r}: {arguments.in_a_line(error)}"
 
 
 def _with_colon(value: object) -> str:

@@ -33,9 +33,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal
 
-from resilient import pauses
+from resilient import arguments, pauses
 from resilient.endings import LOST, PYTHON, Ending, Exceptions
-from resilient.fault_fields import CHECKS, Target, in_a_line
+from resilient.fault_fields import CHECKS, Target
 from resilient.groups import leaves
 
 __all__ = [
@@ -190,7 +190,7 @@ class Errors(Fault):
         try:
             made = self._make()
         except (Exception, SystemExit) as error:
-            why = in_a_line(error)
+            why = arguments.in_a_line(error)
         else:
             if issubclass(type(made), Exception) and not issubclass(type(made), StopIteration):
                 self._ask(made)

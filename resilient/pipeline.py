@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from resilient import arguments, registry
 from resilient.block import Attempts, block_call, block_leaf
 from resilient.call import Call, name_of
-from resilient.current import Calls, enclosing, is_guard, is_guarded, waiting
+from resilient.current import Enclosing, enclosing, is_guard, is_guarded, waiting
 from resilient.deadlines import inherited, seen
 from resilient.errors import Deadlock, PipelineError, PipelineWarning
 from resilient.events import Listener
@@ -33,7 +33,7 @@ from resilient.runtime.asyncio import running
 from resilient.runtime.threads import THREADS, drive
 from resilient.weave import weave
 
-__all__ = ["Pipeline", "switch"]
+__all__ = ["Pipeline", "flat", "switch"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,9 +83,9 @@ class Pipeline(Policy):
         self.name = name or ""
         self.policies = policies
         self.classify = classify or DEFAULT
-        self.findings: list[Finding] = examine(_flat(policies))
+        self.findings: list[Finding] = examine(flat(policies))
         """What is wrong with the order or the plan."""
-        repeats = any(each.runs != 1 for each in _flat(policies))
+        repeats = any(each.runs != 1 for each in flat(policies))
         if twin is None:
             self._strict = arguments.flag("strict", strict)
             where = f"pipeline {self.name!r}: " if self.name else ""
@@ -97,7 +97,7 @@ class Pipeline(Policy):
             self._flow = twin._flow
         self._scope.parts = (self._flow, *policies)
         # A nested pipeline earns for itself, and a success counts once.
-        nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in _flat(policy.policies)}
+        nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in flat(policy.policies)}
         budgets = [each.budget for each in policies if each.budget is not None and each.budget not in nested]
         self.stands_in = any(policy.stands_in for policy in policies)
         self._paid = self._earn = earnings(list(dict.fromkeys(budgets)), self._scope, stood_in=self.stands_in)
@@ -110,7 +110,7 @@ class Pipeline(Policy):
         self._block = self._weave(block_leaf(self._scope))
         self._unfit: dict[tuple[bool, bool], str | None] = {}
         self.timed = any(policy.timed for policy in policies)
-        self._is_deadline = attempt is None and any(policy.limit is not None for policy in _flat(policies))
+        self._is_deadline = attempt is None and any(policy.limit is not None for policy in flat(policies))
         self.waits = any(policy.waits for policy in policies)
 
     def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Layer, Recovery | None, Layer]:
@@ -141,7 +141,7 @@ class Pipeline(Policy):
             return type(fn)(self(fn.__func__))  # pyright: ignore[reportReturnType]
         beneath = _policies_beneath(fn)
         if beneath:
-            self._complain(examine_stack(_flat(self.policies), beneath), f"the decorators of {name_of(fn)}: ")
+            self._complain(examine_stack(flat(self.policies), beneath), f"the decorators of {name_of(fn)}: ")
         guarded = dress(self._guard(fn), fn)
         guarded.__dict__["__pipeline__"] = self  # the registry finds it as long as somebody uses the function
         return guarded
@@ -253,7 +253,7 @@ class Pipeline(Policy):
     def _refuse_unfit(self, *, is_async: bool, block: bool) -> None:
         key = is_async, block
         if key not in self._unfit:
-            reasons = ((policy, policy.unfit(is_async=is_async, block=block)) for policy in _flat(self.policies))
+            reasons = ((policy, policy.unfit(is_async=is_async, block=block)) for policy in flat(self.policies))
             said = (f"{policy!r} cannot guard this: {why}" for policy, why in reasons if why is not None)
             self._unfit[key] = next(said, None)
         why = self._unfit[key]
@@ -377,7 +377,7 @@ class Pipeline(Policy):
                 "waits for it: close it outside, or in a task that the call does not wait for"
             )
 
-    def _has_part_in(self, calls: Calls) -> bool:
+    def _has_part_in(self, calls: Enclosing) -> bool:
         return self._flow.inside > 0 and any(self._is_part_of(scope) for _, scope in calls)
 
     def _is_part_of(self, scope: Scope) -> bool:
@@ -432,7 +432,7 @@ def _policies_beneath(fn: Any) -> list[Policy]:
     found: list[Policy] = []
     while fn is not None:
         if is_guarded(fn):
-            found += _flat(fn.__pipeline__.policies)
+            found += flat(fn.__pipeline__.policies)
         fn = getattr(fn, "__wrapped__", None)
     return found
 
@@ -489,11 +489,11 @@ def _instead(given: object) -> str:
     return ""
 
 
-def _flat(policies: tuple[Policy, ...]) -> list[Policy]:
+def flat(policies: Iterable[Policy]) -> list[Policy]:
     """The policies with those of nested pipelines in their places."""
     found: list[Policy] = []
     for policy in policies:
-        found += _flat(policy.policies) if isinstance(policy, Pipeline) else [policy]
+        found += flat(policy.policies) if isinstance(policy, Pipeline) else [policy]
     return found
 
 

@@ -46,7 +46,10 @@ from resilient.policy import Gate, Scope, Ticket
 from resilient.runtime.threads import THREADS
 from resilient.telling import tell
 
-__all__ = ["Shadow", "ShadowQueue"]
+__all__ = ["WOULD_WAIT", "Shadow", "ShadowQueue"]
+
+WOULD_WAIT = "would have made it wait"
+"""How the reason of a `CallRejected` ends where the gate would have had the call wait, not refused it."""
 
 
 class Shadow(Gate):
@@ -76,7 +79,7 @@ class Shadow(Gate):
             self.refused(call, error)
             return self.BYPASS
         self.gate.would_have_queued += 1
-        self._tell(call, f"{self.gate.name} would have made it wait")
+        self._tell(call, f"{self.gate.name} {WOULD_WAIT}")
         return self.BYPASS if ticket is None else ticket
 
     def _line_up(self, call: Call) -> Ticket | None:

@@ -7,20 +7,19 @@ import sysconfig
 import traceback
 from pathlib import Path
 
+from resilient.arguments import in_a_line
+
 __all__ = ["told"]
 
 _PYTHON = tuple(Path(sysconfig.get_path(each)).resolve() for each in ("stdlib", "platstdlib", "purelib", "platlib"))
 _OURS = Path(__file__).resolve().parents[1]
-LONGEST = 500
-"""Characters of the text of an error."""
 
 
 def told(error: BaseException) -> str:
     """An error in one line, with the innermost line of the user's code: `ValueError: no such host (app.py, line 7)`."""
-    text = _text(error)
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    said = in_a_line(error)
     if isinstance(error, SyntaxError) and error.filename:
-        said, file, line = f"{type(error).__name__}: {error.msg}", error.filename, error.lineno
+        said, file, line = in_a_line(error, error.msg), error.filename, error.lineno
     else:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
         files = [Path(frame.filename).resolve() for frame in frames]
@@ -32,12 +31,3 @@ def told(error: BaseException) -> str:
     with contextlib.suppress(ValueError):
         shown = shown.resolve().relative_to(Path.cwd())
     return f"{said} ({shown}, line {line})"
-
-
-def _text(error: BaseException) -> str:
-    """What an error says of itself, in one line of bounded length."""
-    try:
-        said = " ".join(str(error).split())
-    except Exception:
-        return ""
-    return said if len(said) <= LONGEST else f"{said[:LONGEST]}..."

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from resilient.budget import Budget
 from resilient.outcome import Classifier
-from resilient.pipeline import Pipeline
+from resilient.pipeline import Pipeline, flat
 from resilient.policy import Policy
 
 __all__ = ["LongRun", "long_run"]
@@ -105,18 +105,9 @@ class _Walk:
 
 def _earning(pipeline: Pipeline) -> set[Budget]:
     """The budgets that a success of this pipeline pays into: not those of a nested one, which does so itself."""
-    nested = {budget for policy in pipeline.policies if isinstance(policy, Pipeline) for budget in _all(policy)}
+    inside = (flat(policy.policies) for policy in pipeline.policies if isinstance(policy, Pipeline))
+    nested = {policy.budget for policies in inside for policy in policies}
     return {policy.budget for policy in pipeline.policies if policy.budget is not None} - nested
-
-
-def _all(pipeline: Pipeline) -> set[Budget]:
-    found = set[Budget]()
-    for policy in pipeline.policies:
-        if isinstance(policy, Pipeline):
-            found |= _all(policy)
-        elif policy.budget is not None:
-            found.add(policy.budget)
-    return found
 
 
 def _solved(layers: Sequence[tuple[Pipeline, Leaves]], *, calls: float, saved: bool) -> _Walk:

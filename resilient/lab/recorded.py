@@ -19,7 +19,7 @@ from resilient.lab.candidates import Candidate
 from resilient.lab.replay import RecordedPlan, replayed, summary
 from resilient.lab.standins import StandIns
 from resilient.lab.world import Scenario
-from resilient.observe.evidence import name_of
+from resilient.observe.evidence import qualified_name
 from resilient.observe.shadow import ShadowReport
 from resilient.observe.trace import Trace
 from resilient.outcome import Classifier, error_types
@@ -120,7 +120,7 @@ def _missing(named: Sequence[type[BaseException]], kinds: Sequence[type[Exceptio
     """The names of those classes that none of the `kinds` is one of, and that only the service could raise."""
     of_services = [kind for kind in named if not (issubclass(TimedOut, kind) or issubclass(kind, OF_POLICIES))]
     missing = (kind for kind in of_services if not any(issubclass(each, kind) for each in kinds))
-    return list(dict.fromkeys(map(name_of, missing)))
+    return list(dict.fromkeys(map(qualified_name, missing)))
 
 
 def _named(pipeline: Pipeline) -> Iterator[tuple[str, Sequence[type[BaseException]]]]:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resilient.budget import Budget
-from resilient.pipeline import Pipeline
+from resilient.pipeline import Pipeline, flat
 from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.hedge import Hedge
 from resilient.policies.keyed import Keyed
-from resilient.policy import Policy
 
-__all__ = ["Sample", "Watched", "flat"]
+__all__ = ["Sample", "Watched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +29,6 @@ class Sample:
     hedge_delay: float | None = None
 
 
-def flat(pipeline: Pipeline) -> list[Policy]:
-    """Its policies, with those of nested pipelines in their places."""
-    found: list[Policy] = []
-    for policy in pipeline.policies:
-        found += flat(policy) if isinstance(policy, Pipeline) else [policy]
-    return found
-
-
 class Watched:
     """The policies of all clients' pipelines that have something to show. Several clients may share one, which counts
     once."""
@@ -51,7 +42,7 @@ class Watched:
 
     def add(self, pipeline: Pipeline) -> None:
         """Watch the policies of one more pipeline."""
-        for policy in flat(pipeline):
+        for policy in flat(pipeline.policies):
             if isinstance(policy, CircuitBreaker):
                 self.breakers[id(policy)] = policy
             if isinstance(policy, Keyed):
@@ -71,7 +62,9 @@ class Watched:
         opened = sum(state in ("open", "isolated") for state in states)
         budgets = [each for budget in self.budgets.values() for each in (list(budget.each.values()) or [budget])]
         tokens = [budget.balance(now) for budget in budgets]
-        served = [policy for pipeline in admissions for policy in flat(pipeline) if isinstance(policy, AdaptiveLimit)]
+        served = [
+            policy for pipeline in admissions for policy in flat(pipeline.policies) if isinstance(policy, AdaptiveLimit)
+        ]
         limits = [policy.current_limit for policy in served or self.limits.values()]
         if not served:
             limits += [gate["limit"] for gate in gates if "limit" in gate]

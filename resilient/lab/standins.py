@@ -22,7 +22,7 @@ from typing import Any
 
 from resilient.groups import is_group
 from resilient.known_errors import PUSHBACK
-from resilient.observe.evidence import Evidence, Fact, class_named, module_of, name_of
+from resilient.observe.evidence import Evidence, Fact, class_named, module_of, qualified_name
 from resilient.observe.traced import TracedKind
 
 __all__ = ["RecordedError", "StandIns"]
@@ -118,7 +118,7 @@ def with_facts(kind: type[Exception], facts: Mapping[str, Fact]) -> Exception:
     made = _plain(kind, message)
     fixed = {name: value for name, value in attributes.items() if not _set(made, name, value)}
     if fixed:
-        made = _plain(_subclass(name_of(kind), (kind,), **fixed), message)
+        made = _plain(_subclass(qualified_name(kind), (kind,), **fixed), message)
         for name, value in attributes.items():
             _set(made, name, value)
     if "certificate" in facts:
@@ -134,7 +134,7 @@ def _plain(kind: type[Exception], message: str) -> Exception:
     except Exception:  # it is made of something else
         pass
     if "__getattr__" in {name for each in kind.__mro__ for name in vars(each)}:  # it may look for what is not there
-        kind = _subclass(name_of(kind), (kind,), __getattr__=_has_none)
+        kind = _subclass(qualified_name(kind), (kind,), __getattr__=_has_none)
     base: Any = next(each for each in kind.__mro__ if module_of(each) == "builtins")
     bare: Exception = base.__new__(kind, message)
     return bare

@@ -44,7 +44,7 @@ __all__ = [
     "is_findable",
     "lineage",
     "module_of",
-    "name_of",
+    "qualified_name",
 ]
 
 Fact = bool | int | float | str
@@ -80,16 +80,16 @@ class Evidence:
 # -- names ----------------------------------------------------------------------------------------------------------
 
 
-def name_of(kind: type[BaseException]) -> str:
+def qualified_name(kind: type[BaseException]) -> str:
     """The name of a class of exceptions; what cannot be printed in it is replaced, and a long one is cut.
 
     A class of the program's main module has the module's name as others import it.
     """
-    return _name_of(cast("Any", kind))
+    return _qualified_name(cast("Any", kind))
 
 
 @lru_cache(1_000)
-def _name_of(kind: Any) -> str:
+def _qualified_name(kind: Any) -> str:
     module, qualified = module_of(kind), type.__dict__["__qualname__"].__get__(kind)
     if module == "__main__":
         module = _main()
@@ -142,7 +142,7 @@ def is_findable(kind: type[BaseException]) -> bool:
 def lineage(kind: type[BaseException]) -> list[str]:
     """The names of the classes above it up to `Exception`, in the order in which they are asked for attributes."""
     above = kind.__mro__[1:]
-    found = [name_of(each) for each in above if issubclass(each, Exception) and is_findable(each)]
+    found = [qualified_name(each) for each in above if issubclass(each, Exception) and is_findable(each)]
     return [each for each in found if each != "Exception"][:LONGEST_LINEAGE]
 
 
@@ -153,7 +153,7 @@ def evidence_of(error: Any) -> Evidence | None:
     """What is known of an exception, or of a result that failed, beyond its class; None: nothing."""
     kind: Any = type(error)
     if is_group(kind):
-        different = {(name_of(type(each)), evidence_of(each)): None for each in leaves(error)}
+        different = {(qualified_name(type(each)), evidence_of(each)): None for each in leaves(error)}
         return Evidence(leaves=tuple(different)[:MOST_LEAVES])
     found: dict[str, Fact] = {}
     try:

@@ -29,9 +29,10 @@ from resilient.call import Call
 from resilient.current import enclosing
 from resilient.events import Event
 from resilient.forks import renew_in_forked_child
-from resilient.observe.trace import BY_SHADOW, Trace
-from resilient.pipeline import Pipeline
-from resilient.policy import Gate, Policy
+from resilient.observe.trace import Trace
+from resilient.pipeline import Pipeline, flat
+from resilient.policy import Gate
+from resilient.shadow import WOULD_WAIT
 
 __all__ = ["ShadowReport", "WouldHaveDone", "report_shadows"]
 
@@ -111,7 +112,7 @@ class ShadowReport:
 
     def listen_to(self, pipeline: Pipeline) -> None:
         """Sum up of this one too. Its shadowed policies are in the report even if they would have done nothing."""
-        for policy in _flat(pipeline):
+        for policy in flat(pipeline.policies):
             if getattr(policy, "shadow", False):
                 self._policy(pipeline.name, policy.name)
                 if isinstance(policy, Gate):
@@ -161,7 +162,7 @@ class ShadowReport:
             case events.CallRejected(shadow=True):
                 with self._lock:
                     policy = self._policy(name, event.policy)
-                    if event.reason.endswith(BY_SHADOW):
+                    if event.reason.endswith(WOULD_WAIT):
                         policy.queued += 1
                     else:
                         policy.refused += 1
@@ -236,10 +237,3 @@ def _share(part: int, whole: int) -> str:
 def _many(number: int, what: str) -> str:
     plural = what if number == 1 else f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
     return f"{number:,} {plural}"
-
-
-def _flat(pipeline: Pipeline) -> list[Policy]:
-    found: list[Policy] = []
-    for policy in pipeline.policies:
-        found += _flat(policy) if isinstance(policy, Pipeline) else [policy]
-    return found

@@ -53,6 +53,7 @@ from resilient.observe import evidence
 from resilient.observe.trace_files import VERSION, opened, read_trace
 from resilient.observe.traced import Trace, TracedAttempt, TracedCall, TraceError, WouldHave
 from resilient.pipeline import Pipeline
+from resilient.shadow import WOULD_WAIT
 
 __all__ = [
     "Recording",
@@ -75,9 +76,6 @@ MOST_KINDS = 1_000
 
 LONGEST_KEY = 200
 """Characters of a key."""
-
-BY_SHADOW = "would have made it wait"
-"""How the reason ends that a gate in shadow mode gives where it would have had a call wait (`resilient.frame`)."""
 
 
 def record_trace(
@@ -197,7 +195,7 @@ class Recording:
     def _introduce(self, error: BaseException) -> None:
         """Say of each class of errors, when there is one of it for the first time, which classes are above it."""
         for kind in {type(each) for each in (error, *leaves(error))}:
-            name = evidence.name_of(kind)
+            name = evidence.qualified_name(kind)
             if name in self._introduced or len(self._introduced) >= MOST_KINDS:
                 continue
             self._introduced.add(name)
@@ -291,7 +289,7 @@ class _Full(Exception):
 
 def _call(event: events.CallEnded) -> dict[str, Any]:
     seconds = event.elapsed
-    named = {} if event.error is None else {"e": evidence.name_of(type(event.error))}
+    named = {} if event.error is None else {"e": evidence.qualified_name(type(event.error))}
     return {"t": event.at - seconds, "s": round(seconds, 6), "n": event.requests, "end": event.ending, **named}
 
 
@@ -310,7 +308,7 @@ def _returned(event: events.AttemptReturned) -> dict[str, Any]:
 
 def _failed(event: events.AttemptFailed) -> dict[str, Any]:
     line, error = _attempt(event), event.error
-    line["e"] = evidence.name_of(type(error))
+    line["e"] = evidence.qualified_name(type(error))
     if not isinstance(error, Exception):
         line["cut"] = True
         return line
@@ -328,7 +326,7 @@ def _shadowed(what: str) -> Callable[[Any], dict[str, Any] | None]:
 
 
 def _refused(event: events.CallRejected) -> dict[str, Any] | None:
-    what = "wait" if event.reason.endswith(BY_SHADOW) else "refuse"
+    what = "wait" if event.reason.endswith(WOULD_WAIT) else "refuse"
     return _shadowed(what)(event)
 
 

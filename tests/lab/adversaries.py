@@ -27,6 +27,7 @@ from resilient import (
 )
 from resilient.call import new_call
 from resilient.lab.explain import Explanation
+from resilient.pipeline import flat
 from resilient.policy import Policy
 from resilient.runtime.virtual import VirtualLoop
 from tests.lab.crowd import LESS, Crowd, gate_of, limited, others
@@ -129,7 +130,7 @@ class _Choices:
     """What adversaries of a pipeline choose from."""
 
     def __init__(self, pipelines: Sequence[Pipeline]) -> None:
-        policies = list(_flat(pipelines))
+        policies = flat(pipelines)
         limits = sorted({policy.limit for policy in policies if policy.limit is not None})
         hedges = [policy for policy in policies if isinstance(policy, Hedge)]
         delays = {delay for hedge in hedges for delay in (*hedge.delays, *hedge.longest, sum(hedge.longest)) if delay}
@@ -241,21 +242,13 @@ class _Chance:
         return low + (high - low) * self.share
 
 
-def _flat(policies: Sequence[Policy]) -> Iterator[Policy]:
-    for policy in policies:
-        if isinstance(policy, Pipeline):
-            yield from _flat(policy.policies)
-        else:
-            yield policy
-
-
 def _jitter(policy: Policy) -> Drawn | None:
     backoff = getattr(policy, "_backoff", None)
     return backoff if isinstance(backoff, Drawn) else None
 
 
 def _play(pipelines: Sequence[Pipeline], explanation: Explanation, adversary: _Adversary) -> Found:
-    policies = list(_flat(pipelines))
+    policies = flat(pipelines)
     for policy in policies:
         if isinstance(policy, Hedge) and policy.observes and adversary.past is not None:
             observed = policy.observed(new_call(print, (), {}, None))

@@ -15,7 +15,7 @@ import pytest
 from resilient import TimedOut, Verdict
 from resilient.lab import standins
 from resilient.lab.standins import RecordedError, StandIns
-from resilient.observe.evidence import Evidence, class_named, evidence_of, is_findable, lineage, name_of
+from resilient.observe.evidence import Evidence, class_named, evidence_of, is_findable, lineage, qualified_name
 from resilient.observe.traced import TracedKind
 from resilient.outcome import DEFAULT
 from resilient.verdict import UNTRUSTED
@@ -25,10 +25,10 @@ from tests.test_known_errors import MEANINGS, of_grpc, of_httpx
 def again(error: Exception) -> Exception:
     """The error of a trace that has this one."""
     kinds = {
-        name_of(kind): TracedKind(tuple(lineage(kind)), not is_findable(kind))
+        qualified_name(kind): TracedKind(tuple(lineage(kind)), not is_findable(kind))
         for kind in (type(error), *map(type, getattr(error, "exceptions", ())))
     }
-    return StandIns(kinds).error(name_of(type(error)), evidence_of(error))
+    return StandIns(kinds).error(qualified_name(type(error)), evidence_of(error))
 
 
 EVERY = [(made, verdict) for library in MEANINGS.values() for made, verdict in library]
@@ -124,7 +124,7 @@ class Fixed(Exception):
 
 def test_attributes_that_cannot_be_set_are_those_of_a_subclass() -> None:
     """Which is one of the class all the same."""
-    made = StandIns({}).error(name_of(Fixed), Evidence((("status", 404), ("retry_after", 2.0))))
+    made = StandIns({}).error(qualified_name(Fixed), Evidence((("status", 404), ("retry_after", 2.0))))
     assert isinstance(made, Fixed)
     assert (made.status, made.retry_after) == (404, 2.0)
     assert type(again(Fixed())) is Fixed

@@ -20,7 +20,7 @@ from resilient.observe.evidence import (
     evidence_of,
     is_findable,
     lineage,
-    name_of,
+    qualified_name,
 )
 from tests.test_known_errors import MEANINGS
 from tests.test_odd_exceptions import ODD
@@ -76,7 +76,7 @@ def lying(module: Any, name: str) -> type[Exception]:
 )
 def test_name_leads_to_the_class(kind: type[Exception], name: str) -> None:
     """With its module; Python's own have none."""
-    assert name_of(kind) == name
+    assert qualified_name(kind) == name
     assert class_named(name) is kind
     assert is_findable(kind)
 
@@ -95,7 +95,7 @@ def test_name_leads_to_the_class(kind: type[Exception], name: str) -> None:
 )
 def test_class_that_is_not_where_its_name_says_is_known_as_such(kind: type[Exception], name: str) -> None:
     """Made in a function, under the name of another, or of no module: its name is text that can be printed."""
-    assert name_of(kind) == name
+    assert qualified_name(kind) == name
     assert not is_findable(kind)
     assert class_named(name) is not kind
 
@@ -111,9 +111,9 @@ def test_lineage_has_the_classes_above_that_can_be_found() -> None:
 
 
 PROGRAM = """
-from resilient.observe.evidence import is_findable, name_of
+from resilient.observe.evidence import is_findable, qualified_name
 class Busy(Exception): ...
-print(name_of(Busy), is_findable(Busy))
+print(qualified_name(Busy), is_findable(Busy))
 """
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -23,7 +23,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from resilient import CircuitBreaker, Pipeline, Retry, Timeout, events
-from resilient.policy import Policy
+from resilient.pipeline import flat
 from resilient.runtime import virtual
 from tests.properties import stacks
 from tests.properties.stacks import Nest, Recipe, Stage, Traffic
@@ -77,16 +77,7 @@ def plain(event: events.Event) -> tuple[Any, ...]:
 def states(pipeline: Pipeline) -> list[Any]:
     """How many calls are inside, and the state of each policy, outermost first."""
     inside = pipeline.snapshot()["in_flight"]
-    return [inside, *(policy.snapshot() for policy in flat(pipeline))]
-
-
-def flat(pipeline: Pipeline) -> Iterator[Policy]:
-    """The policies of a pipeline and of those in it."""
-    for policy in pipeline.policies:
-        if isinstance(policy, Pipeline):
-            yield from flat(policy)
-        else:
-            yield policy
+    return [inside, *(policy.snapshot() for policy in flat(pipeline.policies))]
 
 
 # -- where a difference would be legitimate --------------------------------------------------------------------------
