@@ -359,15 +359,12 @@ class _Entry:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
 
-    def __call__(self, event: Event) -> object:
-        return self.listener(event)
 
-
-def emit(listeners: tuple[Listener, ...], event: Event) -> None:
-    """Tell `listeners`; one that raises is logged with its traceback, and the others are still told."""
-    for listener in listeners:
+def emit(entries: tuple[_Entry, ...], event: Event) -> None:
+    """Tell those who listen; one that raises is logged with its traceback, and the others are still told."""
+    for entry in entries:
         try:
-            listener(event)
+            entry.listener(event)
         except Exception:
             _log.exception("resilient: a listener raised on %s", type(event).__name__)
 

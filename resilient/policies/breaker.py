@@ -331,9 +331,9 @@ class CircuitBreaker(Gate):
         with self._channels_lock:
             channels = members(self._channels)
         told = dict.fromkeys((channel.pipeline, each) for channel in channels for each in channel.listeners)
-        for pipeline, listener in told:
+        for pipeline, entry in told:
             event = events.CircuitChanged(pipeline, current().now(), self.name, change.old, change.new, change.reason)
-            events.emit((listener,), event)
+            events.emit((entry,), event)
 
     def snapshot(self) -> dict[str, Any]:
         """State, evidence in the window, and what was refused."""
