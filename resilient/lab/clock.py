@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+from asyncio import Handle
 from collections.abc import Callable
 from contextvars import Context
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from resilient.runtime.virtual import VirtualLoop
+from resilient.runtime.virtual import STEPS, VirtualLoop
 
 __all__ = ["WorldLoop"]
 
@@ -38,7 +39,7 @@ class WorldLoop(VirtualLoop):
     ) -> asyncio.TimerHandle:
         """asyncio's timers are events, too: tuples compare 20 times faster than its own heap's handles."""
         timer = asyncio.TimerHandle(when, callback, args, self, context)
-        heappush(self._events, (when, self._number(), self._due, timer))
+        heappush(self._events, (max(when, self._now), self._number(), self._due, timer))
         return timer
 
     def _due(self, timer: asyncio.TimerHandle) -> None:
@@ -48,12 +49,32 @@ class WorldLoop(VirtualLoop):
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         pass  # it is passed over when its time comes
 
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Handle:  # type: ignore[override]
+        """As asyncio's, in one call of a function instead of four."""
+        if self._closed:
+            self._check_closed()  # type: ignore[attr-defined]  # it raises
+        handle = Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def _run_once(self) -> None:
+        """A step of the loop, as asyncio's, which also has files to look at, and a heap of timers."""
+        selector, ready = self._selector, self._ready
+        selector.steps += 1
+        if selector.steps > STEPS:
+            selector.look()
+        if not (ready or self._stopping):  # type: ignore[attr-defined]
+            self.jump()
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
     def jump(self) -> None:
         """Let events happen until one makes a task ready."""
         events, ready = self._events, self._ready
         while events:
-            moment, _, function, argument = heappop(events)
-            self._now = max(self._now, moment)
+            self._now, _, function, argument = heappop(events)
             function(argument)
             if ready:
                 return

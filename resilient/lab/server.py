@@ -22,7 +22,7 @@ from resilient.faults import Crash, Slowness, Stall
 from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
-from resilient.priority import NORMAL, PRIORITIES, Priority, priority
+from resilient.priority import PRIORITIES, Priority, priority
 
 if TYPE_CHECKING:
     from resilient.lab.service import Service
@@ -50,10 +50,14 @@ class ServiceError(Exception):
 class Request:
     """One request on its way: the future on which its sender waits, and what is known of it."""
 
-    __slots__ = ("deadline", "future", "gone", "key", "late", "mute", "priority", "seen", "server", "state", "work")
+    __slots__ = ("deadline", "future", "gone", "key", "late", "priority", "seen", "server", "state", "work")
 
+    priority: Priority
+    """Where servers have `admission`, as what follows."""
     seen: object
-    """What the policies of a server with `admission` are shown of it; None: the key."""
+    """What their policies are shown of it; None: the key."""
+    work: asyncio.Future[object] | None
+    """What is admitted waits for this one."""
 
     def __init__(self, future: asyncio.Future[object], key: str, deadline: float | None, server: Server) -> None:
         self.future = future
@@ -63,14 +67,9 @@ class Request:
         self.gone = False
         """It was cancelled."""
         self.late = 0.0
-        """Seconds by which its answer will be late."""
-        self.mute = False
-        """Its answer will be lost."""
+        """Seconds by which its answer will be late; infinite: it will be lost."""
         self.state: Any = None
         """The generation of the server in which it runs; None: it does not."""
-        self.priority: Priority = NORMAL
-        self.work: asyncio.Future[object] | None = None
-        """What is admitted waits for this one."""
 
 
 class Server:
@@ -236,6 +235,7 @@ class Admission:
 
     def consider(self, request: Request) -> None:
         """Let it in, let it wait, or refuse it."""
+        request.work = None
         context = self.contexts[request.priority].copy()
         self.tasks[request] = self.loop.create_task(self._live(request), context=context)
 

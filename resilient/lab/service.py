@@ -34,8 +34,10 @@ that a fault names. What is lost is silence, and after 15 minutes `TimeoutError`
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from array import array
+from asyncio import Future
 from collections import Counter
 
 from resilient import faults
@@ -115,7 +117,7 @@ class Service:
         if len(self.sent) > self.most:
             return self._one_too_many()
         server = self.servers[0] if len(self.servers) == 1 else self._choose(key)
-        request = Request(loop.create_future(), key, deadline, server)
+        request = Request(Future(loop=loop), key, deadline, server)
         if self.admit is not None:
             request.priority, request.seen = current_priority(), seen
         if self.plan.abandoned == "cancelled":
@@ -181,7 +183,7 @@ class Service:
             if isinstance(fault, faults.PacketLoss) and self._happens(fault, request):
                 if self.luck.random() < 0.5:
                     return False
-                request.mute = True
+                request.late = math.inf
         if self._cut_off(request):
             self.unreachable.add(request.future)
             request.future.add_done_callback(self.unreachable.discard)
@@ -243,7 +245,7 @@ class Service:
                     future.set_exception(error)
             return
         late = request.late if self.latency is None else request.late + self.latency()
-        if request.mute or self._cut_off(request):
+        if late == math.inf or self._cut_off(request):
             self.lose(request.future)
         elif late:
             self.loop.at(self.loop._now + late, _deliver, (request.future, error))

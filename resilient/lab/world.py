@@ -31,6 +31,7 @@ from __future__ import annotations
 import asyncio
 import random
 from array import array
+from asyncio import Task
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
@@ -191,7 +192,8 @@ class _World:
     def call(self, client: int, key: str | None = None, urgency: Priority = NORMAL) -> None:
         call = self._new_call(key, urgency)
         context = None if urgency == NORMAL else self.contexts[urgency].copy()
-        self.inside[id(call)] = self.loop.create_task(self._make(self.guarded[client], call), context=context)
+        made = self._make(self.guarded[client], call)
+        self.inside[id(call)] = Task(made, loop=self.loop, name="call", context=context)  # `create_task` takes longer
 
     async def await_call(self, client: int, urgency: Priority = NORMAL) -> None:
         with priority(urgency):

@@ -78,12 +78,12 @@ class _NothingToWaitFor:
     def select(self, timeout: float | None) -> list[Any]:
         self.steps += 1
         if self.steps > STEPS:
-            self._look()
+            self.look()
         if timeout is None or timeout > 0:
             self._loop.jump()
         return []
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """After `STEPS` steps, or when something was refused: raise what ends the run."""
         self._loop.raise_refusal()
         now = self._loop.time()
@@ -267,12 +267,12 @@ LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<")
 
 _ENDED = base_events._run_until_complete_cb  # type: ignore[attr-defined]
 
-_STEP = base_events.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]
+_RUN = VirtualLoop.run_forever.__code__
 
 
 def _place(frame: FrameType | None) -> str | None:
-    """The innermost line of the user's own code in the step of the event loop (or in the thread) that `frame` is of."""
-    while frame is not None and frame.f_code is not _STEP:
+    """The innermost line of the user's own code in the run of the event loop (or in the thread) that `frame` is of."""
+    while frame is not None and frame.f_code is not _RUN:
         code = frame.f_code
         if not code.co_filename.startswith(LIBRARIES) and "-packages" not in code.co_filename:
             return f"{code.co_qualname} ({Path(code.co_filename).name}:{frame.f_lineno})"

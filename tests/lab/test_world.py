@@ -163,6 +163,18 @@ def test_partition_is_silence_in_both_directions() -> None:
     assert [outcome for _, _, outcome in found] == ["TimedOut", "TimedOut", "success"]
 
 
+def test_answer_that_was_lost_does_not_come_when_the_loss_is_over() -> None:
+    """Of requests that are lost on the way back the work is done, and the answer never arrives."""
+    moments = tuple(number / 100 for number in range(20))
+    service = ServicePlan(service_time=Constant(2.0))
+    run = simulate(
+        Scenario(duration=20, loads=(Replay(moments),), service=service, faults=(PacketLoss(share=1, end=1.0),)), NONE
+    )
+
+    assert {run.names[outcome] for outcome in run.outcomes} == {"unfinished"}
+    assert 0 < run.executed < len(moments)
+
+
 def test_lost_request_is_unfinished_where_nobody_gives_up() -> None:
     """And the run ends all the same, when the time for it is over."""
     found = live(ONE, (0.0,), faults=(Partition(end=5.0),), drain=10.0)
