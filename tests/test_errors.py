@@ -97,8 +97,7 @@ def test_circuit_isolated_by_hand_has_no_retry_after() -> None:
 def test_bulkhead_full_carries_pipeline_and_policy(world: World) -> None:
     """And says how full."""
     pipeline = Pipeline(Bulkhead(1, name="compartment"), name="users")
-    fn = pipeline(world.dependency(Slow(0.05)).fn)
-    error = world.together(fn, fn)[1].error
+    error = world.outcome(world.nested(pipeline)).error
     assert isinstance(error, BulkheadFull)
     assert (error.pipeline, error.policy, error.retry_after) == ("users", "compartment", None)
     assert str(error) == "users: compartment is full: 1 running, 0 queued"

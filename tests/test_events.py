@@ -547,8 +547,7 @@ def test_rejection_by_a_full_bulkhead_is_told_of(world: World) -> None:
     """With the policy, the reason as the error says it, and no `retry_after`, for nobody knows."""
     pipeline = Pipeline(Bulkhead(1, name="compartment"), name="users")
     heard = heard_by(pipeline)
-    fn = pipeline(world.dependency(Slow(0.05)).fn)
-    _, second = world.together(fn, fn)
+    second = world.outcome(world.nested(pipeline))
     assert isinstance(second.error, BulkheadFull)
     (event,) = of(CallRejected, heard)
     assert (event.pipeline, event.policy, event.retry_after, event.shadow) == ("users", "compartment", None, False)

@@ -162,6 +162,19 @@ class World:
         except Exception as error:
             return Outcome(error=error)
 
+    def nested(self, guard: Callable[[Any], Any]) -> Callable[[], Any]:
+        """A function that `guard` guards twice: a call that makes another one, while it holds what it holds."""
+
+        async def fetch() -> Any:
+            return "served"
+
+        @guard
+        async def outer() -> Any:
+            return await guarded()
+
+        guarded = guard(fetch)
+        return outer
+
     def together(self, *calls: Callable[[], Any]) -> list[Outcome]:
         """Call them all at once (each in its own task or thread, begun in this order); how each ended."""
         raise NotImplementedError
@@ -289,6 +302,14 @@ class ThreadWorld(World):
 
         dependency.fn = fetch
         return dependency
+
+    def nested(self, guard: Callable[[Any], Any]) -> Callable[[], Any]:
+        @guard
+        def outer() -> Any:
+            return guarded()
+
+        guarded = guard(lambda: "served")
+        return outer
 
     def together(self, *calls: Callable[[], Any]) -> list[Outcome]:
         outcomes: list[Outcome] = [Outcome()] * len(calls)
