@@ -10,10 +10,12 @@ import pytest
 from h2.errors import ErrorCodes
 
 from resilient import CircuitBreaker, Pipeline, Retry
+from resilient.events import Event, Retrying
 from tests.http.clients import ASYNC_CLIENTS, Http
 from tests.http.raw import Http2Step, RawHttp2Server
 
 BIG = bytes(range(256)) * 1024  # four times what HTTP/2 sends without being asked for more
+IMPATIENT = {"connect": 30.0, "read": 0.05, "write": 30.0, "pool": 30.0}
 
 
 def opened(http: Http, *inner: Any, **options: Any) -> Http:
@@ -105,8 +107,18 @@ def test_streamed_post_is_not_sent_truncated(
 @pytest.mark.parametrize("code", [ErrorCodes.REFUSED_STREAM, ErrorCodes.INTERNAL_ERROR])
 def test_put_that_is_reset_in_mid_upload_is_sent_again(http: Http, raw_http2: RawHttp2Server, code: ErrorCodes) -> None:
     """The whole of it. (The clients wait to be allowed to send the rest, until their read timeout.)"""
+    patience = IMPATIENT.copy()
+
+    def await_all_of_the_second(event: Event) -> None:
+        if isinstance(event, Retrying):
+            patience["read"] = 30.0
+
+    pipeline = Pipeline(Retry(3, wait=0))
+    pipeline.listen(await_all_of_the_second)
     raw_http2.steps.append(resetting(code, early=True))
-    assert opened(http, timeout=1.0).send("PUT", raw_http2.origin, content=BIG).status_code == 200
+    http.open(pipeline, http1=False, http2=True)
+    sent = http.send("PUT", raw_http2.origin, content=BIG, extensions={"timeout": patience})
+    assert sent.status_code == 200
     assert bodies(raw_http2) == [BIG]
     assert len(raw_http2.seen) == 2
     assert http.all_free()
@@ -117,7 +129,7 @@ def test_post_that_is_reset_in_mid_upload_is_not_sent_again(http: Http, raw_http
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     raw_http2.steps.append(resetting(ErrorCodes.INTERNAL_ERROR, early=True))
     with pytest.raises(http.library.ReadTimeout):
-        opened(http, breaker, timeout=0.1).send("POST", raw_http2.origin, content=BIG)
+        opened(http, breaker).send("POST", raw_http2.origin, content=BIG, extensions={"timeout": IMPATIENT})
     with pytest.raises(http.ours.CircuitOpen):
         http.send("POST", raw_http2.origin, content=BIG)
     assert len(raw_http2.seen) == 1

@@ -346,11 +346,16 @@ async def test_timeout_swallowed_inner_cancel_leaves_the_outer_timeout_working()
     """The inner expiry is gone, the outer one comes."""
 
     async def stubborn() -> None:
-        with contextlib.suppress(CancelledError):
+        task = asyncio.current_task()
+        assert task is not None
+        try:
             await forever()
+        except CancelledError:
+            if task.cancelling() > 1:  # the machine stood still until the outer was due, too
+                raise
         await forever()
 
-    guarded = Timeout(LIMIT * 6, name="outer")(Timeout(LIMIT, name="inner")(stubborn))
+    guarded = Timeout(LIMIT * 2, name="outer")(Timeout(LIMIT, name="inner")(stubborn))
     assert assert_timed_out(await end_of(guarded)).policy == "outer"
 
 
@@ -464,16 +469,20 @@ async def test_nested_timeout_inner_expiry_can_be_handled_inside_the_outer() -> 
     """The outer goes on, and has its own end."""
     seen: list[str] = []
 
-    @Timeout(LIMIT * 10, name="outer")
+    @Timeout(LIMIT * 3, name="outer")
     async def careful() -> None:
         for _ in range(2):
             try:
-                await Timeout(LIMIT, name="inner")(forever)()
+                await Timeout(LIMIT / 4, name="inner")(forever)()
             except TimedOut as error:
                 seen.append(error.policy)
         await forever()
 
-    assert assert_timed_out(await end_of(careful)).policy == "outer"
+    for _ in range(5):
+        seen.clear()
+        assert assert_timed_out(await end_of(careful)).policy == "outer"
+        if len(seen) == 2:
+            break  # else the machine stood still until the outer was due, too
     assert seen == ["inner", "inner"]
 
 
