@@ -6,10 +6,11 @@ import threading
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resilient import Budget
+from tests.searches import search
 
 # -- earning and spending -------------------------------------------------------------------------------------------
 
@@ -167,7 +168,7 @@ moments = st.lists(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@search(60)
 @given(
     ratio=st.sampled_from([0.05, 0.1, 0.25, 1.0]),
     reserve=st.sampled_from([0.0, 1.0, 3.0]),
@@ -196,7 +197,7 @@ def test_balance_is_that_of_a_simulation(
                 assert budget.spend(now) == simulated.spend()
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@search(100)
 @given(story=moments, ratio=st.sampled_from([0.05, 0.1, 0.3]), reserve=st.sampled_from([0.0, 1.0, 2.5]))
 def test_more_than_the_ratio_of_successes_and_the_reserve_is_never_paid(
     story: list[tuple[float, int, int]], ratio: float, reserve: float

@@ -8,10 +8,11 @@ import sys
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.histogram import ERROR, LEAST, MEMORY, MOST, Histogram
+from tests.searches import search
 
 SHARES = (0.5, 0.9, 0.95, 0.98)
 
@@ -39,7 +40,7 @@ def exact(samples: list[float], share: float) -> float:
 latencies = st.floats(LEAST, MOST * 0.999)
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@search(300)
 @given(samples=st.lists(latencies, min_size=1, max_size=200), share=st.sampled_from(SHARES))
 def test_value_at_the_end_of_the_warm_up_is_within_one_percent_of_the_exact_quantile(
     samples: list[float], share: float

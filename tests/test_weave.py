@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import (
@@ -31,6 +31,7 @@ from resilient.call import Call
 from resilient.policy import Gate
 from resilient.runtime import virtual
 from tests.properties.stacks import Turnstile
+from tests.searches import search
 from tests.worlds import World
 
 Journal = list[tuple[str, str]]
@@ -625,7 +626,7 @@ def turnstiles(journal: Journal) -> st.SearchStrategy[list[Turnstile]]:
 ENDS = {"release", "settle", "cut"}
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@search(150)
 @given(data=st.data(), error=st.sampled_from([None, OSError(), TypeError()]), cancel=st.sampled_from([None, 0.3, 0.8]))
 def test_any_stack_of_gates_is_passed_by_all_or_nothing(
     data: st.DataObject, error: Exception | None, cancel: float | None

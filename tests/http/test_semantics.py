@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import CircuitOpen, Pipeline, Retry, TimedOut
@@ -28,6 +28,7 @@ from resilient.http.semantics import (
 )
 from resilient.pauses import FAILURE_STATUSES, LONGEST_PAUSE, pause, rate_limit_reset, retry_after, retry_after_ms
 from resilient.runtime import virtual
+from tests.searches import search
 
 NOW = datetime(2026, 11, 24, 14, 31, tzinfo=UTC)
 
@@ -134,7 +135,7 @@ def test_longest_counts_of_what_was_sent_twice(value: str) -> None:
     assert asked(value) == 30.0
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@search(300)
 @given(st.one_of(st.text(max_size=60), st.from_regex(r"\A[A-Za-z]{3}, [0-9]{1,3} [A-Za-z]{3} [0-9 :GMT+-]{0,24}\Z")))
 def test_whatever_a_server_sends_is_a_pause_of_a_year_at_most_or_none(value: str) -> None:
     """Nothing raises, and nothing is negative or not finite."""
@@ -142,7 +143,7 @@ def test_whatever_a_server_sends_is_a_pause_of_a_year_at_most_or_none(value: str
     assert seconds is None or (math.isfinite(seconds) and 0 <= seconds <= LONGEST_PAUSE)
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@search(200)
 @given(st.integers(min_value=0, max_value=int(LONGEST_PAUSE)))
 def test_number_and_date_of_the_same_moment_ask_for_the_same(seconds: int) -> None:
     """To the second, which is all that a date has."""
@@ -210,7 +211,7 @@ WISHES = st.one_of(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=500)
+@search(500)
 @given(
     st.dictionaries(ASKING, WISHES, max_size=6),
     st.sampled_from([429, 503, 200]),
@@ -224,7 +225,7 @@ def test_whatever_an_answer_asks_for_is_a_pause_of_a_year_at_most_or_none(
     assert seconds is None or (math.isfinite(seconds) and 0 <= seconds <= LONGEST_PAUSE)
 
 
-@settings(deadline=None, derandomize=True, max_examples=50)
+@search(50)
 @given(st.lists(st.tuples(ASKING, WISHES.filter(is_field_value)), max_size=4))
 def test_whatever_an_answer_asks_for_a_request_ends(fields: list[tuple[str, str]]) -> None:
     """Through a transport: with the good answer, no sooner than asked, or with the first one."""
@@ -270,7 +271,7 @@ def test_date_without_a_zone_is_in_gmt_wherever_this_runs(
 # -- those who repeat by themselves ---------------------------------------------------------------------------------
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@search(200)
 @given(st.text(max_size=30), st.integers(min_value=0, max_value=9999))
 def test_header_of_a_caller_who_repeats_never_raises(text: str, most: int) -> None:
     """Whatever it says; and botocore's plain words are understood."""

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import tenacity
 import tenacity.asyncio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import Classifier, Pipeline, PipelineWarning, Retry, Timeout
 from resilient.foresight import Bound
 from resilient.lab.explain import Explanation, explain
 from resilient.strategies import answer_to, span
+from tests.searches import search
 
 
 def of(*policies: Any, classify: Classifier | None = None) -> Explanation:
@@ -144,7 +145,7 @@ class Attempt:
         self.attempt_number = number
 
 
-@settings(max_examples=150, deadline=None)
+@search(150)
 @given(WAITS, st.integers(1, 2000), st.randoms(use_true_random=False))
 def test_what_a_wait_strategy_says_lies_between_what_is_read(wait: Any, attempt: int, dice: random.Random) -> None:
     """And comes to both ends of it, with chance on their side."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import tenacity
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import (
@@ -42,6 +42,7 @@ from resilient import (
 )
 from resilient.policy import Policy
 from resilient.runtime import virtual
+from tests.searches import search
 from tests.worlds import Hang, Slow, World
 
 
@@ -297,7 +298,7 @@ def test_full_jitter_draws_from_the_global_random_as_tenacity_does() -> None:
     assert ours == theirs
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@search(200)
 @given(
     st.floats(1e-9, 1e9),
     st.floats(1e-9, 1e9),
@@ -950,7 +951,7 @@ def test_timeout_of_the_total_is_not_repeated() -> None:
     assert calls == [0, 1, 2]
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@search(150)
 @given(
     total=st.integers(1, 40),
     plan=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(0, 9)), min_size=1, max_size=8),
@@ -1006,7 +1007,7 @@ def test_calls_through_one_instance_do_not_know_of_each_other(world: World) -> N
     assert counts == {0: 1, 1: 2, 2: 3, 3: 4, 4: 4, 5: 4}
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@search(40)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=2, max_size=12))
 def test_interleaved_calls_wait_as_each_would_alone(plans: list[list[int]]) -> None:
     """A hundred interleavings in virtual time: attempt numbers and pauses of one call never show in another."""

@@ -21,12 +21,13 @@ from unittest.mock import patch
 import pytest
 import tenacity
 import tenacity.asyncio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import BulkheadFull, Classifier, Pipeline, Retry
 from resilient.runtime import virtual
 from resilient.strategies import awaits
+from tests.searches import search
 from tests.worlds import World
 
 # -- the same script through both -----------------------------------------------------------------------------------
@@ -303,7 +304,7 @@ if "or callable" in RETRIES:  # before 9.2, tenacity ended with the error before
     STEPS += (tenacity.TryAgain,)
 
 
-@settings(deadline=None, derandomize=True, max_examples=400)
+@search(400)
 @given(
     case=st.builds(
         Case,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tenacity
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resilient import (
@@ -25,6 +25,7 @@ from resilient import (
 )
 from resilient.events import CallTimedOut, Event
 from resilient.runtime import virtual
+from tests.searches import search
 from tests.worlds import Hang, Slow, World
 
 LIMIT = 0.02
@@ -246,7 +247,7 @@ lengths = st.integers(min_value=1, max_value=30)
 
 
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
-@settings(deadline=None, derandomize=True, max_examples=80)
+@search(80)
 @given(limits=st.lists(lengths, min_size=1, max_size=5), work=lengths)
 @example(limits=[5, 5, 5], work=9)
 @example(limits=[3, 2, 1], work=9)

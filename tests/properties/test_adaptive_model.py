@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
@@ -14,6 +13,7 @@ from resilient import AdaptiveLimit, Pipeline, priority
 from resilient.limiters import Limiter, Window
 from resilient.priority import PRIORITIES, Priority
 from tests.properties.line_driver import Line, LineDriver
+from tests.searches import search
 
 SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.75, "sheddable": 0.5}
 
@@ -136,6 +136,4 @@ class AdaptiveLimitAgainstModel(LineDriver):
 
 
 TestAdaptiveLimitAgainstModel = AdaptiveLimitAgainstModel.TestCase
-TestAdaptiveLimitAgainstModel.settings = settings(
-    deadline=None, derandomize=True, max_examples=60, stateful_step_count=40
-)
+TestAdaptiveLimitAgainstModel.settings = search(60, stateful_step_count=40)

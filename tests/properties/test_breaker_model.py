@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from resilient.circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Circuit, Criteria, State
 from resilient.window import CountWindow
+from tests.searches import search
 
 WINDOW = 6
 BREAK = 4.0
@@ -225,7 +225,5 @@ class CircuitAgainstModel(RuleBasedStateMachine):
             assert machine.retry_after(self.now) is None
 
 
-CircuitAgainstModel.TestCase.settings = settings(
-    deadline=None, derandomize=True, max_examples=120, stateful_step_count=50
-)
+CircuitAgainstModel.TestCase.settings = search(120, stateful_step_count=50)
 TestCircuitAgainstModel = CircuitAgainstModel.TestCase

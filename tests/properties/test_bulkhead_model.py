@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from resilient import Bulkhead, Pipeline, Timeout
 from tests.properties.line_driver import Line, LineDriver
+from tests.searches import search
 
 
 @dataclass(frozen=True)
@@ -120,4 +120,4 @@ class BulkheadAgainstModel(LineDriver):
 
 
 TestBulkheadAgainstModel = BulkheadAgainstModel.TestCase
-TestBulkheadAgainstModel.settings = settings(deadline=None, derandomize=True, max_examples=60, stateful_step_count=40)
+TestBulkheadAgainstModel.settings = search(60, stateful_step_count=40)

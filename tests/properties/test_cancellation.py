@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
@@ -21,6 +21,7 @@ from tests.properties.cancellation_driver import (
     leave_alone,
 )
 from tests.properties.stacks import HANG, Nest, Recipe, Stage, Step, Traffic, Turnstile, recipe
+from tests.searches import search
 
 Form = Literal["function", "block"]
 
@@ -129,7 +130,7 @@ PARTS = st.lists(st.one_of(stacks.policies(), stacks.policies(), stacks.turnstil
 TRAFFIC = stacks.traffics(stubborn=False)
 
 
-@settings(deadline=None, derandomize=True, max_examples=45)
+@search(45)
 @given(parts=PARTS, traffic=TRAFFIC, form=st.sampled_from(["function", "block"]), data=st.data())
 def test_any_stack_gives_everything_back_wherever_it_is_cancelled(
     parts: list[Recipe], traffic: Traffic, form: Form, data: st.DataObject
@@ -139,7 +140,7 @@ def test_any_stack_gives_everything_back_wherever_it_is_cancelled(
     cancel_at_every_point(lambda: StackScene(parts, traffic, form), victim)
 
 
-@settings(deadline=None, derandomize=True, max_examples=30)
+@search(30)
 @given(parts=PARTS, traffic=TRAFFIC, form=st.sampled_from(["function", "block"]), data=st.data())
 def test_any_nested_stack_gives_everything_back_wherever_it_is_cancelled(
     parts: list[Recipe], traffic: Traffic, form: Form, data: st.DataObject
@@ -150,7 +151,7 @@ def test_any_nested_stack_gives_everything_back_wherever_it_is_cancelled(
     cancel_at_every_point(lambda: StackScene(nested, traffic, form), victim)
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@search(100)
 @given(parts=PARTS, traffic=stacks.traffics(), form=st.sampled_from(["function", "block"]))
 def test_any_stack_is_idle_after_its_calls_and_has_cancelled_nobody_in_the_end(
     parts: list[Recipe], traffic: Traffic, form: Form
@@ -159,7 +160,7 @@ def test_any_stack_is_idle_after_its_calls_and_has_cancelled_nobody_in_the_end(
     leave_alone(lambda: StackScene(parts, traffic, form))
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@search(25)
 @given(parts=PARTS, traffic=TRAFFIC, data=st.data())
 def test_any_stack_on_trio_gives_everything_back_wherever_it_is_cancelled(
     parts: list[Recipe], traffic: Traffic, data: st.DataObject

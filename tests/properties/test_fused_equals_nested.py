@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from resilient import CircuitBreaker, Pipeline, Retry, Timeout, events
@@ -27,6 +27,7 @@ from resilient.pipeline import flat
 from resilient.runtime import virtual
 from tests.properties import stacks
 from tests.properties.stacks import Nest, Recipe, Stage, Traffic
+from tests.searches import search
 
 Record = dict[str, Any]
 
@@ -128,7 +129,7 @@ def waits(part: Recipe) -> bool:
 # -- the property ---------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@search(150)
 @given(
     parts=st.lists(
         st.one_of(stacks.bulkheads(), stacks.breakers(), stacks.turnstiles(), stacks.policies()), min_size=2, max_size=6

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import Bulkhead, CircuitBreaker, Fallback, Hedge, Pipeline, RateLimit, Retry, Timeout, quantile
@@ -19,6 +19,7 @@ from tests.properties.cancellation_driver import (
     leave_alone,
 )
 from tests.properties.stacks import HANG, Nest, Recipe, Stage, Step, Traffic, Turnstile, recipe
+from tests.searches import search
 
 
 class Response:
@@ -186,7 +187,7 @@ def hedged(draw: st.DrawFn) -> list[Recipe]:
     return [*draw(outer), draw(stacks.hedges()), *draw(inner)]
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@search(40)
 @given(parts=hedged(), traffic=stacks.traffics(calls=3, stubborn=False), data=st.data())
 def test_any_hedged_stack_gives_everything_back_wherever_it_is_cancelled(
     parts: list[Recipe], traffic: Traffic, data: st.DataObject
@@ -197,14 +198,14 @@ def test_any_hedged_stack_gives_everything_back_wherever_it_is_cancelled(
     cancel_at_every_point(lambda: HedgedScene(nested, traffic), victim)
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@search(150)
 @given(parts=hedged(), traffic=stacks.traffics(calls=4))
 def test_any_hedged_stack_is_idle_after_its_calls(parts: list[Recipe], traffic: Traffic) -> None:
     """Also where callees swallow their cancellation."""
     leave_alone(lambda: HedgedScene(parts, traffic))
 
 
-@settings(deadline=None, derandomize=True, max_examples=20)
+@search(20)
 @given(parts=hedged(), traffic=stacks.traffics(calls=3, stubborn=False), data=st.data())
 def test_any_hedged_stack_on_trio_gives_everything_back_wherever_it_is_cancelled(
     parts: list[Recipe], traffic: Traffic, data: st.DataObject

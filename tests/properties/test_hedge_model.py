@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import Budget, Classifier, Hedge, Pipeline
 from resilient.runtime import virtual
+from tests.searches import search
 
 Ending = Literal["good", "bad", "error", "fatal", "ignored"]
 OPEN: frozenset[Ending] = frozenset({"bad", "error"})
@@ -125,7 +126,7 @@ def scripts(draw: st.DrawFn) -> tuple[Copy, ...]:
 DELAYS = st.sampled_from([0.0, 0.125, 0.5, 0.5, 1.0, 2.0])
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@search(300)
 @given(script=scripts(), inline=st.booleans(), data=st.data())
 def test_hedge_is_as_its_model(script: tuple[Copy, ...], inline: bool, data: st.DataObject) -> None:
     """The winner, the time of its answer, and the time of each start."""
@@ -133,7 +134,7 @@ def test_hedge_is_as_its_model(script: tuple[Copy, ...], inline: bool, data: st.
     assert observe(Hedge(delays, inline=inline), script) == model(delays, script)
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@search(100)
 @given(script=scripts(), inline=st.booleans(), tokens=st.integers(0, 3), delay=DELAYS)
 def test_hedge_with_a_budget_is_as_its_model(script: tuple[Copy, ...], inline: bool, tokens: int, delay: float) -> None:
     """Without a token none starts, now or later; what runs is waited for."""

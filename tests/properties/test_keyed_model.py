@@ -6,7 +6,6 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -14,6 +13,7 @@ from resilient import Keyed, Pipeline
 from resilient.call import Call
 from resilient.policy import Gate
 from resilient.runtime.virtual import VirtualLoop
+from tests.searches import search
 
 KEYS = st.sampled_from("abcdef")
 
@@ -215,4 +215,4 @@ class KeyedAgainstModel(RuleBasedStateMachine):
 
 
 TestKeyedAgainstModel = KeyedAgainstModel.TestCase
-TestKeyedAgainstModel.settings = settings(deadline=None, derandomize=True, max_examples=80, stateful_step_count=40)
+TestKeyedAgainstModel.settings = search(80, stateful_step_count=40)

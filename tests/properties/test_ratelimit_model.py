@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -20,6 +20,7 @@ from resilient.call import Call, new_call
 from resilient.policy import Gate
 from resilient.runtime import virtual
 from resilient.runtime.virtual import VirtualLoop
+from tests.searches import search
 
 
 class Bucket:
@@ -74,7 +75,7 @@ RATES = [
 ]
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@search(60)
 @given(
     rate=st.sampled_from(RATES),
     burst=st.sampled_from([1, 1, 2, 3, 5, 20]),
@@ -340,4 +341,4 @@ class LimitAgainstModel(RuleBasedStateMachine):
 
 
 TestLimitAgainstModel = LimitAgainstModel.TestCase
-TestLimitAgainstModel.settings = settings(deadline=None, derandomize=True, max_examples=60, stateful_step_count=40)
+TestLimitAgainstModel.settings = search(60, stateful_step_count=40)

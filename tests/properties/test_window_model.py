@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.window import CountWindow, TimeWindow, Window
+from tests.searches import search
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def added_up(records: list[Record]) -> tuple[int, int, int]:
     return len(records), sum(each.failed for each in records), sum(each.slow for each in records)
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@search(150)
 @given(size=st.integers(1, 12), steps=st.lists(calls | st.just(CLEAR), max_size=60))
 def test_count_window_equals_the_end_of_a_list(size: int, steps: list[tuple[bool, bool] | None]) -> None:
     """After every call, exactly the last `size` since the last `clear` count."""
@@ -49,7 +50,7 @@ def test_count_window_equals_the_end_of_a_list(size: int, steps: list[tuple[bool
         assert sums(window) == added_up(remembered[-size:])
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@search(200)
 @given(
     start=st.integers(-1000, 1000),
     steps=st.lists(st.tuples(ticks, calls) | st.just(CLEAR), min_size=10, max_size=60),
@@ -80,7 +81,7 @@ def test_time_window_equals_a_list_cut_into_its_slices(
         assert sums(window) == added_up(remembered)
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@search(200)
 @given(
     seconds=st.floats(0.01, 1e4),
     start=st.floats(0, 1e6),

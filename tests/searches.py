@@ -1,0 +1,20 @@
+"""How long properties are searched for counterexamples: a share of their examples, so that the suite stays quick.
+
+`RESILIENT_EXAMPLES=1 pytest` tries all of them; 10, ten times as many.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import settings
+
+__all__ = ["search"]
+
+SHARE = float(os.environ.get("RESILIENT_EXAMPLES", "0.25"))
+
+
+def search(examples: int, **options: Any) -> settings:
+    """Settings of Hypothesis for a property that is worth so many examples: the same ones in each run."""
+    return settings(deadline=None, derandomize=True, max_examples=max(5, round(examples * SHARE)), **options)
