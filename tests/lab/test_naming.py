@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -136,6 +137,27 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ModuleType]]:
+    """A directory with the shop, and all modules once it has been imported from there."""
+    directory = tmp_path_factory.mktemp("stocked")
+    (directory / "named_shop.py").write_text(SHOP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setattr(sys, "path", list(sys.path))
+        patch.setattr(sys, "modules", dict(sys.modules))
+        named("named_shop:users")
+        return directory, sys.modules
+
+
+@pytest.fixture
+def imported(shop: Path, stocked: tuple[Path, dict[str, ModuleType]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shop has been imported before, by a test that only looks at it: its clients take a while to make."""
+    directory, modules = stocked
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(sys, "modules", dict(modules))
+
+
 def first_policies(subject: Subject) -> list[str]:
     """The kinds of its policies, one level deep."""
     assert subject.policy is not None
@@ -143,6 +165,7 @@ def first_policies(subject: Subject) -> list[str]:
     return [type(each).__name__ for each in policies]
 
 
+@pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize(
     ("name", "kind", "guards"),
     [
@@ -265,6 +288,7 @@ def test_package_and_its_modules_are_found(shop: Path) -> None:
     assert named("named_pack/__init__.py:users") == named("named_pack:users")
 
 
+@pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize(
     ("target", "said"),
     [
@@ -299,6 +323,7 @@ def test_name_that_leads_nowhere_is_told_in_a_line(target: str, said: str) -> No
     assert said in str(raised.value)
 
 
+@pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
