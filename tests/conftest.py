@@ -9,6 +9,7 @@ import asyncio
 import gc
 from collections.abc import Callable, Iterator, Mapping
 
+import certifi
 import pytest
 import uvloop
 
@@ -41,6 +42,17 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     if item.get_closest_marker("every_loop"):
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop, "virtual": VirtualLoop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Clients trust one certificate authority. To read all of them takes each client longer than most tests take."""
+    first, mark, _ = certifi.contents().partition("-----END CERTIFICATE-----\n")
+    authority = tmp_path_factory.mktemp("authorities") / "one.pem"
+    authority.write_text(first + mark)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(authority))
+        yield
 
 
 @pytest.fixture(params=WORLDS, ids=lambda kind: kind.name)
