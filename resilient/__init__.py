@@ -39,6 +39,7 @@ from resilient.errors import (
     Rejected,
     ResilientError,
     TimedOut,
+    VirtualTimeError,
 )
 from resilient.latency import quantile
 from resilient.outcome import Classifier, Verdict
@@ -86,6 +87,7 @@ __all__ = [
     "TimedOut",
     "Timeout",
     "Verdict",
+    "VirtualTimeError",
     "current_call",
     "current_priority",
     "deadline",

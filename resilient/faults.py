@@ -520,5 +520,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     if callable(value):
-        return value.__name__ if value.__module__ == "builtins" else f"{value.__module__}:{value.__qualname__}"
+        named = getattr(value, "func", value)  # a partial is known by its function
+        if not hasattr(named, "__qualname__"):
+            named = type(named)
+        return named.__qualname__ if named.__module__ == "builtins" else f"{named.__module__}:{named.__qualname__}"
     return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from resilient.policy import Layer, Scope
 from resilient.result import is_awaitable
 from resilient.telling import attempt_failed, attempt_returned, attempt_started, told_attempt
 
-__all__ = ["async_leaf", "dress", "kind_of", "sync_leaf"]
+__all__ = ["async_leaf", "dress", "kind_of", "sync_leaf", "unwrapped"]
 
 _KIND_FLAGS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
@@ -67,6 +67,20 @@ def dress(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
     guarded.__qualname__ = name_of(fn)
     guarded.__wrapped__ = fn  # type: ignore[attr-defined]  # whose signature it has
     return guarded
+
+
+MOST_WRAPPED = 1_000
+"""Functions, one in the other."""
+
+
+def unwrapped(fn: Any) -> Iterator[Any]:
+    """A function, and those that it wraps by decorators, outermost first. It ends also where an object that has any
+    attribute seems to wrap another one each time it is asked."""
+    for _ in range(MOST_WRAPPED):
+        if fn is None:
+            return
+        yield fn
+        fn = getattr(fn, "__wrapped__", None)
 
 
 def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:

@@ -23,7 +23,7 @@ from resilient.errors import Deadlock, PipelineError, PipelineWarning
 from resilient.events import Listener
 from resilient.flow import Flow, earning, earnings, own_up, watched_earnings, watched_recovery
 from resilient.foresight import Inside, View, Worst, levels
-from resilient.guard import async_leaf, dress, kind_of, sync_leaf
+from resilient.guard import async_leaf, dress, kind_of, sync_leaf, unwrapped
 from resilient.mistakes import Mistake
 from resilient.outcome import DEFAULT, Classifier, Stopped
 from resilient.plan import Finding, examine, examine_stack
@@ -430,10 +430,9 @@ class Pipeline(Policy):
 def _policies_beneath(fn: Any) -> list[Policy]:
     """Those that guard a function already, by decorators beneath; outermost first."""
     found: list[Policy] = []
-    while fn is not None:
-        if is_guarded(fn):
-            found += flat(fn.__pipeline__.policies)
-        fn = getattr(fn, "__wrapped__", None)
+    for each in unwrapped(fn):
+        if is_guarded(each):
+            found += flat(each.__pipeline__.policies)
     return found
 
 

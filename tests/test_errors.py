@@ -30,6 +30,7 @@ from resilient import (
     Retry,
     TimedOut,
     Timeout,
+    VirtualTimeError,
     deadline,
     errors,
     testing,
@@ -52,6 +53,7 @@ from tests.worlds import Hang, Slow, World
         (PipelineError, [ValueError]),
         (PipelineWarning, [UserWarning]),
         (Deadlock, [RuntimeError]),
+        (VirtualTimeError, [BaseException]),
     ],
 )
 def test_error_stands_in_the_tree_where_the_docstring_draws_it(error: type, parents: list[type]) -> None:
@@ -155,6 +157,7 @@ MADE = [
     PipelineError("message"),
     PipelineWarning("message"),
     Deadlock("message"),
+    VirtualTimeError("message"),
     ResilientError(),
     TimedOut(),
 ]
@@ -162,7 +165,7 @@ MADE = [
 
 @pytest.mark.parametrize("error", MADE, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("clone", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
-def test_error_survives_pickling_and_copying(error: Exception, clone: Callable[[Any], Any]) -> None:
+def test_error_survives_pickling_and_copying(error: BaseException, clone: Callable[[Any], Any]) -> None:
     """Type, message and everything it carries, as process pools and task queues need it."""
     twin = clone(error)
     assert type(twin) is type(error)

@@ -8,6 +8,7 @@ import pickle
 import random
 import re
 from dataclasses import FrozenInstanceError
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,24 @@ def test_impossible_value_is_refused_where_it_is_written(build: Any, message: st
     """With the argument, what is allowed, and the value."""
     with pytest.raises(ValueError, match=re.escape(message)):
         build()
+
+
+class Maker:
+    """Makes exceptions."""
+
+    def __call__(self, message: str) -> Exception:
+        return OSError(5, message)
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [(Maker(), "tests.test_faults:Maker"), (partial(Maker.__call__, Maker()), "tests.test_faults:Maker.__call__")],
+)
+def test_maker_of_any_shape_is_known_by_a_name(error: Any, name: str) -> None:
+    """An object that is called by its class, a partial by its function."""
+    assert Errors(error=error).describe() == f"100% {name}"
+    assert Errors(error=error).as_json()["error"] == name
+    assert Results(call=error).as_json()["call"] == name
 
 
 @pytest.mark.parametrize(

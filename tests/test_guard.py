@@ -576,3 +576,13 @@ def test_stop_iteration_of_a_plain_function_reaches_the_caller() -> None:
     with pytest.raises(StopIteration) as caught:
         fetch()
     assert caught.value is done
+
+
+def test_function_that_seems_to_wrap_itself_is_guarded() -> None:
+    """Looking for policies beneath it ends."""
+
+    def answer() -> int:
+        return 42
+
+    answer.__wrapped__ = answer  # type: ignore[attr-defined]
+    assert Pipeline(Retry())(answer)() == 42

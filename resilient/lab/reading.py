@@ -73,6 +73,7 @@ from resilient.lab.pipeline_tables import admission_of, candidate_of
 from resilient.lab.service import FAULTS, Link, Quota, ServicePlan
 from resilient.lab.tables import ScenarioError, Source, Table, as_text, as_whole, build, check_values
 from resilient.lab.world import Scenario
+from resilient.observe.evidence import class_named
 
 __all__ = ["GALLERY", "ScenarioError", "gallery", "read", "scenario_from"]
 
@@ -245,15 +246,18 @@ def _faults(data: object, source: Source) -> tuple[Fault, ...]:
 
 
 def _with_code(table: object, where: str, source: Source) -> object:
-    """A fault's table with the code that it names, found as all that a scenario names is."""
-    if not isinstance(table, Mapping):
+    """A fault's table with the exception that it names, found as all that a scenario names is."""
+    name, path = table.get("error") if isinstance(table, Mapping) else None, f"{where}.error"
+    if not isinstance(table, Mapping) or not isinstance(name, str):
         return table  # whoever takes it complains
-    named: dict[str, object] = {}
-    for key in ("call", "error"):
-        name = table.get(key)
-        if isinstance(name, str) and ":" in source.code(name, f"{where}.{key}", EXCEPTIONS) and source.imports:
-            named[key] = build(f"{where}.{key}", imported, name)
-    return {**table, **named}
+    source.code(name, path, EXCEPTIONS)
+    if source.imports:
+        return {**table, "error": build(path, imported, name)} if ":" in name else table
+    if class_named(name) is None:  # a function of these modules is code like any other
+        raise ScenarioError(
+            f'{path} must be the name of an exception ("ConnectionError", "httpx:ConnectError"), got {name!r}'
+        )
+    return table
 
 
 def _load(data: object, where: str, source: Source) -> Load:

@@ -19,7 +19,7 @@ from resilient.lab.candidates import Candidate
 from resilient.lab.replay import RecordedPlan, replayed, summary
 from resilient.lab.standins import StandIns
 from resilient.lab.world import Scenario
-from resilient.observe.evidence import qualified_name
+from resilient.observe.evidence import class_named, qualified_name
 from resilient.observe.shadow import ShadowReport
 from resilient.observe.trace import Trace
 from resilient.outcome import Classifier, error_types
@@ -89,7 +89,7 @@ class Recorded:
         lines = []
         strange = [name for name, _ in times.most_common() if made.stands_in(name)]
         if strange:
-            bare = any(":" not in name for name in strange)
+            bare = any(":" not in name and class_named(name) is None for name in strange)
             why = "the trace of an older version has no modules" if bare else "their classes are not found here"
             listed = [f"{legible(name)} ({times[name]:,})" for name in strange[:MOST_SHOWN]]
             if len(strange) > MOST_SHOWN:

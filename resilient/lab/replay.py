@@ -84,7 +84,7 @@ def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
     )
 
 
-OURS = (*PROGRAMMING_ERRORS, *REFUSALS)
+OURS = (*PROGRAMMING_ERRORS, *REFUSALS, MemoryError)
 """Errors that say nothing about a service."""
 
 

@@ -59,8 +59,8 @@ class StandIns:
         """A new error of this class, with what is known of it."""
         kind = self.named(name)
         facts, leaves = (evidence.facts, evidence.leaves) if evidence is not None else ((), ())
-        if leaves:
-            return _group(name, [self.error(leaf, about) for leaf, about in leaves])
+        if leaves or is_group(kind):
+            return _group(kind, [self.error(leaf, about) for leaf, about in leaves] or [RecordedError(WORDS)])
         return with_facts(kind, dict(facts)) if facts else _plain(kind, WORDS)
 
 
@@ -70,9 +70,9 @@ WORDS = "recorded in a trace"
 def _raisable(name: str) -> type[Exception] | None:
     """The class with this name, if it is loaded, and one that a future and a coroutine can end with."""
     kind = class_named(name)
-    if kind is None or not issubclass(kind, Exception) or issubclass(kind, StopIteration) or is_group(kind):
+    if kind is None or not issubclass(kind, Exception) or issubclass(kind, StopIteration):
         return None
-    return kind
+    return None if module_of(kind).startswith("resilient.lab.") else kind  # the world would take them for its own
 
 
 def _new_class(name: str, known: TracedKind) -> type[Exception]:
@@ -97,11 +97,10 @@ def _subclass(name: str, bases: tuple[type[Exception], ...], **attributes: Any) 
         return type(legible.rpartition(".")[2] or "_", (RecordedError,), names)
 
 
-def _group(name: str, errors: list[Exception]) -> Exception:
-    """A group of its class, if that is loaded and made as groups are; else of Python's own."""
-    kind: Any = class_named(name) or ExceptionGroup
+def _group(kind: type[Exception], errors: list[Exception]) -> Exception:
+    """A group of its class, if that is one and made as groups are; else of Python's own."""
     try:
-        made = kind(WORDS, errors)
+        made: Any = kind(WORDS, errors)
     except Exception:  # it has a constructor of its own
         made = None
     return made if isinstance(made, ExceptionGroup) else ExceptionGroup(WORDS, errors)

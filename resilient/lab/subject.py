@@ -22,6 +22,7 @@ import tenacity
 from resilient import events
 from resilient.call import name_of
 from resilient.errors import PipelineWarning
+from resilient.guard import unwrapped
 from resilient.http.asgi import ServerMiddleware, Shared
 from resilient.http.chaos import HttpChaos
 from resilient.http.transport import HttpTransport, SyncHttpTransport
@@ -176,11 +177,10 @@ def guarded(thing: Any) -> Subject | None:
         thing = type(thing).__call__ if callable(thing) else None
     stack: list[Pipeline] = []
     function = thing
-    while thing is not None:
-        around = getattr(thing, "__pipeline__", None)
+    for function in unwrapped(thing):
+        around = getattr(function, "__pipeline__", None)
         if isinstance(around, Pipeline) and (not stack or stack[-1] is not around):
             stack.append(around)
-        function, thing = thing, getattr(thing, "__wrapped__", None)
     if not stack:
         return None
     guards: Function = "async" if inspect.iscoroutinefunction(function) else "def"
@@ -221,7 +221,7 @@ def _is_function(make: Any) -> bool:
 
 def _why_no_factory(make: Callable[..., Any]) -> str | None:
     """Why a function that nothing guards is not called to see what it makes; None: it may make a pipeline."""
-    target = inspect.unwrap(make)
+    *_, target = unwrapped(make)
     if isinstance(getattr(make, "retry", None), tenacity.BaseRetrying):
         return "which tenacity guards, and no pipeline: a Retry takes the same strategies"
     if inspect.iscoroutinefunction(target) or inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):

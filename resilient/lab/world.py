@@ -33,13 +33,15 @@ import random
 from array import array
 from asyncio import Task
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from dataclasses import replace
 from typing import Any
 
 from resilient.errors import Deadlock, VirtualTimeError
 from resilient.faults import Errors
+from resilient.forks import module_lock
 from resilient.lab.blame import told
 from resilient.lab.calls import KEYED, CandidateError, Wire, outcome_of
 from resilient.lab.candidates import Candidate
@@ -226,10 +228,9 @@ class _World:
     def _failed(self, error: Exception, call: _Call) -> int:
         """The number of what a call has failed with. What is no failure of the service, or of a policy, ends the
         run; an exception that a fault names is the service's."""
-        if isinstance(error, MemoryError):
-            blamed: Exception | None = error
-        else:
-            blamed = None if type(error) in self.meant else self.calls.blamed(error, call)
+        blamed: Exception | None = None
+        if type(error) not in self.meant:
+            blamed = error if isinstance(error, MemoryError) else self.calls.blamed(error, call)
         if blamed is not None and not self.over.done():
             self.over.set_exception(blamed)
         name = outcome_of(error)
@@ -323,6 +324,9 @@ def simulate(
         run_hooks: run what of the candidate may do something in the world (see `resilient.lab.twins`), instead of
             counting it in `Run.not_run`.
 
+    One run at a time: what other threads simulate waits. (`random` is the run's: a thread that draws from it meanwhile
+    changes the result.) Raises `RuntimeError` where an event loop runs: write `await asyncio.to_thread(simulate, ...)`.
+
     Raises `CandidateError` when a guarded call raises a programming error, does real I/O, or never ends; when the
     candidate's classifier, a key or a strategy cannot deal with calls and answers as they are here; and when anything
     else ends the run, a lack of memory, say. It names the candidate, and the line of the user's code.
@@ -336,23 +340,40 @@ def simulate(
         world.service.most = most_requests
         await world.live(progress)
 
-    main: Coroutine[Any, Any, None] = live()
-    before = random.getstate()
-    random.seed(f"{seed} policies")
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError(
+            "simulate has an event loop of its own, and was called where another one runs: "
+            "write await asyncio.to_thread(simulate, ...)"
+        )
     try:
         with (
+            _alone(seed),
             unlogged(),
             rehearsal(run_hooks=run_hooks) as rehearsed,
             asyncio.Runner(loop_factory=WorldLoop) as runner,
         ):
             run.not_run = rehearsed.not_run
-            runner.run(main)
+            runner.run(live())
     except CandidateError as error:
         raise CandidateError(f"{candidate.name}: {error}") from error.__cause__
     except (Deadlock, VirtualTimeError) as error:
         raise CandidateError(f"{candidate.name}: {str(error).splitlines()[0].rstrip(':')}") from error
     except (Exception, SystemExit) as error:  # of a function that makes the candidate, of a listener, of no memory
         raise CandidateError(f"{candidate.name}: the run ended with {told(error)}") from error
-    finally:
-        random.setstate(before)
     return run
+
+
+@contextmanager
+def _alone(seed: int) -> Iterator[None]:
+    """What a run has of the process: Python's random numbers, seeded for it and put back, and loggers of clients. So
+    other threads wait until it is over."""
+    with _one_at_a_time:
+        before = random.getstate()
+        random.seed(f"{seed} policies")
+        try:
+            yield
+        finally:
+            random.setstate(before)
+
+
+_one_at_a_time = module_lock()

@@ -227,3 +227,13 @@ def test_code_is_named_only_with_leave(changes: dict[str, Any], place: str) -> N
 def test_exceptions_of_python_can_be_named_by_anyone(error: str) -> None:
     """Nothing of a stranger's runs."""
     scenario_from(small(faults=[{"kind": "errors", "error": error}]))
+
+
+@pytest.mark.parametrize(
+    "name", ["input", "breakpoint", "exit", "print", "open", "httpx:get", "httpx:main", "ValuError"]
+)
+def test_fault_of_a_stranger_names_exceptions_only(name: str) -> None:
+    """Functions of Python and httpx are code as well, and none is called to see whether it makes an exception."""
+    data = {**tomllib.loads(SMALL), "faults": [{"kind": "errors", "error": name}]}
+    with pytest.raises(ScenarioError, match=r"^faults\[0\]\.error must be the name of an exception .*, got '"):
+        scenario_from(data)

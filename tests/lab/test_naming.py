@@ -402,6 +402,22 @@ def test_object_that_cannot_be_looked_at_is_told_in_a_line() -> None:
         subject_of("mine", Proxy())
 
 
+class Anything:
+    """Has every attribute: itself."""
+
+    def __getattr__(self, name: str) -> Anything:
+        return self
+
+    def __call__(self) -> Anything:
+        return self
+
+
+def test_object_with_every_attribute_is_told_in_a_line() -> None:
+    """It seems to wrap another function for ever."""
+    with pytest.raises(TypeError, match=r"^it must be a pipeline, .* and is of type Anything$"):
+        subject_of("it", Anything())
+
+
 def test_object_is_examined_as_its_name_is() -> None:
     """A decorator of another library's is one that a function makes."""
     retry: Any = Retry()

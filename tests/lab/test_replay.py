@@ -194,6 +194,12 @@ def test_errors_of_the_program_are_not_the_services() -> None:
     assert lived(trace).success == 1
 
 
+def test_lack_of_memory_then_is_none_of_the_services() -> None:
+    """Nor does it end the replay, as one now does."""
+    trace = traced(TracedAttempt(0, 1, 1), TracedAttempt(0.5, 1, 1, "MemoryError", failed=True))
+    assert {ending for _, _, ending in ends(lived(trace))} == {"success"}
+
+
 def test_one_seed_gives_one_result_and_another_one_another() -> None:
     """To the last digit."""
     draw = random.Random(1)

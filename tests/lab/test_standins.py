@@ -91,7 +91,7 @@ def test_nothing_is_imported_because_a_trace_names_it(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "name", ["StopIteration", "SystemExit", "KeyboardInterrupt", "asyncio.exceptions:CancelledError", "ExceptionGroup"]
+    "name", ["StopIteration", "SystemExit", "KeyboardInterrupt", "asyncio.exceptions:CancelledError"]
 )
 def test_what_no_function_may_end_with_is_an_ordinary_error(name: str) -> None:
     """A stranger's trace ends no program."""
@@ -185,3 +185,21 @@ def test_classes_that_do_not_go_together_are_left_out() -> None:
     """A trace may claim anything of its classes."""
     made = StandIns({"a:B": TracedKind(("SyntaxError", "OSError", "UnicodeDecodeError", "c:D"))})
     assert isinstance(made.error("a:B"), RecordedError)
+
+
+@pytest.mark.parametrize("name", ["calls:CandidateError", "calls:BadAnswer", "server:ServiceError"])
+def test_classes_of_the_lab_are_stood_in_for(name: str) -> None:
+    """The world ends a run, or looks for a status, where it meets one of its own."""
+    made = StandIns({}).error(f"resilient.lab.{name}")
+    assert isinstance(made, RecordedError)
+    assert type(made).__name__ == name.partition(":")[2]
+
+
+def test_group_is_no_stand_in() -> None:
+    """Its class is found, and it has its errors; without any in the trace, one that stands in."""
+    errors = StandIns({})
+    leaves = (("ConnectionResetError", None),)
+    made, bare = (errors.error("ExceptionGroup", Evidence(leaves=each)) for each in (leaves, ()))
+    assert not errors.stands_in("ExceptionGroup")
+    assert [type(each) for each in made.exceptions] == [ConnectionResetError]  # type: ignore[attr-defined]
+    assert [type(each) for each in bare.exceptions] == [RecordedError]  # type: ignore[attr-defined]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import random
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -27,6 +30,7 @@ from resilient import (
 from resilient.faults import Crash, Errors, Latency, PacketLoss, Partition, Reset, Slowness, Stall
 from resilient.lab.candidates import NONE, Candidate, candidate_from, shadowed
 from resilient.lab.distributions import Constant, Exponential
+from resilient.lab.http import HttpCalls
 from resilient.lab.load import Burst, Closed, Poisson, Replay
 from resilient.lab.service import Link, Quota, ServicePlan
 from resilient.lab.world import CandidateError, Run, Scenario, simulate
@@ -342,6 +346,42 @@ def test_two_runs_of_a_seed_are_the_same_in_every_call() -> None:
     assert first == again
     assert first[0] != other[0]
     assert len({name for run in runs for name in run.names}) > 4
+
+
+def test_runs_of_several_threads_are_as_if_alone() -> None:
+    """Python's random numbers are of one run at a time, and clients log again afterwards."""
+    scenario = Scenario(duration=20, loads=(Poisson(20),), faults=(Errors(share=0.5),), calls=HttpCalls())
+    candidate = candidate_from("retries", Pipeline(Retry(3)))
+
+    def lived(_: object = None) -> list[tuple[float, float, str]]:
+        return calls(simulate(scenario, candidate))
+
+    alone, interval = lived(), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(lived, range(3))) == [alone] * 3
+    finally:
+        sys.setswitchinterval(interval)
+    assert not logging.getLogger("httpx").disabled
+
+
+def test_run_on_a_loop_that_runs_is_refused_with_what_to_write() -> None:
+    """The world has a loop of its own; in a thread it may."""
+    scenario = Scenario(duration=1, loads=(Burst(1),))
+
+    async def main() -> Run:
+        with pytest.raises(RuntimeError, match=r"write await asyncio\.to_thread\(simulate, \.\.\.\)$"):
+            simulate(scenario, NONE)
+        return await asyncio.to_thread(simulate, scenario, NONE)
+
+    assert len(asyncio.run(main()).begins) == 1
+
+
+def test_lack_of_memory_that_a_fault_names_fails_calls() -> None:
+    """And ends no run, as a real one does."""
+    faults = (Errors(error=MemoryError),)
+    assert live(ONE, (0.0,), faults=faults) == [(0.0, 1.0, "MemoryError")]
 
 
 def test_candidates_meet_the_same_arrivals() -> None:
