@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, NoReturn, TextIO, cast
 
+from resilient.lab.figures import SUFFIXES
 from resilient.lab.files import Output
 
 __all__ = ["app", "main"]
@@ -111,9 +112,12 @@ def _common(
     """Resilience for calls: retry, circuit breaker, bulkhead, timeout."""
 
 
-def _number(option: str, value: float, least: float, most: float, unit: str) -> None:
-    if not (math.isfinite(value) and least <= value <= most):
-        _refuse(f"{option} must be from {least:g} to {most:g} {unit}, got {value:g}")
+def _number(option: str, value: float | None, least: float, most: float = math.inf, unit: str = "") -> float | None:
+    """The value of an option; None: it was not given. Refuses what is no number from `least` to `most`."""
+    if value is not None and not (math.isfinite(value) and least <= value <= most):
+        span = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+        _refuse(f"{option} must be {span}{unit and f' {unit}'}, got {value:g}")
+    return value
 
 
 def _check_outputs(json: Path | None, plot: Path | None = None, *inputs: Path) -> None:
@@ -124,8 +128,8 @@ def _check_outputs(json: Path | None, plot: Path | None = None, *inputs: Path) -
             continue
         if path.is_dir():
             _refuse(f"{option} must name a file, got the directory {path}")
-        if path == plot and path.suffix.lower() not in (".png", ".svg", ".pdf"):
-            _refuse(f"{option} must end in .png, .svg or .pdf, got {path}")
+        if path == plot and path.suffix.lower() not in SUFFIXES:
+            _refuse(f"{option} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path}")
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             _refuse(f"{option} must be in a directory that can be written to, got {path}")
         if path.exists() and not os.access(path, os.W_OK):
@@ -205,10 +209,8 @@ def explain(
     from resilient.lab import explain_command, subject
 
     for option, value in (("--function-limit", function_limit), ("--max-latency", max_latency)):
-        if value is not None:
-            _number(option, value, 0, 1e9, "seconds")
-    if max_requests is not None:
-        _number("--max-requests", max_requests, 0, 1e9, "requests")
+        _number(option, value, 0, 1e9, "seconds")
+    _number("--max-requests", max_requests, 0, 1e9, "requests")
     function: subject.Function | None = None if plain is None else "def" if plain else "async"
     with _told(), _results(json) as results:
         _check_outputs(json)
@@ -307,10 +309,10 @@ def simulate(
     with _told(), _results(json) as results:
         try:
             goals = lab.objectives(
-                lab.finite("--min-success", min_success, 0, 1),
-                lab.finite("--max-p99", max_p99, 0),
-                lab.finite("--max-attempts-per-call", max_attempts_per_call, 0),
-                lab.finite("--max-recovery", max_recovery, 0),
+                _number("--min-success", min_success, 0, 1),
+                _number("--max-p99", max_p99, 0),
+                _number("--max-attempts-per-call", max_attempts_per_call, 0),
+                _number("--max-recovery", max_recovery, 0),
             )
             if compare is not None and pipeline:
                 _refuse("--compare names the two pipelines: --pipeline has no meaning beside it")

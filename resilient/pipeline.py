@@ -341,13 +341,23 @@ class Pipeline(Policy):
         return self._scope.channel.listen(listener)
 
     @property
+    def listeners(self) -> list[Listener]:
+        """Those who listen now, to this pipeline or to all of them, as they were given."""
+        return self._scope.channel.heard_by()
+
+    @property
+    def own_mode(self) -> Mode | None:
+        """The mode of this pipeline alone; None: it follows the global one."""
+        return self._scope.own_mode
+
+    @property
     def mode(self) -> Mode:
         """How it is switched now: its own mode, else the global one, else "on"."""
         return self._scope.mode
 
     def switch(self, mode: Mode | None) -> _Switch:
         """Set its mode; None: follow the global one. Also as `with pipeline.switch("instant"): ...`."""
-        before = self._scope.own_mode
+        before = self.own_mode
         self._scope.switch(mode)
         return _Switch(lambda: self._scope.switch(before))
 

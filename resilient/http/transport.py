@@ -252,9 +252,11 @@ class HttpTransport(Generic[Inner]):
         self._key_header = header("idempotency_key", idempotency_key, semantics.IDEMPOTENCY_HEADER)
         self._buffer = arguments.count("buffer", buffer, least=0)
         self._body_timeout = None if body_timeout is None else arguments.seconds("body_timeout", body_timeout)
-        self._deadline_header = header("deadline_header", deadline_header, semantics.DEADLINE_HEADER)
+        self.deadline_header = header("deadline_header", deadline_header, semantics.DEADLINE_HEADER)
+        """The header by which servers hear of deadlines; empty: none, as for `priority_header`."""
+        self.priority_header = header("priority_header", priority_header, semantics.PRIORITY_HEADER)
+        """The header by which servers hear of priorities."""
         self._attempt_header = header("attempt_header", attempt_header, semantics.ATTEMPT_HEADER)
-        self._priority_header = header("priority_header", priority_header, semantics.PRIORITY_HEADER)
         if nested not in get_args(Nested):
             raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
         self._once = nested == "once"
@@ -274,7 +276,7 @@ class HttpTransport(Generic[Inner]):
         """The options of its own that it was made with: whoever needs another one like it (`resilient.lab`) can make
         it."""
         own = isinstance(given.classify, HttpClassifier) or given.classify is DEFAULT
-        headers = self._deadline_header or self._attempt_header or self._priority_header
+        headers = self.deadline_header or self._attempt_header or self.priority_header
         self._simple = own and not (self._body_timeout or headers)
         self.pipeline = self._fitted(given, outermost=True)
         """The one in use, with its circuits."""
@@ -434,12 +436,12 @@ class HttpTransport(Generic[Inner]):
             if left <= 0:
                 raise self._out_of_time(0.0, None)
             limits = {phase: _nearer(limit, left) for phase, limit in limits.items()}
-        if self._deadline_header and (tell := remaining()) is not None:
-            headers[self._deadline_header] = str(int(tell * 1000))
+        if self.deadline_header and (tell := remaining()) is not None:
+            headers[self.deadline_header] = str(int(tell * 1000))
         if self._attempt_header:
             headers[self._attempt_header] = str(call.attempt)
-        if self._priority_header:
-            headers[self._priority_header] = current_priority()
+        if self.priority_header:
+            headers[self.priority_header] = current_priority()
         try:
             response = await handle(variation(request, {**request.extensions, "timeout": limits}, headers))
         except self.library.module.TimeoutException as error:

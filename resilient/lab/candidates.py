@@ -15,7 +15,7 @@ from typing import Any
 
 from resilient.errors import PipelineWarning
 from resilient.lab.http import in_world
-from resilient.lab.subject import Subject, subject_of
+from resilient.lab.subject import subject_of
 from resilient.lab.twins import Twins
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
@@ -44,8 +44,6 @@ class Candidate:
     about: str = ""
     admission: Policy | Callable[[], Policy] | None = None
     deadline_header: bool = True
-    subject: Subject | None = None
-    """What it was made of, where that is known."""
     client: Callable[[Pipeline], Any] | None = None
     """Puts a pipeline under a transport with the options of the one that it was made of, and that in a client."""
 
@@ -77,13 +75,13 @@ def candidate_from(name: str, thing: Any, about: str = "") -> Candidate:
     if subject.kind == "middleware":
         if subject.admission is None:
             raise TypeError(f"{name} is a ServerMiddleware without a gate: there is nothing to try")
-        return Candidate(name, NONE.make, about or repr(subject.admission), subject.admission, subject=subject)
+        return Candidate(name, NONE.make, about or repr(subject.admission), subject.admission)
     if subject.policy is None:
-        return Candidate(name, _decorators(name, subject.make), about, subject=subject)
+        return Candidate(name, _decorators(name, subject.make), about)
     transport = subject.transport
     pattern = subject.policy if transport is None else transport.given
     client = None if transport is None else functools.partial(in_world, transport, subject.timeout)
-    return Candidate(name, lambda: _twin_of(pattern), about or repr(pattern), subject=subject, client=client)
+    return Candidate(name, lambda: _twin_of(pattern), about or repr(pattern), client=client)
 
 
 def admission_from(thing: Any) -> Callable[[], Policy]:

@@ -145,7 +145,7 @@ def in_world(transport: HttpTransport[Any], timeout: Any, pipeline: Pipeline) ->
     """
     module = transport.library.module
     kind = importlib.import_module(f"resilient.http.{module.__name__}").AsyncTransport
-    world = WorldTransport(module, transport._deadline_header, transport._priority_header)
+    world = WorldTransport(module, transport.deadline_header, transport.priority_header)
     guarded = kind(pipeline, transport=world, **transport.options)
     return module.AsyncClient(transport=guarded, trust_env=False, **({} if timeout is None else {"timeout": timeout}))
 

@@ -31,7 +31,17 @@ from resilient.observe.trace import TraceError, read_trace
 from resilient.observe.trace_files import MAX_BYTES
 from resilient.pipeline import Pipeline
 
-__all__ = ["Objective", "candidates", "compared", "judged", "list_gallery", "report", "run"]
+__all__ = [
+    "CandidateError",
+    "Objective",
+    "ScenarioError",
+    "candidates",
+    "compared",
+    "judged",
+    "objectives",
+    "report",
+    "run",
+]
 
 
 def candidates(scenario: Scenario, names: Sequence[str]) -> list[Candidate]:
@@ -136,7 +146,7 @@ def report(
 # -- for people -------------------------------------------------------------------------------------------------------
 
 
-def list_gallery(console: Console) -> None:
+def _list_gallery(console: Console) -> None:
     """The scenarios that come with the library."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name in gallery():
@@ -226,7 +236,7 @@ def run(
         wrong = "`list` runs nothing" if given == "list" else "--shadow lets no policy act"
         raise ScenarioError(f"{wrong}, so {', '.join(goal.option for goal in goals)} would judge no pipeline")
     if given == "list":
-        list_gallery(console)
+        _list_gallery(console)
         return True
     if given is None and not traces:
         raise ScenarioError(
@@ -347,14 +357,3 @@ def _figures(figures: dict[str, Any]) -> str:
     if figures["lines_dropped"] or not figures["complete"]:
         said.append(f"not complete ({figures['lines_dropped']:,} lines dropped)")
     return ", ".join(said)
-
-
-def finite(option: str, value: float | None, least: float, most: float = math.inf) -> float | None:
-    """A number for an objective. Raises `ScenarioError`."""
-    if value is not None and not (math.isfinite(value) and least <= value <= most):
-        span = f"from {least:g} to {most:g}" if most < math.inf else f"at least {least:g}"
-        raise ScenarioError(f"{option} must be {span}, got {value:g}")
-    return value
-
-
-__all__ += ["CandidateError", "ScenarioError", "finite", "objectives"]

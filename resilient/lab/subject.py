@@ -159,7 +159,7 @@ def _of_client(name: str, client: Any) -> Subject:
     if not ours:
         kind = f"{type(client).__module__.partition('.')[0]}.{type(client).__name__}"
         raise TypeError(f"{name} is a plain {kind}: no transport of resilient.http guards its requests")
-    if ours[0] is not client._transport and len({id(each.pipeline._flow) for each in ours}) > 1:
+    if ours[0] is not client._transport and len({id(each.given) for each in ours}) > 1:
         raise TypeError(f"{name} has mounts with several pipelines: name the transport of one of them")
     return replace(_of_transport(ours[0]), kind="client", timeout=client.timeout)
 

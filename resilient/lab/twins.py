@@ -142,8 +142,8 @@ class Twins:
     def _pipeline(self, pipeline: Pipeline) -> Pipeline:
         policies = (self.of(each) for each in pipeline.policies if not isinstance(each, Witness))
         twin = Pipeline(*policies, classify=pipeline.classify)
-        twin.switch(pipeline._scope.own_mode)
-        for listener in pipeline._scope.channel.heard_by():
+        twin.switch(pipeline.own_mode)
+        for listener in pipeline.listeners:
             twin.listen(self._rehearsal.harmless("listen(%s)", listener))
         return twin
 
