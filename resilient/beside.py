@@ -38,7 +38,7 @@ class Straggler(Protocol):
 
     @property
     def runtime(self) -> Runtime:
-        """Where it runs."""
+        """The runtime on which it runs."""
         ...
 
 
@@ -57,7 +57,7 @@ class Stragglers:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """How many runs go on that nobody waits for any more."""
         if not self._running:
             return 0
         with self._lock:
@@ -75,7 +75,7 @@ class Stragglers:
             self._running.add(who)
 
     def remove(self, who: Straggler) -> None:
-        """It has ended."""
+        """Forget a run that has ended; when it was the last one, wake whoever waits for that."""
         with self._lock:
             self._running.discard(who)
             waiting = () if self._running else tuple(self._waiting)
@@ -197,7 +197,7 @@ class Beside:
 
     @property
     def runtime(self) -> Runtime:
-        """Where it runs."""
+        """The runtime on which it runs."""
         return self.call.runtime
 
     def outer(self) -> Enclosing:

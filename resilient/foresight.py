@@ -59,11 +59,11 @@ class Bound:
         return self.sure == self.most or math.isclose(self.sure, self.most, rel_tol=1e-9, abs_tol=1e-9)
 
     def times(self, sure: float, most: float) -> Bound:
-        """Repeated so often."""
+        """The bound on a sum of `sure` to `most` such values."""
         return Bound(_times(self.sure, sure), _times(self.most, most))
 
     def up_to(self, limit: float) -> Bound:
-        """Ended at a limit."""
+        """The bound on what is ended at a limit."""
         return Bound(min(self.sure, limit), min(self.most, limit))
 
 
@@ -103,7 +103,7 @@ class View:
         return replace(self, within=min(self.within, seconds))
 
     def after(self, seconds: float) -> View:
-        """So many seconds later."""
+        """The same call when so many seconds have passed: its deadline is that much nearer."""
         return replace(self, within=max(0.0, self.within - seconds))
 
 
@@ -188,7 +188,7 @@ class Pause:
     asked: float = 0.0
 
     def longest(self, asks: bool) -> float:
-        """That can happen."""
+        """The longest pause that can really happen; `asks`: the dependency may ask for one."""
         return self.sure + (self.asked if asks else 0.0)
 
 

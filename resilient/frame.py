@@ -293,7 +293,7 @@ class _Rest:
         self._end(tickets, tell, self._followers)
 
     def give_back(self, tickets: Tickets) -> None:
-        """Tell them nothing."""
+        """Take tickets back without their gates learning anything."""
         self._end(tickets, lambda gate, ticket: gate.release(ticket))
 
     def raised(self, at: int, tickets: Tickets, error: BaseException) -> None:

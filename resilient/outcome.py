@@ -132,7 +132,7 @@ class Stopped(Exception):
 
 
 def bare(error: Exception) -> Exception:
-    """What the function raised."""
+    """The error that the function raised, also where a `Stopped` carries it out of a coroutine."""
     return error.error if type(error) is Stopped else error
 
 

@@ -100,7 +100,7 @@ def _judges(policies: Sequence[Policy]) -> list[Finding]:
 
 
 def _repeats(policies: Sequence[Policy]) -> list[Finding]:
-    """Retries that multiply."""
+    """Findings about retries whose attempts multiply."""
     repeating = [policy for policy in policies if _repeats_calls(policy) and not policy.overlaps]
     if len(repeating) < 2:
         return []

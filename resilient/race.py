@@ -359,7 +359,7 @@ class Race:
         return self.take()
 
     def take(self) -> Any:
-        """What the caller gets."""
+        """The result of the winner, or its error raised; and tell of a hedge that has won."""
         hedge, scope, winner = self.hedge, self.scope, self.winner
         assert winner is not None
         if self.begun > 1 and winner is not self.first:

@@ -285,7 +285,7 @@ class ShadowQueue(Gate):
         self._end(ticket, went_well=False)
 
     def _end(self, place: _ShadowPlace, went_well: bool) -> None:
-        """A call has ended."""
+        """Note that a call has ended, and live through what that changes in the line."""
         place.went_well = went_well
         self._ended.append((place, max(place.now(), place.began)))
         with self._undisturbed():

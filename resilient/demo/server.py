@@ -88,7 +88,7 @@ class Inventory:
         return JSONResponse({"server": self._server})
 
     def application(self) -> Starlette:
-        """The ASGI application."""
+        """The service as an ASGI application."""
         return Starlette(routes=[Route("/items/{number:int}", self.item), Route("/health", self.health)])
 
 
@@ -135,7 +135,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def main() -> None:
-    """Serve until stdin closes."""
+    """Serve one process of the fleet until its standard input closes."""
     parser = argparse.ArgumentParser(prog="resilient.demo.server")
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)

@@ -11,5 +11,9 @@ http2          one HTTP/2 connection of them: its streams, and who waits for one
 sockets        steps of a connection that a cancellation cannot tear
 chaos          what every chaos transport does
 around         what all of them pass on to the transport, and the body, that they go around
-httpx, httpx2  all that for the clients of that name; the others import no client
+httpx          all that for httpx; the modules above import no client
+httpx2         the same for httpx2
+asgi           deadlines, admission and priorities in front of an ASGI application
+served         what the policies there do with one request
+upload         the body of a request on its way in
 """

@@ -61,7 +61,7 @@ class Streams:
 
 
 def begun(stream: Any, runtime: Runtime) -> Any:
-    """Its iterator."""
+    """An iterator over a body, for plain code or for an event loop, as the runtime is."""
     return iter(stream) if runtime is THREADS else aiter(stream)
 
 
@@ -344,7 +344,7 @@ class _BodyLimit:
         self._evidence = evidence
 
     def expired(self, call: Any, waited: float) -> TimedOut:
-        """The error."""
+        """The error of a body that was too slow."""
         return self._kind(
             f"the body took more than {self.seconds:.3g} s",
             policy="body_timeout" if self._evidence else "deadline",

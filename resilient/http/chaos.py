@@ -263,7 +263,7 @@ class HttpChaos(Generic[Inner]):
         self.experiment.renew()
 
     def attach(self, channel: Channel) -> None:
-        """Send events there."""
+        """Send the events of this transport to the channel of a pipeline around it."""
         with self._lock:
             self._channels.discard(self._channel)
             self._channels.add(channel)
@@ -339,7 +339,7 @@ class Witness(Policy):
         self._chaos.attach(channel)
 
     def snapshot(self) -> dict[str, Any]:
-        """The transport's."""
+        """The state of the chaos transport that it watches."""
         return self._chaos.snapshot()
 
     def describe(self) -> str:

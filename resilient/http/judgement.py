@@ -62,7 +62,7 @@ class HttpClassifier(Classifier):
 
     @property
     def judges_results(self) -> bool:
-        """It does."""
+        """True: a status can make a response a failure."""
         return True
 
     def error(self, error: Exception) -> Verdict:
@@ -126,6 +126,9 @@ class Judge(Classifier):
         "the request does not say how many attempts it may have (`attempts` in its extensions)",
         "a call ends with what an attempt reads of the response: its body, or of a stream its head",
     )
+    closing_seconds = 0.0
+    aside_seconds = KEPT_SECONDS + CLOSING_SECONDS  # a body that takes longer is closed when it has been superseded
+    results_ask = True
 
     def __init__(
         self, given: Classifier, streams: Streams, *, once: bool, is_proof: Callable[[Exception], bool] | None = None
@@ -182,17 +185,13 @@ class Judge(Classifier):
         return self.given.closes(result)
 
     def follow(self, result: Any, unsettled: Unsettled) -> None:
-        """Have its body tell."""
+        """Have the end of a response's body decide what an unsettled verdict is."""
         stream = result.stream
         if not (isinstance(stream, Followed) and stream.join(unsettled, self.given)):
             result.stream = self._streams.followed(stream, unsettled, self.given)
 
-    closing_seconds = 0.0
-    aside_seconds = KEPT_SECONDS + CLOSING_SECONDS  # a body that takes longer is closed when it has been superseded
-    results_ask = True
-
     async def set_aside(self, result: Any, runtime: Runtime) -> None:
-        """Free its connection."""
+        """Free the connection of a response that is about to be superseded (see `bodies.set_aside`)."""
         await set_aside(result, self._streams, runtime)
 
     def repeated(self, call: Any) -> bool:
@@ -208,7 +207,7 @@ class Judge(Classifier):
         return getattr(request, "_resilient_origin", None) or origin_of(request)  # a circuit has asked for it, mostly
 
     def attempts(self, call: Any) -> int | None:
-        """As its request says."""
+        """How many attempts the request of a call asks for in its extensions; None: it does not say."""
         options = call.args[0].extensions.get("resilient")
         return options.get("attempts") if options else None
 

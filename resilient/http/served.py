@@ -107,7 +107,7 @@ class Request(Deadline):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Whose limit it is."""
+        """The name of the limit: the middleware's own, or the client's."""
         return OWN if self.own else CALLERS
 
     def expired(self, call: Any = None, waited: float = 0.0) -> TimedOut:

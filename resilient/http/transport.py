@@ -542,7 +542,7 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
         return whole_attempt
 
     async def handle_async_request(self, request: Request) -> Response:
-        """Send one request, guarded."""
+        """Send one request through the pipeline, and return its response."""
         streamed = self.library.is_streamed()
         try:
             if (
@@ -603,7 +603,7 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
         return whole_attempt
 
     def handle_request(self, request: Request) -> Response:
-        """Send one request, guarded."""
+        """Send one request through the pipeline, and return its response."""
         streamed = self.library.is_streamed()
         held = None
         if seen.limits and (limit := holding()) is not None:  # nothing else would end it by then

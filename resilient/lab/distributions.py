@@ -56,7 +56,7 @@ def _seconds(argument: str, value: object, *, zero: bool = False) -> float:
 
 
 class Distribution:
-    """Of seconds."""
+    """A distribution of seconds: how long something takes."""
 
     kind = ""
 
@@ -72,7 +72,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Constant(Distribution):
-    """Always the same."""
+    """Always the same number of seconds, `value`."""
 
     kind = "constant"
     value: float
@@ -166,7 +166,7 @@ class LogNormal(Distribution):
 
 @dataclass(frozen=True, slots=True)
 class Exponential(Distribution):
-    """Without memory."""
+    """Seconds without memory: what is left does not depend on what has passed."""
 
     kind = "exponential"
     mean: float

@@ -150,7 +150,7 @@ class Measures:
 
     @cached_property
     def recovered(self) -> list[Recovery]:
-        """How each run recovered."""
+        """The recovery of each run, in their order."""
         return [recovery(run) for run in self.runs]
 
     @property

@@ -65,7 +65,7 @@ class Request:
         self.deadline = deadline
         self.server = server
         self.gone = False
-        """It was cancelled."""
+        """Its client has given up."""
         self.late = 0.0
         """Seconds by which its answer will be late; infinite: it will be lost."""
         self.state: Any = None
@@ -99,7 +99,7 @@ class Server:
 
     @property
     def inside(self) -> int:
-        """Requests in it."""
+        """How many requests are in this server, those in its queue included."""
         return self.waiting + len(self.running) if self.admission is None else len(self.admission.tasks)
 
     def arrive(self, request: Request) -> None:

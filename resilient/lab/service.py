@@ -235,7 +235,7 @@ class Service:
         return [task for server in self.servers if server.admission for task in server.admission.tasks.values()]
 
     def answer(self, request: Request, error: Exception | None) -> None:
-        """Send an answer back."""
+        """Send the answer to a request back to its client: an error, or None for a good one."""
         if self.plain and not self.active and not request.late:
             future = request.future
             if not future.done():

@@ -95,7 +95,7 @@ def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
 
 
 def seen(name: str, thing: Any) -> Subject | None:
-    """What it can be seen to be, without calling anything."""
+    """The subject that an object is, found without calling anything; None: it cannot be seen what it is."""
     if isinstance(thing, Policy):
         return Subject("pipeline" if isinstance(thing, Pipeline) else "policy", thing)
     if isinstance(thing, HttpTransport):

@@ -54,7 +54,7 @@ class WouldHaveDone:
     went_well: int | None = 0
 
     def as_json(self) -> dict[str, int | None]:
-        """As plain data."""
+        """The counts of one policy as plain data."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -120,7 +120,7 @@ class ShadowReport:
         self._stops.append(pipeline.listen(self))
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Listen no more, and count the calls that are left in would-be queues."""
         self._foretell()
         for stop in self._stops:
             stop()

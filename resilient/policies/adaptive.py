@@ -301,7 +301,7 @@ class AdaptiveLimit(Gate):
         return Window(seconds, count, self._failures, mean, deviation, self._peak)
 
     def _forget(self, begin: float, end: float) -> None:
-        """Begin a window."""
+        """Begin a new window of measurement, and forget the last one."""
         self._begin, self._end = begin, end
         self._successes = self._failures = self._peak = 0
         self._elapsed = self._squares = 0.0

@@ -306,7 +306,7 @@ class CircuitBreaker(Gate):
 
     @property
     def listeners(self) -> tuple[CircuitBreakerListener, ...]:
-        """The pybreaker listeners."""
+        """The pybreaker listeners of this circuit, in the order in which they are told."""
         return self._face.listeners
 
     def add_listener(self, listener: CircuitBreakerListener) -> None:
@@ -314,7 +314,7 @@ class CircuitBreaker(Gate):
         self._face.add_listener(listener)
 
     def remove_listener(self, listener: CircuitBreakerListener) -> None:
-        """Tell it no more."""
+        """Stop telling a listener of this circuit."""
         self._face.remove_listener(listener)
 
     # -- telling ------------------------------------------------------------------------------------------------
