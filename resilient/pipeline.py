@@ -27,10 +27,11 @@ from resilient.guard import async_leaf, dress, kind_of, sync_leaf, unwrapped
 from resilient.mistakes import Mistake
 from resilient.outcome import DEFAULT, Classifier, Stopped
 from resilient.plan import Finding, examine, examine_stack
-from resilient.policy import Layer, Mode, Policy, Recovery, Scope, switch_all
+from resilient.policy import Layer, Policy, Recovery
 from resilient.runtime import current, current_async
 from resilient.runtime.asyncio import running
 from resilient.runtime.threads import THREADS, drive
+from resilient.scope import Mode, Scope, switch_all
 from resilient.weave import weave
 
 __all__ = ["Pipeline", "flat", "switch"]
