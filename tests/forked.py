@@ -314,9 +314,9 @@ def locks() -> Iterator[Any]:
         if type(each).__module__.startswith("resilient"):
             values = [getattr(each, name, None) for name in ("_lock", "_channels_lock")]
             yield from (value for value in values if isinstance(value, kinds))
-    from resilient import current, policy, registry
+    from resilient import current, registry, scope
 
-    yield from (module._lock for module in (current, policy, registry, events))  # type: ignore[attr-defined]
+    yield from (module._lock for module in (current, scope, registry, events))  # type: ignore[attr-defined]
 
 
 @contextmanager
