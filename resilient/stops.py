@@ -147,9 +147,10 @@ class _Limit:
         return self.seconds
 
 
-@dataclass(frozen=True, slots=True)
 class After(_Limit):
     """The plan ends with the first run that ends so many seconds after the first one began, or later."""
+
+    __slots__ = ()
 
     def latest(self, moment: Moment) -> float:
         if moment.earliest >= self.seconds * moment.slack:
@@ -160,9 +161,10 @@ class After(_Limit):
         return f"until {self.seconds:g} s have passed"
 
 
-@dataclass(frozen=True, slots=True)
 class Before(_Limit):
     """No pause begins that would end so many seconds after the first run began, or later."""
+
+    __slots__ = ()
 
     def latest(self, moment: Moment) -> float:
         if moment.earliest + moment.least >= self.seconds * moment.slack:
@@ -188,9 +190,10 @@ class _Several:
         return tuple(name for part in self.parts for name in part.unknown)
 
 
-@dataclass(frozen=True, slots=True)
 class AnyOf(_Several):
     """A plan ends as soon as one of these stops ends it."""
+
+    __slots__ = ()
 
     @property
     def runs(self) -> float:
@@ -208,9 +211,10 @@ class AnyOf(_Several):
         return ", ".join(_words(self.parts, min)) or NEVER.describe()
 
 
-@dataclass(frozen=True, slots=True)
 class AllOf(_Several):
     """A plan ends when all of these stops end it."""
+
+    __slots__ = ()
 
     @property
     def runs(self) -> float:
