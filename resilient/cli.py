@@ -44,8 +44,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    stdout = Output(sys.stdout or io.StringIO())  # None: it was closed before
-    sys.stdout = cast("TextIO", stdout)
+    stdout, stderr = (Output(each or io.StringIO()) for each in (sys.stdout, sys.stderr))  # None: it was closed before
+    sys.stdout, sys.stderr = cast("TextIO", stdout), cast("TextIO", stderr)
     try:
         try:
             app(prog_name="resilient")

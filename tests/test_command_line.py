@@ -14,6 +14,15 @@ from resilient import cli
 LIST = ["resilient", "simulate", "list"]
 
 
+SMALL = """
+duration = 1
+load.rate = 20
+service.service_time = 0.01
+[pipelines.a]
+policies = [{policy = "Timeout", seconds = 1}]
+"""
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command with standard output in a file descriptor: returns its exit code."""
@@ -21,6 +30,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def to(descriptor: int, *arguments: str, encoding: str = "utf-8") -> int:
         with os.fdopen(descriptor, "w", encoding=encoding) as stream:
             monkeypatch.setattr(sys, "stdout", stream)
+            monkeypatch.setattr(sys, "stderr", sys.stderr)
             monkeypatch.setattr(sys, "argv", [*LIST[:1], *arguments])
             with pytest.raises(SystemExit) as ended:
                 cli.main()
@@ -39,6 +49,18 @@ def test_reader_that_leaves_changes_no_exit_code(run: Callable[..., int], capsys
     assert capsys.readouterr().err == ""
 
 
+def test_closed_standard_error_changes_no_exit_code(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Daemons have none: where it would be told how far a simulation is, nothing is."""
+    (tmp_path / "small.toml").write_text(SMALL)
+    out = tmp_path / "out.txt"
+    monkeypatch.setattr(sys, "stderr", None)
+
+    assert run(os.open(out, os.O_WRONLY | os.O_CREAT), "simulate", str(tmp_path / "small.toml")) == 0
+    assert "success %" in out.read_text()
+
+
 def test_full_disk_is_one_line_and_exits_with_2(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     """Of standard output, too."""
     if not Path("/dev/full").exists():
@@ -50,10 +72,7 @@ def test_full_disk_is_one_line_and_exits_with_2(run: Callable[..., int], capsys:
 def test_ascii_terminal_can_be_read(run: Callable[..., int], tmp_path: Path) -> None:
     """What it has no letter for is a question mark."""
     file = tmp_path / "out.txt"
-    (tmp_path / "small.toml").write_text(
-        'title = "Störung"\nduration = 1\nload.rate = 20\nservice.service_time = 0.01\n'
-        '[pipelines.a]\npolicies = [{policy = "Timeout", seconds = 1}]\n'
-    )
+    (tmp_path / "small.toml").write_text(f'title = "Störung"\n{SMALL}')
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
     assert run(descriptor, "simulate", str(tmp_path / "small.toml"), "--runs", "2", encoding="ascii") == 0
 
