@@ -238,20 +238,8 @@ def run(
     if given == "list":
         _list_gallery(console)
         return True
-    if given is None and not traces:
-        raise ScenarioError(
-            "a scenario or --trace FILE must say what to simulate (`list` names the scenarios there are)"
-        )
-    if given is not None and traces:
-        raise ScenarioError(f"--trace takes the place of the scenario, got {given!r} beside it")
-    if of is not None and not traces:
-        raise ScenarioError("--of says whose calls of a trace are meant, and there is no --trace")
-    recorded = _recorded(traces, of, max_trace_bytes) if traces else None
-    if recorded is not None:
-        scenario = recorded.scenario
-    else:
-        assert given is not None
-        scenario = read(given, imports=imports)
+    recorded = _recorded(given, traces, of, max_trace_bytes)
+    scenario = read(given or "", imports=imports) if recorded is None else recorded.scenario
     if calls is not None:
         scenario = with_calls(scenario, calls)
     chosen = candidates(scenario, compare or pipelines)
@@ -292,7 +280,8 @@ def run(
         more["recorded"] = recorded.as_json()
     if shadow:
         more["shadow"] = {name: each.as_json().get("", {}) for name, each in reports.items()}
-    verdicts = judged(measures[1:] if compare else measures, goals)
+    held = measures[1:] if compare else measures
+    verdicts = judged(held, goals)
     more["notes"] = [
         *notes(scenario, measures, goals, shadow=shadow),
         *(recorded.notes() if recorded is not None else ()),
@@ -303,6 +292,21 @@ def run(
         from resilient.lab.picture import draw
 
         draw(measures, plot)
+    missed = [goal.miss(each) for each in held for goal in goals if not goal.met(each)]
+    _show(console, scenario, measures, recorded, reports, more, missed)
+    return not missed
+
+
+def _show(
+    console: Console,
+    scenario: Scenario,
+    measures: Sequence[Measures],
+    recorded: Recorded | None,
+    reports: Mapping[str, ShadowReport],
+    more: Mapping[str, Any],
+    missed: Sequence[str],
+) -> None:
+    """Print all results for people: what the scenario is about, the table, and what `more` has; objectives `missed`."""
     if scenario.about:
         console.print(" ".join(scenario.about.split()) + "\n")
     for fault in scenario.faults:
@@ -319,12 +323,8 @@ def run(
         console.print(line, soft_wrap=True)
     for line in more["notes"]:
         console.print(f"note: {line}", style="yellow", soft_wrap=True)
-    missed = [
-        goal.miss(each) for each in (measures[1:] if compare else measures) for goal in goals if not goal.met(each)
-    ]
     for line in missed:
         console.print(f"missed: {line}", style="bold red", soft_wrap=True)
-    return not missed
 
 
 def _check_size(found: Estimate, large: bool) -> None:
@@ -337,7 +337,18 @@ def _check_size(found: Estimate, large: bool) -> None:
         )
 
 
-def _recorded(paths: Sequence[Path], of: str | None, max_bytes: int) -> Recorded:
+def _recorded(given: str | None, paths: Sequence[Path], of: str | None, max_bytes: int) -> Recorded | None:
+    """The recorded calls of these traces; None where there are none, but a scenario is given instead."""
+    if given is None and not paths:
+        raise ScenarioError(
+            "a scenario or --trace FILE must say what to simulate (`list` names the scenarios there are)"
+        )
+    if given is not None and paths:
+        raise ScenarioError(f"--trace takes the place of the scenario, got {given!r} beside it")
+    if of is not None and not paths:
+        raise ScenarioError("--of says whose calls of a trace are meant, and there is no --trace")
+    if not paths:
+        return None
     try:
         return Recorded(read_trace(*paths, max_bytes=max_bytes), paths, of)
     except TraceError as error:
