@@ -63,7 +63,7 @@ STATUS = 503
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """Common to all.
+    """What all faults have in common: when one begins and ends, and whom it hits.
 
     Args:
         start: seconds since the begin of the run when it begins. Default 0.

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from resilient.arguments import in_a_line
 
-__all__ = ["told"]
+__all__ = ["located"]
 
 _PYTHON = tuple(Path(sysconfig.get_path(each)).resolve() for each in ("stdlib", "platstdlib", "purelib", "platlib"))
 _OURS = Path(__file__).resolve().parents[1]
 
 
-def told(error: BaseException) -> str:
+def located(error: BaseException) -> str:
     """An error in one line, with the innermost line of the user's code: `ValueError: no such host (app.py, line 7)`."""
     said = in_a_line(error)
     if isinstance(error, SyntaxError) and error.filename:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilient import arguments
 from resilient.errors import Rejected, TimedOut
-from resilient.lab.blame import told
+from resilient.lab.blame import located
 from resilient.lab.server import ANSWER, ServiceError
 from resilient.mistakes import is_mistaken
 from resilient.outcome import PROGRAMMING_ERRORS
@@ -108,7 +108,7 @@ class Calls:
         try:
             given = self.arguments(key)
         except (Exception, SystemExit) as error:
-            raise CandidateError(f"calls.arguments({key!r}) raised {told(error)}") from error
+            raise CandidateError(f"calls.arguments({key!r}) raised {located(error)}") from error
         if isinstance(given, Mapping):
             return (), given
         if not isinstance(given, tuple):
@@ -135,7 +135,7 @@ class Calls:
                 made = self.answered(status, retry_after)
             except (Exception, SystemExit) as error:
                 if status == OK or isinstance(error, (SystemExit, *PROGRAMMING_ERRORS)):
-                    raise ValueError(f"{asked} raised {told(error)}") from error
+                    raise ValueError(f"{asked} raised {located(error)}") from error
             else:
                 if status == OK and isinstance(made, BaseException):
                     raise ValueError(f"{asked} must be what a call that goes well returns, got {made!r}")
@@ -151,7 +151,7 @@ class Calls:
             try:
                 verdict = judge.result(answer)
             except Exception as error:
-                raise self._unfit(f"its classifier raised {told(error)}") from error
+                raise self._unfit(f"its classifier raised {located(error)}") from error
             if verdict.kind == "failure":
                 raise self._unfit("its classifier takes the answer of a call that goes well for a failure")
         for policy in pipeline.policies:
@@ -165,9 +165,9 @@ class Calls:
         if isinstance(error, CandidateError):
             return error
         if is_mistaken(error):
-            blamed = self._unfit(f"its classifier, a key or a strategy raised {told(error)}", key)
+            blamed = self._unfit(f"its classifier, a key or a strategy raised {located(error)}", key)
         elif isinstance(error, PROGRAMMING_ERRORS):
-            blamed = self._unfit(f"a call ended with {told(error)}", key)
+            blamed = self._unfit(f"a call ended with {located(error)}", key)
         else:
             return None
         blamed.__cause__ = error
@@ -207,7 +207,7 @@ class Calls:
 
 
 FAILURES = ServiceError, Rejected, TimedOut, ConnectionError, BadAnswer
-"""Failures that need no second look."""
+"""Errors of services and refusals of policies: never a mistake of the candidate."""
 
 
 def _short(value: object) -> str:
@@ -315,7 +315,7 @@ class Exchange:
 _current: ContextVar[Exchange] = ContextVar("resilient_lab_exchange")
 
 current_exchange = _current.get
-"""The call for which something is asked here."""
+"""The `Exchange` of the call in whose context this runs."""
 
 
 # -- shares ---------------------------------------------------------------------------------------------------------
@@ -351,4 +351,4 @@ def _status(argument: str, value: object) -> None:
 
 
 KEYED = Calls()
-"""Calls of which nothing was said."""
+"""The calls of a scenario that says nothing of them: their one argument is the key."""

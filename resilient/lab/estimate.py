@@ -47,12 +47,12 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether there is as much memory."""
+        """Whether this process may have as much memory."""
         return self.memory <= _memory_there_is()
 
     @property
     def is_large(self) -> bool:
-        """Whether it takes more than anybody expects."""
+        """Whether it takes more than `LONGEST` seconds, or more than `MOST_MEMORY` bytes."""
         return self.seconds > LONGEST or self.memory > MOST_MEMORY
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from resilient.errors import PipelineWarning
-from resilient.lab.blame import told
+from resilient.lab.blame import located
 from resilient.lab.explain import Explanation, explain
 from resilient.lab.files import write
 from resilient.lab.naming import named
@@ -38,7 +38,7 @@ def explained(
     try:
         explanation = explain(found, behind=other, is_async=is_async, function_limit=function_limit)
     except (Exception, SystemExit) as error:  # of a classifier, a predicate, a policy of the user's own
-        raise ValueError(f"{target!r} cannot be explained: {told(error)}") from error
+        raise ValueError(f"{target!r} cannot be explained: {located(error)}") from error
     if json_file is not None:
         write(json_file, json.dumps(explanation.data(), indent=2) + "\n")
     return explanation

@@ -32,7 +32,7 @@ from resilient.endings import Exceptions
 from resilient.http import semantics
 from resilient.http.httpx import AsyncClient
 from resilient.http.transport import HttpTransport
-from resilient.lab.blame import told
+from resilient.lab.blame import located
 from resilient.lab.calls import Calls, CandidateError, Wire, current_exchange, drawn, shares
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
@@ -104,7 +104,7 @@ class HttpCalls(Calls):
 
     def blamed(self, error: Exception, key: str) -> CandidateError | None:
         if type(error).__name__ == "InvalidURL":  # a client's, for a key that cannot be a part of it
-            return CandidateError(f"calls.url, {self.url!r}, is no URL for the key {str(key)!r}: {told(error)}")
+            return CandidateError(f"calls.url, {self.url!r}, is no URL for the key {str(key)!r}: {located(error)}")
         return Calls.blamed(self, error, key)
 
     def guarded(self, guard: Any, wire: Wire) -> tuple[Callable[..., Any], Pipeline | None]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from resilient.lab.blame import told
+from resilient.lab.blame import located
 from resilient.lab.subject import Subject, guarded, quiet_stdout, seen, subject_of
 
 __all__ = ["imported", "named"]
@@ -76,7 +76,7 @@ def _importing(path: str) -> Iterator[None]:
     except _NotFound as error:
         raise ValueError(str(error)) from None
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{path!r} cannot be imported: {told(error)}") from None
+        raise ValueError(f"{path!r} cannot be imported: {located(error)}") from None
 
 
 class _NotFound(Exception):
@@ -152,7 +152,7 @@ def _step(path: str, module: ModuleType, found: Any, part: str | ast.Constant) -
     except (AttributeError, LookupError, TypeError):
         pass
     except Exception as error:  # of a property
-        raise ValueError(f"{path!r} cannot be had: {told(error)}") from None
+        raise ValueError(f"{path!r} cannot be read: {located(error)}") from None
     if isinstance(found, ModuleType) and hasattr(found, "__path__") and isinstance(part, str):
         below = f"{found.__name__}.{part}"
         with contextlib.suppress(ModuleNotFoundError), _importing(path):

@@ -64,7 +64,7 @@ from typing import Any
 
 from resilient.faults import Fault, faults_from
 from resilient.lab import distributions
-from resilient.lab.blame import told
+from resilient.lab.blame import located
 from resilient.lab.call_tables import calls_of
 from resilient.lab.files import read_text
 from resilient.lab.load import Burst, Closed, Load, Poisson
@@ -123,7 +123,7 @@ def _called(given: str) -> Scenario:
     try:
         made = function()
     except Exception as error:
-        raise ScenarioError(f"{given} failed with {told(error)}") from error
+        raise ScenarioError(f"{given} failed with {located(error)}") from error
     if not isinstance(made, Scenario):
         raise ScenarioError(f"{given} must return a resilient.lab.world.Scenario, got {made!r}")
     return made

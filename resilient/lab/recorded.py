@@ -38,7 +38,7 @@ MOST_SHOWN = 8
 
 
 class Recorded:
-    """Recorded calls to be simulated.
+    """The calls of a trace, to be simulated, and what a user should know of their errors.
 
     Args:
         trace: what was recorded.

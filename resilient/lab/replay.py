@@ -99,10 +99,8 @@ def _is_the_services(attempt: TracedAttempt, errors: StandIns) -> bool:
     return not issubclass(errors.named(name), OURS)
 
 
-def summary(trace: Trace, pipeline: str | None = None) -> dict[str, Any]:
+def summary(trace: Trace) -> dict[str, Any]:
     """What the recorded calls were like, as plain data."""
-    if pipeline is not None:
-        trace = trace.of(pipeline)
     calls = trace.calls
     latencies = sorted(each.seconds for each in calls if each.ending == "success")
     return {

@@ -26,7 +26,7 @@ from resilient.guard import unwrapped
 from resilient.http.asgi import ServerMiddleware, Shared
 from resilient.http.chaos import HttpChaos
 from resilient.http.transport import HttpTransport, SyncHttpTransport
-from resilient.lab.blame import told
+from resilient.lab.blame import located
 from resilient.pipeline import Pipeline
 from resilient.policies.timeout import Timeout
 from resilient.policy import Policy
@@ -80,7 +80,7 @@ def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
     except TypeError:
         raise
     except Exception as error:  # a proxy that stands for nothing here, say
-        raise TypeError(f"{name} cannot be examined: {told(error)}") from None
+        raise TypeError(f"{name} cannot be examined: {located(error)}") from None
     if found is not None:
         return found
     made = _called(name, thing)
@@ -205,7 +205,7 @@ def _called(name: str, make: Any) -> Any:
         with quiet_stdout(), events.apart():
             return make()
     except (Exception, SystemExit) as error:
-        raise TypeError(f"{name} is {what}, which failed when it was called: {told(error)}") from None
+        raise TypeError(f"{name} is {what}, which failed when it was called: {located(error)}") from None
 
 
 _FUNCTIONS = FunctionType, MethodType, type(functools.cache(lambda: None))

@@ -69,7 +69,8 @@ def _show_blocks(console: Console, table: Table) -> None:
 
 @contextmanager
 def progress_on(stream: TextIO) -> Iterator[Callable[[float], object]]:
-    """Told the share that is done, show it once it has taken a while: as a bar, or without a terminal as lines."""
+    """Yields what is to be told the share that is done. It shows that once it has taken a while: as a bar, or without a
+    terminal as lines."""
     console = console_on(stream)
     if console.is_terminal and not console.is_dumb_terminal:
         with _bar(console) as tell:

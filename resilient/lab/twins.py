@@ -168,7 +168,7 @@ class Twins:
 
 
 class _Listener(pybreaker.CircuitBreakerListener):
-    """Has these functions as its methods."""
+    """A listener of pybreaker whose methods are these functions."""
 
     METHODS = ("before_call", "success", "failure", "state_change")
 

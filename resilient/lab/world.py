@@ -42,7 +42,7 @@ from typing import Any
 from resilient.errors import Deadlock, VirtualTimeError
 from resilient.faults import Errors
 from resilient.forks import module_lock
-from resilient.lab.blame import told
+from resilient.lab.blame import located
 from resilient.lab.calls import KEYED, CandidateError, Wire, outcome_of
 from resilient.lab.candidates import Candidate
 from resilient.lab.clock import WorldLoop
@@ -154,7 +154,7 @@ class _World:
             watch(pipeline)
 
     def _guard_keyed(self, guard: Any, watch: Callable[[Pipeline], object] | None) -> Callable[[_Call], Any]:
-        """What nothing is said of calls for: with as little as possible around each."""
+        """What a client calls where the scenario says nothing of calls: with as little code as possible for each."""
         ask = self.service.ask
 
         async def request(call: _Call) -> object:
@@ -359,7 +359,7 @@ def simulate(
     except (Deadlock, VirtualTimeError) as error:
         raise CandidateError(f"{candidate.name}: {str(error).splitlines()[0].rstrip(':')}") from error
     except (Exception, SystemExit) as error:  # of a function that makes the candidate, of a listener, of no memory
-        raise CandidateError(f"{candidate.name}: the run ended with {told(error)}") from error
+        raise CandidateError(f"{candidate.name}: the run ended with {located(error)}") from error
     return run
 
 

@@ -192,7 +192,7 @@ def _paths_of(kind: Any) -> tuple[str, ...]:
 
 
 def _at(error: Any, path: str) -> Any:
-    """What is there; raises if nothing is."""
+    """What an error has at a path of `CHECKS`; raises where it has nothing there."""
     match path:
         case "retry_after":
             asked = asked_to_wait(error)
