@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["LOST", "PYTHON", "Ending", "Exceptions"]
+__all__ = ["LOST", "PYTHON", "Exceptions", "FaultEnding"]
 
 LOST = 900.0
 """Seconds after which a request is given up that never gets an answer: as Linux gives up a connection that is not
 acknowledged any more (`tcp_retries2`, about 15 minutes)."""
 
-Ending = Literal["error", "result", "refused", "reset", "unreachable", "silent"]
+FaultEnding = Literal["error", "result", "refused", "reset", "unreachable", "silent"]
 """What a request gets instead of an answer: an error, a result, a connection that is refused or breaks, or nothing at
 all (from nobody, or from somebody who had accepted it)."""
 

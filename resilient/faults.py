@@ -34,7 +34,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from resilient import arguments, pauses
-from resilient.endings import LOST, PYTHON, Ending, Exceptions
+from resilient.endings import LOST, PYTHON, Exceptions, FaultEnding
 from resilient.fault_fields import CHECKS, Target
 from resilient.groups import leaves
 
@@ -72,7 +72,7 @@ class Fault:
     """
 
     kind: ClassVar[str] = ""
-    _ends: ClassVar[Ending | None] = None
+    _ends: ClassVar[FaultEnding | None] = None
 
     start: float = 0.0
     end: float | None = None
@@ -105,7 +105,7 @@ class Fault:
         return not self.targets or target in self.targeted
 
     @property
-    def ending(self) -> Ending | None:
+    def ending(self) -> FaultEnding | None:
         """What a request gets instead of an answer; None: an answer, if perhaps a late or a broken one."""
         return self._ends
 
@@ -174,7 +174,7 @@ class Errors(Fault):
     """
 
     kind: ClassVar[str] = "errors"
-    _ends: ClassVar[Ending | None] = "error"
+    _ends: ClassVar[FaultEnding | None] = "error"
 
     share: float = 1.0
     status: int | None = None
@@ -246,7 +246,7 @@ class Results(Fault):
     """
 
     kind: ClassVar[str] = "results"
-    _ends: ClassVar[Ending | None] = "result"
+    _ends: ClassVar[FaultEnding | None] = "result"
 
     share: float = 1.0
     value: Any = None
@@ -313,7 +313,7 @@ class Stall(Fault):
     kind: ClassVar[str] = "stall"
 
     @property
-    def ending(self) -> Ending | None:
+    def ending(self) -> FaultEnding | None:
         return None if self.end is not None else "silent"
 
     def delay(self, at: float, draw: random.Random) -> float:
@@ -328,7 +328,7 @@ class Crash(Fault):
     """The process is gone, with all that it had taken in, and connections are refused; at `end` it has restarted."""
 
     kind: ClassVar[str] = "crash"
-    _ends: ClassVar[Ending | None] = "refused"
+    _ends: ClassVar[FaultEnding | None] = "refused"
 
     def describe(self) -> str:
         return "crash" + _where(self.targeted).replace(" on ", " of ", 1)
@@ -339,7 +339,7 @@ class Partition(Fault):
     """The network lets nothing through, neither requests nor answers, and says nothing."""
 
     kind: ClassVar[str] = "partition"
-    _ends: ClassVar[Ending | None] = "unreachable"
+    _ends: ClassVar[FaultEnding | None] = "unreachable"
 
     def _what(self) -> str:
         return "nothing gets through"
@@ -354,7 +354,7 @@ class PacketLoss(Fault):
     """
 
     kind: ClassVar[str] = "packet_loss"
-    _ends: ClassVar[Ending | None] = "silent"
+    _ends: ClassVar[FaultEnding | None] = "silent"
 
     share: float
 
@@ -378,7 +378,7 @@ class Reset(Fault):
     phase: Literal["connect", "read"] = "read"
 
     @property
-    def ending(self) -> Ending | None:
+    def ending(self) -> FaultEnding | None:
         return "refused" if self.phase == "connect" else "reset"
 
     def _what(self) -> str:

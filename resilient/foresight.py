@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from resilient.outcome import DEFAULT, Classifier, Verdict
-from resilient.stops import AnyOf, Before, Moment, Stop
+from resilient.stops import AnyOf, Before, RunEnd, Stop
 
 if TYPE_CHECKING:
     from resilient.policy import Policy
@@ -271,7 +271,7 @@ class _Plan:
         pause = self.pauses(run)
         most = pause.longest(asks) if sure else pause.most
         slack = 1 - TIE if sure else 1 + TIE
-        return self.stop.latest(Moment(run, earliest, latest, pause.least, most, sure, slack)) + self.discard.after(run)
+        return self.stop.latest(RunEnd(run, earliest, latest, pause.least, most, sure, slack)) + self.discard.after(run)
 
     def end(self, runs: float) -> float:
         """Seconds after the last of so many runs."""

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["NEVER", "After", "AllOf", "AnyOf", "Before", "Moment", "Never", "Runs", "Stop", "Unknown"]
+__all__ = ["NEVER", "After", "AllOf", "AnyOf", "Before", "Never", "RunEnd", "Runs", "Stop", "Unknown"]
 
 ENDED = -math.inf
 """The answer where no further run may begin."""
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class RunEnd:
     """The end of a run; seconds count from the begin of the first one.
 
     Attributes:
@@ -62,7 +62,7 @@ class Stop(Protocol):
         """The names of the functions of users that take part."""
         ...
 
-    def latest(self, moment: Moment) -> float:
+    def latest(self, end: RunEnd) -> float:
         """The latest moment at which another run may begin; `ENDED`: none may."""
         ...
 
@@ -80,8 +80,8 @@ class Never:
     timed = False
     unknown = ()
 
-    def latest(self, moment: Moment) -> float:
-        return moment.latest + moment.most
+    def latest(self, end: RunEnd) -> float:
+        return end.latest + end.most
 
     def describe(self) -> str:
         return self.words
@@ -106,8 +106,8 @@ class Unknown:
     def unknown(self) -> tuple[str, ...]:
         return (self.name,)
 
-    def latest(self, moment: Moment) -> float:
-        return ENDED if moment.sure else moment.latest + moment.most
+    def latest(self, end: RunEnd) -> float:
+        return ENDED if end.sure else end.latest + end.most
 
     def describe(self) -> str:
         return f"until {self.name} says stop"
@@ -126,8 +126,8 @@ class Runs:
     def runs(self) -> float:
         return self.most
 
-    def latest(self, moment: Moment) -> float:
-        return ENDED if moment.run >= self.most else moment.latest + moment.most
+    def latest(self, end: RunEnd) -> float:
+        return ENDED if end.run >= self.most else end.latest + end.most
 
     def describe(self) -> str:
         return f"{self.most:g} attempt{'' if self.most == 1 else 's'}"
@@ -152,10 +152,10 @@ class After(_Limit):
 
     __slots__ = ()
 
-    def latest(self, moment: Moment) -> float:
-        if moment.earliest >= self.seconds * moment.slack:
+    def latest(self, end: RunEnd) -> float:
+        if end.earliest >= self.seconds * end.slack:
             return ENDED
-        return min(moment.latest, self.seconds) + moment.most
+        return min(end.latest, self.seconds) + end.most
 
     def describe(self) -> str:
         return f"until {self.seconds:g} s have passed"
@@ -166,10 +166,10 @@ class Before(_Limit):
 
     __slots__ = ()
 
-    def latest(self, moment: Moment) -> float:
-        if moment.earliest + moment.least >= self.seconds * moment.slack:
+    def latest(self, end: RunEnd) -> float:
+        if end.earliest + end.least >= self.seconds * end.slack:
             return ENDED
-        return min(moment.latest + moment.most, self.seconds)
+        return min(end.latest + end.most, self.seconds)
 
     def describe(self) -> str:
         return f"begun within {self.seconds:g} s"
@@ -203,9 +203,9 @@ class AnyOf(_Several):
     def horizon(self) -> float:
         return min((part.horizon for part in self.parts), default=math.inf)
 
-    def latest(self, moment: Moment) -> float:
+    def latest(self, end: RunEnd) -> float:
         # Each lets the next run begin up to some moment, and before that at any: so does the one that is strictest.
-        return min((part.latest(moment) for part in self.parts), default=moment.latest + moment.most)
+        return min((part.latest(end) for part in self.parts), default=end.latest + end.most)
 
     def describe(self) -> str:
         return ", ".join(_words(self.parts, min)) or NEVER.describe()
@@ -224,8 +224,8 @@ class AllOf(_Several):
     def horizon(self) -> float:
         return max((part.horizon for part in self.parts), default=0.0)
 
-    def latest(self, moment: Moment) -> float:
-        return max((part.latest(moment) for part in self.parts), default=ENDED)
+    def latest(self, end: RunEnd) -> float:
+        return max((part.latest(end) for part in self.parts), default=ENDED)
 
     def describe(self) -> str:
         return " and ".join(_words(self.parts, max)) or Runs(1).describe()
