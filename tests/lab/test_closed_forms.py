@@ -69,7 +69,7 @@ def test_several_workers_take_as_long_as_m_m_c(workers: int, load: float) -> Non
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
 def test_retries_succeed_and_cost_as_the_geometric_series_says(share: float) -> None:
     """1 - f^(R+1) of the calls succeed, with (1 - f^(R+1)) / (1 - f) requests each."""
-    scenario = Scenario(duration=40, loads=(Poisson(500),), service=ServicePlan(failure_rate=share))
+    scenario = Scenario(duration=20, loads=(Poisson(500),), service=ServicePlan(failure_rate=share))
     run = simulate(scenario, candidate_from("three retries", Retry(4, wait=0)), seed=5)
     calls = len(run.begins)
 
