@@ -276,6 +276,7 @@ def test_timeout_nested_at_will_the_nearest_limit_ends_the_call(limits: list[int
 # -- a deadline that inner policies see --------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_timeout_total_lets_no_backoff_start_that_outlives_it(world: World) -> None:
     """The last real error comes back, and at once: with this wait anything else would be a `TimedOut`."""
     error = OSError()
@@ -293,6 +294,7 @@ def test_timeout_total_lets_a_backoff_start_that_fits(world: World) -> None:
     assert world.call(Pipeline(limit(LONG), Retry(attempts=2, wait=LIMIT))(dependency.fn)) == 7
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.virtual_time
 async def test_timeout_deadline_is_the_nearest_of_all_that_surround() -> None:
     """Inside both, a backoff of 5 s outlives the inner one, though not the outer."""
