@@ -115,7 +115,9 @@ class Line:
 
     def first(self) -> Place | None:
         """Whose turn it is next."""
-        return min(self.heads(), key=lambda place: place.order, default=None)
+        if not self.groups:
+            return None
+        return min(self.heads(), key=lambda place: place.order)
 
     def last(self) -> Place | None:
         """Who goes when there are too many."""

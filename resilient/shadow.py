@@ -30,11 +30,10 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Any, Protocol
+from typing import Protocol
 
 from resilient.call import Call
 from resilient.clock import ANOTHER
@@ -213,7 +212,7 @@ class ShadowQueue(Gate):
         self._epoch = NOT_COUNTED
         self._ended: deque[tuple[_ShadowPlace, float]] = deque()  # calls, and when
         self._busy = False
-        self._lock: AbstractContextManager[Any] = threading.RLock()
+        self._lock = threading.RLock()
         self._begin_anew()
 
     def renew(self) -> None:
@@ -242,21 +241,25 @@ class ShadowQueue(Gate):
 
     def admit(self, call: Call) -> _ShadowPlace | None:
         rank = self._rank(call)
+        late = self._hold()
+        if late is None:
+            return _ShadowPlace(call, rank, 0, NOT_COUNTED, 0.0)
         place = None
-        with self._undisturbed() as late:
-            if late is None:
-                return _ShadowPlace(call, rank, 0, NOT_COUNTED, 0.0)
+        try:
             now = self._live(call.begin().now(), late)
             first = self.line.first()
             if (first is None or rank < first.rank) and self.inside < self._permits(rank):
                 place = self._place(call, rank, now)
                 self._begin(place, now)
+        finally:
+            self._let_go(late)
         return place
 
     def line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> _ShadowPlace:
         rank = self._rank(call)
-        with self._undisturbed() as late:
-            assert late is not None, "`admit` has given it a place"
+        late = self._hold()
+        assert late is not None, "`admit` has given it a place"
+        try:
             now = self._live(call.begin().now(), late)
             place = self._place(call, rank, now)
             self.line.enter(place)
@@ -272,6 +275,8 @@ class ShadowQueue(Gate):
             if place in self.line:
                 place.refused = refused
                 self._bound(place)
+        finally:
+            self._let_go(late)
         if place.out:
             raise self._refusal(rank, "")
         return place
@@ -288,33 +293,39 @@ class ShadowQueue(Gate):
         """Note that a call has ended, and live through what that changes in the line."""
         place.went_well = went_well
         self._ended.append((place, max(place.now(), place.began)))
-        with self._undisturbed():
-            pass  # which takes it in
+        late = self._hold()
+        if late is not None:
+            self._let_go(late)  # which takes it in
 
     def foretell(self) -> None:
         """If no call runs, tell of those in line that would be refused unless others come."""
-        with self._undisturbed() as late:
-            if late is not None:
-                self._live(self._now, late, ahead=True)
-
-    @contextmanager
-    def _undisturbed(self) -> Iterator[Late | None]:
-        """Hold the lock, take in the calls that have ended, and tell of those that are found to be refused in line.
-
-        A signal handler or a finalizer may come here in the midst of this: then it gives None, and changes nothing.
-        """
-        late: Late = []
-        with self._lock:
-            if self._busy:
-                yield None
-                return
-            self._busy = True
+        late = self._hold()
+        if late is not None:
             try:
-                yield late
-                while self._ended:
-                    self._take_in(*self._ended.popleft(), late)
+                self._live(self._now, late, ahead=True)
             finally:
-                self._busy = False
+                self._let_go(late)
+
+    def _hold(self) -> Late | None:
+        """Take the lock, until `_let_go`; returns where to put the calls that are found to be refused in line.
+
+        A signal handler or a finalizer may come here in the midst of that: then it gets None, and changes nothing.
+        """
+        self._lock.acquire()
+        if self._busy:
+            self._lock.release()
+            return None
+        self._busy = True
+        return []
+
+    def _let_go(self, late: Late) -> None:
+        """Take in the calls that have ended, give the lock back, and tell of those that are refused in line."""
+        try:
+            while self._ended:
+                self._take_in(*self._ended.popleft(), late)
+        finally:
+            self._busy = False
+            self._lock.release()
         for place, why in late:
             if place.refused is not None and place.call is not None:
                 place.refused(place.call, self._refusal(place.rank, why), place.went_well)
