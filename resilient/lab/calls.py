@@ -137,6 +137,8 @@ class Calls:
                 if status == OK or isinstance(error, (SystemExit, *PROGRAMMING_ERRORS)):
                     raise ValueError(f"{asked} raised {located(error)}") from error
             else:
+                if isinstance(made, BaseException) and not _can_end_a_call(made):
+                    raise ValueError(_must_end_a_call(asked, made))
                 if status == OK and isinstance(made, BaseException):
                     raise ValueError(f"{asked} must be what a call that goes well returns, got {made!r}")
 
@@ -208,6 +210,15 @@ class Calls:
 
 FAILURES = ServiceError, Rejected, TimedOut, ConnectionError, BadAnswer
 """Errors of services and refusals of policies: never a mistake of the candidate."""
+
+
+def _can_end_a_call(answer: BaseException) -> bool:
+    """Whether an exception is one that a coroutine ends with, and nothing around it."""
+    return isinstance(answer, Exception) and not isinstance(answer, StopIteration)
+
+
+def _must_end_a_call(asked: str, answer: BaseException) -> str:
+    return f"{asked} must be a result or an exception that a call can end with, got {answer!r}"
 
 
 def _short(value: object) -> str:
@@ -295,6 +306,8 @@ class Exchange:
             status, retry_after = wire.status(), None
         answer = (answered or wire.calls.answered)(status, retry_after)
         if isinstance(answer, BaseException):
+            if not _can_end_a_call(answer):
+                raise CandidateError(_must_end_a_call(f"calls.answer({status}, {retry_after})", answer))
             raise answer
         self._answers.append((answer, status))
         return answer

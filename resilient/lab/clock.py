@@ -42,6 +42,11 @@ class WorldLoop(VirtualLoop):
         heappush(self._events, (max(when, self._now), self._number(), self._due, timer))
         return timer
 
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """As any loop does, but for a `SystemExit` in a task: it has ended the run, which tells of it."""
+        if not isinstance(context.get("exception"), SystemExit):
+            super().call_exception_handler(context)
+
     def _due(self, timer: asyncio.TimerHandle) -> None:
         if not timer.cancelled():
             self._ready.append(timer)

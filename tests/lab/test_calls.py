@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -125,6 +126,19 @@ def test_answer_may_be_an_exception() -> None:
         run = simulate(replace(world, calls=Calls(answer=answer)), candidate_from("retry", Retry(2)))
         assert outcomes(run).keys() == {"success", "Unavailable"}
         assert Measures([run]).requests_per_call > 1.3
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), asyncio.CancelledError(), StopIteration()])
+@pytest.mark.parametrize("status", [503, 429])
+def test_answer_that_no_call_can_end_with_is_refused(error: BaseException, status: int) -> None:
+    """When the scenario is made, or where it comes in a run; those calls were never heard of again."""
+    with pytest.raises(
+        (ValueError, CandidateError), match=rf"calls\.answer\({status}, .*\) must be a result or an exc"
+    ):
+        made = scenario(
+            calls=Calls(answer=lambda given, _: error if given == status else "fine"), faults=(Errors(status=status),)
+        )
+        simulate(made, NONE)
 
 
 def test_pause_that_a_service_asks_for_reaches_the_answer() -> None:

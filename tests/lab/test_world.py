@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import random
@@ -382,6 +383,16 @@ def test_lack_of_memory_that_a_fault_names_fails_calls() -> None:
     """And ends no run, as a real one does."""
     faults = (Errors(error=MemoryError),)
     assert live(ONE, (0.0,), faults=faults) == [(0.0, 1.0, "MemoryError")]
+
+
+def test_judgement_that_ends_the_process_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By the error of the run, and not by the event loop as well."""
+    pipeline = Pipeline(Retry(3, on=lambda error: sys.exit(5)))
+    scenario = Scenario(duration=1, loads=(Burst(1),), faults=(Errors(),))
+    with pytest.raises(CandidateError, match=r"^exits: the run ended with SystemExit: 5 \(.*test_world"):
+        simulate(scenario, candidate_from("exits", pipeline))
+    gc.collect()
+    assert caplog.records == []
 
 
 def test_candidates_meet_the_same_arrivals() -> None:
