@@ -75,7 +75,7 @@ def block_begins(frame: FrameType | None, call: Call, scope: Scope) -> FrameType
 
 
 def block_ends(frame: FrameType, call: Call) -> None:
-    """It no longer is."""
+    """Note that a block of this frame has ended: its call is no longer current there."""
     with _lock:
         left = [block for block in _blocks.pop(frame, ()) if block[0] is not call]
         if left:

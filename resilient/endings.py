@@ -38,7 +38,7 @@ class Exceptions:
 
     @classmethod
     def of_client(cls, module: Any) -> Exceptions:
-        """Those of httpx or httpx2."""
+        """The exceptions of a client library, `httpx` or `httpx2`."""
         return cls(
             error=module.ConnectError,
             refused=module.ConnectError,

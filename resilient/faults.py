@@ -101,7 +101,7 @@ class Fault:
         return self.start <= at < self.until
 
     def hits(self, target: Target) -> bool:
-        """Whether it happens to this one."""
+        """Whether this fault is meant for a server or a key."""
         return not self.targets or target in self.targeted
 
     @property
@@ -132,7 +132,7 @@ class Fault:
 
     @property
     def words(self) -> str:
-        """What its exceptions and answers say."""
+        """The text of the exceptions and answers that this fault makes."""
         return f"injected by chaos: {self.describe()}"
 
     def describe(self) -> str:

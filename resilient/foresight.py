@@ -296,7 +296,7 @@ class _Plan:
     def _many(
         self, run: int, runs: float, earliest: float, last: float, seconds: float, sure: bool, asks: bool
     ) -> tuple[float, float]:
-        """The same from run number `MANY` on."""
+        """What `begins` returns, from run number `MANY` on, without going through them one by one."""
         pause, horizon, discarding = self.pauses(MANY), self.stop.horizon, self.discard.after(MANY)
         if math.isfinite(horizon):
             runs = min(runs, run + max(0.0, horizon - earliest) // pause.least if pause.least else math.inf)

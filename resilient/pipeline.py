@@ -85,7 +85,7 @@ class Pipeline(Policy):
         self.policies = policies
         self.classify = classify or DEFAULT
         self.findings: list[Finding] = examine(flat(policies))
-        """What is wrong with the order or the plan."""
+        """What is wrong with the order of its policies or with their plan."""
         repeats = any(each.runs != 1 for each in flat(policies))
         if twin is None:
             self._strict = arguments.flag("strict", strict)

@@ -69,7 +69,7 @@ class Schedule:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What is not known of it, in sentences."""
+        """What is not known of this plan because code of a user decides it, in sentences."""
         said = [
             f"what {name} says is not known: it may end the attempts at any time, or never"
             for name in self.stop.unknown

@@ -231,7 +231,7 @@ class ShadowQueue(Gate):
         self.inside = 0
         """Calls that would hold a permit then."""
         self.in_use = 0
-        """Those of them that run."""
+        """Calls that would hold a permit, and run."""
         self._ends: list[float] = []  # when permits come back, of calls inside that have ended; a heap
         self._patiences: list[tuple[float, int, _ShadowPlace]] = []  # when calls in line give up; a heap
         self._leaving: list[float] = []  # when calls leave the line of whom it is known already; a heap

@@ -28,7 +28,7 @@ KEPT_BYTES_HTTP2 = 1 << 20
 flow-control window for ever (of 16 MiB): httpcore neither resets the stream nor gives credit for what still comes."""
 
 KEPT_SECONDS = 1.0
-"""And so long that may take."""
+"""Seconds that reading such a body may take."""
 
 
 class Streams:

@@ -210,7 +210,7 @@ class HttpChaos(Generic[Inner]):
         return self.library.module.Response(status, headers=headers, content=fault.words.encode())
 
     def _spoil(self, response: Any, faults: Sequence[Fault], limit: float | None) -> Any:
-        """The same response with a worse body."""
+        """A response whose body breaks off or trickles, as the faults say."""
         module, stream = self.library.module, response.stream
         truncated, dripping = _streams(module)
         for fault in faults:

@@ -247,7 +247,7 @@ class Wire:
     serves: bool
 
     def status(self) -> int:
-        """Of an answer where all went well."""
+        """The status of an answer where all went well: drawn by the shares of `Calls.statuses`."""
         status: int = drawn(self.calls.statuses, self.luck)
         return status
 

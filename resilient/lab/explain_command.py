@@ -45,7 +45,7 @@ def explained(
 
 
 def _named(target: str) -> Subject:
-    """What is named, which has policies."""
+    """The subject that a name leads to; a decorator of another library is none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)  # the explanation will say it
         return named(target, decorators=False)

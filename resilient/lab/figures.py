@@ -16,7 +16,7 @@ __all__ = ["SUFFIXES", "save"]
 
 DATELESS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 SUFFIXES = tuple(DATELESS)
-"""What the name of a picture may end in."""
+"""The suffixes that the name of a picture may have."""
 
 
 def save(figure: Figure, file: Path, dpi: int) -> None:

@@ -65,7 +65,7 @@ class Load:
         raise NotImplementedError
 
     def at_once(self, duration: float, latency: float) -> float:
-        """How many of them are under way at a time."""
+        """How many of its calls are under way at a time."""
         return self.expected(duration, latency) * min(1.0, latency / duration)
 
 

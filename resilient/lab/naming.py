@@ -164,7 +164,7 @@ def _step(path: str, module: ModuleType, found: Any, part: str | ast.Constant) -
 
 
 def _there(found: Any) -> str:
-    """What could have been meant."""
+    """The end of a message that names the pipelines there are; empty where there are none."""
     names = []
     for key, value in sorted(getattr(found, "__dict__", {}).items()):
         with contextlib.suppress(Exception):

@@ -29,7 +29,7 @@ from resilient.policy import Policy
 __all__ = ["FACTS", "Recorded"]
 
 FACTS = "their class, statuses, pauses, and codes of SQL, grpc and AWS"
-"""What is known of an error."""
+"""What a trace knows of an error, for messages."""
 
 OF_POLICIES = (ResilientError, CircuitBreakerError)
 

@@ -260,7 +260,7 @@ class Admission:
         self.server.service.answer(request, error)
 
     async def _serve(self, seen: object) -> object:
-        """What is guarded: queue and work."""
+        """What the admission of a server guards: the wait for a worker, and its work."""
         request = _served.get()
         request.work = self.loop.create_future()
         self.server.take_in(request)

@@ -75,7 +75,7 @@ class Service:
         self.sent: array[float] = array("d")
         """When each request was sent."""
         self.most: float = MOST_REQUESTS
-        """How many there may be."""
+        """How many requests may be sent in the run."""
         self.executed = 0
         """Requests that a worker has finished."""
         self.luck = random.Random(f"{seed} luck")
@@ -226,7 +226,7 @@ class Service:
 
     @property
     def admissions(self) -> list[Pipeline]:
-        """What is in front of its servers."""
+        """The pipelines in front of its servers."""
         return [server.admission.pipeline for server in self.servers if server.admission is not None]
 
     @property

@@ -288,7 +288,7 @@ RANKS = {name: rank for rank, name in enumerate(PRIORITIES)}
 
 
 def _context_of(urgency: Priority) -> Context:
-    """Of a call that is made under a priority."""
+    """The context of a call that is made under a priority."""
     context = copy_context()
     context.run(priority(urgency).__enter__)
     return context

@@ -97,7 +97,7 @@ class ShadowReport:
 
     @classmethod
     def of(cls, trace: Trace) -> Self:
-        """The same from a trace."""
+        """A report of what a trace tells of policies in shadow mode."""
         report = cls()
         for call in trace.calls:
             report._count(call.pipeline, call.requests)

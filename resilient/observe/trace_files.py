@@ -44,7 +44,7 @@ MAX_BYTES = 128 * 2**20
 """More than a recording has, if it was not told otherwise."""
 
 WOULD = ("retry", "hedge", "refuse", "wait")
-"""What a policy in shadow mode may tell of."""
+"""All that a line can say a policy in shadow mode would have done."""
 
 
 def read_trace(path: str | Path, *more: str | Path, max_bytes: int = MAX_BYTES) -> Trace:

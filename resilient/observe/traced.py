@@ -96,7 +96,7 @@ class Trace:
         return sorted({call.pipeline for call in self.calls})
 
     def of(self, pipeline: str) -> Trace:
-        """What is in it of one pipeline."""
+        """The trace of one pipeline alone."""
         return replace(
             self,
             calls=[each for each in self.calls if each.pipeline == pipeline],
