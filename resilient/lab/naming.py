@@ -67,7 +67,10 @@ def _missing_name(path: str) -> str:
 @contextlib.contextmanager
 def _importing(path: str) -> Iterator[None]:
     """Imports find the working directory first, and their errors are told in a line."""
-    here = str(Path.cwd())
+    try:
+        here = str(Path.cwd())
+    except OSError as error:  # it was removed
+        raise ValueError(f"{path!r} cannot be imported: the working directory: {error.strerror}") from None
     if here not in sys.path:
         sys.path.insert(0, here)
     try:

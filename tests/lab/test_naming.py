@@ -402,6 +402,16 @@ def test_object_that_cannot_be_looked_at_is_told_in_a_line() -> None:
         subject_of("mine", Proxy())
 
 
+def test_working_directory_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It was said of standard output."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ValueError, match=r"^'shop:users' cannot be imported: the working directory: No such file"):
+        named("shop:users")
+
+
 class Anything:
     """Has every attribute: itself."""
 
