@@ -248,7 +248,10 @@ def simulate(
         bool, typer.Option("--shadow", help="Policies only watch (shadow mode); report what they would have done.")
     ] = False,
     pipeline: Annotated[
-        list[str] | None, typer.Option(help="Of the scenario, MODULE:NAME, or `none`. May be repeated. [default: all]")
+        list[str] | None,
+        typer.Option(
+            help="Of the scenario, MODULE:NAME, or `none`. May be repeated. [default: all of the scenario, or none]"
+        ),
     ] = None,
     compare: Annotated[
         tuple[str, str] | None, typer.Option(metavar="A B", help="These two; the objectives are for the second.")

@@ -83,7 +83,7 @@ class Fault:
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, CHECKS[field.name](field.name, value))
         if self.end is not None and self.end <= self.start:
-            raise ValueError(f"end must be after start={self.start:g}, got {self.end!r}")
+            raise ValueError(f"end must be after start={self.start:g}, got {self.end:g}")
 
     @property
     def targeted(self) -> tuple[Target, ...]:
@@ -284,7 +284,7 @@ class Latency(Fault):
     def __post_init__(self) -> None:
         Fault.__post_init__(self)
         if self.high < self.low:
-            raise ValueError(f"high must be at least low={self.low:g}, got {self.high!r}")
+            raise ValueError(f"high must be at least low={self.low:g}, got {self.high:g}")
 
     def delay(self, at: float, draw: random.Random) -> float:
         return draw.uniform(self.low, self.high)

@@ -178,6 +178,7 @@ class Calls:
     def _unfit(self, why: str, key: str = "1") -> CandidateError:
         args, kwargs = self.made(str(key), lambda: 0.0)
         given = ", ".join([*map(_short, args), *(f"{name}={_short(value)}" for name, value in kwargs.items())])
+        given += "," if len(args) == 1 and not kwargs else ""
         look = f"calls here have the arguments ({given}) and the answer {_short(self.answered(OK, None))}"
         if self is not KEYED:
             return CandidateError(f"{why}; as the scenario's [calls] says, {look}")

@@ -23,7 +23,7 @@ from resilient.lab.naming import imported
 from resilient.lab.reading import ScenarioError, gallery, read
 from resilient.lab.recorded import FACTS, Recorded
 from resilient.lab.service import MOST_REQUESTS
-from resilient.lab.terminal import console_on, progress_on, show_table
+from resilient.lab.terminal import console_on, progress_on, show_table, show_text
 from resilient.lab.verdicts import Objective, check_tested, judged, notes, objectives
 from resilient.lab.world import CandidateError, Scenario, simulate
 from resilient.observe.shadow import ShadowReport
@@ -42,6 +42,9 @@ __all__ = [
     "report",
     "run",
 ]
+
+
+UNNAMED = "calls were made without policies, as no pipeline is named: give --pipeline MODULE:NAME"
 
 
 def candidates(scenario: Scenario, names: Sequence[str]) -> list[Candidate]:
@@ -162,7 +165,7 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
     stand_ins = any(each.stood_in for each in measures)
     fades = scenario.calm != (0.0, 0.0)
     several = len(measures[0].runs) > 1
-    for title in ("success %", *(["± %"] if several else []), *(["stood in %"] if stand_ins else [])):
+    for title in ("success %", *(["lowest-highest %"] if several else []), *(["stood in %"] if stand_ins else [])):
         table.add_column(title, justify="right")
     for title in ("p50 ms", "p99 ms", "requests per call", *(["recovery s"] if fades else [])):
         table.add_column(title, justify="right")
@@ -173,7 +176,7 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
         cells = [each.candidate.name, f"{100 * each.success:.2f}"]
         if several:
             shares = [share for share in each.success_of_runs if share is not None]
-            cells.append(f"{50 * (max(shares) - min(shares)):.2f}")
+            cells.append(f"{100 * min(shares):.2f}-{100 * max(shares):.2f}")
         if stand_ins:
             cells.append(f"{100 * each.stood_in:.2f}")
         cells += [_milliseconds(each.latency(0.5)), _milliseconds(each.latency(0.99)), f"{each.requests_per_call:.3f}"]
@@ -258,7 +261,7 @@ def run(
             told.append(recorded.watch(candidate))
         return lambda pipeline: [tell(pipeline) for tell in told]
 
-    _check_size(estimate(scenario, chosen, runs), large)
+    _check_size(estimate(scenario, chosen, runs), large, scenario.duration)
     try:
         with progress_on(sys.stderr) as progress, redirect_stdout(sys.stderr):  # what the user's code prints
             measures = compared(
@@ -283,6 +286,7 @@ def run(
     held = measures[1:] if compare else measures
     verdicts = judged(held, goals)
     more["notes"] = [
+        *([] if compare or pipelines or scenario.candidates else [UNNAMED]),
         *notes(scenario, measures, goals, shadow=shadow),
         *(recorded.notes() if recorded is not None else ()),
     ]
@@ -308,7 +312,8 @@ def _show(
 ) -> None:
     """Print all results for people: what the scenario is about, the table, and what `more` has; objectives `missed`."""
     if scenario.about:
-        console.print(" ".join(scenario.about.split()) + "\n")
+        show_text(console, scenario.about)
+        console.print()
     for fault in scenario.faults:
         console.print(f"{fault.when()}: {fault.describe()}", style="yellow")
     if recorded is not None:
@@ -327,13 +332,16 @@ def _show(
         console.print(f"missed: {line}", style="bold red", soft_wrap=True)
 
 
-def _check_size(found: Estimate, large: bool) -> None:
+def _check_size(found: Estimate, large: bool, duration: float) -> None:
     """Refuse a simulation that would take too long, or more memory than there is."""
     if not found.fits:
-        raise ScenarioError(f"this takes {found}, and there is less here: lower that, the duration, or --runs")
+        raise ScenarioError(
+            f"this takes {found}, and there is less here: lower that, the duration of {duration:,g} s, or --runs"
+        )
     if found.is_large and not large:
         raise ScenarioError(
-            f"this takes {found}: lower that, the duration, --runs or the number of pipelines, or say --large to go on"
+            f"this takes {found}: lower that, the duration of {duration:,g} s, --runs or the number of pipelines, "
+            "or say --large to go on"
         )
 
 
@@ -349,6 +357,10 @@ def _recorded(given: str | None, paths: Sequence[Path], of: str | None, max_byte
         raise ScenarioError("--of says whose calls of a trace are meant, and there is no --trace")
     if not paths:
         return None
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ScenarioError(
+            f"--trace must name each file once, got {', '.join(map(str, paths))}: calls would count twice"
+        )
     try:
         return Recorded(read_trace(*paths, max_bytes=max_bytes), paths, of)
     except TraceError as error:

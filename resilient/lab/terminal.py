@@ -7,6 +7,7 @@ shown as a block of lines for each of its rows.
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,10 +20,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["console_on", "progress_on", "show_table"]
+__all__ = ["console_on", "progress_on", "show_table", "show_text"]
 
 NARROWEST, ELSEWHERE = 20, 140
 """Columns: what is narrower cannot be read, and what is no terminal has as many, unless `COLUMNS` says so."""
+READABLE = 100
+"""Columns of running text, on wider terminals too."""
 WIDEST, BORDERS = 100_000, 3
 """Columns: more than any table has; and those of the border and the padding of a cell."""
 PATIENCE, LINE_SECONDS = 2.0, 10.0
@@ -38,8 +41,18 @@ def console_on(stream: TextIO) -> Console:
     return Console(file=stream, width=max(columns, NARROWEST), markup=False, emoji=False, highlight=False)
 
 
+def show_text(console: Console, text: str, indent: str = "", style: str = "") -> None:
+    """Print a text in lines that fit, without blanks at their ends; those after the first are indented further, where
+    there is an `indent`."""
+    width, further = min(console.width, READABLE), 2 * indent
+    for line in textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False):
+        console.print(line, style=style)
+
+
 def show_table(console: Console, table: Table) -> None:
     """Print a table whose last column is words that may wrap; where it does not fit, a block of lines for each row."""
+    title, table.title = str(table.title or ""), None
+    show_text(console, title, style="italic")  # rich would fill it with blanks
     if console.measure(table, options=console.options.update(width=WIDEST)).maximum > console.width:
         *others, last = table.columns
         for column in others:
@@ -57,14 +70,12 @@ def _longest_word(text: str) -> int:
 
 def _show_blocks(console: Console, table: Table) -> None:
     """Each row as its first cell, and beneath it a line for each other that is not empty."""
-    if table.title:
-        console.print(table.title, style="italic")
     headers = [str(column.header) for column in table.columns]
     for name, *cells in zip(*(column.cells for column in table.columns), strict=True):
         console.print(Text(str(name), style="bold"))
         for header, cell in zip(headers[1:], cells, strict=True):
             if str(cell):
-                console.print(f"  {header}: {cell}")
+                show_text(console, f"{header}: {cell}", "  ")
 
 
 @contextmanager

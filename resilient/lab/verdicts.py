@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from resilient.faults import Fault, Slowness
 from resilient.lab.candidates import NONE
 from resilient.lab.measures import Measures
+from resilient.lab.replay import RecordedPlan
 from resilient.lab.world import UNFINISHED, Scenario
 from resilient.priority import PRIORITIES
 
@@ -132,8 +134,8 @@ def check_tested(scenario: Scenario, measures: Sequence[Measures]) -> None:
     for at, fault in enumerate(scenario.faults):
         if not any(each.acted[at] for each in measures):
             raise ValueError(
-                f"faults[{at}] ({fault.describe()}, {fault.when()}) changed nothing for any request: its start, end, "
-                "share or targets must be such that requests meet it"
+                f"faults[{at}] ({fault.describe()}, {fault.when()}) changed nothing for any request: "
+                f"{_unmet(fault, scenario, measures)}"
             )
     ranks = {rank for each in measures for run in each.runs for rank in run.priorities}
     for at, load in enumerate(scenario.loads):
@@ -141,6 +143,17 @@ def check_tested(scenario: Scenario, measures: Sequence[Measures]) -> None:
             raise ValueError(
                 f"load[{at}] made no {load.priority} calls: it must have a higher rate, or the duration must be longer"
             )
+
+
+def _unmet(fault: Fault, scenario: Scenario, measures: Sequence[Measures]) -> str:
+    """Why no request met a fault, and what must change."""
+    sent = sum(fault.is_on(moment) for each in measures for run in each.runs for moment in run.sent)
+    if sent and isinstance(fault, Slowness) and not fault.targeted and scenario.service.service_time.expected:
+        return (
+            f"{sent:,} requests were sent meanwhile, but no work began: all workers were busy, or something refused "
+            "them. There must be more workers, a shorter service_time or a lower rate"
+        )
+    return "its start, end, share or targets must be such that requests meet it"
 
 
 def notes(
@@ -162,11 +175,12 @@ def notes(
     of_successes_only = any(goal.option == "--max-p99" for goal in goals) and not any(
         goal.option == "--min-success" for goal in goals
     )
+    tried = "trace" if isinstance(scenario.service, RecordedPlan) else "scenario"
     for at, each in enumerate(measures):
         name = each.candidate.name
         same = next((other.candidate.name for other in measures[:at] if each.equals(other)), None)
         if same is not None and not shadow:
-            found.append(f"{name} did exactly what {same} did: this scenario does not tell them apart")
+            found.append(f"{name} did exactly what {same} did: this {tried} does not tell them apart")
         found += [
             f"{name}: {fault.describe()} ({fault.when()}) changed nothing for its requests"
             for fault, acted in zip(scenario.faults, each.acted, strict=True)

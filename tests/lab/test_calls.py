@@ -276,7 +276,7 @@ def test_what_cannot_deal_with_keys_is_told_what_to_give(policy: Policy, said: s
 
     message = str(caught.value)
     assert message.startswith(f"theirs: {said}")
-    assert "calls here have the arguments ('1') and the answer 'answer': say what" in message
+    assert "calls here have the arguments ('1',) and the answer 'answer': say what" in message
     assert '--calls or in the scenario\'s [calls] (kind = "http"; or arguments and answer' in message
     assert "\n" not in message
 

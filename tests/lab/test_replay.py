@@ -24,6 +24,8 @@ from resilient.http.httpx import AsyncTransport
 from resilient.lab.candidates import NONE, candidate_from, shadowed
 from resilient.lab.measures import Measures
 from resilient.lab.replay import RecordedError, replayed, summary
+from resilient.lab.simulate import compared
+from resilient.lab.verdicts import notes
 from resilient.lab.world import CandidateError, Scenario, simulate
 from resilient.observe.evidence import Evidence
 from resilient.observe.trace import Trace, TracedAttempt, TracedCall, TraceError, read_trace, record_trace
@@ -499,11 +501,12 @@ def test_requests_of_a_transport_are_replayed_under_another(command: Any, tmp_pa
 
 def test_traces_of_several_workers_are_replayed_together(command: Any, named: Path, tmp_path: Path) -> None:
     """Each file is given by an option of its own."""
-    file = tmp_path / "a.json"
-    result = command("--trace", named, "--trace", named, *pipelines("none"), "--json", file)
+    file, other = tmp_path / "a.json", tmp_path / "other.trace.gz"
+    other.write_bytes(named.read_bytes())
+    result = command("--trace", named, "--trace", other, *pipelines("none"), "--json", file)
     assert result.exit_code == 0, result.output
     assert json.loads(file.read_text())["recorded"]["calls"] == 400
-    assert "named.trace.gz and named.trace.gz: 400 recorded calls" in result.output
+    assert "named.trace.gz and other.trace.gz: 400 recorded calls" in result.output
 
 
 def pipelines(*names: str) -> list[str]:
@@ -574,3 +577,11 @@ def test_scenario_of_a_trace_is_a_scenario() -> None:
     assert isinstance(scenario, Scenario)
     assert scenario.name == "mine"
     assert lived(traced(TracedAttempt(0, 1, 1), TracedAttempt(7, 1, 1))).calls == 2
+
+
+def test_pipelines_that_do_the_same_on_a_trace_are_noted() -> None:
+    """As of a trace."""
+    scenario = replayed(traced(TracedAttempt(0, 1, 1)), "trace")
+    found = compared(scenario, [candidate_from(name, Timeout(9)) for name in "ab"], seed=1, runs=1)
+
+    assert "b did exactly what a did: this trace does not tell them apart" in notes(scenario, found, ())

@@ -335,7 +335,10 @@ def test_file_that_cannot_be_written_is_one_line(scenario: str) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "said"),
-    [("1e9", "and there is less here: lower that, the duration, or --runs"), ("2e6", "or say --large to go on")],
+    [
+        ("1e9", "and there is less here: lower that, the duration of 20 s, or --runs"),
+        ("2e6", "or say --large to go on"),
+    ],
 )
 def test_simulation_that_would_take_too_long_is_refused_at_once(
     scenario: str, monkeypatch: pytest.MonkeyPatch, rate: str, said: str
@@ -420,3 +423,28 @@ def test_what_does_not_run_is_counted_in_table_and_json(
     assert run.stderr.count("asked") == counted[1] > 100
     assert "asked" not in run.stdout
     assert "not run" not in run.stdout
+
+
+def test_several_runs_show_the_lowest_and_the_highest_success(scenario: str) -> None:
+    """As the JSON has it for each run."""
+    done = simulate(scenario, "--pipeline", "guarded", "--runs", "3", "--json", "out.json")
+
+    shares = json.loads(Path("out.json").read_text())["pipelines"]["guarded"]["success_of_runs"]
+    assert "lowest-highest %" in " ".join(done.stdout.split())
+    assert f"{100 * min(shares):.2f}-{100 * max(shares):.2f}" in done.stdout
+
+
+def test_calls_without_a_pipeline_are_noted(scenario: str) -> None:
+    """Where none is named, and the scenario has none; `--pipeline none` says that they are meant."""
+    Path(scenario).write_text(SCENARIO.partition("[pipelines")[0])
+
+    assert "note: calls were made without policies, as no pipeline is named" in simulate(scenario).stdout
+    assert "no pipeline is named" not in simulate(scenario, "--pipeline", "none").stdout
+
+
+def test_trace_that_is_given_twice_exits_with_2(scenario: str) -> None:
+    """Its calls would be twice as many."""
+    done = simulate("--trace", scenario, "--trace", f"./{scenario}")
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith("resilient: --trace must name each file once, got small.toml, small.toml")

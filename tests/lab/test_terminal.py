@@ -48,6 +48,16 @@ def test_table_that_does_not_fit_is_a_block_for_each_row(columns: str, monkeypat
     assert text.count("recovery s") == 1  # the other has none
 
 
+@pytest.mark.parametrize("columns", ["140", "60", "40"])
+def test_lines_end_without_blanks(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what goes on in a further line is indented."""
+    lines = shown(columns, monkeypatch).splitlines()
+
+    assert [line for line in lines if line.endswith(" ")] == []
+    if columns == "40":
+        assert lines[lines.index("  failures: ConnectionRefusedError 245,") + 1] == "    TimedOut 3"
+
+
 def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """From time to time, also while nothing new is known."""
     stream, told = io.StringIO(), Event()

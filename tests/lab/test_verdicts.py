@@ -148,6 +148,14 @@ def test_fault_that_no_request_meets_is_refused(changes: dict[str, Any], faults:
         compared(world, [NONE], seed=1, runs=2)
 
 
+def test_fault_whose_requests_wait_in_line_says_that_no_work_began() -> None:
+    """Its time and targets are right: the workers are busy."""
+    busy = scenario(service=ServicePlan(Constant(40), workers=1), faults=(Slowness(factor=2, start=5, end=10),))
+
+    with pytest.raises(ScenarioError, match=r"requests were sent meanwhile, but no work began: all workers were busy"):
+        compared(busy, [NONE], seed=1, runs=1)
+
+
 def test_fault_that_one_of_several_pipelines_meets_was_tested() -> None:
     """A pipeline whose requests did not meet the fault gets a note."""
     world = scenario(faults=(Errors(start=5, end=10), Latency(start=10, end=15, high=0.1)))
