@@ -1,4 +1,4 @@
-"""The `resilient` command. It needs the extra `cli`, and `resilient demo` the extra `demo`.
+"""The `resilient` command. It needs the extra `cli`; `demo` needs the extra `demo`, `simulate --plot` `lab`.
 
 Exit codes: 0 all is well, 1 a bad verdict, 2 bad arguments or a missing package, 130 Ctrl-C.
 """
@@ -21,13 +21,17 @@ from resilient.lab.files import Output
 
 __all__ = ["app", "main"]
 
-MISSING = 'resilient: this command needs more packages: pip install "resilient-middleware[demo]"'
+
+def _missing(extra: str) -> str:
+    """What to say where the packages of an extra are not installed."""
+    return f'resilient: this command needs more packages: pip install "resilient-middleware[{extra}]"'
+
 
 try:
     import typer
 except ModuleNotFoundError:
     # Nothing here works without typer, and a command says so in a line, not in a traceback.
-    print(MISSING, file=sys.stderr)
+    print(_missing("demo" if sys.argv[1:2] == ["demo"] else "cli"), file=sys.stderr)
     raise SystemExit(2) from None
 
 STDOUT = Path("-")
@@ -153,7 +157,7 @@ def demo(
     Starts real HTTP servers on the loopback, with a slow tail, bursts of 503 and a SIGKILL, and
     runs the same load against them twice at the same time. Exits with 1 unless the policies earn
     their keep: resilient success of 99 % or more, plain success of 97 % or less, at most 1.2
-    requests per call.
+    requests per call. A machine that cannot keep up with the load shows nothing, and exits with 1 too.
     """
     # In a shorter run a killed process would hardly be back before the next fault.
     _number("--duration", duration, 5, 3600, "seconds")
@@ -161,7 +165,7 @@ def demo(
     with _told():
         _check_outputs(json, plot)
     if not all(map(importlib.util.find_spec, ("httpx", "matplotlib", "rich", "starlette", "uvicorn"))):
-        typer.echo(MISSING, err=True)
+        typer.echo(_missing("demo"), err=True)
         raise typer.Exit(2)
     with _told(), _results(json) as results:
         passed = _run_demo(seed, duration, rate, plot, results)
@@ -302,11 +306,10 @@ def simulate(
     _number("--max-trace-bytes", max_trace_bytes, 1, 2**63, "bytes")
     with _told():
         _check_outputs(json, plot, *(trace or ()), Path(scenario or ""))
-    if importlib.util.find_spec("rich") is None or (
-        plot is not None and importlib.util.find_spec("matplotlib") is None
-    ):
-        typer.echo(MISSING.replace("demo", "lab"), err=True)
-        raise typer.Exit(2)
+    for package, extra in (("rich", "cli"), *([("matplotlib", "lab")] if plot is not None else [])):
+        if importlib.util.find_spec(package) is None:
+            typer.echo(_missing(extra), err=True)
+            raise typer.Exit(2)
     from resilient.lab import simulate as lab
 
     with _told(), _results(json) as results:

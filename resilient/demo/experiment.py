@@ -11,7 +11,7 @@ from resilient import events
 from resilient.demo.extras import Extras
 from resilient.demo.faults import SERVERS, FaultPlan, draw_plan
 from resilient.demo.fleet import Fleet
-from resilient.demo.gates import Gate, judge
+from resilient.demo.gates import Gate, judge, machine
 from resilient.demo.load import Counted, Load, arrivals
 from resilient.demo.service import SERVICE, get_item, plain_client, resilient_client
 from resilient.demo.tally import tally
@@ -77,9 +77,9 @@ class Experiment:
 
     @property
     def gates(self) -> list[Gate]:
-        """The verdict, as things stand."""
+        """The verdict, as things stand; whether the machine keeps up with the load is the last of it."""
         plain, guarded = tally(self.plain.records), tally(self.resilient.records)
-        return judge(plain, guarded, self.resilient.requests_per_call)
+        return [*judge(plain, guarded, self.resilient.requests_per_call), machine(self.plain.records)]
 
     async def run(self) -> None:
         """Run to the end: all calls answered or given up, all processes gone."""

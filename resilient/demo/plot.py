@@ -105,7 +105,7 @@ def _extras(panel: Axes, experiment: Experiment) -> None:
     )
     below = [0.0] * len(calls)
     for moments, label, colour in kinds:
-        within = Counter(min(int(at / width), len(calls) - 1) for at in moments)
+        within = Counter(int(at / width) for at in moments)  # those after the last call are in no step
         above = [low + 100 * within[step] / max(1, calls[step]) for step, low in enumerate(below)]
         panel.stairs(above, edges, baseline=below, fill=True, color=colour, label=label)
         below = above

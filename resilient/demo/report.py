@@ -11,7 +11,7 @@ from rich.text import Text
 
 from resilient.demo.experiment import Experiment
 from resilient.demo.extras import Extras
-from resilient.demo.gates import Gate
+from resilient.demo.gates import LATE_SECONDS, Gate
 from resilient.demo.load import Load
 from resilient.demo.tally import Tally, tally
 
@@ -23,6 +23,7 @@ _GATE_TITLES = {
     "resilient_success_rate": "resilient success",
     "plain_success_rate": "plain success",
     "resilient_requests_per_call": "resilient requests per call",
+    "plain_late_share": f"plain calls later than {1000 * LATE_SECONDS:g} ms",
 }
 
 
@@ -77,7 +78,7 @@ def verdict(experiment: Experiment) -> RenderableType:
         Text("Circuits", style="bold"),
         *(Text(f"  {line}") for line in _circuits(experiment)),
         Text(),
-        *(_gate(gate) for gate in experiment.gates),
+        *_verdict(experiment),
     )
 
 
@@ -114,6 +115,20 @@ def _circuits(experiment: Experiment) -> list[str]:
     if len(lines) > CIRCUIT_LINES:
         lines[CIRCUIT_LINES:] = [f"... and {len(lines) - CIRCUIT_LINES} more changes"]
     return lines or ["closed all the time"]
+
+
+def _verdict(experiment: Experiment) -> list[Text]:
+    """The gates, each on its line; where the machine does not keep up with the load, that alone."""
+    *policies, machine = experiment.gates
+    if machine.passed or machine.value is None:
+        return [_gate(gate) for gate in (*policies, machine)]
+    slow = (
+        f"This machine cannot keep up with {experiment.settings.rate:g} calls/s on each side: of the plain client's "
+        f"calls, which no policy touches, {percent(machine.value)} took more than {1000 * LATE_SECONDS:g} ms, and the "
+        f"faults make {percent(experiment.plan.latency.share)} so late. The figures say nothing about the policies: "
+        "end other programs, or lower --rate."
+    )
+    return [_gate(machine), Text(slow)]
 
 
 def _gate(gate: Gate) -> Text:

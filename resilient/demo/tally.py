@@ -57,10 +57,10 @@ def tally(records: Sequence[Record]) -> Tally:
 
 
 def timeline(records: Sequence[Record], duration: float, width: float) -> list[Tally]:
-    """The figures of the calls due in each stretch of `width` seconds."""
-    # Rounded first: 20 / 0.1 is a little more than 200 for some such pairs, and would leave an
-    # empty stretch.
-    stretches: list[list[Record]] = [[] for _ in range(math.ceil(round(duration / width, 9)))]
+    """The figures of the calls due in each whole stretch of `width` seconds; a last part of one is left out."""
+    # Rounded first: 0.3 / 0.1 is a little less than 3, and would lose a stretch.
+    stretches: list[list[Record]] = [[] for _ in range(math.floor(round(duration / width, 9)))]
     for record in records:
-        stretches[min(int(record.at / width), len(stretches) - 1)].append(record)
+        if (step := int(record.at / width)) < len(stretches):
+            stretches[step].append(record)
     return [tally(each) for each in stretches]

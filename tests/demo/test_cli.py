@@ -114,11 +114,14 @@ def results(finished: tuple[subprocess.CompletedProcess[str], Path]) -> dict[str
 
 
 def test_demo_passes_its_gates(finished: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    """A short run already shows what the policies are worth, and ends with 0."""
+    """A short run shows what the policies are worth and ends with 0, unless it says that the machine is too slow."""
     process, _ = finished
-    assert process.returncode == 0, process.stdout + process.stderr
     assert process.stderr == ""
-    assert process.stdout.count("pass  ") == 3
+    if "This machine cannot keep up" in process.stdout:
+        assert process.returncode == 1
+    else:
+        assert process.returncode == 0, process.stdout
+        assert process.stdout.count("pass  ") == 4
 
 
 def test_demo_writes_its_plot(finished: tuple[subprocess.CompletedProcess[str], Path]) -> None:
@@ -150,8 +153,9 @@ def test_demo_json_has_its_stable_keys(results: dict[str, Any]) -> None:
         "budget_refused_requests",
         "circuit_changes",
     }
-    assert [set(gate) for gate in results["gates"]] == [{"name", "value", "comparison", "limit", "passed"}] * 3
-    assert (results["seed"], results["duration_seconds"], results["passed"]) == (1, 8.0, True)
+    assert [set(gate) for gate in results["gates"]] == [{"name", "value", "comparison", "limit", "passed"}] * 4
+    assert (results["seed"], results["duration_seconds"]) == (1, 8.0)
+    assert results["passed"] is all(gate["passed"] for gate in results["gates"])
 
 
 def test_demo_gives_both_sides_the_same_calls(results: dict[str, Any]) -> None:
@@ -296,9 +300,19 @@ def test_version_is_printed() -> None:
     assert done.stdout.startswith("resilient-middleware ")
 
 
-@pytest.mark.parametrize("module", ["typer", "httpx", "uvicorn"])
-def test_missing_extra_is_said_in_one_line(module: str, tmp_path: Path) -> None:
-    """Exit code 2, and what to install."""
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("typer", "demo", "demo"),
+        ("uvicorn", "demo", "demo"),
+        ("typer", "explain app:users", "cli"),
+        ("typer", "simulate list", "cli"),
+        ("rich", "simulate list", "cli"),
+        ("matplotlib", "simulate black-out --plot black-out.png", "lab"),
+    ],
+)
+def test_missing_extra_is_said_in_one_line(module: str, arguments: str, extra: str, tmp_path: Path) -> None:
+    """Exit code 2, and what to install: no more than the command needs."""
     # As if it were not installed: no finder finds it.
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
@@ -311,7 +325,8 @@ def test_missing_extra_is_said_in_one_line(module: str, tmp_path: Path) -> None:
         "sys.meta_path[:] = map(Without, sys.meta_path)\n"
     )
     path = os.pathsep.join((str(tmp_path), environment("")["PYTHONPATH"]))
-    process = refused("demo", PYTHONPATH=path)
+    process = refused(*arguments.split(), PYTHONPATH=path)
     assert process.returncode == 2
-    assert process.stderr.count("\n") == 1
-    assert 'pip install "resilient-middleware[demo]"' in process.stderr
+    assert process.stderr == (
+        f'resilient: this command needs more packages: pip install "resilient-middleware[{extra}]"\n'
+    )

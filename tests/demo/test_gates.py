@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
-from resilient.demo.gates import judge
+from resilient.demo.experiment import Experiment, Settings
+from resilient.demo.gates import judge, machine
+from resilient.demo.load import Record
+from resilient.demo.report import as_json, verdict
 from resilient.demo.tally import Tally
 
 
@@ -33,3 +37,44 @@ def test_gates_fail_without_calls() -> None:
     """A run in which nothing happened has proved nothing."""
     nothing = Tally(calls=0, succeeded=0, errors={}, p50=None, p99=None, p999=None)
     assert not any(gate.passed for gate in judge(nothing, nothing, None))
+
+
+def experiment(latency: float) -> Experiment:
+    """A run in which the policies pass their gates, and every answered plain call takes `latency`."""
+    made = Experiment(Settings(seed=1, duration=20, rate=100))
+    made.plain.records = [Record(at, latency, None) for at in range(90)] + [Record(9, 0.001, "503")] * 10
+    made.resilient.records = [Record(at, latency, None) for at in range(100)]
+    made.resilient.requests = 100
+    return made
+
+
+def shown(run: Experiment) -> str:
+    """The verdict as a wide terminal has it."""
+    console = Console(width=500)
+    with console.capture() as captured:
+        console.print(verdict(run))
+    return captured.get()
+
+
+@pytest.mark.parametrize(("late", "passed"), [(10, True), (11, False)])
+def test_machine_keeps_up_until_more_than_a_tenth_is_late(late: int, passed: bool) -> None:
+    """Late are answers, and timeouts too: on a slow machine they may be all that there is."""
+    calls = [Record(0, 0.1, None)] * (100 - late) + [Record(0, 5.0, "ReadTimeout")] * late
+    assert machine(calls).passed is passed
+
+
+def test_machine_that_keeps_up_is_a_gate_among_the_others() -> None:
+    """Four gates, all passed, in the text as in the data."""
+    run = experiment(0.017)
+    assert shown(run).count("pass  ") == 4
+    assert as_json(run)["passed"] is True
+
+
+def test_machine_that_cannot_keep_up_ends_with_that_reason_alone() -> None:
+    """Neither a pass nor a failure of the policies is said, and the run is not passed."""
+    run = experiment(3.1)
+    text = shown(run)
+    assert "This machine cannot keep up with 100 calls/s" in text
+    assert "say nothing about the policies" in text
+    assert ("pass  " in text, text.count("FAIL  ")) == (False, 1)
+    assert as_json(run)["passed"] is False

@@ -48,17 +48,22 @@ def test_tally_of_no_calls_has_no_rates() -> None:
 
 
 def test_timeline_puts_each_call_where_it_was_due() -> None:
-    """By the time of arrival, not of the answer; a call at the very end is in the last stretch."""
+    """By the time of arrival, not of the answer; what comes after the last whole stretch is in none."""
     records = [
         Record(0.1, 9.0, None),
         Record(1.2, 0.1, "503"),
         Record(1.9, 0.1, None),
         Record(2, 1, None),
     ]
-    assert [each.calls for each in timeline(records, 2.0, 0.5)] == [1, 0, 1, 2]
+    assert [each.calls for each in timeline(records, 2.0, 0.5)] == [1, 0, 1, 1]
 
 
 @pytest.mark.parametrize(("duration", "steps"), [(20.0, 200), (6.0, 40), (5.3, 40), (0.3, 3)])
 def test_timeline_has_no_stretch_beyond_the_end(duration: float, steps: int) -> None:
-    """Binary fractions do not add an empty one."""
+    """Binary fractions do not add an empty one, nor lose a whole one."""
     assert len(timeline([], duration, duration / steps)) == steps
+
+
+def test_timeline_leaves_out_a_last_part_of_a_stretch() -> None:
+    """A stretch of half the length would have half the calls, and look like a change."""
+    assert [each.calls for each in timeline([Record(20.1, 1, None)], 20.2, 0.5)] == [0] * 40
