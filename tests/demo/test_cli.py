@@ -74,7 +74,7 @@ def refused(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
         check=False,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         env=environment("refused") | variables,
     )
 
