@@ -10,6 +10,7 @@ import importlib.util
 import io
 import math
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -210,7 +211,7 @@ def explain(
     Latency, attempts and requests at most; what every error meets on its way outward; policies that
     never act; what is wrong with the order or the plan, and what to write instead.
     """
-    from resilient.lab import explain_command, subject
+    from resilient.lab import drawing, explain_command, subject
 
     for option, value in (("--function-limit", function_limit), ("--max-latency", max_latency)):
         _number(option, value, 0, 1e9, "seconds")
@@ -224,10 +225,11 @@ def explain(
             )
         except ValueError as error:
             _refuse(str(error))
-        typer.echo(found.mermaid() if mermaid else str(found))
+        columns = max(20, min(shutil.get_terminal_size((drawing.WIDTH, 24)).columns, drawing.WIDTH))
+        typer.echo(found.mermaid() if mermaid else drawing.text(found, columns))
     missed = explain_command.over(found, max_latency=max_latency, max_requests=max_requests)
     for each in missed:
-        typer.echo(f"resilient: {each}", err=True)
+        typer.echo(f"missed: {each}", err=True)
     raise typer.Exit(1 if missed else 0)
 
 

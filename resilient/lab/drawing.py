@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from resilient.foresight import Bound, Worst
@@ -11,50 +13,56 @@ from resilient.foresight import Bound, Worst
 if TYPE_CHECKING:
     from resilient.lab.explain import Behind, Explanation, LongRun, Part
 
-__all__ = ["data", "mermaid", "text"]
+__all__ = ["WIDTH", "data", "mermaid", "text"]
 
-WIDTH = 110
-INDENT = 28
+Fold = Callable[..., list[str]]
+"""Breaks a text into lines: of the text, the indent of the first line, and that of the others."""
+
+WIDTH, NARROW = 110, 80
+"""Columns of the text; and those below which the figures of a policy have a line of their own."""
+INDENT, NARROW_INDENT = 28, 4
 
 
 # -- text -----------------------------------------------------------------------------------------------------------
 
 
-def text(found: Explanation) -> str:
-    """For people: the figures first, then the tree, what ends meet, what never acts, what to change."""
+def text(found: Explanation, width: int = WIDTH) -> str:
+    """For people, in lines of `width` columns: the figures first, then the tree, what ends meet, what never acts, what
+    to change."""
+    fold = partial(_wrapped, width)
     limit = "" if found.function_limit is None else f" that takes {found.function_limit:g} s at most"
     alone = "" if found.behind is None else " alone"
-    lines = _wrapped(f"{found.name}{alone}: the worst case of one call of {_a(found.function)}{limit}", "")
-    lines += _figures(found.worst, found.long_run)
+    lines = fold(f"{found.name}{alone}: the worst case of one call of {_a(found.function)}{limit}", "")
+    lines += _figures(fold, found.worst, found.long_run)
     if found.behind is not None:
-        lines += ["", *_wrapped(f"{found.name} behind {found.behind.name}: the worst case of both together", "")]
-        lines += _figures(found.behind.worst, found.behind.long_run)
-        lines += _line("layers", _layers(found, found.behind))
+        lines += ["", *fold(f"{found.name} behind {found.behind.name}: the worst case of both together", "")]
+        lines += _figures(fold, found.behind.worst, found.behind.long_run)
+        lines += _line(fold, "layers", _layers(found, found.behind))
         alone = f" of {found.name}, alone"
     lines += [
         "",
-        *_wrapped(f"Policies{alone}, outermost first, and the worst that each, and all inside it, can cost", ""),
+        *fold(f"Policies{alone}, outermost first, and the worst that each, and all inside it, can cost", ""),
     ]
-    lines += _tree(found)
+    lines += _tree(fold, found, INDENT if width >= NARROW else NARROW_INDENT)
     where = "" if found.behind is None else f" in {found.name}, alone"
-    lines += ["", *_wrapped(f"What comes up{where}, and what it meets on its way outward", "")]
+    lines += ["", *fold(f"What comes up{where}, and what it meets on its way outward", "")]
     for route in found.routes:
         origin = "" if route.origin == "the function" else f", from {route.origin}"
-        lines += _wrapped(f"{route.end}{origin}", "  ")
+        lines += fold(f"{route.end}{origin}", "  ")
         for step in route.steps:
-            lines += _wrapped(f"{step.policy}: {step.does}", "      ")
+            lines += fold(f"{step.policy}: {step.does}", "      ")
         lines.append(f"      the caller {route.caller}")
     if found.idle:
         lines += ["", "Never acts"]
         for idle in found.idle:
-            lines += _wrapped(f"{idle.policy}: {idle.why}", "  ")
+            lines += fold(f"{idle.policy}: {idle.why}", "  ")
     lines += ["", "To change" if found.findings else "To change: nothing was found"]
     for finding in found.findings:
-        lines += _wrapped(f"{finding.what}: {finding.why}.", "  ")
-        lines += _wrapped(f"Instead: {finding.instead}.", "      ")
+        lines += fold(f"{finding.what}: {finding.why}.", "  ")
+        lines += fold(f"Instead: {finding.instead}.", "      ")
     lines += ["", "Taken for granted"]
     for each in found.assumes:
-        lines += _wrapped(each, "  ")
+        lines += fold(each, "  ")
     return "\n".join(lines)
 
 
@@ -79,22 +87,22 @@ def _a(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def _figures(worst: Worst, long_run: LongRun) -> list[str]:
+def _figures(fold: Fold, worst: Worst, long_run: LongRun) -> list[str]:
     return [
-        *_line("latency", f"{_said(worst.seconds, ' s')}: {worst.why}"),
-        *_line("attempts", _said(worst.attempts)),
-        *_line("requests", _said(worst.requests)),
-        *_line("long run", _long_run(long_run)),
+        *_line(fold, "latency", f"{_said(worst.seconds, ' s')}: {worst.why}"),
+        *_line(fold, "attempts", _said(worst.attempts)),
+        *_line(fold, "requests", _said(worst.requests)),
+        *_line(fold, "long run", _long_run(long_run)),
     ]
 
 
-def _line(label: str, content: str) -> list[str]:
-    return _wrapped(content, f"  {label:<10}", " " * 12)
+def _line(fold: Fold, label: str, content: str) -> list[str]:
+    return fold(content, f"  {label:<10}", " " * 12)
 
 
-def _wrapped(content: str, indent: str, further: str | None = None) -> list[str]:
+def _wrapped(width: int, content: str, indent: str, further: str | None = None) -> list[str]:
     further = indent + "    " if further is None else further
-    return textwrap.wrap(content, WIDTH, initial_indent=indent, subsequent_indent=further, break_long_words=False)
+    return textwrap.wrap(content, width, initial_indent=indent, subsequent_indent=further, break_long_words=False)
 
 
 def _said(bound: Bound, unit: str = "") -> str:
@@ -122,18 +130,18 @@ def _long_run(long_run: LongRun) -> str:
     return f"{said}, and {_number(long_run.burst)} more at once: {'; '.join(long_run.budgets)}"
 
 
-def _tree(found: Explanation) -> list[str]:
+def _tree(fold: Fold, found: Explanation, indent: int) -> list[str]:
     """Each policy under the pipeline that it stands in, with its figures beside it."""
-    lines = _wrapped(found.name, " " * INDENT)
+    lines = fold(found.name, " " * indent)
     for before, part in zip((None, *found.parts), found.parts, strict=False):
         for depth in _entered(before, part):
-            lines += _wrapped(part.pipelines[depth], " " * (INDENT + 3 * depth))
+            lines += fold(part.pipelines[depth], " " * (indent + 3 * depth))
         figures = f"  {_pair(part, ' ', 12)}"
-        further = " " * (INDENT + 3 * len(part.path))
+        further = " " * (indent + 3 * len(part.path))
         if len(figures) >= len(further):  # they need the line for themselves
             lines.append(figures)
             figures = ""
-        lines += _wrapped(part.text, f"{figures:<{len(further)}}", further + "    ")
+        lines += fold(part.text, f"{figures:<{len(further)}}", further + "    ")
     return lines
 
 

@@ -161,7 +161,7 @@ def test_limits_that_are_exceeded_fail(shop: str, arguments: tuple[str, ...], sa
     name, *options = arguments
     result = run(f"{shop}:{name}", *options)
     assert result.exit_code == 1
-    assert f"resilient: {said}" in result.stderr
+    assert f"missed: {said}" in result.stderr
 
 
 def test_limits_that_are_kept_pass(shop: str) -> None:
@@ -206,4 +206,24 @@ def test_python_m_resilient_explains_too(shop: str, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout.startswith("users: ")
-    assert done.stderr == "resilient: latency: at most 30 s, over --max-latency 5 s (Timeout(30 s) ends it)\n"
+    assert done.stderr == "missed: latency: at most 30 s, over --max-latency 5 s (Timeout(30 s) ends it)\n"
+
+
+# -- the width of a terminal ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_explanation_fits_the_terminal(shop: str, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """No line is longer, and no word is lost."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = run(f"{shop}:users").stdout
+    monkeypatch.setenv("COLUMNS", "200")
+    wide = run(f"{shop}:users").stdout
+    assert max(map(len, shown.splitlines())) <= columns < max(map(len, wide.splitlines())) <= 110
+    assert sorted(shown.split()) == sorted(wide.split())
+
+
+def test_text_of_an_explanation_is_the_same_in_each_terminal(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Python it is a value, and is compared with others."""
+    monkeypatch.setenv("COLUMNS", "40")
+    assert max(map(len, str(explain(Pipeline(Timeout(2), name="users"))).splitlines())) > 70
