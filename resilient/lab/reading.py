@@ -179,12 +179,20 @@ def scenario_from(data: object, *, name: str = "", directory: Path | None = None
         loads=loads,
         service=service,
         clients=as_whole(instances, "clients.instances"),
-        keys=as_whole(keys, "clients.keys"),
+        keys=_keys(keys),
         faults=happens,
         name=name,
         candidates={key: candidate_of(key, table, source) for key, table in pipelines.items()},
         **arguments,
     )
+
+
+def _keys(given: object) -> int:
+    if isinstance(given, list | str):
+        raise ScenarioError(
+            f'clients.keys must be how many keys there are ("1", "2", ...), a whole number, got {given!r}'
+        )
+    return as_whole(given, "clients.keys")
 
 
 # -- parts of a world -------------------------------------------------------------------------------------------------

@@ -93,9 +93,19 @@ class Table:
     def end(self) -> None:
         """Raise `ScenarioError` for a key that was not taken."""
         for key in self.left:
-            raise ScenarioError(
-                f"there is no {self.path(key)!r}: allowed are {', '.join(sorted(self.known))}{_meant(key, self.known)}"
-            )
+            hint = _meant(key, self.known) or _belongs(key)
+            raise ScenarioError(f"there is no {self.path(key)!r}: allowed are {', '.join(sorted(self.known))}{hint}")
+
+
+PLACES = {
+    **{"instances": "clients", "keys": "clients", "rate": "load", "users": "load"},
+    **{"service_time": "service", "servers": "service", "workers": "service"},
+}
+"""Keys that are looked for in the wrong table, and the right one."""
+
+
+def _belongs(key: str) -> str:
+    return f"; {key} belongs in [{PLACES[key]}]" if key in PLACES else ""
 
 
 def _meant(given: object, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def pipeline(**keys: Any) -> dict[str, Any]:
     return world(pipelines={"a": {**keys, "unknown": 1}})
 
 
-NEEDED: dict[str, dict[str, Any]] = {"Hedge": {"delay": 1}, 
+NEEDED: dict[str, dict[str, Any]] = {
+    "Hedge": {"delay": 1},
     "RateLimit": {"rate": 1},
     "Timeout": {"seconds": 1},
     "Keyed": {"each": {"policy": "Bulkhead"}},
@@ -95,3 +97,19 @@ def test_keys_of_each_place_are_documented(place: str) -> None:
     more = {"kind"} if place.startswith("[[faults]]") else set()  # its message leaves that out
 
     assert documented(place) == accepted(PLACES[place]) | more
+
+
+@pytest.mark.parametrize("table", ["top", "[service]", "[[load]] poisson"])
+def test_key_of_another_table_is_told_where_it_belongs(table: str) -> None:
+    """Keys of the calls are a setting of the clients."""
+    data = json.loads(json.dumps(PLACES[table]).replace("unknown", "keys"))
+
+    with pytest.raises(ScenarioError, match=r"there is no '.*keys': allowed are .*; keys belongs in \[clients\]$"):
+        scenario_from(data)
+
+
+@pytest.mark.parametrize("keys", [["eu", "us"], "eu"])
+def test_names_of_keys_are_refused_with_what_keys_are_called(keys: object) -> None:
+    """They are numbered."""
+    with pytest.raises(ScenarioError, match=r'^clients.keys must be how many keys there are \("1", "2", \.\.\.\)'):
+        scenario_from(world(clients={"keys": keys}))
