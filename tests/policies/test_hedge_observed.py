@@ -248,6 +248,9 @@ async def test_hedge_answer_of_a_stand_in_is_no_latency(inline: bool) -> None:
     hedge = Hedge(quantile(0.9), inline=inline)
     assert await Pipeline(hedge, Fallback("stale")).call(scripted((0, OSError()))) == "stale"
     assert hedge.snapshot()["samples"] == 0
+    hedge = Hedge(quantile(0.9, initial=0.5), inline=inline)
+    assert await Pipeline(hedge, Fallback("stale")).call(scripted((1, OSError()), (LONG, "late"))) == "stale"
+    assert hedge.snapshot()["samples"] == 0
 
 
 # -- accept ------------------------------------------------------------------------------------------------------
