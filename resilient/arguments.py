@@ -29,9 +29,11 @@ __all__ = [
     "is_async",
     "legible",
     "name",
+    "percent",
     "seconds",
     "share",
     "strategy",
+    "without_unit",
 ]
 
 
@@ -44,8 +46,31 @@ def _unlike(argument: str, value: object, kind: str) -> TypeError:
         try:
             instead = f": write {float(value):g}, without quotes"
         except ValueError:
-            pass
+            instead = without_unit(value, kind)
     return TypeError(f"{argument} must be {kind}, got {value!r}{instead}")
+
+
+_UNITS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+"""Seconds of the units that people write behind a number."""
+
+
+def without_unit(value: str, kind: str) -> str:
+    """The end of a message about a number with its unit ("500ms", "99%"): the number to write where `kind` is meant, of
+    seconds or a share of 1. Empty: that cannot be told."""
+    digits = value.rstrip("abcdefghijklmnopqrstuvwxyz% ")
+    unit = value[len(digits) :].strip()
+    try:
+        number = float(digits)
+    except ValueError:
+        return ""
+    if unit in _UNITS and "seconds" in kind:
+        return f": write {number * _UNITS[unit]:g}"
+    return f": write {number / 100:g}" if unit == "%" and ("share" in kind or "from 0 to 1" in kind) else ""
+
+
+def percent(number: float) -> str:
+    """The end of a message about a share that may be a percentage: what that is as a share, or nothing."""
+    return f": {number:g}% is {number / 100:g}" if 1 < number <= 100 else ""
 
 
 def _number(argument: str, value: object, kind: str) -> float:
@@ -83,8 +108,7 @@ def share(argument: str, value: object, *, zero: bool = False) -> float:
     kind = "a share from 0 to 1" if zero else "a share above 0 and at most 1"
     number = _number(argument, value, kind)
     if not 0 <= number <= 1 or (number == 0 and not zero):
-        instead = f": {number:g}% is {number / 100:g}" if 1 < number <= 100 else ""
-        raise ValueError(f"{argument} must be {kind}, got {value!r}{instead}")
+        raise ValueError(f"{argument} must be {kind}, got {value!r}{percent(number)}")
     return number
 
 

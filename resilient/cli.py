@@ -15,8 +15,9 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO, cast
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
+from resilient import arguments
 from resilient.lab.figures import SUFFIXES
 from resilient.lab.files import Output
 
@@ -117,12 +118,24 @@ def _common(
     """Resilience for calls: retry, circuit breaker, bulkhead, timeout."""
 
 
-def _number(option: str, value: float | None, least: float, most: float = math.inf, unit: str = "") -> float | None:
-    """The value of an option; None: it was not given. Refuses what is no number from `least` to `most`."""
-    if value is not None and not (math.isfinite(value) and least <= value <= most):
-        span = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
-        _refuse(f"{option} must be {span}{unit and f' {unit}'}, got {value:g}")
-    return value
+def _number(
+    option: str, about: str, least: float, most: float = math.inf, unit: str = "", *, whole: bool = False
+) -> Any:
+    """An option with a number from `least` to `most`; any other value ends the command with a line that names it."""
+    span = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+    kind = "a whole number" if math.isinf(least) else span + (unit and f" {unit}")
+
+    def read(given: Any) -> float:
+        try:
+            value = int(given) if whole else float(given)
+        except ValueError:
+            number = "a whole number, " if whole and kind[0] != "a" else ""
+            _refuse(f"{option} must be {number}{kind}, got {given!r}{arguments.without_unit(given, kind)}")
+        if not least <= value <= most or value == math.inf:
+            _refuse(f"{option} must be {kind}, got {given}{arguments.percent(value) if most == 1 else ''}")
+        return value
+
+    return typer.Option(option, help=about, parser=read, metavar="INTEGER" if whole else "NUMBER")
 
 
 def _check_outputs(json: Path | None, plot: Path | None = None, *inputs: Path) -> None:
@@ -145,9 +158,16 @@ def _check_outputs(json: Path | None, plot: Path | None = None, *inputs: Path) -
 
 @app.command()
 def demo(
-    seed: Annotated[int, typer.Option(help="What the faults and the arrivals are drawn from.")] = 1,
-    duration: Annotated[float, typer.Option(help="Seconds of load, from 5 to 3600.")] = 20.0,
-    rate: Annotated[float, typer.Option(help="Calls per second on each side, from 1 to 1000.")] = 100.0,
+    seed: Annotated[
+        int, _number("--seed", "What the faults and the arrivals are drawn from.", -math.inf, whole=True)
+    ] = 1,
+    duration: Annotated[
+        # In a shorter run a killed process would hardly be back before the next fault.
+        float, _number("--duration", "Seconds of load, from 5 to 3600.", 5, 3600, "seconds")
+    ] = 20.0,
+    rate: Annotated[
+        float, _number("--rate", "Calls per second on each side, from 1 to 1000.", 1, 1000, "calls per second")
+    ] = 100.0,
     plot: Annotated[Path, typer.Option(help="Where the picture goes: .png, .svg or .pdf.")] = Path(
         "resilient-demo.png"
     ),
@@ -160,9 +180,6 @@ def demo(
     their keep: resilient success of 99 % or more, plain success of 97 % or less, at most 1.2
     requests per call. A machine that cannot keep up with the load shows nothing, and exits with 1 too.
     """
-    # In a shorter run a killed process would hardly be back before the next fault.
-    _number("--duration", duration, 5, 3600, "seconds")
-    _number("--rate", rate, 1, 1000, "calls per second")
     with _told():
         _check_outputs(json, plot)
     if not all(map(importlib.util.find_spec, ("httpx", "matplotlib", "rich", "starlette", "uvicorn"))):
@@ -199,10 +216,22 @@ def explain(
         typer.Option("--def/--async", help="It guards a plain def, or an async def. [default: as the target shows]"),
     ] = None,
     function_limit: Annotated[
-        float | None, typer.Option(help="Seconds that the function takes by itself at most (its client's timeout).")
+        float | None,
+        _number(
+            "--function-limit",
+            "Seconds that the function takes by itself at most (its client's timeout).",
+            0,
+            1e9,
+            "seconds",
+        ),
     ] = None,
-    max_latency: Annotated[float | None, typer.Option(help="Exit with 1 when a call may take more seconds.")] = None,
-    max_requests: Annotated[int | None, typer.Option(help="Exit with 1 when a call may make more requests.")] = None,
+    max_latency: Annotated[
+        float | None, _number("--max-latency", "Exit with 1 when a call may take more seconds.", 0, 1e9, "seconds")
+    ] = None,
+    max_requests: Annotated[
+        int | None,
+        _number("--max-requests", "Exit with 1 when a call may make more requests.", 0, 1e9, "requests", whole=True),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Where it goes as data, if anywhere (-: standard output).")] = None,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a diagram in Mermaid's language instead.")] = False,
 ) -> None:
@@ -213,9 +242,6 @@ def explain(
     """
     from resilient.lab import drawing, explain_command, subject
 
-    for option, value in (("--function-limit", function_limit), ("--max-latency", max_latency)):
-        _number(option, value, 0, 1e9, "seconds")
-    _number("--max-requests", max_requests, 0, 1e9, "requests")
     function: subject.Function | None = None if plain is None else "def" if plain else "async"
     with _told(), _results(json) as results:
         _check_outputs(json)
@@ -248,7 +274,14 @@ def simulate(
     of: Annotated[str | None, typer.Option(help="Whose calls of the trace: a pipeline's name.")] = None,
     max_trace_bytes: Annotated[
         int,
-        typer.Option(help="Bytes of traces that are read, uncompressed; they may take 8 times as much memory."),
+        _number(
+            "--max-trace-bytes",
+            "Bytes of traces that are read, uncompressed; they may take 8 times as much memory.",
+            1,
+            2**63,
+            "bytes",
+            whole=True,
+        ),
     ] = 128 * 2**20,
     shadow: Annotated[
         bool, typer.Option("--shadow", help="Policies only watch (shadow mode); report what they would have done.")
@@ -268,25 +301,35 @@ def simulate(
             metavar="http|MODULE:NAME", help="What calls and answers look like: HTTP, or a resilient.lab.calls.Calls."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="What everything random is drawn from.")] = 1,
-    runs: Annotated[int, typer.Option(help="Runs of each pipeline, with the seeds from --seed on, up to 1000.")] = 1,
+    seed: Annotated[int, _number("--seed", "What everything random is drawn from.", -math.inf, whole=True)] = 1,
+    runs: Annotated[
+        int,
+        _number(
+            "--runs", "Runs of each pipeline, with the seeds from --seed on, up to 1000.", 1, 1000, "runs", whole=True
+        ),
+    ] = 1,
     json: Annotated[
         Path | None, typer.Option(help="Where the results go as data, if anywhere (-: standard output).")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Where the picture goes, if anywhere: .png, .svg or .pdf.")] = None,
     min_success: Annotated[
-        float | None, typer.Option(help="Exit with 1 when a smaller share of calls succeeds.")
+        float | None, _number("--min-success", "Exit with 1 when a smaller share of calls succeeds.", 0, 1)
     ] = None,
     max_p99: Annotated[
-        float | None, typer.Option(help="Exit with 1 when p99 of successes is longer, in seconds.")
+        float | None,
+        _number("--max-p99", "Exit with 1 when p99 of successes is longer, in seconds.", 0, unit="seconds"),
     ] = None,
     max_attempts_per_call: Annotated[
-        float | None, typer.Option(help="Exit with 1 when the service gets more requests for a call.")
+        float | None,
+        _number("--max-attempts-per-call", "Exit with 1 when the service gets more requests for a call.", 0),
     ] = None,
     max_recovery: Annotated[
         float | None,
-        typer.Option(
-            help="Exit with 1 when it takes more seconds from the end of the faults to recover, or cannot be seen to."
+        _number(
+            "--max-recovery",
+            "Exit with 1 when it takes more seconds from the end of the faults to recover, or cannot be seen to.",
+            0,
+            unit="seconds",
         ),
     ] = None,
     allow_imports: Annotated[
@@ -304,8 +347,6 @@ def simulate(
 
     The policies are the real ones, and one seed gives one result.
     """
-    _number("--runs", runs, 1, 1000, "runs")
-    _number("--max-trace-bytes", max_trace_bytes, 1, 2**63, "bytes")
     with _told():
         _check_outputs(json, plot, *(trace or ()), Path(scenario or ""))
     for package, extra in (("rich", "cli"), *([("matplotlib", "lab")] if plot is not None else [])):
@@ -317,10 +358,10 @@ def simulate(
     with _told(), _results(json) as results:
         try:
             goals = lab.objectives(
-                _number("--min-success", min_success, 0, 1),
-                _number("--max-p99", max_p99, 0),
-                _number("--max-attempts-per-call", max_attempts_per_call, 0),
-                _number("--max-recovery", max_recovery, 0),
+                min_success,
+                max_p99,
+                max_attempts_per_call,
+                max_recovery,
             )
             if compare is not None and pipeline:
                 _refuse("--compare names the two pipelines: --pipeline has no meaning beside it")

@@ -237,3 +237,26 @@ def test_hashable_is_whatever_can_be_a_key() -> None:
     assert arguments.hashable("key", ("a", 1)) == ("a", 1)
     with pytest.raises(TypeError, match=r"key must be hashable, got \['a'\]"):
         arguments.hashable("key", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "instead"),
+    [
+        (arguments.seconds, "500ms", ": write 0.5"),
+        (arguments.seconds, "2 min", ": write 120"),
+        (arguments.seconds, "1h", ": write 3600"),
+        (arguments.seconds, "5%", ""),
+        (arguments.share, "5%", ": write 0.05"),
+        (arguments.share, "5s", ""),
+        (arguments.amount, "5s", ""),
+        (arguments.seconds, "soon", ""),
+        (arguments.seconds, "s", ""),
+    ],
+)
+def test_number_with_a_unit_is_told_as_the_number_to_write(
+    check: Callable[[str, object], float], value: str, instead: str
+) -> None:
+    """Where the unit fits what is asked for."""
+    with pytest.raises(TypeError) as caught:
+        check("limit", value)
+    assert str(caught.value).endswith(f", got {value!r}{instead}")

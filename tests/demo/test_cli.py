@@ -278,12 +278,28 @@ def test_refusal_of_the_process_is_that_of_the_command() -> None:
     assert (process.returncode, process.stdout, process.stderr) == (2, "", message)
 
 
-def test_argument_of_the_wrong_type_is_refused() -> None:
-    """Exit code 2, and no traceback."""
-    done = CliRunner().invoke(app, ["demo", "--rate", "fast"])
-    assert done.exit_code == 2
-    assert "Invalid value for '--rate'" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("demo --rate fast", "--rate must be from 1 to 1000 calls per second, got 'fast'"),
+        ("demo --seed one", "--seed must be a whole number, got 'one'"),
+        ("demo --duration 1min", "--duration must be from 5 to 3600 seconds, got '1min': write 60"),
+        ("explain app:users --max-latency 2s", "--max-latency must be from 0 to 1e+09 seconds, got '2s': write 2"),
+        (
+            "explain app:users --max-requests 2.5",
+            "--max-requests must be a whole number, from 0 to 1e+09 requests, got '2.5'",
+        ),
+        ("simulate list --max-p99 500ms", "--max-p99 must be at least 0 seconds, got '500ms': write 0.5"),
+        ("simulate list --min-success 99%", "--min-success must be from 0 to 1, got '99%': write 0.99"),
+        ("simulate list --min-success 99", "--min-success must be from 0 to 1, got 99: 99% is 0.99"),
+        ("simulate list --max-recovery inf", "--max-recovery must be at least 0 seconds, got inf"),
+        ("simulate list --runs " + "9" * 400, "--runs must be from 1 to 1000 runs, got " + "9" * 400),
+    ],
+)
+def test_value_that_is_no_number_is_refused_in_one_line(arguments: str, message: str) -> None:
+    """The option, its unit, the value as it was typed, and the number to write where a unit stands behind it."""
+    done = CliRunner().invoke(app, arguments.split())
+    assert (done.exit_code, done.stderr) == (2, f"resilient: {message}\n")
 
 
 def test_help_names_the_demo() -> None:
