@@ -199,7 +199,7 @@ def test_list_names_the_gallery() -> None:
         (("small.toml", "--pipeline", "once", "--pipeline", "once"), "resilient: each pipeline must be named once"),
         (("small.toml", "--compare", "once", "none", "--pipeline", "once"), "resilient: --compare names the two"),
         (("small.toml", "--min-success", "1.5"), "resilient: --min-success must be from 0 to 1, got 1.5"),
-        (("small.toml", "--max-p99", "nan"), "resilient: --max-p99 must be at least 0, got nan"),
+        (("small.toml", "--max-p99", "nan"), "resilient: --max-p99 must be at least 0 seconds, got nan"),
         (("small.toml", "--runs", "0"), "resilient: --runs must be from 1 to 1000 runs, got 0"),
         (("list", "--min-success", "0.9"), "resilient: `list` runs nothing, so --min-success would judge no pipeline"),
         (
