@@ -52,7 +52,7 @@ def figure_of(measures: Sequence[Measures]) -> Figure:
     heights = [3.0, 2.4, 1.8]
     if scenario.calm[1]:
         panels.append(_recovery)
-        heights.append(0.4 + 0.15 * len(measures))
+        heights.append(0.4 + 0.18 * len(measures))
     if any(each.classes for each in measures):
         panels.append(_classes)
         heights.append(2.0)
@@ -63,7 +63,7 @@ def figure_of(measures: Sequence[Measures]) -> Figure:
         "hedge_delay": _hedge_delay,
     }
     for name, panel in of_policies.items():
-        if any(getattr(moment, name) is not None for each in measures for moment in each.timeline):
+        if any(getattr(moment, name) for each in measures for moment in each.timeline):  # not where all is 0
             panels.append(panel)
             heights.append(1.6)
     figure = Figure(figsize=(10, 1.2 + sum(heights) + 0.1 * len(measures)), layout="constrained")
@@ -102,10 +102,12 @@ def _look(number: int) -> tuple[str, str]:
     return COLORS[number % len(COLORS)], MARKERS[(number + number // len(COLORS)) % len(MARKERS)]
 
 
-def _curve(axes: Axes, number: int, of: int, step: float, values: Sequence[float | None], **style: Any) -> None:
+def _curve(axes: Axes, number: int, of: int, each: Measures, values: Sequence[float | None], **style: Any) -> None:
     """A line of the candidate with this number, `of` so many, with its markers between those of the others."""
     color, marker = _look(number)
+    step, whole = each.runs[0].step, _whole_steps(each)
     known = [math.nan if value is None else value for value in values]
+    known = known[:whole]  # a last step that is cut short has other figures
     edges = [step * at for at in range(len(known) + 1)]
     axes.stairs(known, edges, **{"color": color, "linewidth": 1.6, "baseline": None, **style})
     apart = max(1, len(known) // MARKS)
@@ -114,10 +116,15 @@ def _curve(axes: Axes, number: int, of: int, step: float, values: Sequence[float
     axes.plot(middles, [known[at] for at in marked], marker, color=color, markersize=4.5, zorder=3)
 
 
+def _whole_steps(each: Measures) -> int:
+    """How many steps of the timeline are complete: the last one may be cut short by the end, and is not drawn."""
+    return max(1, int(each.scenario.duration / each.runs[0].step + 1e-9))
+
+
 def _lines(axes: Axes, measures: Sequence[Measures], value: Callable[[Moment], float | None], **style: Any) -> None:
     """Draw a line for each candidate, of a value of each moment of its timeline."""
     for number, each in enumerate(measures):
-        _curve(axes, number, len(measures), each.runs[0].step, [value(moment) for moment in each.timeline], **style)
+        _curve(axes, number, len(measures), each, [value(moment) for moment in each.timeline], **style)
 
 
 def _key(axes: Axes, styles: dict[str, Any], where: str) -> None:
@@ -136,7 +143,7 @@ def _goodput(axes: Axes, measures: Sequence[Measures]) -> None:
     from matplotlib.lines import Line2D
 
     step = measures[0].runs[0].step
-    loads = [[moment.offered for moment in each.timeline] for each in measures]
+    loads = [[moment.offered for moment in each.timeline[: _whole_steps(each)]] for each in measures]
     own = any(load != loads[0] for load in loads)
     edges = [step * at for at in range(len(loads[0]) + 1)]
     style: dict[str, Any] = {"baseline": None, "linewidth": 1.0}
@@ -149,7 +156,7 @@ def _goodput(axes: Axes, measures: Sequence[Measures]) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("successes that\ncome per second")
     made = Line2D([], [], color=GREY, linewidth=1.0, linestyle=(0, (1, 1.5)) if own else "-")
-    handles, labels = [made], ["calls made with each" if own else "calls made"]
+    handles, labels = [made], [" calls made with each" if own else " calls made"]  # in line with the others
     for number in range(len(measures)):
         color, marker = _look(number)
         handles.append(Line2D([], [], color=color, linewidth=1.6, marker=marker, markersize=5))
@@ -209,19 +216,18 @@ def _recovery(axes: Axes, measures: Sequence[Measures]) -> None:
             axes.plot([ends], [number], marker, color=color, markersize=6)
         axes.annotate(
             found.state if found.seconds is None else f"{found.seconds:g} s",
-            (1.0, number),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 0),
+            (ends, number),
+            xytext=(6, 0),
             textcoords="offset points",
             color=color,
-            fontsize=8,
+            fontsize=9,
             fontweight="normal" if found.state == "measured" else "bold",
             va="center",
             annotation_clip=False,
         )
     axes.set_ylim(len(measures) - 0.4, -0.6)
     axes.set_yticks([])
-    axes.set_ylabel("recovery", rotation=0, ha="right", va="center")
+    axes.set_ylabel("recovery of\nsuccess", rotation=0, ha="right", va="center")
 
 
 STYLES = {"critical": "-", "normal": (0, (4, 1.5)), "sheddable": (0, (1, 1.2))}
@@ -231,7 +237,7 @@ def _classes(axes: Axes, measures: Sequence[Measures]) -> None:
     for number, each in enumerate(measures):
         for name in each.classes:
             values = [_percent(share) for share in each.course(name)]
-            _curve(axes, number, len(measures), each.runs[0].step, values, linestyle=STYLES[name])
+            _curve(axes, number, len(measures), each, values, linestyle=STYLES[name])
     axes.set_ylim(0, 105)
     axes.set_ylabel("calls that\nsucceed (%)")
     names = {name for each in measures for name in each.classes}

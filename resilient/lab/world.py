@@ -294,12 +294,13 @@ def _context_of(urgency: Priority) -> Context:
     return context
 
 
-def step_of(duration: float) -> float:
-    """Seconds for each point of a curve: a round number, so that there are at most 150."""
-    size = 0.001
+def step_of(duration: float, calls: float) -> float:
+    """Seconds for each point of a curve: a round number, so that there are at most 150; and where these would have less
+    than ten `calls` each, fewer, down to 20."""
+    size, points = 0.001, max(20, min(150, calls / 10))
     while True:
         for factor in (1, 2, 5):
-            if size * factor * 150 >= duration:
+            if size * factor * points >= duration:
                 return round(size * factor, 3)
         size *= 10
 
@@ -331,7 +332,8 @@ def simulate(
     candidate's classifier, a key or a strategy cannot deal with calls and answers as they are here; and when anything
     else ends the run, a lack of memory, say. It names the candidate, and the line of the user's code.
     """
-    run = Run(scenario, candidate, seed, step_of(scenario.duration))
+    calls = sum(load.expected(scenario.duration, 0.0) for load in scenario.loads)
+    run = Run(scenario, candidate, seed, step_of(scenario.duration, calls))
 
     async def live() -> None:
         loop = asyncio.get_running_loop()

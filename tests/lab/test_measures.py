@@ -59,8 +59,8 @@ def test_timeline_tells_of_each_step() -> None:
     found = measured(pipeline, faults=(Stall(start=10.01, end=20),))
     moments = {moment.at: moment for moment in found.timeline}
 
-    assert found.runs[0].step == 0.2
-    assert len(moments) == 150
+    assert found.runs[0].step == 1
+    assert len(moments) == 30
     assert all(moment.offered == pytest.approx(10) for moment in moments.values())
     assert (moments[5.0].goodput, moments[5.0].requests_per_call) == (10, 1)
     assert moments[5.0].p99 == pytest.approx(0.05)
@@ -68,6 +68,15 @@ def test_timeline_tells_of_each_step() -> None:
     assert moments[15.0].requests_per_call == 2
     assert moments[15.0].open == 0
     assert moments[15.0].tokens is None
+
+
+@pytest.mark.parametrize(("rate", "step"), [(1, 2.0), (10, 1.0), (100, 0.2)])
+def test_steps_are_wider_where_calls_are_few(rate: float, step: float) -> None:
+    """Of ten calls each, if there are not 20 of them; and 150 at most."""
+    found = measured(loads=(Poisson(rate),))
+
+    assert found.runs[0].step == step
+    assert sum(moment.calls for moment in found.timeline) == found.calls
 
 
 def test_runs_are_pooled() -> None:
@@ -125,7 +134,7 @@ def test_timeline_adds_up_to_the_table(name: str) -> None:
 def test_requests_are_counted_with_the_call_that_they_are_for() -> None:
     """Calls of two seconds are repeated in the next ones, and are nothing that later calls cost."""
     moments = tuple(at / 10 for at in range(100))
-    found = measured(Retry(3, wait=5), loads=(Replay(moments),), faults=(Errors(start=1, end=3),))
+    found = measured(Retry(3, wait=5), duration=10, loads=(Replay(moments),), faults=(Errors(start=1, end=3),))
 
     per_call = {moment.at: moment.requests_per_call for moment in found.timeline if moment.calls}
     assert {at for at, requests in per_call.items() if requests == 2} == {at for at in per_call if 0.9 < at < 2.9}

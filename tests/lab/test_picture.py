@@ -155,10 +155,26 @@ def test_lines_that_coincide_show_the_markers_of_all() -> None:
     assert [label.partition(", same as ")[2] for label in legend(figure)] == ["", "", "once", ""]
 
 
+def test_last_step_that_is_cut_short_is_not_drawn() -> None:
+    """Its calls a second would be of a part of it."""
+    figure = figure_of(lived({"once": Timeout(1)}, duration=20.01))
+
+    (found,) = lived({"once": Timeout(1)}, duration=20.01)
+    assert len(drawn(panel(figure, "successes that"))[0][1]) == len(found.timeline) - 1
+
+
+def test_panel_of_zeros_is_left_out() -> None:
+    """Circuits that never open, beside one that does in another picture."""
+    shut = {"open": CircuitBreaker(0.9, min_calls=1000)}
+    calm = figure_of(lived(shut, faults=(Errors(start=5, share=0.1),)))
+
+    assert not any("circuits" in axes.get_ylabel() for axes in calm.axes)
+
+
 def test_picture_says_when_each_has_recovered() -> None:
     """Or that it never did, which takes a bar to the end."""
     figure = figure_of(lived({"once": Timeout(1), "stubborn": STUBBORN}))
-    recovery = panel(figure, "recovery")
+    recovery = panel(figure, "recovery of")
 
     assert [text.get_text() for text in recovery.texts] == ["0 s", "never"]
     bars = [places for _, places in plotted(recovery) if len(places) == 2]
@@ -168,10 +184,10 @@ def test_picture_says_when_each_has_recovered() -> None:
 def test_picture_says_that_recovery_is_not_measurable() -> None:
     """Where the calls end too early; and nothing about it where no fault ends."""
     figure = figure_of(lived({"once": Timeout(1)}, faults=(Errors(start=5, end=17),)))
-    assert [text.get_text() for text in panel(figure, "recovery").texts] == ["not measurable"]
+    assert [text.get_text() for text in panel(figure, "recovery of").texts] == ["not measurable"]
 
     calm = figure_of(lived({"once": Timeout(1)}, faults=(Errors(start=5),)))
-    assert "recovery" not in {axes.get_ylabel() for axes in calm.axes}
+    assert not any("recovery" in axes.get_ylabel() for axes in calm.axes)
 
 
 NAMES = ("_hidden", "$5 or $6", "$x", "名前", "\x1b[31mred\x1b[0m", "a\nb", "x" * 200, "{}%s")
