@@ -142,7 +142,6 @@ MODULES = {
         "Recorder",
         "Slow",
         "VirtualLoop",
-        "VirtualTimeError",
         "advance",
         "now",
         "record",

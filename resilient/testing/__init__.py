@@ -11,7 +11,7 @@
 
     virtual time    `@pytest.mark.virtual_time` (needs pytest-asyncio 1.5), `run(main())`, and `VirtualLoop`, for
                     whoever takes a loop factory; works for all asyncio code, tenacity's included. Real I/O and threads
-                    end the test with a `VirtualTimeError`, which nothing can handle
+                    end the test with a `resilient.VirtualTimeError`, which nothing can handle
     time            now, advance
     a dependency    Dependency, Hang, Slow
     what happened   record
@@ -20,7 +20,6 @@ In plain code there is no virtual time: `with resilient.switch("instant"): ...` 
 The marker is in the module `resilient_pytest`; nothing here needs pytest.
 """
 
-from resilient.errors import VirtualTimeError
 from resilient.runtime.virtual import VirtualLoop, run
 from resilient.testing.clock import advance, now
 from resilient.testing.recorder import Recorder, record
@@ -33,7 +32,6 @@ __all__ = [
     "Recorder",
     "Slow",
     "VirtualLoop",
-    "VirtualTimeError",
     "advance",
     "now",
     "record",
