@@ -28,6 +28,7 @@ __all__ = [
     "instance",
     "is_async",
     "legible",
+    "meant",
     "name",
     "percent",
     "seconds",
@@ -120,6 +121,14 @@ def count(argument: str, value: object, *, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{argument} must be {kind}, got {value!r}")
     return value
+
+
+def meant(given: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one that is almost the given one, or nothing."""
+    from difflib import get_close_matches  # only a mistake needs it
+
+    close = get_close_matches(given, known, 1) if isinstance(given, str) else []
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def name(argument: str, value: object) -> str:

@@ -473,13 +473,15 @@ def fault_from(data: object, where: str = "fault", kinds: Iterable[type[Fault]] 
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in known:
         got = f", got {kind!r}" if "kind" in data else ": it is missing"
-        raise ValueError(f"{where}.kind must be one of {', '.join(sorted(known))}{got}")
+        raise ValueError(f"{where}.kind must be one of {', '.join(sorted(known))}{got}{arguments.meant(kind, known)}")
     cls = known[kind]
     keys = {field.name: field for field in fields(cls)}
     values = {key: value for key, value in data.items() if key != "kind"}
     for key in values:
         if key not in keys:
-            raise ValueError(f"{where} has no {key!r}: {kind} may have {', '.join(sorted(keys))}")
+            raise ValueError(
+                f"{where} has no {key!r}: {kind} may have {', '.join(sorted(keys))}{arguments.meant(key, keys)}"
+            )
     for name, field in keys.items():
         if field.default is MISSING and name not in values:
             raise ValueError(f"{where}.{name} is missing: {kind} needs it")

@@ -260,3 +260,11 @@ def test_number_with_a_unit_is_told_as_the_number_to_write(
     with pytest.raises(TypeError) as caught:
         check("limit", value)
     assert str(caught.value).endswith(f", got {value!r}{instead}")
+
+
+@pytest.mark.parametrize(
+    ("given", "end"), [("brownout", "; did you mean brown-out?"), ("storm", ""), (7, ""), ("", "")]
+)
+def test_name_that_is_almost_a_known_one_is_told(given: object, end: str) -> None:
+    """And nothing where no known name is near."""
+    assert arguments.meant(given, ["brown-out", "overload"]) == end

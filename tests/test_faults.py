@@ -219,7 +219,7 @@ def test_value_of_a_wrong_type_is_refused_where_it_is_written(build: Any, messag
         ({"kind": "latency"}, "faults[2].high is missing: latency needs it"),
         (
             {"kind": "latency", "high": 1, "hihg": 2},
-            "faults[2] has no 'hihg': latency may have end, high, low, share, start, targets",
+            "faults[2] has no 'hihg': latency may have end, high, low, share, start, targets; did you mean high?",
         ),
         ({"kind": "errors", "share": 2}, "faults[2].share must be a share from 0 to 1, got 2: 2% is 0.02"),
         ({"kind": "stall", "start": 2, "end": 1}, "faults[2].end must be after start=2, got 1"),

@@ -15,18 +15,22 @@ response_headers = {Content-Type = "application/json"}
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from resilient.arguments import meant
 from resilient.lab.calls import Calls
 from resilient.lab.http import HttpCalls
-from resilient.lab.naming import imported
+from resilient.lab.naming import Wanted, imported
 from resilient.lab.tables import ScenarioError, Source, Table, as_text, build
 from resilient.lab.world import Scenario
 
 __all__ = ["calls_of", "with_calls"]
 
+CALLS: Wanted = ("Calls", lambda name, value: isinstance(value, Calls))
+FUNCTIONS: Wanted = ("functions", lambda name, value: inspect.isfunction(value))
 KINDS: dict[str, type[Calls]] = {"functions": Calls, "http": HttpCalls}
 
 
@@ -48,7 +52,9 @@ def calls_of(data: object, source: Source) -> Calls | None:
 
 def with_calls(scenario: Scenario, named: str) -> Scenario:
     """The same scenario with calls by name: "http", or a `Calls` as MODULE:NAME. Raises `ScenarioError`."""
-    calls = HttpCalls() if named == "http" else _named(named, "--calls")
+    if ":" not in named and named != "http":
+        raise ScenarioError(f"--calls must be http or MODULE:NAME, got {named!r}{meant(named, ['http'])}")
+    calls = HttpCalls() if named == "http" else _named(named, "--calls", CALLS)
     if not isinstance(calls, Calls):
         raise ScenarioError(f"--calls must be http, or MODULE:NAME of a resilient.lab.calls.Calls, got {named!r}")
     try:
@@ -64,9 +70,9 @@ def _function(given: object, where: str, source: Source) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _named(path: str, where: str) -> Any:
+def _named(path: str, where: str, wanted: Wanted = FUNCTIONS) -> Any:
     try:
-        return imported(path)
+        return imported(path, wanted)
     except ValueError as error:
         raise ScenarioError(f"{where}: {error}") from None
 

@@ -17,16 +17,18 @@ import contextlib
 import functools
 import importlib.util
 import inspect
+import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from resilient.arguments import meant
 from resilient.lab.blame import located
 from resilient.lab.subject import Subject, guarded, quiet_stdout, seen, subject_of
 
-__all__ = ["imported", "named"]
+__all__ = ["PIPELINES", "Wanted", "imported", "named"]
 
 
 def named(target: str, *, decorators: bool = True) -> Subject:
@@ -41,9 +43,14 @@ def named(target: str, *, decorators: bool = True) -> Subject:
         raise ValueError(str(error)) from None
 
 
-def imported(path: str) -> Any:
+Wanted = tuple[str, Callable[[str, Any], bool]]
+"""What is looked for, as a message calls it; and whether an attribute, of a name and a value, is that."""
+PIPELINES: Wanted = ("pipelines", lambda name, value: seen(name, value) is not None)
+
+
+def imported(path: str, wanted: Wanted = PIPELINES) -> Any:
     """What `MODULE:NAME` or `FILE.py:NAME` names; modules in the working directory count. What a module prints while it
-    is imported goes to standard error.
+    is imported goes to standard error. `wanted`: what a message lists where there is no such name.
 
     Raises `ValueError`, in one line; of an error in the module's code it has the file and the line.
     """
@@ -55,7 +62,7 @@ def imported(path: str) -> Any:
         module = _of_file(path, Path(module_name)) if suffix else _module(path, module_name)
     found: Any = module
     for part in _parts(path, name):
-        found = _step(path, module, found, part)
+        found = _step(path, module, found, part, wanted)
     return found
 
 
@@ -97,8 +104,17 @@ def _module(path: str, name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise _NotFound(f"there is no module {name!r}, of {path!r}") from None
+            raise _NotFound(
+                f"there is no module {name!r}, of {path!r}{meant(error.name, _beside(error.name))}"
+            ) from None
         raise
+
+
+def _beside(missing: str) -> list[str]:
+    """Full names of the modules in the package, or the working directory, in which one is missing."""
+    package, _, _ = missing.rpartition(".")
+    places = [str(Path.cwd())] if not package else getattr(sys.modules.get(package), "__path__", [])
+    return [f"{package}.{each.name}" if package else each.name for each in pkgutil.iter_modules(places)]
 
 
 def _of_file(path: str, file: Path) -> ModuleType:
@@ -142,7 +158,7 @@ def _parts(path: str, name: str) -> Iterator[str | ast.Constant]:
     return iter([node.id, *reversed(found)])
 
 
-def _step(path: str, module: ModuleType, found: Any, part: str | ast.Constant) -> Any:
+def _step(path: str, module: ModuleType, found: Any, part: str | ast.Constant, wanted: Wanted) -> Any:
     """The attribute or the item of what has been found so far."""
     try:
         if not isinstance(part, str):
@@ -163,14 +179,14 @@ def _step(path: str, module: ModuleType, found: Any, part: str | ast.Constant) -
                 return importlib.import_module(below)
     shown = repr(part if isinstance(part, str) else part.value)
     owner = repr(module.__name__) if found is module else f"{module.__name__}'s {type(found).__name__}"
-    raise ValueError(f"there is no {shown} in {owner}{_there(found)}")
+    raise ValueError(f"there is no {shown} in {owner}{_there(found, part, wanted)}")
 
 
-def _there(found: Any) -> str:
+def _there(found: Any, part: str | ast.Constant, wanted: Wanted) -> str:
     """The end of a message that names the pipelines there are; empty where there are none."""
     names = []
     for key, value in sorted(getattr(found, "__dict__", {}).items()):
         with contextlib.suppress(Exception):
-            if not key.startswith("_") and seen(key, value) is not None:
+            if not key.startswith("_") and wanted[1](key, value):
                 names.append(key)
-    return f"; its pipelines are {', '.join(names)}" if names else ""
+    return f"; its {wanted[0]} are {', '.join(names)}{meant(part, names)}" if names else ""

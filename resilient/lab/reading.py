@@ -62,6 +62,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from resilient.arguments import meant
 from resilient.faults import Fault, faults_from
 from resilient.lab import distributions
 from resilient.lab.blame import located
@@ -108,7 +109,11 @@ def read(given: str, *, imports: bool = False) -> Scenario:
         return _read_file(path, imports)
     if path.suffix != ".toml" and ":" in given:
         return _called(given)
-    raise ScenarioError(f"there is no scenario {given!r}: give a file, MODULE:FUNCTION, or one of {', '.join(known)}")
+    files = [str(each) for each in path.parent.glob("*.toml")]
+    raise ScenarioError(
+        f"there is no scenario {given!r}: give a file, MODULE:FUNCTION, or one of {', '.join(known)}"
+        f"{meant(given, [*known, *files])}"
+    )
 
 
 def _called(given: str) -> Scenario:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from resilient.arguments import meant
 from resilient.lab.call_tables import with_calls
 from resilient.lab.candidates import NONE, Candidate, candidate_from, shadowed
 from resilient.lab.estimate import Estimate, estimate
@@ -67,7 +68,10 @@ def candidates(scenario: Scenario, names: Sequence[str]) -> list[Candidate]:
                 raise ScenarioError(str(error)) from None
         else:
             known = ", ".join([*scenario.candidates, NONE.name])
-            raise ScenarioError(f"there is no pipeline {name!r} in the scenario: it has {known}; or give MODULE:NAME")
+            raise ScenarioError(
+                f"there is no pipeline {name!r} in the scenario: it has {known}; or give MODULE:NAME"
+                f"{meant(name, [*scenario.candidates, NONE.name])}"
+            )
     if len({candidate.name for candidate in found}) < len(found):
         raise ScenarioError(f"each pipeline must be named once, got {', '.join(names)}")
     return found

@@ -8,12 +8,13 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 from unicodedata import category
+
+from resilient.arguments import meant
 
 __all__ = ["ScenarioError", "Source", "Table", "as_text", "as_whole", "build", "check_values", "key_path"]
 
@@ -78,7 +79,8 @@ class Table:
         if key in self.left:
             return self.left.pop(key)
         if default is MISSING:
-            raise ScenarioError(f"{self.path(key)} is missing")
+            instead = next((f": there is {other!r}" for other in self.left if meant(other, [key])), "")
+            raise ScenarioError(f"{self.path(key)} is missing{instead}")
         return default
 
     def choose(self, key: str, choices: Mapping[str, T], default: Any = None) -> T:
@@ -86,14 +88,14 @@ class Table:
         given = self.take(key, default)
         if not isinstance(given, str) or given not in choices:  # a list cannot be looked up in a mapping
             raise ScenarioError(
-                f"{self.path(key)} must be one of {', '.join(sorted(choices))}, got {given!r}{_meant(given, choices)}"
+                f"{self.path(key)} must be one of {', '.join(sorted(choices))}, got {given!r}{meant(given, choices)}"
             )
         return choices[given]
 
     def end(self) -> None:
         """Raise `ScenarioError` for a key that was not taken."""
         for key in self.left:
-            hint = _meant(key, self.known) or _belongs(key)
+            hint = meant(key, self.known) or _belongs(key)
             raise ScenarioError(f"there is no {self.path(key)!r}: allowed are {', '.join(sorted(self.known))}{hint}")
 
 
@@ -106,12 +108,6 @@ PLACES = {
 
 def _belongs(key: str) -> str:
     return f"; {key} belongs in [{PLACES[key]}]" if key in PLACES else ""
-
-
-def _meant(given: object, known: Iterable[str]) -> str:
-    """The name that is almost the given one, as the end of a message."""
-    close = get_close_matches(given, known, 1) if isinstance(given, str) else []
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def build(where: str, make: Callable[..., T], *args: Any, **kwargs: Any) -> T:

@@ -145,7 +145,7 @@ def test_command_tries_a_pipeline_of_production(pipeline: str, calls: str | None
         (("--pipeline", f"{NAME}:search"), f"{NAME}:search: its classifier raised AttributeError: "),
         (("--pipeline", f"{NAME}:hosts"), f"{NAME}:hosts: its classifier, a key or a strategy raised AttributeError: "),
         (("--calls", f"{NAME}:search"), "--calls must be http, or MODULE:NAME of a resilient.lab.calls.Calls, got "),
-        (("--calls", "https"), "--calls: 'https' must be MODULE:NAME"),
+        (("--calls", "https"), "--calls must be http or MODULE:NAME, got 'https'; did you mean http?"),
         (("--calls", f"{NAME}:gone"), "--calls: there is no 'gone' in"),
         (("--calls", f"{NAME}:wrong"), "--calls: calls.arguments('1') must return a tuple"),
         (("--pipeline", f"{NAME}:client", "--calls", f"{NAME}:calls"), f"{NAME}:client: its transport sends HTTP requ"),

@@ -1,0 +1,64 @@
+"""A name that is almost right, in every place where a name is given: the message ends with the right one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from resilient.cli import app
+from resilient.faults import fault_from
+from resilient.lab.reading import GALLERY
+
+
+@pytest.fixture(autouse=True)
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package and a scenario in the working directory."""
+    (tmp_path / "near_shop").mkdir()
+    (tmp_path / "near_shop" / "__init__.py").write_text("")
+    (tmp_path / "near_shop" / "clients.py").write_text(
+        "from resilient import standard\nfrom resilient.lab.calls import Calls\nusers = standard()\ncalls = Calls()\n"
+    )
+    text = (GALLERY / "brown-out.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text)
+    (tmp_path / "loads.toml").write_text(text.replace("[load]", "[loads]").replace("[[load]]", "[[loads]]"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        ("simulate brownout", "did you mean brown-out?"),
+        ("simulate mine.tml", "did you mean mine.toml?"),
+        ("simulate loads.toml", "loads.toml: load is missing: there is 'loads'"),
+        ("simulate mine.toml --pipeline guardd", "did you mean guarded?"),
+        ("simulate mine.toml --compare nne guarded", "did you mean none?"),
+        ("simulate mine.toml --calls https", "--calls must be http or MODULE:NAME, got 'https'; did you mean http?"),
+        ("simulate mine.toml --calls near_shop.clients:call", "its Calls are calls; did you mean calls?"),
+        ("explain near_shop.clients:user", "its pipelines are users; did you mean users?"),
+        ("explain near_shop.client:users", "of 'near_shop.client:users'; did you mean near_shop.clients?"),
+        ("explain near_shp.clients:users", "of 'near_shp.clients:users'; did you mean near_shop?"),
+    ],
+)
+def test_name_that_is_almost_right_is_answered_with_the_right_one(arguments: str, end: str) -> None:
+    """One line, exit code 2."""
+    done = CliRunner().invoke(app, arguments.split())
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.endswith(f"{end}\n")
+
+
+@pytest.mark.parametrize(
+    ("table", "end"),
+    [
+        ({"kind": "slow", "factor": 5}, "got 'slow'; did you mean slowness?"),
+        ({"kind": "slowness", "factr": 5}, "factor, start, targets; did you mean factor?"),
+    ],
+)
+def test_fault_that_is_almost_named_right_is_answered_with_the_right_name(table: dict[str, object], end: str) -> None:
+    """Its kind, and its keys."""
+    with pytest.raises(ValueError, match=r"^fault") as caught:
+        fault_from(table)
+    assert str(caught.value).endswith(end)
