@@ -67,9 +67,16 @@ class BadAnswer(Exception):
         self.status = status
 
 
-def outcome_of(error: Exception) -> str:
-    """The name of what a call has failed with."""
-    return str(error) if type(error) is BadAnswer else type(error).__name__
+def outcome_of(error: Any) -> str:
+    """The name of what a call has failed with, and the HTTP status of the response in it, if there is one."""
+    if type(error) is BadAnswer:
+        return str(error)
+    name = type(error).__name__
+    try:
+        status: object = error.response.status_code
+    except Exception:
+        return name
+    return f"{name} ({status})" if isinstance(status, int) else name
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def compared(
     try:
         check_tested(scenario, found)
     except ValueError as error:
-        raise ScenarioError(str(error)) from None
+        raise ScenarioError(f"{scenario.name}: {error}" if scenario.name else str(error)) from None
     return found
 
 

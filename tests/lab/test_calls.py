@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import tenacity
 
@@ -23,7 +24,7 @@ from resilient import (
     standard,
 )
 from resilient.faults import Crash, Errors
-from resilient.lab.calls import Calls
+from resilient.lab.calls import BadAnswer, Calls, outcome_of
 from resilient.lab.candidates import NONE, Candidate, candidate_from
 from resilient.lab.distributions import Constant
 from resilient.lab.load import Closed, Poisson, Replay
@@ -363,3 +364,22 @@ def test_functions_are_tried_with_a_key_that_there_is() -> None:
     load = Replay((0.0,), ("eu-1",))
 
     assert outcomes(simulate(scenario(loads=(load,), calls=Calls(arguments.__getitem__)), NONE)) == {"success": 1}
+
+
+def test_errors_with_a_response_are_counted_by_its_status() -> None:
+    """Others by their class alone, also where everything is an attribute of theirs, or where looking fails."""
+
+    class Every(Exception):
+        def __getattr__(self, name: str) -> Every:
+            return self
+
+    class Shut(Exception):
+        @property
+        def response(self) -> None:
+            raise RuntimeError("no response has been set")
+
+    response = httpx.Response(503)
+    missing = httpx.HTTPStatusError("down", request=httpx.Request("GET", "http://x"), response=response)
+
+    found = [outcome_of(error) for error in (missing, BadAnswer(429), Every(), Shut(), ValueError("no"))]
+    assert found == ["HTTPStatusError (503)", "status 429", "Every", "Shut", "ValueError"]

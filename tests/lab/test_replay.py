@@ -179,8 +179,8 @@ def test_errors_that_were_ignored_come_again() -> None:
     evidence = Evidence((("response.status_code", 404),))
     missing = TracedAttempt(0, 0, 1, "httpx:HTTPStatusError", failed=True, ignored=True, evidence=evidence)
     trace = traced(missing)
-    assert ends(lived(trace, Retry(attempts=3, wait=1))) == [(0, 0, "HTTPStatusError")]
-    assert ends(lived(trace, Retry(attempts=3, wait=1, on=httpx.HTTPStatusError))) == [(0, 2, "HTTPStatusError")]
+    assert ends(lived(trace, Retry(attempts=3, wait=1))) == [(0, 0, "HTTPStatusError (404)")]
+    assert ends(lived(trace, Retry(attempts=3, wait=1, on=httpx.HTTPStatusError))) == [(0, 2, "HTTPStatusError (404)")]
 
 
 @pytest.mark.parametrize("name", ["resilient.errors:CircuitOpen", "ModuleNotFoundError", "NotFound"])
