@@ -293,7 +293,10 @@ def simulate(
         ),
     ] = None,
     compare: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="A B", help="These two; the objectives are for the second.")
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B", help="These two, named as for --pipeline, of a trace too; the objectives are for the second."
+        ),
     ] = None,
     calls: Annotated[
         str | None,
