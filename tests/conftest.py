@@ -10,6 +10,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping
 
 import certifi
+import hypothesis  # noqa: F401  (it looks for those who refer to trio's random numbers: before these are frozen)
 import pytest
 import uvloop
 
@@ -33,7 +34,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
-    """Hypothesis, which may be loaded only to report, finds none of those who refer to what is frozen, and warns."""
+    """Reports may look at everything again."""
     gc.unfreeze()
 
 
