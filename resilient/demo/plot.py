@@ -17,7 +17,7 @@ from resilient.lab.figures import save
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw"]
+__all__ = ["draw", "show_extras"]
 
 _COLOURS = {"plain": "#c44e52", "resilient": "#2a6fbb"}
 _CIRCUIT_COLOURS = {
@@ -40,7 +40,7 @@ def draw(experiment: Experiment, path: Path) -> None:
     success, latency, extras, circuits = axes
     _success(success, experiment)
     _latency(latency, experiment)
-    _extras(extras, experiment)
+    show_extras(extras, experiment)
     _circuits(circuits, experiment)
     for panel in axes:
         _shade(panel, experiment, labels=panel is success)
@@ -93,7 +93,8 @@ def _latency(panel: Axes, experiment: Experiment) -> None:
     panel.grid(alpha=0.3)
 
 
-def _extras(panel: Axes, experiment: Experiment) -> None:
+def show_extras(panel: Axes, experiment: Experiment) -> None:
+    """Draw the hedges and retries of each step of the run, in percent of the calls that are due in it."""
     extras, width = experiment.extras, _span(experiment) / 40
     figures = timeline(experiment.resilient.records, experiment.settings.duration, width)
     calls = [each.calls for each in figures]

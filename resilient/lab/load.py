@@ -52,7 +52,8 @@ class Load:
 
     def _check_priority(self) -> None:
         if self.priority not in PRIORITIES:
-            raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {self.priority!r}")
+            hint = arguments.meant(self.priority, PRIORITIES)
+            raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {self.priority!r}{hint}")
 
     def check(self, duration: float) -> None:
         """Raise `ValueError`, naming the argument, where a part of it never comes within `duration` seconds."""

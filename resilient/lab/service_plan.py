@@ -99,8 +99,10 @@ class ServicePlan:
         arguments.share("failure_rate", self.failure_rate, zero=True)
         arguments.flag("drop_expired", self.drop_expired)
         for name, kind in (("balance", Balance), ("queue", Discipline), ("abandoned", Abandoned)):
-            if (given := getattr(self, name)) not in get_args(kind):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {given!r}")
+            given, known = getattr(self, name), get_args(kind)
+            if given not in known:
+                hint = arguments.meant(given, known)
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {given!r}{hint}")
         if self.admission is not None:
             admission_from(self.admission)
 

@@ -152,7 +152,8 @@ class Recorder:
 def _class_of(kind: type[Event] | str) -> type[Event]:
     if isinstance(kind, str):
         if kind not in _KINDS:
-            raise ValueError(f"there is no event {kind!r}: there are {', '.join(_KINDS)}")
+            hint = arguments.meant(kind, _KINDS)
+            raise ValueError(f"there is no event {kind!r}: there are {', '.join(_KINDS)}{hint}")
         return _KINDS[kind]
     if not isinstance(kind, type) or not issubclass(kind, Event):
         raise TypeError(f"kind must be a class of resilient.events or its name, got {kind!r}")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from resilient import Pipeline, Timeout
 from resilient.cli import app
 from resilient.faults import fault_from
+from resilient.lab.load import Poisson
 from resilient.lab.reading import GALLERY
+from resilient.lab.service import ServicePlan
+from resilient.testing import record
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +54,29 @@ def test_name_that_is_almost_right_is_answered_with_the_right_one(arguments: str
     done = CliRunner().invoke(app, arguments.split())
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.endswith(f"{end}\n")
+
+
+def test_event_that_is_almost_named_right_is_answered_with_the_right_name() -> None:
+    """In an assertion about a recording."""
+    with (
+        record(Pipeline(Timeout(1), name="users")) as recorder,
+        pytest.raises(ValueError, match=r"; did you mean Retrying\?$"),
+    ):
+        recorder.assert_happened("Retryin")
+
+
+@pytest.mark.parametrize(
+    ("values", "end"),
+    [({"balance": "least-busy"}, "did you mean least_busy?"), ({"priority": "normal "}, "did you mean normal?")],
+)
+def test_value_of_a_scenario_that_is_almost_right_is_answered_with_the_right_one(
+    values: dict[str, Any], end: str
+) -> None:
+    """How a service chooses servers, and how important a load is."""
+    make = partial(ServicePlan, 0.05) if "balance" in values else partial(Poisson, rate=1)
+    with pytest.raises(ValueError, match="must be one of") as caught:
+        make(**values)
+    assert end in str(caught.value)
 
 
 @pytest.mark.parametrize(
