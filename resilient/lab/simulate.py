@@ -169,7 +169,7 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
     stand_ins = any(each.stood_in for each in measures)
     fades = scenario.calm != (0.0, 0.0)
     several = len(measures[0].runs) > 1
-    for title in ("success %", *(["lowest-highest %"] if several else []), *(["stood in %"] if stand_ins else [])):
+    for title in ("success %", *(["lowest to highest %"] if several else []), *(["stood in %"] if stand_ins else [])):
         table.add_column(title, justify="right")
     for title in ("p50 ms", "p99 ms", "requests per call", *(["recovery s"] if fades else [])):
         table.add_column(title, justify="right")
