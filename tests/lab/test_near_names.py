@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from resilient import Pipeline, Timeout
 from resilient.cli import app
 from resilient.faults import fault_from
+from resilient.lab.distributions import Constant
 from resilient.lab.load import Poisson
 from resilient.lab.reading import GALLERY
 from resilient.lab.service import ServicePlan
@@ -73,7 +74,7 @@ def test_value_of_a_scenario_that_is_almost_right_is_answered_with_the_right_one
     values: dict[str, Any], end: str
 ) -> None:
     """How a service chooses servers, and how important a load is."""
-    make = partial(ServicePlan, 0.05) if "balance" in values else partial(Poisson, rate=1)
+    make = partial(ServicePlan, Constant(0.05)) if "balance" in values else partial(Poisson, rate=1)
     with pytest.raises(ValueError, match="must be one of") as caught:
         make(**values)
     assert end in str(caught.value)
