@@ -115,6 +115,7 @@ def test_deadline_stops_further_attempts() -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_deadline_lets_no_backoff_start_that_outlives_it() -> None:
     """The last real error comes back at once."""
     begin = time.monotonic()

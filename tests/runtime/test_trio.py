@@ -108,6 +108,7 @@ def test_retry_waits_on_trios_clock() -> None:
     assert run_mocked(main) == pytest.approx([60 * number for number in range(11)])
 
 
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_retry_starts_no_backoff_that_outlives_the_total() -> None:
     """The deadline is on the same clock."""
     error = OSError()
