@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from resilient import events
+from resilient.arguments import legible
 from resilient.call import Call
 from resilient.current import enclosing
 from resilient.events import Event
@@ -206,8 +207,9 @@ class ShadowReport:
         lines = []
         for name, pipeline in self.as_json().items():
             calls, requests = pipeline["calls"], pipeline["requests"]
-            lines.append(f"{name or 'pipeline'}: {_many(calls, 'call')}, {_many(requests, 'request')}")
-            rows = [(policy, would) for (of, policy), would in self.policies.items() if of == name]
+            shown = legible(name or "pipeline")  # names may come from a file, and the text goes to a terminal
+            lines.append(f"{shown}: {_many(calls, 'call')}, {_many(requests, 'request')}")
+            rows = [(legible(policy), would) for (of, policy), would in self.policies.items() if of == name]
             width = max((len(policy) for policy, _ in rows), default=0)
             lines += [f"  {policy:{width}}  {_words(would, calls, requests)}" for policy, would in rows]
             if not rows:
@@ -231,7 +233,10 @@ def _words(would: WouldHaveDone, calls: int, requests: int) -> str:
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.2g}%" if whole else "?"
+    if not whole:
+        return "?"
+    share = 100 * part / whole
+    return f"{share:.0f}%" if share >= 10 else f"{share:.2g}%"
 
 
 def _many(number: int, what: str) -> str:

@@ -1,7 +1,7 @@
 """Traces that are not as they were written: `python -m tests.observe.mutations 2000` replays so many of them.
 
 Each is read and simulated by the command, in this process; what is refused must be one line with the file's name, and
-exit code 2. Whatever raises ends the run, with the file left for a look.
+exit code 2, and no control character is printed. Whatever raises ends the run, with the file left for a look.
 """
 
 from __future__ import annotations
@@ -181,8 +181,10 @@ def main(count: int, seed: int = 1) -> None:
         result = CliRunner().invoke(app, command)
         if result.exit_code == 2:
             refused += 1
-        if result.exit_code not in (0, 2) or (
-            result.exit_code == 2 and (result.stderr.count("\n") != 1 or path.name not in result.stderr)
+        if (
+            result.exit_code not in (0, 2)
+            or (result.exit_code == 2 and (result.stderr.count("\n") != 1 or path.name not in result.stderr))
+            or not all(map(str.isprintable, result.output.splitlines()))
         ):
             raise SystemExit(f"{path}: {result.exit_code}, {result.exception!r}\n{result.output}")
         path.unlink()

@@ -161,6 +161,17 @@ def test_report_is_made_for_reading() -> None:
     ]
 
 
+def test_names_from_a_trace_do_nothing_to_a_terminal() -> None:
+    """Nor can they be none of the terminal's letters."""
+    name, policy = "us\x1b[31mers", "limit\ud800"
+    report = ShadowReport()
+    report.calls[name] = report.requests[name] = 1
+    report.policies[name, policy] = WouldHaveDone(refused=1)
+    assert str(report).isascii()
+    assert all(line.isprintable() for line in str(report).splitlines())
+    assert "refused 1 call (100%)" in str(report)
+
+
 @pytest.mark.parametrize("wrong", ["users", Retry(shadow=True)])
 def test_what_is_no_pipeline_is_refused(wrong: Any) -> None:
     """Naming it."""
