@@ -288,6 +288,7 @@ async def test_wait_for_a_stream_is_no_latency(kind: type[Http], raw_http2: RawH
         await until(lambda: raw_http2.held)
         began = time.monotonic()
         waiting = asyncio.ensure_future(client.get(raw_http2.origin))
+        await asyncio.sleep(SOON)  # until it is in line
         await asyncio.sleep(SOON)
         raw_http2.let_go()
         await asyncio.gather(holder, waiting)
