@@ -29,7 +29,8 @@ SOON = 0.02
 # In two of four whole runs, and never alone, the garbage collector came upon a body of httpx2's in the thread of a
 # server, while a generator of it was executing.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <async_generator:pytest.PytestUnraisableExceptionWarning"
+    r"ignore:Exception ignored in. <async_generator object (AsyncResponse|BoundAsync)Stream\."
+    ":pytest.PytestUnraisableExceptionWarning"
 )
 
 both = pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name)
