@@ -5,9 +5,10 @@ of its docstring is what `python -m benchmarks list` says about it. A report hol
 a bar to meet, and the command exits with 1 when one is missed. What others do in the same run stands
 beside it. So a new benchmark is a new module, and a new row is a new `Figure`.
 
-    measure   how calls are timed: interleaved rounds, as multiples of a bare call
+    measure   how calls are timed: interleaved rounds, as multiples of a bare call; processes: in several of them
+    spread    medians and the intervals by which figures are judged
     targets   the functions that get guarded
-    patterns  the rows of `overhead`: which policies, ours and theirs, and our bars
+    patterns  the rows of `overhead`: which policies, ours and theirs; bars: what ours may cost
     peers     the same patterns, built with other libraries; by_hand: with the standard library
     clients   the transports of `transport`, ours and theirs; loopback: what they add to real requests
     options   what the command line asks for

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one benchmark, show its table, and say whether every bar was met."""
     known = available()
     options = _parser(known).parse_args(arguments)
-    console = Console() if sys.stdout.isatty() else Console(width=150)
+    console = Console() if sys.stdout.isatty() else Console(width=170)
     if options.name == "list":
         table = Table(box=None, show_header=False)
         for name, (summary, _) in known.items():

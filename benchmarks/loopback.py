@@ -24,14 +24,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Block", "Paired", "Plan", "Server", "compare", "median_interval", "serve"]
+from benchmarks.spread import median_interval
+
+__all__ = ["Block", "Paired", "Plan", "Server", "compare", "serve"]
 
 BODY = b'{"id": 17, "name": "Ada Lovelace", "roles": ["reader", "author"]}'
 
@@ -84,15 +86,6 @@ class Paired:
             "request_cpu_ns": round(statistics.median(block.processor for block in self.blocks)),
             "requests_per_s": round(1e9 / statistics.median(block.wall for block in self.blocks), 1),
         }
-
-
-def median_interval(numbers: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Where their distribution's median lies, by how many of them may lie below it."""
-    ordered = sorted(numbers)
-    count = len(ordered)
-    off = statistics.NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(count) / 2
-    low = max(0, math.floor(count / 2 - off))
-    return ordered[low], ordered[count - 1 - low]
 
 
 async def measure(client: Any, url: str, requests: int) -> Block:

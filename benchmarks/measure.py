@@ -18,6 +18,9 @@ rounds is reported with its quartiles.
   The likely cause: a call object alone in its block of pymalloc, so that every call takes the block
   and gives it back.
 - One event loop serves all asyncio subjects; it turns between batches, not within them.
+- Subjects of one group are timed next to each other, in an order of their own: so a ratio of two of them is taken
+  within milliseconds.
+- `Timing.pooled` puts together what several processes have measured: see `spread`.
 """
 
 from __future__ import annotations
@@ -31,10 +34,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import repeat
+from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from types import FunctionType
 from typing import Any
+
+from benchmarks.spread import Spread
 
 __all__ = ["Plan", "Subject", "Timing", "compare", "one_core"]
 
@@ -45,37 +50,70 @@ clock = time.process_time_ns if _FINE else time.perf_counter_ns
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is timed: `call(argument)`, awaited when `is_async`; `rejected` says that it raises."""
+    """What is timed: `call(argument)`, awaited when `is_async`; `rejected` says that it raises. Those of one group are
+    timed next to each other."""
 
     name: str
     call: Callable[[Any], Any]
     is_async: bool
     rejected: bool = False
     argument: Any = 1
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One subject over all rounds: medians, the quartiles of the multiple, and the multiples, round by round."""
+    """One subject: nanoseconds and multiples of the bare call, process by process and in these round by round."""
 
-    nanoseconds: float
-    multiple: float
-    lower_quartile: float
-    upper_quartile: float
-    multiples: tuple[float, ...] = ()
+    nanoseconds: tuple[tuple[float, ...], ...]
+    multiples: tuple[tuple[float, ...], ...]
 
-    def beyond(self, other: Timing) -> float:
-        """What this costs more than `other` in the same round: the median over the rounds."""
-        return statistics.median(map(operator.sub, self.multiples, other.multiples))
+    @classmethod
+    def pooled(cls, timings: Sequence[Timing]) -> Timing:
+        """The same subject in several processes."""
+        return cls(
+            tuple(rounds for each in timings for rounds in each.nanoseconds),
+            tuple(rounds for each in timings for rounds in each.multiples),
+        )
+
+    def multiple(self) -> Spread:
+        return Spread.of(self.multiples)
+
+    def beyond(self, other: Timing) -> Spread:
+        """What this costs more than `other` in the same round, in bare calls."""
+        return self._paired(operator.sub, other)
+
+    def against(self, other: Timing) -> Spread:
+        """How many times `other` this costs in the same round."""
+        return self._paired(operator.truediv, other)
+
+    def _paired(self, how: Callable[[float, float], float], other: Timing) -> Spread:
+        pairs = zip(self.multiples, other.multiples, strict=True)
+        return Spread.of([list(map(how, mine, theirs)) for mine, theirs in pairs])
+
+    def values(self) -> dict[str, float]:
+        """By the keys of the JSON: the multiple with its interval and the quartiles of all rounds, and nanoseconds."""
+        lower, _, upper = statistics.quantiles(chain(*self.multiples), n=4, method="inclusive")
+        return {
+            **self.multiple().values("multiple_x"),
+            "lower_quartile_x": round(lower, 3),
+            "upper_quartile_x": round(upper, 3),
+            "call_ns": round(statistics.median(chain(*self.nanoseconds)), 1),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to look: `rounds` batches of about `batch` seconds each."""
+    """How long to look: `rounds` batches of about `batch` seconds each, in each of so many processes."""
 
     rounds: int
     batch: float
     seed: int = 1
+    processes: int = 1
+
+    def each(self) -> list[Plan]:
+        """The plan of each process: the same, in another order."""
+        return [replace(self, seed=self.seed + at, processes=1) for at in range(self.processes)]
 
 
 async def _awaits(call: Callable[[Any], Any], argument: Any, count: int) -> int:
@@ -155,8 +193,7 @@ class _Track:
         self.count = max(1, round(self.count * seconds * 1e9 / spent))
 
     def timing(self) -> Timing:
-        lower, middle, upper = statistics.quantiles(self.multiples, n=4, method="inclusive")
-        return Timing(statistics.median(self.nanoseconds), middle, lower, upper, tuple(self.multiples))
+        return Timing((tuple(self.nanoseconds),), (tuple(self.multiples),))
 
 
 def compare(
@@ -175,6 +212,8 @@ def compare(
     order = random.Random(plan.seed)
     for _ in progress(range(plan.rounds)):
         order.shuffle(tracks)
+        places = {group: order.random() for group in dict.fromkeys(track.subject.group for track in tracks)}
+        tracks.sort(key=lambda track: places[track.subject.group])
         with _no_collector(), _ballast(order):
             before = base.batch()
             for track in tracks:

@@ -3,13 +3,9 @@
 All through the public API with its defaults, events compiled in, the function doing nothing. The
 patterns and the peers' equivalents are described in `peers`, the method in `measure`.
 
-The bars of the figures of `async def` come from hand-tuned prototypes, measured on Python 3.11 on one
-core: retry 7.3, bulkhead 8.8, retry + bulkhead + windowed breaker + timeout 21 (29 if every update
-took a lock), where a straightforward version took 31, nopanic 107 to 110 and interlock 790. The best
-windowed breaker of a peer took 17, and asyncio.timeout itself 49. A hedge that does not fire took the
-best peer 179, its first copy inline a prototype 20; a rate limit 12.6; the stack with a rate limit and a
-fallback 129. `def` has one bar: the stack, without threads. Rejections, and one failure before the
-success, have none.
+The bars are in `bars`: ratios to a named peer, taken round by round in the same process, one row next to the other.
+Each of several processes measures every row in some rounds; figures are medians over the processes, with the 95%
+interval that their order gives (`spread`), and a row misses when all of its interval is beyond the bar.
 
 Once a deadline was set in a process, guarded calls look for one: here one was, before anything is timed.
 A rate limit costs 4 more once trio or virtual time was imported: here neither was.
@@ -18,84 +14,121 @@ A rate limit costs 4 more once trio or virtual time was imported: here neither w
 from __future__ import annotations
 
 import asyncio
-import functools
 import platform
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks import measure, targets
+from benchmarks.bars import Mode
 from benchmarks.measure import Plan, Subject, Timing, compare, one_core
 from benchmarks.options import Options
-from benchmarks.patterns import PATTERNS, rows
-from benchmarks.peers import Mode
+from benchmarks.patterns import PATTERNS, Row, rows
+from benchmarks.processes import fresh
 from benchmarks.report import Column, Figure, Report
 from benchmarks.targets import Stage
 
-__all__ = ["run"]
+__all__ = ["known", "run", "sample", "values"]
 
-QUICK = Plan(rounds=15, batch=0.006)
-FULL = Plan(rounds=60, batch=0.008)
+QUICK = Plan(rounds=3, batch=0.005, processes=6)
+FULL = Plan(rounds=8, batch=0.008, processes=9)
+MODES: tuple[Mode, ...] = ("async", "def")
 COLUMNS = (
     Column("multiple_x", "multiple"),
     Column("lower_quartile_x", "quartile 1"),
     Column("upper_quartile_x", "quartile 3"),
     Column("added_x", "added", "{:+,.2f}"),
+    Column("ratio_x", "ratio", "{:,.2f}"),
+    Column("ratio_low_x", "from", "{:,.2f}"),
+    Column("ratio_high_x", "to", "{:,.2f}"),
     Column("call_ns", "ns", "{:,.0f}"),
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one process has measured of one mode: timings by the floor's name and by the row's key, and why rows are
+    missing."""
+
+    floors: dict[str, Timing]
+    rows: dict[str, Timing]
+    problems: dict[str, str]
+
+
 def run(options: Options) -> Report:
-    """Time every pattern, async first."""
+    """Every pattern, async first, in several processes one after the other."""
     plan = replace(QUICK if options.quick else FULL, seed=options.seed)
-    figures: list[Figure] = []
     with one_core() as core:
-        figures += _mode("async", plan, options)
-        figures += _mode("def", plan, options)
+        samples = fresh(sample, plan.each(), options)
     conditions = {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "core": core,
+        "processes": plan.processes,
         "rounds": plan.rounds,
         "batch_s": plan.batch,
         "seed": plan.seed,
         "clock": measure.clock.__name__,
         "garbage_collector": "off within a batch, run between rounds",
     }
+    figures = [figure for mode in MODES for figure in _figures(mode, [each[mode] for each in samples])]
     return Report("overhead", COLUMNS, figures, conditions)
 
 
-def _mode(mode: Mode, plan: Plan, options: Options) -> list[Figure]:
-    """The figures of one mode: first those without a policy, then pattern by pattern."""
+def sample(plan: Plan, wanted: Callable[[Row], bool] = lambda row: True) -> dict[Mode, Sample]:
+    """In this process: time the rows that are wanted."""
+    return {mode: _sample(mode, plan, wanted) for mode in MODES}
+
+
+def _sample(mode: Mode, plan: Plan, wanted: Callable[[Row], bool]) -> Sample:
     bare, floors = _floors(mode)
-    known = [row for pattern in PATTERNS if mode in pattern.modes for row in rows(pattern, mode)]
+    problems: dict[str, str] = {}
     with Stage(mode == "async") as stage:
-        subjects = {row.key: row.subject(stage) for row in known}
-        measured = [subject for subject in subjects.values() if isinstance(subject, Subject)]
-        track = functools.partial(options.track, label=mode)
-        timings = compare(bare, [*floors, *measured], plan, stage.runner, track)
+        measured = []
+        for row in filter(wanted, known(mode)):
+            subject = row.subject(stage)
+            if isinstance(subject, str):
+                problems[row.key] = subject
+            else:
+                measured.append(subject)
+        timings = compare(bare, [*floors, *measured], plan, stage.runner)
+    names = {subject.name for subject in (bare, *floors)}
+    return Sample(
+        {name: timing for name, timing in timings.items() if name in names},
+        {name: timing for name, timing in timings.items() if name not in names},
+        problems,
+    )
+
+
+def known(mode: Mode) -> list[Row]:
+    """All rows of a mode, pattern by pattern."""
+    return [row for pattern in PATTERNS if mode in pattern.modes for row in rows(pattern, mode)]
+
+
+def _figures(mode: Mode, samples: Sequence[Sample]) -> list[Figure]:
+    """The figures of one mode: first those without a policy, then pattern by pattern."""
     figures = [
-        Figure(f"{mode}: no policy", subject.name, _values(timings[subject.name])) for subject in (bare, *floors)
+        Figure(f"{mode}: no policy", name, Timing.pooled([each.floors[name] for each in samples]).values())
+        for name in samples[0].floors
     ]
-    for row in known:
-        subject = subjects[row.key]
-        if isinstance(subject, Subject):
-            figures.append(row.figure(mode, _values(timings[row.key], timings.get(row.base))))
+    timings = {key: Timing.pooled([each.rows[key] for each in samples]) for key in samples[0].rows}
+    for row in known(mode):
+        if row.key in timings:
+            figures.append(row.figure(mode, values(row, timings)))
         else:
-            figures.append(row.figure(mode, {}, subject))
+            figures.append(row.figure(mode, {}, samples[0].problems[row.key]))
     return _sorted(figures)
 
 
-def _values(timing: Timing, base: Timing | None = None) -> dict[str, float]:
-    values = {
-        "multiple_x": round(timing.multiple, 3),
-        "lower_quartile_x": round(timing.lower_quartile, 3),
-        "upper_quartile_x": round(timing.upper_quartile, 3),
-        "call_ns": round(timing.nanoseconds, 1),
+def values(row: Row, timings: Mapping[str, Timing]) -> dict[str, float]:
+    """Of one row: its own, what it adds to another one, and the ratio to the one that it is held against."""
+    timing, base, rival = (timings.get(key) for key in (row.key, row.base, row.rival))
+    assert timing is not None
+    return {
+        **timing.values(),
+        **(timing.beyond(base).values("added_x") if base else {}),
+        **(timing.against(rival).values("ratio_x") if rival else {}),
     }
-    if base is not None:
-        values["added_x"] = round(timing.beyond(base), 3)
-    return values
 
 
 def _sorted(figures: list[Figure]) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""The rows of `overhead`: each pattern, with our bar, as this library and as the peers build it."""
+"""The rows of `overhead`: each pattern, as this library and as the peers build it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import targets
+from benchmarks.bars import BARS, OURS, Limit, Mode
 from benchmarks.by_hand import inside
 from benchmarks.measure import Subject
-from benchmarks.peers import PEERS, Decorator, Mode, Peer
+from benchmarks.peers import PEERS, Decorator, Peer
 from benchmarks.report import Bar, Figure
 from benchmarks.targets import Function, Stage
 
-__all__ = ["OURS", "PATTERNS", "Pattern", "Row", "rows"]
+__all__ = ["PATTERNS", "US", "Pattern", "Row", "rows"]
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One group of rows: a decorator of `peers` around a function of `targets`, and our bar in times.
+    """One group of rows: a decorator of `peers` around a function of `targets`.
 
-    With `beyond`, each row also says what it adds to the same library's row of that pattern, and the bar
+    With `beyond`, each row also says what it adds to the same library's row of that pattern, and a bar
     is for this.
     """
 
     key: str
     title: str
-    bars: Mapping[Mode, float] | None = None
     target: str = "succeeds"
     modes: tuple[Mode, ...] = ("async", "def")
     variants: tuple[str, ...] = ()
@@ -35,37 +35,34 @@ class Pattern:
 
 
 PATTERNS = (
-    Pattern("retry", "Retry", {"async": 8}),
-    Pattern("retry, budget", "Retry with a Budget, and what that adds", {"async": 1}, beyond="retry"),
-    Pattern("bulkhead", "Bulkhead", {"async": 10}),
-    Pattern("breaker", "CircuitBreaker, count window", {"async": 12}),
+    Pattern("retry", "Retry"),
+    Pattern("retry, budget", "Retry with a Budget, and what that adds", beyond="retry"),
+    Pattern("bulkhead", "Bulkhead"),
+    Pattern("breaker", "CircuitBreaker, count window"),
     Pattern("breaker, time", "CircuitBreaker, time window"),
-    Pattern("keyed", "Keyed: a CircuitBreaker per key", {"async": 15}),
-    Pattern("timeout", "Timeout", {"async": 16}),
-    Pattern("deadline", "Deadline", {"async": 12}, variants=("deadline, a Retry beneath",)),
-    Pattern("rate limit", "RateLimit", {"async": 10}),
-    Pattern("adaptive limit", "AdaptiveLimit", {"async": 18}),
-    Pattern("fallback", "Fallback", {"async": 7}),
-    Pattern("hedge", "Hedge, not fired", {"async": 130}, modes=("async",)),
-    Pattern("hedge, inline", "Hedge, not fired, the first copy inline", {"async": 30}, modes=("async",)),
+    Pattern("keyed", "Keyed: a CircuitBreaker per key"),
+    Pattern("timeout", "Timeout"),
+    Pattern("deadline", "Deadline", variants=("deadline, a Retry beneath",)),
+    Pattern("rate limit", "RateLimit"),
+    Pattern("adaptive limit", "AdaptiveLimit"),
+    Pattern("fallback", "Fallback"),
+    Pattern("hedge", "Hedge, not fired", modes=("async",)),
+    Pattern("hedge, inline", "Hedge, not fired, the first copy inline", modes=("async",)),
     Pattern(
         "hedge, quantile",
         "Hedge by observed latency, and what that adds",
-        {"async": 12},
         modes=("async",),
         beyond="hedge",
     ),
     Pattern(
         "hedge, inline, quantile",
         "Hedge by observed latency, inline, and what that adds",
-        {"async": 12},
         modes=("async",),
         beyond="hedge, inline",
     ),
     Pattern(
         "stack",
         "Retry + Bulkhead + CircuitBreaker + Timeout",
-        {"async": 28, "def": 60},
         variants=(
             "stack, one listener",
             "stack, a total timeout around it",
@@ -73,7 +70,7 @@ PATTERNS = (
             "stack, Chaos that a function says is off",
         ),
     ),
-    Pattern("six", "Fallback + Retry + RateLimit + Bulkhead + CircuitBreaker + Timeout", {"async": 36}),
+    Pattern("six", "Fallback + Retry + RateLimit + Bulkhead + CircuitBreaker + Timeout"),
     Pattern("guard", "Retry + Bulkhead + CircuitBreaker", modes=("def",)),
     Pattern(
         "retry, no wait",
@@ -106,6 +103,7 @@ def ours() -> dict[str, Decorator]:
         deadline,
         quantile,
     )
+    from resilient.events import Event
     from resilient.faults import Errors
 
     def breaker() -> CircuitBreaker:
@@ -114,8 +112,11 @@ def ours() -> dict[str, Decorator]:
     def stack(*outer: Any, inner: tuple[Any, ...] = ()) -> Pipeline:
         return Pipeline(*outer, Retry(attempts=3), Bulkhead(50, queue=100), breaker(), Timeout(2), *inner)
 
-    listened = stack()
-    listened.listen(lambda event: None)
+    def listened(*kinds: type[Event]) -> Pipeline:
+        pipeline = stack()
+        pipeline.listen(lambda event: None, *kinds)
+        return pipeline
+
     return {
         "retry": Retry(attempts=3),
         "retry, no wait": Retry(attempts=3, wait=0),
@@ -138,7 +139,7 @@ def ours() -> dict[str, Decorator]:
         "hedge, quantile": Hedge(quantile(0.95, floor=1)),
         "hedge, inline, quantile": Hedge(quantile(0.95, floor=1), inline=True),
         "stack": stack(),
-        "stack, one listener": listened,
+        "stack, one listener": listened(),
         "stack, a total timeout around it": stack(Timeout(10)),
         "stack, Chaos that is off": stack(inner=(Chaos(Errors(), enabled=False),)),
         "stack, Chaos that a function says is off": stack(inner=(Chaos(Errors(), enabled=lambda: False),)),
@@ -147,7 +148,7 @@ def ours() -> dict[str, Decorator]:
     }
 
 
-OURS = Peer("resilient", ours, ours=True)
+US = Peer(OURS, ours, ours=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,9 @@ class Row:
     decorate: Decorator | None
     label: str
     problem: str = ""
-    judged: bool = False
+    limit: Limit | None = None
+    against: str = ""
+    """The label of the row that the limit is about, if it is about one."""
 
     @property
     def key(self) -> str:
@@ -169,6 +172,19 @@ class Row:
     def base(self) -> str:
         """The `key` of the row to which this one adds."""
         return f"{self.pattern.beyond}: {self.label}"
+
+    @property
+    def rival(self) -> str:
+        """The `key` of the row that this one is held against."""
+        return f"{self.pattern.key}: {self.against}"
+
+    @property
+    def bar(self) -> Bar | None:
+        if self.limit is None:
+            return None
+        if self.limit.against:
+            return Bar("ratio_x", self.limit.times, against=self.against or self.limit.against)
+        return Bar("added_x" if self.pattern.beyond else "multiple_x", self.limit.times)
 
     def subject(self, stage: Stage) -> Subject | str:
         """What to time, or why it cannot be."""
@@ -193,15 +209,14 @@ class Row:
                 call = decorate(targets.bare if stage.is_async else targets.plain)
         rejected = self.pattern.target in ("open", "full")
         _check(call, rejected, stage)
-        return Subject(self.key, call, stage.is_async, rejected)
+        return Subject(self.key, call, stage.is_async, rejected, group=self.pattern.beyond or self.pattern.key)
 
     def figure(self, mode: Mode, values: Mapping[str, float], problem: str = "") -> Figure:
-        limit = (self.pattern.bars or {}).get(mode) if self.judged else None
         return Figure(
             f"{mode}: {self.pattern.title}",
             self.label,
             values,
-            None if limit is None else Bar("added_x" if self.pattern.beyond else "multiple_x", limit),
+            self.bar,
             self.peer.ours,
             problem or self.peer.notes.get((mode, self.pattern.key), ""),
         )
@@ -209,23 +224,25 @@ class Row:
 
 def rows(pattern: Pattern, mode: Mode) -> list[Row]:
     """Ours, then every peer that has the pattern."""
-    decorators = OURS.build()
-    found = [Row(pattern, OURS, decorators[pattern.key], OURS.name, judged=True)]
-    found += [
-        Row(pattern, OURS, decorators[key], f"{OURS.name}, {key.removeprefix(f'{pattern.key}, ')}")
-        for key in pattern.variants
-    ]
-    for peer in PEERS:
-        if mode not in peer.modes:
-            continue
-        try:
-            theirs = peer.build()
-        except ImportError:
-            found.append(Row(pattern, peer, None, peer.name, "not installed"))
-            continue
-        if pattern.key in theirs:
-            found.append(Row(pattern, peer, theirs[pattern.key], peer.label))
-    return found
+    theirs = [row for peer in PEERS if mode in peer.modes for row in _of(peer, pattern)]
+    labels = {row.peer.name: row.label for row in theirs if row.decorate is not None} | {OURS: OURS}
+    decorators = US.build()
+    found = []
+    for key in (pattern.key, *pattern.variants):
+        limit = BARS.get((mode, key))
+        label = OURS if key == pattern.key else f"{OURS}, {key.removeprefix(f'{pattern.key}, ')}"
+        against = labels.get(limit.against, "") if limit else ""
+        found.append(Row(pattern, US, decorators[key], label, limit=limit, against=against))
+    return found + theirs
+
+
+def _of(peer: Peer, pattern: Pattern) -> list[Row]:
+    """The peer's row, if it has the pattern, or could have it if it were installed."""
+    try:
+        decorators = peer.build()
+    except ImportError:
+        return [Row(pattern, peer, None, peer.name, "not installed")]
+    return [Row(pattern, peer, decorators[pattern.key], peer.label)] if pattern.key in decorators else []
 
 
 def _check(call: Function, rejected: bool, stage: Stage) -> None:

@@ -30,15 +30,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any
 
 from benchmarks import by_hand
+from benchmarks.bars import Mode
 from benchmarks.by_hand import Decorator, inside
 from benchmarks.targets import Function
 
-__all__ = ["PEERS", "Decorator", "Mode", "Peer"]
-
-Mode = Literal["async", "def"]
+__all__ = ["PEERS", "Decorator", "Peer"]
 
 
 @dataclass(frozen=True, slots=True)

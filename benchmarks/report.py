@@ -1,5 +1,10 @@
 """Figures and the bars they must meet: judged, shown as a table, written as JSON.
 
+A figure with an interval (`ratio_x` between `ratio_low_x` and `ratio_high_x`) is judged by it: it misses its bar when
+all of the interval is beyond the bar. Where the interval holds the bar the verdict is `pass`, and table and JSON say
+that the figure is *at the bar*: another run may find it on the other side. So a verdict changes from run to run only
+for a figure whose whole interval is about to leave the bar.
+
 In the JSON every number's key ends in its unit: `_ns`, `_ms`, `_s`, `_x` (times), `_per_s`, `_percent`,
 `_calls`, `_errors` (standard errors), `pairs`. Keys are never renamed; new ones may come.
 """
@@ -20,19 +25,31 @@ __all__ = ["Bar", "Column", "Curve", "Figure", "Report"]
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What a figure must be: at most `limit`, or at least. `key` names the judged value."""
+    """What a figure must be: at most `limit`, or at least. `key` names the judged value; `against` the row that it is a
+    ratio to, if it is one."""
 
     key: str
     limit: float
     at_least: bool = False
+    against: str = ""
 
-    def met(self, value: float | None) -> bool:
+    def met(self, values: Mapping[str, float]) -> bool:
+        """True unless all of the interval is beyond; without an interval, unless the value is."""
+        return self._holds(values, "high" if self.at_least else "low")
+
+    def near(self, values: Mapping[str, float]) -> bool:
+        """True if the interval holds the limit."""
+        return self.met(values) and not self._holds(values, "low" if self.at_least else "high")
+
+    def _holds(self, values: Mapping[str, float], end: str) -> bool:
+        stem, _, unit = self.key.rpartition("_")
+        value = values.get(f"{stem}_{end}_{unit}", values.get(self.key))
         if value is None:
             return False
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
-        return f"{'>=' if self.at_least else '<='} {self.limit:,g}"
+        return f"{'>=' if self.at_least else '<='} {self.limit:,g}{f' x {self.against}' if self.against else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +68,12 @@ class Figure:
         """`pass`, `miss`, or None where there is no bar."""
         if self.bar is None:
             return None
-        return "pass" if self.bar.met(self.values.get(self.bar.key)) else "miss"
+        return "pass" if self.bar.met(self.values) else "miss"
+
+    @property
+    def at_bar(self) -> bool:
+        """True where the interval holds the bar: another run may find the figure on the other side."""
+        return self.bar is not None and self.bar.near(self.values)
 
     def as_json(self) -> dict[str, Any]:
         bar = self.bar
@@ -62,7 +84,9 @@ class Figure:
             "ours": self.ours,
             **self.values,
             "bar": None if bar is None else {f"{bar.key}_at_{side}": bar.limit},
+            **({"against": bar.against} if bar and bar.against else {}),
             "verdict": self.verdict,
+            **({"at_bar": True} if self.at_bar else {}),
             "note": self.note,
         }
 
@@ -130,11 +154,11 @@ class Report:
             column.form.format(figure.values[column.key]) if column.key in figure.values else ""
             for column in self.columns
         ]
-        verdict = figure.verdict or ""
+        verdict = "at the bar" if figure.at_bar else figure.verdict or ""
         return [
             f"  {figure.name}",
             *values,
             str(figure.bar) if figure.bar else "",
-            Text(verdict, style={"pass": "green", "miss": "bold red"}.get(verdict, "")),
+            Text(verdict, style={"pass": "green", "at the bar": "yellow", "miss": "bold red"}.get(verdict, "")),
             figure.note,
         ]

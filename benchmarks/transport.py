@@ -240,14 +240,8 @@ def _close(transport: Any, stage: Stage) -> None:
 
 
 def _values(timing: Timing, floor: Timing | None = None) -> dict[str, float]:
-    added = {} if floor is None else {"added_x": round(timing.beyond(floor), 3)}
-    return {
-        "multiple_x": round(timing.multiple, 3),
-        "lower_quartile_x": round(timing.lower_quartile, 3),
-        "upper_quartile_x": round(timing.upper_quartile, 3),
-        "call_ns": round(timing.nanoseconds, 1),
-        **added,
-    }
+    added = {} if floor is None else timing.beyond(floor).values("added_x")
+    return {**timing.values(), **added}
 
 
 def _figure(

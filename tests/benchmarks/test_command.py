@@ -55,6 +55,38 @@ def test_bar_without_a_measured_value_is_missed() -> None:
     assert conclude(report(figure(None, AT_MOST_8)))[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "bar", "verdict", "at_bar"),
+    [
+        (7, 7.9, AT_MOST_8, "pass", False),
+        (7.9, 9, AT_MOST_8, "pass", True),
+        (8.1, 9, AT_MOST_8, "miss", False),
+        (7, 7.9, AT_LEAST_8, "miss", False),
+        (7, 8.1, AT_LEAST_8, "pass", True),
+        (8, 9, AT_LEAST_8, "pass", False),
+    ],
+)
+def test_figure_with_an_interval_misses_when_all_of_it_is_beyond(
+    low: float, high: float, bar: Bar, verdict: str, at_bar: bool
+) -> None:
+    """Where the interval holds the bar, it passes, and is said to be at it."""
+    values = {"multiple_x": 8.0, "multiple_low_x": low, "multiple_high_x": high}
+    found = Figure("group", "row", values, bar)
+
+    assert (found.verdict, found.at_bar) == (verdict, at_bar)
+    assert found.as_json().get("at_bar", False) == at_bar
+    assert ("at the bar" in conclude(report(found))[1]) == at_bar
+
+
+def test_bar_against_another_row_names_it() -> None:
+    """In the table and in the JSON."""
+    found = Figure("group", "row", {"ratio_x": 2.0}, Bar("ratio_x", 1.5, against="a peer 1.0"))
+
+    assert "missed: group: row, bar <= 1.5 x a peer 1.0" in conclude(report(found))[1]
+    assert found.as_json()["bar"] == {"ratio_x_at_most": 1.5}
+    assert found.as_json()["against"] == "a peer 1.0"
+
+
 def test_one_missed_bar_among_met_ones_is_named() -> None:
     """The line below the table says which."""
     code, printed = conclude(report(figure(7, AT_MOST_8), figure(9, AT_MOST_8)))

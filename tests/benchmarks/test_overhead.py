@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import measure, overhead, patterns, peers, targets
-from benchmarks.measure import Plan, Subject
+from benchmarks import bars, measure, overhead, patterns, peers, targets
+from benchmarks.bars import Limit, Mode
+from benchmarks.measure import Plan, Subject, Timing
 from benchmarks.options import Options
-from benchmarks.peers import Mode, Peer
+from benchmarks.peers import Peer
+from benchmarks.processes import fresh
+from benchmarks.report import Bar
+from benchmarks.spread import Spread
 
 ROOT = Path(__file__).parents[2]
 MODES: tuple[Mode, ...] = ("async", "def")
@@ -63,28 +69,41 @@ def test_peer_that_breaks_is_named_with_its_error(monkeypatch: pytest.MonkeyPatc
         assert row.subject(stage) == "not measured: TypeError: another signature"
 
 
-def test_each_bar_of_the_issue_is_set() -> None:
-    """In times a bare await, and for `def` a plain call."""
-    bars = {(mode, pattern.key): limit for pattern in patterns.PATTERNS for mode, limit in (pattern.bars or {}).items()}
-    assert bars == {
-        ("async", "retry"): 8,
-        ("async", "bulkhead"): 10,
-        ("async", "breaker"): 12,
-        ("async", "retry, budget"): 1,
-        ("async", "keyed"): 15,
-        ("async", "timeout"): 16,
-        ("async", "deadline"): 12,
-        ("async", "rate limit"): 10,
-        ("async", "fallback"): 7,
-        ("async", "hedge"): 130,
-        ("async", "hedge, inline"): 30,
-        ("async", "hedge, quantile"): 12,
-        ("async", "hedge, inline, quantile"): 12,
-        ("async", "adaptive limit"): 18,
-        ("async", "stack"): 28,
-        ("async", "six"): 36,
-        ("def", "stack"): 60,
-    }
+def test_every_bar_is_that_of_a_row_and_every_rival_another_one() -> None:
+    """A misspelt name would be a bar that nothing is judged by."""
+    judged = {}
+    for mode in MODES:
+        for row in overhead.known(mode):
+            if row.limit is not None:
+                judged[mode, row.key] = row
+                keys = [each.key for each in patterns.rows(row.pattern, mode)]
+                assert not row.limit.against or row.rival in keys
+    assert len(judged) == len(bars.BARS)
+
+
+def test_bar_against_a_peer_that_is_not_there_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ratio to nothing does not pass."""
+    monkeypatch.setattr(patterns, "PEERS", ())
+    (row,) = patterns.rows(patterns.Pattern("retry", "Retry"), "async")
+
+    figure = row.figure("async", {"multiple_x": 1.0})
+    assert (str(figure.bar), figure.verdict) == ("<= 1 x nopanic", "miss")
+
+
+@pytest.mark.parametrize(
+    ("key", "bar"),
+    [
+        ("retry", Bar("ratio_x", 1.0, against=f"nopanic {metadata.version('nopanic')}")),
+        ("stack, a total timeout around it", Bar("ratio_x", 1.45, against="resilient")),
+        ("deadline, a Retry beneath", Bar("multiple_x", 32)),
+        ("hedge, inline, quantile", Bar("added_x", 10)),
+    ],
+)
+def test_bars_are_ratios_to_a_row_multiples_of_a_bare_call_or_what_is_added(key: str, bar: Bar) -> None:
+    """As the table of bars says it."""
+    (pattern,) = (each for each in patterns.PATTERNS if key in (each.key, *each.variants))
+    found = {row.decorate: row.bar for row in patterns.rows(pattern, "async") if row.limit is not None}
+    assert bar in found.values()
 
 
 def test_report_has_our_row_first_in_each_group_and_every_value(
@@ -99,16 +118,19 @@ def test_report_has_our_row_first_in_each_group_and_every_value(
     groups: dict[str, list[Any]] = {}
     for figure in report.figures:
         groups.setdefault(figure.group, []).append(figure)
-        adds = {"added_x"} if "what that adds" in figure.group else set()
-        assert set(figure.values) == {"multiple_x", "lower_quartile_x", "upper_quartile_x", "call_ns", *adds}
+        more = {"added": "what that adds" in figure.group, "ratio": "ratio_x" in figure.values}
+        intervals = ["multiple", *(key for key, has in more.items() if has)]
+        ends = {f"{each}{end}_x" for each in intervals for end in ("", "_low", "_high")}
+        assert set(figure.values) == {*ends, "lower_quartile_x", "upper_quartile_x", "call_ns"}
+    held = [figure for figure in report.figures if figure.bar and figure.bar.against == "resilient"]
+    assert held
+    assert all(figure.values["ratio_low_x"] <= figure.values["ratio_high_x"] for figure in held)
     for title, figures in groups.items():
         assert figures[0].ours == (not title.endswith("no policy"))
 
 
 def test_one_core_gives_the_process_its_cores_back() -> None:
     """Also where a process cannot choose, nothing fails."""
-    import os
-
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with measure.one_core() as core:
         if before is not None:
@@ -131,8 +153,8 @@ def test_multiple_is_taken_of_the_bare_calls_around(monkeypatch: pytest.MonkeyPa
     with targets.Stage(is_async=False) as stage:
         timings = measure.compare(bare, [other], Plan(rounds=2, batch=1), stage.runner)
 
-    assert timings["other"].multiple == 3.0
-    assert timings["bare"].multiple == 1.0
+    assert timings["other"].multiple().middle == 3.0
+    assert timings["bare"].multiple().middle == 1.0
 
 
 def test_added_cost_is_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,17 +168,59 @@ def test_added_cost_is_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> 
     with targets.Stage(is_async=False) as stage:
         timings = measure.compare(bare, [more, less], Plan(rounds=2, batch=1), stage.runner)
 
-    assert timings["more"].beyond(timings["less"]) == 1.5
+    assert timings["more"].beyond(timings["less"]).middle == 1.5
+    assert timings["more"].against(timings["less"]) == Spread((1.5 + 9 / 7) / 2, 9 / 7, 1.5)
 
 
 def test_bar_on_what_a_row_adds_judges_that_and_not_the_row() -> None:
     """A retry with a budget may cost 6; the budget of it, 1."""
-    pattern = patterns.Pattern("b", "B", {"async": 1}, beyond="a")
-    row = patterns.Row(pattern, patterns.OURS, None, "resilient", judged=True)
+    pattern = patterns.Pattern("b", "B", beyond="a")
+    row = patterns.Row(pattern, patterns.US, None, "resilient", limit=Limit(1))
 
     assert row.base == "a: resilient"
     assert row.figure("async", {"multiple_x": 6, "added_x": 0.9}).verdict == "pass"
     assert row.figure("async", {"multiple_x": 6, "added_x": 1.1}).verdict == "miss"
+
+
+def test_processes_are_the_sample_where_there_are_several() -> None:
+    """Rounds of one process agree with each other; the interval is that of the processes."""
+    one = Timing(((100.0, 100.0, 100.0),), ((2.0, 2.0, 9.0),))
+    other = Timing(((100.0, 100.0, 100.0),), ((4.0, 4.0, 9.0),))
+
+    assert Timing.pooled([one, other]).multiple() == Spread(3.0, 2.0, 4.0)
+    assert one.multiple() == Spread(2.0, 2.0, 9.0)
+
+
+def test_rows_of_one_group_are_timed_next_to_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every round, in orders that change."""
+    seen: list[str] = []
+
+    def batch(track: Any) -> float:
+        seen.append(track.subject.name)
+        return 1.0
+
+    monkeypatch.setattr(measure._Track, "calibrate", lambda track, seconds: None)
+    monkeypatch.setattr(measure._Track, "batch", batch)
+    subjects = [Subject(f"{group}{at}", targets.plain, False, group=group) for at in "12" for group in "abc"]
+    with targets.Stage(is_async=False) as stage:
+        measure.compare(Subject("-", targets.plain, False), subjects, Plan(rounds=40, batch=1), stage.runner)
+
+    guarded = [name for name in seen if name != "-"]
+    rounds = [guarded[at : at + 6] for at in range(0, len(guarded), 6)]
+    assert all(one[0] == other[0] for each in rounds for one, other in zip(each[::2], each[1::2], strict=True))
+    assert len({tuple(each) for each in rounds}) > 10
+
+
+def test_each_argument_is_measured_in_a_process_of_its_own() -> None:
+    """And a single one right here."""
+    here = os.getpid()
+    first, second = fresh(_process, [1, 2], Options())
+    assert len({here, first, second}) == 3
+    assert fresh(_process, [1], Options()) == [here]
+
+
+def _process(number: int) -> int:
+    return os.getpid()
 
 
 def test_nothing_that_makes_calls_dearer_is_imported_for_the_measurement() -> None:

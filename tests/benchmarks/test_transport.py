@@ -22,6 +22,7 @@ from benchmarks.loopback import Block, Paired
 from benchmarks.measure import Subject
 from benchmarks.options import Options
 from benchmarks.report import Bar, Report
+from benchmarks.spread import median_interval
 from benchmarks.targets import Stage
 
 SMALL = measure.Plan(rounds=2, batch=1e-5)
@@ -114,7 +115,7 @@ def test_json_keys_are_stable_and_a_picture_is_drawn(report: Report, tmp_path: P
 
     rows = {(figure["group"], figure["name"]): figure for figure in found["figures"]}
     always = {"group", "name", "ours", "bar", "verdict", "note"}
-    times = {"multiple_x", "lower_quartile_x", "upper_quartile_x", "call_ns"}
+    times = {"multiple_x", "multiple_low_x", "multiple_high_x", "lower_quartile_x", "upper_quartile_x", "call_ns"}
     costs = {"request_cpu_ns", "requests_per_s"}
     added = {"added_percent", "added_low_percent", "added_high_percent", "pairs"}
     for library in clients.LIBRARIES:
@@ -123,7 +124,7 @@ def test_json_keys_are_stable_and_a_picture_is_drawn(report: Report, tmp_path: P
                 assert set(rows[f"instant: {mode}, {library}", name]) == always | times
         with_body = f"with a body: async, {library}"
         assert set(rows[with_body, "the instant transport"]) == always | times
-        assert set(rows[with_body, "standard()"]) == always | times | {"added_x"}
+        assert set(rows[with_body, "standard()"]) == always | times | {"added_x", "added_low_x", "added_high_x"}
         assert set(rows[f"loopback: {library}", "the plain client"]) == always | costs
         assert set(rows[f"loopback: {library}", "standard()"]) == always | added | costs
     assert ("instant: async, httpx", "standard_hedged, inline") in rows
@@ -201,7 +202,7 @@ def test_median_interval_covers_the_true_median_as_often_as_it_says() -> None:
     generator = random.Random(1)
     outside = 0
     for _ in range(400):
-        low, high = loopback.median_interval([generator.lognormvariate(0, 1) for _ in range(75)])
+        low, high = median_interval([generator.lognormvariate(0, 1) for _ in range(75)])
         assert low < high
         outside += not low <= 1 <= high
     assert 8 <= outside <= 32
