@@ -86,7 +86,7 @@ class Figure:
             "bar": None if bar is None else {f"{bar.key}_at_{side}": bar.limit},
             **({"against": bar.against} if bar and bar.against else {}),
             "verdict": self.verdict,
-            **({"at_bar": True} if self.at_bar else {}),
+            "at_bar": self.at_bar,
             "note": self.note,
         }
 

@@ -74,7 +74,7 @@ def test_figure_with_an_interval_misses_when_all_of_it_is_beyond(
     found = Figure("group", "row", values, bar)
 
     assert (found.verdict, found.at_bar) == (verdict, at_bar)
-    assert found.as_json().get("at_bar", False) == at_bar
+    assert found.as_json()["at_bar"] == at_bar
     assert ("at the bar" in conclude(report(found))[1]) == at_bar
 
 
@@ -122,6 +122,7 @@ def test_json_has_the_values_and_the_bar_with_their_units(tmp_path: Path) -> Non
                 "multiple_x": 9,
                 "bar": {"multiple_x_at_most": 8},
                 "verdict": "miss",
+                "at_bar": False,
                 "note": "",
             },
             {
@@ -131,6 +132,7 @@ def test_json_has_the_values_and_the_bar_with_their_units(tmp_path: Path) -> Non
                 "multiple_x": 20,
                 "bar": None,
                 "verdict": None,
+                "at_bar": False,
                 "note": "",
             },
         ],

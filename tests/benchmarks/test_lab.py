@@ -45,6 +45,7 @@ def test_json_keys_are_stable(tmp_path: Path) -> None:
         "p99_ms",
         "bar",
         "verdict",
+        "at_bar",
         "note",
     }
     assert ours["bar"] == {"calls_per_s_at_least": 15_000}

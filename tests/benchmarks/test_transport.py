@@ -114,7 +114,7 @@ def test_json_keys_are_stable_and_a_picture_is_drawn(report: Report, tmp_path: P
     found = json.loads(file.read_text())
 
     rows = {(figure["group"], figure["name"]): figure for figure in found["figures"]}
-    always = {"group", "name", "ours", "bar", "verdict", "note"}
+    always = {"group", "name", "ours", "bar", "verdict", "at_bar", "note"}
     times = {"multiple_x", "multiple_low_x", "multiple_high_x", "lower_quartile_x", "upper_quartile_x", "call_ns"}
     costs = {"request_cpu_ns", "requests_per_s"}
     added = {"added_percent", "added_low_percent", "added_high_percent", "pairs"}
