@@ -15,10 +15,13 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any, TypeVar
 
-__all__ = ["GIL", "Wake", "atomic", "locked", "members"]
+from resilient.forks import module_lock
+
+__all__ = ["GIL", "Wake", "atomic", "locked", "members", "rare_lock"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,6 +44,15 @@ def locked(method: F) -> F:
 def atomic(method: F) -> F:
     """Marks a method that makes no call between a check and its update: locked only where there is no GIL."""
     return method if GIL else locked(method)
+
+
+_rare = module_lock()
+
+
+def rare_lock() -> AbstractContextManager[object]:
+    """The lock of an instance that takes it seldom and for a moment, to change its state. On builds with a GIL, where
+    threads take turns anyway, all instances have one in common: a lock each is a tenth of a circuit's memory."""
+    return _rare if GIL else threading.RLock()
 
 
 def members(collection: Iterable[T]) -> list[T]:

@@ -20,6 +20,8 @@ the error) before which another try is pointless.
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import pybreaker
 
 __all__ = [
@@ -36,6 +38,26 @@ __all__ = [
     "TimedOut",
     "VirtualTimeError",
 ]
+
+
+class Said(tuple[Any, ...]):
+    """A message that is put together when somebody reads it: a format, and the values in it.
+
+    Most refusals are caught and answered without a look at their text, and formatting a number costs as much as two
+    bare awaits. Copied deeply or pickled, it is a `str`.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        form, *values = self
+        return str(form).format(*values)
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
 
 
 class ResilientError(Exception):
@@ -78,6 +100,34 @@ class Rejected(ResilientError):
     ) -> None:
         super().__init__(message, pipeline=pipeline, policy=policy)
         self.retry_after = retry_after
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The message, in a tuple: as of every exception. (The `Said` of a `refusal` is put together here.)"""
+        args: tuple[Any, ...] = _args.__get__(self)
+        if args and type(args[0]) is Said:
+            args = (str(args[0]), *args[1:])
+            _args.__set__(self, args)
+        return args
+
+    @args.setter
+    def args(self, args: tuple[Any, ...]) -> None:
+        _args.__set__(self, args)
+
+
+_args: Any = BaseException.args
+_new: Any = BaseException.__new__
+R = TypeVar("R", bound=Rejected)
+
+
+def refusal(kind: type[R], said: Said, policy: str, retry_after: float | None = None) -> R:
+    """The error that `kind(str(said), policy=policy, retry_after=retry_after)` is, for a third of the time: its message
+    is not put together yet, and no `__init__` runs."""
+    error: R = _new(kind, said)
+    error.pipeline = ""
+    error.policy = policy
+    error.retry_after = retry_after
+    return error
 
 
 class CircuitOpen(Rejected, pybreaker.CircuitBreakerError):

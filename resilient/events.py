@@ -350,6 +350,20 @@ class Channel:
 
 _channels = weakref.WeakSet()
 
+Channels = tuple["weakref.ref[Channel]", ...]
+"""Where a policy tells of itself: the pipelines that it is in, which it does not keep in memory. (A `WeakSet` of one
+takes twenty times as much as this.)"""
+
+
+def joined(channels: Channels, channel: Channel) -> Channels:
+    """`channels` and one more, without those whose pipelines are gone."""
+    return (*(each for each in channels if each() not in (None, channel)), weakref.ref(channel))
+
+
+def heard(channels: Channels) -> list[Channel]:
+    """Those of `channels` to which somebody listens."""
+    return [channel for each in channels if (channel := each()) is not None and channel.listeners]
+
 
 class _Entry:
     """A listener as registered: the same function may listen twice, and each registration ends by itself."""

@@ -25,15 +25,18 @@ import linecache
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from sys import modules
 from types import CodeType, FrameType
 from typing import Any
 
 from resilient.call import Call
+from resilient.clock import monotonic
 from resilient.deadlines import in_callers_time
 from resilient.errors import Rejected, reason_of
 from resilient.events import CallRejected, Waited
 from resilient.groups import is_cut
 from resilient.policy import Gate, Layer, Scope, Ticket, Withdrawn
+from resilient.runtime import TRIO, VIRTUAL
 from resilient.shadow import Shadow
 
 __all__ = ["gate_frame", "givers"]
@@ -61,6 +64,8 @@ def gate_frame(gates: Sequence[Gate], inner: Layer, scope: Scope, limit: float |
         "verdict_on": scope.on_result,
         "is_open": scope.judge.is_open,
         "too_late": math.inf if limit is None else limit,
+        "modules": modules,
+        "monotonic": monotonic,
     }
     for at, gate in enumerate(gates):
         names |= {f"admit{at}": gate.admit, f"settle{at}": gate.settle, f"release{at}": gate.release}
@@ -105,6 +110,9 @@ def _source(gates: Sequence[Gate], rest: _Rest, *, plain: bool) -> str:
     if rest.clocked:
         lines += ["    end = now()", f"    elapsed = end - begin{waited}"]
         late, elapsed, end = "elapsed > too_late", "elapsed", "end"
+    elif rest.dated:  # while there is one clock, its runtime need not be found
+        lines += [f"    end = call.begin().now() if {TRIO!r} in modules or {VIRTUAL!r} in modules else monotonic()"]
+        end = "end"
     if rest.looks_at_results:
         lines += [
             "    try:",
@@ -156,6 +164,8 @@ class _Rest:
         self._others = [at for at in places if at not in self._followers]
         self.clocked = self.learns and (limit is not None or any(gate.timed for gate in learning))
         """Whether anybody asks how old a call is."""
+        self.dated = any(gate.dated for gate in learning)
+        """Whether anybody asks when it has ended."""
 
     # -- on the way in ------------------------------------------------------------------------------------------
 
@@ -273,7 +283,7 @@ class _Rest:
 
     def follow(self, call: Call, tickets: Tickets, result: Any, late: bool, elapsed: float) -> None:
         """Have those gates that follow a good result to its end wait for it; the others know enough now."""
-        end = call.runtime.now() if self.clocked else None
+        end = call.begin().now() if self.clocked or self.dated else None
 
         def learn(gate: Gate, ticket: Ticket) -> None:
             if gate.learns:
@@ -347,14 +357,16 @@ class _Unsettled:
 
     def __init__(self, rest: _Rest, call: Call, tickets: Tickets, late: bool, elapsed: float) -> None:
         self.rest = rest
-        self.runtime = call.runtime  # not the call, which has the result with its verdict
+        self.runtime = (
+            call.begin() if rest.clocked or rest.dated else None
+        )  # not the call, which has the result with its verdict
         self.tickets = tickets
         self.late = late
         self.elapsed = elapsed
 
     def learn(self, error: Exception | None) -> None:
         rest = self.rest
-        now = self.runtime.now() if rest.clocked else None
+        now = None if self.runtime is None else self.runtime.now()
         failed = self.late or error is not None
         rest.follow_to(self.tickets, lambda gate, ticket: gate.settle(ticket, failed, self.elapsed, now, error))
 

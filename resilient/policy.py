@@ -156,6 +156,8 @@ class Policy:
     given: tuple[tuple[Any, ...], dict[str, Any]]
     """The arguments that it was made with."""
 
+    _alone: Any = None
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls.above is not None and args and inspect.isroutine(args[0]):
             name = cls.__name__
@@ -166,7 +168,6 @@ class Policy:
 
     def __init__(self, name: str | None = None) -> None:
         self.name = type(self).__name__ if name is None else arguments.name("name", name)
-        self._alone: Any = None
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Guard `fn` with this policy alone."""
@@ -304,12 +305,19 @@ class Gate(Policy):
     """Where it learns: a good result that goes on after it was returned (a stream) is known when that has ended. Else
     it is known with the result."""
 
+    dated: bool = False
+    """Where it learns: wants to know when a call has ended, which costs less to find out than how long it took."""
+
     holds: bool = True
     """Has something to take back at the end of a call: `release` is called. Else only `undo` is, for calls not made."""
 
     slow: float | None = None
     """Seconds after which a call counts as slow: the age at which a cut-short call is a failure, where the pipeline
     has no Timeout to say so."""
+
+    would_have_refused: int = 0
+    would_have_queued: int = 0
+    """Calls that it has counted in shadow mode."""
 
     shadow_queue: Any = None
     """In shadow mode: the gate that decides in this one's place, where calls would wait for each other; or None."""
@@ -318,8 +326,6 @@ class Gate(Policy):
         super().__init__(name)
         self.shadow = arguments.flag("shadow", shadow)
         """Decides and counts, but neither refuses a call nor makes it wait (`resilient.shadow` sees to it)."""
-        self.would_have_refused = 0
-        self.would_have_queued = 0
 
     def worst(self, inner: Inside, view: View) -> Worst:
         """A gate never repeats; what it may refuse is not known here, nor how long it has a call wait."""
@@ -387,8 +393,8 @@ class Gate(Policy):
         """Learn from a call's end, and take the ticket back.
 
         `elapsed`: seconds the dependency had, local queues not counted; `now`: the time. Where the gate is not `timed`
-        and its pipeline has no Timeout, nobody reads the clock for a call that succeeds: 0 and None. `error`: what the
-        call raised, if it did.
+        and its pipeline has no Timeout, nobody times a call that succeeds: `elapsed` is 0, and `now` is None unless the
+        gate is `dated`. `error`: what the call raised, if it did.
         """
         self.release(ticket)
 

@@ -65,7 +65,7 @@ class Shadow(Gate):
         self.judges = gate.judges
         self.learns, self.follows = self.decides.learns, self.decides.follows
         self.holds = gate.holds
-        self.timed = gate.timed
+        self.timed, self.dated = gate.timed, gate.dated
         self.slow = gate.slow
 
     def admit(self, call: Call) -> Ticket:

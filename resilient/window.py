@@ -10,9 +10,10 @@ done by one thread under the window's lock. On free-threaded builds the circuit 
 
 from __future__ import annotations
 
-import threading
+import math
 from typing import Any, Protocol
 
+from resilient.atomic import rare_lock
 from resilient.clock import ANOTHER
 
 __all__ = ["CountWindow", "TimeWindow", "Window"]
@@ -21,9 +22,13 @@ __all__ = ["CountWindow", "TimeWindow", "Window"]
 class Window(Protocol):
     """Sums over the remembered calls: `calls`, of which `failures` failed and `slows` were slow."""
 
-    calls: int
     failures: int
     slows: int
+
+    @property
+    def calls(self) -> int:
+        """How many calls are remembered."""
+        ...
 
     def record(self, failed: bool, slow: bool, now: Any) -> None:
         """Remember one call that ended at `now` (seconds; a CountWindow takes anything)."""
@@ -36,26 +41,30 @@ class Window(Protocol):
 
 
 class CountWindow:
-    """The last `size` calls, in a ring of one byte each."""
+    """The last `size` calls, in a ring of one byte each. Until a call is bad there is none: good ones are counted."""
 
     __slots__ = ("_at", "_ring", "calls", "failures", "size", "slows")
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self._ring: bytearray | None = None  # bit 0: failed, bit 1: slow
         self.clear()
 
     def renew(self) -> None:
         """It has no lock."""
 
     def clear(self) -> None:
-        ring = bytearray(self.size)  # bit 0: failed, bit 1: slow
+        ring = None if self._ring is None else bytearray(self.size)
         self._ring = ring
         self._at = 0
         self.calls = self.failures = self.slows = 0
 
     def record(self, failed: bool, slow: bool, now: Any) -> None:
         if self.failures or self.slows or failed or slow:
+            if self._ring is None:
+                self._make_ring()
             ring, at = self._ring, self._at
+            assert ring is not None
             old = ring[at]
             self.failures += failed - (old & 1)
             self.slows += slow - (old >> 1)
@@ -65,6 +74,11 @@ class CountWindow:
         # else there are only good calls, before and after: which place of the ring is whose does not matter
         if self.calls < self.size:
             self.calls += 1
+
+    def _make_ring(self) -> None:
+        ring = bytearray(self.size)
+        if self._ring is None:  # no call between these two
+            self._ring = ring
 
 
 class _Slice:
@@ -77,37 +91,40 @@ class _Slice:
 class TimeWindow:
     """The last `seconds`, in `slices` equal parts: a call is forgotten when its whole slice is too old."""
 
-    __slots__ = ("_begin", "_current", "_end", "_lock", "_ring", "_width", "calls", "failures", "seconds", "slows")
+    __slots__ = ("_begin", "_current", "_earlier", "_end", "_lock", "failures", "seconds", "slows")
 
     SLICES = 10  # as resilience4j, Hystrix and failsafe-go cut theirs
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._width = seconds / self.SLICES
-        self._lock = threading.RLock()
+        self._lock = rare_lock()
         self.clear()
 
     def renew(self) -> None:
         """Take a new lock, and sum up again: another thread may have been at it when the process was forked."""
-        self._lock = threading.RLock()
-        self.calls = sum(each.calls for each in self._ring)
-        self.failures = sum(each.failures for each in self._ring)
-        self.slows = sum(each.slows for each in self._ring)
+        self._lock = rare_lock()
+        slices = (*self._earlier, self._current)
+        self.failures = sum(each.failures for each in slices)
+        self.slows = sum(each.slows for each in slices)
 
     def clear(self) -> None:
         with self._lock:
-            current, end = _Slice(), float("-inf")
+            current, end = _Slice(), -math.inf
             self._begin = end
-            self._ring: list[_Slice] = []  # oldest first; at most SLICES
+            self._earlier: tuple[_Slice, ...] = ()  # oldest first; at most SLICES - 1
             self._current = current
             self._end = end  # when the current slice is full
-            self.calls = self.failures = self.slows = 0
+            self.failures = self.slows = 0
+
+    @property
+    def calls(self) -> int:
+        """Remembered calls. Added up when somebody asks, after a failure: most calls are good, and only counted."""
+        return sum(each.calls for each in self._earlier) + self._current.calls
 
     def record(self, failed: bool, slow: bool, now: Any) -> None:
         if not self._begin <= now < self._end:
             self._turn(now)
         current = self._current
-        self.calls += 1
         current.calls += 1
         if failed:
             self.failures += 1
@@ -123,19 +140,16 @@ class TimeWindow:
                 self.clear()
             elif now < self._end:
                 return  # another thread was first, or has read the clock later
-            passed = (now - self._end) // self._width + 1 if self._ring else self.SLICES
-            if passed >= self.SLICES:  # all of it is old, or this is the first call
+            width = self.seconds / self.SLICES
+            passed = (now - self._end) // width + 1
+            if not passed < self.SLICES:  # all of it is old, or this is the first call
                 self.clear()
-                self._end = now + self._width
-                passed = 1
-            else:
-                self._end += passed * self._width
-            for _ in range(int(passed)):
-                self._current = _Slice()
-                self._ring.append(self._current)
-            self._begin = self._end - self._width
-            while len(self._ring) > self.SLICES:
-                gone = self._ring.pop(0)
-                self.calls -= gone.calls
-                self.failures -= gone.failures
-                self.slows -= gone.slows
+                self._begin, self._end = now, now + width
+                return
+            slices = (*self._earlier, self._current, *(_Slice() for _ in range(int(passed))))
+            gone, self._earlier, self._current = slices[: -self.SLICES], slices[-self.SLICES : -1], slices[-1]
+            self._end += passed * width
+            self._begin = self._end - width
+            for each in gone:
+                self.failures -= each.failures
+                self.slows -= each.slows

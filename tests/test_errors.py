@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import re
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 import resilient
 from resilient import (
+    AdaptiveLimit,
     Bulkhead,
     BulkheadFull,
     CircuitBreaker,
@@ -34,8 +37,10 @@ from resilient import (
     deadline,
     errors,
 )
+from resilient.call import Call
 from resilient.events import CallRejected
 from resilient.http.httpx import AsyncClient
+from resilient.policy import Policy
 from resilient.runtime import virtual
 from tests.worlds import Hang, Slow, World
 
@@ -187,6 +192,104 @@ def test_error_raised_by_a_call_pickles(world: World) -> None:
     error = world.outcome(Pipeline(Retry(), breaker, name="users")(world.dependency().fn)).error
     twin = pickle.loads(pickle.dumps(error))
     assert (type(twin), str(twin), twin.pipeline, twin.policy) == (CircuitOpen, str(error), "users", "circuit")
+
+
+# -- refusals, whose message is put together when it is read ---------------------------------------------------------
+
+
+def _open() -> Policy:
+    breaker = CircuitBreaker(break_duration=9, name="gate")
+    breaker.open()
+    return breaker
+
+
+def _used() -> Policy:
+    limit = RateLimit(1, per=60, burst=1, name="gate")
+    limit(lambda: None)()
+    return limit
+
+
+def _full() -> Policy:
+    """A bulkhead whose only permit never comes back."""
+    bulkhead = Bulkhead(1, name="gate")
+    bulkhead.admit(Call())
+    return bulkhead
+
+
+def _crowded() -> Policy:
+    """An adaptive limit with a call inside that never ends."""
+    limit = AdaptiveLimit(1, most=1, name="gate")
+    limit.admit(Call())
+    return limit
+
+
+GATES: dict[Callable[[], Policy], str] = {
+    _open: r"gate is open; try again in (9|8.99|8.98) s",
+    _used: r"gate of 1 per 60 s is used up; the next token comes in (60|59\.\d) s",
+    _full: r"gate is full: 1 running, 0 queued",
+    _crowded: r"gate of 1 has no room for a normal call: 1 inside, 0 in line",
+}
+
+
+@pytest.fixture(params=GATES, ids=["breaker", "rate limit", "bulkhead", "adaptive limit"])
+def refused(request: pytest.FixtureRequest) -> tuple[Rejected, str]:
+    """A refusal of each kind of gate, of which nobody has read anything yet; and a pattern for its message."""
+    with pytest.raises(Rejected) as caught:
+        Pipeline(request.param(), name="users").call(lambda: None)
+    return caught.value, GATES[request.param]
+
+
+READ: list[Callable[[Rejected], str]] = [
+    lambda error: str(error).removeprefix("users: "),
+    errors.reason_of,
+    lambda error: error.args[0],
+    lambda error: str(eval(repr(error), {type(error).__name__: lambda message: message})),
+    lambda error: pickle.loads(pickle.dumps(error)).args[0],
+    lambda error: copy.copy(error).args[0],
+    lambda error: copy.deepcopy(error).args[0],
+    lambda error: "".join(traceback.format_exception_only(error)).strip().rpartition("users: ")[2],
+]
+
+
+@pytest.mark.parametrize("read", READ, ids=["str", "reason", "args", "repr", "pickle", "copy", "deepcopy", "traceback"])
+def test_refusal_reads_the_same_whichever_way_it_is_read(
+    refused: tuple[Rejected, str], read: Callable[[Rejected], str]
+) -> None:
+    """Its message is text to all that reads it, the first time and the second."""
+    error, pattern = refused
+    first = read(error)
+    assert re.fullmatch(pattern, first)
+    assert read(error) == first == error.args[0]
+    assert type(error.args[0]) is str
+
+
+def test_refusal_carries_what_one_does_that_is_made_by_hand(refused: tuple[Rejected, str]) -> None:
+    """A handler, or a serializer that looks into it, cannot tell them apart."""
+    error, _ = refused
+    twin = type(error)(error.args[0], pipeline="users", policy="gate", retry_after=error.retry_after)
+    assert vars(twin) == vars(error)
+    assert (twin.args, str(twin), repr(twin)) == (error.args, str(error), repr(error))
+
+
+def test_refusal_takes_other_args_and_notes_as_every_exception_does(refused: tuple[Rejected, str]) -> None:
+    """Code that rewrites messages goes on to work."""
+    error, _ = refused
+    error.add_note("a note")
+    error.args = ("another message",)
+    twin = pickle.loads(pickle.dumps(error))
+    assert error.args == twin.args == ("another message",)
+    assert twin.__notes__ == ["a note"]
+
+
+def test_class_of_a_users_own_refusal_may_have_another_message_and_base() -> None:
+    """Theirs are made the usual way."""
+
+    class Shed(BulkheadFull, ConnectionError):
+        def __init__(self, load: float) -> None:
+            super().__init__(f"load is {load}", policy="shed", retry_after=1.0)
+
+    error = Shed(0.9)
+    assert (str(error), error.args, error.policy, error.retry_after) == ("load is 0.9", ("load is 0.9",), "shed", 1.0)
 
 
 # -- what they say --------------------------------------------------------------------------------------------------

@@ -18,16 +18,15 @@ import inspect
 import logging
 import math
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from resilient import arguments, events
-from resilient.atomic import atomic, members
+from resilient.atomic import atomic
 from resilient.call import Call
 from resilient.deadlocks import refuse_endless_wait
-from resilient.errors import LimitExceeded
+from resilient.errors import LimitExceeded, Said, refusal
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.limiters import Limiter, Vegas, Window
 from resilient.line import Turns
@@ -81,6 +80,7 @@ class AdaptiveLimit(Gate):
     follows = False  # how long a stream takes is up to its reader
     raises = (LimitExceeded,)
 
+    _channels: events.Channels = ()
     _begin: float
     _end: float
     _successes: int
@@ -123,7 +123,6 @@ class AdaptiveLimit(Gate):
         self.longest_wait = self.queue_timeout
         self.refused = dict.fromkeys(PRIORITIES, 0)
         self._limit = float(initial)
-        self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
         self._count = _Count()
         self._lock = threading.RLock()
         self._turns = Turns(self._lock, self._take, self._give_back)
@@ -262,10 +261,9 @@ class AdaptiveLimit(Gate):
         name = PRIORITIES[rank]
         with self._lock:
             self.refused[name] += 1
-        why = why or f"{(self.shadow_queue or self._count).inside} inside, {self.queued} in line"
-        return LimitExceeded(
-            f"{self.name} of {int(self._limit)} has no room for a {name} call: {why}", policy=self.name
-        )
+        reason = why or Said(("{} inside, {} in line", (self.shadow_queue or self._count).inside, self.queued))
+        said = Said(("{} of {} has no room for a {} call: {}", self.name, int(self._limit), name, reason))
+        return refusal(LimitExceeded, said, self.name)
 
     # -- the limit ----------------------------------------------------------------------------------------------
 
@@ -313,12 +311,10 @@ class AdaptiveLimit(Gate):
 
     def attach(self, channel: events.Channel) -> None:
         with self._lock:
-            self._channels.add(channel)
+            self._channels = events.joined(self._channels, channel)
 
     def _announce(self, now: float, old: int, new: int, window: Window) -> None:
-        with self._lock:
-            channels = [channel for channel in members(self._channels) if channel.listeners]
-        for channel in channels:
+        for channel in events.heard(self._channels):
             channel.emit(events.LimitChanged(channel.pipeline, now, self.name, old, new, str(window)))
 
     def fresh(self) -> AdaptiveLimit:

@@ -7,8 +7,6 @@ pybreaker's listeners hear of it, its storages share it with synchronous users, 
 from __future__ import annotations
 
 import math
-import threading
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -17,17 +15,20 @@ import pybreaker
 from pybreaker import CircuitBreakerListener
 
 from resilient import arguments, circuit, events
-from resilient.atomic import GIL, members
+from resilient.atomic import GIL
 from resilient.call import Call
-from resilient.circuit import CLOSED, Change, Circuit, Criteria
-from resilient.errors import CircuitOpen
+from resilient.circuit import Change, Circuit, Criteria
+from resilient.errors import CircuitOpen, Said, refusal
 from resilient.foresight import Inside, View, Worst
+from resilient.forks import module_lock
 from resilient.policy import Gate
 from resilient.pybreaker_face import Face
 from resilient.runtime import current
 from resilient.window import CountWindow, TimeWindow
 
 __all__ = ["CircuitBreaker"]
+
+_lock = module_lock()
 
 
 class CircuitBreaker(Gate):
@@ -65,6 +66,11 @@ class CircuitBreaker(Gate):
     raises = (CircuitOpen,)
     effects = frozenset(("listeners", "state_storage"))
 
+    refused = 0
+    _channels: events.Channels = ()
+    _mirror: Face | None = None
+    _attentive = False  # whether its face has to see each call: for a storage or listeners
+
     def __init__(
         self,
         failure_rate: float | None = 0.5,
@@ -85,9 +91,6 @@ class CircuitBreaker(Gate):
         state_storage: pybreaker.CircuitBreakerStorage | None = None,
         name: str | None = None,
     ) -> None:
-        self._settings: dict[str, Any] = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__")
-        }
         if isinstance(failure_rate, int) and 1 < failure_rate <= 100:
             raise ValueError(
                 f"failure_rate must be a share above 0 and at most 1, got {failure_rate}: for {failure_rate} failures "
@@ -122,7 +125,6 @@ class CircuitBreaker(Gate):
             if max_break != 60.0:
                 raise ValueError(f"max_break={max_break!r} is shorter than break_duration={break_duration!r}")
             max_break = break_duration
-        self.refused = 0
         self._circuit = Circuit(
             window,
             criteria,
@@ -132,55 +134,73 @@ class CircuitBreaker(Gate):
             success_threshold=arguments.count("success_threshold", success_threshold),
             lease=arguments.seconds("lease", lease),
         )
-        self._record = window.record
         self._slow_from = math.inf if slow is None or slow_rate is None else slow
-        self.timed = slow is not None or not isinstance(window, CountWindow)
-        self._channels: weakref.WeakSet[events.Channel] = weakref.WeakSet()
-        self._channels_lock = threading.RLock()
+        self.timed = slow is not None
+        self.dated = isinstance(window, TimeWindow)
         by_rate = criteria.fail_max is None
         if by_rate and isinstance(window, TimeWindow):
             self.needs = criteria.min_calls, window.seconds
         if by_rate and criteria.failure_rate is None:
             self.slow_from = self.slow
-        self._face = Face(
-            self, self._circuit, self.effect("listeners", listeners), self.effect("state_storage", state_storage)
-        )
+        self.stored = state_storage is not None
+        """Whether it was given a `state_storage`."""
+        listeners, storage = self.effect("listeners", listeners), self.effect("state_storage", state_storage)
+        if listeners != () or storage is not None:
+            self._mirror = Face(self, self._circuit, listeners, storage)
+
+    @property
+    def _face(self) -> Face:
+        """Made when somebody asks for it: most circuits are never seen with pybreaker's eyes."""
+        with _lock:
+            if self._mirror is None:
+                self._mirror = Face(self, self._circuit, (), None)
+            return self._mirror
 
     # -- the gate -----------------------------------------------------------------------------------------------
 
     def admit(self, call: Call) -> Any:
-        machine = self._circuit
-        if self._face.attentive:
+        if self._attentive:
             return self._admit_watched(call)
-        if machine.state is CLOSED:
-            return machine.generation
-        return self._admit_carefully(call)
+        ticket = self._circuit.ticket
+        if ticket is not None:
+            return ticket
+        now = call.begin().now()
+        seconds = self._circuit.refuses_for(now)
+        if seconds:
+            raise self._refusal(seconds)
+        return self._admit_carefully(now)
 
     def _admit_watched(self, call: Call) -> Any:
         """With a storage or listeners: look at the one before, tell the others after."""
-        self._announce(self._face.synchronise(call.begin().now()), mirror=False)
-        ticket = self._admit_carefully(call)
+        now = call.begin().now()
+        self._announce(self._face.synchronise(now), mirror=False)
+        ticket = self._admit_carefully(now)
         self._face.before(call)
         return ticket
 
-    def _admit_carefully(self, call: Call) -> Any:
-        now = call.begin().now()
+    def _admit_carefully(self, now: float) -> Any:
         ticket, change = self._circuit.admit(now)
         self._announce(change)
         if ticket is not None:
             return ticket
-        self.refused += not self.shadow
-        retry_after = self._circuit.retry_after(now)
-        when = "" if retry_after is None else f"; try again in {retry_after:.3g} s"
-        raise CircuitOpen(f"{self.name} is {self._circuit.state}{when}", policy=self.name, retry_after=retry_after)
+        raise self._refusal(self._circuit.retry_after(now))
+
+    def _refusal(self, retry_after: float | None) -> CircuitOpen:
+        if not self.shadow:
+            self.refused += 1
+        name, state = self.name, self._circuit.state
+        if retry_after is None:
+            return refusal(CircuitOpen, Said(("{} is {}", name, state)), name)
+        return refusal(
+            CircuitOpen, Said(("{} is {}; try again in {:.3g} s", name, state, retry_after)), name, retry_after
+        )
 
     def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         machine = self._circuit
-        well = not failed and elapsed < self._slow_from
-        if GIL and well and ticket == machine.generation and not self._face.attentive:
+        if GIL and not failed and ticket == machine.ticket and elapsed < self._slow_from and not self._attentive:
             if machine.consecutive:  # as `Circuit.settle` does
                 machine.consecutive = 0
-            self._record(False, False, now)
+            machine.window.record(False, False, now)
             return
         if failed and error is not None:
             failed = not self._excludes(ticket, error)
@@ -188,7 +208,7 @@ class CircuitBreaker(Gate):
             now = current().now()
         counts = ticket == machine.generation
         change = machine.settle(ticket, failed, elapsed >= self._slow_from, now)
-        if not self._face.attentive:
+        if not self._attentive:
             self._announce(change)
             return
         if not failed:
@@ -200,7 +220,7 @@ class CircuitBreaker(Gate):
 
     def _excludes(self, ticket: Any, error: Exception) -> bool:
         try:
-            return self._face.excludes(error)
+            return self._mirror is not None and self._mirror.excludes(error)
         except BaseException:  # of the user's predicate
             self.release(ticket)
             raise
@@ -211,7 +231,6 @@ class CircuitBreaker(Gate):
     def renew(self) -> None:
         super().renew()
         self._circuit.renew()
-        self._channels_lock = threading.RLock()
 
     def worst(self, inner: Inside, view: View) -> Worst:
         rest = inner(view)
@@ -226,16 +245,11 @@ class CircuitBreaker(Gate):
 
     @property
     def at_rest(self) -> bool:
-        return self.state == CLOSED or not self._circuit.wanted(current().now())
+        return self.state is circuit.CLOSED or not self._circuit.wanted(current().now())
 
     @property
     def steered(self) -> bool:
         return self.state == circuit.ISOLATED
-
-    @property
-    def stored(self) -> bool:
-        """Whether it was given a `state_storage`."""
-        return self._settings["state_storage"] is not None
 
     def fresh(self) -> CircuitBreaker:
         """A new circuit, closed and empty, with the same settings, listeners and excluded exceptions: one of many for
@@ -245,9 +259,9 @@ class CircuitBreaker(Gate):
         """
         if self.stored:
             raise ValueError(f"{self.name} has a state_storage: another with it would be the same circuit")
-        settings = {**self._settings, "listeners": self.listeners}
-        breaker = type(self)(**settings)
-        breaker._face.exclude_as(self._face)
+        args, kwargs = self.given
+        breaker = type(self)(*args, **({**kwargs, "listeners": self.listeners} if self.listeners else kwargs))
+        breaker._exclude_as(self)
         return breaker
 
     def again(self, change: Callable[[str, Any], Any]) -> Self:
@@ -255,8 +269,13 @@ class CircuitBreaker(Gate):
         breaker = super().again(
             lambda argument, value: change(argument, self.listeners if argument == "listeners" else value)
         )
-        breaker._face.exclude_as(self._face)
+        breaker._exclude_as(self)
         return breaker
+
+    def _exclude_as(self, other: CircuitBreaker) -> None:
+        """Exclude the errors that another one does."""
+        if other._mirror is not None:
+            self._face.exclude_as(other._mirror)
 
     # -- by hand, in pybreaker's words --------------------------------------------------------------------------
 
@@ -307,7 +326,7 @@ class CircuitBreaker(Gate):
     @property
     def listeners(self) -> tuple[CircuitBreakerListener, ...]:
         """The pybreaker listeners of this circuit, in the order in which they are told."""
-        return self._face.listeners
+        return () if self._mirror is None else self._mirror.listeners
 
     def add_listener(self, listener: CircuitBreakerListener) -> None:
         """Tell a pybreaker listener from now on."""
@@ -320,16 +339,16 @@ class CircuitBreaker(Gate):
     # -- telling ------------------------------------------------------------------------------------------------
 
     def attach(self, channel: events.Channel) -> None:
-        with self._channels_lock:
-            self._channels.add(channel)
+        with _lock:
+            self._channels = events.joined(self._channels, channel)
 
     def _announce(self, change: Change | None, *, mirror: bool = True) -> None:
         """Tell pybreaker's side (the storage too, if `mirror`) and every pipeline that has this circuit."""
         if change is None:
             return
-        self._face.changed(change, mirror=mirror)
-        with self._channels_lock:
-            channels = members(self._channels)
+        if self._mirror is not None:
+            self._mirror.changed(change, mirror=mirror)
+        channels = events.heard(self._channels)
         told = dict.fromkeys((channel.pipeline, each) for channel in channels for each in channel.listeners)
         for pipeline, entry in told:
             event = events.CircuitChanged(pipeline, current().now(), self.name, change.old, change.new, change.reason)

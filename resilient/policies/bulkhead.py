@@ -19,7 +19,7 @@ from resilient import arguments
 from resilient.atomic import atomic
 from resilient.call import Call
 from resilient.deadlocks import refuse_endless_wait
-from resilient.errors import BulkheadFull
+from resilient.errors import BulkheadFull, Said, refusal
 from resilient.events import Queued
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.line import Turns
@@ -139,8 +139,11 @@ class Bulkhead(Gate):
         self._permits.free += 1
 
     def _full(self, why: str = "") -> BulkheadFull:
-        why = why or f"{self.max_concurrent} running, {self.queue} queued"
-        return BulkheadFull(f"{self.name} is full: {why}", policy=self.name)
+        name = self.name
+        if why:
+            return refusal(BulkheadFull, Said(("{} is full: {}", name, why)), name)
+        said = Said(("{} is full: {} running, {} queued", name, self.max_concurrent, self.queue))
+        return refusal(BulkheadFull, said, name)
 
     def worst(self, inner: Inside, view: View) -> Worst:
         if self.shadow:

@@ -147,7 +147,7 @@ class Keyed(Gate):
         self.judges, self.waits = pattern.judges, pattern.waits
         decides = pattern.shadow_queue or pattern
         self.learns, self.follows = decides.learns, decides.follows
-        self.timed, self.slow = pattern.timed, pattern.slow
+        self.timed, self.dated, self.slow = pattern.timed, pattern.dated, pattern.slow
         self.permits, self.metered = pattern.permits, pattern.metered
         self.longest_wait, self.needs = pattern.longest_wait, pattern.needs  # all keys together have no pace
         self.slow_from, self.raises = pattern.slow_from, pattern.raises
@@ -429,4 +429,14 @@ class Keyed(Gate):
 
 def _kind(gate: Gate) -> tuple[Any, ...]:
     """What the frame of the gates has been written for."""
-    return (type(gate), gate.judges, gate.learns, gate.waits, gate.holds, gate.timed, gate.slow, gate.shadow)
+    return (
+        type(gate),
+        gate.shadow,
+        gate.judges,
+        gate.learns,
+        gate.waits,
+        gate.holds,
+        gate.timed,
+        gate.dated,
+        gate.slow,
+    )

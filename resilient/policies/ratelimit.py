@@ -26,7 +26,7 @@ from resilient import arguments
 from resilient.atomic import atomic
 from resilient.call import Call
 from resilient.clock import ANOTHER, monotonic
-from resilient.errors import RateLimited
+from resilient.errors import RateLimited, Said, refusal
 from resilient.events import Queued
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.line import STALLED, Line, Place
@@ -241,14 +241,11 @@ class RateLimit(Gate):
     # -- what it says -------------------------------------------------------------------------------------------
 
     def _refusal(self, ahead: float) -> RateLimited:
-        return RateLimited(
-            f"{self.name} of {self._pace()} is used up; the next token comes in {ahead:.3g} s",
-            policy=self.name,
-            retry_after=ahead,
-        )
+        said = Said(("{} of {} is used up; the next token comes in {:.3g} s", self.name, self._pace(), ahead))
+        return refusal(RateLimited, said, self.name, ahead)
 
-    def _pace(self) -> str:
-        return f"{self.rate:g} per {'second' if self.per == 1 else f'{self.per:g} s'}"
+    def _pace(self) -> Said:
+        return Said(("{:g} per second", self.rate) if self.per == 1 else ("{:g} per {:g} s", self.rate, self.per))
 
     def worst(self, inner: Inside, view: View) -> Worst:
         if self.shadow:
