@@ -32,7 +32,7 @@ from resilient.outcome import SUCCESS, Stopped
 from resilient.policy import Layer, Scope
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.threads import THREADS, drive
-from resilient.telling import told_attempt
+from resilient.telling import observed
 
 _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
@@ -117,7 +117,7 @@ def block_leaf(scope: Scope) -> Layer:
     """Stands where the function would be called."""
 
     async def body(call: Call) -> Any:
-        return await (told_attempt(call, scope, _Body()) if scope.channel.listeners else _Body())
+        return await (observed(call, scope, _Body()) if scope.channel.wants.observed else _Body())
 
     body.is_leaf = True  # type: ignore[attr-defined]
     return body

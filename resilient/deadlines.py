@@ -373,7 +373,7 @@ async def under(call: Call, scope: Scope, inner: Layer, limit: Deadline) -> Any:
     except TimedOut as error:
         if error.policy == limit.name and not error.pipeline:
             error.pipeline = scope.name
-            if scope.channel.listeners:
+            if scope.channel.wants[CallTimedOut]:
                 at = call.runtime.now()
                 scope.channel.emit(CallTimedOut(scope.name, at, limit.name, limit.seconds))
         raise

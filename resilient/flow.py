@@ -17,7 +17,7 @@ from resilient.budget import Budget
 from resilient.call import Call, new_call
 from resilient.deadlines import inherited, under
 from resilient.errors import PipelineClosed
-from resilient.events import CallRejected
+from resilient.events import CallEnded, CallRejected
 from resilient.mistakes import Mistake, release
 from resilient.outcome import IGNORED, Classifier
 from resilient.policy import Layer, Recovery, Scope, Watch
@@ -116,7 +116,8 @@ def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Reco
 async def own_up(call: Call, mistake: Mistake, scope: Scope) -> NoReturn:
     """Raise to the caller what code of the caller's raised, as the outermost frame of a pipeline does. The result that
     was being judged is closed, beside the caller: no Timeout of the pipeline bounds what is done here."""
-    call.verdict = (scope.judge, mistake.error, IGNORED) if scope.channel.listeners else None  # `told_call` looks there
+    told = scope.channel.wants[CallEnded]  # then `told_call` looks at the verdict
+    call.verdict = (scope.judge, mistake.error, IGNORED) if told else None
     if is_own(mistake.about, call, scope.judge):
         await discard(mistake.about, call.begin(), patience=0.0)
     release(mistake)
@@ -154,7 +155,7 @@ class Flow:
         return self.count.inside
 
     def _choose_way(self) -> None:
-        self.special = not GIL or self.closed or bool(self.scope.channel.listeners)
+        self.special = not GIL or self.closed or self.scope.channel.wants.observed
 
     def wake(self) -> None:
         """Tell those who wait in `close` that a call has ended."""
@@ -202,7 +203,7 @@ class Flow:
                     raise
                 await own_up(call, mistake, scope)
             except BaseException:
-                if not (nested or scope.channel.listeners):
+                if not (nested or scope.channel.wants[CallEnded]):
                     call.verdict = None
                 raise
             finally:
@@ -217,14 +218,14 @@ class Flow:
             return under(call, scope, counted, limit)
 
         def told(call: Call) -> Coroutine[Any, Any, Any]:
-            return told_call(call, scope, whole(call)) if scope.channel.listeners else whole(call)
+            return told_call(call, scope, whole(call)) if scope.channel.wants[CallEnded] else whole(call)
 
         return whole if nested else told
 
     def _refusal(self, call: Call) -> PipelineClosed:
         scope = self.scope
         message = "the pipeline is closed"
-        if scope.channel.listeners:
+        if scope.channel.wants[CallRejected]:
             scope.channel.emit(CallRejected(scope.name, call.begin().now(), "", message, None))
         return PipelineClosed(message, pipeline=scope.name)
 

@@ -176,7 +176,7 @@ class _Rest:
             return
         if not error.pipeline:
             error.pipeline = self.scope.name
-        if self.scope.channel.listeners:
+        if self.scope.channel.wants[CallRejected]:
             at, reason = call.begin().now(), reason_of(error)
             self.scope.channel.emit(CallRejected(self.scope.name, at, error.policy, reason, error.retry_after))
 
@@ -227,7 +227,7 @@ class _Rest:
             end = now()
             call.waited += end - begin
             call.queued_at = None
-        if end > begin and self.scope.channel.listeners:
+        if end > begin and self.scope.channel.wants[Waited]:
             self.scope.channel.emit(Waited(self.scope.name, end, gate.name, "queue", end - begin))
 
     # -- on the way out -----------------------------------------------------------------------------------------

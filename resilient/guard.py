@@ -17,7 +17,7 @@ from resilient.call import Call, name_of
 from resilient.outcome import Stopped
 from resilient.policy import Layer, Scope
 from resilient.result import is_awaitable
-from resilient.telling import attempt_failed, attempt_returned, attempt_started, told_attempt
+from resilient.telling import attempt_failed, attempt_returned, attempt_started, observed
 
 __all__ = ["async_leaf", "dress", "kind_of", "sync_leaf", "unwrapped"]
 
@@ -89,14 +89,14 @@ def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
     channel = scope.channel
 
     def call_it(call: Call) -> Any:
-        if channel.listeners:
-            return told_attempt(call, scope, call.fn(*call.args, **call.kwargs))
+        if channel.wants.observed:
+            return observed(call, scope, call.fn(*call.args, **call.kwargs))
         kwargs = call.kwargs
         return call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
 
     def make_attempt(call: Call) -> Any:
         assert attempt is not None
-        return told_attempt(call, scope, attempt(call)) if channel.listeners else attempt(call)
+        return observed(call, scope, attempt(call)) if channel.wants.observed else attempt(call)
 
     leaf: Layer = call_it if attempt is None else make_attempt
     if attempt is not None and getattr(attempt, "tells", False):
@@ -111,7 +111,7 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
     channel = scope.channel
 
     def plainly(call: Call) -> Any:
-        begin = attempt_started(call, scope) if channel.listeners else None
+        begin = attempt_started(call, scope) if channel.wants.observed else None
         try:
             if attempt is None:
                 kwargs = call.kwargs

@@ -20,7 +20,7 @@ from resilient.call import Call, name_of
 from resilient.current import Enclosing, enclosing, is_guard, is_guarded, waiting
 from resilient.deadlines import inherited, seen
 from resilient.errors import Deadlock, PipelineError, PipelineWarning
-from resilient.events import Listener
+from resilient.events import Event, Listener
 from resilient.flow import Flow, earning, earnings, own_up, watched_earnings, watched_recovery
 from resilient.foresight import Inside, View, Worst, levels
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf, unwrapped
@@ -337,14 +337,15 @@ class Pipeline(Policy):
 
     # -- operations ---------------------------------------------------------------------------------------------
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Send this pipeline's events (`resilient.events`) to `listener`. Returns a function that ends that."""
-        return self._scope.channel.listen(listener)
+    def listen(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
+        """Send this pipeline's events (`resilient.events`) of these kinds to `listener`; without any, all of them.
+        Returns a function that ends that."""
+        return self._scope.channel.listen(listener, *kinds)
 
     @property
     def listeners(self) -> list[Listener]:
         """Those who listen now, to this pipeline or to all of them, as they were given."""
-        return self._scope.channel.heard_by()
+        return [listener for listener, _ in self._scope.channel.heard_by()]
 
     @property
     def own_mode(self) -> Mode | None:

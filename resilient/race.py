@@ -202,11 +202,11 @@ class Race:
             now = self.call.runtime.now()
             if hedge.budget is not None and not hedge.budget.of(scope.judge.dependency(self.call)).spend(now):
                 self.may_start = False
-                if scope.channel.listeners:
+                if scope.channel.wants[BudgetExhausted]:
                     scope.channel.emit(BudgetExhausted(scope.name, now, hedge.name, "hedge"))
                 return
             hedge.started += 1
-            if scope.channel.listeners:
+            if scope.channel.wants[Hedging]:
                 scope.channel.emit(Hedging(scope.name, now, hedge.name, self.begun + 1, reason))
         self.begun += 1
         copy = Beside(self.call, self.inner, scope, hedge.stragglers, self._copy_ended, self.begun)
@@ -364,7 +364,7 @@ class Race:
         assert winner is not None
         if self.begun > 1 and winner is not self.first:
             hedge.won += winner.number > 1
-            if scope.channel.listeners:
+            if scope.channel.wants[HedgeWon]:
                 at = self.call.runtime.now()
                 scope.channel.emit(HedgeWon(scope.name, at, hedge.name, winner.number, self.begun))
         self.winner = self.first = None  # they know this race, too

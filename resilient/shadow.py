@@ -98,7 +98,7 @@ class Shadow(Gate):
         self._tell(call, reason_of(error), error.retry_after, went_well)
 
     def _tell(self, call: Call, reason: str, retry_after: float | None = None, went_well: bool | None = None) -> None:
-        if self.scope.channel.listeners:
+        if self.scope.channel.wants[CallRejected]:
             at, name = call.begin().now(), self.scope.name
             event = CallRejected(name, at, self.gate.name, reason, retry_after, shadow=True, went_well=went_well)
             tell(call, self.scope, event)

@@ -10,16 +10,19 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
+from resilient.atomic import GIL
 from resilient.call import Call, name_of
 from resilient.current import is_guard
 from resilient.errors import TimedOut
-from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Ending, Event, Judged
+from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event
+from resilient.forks import module_lock
 from resilient.groups import leaves
 from resilient.mistakes import Mistake
 from resilient.outcome import IGNORED, SUCCESS, Verdict, bare
 from resilient.policy import Scope, Withdrawn
+from resilient.records import Ending, Judged
 
-__all__ = ["attempt_failed", "attempt_returned", "attempt_started", "tell", "told_attempt", "told_call"]
+__all__ = ["attempt_failed", "attempt_returned", "attempt_started", "count_request", "observed", "tell", "told_call"]
 
 
 def tell(call: Call, scope: Scope, event: Event) -> None:
@@ -29,17 +32,27 @@ def tell(call: Call, scope: Scope, event: Event) -> None:
 
 is_guard(tell.__code__)
 
+_lock = module_lock()
+
 
 # -- attempts -------------------------------------------------------------------------------------------------------
 
 
-async def told_attempt(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Any:
-    """An attempt of which somebody wants to hear."""
+def observed(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Awaitable[Any]:
+    """What to await for an attempt of a pipeline whose calls or attempts are told of (`channel.wants.observed`)."""
+    if scope.channel.wants.attempts:
+        return _told_attempt(call, scope, attempt)
+    count_request(call)
+    return attempt
+
+
+async def _told_attempt(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Any:
     begin = attempt_started(call, scope)
+    if begin is None:  # the last listener has just gone
+        return await attempt
     try:
         result = await attempt
     except Withdrawn:
-        call.origin.requests -= 1
         raise
     except BaseException as error:
         attempt_failed(call, scope, begin, error)
@@ -48,17 +61,35 @@ async def told_attempt(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Any
     return result
 
 
-def attempt_started(call: Call, scope: Scope) -> float:
-    """Tell that the function is being called; returns when."""
-    begin = call.begin().now()
+def count_request(call: Call, change: int = 1) -> None:
+    """The function is being called once more; or -1: the call was withdrawn before it came to that."""
     origin = call.origin
-    origin.requests = getattr(origin, "requests", 0) + 1  # it is not there when somebody began to listen meanwhile
-    tell(call, scope, AttemptStarted(scope.name, begin, call.attempt, name_of(call.fn)))
+    try:
+        if GIL:
+            origin.requests += change
+        else:
+            with _lock:
+                origin.requests += change
+    except AttributeError:
+        pass  # the call began before anybody listened: its end is not told
+
+
+def attempt_started(call: Call, scope: Scope) -> float | None:
+    """Count a request, and tell that the function is being called. Returns when; None: attempts are not told of."""
+    count_request(call)
+    wants = scope.channel.wants
+    if not wants.attempts:
+        return None
+    begin = call.begin().now()
+    if wants[AttemptStarted]:
+        tell(call, scope, AttemptStarted(scope.name, begin, call.attempt, name_of(call.fn)))
     return begin
 
 
 def attempt_returned(call: Call, scope: Scope, begin: float, result: Any) -> None:
     """Tell that the function has returned, at once or when its result has ended."""
+    if not scope.channel.wants[AttemptReturned]:
+        return
     end, verdict = call.runtime.now(), _verdict_on_result(call, scope, result)
     failed = verdict.kind == "failure"
     event = AttemptReturned(scope.name, end, call.attempt, name_of(call.fn), end - begin, failed)
@@ -84,6 +115,8 @@ def _status(response: Any) -> int | None:
 
 def attempt_failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:
     """Tell that the function has raised."""
+    if not scope.channel.wants[AttemptFailed]:
+        return
     end, verdict = call.runtime.now(), _verdict_on_error(call, scope, error).kind
     error = error.error if type(error) is Mistake else error
     event = AttemptFailed(scope.name, end, call.attempt, name_of(call.fn), error, end - begin, verdict)

@@ -322,7 +322,7 @@ class ServerMiddleware:
             await _answer(scope, request.pass_on, 503, text, (b"retry-after", b"%d" % seconds))
         elif request.is_late():
             channel = self._until_answered.channel
-            if channel.listeners:
+            if channel.wants[CallTimedOut]:
                 now = current_async().now()
                 channel.emit(CallTimedOut(self.pipeline.name, now, request.name, request.seconds))
             if not request.awaits_body:

@@ -24,7 +24,7 @@ from resilient.atomic import members
 from resilient.beside import discard
 from resilient.call import new_call
 from resilient.endings import Exceptions
-from resilient.events import Channel, ChaosHalted, FaultInjected, Listener
+from resilient.events import Channel, ChaosHalted, Event, FaultInjected, Listener
 from resilient.experiment import Enabled, Experiment
 from resilient.faults import (
     Crash,
@@ -268,22 +268,22 @@ class HttpChaos(Generic[Inner]):
             self._channels.discard(self._channel)
             self._channels.add(channel)
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Send its events to `listener`, where it is not inside one of our transports (whose pipeline has them then).
-        Returns a function that ends that."""
-        return self._channel.listen(listener)
+    def listen(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
+        """Send its events of these kinds (without any: all events) to `listener`, where it is not inside one of our
+        transports (whose pipeline has them then). Returns a function that ends that."""
+        return self._channel.listen(listener, *kinds)
 
-    def _listening(self) -> list[Channel]:
+    def _wanting(self, kind: type[Event]) -> list[Channel]:
         with self._lock:
-            return [channel for channel in members(self._channels) if channel.listeners]
+            return [channel for channel in members(self._channels) if channel.wants[kind]]
 
     def _tell(self, fault: Fault, seconds: float, now: float) -> None:
         self.experiment.count(fault.kind)
-        for channel in self._listening():
+        for channel in self._wanting(FaultInjected):
             channel.emit(FaultInjected(channel.pipeline, now, self.name, fault.kind, fault.describe(), seconds))
 
     def _halt(self, reason: str) -> None:
-        for channel in self._listening():
+        for channel in self._wanting(ChaosHalted):
             channel.emit(ChaosHalted(channel.pipeline, current().now(), self.name, reason))
 
     @property

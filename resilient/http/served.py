@@ -26,6 +26,7 @@ from resilient.http.upload import Upload, resumed
 from resilient.outcome import FATAL, IGNORED, Classifier, Verdict
 from resilient.policy import Layer, Scope, Withdrawn, Wrap
 from resilient.runtime import current_async
+from resilient.telling import count_request
 
 __all__ = [
     "HELD",
@@ -411,6 +412,7 @@ def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
                 return await inner(call)
             except Withdrawn as withdrawn:
                 again = withdrawn.again
+                count_request(call, -1)
             await AWAITS_BODY
             if request.begun:
                 return None

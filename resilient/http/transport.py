@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from copy import copy
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
@@ -60,7 +60,7 @@ from resilient.presets import standard
 from resilient.priority import current_priority, priority
 from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS, drive
-from resilient.telling import told_attempt
+from resilient.telling import observed
 
 __all__ = ["AsyncHttpTransport", "HttpTransport", "Library", "Nested", "SyncHttpTransport"]
 
@@ -511,9 +511,9 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
     def _attempt(self, scope: Scope) -> Attempt:
         simple, fully, channel = self._simple, self._fully, scope.channel
 
-        def attempt(call: Call, told: bool = False) -> Coroutine[Any, Any, Any]:
-            if channel.listeners and not told:
-                return told_attempt(call, scope, attempt(call, True))
+        def attempt(call: Call, told: bool = False) -> Awaitable[Any]:
+            if channel.wants.observed and not told:
+                return observed(call, scope, attempt(call, True))
             request = call.args[0]
             if simple and (call.deadline is None or _is_in_time(request, call.deadline - call.runtime.now())):
                 return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
@@ -526,8 +526,8 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
         simple, fully, is_open, channel = self._simple, self._fully, self.library.streams.is_open, scope.channel
 
         async def whole_attempt(call: Call, told: bool = False) -> Any:
-            if channel.listeners and not told:
-                return await told_attempt(call, scope, whole_attempt(call, True))
+            if channel.wants.observed and not told:
+                return await observed(call, scope, whole_attempt(call, True))
             request, deadline = call.args[0], call.deadline
             begin = None if deadline is None else call.runtime.now()
             if simple and (begin is None or _is_in_time(request, deadline - begin)):  # type: ignore[operator]

@@ -143,8 +143,8 @@ class Twins:
         policies = (self.of(each) for each in pipeline.policies if not isinstance(each, Witness))
         twin = Pipeline(*policies, classify=pipeline.classify)
         twin.switch(pipeline.own_mode)
-        for listener in pipeline.listeners:
-            twin.listen(self._rehearsal.harmless("listen(%s)", listener))
+        for listener, kinds in pipeline._scope.channel.heard_by():
+            twin.listen(self._rehearsal.harmless("listen(%s)", listener), *kinds)
         return twin
 
     def _policy(self, policy: Policy) -> Policy:

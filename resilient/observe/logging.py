@@ -44,6 +44,9 @@ __all__ = ["EventLog", "log_events", "text_of"]
 LINES = 100
 """Lines of one kind from one pipeline in an interval, of all its policies together."""
 
+UNLOGGED = (events.AttemptReturned, events.CallEnded)
+"""Kinds of events that have no line."""
+
 KINDS = 1_000
 """So many (pipeline, policy, kind) are remembered; the longest silent ones are forgotten first."""
 
@@ -62,7 +65,8 @@ def log_events(
     if pipeline is not None and not isinstance(pipeline, Pipeline):
         raise TypeError(f"pipeline must be a Pipeline or None, got {pipeline!r}")
     listener = EventLog(logger, interval=interval)
-    return events.listen(listener) if pipeline is None else pipeline.listen(listener)
+    kinds = [kind for kind in Event.__subclasses__() if kind not in UNLOGGED]
+    return (events.listen if pipeline is None else pipeline.listen)(listener, *kinds)
 
 
 class EventLog:
@@ -84,7 +88,7 @@ class EventLog:
         self._lock = threading.RLock()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, events.AttemptReturned | events.CallEnded):
+        if isinstance(event, UNLOGGED):
             return
         level = _level(event)
         if not self.logger.isEnabledFor(level):

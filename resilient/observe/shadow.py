@@ -38,6 +38,10 @@ from resilient.shadow import WOULD_WAIT
 __all__ = ["ShadowReport", "WouldHaveDone", "report_shadows"]
 
 
+HEARD = (events.CallEnded, events.Retrying, events.Hedging, events.CallRejected, events.CircuitChanged)
+"""Kinds of events that a report is made of."""
+
+
 @dataclass(slots=True)
 class WouldHaveDone:
     """What one policy would have done: attempts repeated, further copies begun, calls refused and made to wait. (A call
@@ -70,7 +74,7 @@ def report_shadows(*pipelines: Pipeline) -> ShadowReport:
             raise TypeError(f"pipelines must be Pipelines, got {pipeline!r}")
         report.listen_to(pipeline)
     if not pipelines:
-        report._stops.append(events.listen(report))
+        report._stops.append(events.listen(report, *HEARD))
     return report
 
 
@@ -118,7 +122,7 @@ class ShadowReport:
                 self._policy(pipeline.name, policy.name)
                 if isinstance(policy, Gate):
                     self._gates.append(policy)
-        self._stops.append(pipeline.listen(self))
+        self._stops.append(pipeline.listen(self, *HEARD))
 
     def stop(self) -> None:
         """Listen no more, and count the calls that are left in would-be queues."""

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, cast, get_args
 
 from resilient import arguments
-from resilient.events import Ending
 from resilient.observe.evidence import LONGEST_LINEAGE, evidence_from
 from resilient.observe.traced import Trace, TracedAttempt, TracedCall, TracedKind, TraceError, WouldHave
+from resilient.records import Ending
 
 __all__ = ["MAX_BYTES", "VERSION", "opened", "read_trace"]
 

@@ -197,7 +197,7 @@ class AdaptiveLimit(Gate):
             if evicted is place:
                 raise self._refusal(rank)
             if turns.look(place, runtime) is not None:
-                if scope.channel.listeners:
+                if scope.channel.wants[events.Queued]:
                     scope.channel.emit(events.Queued(scope.name, runtime.now(), self.name, position))
                 if self.queue_timeout is None:
                     refuse_endless_wait(self, call, max(self._bounds[rank], self._count.inside))
@@ -314,7 +314,7 @@ class AdaptiveLimit(Gate):
             self._channels = events.joined(self._channels, channel)
 
     def _announce(self, now: float, old: int, new: int, window: Window) -> None:
-        for channel in events.heard(self._channels):
+        for channel in events.heard(self._channels, events.LimitChanged):
             channel.emit(events.LimitChanged(channel.pipeline, now, self.name, old, new, str(window)))
 
     def fresh(self) -> AdaptiveLimit:

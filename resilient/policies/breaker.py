@@ -348,8 +348,8 @@ class CircuitBreaker(Gate):
             return
         if self._mirror is not None:
             self._mirror.changed(change, mirror=mirror)
-        channels = events.heard(self._channels)
-        told = dict.fromkeys((channel.pipeline, each) for channel in channels for each in channel.listeners)
+        channels = events.heard(self._channels, events.CircuitChanged)
+        told = dict.fromkeys((each.pipeline, entry) for each in channels for entry in each.wants[events.CircuitChanged])
         for pipeline, entry in told:
             event = events.CircuitChanged(pipeline, current().now(), self.name, change.old, change.new, change.reason)
             events.emit((entry,), event)

@@ -110,7 +110,7 @@ class Bulkhead(Gate):
             place = turns.line.join(runtime)
         try:
             if turns.look(place, runtime) is not None:  # a permit may have come free since `admit` looked
-                if scope.channel.listeners:
+                if scope.channel.wants[Queued]:
                     scope.channel.emit(Queued(scope.name, runtime.now(), self.name, position))
                 if self.queue_timeout is None:
                     refuse_endless_wait(self, call, self.max_concurrent)

@@ -182,7 +182,7 @@ class Chaos(Wrap):
 
     def _tell(self, fault: Fault, seconds: float, now: float, scope: Scope) -> None:
         self.experiment.count(fault.kind)
-        if scope.channel.listeners:
+        if scope.channel.wants[FaultInjected]:
             scope.channel.emit(FaultInjected(scope.name, now, self.name, fault.kind, fault.describe(), seconds))
 
     # -- for whom it must not get too bad ---------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Chaos(Wrap):
         with self._channels_lock:
             channels = members(self._channels)
         for channel in channels:
-            if channel.listeners:
+            if channel.wants[ChaosHalted]:
                 channel.emit(ChaosHalted(channel.pipeline, now, self.name, reason))
 
     def renew(self) -> None:

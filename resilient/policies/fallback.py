@@ -115,7 +115,7 @@ class Fallback(Wrap):
         call.stood_in = call.attempt
         call.verdict = None
         shown = None if error is None else bare(error)
-        if scope.channel.listeners:
+        if scope.channel.wants[FellBack]:
             scope.channel.emit(FellBack(scope.name, runtime.now(), self.name, shown))
         if result is not self._value and is_own(result, call, scope.judge):
             await discard(result, runtime)

@@ -211,7 +211,7 @@ class Hedge(Wrap):
             late = delay is not None and now() - begin >= delay
             if self.shadow and (late or again):
                 self.would_have_started += 1
-                if scope.channel.listeners:
+                if scope.channel.wants[Hedging]:
                     reason = "delay" if late else "failure"
                     scope.channel.emit(Hedging(scope.name, now(), self.name, 2, reason, shadow=True))
 

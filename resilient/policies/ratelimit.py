@@ -126,7 +126,7 @@ class RateLimit(Gate):
         try:
             expected = self._expected(call, position - 1)
             seconds = self._look(place, runtime, expected)
-            if seconds is not None and scope.channel.listeners:
+            if seconds is not None and scope.channel.wants[Queued]:
                 scope.channel.emit(Queued(scope.name, runtime.now(), self.name, position))
             while seconds is not None:
                 woken = await place.parking.wait(seconds, call)

@@ -436,7 +436,7 @@ class _Story:
             self.tell_of_retry(wait, error, shadow=True)
         elif retry.budget is not None and not retry.budget.of(scope.judge.dependency(call)).spend(call.runtime.now()):
             self.reason = "the budget for extra requests is exhausted"
-            if scope.channel.listeners:
+            if scope.channel.wants[BudgetExhausted]:
                 scope.channel.emit(BudgetExhausted(scope.name, call.runtime.now(), retry.name, "retry"))
         else:
             return False
@@ -453,7 +453,7 @@ class _Story:
 
     def tell_of_retry(self, wait: float, error: Exception | None, *, shadow: bool = False) -> None:
         scope = self.scope
-        if scope.channel.listeners:
+        if scope.channel.wants[Retrying]:
             shown = None if error is None else bare(error)
             at = self.call.runtime.now()
             scope.channel.emit(Retrying(scope.name, at, self.retry.name, self.attempt, wait, shown, shadow))
@@ -463,7 +463,7 @@ class _Story:
         self.attempt += 1
         if wait > 0:
             await call.runtime.sleep(wait)
-            if scope.channel.listeners:
+            if scope.channel.wants[Waited]:
                 scope.channel.emit(Waited(scope.name, call.runtime.now(), self.retry.name, "backoff", wait))
         if self.state is not None:
             self.state.prepare_for_next_attempt()
@@ -487,7 +487,7 @@ class _Story:
         self.forget()
         attempts, reason, scope = self.attempt, self.reason, self.scope
         try:
-            if reason and scope.channel.listeners:
+            if reason and scope.channel.wants[GaveUp]:
                 at = self.call.runtime.now()
                 scope.channel.emit(GaveUp(scope.name, at, self.retry.name, attempts, reason, error))
             if error is None:

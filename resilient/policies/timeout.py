@@ -95,14 +95,14 @@ class Timeout(Wrap):
         abandoned, runtime, scope = self._abandoned, call.runtime, limit.scope
         if abandoned.full:
             why = f"{abandoned.cap} calls that {self.name} abandoned are still running"
-            if scope.channel.listeners:
+            if scope.channel.wants[CallRejected]:
                 scope.channel.emit(CallRejected(scope.name, runtime.now(), self.name, why, None))
             raise Rejected(why, pipeline=scope.name, policy=self.name)
         lock, parking, left = threading.Lock(), runtime.park(), False
 
         def tell(work: Beside) -> None:
             now, error = runtime.now(), work.error
-            if scope.channel.listeners:
+            if scope.channel.wants[AbandonedEnded]:
                 error = error.error if type(error) is Mistake else error
                 scope.channel.emit(AbandonedEnded(scope.name, now, self.name, error, now - began))
 
@@ -216,7 +216,7 @@ class _Limit:
 
     def expired(self, call: Call, waited: float) -> TimedOut:
         policy, scope, seconds = self.policy, self.scope, self.seconds
-        if scope.channel.listeners:
+        if scope.channel.wants[CallTimedOut]:
             scope.channel.emit(CallTimedOut(scope.name, call.runtime.now(), policy.name, seconds))
         return TimedOut(
             f"{policy.name} of {seconds:g} s expired",

@@ -222,7 +222,7 @@ def test_listeners_of_a_pipeline_and_of_all_hear_nothing() -> None:
         heard.append(event)
 
     inner.listen(own)
-    stop = events.listen(everywhere)
+    stop = events.listen(everywhere, events.CallEnded)
     try:
         counted = tried(Pipeline(Timeout(9), inner, name="users"))
         by_hand = tried(Candidate("by hand", lambda: Pipeline(Retry(2), name="users")))

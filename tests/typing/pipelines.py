@@ -142,12 +142,14 @@ def on_event(event: events.Event) -> None:
 
 assert_type(users.listen(on_event), Callable[[], None])
 assert_type(events.listen(on_event), Callable[[], None])
+assert_type(users.listen(on_event, events.CallEnded, events.CallRejected), Callable[[], None])
 assert_type(log_events(), Callable[[], None])
 assert_type(log_events(users, logger=logging.getLogger("mine"), interval=1), Callable[[], None])
 assert_type(registry.pipeline("users"), Pipeline)
 assert_type(registry.snapshots(), dict[str, dict[str, Any]])
 
 users.listen(None)  # type: ignore[arg-type]
+users.listen(on_event, "CallEnded")  # type: ignore[arg-type]
 log_events("users")  # type: ignore[arg-type]
 registry.pipeline(users)  # type: ignore[arg-type]
 

@@ -1,0 +1,235 @@
+"""Listeners say which events they want: they hear those, in every runtime, and nothing else is built."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+
+from resilient import Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, Timeout, events
+from resilient.events import (
+    AttemptFailed,
+    AttemptReturned,
+    AttemptStarted,
+    CallEnded,
+    CallRejected,
+    CircuitChanged,
+    Event,
+    GaveUp,
+    Retrying,
+    Waited,
+)
+from resilient.faults import Latency
+from resilient.http.httpx import ChaosTransport
+from resilient.observe.shadow import report_shadows
+from tests.worlds import Slow, World
+
+ATTEMPTS = (AttemptStarted, AttemptFailed, AttemptReturned)
+FREQUENT = (AttemptStarted, AttemptReturned, CallEnded)
+
+
+def kinds(heard: list[Any]) -> list[type]:
+    return [type(event) for event in heard]
+
+
+def test_listener_hears_the_kinds_that_it_wants(world: World) -> None:
+    """In the order in which they happen."""
+    pipeline, heard = Pipeline(Retry(3, wait=0.001)), []
+    pipeline.listen(heard.append, CallEnded, Waited)
+    world.call(pipeline(world.dependency(OSError(), OSError(), 7).fn))
+    assert kinds(heard) == [Waited, Waited, CallEnded]
+
+
+def test_listener_without_kinds_hears_all(world: World) -> None:
+    """As does one of `Event`, the base of all."""
+    pipeline, heard, of_base = Pipeline(Retry(2, wait=0)), [], []
+    pipeline.listen(heard.append)
+    pipeline.listen(of_base.append, Event)
+    world.call(pipeline(world.dependency(OSError(), 7).fn))
+    assert kinds(heard) == [AttemptStarted, AttemptFailed, Retrying, AttemptStarted, AttemptReturned, CallEnded]
+    assert of_base == heard
+
+
+def test_listener_hears_a_kind_that_is_derived_from_one_it_wants() -> None:
+    """Also one that is defined, and told of, later."""
+    channel, heard = events.Channel("users"), []
+    channel.listen(heard.append, Waited)
+
+    class Parked(Waited):
+        """A wait of a policy of one's own."""
+
+    assert channel.wants[Parked]
+    parked = Parked("users", 1.0, "mine", "parked", 2.0)
+    channel.emit(parked)
+    channel.emit(CallRejected("users", 1.0, "mine", "full", None))
+    assert heard == [parked]
+
+
+def test_listeners_hear_each_what_they_want(world: World) -> None:
+    """Five of them, on one pipeline and on all."""
+    pipeline = Pipeline(Retry(2, wait=0), Bulkhead(5), CircuitBreaker(None, fail_max=2))
+    wanted = [(), (CallEnded,), (AttemptFailed, CircuitChanged), (CircuitChanged,), (GaveUp, CallRejected)]
+    heard: list[list[Any]] = [[] for _ in wanted]
+    stops = [events.listen(heard[0].append), events.listen(heard[1].append, *wanted[1])]
+    stops += [pipeline.listen(heard[at].append, *wanted[at]) for at in (2, 3, 4)]
+    try:
+        for _ in range(2):
+            world.outcome(pipeline(world.dependency(OSError(), OSError()).fn))
+    finally:
+        for stop in stops:
+            stop()
+    everything = heard[0]
+    assert set(kinds(everything)) > {CallEnded, AttemptFailed, CircuitChanged, GaveUp, CallRejected}
+    for each, of in zip(heard[1:], wanted[1:], strict=True):
+        assert kinds(each) == [kind for kind in kinds(everything) if kind in of]
+
+
+def test_listener_that_stops_takes_its_kinds_with_it() -> None:
+    """The others keep theirs."""
+    channel = Pipeline(Retry())._scope.channel
+    stops = [channel.listen(print, kind) for kind in (CallEnded, AttemptStarted, CallEnded)]
+    assert (channel.wants.attempts, channel.wants.observed) == (True, True)
+    stops[1]()
+    assert (channel.wants.attempts, channel.wants.observed) == (False, True)
+    stops[0]()
+    assert len(channel.wants[CallEnded]) == 1
+    stops[2]()
+    assert not channel.wants.observed
+
+
+@pytest.mark.parametrize("kind", ["CallEnded", 7, None, object, OSError, (CallEnded,), CallEnded | Waited])
+def test_what_is_no_class_of_events_is_refused(kind: Any) -> None:
+    """Where it is given, with what was given."""
+    for listen in (events.listen, Pipeline(Retry()).listen, ChaosTransport(Latency(high=1)).listen):
+        with pytest.raises(
+            TypeError, match=r"a listener wants classes of events, as events\.CallEnded, got "
+        ) as caught:
+            listen(print, CallEnded, kind)
+        assert str(caught.value).endswith(repr(kind))
+
+
+def test_event_in_place_of_its_class_is_answered_with_the_class() -> None:
+    """It was an example, perhaps."""
+    with pytest.raises(TypeError, match="write Waited"):
+        events.listen(print, Waited("", 0.0, "", "", 0.0))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("policies", "script", "requests"),
+    [
+        ([Bulkhead(1)], [7], 1),
+        ([Retry(3, wait=0), CircuitBreaker(), Timeout(5)], [OSError(), OSError(), 7], 3),
+        ([Hedge(0.02, copies=3, thread=True)], [Slow(0.2, 1), Slow(0.2, 1), 2], 3),
+        ([Hedge(5, thread=True), Retry(2, wait=0)], [OSError(), OSError(), OSError(), 7], 4),
+        ([Timeout(5), Pipeline(Retry(4, wait=0), CircuitBreaker())], [OSError(), OSError(), OSError(), 7], 4),
+    ],
+)
+def test_listener_of_ends_alone_hears_how_many_requests_a_call_took(
+    world: World, policies: list[Any], script: list[Any], requests: int
+) -> None:
+    """Though nothing is told of its attempts."""
+    pipeline, heard = Pipeline(*policies, name="users"), []
+    pipeline.listen(heard.append, CallEnded)
+    dependency = world.dependency(*script)
+    world.call(pipeline(dependency.fn))
+    (event,) = heard
+    assert (event.pipeline, event.function) == ("users", dependency.fn.__qualname__)
+    assert (event.ending, event.requests, event.error, event.verdict) == ("success", requests, None, "success")
+
+
+def test_listener_of_ends_alone_hears_of_a_refusal_without_a_request(world: World) -> None:
+    """With the caller's error."""
+    breaker = CircuitBreaker()
+    breaker.open()
+    pipeline, heard = Pipeline(Retry(2), breaker), []
+    pipeline.listen(heard.append, CallEnded)
+    outcome = world.outcome(pipeline(world.dependency(7).fn))
+    assert [(event.ending, event.requests, event.error) for event in heard] == [("rejected", 0, outcome.error)]
+
+
+@pytest.mark.virtual_time
+async def test_listener_that_comes_during_a_call_hears_of_the_next_one() -> None:
+    """The end of the call in flight is not told: its begin was not seen; of its further attempts it is."""
+    pipeline, ends, everything = Pipeline(Retry(2, wait=1), Bulkhead(5)), [], []
+    steps = [OSError(), None, OSError(), None]
+
+    @pipeline
+    async def fetch() -> None:
+        await asyncio.sleep(1)
+        if error := steps.pop(0):
+            raise error
+
+    call = asyncio.create_task(fetch())
+    await asyncio.sleep(0.5)
+    pipeline.listen(ends.append, CallEnded)
+    pipeline.listen(everything.append)
+    await call
+    assert ends == []
+    assert kinds(everything) == [Retrying, Waited, AttemptStarted, AttemptReturned]
+    await fetch()
+    assert [(event.at, event.elapsed, event.requests) for event in ends] == [(6, 3, 2)]
+
+
+@pytest.mark.virtual_time
+async def test_listener_that_goes_during_a_call_hears_no_more() -> None:
+    """The other one, which wants the end of the call alone, hears how many requests it took."""
+    pipeline, ends, everything = Pipeline(Retry(2, wait=1), Bulkhead(5)), [], []
+    steps = [OSError(), None]
+
+    @pipeline
+    async def fetch() -> None:
+        await asyncio.sleep(1)
+        if error := steps.pop(0):
+            raise error
+
+    pipeline.listen(ends.append, CallEnded)
+    stop = pipeline.listen(everything.append)
+    call = asyncio.create_task(fetch())
+    await asyncio.sleep(0.5)
+    stop()
+    await call
+    assert kinds(everything) == [AttemptStarted]
+    assert [(event.at, event.elapsed, event.requests) for event in ends] == [(3, 3, 2)]
+
+
+def test_observers_of_the_library_leave_attempts_untold() -> None:
+    """Where they have no use for them."""
+    pipeline = Pipeline(Retry(2, shadow=True), Bulkhead(5, shadow=True))
+    with report_shadows(pipeline):
+        assert pipeline._scope.channel.wants[CallEnded]
+        assert not pipeline._scope.channel.wants.attempts
+
+
+# -- records --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FREQUENT)
+def test_record_that_writes_its_init_out_has_the_fields_of_its_class(kind: Any) -> None:
+    """In their order, with their types and their defaults."""
+    parameters = list(inspect.signature(kind).parameters.values())
+    empty, missing = inspect.Parameter.empty, dataclasses.MISSING
+    assert [(each.name, each.annotation, each.default) for each in parameters] == [
+        (field.name, field.type, empty if field.default is missing else field.default)
+        for field in dataclasses.fields(kind)
+    ]
+    values = {parameter.name: number for number, parameter in enumerate(parameters)}
+    assert dataclasses.asdict(kind(**values)) == vars(kind(*values.values())) == values
+
+
+@pytest.mark.parametrize("kind", FREQUENT)
+def test_record_is_a_value(kind: Any) -> None:
+    """It can be copied, changed in a copy, pickled, compared, put into a set and shown."""
+    fields = [field.name for field in dataclasses.fields(kind)]
+    event = kind(**dict.fromkeys(fields, 0))
+    assert pickle.loads(pickle.dumps(event)) == copy.deepcopy(event) == copy.copy(event) == event
+    later = dataclasses.replace(event, at=1.0)
+    assert (later.at, event.at) == (1.0, 0)
+    assert {event, later, copy.copy(event)} == {event, later}
+    assert repr(event) == f"{kind.__name__}({', '.join(f'{name}=0' for name in fields)})"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del event.at
