@@ -26,7 +26,7 @@ from typing import Any
 
 from resilient.call import Call, new_call
 from resilient.current import block_begins, block_ends
-from resilient.deadlines import Deadline, inherited, swap
+from resilient.deadlines import Deadline, hold_total, inherited, let_go, swap
 from resilient.errors import TimedOut
 from resilient.outcome import SUCCESS, Stopped
 from resilient.policy import Layer, Scope
@@ -81,6 +81,7 @@ class _Runtime:
         """As `Runtime.within`; time goes on between the blocks."""
         moment = _Moment(limit, call, self.now())
         rest = inner(call)
+        held = hold_total(moment.at, limit.seconds) if limit.total else None
         try:
             while True:
                 stop = await self._runtime.within(call, lambda _: _advance(rest, None, None, _Turn), moment)
@@ -91,10 +92,13 @@ class _Runtime:
                     raise moment.expired(call, 0.0) from call.error
         finally:
             rest.close()
+            let_go(held)
 
 
 class _Moment:
     """When a limit of a block ends, whatever the number of its parts."""
+
+    total = False
 
     def __init__(self, limit: Limit, call: Call, now: float) -> None:
         self._limit = limit

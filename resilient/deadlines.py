@@ -32,8 +32,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from sys import modules
 from types import TracebackType
 from typing import Any
@@ -45,9 +44,10 @@ from resilient.current import enclosing
 from resilient.errors import TimedOut
 from resilient.events import CallTimedOut
 from resilient.forks import in_forked_child
+from resilient.moment import LIFTED, Deadline, hold, hold_total, inherit, inherited, let_go, seen, swap
 from resilient.policy import Layer, Scope
 from resilient.priority import NORMAL, priority
-from resilient.runtime import TRIO, VIRTUAL, current
+from resilient.runtime import TRIO, VIRTUAL, current, current_async
 from resilient.runtime.threads import THREADS
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "deadline",
     "detached",
     "hold",
+    "hold_total",
     "holding",
     "in_callers_time",
     "inherited",
@@ -69,56 +70,13 @@ __all__ = [
     "under",
 ]
 
-_current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
-
 _PLAIN = frozenset((float, int))
 _MILLISECONDS = re.compile(r"[ \t]*[0-9]{1,11}(\.[0-9]{0,9})?[ \t]*", re.ASCII)
 _LONGEST = 366 * 86400e3  # more than a year is a mistake
-_new, _set, _reset = object.__new__, _current.set, _current.reset
-
-inherited = _current.get
-"""The deadline that holds here, or None."""
+_new = object.__new__
 
 _lifted: ContextVar[tuple[Call | None, float]] = ContextVar("resilient_lifted", default=(None, 0.0))
 """The guarded call whose deadline, and that of those around it, is lifted here; unless it is earlier than a moment."""
-
-
-class _Seen:
-    """Whether there ever was a deadline in this process: until then guarded calls need not look for one. And whether
-    any function or block is guarded by a Timeout, which is a deadline for what is beneath: the same for transports."""
-
-    __slots__ = ("any", "limits")
-
-    def __init__(self) -> None:
-        self.any = self.limits = False
-
-
-seen = _Seen()
-
-
-class Deadline:
-    """A moment, as a runtime's limit: `at` on its clock, set `seconds` before. A lifted one is infinitely far."""
-
-    __slots__ = ("at", "seconds")
-
-    name = "deadline"
-
-    def __init__(self, at: float, seconds: float) -> None:
-        self.at = at
-        self.seconds = seconds
-
-    def expired(self, call: Any, waited: float) -> TimedOut:
-        """The error of a call that it ended."""
-        return TimedOut(
-            f"the deadline of {self.seconds:g} s, set by the caller, has passed",
-            policy=self.name,
-            seconds=self.seconds,
-            evidence=False,
-        )
-
-
-LIFTED = Deadline(math.inf, math.inf)
-"""Where it is held, none is in force, whatever is around."""
 
 
 class deadline:
@@ -181,15 +139,12 @@ class deadline:
             limit.seconds = self._seconds
         if not seen.any:
             seen.any = True
-        self._token = _set(limit)
+        self._token = inherit(limit)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            _reset(self._token)
-        except ValueError:
-            pass  # as in `total`
+        let_go(self._token)
 
 
 class _NoDeadline(deadline):
@@ -225,55 +180,23 @@ def milliseconds(value: object) -> float | None:
     return None
 
 
-def hold(limit: Deadline) -> Token[Deadline | None]:
-    """From here on `limit` holds. Returns what `let_go` needs."""
-    seen.any = True
-    return _set(limit)
-
-
 @in_forked_child
 def _begin_without() -> None:
-    """The deadline that held at the fork was that of a call of the parent. (A spawned child has none either.)"""
-    _set(None)
+    """The call whose deadline was lifted at the fork is one of the parent's."""
     _lifted.set((None, 0.0))
 
 
-def let_go(token: Token[Deadline | None]) -> None:
-    """What held before holds again."""
-    try:
-        _reset(token)
-    except ValueError:
-        pass  # as in `total`
+def total(inner: Layer, seconds: float) -> Layer:
+    """`inner` under a total Timeout whose limit is not its runtime's: the deadline of its call holds for all that its
+    function calls, too."""
 
-
-def swap(limit: Deadline | None) -> Deadline | None:
-    """From here on `limit` holds, or none. Returns what held before."""
-    before = inherited()
-    if before is not limit:
-        _set(limit)
-    return before
-
-
-def total(inner: Callable[[Any], Awaitable[Any]], seconds: float) -> Callable[[Any], Coroutine[Any, Any, Any]]:
-    """`inner` under a total Timeout: the deadline of its call holds for all that its function calls, too."""
-
-    async def bounded(call: Any) -> Any:
-        limit = inherited()
-        at = call.deadline
-        if limit is None or at < limit.at:
-            limit = _new(Deadline)
-            limit.at = at
-            limit.seconds = seconds
-        if not seen.any:
-            seen.any = True
-        token = _set(limit)
+    async def bounded(call: Call) -> Any:
+        assert call.deadline is not None
+        token = hold_total(call.deadline, seconds)
         try:
             return await inner(call)
         finally:
-            try:
-                _reset(token)
-            except ValueError:
-                pass  # a coroutine that was dropped is closed in another context, where it never held
+            let_go(token)
 
     return bounded
 
@@ -291,7 +214,7 @@ def lifted(inner: Layer) -> Layer:
             try:
                 _lifted.reset(mark)
             except ValueError:
-                pass  # as in `total`
+                pass  # as in `let_go`
 
     return freed
 
@@ -322,7 +245,7 @@ class detached:
         try:
             _lifted.reset(self._mark)
         except ValueError:
-            pass  # as in `total`
+            pass  # as in `let_go`
         let_go(self._token)
 
 
@@ -367,9 +290,12 @@ async def in_callers_time(call: Call, scope: Scope, inner: Layer) -> Any:
 async def under(call: Call, scope: Scope, inner: Layer, limit: Deadline) -> Any:
     """Await `inner(call)` until a deadline of the callers'."""
     try:
-        if call.begin().now() >= limit.at:
+        runtime = call.runtime
+        if runtime is None:
+            runtime = call.runtime = current_async()
+        if runtime.now() >= limit.at:
             raise limit.expired(call, 0.0)
-        return await call.runtime.within(call, inner, limit)
+        return await runtime.within(call, inner, limit)
     except TimedOut as error:
         if error.policy == limit.name and not error.pipeline:
             error.pipeline = scope.name

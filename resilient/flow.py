@@ -166,11 +166,8 @@ class Flow:
                 parking.wake()
 
     def _change(self, count: Count, change: int) -> None:
-        if GIL:
+        with self._lock:
             count.inside += change
-        else:
-            with self._lock:
-                count.inside += change
 
     def whole(
         self, scope: Scope, entry: Layer, recover: Recovery | None, earn: Earn | None, *, nested: bool = False
@@ -185,7 +182,10 @@ class Flow:
             if self.closed:
                 raise self._refusal(call)
             count = self.count
-            self._change(count, 1)
+            if GIL:
+                count.inside += 1
+            else:
+                self._change(count, 1)
             try:
                 try:
                     result = await entry(call)
@@ -207,7 +207,10 @@ class Flow:
                     call.verdict = None
                 raise
             finally:
-                self._change(count, -1)
+                if GIL:
+                    count.inside -= 1
+                else:
+                    self._change(count, -1)
                 if self.closed:
                     self.wake()
 

@@ -20,7 +20,7 @@ from resilient.mistakes import Mistake, ask
 from resilient.outcome import IGNORED, WAITED, Verdict
 from resilient.policy import Layer, Scope
 from resilient.runtime import Parking
-from resilient.runtime.asyncio import AsyncioRuntime, Timer
+from resilient.runtime.asyncio import AsyncioRuntime, Entries
 
 if TYPE_CHECKING:
     from resilient.latency import Observed
@@ -163,7 +163,7 @@ class Race:
     deadline: float | None  # ... under this deadline
     taken: Any  # once it is over: the caller's result, to which a loser may come, too
     at: float  # when it is told that the next copy is due, while ...
-    _timers: dict[Timer, None] | None  # ... it is one of these
+    _timers: Entries | None  # ... it is one of these
 
     def __init__(self, hedge: Hedge, call: Call, inner: Layer, scope: Scope) -> None:
         self.hedge = hedge

@@ -337,6 +337,8 @@ class Bounded(Around):
 class _BodyLimit:
     """A limit, as a runtime knows one."""
 
+    total = False
+
     def __init__(self, at: float, seconds: float, kind: type[TimedOut], evidence: bool = True) -> None:
         self.at = at
         self.seconds = seconds

@@ -14,7 +14,7 @@ from typing import Any
 from resilient import arguments
 from resilient.beside import Beside, Stragglers
 from resilient.call import Call
-from resilient.deadlines import Deadline, in_callers_time, lifted, total
+from resilient.deadlines import Deadline, in_callers_time, lifted, seen, total
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
 from resilient.foresight import Inside, View, Worst
@@ -69,12 +69,15 @@ class Timeout(Wrap):
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        limit = _Limit(self, scope)
+        is_leaf = getattr(inner, "is_leaf", False)
+        limit = _Limit(self, scope, total=not (is_leaf or self.abandon or self.thread))
         plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
+        seen.any = seen.any or limit.total
+        rest = inner
         if self.abandon:
             rest = lifted(inner)
-        else:
-            rest = inner if getattr(inner, "is_leaf", False) else total(inner, self.seconds)
+        elif self.thread and not is_leaf:
+            rest = total(inner, self.seconds)
 
         def within(call: Call) -> Coroutine[Any, Any, Any]:
             return call.runtime.within(call, rest, limit)
@@ -206,13 +209,14 @@ def _is_ours(error: BaseException | None, runtime: Runtime, at: float) -> bool:
 class _Limit:
     """A Timeout in one pipeline, as a runtime sees it."""
 
-    __slots__ = ("at", "policy", "scope", "seconds")
+    __slots__ = ("at", "policy", "scope", "seconds", "total")
 
-    def __init__(self, policy: Timeout, scope: Scope) -> None:
+    def __init__(self, policy: Timeout, scope: Scope, *, total: bool) -> None:
         self.policy = policy
         self.scope = scope
         self.seconds = policy.seconds
         self.at = None
+        self.total = total
 
     def expired(self, call: Call, waited: float) -> TimedOut:
         policy, scope, seconds = self.policy, self.scope, self.seconds

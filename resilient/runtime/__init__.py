@@ -60,6 +60,11 @@ class Limit(Protocol):
     seconds: float
 
     @property
+    def total(self) -> bool:
+        """Whether it is also a deadline of all that is called and begun inside it (`resilient.deadlines`)."""
+        ...
+
+    @property
     def at(self) -> float | None:
         """The moment of a deadline; None: `seconds` from now."""
         ...
@@ -147,7 +152,7 @@ class Runtime(Protocol):
 
 def current_async() -> Runtime:
     """The runtime of the running event loop. Raises `RuntimeError` when there is none."""
-    runtime = _of_loop()
+    runtime = _asyncio.running() or _of_loop()
     if runtime is None:
         raise RuntimeError("an async function guarded by resilient needs a running asyncio or trio event loop")
     return runtime

@@ -17,13 +17,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import count, takewhile
 from sys import get_asyncgen_hooks
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resilient.clock import monotonic
 from resilient.forks import in_forked_child
 from resilient.groups import is_cut
+from resilient.moment import Deadline, inherit, inherited, let_go
 
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed, Woken, Work
@@ -31,18 +32,23 @@ if TYPE_CHECKING:
 __all__ = ["AsyncioRuntime", "Timer", "running"]
 
 
+if sys.version_info < (3, 12):  # where `current_task` is written in Python, and costs as much as a bare await
+    current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
+
 LENGTHS = 100
 """Lengths that have a timer of their own on each event loop. More are rare, unless they are computed for each call."""
 
 
-class _Entry:
-    """One running timeout. Entries, not tasks, are the keys: a task may be inside several of one length."""
+class _Entry(Deadline):
+    """One running timeout; a total one is the deadline of what is inside it. Entries, not tasks, are the keys: a task
+    may be inside several of one length."""
 
-    __slots__ = ("at", "fired", "task")
+    __slots__ = ("fired", "task")
 
     task: Task[Any] | None
-    at: float
     fired: bool
+
+    __init__ = object.__init__  # one in Python would cost more than all else here
 
     def fire(self) -> None:
         """Its time has come."""
@@ -50,17 +56,25 @@ class _Entry:
         assert self.task is not None
         self.task.cancel()
 
+    def forget(self) -> None:
+        """Let go of a call that has ended: the entry may stay in a heap for long."""
+        self.task = None
 
-class _Asking(_Entry):
-    """The timeout of a limit that wants to be asked, and may have been moved to a later moment meanwhile."""
+
+class _DeadlineEntry(_Entry):
+    """A running call whose limit is a moment: one that may want to be asked, and may have been moved meanwhile."""
 
     __slots__ = ("limit",)
 
     limit: Any
 
     def fire(self) -> None:
-        if self.limit.strikes():
+        strikes: Callable[[], bool] | None = getattr(self.limit, "strikes", None)
+        if strikes is None or strikes():
             super().fire()
+
+    def forget(self) -> None:
+        self.task = self.limit = None
 
 
 class Timer(Protocol):
@@ -72,20 +86,39 @@ class Timer(Protocol):
         """It is over."""
 
 
-class _Timers:
-    """All running timeouts of one length on one event loop; first to expire first."""
+Entries = dict[Timer, bool | None]
+"""Those that wait, as keys; True: it is in a heap, too."""
 
-    __slots__ = ("armed", "entries", "key", "runtime")
+
+class _Timers:
+    """All running timeouts of one length on one event loop; first to expire first.
+
+    To join means: be put into `entries`, and `arm` the timer where it would fire too late, at `next`.
+    """
+
+    __slots__ = ("armed", "entries", "key", "next", "runtime")
 
     def __init__(self, runtime: AsyncioRuntime, key: Any) -> None:
         self.runtime = runtime
         self.key = key
-        self.entries: dict[Timer, None] = {}
+        self.entries: Entries = {}
         self.armed: asyncio.TimerHandle | None = None
+        self.next = math.inf
 
-    def arm(self, delay: float) -> None:
+    def arm(self, at: float, delay: float) -> None:
+        """Have the timer fire at this moment, which is `delay` seconds from now."""
+        if self.armed is not None:
+            self.armed.cancel()
         loop = self.runtime.loop
         self.armed = loop.call_at(loop.time() + delay, self._fire)
+        self.next = at
+
+    def disarm(self) -> None:
+        """Drop a timer for which nobody waits."""
+        if self.armed is not None:
+            self.armed.cancel()
+        self.armed = None
+        self.runtime.timers.pop(self.key, None)
 
     def tell(self, timer: Timer) -> None:
         """Its time is over. What goes wrong then is its own affair: the timer is shared with others."""
@@ -94,13 +127,6 @@ class _Timers:
         except Exception as error:
             context = {"message": "resilient: a timer failed", "exception": error}
             self.runtime.loop.call_exception_handler(context)
-
-    def disarm(self) -> None:
-        """Drop a timer for which nobody waits."""
-        if self.armed is not None:
-            self.armed.cancel()
-        self.armed = None
-        self.runtime.timers.pop(self.key, None)
 
     def _fire(self) -> None:
         now = self.runtime.now()
@@ -112,56 +138,78 @@ class _Timers:
         for entry in due:
             del self.entries[entry]
             self.tell(entry)
-        if not self.entries:
+        self.wait_for(next(iter(self.entries), None), now, fired=bool(due))
+
+    def wait_for(self, first: Timer | None, now: float, *, fired: bool) -> None:
+        """Arm the timer, which has fired, for the next to expire."""
+        self.armed = None
+        if first is None:
             self.disarm()
             return
-        delay = next(iter(self.entries)).at - now
+        delay = first.at - now
         # Nobody was due: the loop's clock is coarser than ours (uvloop counts milliseconds and rounds a shorter wait
         # to none), so wait for a whole tick of it instead of spinning.
-        self.arm(delay if due or self.runtime.exact else max(delay, 0.001))
+        self.arm(first.at, delay if fired or self.runtime.exact else max(delay, 0.001))
 
 
 class _Deadlines(_Timers):
-    """All running calls under a deadline. These expire in any order, so a heap says who is next; who has ended in time
-    stays in it until it is his turn, or until most of it is such, unless he is the last one in it."""
+    """All running calls under a deadline. These expire in any order, so a heap says who is next. Most calls end long
+    before the timer fires, and only those that run when it does come into the heap. They stay in it until it is their
+    turn, or until most of it are calls that have ended."""
 
-    __slots__ = ("heap", "next", "number")
+    __slots__ = ("_heap", "_number")
 
     def __init__(self, runtime: AsyncioRuntime) -> None:
         super().__init__(runtime, _Deadlines)
-        self.heap: list[tuple[float, int, Timer]] = []
-        self.next = math.inf
-        self.number = count().__next__  # those of one moment expire in the order in which they came
-
-    def join(self, entry: Timer, now: float) -> None:
-        if len(self.heap) > 2 * len(self.entries) + 100:
-            self.heap[:] = [each for each in self.heap if each[2] in self.entries]
-            heapify(self.heap)
-        self.entries[entry] = None
-        heappush(self.heap, (entry.at, self.number(), entry))
-        if self.armed is None or entry.at < self.next:
-            if self.armed is not None:
-                self.armed.cancel()
-            self.next = entry.at
-            self.arm(entry.at - now)
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._number = count().__next__  # those of one moment expire in the order in which they came
 
     def _fire(self) -> None:
-        now, due = self.runtime.now(), False
-        while self.heap and (self.heap[0][0] <= now or self.heap[0][2] not in self.entries):
-            entry = heappop(self.heap)[2]
-            if entry in self.entries:
-                del self.entries[entry]
-                self.tell(entry)
-                due = True
-                if isinstance(entry, _Asking) and not entry.fired and now < entry.limit.at < math.inf:
-                    entry.at = entry.limit.at
-                    self.join(entry, now)
-        if not self.heap:
-            self.disarm()
-            return
-        self.next = self.heap[0][0]
-        delay = self.next - now
-        self.arm(delay if due or self.runtime.exact else max(delay, 0.001))
+        now, fired = self.runtime.now(), False
+        if len(self._heap) > 2 * len(self.entries) + 100:
+            self._heap[:] = filter(self._waits, self._heap)
+            heapify(self._heap)
+        while (entry := self._first()) is not None and entry.at <= now:
+            del self.entries[entry]
+            self.tell(entry)
+            fired = True
+            if isinstance(entry, _DeadlineEntry) and not entry.fired and now < entry.limit.at < math.inf:
+                entry.at = entry.limit.at
+                self.entries[entry] = None
+        self.wait_for(entry, now, fired=fired)
+
+    def _first(self) -> Timer | None:
+        """Who is the next to expire, of all that have joined and not left."""
+        entries, heap = self.entries, self._heap
+        new = list(takewhile(lambda entry: not entries[entry], reversed(entries)))
+        for entry in reversed(new):
+            entries[entry] = True
+            heappush(heap, (entry.at, self._number(), entry))
+        while heap and not self._waits(heap[0]):
+            heappop(heap)
+        return heap[0][2] if heap else None
+
+    def _waits(self, place: tuple[float, int, Timer]) -> bool:
+        """Whether a place in the heap is that of one who has neither left nor come again with another moment."""
+        at, _, timer = place
+        return timer.at == at and self.entries.get(timer) is True
+
+
+class _ByLength(dict[Any, _Timers]):
+    """The timers of one event loop by their length in seconds, made when they are asked for; and those of all deadlines
+    and further lengths."""
+
+    def __init__(self, runtime: AsyncioRuntime) -> None:
+        self._runtime = runtime
+
+    def __missing__(self, key: Any) -> _Timers:
+        if key is _Deadlines:
+            self[key] = _Deadlines(self._runtime)
+        elif len(self) < LENGTHS:
+            self[key] = _Timers(self._runtime, key)
+        else:
+            return self[_Deadlines]
+        return self[key]
 
 
 class AsyncioRuntime:
@@ -169,11 +217,11 @@ class AsyncioRuntime:
 
     cancelled: type[BaseException] = CancelledError
     exact = False
-    now = staticmethod(monotonic)
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
-        self.timers: dict[Any, _Timers] = {}  # by length in seconds; and one for all deadlines
+        self.now: Callable[[], float] = monotonic
+        self.timers = _ByLength(self)
 
     @property
     def is_closed(self) -> bool:
@@ -210,71 +258,45 @@ class AsyncioRuntime:
     def tasks(self) -> set[Task[Any]]:
         return asyncio.all_tasks(self.loop)
 
-    def after(self, seconds: float, timer: Timer) -> dict[Timer, None]:
+    def after(self, seconds: float, timer: Timer) -> Entries:
         """Call `timer.fire()` from the event loop after `seconds`, unless taken out of what is returned before."""
-        timers = self.timers.get(seconds)
-        if timers is None and len(self.timers) < LENGTHS:
-            timers = self.timers[seconds] = _Timers(self, seconds)
-        now = self.now()
-        timer.at = now + seconds
-        if timers is None:
-            deadlines = self.deadlines
-            deadlines.join(timer, now)
-            return deadlines.entries
-        if timers.armed is None:
-            timers.arm(seconds)
+        timer.at = at = self.now() + seconds
+        timers = self.timers[seconds]
         timers.entries[timer] = None
+        if at < timers.next:
+            timers.arm(at, seconds)
         return timers.entries
-
-    @property
-    def deadlines(self) -> _Deadlines:
-        """The timers of all deadlines, and of what has a length of its own when there are too many."""
-        deadlines = self.timers.get(_Deadlines)
-        if deadlines is None:
-            deadlines = self.timers[_Deadlines] = _Deadlines(self)
-        assert isinstance(deadlines, _Deadlines)
-        return deadlines
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         task = current_task(self.loop)
         assert task is not None, "a timeout needs a task"
         base = task.cancelling()
         now, at = self.now(), limit.at
-        timers: _Timers | None
-        asking = False
-        heap: list[tuple[float, int, Timer]] | None = None
         if at is None:
-            entry = _Entry()  # without an `__init__`, which would cost more than all else here
-            key = limit.seconds
-            entry.at = at = now + key
-            timers = self.timers.get(key)
-            if timers is None and len(self.timers) < LENGTHS:
-                timers = self.timers[key] = _Timers(self, key)
-            if timers is None:
-                timers = self.deadlines
-                timers.join(entry, now)
-                heap = timers.heap
-            else:
-                timers.entries[entry] = None
-                if timers.armed is None:
-                    timers.arm(key)
+            seconds = limit.seconds
+            at = now + seconds
+            timers = self.timers[seconds]
+            entry = _Entry()
         else:
-            asking = hasattr(limit, "strikes")
-            if asking:
-                entry = _Asking()
-                entry.limit = limit
-            else:
-                entry = _Entry()
-            entry.at = at
-            timers = self.deadlines
-            timers.join(entry, now)
-            heap = timers.heap
+            timers = self.timers[_Deadlines]
+            entry = _DeadlineEntry()
+            entry.limit = limit
+        entry.at = at
         entry.task = task
         entry.fired = False
-        outer, waited = call.deadline, call.waited
+        entries = timers.entries
+        entries[entry] = None
+        if at < timers.next:
+            timers.arm(at, at - now)
+        outer, waited, held = call.deadline, call.waited, None
         if outer is None or at < outer:
             call.deadline = at
         try:
+            if limit.total:
+                around = inherited()
+                if around is None or at < around.at:
+                    entry.seconds = limit.seconds
+                    held = inherit(entry)
             result = await inner(call)
         except BaseException as error:
             # `uncancel` on every exit, and only once; the cancellation is ours if it brings the count back to where
@@ -282,23 +304,20 @@ class AsyncioRuntime:
             if entry.fired:
                 if task.uncancel() <= base and is_cut(error, CancelledError):
                     raise limit.expired(call, call.waited - waited) from call.error
-            else:
-                timers.entries.pop(entry, None)
+            elif entries.pop(entry, None):
+                entry.forget()
             raise
         else:
             if entry.fired:
                 task.uncancel()  # the callee swallowed the cancel and has a result all the same
-            else:
-                timers.entries.pop(entry, None)
+            elif entries.pop(entry, None):
+                entry.forget()
             return result
         finally:
             call.deadline = outer
-            if heap is not None:
-                if heap and heap[-1][2] is entry:
-                    heap.pop()
-                entry.task = None  # it may stay in there for long
-                if asking:
-                    entry.limit = None  # type: ignore[attr-defined]
+            if held is not None:
+                let_go(held)
+                entry.task = None
 
 
 class _Parking:

@@ -17,6 +17,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from resilient.clock import monotonic
+from resilient.moment import hold_total, let_go
 from resilient.outcome import Stopped
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class ThreadRuntime:
         mine = outer is None or at < outer
         if mine:
             call.deadline = at
+        held = hold_total(at, limit.seconds) if limit.total else None
         try:
             return await inner(call)
         except _Expired:
@@ -89,6 +91,7 @@ class ThreadRuntime:
             raise limit.expired(call, call.waited - waited) from call.error
         finally:
             call.deadline = outer
+            let_go(held)
 
 
 class _Parking:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from resilient.clock import monotonic
+from resilient.moment import hold_total, let_go
 
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed, Woken, Work
@@ -65,11 +66,13 @@ class TrioRuntime:
         at = now + limit.seconds if limit.at is None else limit.at
         if outer is None or at < outer:
             call.deadline = at
+        held = hold_total(at, limit.seconds) if limit.total else None
         try:
             with trio.move_on_after(max(0.0, at - now)) as scope:
                 return await inner(call)
         finally:
             call.deadline = outer
+            let_go(held)
         assert scope.cancelled_caught
         raise limit.expired(call, call.waited - waited) from call.error
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pytest
 import uvloop
 
-from resilient import Bulkhead, Hedge, Pipeline, Retry, TimedOut, Timeout
+from resilient import Bulkhead, Hedge, Pipeline, Retry, TimedOut, Timeout, deadline
 from resilient.call import new_call
 from resilient.runtime.asyncio import running
 from resilient.runtime.virtual import VirtualLoop
@@ -1066,6 +1066,7 @@ class Moving:
     """A limit whose moment moves twice, each time when it has come."""
 
     seconds = LIMIT / 5
+    total = False
 
     def __init__(self, now: float) -> None:
         self.at = now + self.seconds
@@ -1176,6 +1177,38 @@ async def test_timer_that_raises_is_reported_and_takes_no_other_with_it(others: 
     assert [context["exception"] for context in reported] == [failing.error]
     assert_timed_out(await end_of(Timeout(LIMIT)(forever)))
     assert len(kept) == others
+
+
+@pytest.mark.virtual_time
+async def test_timer_that_leaves_and_comes_back_fires_at_its_new_moment() -> None:
+    """Also where those of many lengths share one timer, which knew its earlier moment."""
+    runtime = running()
+    assert runtime is not None
+    begin, kept = runtime.now(), [runtime.after(LONG + number, Ringing()) for number in range(200)]
+    first, back = Ringing(), Ringing()
+    runtime.after(1, first)
+    left = runtime.after(2, back)
+    await first.rang.wait()
+    del left[back]
+    runtime.after(3, back)
+    await back.rang.wait()
+    assert runtime.now() == begin + 4
+    assert len(kept) == 200
+
+
+@pytest.mark.virtual_time
+async def test_call_that_ends_before_its_deadline_is_forgotten() -> None:
+    """Its task is not kept until then, also where the shared timer has fired meanwhile."""
+    with deadline(1000):
+        task = asyncio.create_task(Retry(attempts=2)(asyncio.sleep)(20))
+    with deadline(10), pytest.raises(TimedOut):
+        await Retry(attempts=2)(forever)()
+    await task
+    ended = weakref.ref(task)
+    del task
+    await asyncio.sleep(0)  # it is what this step was woken with
+    gc.collect()
+    assert ended() is None
 
 
 class Ringing:

@@ -26,6 +26,8 @@ LONG = 60.0
 class Limit:
     """A limit as a runtime sees it, which remembers what it was asked."""
 
+    total = False
+
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.at = None
