@@ -40,6 +40,7 @@ BARS: Mapping[tuple[Mode, str], Limit] = {
     ("async", "retry, no wait"): Limit(1.1, "by hand, asyncio"),
     ("async", "stack"): Limit(0.21, "nopanic"),
     ("async", "stack, a total timeout around it"): Limit(1.45, OURS),
+    ("async", "stack, one listener of CallEnded"): Limit(1.5, OURS),
     ("def", "retry"): Limit(1.1, "nopanic"),
     ("def", "fallback"): Limit(1.6, "nopanic"),
     ("def", "breaker"): Limit(1.3, "grit"),

@@ -5,8 +5,9 @@ Clients call it through `AsyncClient.get`, one request after the other on a kept
 and an addition weighs most. Each has a pool of its own, and the same transport inside.
 
 - A block is some requests of one client. Each guarded block is between two plain ones, and its pair is the processor
-  time of this process for a request (`time.process_time`, all threads), as a ratio to the mean of those two. Blocks are
-  short, and their order is drawn anew in each round, so that what else the machine does falls on both.
+  time of this process for a request (`time.process_time`, all threads), as a ratio to the mean of those two. The order
+  is drawn anew in each round. Blocks are short, two requests: what else the machine does changes within milliseconds,
+  and falls on both. (On a busy machine the interval is then a fifth of that with blocks of 25, for as many requests.)
 - The figure is the median of the pairs, with its 95% interval by their order, whatever their distribution.
 - The garbage collector runs as it does in a program. (A collection before each round made the block after it slower
   by a quarter: it empties CPython's free lists, and the processor's caches.)
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -35,18 +36,21 @@ from benchmarks.spread import median_interval
 
 __all__ = ["Block", "Paired", "Plan", "Server", "compare", "serve"]
 
+WARM = 50
+"""Requests of each client that do not count."""
 BODY = b'{"id": 17, "name": "Ada Lovelace", "roles": ["reader", "author"]}'
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to look: so many rounds with a block of so many requests for each client, and more for one of them; but
-    no longer than some seconds, on a busy machine."""
+    """How long to look: so many rounds with a block of so many requests for each client, and more for those that are
+    judged; but no longer than some seconds, on a busy machine. In each of so many processes."""
 
     rounds: int
     requests: int
     judged_blocks: int = 1
     seconds: float = math.inf
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,17 @@ class Paired:
     blocks: list[Block] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
 
+    @classmethod
+    def pooled(cls, parts: Sequence[Paired]) -> Paired:
+        """The same client in several processes."""
+        return cls(
+            [block for part in parts for block in part.blocks], [ratio for part in parts for ratio in part.ratios]
+        )
+
+    def added(self) -> float:
+        """Its share of the plain client's processor time that came on top."""
+        return statistics.median(self.ratios) - 1
+
     def add(self, block: Block, before: Block, after: Block) -> None:
         self.blocks.append(block)
         self.ratios.append(2 * block.processor / (before.processor + after.processor))
@@ -73,7 +88,7 @@ class Paired:
         found = self.costs()
         low, high = median_interval(self.ratios)
         return {
-            "added_percent": round(100 * (statistics.median(self.ratios) - 1), 3),
+            "added_percent": round(100 * self.added(), 3),
             "added_low_percent": round(100 * (low - 1), 3),
             "added_high_percent": round(100 * (high - 1), 3),
             "pairs": len(self.ratios),
@@ -103,7 +118,7 @@ async def measure(client: Any, url: str, requests: int) -> Block:
 async def compare(
     plain: Any,
     clients: Mapping[str, Any],
-    judged: str,
+    judged: Collection[str],
     url: str,
     plan: Plan,
     order: random.Random,
@@ -111,8 +126,8 @@ async def compare(
 ) -> tuple[Paired, dict[str, Paired]]:
     """The plain client, and each of the others in pairs with it."""
     for client in (plain, *clients.values()):
-        await measure(client, url, plan.requests)
-    turns = [name for name in clients for _ in range(plan.judged_blocks if name == judged else 1)]
+        await measure(client, url, WARM)
+    turns = [name for name in clients for _ in range(plan.judged_blocks if name in judged else 1)]
     found = {name: Paired() for name in clients}
     gc.collect()
     before = await measure(plain, url, plan.requests)

@@ -65,6 +65,7 @@ PATTERNS = (
         "Retry + Bulkhead + CircuitBreaker + Timeout",
         variants=(
             "stack, one listener",
+            "stack, one listener of CallEnded",
             "stack, a total timeout around it",
             "stack, Chaos that is off",
             "stack, Chaos that a function says is off",
@@ -103,7 +104,7 @@ def ours() -> dict[str, Decorator]:
         deadline,
         quantile,
     )
-    from resilient.events import Event
+    from resilient.events import CallEnded, Event
     from resilient.faults import Errors
 
     def breaker() -> CircuitBreaker:
@@ -140,6 +141,7 @@ def ours() -> dict[str, Decorator]:
         "hedge, inline, quantile": Hedge(quantile(0.95, floor=1), inline=True),
         "stack": stack(),
         "stack, one listener": listened(),
+        "stack, one listener of CallEnded": listened(CallEnded),
         "stack, a total timeout around it": stack(Timeout(10)),
         "stack, Chaos that is off": stack(inner=(Chaos(Errors(), enabled=False),)),
         "stack, Chaos that a function says is off": stack(inner=(Chaos(Errors(), enabled=lambda: False),)),

@@ -11,8 +11,9 @@ The bars, for httpx and async, come from an earlier run: there the instant trans
 12.8, interlock's circuit 86, hedge-python 589, httpx-hedged 807, and `AsyncClient.get` 924. Retries only may take as
 much as httpx-retries, standard() 60.
 
-Then under `AsyncClient.get` against a real server: `loopback`. There standard() may add 3% to the processor time of the
-plain client's request.
+Then under `AsyncClient.get` against a real server: `loopback`. There standard() may add 1.15 times the processor time
+that httpx-retries around interlock adds, the peers that are nearest to it together; each of several processes gives one
+such ratio, and its interval is that of these (`spread`).
 """
 
 from __future__ import annotations
@@ -24,24 +25,27 @@ import platform
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from math import inf
 from typing import Any, Literal
 
 from benchmarks import loopback, measure, targets
 from benchmarks.clients import CONTESTANTS, LIBRARIES, Contestant, Library
+from benchmarks.loopback import Paired
 from benchmarks.measure import Plan, Subject, Timing, compare, one_core
 from benchmarks.options import Options
+from benchmarks.processes import fresh
 from benchmarks.report import Bar, Column, Figure, Report
+from benchmarks.spread import Spread
 from benchmarks.targets import Stage
 
 __all__ = ["run"]
 
-QUICK = Plan(rounds=15, batch=0.005)
+QUICK = Plan(rounds=9, batch=0.005)
 FULL = Plan(rounds=60, batch=0.008)
-QUICK_LOOPBACK = loopback.Plan(rounds=30, requests=25, judged_blocks=3, seconds=11)
-FULL_LOOPBACK = loopback.Plan(rounds=120, requests=25, judged_blocks=3)
+QUICK_LOOPBACK = loopback.Plan(rounds=200, requests=2, judged_blocks=3, seconds=3, processes=6)
+FULL_LOOPBACK = loopback.Plan(rounds=400, requests=2, judged_blocks=3, processes=9)
 COLUMNS = (
     Column("multiple_x", "multiple"),
     Column("added_x", "added", "{:+,.1f}"),
@@ -49,6 +53,9 @@ COLUMNS = (
     Column("added_percent", "added CPU %", "{:+.2f}"),
     Column("added_low_percent", "from", "{:+.2f}"),
     Column("added_high_percent", "to", "{:+.2f}"),
+    Column("ratio_x", "ratio", "{:,.2f}"),
+    Column("ratio_low_x", "from", "{:,.2f}"),
+    Column("ratio_high_x", "to", "{:,.2f}"),
     Column("pairs", "pairs", "{:,.0f}"),
     Column("request_cpu_ns", "CPU ns", "{:,.0f}"),
     Column("requests_per_s", "req/s", "{:,.0f}"),
@@ -56,7 +63,8 @@ COLUMNS = (
 URL = "https://api.example.com/users/17"
 JUDGED = "standard()"
 INSTANT = "the instant transport"
-ADDED = Bar("added_percent", 3)
+RIVAL = "httpx-retries + interlock-cb"
+"""Nearest to standard() in what it does."""
 _FLOORS = {
     "a bare await": "",
     INSTANT: "",
@@ -79,13 +87,15 @@ def run(options: Options) -> Report:
         for library in LIBRARIES:
             figures += _instant(library, True, plan, options, body=True)
         for library in LIBRARIES:
-            figures += asyncio.run(_loopback(library, server.url, network, options))
+            several = network if library == "httpx" else replace(network, processes=1)  # one is judged
+            figures += _loopback(library, server.url, several, options)
     conditions = {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "core": core,
         "rounds": plan.rounds,
         "batch_s": plan.batch,
+        "loopback_processes": network.processes,
         "loopback_rounds": network.rounds,
         "loopback_requests_per_block": network.requests,
         "seed": options.seed,
@@ -268,14 +278,47 @@ def _sorted(figures: list[Figure]) -> list[Figure]:
 # -- over the loopback ----------------------------------------------------------------------------------------------
 
 
-async def _loopback(library: Library, url: str, plan: loopback.Plan, options: Options) -> list[Figure]:
-    """The figures of one library's clients: the plain one, ours, the peers."""
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """What one process has measured: the plain client, the others by name, and why some are missing."""
+
+    base: Paired
+    paired: dict[str, Paired]
+    problems: dict[str, str]
+
+
+def _loopback(library: Library, url: str, plan: loopback.Plan, options: Options) -> list[Figure]:
+    """The figures of one library's clients, in several processes: the plain one, ours, the peers."""
     group = f"loopback: {library}"
     try:
-        module = importlib.import_module(library)
+        importlib.import_module(library)
     except ImportError:
         return [Figure(group, library, note="not installed")]
-    clients, figures = {}, []
+    seeds = range(options.seed, options.seed + plan.processes)
+    parts = fresh(functools.partial(_blocks, library, url, plan), list(seeds), options)
+    figures = [Figure(group, "the plain client", Paired.pooled([each.base for each in parts]).costs())]
+    for contestant in contestants(library, is_async=True):
+        name = contestant.label
+        if name in parts[0].problems:
+            figures.append(_figure(group, contestant, {}, parts[0].problems[name]))
+            continue
+        values, bar = Paired.pooled([each.paired[name] for each in parts]).values(), None
+        if name == JUDGED and library == "httpx":
+            bar = Bar("ratio_x", 1.15, against=RIVAL)
+            if all(RIVAL in each.paired for each in parts):
+                ratios = [each.paired[name].added() / each.paired[RIVAL].added() for each in parts]
+                values |= Spread.of([ratios]).values("ratio_x")
+        figures.append(Figure(group, name, values, bar, contestant.ours, contestant.note))
+    return _sorted(figures)
+
+
+def _blocks(library: Library, url: str, plan: loopback.Plan, seed: int) -> Blocks:
+    return asyncio.run(_measured(library, url, plan, seed))
+
+
+async def _measured(library: Library, url: str, plan: loopback.Plan, seed: int) -> Blocks:
+    module = importlib.import_module(library)
+    clients, problems = {}, {}
     async with AsyncExitStack() as open_clients:
 
         def client(transport: Any) -> Any:
@@ -284,8 +327,7 @@ async def _loopback(library: Library, url: str, plan: loopback.Plan, options: Op
             return made
 
         plain = client(module.AsyncHTTPTransport())
-        known = {contestant.label: contestant for contestant in contestants(library, is_async=True)}
-        for name, contestant in known.items():
+        for contestant in contestants(library, is_async=True):
             built = _built(contestant, library, True, module.AsyncHTTPTransport())
             if not isinstance(built, str):
                 try:
@@ -293,14 +335,8 @@ async def _loopback(library: Library, url: str, plan: loopback.Plan, options: Op
                 except Exception as error:
                     built = _problem(contestant, error)
             if isinstance(built, str):
-                figures.append(_figure(group, contestant, {}, built))
+                problems[contestant.label] = built
             else:
-                clients[name] = client(built)
-        track = functools.partial(options.track, label=f"loopback, {library}")
-        order = random.Random(options.seed)
-        base, found = await loopback.compare(plain, clients, JUDGED, url, plan, order, track)
-    figures.append(Figure(group, "the plain client", base.costs()))
-    for name, paired in found.items():
-        bar = ADDED if name == JUDGED and library == "httpx" else None
-        figures.append(Figure(group, name, paired.values(), bar, known[name].ours, known[name].note))
-    return _sorted(figures)
+                clients[contestant.label] = client(built)
+        base, found = await loopback.compare(plain, clients, (JUDGED, RIVAL), url, plan, random.Random(seed))
+    return Blocks(base, found, problems)

@@ -16,7 +16,7 @@ from resilient.errors import Rejected
 from resilient.events import Channel
 from resilient.forks import Renewed, module_lock, renew_in_forked_child
 from resilient.mistakes import Mistake
-from resilient.outcome import REFUSED, Classifier, Verdict, bare
+from resilient.outcome import REFUSED, Classifier, Stopped, Verdict
 
 __all__ = ["Mode", "Scope", "switch_all"]
 
@@ -66,7 +66,7 @@ class Scope:
         known, judge = call.verdict, self.judge
         if known is not None and known[1] is error and known[0] is judge:
             return _again(known[2])
-        bare_error = bare(error)
+        bare_error = error.error if type(error) is Stopped else error  # as `bare`, without its frame
         if issubclass(type(bare_error), Rejected):
             return REFUSED
         try:

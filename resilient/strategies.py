@@ -19,6 +19,7 @@ from resilient.stops import NEVER, After, AllOf, AnyOf, Before, Never, Runs, Sto
 
 __all__ = [
     "Span",
+    "State",
     "Strategy",
     "answer_to",
     "awaits",
@@ -52,6 +53,40 @@ def controller(
     if attempts is not None:
         stops.append(tenacity.stop_after_attempt(attempts))
     return make(stop=tenacity.stop_any(*stops), reraise=True, **settings)
+
+
+class State(tenacity.RetryCallState):
+    """What strategies and hooks are told of a call.
+
+    Its `retry_object` and its `outcome` are made when one asks for them, which few do: they cost as much as all else.
+
+    Args:
+        control: makes the `retry_object`.
+        fn, args, kwargs: the function that is called, and its arguments.
+    """
+
+    def __init__(
+        self, control: Callable[[], Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        super().__init__(None, fn, args, kwargs)  # type: ignore[arg-type]
+        del self.retry_object
+        self._control = control
+        self._ended: tuple[int, Any, bool] = 0, None, False
+
+    def ended(self, value: Any, failed: bool, now: float) -> None:
+        """The attempt has ended with this result; or with this error, if it has `failed`."""
+        self._ended = self.attempt_number, value, failed
+        self.outcome_timestamp = now
+        del self.outcome
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "retry_object":
+            self.retry_object = self._control()
+            return self.retry_object
+        if name == "outcome":
+            self.outcome = tenacity.Future.construct(*self._ended)
+            return self.outcome
+        raise AttributeError(f"a {type(self).__name__} has no attribute {name!r}")
 
 
 _ERRORS_ONLY = {

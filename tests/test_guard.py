@@ -14,7 +14,8 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from resilient import Pipeline, Retry, guard
+from resilient import Fallback, Pipeline, Retry, guard
+from resilient.policy import Policy
 
 
 class Flaky:
@@ -570,6 +571,20 @@ def test_stop_iteration_of_a_plain_function_reaches_the_caller() -> None:
     done = StopIteration("value")
 
     @Pipeline(Retry(attempts=1))
+    def fetch() -> None:
+        raise done
+
+    with pytest.raises(StopIteration) as caught:
+        fetch()
+    assert caught.value is done
+
+
+@pytest.mark.parametrize("policy", [Retry(on=ValueError), Fallback(0, on=ValueError)], ids=str)
+def test_stop_iteration_that_a_policy_is_not_for_reaches_the_caller(policy: Policy) -> None:
+    """It comes from beneath a coroutine, whether that policy begins one or not."""
+    done = StopIteration("value")
+
+    @policy
     def fetch() -> None:
         raise done
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from copy import copy
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from resilient import arguments
 from resilient.beside import discard, is_own
@@ -80,10 +80,16 @@ class Fallback(Wrap):
         return self._on is not None or not scope.judge.judges_results
 
     def recovery(self, inner: Layer, scope: Scope) -> Recovery:
-        async def fall_back(call: Call, error: Exception) -> Any:
-            if not self._answers_for(call, error, scope):
+        def fall_back(call: Call, error: Exception) -> Coroutine[Any, Any, Any]:
+            """Raises an error at once for which it has no answer, before there is any coroutine."""
+            try:
+                if self._answers_for(call, error, scope):
+                    return self._answer(call, error, scope)
+                if type(error) is Stopped:
+                    return _raised(error)
                 raise error
-            return await self._answer(call, error, scope)
+            finally:
+                del error  # its traceback leads to this frame
 
         return fall_back
 
@@ -111,14 +117,13 @@ class Fallback(Wrap):
         return verdict.kind == "failure" or verdict.retryable or verdict.refused
 
     async def _answer(self, call: Call, error: Exception | None, scope: Scope, result: Any = None) -> Any:
-        runtime = call.begin()
         call.stood_in = call.attempt
         call.verdict = None
         shown = None if error is None else bare(error)
         if scope.channel.wants[FellBack]:
-            scope.channel.emit(FellBack(scope.name, runtime.now(), self.name, shown))
-        if result is not self._value and is_own(result, call, scope.judge):
-            await discard(result, runtime)
+            scope.channel.emit(FellBack(scope.name, call.begin().now(), self.name, shown))
+        if error is None and result is not self._value and is_own(result, call, scope.judge):
+            await discard(result, call.begin())
         if self._call is None:
             return self._value if self._prepare is None else self._prepare(self._value, True)
         try:
@@ -164,3 +169,8 @@ class Fallback(Wrap):
 
     def describe(self) -> str:
         return f"Fallback({'a value' if self._call is None else name_of(self._call)})"
+
+
+async def _raised(error: Stopped) -> NoReturn:
+    """Raise a `Stopped` where the driver of a coroutine unwraps it."""
+    raise error

@@ -98,12 +98,12 @@ async def test_body_that_is_to_be_read_is_read_to_its_end() -> None:
 
 
 def test_bars_of_the_issue_are_set(report: Report) -> None:
-    """For httpx: two in bare awaits, one in percent of the plain client's processor time."""
+    """For httpx: two in bare awaits; over the loopback a ratio to the nearest peers, of what both add."""
     bars = {(figure.group, figure.name): figure.bar for figure in report.figures if figure.bar}
     assert bars == {
         ("instant: async, httpx", "retry only"): Bar("multiple_x", 12.8),
         ("instant: async, httpx", "standard()"): Bar("multiple_x", 60),
-        ("loopback: httpx", "standard()"): Bar("added_percent", 3),
+        ("loopback: httpx", "standard()"): Bar("ratio_x", 1.15, against="httpx-retries + interlock-cb"),
     }
 
 
@@ -126,7 +126,8 @@ def test_json_keys_are_stable_and_a_picture_is_drawn(report: Report, tmp_path: P
         assert set(rows[with_body, "the instant transport"]) == always | times
         assert set(rows[with_body, "standard()"]) == always | times | {"added_x", "added_low_x", "added_high_x"}
         assert set(rows[f"loopback: {library}", "the plain client"]) == always | costs
-        assert set(rows[f"loopback: {library}", "standard()"]) == always | added | costs
+        held = {"against", "ratio_x", "ratio_low_x", "ratio_high_x"} if library == "httpx" else set()
+        assert set(rows[f"loopback: {library}", "standard()"]) == always | added | costs | held
     assert ("instant: async, httpx", "standard_hedged, inline") in rows
     assert ("instant: sync, httpx", "standard_hedged, inline") not in rows
     assert rows["loopback: httpx", "standard()"]["pairs"] == 4
@@ -197,6 +198,13 @@ def test_pair_is_a_block_against_the_plain_ones_around_it() -> None:
     assert paired.values()["requests_per_s"] == 5_000_000
 
 
+def test_blocks_of_several_processes_are_pooled() -> None:
+    """What is added is the median of all their pairs."""
+    one, other = Paired([Block(110, 1)], [1.1, 1.1]), Paired([Block(130, 1)], [1.3])
+    assert Paired.pooled([one, other]).values()["pairs"] == 3
+    assert Paired.pooled([one, other]).added() == pytest.approx(0.1)
+
+
 def test_median_interval_covers_the_true_median_as_often_as_it_says() -> None:
     """400 samples of 75, lopsided: it is outside in about one of twenty."""
     generator = random.Random(1)
@@ -219,7 +227,7 @@ async def test_each_guarded_block_is_between_two_plain_ones(monkeypatch: pytest.
     monkeypatch.setattr(loopback, "measure", block)
     plan = loopback.Plan(rounds=20, requests=1, judged_blocks=2)
     clients = {"judged": "judged", "other": "other"}
-    base, found = await loopback.compare("plain", clients, "judged", "", plan, random.Random(1))
+    base, found = await loopback.compare("plain", clients, ("judged",), "", plan, random.Random(1))
 
     run = order[3:]  # after one of each to warm up
     assert run[0::2] == ["plain"] * 61
@@ -239,7 +247,7 @@ async def test_rounds_end_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(loopback, "measure", block)
     plan = loopback.Plan(rounds=1000, requests=1, judged_blocks=2, seconds=0)
-    _, found = await loopback.compare("plain", {"judged": "judged"}, "judged", "", plan, random.Random(1))
+    _, found = await loopback.compare("plain", {"judged": "judged"}, ("judged",), "", plan, random.Random(1))
 
     assert found["judged"].values()["pairs"] == 2
 
