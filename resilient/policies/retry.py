@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
 import tenacity
@@ -21,11 +21,10 @@ from resilient import arguments
 from resilient.backoff import Fixed, FullJitter
 from resilient.beside import Stragglers
 from resilient.budget import Budget
-from resilient.call import Call
 from resilient.foresight import NOTHING, Discard, End, Inside, Meeting, View, Worst
 from resilient.groups import leaves
 from resilient.mistakes import ask
-from resilient.outcome import REFUSALS, ErrorFilter, Stopped, Verdict, bare, error_filter, error_types, is_refusal
+from resilient.outcome import REFUSALS, ErrorFilter, Verdict, bare, error_filter, error_types, is_refusal
 from resilient.policy import Layer, Recovery, Scope, Wrap
 from resilient.runtime import Runtime
 from resilient.schedule import Schedule
@@ -138,47 +137,13 @@ class Retry(Wrap):
         return not (self._speaks_tenacity or scope.judge.judges_results)
 
     def recovery(self, inner: Layer, scope: Scope) -> Recovery:
-        repeats, on_error = self.repeats, scope.on_error
-
-        def recover(call: Call, error: Exception) -> Coroutine[Any, Any, Any]:
-            """An error that no attempt can mend is raised at once, before there is any coroutine. (A `Stopped` is not:
-            it is taken out of one.)"""
-            try:
-                verdict = on_error(call, error)
-                again = repeats(error, verdict)
-                if not again and type(error) is not Stopped:
-                    raise error
-                return Series(self, call, inner, scope).go_on(error, None, verdict, again)
-            finally:
-                del error  # its traceback leads to this frame
-
-        return recover
+        return Series(self, inner, scope).recover
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        if self.mends(scope) or self._speaks_tenacity:
+        if self.mends(scope):
             return super().bind(inner, scope)
-        recover, verdict_on = self.recovery(inner, scope), scope.on_result
-        plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
-
-        async def watch(call: Call) -> Any:
-            """There is no series before a failure."""
-            try:
-                result = await inner(call) if plainly is None else plainly(call)
-            except Exception as error:
-                rest = recover(call, error)
-            else:
-                verdict = verdict_on(call, result)
-                if verdict.kind == "success":
-                    return result
-                again = self.repeats(None, verdict)
-                rest = Series(self, call, inner, scope).go_on(None, result, verdict, again)
-            return await rest
-
-        return watch
-
-    def run(self, call: Call, inner: Layer, scope: Scope) -> Coroutine[Any, Any, Any]:
-        """Where tenacity's strategies or hooks take part."""
-        return Series(self, call, inner, scope).begin()
+        series = Series(self, inner, scope)
+        return series.run if self._speaks_tenacity else series.watch
 
     def repeats(self, error: Exception | None, verdict: Verdict) -> bool | None:
         """Whether an attempt that ended with this error (None: with a result) is worth repeating; None: that is for
