@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from sys import modules
 from typing import Any, Self
 
 import pybreaker
@@ -18,12 +19,13 @@ from resilient import arguments, circuit, events
 from resilient.atomic import GIL
 from resilient.call import Call
 from resilient.circuit import Change, Circuit, Criteria
+from resilient.clock import monotonic
 from resilient.errors import CircuitOpen, Said, refusal
 from resilient.foresight import Inside, View, Worst
 from resilient.forks import module_lock
 from resilient.policy import Gate
 from resilient.pybreaker_face import Face
-from resilient.runtime import current
+from resilient.runtime import TRIO, VIRTUAL, current
 from resilient.window import CountWindow, TimeWindow
 
 __all__ = ["CircuitBreaker"]
@@ -164,7 +166,7 @@ class CircuitBreaker(Gate):
         ticket = self._circuit.ticket
         if ticket is not None:
             return ticket
-        now = call.begin().now()
+        now = call.begin().now() if TRIO in modules or VIRTUAL in modules else monotonic()
         seconds = self._circuit.refuses_for(now)
         if seconds:
             raise self._refusal(seconds)
