@@ -214,9 +214,14 @@ def joined(channels: Channels, channel: Channel) -> Channels:
     return (*(each for each in channels if each() not in (None, channel)), weakref.ref(channel))
 
 
+def alive(channels: Channels) -> list[Channel]:
+    """Those of `channels` whose pipelines are still there."""
+    return [channel for each in channels if (channel := each()) is not None]
+
+
 def heard(channels: Channels, kind: type[Event]) -> list[Channel]:
     """Those of `channels` where an event of this kind is wanted."""
-    return [channel for each in channels if (channel := each()) is not None and channel.wants[kind]]
+    return [channel for channel in alive(channels) if channel.wants[kind]]
 
 
 def emit(entries: tuple[_Entry, ...], event: Event) -> None:

@@ -327,6 +327,8 @@ class Gate(Policy):
         super().__init__(name)
         self.shadow = arguments.flag("shadow", shadow)
         """Decides and counts, but neither refuses a call nor makes it wait (`resilient.shadow` sees to it)."""
+        self.made_for: object = None
+        """The keys of the `Keyed` whose factory has made it."""
 
     def worst(self, inner: Inside, view: View) -> Worst:
         """A gate never repeats; what it may refuse is not known here, nor how long it has a call wait."""

@@ -533,3 +533,63 @@ def test_circuit_isolated_is_wanted_for_ever() -> None:
     machine = circuit()
     machine.force(ISOLATED, 0.0, "by hand")
     assert machine.wanted(1e9)
+
+
+# -- what the gate reads without the lock ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("now", [0.0, 5.0, 9.999])
+def test_open_circuit_says_without_its_lock_for_how_long_it_refuses(now: float) -> None:
+    """The same seconds that `retry_after` finds under the lock."""
+    machine = opened()
+    assert machine.refuses_for(now) == machine.retry_after(now) > 0
+    assert admit_or_none(machine, now) is None
+
+
+@pytest.mark.parametrize("now", [10.0, 1e6])
+def test_open_circuit_whose_break_is_over_leaves_it_to_admit(now: float) -> None:
+    """A probe may go."""
+    machine = opened()
+    assert machine.refuses_for(now) == 0.0
+    assert isinstance(admit_or_none(machine, now), Probe)
+
+
+def test_open_circuit_on_another_clock_leaves_it_to_admit() -> None:
+    """There its break begins anew, which only `admit` may do."""
+    machine = opened(now=1000.0)
+    assert machine.refuses_for(0.0) == 0.0
+    assert admit_or_none(machine, 0.0) is None
+    assert machine.refuses_for(0.0) == 10.0
+
+
+@pytest.mark.parametrize("state", [CLOSED, HALF_OPEN, ISOLATED])
+def test_circuit_in_any_other_state_leaves_it_to_admit(state: State) -> None:
+    """They have no break of which something could be left."""
+    machine = opened()
+    machine.force(state, 1.0, "by hand")
+    assert machine.refuses_for(1.0) == 0.0
+
+
+def test_circuit_that_refuses_without_its_lock_counts_as_asked_for() -> None:
+    """It is not forgotten while calls come to it."""
+    machine = opened()
+    assert not machine.wanted(95.0)
+    machine.refuses_for(9.0)
+    assert machine.wanted(88.0)
+
+
+@pytest.mark.parametrize("state", [OPEN, HALF_OPEN, ISOLATED])
+def test_circuit_has_a_ticket_for_ordinary_calls_while_it_is_closed(state: State) -> None:
+    """Another one after each change of state, and none in any other state."""
+    machine = circuit()
+    first = machine.ticket
+    assert first == admit(machine, 0.0)
+    machine.force(state, 0.0, "by hand")
+    assert machine.ticket is None
+    machine.force(CLOSED, 0.0, "by hand")
+    assert machine.ticket == admit(machine, 0.0) != first
+
+
+def admit_or_none(machine: Circuit, now: float) -> int | Probe | None:
+    ticket, _ = machine.admit(now)
+    return ticket

@@ -46,6 +46,21 @@ def test_count_window_full_forgets_the_oldest_call_with_each_new_one() -> None:
     assert seen == [(1, 1, 0), (2, 2, 0), (3, 2, 1), (3, 1, 2), (3, 0, 3), (3, 1, 2)]
 
 
+@pytest.mark.parametrize("good", range(9))
+def test_count_window_forgets_a_bad_call_after_as_many_as_it_holds(good: int) -> None:
+    """However many good calls came before the first bad one, and wherever they stood in it."""
+    window = CountWindow(4)
+    for _ in range(good):
+        window.record(False, False, 0.0)
+    window.record(True, True, 0.0)
+    for _ in range(3):
+        assert (window.failures, window.slows) == (1, 1)
+        window.record(False, False, 0.0)
+    assert sums(window) == (4, 1, 1)
+    window.record(False, False, 0.0)
+    assert sums(window) == (4, 0, 0)
+
+
 def test_count_window_of_one_remembers_the_last_call_only() -> None:
     """The smallest ring."""
     window = CountWindow(1)

@@ -80,7 +80,6 @@ class AdaptiveLimit(Gate):
     follows = False  # how long a stream takes is up to its reader
     raises = (LimitExceeded,)
 
-    _channels: events.Channels = ()
     _begin: float
     _end: float
     _successes: int
@@ -119,10 +118,11 @@ class AdaptiveLimit(Gate):
         self.limiter: Limiter = rule
         self.shares = _shares(shares)
         self._priority = None if priority is None else arguments.callback("priority", priority)
-        self.waits = queue > 0
-        self.longest_wait = self.queue_timeout
+        if queue:
+            self.waits, self.longest_wait = True, self.queue_timeout
         self.refused = dict.fromkeys(PRIORITIES, 0)
         self._limit = float(initial)
+        self._channels: events.Channels = ()
         self._count = _Count()
         self._lock = threading.RLock()
         self._turns = Turns(self._lock, self._take, self._give_back)

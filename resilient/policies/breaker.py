@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from sys import modules
 from typing import Any, Self
 
@@ -31,6 +32,9 @@ from resilient.window import CountWindow, TimeWindow
 __all__ = ["CircuitBreaker"]
 
 _lock = module_lock()
+
+_criteria = lru_cache(maxsize=256)(Criteria)
+"""There are few criteria, and there may be a circuit for each of many keys."""
 
 
 class CircuitBreaker(Gate):
@@ -68,8 +72,6 @@ class CircuitBreaker(Gate):
     raises = (CircuitOpen,)
     effects = frozenset(("listeners", "state_storage"))
 
-    refused = 0
-    _channels: events.Channels = ()
     _mirror: Face | None = None
     _attentive = False  # whether its face has to see each call: for a storage or listeners
 
@@ -100,33 +102,35 @@ class CircuitBreaker(Gate):
             )
         super().__init__(name, shadow=shadow)
         self.slow = None if slow is None else arguments.seconds("slow", slow)
-        criteria = Criteria(
+        if window_calls is not None and window_seconds is not None:
+            raise ValueError(f"give window_calls={window_calls!r} or window_seconds={window_seconds!r}, not both")
+        window: CountWindow | TimeWindow
+        enough = 10
+        if window_calls is not None:
+            window = CountWindow(arguments.count("window_calls", window_calls))
+            enough = min(enough, window_calls)
+        else:
+            window = TimeWindow(10.0 if window_seconds is None else arguments.seconds("window_seconds", window_seconds))
+        criteria = _criteria(
             fail_max=None if fail_max is None else arguments.count("fail_max", fail_max),
             failure_rate=None if failure_rate is None else arguments.share("failure_rate", failure_rate),
             slow_rate=None if slow_rate is None else arguments.share("slow_rate", slow_rate),
-            min_calls=10 if min_calls is None else arguments.count("min_calls", min_calls),
+            min_calls=enough if min_calls is None else arguments.count("min_calls", min_calls),
         )
+        if window_calls is not None and criteria.min_calls > window_calls:
+            raise ValueError(f"min_calls={min_calls!r} can never be reached in window_calls={window_calls!r}")
         if slow_rate is not None and slow is None:
             raise ValueError(f"slow_rate={slow_rate!r} needs slow=, the seconds from which a call is slow")
         if (criteria.fail_max, criteria.failure_rate, criteria.slow_rate) == (None, None, None):
             raise ValueError("failure_rate=None leaves nothing that could open the circuit: give fail_max or slow_rate")
-        if window_calls is not None and window_seconds is not None:
-            raise ValueError(f"give window_calls={window_calls!r} or window_seconds={window_seconds!r}, not both")
-        window: CountWindow | TimeWindow
-        if window_calls is not None:
-            window = CountWindow(arguments.count("window_calls", window_calls))
-            if min_calls is None:
-                criteria = replace(criteria, min_calls=min(10, window.size))
-            elif min_calls > window.size:
-                raise ValueError(f"min_calls={min_calls!r} can never be reached in window_calls={window_calls!r}")
-        else:
-            window = TimeWindow(10.0 if window_seconds is None else arguments.seconds("window_seconds", window_seconds))
         break_duration = arguments.seconds("break_duration", break_duration)
         max_break = arguments.seconds("max_break", max_break)
         if max_break < break_duration:
             if max_break != 60.0:
                 raise ValueError(f"max_break={max_break!r} is shorter than break_duration={break_duration!r}")
             max_break = break_duration
+        self.refused = 0
+        self._channels: events.Channels = ()
         self._circuit = Circuit(
             window,
             criteria,

@@ -24,13 +24,13 @@ from __future__ import annotations
 import inspect
 import math
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from copy import copy
+from operator import is_
 from typing import Any, Self
 
-from resilient import arguments
+from resilient import arguments, events
 from resilient.atomic import GIL, atomic, members
 from resilient.call import Call
 from resilient.errors import Rejected
@@ -69,13 +69,12 @@ class _Entry:
             finding the entry.
     """
 
-    __slots__ = ("acts", "admit", "gate", "inside", "key", "release", "settle", "span", "used")
+    __slots__ = ("acts", "gate", "inside", "key", "span", "used")
 
     def __init__(self, key: Hashable, gate: Gate, now: float) -> None:
         self.key = key
         self.gate = gate
-        self.acts = acts = gate.shadow_queue or gate
-        self.admit, self.settle, self.release = acts.admit, acts.settle, acts.release
+        self.acts = gate.shadow_queue or gate
         self.inside = 0
         self.used = now
         self.span: _Span | None = None
@@ -112,7 +111,7 @@ class Keyed(Gate):
             what it raises, or a key that cannot be hashed, is an error of the caller. A call that must wait has its key
             taken twice.
         max_keys: so many keys are remembered, and beyond them only those with calls inside. Default 1,024. A key takes
-            about 1.7 KB with a Bulkhead or RateLimit, 4.5 KB with a CircuitBreaker or AdaptiveLimit, besides what the
+            about 1 KB with a CircuitBreaker, Bulkhead or RateLimit, 2 KB with an AdaptiveLimit, besides what the
             key itself takes. It should be more than the keys that are in use within minutes: what a key has used of its
             limit is forgotten with it.
         idle: seconds without a call after which a key may be forgotten. Default 300. Where nothing else reads the clock
@@ -151,11 +150,10 @@ class Keyed(Gate):
         self.permits, self.metered = pattern.permits, pattern.metered
         self.longest_wait, self.needs = pattern.longest_wait, pattern.needs  # all keys together have no pace
         self.slow_from, self.raises = pattern.slow_from, pattern.raises
-        self._made: weakref.WeakSet[Gate] = weakref.WeakSet([pattern])
         self._table: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._at_hand = self._table if GIL else {}  # where one may look without the lock
-        self._order = _Order()
-        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        self._order = pattern.made_for = _Order()
+        self._channels: events.Channels = ()
 
     def found_by(self, key: Callable[..., Hashable]) -> Self:
         """The same gates, found by the keys of another function. (For our transports.)"""
@@ -192,9 +190,8 @@ class Keyed(Gate):
             entry.span = order.span
             if entry is not order.latest:
                 self._used_last(entry)
-        admit = entry.admit  # Python 3.11 is slow to call what it has to look up in a slot
         try:
-            ticket = admit(call)
+            ticket = entry.acts.admit(call)
         except BaseException:
             self._leave(entry)
             raise
@@ -227,9 +224,8 @@ class Keyed(Gate):
 
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         entry, inner = ticket
-        settle = entry.settle
         try:
-            settle(inner, failed, elapsed, now, error)
+            entry.acts.settle(inner, failed, elapsed, now, error)
         finally:
             if now is not None:
                 entry.used, entry.span = now, None
@@ -248,9 +244,8 @@ class Keyed(Gate):
 
     def release(self, ticket: Ticket) -> None:
         entry, inner = ticket
-        release = entry.release
         try:
-            release(inner)
+            entry.acts.release(inner)
         finally:
             if GIL:
                 entry.inside -= 1
@@ -298,7 +293,7 @@ class Keyed(Gate):
                 entry = self._table[key] = _Entry(key, gate, now)
                 self._order.span.end = now
                 self._order.span = _Span()
-                for channel in members(self._channels):
+                for channel in events.alive(self._channels):
                     gate.attach(channel)
             return self._used(entry, now, calls)
 
@@ -347,9 +342,11 @@ class Keyed(Gate):
         if not isinstance(gate, Gate) or _kind(gate) != _kind(self._pattern):
             raise TypeError(f"factory must always make the same kind of gate: first {self._pattern!r}, now {gate!r}")
         with self._order.lock:
-            if gate in self._made:
+            if gate.made_for is self._order:
                 raise ValueError(f"factory must make a new gate for each key, got the same {gate!r} again")
-            self._made.add(gate)
+            gate.made_for = self._order
+        if _is_given_the_same(gate, self._pattern):
+            gate.given = self._pattern.given  # one copy for all keys
         gate.name = f"{gate.name}[{arguments.legible(key)}]"
         return gate
 
@@ -379,7 +376,7 @@ class Keyed(Gate):
 
     def attach(self, channel: Channel) -> None:
         with self._order.lock:
-            self._channels.add(channel)
+            self._channels = events.joined(self._channels, channel)
             for entry in self._entries():
                 entry.gate.attach(channel)
 
@@ -425,6 +422,17 @@ class Keyed(Gate):
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         return self._pattern.unfit(is_async=is_async, block=block)
+
+
+def _is_given_the_same(gate: Gate, other: Gate) -> bool:
+    """Whether two gates were made with the same objects, as they are by one line of code with constants."""
+    (args, kwargs), (others, named) = gate.given, other.given
+    return (
+        len(args) == len(others)
+        and kwargs.keys() == named.keys()
+        and all(map(is_, args, others))
+        and all(value is named[name] for name, value in kwargs.items())
+    )
 
 
 def _kind(gate: Gate) -> tuple[Any, ...]:

@@ -412,6 +412,15 @@ def test_factory_must_make_a_new_gate_of_the_same_kind_each_time(gates: list[Any
     assert keyed.snapshot()["in_use"] == 0
 
 
+def test_gate_of_a_key_knows_what_it_was_made_with() -> None:
+    """Constants of the factory are kept once for all keys; what differs is each gate's own."""
+    permits = iter([1, 1, 2])
+    keyed = Keyed(lambda: Bulkhead(next(permits), queue=3), key=first)
+    same, other = keyed.gate_for("a"), keyed.gate_for("b")
+    assert same.given is keyed.pattern.given == ((1,), {"queue": 3})
+    assert other.given == ((2,), {"queue": 3})
+
+
 async def _coroutine() -> Gate:
     return Bulkhead(1)
 
