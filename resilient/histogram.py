@@ -44,6 +44,7 @@ MEMORY = 2000
 HEAVY = 1e12
 """The weight at which all are divided: far from where a sample of weight 1 would be lost in the rounding of the sum."""
 
+_GROWTH = MEMORY / (MEMORY - 1)
 _LOG_GAMMA = math.log((1 + ERROR) / (1 - ERROR))
 _PER_LOG = 1 / _LOG_GAMMA
 _FIRST = 1 - math.floor(math.log(LEAST) / _LOG_GAMMA)  # so that `LEAST` is in bucket 1, and what is shorter in bucket 0
@@ -68,9 +69,7 @@ class Histogram:
         at: the number of the quantile's bucket; below 0 while it warms up.
     """
 
-    __slots__ = ("_below", "_lock", "_total", "_weight", "_weights", "at", "count", "share", "warm_up")
-
-    _GROWTH = MEMORY / (MEMORY - 1)
+    __slots__ = ("_below", "_lock", "_reached", "_total", "_weight", "_weights", "at", "count", "share", "warm_up")
 
     def __init__(self, share: float, warm_up: int) -> None:
         self.share = share
@@ -80,7 +79,8 @@ class Histogram:
         self._weight = 1.0  # of the latest sample
         self._total = 0.0
         self.at = -1  # the bucket of the quantile, from the end of the warm-up on ...
-        self._below = 0.0  # ... and the weight of those below it
+        self._below = 0.0  # ... the weight of those below it ...
+        self._reached = 0.0  # ... and with its own
         self.renew()
 
     def renew(self) -> None:
@@ -102,33 +102,33 @@ class Histogram:
             number = 0
         else:
             return  # not a number
-        weights = self._weights  # no call from here on
-        self._weight = weight = self._weight * self._GROWTH
-        weights[number] += weight
+        self._weight = weight = self._weight * _GROWTH  # no call from here on
+        self._weights[number] += weight
         self._total = total = self._total + weight
         self.count += 1
-        at = self.at
-        if at >= 0:
-            below = self._below
-            if number < at:
-                below += weight
-            wanted = total * self.share
-            if below >= wanted:
-                if at:
-                    at -= 1
-                    below -= weights[at]
-            elif at < _LAST:
-                reached = below + weights[at]
-                if reached < wanted:
-                    at += 1
-                    below = reached
-            self.at = at
-            self._below = below
-            if weight < HEAVY:
-                return
-        elif self.count < self.warm_up:
-            return
-        self._settle()
+        if number <= self.at:
+            self._reached += weight
+            if number < self.at:
+                self._below += weight
+        if not self._below < total * self.share <= self._reached or weight >= HEAVY:
+            self._move()
+
+    def _move(self) -> None:
+        """Bring the pointer a bucket nearer to the quantile; or find it, when the warm-up is over and when weights are
+        heavy."""
+        at, below, reached, weights = self.at, self._below, self._reached, self._weights
+        wanted = self._total * self.share
+        if below >= wanted and at > 0:
+            at, reached = at - 1, below
+            below -= weights[at]
+        elif reached < wanted and 0 <= at < _LAST:
+            at, below = at + 1, reached
+            reached += weights[at]
+        if at != self.at:
+            self.at, self._below, self._reached = at, below, reached
+            self.moved()
+        if self._weight >= HEAVY if at >= 0 else self.count >= self.warm_up:
+            self._settle()
 
     def _settle(self) -> None:
         """Begin with light weights again, and find the bucket of the quantile anew."""
@@ -140,9 +140,15 @@ class Histogram:
             sums = list(accumulate(weights))
             total = sums[-1]
             at = next(number for number, reached in enumerate(sums) if reached >= total * self.share)
-            below = sums[at] - weights[at]
+            reached = sums[at]
+            below = reached - weights[at]
             self._weights = weights  # no call from here on
             self._weight = 1.0
             self._total = total
             self.at = at
             self._below = below
+            self._reached = reached
+            self.moved()
+
+    def moved(self) -> None:
+        """Called after each change of `at`: whoever keeps what follows from the quantile brings it up to date."""

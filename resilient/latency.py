@@ -101,39 +101,32 @@ class quantile:
         return f"the observed p{100 * self.share:.4g} ({within})"
 
 
-class Observed:
-    """The latencies of one key, as delays."""
+class Observed(Histogram):
+    """The latencies of one key.
 
-    __slots__ = ("_known", "_more", "histogram", "record", "spec")
+    Attributes:
+        delays: those that follow from them now.
+    """
+
+    __slots__ = ("_more", "_spec", "delays")
 
     def __init__(self, spec: quantile, more: int) -> None:
-        self.spec = spec
-        self.histogram = Histogram(spec.share, spec.samples)
-        self.record = self.histogram.record
+        super().__init__(spec.share, spec.samples)
+        self._spec = spec
         self._more = more
-        self._known: tuple[int, Delays] = self.histogram.at, spec.first(more)
+        self.delays: Delays = spec.first(more)
 
-    @property
-    def delays(self) -> Delays:
-        """Those of now."""
-        histogram, known = self.histogram, self._known
-        at = histogram.at
-        if known[0] == at:
-            return known[1]
-        seconds = histogram.value
-        assert seconds is not None
-        # The upper end of the bucket, so that calls which always take equally long are not all late.
-        delays = self.spec.grown(seconds / (1 - ERROR), self._more)
-        self._known = at, delays
-        return delays
-
-    def renew(self) -> None:
-        """In a forked child: take a new lock."""
-        self.histogram.renew()
+    def moved(self) -> None:
+        at = None
+        while at != self.at:  # another thread may have moved it meanwhile
+            at, seconds = self.at, self.value
+            assert seconds is not None
+            # The upper end of the bucket, so that calls which always take equally long are not all late.
+            self.delays = self._spec.grown(seconds / (1 - ERROR), self._more)
 
     def snapshot(self) -> dict[str, Any]:
         """The `delays` of now, and how many `samples` they are from."""
-        return {"delays": list(self.delays), "samples": self.histogram.count}
+        return {"delays": list(self.delays), "samples": self.count}
 
 
 class PerKey:

@@ -54,13 +54,22 @@ ROUNDING = 1 - 1e-9
 
 
 class FirstCopy:
-    """The age of a call's first copy, for those who observe latencies."""
+    """The age of a call's first copy, for those who observe latencies.
 
-    __slots__ = ("_late", "_now", "_record", "_waited", "began")
+    Attributes:
+        observed: what it tells of, as long as it may; or None.
+    """
 
-    def __init__(self, call: Call, observed: Observed, late: float | None) -> None:
-        self._record = observed.record
-        self._late = late
+    __slots__ = ("_late", "_now", "_waited", "began", "observed")
+
+    observed: Observed | None
+
+    def observe(self, call: Call, observed: Observed | None) -> None:
+        """Begin to measure it for `observed`; None: nobody wants to know."""
+        self.observed = observed
+        if observed is None:
+            return
+        self._late = observed.delays[0]
         self._waited = call.waited
         self._now = now = call.runtime.now
         call.stood_in = 0
@@ -73,24 +82,28 @@ class FirstCopy:
 
     def answered(self, call: Call) -> None:
         """It has succeeded (and is in no queue any more)."""
-        if call.stood_in != call.attempt:
-            self._record(self._now() - self.began - call.waited + self._waited)
+        observed, self.observed = self.observed, None
+        if observed is not None and call.stood_in != call.attempt:
+            observed.record(self._now() - self.began - call.waited + self._waited)
 
     def ended(self, error: BaseException | None, verdict: Verdict, call: Call) -> None:
         """It has ended by itself."""
         if verdict.kind == "success":
             self.answered(call)
         elif issubclass(type(error), TimedOut):
-            if verdict.kind == "failure":
-                self._record(self.age(call))
+            if verdict.kind == "failure" and self.observed is not None:
+                self.observed.record(self.age(call))
         elif (error is None or issubclass(type(error), Exception)) and not (verdict.refused or verdict == WAITED):
             self.unanswered(call)
+        self.observed = None
 
     def unanswered(self, call: Call) -> None:
         """It has had no answer so far, and will have none: that says something if it is late already."""
-        age, late = self.age(call), self._late
-        if late is not None and age >= late * ROUNDING:
-            self._record(max(age, late))
+        observed, self.observed = self.observed, None
+        if observed is not None and self._late is not None:
+            age = self.age(call)
+            if age >= self._late * ROUNDING:
+                observed.record(max(age, self._late))
 
 
 class Primary:
@@ -125,7 +138,7 @@ class Primary:
 Copy = Beside | Primary
 
 
-class Race:
+class Race(FirstCopy):
     """The copies of one call."""
 
     __slots__ = (
@@ -147,7 +160,6 @@ class Race:
         "inline",
         "inner",
         "may_start",
-        "primary",
         "running",
         "scope",
         "taken",
@@ -155,7 +167,6 @@ class Race:
         "winner",
     )
 
-    primary: FirstCopy | None  # as long as it may be observed
     inline: AsyncioRuntime | None  # while the first copy runs in the caller's task ...
     task: asyncio.Task[Any] | None  # ... this one ...
     base: int  # ... which had been cancelled so often before ...
@@ -178,10 +189,10 @@ class Race:
         self.winner: Copy | None = None
         observed = hedge.alike or (None if hedge.observes is None else hedge.observed(call))
         if observed is None:
-            self.delays, self.primary = hedge.delays, None
+            self.delays, self.observed = hedge.delays, None
         else:
             self.delays = observed.delays
-            self.primary = FirstCopy(call, observed, self.delays[0])
+            self.observe(call, observed)
         self.inline = self.task = self.context = self._timers = None
         if not GIL:
             self._lock = threading.RLock()
@@ -273,10 +284,10 @@ class Race:
 
     def end(self) -> None:
         """It is over: cancel the losers (or leave them to end by themselves), and do not wait for them."""
-        if self.winner is not None and self.primary is not None:
+        if self.winner is not None and self.observed is not None:
             for copy in self.running:
                 if copy.number == 1:
-                    self.primary.unanswered(copy.call)
+                    self.unanswered(copy.call)
         for running in self.running:
             running.leave()  # before one of them can end unheard
         self.taken = None if self.winner is None else self.winner.result
@@ -302,9 +313,8 @@ class Race:
         """Whether the race goes on after this copy's outcome; without further copies where it asks to be left alone."""
         error, scope, accept = copy.error, self.scope, self.hedge.accept
         if error is None and accept is None and not scope.judge.judges_results:
-            if copy.number == 1 and self.primary is not None:
-                self.primary.answered(copy.call)
-                self.primary = None
+            if copy.number == 1 and self.observed is not None:
+                self.answered(copy.call)
             return False
         try:
             if error is None:
@@ -314,9 +324,8 @@ class Race:
         except Mistake as mistake:  # the caller shall hear of it
             copy.error = mistake
             return False
-        if copy.number == 1 and self.primary is not None:
-            self.primary.ended(error, verdict, copy.call)
-            self.primary = None
+        if copy.number == 1 and self.observed is not None:
+            self.ended(error, verdict, copy.call)
         copy.pause = verdict.retry_after or 0.0
         if copy.pause:
             self.may_start = False
@@ -403,8 +412,8 @@ class Race:
             if self.winner is not None:
                 task.uncancel()  # the callee swallowed the cancel and has a result all the same
             elif self.begun == 1 and not self.scope.judge.judges_results and self.hedge.accept is None:
-                if self.primary is not None:
-                    self.primary.answered(self.call)
+                if self.observed is not None:
+                    self.answered(self.call)
                 return result
             primary = Primary(self.call, None, result)
         if not self.leaves_open(primary):
@@ -444,9 +453,7 @@ class Race:
             self._begin("failure")
         elif self.winner is None and self.task is not None and self.task.cancelling() <= self.base:
             self.winner = copy
-            if self.primary is not None:
-                self.primary.unanswered(self.call)
-                self.primary = None
+            self.unanswered(self.call)
             self.task.cancel()  # not when others have done so: a second one would cut its clean-up short
         else:
             self.drop(copy)

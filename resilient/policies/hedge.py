@@ -192,20 +192,19 @@ class Hedge(Wrap):
         """One copy alone: observe it, and in shadow see whether it would have been hedged."""
         observed, now = self.observed(call), call.runtime.now
         delay = (self.delays if observed is None else observed.delays)[0]
-        first = None if observed is None else FirstCopy(call, observed, delay)
+        first = FirstCopy()
+        first.observe(call, observed)
         begin, again = now(), False
         try:
             result = await inner(call)
             verdict = judged(scope, call, self.accept, result)
             again = wants_another(verdict)
-            if first is not None:
-                first.ended(None, verdict, call)
+            first.ended(None, verdict, call)
             return result
         except Exception as error:
             verdict = scope.on_error(call, error)
             again = wants_another(verdict)
-            if first is not None:
-                first.ended(error, verdict, call)
+            first.ended(error, verdict, call)
             raise
         finally:
             late = delay is not None and now() - begin >= delay
