@@ -1,15 +1,20 @@
 """What the server middleware adds to a Starlette hello-world: the server's processor time, in pairs.
 
-Over the loopback first: uvicorn, in a process of its own, serves the same application on several ports, plain and under
-middlewares of several settings. A plain socket on a kept connection asks one after the other, with the headers of an
-httpx client, and the same ones of all of them: a deadline and a priority are among them.
+Over the loopback first: uvicorn, in a process of its own, serves the same application on several ports: plain, under
+Starlette's `CORSMiddleware`, and under ours with several settings. All are asked the same: the headers of an httpx
+client with a deadline and a priority, and the `Origin` of a browser.
 
+- Eight connections are kept busy at a port by a client that never sleeps: it sends the next request of a connection as
+  soon as its answer is there, and looks for answers all the time. So the server always has something to do. (One
+  request at a time measures how a process is woken: half of the server's time then.)
 - A block is some requests to one port. Each guarded block is between two plain ones, and its pair is the processor time
   of the server's process (all its threads) for a request, as a ratio to the mean of those two; the order is drawn anew
   in each round. The figure is the median of the pairs, with its 95% interval (as in `loopback`).
-- The bar: 5% of processor time under uvicorn as it is installed with its `standard` extra but on asyncio's own loop
-  (httptools), with a deadline, a priority and a limit. h11 takes longer for a request, so there the same is less;
-  uvloop takes less.
+- What a setting adds is also told as a multiple of what `CORSMiddleware` adds in the same run, with an interval of 95%
+  from rounds that are drawn again (a bootstrap).
+- The bars: on asyncio's own loop with httptools, as uvicorn is installed with its `standard` extra. A middleware of
+  which nothing is asked adds 5% at the most; with a deadline, a priority and a `Bulkhead` it adds no more than
+  `CORSMiddleware`, and with an `AdaptiveLimit` 1.2 times as much. h11 takes longer for a request, uvloop less.
 
 Then for honesty the bare call of the application in one process, without a server or a network: what is added there is
 the middleware's own cost, and its share is that of a program that does nothing else.
@@ -20,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import math
 import os
 import platform
 import random
@@ -29,7 +35,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -43,6 +49,9 @@ from benchmarks.report import Bar, Column, Figure, Report
 __all__ = ["run"]
 
 COLUMNS = (
+    Column("cors_x", "x CORS", "{:.2f}"),
+    Column("cors_low_x", "from", "{:.2f}"),
+    Column("cors_high_x", "to", "{:.2f}"),
     Column("added_percent", "added CPU %", "{:+.2f}"),
     Column("added_low_percent", "from", "{:+.2f}"),
     Column("added_high_percent", "to", "{:+.2f}"),
@@ -51,11 +60,22 @@ COLUMNS = (
     Column("request_cpu_ns", "CPU ns", "{:,.0f}"),
     Column("requests_per_s", "req/s", "{:,.0f}"),
 )
-QUICK = Pairs(rounds=40, requests=100, judged_blocks=2, seconds=14)
-FULL = Pairs(rounds=300, requests=100, judged_blocks=2, seconds=90)
+QUICK = Pairs(rounds=30, requests=400, seconds=14)
+FULL = Pairs(rounds=200, requests=400, seconds=90)
+CONNECTIONS = 8
+"""To each port, all busy at once."""
 PLAIN = "Starlette alone"
-JUDGED = "deadline, priority, Bulkhead"
-BAR = Bar("added_percent", 5)
+PEER = "Starlette's CORSMiddleware"
+NOTHING = "nothing asked"
+BULKHEAD = "deadline, priority, Bulkhead"
+ADAPTIVE = "deadline, priority, AdaptiveLimit"
+BARS = {
+    NOTHING: Bar("added_percent", 5),
+    BULKHEAD: Bar("cors_x", 1, against="CORS"),
+    ADAPTIVE: Bar("cors_x", 1.2, against="CORS"),
+}
+SAMPLES = 300
+"""Of the rounds, for an interval."""
 SERVERS = (("httptools", "asyncio"), ("h11", "asyncio"), ("httptools", "uvloop"))
 HEADERS = (
     ("host", "127.0.0.1"),
@@ -65,28 +85,27 @@ HEADERS = (
     ("user-agent", "python-httpx/0.28.1"),
     ("x-deadline-ms", "10000"),
     ("x-priority", "normal"),
+    ("origin", "https://shop.example"),
 )
 
 
 def settings() -> dict[str, dict[str, Any]]:
-    """The middlewares, by name."""
+    """Our middlewares, by name."""
     import resilient
 
     asked: dict[str, Any] = {"deadline_header": True, "priority": True, "max_deadline": 30}
-    found: dict[str, dict[str, Any]] = {
-        "nothing asked": {},
+    return {
+        NOTHING: {},
         "deadline, priority": asked,
-        JUDGED: {**asked, "limit": resilient.Bulkhead(100)},
+        BULKHEAD: {**asked, "limit": resilient.Bulkhead(100)},
+        ADAPTIVE: {**asked, "limit": resilient.AdaptiveLimit()},
     }
-    adaptive: Any = getattr(resilient, "AdaptiveLimit", None)
-    if adaptive is not None:
-        found["deadline, priority, AdaptiveLimit"] = {**asked, "limit": adaptive()}
-    return found
 
 
-def application(options: Mapping[str, Any] | None) -> Any:
-    """The hello-world, under a middleware or without (None)."""
+def applications() -> dict[str, Any]:
+    """The hello-world, plain and under each middleware, by name; the plain one first."""
     from starlette.applications import Starlette
+    from starlette.middleware.cors import CORSMiddleware
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse
     from starlette.routing import Route
@@ -96,10 +115,14 @@ def application(options: Mapping[str, Any] | None) -> Any:
     async def hello(request: Request) -> PlainTextResponse:
         return PlainTextResponse("Hello, world")
 
-    made = Starlette(routes=[Route("/", hello)])
-    if options is not None:
-        made.add_middleware(ServerMiddleware, **options)  # type: ignore[arg-type]
-    return made
+    def made(middleware: Any = None, **options: Any) -> Starlette:
+        application = Starlette(routes=[Route("/", hello)])
+        if middleware is not None:
+            application.add_middleware(middleware, **options)
+        return application
+
+    ours = {name: made(ServerMiddleware, **options) for name, options in settings().items()}
+    return {PLAIN: made(), PEER: made(CORSMiddleware, allow_origins=["https://shop.example"]), **ours}
 
 
 def run(options: Options) -> Report:
@@ -132,36 +155,49 @@ def run(options: Options) -> Report:
     return Report("middleware", COLUMNS, figures, conditions)
 
 
-def _figures(group: str, base: Paired, found: Mapping[str, Paired], judged: bool) -> list[Figure]:
+def _figures(group: str, base: Paired, found: Mapping[str, Paired], seed: int, judged: bool) -> list[Figure]:
     figures = [Figure(group, PLAIN, base.costs())]
     plain = statistics.median(block.processor for block in base.blocks)
     for name, paired in found.items():
         values = {**paired.values(), "added_ns": round(plain * (statistics.median(paired.ratios) - 1))}
-        bar = BAR if judged and name != "nothing asked" else None
-        figures.append(Figure(group, name, values, bar, ours=True))
+        if name != PEER:
+            values |= _beside(paired.ratios, found[PEER].ratios, random.Random(seed))
+        figures.append(Figure(group, name, values, BARS.get(name) if judged else None, ours=name != PEER))
     return figures
+
+
+def _beside(ratios: Sequence[float], peer: Sequence[float], draw: random.Random) -> dict[str, float]:
+    """What is added, as a multiple of what the peer adds in the same rounds."""
+
+    def times(rounds: Sequence[int]) -> float:
+        added = statistics.median(peer[at] for at in rounds) - 1
+        return (statistics.median(ratios[at] for at in rounds) - 1) / added if added > 0 else math.inf
+
+    rounds = range(len(ratios))
+    samples = sorted(times(draw.choices(rounds, k=len(rounds))) for _ in range(SAMPLES))
+    low, high = samples[SAMPLES // 40], samples[-1 - SAMPLES // 40]
+    return {"cors_x": round(times(rounds), 3), "cors_low_x": round(low, 3), "cors_high_x": round(high, 3)}
 
 
 def _over_loopback(server: _Server, group: str, plan: Pairs, options: Options, *, judged: bool) -> list[Figure]:
     def measure(name: str) -> Block:
-        connection, clock = server.connections[name], server.processor_time
-        begin, wall = clock(), time.perf_counter_ns()
-        for _ in range(plan.requests):
-            connection.exchange()
+        begin, wall = server.processor_time(), time.perf_counter_ns()
+        server.clients[name].exchange(plan.requests)
         wall = time.perf_counter_ns() - wall
-        return Block((clock() - begin) / plan.requests, wall / plan.requests)
+        return Block((server.processor_time() - begin) / plan.requests, wall / plan.requests)
 
     track = options.track(range(plan.rounds), group)
-    return _figures(group, *_in_pairs(list(settings()), measure, plan, random.Random(options.seed), track), judged)
+    found = _in_pairs(list(server.clients), measure, plan, random.Random(options.seed), track)
+    return _figures(group, *found, options.seed, judged)
 
 
 def _in_pairs(
-    names: list[str], measure: Callable[[str], Block], plan: Pairs, order: random.Random, rounds: Iterable[int]
+    names: Sequence[str], measure: Callable[[str], Block], plan: Pairs, order: random.Random, rounds: Iterable[int]
 ) -> tuple[Paired, dict[str, Paired]]:
-    for name in (PLAIN, *names) * 3:
+    for name in (*names,) * 3:
         measure(name)
-    turns = [name for name in names for _ in range(plan.judged_blocks if name == JUDGED else 1)]
-    found = {name: Paired() for name in names}
+    turns = [name for name in names if name != PLAIN]
+    found = {name: Paired() for name in turns}
     gc.collect()
     before = measure(PLAIN)
     base = Paired([before])
@@ -183,16 +219,14 @@ def _in_pairs(
 
 async def _bare(plan: Pairs, options: Options) -> list[Figure]:
     """Without a server, on one event loop that turns between blocks only."""
-    known = settings()
-    applications = {PLAIN: application(None), **{name: application(known[name]) for name in known}}
-    loops = {name: _calls(made) for name, made in applications.items()}
+    loops = {name: _calls(made) for name, made in applications().items()}
 
     def measure(name: str) -> Block:
         return loops[name](plan.requests)
 
     track = options.track(range(plan.rounds), "bare call")
-    found = _in_pairs(list(known), measure, plan, random.Random(options.seed), track)
-    return _figures("the bare call in one process", *found, judged=False)
+    found = _in_pairs(list(loops), measure, plan, random.Random(options.seed), track)
+    return _figures("the bare call in one process", *found, options.seed, judged=False)
 
 
 def _calls(made: Any) -> Callable[[int], Block]:
@@ -242,28 +276,43 @@ def _calls(made: Any) -> Callable[[int], Block]:
 # -- the server -----------------------------------------------------------------------------------------------------
 
 
-class _Connection:
-    """A kept connection to one port."""
+class _Client:
+    """Keeps some connections to one port busy."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
+        for each in self._sockets:
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            each.setblocking(False)
         fields = "".join(f"{name}: {value}\r\n" for name, value in HEADERS)
         self._request = f"GET / HTTP/1.1\r\n{fields}\r\n".encode()
 
-    def exchange(self) -> None:
-        self._socket.sendall(self._request)
-        answer = b""
-        while not answer.endswith(b"Hello, world"):
-            part = self._socket.recv(4096)
-            if not part:
-                raise RuntimeError(f"the server closed the connection after {answer!r}")
-            answer += part
-        if not answer.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(f"not the answer that was expected: {answer!r}")
+    def exchange(self, requests: int) -> None:
+        """Have so many requests answered."""
+        answers = {}
+        for each in self._sockets[:requests]:
+            each.send(self._request)
+            answers[each] = b""
+        left = requests - len(answers)
+        while answers:
+            for each in list(answers):
+                try:
+                    part = each.recv(4096)
+                except BlockingIOError:
+                    continue
+                answers[each] += part
+                if not part or not answers[each].startswith(b"HTTP/1.1 200"[: len(answers[each])]):
+                    raise RuntimeError(f"not the answer that was expected: {answers[each]!r}")
+                if answers[each].endswith(b"Hello, world"):
+                    del answers[each]
+                    if left:
+                        left -= 1
+                        each.send(self._request)
+                        answers[each] = b""
 
     def close(self) -> None:
-        self._socket.close()
+        for each in self._sockets:
+            each.close()
 
 
 class _Server:
@@ -278,9 +327,7 @@ class _Server:
             text=True,
         )
         ports = self._line().split()
-        self.connections = {
-            name: _Connection(int(port)) for name, port in zip((PLAIN, *settings()), ports, strict=True)
-        }
+        self.clients = {name: _Client(int(port)) for name, port in zip(applications(), ports, strict=True)}
 
     def _line(self) -> str:
         assert self._process.stdout is not None
@@ -305,8 +352,8 @@ class _Server:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for connection in self.connections.values():
-            connection.close()
+        for client in self.clients.values():
+            client.close()
         with self._process:  # closes its pipes, at which it ends, and waits for that
             pass
 
@@ -321,17 +368,14 @@ def serve(protocol: str, loop: str) -> None:
         os._exit(0)
 
     servers, listeners = [], []
-    for options in (None, *settings().values()):
+    for made in applications().values():
         # The protocol is named because asyncio sets TCP_NODELAY only where it is: else answers take 40 ms more.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         listeners.append(listener)
-        made = application(options)
         servers.append(
-            uvicorn.Server(
-                uvicorn.Config(made, http=protocol, lifespan="off", log_config=None, access_log=False)  # type: ignore[arg-type]
-            )
+            uvicorn.Server(uvicorn.Config(made, http=protocol, lifespan="off", log_config=None, access_log=False))
         )
 
     async def all_of_them() -> None:
