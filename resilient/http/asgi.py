@@ -29,6 +29,9 @@ a stream:
   trio, where that cannot be told from sending, such a response is cut off at its deadline.)
   The time to the first part is what the server's own work takes. Background tasks hold no permit.
 
+Without a limit, a deadline or a priority there is nothing to guard: such a middleware hands requests on as they are,
+and counts each until the application has returned, so that it can be closed. With a listener, though, it guards them.
+
 What the limit learns: an answer below 500 is a success, with the time that it took. An exception of the application,
 and an answer of 500 or more, is nothing: a mistake of the code says nothing about how many requests the server can
 take, and is often quicker than its work. Ended by the server's own `max_deadline` is a failure; ended by the caller's
@@ -44,7 +47,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Any, Final
 
 from resilient import arguments, registry
@@ -54,11 +57,11 @@ from resilient.events import CallTimedOut
 from resilient.http import semantics
 from resilient.http.options import header
 from resilient.http.served import (
+    ENDED,
     HELD,
     REQUEST,
     START,
     ErrorAnswer,
-    Guard,
     Request,
     RequestOnTrio,
     Send,
@@ -86,8 +89,6 @@ PLAIN: Final = {name.encode(): name for name in PRIORITIES}
 """As most headers have them."""
 
 _LENGTH, _CODING, _EXPECT = b"content-length", b"transfer-encoding", b"expect"
-
-_new = object.__new__
 
 
 class ServerMiddleware:
@@ -162,7 +163,10 @@ class ServerMiddleware:
         )
         """Its events, its state, its switches. Closed, it refuses all that comes."""
         registry.register(self.pipeline)
-        self._guarded: Callable[[Any], Guard] = self.pipeline(_handle)
+        asks = self._deadline_header or self._priority_header or self._ask_priority is not None
+        self._limits_nothing = gate is None and max_deadline is None and not asks
+        self._flow = self.pipeline._flow
+        self._guarded: Callable[[Any], Coroutine[Any, Any, None]] = self.pipeline(_handle)
 
     @classmethod
     def shared(cls, **options: Any) -> Shared:
@@ -178,11 +182,21 @@ class ServerMiddleware:
         ):
             await self.app(scope, receive, send)
             return
+        outer, flow = inherited(), self._flow
+        if self._limits_nothing and outer is None and not flow.special:
+            count = flow.count
+            count.inside += 1
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                count.inside -= 1
+                if flow.special:
+                    flow.wake()
+            return
         loop = running()
-        request = scope[REQUEST] = _new(Request if loop is not None else RequestOnTrio)
-        request.pass_on = send
+        request = scope[REQUEST] = Request(send, loop) if loop is not None else RequestOnTrio(send, current_async())
         read, deadline_header, priority_header = self._read, self._deadline_header, self._priority_header
-        sent = wanted = body = None
+        sent = wanted = body = around = urgency = None
         for field, value in scope["headers"]:
             if field in read:
                 if field == deadline_header:
@@ -198,11 +212,9 @@ class ServerMiddleware:
                 seconds, request.own = left / 1000, False
         if seconds < math.inf:
             request.seconds = seconds
-            request.at = (loop or current_async()).now() + seconds
-        outer = inherited()
+            request.at = request.runtime.now() + seconds
         if body is not None or scope.get("http_version", "") >= "2":  # which need not tell of its body before it comes
             self._expect_body(scope, receive, request, body, sent, outer)
-        around = urgency = None
         try:
             if outer is not None and self.pipeline.mode != "off":
                 request.yield_to(outer)
@@ -210,8 +222,8 @@ class ServerMiddleware:
             if self._ask_priority is not None or (wanted is not None and PLAIN.get(wanted) != current_priority()):
                 urgency = self._urgency(scope, wanted)
             try:
-                if isinstance(request, RequestOnTrio):
-                    await self._serve_on_trio(scope, receive, request)
+                if loop is None:
+                    await self._serve_on_trio(scope, receive, request)  # type: ignore[arg-type]
                 else:
                     await self._serve(scope, receive, request)
             except Exception:
@@ -222,8 +234,7 @@ class ServerMiddleware:
                 await self._answer_instead(scope, request)
         finally:
             request.pass_on = nowhere
-            if request.upload is not None:
-                request.upload = None  # which has the request
+            request.upload = None  # which has the request
             if urgency is not None:
                 urgency.__exit__(None, None, None)
             if around is not None:
@@ -231,20 +242,17 @@ class ServerMiddleware:
 
     async def _serve(self, scope: Any, receive: Receive, request: Request) -> None:
         """Have the application handle it, or not: `request` has which."""
-        guard: Guard | None = self._guarded(scope)
-        assert guard is not None
+        guard = self._guarded(scope).__await__()
         try:
-            waits_for = guard.send(None)
-            if waits_for is not HELD:
+            waits_for = next(guard, ENDED)
+            if waits_for is not HELD and waits_for is not ENDED:
                 await stand_in_line(guard, waits_for)
-        except StopIteration:
-            guard = None  # switched off, the pipeline calls its function and ends
         except (Rejected, TimedOut) as error:
             request.turned_away(error)
             return
         except ClientLeft:
             return
-        if guard is None:
+        if waits_for is ENDED:  # switched off, the pipeline calls its function
             del scope[REQUEST]
             await self.app(scope, receive, request.pass_on)
             return
@@ -256,7 +264,8 @@ class ServerMiddleware:
             if not request.failed(error):
                 raise
         else:
-            request.returned()
+            if request.guard is not None:
+                request.returned()
         finally:
             if held is not None:
                 let_go(held)
@@ -278,7 +287,7 @@ class ServerMiddleware:
         self, scope: Any, receive: Receive, request: Request, field: bytes | None, sent: bytes | None, outer: Any
     ) -> None:
         """Have a request wait for its body, of which the header of this name has told; None: none has."""
-        now = current_async().now()
+        now = request.runtime.now()
         seconds = math.inf
         if sent is not None and (left := milliseconds(sent)) is not None:
             seconds = left / 1000
@@ -323,7 +332,7 @@ class ServerMiddleware:
         elif request.is_late():
             channel = self._until_answered.channel
             if channel.wants[CallTimedOut]:
-                now = current_async().now()
+                now = request.runtime.now()
                 channel.emit(CallTimedOut(self.pipeline.name, now, request.name, request.seconds))
             if not request.awaits_body:
                 await _answer(scope, request.pass_on, 504, b"The deadline of the request has passed.")

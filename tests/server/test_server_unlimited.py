@@ -1,0 +1,106 @@
+"""A middleware that limits nothing: it passes requests by, and counts them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import anyio
+
+from resilient import deadline
+from resilient.http.asgi import ServerMiddleware
+from tests.ledger import Told
+from tests.server.memory import (
+    TOO_MUCH,
+    Held,
+    answering,
+    ask,
+    hang,
+    is_too_late,
+    on_both,
+    settle_down,
+    streaming,
+    tell_remaining,
+    with_one_inside,
+)
+
+
+@on_both
+async def test_unlimited_request_is_in_flight_until_its_application_returns() -> None:
+    """Also after the first part of its response."""
+    counts: list[int] = []
+    app = ServerMiddleware(streaming(b"x", 1, lambda: counts.append(app.pipeline.snapshot()["in_flight"])))
+    await ask(app)
+    assert counts == [1]
+    assert app.pipeline.snapshot()["in_flight"] == 0
+
+
+@on_both
+async def test_unlimited_request_whose_application_raises_is_no_longer_in_flight() -> None:
+    """The error is the server's, as without a middleware."""
+
+    async def fails() -> None:
+        raise LookupError
+
+    app = ServerMiddleware(answering(fails))
+    assert isinstance((await ask(app)).error, LookupError)
+    assert app.pipeline.snapshot()["in_flight"] == 0
+
+
+@on_both
+async def test_closing_waits_for_unlimited_requests_and_refuses_others() -> None:
+    """As with limits."""
+    held, order = Held(), []
+    app = ServerMiddleware(answering(held))
+
+    async def close() -> None:
+        await app.pipeline.aclose()
+        order.append("closed")
+
+    async with anyio.create_task_group() as group:
+
+        async def then() -> None:
+            group.start_soon(close)
+            await settle_down()
+            refused = await ask(app)
+            assert (refused.status, refused.text) == (503, TOO_MUCH)
+            order.append("answered")
+
+        assert (await with_one_inside(app, held, then)).text == "held"
+    assert order == ["answered", "closed"]
+
+
+@on_both
+async def test_unlimited_requests_are_told_to_those_who_listen() -> None:
+    """Each as a call that has ended."""
+    app = ServerMiddleware(answering(tell_remaining))
+    told = Told(app.pipeline)
+    await ask(app)
+    assert [call.ending for call in told.calls] == ["success"]
+
+
+@on_both
+async def test_caller_in_this_process_ends_unlimited_requests_at_its_deadline() -> None:
+    """It has set one around the call of the application, as test clients do."""
+    app = ServerMiddleware(answering(hang))
+    with deadline(1):
+        assert is_too_late(await ask(app))
+
+
+@on_both
+async def test_unlimited_request_with_a_slow_body_is_handled_at_once() -> None:
+    """There is no permit that a slow client could hold."""
+    parts: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        parts.append(anyio.current_time())
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    begin = anyio.current_time()
+    reply = await ask(ServerMiddleware(application), headers=[("Content-Length", "2")], body=[5.0, b"a", 5.0, b"b"])
+    assert reply.status == 200
+    assert parts == [begin]
+    assert math.isclose(anyio.current_time() - begin, 10)
