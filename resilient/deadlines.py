@@ -48,6 +48,7 @@ from resilient.moment import LIFTED, Deadline, hold, hold_total, inherit, inheri
 from resilient.policy import Layer, Scope
 from resilient.priority import NORMAL, priority
 from resilient.runtime import TRIO, VIRTUAL, current, current_async
+from resilient.runtime.asyncio import running
 from resilient.runtime.threads import THREADS
 
 __all__ = [
@@ -73,10 +74,15 @@ __all__ = [
 _PLAIN = frozenset((float, int))
 _MILLISECONDS = re.compile(r"[ \t]*[0-9]{1,11}(\.[0-9]{0,9})?[ \t]*", re.ASCII)
 _LONGEST = 366 * 86400e3  # more than a year is a mistake
-_new = object.__new__
 
 _lifted: ContextVar[tuple[Call | None, float]] = ContextVar("resilient_lifted", default=(None, 0.0))
 """The guarded call whose deadline, and that of those around it, is lifted here; unless it is earlier than a moment."""
+
+
+class _Until(Deadline):
+    __slots__ = ()
+
+    __init__ = object.__init__  # one in Python would cost as much as a call
 
 
 class deadline:
@@ -134,7 +140,7 @@ class deadline:
         at = now + self._seconds
         limit = inherited()
         if limit is None or at < limit.at:
-            limit = _new(Deadline)  # without its `__init__`, which would cost as much as a call
+            limit = _Until()
             limit.at = at
             limit.seconds = self._seconds
         if not seen.any:
@@ -292,7 +298,7 @@ async def under(call: Call, scope: Scope, inner: Layer, limit: Deadline) -> Any:
     try:
         runtime = call.runtime
         if runtime is None:
-            runtime = call.runtime = current_async()
+            runtime = call.runtime = running() or current_async()
         if runtime.now() >= limit.at:
             raise limit.expired(call, 0.0)
         return await runtime.within(call, inner, limit)

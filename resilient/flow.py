@@ -217,13 +217,12 @@ class Flow:
         def whole(call: Call) -> Coroutine[Any, Any, Any]:
             limit = inherited()
             if limit is None or limit.at == inf or (call.deadline is not None and call.deadline <= limit.at):
-                return counted(call)
-            return under(call, scope, counted, limit)
+                run = counted(call)
+            else:
+                run = under(call, scope, counted, limit)
+            return run if nested or not scope.channel.wants[CallEnded] else told_call(call, scope, run)
 
-        def told(call: Call) -> Coroutine[Any, Any, Any]:
-            return told_call(call, scope, whole(call)) if scope.channel.wants[CallEnded] else whole(call)
-
-        return whole if nested else told
+        return whole
 
     def _refusal(self, call: Call) -> PipelineClosed:
         scope = self.scope
