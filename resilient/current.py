@@ -102,9 +102,10 @@ def runs_elsewhere(code: CodeType) -> None:
     _elsewhere[id(code)] = code
 
 
-def enclosing(depth: int = 1) -> Enclosing:
-    """The guarded calls around the caller's frame, innermost first."""
-    return _calls_in(stack(sys._getframe(depth)))
+def enclosing(depth: int = 1, *, keep: bool = False) -> Enclosing:
+    """The guarded calls around the caller's frame, innermost first. `keep`: what is noted on them is there when they
+    are asked for again."""
+    return _calls_in(stack(sys._getframe(depth)), keep=keep)
 
 
 def waiting(caller: Any) -> Enclosing:
@@ -144,7 +145,8 @@ def stack(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _calls_in(frames: Iterable[FrameType]) -> Enclosing:
+def _calls_in(frames: Iterable[FrameType], *, keep: bool = False) -> Enclosing:
+    """The calls of these frames, and of those outside them. `keep`: what is noted on them stays."""
     found: list[tuple[Call, Scope]] = []
     for frame in frames:
         if _blocks and frame in _blocks:
@@ -152,8 +154,11 @@ def _calls_in(frames: Iterable[FrameType]) -> Enclosing:
         code = id(frame.f_code)
         if code in _guards:
             names = frame.f_locals
-            if "call" in names and not (found and found[-1][0] is names["call"]):  # two frames of one call
-                found.append((names["call"], names["scope"]))
+            call = names.get("call")
+            if call is None and "count" in names:  # it makes none before something fails
+                call = names["flow"].call_of(frame, keep=keep)
+            if call is not None and not (found and found[-1][0] is call):  # two frames of one call
+                found.append((call, names["scope"]))
         elif code in _elsewhere:
             work: Elsewhere = frame.f_locals["self"]
             if found and found[-1][0] is work.call:
@@ -186,7 +191,7 @@ class CurrentCall:
 def current_call() -> CurrentCall | None:
     """The innermost guarded call that the caller is in, or None outside all."""
     view: CurrentCall | None = None
-    for call, scope in reversed(enclosing(2)):
+    for call, scope in reversed(enclosing(2, keep=True)):
         remaining = None if call.deadline is None else max(0.0, call.deadline - call.begin().now())
         view = CurrentCall(scope.name, call.attempt, remaining, _id(call), scope.repeats, view)
     return view

@@ -16,7 +16,7 @@ from itertools import chain
 from resilient.call import Call
 from resilient.current import frames_of, stack
 from resilient.errors import Deadlock
-from resilient.frame import givers
+from resilient.passage import givers
 from resilient.policy import Gate
 from resilient.runtime import current
 from resilient.runtime.threads import THREADS

@@ -153,7 +153,8 @@ class Channel:
             self._spread()
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call the method `changed` now and whenever a listener comes or goes, while its object lives."""
+        """Call the method `changed` now, whenever a listener comes or goes, and by `tell_watcher`, while its object
+        lives."""
         with _lock:
             self._watch = weakref.WeakMethod(changed)
             changed()
@@ -163,6 +164,10 @@ class Channel:
         while entries != (now := (*self._own,) if self.apart else (*self._own, *_everywhere)):  # a signal handler's too
             entries = now
             self.wants = _Wants(entries) if entries else _SILENCE
+        self.tell_watcher()
+
+    def tell_watcher(self) -> None:
+        """Something has changed that whoever watches wants to know."""
         changed = self._watch and self._watch()
         if changed is not None:
             changed()

@@ -6,9 +6,12 @@ for when they succeed.
 
 from __future__ import annotations
 
+import inspect
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from math import inf
+from types import FrameType
 from typing import Any, NoReturn
 
 from resilient.atomic import GIL
@@ -21,7 +24,8 @@ from resilient.events import CallEnded, CallRejected
 from resilient.mistakes import Mistake, release
 from resilient.outcome import IGNORED, Classifier
 from resilient.policy import Layer, Recovery, Scope, Watch
-from resilient.runtime import Parking
+from resilient.runtime import Parking, Runtime
+from resilient.runtime.threads import THREADS
 from resilient.telling import told_call
 
 __all__ = ["Earn", "Flow", "earning", "earnings", "own_up", "watched_earnings", "watched_recovery"]
@@ -139,13 +143,15 @@ class Flow:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.closed = False
-        self.special = not GIL  # calls take the way of `whole`
-        scope.channel.watch(self._choose_way)
+        self.special = not GIL
+        """Whether calls take the way of `whole`, and tell when they have `left`."""
         self.renew()
+        scope.channel.watch(self._choose_way)
 
     def renew(self) -> None:
         """In a forked child: no call is inside, and nobody waits."""
         self.count = Count()
+        self._asked: dict[FrameType, Call] = {}
         self._lock = threading.RLock()
         self._waiting: set[Parking] = set()
 
@@ -155,10 +161,42 @@ class Flow:
         return self.count.inside
 
     def _choose_way(self) -> None:
-        self.special = not GIL or self.closed or self.scope.channel.wants.observed
+        scope = self.scope
+        with self._lock:
+            unusual = self.closed or scope.channel.wants.observed or scope.mode == "off"
+            self.special = not GIL or unusual or bool(self._asked)
+
+    def begin(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime | None
+    ) -> Call:
+        """The call of the frame that asks: a new one, unless somebody has asked for it before."""
+        call = self._asked.get(sys._getframe(1)) if self._asked else None
+        return new_call(fn, args, kwargs, runtime) if call is None else call
+
+    def call_of(self, frame: FrameType, *, keep: bool) -> Call:
+        """The call of a frame that has none, since all went well so far. `keep`: it is the same one from now on, also
+        for the frame."""
+        names = frame.f_locals
+        call = self._asked.get(frame)
+        if call is None:
+            is_async = frame.f_code.co_flags & inspect.CO_COROUTINE
+            call = new_call(names["fn"], names["args"], names["kwargs"], None if is_async else THREADS)
+            if keep:
+                with self._lock:
+                    call = self._asked.setdefault(frame, call)
+                    self._choose_way()
+        return call
+
+    def left(self) -> None:
+        """The call of the frame that tells this has ended, where not all is as usual."""
+        if self._asked:
+            with self._lock:
+                self._asked.pop(sys._getframe(1), None)
+                self._choose_way()
+        self.wake()
 
     def wake(self) -> None:
-        """Tell those who wait in `close` that a call has ended."""
+        """Tell those who wait in `close`, if no call is inside any more."""
         if self.inside <= 0:
             with self._lock:
                 waiting = tuple(self._waiting)
@@ -172,8 +210,8 @@ class Flow:
     def whole(
         self, scope: Scope, entry: Layer, recover: Recovery | None, earn: Earn | None, *, nested: bool = False
     ) -> Layer:
-        """What the frames of `_guard` do, for those who come another way; and what they leave out. `scope` is that of
-        the pipeline, or the twin, whose classifier the policies ask.
+        """What the frames around functions do, for calls that come another way; and what they leave out. `scope` is
+        that of the pipeline, or the twin, whose classifier the policies ask.
 
         The end of a call is told by the pipeline that its function is guarded with, not by those `nested` in it.
         """

@@ -19,7 +19,7 @@ from resilient.policy import Layer, Scope
 from resilient.result import is_awaitable
 from resilient.telling import attempt_failed, attempt_returned, attempt_started, observed
 
-__all__ = ["async_leaf", "dress", "kind_of", "sync_leaf", "unwrapped"]
+__all__ = ["async_leaf", "dress", "kind_of", "plain_types", "refuse_awaitable", "sync_leaf", "unwrapped"]
 
 _KIND_FLAGS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
@@ -102,6 +102,7 @@ def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
     if attempt is not None and getattr(attempt, "tells", False):
         leaf = attempt
     leaf.is_leaf = True  # type: ignore[attr-defined]
+    leaf.is_direct = attempt is None  # type: ignore[attr-defined]  # it does nothing but call the function
     leaf.waits = attempt is not None  # type: ignore[attr-defined]  # a client's attempts, for its connections
     return leaf
 
@@ -124,8 +125,8 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
             if issubclass(type(error), StopIteration):
                 raise Stopped(error) from None  # type: ignore[arg-type]  # it must get past the coroutines around it
             raise
-        if type(result) not in _plain and _must_be_awaited(result):
-            _refuse_awaitable(call, result)
+        if type(result) not in plain_types:
+            refuse_awaitable(call.fn, result)
         if begin is not None:
             attempt_returned(call, scope, begin, result)
         return result
@@ -134,31 +135,29 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
         return plainly(call)
 
     call_it.is_leaf = True  # type: ignore[attr-defined]
+    call_it.is_direct = attempt is None  # type: ignore[attr-defined]
     call_it.plainly = plainly  # type: ignore[attr-defined]
     call_it.waits = attempt is not None  # type: ignore[attr-defined]
     return call_it
 
 
-_plain: set[type] = set()
+plain_types: set[type] = set()
 """Types of results that were seen and cannot be awaited: looking into a type costs five times as much as this set."""
 
 MOST_PLAIN = 256
 """Types in it: some programs make classes without end."""
 
 
-def _must_be_awaited(result: Any) -> bool:
-    if is_awaitable(result):
-        return True
-    if len(_plain) >= MOST_PLAIN:
-        _plain.clear()
-    _plain.add(type(result))
-    return False
-
-
-def _refuse_awaitable(call: Call, result: Any) -> None:
+def refuse_awaitable(fn: Callable[..., Any], result: Any) -> None:
+    """Raise `TypeError` if the result of a plain function has to be awaited; else its type is one of `plain_types`."""
+    if not is_awaitable(result):
+        if len(plain_types) >= MOST_PLAIN:
+            plain_types.clear()
+        plain_types.add(type(result))
+        return
     if inspect.iscoroutine(result):
         result.close()
     raise TypeError(
-        f"{name_of(call.fn)} is a plain def but returned {type(result).__name__}, which must be awaited and would "
+        f"{name_of(fn)} is a plain def but returned {type(result).__name__}, which must be awaited and would "
         "run unguarded: make it an async def"
     )

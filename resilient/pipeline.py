@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,18 +19,17 @@ from resilient import arguments, registry
 from resilient.block import Attempts, block_call, block_leaf
 from resilient.call import Call, name_of
 from resilient.current import Enclosing, enclosing, is_guard, is_guarded, waiting
-from resilient.deadlines import inherited, seen
+from resilient.deadlines import seen
 from resilient.errors import Deadlock, PipelineError, PipelineWarning
 from resilient.events import Event, Listener
-from resilient.flow import Flow, earning, earnings, own_up, watched_earnings, watched_recovery
+from resilient.flow import Flow, earning, earnings, watched_earnings, watched_recovery
 from resilient.foresight import Inside, View, Worst, levels
+from resilient.frame import Woven, guard_with
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf, unwrapped
-from resilient.mistakes import Mistake
-from resilient.outcome import DEFAULT, Classifier, Stopped
+from resilient.outcome import DEFAULT, Classifier
 from resilient.plan import Finding, examine, examine_stack
-from resilient.policy import Layer, Policy, Recovery
+from resilient.policy import Layer, Policy
 from resilient.runtime import current, current_async
-from resilient.runtime.asyncio import running
 from resilient.runtime.threads import THREADS, drive
 from resilient.scope import Mode, Scope, switch_all
 from resilient.weave import weave
@@ -109,19 +109,24 @@ class Pipeline(Policy):
         self._async = self._weave(async_leaf(self._scope, attempts))
         self._sync = self._weave(sync_leaf(self._scope, attempts))
         self._block = self._weave(block_leaf(self._scope))
+        self._guards: dict[
+            bool, Callable[[Any], Callable[..., Any]]
+        ] = {}  # what guards a coroutine function, or another
         self._unfit: dict[tuple[bool, bool], str | None] = {}
         self.timed = any(policy.timed for policy in policies)
         self._is_deadline = attempt is None and any(policy.limit is not None for policy in flat(policies))
         self.waits = any(policy.waits for policy in policies)
 
-    def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Layer, Recovery | None, Layer]:
-        """The policies around `leaf`: what is called, what follows a failure, and both with all that belongs to it."""
-        entry, recover = weave(self.policies, self._scope, leaf, waits=waits)
+    def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Woven, Layer]:
+        """The policies around `leaf`, and with them all that a pipeline does for a call."""
+        woven = weave(self.policies, self._scope, leaf, waits=waits)
+        recover = woven.recover
         if recover is not None and self._paid is not None:
             recover = earning(recover, self._paid)
         if self._watches:
             recover = watched_recovery(recover, self._watches)
-        return entry, recover, self._flow.whole(self._scope, entry, recover, self._earn, nested=waits)
+        woven = replace(woven, recover=recover)
+        return woven, self._flow.whole(self._scope, woven.layer, recover, self._earn, nested=waits)
 
     def _complain(self, findings: Sequence[Finding], where: str) -> None:
         if not findings:
@@ -157,99 +162,16 @@ class Pipeline(Policy):
         return Attempts(arguments.name("name", name), self._scope, self._start_block, self._refuse_block)
 
     def _guard(self, fn: Any) -> Callable[..., Any]:
-        scope, flow, timed, earn = self._scope, self._flow, self.timed, self._earn
         is_async = kind_of(fn) == "async"
         self._refuse_unfit(is_async=is_async, block=False)
         seen.limits = seen.limits or self._is_deadline
-        entry, recover, whole = self._async if is_async else self._sync
-
-        async def guarded(*args: Any, **kwargs: Any) -> Any:
-            if scope.mode == "off":
-                return await fn(*args, **kwargs)
-            call = Call()  # as `new_call`, without its frame
-            call.fn = fn
-            call.args = args
-            call.kwargs = kwargs
-            call.runtime = (running() or current_async()) if timed else None  # type: ignore[assignment]
-            call.attempt = 1
-            call.deadline = None
-            call.waited = 0.0
-            call.error = None
-            call.verdict = None
-            if flow.special or (seen.any and inherited() is not None):
-                return await whole(call)
-            count = flow.count
-            count.inside += 1
-            try:
-                try:
-                    result = await entry(call)
-                except Exception as error:
-                    if recover is None:
-                        raise
-                    recovery = recover(call, error)
-                else:
-                    if earn is not None:
-                        earn(call, result)
-                    return result
-                return await recovery
-            except Mistake as mistake:
-                await own_up(call, mistake, scope)
-            except BaseException:
-                call.verdict = None
-                raise
-            finally:
-                count.inside -= 1
-                if flow.special:
-                    flow.wake()
-
-        if is_async:
-            is_guard(guarded.__code__)
-            return guarded
-        plainly: Callable[[Call], Any] = getattr(entry, "plainly", None) or (lambda call: drive(entry(call)))
-
-        def guarded_def(*args: Any, **kwargs: Any) -> Any:
-            if scope.mode == "off":
-                return fn(*args, **kwargs)
-            call = Call()
-            call.fn = fn
-            call.args = args
-            call.kwargs = kwargs
-            call.runtime = THREADS
-            call.attempt = 1
-            call.deadline = None
-            call.waited = 0.0
-            call.error = None
-            call.verdict = None
-            if flow.special or (seen.any and inherited() is not None):
-                return drive(whole(call))
-            count = flow.count
-            count.inside += 1
-            try:
-                try:
-                    result = plainly(call)
-                except Exception as error:
-                    if recover is None:
-                        if type(error) is Stopped:
-                            raise error.error from None
-                        raise
-                    recovery = recover(call, error)
-                else:
-                    if earn is not None:
-                        earn(call, result)
-                    return result
-                return drive(recovery)
-            except Mistake as mistake:
-                drive(own_up(call, mistake, scope))
-            except BaseException:
-                call.verdict = None
-                raise
-            finally:
-                count.inside -= 1
-                if flow.special:
-                    flow.wake()
-
-        is_guard(guarded_def.__code__)
-        return guarded_def
+        if is_async not in self._guards:
+            woven, whole = self._async if is_async else self._sync
+            guard = guard_with(self._flow, self._scope, woven, whole, self._earn, is_async=is_async, timed=self.timed)
+            self._guards[is_async] = guard
+        guarded = self._guards[is_async](fn)
+        is_guard(guarded.__code__)
+        return guarded
 
     def _refuse_unfit(self, *, is_async: bool, block: bool) -> None:
         key = is_async, block
@@ -268,11 +190,11 @@ class Pipeline(Policy):
         call = block_call(block, current_async() if is_async else THREADS, repeats=self._scope.repeats)
         if self._scope.mode == "off":
             return call, block_leaf(self._scope)(call)
-        _, _, whole = self._block
+        _, whole = self._block
         return call, whole(call)
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        _, _, whole = self._weave(inner, waits=True)  # what is in `inner` is another pipeline's business
+        _, whole = self._weave(inner, waits=True)  # what is in `inner` is another pipeline's business
         return lambda call: inner(call) if self._scope.mode == "off" else whole(call)
 
     # -- variations ---------------------------------------------------------------------------------------------

@@ -38,7 +38,6 @@ __all__ = [
     "Watch",
     "Withdrawn",
     "Wrap",
-    "mended",
     "standing_in",
 ]
 
@@ -441,20 +440,5 @@ class Wrap(Policy):
         raise NotImplementedError
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        if self.mends(scope):
-            return mended(inner, self.recovery(inner, scope))
         run = self.run
         return lambda call: run(call, inner, scope)
-
-
-def mended(layer: Layer, recover: Recovery) -> Layer:
-    """`layer`, and `recover` when it fails."""
-
-    async def mend(call: Call) -> Any:
-        try:
-            return await layer(call)
-        except Exception as error:
-            recovery = recover(call, error)
-        return await recovery  # outside the clause, so that what it raises has no false context
-
-    return mend

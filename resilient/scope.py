@@ -107,7 +107,11 @@ class Scope:
         with _lock:
             self._family.mode = mode
             for scope in members(self._family):
-                scope.mode = self._family.mode or _mode_of_all or "on"
+                scope._follow_family()
+
+    def _follow_family(self) -> None:
+        self.mode = self._family.mode or _mode_of_all or "on"
+        self.channel.tell_watcher()
 
 
 class _Family(weakref.WeakSet[Scope]):
@@ -145,5 +149,5 @@ def switch_all(mode: Mode | None) -> Mode | None:
     with _lock:
         before, _mode_of_all = _mode_of_all, mode
         for scope in members(_scopes):
-            scope.mode = scope._family.mode or _mode_of_all or "on"
+            scope._follow_family()
     return before

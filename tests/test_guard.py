@@ -550,7 +550,7 @@ def test_types_of_results_that_are_remembered_are_bounded(monkeypatch: pytest.Mo
 
     for _ in range(10):
         guarded()
-    assert len(guard._plain) <= 3
+    assert len(guard.plain_types) <= 3
 
 
 async def test_async_function_may_return_an_awaitable() -> None:

@@ -71,7 +71,7 @@ class Timeout(Wrap):
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         is_leaf = getattr(inner, "is_leaf", False)
         limit = _Limit(self, scope, total=not (is_leaf or self.abandon or self.thread))
-        plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
+        plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None) if is_leaf else None
         seen.any = seen.any or limit.total
         rest = inner
         if self.abandon:

@@ -173,7 +173,7 @@ class _Deadlines(_Timers):
             del self.entries[entry]
             self.tell(entry)
             fired = True
-            if isinstance(entry, _DeadlineEntry) and not entry.fired and now < entry.limit.at < math.inf:
+            if isinstance(entry, _DeadlineEntry) and not entry.fired and entry.at < entry.limit.at < math.inf:
                 entry.at = entry.limit.at
                 self.entries[entry] = None
         self.wait_for(entry, now, fired=fired)

@@ -1102,6 +1102,17 @@ def test_limit_that_moves_ends_its_call_at_its_last_moment(kind: Callable[[], An
         assert loop.run_until_complete(main()) >= 3 * Moving.seconds - 1e-9
 
 
+async def test_limit_that_moves_to_a_moment_in_the_past_is_asked_again_at_once() -> None:
+    """A busy event loop comes to it after that moment."""
+    runtime = running()
+    assert runtime is not None
+    limit = Moving(runtime.now())
+    limit.seconds = 1e-9
+    with pytest.raises(TimedOut, match="too late"):
+        await runtime.within(new_call(forever, (), {}, runtime), lambda call: forever(), limit)
+    assert limit.moves == -1
+
+
 def test_def_inside_a_running_loop_is_a_plain_call() -> None:
     """It blocks the loop, as any plain function does; its policies are those of threads."""
 

@@ -1,0 +1,283 @@
+"""How a call passes neighbouring gates, and what happens where not all goes well.
+
+The way of a call that succeeds is written out in the frames (`resilient.frame`); they come here for the rest. It keeps,
+in every tick:
+
+- *All or nothing.* When a later gate refuses, or the call is cancelled in a queue, earlier tickets go back, last first.
+- *Judgements do not go stale.* After a wait, judging gates that had admitted the call before it are asked again.
+- *Evidence is what the dependency did.* Outcomes that say nothing give tickets back unread. A call that was cut short
+  is a failure if it had reached its configured limit (the nearest Timeout of its pipeline, or else the gate's `slow`),
+  and nothing if it was younger; time spent in local queues does not count as its age. A call that came back after its
+  limit all the same is a failure for those who learn, though its caller gets its result. Where a good result has an
+  open end (`Classifier.follows`: the body of a response), they learn when it has ended.
+- *A gate that raises when a call ends harms nobody else.* Its error is logged; the other gates get their tickets, and
+  the caller the call's own result or error. (What is no `Exception`, as a Ctrl-C, is raised once they have.)
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from resilient.call import Call
+from resilient.deadlines import in_callers_time
+from resilient.errors import Rejected, reason_of
+from resilient.events import CallRejected, Waited
+from resilient.groups import is_cut
+from resilient.policy import Gate, Scope, Ticket, Withdrawn
+from resilient.shadow import Shadow
+
+__all__ = ["FILE", "Passage", "givers"]
+
+_log = logging.getLogger("resilient")
+
+Tickets = Sequence[Ticket | None]
+
+FILE = "<resilient frame "
+"""With a number, in place of the file's name of the code of a frame that was written out."""
+
+
+class Passage:
+    """Neighbouring gates, outermost first; none of them is a passage, too.
+
+    Args:
+        limit: seconds of the nearest Timeout.
+        waits: something inside has a queue.
+    """
+
+    def __init__(self, gates: Sequence[Gate], scope: Scope, limit: float | None, waits: bool) -> None:
+        self.gates = gates = [Shadow(gate, scope) if gate.shadow else gate for gate in gates]
+        self.scope = scope
+        self.limit = limit
+        self.waits = waits
+        learning = [gate for gate in gates if gate.learns]
+        self.learns = bool(learning)
+        self.looks_at_results = scope.judge.judges_results and self.learns
+        self.follows = scope.judge.follows and any(gate.follows for gate in learning)
+        places = range(len(gates))[::-1]
+        self._followers = [at for at in places if gates[at].learns and gates[at].follows]
+        self._others = [at for at in places if at not in self._followers]
+        self.clocked = self.learns and (limit is not None or any(gate.timed for gate in learning))
+        """Whether anybody asks how old a call is."""
+        self.dated = any(gate.dated for gate in learning)
+        """Whether anybody asks when it has ended."""
+        self.names: dict[str, Any] = {
+            "verdict_on": scope.on_result,
+            "is_open": scope.judge.is_open,
+            "too_late": math.inf if limit is None else limit,
+        }
+        """What the frames need."""
+
+    # -- on the way in ------------------------------------------------------------------------------------------
+
+    def failed(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
+        """The call has raised; at the gates, if the last one has given no ticket."""
+        if tickets[-1] is not None:
+            self.learn_error(call, tickets, error, begin)
+            return
+        if len(tickets) > 1:  # those outside the one that raised have given theirs
+            self._end(tickets, _undo)
+        if isinstance(error, Rejected):
+            self._refused(call, error)
+
+    def _refused(self, call: Call, error: Rejected) -> None:
+        if not error.pipeline:
+            error.pipeline = self.scope.name
+        if self.scope.channel.wants[CallRejected]:
+            at, reason = call.begin().now(), reason_of(error)
+            self.scope.channel.emit(CallRejected(self.scope.name, at, error.policy, reason, error.retry_after))
+
+    async def queue(self, call: Call, tickets: Tickets) -> Tickets:
+        """Wait at the first gate that has no ticket for us yet, go on through the others, and return all tickets."""
+        held = [ticket for ticket in tickets if ticket is not None]
+        must_wait = True
+        try:
+            while len(held) < len(self.gates):
+                gate = self.gates[len(held)]
+                ticket = None if must_wait else gate.admit(call)
+                if ticket is None:
+                    await self._wait(gate, call, held)
+                    must_wait = not self._ask_again(held, call)
+                else:
+                    held.append(ticket)
+                    must_wait = False
+        except BaseException:
+            self._end(held, _undo)
+            raise
+        return held
+
+    def _ask_again(self, held: list[Ticket | None], call: Call) -> bool:
+        """Have the judging gates outside the last one judge anew: what they know has changed while the call waited.
+
+        Returns whether all admit it. Where one makes it wait, those inside that one have their tickets back: whoever
+        waits outside must not hold what others wait for inside.
+        """
+        for at, gate in enumerate(self.gates[: len(held) - 1]):
+            if gate.judges:
+                stale, held[at] = held[at], None
+                self._end([*[None] * at, stale], _undo)
+                held[at] = gate.admit(call)
+                if held[at] is None:
+                    inner = [*[None] * at, *held[at:]]
+                    del held[at:]
+                    self._end(inner, _undo)
+                    return False
+        return True
+
+    async def _wait(self, gate: Gate, call: Call, held: list[Ticket | None]) -> None:
+        """Wait at a gate, and add its ticket to those that are `held`; the time counts as local."""
+        now = call.begin().now
+        begin = call.queued_at = now()
+        try:
+            held.append(await in_callers_time(call, self.scope, lambda _: gate.wait(call, self.scope)))
+        finally:
+            end = now()
+            call.waited += end - begin
+            call.queued_at = None
+        if end > begin and self.scope.channel.wants[Waited]:
+            self.scope.channel.emit(Waited(self.scope.name, end, gate.name, "queue", end - begin))
+
+    # -- on the way out -----------------------------------------------------------------------------------------
+
+    def learn_error(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
+        """Have an error judged, and tell the gates."""
+        if type(error) is Withdrawn:
+            again = error.again
+
+            def withdraw(gate: Gate, ticket: Ticket) -> None:
+                if (undo := gate.withdraw(ticket)) is not None:
+                    again.append(undo)
+
+            self._end(tickets, withdraw)
+            return
+        if not self.learns or issubclass(type(error), GeneratorExit):  # dropped, perhaps where no event loop runs
+            self.give_back(tickets)
+            return
+        end = call.begin().now()
+        elapsed = end - begin - (call.waited if self.waits else 0.0) if self.clocked else 0.0
+        if isinstance(error, Exception):
+            try:
+                kind = self.scope.on_error(call, error).kind
+            except BaseException:
+                self.give_back(tickets)
+                raise
+            self.learn(tickets, kind, elapsed, end, error)
+        elif is_cut(error, call.runtime.cancelled):
+
+            def cut(gate: Gate, ticket: Ticket) -> None:
+                if gate.learns:
+                    gate.cut(ticket, elapsed, end, self.limit)
+                else:
+                    gate.release(ticket)
+
+            self._end(tickets, cut)
+        else:
+            self.give_back(tickets)
+
+    def learn(self, tickets: Tickets, kind: str, elapsed: float, end: float | None, error: Exception | None) -> None:
+        """Tell the gates how the call ended."""
+
+        def learn(gate: Gate, ticket: Ticket) -> None:
+            if gate.learns:
+                gate.settle(ticket, kind == "failure", elapsed, end, error)
+            else:
+                gate.release(ticket)
+
+        if kind == "nothing":
+            self.give_back(tickets)
+        else:
+            self._end(tickets, learn)
+
+    def follow(self, call: Call, tickets: Tickets, result: Any, late: bool, elapsed: float) -> None:
+        """Have those gates that follow a good result to its end wait for it; the others know enough now."""
+        end = call.begin().now() if self.clocked or self.dated else None
+
+        def learn(gate: Gate, ticket: Ticket) -> None:
+            if gate.learns:
+                gate.settle(ticket, late, elapsed, end, None)
+            else:
+                gate.release(ticket)
+
+        try:
+            self.scope.judge.follow(result, _Unsettled(self, call, tickets, late, elapsed))
+        except BaseException:
+            self.give_back(tickets)
+            raise
+        self._end(tickets, learn, self._others)
+
+    def follow_to(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None]) -> None:
+        """`tell` those gates of the end of a result that they have followed."""
+        self._end(tickets, tell, self._followers)
+
+    def give_back(self, tickets: Tickets) -> None:
+        """Take tickets back without their gates learning anything."""
+        self._end(tickets, lambda gate, ticket: gate.release(ticket))
+
+    def raised(self, at: int, tickets: Tickets, error: BaseException) -> None:
+        """The gate at this place raised when it was told of a call's end.
+
+        An `Exception` is logged, and is not the caller's. Anything else is raised again, when the gates outside have
+        their tickets back.
+        """
+        if isinstance(error, Exception):
+            _log.error("resilient: %s raised at the end of a call", self.gates[at].name, exc_info=error)
+            return
+        self.give_back(tickets[:at])
+        raise error
+
+    def _end(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None], places: Sequence[int] | None = None) -> None:
+        """Have `tell` take the tickets back, last first, from all the gates that have given one; or from those at these
+        `places`."""
+        for at in reversed(range(len(tickets))) if places is None else places:
+            if tickets[at] is not None:
+                try:
+                    tell(self.gates[at], tickets[at])
+                except BaseException as error:
+                    self.raised(at, tickets, error)
+
+
+def _undo(gate: Gate, ticket: Ticket) -> None:
+    gate.undo(ticket)
+
+
+class _Unsettled:
+    """The gates that learn from a result whose end is open."""
+
+    __slots__ = ("elapsed", "late", "passage", "runtime", "tickets")
+
+    def __init__(self, passage: Passage, call: Call, tickets: Tickets, late: bool, elapsed: float) -> None:
+        self.passage = passage
+        # Not the call, which has the result with its verdict.
+        self.runtime = call.begin() if passage.clocked or passage.dated else None
+        self.tickets = tickets
+        self.late = late
+        self.elapsed = elapsed
+
+    def learn(self, error: Exception | None) -> None:
+        passage = self.passage
+        now = None if self.runtime is None else self.runtime.now()
+        failed = self.late or error is not None
+        passage.follow_to(self.tickets, lambda gate, ticket: gate.settle(ticket, failed, self.elapsed, now, error))
+
+    def drop(self, *, collected: bool = False) -> None:
+        self.passage.follow_to(self.tickets, lambda gate, ticket: gate.release(ticket))
+
+
+def givers(frame: FrameType) -> Iterator[Gate | None]:
+    """The gates that have given the tickets which the call of this frame holds, if it is a frame of gates."""
+    names = frame.f_locals
+    if frame.f_code is Passage.queue.__code__:
+        gates, tickets = names["self"].gates, names.get("held", ())
+    elif frame.f_code.co_filename.startswith(FILE) and "passage" in names:
+        gates = names["passage"].gates
+        tickets = [names.get(f"t{at}") for at in range(len(gates))]
+        if tickets[-1] is None:
+            return  # on the way in: `queue` holds them
+    else:
+        return
+    for gate, ticket in zip(gates, tickets, strict=False):
+        if ticket is not None:
+            yield gate.giver(ticket)
