@@ -156,8 +156,6 @@ class Policy:
     given: tuple[tuple[Any, ...], dict[str, Any]]
     """The arguments that it was made with."""
 
-    _alone: Any = None
-
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         if cls.above is not None and args and inspect.isroutine(args[0]):
             name = cls.__name__
@@ -168,6 +166,7 @@ class Policy:
 
     def __init__(self, name: str | None = None) -> None:
         self.name = type(self).__name__ if name is None else arguments.name("name", name)
+        self._alone: Any = None
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Guard `fn` with this policy alone."""

@@ -24,6 +24,8 @@ class Window(Protocol):
 
     failures: int
     slows: int
+    steady: bool
+    """Whether another good call would change nothing: there are only good ones, and as many as it holds."""
 
     @property
     def calls(self) -> int:
@@ -43,7 +45,7 @@ class Window(Protocol):
 class CountWindow:
     """The last `size` calls, in a ring of one byte each. Until a call is bad there is none: good ones are counted."""
 
-    __slots__ = ("_at", "_ring", "calls", "failures", "size", "slows")
+    __slots__ = ("_at", "_ring", "calls", "failures", "size", "slows", "steady")
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -58,6 +60,7 @@ class CountWindow:
         self._ring = ring
         self._at = 0
         self.calls = self.failures = self.slows = 0
+        self.steady = False
 
     def record(self, failed: bool, slow: bool, now: Any) -> None:
         if self.failures or self.slows or failed or slow:
@@ -74,6 +77,7 @@ class CountWindow:
         # else there are only good calls, before and after: which place of the ring is whose does not matter
         if self.calls < self.size:
             self.calls += 1
+        self.steady = self.calls == self.size and not (self.failures or self.slows)
 
     def _make_ring(self) -> None:
         ring = bytearray(self.size)
@@ -91,12 +95,13 @@ class _Slice:
 class TimeWindow:
     """The last `seconds`, in `slices` equal parts: a call is forgotten when its whole slice is too old."""
 
-    __slots__ = ("_begin", "_current", "_earlier", "_end", "_lock", "failures", "seconds", "slows")
+    __slots__ = ("_begin", "_current", "_earlier", "_end", "_lock", "failures", "seconds", "slows", "steady")
 
     SLICES = 10  # as resilience4j, Hystrix and failsafe-go cut theirs
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.steady = False  # a good call counts, in its slice
         self._lock = rare_lock()
         self.clear()
 

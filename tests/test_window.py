@@ -61,6 +61,25 @@ def test_count_window_forgets_a_bad_call_after_as_many_as_it_holds(good: int) ->
     assert sums(window) == (4, 0, 0)
 
 
+def test_count_window_is_steady_while_a_good_call_would_change_nothing() -> None:
+    """Not before it is full, nor while it holds a bad call: of a healthy dependency, nothing need be recorded."""
+    window = CountWindow(3)
+    seen = [window.steady]
+    for failed, slow in [(False, False)] * 3 + [(True, False)] + [(False, False)] * 3 + [(False, True)] * 2:
+        window.record(failed, slow, 0.0)
+        seen.append(window.steady)
+    window.clear()
+    assert [*seen, window.steady] == [*[False] * 3, True, *[False] * 3, True, *[False] * 3]
+
+
+def test_time_window_is_never_steady() -> None:
+    """Each call counts in its slice."""
+    window = TimeWindow(10.0)
+    for second in range(30):
+        window.record(False, False, float(second))
+        assert not window.steady
+
+
 def test_count_window_of_one_remembers_the_last_call_only() -> None:
     """The smallest ring."""
     window = CountWindow(1)

@@ -72,6 +72,8 @@ class CircuitBreaker(Gate):
     raises = (CircuitOpen,)
     effects = frozenset(("listeners", "state_storage"))
 
+    stored = False
+    """Whether it was given a `state_storage`."""
     _mirror: Face | None = None
     _attentive = False  # whether its face has to see each call: for a storage or listeners
 
@@ -144,12 +146,11 @@ class CircuitBreaker(Gate):
         self.timed = slow is not None
         self.dated = isinstance(window, TimeWindow)
         by_rate = criteria.fail_max is None
-        if by_rate and isinstance(window, TimeWindow):
-            self.needs = criteria.min_calls, window.seconds
-        if by_rate and criteria.failure_rate is None:
-            self.slow_from = self.slow
-        self.stored = state_storage is not None
-        """Whether it was given a `state_storage`."""
+        self.needs = (criteria.min_calls, window.seconds) if by_rate and isinstance(window, TimeWindow) else None
+        self.slow_from = self.slow if by_rate and criteria.failure_rate is None else None
+        # All of these are set for all, else those that came later would have Python give up their compact layout.
+        if state_storage is not None:
+            self.stored = True
         listeners, storage = self.effect("listeners", listeners), self.effect("state_storage", state_storage)
         if listeners != () or storage is not None:
             self._mirror = Face(self, self._circuit, listeners, storage)
@@ -204,9 +205,10 @@ class CircuitBreaker(Gate):
     def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         machine = self._circuit
         if GIL and not failed and ticket == machine.ticket and elapsed < self._slow_from and not self._attentive:
-            if machine.consecutive:  # as `Circuit.settle` does
+            window = machine.window
+            if not window.steady:  # as `Circuit.settle` does
                 machine.consecutive = 0
-            machine.window.record(False, False, now)
+                window.record(False, False, now)
             return
         if failed and error is not None:
             failed = not self._excludes(ticket, error)
