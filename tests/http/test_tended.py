@@ -57,12 +57,13 @@ class Nothing:
 
 @CORES
 def test_pools_have_the_names_that_are_needed(core: str, flavour: str) -> None:
-    """Two of them are private; and a connection has what it speaks as `_connection`."""
+    """Two of them are private; and a connection has what it speaks as `_connection`, and a lock while it is opened."""
     module = importlib.import_module(core)
     pool = parts(core, flavour)[0]()
     assert [name for name in OF_POOLS if not hasattr(pool, name)] == []
     connection = pool.create_connection(module.Origin(b"https", b"origin", 443))
     assert connection._connection is None
+    assert hasattr(connection, "_request_lock")
 
 
 @CORES
@@ -195,6 +196,26 @@ async def test_connection_of_a_request_that_left_before_it_was_connected_is_not_
         await asyncio.wait([first, second])
         assert (await third).status_code == 200
         assert second.cancelled()
+
+
+@pytest.mark.virtual_time
+@both
+async def test_request_on_an_open_connection_waits_for_the_network_alone(kind: type[Http]) -> None:
+    """It takes no locks, each of which would cost a turn of the event loop: there is one for each part of the answer."""
+    transport = kind.ours.AsyncTransport(Pipeline(Bulkhead(9)), verify=TLS)
+    transport.transport._pool._network_backend = Network()
+    loop, turns = asyncio.get_running_loop(), [0]
+
+    def count() -> None:
+        turns[0] += 1
+        counting[0] = loop.call_soon(count)
+
+    async with kind.library.AsyncClient(transport=transport) as client:
+        await client.get("http://origin/")
+        counting = [loop.call_soon(count)]
+        await client.get("http://origin/")
+        counting[0].cancel()
+    assert turns == [3]
 
 
 # -- streams that cannot be opened ----------------------------------------------------------------------------------
