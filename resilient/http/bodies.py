@@ -16,9 +16,9 @@ from resilient.http.around import Around, Parts, end
 from resilient.outcome import Classifier, Unsettled
 from resilient.result import CLOSING_SECONDS
 from resilient.runtime import Limit, Runtime, current_async
-from resilient.runtime.threads import THREADS
+from resilient.runtime.threads import THREADS, drive
 
-__all__ = ["KEPT_BYTES", "KEPT_SECONDS", "Streams", "make_ready", "read", "set_aside"]
+__all__ = ["KEPT_BYTES", "KEPT_SECONDS", "Streams", "make_ready", "read", "read_plainly", "set_aside"]
 
 KEPT_BYTES = 65536
 """So much of the body of a response that is about to be superseded is read, so that its connection is free again."""
@@ -357,39 +357,32 @@ class _BodyLimit:
 
 class Whole:
     """A body that has been read, a `ByteStream` of the client's. Its connection is free when the client has closed it,
-    as ever: httpcore forgets a connection for ever whose closing is cut short, and attempts are cut short."""
+    as ever: httpcore forgets a connection for ever whose closing is cut short, and attempts are cut short.
+
+    It is its own iterator, for one reader at a time. (An event loop keeps account of an async generator, which takes as
+    long as all else.)
+    """
 
     def __init__(self, body: bytes, source: Any) -> None:
-        super().__init__(body)  # type: ignore[call-arg]
-        self._body = body
+        self._stream = body  # where a `ByteStream` has its bytes
         self._source = source
+        self._next: bytes | None = None
 
-    def __aiter__(self) -> _Single:
-        return _Single(self._body)
+    def __aiter__(self) -> Self:
+        self._next = self._stream
+        return self
+
+    async def __anext__(self) -> bytes:
+        part, self._next = self._next, None
+        if part is None:
+            raise StopAsyncIteration
+        return part
 
     def close(self) -> None:
         self._source.close()
 
     async def aclose(self) -> None:
         await self._source.aclose()
-
-
-class _Single:
-    """Iterates over one part. (An event loop keeps account of an async generator, which takes as long as all else.)"""
-
-    __slots__ = ("_part",)
-
-    def __init__(self, part: bytes) -> None:
-        self._part: bytes | None = part
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        part, self._part = self._part, None
-        if part is None:
-            raise StopAsyncIteration
-        return part
 
 
 class Held(Around):
@@ -424,38 +417,46 @@ class Held(Around):
             await super().aclose()
 
 
-async def read(
-    response: Any, streams: Streams, most: int, call: Call, late: Callable[[], Exception | None] | None
-) -> None:
-    """Read the body of a response here and now, up to `most` bytes of it: what is beyond them is left to its reader. An
-    error closes the response. `late` is asked after each part in threads, and its error raised."""
+async def read(response: Any, streams: Streams, most: int, call: Call) -> bool:
+    """Read the body of a response here and now, up to `most` bytes of it. Returns whether that was all: what is beyond
+    them is left to its reader. An error closes the response."""
     stream, parts, size = response.stream, [], 0
     try:
-        chunks = begun(stream, call.runtime)
-        if call.runtime is THREADS:
-            for part in chunks:
-                parts.append(part)
-                size += len(part)
-                if late is not None and (error := late()) is not None:
-                    raise error
-                if size > most:
-                    break
-        else:
-            async for part in chunks:
-                parts.append(part)
-                size += len(part)
-                if size > most:
-                    break
+        chunks = aiter(stream)
+        async for part in chunks:
+            parts.append(part)
+            size += len(part)
+            if size > most:
+                response.stream = streams.held(stream, parts, chunks)
+                return False
     except BaseException as error:
         failed = isinstance(error, Exception)  # else it is cancelled, and its Timeout has no time left
         await discard(stream, call.begin(), patience=CLOSING_SECONDS if failed else 0.0)
-        if late is not None and isinstance(error, Exception) and (expired := late()) is not None:
+        raise
+    response.stream = streams.whole(b"".join(parts), stream)
+    return True
+
+
+def read_plainly(response: Any, streams: Streams, most: int, late: Callable[[], Exception | None]) -> bool:
+    """`read` for a plain client. Nothing interrupts it, so `late` is asked after each part, and its error raised."""
+    stream, parts, size = response.stream, [], 0
+    try:
+        chunks = iter(stream)
+        for part in chunks:
+            parts.append(part)
+            size += len(part)
+            if (expired := late()) is not None:
+                raise expired
+            if size > most:
+                response.stream = streams.held(stream, parts, chunks)
+                return False
+    except BaseException as error:
+        drive(discard(stream, THREADS))
+        if isinstance(error, Exception) and (expired := late()) is not None:
             raise expired from error
         raise
-    if size > most:
-        response.stream = streams.held(stream, parts, chunks)
-    else:
-        response.stream = streams.whole(b"".join(parts), stream)
+    response.stream = streams.whole(b"".join(parts), stream)
+    return True
 
 
 async def set_aside(response: Any, streams: Streams, runtime: Runtime) -> None:

@@ -8,8 +8,8 @@ when they do. `tend` mends the pool of one transport, of the connections that it
   the pool for ever: it is neither free nor closed. Here such a connection, which no request has, has expired.
 - Both: a request can be cancelled while it takes a connection's state lock, at its beginning and when it is given up,
   and leaves the connection between two states for ever. What the lock guards waits for nothing, so here nobody waits.
-- Both: each request takes the lock under which its connection is opened, which costs a turn of the event loop. Here that
-  lock is dropped once the connection is open: there is nothing left that it guards.
+- Both: each request takes the lock under which its connection is opened, which costs a turn of the event loop. Here
+  that lock is dropped once the connection is open: there is nothing left that it guards.
 - Both: a request that is cancelled while another one connects takes the connection out of the pool, where it is never
   closed. Here it stays while a request has it.
 - Both: a request that waits for a free connection waits on its own account: see `http2.LocalWait`.

@@ -109,14 +109,16 @@ class Library:
         """Whether the user reads the body of a request's response, rather than the client: the `stream` of the client's
         nearest `send`. Tracers and other transports may stand in between, by any name.
 
-        Looking through a whole stack is dear: where no client was in it, its frame at `SEND` is remembered if it is the
-        event loop's, for a client's is above it. So are the locals of a frame: they are left alone where it is known
-        who calls `send`.
+        To look at a frame is dear. So the one above `send` comes first: `request` mostly stands there, and reads all
+        bodies. Where no client is in a whole stack, its frame at `SEND` is remembered if it is the event loop's, for a
+        client's is above it. The locals of a frame are left alone where it is known who calls `send`.
         """
         try:
+            if _getframe(SEND + 1).f_code in self._request:
+                return False
             first = _getframe(SEND)
         except ValueError:  # the stack is not that high
-            return True
+            first = _getframe(1)
         code = first.f_code
         if code is self._alone:
             return True
@@ -460,18 +462,10 @@ class HttpTransport(Generic[Inner]):
                 response.stream = streams.bounded(response.stream, limit)
         return response
 
-    async def _read(self, call: Call, scope: Scope, begin: float | None, response: Any) -> None:
-        """Read the body of an attempt's response, if it is a good one, up to `buffer` bytes of it. What is left then is
-        no part of the attempt, but has to be there before the deadline that holds here, that of a total Timeout
-        included."""
-        streams, late = self.library.streams, None
-        if scope.on_result(call, response).kind == "success":
-            if call.runtime is THREADS and begin is not None:  # it cannot be interrupted: it looks at the clock
-                late = functools.partial(self._late, call, begin)
-            await bodies.read(response, streams, self._buffer, call, late)
-            if not streams.is_open(response):
-                return
-        limit = inherited()
+    def _bound(self, call: Call, begin: float | None, response: Any) -> None:
+        """What an attempt has left of a body is no part of it, but has to be there before the deadline that holds here,
+        that of a total Timeout included."""
+        streams, limit = self.library.streams, inherited()
         at = inf if limit is None else limit.at
         if not self._repeats and call.deadline is not None:  # its Timeout is for the whole request
             at = min(at, call.deadline)
@@ -479,11 +473,11 @@ class HttpTransport(Generic[Inner]):
             seconds = max(0.0, at - (call.begin().now() if begin is None else begin))
             response.stream = streams.bounded(response.stream, streams.limit(at, seconds, evidence=False))
 
-    def _late(self, call: Call, begin: float) -> TimedOut | None:
+    def _late(self, call: Call, begin: float | None) -> TimedOut | None:
         """The error of a plain client's attempt that has taken too long, or None."""
-        now = THREADS.now()
-        assert call.deadline is not None
-        return None if now < call.deadline else self._out_of_time(now - begin, None)
+        if begin is None or call.deadline is None or (now := THREADS.now()) < call.deadline:
+            return None
+        return self._out_of_time(now - begin, None)
 
     def _out_of_time(self, seconds: float, error: Exception | None) -> TimedOut:
         asked = not isinstance(error, self.library.module.PoolTimeout)
@@ -515,7 +509,8 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
             if channel.wants.observed and not told:
                 return observed(call, scope, attempt(call, True))
             request = call.args[0]
-            if simple and (call.deadline is None or _is_in_time(request, call.deadline - call.runtime.now())):
+            deadline = call.deadline
+            if simple and (deadline is None or _is_nearly_in_time(request, deadline - call.runtime.now())):
                 return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
             return fully(call, scope, self.transport.handle_async_request, True, call.begin())
 
@@ -523,19 +518,22 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
         return attempt
 
     def _whole_attempt(self, scope: Scope) -> Attempt:
-        simple, fully, is_open, channel = self._simple, self._fully, self.library.streams.is_open, scope.channel
+        simple, fully, channel, streams = self._simple, self._fully, scope.channel, self.library.streams
+        is_open, on_result, read, most = streams.is_open, scope.on_result, bodies.read, self._buffer
 
         async def whole_attempt(call: Call, told: bool = False) -> Any:
             if channel.wants.observed and not told:
                 return await observed(call, scope, whole_attempt(call, True))
             request, deadline = call.args[0], call.deadline
             begin = None if deadline is None else call.runtime.now()
-            if simple and (begin is None or _is_in_time(request, deadline - begin)):  # type: ignore[operator]
+            if simple and (begin is None or _is_nearly_in_time(request, deadline - begin)):  # type: ignore[operator]
                 response = await self.transport.handle_async_request(request)
             else:
                 response = await fully(call, scope, self.transport.handle_async_request, False, call.begin())
-            if is_open(response):
-                await self._read(call, scope, begin, response)
+            if is_open(response) and not (
+                on_result(call, response).kind == "success" and await read(response, streams, most, call)
+            ):
+                self._bound(call, begin, response)
             return response
 
         whole_attempt.tells = True  # type: ignore[attr-defined]
@@ -587,7 +585,8 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
         return attempt
 
     def _whole_attempt(self, scope: Scope) -> Attempt:
-        simple, fully, is_open = self._simple, self._fully, self.library.streams.is_open
+        simple, fully, late, streams = self._simple, self._fully, self._late, self.library.streams
+        is_open, on_result, read, most = streams.is_open, scope.on_result, bodies.read_plainly, self._buffer
 
         def whole_attempt(call: Call) -> Any:
             request, deadline = call.args[0], call.deadline
@@ -596,8 +595,11 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
                 response = self.transport.handle_request(request)
             else:
                 response = drive(fully(call, scope, self._handle, False, THREADS))
-            if is_open(response):
-                drive(self._read(call, scope, begin, response))
+            if is_open(response) and not (
+                on_result(call, response).kind == "success"
+                and read(response, streams, most, functools.partial(late, call, begin))
+            ):
+                self._bound(call, begin, response)
             return response
 
         return whole_attempt
@@ -658,10 +660,13 @@ def _nearer(limit: float | None, left: float) -> float:
 
 def _is_in_time(request: Any, left: float) -> bool:
     """Whether the client's own timeouts end a request in the time that is left."""
-    limits = request.extensions.get("timeout")
-    if not limits:
+    try:
+        return max(request.extensions["timeout"].values()) <= left  # type: ignore[no-any-return]
+    except (KeyError, TypeError, ValueError):  # there are none, or one is None
         return False
-    for limit in limits.values():  # noqa: SIM110  (a generator would cost more than all else here)
-        if limit is None or limit > left:
-            return False
-    return True
+
+
+def _is_nearly_in_time(request: Any, left: float) -> bool:
+    """The same where a Timeout ends it at that moment in any case: a client's timeouts as long as the attempt's, which
+    `AsyncClient` has by default, are left alone."""
+    return _is_in_time(request, left / NEARLY)

@@ -434,6 +434,15 @@ def test_clients_timeouts_are_untouched_where_the_deadline_is_later(kind: Kind) 
     assert script.sent[0].extensions is request.extensions
 
 
+def test_clients_timeouts_that_are_as_long_as_the_attempts_are_capped_for_plain_clients_only(kind: Kind) -> None:
+    """An asynchronous attempt is ended by its Timeout, and its request goes on as it is."""
+    script = kind.script()
+    client = kind.open(Pipeline(Timeout(10)), script, client={"timeout": 10})
+    request = client.build_request("GET", URL)
+    kind.run(lambda: client.send(request))
+    assert (script.sent[0].extensions is request.extensions) is kind.is_async
+
+
 def test_deadline_caps_a_client_without_timeouts(kind: Kind) -> None:
     """A plain client would hang for ever."""
     script = kind.script()

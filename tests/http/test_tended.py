@@ -201,7 +201,7 @@ async def test_connection_of_a_request_that_left_before_it_was_connected_is_not_
 @pytest.mark.virtual_time
 @both
 async def test_request_on_an_open_connection_waits_for_the_network_alone(kind: type[Http]) -> None:
-    """It takes no locks, each of which would cost a turn of the event loop: there is one for each part of the answer."""
+    """It takes no lock, which would cost a turn of the event loop: there is one turn for each part of the answer."""
     transport = kind.ours.AsyncTransport(Pipeline(Bulkhead(9)), verify=TLS)
     transport.transport._pool._network_backend = Network()
     loop, turns = asyncio.get_running_loop(), [0]
