@@ -90,7 +90,7 @@ class Timeout(Wrap):
         if self.abandon or self.thread:
             return aside
         if plainly is not None:
-            within.plainly = self._deadline_only(plainly)  # type: ignore[attr-defined]
+            within.plainly = THREADS.plainly_within(plainly, limit)  # type: ignore[attr-defined]
         return within
 
     async def _aside(self, call: Call, inner: Layer, limit: _Limit) -> Any:
@@ -161,20 +161,6 @@ class Timeout(Wrap):
     def snapshot(self) -> dict[str, Any]:
         """How many abandoned calls are still running."""
         return {"abandoned": self._abandoned.count} if self.abandon or self.thread else {}
-
-    def _deadline_only(self, plainly: Callable[[Call], Any]) -> Callable[[Call], Any]:
-        def deadline_only(call: Call) -> Any:
-            """Around a plain function there is nothing to end: it is told how long it has."""
-            outer = call.deadline
-            at = call.runtime.now() + self.seconds
-            if outer is None or at < outer:
-                call.deadline = at
-            try:
-                return plainly(call)
-            finally:
-                call.deadline = outer
-
-        return deadline_only
 
     def worst(self, inner: Inside, view: View) -> Worst:
         rest = inner(view.sooner(self.seconds))

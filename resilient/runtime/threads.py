@@ -93,6 +93,30 @@ class ThreadRuntime:
             call.deadline = outer
             let_go(held)
 
+    def plainly_within(self, inner: Callable[[Any], T], limit: Limit) -> Callable[[Any], T]:
+        """`within` a limit of some seconds, for an `inner` that is no coroutine function: then this need not be one."""
+        seconds, total = limit.seconds, limit.total
+
+        def within(call: Any) -> T:
+            outer, waited = call.deadline, call.waited
+            at = monotonic() + seconds
+            mine = outer is None or at < outer
+            if mine:
+                call.deadline = at
+            held = hold_total(at, seconds) if total else None
+            try:
+                return inner(call)
+            except _Expired:
+                if not mine:
+                    raise
+                raise limit.expired(call, call.waited - waited) from call.error
+            finally:
+                call.deadline = outer
+                if held is not None:
+                    let_go(held)
+
+        return within
+
 
 class _Parking:
     """A lock that is held while the call waits."""
