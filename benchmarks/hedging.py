@@ -19,8 +19,8 @@ measured is the policy, not the processor.
 - The bars: in the same run, ours has a p99.9 no longer than the peer's, no more extra requests, and no more failures.
   Beside the ratio (or difference) is its 95% interval: from 1,000 samples of the rounds, with replacement, the same
   rounds for both (bootstrap). Its less favourable end is judged; with --quick, which has as many rounds as fit into 36
-  seconds, the figure. The interval of p99.9 itself is by the order of the requests; below some 4,000 it has no upper
-  end.
+  seconds, the other one: it misses when all of the interval is beyond the bar. The interval of p99.9 itself is by the
+  order of the requests; below some 4,000 it has no upper end.
 - Last, 20,000 hedged calls over a small pool of each library: `lost` are connections that are neither idle nor closed
   afterwards, and the bar is 0. The p99.9 is of the first half of the calls, and `then` of the second.
 """

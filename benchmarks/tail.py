@@ -25,7 +25,8 @@ away: worth more than any tuning of the delay.
 
 Every seed is a run of its own, and figures are pooled. `±` is half the 95% interval of p99.9 between seeds (Student's
 t). Few requests lie beyond p99.9, and their distances are lopsided; so E1 is judged by the 95% interval that the order
-of all requests gives (whatever their distribution), and `outside` says how far the published figure is from that.
+of all requests gives (whatever their distribution), and `outside` says how far the published figure is from that. Bars
+on a p99 or p99.9 are judged by such an interval, too: with --quick it is twice as wide.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from typing import Any
 
 from benchmarks.options import Options
 from benchmarks.report import Bar, Column, Curve, Figure, Report
+from benchmarks.spread import Spread
 
 __all__ = ["run"]
 
@@ -400,7 +402,11 @@ def judged(row: Row, pool: Measured, seeds: Sequence[Measured]) -> list[Figure]:
     named = f"furthest off: {worst.removesuffix('_ms').removesuffix('_percent')}"
 
     def further(name: str, bar: Bar, value: float) -> Figure:
-        return Figure(row.group, f"{row.name}: {name}", {bar.key: round(value, 3)}, bar, ours=True)
+        found = {bar.key: round(value, 3)}
+        if bar.key in QUANTILES:
+            bottom, top = interval(pool.requests, QUANTILES[bar.key])
+            found = {name: each for name, each in Spread(value, bottom, top).values(bar.key).items() if each < math.inf}
+        return Figure(row.group, f"{row.name}: {name}", found, bar, ours=True)
 
     low, high = interval(pool.requests, 0.999)
     if row.observed is not None:

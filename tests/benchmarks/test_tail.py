@@ -142,6 +142,18 @@ def test_figures_that_are_far_off_miss_their_bars(row: Row, verdict: str) -> Non
     assert {figure.verdict for figure in figures} == {verdict}
 
 
+def test_quantiles_are_judged_by_the_interval_that_the_order_gives() -> None:
+    """Of 2,000 requests between 16 and 18 ms the p99 is not known well enough to miss a bar of 17.97."""
+    spread = [16 + 2 * at / 2_000 for at in range(2_000)]
+    seeds = [measured(*spread[::2]), measured(*spread[1::2])]
+    figures = {figure.name: figure for figure in tail.judged(tail.OBSERVED, Measured.pooled(seeds), seeds)}
+    p99 = figures[f"{tail.OBSERVED.name}: p99"]
+
+    assert p99.values["p99_low_ms"] < p99.values["p99_ms"] < p99.values["p99_high_ms"]
+    assert not Bar("p99_ms", 17).met(p99.values)
+    assert Bar("p99_ms", 17.97).near(p99.values)
+
+
 def test_bars_of_the_issue_are_set() -> None:
     """Within 5% of the static rows; two hedges: p99, p99.9 and extra requests; E1 in its interval for 2%."""
     seeds = [measured(*range(1, 200)), measured(*range(2, 201))]
