@@ -11,6 +11,7 @@ beside it. So a new benchmark is a new module, and a new row is a new `Figure`.
     patterns  the rows of `overhead`: which policies, ours and theirs; bars: what ours may cost
     peers     the same patterns, built with other libraries; by_hand: with the standard library
     clients   the transports of `transport`, ours and theirs; loopback: what they add to real requests
+    memory    what a breaker, a key and a call in flight hold, for `scale`
     options   what the command line asks for
     report    figures, bars, the table and the JSON
     plot      the picture; curves: that of a report with curves

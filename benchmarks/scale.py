@@ -1,0 +1,272 @@
+"""What a call costs beside up to 100,000 others, and beside as many keys; and what each of them takes in memory.
+
+*In flight*: so many calls stay inside a guarded function, each in a task of its own, and calls through the same
+policies that end at once are measured beside them. *Keys*: so many have been called; then all of them are in turn, or
+one of them again and again. Everything is a multiple of the bare call of the same run; the method is in `measure`.
+
+What is found by looking through a list grows with the list, and what is one step stays. So the bar is on `growth`, the
+cost beside the most against the cost beside one, and it is 1.25. Where a list was searched, even by halves, 100,000
+would take 17 times as long; what one step takes longer is a wait for memory that is in no cache of the processor, some
+tens of nanoseconds. Where all keys are called in turn, nothing of a key is in a cache: that row has no bar, but a peer
+beside it.
+
+The garbage collector does not look at what stays: in a program, 100,000 tasks are what it looks through now and then,
+with any library. Memory is in `memory`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from benchmarks import measure, memory
+from benchmarks.by_hand import Decorator, inside
+from benchmarks.measure import Plan, Subject, Timing, compare, one_core
+from benchmarks.options import Options
+from benchmarks.processes import fresh
+from benchmarks.report import Bar, Column, Figure, Report
+from benchmarks.scale_picture import draw_scale
+from benchmarks.targets import Function, Stage
+
+__all__ = ["run"]
+
+QUICK = Plan(rounds=12, batch=0.004)
+FULL = Plan(rounds=8, batch=0.008, processes=6)
+QUICK_MEMORY = memory.Plan(breakers=200, keys=10_000, calls=2_000)
+FULL_MEMORY = memory.Plan(breakers=1_000, keys=memory.MANY, calls=10_000)
+SIZES = (1, 100, 10_000, 100_000)
+GROWTH = Bar("growth_x", 1.25)
+COLUMNS = (
+    Column("multiple_x", "multiple"),
+    Column("multiple_low_x", "from"),
+    Column("multiple_high_x", "to"),
+    Column("growth_x", "growth", "{:,.2f}"),
+    Column("growth_low_x", "from", "{:,.2f}"),
+    Column("growth_high_x", "to", "{:,.2f}"),
+    Column("call_ns", "ns", "{:,.0f}"),
+    Column("object_bytes", "bytes", "{:,.0f}"),
+    Column("all_mb", "MB of all", "{:,.0f}"),
+)
+LONG = 600.0
+"""Seconds: no timeout ends while it is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Policies, ours or a peer's, measured beside more and more of `what`."""
+
+    what: str
+    name: str
+    build: Callable[[], Decorator]
+    ours: bool = False
+    judged: bool = False
+    turns: bool = False
+    """All keys are called one after the other; otherwise the first one again and again."""
+
+    @property
+    def group(self) -> str:
+        return f"{self.what}: {self.name}"
+
+
+def run(options: Options) -> Report:
+    """Every row beside every size, in each process; then memory, in processes of their own."""
+    plan = replace(QUICK if options.quick else FULL, seed=options.seed)
+    with one_core() as core:
+        samples = fresh(sample, plan.each(), options)
+        figures = [figure for row in rows() if row.group in samples[0] for figure in _figures(row, samples)]
+        figures += memory.memory(*_held(), QUICK_MEMORY if options.quick else FULL_MEMORY)
+    conditions = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "core": core,
+        "processes": plan.processes,
+        "rounds": plan.rounds,
+        "batch_s": plan.batch,
+        "seed": plan.seed,
+        "clock": measure.clock.__name__,
+        "garbage_collector": "off within a batch; what stays is not looked at between rounds",
+    }
+    return Report("scale", COLUMNS, figures, conditions, picture=draw_scale)
+
+
+def sample(plan: Plan) -> dict[str, dict[int, Timing]]:
+    """In this process: every row that is installed, beside each size."""
+    found = {}
+    for row in rows():
+        try:
+            decorate = row.build()
+        except ImportError:
+            continue
+        with Stage(is_async=True) as stage:
+            beside = _calls if row.what == "in flight" else _keys
+            found[row.group] = dict(beside(row, decorate(call), plan, stage))
+    return found
+
+
+def rows() -> list[Row]:
+    """Ours, each with peers that have the same."""
+    from resilient import Bulkhead, CircuitBreaker, Hedge, Keyed, Pipeline, Retry, Timeout, deadline, quantile
+
+    many = 2 * memory.MANY
+
+    def breaker() -> CircuitBreaker:
+        return CircuitBreaker(failure_rate=0.5, window_calls=100, min_calls=20)
+
+    def keyed() -> Decorator:
+        return Keyed(breaker, key=lambda key: key, max_keys=many)
+
+    def hedge() -> Decorator:
+        return Hedge(quantile(0.95, floor=LONG), inline=True, key=lambda key: key, max_keys=many)
+
+    def dated(function: Function) -> Function:
+        return inside(deadline, LONG)(Retry(attempts=3)(function))
+
+    def stack() -> Decorator:
+        return Pipeline(Retry(attempts=3), Bulkhead(many), breaker(), Timeout(LONG))
+
+    ours = partial(Row, ours=True, judged=True)
+    return [
+        ours("in flight", "Bulkhead", lambda: Bulkhead(many)),
+        ours("in flight", "Timeout", lambda: Timeout(LONG)),
+        Row("in flight", "asyncio.timeout", _asyncio_timeout),
+        ours("in flight", "a deadline, a Retry beneath", lambda: dated),
+        ours("in flight", "Retry + Bulkhead + CircuitBreaker + Timeout", stack),
+        Row("in flight", "Retry + Bulkhead + CircuitBreaker + Timeout, nopanic", partial(_nopanic_stack, many)),
+        ours("one of the keys", "Keyed, a CircuitBreaker each", keyed),
+        Row("one of the keys", "Keyed, a CircuitBreaker each, nopanic", partial(_nopanic_keyed, many)),
+        ours("one of the keys", "Hedge by observed latency, inline", hedge),
+        Row("keys in turn", "Keyed, a CircuitBreaker each", keyed, ours=True, turns=True),
+        Row("keys in turn", "Keyed, a CircuitBreaker each, nopanic", partial(_nopanic_keyed, many), turns=True),
+        Row("keys in turn", "Hedge by observed latency, inline", hedge, ours=True, turns=True),
+    ]
+
+
+def _asyncio_timeout() -> Decorator:
+    def decorate(function: Function) -> Function:
+        async def guarded(stays: Any) -> Any:
+            async with asyncio.timeout(LONG):
+                return await function(stays)
+
+        return guarded
+
+    return decorate
+
+
+def _nopanic_breaker() -> Any:
+    import nopanic
+
+    return nopanic.circuit_breaker(failure_threshold=0.5, min_calls=20, window=30.0)
+
+
+def _nopanic_stack(many: int) -> Decorator:
+    import nopanic
+
+    gates = nopanic.bulkhead(many), _nopanic_breaker()
+    return nopanic.compose(nopanic.retry(attempts=3), *gates, nopanic.timeout(LONG))  # type: ignore[no-any-return]
+
+
+def _nopanic_keyed(many: int) -> Decorator:
+    import nopanic
+
+    return nopanic.keyed(lambda key: _nopanic_breaker(), key=lambda key: key, maxsize=many)  # type: ignore[no-any-return]
+
+
+async def call(stays: Any) -> int:
+    """Waits for what it is given, if that can be waited for."""
+    if isinstance(stays, asyncio.Future):
+        await stays
+    return 1
+
+
+def _calls(row: Row, guarded: Callable[[Any], Any], plan: Plan, stage: Stage) -> Iterator[tuple[int, Timing]]:
+    async def enter(end: asyncio.Future[None], more: int) -> None:
+        tasks.extend(loop.create_task(guarded(end)) for _ in range(more))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    async def leave(end: asyncio.Future[None]) -> None:
+        end.set_result(None)
+        await asyncio.gather(*tasks)
+
+    loop = stage.runner.get_loop()
+    tasks: list[asyncio.Task[Any]] = []
+    end = loop.create_future()
+    with _unseen() as hide:
+        for size in SIZES:
+            stage.runner.run(enter(end, size - len(tasks)))
+            hide()
+            yield size, _timing(call, guarded, None, plan, stage)
+        stage.runner.run(leave(end))
+
+
+def _keys(row: Row, guarded: Callable[[Any], Any], plan: Plan, stage: Stage) -> Iterator[tuple[int, Timing]]:
+    async def first(keys: list[str]) -> None:
+        for key in keys:
+            await guarded(key)
+
+    def turning(function: Callable[[Any], Any], keys: list[str]) -> Callable[[Any], Any]:
+        following = itertools.cycle(keys).__next__
+
+        async def turn(_: Any) -> Any:
+            return await function(following())
+
+        return turn
+
+    known: list[str] = []
+    with _unseen() as hide:
+        for size in SIZES:
+            more = [f"host-{number}" for number in range(len(known), size)]
+            stage.runner.run(first(more))
+            known += more
+            hide()
+            bare, measured = (turning(each, known) if row.turns else each for each in (call, guarded))
+            yield size, _timing(bare, measured, known[0], plan, stage)
+
+
+def _timing(
+    bare: Callable[[Any], Any], guarded: Callable[[Any], Any], argument: Any, plan: Plan, stage: Stage
+) -> Timing:
+    base = Subject("bare", bare, True, argument=argument)
+    return compare(base, [replace(base, name="guarded", call=guarded)], plan, stage.runner)["guarded"]
+
+
+@contextmanager
+def _unseen() -> Iterator[Callable[[], None]]:
+    """Yields a function that keeps what is in memory from the garbage collector, which would go through all of it
+    before each round."""
+    gc.disable()
+    try:
+        yield gc.freeze
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+def _held() -> tuple[list[memory.Row], list[memory.Row]]:
+    """Whose keys, and whose calls in flight, are looked at for what they hold."""
+    keyed = [row for row in rows() if row.what == "one of the keys"]
+    bars = {"Keyed, a CircuitBreaker each": memory.OF_ALL_KEYS}
+    inside = [row for row in rows() if row.what == "in flight"]
+    return (
+        [memory.Row(row.name, row.build, row.ours, bars.get(row.name)) for row in keyed],
+        [memory.Row(row.name, row.build, row.ours) for row in inside],
+    )
+
+
+def _figures(row: Row, samples: list[dict[str, dict[int, Timing]]]) -> list[Figure]:
+    figures = []
+    pooled = {size: Timing.pooled([each[row.group][size] for each in samples]) for size in SIZES}
+    for size, timing in pooled.items():
+        values, bar = {f"beside_{'calls' if row.what == 'in flight' else 'keys'}": size, **timing.values()}, None
+        if size == max(SIZES):
+            values |= timing.against(pooled[1]).values("growth_x")
+            bar = GROWTH if row.judged else None
+        figures.append(Figure(row.group, f"{size:,}", values, bar, row.ours))
+    return figures

@@ -1,0 +1,51 @@
+"""The startup benchmark: its report is complete, and what is not installed is left out. No times are judged."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import startup
+from benchmarks.measure import Plan
+from benchmarks.options import Options
+from benchmarks.report import Report
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    """Two rounds of few imports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(startup, "QUICK", 2)
+        patch.setattr(startup, "IMPORTS", ("resilient", startup.DEPENDENCIES, "asyncio", "not_installed_here"))
+        patch.setattr(startup, "QUICK_DECORATION", Plan(rounds=2, batch=1e-5))
+        return startup.run(Options(quick=True))
+
+
+def test_imports_say_what_they_bring_and_ours_what_comes_beyond_its_dependencies(report: Report) -> None:
+    """Ours first, then the others, the cheapest first."""
+    figures = [figure for figure in report.figures if figure.group == "import"]
+    ours, *others = figures
+
+    assert ours.name == "resilient"
+    assert {figure.name for figure in others} == {startup.DEPENDENCIES, "asyncio"}
+    assert ours.values["modules"] > others[-1].values["modules"] > 0
+    assert {"beyond_low_ms", "beyond_ms", "beyond_high_ms"} <= set(ours.values)
+    assert [figure.values["import_ms"] for figure in others] == sorted(figure.values["import_ms"] for figure in others)
+
+
+def test_decoration_is_measured_of_both_kinds_of_functions_and_with_the_stack_built_anew(report: Report) -> None:
+    """Ours in each group, first."""
+    groups: dict[str, list[str]] = {}
+    for figure in report.figures:
+        groups.setdefault(figure.group, []).append(figure.name)
+    del groups["import"]
+
+    assert len(groups) == 3
+    assert all(names[0] == "resilient" and len(names) > 1 for names in groups.values())
+
+
+def test_import_counts_in_its_own_process() -> None:
+    """What is imported here already is not what is measured; and what is not installed has no figure."""
+    cost = startup._import("json")
+    assert cost is not None
+    assert cost[1] >= 3
+    assert startup._import("not_installed_here") is None
