@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from resilient.runtime import current_async
@@ -134,5 +135,7 @@ def new_call(
 
 def name_of(fn: Callable[..., Any]) -> str:
     """What to call a callable in events and messages."""
+    if type(fn) is FunctionType:
+        return fn.__qualname__
     inner = getattr(fn, "func", fn)  # a partial is known by its function
     return getattr(inner, "__qualname__", None) or type(inner).__qualname__

@@ -195,7 +195,11 @@ class Channel:
         """Tell every listener that wants it. Never raises an `Exception`."""
         if self.later:
             self.catch_up()
-        emit(self.wants[type(event)], event)
+        for entry in self.wants[type(event)]:
+            try:
+                entry.listener(event)
+            except Exception:
+                _log.exception("resilient: a listener raised on %s", type(event).__name__)
 
     def catch_up(self) -> None:
         """Tell what waits to be told."""

@@ -26,7 +26,7 @@ from resilient.outcome import IGNORED, Classifier
 from resilient.policy import Layer, Recovery, Scope, Watch
 from resilient.runtime import Parking, Runtime
 from resilient.runtime.threads import THREADS
-from resilient.telling import told_call
+from resilient.telling import Ends, told_call
 
 __all__ = ["Earn", "Flow", "earning", "earnings", "own_up", "watched_earnings", "watched_recovery"]
 
@@ -208,12 +208,13 @@ class Flow:
             count.inside += change
 
     def whole(
-        self, scope: Scope, entry: Layer, recover: Recovery | None, earn: Earn | None, *, nested: bool = False
+        self, scope: Scope, entry: Layer, recover: Recovery | None, earn: Earn | None, ends: Ends | None
     ) -> Layer:
         """What the frames around functions do, for calls that come another way; and what they leave out. `scope` is
         that of the pipeline, or the twin, whose classifier the policies ask.
 
-        The end of a call is told by the pipeline that its function is guarded with, not by those `nested` in it.
+        The end of a call is told, by `ends`, by the pipeline that its function is guarded with; not by those nested in
+        it, which have none.
         """
 
         async def counted(call: Call) -> Any:
@@ -237,11 +238,11 @@ class Flow:
                     return result
                 return await recovery
             except Mistake as mistake:
-                if nested:
+                if ends is None:
                     raise
                 await own_up(call, mistake, scope)
             except BaseException:
-                if not (nested or scope.channel.wants[CallEnded]):
+                if ends is not None and not scope.channel.wants[CallEnded]:
                     call.verdict = None
                 raise
             finally:
@@ -258,7 +259,7 @@ class Flow:
                 run = counted(call)
             else:
                 run = under(call, scope, counted, limit)
-            return run if nested or not scope.channel.wants[CallEnded] else told_call(call, scope, run)
+            return told_call(call, ends, run) if ends and scope.channel.wants[CallEnded] else run
 
         return whole
 

@@ -32,6 +32,7 @@ from resilient.policy import Layer, Policy
 from resilient.runtime import current, current_async
 from resilient.runtime.threads import THREADS, drive
 from resilient.scope import Mode, Scope, switch_all
+from resilient.telling import Ends
 from resilient.weave import weave
 
 __all__ = ["Pipeline", "flat", "switch"]
@@ -125,8 +126,9 @@ class Pipeline(Policy):
             recover = earning(recover, self._paid)
         if self._watches:
             recover = watched_recovery(recover, self._watches)
+        ends = None if waits else Ends(self._scope, stood_in=self.stands_in)
         woven = replace(woven, recover=recover)
-        return woven, self._flow.whole(self._scope, woven.layer, recover, self._earn, nested=waits)
+        return woven, self._flow.whole(self._scope, woven.layer, recover, self._earn, ends)
 
     def _complain(self, findings: Sequence[Finding], where: str) -> None:
         if not findings:

@@ -1,7 +1,7 @@
 """What can happen to calls: a frozen record for each kind of event.
 
-Those of which every call has one write their `__init__` out: it fills the instance's dictionary, where the one that
-`dataclasses` makes for a frozen class calls `object.__setattr__` for each field, which takes three times as long.
+They have no slots, so that whoever makes one for each call can fill its dictionary (`resilient.telling`). The
+`__init__` of a frozen class calls `object.__setattr__` for each field, which takes four times as long.
 """
 
 from __future__ import annotations
@@ -55,19 +55,6 @@ class AttemptStarted(Event):
     attempt: int
     function: str
 
-    def __init__(
-        self,
-        pipeline: str,
-        at: float,
-        attempt: int,
-        function: str,
-    ) -> None:
-        values = self.__dict__
-        values["pipeline"] = pipeline
-        values["at"] = at
-        values["attempt"] = attempt
-        values["function"] = function
-
 
 @dataclass(frozen=True)
 class AttemptFailed(Event):
@@ -98,27 +85,6 @@ class AttemptReturned(Event):
     status: int | None = None
     retry_after: float | None = None
 
-    def __init__(
-        self,
-        pipeline: str,
-        at: float,
-        attempt: int,
-        function: str,
-        elapsed: float,
-        failed: bool,
-        status: int | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        values = self.__dict__
-        values["pipeline"] = pipeline
-        values["at"] = at
-        values["attempt"] = attempt
-        values["function"] = function
-        values["elapsed"] = elapsed
-        values["failed"] = failed
-        values["status"] = status
-        values["retry_after"] = retry_after
-
 
 Ending = Literal["success", "failure", "timeout", "rejected", "cancelled"]
 """How a call ended for its caller: what came back was good; an exception of the function, or a result that is judged a
@@ -142,27 +108,6 @@ class CallEnded(Event):
     ending: Ending
     error: BaseException | None
     verdict: Judged = "nothing"
-
-    def __init__(
-        self,
-        pipeline: str,
-        at: float,
-        function: str,
-        requests: int,
-        elapsed: float,
-        ending: Ending,
-        error: BaseException | None,
-        verdict: Judged = "nothing",
-    ) -> None:
-        values = self.__dict__
-        values["pipeline"] = pipeline
-        values["at"] = at
-        values["function"] = function
-        values["requests"] = requests
-        values["elapsed"] = elapsed
-        values["ending"] = ending
-        values["error"] = error
-        values["verdict"] = verdict
 
 
 @dataclass(frozen=True)

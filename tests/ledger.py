@@ -33,12 +33,12 @@ class Told:
     """What is told of a pipeline.
 
     Attributes:
-        events: all of it.
+        events: all of it, or those of the `kinds` that are wanted.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *kinds: type[events.Event]) -> None:
         self.events: list[Any] = []
-        pipeline.listen(self.events.append)
+        pipeline.listen(self.events.append, *kinds)
 
     @property
     def calls(self) -> list[events.CallEnded]:

@@ -67,36 +67,41 @@ def blocked(world: World, pipeline: Pipeline, fn: Callable[..., Any]) -> Callabl
 WAYS = [decorated, called, blocked]
 
 
+WANTED = pytest.mark.parametrize("wanted", [(), (CallEnded,)], ids=["everything", "ends"])
+
+
+@WANTED
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("twin", [False, True], ids=["pipeline", "twin"])
-def test_told_is_what_was_learned(world: World, way: Any, twin: bool) -> None:
+def test_told_is_what_was_learned(world: World, way: Any, twin: bool, wanted: Any) -> None:
     """Of each attempt and of each call, by the judgement of the pipeline that makes them; which is asked once."""
     ledger, judge = Ledger(), Judge()
     pipeline = Pipeline(ledger, classify=None if twin else judge)
-    told = Told(pipeline)
+    told = Told(pipeline, *wanted)
     if twin:
         pipeline = pipeline.twin((ledger,), judge)
     dependency = world.dependency(*SCRIPT)
     for _ in SCRIPT:
         world.outcome(way(world, pipeline, dependency.fn))
     assert ledger.learned == VERDICTS
-    assert told.verdicts == VERDICTS
+    assert told.verdicts == ([] if wanted else VERDICTS)
     assert [call.verdict for call in told.calls] == VERDICTS
     assert [call.ending for call in told.calls] == ENDINGS
     assert sum(call.requests for call in told.calls) == dependency.calls == len(SCRIPT)
     assert judge.asked == len(SCRIPT)
 
 
+@WANTED
 @pytest.mark.parametrize("way", WAYS)
-def test_told_is_the_last_outcome_of_a_call_that_was_repeated(world: World, way: Any) -> None:
+def test_told_is_the_last_outcome_of_a_call_that_was_repeated(world: World, way: Any, wanted: Any) -> None:
     """And each attempt by itself."""
     ledger = Ledger()
     pipeline = Pipeline(Retry(2, wait=0), ledger, classify=Judge())
-    told = Told(pipeline)
+    told = Told(pipeline, *wanted)
     dependency = world.dependency("bad", "good", "bad", OSError(), OSError(), "bad", OSError(), KeyError())
     for _ in range(4):
         world.outcome(way(world, pipeline, dependency.fn))
-    assert told.verdicts == ledger.learned
+    assert told.verdicts == ([] if wanted else ledger.learned)
     assert [(call.ending, call.verdict, call.requests) for call in told.calls] == [
         ("success", "success", 2),
         ("failure", "failure", 2),
@@ -158,19 +163,22 @@ def test_mistake_of_the_classifier_is_told_as_the_callers(world: World, asks: st
     ]
 
 
-def test_copies_of_a_hedge_are_told_of_one_by_one(world: World) -> None:
+@WANTED
+def test_copies_of_a_hedge_are_told_of_one_by_one(world: World, wanted: Any) -> None:
     """Each by its own verdict."""
     ledger = Ledger()
     pipeline = Pipeline(Hedge(60, copies=3, thread=True), ledger, classify=Judge())
-    told = Told(pipeline)
+    told = Told(pipeline, *wanted)
     dependency = world.dependency(OSError(), "bad", Slow(0.005, "good"))
     assert world.call(pipeline(dependency.fn)) == "good"
-    assert told.verdicts == ledger.learned == ["failure", "failure", "success"]
+    assert ledger.learned == ["failure", "failure", "success"]
+    assert told.verdicts == ([] if wanted else ledger.learned)
     assert [(call.ending, call.verdict, call.requests) for call in told.calls] == [("success", "success", 3)]
 
 
+@WANTED
 @pytest.mark.parametrize("way", WAYS)
-def test_listener_finds_the_call_that_is_told_of(world: World, way: Any) -> None:
+def test_listener_finds_the_call_that_is_told_of(world: World, way: Any, wanted: Any) -> None:
     """Once, also when a block has ended."""
     pipeline, found = Pipeline(Retry(2, wait=0), name="users"), []
 
@@ -178,9 +186,10 @@ def test_listener_finds_the_call_that_is_told_of(world: World, way: Any) -> None
         call = current_call()
         found.append((type(event).__name__, call and call.pipeline, call and call.outer))
 
-    pipeline.listen(hear)
+    pipeline.listen(hear, *wanted)
     world.outcome(way(world, pipeline, world.dependency(7).fn))
-    assert found == [(name, "users", None) for name in ("AttemptStarted", "AttemptReturned", "CallEnded")]
+    named = ("CallEnded",) if wanted else ("AttemptStarted", "AttemptReturned", "CallEnded")
+    assert found == [(name, "users", None) for name in named]
 
 
 @pytest.mark.parametrize("way", WAYS)
