@@ -40,24 +40,10 @@ __all__ = [
 ]
 
 
-class Said(tuple[Any, ...]):
-    """A message that is put together when somebody reads it: a format, and the values in it.
-
-    Most refusals are caught and answered without a look at their text, and formatting a number costs as much as two
-    bare awaits. Copied deeply or pickled, it is a `str`.
-    """
+class Form(str):
+    """The message of a refusal, with places for its values."""
 
     __slots__ = ()
-
-    def __str__(self) -> str:
-        form, *values = self
-        return str(form).format(*values)
-
-    def __repr__(self) -> str:
-        return repr(str(self))
-
-    def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        return str, (str(self),)
 
 
 class ResilientError(Exception):
@@ -74,12 +60,14 @@ class ResilientError(Exception):
         self.policy = policy
 
     def __str__(self) -> str:
+        _put_together(self)
         message = super().__str__()
         return f"{self.pipeline}: {message}" if self.pipeline else message
 
 
 def reason_of(error: ResilientError) -> str:
     """The text of an error without the name of its pipeline, for texts that have it already."""
+    _put_together(error)
     return Exception.__str__(error)
 
 
@@ -103,16 +91,21 @@ class Rejected(ResilientError):
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """The message, in a tuple: as of every exception. (The `Said` of a `refusal` is put together here.)"""
-        args: tuple[Any, ...] = _args.__get__(self)
-        if args and type(args[0]) is Said:
-            args = (str(args[0]), *args[1:])
-            _args.__set__(self, args)
-        return args
+        """The message, in a tuple, as every exception has it."""
+        _put_together(self)
+        return _args.__get__(self)  # type: ignore[no-any-return]
 
     @args.setter
     def args(self, args: tuple[Any, ...]) -> None:
         _args.__set__(self, args)
+
+    def __repr__(self) -> str:
+        _put_together(self)
+        return super().__repr__()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        _put_together(self)
+        return super().__reduce__()
 
 
 _args: Any = BaseException.args
@@ -120,14 +113,26 @@ _new: Any = BaseException.__new__
 R = TypeVar("R", bound=Rejected)
 
 
-def refusal(kind: type[R], said: Said, policy: str, retry_after: float | None = None) -> R:
-    """The error that `kind(str(said), policy=policy, retry_after=retry_after)` is, for a third of the time: its message
-    is not put together yet, and no `__init__` runs."""
+def refusal(kind: type[R], said: tuple[Any, ...], policy: str, retry_after: float | None = None) -> R:
+    """The error that `kind(message, policy=policy, retry_after=retry_after)` is, for a third of the time.
+
+    Most refusals are answered without a look at their text, and to format a number costs as much as two bare awaits. So
+    the message is only `said`, a `Form` and its values, until somebody reads it. And no `__init__` runs.
+    """
     error: R = _new(kind, said)
     error.pipeline = ""
     error.policy = policy
     error.retry_after = retry_after
     return error
+
+
+def _put_together(error: ResilientError) -> None:
+    """Have the message of a refusal be text, which it is from then on."""
+    args = _args.__get__(error)
+    said = args[0] if args else None
+    if type(said) is tuple and said and type(said[0]) is Form:
+        form, *values = said
+        _args.__set__(error, (form.format(*values), *args[1:]))
 
 
 class CircuitOpen(Rejected, pybreaker.CircuitBreakerError):

@@ -81,14 +81,12 @@ class Passage:
         if len(tickets) > 1:  # those outside the one that raised have given theirs
             self._end(tickets, _undo)
         if isinstance(error, Rejected):
-            self._refused(call, error)
-
-    def _refused(self, call: Call, error: Rejected) -> None:
-        if not error.pipeline:
-            error.pipeline = self.scope.name
-        if self.scope.channel.wants[CallRejected]:
-            at, reason = call.begin().now(), reason_of(error)
-            self.scope.channel.emit(CallRejected(self.scope.name, at, error.policy, reason, error.retry_after))
+            scope = self.scope
+            if scope.name and not error.pipeline:
+                error.pipeline = scope.name
+            if scope.channel.wants[CallRejected]:
+                at, reason = call.begin().now(), reason_of(error)
+                scope.channel.emit(CallRejected(scope.name, at, error.policy, reason, error.retry_after))
 
     async def queue(self, call: Call, tickets: Tickets) -> Tickets:
         """Wait at the first gate that has no ticket for us yet, go on through the others, and return all tickets."""

@@ -292,6 +292,28 @@ def test_class_of_a_users_own_refusal_may_have_another_message_and_base() -> Non
     assert (str(error), error.args, error.policy, error.retry_after) == ("load is 0.9", ("load is 0.9",), "shed", 1.0)
 
 
+@pytest.mark.parametrize("args", [(), ("",), ((),), (("{}", "b"),), ("{}", "b")])
+def test_args_of_a_users_own_stay_as_they_are(args: tuple[Any, ...]) -> None:
+    """Only what a gate has said is put together."""
+    error, other = Rejected(), Exception(*args)
+    error.args = args
+    assert (error.args, str(error)) == (args, str(other))
+    assert repr(error) == repr(other).replace("Exception", "Rejected")
+
+
+def test_text_of_another_base_of_a_users_error_is_heard() -> None:
+    """`__str__` goes on along the bases, as that of every exception."""
+
+    class Coded(Exception):
+        def __str__(self) -> str:
+            return f"E17 {super().__str__()}"
+
+    class Shed(BulkheadFull, Coded):
+        pass
+
+    assert str(Shed("too much", pipeline="users")) == "users: E17 too much"
+
+
 # -- what they say --------------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from resilient import arguments, events
 from resilient.atomic import atomic
 from resilient.call import Call
 from resilient.deadlocks import refuse_endless_wait
-from resilient.errors import LimitExceeded, Said, refusal
+from resilient.errors import Form, LimitExceeded, refusal
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.limiters import Limiter, Vegas, Window
 from resilient.line import Turns
@@ -42,6 +42,10 @@ _log = logging.getLogger("resilient")
 
 SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.9, "sheddable": 0.7}
 RANKS: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
+
+
+NO_ROOM = Form("{} of {} has no room for a {} call: {}")
+TOO_MANY = Form("{} of {} has no room for a {} call: {} inside, {} in line")
 
 
 class _Count:
@@ -261,9 +265,11 @@ class AdaptiveLimit(Gate):
         name = PRIORITIES[rank]
         with self._lock:
             self.refused[name] += 1
-        reason = why or Said(("{} inside, {} in line", (self.shadow_queue or self._count).inside, self.queued))
-        said = Said(("{} of {} has no room for a {} call: {}", self.name, int(self._limit), name, reason))
-        return refusal(LimitExceeded, said, self.name)
+        limit = int(self._limit)
+        if why:
+            return refusal(LimitExceeded, (NO_ROOM, self.name, limit, name, why), self.name)
+        inside = (self.shadow_queue or self._count).inside
+        return refusal(LimitExceeded, (TOO_MANY, self.name, limit, name, inside, self.queued), self.name)
 
     # -- the limit ----------------------------------------------------------------------------------------------
 

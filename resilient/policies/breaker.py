@@ -21,7 +21,7 @@ from resilient.atomic import GIL
 from resilient.call import Call
 from resilient.circuit import Change, Circuit, Criteria
 from resilient.clock import monotonic
-from resilient.errors import CircuitOpen, Said, refusal
+from resilient.errors import CircuitOpen, Form, refusal
 from resilient.foresight import Inside, View, Worst
 from resilient.forks import module_lock
 from resilient.policy import Gate
@@ -32,6 +32,9 @@ from resilient.window import CountWindow, TimeWindow
 __all__ = ["CircuitBreaker"]
 
 _lock = module_lock()
+
+REFUSED = Form("{} is {}")
+TRY_AGAIN = Form("{} is {}; try again in {:.3g} s")
 
 _criteria = lru_cache(maxsize=256)(Criteria)
 """There are few criteria, and there may be a circuit for each of many keys."""
@@ -196,11 +199,8 @@ class CircuitBreaker(Gate):
         if not self.shadow:
             self.refused += 1
         name, state = self.name, self._circuit.state
-        if retry_after is None:
-            return refusal(CircuitOpen, Said(("{} is {}", name, state)), name)
-        return refusal(
-            CircuitOpen, Said(("{} is {}; try again in {:.3g} s", name, state, retry_after)), name, retry_after
-        )
+        said = (REFUSED, name, state) if retry_after is None else (TRY_AGAIN, name, state, retry_after)
+        return refusal(CircuitOpen, said, name, retry_after)
 
     def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         machine = self._circuit

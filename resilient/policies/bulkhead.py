@@ -19,7 +19,7 @@ from resilient import arguments
 from resilient.atomic import atomic
 from resilient.call import Call
 from resilient.deadlocks import refuse_endless_wait
-from resilient.errors import BulkheadFull, Said, refusal
+from resilient.errors import BulkheadFull, Form, refusal
 from resilient.events import Queued
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.line import Turns
@@ -27,6 +27,9 @@ from resilient.policy import Gate, Scope
 from resilient.shadow import ShadowQueue
 
 __all__ = ["Bulkhead"]
+
+FULL = Form("{} is full: {} running, {} queued")
+FULL_FOR = Form("{} is full: {}")
 
 
 class _Permits:
@@ -140,9 +143,7 @@ class Bulkhead(Gate):
 
     def _full(self, why: str = "") -> BulkheadFull:
         name = self.name
-        if why:
-            return refusal(BulkheadFull, Said(("{} is full: {}", name, why)), name)
-        said = Said(("{} is full: {} running, {} queued", name, self.max_concurrent, self.queue))
+        said = (FULL_FOR, name, why) if why else (FULL, name, self.max_concurrent, self.queue)
         return refusal(BulkheadFull, said, name)
 
     def worst(self, inner: Inside, view: View) -> Worst:

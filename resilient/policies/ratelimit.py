@@ -26,7 +26,7 @@ from resilient import arguments
 from resilient.atomic import atomic
 from resilient.call import Call
 from resilient.clock import ANOTHER, monotonic
-from resilient.errors import RateLimited, Said, refusal
+from resilient.errors import Form, RateLimited, refusal
 from resilient.events import Queued
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.line import STALLED, Line, Place
@@ -41,6 +41,9 @@ by it: the tokens after it come when they would have come."""
 
 COARSE = 0.001
 """Seconds to sleep at least when a timer has come early: uvloop's count milliseconds, and shorter ones would spin."""
+
+
+USED_UP = Form("{} of {:g} per {} is used up; the next token comes in {:.3g} s")
 
 
 class RateLimit(Gate):
@@ -241,11 +244,12 @@ class RateLimit(Gate):
     # -- what it says -------------------------------------------------------------------------------------------
 
     def _refusal(self, ahead: float) -> RateLimited:
-        said = Said(("{} of {} is used up; the next token comes in {:.3g} s", self.name, self._pace(), ahead))
+        said = (USED_UP, self.name, self.rate, self._time(), ahead)
         return refusal(RateLimited, said, self.name, ahead)
 
-    def _pace(self) -> Said:
-        return Said(("{:g} per second", self.rate) if self.per == 1 else ("{:g} per {:g} s", self.rate, self.per))
+    def _time(self) -> str:
+        """What the rate is of, for people."""
+        return "second" if self.per == 1 else f"{self.per:g} s"
 
     def worst(self, inner: Inside, view: View) -> Worst:
         if self.shadow:
@@ -291,4 +295,6 @@ class RateLimit(Gate):
 
     def describe(self) -> str:
         wait = f", waits up to {self.max_wait:g} s" if self.waits else ""
-        return f"RateLimit({self._pace()}, burst {self.burst}{wait}{', shadow' if self.shadow else ''})"
+        return (
+            f"RateLimit({self.rate:g} per {self._time()}, burst {self.burst}{wait}{', shadow' if self.shadow else ''})"
+        )
