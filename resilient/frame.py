@@ -38,7 +38,7 @@ from resilient.passage import FILE, Passage
 from resilient.policy import Layer, Recovery, Scope
 from resilient.runtime import TRIO, VIRTUAL, current_async
 from resilient.runtime.asyncio import running
-from resilient.runtime.threads import THREADS, drive
+from resilient.runtime.threads import THREADS, drive, finish
 
 __all__ = ["Woven", "guard_with", "layer_of"]
 
@@ -78,9 +78,7 @@ def guard_with(
     frame = _Frame(woven.passage, is_async=is_async, direct=is_direct, recovers=woven.recover is not None)
     is_blind = earn is None or getattr(earn, "__func__", None) is Budget.earn  # it looks neither at call nor result
     needs_call = bool(woven.passage.gates) or not is_direct or not is_blind
-    inner = (
-        woven.inner if is_async else getattr(woven.inner, "plainly", None) or (lambda call: drive(woven.inner(call)))
-    )
+    inner = woven.inner if is_async else getattr(woven.inner, "plainly", None) or _driven(woven.inner)
     names = {
         **_COMMON,
         **frame.names(inner),
@@ -94,7 +92,7 @@ def guard_with(
 
 
 def _driven(layer: Layer) -> Callable[[Call], Any]:
-    return lambda call: drive(layer(call))
+    return lambda call: finish(layer(call))
 
 
 def layer_of(passage: Passage, inner: Layer, recover: Recovery | None = None) -> Layer:
@@ -123,6 +121,7 @@ _COMMON: dict[str, Any] = {
     "THREADS": THREADS,
     "current_async": current_async,
     "drive": drive,
+    "finish": finish,
     "inherited": inherited,
     "modules": modules,
     "monotonic": monotonic,
@@ -163,7 +162,7 @@ class _Frame:
 
     def waiting(self, coroutine: str) -> str:
         """The result of a coroutine, awaited or driven to its end."""
-        return f"await {coroutine}" if self.is_async else f"drive({coroutine})"
+        return f"await {coroutine}" if self.is_async else f"finish({coroutine})"
 
     def call_inner(self) -> Lines:
         """The call of what is inside."""
@@ -291,7 +290,7 @@ def _outermost(frame: _Frame, earns: bool, needs_call: bool, timed: bool) -> Lin
         '        if scope.mode == "off":',
         f"            return {'await ' if frame.is_async else ''}fn(*args, **kwargs)",
         f"        {begin}",
-        f"        return {frame.waiting('whole(call)')}",
+        f"        return {'await' if frame.is_async else 'drive'}(whole(call))",
         *_deeper(made if needs_call else ["call = None"]),
         "    count = flow.count",
         "    count.inside += 1",

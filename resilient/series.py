@@ -22,7 +22,7 @@ from resilient.errors import Rejected, TimedOut, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.mistakes import Mistake, ask
 from resilient.notes import behind, forget_before, note
-from resilient.outcome import Stopped, Verdict, bare
+from resilient.outcome import Verdict, bare
 from resilient.policy import Layer, Scope
 from resilient.result import is_awaitable
 from resilient.runtime.threads import THREADS
@@ -54,12 +54,11 @@ class Series:
         self.looks = retry.looks_at_results(scope)
 
     def recover(self, call: Call, error: Exception) -> Coroutine[Any, Any, Any]:
-        """A `Recovery`. An error that no attempt can mend is raised at once, before there is any coroutine. (A
-        `Stopped` is not: it is taken out of one.)"""
+        """A `Recovery`. An error that no attempt can mend is raised at once, before there is any coroutine."""
         try:
             verdict = self.scope.on_error(call, error)
             again = self.retry.repeats(error, verdict)
-            if not again and type(error) is not Stopped:
+            if not again:
                 raise error
             return self.go_on(call, error, None, verdict, again)
         finally:

@@ -14,7 +14,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from resilient import Fallback, Pipeline, Retry, guard
+from resilient import Bulkhead, Fallback, Pipeline, Retry, Timeout, guard
 from resilient.policy import Policy
 
 
@@ -579,12 +579,22 @@ def test_stop_iteration_of_a_plain_function_reaches_the_caller() -> None:
     assert caught.value is done
 
 
-@pytest.mark.parametrize("policy", [Retry(on=ValueError), Fallback(0, on=ValueError)], ids=str)
-def test_stop_iteration_that_a_policy_is_not_for_reaches_the_caller(policy: Policy) -> None:
-    """It comes from beneath a coroutine, whether that policy begins one or not."""
+@pytest.mark.parametrize(
+    "policies",
+    [
+        (Retry(on=ValueError),),
+        (Fallback(0, on=ValueError),),
+        (Retry(2, wait=0),),
+        (Timeout(60, thread=True), Bulkhead(1), Retry(2, wait=0)),
+        (Fallback(0, on=ValueError), Timeout(60, thread=True), Bulkhead(1), Retry(2, wait=0)),
+    ],
+    ids=str,
+)
+def test_stop_iteration_reaches_the_caller_past_policies(policies: tuple[Policy, ...]) -> None:
+    """It gets past those that repeat the call or not, and past the coroutines around them."""
     done = StopIteration("value")
 
-    @policy
+    @Pipeline(*policies)
     def fetch() -> None:
         raise done
 

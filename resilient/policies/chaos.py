@@ -43,7 +43,7 @@ from resilient.mistakes import asked_of
 from resilient.outcome import Stopped
 from resilient.policy import Layer, Scope, Watch, Wrap
 from resilient.runtime import Runtime, current
-from resilient.runtime.threads import THREADS, drive
+from resilient.runtime.threads import THREADS, finish
 
 __all__ = ["Chaos", "objective"]
 
@@ -132,7 +132,7 @@ class Chaos(Wrap):
                 if not is_on():
                     return plainly(call)
                 try:
-                    return drive(disturb(call, inner, scope))
+                    return finish(disturb(call, inner, scope))
                 except StopIteration as error:
                     raise Stopped(error) from None  # it must get past the coroutines around it
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Coroutine
 from copy import copy
 from dataclasses import replace
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from resilient import arguments
 from resilient.beside import discard, is_own
@@ -83,11 +83,9 @@ class Fallback(Wrap):
         def fall_back(call: Call, error: Exception) -> Coroutine[Any, Any, Any]:
             """Raises an error at once for which it has no answer, before there is any coroutine."""
             try:
-                if self._answers_for(call, error, scope):
-                    return self._answer(call, error, scope)
-                if type(error) is Stopped:
-                    return _raised(error)
-                raise error
+                if not self._answers_for(call, error, scope):
+                    raise error
+                return self._answer(call, error, scope)
             finally:
                 del error  # its traceback leads to this frame
 
@@ -169,8 +167,3 @@ class Fallback(Wrap):
 
     def describe(self) -> str:
         return f"Fallback({'a value' if self._call is None else name_of(self._call)})"
-
-
-async def _raised(error: Stopped) -> NoReturn:
-    """Raise a `Stopped` where the driver of a coroutine unwraps it."""
-    raise error

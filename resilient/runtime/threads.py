@@ -23,7 +23,7 @@ from resilient.outcome import Stopped
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed, Woken, Work
 
-__all__ = ["AWAITED", "THREADS", "ThreadRuntime", "drive"]
+__all__ = ["AWAITED", "THREADS", "ThreadRuntime", "drive", "finish"]
 
 T = TypeVar("T")
 
@@ -38,11 +38,18 @@ class _Expired(BaseException):
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that never suspends, and return its result."""
     try:
+        return finish(coroutine)
+    except Stopped as carried:
+        raise carried.error from None
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The same inside a guarded call: a `StopIteration` of its function stays a `Stopped`, for there may be coroutines
+    around."""
+    try:
         coroutine.send(None)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
-    except Stopped as carried:
-        raise carried.error from None
     coroutine.close()
     raise RuntimeError(AWAITED)
 
