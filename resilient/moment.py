@@ -13,13 +13,13 @@ from typing import Any
 from resilient.errors import TimedOut
 from resilient.forks import in_forked_child
 
-__all__ = ["LIFTED", "Deadline", "hold", "hold_total", "inherit", "inherited", "let_go", "seen", "swap"]
+__all__ = ["LIFTED", "Deadline", "hold", "hold_total", "inherit", "inherited", "let_go", "restore", "seen", "swap"]
 
 _current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
 
-inherited, inherit = _current.get, _current.set
-"""The deadline that holds here, or None. And to have another one hold from here on, once `seen.any` is set; what that
-returns is what `let_go` needs."""
+inherited, inherit, restore = _current.get, _current.set, _current.reset
+"""The deadline that holds here, or None. And what is in `hold` and in `let_go`, for those who count frames: one takes a
+deadline, once `seen.any` is set; the other what that has returned, with a `ValueError` where another context runs."""
 
 
 class _Seen:
@@ -77,7 +77,7 @@ def let_go(token: Token[Deadline | None] | None) -> None:
     """What held before holds again."""
     if token is not None:
         try:
-            _current.reset(token)
+            restore(token)
         except ValueError:
             pass  # a coroutine that was dropped is closed in another context, where it never held
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from resilient.clock import monotonic
 from resilient.forks import in_forked_child
 from resilient.groups import is_cut
-from resilient.moment import Deadline, inherit, inherited, let_go
+from resilient.moment import Deadline, inherit, inherited, restore
 
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed, Woken, Work
@@ -270,13 +270,14 @@ class AsyncioRuntime:
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         task = current_task(self.loop)
         assert task is not None, "a timeout needs a task"
-        base = task.cancelling()
-        now, at = self.now(), limit.at
+        base, clock, at = task.cancelling(), self.now, limit.at
+        now = clock()
         if at is None:
             seconds = limit.seconds
             at = now + seconds
             timers = self.timers[seconds]
             entry = _Entry()
+            entry.seconds = seconds
         else:
             timers = self.timers[_Deadlines]
             entry = _DeadlineEntry()
@@ -289,14 +290,12 @@ class AsyncioRuntime:
         if at < timers.next:
             timers.arm(at, at - now)
         outer, waited, held = call.deadline, call.waited, None
-        if outer is None or at < outer:
+        mine = outer is None or at < outer
+        if mine:
             call.deadline = at
         try:
-            if limit.total:
-                around = inherited()
-                if around is None or at < around.at:
-                    entry.seconds = limit.seconds
-                    held = inherit(entry)
+            if limit.total and (mine or (around := inherited()) is None or at < around.at):
+                held = inherit(entry)
             result = await inner(call)
         except BaseException as error:
             # `uncancel` on every exit, and only once; the cancellation is ours if it brings the count back to where
@@ -316,8 +315,11 @@ class AsyncioRuntime:
         finally:
             call.deadline = outer
             if held is not None:
-                let_go(held)
                 entry.task = None
+                try:
+                    restore(held)
+                except ValueError:
+                    pass  # as in `let_go`
 
 
 class _Parking:
