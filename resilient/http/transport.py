@@ -661,8 +661,14 @@ def _nearer(limit: float | None, left: float) -> float:
 def _is_in_time(request: Any, left: float) -> bool:
     """Whether the client's own timeouts end a request in the time that is left."""
     try:
-        return max(request.extensions["timeout"].values()) <= left  # type: ignore[no-any-return]
-    except (KeyError, TypeError, ValueError):  # there are none, or one is None
+        limits = request.extensions["timeout"]
+        return (  # type: ignore[no-any-return]  # (a loop, or `max`, would cost twice as much)
+            limits["connect"] <= left
+            and limits["read"] <= left
+            and limits["write"] <= left
+            and limits["pool"] <= left
+        )
+    except (KeyError, TypeError):  # one is not there, or None
         return False
 
 
