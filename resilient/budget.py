@@ -118,11 +118,14 @@ class Budget:
 
     def _balance(self, now: float, successes: int) -> float:
         """Tokens now: what was saved has faded, and the successes since came evenly over the time since."""
-        earned, tokens = successes * self.ratio, self._tokens
-        passed = 0.0 if self._looked is None else max(0.0, now - self._looked) / self.ttl
-        refill = min(earned, max(0.0, self.reserve - tokens))  # the reserve first; it does not fade
-        tokens, earned = tokens + refill, earned - refill
+        tokens, earned = self._tokens, successes * self.ratio
+        missing = self.reserve - tokens
+        if missing > 0.0:  # the reserve first; it does not fade
+            if earned <= missing:
+                return tokens + earned
+            tokens, earned = tokens + missing, earned - missing
         saved = max(0.0, tokens - self.reserve)
+        passed = 0.0 if self._looked is None else max(0.0, now - self._looked) / self.ttl
         kept = math.exp(-passed)
         fresh = earned if passed < 1e-9 else earned * (1.0 - kept) / passed
         return min(self.cap, tokens - saved + saved * kept + fresh)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Coroutine
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import tenacity
@@ -94,7 +94,8 @@ class Series:
             call.kwargs,
         )
         state.start_time = runtime.now()
-        await self._tell("before", state)
+        if "before" in retry.hooks:
+            await _answer(retry.hooks["before"], state)
         try:
             result = await self.inner(call)
         except Exception as error:
@@ -124,7 +125,7 @@ class Series:
             state: what tenacity's strategies and hooks are told; None: there are none.
         """
         retry, scope, looks, plainly = self.retry, self.scope, self.looks, self.plainly
-        judge, channel = scope.judge, scope.channel
+        judge, channel, hooks = scope.judge, scope.channel, retry.hooks
         attempt = 1  # `call.attempt` counts those of all Retries around the call
         answered = False  # whether there was an answer of the dependency, rather than a rejection
         last_error: Exception | None = None  # what comes back at the end, or else `last_result`
@@ -151,8 +152,8 @@ class Series:
                 if not again:
                     reason = "" if attempt == 1 else self._hopeless(attempt, error, verdict)
                     break
-                if state is not None:
-                    await self._tell("after", state)
+                if state is not None and "after" in hooks:
+                    await _answer(hooks["after"], state)
                 if retry.backoff is not None:
                     wait = retry.backoff(attempt)
                 else:
@@ -180,9 +181,10 @@ class Series:
                 if error is None:
                     await judge.set_aside(result, call.runtime)
                 if state is not None:
-                    state.next_action = tenacity.RetryAction(wait)
                     state.idle_for += wait
-                    await self._tell("before_sleep", state)
+                    if "before_sleep" in hooks:
+                        state.next_action = tenacity.RetryAction(wait)
+                        await _answer(hooks["before_sleep"], state)
                 if error is not None:
                     if issubclass(type(error), TimedOut):
                         error.__cause__ = None  # the attempt before it: else a long retry drags along all its attempts
@@ -200,7 +202,8 @@ class Series:
                     await ready
                 if state is not None:
                     state.prepare_for_next_attempt()
-                    await self._tell("before", state)
+                    if "before" in hooks:
+                        await _answer(hooks["before"], state)
                 try:
                     result = await self.inner(call) if plainly is None else plainly(call)
                 except Exception as caught:
@@ -278,20 +281,17 @@ class Series:
             if result is not about:
                 close_beside(result, call, self.scope, self.retry.closing)
 
-    async def _tell(self, hook: str, state: State) -> None:
-        """Call one of tenacity's hooks, if it is given."""
-        fn = self.retry.hooks.get(hook)
-        if fn is not None:
-            await _answer(fn, state)
+
+_PLAIN = frozenset((float, int, bool, NoneType))
 
 
 async def _answer(strategy: Strategy | None, state: State | None) -> Any:
-    """What one of tenacity's strategies says."""
+    """What one of tenacity's strategies or hooks says."""
     assert strategy is not None
     assert state is not None
     try:
         answer = strategy(state)
-        return await answer if is_awaitable(answer) else answer
+        return answer if type(answer) in _PLAIN or not is_awaitable(answer) else await answer
     except Exception as raised:
         outcome = state.outcome
         about = None if outcome is None else outcome.exception() if outcome.failed else outcome.result()

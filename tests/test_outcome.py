@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import pickle
+import ssl
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -25,7 +27,9 @@ from resilient import (
     TimedOut,
     Verdict,
 )
+from resilient.call import new_call
 from resilient.outcome import FAILURE, FATAL, IGNORED, PROGRAMMING_ERRORS, REFUSED, SUCCESS, WAITED
+from resilient.scope import Scope
 from tests.worlds import World
 
 NONSENSE = [math.nan, math.inf, -math.inf, -1, -0.001, True, False, "3", b"3", None, [3], 3j, 10**400, Decimal(3)]
@@ -39,6 +43,55 @@ class Asks(OSError):
         self.retry_after = retry_after
 
 
+class Foreign(Exception):
+    """The refusal of another library's rate limiter."""
+
+
+class AlwaysAsks(Exception):
+    """A type whose errors all ask for the same pause."""
+
+    retry_after = 3
+
+
+class Answers(Exception):
+    """An error that answers whatever it is asked."""
+
+    def __getattr__(self, name: str) -> float:
+        return 4.0
+
+
+def with_attributes(error: Exception, **attributes: Any) -> Exception:
+    vars(error).update(attributes)
+    return error
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+UNTRUSTED = ssl.SSLCertVerificationError("certificate verify failed")
+
+ERRORS: list[Callable[[], Exception]] = [
+    ValueError,
+    OSError,
+    *PROGRAMMING_ERRORS,
+    AlwaysAsks,
+    Answers,
+    lambda: Asks(5),
+    lambda: with_attributes(ValueError(), retry_after=6),
+    lambda: with_attributes(Foreign(), status_code=404),
+    lambda: with_attributes(Foreign(), __notes__=["seen"]),
+    lambda: Foreign(UNTRUSTED),
+    lambda: Foreign("why", UNTRUSTED),
+    lambda: caused(Foreign(), UNTRUSTED),
+    lambda: caused(ValueError(), UNTRUSTED),
+    lambda: TimedOut(evidence=False),
+    CircuitOpen,
+    pybreaker.CircuitBreakerError,
+    lambda: ExceptionGroup("two", [ValueError(), TypeError()]),
+]
+
 # -- exceptions -----------------------------------------------------------------------------------------------------
 
 
@@ -46,6 +99,17 @@ class Asks(OSError):
 def test_error_of_a_dependency_is_a_retryable_failure(error: Exception) -> None:
     """By default whatever a dependency raises counts, and is worth repeating."""
     assert Classifier().error(error) == FAILURE
+
+
+@pytest.mark.parametrize("make", ERRORS)
+@pytest.mark.parametrize("filters", [{}, {"fatal": ValueError}, {"ignore": Foreign}], ids=str)
+def test_verdict_of_a_pipeline_is_that_of_its_classifier(filters: Any, make: Callable[[], Exception]) -> None:
+    """Also of the second error of a type, which a pipeline knows by then."""
+    judge = Classifier(**filters)
+    scope = Scope("", judge)
+    for _ in range(2):
+        error = make()
+        assert scope.on_error(new_call(print, (), {}, None), error) == judge.error(error)
 
 
 @pytest.mark.parametrize("kind", PROGRAMMING_ERRORS)
@@ -120,10 +184,6 @@ def test_hanging_dependency_opens_a_circuit_whose_failures_do_not_name_timeouts(
     late = TimedOut(policy="Timeout", seconds=1.0)
     world.outcome(Pipeline(breaker, classify=Classifier(failures=ValueError))(world.dependency(late).fn))
     assert breaker.state == "open"
-
-
-class Foreign(Exception):
-    """The refusal of another library's rate limiter."""
 
 
 @pytest.mark.parametrize(
