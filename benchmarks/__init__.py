@@ -14,5 +14,6 @@ beside it. So a new benchmark is a new module, and a new row is a new `Figure`.
     memory    what a breaker, a key and a call in flight hold, for `scale`
     options   what the command line asks for
     report    figures, bars, the table and the JSON
-    plot      the picture; curves: that of a report with curves
+    plot      the picture; curves: that of a report with curves; highlights: that of the README
+    publish   the tables and pictures of README.md and docs/performance.md from a committed run; tables: the tables
 """

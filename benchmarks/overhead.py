@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from benchmarks import measure, targets
 from benchmarks.bars import Mode
 from benchmarks.measure import Plan, Subject, Timing, compare, one_core
 from benchmarks.options import Options
-from benchmarks.patterns import PATTERNS, Row, rows
+from benchmarks.patterns import PATTERNS, Row, build, rows
 from benchmarks.processes import fresh
 from benchmarks.report import Column, Figure, Report
 from benchmarks.targets import Stage
@@ -75,17 +75,19 @@ def run(options: Options) -> Report:
     return Report("overhead", COLUMNS, figures, conditions)
 
 
-def sample(plan: Plan, wanted: Callable[[Row], bool] = lambda row: True) -> dict[Mode, Sample]:
-    """In this process: time the rows that are wanted."""
+def sample(plan: Plan, wanted: Collection[str] | None = None) -> dict[Mode, Sample]:
+    """In this process: time all rows, or those with the keys that are wanted."""
     return {mode: _sample(mode, plan, wanted) for mode in MODES}
 
 
-def _sample(mode: Mode, plan: Plan, wanted: Callable[[Row], bool]) -> Sample:
+def _sample(mode: Mode, plan: Plan, wanted: Collection[str] | None) -> Sample:
     bare, floors = _floors(mode)
     problems: dict[str, str] = {}
     with Stage(mode == "async") as stage:
         measured = []
-        for row in filter(wanted, known(mode)):
+        for row in known(mode):
+            if wanted is not None and row.key not in wanted:
+                continue
             subject = row.subject(stage)
             if isinstance(subject, str):
                 problems[row.key] = subject
@@ -102,7 +104,8 @@ def _sample(mode: Mode, plan: Plan, wanted: Callable[[Row], bool]) -> Sample:
 
 def known(mode: Mode) -> list[Row]:
     """All rows of a mode, pattern by pattern."""
-    return [row for pattern in PATTERNS if mode in pattern.modes for row in rows(pattern, mode)]
+    built = build()
+    return [row for pattern in PATTERNS if mode in pattern.modes for row in rows(pattern, mode, built)]
 
 
 def _figures(mode: Mode, samples: Sequence[Sample]) -> list[Figure]:

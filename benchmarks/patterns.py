@@ -14,7 +14,7 @@ from benchmarks.peers import PEERS, Decorator, Peer
 from benchmarks.report import Bar, Figure
 from benchmarks.targets import Function, Stage
 
-__all__ = ["PATTERNS", "US", "Pattern", "Row", "rows"]
+__all__ = ["PATTERNS", "US", "Pattern", "Row", "build", "rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,8 @@ def ours() -> dict[str, Decorator]:
 
 
 US = Peer(OURS, ours, ours=True)
+Built = Mapping[str, Mapping[str, Decorator] | None]
+"""Decorators by the library's name; None where it is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,25 +226,35 @@ class Row:
         )
 
 
-def rows(pattern: Pattern, mode: Mode) -> list[Row]:
+def rows(pattern: Pattern, mode: Mode, built: Built | None = None) -> list[Row]:
     """Ours, then every peer that has the pattern."""
-    theirs = [row for peer in PEERS if mode in peer.modes for row in _of(peer, pattern)]
+    built = build() if built is None else built
+    theirs = [row for peer in PEERS if mode in peer.modes for row in _of(peer, pattern, built[peer.name])]
+    mine = built[OURS] or {}
     labels = {row.peer.name: row.label for row in theirs if row.decorate is not None} | {OURS: OURS}
-    decorators = US.build()
     found = []
     for key in (pattern.key, *pattern.variants):
         limit = BARS.get((mode, key))
         label = OURS if key == pattern.key else f"{OURS}, {key.removeprefix(f'{pattern.key}, ')}"
         against = labels.get(limit.against, "") if limit else ""
-        found.append(Row(pattern, US, decorators[key], label, limit=limit, against=against))
+        found.append(Row(pattern, US, mine[key], label, limit=limit, against=against))
     return found + theirs
 
 
-def _of(peer: Peer, pattern: Pattern) -> list[Row]:
+def build() -> Built:
+    """New decorators of every library, each for one row."""
+    built: dict[str, Mapping[str, Decorator] | None] = {}
+    for peer in (US, *PEERS):
+        try:
+            built[peer.name] = peer.build()
+        except ImportError:
+            built[peer.name] = None
+    return built
+
+
+def _of(peer: Peer, pattern: Pattern, decorators: Mapping[str, Decorator] | None) -> list[Row]:
     """The peer's row, if it has the pattern, or could have it if it were installed."""
-    try:
-        decorators = peer.build()
-    except ImportError:
+    if decorators is None:
         return [Row(pattern, peer, None, peer.name, "not installed")]
     return [Row(pattern, peer, decorators[pattern.key], peer.label)] if pattern.key in decorators else []
 

@@ -13,7 +13,7 @@ from benchmarks.report import Column, Figure, Report
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw"]
+__all__ = ["Panel", "draw", "fill"]
 
 OURS, OTHERS, LIMIT = "#1f6feb", "#b8bfc8", "#d1242f"
 ONE_COLUMN = 40.0  # rows that fit above each other
@@ -51,14 +51,14 @@ def draw(report: Report, file: Path) -> None:
     panels = _panels(report)
     columns = _columns(panels)
     tallest = max(sum(panel.height for panel in column) for column in columns)
-    canvas = Canvas(figsize=(7.5 * len(columns), 0.2 * tallest + 1), layout="constrained")
+    canvas = Canvas(figsize=(7.5 * len(columns), 0.2 * tallest + 1), layout="constrained", facecolor="white")
     FigureCanvasAgg(canvas)
     for part, column in zip(canvas.subfigures(1, len(columns), squeeze=False)[0], columns, strict=True):
         heights = [panel.height for panel in column]
         rest = tallest - sum(heights)
         grid = part.subplots(len(column) + (rest > 0), height_ratios=heights + [rest] * (rest > 0), squeeze=False)
         for (axes,), panel in zip(grid, column, strict=False):
-            _fill(axes, panel)
+            fill(axes, panel)
             alike = [value for other in panels if other.column is panel.column for value in other.values]
             axes.set_xlim(min(alike) / 1.5, max(alike) * 4)
         if rest > 0:
@@ -91,7 +91,8 @@ def _columns(panels: list[Panel]) -> list[list[Panel]]:
     return [panels[:cut], panels[cut:]]
 
 
-def _fill(axes: Axes, panel: Panel) -> None:
+def fill(axes: Axes, panel: Panel) -> None:
+    """Draw one panel: a bar a row, its value beside it, and a red line where its own bar is."""
     rows, values, shown = panel.rows, panel.values, panel.column
     places = range(len(rows))
     axes.barh(places, values, color=[OURS if row.ours else OTHERS for row in rows], height=0.75)

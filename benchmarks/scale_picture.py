@@ -17,6 +17,7 @@ def draw_scale(report: Report, file: Path) -> None:
     """Write a PNG: one panel for calls in flight, one for one of the keys, one for keys in turn; logarithmic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import LogLocator
 
     measured = [figure for figure in report.figures if "multiple_x" in figure.values]
     lines = [(title.partition(": "), list(group)) for title, group in groupby(measured, key=lambda each: each.group)]
@@ -33,6 +34,7 @@ def draw_scale(report: Report, file: Path) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.yaxis.set_minor_formatter("")
         axes.set_ylim(bottom=1)

@@ -24,8 +24,7 @@ def variation(request: Any, extensions: Any, headers: Mapping[str, str]) -> Any:
     twin.__dict__ = {**request.__dict__, "extensions": extensions}
     if headers:
         twin.headers = request.headers.copy()
-        for name, value in headers.items():  # (`update` would take three times as long)
-            twin.headers[name] = value
+        twin.headers.update(headers)
     return twin
 
 

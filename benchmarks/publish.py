@@ -1,0 +1,149 @@
+"""What README.md and docs/performance.md say about speed: from the JSON of one run, which is committed beside it.
+
+    python -m benchmarks.publish                     the tables and the pictures, anew from docs/performance/*.json
+    python -m benchmarks.publish --run               measures everything first, in half an hour on an idle machine
+    python -m benchmarks.publish --run scale startup these only
+
+A table stands between `<!-- benchmarks: NAME -->` and `<!-- end of NAME -->`, and a test holds that it is what the JSON
+says: whoever edits one must run this. `tables` makes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.overhead import MODES
+from benchmarks.report import Figure, Report
+from benchmarks.tables import TABLES, Results
+
+__all__ = ["FOLDER", "PUBLISHED", "filled", "main", "results"]
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "performance"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PUBLISHED = ("overhead", "transport", "middleware", "scale", "startup")
+DISTRIBUTIONS = (
+    *("nopanic", "grit-toolkit", "pyresilience", "interlock-cb", "stamina", "tenacity", "pybreaker"),
+    *("hedge-python", "httpx-hedged", "httpx-retries", "httpx", "httpx2", "starlette", "uvicorn", "httptools"),
+)
+BLOCK = re.compile(r"(<!-- benchmarks: (?P<name>[\w -]+) -->\n).*?(<!-- end of (?P=name) -->)", re.DOTALL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is asked for, then write the tables and the pictures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description="Tables and pictures of a run.")
+    parser.add_argument("--run", nargs="*", metavar="NAME", choices=PUBLISHED, help="measure these first; without, all")
+    parser.add_argument("--quick", action="store_true", help="measure quickly, to try this out")
+    options = parser.parse_args(arguments)
+    if options.run is not None:
+        measure(options.run or PUBLISHED, options.quick)
+    found = results()
+    for document in DOCUMENTS:
+        document.write_text(filled(document.read_text(encoding="utf-8"), found), encoding="utf-8")
+    draw(found)
+    return 0
+
+
+def measure(names: Iterable[str], quick: bool) -> None:
+    """Each benchmark in a process of its own; its JSON with the date, the machine and the versions."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "figures.json"
+            command = [sys.executable, "-m", "benchmarks", name, "--json", str(file), *(["--quick"] * quick)]
+            subprocess.run(command, cwd=ROOT, check=False)  # a missed bar is a result, too
+            found = json.loads(file.read_text(encoding="utf-8"))
+        found = {"benchmark": found.pop("benchmark"), "measured": measured(quick), **found}
+        (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def measured(quick: bool) -> dict[str, Any]:
+    """When, on what, and with which versions."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "quick": quick,
+        "commit": _output("git", "rev-parse", "--short", "HEAD"),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "versions": {name: version for name in DISTRIBUTIONS if (version := _version(name))},
+    }
+
+
+def _output(*command: str) -> str | None:
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.partition(": ")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def results() -> Results:
+    """What is committed, by the benchmark's name."""
+    return {name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in PUBLISHED}
+
+
+def filled(text: str, found: Results) -> str:
+    """A document with its tables made anew. Raises KeyError for a table that there is not."""
+    return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block['name']](found)}\n{block[3]}", text)
+
+
+def draw(found: Results) -> None:
+    """The pictures: some of the rows for the README, all of them, and the curves of `scale`."""
+    from benchmarks.highlights import draw_highlights
+    from benchmarks.plot import draw as draw_all
+
+    overhead = report(found["overhead"])
+    draw_highlights(overhead, ROOT / "docs" / "performance.png")
+    for mode in MODES:
+        figures = [each for each in overhead.figures if each.group.startswith(f"{mode}: ")]
+        draw_all(replace(overhead, benchmark=f"overhead, {mode}", figures=figures), FOLDER / f"{mode}.png")
+    draw_all(report(found["scale"]), FOLDER / "scale.png")
+
+
+def report(found: dict[str, Any]) -> Report:
+    """A committed run as its benchmark has returned it, without bars."""
+    module = import_module(f"benchmarks.{found['benchmark']}")
+    figures = [
+        Figure(each["group"], each["name"], _values(each), ours=each["ours"], note=each["note"])
+        for each in found["figures"]
+    ]
+    picture = module.draw_scale if found["benchmark"] == "scale" else None
+    return Report(found["benchmark"], module.COLUMNS, figures, found["conditions"], picture=picture)
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, float]:
+    """Its numbers: their keys end in their units."""
+    return {key: value for key, value in row.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""What is said about speed is what the committed run says; and the tables say it as they should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import publish, tables
+from benchmarks.highlights import HIGHLIGHTS, PEERS_OF
+
+FOUND = publish.results()
+
+
+def row(group: str, name: str, multiple: float | None, **more: Any) -> dict[str, Any]:
+    values = {} if multiple is None else {"multiple_x": multiple}
+    known = {"bar": None, "at_bar": False, "verdict": None, "note": ""}
+    return {"group": group, "name": name, "ours": name.startswith("resilient"), **values, **known, **more}
+
+
+def run(*figures: dict[str, Any]) -> dict[str, Any]:
+    return {"overhead": {"figures": list(figures)}}
+
+
+@pytest.mark.parametrize("document", publish.DOCUMENTS, ids=lambda path: path.name)
+def test_tables_of_a_document_are_those_of_the_committed_run(document: Path) -> None:
+    """After an edit or a new run: python -m benchmarks.publish."""
+    text = document.read_text(encoding="utf-8")
+    assert publish.filled(text, FOUND) == text
+
+
+def test_every_table_is_in_a_document() -> None:
+    """And every document's tables are known."""
+    text = "".join(document.read_text(encoding="utf-8") for document in publish.DOCUMENTS)
+    assert {match["name"] for match in publish.BLOCK.finditer(text)} == set(tables.TABLES)
+
+
+@pytest.mark.parametrize("name", publish.PUBLISHED)
+def test_committed_run_says_when_where_and_with_what_it_was_made(name: str) -> None:
+    """So that figures of different runs are not compared by mistake."""
+    measured = FOUND[name]["measured"]
+    assert FOUND[name]["benchmark"] == name
+    assert all(measured[key] for key in ("date", "processor", "cores", "system", "python", "versions"))
+
+
+def test_highlights_are_groups_of_the_committed_run() -> None:
+    """With a row of ours each."""
+    ours = {each["group"] for each in FOUND["overhead"]["figures"] if each["ours"]}
+    assert set(HIGHLIGHTS) <= ours
+    assert set(PEERS_OF.values()) <= ours
+
+
+def test_peer_that_is_ahead_is_named_with_its_figure() -> None:
+    """The fastest first; those that cost more, and variants of ours, are not."""
+    found = run(
+        row("async: Retry", "resilient", 4.0),
+        row("async: Retry", "resilient, with more", 1.0),
+        row("async: Retry", "slow 1.0", 9.0),
+        row("async: Retry", "by hand, asyncio", 3.0, note="a loop"),
+        row("async: Retry", "quick 0.2.0", 2.0),
+        row("async: Retry", "absent", None, note="not installed"),
+        row("async: Bulkhead", "resilient", 4.0),
+        row("async: Bulkhead", "slow 1.0", 9.0),
+    )
+    *_, line = tables.ahead(found).splitlines()
+    assert line == "| async: Retry | 4.0 | quick 2.0, by hand 3.0 (a loop) |"
+    assert "Bulkhead" not in tables.ahead(found)
+
+
+def test_highlights_say_which_peers_are_ahead_and_when_none_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the table, in a sentence."""
+    monkeypatch.setattr(tables, "HIGHLIGHTS", {"async: Retry": "Retry"})
+    ours, peers = row("async: Retry", "resilient", 4.0), [row("async: Retry", f"{at} 1.0", at) for at in (3.0, 5.0)]
+
+    assert tables.highlights(run(ours, *peers)).endswith("Peers are ahead in these rows: Retry (3.0).")
+    assert tables.highlights(run(ours, peers[1])).endswith("No peer is ahead in these rows.")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"verdict": "pass"}, "0.90 (0.80 to 0.95), at most 1 × peer 1.0: met"),
+        ({"verdict": "pass", "at_bar": True}, "0.90 (0.80 to 0.95), at most 1 × peer 1.0: at the bar"),
+        ({"verdict": "miss"}, "0.90 (0.80 to 0.95), at most 1 × peer 1.0: **missed**"),
+    ],
+)
+def test_bar_is_said_with_the_interval_and_the_verdict(more: dict[str, Any], said: str) -> None:
+    """As the run has judged it."""
+    ratio = {"ratio_x": 0.9, "ratio_low_x": 0.8, "ratio_high_x": 0.95, "bar": {"ratio_x_at_most": 1.0}}
+    found = run(row("async: Retry", "resilient", 4.0, **ratio, against="peer 1.0", **more))
+    assert tables.TABLES["async"](found).endswith(f"| Retry | 4.0 |  | {said} |")
+
+
+def test_table_that_is_not_there_is_an_error_and_text_around_stays() -> None:
+    """A misspelt name must not leave old figures."""
+    text = "before\n<!-- benchmarks: ahead -->\nold\n<!-- end of ahead -->\nafter\n"
+    assert publish.filled(text, run(row("async: Retry", "resilient", 4.0))) == text.replace("old", "None.")
+    with pytest.raises(KeyError, match="behind"):
+        publish.filled(text.replace("ahead", "behind"), FOUND)
+
+
+def test_run_is_written_with_its_circumstances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A missed bar is a result, too."""
+
+    def ended(command: list[str], **options: Any) -> None:
+        assert command[1:4] == ["-m", "benchmarks", "startup"]
+        Path(command[command.index("--json") + 1]).write_text('{"benchmark": "startup", "verdict": "miss"}')
+
+    monkeypatch.setattr(publish, "FOLDER", tmp_path)
+    monkeypatch.setattr(publish, "measured", lambda quick: {"date": "today", "quick": quick})
+    monkeypatch.setattr(publish.subprocess, "run", ended)
+    publish.measure(["startup"], quick=True)
+
+    assert json.loads((tmp_path / "startup.json").read_text()) == {
+        "benchmark": "startup",
+        "measured": {"date": "today", "quick": True},
+        "verdict": "miss",
+    }
+
+
+def test_pictures_are_drawn_from_the_committed_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without measuring anything; here of some rows."""
+    (tmp_path / "docs").mkdir()
+    few = {"async: Retry", "def: Retry", *(each["group"] for each in FOUND["scale"]["figures"][:1])}
+    found = {
+        name: {**FOUND[name], "figures": [each for each in FOUND[name]["figures"] if each["group"] in few]}
+        for name in ("overhead", "scale")
+    }
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    monkeypatch.setattr(publish, "FOLDER", tmp_path)
+    publish.draw(found)
+
+    drawn = {file.name for file in tmp_path.rglob("*.png")}
+    assert drawn == {"performance.png", "async.png", "def.png", "scale.png"}
