@@ -77,7 +77,8 @@ class Circuit:
 
     Attributes:
         ticket: of an ordinary call, while the circuit is closed: its generation. In all other states None, and `admit`
-            decides.
+            decides; also while it is watched.
+        watched: whether somebody has to see each call.
     """
 
     __slots__ = (
@@ -98,6 +99,7 @@ class Circuit:
         "state",
         "success_threshold",
         "ticket",
+        "watched",
         "window",
     )
 
@@ -121,6 +123,7 @@ class Circuit:
         self.lease = lease
         self.state: State = CLOSED
         self.generation = 0
+        self.watched = False
         self.ticket: int | None = 0
         self.consecutive = 0
         self._probes: dict[Probe, None] = {}  # an empty set takes three times as much
@@ -213,6 +216,12 @@ class Circuit:
                 return self._open_for(self.break_duration if seconds is None else seconds, now, reason)
             return self._become(state, reason)
 
+    def watch(self, watched: bool) -> None:
+        """Say whether somebody has to see each call from now on."""
+        with self._lock:
+            self.watched = watched  # no call between the two
+            self.ticket = None if self.state is not CLOSED or self.watched else self.generation
+
     # -- questions ----------------------------------------------------------------------------------------------
 
     def retry_after(self, now: float) -> float | None:
@@ -293,7 +302,7 @@ class Circuit:
         old = self.state
         self.state = state  # no call from here to the ticket, which the gate reads without the lock
         self.generation += 1
-        self.ticket = self.generation if state is CLOSED else None
+        self.ticket = None if state is not CLOSED or self.watched else self.generation
         self._probes.clear()
         self._successes = 0
         if state is CLOSED:

@@ -44,7 +44,7 @@ from resilient.current import enclosing
 from resilient.errors import TimedOut
 from resilient.events import CallTimedOut
 from resilient.forks import in_forked_child
-from resilient.moment import LIFTED, Deadline, hold, hold_total, inherit, inherited, let_go, seen, swap
+from resilient.moment import LIFTED, Deadline, hold, hold_total, inherit, inherited, let_go, restore, seen, swap
 from resilient.policy import Layer, Scope
 from resilient.priority import NORMAL, priority
 from resilient.runtime import TRIO, VIRTUAL, current, current_async
@@ -150,7 +150,10 @@ class deadline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        let_go(self._token)
+        try:
+            restore(self._token)
+        except ValueError:
+            pass  # as in `let_go`
 
 
 class _NoDeadline(deadline):

@@ -20,7 +20,7 @@ A group of errors is judged by the errors in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import replace
 from types import UnionType
 from typing import Any, Protocol, get_args
@@ -164,10 +164,9 @@ class _Kind:
         programming: whether they are errors of the code itself.
         builtin: whether they are Python's own, which have no attributes.
         reader: what else can be read of one. plain: whether that is nothing but what `is_bare` looks at.
-        usual: the verdict on one that `is_bare`, where no filters were given; None: more than its type decides.
     """
 
-    __slots__ = ("builtin", "group", "plain", "programming", "reader", "refused", "timed_out", "usual")
+    __slots__ = ("builtin", "group", "plain", "programming", "reader", "refused", "timed_out")
 
     def __init__(self, kind: type[BaseException]) -> None:
         self.group = is_group(kind)
@@ -177,10 +176,14 @@ class _Kind:
         self.builtin = kind.__module__ == "builtins"
         self.reader = None if self.builtin or self.timed_out else reader_of(kind)
         self.plain = self.reader is None and not issubclass(kind, OSError)
-        self.usual: Verdict | None = None
+
+    def usual(self, kind: type[BaseException]) -> Verdict | None:
+        """The verdict on all errors of this type that are bare, where no filters are given; None: it takes more than
+        the type to judge one."""
         names = {name for each in kind.__mro__ if each not in _ROOTS for name in vars(each)}
-        if (self.builtin or self.plain) and not (self.group or self.refused or self.timed_out or names & _ANSWERS):
-            self.usual = IGNORED if self.programming else FAILURE
+        if self.group or self.refused or self.timed_out or not (self.builtin or self.plain) or names & _ANSWERS:
+            return None
+        return IGNORED if self.programming else FAILURE
 
 
 _ROOTS = (BaseException, object)
@@ -188,14 +191,23 @@ _ANSWERS = frozenset(("retry_after", "__getattr__", "__getattribute__"))
 """What a type defines whose errors may ask for a pause though they have no attributes of their own."""
 
 _kinds: dict[type[BaseException], _Kind] = {}
+_usual: dict[type[BaseException], Verdict] = {}
 _MOST_KINDS = 1000
 
 
-def _look_at(kind: type[BaseException]) -> _Kind:
-    if len(_kinds) >= _MOST_KINDS:
-        _kinds.clear()
-    known = _kinds[kind] = _Kind(kind)
-    return known
+def _kind_of(error: BaseException) -> _Kind:
+    kind = type(error)
+    try:
+        return _kinds[kind]
+    except KeyError:
+        if len(_kinds) >= _MOST_KINDS:
+            _kinds.clear()
+            _usual.clear()
+        known = _kinds[kind] = _Kind(kind)
+        usual = known.usual(kind)
+        if usual is not None:
+            _usual[kind] = usual
+        return known
 
 
 class Classifier:
@@ -247,7 +259,6 @@ class Classifier:
         self._fatal = _filter_or_none("fatal", fatal)
         self._ignore = _filter_or_none("ignore", ignore)
         self._rejections = _filter_or_none("rejections", rejections)
-        self._takes_all = (self._failures, self._fatal, self._ignore, self._rejections) == (None, None, None, None)
         self._results = None if results is None else arguments.callback("results", results)
 
     @property
@@ -255,14 +266,18 @@ class Classifier:
         """Whether results are looked at; when not, every result is a success."""
         return self._results is not None
 
+    @property
+    def usual(self) -> Mapping[type[BaseException], Verdict]:
+        """The verdicts on errors in which there is nothing to read but their type (`is_bare`). It fills as errors are
+        judged; where filters are given, or `error` is another one, it has none."""
+        if type(self).error is not Classifier.error:
+            return {}
+        filters = (self._failures, self._fatal, self._ignore, self._rejections)
+        return _usual if filters == (None,) * 4 else {}
+
     def error(self, error: Exception) -> Verdict:
         """The verdict on an exception."""
-        try:
-            kind = _kinds[type(error)]
-        except KeyError:
-            kind = _look_at(type(error))
-        if kind.usual is not None and self._takes_all and is_bare(error):
-            return kind.usual
+        kind = _kind_of(error)
         bare_error = error.__cause__ is None if kind.builtin else kind.plain and is_bare(error)
         if kind.group:
             return together(self.error(leaf) for leaf in leaves(error))  # type: ignore[arg-type]

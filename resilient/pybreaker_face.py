@@ -68,7 +68,6 @@ class Owner(Protocol):
     """What the face needs of the breaker behind it."""
 
     name: str
-    _attentive: bool
 
     def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]: ...
     def open(self) -> None: ...
@@ -77,7 +76,7 @@ class Owner(Protocol):
 
 
 class Face(pybreaker.CircuitBreaker):
-    """See the module. It tells its owner by `_attentive` whether calls have to pass by here at all."""
+    """See the module. While it has a storage or listeners, the circuit is watched: calls pass by here."""
 
     def __init__(
         self,
@@ -102,7 +101,7 @@ class Face(pybreaker.CircuitBreaker):
             name=owner.name,
         )
         self._storage = None if storage is None else _Shared(storage)
-        self._owner._attentive = bool(listeners) or storage is not None
+        machine.watch(bool(listeners) or storage is not None)
 
     @property
     def name(self) -> str:
@@ -245,13 +244,13 @@ class Face(pybreaker.CircuitBreaker):
     def add_listener(self, listener: pybreaker.CircuitBreakerListener) -> None:
         _check(listener)
         self._listeners: list[Any] = [*self._listeners, listener]
-        self._owner._attentive = True
+        self._machine.watch(True)
 
     def remove_listener(self, listener: pybreaker.CircuitBreakerListener) -> None:
         remaining = list(self._listeners)
         remaining.remove(listener)
         self._listeners = remaining
-        self._owner._attentive = bool(remaining) or self._storage is not None
+        self._machine.watch(bool(remaining) or self._storage is not None)
 
 
 def _check(listener: object) -> None:

@@ -20,7 +20,8 @@ from resilient.mistakes import Mistake, ask
 from resilient.outcome import IGNORED, WAITED, Verdict
 from resilient.policy import Layer, Scope
 from resilient.runtime import Parking
-from resilient.runtime.asyncio import AsyncioRuntime, Entries
+from resilient.runtime.asyncio import AsyncioRuntime
+from resilient.runtime.timers import Entries
 
 if TYPE_CHECKING:
     from resilient.latency import Observed

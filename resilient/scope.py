@@ -15,6 +15,7 @@ from resilient.call import Call
 from resilient.errors import Rejected
 from resilient.events import Channel
 from resilient.forks import Renewed, module_lock, renew_in_forked_child
+from resilient.known_errors import is_bare
 from resilient.mistakes import Mistake
 from resilient.outcome import REFUSED, Classifier, Stopped, Verdict
 
@@ -39,12 +40,24 @@ class Scope:
     Twins have the same listeners, and are switched together.
     """
 
-    __slots__ = ("__weakref__", "_family", "channel", "judge", "mode", "name", "on_result", "parts", "repeats")
+    __slots__ = (
+        "__weakref__",
+        "_family",
+        "_usual",
+        "channel",
+        "judge",
+        "mode",
+        "name",
+        "on_result",
+        "parts",
+        "repeats",
+    )
 
     def __init__(self, name: str, judge: Classifier, *, repeats: bool = False, twin: Scope | None = None) -> None:
         self.name = name
         self.judge = judge
         self.on_result: Callable[[Call, Any], Verdict] = judge.on_result(self._ask)
+        self._usual = judge.usual
         self.repeats = repeats
         self.parts: Sequence[Renewed] = ()
         self.channel: Channel = Channel(name) if twin is None else twin.channel
@@ -62,7 +75,11 @@ class Scope:
 
     def on_error(self, call: Call, error: Exception) -> Verdict:
         """The verdict on what an attempt of `call` raised. The classifier is asked once; who asks again, finds the
-        answer on the call. What the classifier raises leaves as a `Mistake`. About a `Rejected` it is not asked."""
+        answer on the call. What the classifier raises leaves as a `Mistake`. About a `Rejected` it is not asked, nor
+        about most others where it is `Classifier` itself without filters."""
+        usual = self._usual.get(type(error))
+        if usual is not None and is_bare(error):
+            return usual
         known, judge = call.verdict, self.judge
         if known is not None and known[1] is error and known[0] is judge:
             return _again(known[2])

@@ -127,7 +127,7 @@ class TimeWindow:
         return sum(each.calls for each in self._earlier) + self._current.calls
 
     def record(self, failed: bool, slow: bool, now: Any) -> None:
-        if not self._begin <= now < self._end:
+        if now >= self._end or now < self._begin:
             self._turn(now)
         current = self._current
         current.calls += 1

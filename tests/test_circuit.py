@@ -590,6 +590,27 @@ def test_circuit_has_a_ticket_for_ordinary_calls_while_it_is_closed(state: State
     assert machine.ticket == admit(machine, 0.0) != first
 
 
+def test_watched_circuit_has_no_ticket_before_admit_is_asked() -> None:
+    """Whoever watches sees each call, whatever changes meanwhile; afterwards there is a ticket again."""
+    machine = circuit()
+    machine.watch(True)
+    assert machine.ticket is None
+    before = admit(machine, 0.0)
+    machine.force(OPEN, 0.0, "by hand")
+    machine.force(CLOSED, 0.0, "by hand")
+    assert machine.ticket is None
+    machine.watch(False)
+    assert machine.ticket == admit(machine, 0.0) != before
+
+
+def test_circuit_that_is_not_watched_any_more_has_no_ticket_while_open() -> None:
+    """It goes on to refuse."""
+    machine = opened()
+    machine.watch(True)
+    machine.watch(False)
+    assert machine.ticket is None
+
+
 def admit_or_none(machine: Circuit, now: float) -> int | Probe | None:
     ticket, _ = machine.admit(now)
     return ticket

@@ -661,8 +661,10 @@ def _nearer(limit: float | None, left: float) -> float:
 def _is_in_time(request: Any, left: float) -> bool:
     """Whether the client's own timeouts end a request in the time that is left."""
     try:
-        return max(request.extensions["timeout"].values()) <= left  # type: ignore[no-any-return]
-    except (KeyError, TypeError, ValueError):  # there are none, or one is None
+        limit = request.extensions["timeout"]
+        in_time: bool = limit["connect"] <= left and limit["read"] <= left  # (`max` takes twice as long)
+        return in_time and limit["write"] <= left and limit["pool"] <= left
+    except (KeyError, TypeError):  # one is not there, or None
         return False
 
 

@@ -78,7 +78,6 @@ class CircuitBreaker(Gate):
     stored = False
     """Whether it was given a `state_storage`."""
     _mirror: Face | None = None
-    _attentive = False  # whether its face has to see each call: for a storage or listeners
 
     def __init__(
         self,
@@ -161,21 +160,23 @@ class CircuitBreaker(Gate):
     @property
     def _face(self) -> Face:
         """Made when somebody asks for it: most circuits are never seen with pybreaker's eyes."""
-        with _lock:
-            if self._mirror is None:
-                self._mirror = Face(self, self._circuit, (), None)
-            return self._mirror
+        if self._mirror is None:
+            with _lock:
+                if self._mirror is None:
+                    self._mirror = Face(self, self._circuit, (), None)
+        return self._mirror
 
     # -- the gate -----------------------------------------------------------------------------------------------
 
     def admit(self, call: Call) -> Any:
-        if self._attentive:
-            return self._admit_watched(call)
-        ticket = self._circuit.ticket
+        machine = self._circuit
+        ticket = machine.ticket
         if ticket is not None:
             return ticket
+        if machine.watched:
+            return self._admit_watched(call)
         now = call.begin().now() if TRIO in modules or VIRTUAL in modules else monotonic()
-        seconds = self._circuit.refuses_for(now)
+        seconds = machine.refuses_for(now)
         if seconds:
             raise self._refusal(seconds)
         return self._admit_carefully(now)
@@ -204,7 +205,7 @@ class CircuitBreaker(Gate):
 
     def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         machine = self._circuit
-        if GIL and not failed and ticket == machine.ticket and elapsed < self._slow_from and not self._attentive:
+        if GIL and not failed and ticket == machine.ticket and elapsed < self._slow_from:
             window = machine.window
             if not window.steady:  # as `Circuit.settle` does
                 machine.consecutive = 0
@@ -216,7 +217,7 @@ class CircuitBreaker(Gate):
             now = current().now()
         counts = ticket == machine.generation
         change = machine.settle(ticket, failed, elapsed >= self._slow_from, now)
-        if not self._attentive:
+        if not machine.watched:
             self._announce(change)
             return
         if not failed:

@@ -26,6 +26,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from copy import copy
 from operator import is_
 from typing import Any, Self
@@ -310,6 +311,10 @@ class Keyed(Gate):
             self._table.move_to_end(entry.key)
         except KeyError:
             pass  # another thread looks whether it may be forgotten, and will put it there; or it was, by `forget`
+
+    @property
+    def _lock(self) -> AbstractContextManager[object]:
+        return self._order.lock
 
     @atomic
     def _leave(self, entry: _Entry) -> None:

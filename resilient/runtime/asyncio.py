@@ -1,215 +1,29 @@
-"""asyncio: timeouts that share one timer, and turns that can be called from any thread.
-
-Arming `loop.call_later` for each call costs 20 times a bare await. Timeouts of one length expire in the order in which
-they began, so each event loop keeps one queue and one timer per length (and one for all further lengths, and all
-deadlines, with a heap); a call only joins and leaves it. The timer is
-armed for the first in the queue and left alone when that one ends in time: when it fires, it is set for whoever is
-first by then.
-"""
+"""asyncio: timeouts that share timers (`resilient.runtime.timers`), and turns that can be called from any thread."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 from asyncio import AbstractEventLoop, CancelledError, Task, _get_running_loop, current_task
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
-from heapq import heapify, heappop, heappush
-from itertools import count, takewhile
 from sys import get_asyncgen_hooks
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from resilient.clock import monotonic
 from resilient.forks import in_forked_child
 from resilient.groups import is_cut
-from resilient.moment import Deadline, inherit, inherited, restore
+from resilient.moment import inherit, inherited, restore
+from resilient.runtime.timers import LENGTHS, DeadlineEntry, Deadlines, Entries, Entry, Timer, Timers
 
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed, Woken, Work
 
-__all__ = ["AsyncioRuntime", "Timer", "running"]
-
+__all__ = ["AsyncioRuntime", "running"]
 
 if sys.version_info < (3, 12):  # where `current_task` is written in Python, and costs as much as a bare await
     current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
-
-LENGTHS = 100
-"""Lengths that have a timer of their own on each event loop. More are rare, unless they are computed for each call."""
-
-
-class _Entry(Deadline):
-    """One running timeout; a total one is the deadline of what is inside it. Entries, not tasks, are the keys: a task
-    may be inside several of one length."""
-
-    __slots__ = ("fired", "task")
-
-    task: Task[Any] | None
-    fired: bool
-
-    __init__ = object.__init__  # one in Python would cost more than all else here
-
-    def fire(self) -> None:
-        """Its time has come."""
-        self.fired = True
-        assert self.task is not None
-        self.task.cancel()
-
-    def forget(self) -> None:
-        """Let go of a call that has ended: the entry may stay in a heap for long."""
-        self.task = None
-
-
-class _DeadlineEntry(_Entry):
-    """A running call whose limit is a moment: one that may want to be asked, and may have been moved meanwhile."""
-
-    __slots__ = ("limit",)
-
-    limit: Any
-
-    def fire(self) -> None:
-        strikes: Callable[[], bool] | None = getattr(self.limit, "strikes", None)
-        if strikes is None or strikes():
-            super().fire()
-
-    def forget(self) -> None:
-        self.task = self.limit = None
-
-
-class Timer(Protocol):
-    """Whoever wants to be told when a while is over: `at` is when, as `after` has set it."""
-
-    at: float
-
-    def fire(self) -> None:
-        """It is over."""
-
-
-Entries = dict[Timer, bool | None]
-"""Those that wait, as keys; True: it is in a heap, too."""
-
-
-class _Timers:
-    """All running timeouts of one length on one event loop; first to expire first.
-
-    To join means: be put into `entries`, and `arm` the timer where it would fire too late, at `next`.
-    """
-
-    __slots__ = ("armed", "entries", "key", "next", "runtime")
-
-    def __init__(self, runtime: AsyncioRuntime, key: Any) -> None:
-        self.runtime = runtime
-        self.key = key
-        self.entries: Entries = {}
-        self.armed: asyncio.TimerHandle | None = None
-        self.next = math.inf
-
-    def arm(self, at: float, delay: float) -> None:
-        """Have the timer fire at this moment, which is `delay` seconds from now."""
-        if self.armed is not None:
-            self.armed.cancel()
-        loop = self.runtime.loop
-        self.armed = loop.call_at(loop.time() + delay, self._fire)
-        self.next = at
-
-    def disarm(self) -> None:
-        """Drop a timer for which nobody waits."""
-        if self.armed is not None:
-            self.armed.cancel()
-        self.armed = None
-        self.runtime.timers.pop(self.key, None)
-
-    def tell(self, timer: Timer) -> None:
-        """Its time is over. What goes wrong then is its own affair: the timer is shared with others."""
-        try:
-            timer.fire()
-        except Exception as error:
-            context = {"message": "resilient: a timer failed", "exception": error}
-            self.runtime.loop.call_exception_handler(context)
-
-    def _fire(self) -> None:
-        now = self.runtime.now()
-        due = []
-        for entry in self.entries:
-            if entry.at > now:
-                break
-            due.append(entry)
-        for entry in due:
-            del self.entries[entry]
-            self.tell(entry)
-        self.wait_for(next(iter(self.entries), None), now, fired=bool(due))
-
-    def wait_for(self, first: Timer | None, now: float, *, fired: bool) -> None:
-        """Arm the timer, which has fired, for the next to expire."""
-        self.armed = None
-        if first is None:
-            self.disarm()
-            return
-        delay = first.at - now
-        # Nobody was due: the loop's clock is coarser than ours (uvloop counts milliseconds and rounds a shorter wait
-        # to none), so wait for a whole tick of it instead of spinning.
-        self.arm(first.at, delay if fired or self.runtime.exact else max(delay, 0.001))
-
-
-class _Deadlines(_Timers):
-    """All running calls under a deadline. These expire in any order, so a heap says who is next. Most calls end long
-    before the timer fires, and only those that run when it does come into the heap. They stay in it until it is their
-    turn, or until most of it are calls that have ended."""
-
-    __slots__ = ("_heap", "_number")
-
-    def __init__(self, runtime: AsyncioRuntime) -> None:
-        super().__init__(runtime, _Deadlines)
-        self._heap: list[tuple[float, int, Timer]] = []
-        self._number = count().__next__  # those of one moment expire in the order in which they came
-
-    def _fire(self) -> None:
-        now, fired = self.runtime.now(), False
-        if len(self._heap) > 2 * len(self.entries) + 100:
-            self._heap[:] = filter(self._waits, self._heap)
-            heapify(self._heap)
-        while (entry := self._first()) is not None and entry.at <= now:
-            del self.entries[entry]
-            self.tell(entry)
-            fired = True
-            if isinstance(entry, _DeadlineEntry) and not entry.fired and entry.at < entry.limit.at < math.inf:
-                entry.at = entry.limit.at
-                self.entries[entry] = None
-        self.wait_for(entry, now, fired=fired)
-
-    def _first(self) -> Timer | None:
-        """Who is the next to expire, of all that have joined and not left."""
-        entries, heap = self.entries, self._heap
-        new = list(takewhile(lambda entry: not entries[entry], reversed(entries)))
-        for entry in reversed(new):
-            entries[entry] = True
-            heappush(heap, (entry.at, self._number(), entry))
-        while heap and not self._waits(heap[0]):
-            heappop(heap)
-        return heap[0][2] if heap else None
-
-    def _waits(self, place: tuple[float, int, Timer]) -> bool:
-        """Whether a place in the heap is that of one who has neither left nor come again with another moment."""
-        at, _, timer = place
-        return timer.at == at and self.entries.get(timer) is True
-
-
-class _ByLength(dict[Any, _Timers]):
-    """The timers of one event loop by their length in seconds, made when they are asked for; and those of all deadlines
-    and further lengths."""
-
-    def __init__(self, runtime: AsyncioRuntime) -> None:
-        self._runtime = runtime
-
-    def __missing__(self, key: Any) -> _Timers:
-        if key is _Deadlines:
-            self[key] = _Deadlines(self._runtime)
-        elif len(self) < LENGTHS:
-            self[key] = _Timers(self._runtime, key)
-        else:
-            return self[_Deadlines]
-        return self[key]
 
 
 class AsyncioRuntime:
@@ -221,7 +35,8 @@ class AsyncioRuntime:
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
         self.now: Callable[[], float] = monotonic
-        self.timers = _ByLength(self)
+        self.timers: dict[Any, Timers] = {}
+        """Those of each length in seconds; and of `Deadlines`, for deadlines and further lengths."""
 
     @property
     def is_closed(self) -> bool:
@@ -261,27 +76,41 @@ class AsyncioRuntime:
     def after(self, seconds: float, timer: Timer) -> Entries:
         """Call `timer.fire()` from the event loop after `seconds`, unless taken out of what is returned before."""
         timer.at = at = self.now() + seconds
-        timers = self.timers[seconds]
+        timers = self.timers.get(seconds) or self._new_timers(seconds)
         timers.entries[timer] = None
         if at < timers.next:
             timers.arm(at, seconds)
         return timers.entries
+
+    def _new_timers(self, key: Any) -> Timers:
+        """The timers of a length that has none of its own so far; or of `Deadlines`."""
+        if key is Deadlines:
+            self.timers[key] = Deadlines(self)
+        elif len(self.timers) < LENGTHS:
+            self.timers[key] = Timers(self, key)
+        else:
+            return self.timers.get(Deadlines) or self._new_timers(Deadlines)
+        return self.timers[key]
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         task = current_task(self.loop)
         assert task is not None, "a timeout needs a task"
         base, clock, at = task.cancelling(), self.now, limit.at
         now = clock()
+        key: Any
         if at is None:
-            seconds = limit.seconds
-            at = now + seconds
-            timers = self.timers[seconds]
-            entry = _Entry()
-            entry.seconds = seconds
+            key = limit.seconds
+            at = now + key
+            entry = Entry()
+            entry.seconds = key
         else:
-            timers = self.timers[_Deadlines]
-            entry = _DeadlineEntry()
+            key = Deadlines
+            entry = DeadlineEntry()
             entry.limit = limit
+        try:
+            timers = self.timers[key]
+        except KeyError:
+            timers = self._new_timers(key)
         entry.at = at
         entry.task = task
         entry.fired = False

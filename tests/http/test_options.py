@@ -451,6 +451,15 @@ def test_deadline_caps_a_client_without_timeouts(kind: Kind) -> None:
     assert set(limits(script)[0]) == {"connect", "read", "write", "pool"}
 
 
+def test_deadline_caps_phases_of_which_a_request_says_nothing(kind: Kind) -> None:
+    """One that it has no limit for may take as long as the attempt."""
+    script = kind.script()
+    kind.send(kind.open(Pipeline(Timeout(10)), script), extensions={"timeout": {"read": 2}})
+    told = limits(script)[0]
+    assert told["read"] == 2
+    assert all(9 < (told[phase] or 0) <= 10 for phase in ("connect", "write", "pool"))
+
+
 @pytest.mark.parametrize("how", ["around", "of the request"])
 def test_callers_deadline_caps_too(kind: Kind, how: str) -> None:
     """`with deadline(...)`, or the request's own."""
