@@ -20,7 +20,7 @@ the error) before which another try is pointless.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pybreaker
 
@@ -89,15 +89,16 @@ class Rejected(ResilientError):
         super().__init__(message, pipeline=pipeline, policy=policy)
         self.retry_after = retry_after
 
-    @property
-    def args(self) -> tuple[Any, ...]:
-        """The message, in a tuple, as every exception has it."""
-        _put_together(self)
-        return _args.__get__(self)  # type: ignore[no-any-return]
+    if not TYPE_CHECKING:  # to whom it is what it is in every exception: the message, in a tuple
 
-    @args.setter
-    def args(self, args: tuple[Any, ...]) -> None:
-        _args.__set__(self, args)
+        @property
+        def args(self):
+            _put_together(self)
+            return _args.__get__(self)
+
+        @args.setter
+        def args(self, args):
+            _args.__set__(self, args)
 
     def __repr__(self) -> str:
         _put_together(self)

@@ -51,7 +51,7 @@ def test_class_of_a_request_is_known_to_its_pipeline(kind: Kind) -> None:
     client = kind.open(Pipeline(limit), kind.script())
     assert kind.send(client, extensions=own(priority="sheddable")).status_code == 200
     (keyed,) = client._transport.pipeline.policies
-    (one,) = (keyed.gate_for(key) for key in keyed._table)
+    (one,) = (entry.gate for entry in keyed._keys.entries())
     ticket = one.admit(None)
     with pytest.raises(LimitExceeded, match="no room for a sheddable call"):
         kind.send(client, extensions=own(priority="sheddable"))

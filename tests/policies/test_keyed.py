@@ -37,7 +37,7 @@ from resilient import (
     events,
 )
 from resilient.call import Call
-from resilient.policies.keyed import LOOKS
+from resilient.keys import LOOKS
 from resilient.policy import Gate
 from tests.properties.cancellation_driver import cancel_at_every_point, cancel_at_every_step_of_trio
 from tests.worlds import World
@@ -410,6 +410,18 @@ def test_factory_must_make_a_new_gate_of_the_same_kind_each_time(gates: list[Any
         for key in "ab":
             guarded(key)
     assert keyed.snapshot()["in_use"] == 0
+
+
+def test_gates_found_by_two_functions_tell_the_pipelines_of_both() -> None:
+    """Whichever of them a key came by first, also where the pipelines were made before the key."""
+    heard: list[str] = []
+    keyed = Keyed(CircuitBreaker, key=first)
+    pipelines = [Pipeline(keyed, name="by place"), Pipeline(keyed.found_by(lambda *, key: key), name="by name")]
+    for pipeline in pipelines:
+        pipeline.listen(lambda event: heard.append(event.pipeline))
+    for gate in keyed.gate_for("a"), pipelines[1].policies[0].gate_for("b"):  # type: ignore[attr-defined]
+        gate.open()  # type: ignore[attr-defined]
+    assert heard == ["by place", "by name"] * 2
 
 
 def test_gate_of_a_key_knows_what_it_was_made_with() -> None:

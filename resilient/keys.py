@@ -1,0 +1,220 @@
+"""The keys of a `Keyed`, each with a gate of its own: bounded, and forgotten in order of their last use.
+
+Keys often come from strangers: addresses, host names, tenants. So when a new one comes, some of those that have stood
+longest are looked at (at most `LOOKS`, so a call costs the same however many keys there are), until there is room:
+
+- A key with calls inside is never forgotten: with a new gate it would have twice its permits. So there may be more than
+  `max_keys` keys, but only while calls of others are in flight, which take more memory than their keys do.
+- A key whose gate is at rest (a closed circuit, a full bucket) is forgotten when there is no room, or when it has been
+  idle for too long: its gate knows nothing that a new one does not.
+- A key whose gate is not at rest (an open circuit, a bucket that is not full) lets the next one go in its place. Only
+  where all that were looked at are such is the one that was used longest ago forgotten. That costs a few calls to a
+  dependency that may still be dead, or a burst beyond a limit. Refusing the new key instead would let strangers who
+  come first shut everybody else out; keeping both would let them take all memory. An isolated circuit is kept: no
+  stranger can isolate one.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from operator import is_
+from typing import Any
+
+from resilient import arguments, events
+from resilient.atomic import GIL, atomic, members
+from resilient.policy import Gate
+
+__all__ = ["LOOKS", "Entry", "Keys"]
+
+LOOKS = 16
+"""Keys that are looked at, at the most, when a new one comes: so many open circuits in a row are none forgotten for."""
+
+
+class _Span:
+    """The time between two new keys. `end` is known when it has ended."""
+
+    __slots__ = ("end",)
+
+    def __init__(self) -> None:
+        self.end = math.inf
+
+
+class Entry:
+    """What is kept for one key.
+
+    Attributes:
+        acts: the gate that decides: in shadow mode the gate's `shadow_queue`, if it has one.
+        inside: calls that were admitted, or wait, and have not ended.
+        used: when it was used last, as far as anybody read the clock.
+        span: in which it was used again after that, or None. Reading the clock at each use would cost more than
+            finding the entry.
+    """
+
+    __slots__ = ("acts", "gate", "inside", "key", "span", "used")
+
+    def __init__(self, key: Hashable, gate: Gate, now: float) -> None:
+        self.key = key
+        self.gate = gate
+        self.acts = gate.shadow_queue or gate
+        self.inside = 0
+        self.used = now
+        self.span: _Span | None = None
+
+    def idle(self, now: float) -> float:
+        """Seconds since its last use, or fewer."""
+        return now - (self.used if self.span is None else self.span.end)
+
+
+class Keys:
+    """The table of keys, for all twins of a `Keyed`.
+
+    Args:
+        factory: makes the gate of a new key; `pattern`: the first that it has made, which guards no call.
+        max_keys, idle: as `Keyed` says.
+
+    Attributes:
+        at_hand: the entries, where one may look for one without the lock.
+        latest: the entry that was used last.
+        span: the time since the latest new key came.
+    """
+
+    def __init__(self, factory: Callable[[], Gate], pattern: Gate, max_keys: int, idle: float) -> None:
+        self.max_keys = max_keys
+        self.idle = idle
+        self._factory = factory
+        self._pattern = pattern
+        self._table: OrderedDict[Hashable, Entry] = OrderedDict()  # used longest ago first, but for `latest`
+        self.at_hand: Mapping[Hashable, Entry] = self._table if GIL else {}
+        self.latest: Entry | None = None
+        self.span = _Span()
+        self._channels: events.Channels = ()
+        self._lock = threading.RLock()  # held while the table changes
+        pattern.made_for = self
+
+    def enter(self, key: Hashable, now: float, calls: int = 1) -> Entry:
+        """The entry of a key, with so many more calls inside; made if there is none."""
+        with self._lock:
+            entry = self._table.get(key)
+            if entry is not None:
+                return self._used(entry, now, calls)
+        gate = self._make(key)  # the user's code: under no lock
+        with self._lock:
+            entry = self._table.get(key)  # another thread may have been quicker
+            if entry is None:
+                self._make_room(now)
+                entry = self._table[key] = Entry(key, gate, now)
+                self.span.end = now
+                self.span = _Span()
+                for channel in events.alive(self._channels):
+                    gate.attach(channel)
+            return self._used(entry, now, calls)
+
+    def _used(self, entry: Entry, now: float, calls: int) -> Entry:
+        entry.inside += calls
+        entry.used, entry.span = now, None
+        self.used_last(entry)
+        return entry
+
+    def used_last(self, entry: Entry) -> None:
+        """Put an entry at the end of the order."""
+        self.latest = entry
+        try:
+            self._table.move_to_end(entry.key)
+        except KeyError:
+            pass  # another thread looks whether it may be forgotten, and will put it there; or it was, by `forget`
+
+    @atomic
+    def leave(self, entry: Entry) -> None:
+        """A call of this key has ended."""
+        entry.inside -= 1
+
+    def forget(self, key: Hashable) -> bool:
+        """Forget a key, whatever its state. Returns whether it was known."""
+        with self._lock:
+            return self._table.pop(key, None) is not None
+
+    def entries(self) -> list[Entry]:
+        """A copy of the table, used longest ago first."""
+        with self._lock:
+            return members(self._table.values())  # a key that hashes by Python code may let another thread in
+
+    def attach(self, channel: events.Channel) -> None:
+        """Have all gates tell a pipeline of themselves, those of later keys included."""
+        with self._lock:
+            self._channels = events.joined(self._channels, channel)
+            for entry in self.entries():
+                entry.gate.attach(channel)
+
+    def renew(self) -> None:
+        """In a forked child, where no call is inside."""
+        self._lock = threading.RLock()
+        self._pattern.renew()
+        for key, entry in list(self._table.items()):
+            entry.gate.renew()
+            new = self._table[key] = Entry(key, entry.gate, entry.used)
+            new.span = entry.span
+        self.latest = None
+
+    def _make_room(self, now: float) -> None:
+        """Look at the keys that have stood longest, and forget those that may be; the module says which."""
+        table, spared = self._table, list[Entry]()
+        for _ in range(min(LOOKS, len(table))):
+            full = len(table) + len(spared) >= self.max_keys
+            key, entry = table.popitem(last=False)  # while it is out, nobody can enter
+            if not full and entry.idle(now) < self.idle:
+                table[key] = entry
+                table.move_to_end(key, last=False)
+                break
+            if entry.inside or entry.gate.steered:
+                table[key] = entry
+            elif not entry.gate.at_rest:
+                spared.append(entry)
+        too_many = max(0, len(table) + len(spared) + 1 - self.max_keys)
+        for entry in spared[too_many:]:
+            table[entry.key] = entry
+        if too_many:  # none of them was at rest: their order stays
+            for entry in reversed(spared[too_many:]):
+                table.move_to_end(entry.key, last=False)
+
+    def _make(self, key: Hashable) -> Gate:
+        """A new gate of the same kind as the others, by the name of its key."""
+        gate = self._factory()
+        if not isinstance(gate, Gate) or _kind(gate) != _kind(self._pattern):
+            raise TypeError(f"factory must always make the same kind of gate: first {self._pattern!r}, now {gate!r}")
+        with self._lock:
+            if gate.made_for is self:
+                raise ValueError(f"factory must make a new gate for each key, got the same {gate!r} again")
+            gate.made_for = self
+        if _is_given_the_same(gate, self._pattern):
+            gate.given = self._pattern.given  # one copy for all keys
+        gate.name = f"{gate.name}[{arguments.legible(key)}]"
+        return gate
+
+
+def _is_given_the_same(gate: Gate, other: Gate) -> bool:
+    """Whether two gates were made with the same objects, as they are by one line of code with constants."""
+    (args, kwargs), (others, named) = gate.given, other.given
+    return (
+        len(args) == len(others)
+        and kwargs.keys() == named.keys()
+        and all(map(is_, args, others))
+        and all(value is named[name] for name, value in kwargs.items())
+    )
+
+
+def _kind(gate: Gate) -> tuple[Any, ...]:
+    """What the frame of the gates has been written for."""
+    return (
+        type(gate),
+        gate.shadow,
+        gate.judges,
+        gate.learns,
+        gate.waits,
+        gate.holds,
+        gate.timed,
+        gate.dated,
+        gate.slow,
+    )
