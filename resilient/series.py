@@ -140,6 +140,8 @@ class Series:
                     state.ended(result if error is None else bare(error), error is not None, call.runtime.now())
                     if again is None:
                         again = bool(await _answer(retry.strategy, state))
+
+                # What comes back if this was the last attempt.
                 if not (verdict.refused and answered):
                     if error is not None and error is last_error:
                         forget_before(error, trace)
@@ -152,6 +154,8 @@ class Series:
                 if not again:
                     reason = "" if attempt == 1 else self._hopeless(attempt, error, verdict)
                     break
+
+                # How long to wait, and whether it has been enough.
                 if state is not None and "after" in hooks:
                     await _answer(hooks["after"], state)
                 if retry.backoff is not None:
@@ -175,6 +179,8 @@ class Series:
                     reason = self._held_back(call, attempt, wait, verdict, error)
                 if reason:
                     break
+
+                # There is another attempt.
                 retry.retried += 1
                 if channel.wants[Retrying]:
                     self._tell_of_retry(call, attempt, wait, error)
@@ -215,18 +221,13 @@ class Series:
                         return result
                     verdict = scope.on_result(call, result)
                 again = retry.repeats(error, verdict)
+
             call.verdict, call.error = known, None
-            if reason and channel.wants[GaveUp]:
-                at = call.begin().now()
-                channel.emit(GaveUp(scope.name, at, retry.name, attempt, reason, last_error))
+            if reason:
+                self._give_up(call, attempt, reason, last_error)
             if last_error is None:
                 return last_result
-            if issubclass(type(last_error), tenacity.TryAgain):
-                last_error = behind(last_error)  # type: ignore[arg-type]
-            if reason:
-                where = f"pipeline {scope.name!r}" if scope.name else retry.name
-                note(bare(last_error), f"{where} gave up after {attempt} attempt{'s'[: attempt != 1]}: {reason}")
-            raise last_error
+            raise _meant(last_error)
         except BaseException as ended:
             if looks:
                 self._drop(call, result, last_result, ended)
@@ -264,6 +265,15 @@ class Series:
                 scope.channel.emit(BudgetExhausted(scope.name, call.runtime.now(), retry.name, "retry"))
             return "the budget for extra requests is exhausted"
         return ""
+
+    def _give_up(self, call: Call, attempt: int, reason: str, error: Exception | None) -> None:
+        """Tell why there is no further attempt, and note it on the error that comes back."""
+        scope, name = self.scope, self.retry.name
+        if scope.channel.wants[GaveUp]:
+            scope.channel.emit(GaveUp(scope.name, call.begin().now(), name, attempt, reason, error))
+        if error is not None:
+            where = f"pipeline {scope.name!r}" if scope.name else name
+            note(bare(_meant(error)), f"{where} gave up after {attempt} attempt{'s'[: attempt != 1]}: {reason}")
 
     def _tell_of_retry(
         self, call: Call, attempt: int, wait: float, error: Exception | None, *, shadow: bool = False
@@ -305,6 +315,11 @@ def _left(call: Call, wait: float) -> float:
     if seen.limits and (wait > 0 or call.runtime is THREADS) and (around := remaining()) is not None:
         return min(left, around)
     return left
+
+
+def _meant(error: Exception) -> Exception:
+    """The error that comes back for this one."""
+    return behind(error) if issubclass(type(error), tenacity.TryAgain) else error  # type: ignore[arg-type]
 
 
 def _told(error: Exception | None, scope: Scope) -> str:

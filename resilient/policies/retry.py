@@ -1,8 +1,7 @@
 """Retry: most failures of a remote call are gone a moment later; the art is not to make the others worse.
 
 Nothing happens here until an attempt has failed; then there is a series of attempts (`resilient.series`). tenacity's
-strategies are understood wherever one is due and get a real `RetryCallState`; our own defaults need none and are 40
-times cheaper.
+strategies are understood wherever one is due and get a real `RetryCallState`; our own defaults need none and cost half.
 
 What comes back when retries end, for whatever reason, is the last real error (the very object the function raised,
 with one note of what happened) or the last result: never a wrapper, and never a rejection that only ended the trying.
