@@ -82,7 +82,7 @@ _lifted: ContextVar[tuple[Call | None, float]] = ContextVar("resilient_lifted", 
 class _Until(Deadline):
     __slots__ = ()
 
-    __init__ = object.__init__  # one in Python would cost as much as a call
+    __init__: Any = object.__init__  # one in Python would cost as much as a call
 
 
 class deadline:

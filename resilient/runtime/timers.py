@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from asyncio import Task, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count, takewhile
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from resilient.moment import Deadline
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from resilient.runtime.asyncio import AsyncioRuntime
 
 __all__ = ["LENGTHS", "DeadlineEntry", "Deadlines", "Entries", "Entry", "Timer", "Timers"]
+
+T = TypeVar("T")
 
 LENGTHS = 100
 """Lengths that have a timer of their own on each event loop. More are rare, unless they are computed for each call."""
@@ -35,7 +37,7 @@ class Entry(Deadline):
     task: Task[Any] | None
     fired: bool
 
-    __init__ = object.__init__  # one in Python would cost more than all else here
+    __init__: Any = object.__init__  # one in Python would cost more than all else here
 
     def fire(self) -> None:
         """Its time has come."""
@@ -71,6 +73,16 @@ class Timer(Protocol):
 
     def fire(self) -> None:
         """It is over."""
+
+
+def _leading(them: Callable[[], Iterator[T]], wanted: Callable[[T], bool]) -> list[T]:
+    """The first of them, up to one that is not wanted. It begins again if one leaves meanwhile: a finalizer may close
+    the coroutine of a call."""
+    while True:
+        try:
+            return list(takewhile(wanted, them()))
+        except RuntimeError:
+            pass
 
 
 Entries = dict[Timer, bool | None]
@@ -117,14 +129,11 @@ class Timers:
 
     def _fire(self) -> None:
         now = self.runtime.now()
-        due = []
-        for entry in self.entries:
-            if entry.at > now:
-                break
-            due.append(entry)
+        due = _leading(lambda: iter(self.entries), lambda entry: entry.at <= now)
         for entry in due:
-            del self.entries[entry]
-            self.tell(entry)
+            if entry in self.entries:
+                del self.entries[entry]
+                self.tell(entry)
         self.wait_for(next(iter(self.entries), None), now, fired=bool(due))
 
     def wait_for(self, first: Timer | None, now: float, *, fired: bool) -> None:
@@ -168,10 +177,11 @@ class Deadlines(Timers):
     def _first(self) -> Timer | None:
         """Who is the next to expire, of all that have joined and not left."""
         entries, heap = self.entries, self._heap
-        new = list(takewhile(lambda entry: not entries[entry], reversed(entries)))
-        for entry in reversed(new):
-            entries[entry] = True
-            heappush(heap, (entry.at, self._number(), entry))
+        new = _leading(lambda: reversed(entries.items()), lambda item: not item[1])
+        for entry, _ in reversed(new):
+            if entry in entries:
+                entries[entry] = True
+                heappush(heap, (entry.at, self._number(), entry))
         while heap and not self._waits(heap[0]):
             heappop(heap)
         return heap[0][2] if heap else None

@@ -1208,6 +1208,33 @@ async def test_timer_that_leaves_and_comes_back_fires_at_its_new_moment() -> Non
 
 
 @pytest.mark.virtual_time
+@pytest.mark.parametrize("others", [0, 200], ids=["own timer", "heap"])
+async def test_timers_fire_though_others_leave_in_the_midst_of_it(others: int) -> None:
+    """As when the coroutine of a call is collected, and closed, meanwhile."""
+    runtime = running()
+    assert runtime is not None
+    kept = [runtime.after(LONG + number, Ringing()) for number in range(others)]
+    leaving, later = Ringing(), Ringing()
+
+    class Meddling(Ringing):
+        @property
+        def at(self) -> float:  # type: ignore[override]
+            waiting.pop(leaving, None)
+            return self.moment
+
+        @at.setter
+        def at(self, moment: float) -> None:
+            self.moment = moment
+
+    meddling = Meddling()
+    for timer in (leaving, meddling, later):
+        waiting = runtime.after(1, timer)
+    await asyncio.gather(meddling.rang.wait(), later.rang.wait())
+    assert not leaving.rang.is_set()
+    assert len(kept) == others
+
+
+@pytest.mark.virtual_time
 async def test_call_that_ends_before_its_deadline_is_forgotten() -> None:
     """Its task is not kept until then, also where the shared timer has fired meanwhile."""
     with deadline(1000):
