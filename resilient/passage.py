@@ -64,12 +64,17 @@ class Passage:
         """Whether anybody asks how old a call is."""
         self.dated = any(gate.dated for gate in learning)
         """Whether anybody asks when it has ended."""
+        self.kinds = tuple([type(gate).__name__ for gate in gates])
+        self.endings = tuple(["settle" if gate.learns else "release" if gate.holds else "" for gate in gates])
+        """What takes their tickets back when all has gone well."""
         self.names: dict[str, Any] = {
             "verdict_on": scope.on_result,
             "is_open": scope.judge.is_open,
             "too_late": math.inf if limit is None else limit,
         }
         """What the frames need."""
+        for at, gate in enumerate(gates):
+            self.names |= {f"admit{at}": gate.admit, f"settle{at}": gate.settle, f"release{at}": gate.release}
 
     # -- on the way in ------------------------------------------------------------------------------------------
 

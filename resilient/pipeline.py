@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from resilient import arguments, registry
 from resilient.block import Attempts, block_call, block_leaf
@@ -28,7 +28,7 @@ from resilient.frame import Woven, guard_with
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf, unwrapped
 from resilient.outcome import DEFAULT, Classifier
 from resilient.plan import Finding, examine, examine_stack
-from resilient.policy import Layer, Policy
+from resilient.policy import Gate, Layer, Policy
 from resilient.runtime import current, current_async
 from resilient.runtime.threads import THREADS, drive
 from resilient.scope import Mode, Scope, switch_all
@@ -36,6 +36,9 @@ from resilient.telling import Ends
 from resilient.weave import weave
 
 __all__ = ["Pipeline", "flat", "switch"]
+
+Kind = Literal["async", "sync", "block"]
+"""What is guarded: a coroutine function, another function, a block."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -106,17 +109,23 @@ class Pipeline(Policy):
         self._watches = [watch for watch in (policy.watch(self._scope) for policy in policies) if watch is not None]
         if self._watches:
             self._earn = watched_earnings(self._paid, self._watches)
-        attempts = None if attempt is None else attempt(self._scope)
-        self._async = self._weave(async_leaf(self._scope, attempts))
-        self._sync = self._weave(sync_leaf(self._scope, attempts))
-        self._block = self._weave(block_leaf(self._scope))
-        self._guards: dict[
-            bool, Callable[[Any], Callable[..., Any]]
-        ] = {}  # what guards a coroutine function, or another
+        for policy in policies:
+            policy.attach(self._scope.channel)
+        self._attempt = None if attempt is None else attempt(self._scope)
+        self._ways: dict[Kind, tuple[Woven, Layer]] = {}
+        self._guards: dict[Kind, Callable[[Any], Callable[..., Any]]] = {}
         self._unfit: dict[tuple[bool, bool], str | None] = {}
         self.timed = any(policy.timed for policy in policies)
         self._is_deadline = attempt is None and any(policy.limit is not None for policy in flat(policies))
         self.waits = any(policy.waits for policy in policies)
+
+    def _way(self, kind: Kind) -> tuple[Woven, Layer]:
+        """The policies around what is guarded, made when the first of its kind is."""
+        if kind not in self._ways:
+            leaves = {"async": async_leaf, "sync": sync_leaf}
+            leaf = leaves[kind](self._scope, self._attempt) if kind in leaves else block_leaf(self._scope)
+            self._ways[kind] = self._weave(leaf)
+        return self._ways[kind]
 
     def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Woven, Layer]:
         """The policies around `leaf`, and with them all that a pipeline does for a call."""
@@ -164,14 +173,15 @@ class Pipeline(Policy):
         return Attempts(arguments.name("name", name), self._scope, self._start_block, self._refuse_block)
 
     def _guard(self, fn: Any) -> Callable[..., Any]:
-        is_async = kind_of(fn) == "async"
-        self._refuse_unfit(is_async=is_async, block=False)
+        kind = kind_of(fn)
+        self._refuse_unfit(is_async=kind == "async", block=False)
         seen.limits = seen.limits or self._is_deadline
-        if is_async not in self._guards:
-            woven, whole = self._async if is_async else self._sync
-            guard = guard_with(self._flow, self._scope, woven, whole, self._earn, is_async=is_async, timed=self.timed)
-            self._guards[is_async] = guard
-        guarded = self._guards[is_async](fn)
+        if kind not in self._guards:
+            woven, whole = self._way(kind)
+            self._guards[kind] = guard_with(
+                self._flow, self._scope, woven, whole, self._earn, is_async=kind == "async", timed=self.timed
+            )
+        guarded = self._guards[kind](fn)
         is_guard(guarded.__code__)
         return guarded
 
@@ -192,7 +202,7 @@ class Pipeline(Policy):
         call = block_call(block, current_async() if is_async else THREADS, repeats=self._scope.repeats)
         if self._scope.mode == "off":
             return call, block_leaf(self._scope)(call)
-        _, whole = self._block
+        _, whole = self._way("block")
         return call, whole(call)
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
@@ -409,6 +419,8 @@ def _check_policies(policies: tuple[Policy, ...]) -> None:
     for policy in policies:
         if not isinstance(policy, Policy):
             raise TypeError(f"a pipeline is made of policies, got {policy!r}{_instead(policy)}")
+        if type(policy).bind is Policy.bind and not isinstance(policy, Gate):
+            raise TypeError(f"{policy!r} is neither a Gate nor a Wrap")
 
 
 def _instead(given: object) -> str:

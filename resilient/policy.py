@@ -258,8 +258,8 @@ class Policy:
         """Called when a pipeline takes this policy up: `channel` is where its events go."""
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        """The layer that applies this policy around `inner`."""
-        raise TypeError(f"{self!r} is neither a Gate nor a Wrap")
+        """The layer that applies this policy around `inner`; where it is no gate."""
+        raise NotImplementedError
 
     def watch(self, scope: Scope) -> Watch | None:
         """What wants to know how calls of the pipeline end for their callers, after all that its policies did."""

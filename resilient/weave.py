@@ -22,8 +22,6 @@ def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer, *, waits: bool 
     `waits`: something inside `leaf` may have a queue; so has a `leaf` that says so itself.
     """
     waits = waits or getattr(leaf, "waits", False)
-    for policy in policies:
-        policy.attach(scope.channel)
     inner, at = leaf, len(policies)
     while True:
         last = at
@@ -36,11 +34,11 @@ def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer, *, waits: bool 
         recover: Recovery | None = None
         while at and policies[at - 1].mends(scope):
             at -= 1
-            outer = policies[at].recovery(layer_of(passage, inner, recover), scope)
+            outer = policies[at].recovery(layer if recover is None else layer_of(passage, inner, recover), scope)
             recover = outer if recover is None else _one_after_the_other(recover, outer)
         if not at:
             return Woven(recover, passage, inner, layer)
-        inner = layer_of(passage, inner, recover)
+        inner = layer if recover is None else layer_of(passage, inner, recover)
         if not isinstance(policies[at - 1], Gate):
             at -= 1
             inner = policies[at].bind(inner, scope)

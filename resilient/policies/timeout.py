@@ -71,7 +71,7 @@ class Timeout(Wrap):
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         is_leaf = getattr(inner, "is_leaf", False)
         limit = _Limit(self, scope, total=not (is_leaf or self.abandon or self.thread))
-        plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None) if is_leaf else None
+        plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
         seen.any = seen.any or limit.total
         rest = inner
         if self.abandon:
@@ -91,6 +91,7 @@ class Timeout(Wrap):
             return aside
         if plainly is not None:
             within.plainly = THREADS.plainly_within(plainly, limit)  # type: ignore[attr-defined]
+        within.limited = rest, limit  # type: ignore[attr-defined]  # a frame around it does without that of `within`
         return within
 
     async def _aside(self, call: Call, inner: Layer, limit: _Limit) -> Any:

@@ -1,0 +1,215 @@
+"""What the frames of guarded calls do, as text: pure functions of a frame's shape (see `resilient.frame`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resilient.runtime import TRIO, VIRTUAL
+
+__all__ = ["Lines", "Shape", "inside", "outermost"]
+
+Lines = list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All that the text of a frame depends on.
+
+    Attributes:
+        kinds: the classes' names of the gates, outermost first.
+        endings: for each of them, what takes its ticket back when all has gone well: "settle", "release", or "".
+        clocked, dated, waits, looks_at_results, follows: as the `Passage` of these gates has them.
+        is_async: it is a coroutine function.
+        awaits: what is inside the gates is a coroutine.
+        limited: a Timeout is inside the gates.
+        direct: the guarded function itself is inside the gates.
+        recovers: it goes on after a failure.
+    """
+
+    kinds: tuple[str, ...]
+    endings: tuple[str, ...]
+    clocked: bool
+    dated: bool
+    waits: bool
+    looks_at_results: bool
+    follows: bool
+    is_async: bool
+    awaits: bool
+    limited: bool
+    direct: bool
+    recovers: bool
+
+    @property
+    def tickets(self) -> list[str]:
+        """The names of the gates' tickets."""
+        return [f"t{at}" for at in range(len(self.kinds))]
+
+    @property
+    def together(self) -> str:
+        """All tickets, as a tuple."""
+        return f"({', '.join(self.tickets)},)"
+
+    def waiting(self, coroutine: str) -> str:
+        """The result of a coroutine, awaited or driven to its end."""
+        return f"await {coroutine}" if self.is_async else f"finish({coroutine})"
+
+
+def inside(shape: Shape) -> Lines:
+    """A layer: its parts, and nothing else."""
+    section = pass_gates(shape)
+    lines = [f"{'async ' if shape.is_async else ''}def layer(call):"]
+    if not shape.recovers:
+        return [*lines, *deeper([*section, "return result"]), "return layer"]
+    body = [
+        *("try:", *deeper([*section, "return result"])),
+        *("except Exception as error:", "    recovery = recover(call, error)"),
+        f"return {shape.waiting('recovery')}",  # outside the clause, so that what it raises has no false context
+    ]
+    return [*lines, *deeper(body), "return layer"]
+
+
+def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Lines:
+    """The frame in place of the function: it counts its calls, and owns up to mistakes.
+
+    Args:
+        earns: a success is paid into a budget.
+        needs_call: it makes a `Call` at once, and not only when something has failed.
+        timed: a policy needs the call's runtime also when all goes well.
+    """
+    runtime = "THREADS" if not shape.is_async else "running() or current_async()" if timed else "None"
+    begin = f"call = flow.begin(fn, args, kwargs, {runtime})"
+    made = [  # the same, written out
+        *("call = Call()", "call.fn = fn", "call.args = args", "call.kwargs = kwargs", f"call.runtime = {runtime}"),
+        *("call.attempt = 1", "call.deadline = None", "call.waited = 0.0", "call.error = None", "call.verdict = None"),
+    ]
+    earned = [f"earn({'call, result' if needs_call else ''})"] if earns else []
+    section = pass_gates(shape)
+    body = [*section, *earned, "return result"]
+    if shape.recovers:
+        begun = [] if needs_call else [f"    {begin}"]
+        body = [
+            *("try:", *deeper(section)),
+            *("except Exception as error:", *begun, "    recovery = recover(call, error)"),
+            *("else:", *deeper([*earned, "return result"])),
+            f"return {shape.waiting('recovery')}",
+        ]
+    return [
+        f"{'async ' if shape.is_async else ''}def guarded(*args, **kwargs):",
+        "    if flow.special or (seen.any and inherited() is not None):",
+        '        if scope.mode == "off":',
+        f"            return {'await ' if shape.is_async else ''}fn(*args, **kwargs)",
+        f"        {begin}",
+        f"        return {'await' if shape.is_async else 'drive'}(whole(call))",
+        *deeper(made if needs_call else ["call = None"]),
+        "    count = flow.count",
+        "    count.inside += 1",
+        "    try:",
+        *deeper(body, 2),
+        "    except BaseException as error:",
+        "        if type(error) is Mistake:",
+        f"            {shape.waiting('own_up(call, error, scope)')}",
+        f"        {'' if needs_call else 'if call is not None: '}call.verdict = None",
+        *([] if shape.is_async else ["        if type(error) is Stopped:", "            raise error.error from None"]),
+        "        raise",
+        "    finally:",
+        "        count.inside -= 1",
+        "        if flow.special:",
+        "            flow.left()",
+        "return guarded",
+    ]
+
+
+def pass_gates(shape: Shape) -> Lines:
+    """The gates, on the way in and on the way out, and what is inside; it leaves its `result`."""
+    tickets, together = shape.tickets, shape.together
+    if not tickets:
+        return call_inner(shape)
+    begin = "begin" if shape.clocked else "0.0"
+    lines = [f"{' = '.join(tickets)} = None"]
+    lines += ["begin = 0.0"] if shape.clocked else []
+    lines += ["try:"]
+    for at, ticket in enumerate(tickets):
+        guard = f"if {tickets[at - 1]} is not None: " if at else ""
+        lines += [f"    {guard}{ticket} = admit{at}(call)"]
+    lines += [
+        f"    if {tickets[-1]} is None:",
+        f"        held = {together}",
+        f"        {' = '.join(tickets)} = None",  # they are the queue's
+        f"        {together} = {shape.waiting('passage.queue(call, held)')}",
+    ]
+    waited = " - call.waited" if shape.waits else ""
+    lines += ["    now = call.runtime.now", f"    begin = now(){waited}"] if shape.clocked else []
+    lines += deeper(call_inner(shape))
+    lines += [
+        "except BaseException as error:",
+        f"    passage.failed(call, {together}, error, {begin})",
+        "    raise",
+    ]
+    late, elapsed, end = "False", "0.0", "None"
+    if shape.clocked:
+        lines += ["end = now()", f"elapsed = end - begin{waited}"]
+        late, elapsed, end = "elapsed > too_late", "elapsed", "end"
+    elif shape.dated:  # while there is one clock, its runtime need not be found
+        lines += [f"end = call.begin().now() if {TRIO!r} in modules or {VIRTUAL!r} in modules else monotonic()"]
+        end = "end"
+    return lines + way_out(shape, late, elapsed, end)
+
+
+def call_inner(shape: Shape) -> Lines:
+    """The call of what is inside the gates."""
+    if shape.limited:
+        return ["result = await call.runtime.within(call, rest, limit)"]
+    if not shape.direct:
+        return [f"result = {'await ' if shape.awaits else ''}inner(call)"]
+    if shape.is_async:
+        return ["result = await (fn(*args, **kwargs) if kwargs else fn(*args))"]
+    return [
+        "try:",
+        "    result = fn(*args, **kwargs) if kwargs else fn(*args)",
+        "except StopIteration as stop:",
+        "    raise Stopped(stop) from None",  # it must get past the coroutines of whoever repeats the call
+        "if type(result) not in plain_types:",
+        "    refuse_awaitable(fn, result)",
+    ]
+
+
+def way_out(shape: Shape, late: str, elapsed: str, end: str) -> Lines:
+    """What the gates are told when what is inside has returned."""
+    together = shape.together
+    settled: Lines = []
+    for at, ending in reversed([*enumerate(shape.endings)]):
+        if ending:
+            arguments = f"t{at}, {late}, {elapsed}, {end}, None" if ending == "settle" else f"t{at}"
+            settled += [
+                "try:",
+                f"    {ending}{at}({arguments})",
+                "except BaseException as error:",
+                f"    passage.raised({at}, {together}, error)",
+            ]
+    if not (shape.looks_at_results or shape.follows):
+        return settled
+    asked: Lines = []
+    ways: Lines = []
+    if shape.looks_at_results:
+        asked += ["verdict = verdict_on(call, result)"]
+        ways += [
+            'if verdict.kind != "success":',
+            f"    passage.learn({together}, verdict.kind, {elapsed}, {end}, None)",
+        ]
+    if shape.follows:
+        good = 'verdict.kind == "success" and ' if shape.looks_at_results else ""
+        asked += [f"open_ended = {good}is_open(result)"]
+        ways += [
+            f"{'el' if ways else ''}if open_ended:",
+            f"    passage.follow(call, {together}, result, {late}, {elapsed})",
+        ]
+    return [
+        *("try:", *deeper(asked), "except BaseException:", f"    passage.give_back({together})", "    raise"),
+        *ways,
+        *(("else:", *deeper(settled)) if settled else ()),
+    ]
+
+
+def deeper(lines: Lines, levels: int = 1) -> Lines:
+    """The lines, indented."""
+    return ["    " * levels + line for line in lines]
