@@ -43,9 +43,7 @@ _log = logging.getLogger("resilient")
 SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.9, "sheddable": 0.7}
 RANKS: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
 
-
 NO_ROOM = Form("{} of {} has no room for a {} call: {}")
-TOO_MANY = Form("{} of {} has no room for a {} call: {} inside, {} in line")
 
 
 class _Count:
@@ -265,11 +263,8 @@ class AdaptiveLimit(Gate):
         name = PRIORITIES[rank]
         with self._lock:
             self.refused[name] += 1
-        limit = int(self._limit)
-        if why:
-            return refusal(LimitExceeded, (NO_ROOM, self.name, limit, name, why), self.name)
-        inside = (self.shadow_queue or self._count).inside
-        return refusal(LimitExceeded, (TOO_MANY, self.name, limit, name, inside, self.queued), self.name)
+        why = why or f"{(self.shadow_queue or self._count).inside} inside, {self.queued} in line"
+        return refusal(LimitExceeded, (NO_ROOM, self.name, int(self._limit), name, why), self.name)
 
     # -- the limit ----------------------------------------------------------------------------------------------
 
