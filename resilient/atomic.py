@@ -50,8 +50,8 @@ _rare = module_lock()
 
 
 def rare_lock() -> AbstractContextManager[object]:
-    """The lock of an instance that takes it seldom and for a moment, to change its state. On builds with a GIL, where
-    threads take turns anyway, all instances have one in common: a lock each is a tenth of a circuit's memory."""
+    """A re-entrant lock for rare and short changes of an instance's state. On builds with a GIL all instances share one
+    (a lock each would be a tenth of a circuit's memory); on free-threaded builds each gets its own."""
     return _rare if GIL else threading.RLock()
 
 

@@ -78,7 +78,7 @@ class Circuit:
     Attributes:
         ticket: of an ordinary call, while the circuit is closed: its generation. In all other states None, and `admit`
             decides; also while it is watched.
-        watched: whether somebody has to see each call.
+        watched: whether each call must pass `admit`, because a listener or a shared storage has to see it.
     """
 
     __slots__ = (
@@ -143,8 +143,8 @@ class Circuit:
     # -- the life of a call -------------------------------------------------------------------------------------
 
     def refuses_for(self, now: float) -> float:
-        """Seconds for which it is sure to refuse every call; 0: `admit` must say. An open circuit, which has most to
-        refuse, needs no lock for that: who opens it says for how long first."""
+        """Seconds for which an open circuit is certain to refuse every call; 0 where only `admit` can decide. Takes no
+        lock: the end of a break is written before the state becomes "open"."""
         left = self._reopens_at - now
         if self.state is not OPEN or not 0.0 < left <= self._break + ANOTHER:
             return 0.0
@@ -217,7 +217,7 @@ class Circuit:
             return self._become(state, reason)
 
     def watch(self, watched: bool) -> None:
-        """Say whether somebody has to see each call from now on."""
+        """Set whether each call must pass `admit` from now on."""
         with self._lock:
             self.watched = watched  # no call between the two
             self.ticket = None if self.state is not CLOSED or self.watched else self.generation

@@ -41,7 +41,7 @@ __all__ = [
 
 
 class Form(str):
-    """The message of a refusal, with places for its values."""
+    """A format string. As the first item of a refusal's message it marks one that has not been formatted yet."""
 
     __slots__ = ()
 
@@ -89,7 +89,7 @@ class Rejected(ResilientError):
         super().__init__(message, pipeline=pipeline, policy=policy)
         self.retry_after = retry_after
 
-    if not TYPE_CHECKING:  # to whom it is what it is in every exception: the message, in a tuple
+    if not TYPE_CHECKING:  # type checkers see the attribute of BaseException
 
         @property
         def args(self):
@@ -115,10 +115,10 @@ R = TypeVar("R", bound=Rejected)
 
 
 def refusal(kind: type[R], said: tuple[Any, ...], policy: str, retry_after: float | None = None) -> R:
-    """The error that `kind(message, policy=policy, retry_after=retry_after)` is, for a third of the time.
+    """Make the error that `kind(message, policy=policy, retry_after=retry_after)` makes, in a third of the time.
 
-    Most refusals are answered without a look at their text, and to format a number costs as much as two bare awaits. So
-    the message is only `said`, a `Form` and its values, until somebody reads it. And no `__init__` runs.
+    `said` is a `Form` and its values. They become the message when it is first read: most refusals are handled without
+    reading it, and formatting a number costs as much as two bare awaits. No `__init__` runs.
     """
     error: R = _new(kind, said)
     error.pipeline = ""
@@ -128,7 +128,7 @@ def refusal(kind: type[R], said: tuple[Any, ...], policy: str, retry_after: floa
 
 
 def _put_together(error: ResilientError) -> None:
-    """Have the message of a refusal be text, which it is from then on."""
+    """Format the message of a refusal, if it has not been read before."""
     args = _args.__get__(error)
     said = args[0] if args else None
     if type(said) is tuple and said and type(said[0]) is Form:

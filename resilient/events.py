@@ -214,8 +214,8 @@ class Channel:
 _channels = weakref.WeakSet()
 
 Channels = tuple["weakref.ref[Channel]", ...]
-"""Where a policy tells of itself: the pipelines that it is in, which it does not keep in memory. (A `WeakSet` of one
-takes twenty times as much as this.)"""
+"""Weak references to the channels of the pipelines that a policy is in. (A `WeakSet` of one channel takes twenty times
+as much memory.)"""
 
 
 def joined(channels: Channels, channel: Channel) -> Channels:

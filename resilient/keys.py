@@ -128,7 +128,7 @@ class Keys:
 
     @atomic
     def leave(self, entry: Entry) -> None:
-        """A call of this key has ended."""
+        """Count one call less inside the gate of a key."""
         entry.inside -= 1
 
     def forget(self, key: Hashable) -> bool:
@@ -142,7 +142,7 @@ class Keys:
             return members(self._table.values())  # a key that hashes by Python code may let another thread in
 
     def attach(self, channel: events.Channel) -> None:
-        """Have all gates tell a pipeline of themselves, those of later keys included."""
+        """Connect the gates of all keys, later ones included, to the channel of a pipeline."""
         with self._lock:
             self._channels = events.joined(self._channels, channel)
             for entry in self.entries():

@@ -305,7 +305,8 @@ class Gate(Policy):
     it is known with the result."""
 
     dated: bool = False
-    """Where it learns: wants to know when a call has ended, which costs less to find out than how long it took."""
+    """Where it learns: needs the time at which a call ended (`now` of `settle`), which costs one clock read. A gate
+    that is `timed` needs `elapsed` as well, which costs two."""
 
     holds: bool = True
     """Has something to take back at the end of a call: `release` is called. Else only `undo` is, for calls not made."""
@@ -326,7 +327,7 @@ class Gate(Policy):
         self.shadow = arguments.flag("shadow", shadow)
         """Decides and counts, but neither refuses a call nor makes it wait (`resilient.shadow` sees to it)."""
         self.made_for: object = None
-        """The keys of the `Keyed` whose factory has made it."""
+        """The `resilient.keys.Keys` whose factory has made this gate, if one has."""
 
     def worst(self, inner: Inside, view: View) -> Worst:
         """A gate never repeats; what it may refuse is not known here, nor how long it has a call wait."""

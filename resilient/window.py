@@ -25,7 +25,7 @@ class Window(Protocol):
     failures: int
     slows: int
     steady: bool
-    """Whether another good call would change nothing: there are only good ones, and as many as it holds."""
+    """Whether the window is full of good calls, so that one more would change nothing."""
 
     @property
     def calls(self) -> int:
@@ -43,7 +43,7 @@ class Window(Protocol):
 
 
 class CountWindow:
-    """The last `size` calls, in a ring of one byte each. Until a call is bad there is none: good ones are counted."""
+    """The last `size` calls, in a ring of one byte each, which is allocated at the first bad call."""
 
     __slots__ = ("_at", "_ring", "calls", "failures", "size", "slows", "steady")
 
@@ -123,7 +123,7 @@ class TimeWindow:
 
     @property
     def calls(self) -> int:
-        """Remembered calls. Added up when somebody asks, after a failure: most calls are good, and only counted."""
+        """Remembered calls: a sum over the slices, computed after failures, so that a good call updates one counter."""
         return sum(each.calls for each in self._earlier) + self._current.calls
 
     def record(self, failed: bool, slow: bool, now: Any) -> None:
@@ -147,7 +147,7 @@ class TimeWindow:
                 return  # another thread was first, or has read the clock later
             width = self.seconds / self.SLICES
             passed = (now - self._end) // width + 1
-            if not passed < self.SLICES:  # all of it is old, or this is the first call
+            if not passed < self.SLICES:  # all of it is old; or this is the first call, and `passed` is no number
                 self.clear()
                 self._begin, self._end = now, now + width
                 return

@@ -37,7 +37,7 @@ REFUSED = Form("{} is {}")
 TRY_AGAIN = Form("{} is {}; try again in {:.3g} s")
 
 _criteria = lru_cache(maxsize=256)(Criteria)
-"""There are few criteria, and there may be a circuit for each of many keys."""
+"""Returns the same object for the same settings: the circuits of a `Keyed` share one."""
 
 
 class CircuitBreaker(Gate):
@@ -150,7 +150,7 @@ class CircuitBreaker(Gate):
         by_rate = criteria.fail_max is None
         self.needs = (criteria.min_calls, window.seconds) if by_rate and isinstance(window, TimeWindow) else None
         self.slow_from = self.slow if by_rate and criteria.failure_rate is None else None
-        # All of these are set for all, else those that came later would have Python give up their compact layout.
+        # Each is set for every breaker: attributes that come later make Python give up the compact layout of instances.
         if state_storage is not None:
             self.stored = True
         listeners, storage = self.effect("listeners", listeners), self.effect("state_storage", state_storage)
@@ -159,7 +159,7 @@ class CircuitBreaker(Gate):
 
     @property
     def _face(self) -> Face:
-        """Made when somebody asks for it: most circuits are never seen with pybreaker's eyes."""
+        """The pybreaker object, made when it is first needed: most circuits never need one."""
         if self._mirror is None:
             with _lock:
                 if self._mirror is None:
@@ -282,7 +282,7 @@ class CircuitBreaker(Gate):
         return breaker
 
     def _exclude_as(self, other: CircuitBreaker) -> None:
-        """Exclude the errors that another one does."""
+        """Take over the excluded exceptions of another breaker."""
         if other._mirror is not None:
             self._face.exclude_as(other._mirror)
 

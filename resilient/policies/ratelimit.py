@@ -248,7 +248,7 @@ class RateLimit(Gate):
         return refusal(RateLimited, said, self.name, ahead)
 
     def _time(self) -> str:
-        """What the rate is of, for people."""
+        """The time that the rate is for, in words: "second", or "60 s"."""
         return "second" if self.per == 1 else f"{self.per:g} s"
 
     def worst(self, inner: Inside, view: View) -> Worst:
