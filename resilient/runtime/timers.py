@@ -138,7 +138,6 @@ class Timers:
 
     def wait_for(self, first: Timer | None, now: float, *, fired: bool) -> None:
         """Arm the timer, which has fired, for the next to expire."""
-        self.armed = None
         if first is None:
             self.disarm()
             return
