@@ -6,7 +6,7 @@ Streams of a client must be of its own classes. So what is here is written once,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Self
 
 from resilient.beside import discard
@@ -381,8 +381,9 @@ class Whole:
     def close(self) -> None:
         self._source.close()
 
-    async def aclose(self) -> None:
-        await self._source.aclose()
+    def aclose(self) -> Awaitable[None]:
+        """What closes it when it is awaited: the source's own, without a coroutine around it."""
+        return self._source.aclose()  # type: ignore[no-any-return]
 
 
 class Held(Around):

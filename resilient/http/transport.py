@@ -510,7 +510,7 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
                 return observed(call, scope, attempt(call, True))
             request = call.args[0]
             deadline = call.deadline
-            if simple and (deadline is None or _is_nearly_in_time(request, deadline - call.runtime.now())):
+            if simple and (deadline is None or _is_in_time(request, (deadline - call.runtime.now()) / NEARLY)):
                 return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
             return fully(call, scope, self.transport.handle_async_request, True, call.begin())
 
@@ -526,7 +526,7 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
                 return await observed(call, scope, whole_attempt(call, True))
             request, deadline = call.args[0], call.deadline
             begin = None if deadline is None else call.runtime.now()
-            if simple and (begin is None or _is_nearly_in_time(request, deadline - begin)):  # type: ignore[operator]
+            if simple and (begin is None or _is_in_time(request, (deadline - begin) / NEARLY)):  # type: ignore[operator]
                 response = await self.transport.handle_async_request(request)
             else:
                 response = await fully(call, scope, self.transport.handle_async_request, False, call.begin())
@@ -659,16 +659,14 @@ def _nearer(limit: float | None, left: float) -> float:
 
 
 def _is_in_time(request: Any, left: float) -> bool:
-    """Whether the client's own timeouts end a request in the time that is left."""
+    """Whether the client's own timeouts end a request in the time that is left.
+
+    An asynchronous attempt is ended by its Timeout in any case. So one hundredth more is as good there: a client whose
+    timeouts are as long as the attempt, as those of `AsyncClient` are by default, has them left alone.
+    """
     try:
         limit = request.extensions["timeout"]
         in_time: bool = limit["connect"] <= left and limit["read"] <= left  # (`max` takes twice as long)
         return in_time and limit["write"] <= left and limit["pool"] <= left
     except (KeyError, TypeError):  # one is not there, or None
         return False
-
-
-def _is_nearly_in_time(request: Any, left: float) -> bool:
-    """The same where a Timeout ends it at that moment in any case: a client's timeouts as long as the attempt's, which
-    `AsyncClient` has by default, are left alone."""
-    return _is_in_time(request, left / NEARLY)
