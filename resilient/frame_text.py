@@ -93,6 +93,8 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
             *("else:", *deeper([*earned, "return result"])),
             f"return {shape.waiting('recovery')}",
         ]
+    forget = f"{'' if needs_call else 'if call is not None: '}call.verdict = None"
+    unwrapped = "raise stopped.error from None"
     return [
         f"{'async ' if shape.is_async else ''}def guarded(*args, **kwargs):",
         "    if flow.special or (seen.any and inherited() is not None):",
@@ -105,12 +107,11 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
         "    count.inside += 1",
         "    try:",
         *deeper(body, 2),
-        "    except BaseException as error:",
-        "        if type(error) is Mistake:",
-        f"            {shape.waiting('own_up(call, error, scope)')}",
-        f"        {'' if needs_call else 'if call is not None: '}call.verdict = None",
-        *([] if shape.is_async else ["        if type(error) is Stopped:", "            raise error.error from None"]),
-        "        raise",
+        "    except Mistake as mistake:",
+        f"        {shape.waiting('own_up(call, mistake, scope)')}",
+        *([] if shape.is_async else deeper(["except Stopped as stopped:", *deeper([forget, unwrapped])])),
+        "    except BaseException:",  # a name for it would cost each failure a clause that takes the name away again
+        *deeper([forget, "raise"], 2),
         "    finally:",
         "        count.inside -= 1",
         "        if flow.special:",
