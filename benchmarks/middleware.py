@@ -374,9 +374,15 @@ def serve(protocol: str, loop: str) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         listeners.append(listener)
-        servers.append(
-            uvicorn.Server(uvicorn.Config(made, http=protocol, lifespan="off", log_config=None, access_log=False))
+        config = uvicorn.Config(
+            made,
+            http=protocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=60,  # longer than a connection waits for its turn, also on a busy machine
         )
+        servers.append(uvicorn.Server(config))
 
     async def all_of_them() -> None:
         await asyncio.gather(*(server.serve([listener]) for server, listener in zip(servers, listeners, strict=True)))

@@ -56,8 +56,9 @@ def _one_after_the_other(first: Recovery, second: Recovery) -> Recovery:
 
 
 def _nearest_limit(policies: Sequence[Policy], begin: int, end: int) -> float | None:
-    """The limit of the Timeout nearest to the gates in [begin, end): of those inside them, else of those outside."""
-    for policy in (*policies[end:], *reversed(policies[:begin])):
+    """The limit of the Timeout nearest to the gates in [begin, end): of those inside them, else of those outside. A
+    gate may have one, too, in a Timeout's place."""
+    for policy in (*policies[end:], *reversed(policies[:end])):
         if policy.limit is not None:
             return policy.limit
     return None

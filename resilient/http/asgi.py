@@ -51,16 +51,17 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Any, Final
 
 from resilient import arguments, registry
-from resilient.deadlines import LIFTED, hold, inherited, let_go, milliseconds
+from resilient.call import Call
+from resilient.deadlines import milliseconds
 from resilient.errors import Rejected, TimedOut
 from resilient.events import CallTimedOut
 from resilient.http import semantics
 from resilient.http.options import header
 from resilient.http.served import (
-    ENDED,
     HELD,
     REQUEST,
     START,
+    Entrance,
     ErrorAnswer,
     Request,
     RequestOnTrio,
@@ -71,15 +72,17 @@ from resilient.http.served import (
     stand_in_line,
 )
 from resilient.http.upload import READ_AHEAD, ClientLeft, Receive, Upload
+from resilient.moment import LIFTED, Deadline, hold, inherit, inherited, let_go, seen
 from resilient.pauses import LONGEST_PAUSE
 from resilient.pipeline import Pipeline
-from resilient.policy import Gate
+from resilient.policy import Gate, Scope
 from resilient.priority import PRIORITIES, current_priority, priority
 from resilient.runtime import current_async
 from resilient.runtime.asyncio import running
 
 __all__ = ["HEALTH_CHECKS", "ErrorAnswer", "ServerMiddleware"]
 
+Guarded = Callable[[Any], Coroutine[Any, Any, None]]
 Application = Callable[[Any, Receive, Send], Awaitable[None]]
 
 HEALTH_CHECKS: Final = ("/health", "/healthz", "/live", "/livez", "/ready", "/readyz", "/ping")
@@ -157,16 +160,19 @@ class ServerMiddleware:
             self._ask_exempt = arguments.callback("exempt", exempt)
         self._retry_after = arguments.seconds("retry_after", retry_after)
         self._until_answered = UntilAnswered(None if max_deadline is None else self._most)
-        policies = (self._until_answered, *([] if gate is None else [gate]))
-        self.pipeline = Pipeline(*policies, name=name, classify=ServerJudge()).twin(
-            policies, attempt=lambda scope: lambda call: HELD
-        )
+        gates = () if gate is None else (gate,)
+        policies = (self._until_answered, *gates)
+        self.pipeline = Pipeline(*policies, name=name, classify=ServerJudge()).twin(policies, attempt=_hold)
         """Its events, its state, its switches. Closed, it refuses all that comes."""
         registry.register(self.pipeline)
+        seen.any = seen.any or max_deadline is not None or bool(self._deadline_header)
         asks = self._deadline_header or self._priority_header or self._ask_priority is not None
         self._limits_nothing = gate is None and max_deadline is None and not asks
         self._flow = self.pipeline._flow
-        self._guarded: Callable[[Any], Coroutine[Any, Any, None]] = self.pipeline(_handle)
+        briefly = self.pipeline.twin((Entrance(self._until_answered.limit), *gates), attempt=_hold_untold)
+        briefly.timed = False  # the entrance knows on which runtime a request is
+        self._guarded: Guarded = briefly(_handle)
+        self._guarded_whole: Guarded = self.pipeline(_handle)
 
     @classmethod
     def shared(cls, **options: Any) -> Shared:
@@ -193,43 +199,53 @@ class ServerMiddleware:
                 if flow.special:
                     flow.wake()
             return
-        loop = running()
-        request = scope[REQUEST] = Request(send, loop) if loop is not None else RequestOnTrio(send, current_async())
-        read, deadline_header, priority_header = self._read, self._deadline_header, self._priority_header
-        sent = wanted = body = around = urgency = None
-        for field, value in scope["headers"]:
-            if field in read:
-                if field == deadline_header:
-                    sent = value if sent is None else b""  # several are none
-                elif field == priority_header:
-                    wanted = value if wanted is None else b""
-                elif value != b"0":
-                    body = _CODING if body is not None else field
-        seconds = self._most
-        if sent is not None:
-            left = milliseconds(sent)
-            if left is not None and left < seconds * 1000:
-                seconds, request.own = left / 1000, False
-        if seconds < math.inf:
-            request.seconds = seconds
-            request.at = request.runtime.now() + seconds
-        if body is not None or scope.get("http_version", "") >= "2":  # which need not tell of its body before it comes
-            self._expect_body(scope, receive, request, body, sent, outer)
+        request, wanted = self._request(scope, receive, send, outer)
+        is_off = flow.special and self.pipeline.mode == "off"
+        around = urgency = None
         try:
-            if outer is not None and self.pipeline.mode != "off":
+            if outer is not None and not is_off:
                 request.yield_to(outer)
                 around = hold(LIFTED)  # it is in this request now
             if self._ask_priority is not None or (wanted is not None and PLAIN.get(wanted) != current_priority()):
                 urgency = self._urgency(scope, wanted)
+            if is_off:
+                await self.app(scope, receive, send)
+                return
+            scope[REQUEST] = request
+            guarded = self._guarded if request.upload is None and not flow.special else self._guarded_whole
+            request.open()
             try:
-                if loop is None:
-                    await self._serve_on_trio(scope, receive, request)  # type: ignore[arg-type]
+                guard = guarded(scope).__await__()
+                try:
+                    if (waits_for := next(guard)) is not HELD:
+                        await stand_in_line(guard, waits_for)
+                except (Rejected, TimedOut) as error:
+                    request.turned_away(error)
+                except ClientLeft:
+                    pass
                 else:
-                    await self._serve(scope, receive, request)
-            except Exception:
-                if request.over:
-                    await self._answer_instead(scope, request)
-                raise
+                    request.guard = guard
+                    held = inherit(request) if request.at < math.inf else None
+                    try:
+                        await self.app(
+                            scope, receive if request.upload is None else request.upload.receive, request.send
+                        )
+                    except BaseException as error:
+                        if not request.failed(error):
+                            raise
+                    else:
+                        if request.guard is not None:
+                            request.returned()
+                    finally:
+                        if held is not None:
+                            let_go(held)
+            except BaseException as error:
+                if not request.close(error):
+                    if request.over and isinstance(error, Exception):
+                        await self._answer_instead(scope, request)
+                    raise
+            else:
+                request.close(None)
             if request.over:
                 await self._answer_instead(scope, request)
         finally:
@@ -240,48 +256,37 @@ class ServerMiddleware:
             if around is not None:
                 let_go(around)
 
-    async def _serve(self, scope: Any, receive: Receive, request: Request) -> None:
-        """Have the application handle it, or not: `request` has which."""
-        guard = self._guarded(scope).__await__()
-        try:
-            waits_for = next(guard, ENDED)
-            if waits_for is not HELD and waits_for is not ENDED:
-                await stand_in_line(guard, waits_for)
-        except (Rejected, TimedOut) as error:
-            request.turned_away(error)
-            return
-        except ClientLeft:
-            return
-        if waits_for is ENDED:  # switched off, the pipeline calls its function
-            del scope[REQUEST]
-            await self.app(scope, receive, request.pass_on)
-            return
-        request.guard = guard
-        held = hold(request) if request.at < math.inf else None
-        try:
-            await self.app(scope, receive if request.upload is None else request.upload.receive, request.send)
-        except BaseException as error:
-            if not request.failed(error):
-                raise
-        else:
-            if request.guard is not None:
-                request.returned()
-        finally:
-            if held is not None:
-                let_go(held)
-
-    async def _serve_on_trio(self, scope: Any, receive: Receive, request: RequestOnTrio) -> None:
-        import trio
-
-        if self.pipeline.mode == "off":
-            await self._serve(scope, receive, request)
-            return
-        with trio.move_on_after(request.seconds) as request.scope:
-            await self._serve(scope, receive, request)
-        if request.scope.cancelled_caught:
-            request.over = True
-
     # -- what a request says for itself -----------------------------------------------------------------------------
+
+    def _request(
+        self, scope: Any, receive: Receive, send: Send, outer: Deadline | None
+    ) -> tuple[Request, bytes | None]:
+        """A request with its deadline and its body; and its priority, as it has that in a header."""
+        loop = running()
+        request = Request(send, loop) if loop is not None else RequestOnTrio(send, current_async())
+        read, deadline_header, priority_header = self._read, self._deadline_header, self._priority_header
+        sent = wanted = body = None
+        for field, value in scope["headers"]:
+            if field in read:
+                if field == deadline_header:
+                    sent = value if sent is None else b""  # several are none
+                elif field == priority_header:
+                    wanted = value if wanted is None else b""
+                elif value != b"0":
+                    body = _CODING if body is not None else field
+        seconds = self._most
+        if sent is not None:
+            left = int(sent) if sent.isdigit() and len(sent) < 9 else milliseconds(sent)  # most are so
+            if left is not None and left < seconds * 1000:
+                seconds, request.own = left / 1000, False
+        if seconds < math.inf:
+            request.seconds = seconds
+            request.at = request.runtime.now() + seconds
+        if self._limits_nothing and outer is None:
+            return request, wanted  # somebody listens: there is nothing that waits for the body
+        if body is not None or scope.get("http_version", "") >= "2":  # which need not tell of its body before it comes
+            self._expect_body(scope, receive, request, body, sent, outer)
+        return request, wanted
 
     def _expect_body(
         self, scope: Any, receive: Receive, request: Request, field: bytes | None, sent: bytes | None, outer: Any
@@ -356,6 +361,21 @@ class Shared:
         guarded = copy.copy(self._middleware)
         guarded.app = app
         return guarded
+
+
+def _hold(scope: Scope) -> Callable[[Call], Any]:
+    """The attempts of the pipeline: it is held."""
+    return lambda call: HELD
+
+
+def _hold_untold(scope: Scope) -> Callable[[Call], Any]:
+    """The same where nobody hears of them."""
+
+    def attempt(call: Call) -> Any:
+        return HELD
+
+    attempt.tells = True  # type: ignore[attr-defined]
+    return attempt
 
 
 async def _handle(scope: Any) -> None:

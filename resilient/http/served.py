@@ -4,34 +4,47 @@ A pipeline guards a function that it calls; an ASGI application is called by its
 request is over in the midst of it, with what it sends. So the pipeline's coroutine is started by hand. Where it would
 call its function it awaits `HELD` instead, and stays there until it is told how the request has ended.
 
+Its deadline is a timer of its own, which cancels the server's task (on trio a scope, which has to be opened around what
+it ends): the pipeline need not be there for that. So a request has one of two ways through the same gates:
+
+- most have neither a body nor somebody who listens: then an `Entrance` stands before the limit, and the pipeline is one
+  coroutine;
+- else `UntilAnswered` is around the limit. It reads the body first, and sees to it that a request which the deadline
+  has cut is told of as `TimedOut`, not as cancelled.
+
 A request that waits for its body (`resilient.http.upload`) is taken back out of the limit, and stays at `AWAITS_BODY`
 until it may ask for a permit again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import types
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import replace
 from types import CoroutineType
 from typing import Any, Final
 
 from resilient.call import Call
-from resilient.deadlines import Deadline
 from resilient.errors import Rejected, TimedOut
 from resilient.events import Channel
 from resilient.foresight import Inside, View, Worst
+from resilient.groups import is_cut
 from resilient.http.upload import Upload, resumed
+from resilient.moment import Deadline
 from resilient.outcome import FATAL, IGNORED, Classifier, Verdict
-from resilient.policy import Layer, Scope, Withdrawn, Wrap
+from resilient.policy import Gate, Layer, Scope, Withdrawn, Wrap
 from resilient.runtime import Runtime
+from resilient.runtime.asyncio import current_task
 from resilient.telling import count_request
 
 __all__ = [
     "HELD",
     "REQUEST",
     "START",
+    "Entrance",
     "ErrorAnswer",
     "Guard",
     "Message",
@@ -89,6 +102,10 @@ class Request(Deadline):
     """
 
     __slots__ = (
+        "_base",
+        "_entries",
+        "_fired",
+        "_task",
         "awaits_body",
         "begun",
         "clients",
@@ -109,13 +126,18 @@ class Request(Deadline):
     upload: Upload | None
     most: float
     clients: tuple[float, float]
+    runtime: Any  # a `Runtime`: of asyncio, where it is armed
+    _task: asyncio.Task[Any] | None
+    _base: int
+    _fired: bool
+    _entries: dict[Any, Any]
 
     def __init__(self, send: Send, runtime: Runtime) -> None:
         self.at = self.seconds = math.inf
         self.own = True
         self.pass_on = send
         self.runtime = runtime
-        self.guard = self.upload = self.retry_after = None
+        self.guard = self.upload = self.retry_after = self._task = None
         self.refused = self.begun = self.over = self.awaits_body = False
         self.status = 500
 
@@ -136,10 +158,32 @@ class Request(Deadline):
         doing = " while the request's body was awaited" if self.awaits_body else ""
         return TimedOut(f"{whose} has passed{doing}", policy=self.name, seconds=self.seconds, evidence=False)
 
-    def bound(self, call: Call, inner: Layer) -> Coroutine[Any, Any, Any]:
-        """Await `inner(call)` until the deadline strikes."""
-        call.runtime = self.runtime
-        return self.runtime.within(call, inner, self)
+    # -- its end by the deadline ------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """From here on the deadline, if there is one, cancels this task."""
+        if self.at < math.inf:
+            self._task = task = current_task(self.runtime.loop)
+            assert task is not None, "a deadline needs a task"
+            self._base, self._fired = task.cancelling(), False
+            self._entries = self.runtime.until(self)
+
+    def close(self, error: BaseException | None) -> bool:
+        """It does no longer; what was open ended with this error. Whether that is the cancellation by the deadline: one
+        by the server in the same tick goes first. It may be said again."""
+        task, self._task = self._task, None
+        if task is None:
+            return False
+        self._entries.pop(self, None)
+        if not self._fired:
+            return False
+        return task.uncancel() <= self._base and error is not None and is_cut(error, CancelledError)
+
+    def move(self) -> None:
+        """The deadline is another one now."""
+        if self._task is not None:
+            self._entries.pop(self, None)
+            self._entries = self.runtime.until(self)
 
     def strikes(self) -> bool:
         """The deadline has come: whether what it bounds is to be cancelled. The body may have come in time for it, and
@@ -148,6 +192,25 @@ class Request(Deadline):
             return False
         self.over = True
         return True
+
+    def fire(self) -> None:
+        """Its time has come, for the event loop."""
+        assert self._task is not None
+        if self.strikes():
+            self._fired = True
+            self._task.cancel()
+
+    async def bound(self, call: Call, inner: Layer) -> Any:
+        """`inner(call)`, which ends as a `TimedOut` where the deadline cuts it."""
+        call.runtime, call.deadline = self.runtime, self.at
+        try:
+            result = await inner(call)
+        except BaseException as error:
+            if self.close(error):
+                raise self.expired() from None
+            raise
+        self.close(None)
+        return result
 
     # -- its body ---------------------------------------------------------------------------------------------------
 
@@ -163,6 +226,7 @@ class Request(Deadline):
         own = self.runtime.now() + self.most, self.most
         self.own = own <= self.clients
         self.at, self.seconds = min(own, self.clients)
+        self.move()
 
     def withdraw(self) -> None:
         """The application waits for more of the body: give the permit back."""
@@ -197,32 +261,36 @@ class Request(Deadline):
         """What the application sends through."""
         if self.guard is not None and not self.over:
             if message["type"] == START:
-                self.begin(message["status"])
-                if self.begun:
+                if self.begins(message["status"]):
                     return self.send_head(message)
             elif self.begun:  # complete, or a stream that has begun
                 self.end()
         return nowhere(message) if self.over and not self.begun else self.pass_on(message)
 
-    def begin(self, status: int) -> None:
-        """The response begins, unless it is but what came of a deadline that has passed."""
+    def begins(self, status: int) -> bool:
+        """The response begins; False: it is but what came of a deadline that has passed."""
         self.status = status
         if status >= 500 and self.has_passed():
             self.over = True
-        else:
-            self.begun, self.at = True, math.inf
+            return False
+        self.begun = True
+        if self.at < math.inf:  # what has begun is not cut short
+            self.at = math.inf
+            if self._task is not None:
+                self._entries.pop(self, None)
+        return True
 
-    def send_head(self, message: Message) -> Awaitable[None]:
+    async def send_head(self, message: Message) -> None:
         """Send the head. A client that does not take it (for it has not read an earlier response on its connection)
-        must not hold a permit for that. So it is sent right away, and where that has to wait the permit goes back."""
+        must not hold a permit for that: where sending has to wait, the permit goes back."""
         sending = self.pass_on(message)
-        if type(sending) is not CoroutineType:
-            return sending
-        waits_for = next(sending.__await__(), ENDED)
-        if waits_for is ENDED:
-            return nowhere(message)
-        self.end()
-        return resumed(sending, waits_for)
+        if type(sending) is CoroutineType:
+            waits_for = next(sending.__await__(), ENDED)
+            if waits_for is ENDED:
+                return
+            self.end()
+            sending = resumed(sending, waits_for)
+        await sending
 
     def is_late(self) -> bool:
         """Whether its answer is not the application's. (Both, `over` and `begun`: another thread, which has inherited
@@ -265,7 +333,7 @@ class Request(Deadline):
         try:
             guard.throw(error)
         except TimedOut as raised:
-            return struck or raised is not error  # a cancellation by `within` has become one
+            return struck or raised is not error  # a cancellation by the deadline has become one
         except BaseException:
             pass  # it comes back
         return False
@@ -278,8 +346,7 @@ class Request(Deadline):
 
 
 class RequestOnTrio(Request):
-    """The same on trio, where scopes must nest: so it is not the pipeline that has the one of the deadline, but who
-    calls the application.
+    """The same on trio, which has scopes for such an end.
 
     Attributes:
         scope: that one.
@@ -305,10 +372,23 @@ class RequestOnTrio(Request):
                 raise self.expired() from None
             raise
 
-    def begin_work(self) -> None:
+    def open(self) -> None:
+        import trio
+
+        self.scope = trio.move_on_after(self.seconds)
+        self.scope.__enter__()
+
+    def close(self, error: BaseException | None) -> bool:
+        swallowed = self.scope.__exit__(
+            None if error is None else type(error), error, None if error is None else error.__traceback__
+        )
+        if self.scope.cancelled_caught:
+            self.over = True
+        return bool(swallowed)
+
+    def move(self) -> None:
         from trio import current_time
 
-        super().begin_work()
         if self.body_by is None:
             self.body_by = self.scope.deadline
         self.scope.deadline = current_time() + (self.at - self.runtime.now())
@@ -320,11 +400,11 @@ class RequestOnTrio(Request):
         if self.awaits_body and self.body_by is not None and current_time() < self.body_by:
             self.scope.deadline = self.body_by
 
-    def begin(self, status: int) -> None:
+    def begins(self, status: int) -> bool:
         if self.scope.cancel_called:
             self.over = True
-            return
-        super().begin(status)
+            return False
+        return super().begins(status)
 
     async def send_head(self, message: Message) -> None:
         """There sending always waits a moment. So it is the deadline that ends a head that is not taken, and what is
@@ -357,10 +437,13 @@ async def nowhere(message: Message) -> None:
 class _Held:
     """Seen by those who drive the coroutine, never by an event loop."""
 
-    __slots__ = ()
+    __slots__ = ("_once",)
+
+    def __init__(self) -> None:
+        self._once = (self,)
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return iter((self,))  # type: ignore[return-value]  # the cheapest that comes to a halt once
+        return iter(self._once)  # type: ignore[return-value]  # the least that comes to a halt once
 
 
 HELD: Final = _Held()
@@ -385,8 +468,34 @@ def stand_in_line(guard: Guard, waits_for: Any) -> Generator[Any, Any, None]:
             waits_for = guard.send(sent)
 
 
+class Entrance(Gate):
+    """Tells the gates inside it when the request has to be answered, and refuses one that is too late.
+
+    It is all that is needed of `UntilAnswered` for a request without a body, of which nobody hears: a gate among gates,
+    which cost it one coroutine together.
+    """
+
+    timed = holds = False
+
+    def __init__(self, limit: float | None) -> None:
+        super().__init__(OWN)
+        self.limit = limit
+
+    def admit(self, call: Call) -> Request:
+        request: Request = call.args[0].pop(REQUEST)
+        if request.at < math.inf:
+            if request.seconds <= 0:
+                raise request.expired()
+            call.deadline = request.at
+        call.runtime = request.runtime
+        return request
+
+    def undo(self, ticket: Any) -> None:
+        """Nothing was given."""
+
+
 class UntilAnswered(Wrap):
-    """Ends what is inside it at the deadline of the request, which is never later than the server's own.
+    """What the deadline of the request is to the limit: it reads the body before, and says what has ended the request.
 
     Args:
         limit: seconds of that; None: there is none.

@@ -20,7 +20,7 @@ from resilient.runtime.timers import LENGTHS, DeadlineEntry, Deadlines, Entries,
 if TYPE_CHECKING:
     from resilient.runtime import Limit, Timed, Woken, Work
 
-__all__ = ["AsyncioRuntime", "running"]
+__all__ = ["AsyncioRuntime", "current_task", "running"]
 
 if sys.version_info < (3, 12):  # where `current_task` is written in Python, and costs as much as a bare await
     current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
@@ -91,6 +91,15 @@ class AsyncioRuntime:
         else:
             return self.timers.get(Deadlines) or self._new_timers(Deadlines)
         return self.timers[key]
+
+    def until(self, timer: Timer) -> Entries:
+        """Call `timer.fire()` from the event loop at the moment `timer.at`, unless it is taken out of what is returned.
+        For another moment it is taken out, and put in again."""
+        timers, at = self.timers.get(Deadlines) or self._new_timers(Deadlines), timer.at
+        timers.entries[timer] = None
+        if at < timers.next:
+            timers.arm(at, at - self.now())
+        return timers.entries
 
     async def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Any:
         task = current_task(self.loop)

@@ -20,7 +20,8 @@ import uvloop
 
 from resilient import Bulkhead, Hedge, Pipeline, Retry, TimedOut, Timeout, deadline
 from resilient.call import new_call
-from resilient.runtime.asyncio import running
+from resilient.runtime import virtual
+from resilient.runtime.asyncio import AsyncioRuntime, running
 from resilient.runtime.virtual import VirtualLoop
 
 LIMIT = 0.02
@@ -1060,6 +1061,40 @@ def test_loops_of_threads_that_come_and_go_each_get_their_own_timers(kind: Calla
         loop.close()
     assert len(took) == 6
     assert min(took) >= LIMIT
+
+
+class Ring:
+    """A timer that notes when it is told."""
+
+    def __init__(self, at: float, runtime: AsyncioRuntime) -> None:
+        self.at = at
+        self.runtime = runtime
+        self.rung: list[float] = []
+
+    def fire(self) -> None:
+        self.rung.append(self.runtime.now())
+
+
+def test_timers_of_moments_fire_at_them_unless_taken_out_and_where_moved_at_the_last() -> None:
+    """Whatever the order in which they came, and before or after the shared timer has fired."""
+
+    async def main() -> None:
+        runtime = running()
+        assert runtime is not None
+        begin = runtime.now()
+        third, first, gone, moved = (Ring(begin + after, runtime) for after in (3, 1, 2, 2))
+        for each in (third, first, gone, moved):
+            left = runtime.until(each)
+        await asyncio.sleep(1.5)
+        left.pop(gone)
+        left.pop(moved)
+        moved.at = begin + 4
+        runtime.until(moved)
+        await asyncio.sleep(5)
+        assert [each.rung for each in (first, gone, third, moved)] == [[begin + 1], [], [begin + 3], [begin + 4]]
+        assert not any(timers.entries for timers in runtime.timers.values())
+
+    virtual.run(main())
 
 
 class Moving:

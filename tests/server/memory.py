@@ -3,6 +3,7 @@ with a clock that jumps."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
@@ -14,19 +15,28 @@ import pytest
 import trio
 import trio.testing
 
-from resilient import current_priority, remaining
+from resilient import current_priority, events, remaining
 from resilient.http.asgi import ServerMiddleware
 from resilient.policy import Gate
 from resilient.runtime import current_async, virtual
 
+
+def _heard(main: Callable[[], Any]) -> Any:
+    """On asyncio, while somebody listens to all that happens: requests then take another way through the pipeline."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(events.listen(lambda event: None))
+        return virtual.run(main())
+
+
 RUN: dict[str, Callable[[Callable[[], Any]], Any]] = {
     "asyncio": lambda main: virtual.run(main()),
+    "asyncio, heard": _heard,
     "trio": lambda main: trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0)),
 }
 
 
 def on_both(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a coroutine test on asyncio and on trio, in no time."""
+    """Run a coroutine test on asyncio and on trio, in no time; on asyncio also while somebody listens."""
 
     def run(backend: str, **kwargs: Any) -> None:
         RUN[backend](functools.partial(test, **kwargs))

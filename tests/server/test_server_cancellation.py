@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import anyio
 import pytest
 
-from resilient import AdaptiveLimit, Bulkhead, Retry, current_priority, remaining
+from resilient import AdaptiveLimit, Bulkhead, Retry, current_priority, events, remaining
 from resilient.policy import Gate
 from resilient.runtime.asyncio import running
 from tests.properties.cancellation_driver import (
@@ -25,6 +25,15 @@ from tests.server.memory import answering, ask, scope_of, streaming, tell_remain
 
 LIMITS: list[Callable[[], Gate]] = [lambda: Bulkhead(1, queue=1), lambda: AdaptiveLimit(1, queue=1)]
 SENT = ["2000", "0", None]
+
+
+@pytest.fixture(params=[False, True], ids=["unheard", "heard"])
+def heard(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Requests of which somebody hears take another way through the pipeline."""
+    end = events.listen(lambda event: None) if request.param else None
+    yield
+    if end is not None:
+        end()
 
 
 class Requests:
@@ -133,6 +142,7 @@ def test_application_that_swallows_everything_amid_an_upload_gives_everything_ba
 DEADLINES = [(None, None), ("3000", None), ("4000", None), (None, "2000"), (None, "3000"), ("4500", "3500")]
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("deadlines", DEADLINES)
 @pytest.mark.parametrize("victim", [0, 1])
@@ -142,6 +152,7 @@ def test_cancelled_anywhere_everything_comes_back(limit: Any, deadlines: Any, vi
     assert points > 5
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("deadlines", DEADLINES)
 def test_handlers_that_swallow_a_cancellation_give_everything_back(limit: Any, deadlines: Any) -> None:

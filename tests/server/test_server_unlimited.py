@@ -6,11 +6,13 @@ import math
 from typing import Any
 
 import anyio
+import pytest
 
 from resilient import deadline
 from resilient.http.asgi import ServerMiddleware
 from tests.ledger import Told
 from tests.server.memory import (
+    RUN,
     TOO_MUCH,
     Held,
     answering,
@@ -25,12 +27,12 @@ from tests.server.memory import (
 )
 
 
-@on_both
-async def test_unlimited_request_is_in_flight_until_its_application_returns() -> None:
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_unlimited_request_is_in_flight_until_its_application_returns(backend: str) -> None:
     """Also after the first part of its response."""
     counts: list[int] = []
     app = ServerMiddleware(streaming(b"x", 1, lambda: counts.append(app.pipeline.snapshot()["in_flight"])))
-    await ask(app)
+    RUN[backend](lambda: ask(app))
     assert counts == [1]
     assert app.pipeline.snapshot()["in_flight"] == 0
 
