@@ -77,7 +77,11 @@ def earning(recover: Recovery, earn: Earn) -> Recovery:
         earn(call, result)
         return result
 
-    return lambda call, error: paid(call, recover(call, error))
+    def earned(call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
+        recovery = recover(call, error)
+        return None if recovery is None else paid(call, recovery)
+
+    return earned
 
 
 def watched_earnings(earn: Earn | None, watches: Sequence[Watch]) -> Earn:
@@ -99,9 +103,10 @@ def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Reco
         result: Any = None
         failure: Exception | None = error
         try:
-            if recover is not None:
+            recovery = None if recover is None else recover(call, error)
+            if recovery is not None:
                 try:
-                    result = await recover(call, error)
+                    result = await recovery
                 except Exception as last:
                     failure = last
                 else:
@@ -229,9 +234,9 @@ class Flow:
                 try:
                     result = await entry(call)
                 except Exception as error:
-                    if recover is None:
+                    recovery = None if recover is None else recover(call, error)
+                    if recovery is None:
                         raise
-                    recovery = recover(call, error)
                 else:
                     if earn is not None:
                         earn(call, result)

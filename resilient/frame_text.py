@@ -54,6 +54,9 @@ class Shape:
         return f"await {coroutine}" if self.is_async else f"finish({coroutine})"
 
 
+_RECOVERED = ("    recovery = recover(call, error)", "    if recovery is None:", "        raise")
+
+
 def inside(shape: Shape) -> Lines:
     """A layer: its parts, and nothing else."""
     section = pass_gates(shape)
@@ -62,7 +65,7 @@ def inside(shape: Shape) -> Lines:
         return [*lines, *deeper([*section, "return result"]), "return layer"]
     body = [
         *("try:", *deeper([*section, "return result"])),
-        *("except Exception as error:", "    recovery = recover(call, error)"),
+        *("except Exception as error:", *_RECOVERED),
         f"return {shape.waiting('recovery')}",  # outside the clause, so that what it raises has no false context
     ]
     return [*lines, *deeper(body), "return layer"]
@@ -89,7 +92,7 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
         begun = [] if needs_call else [f"    {begin}"]
         body = [
             *("try:", *deeper(section)),
-            *("except Exception as error:", *begun, "    recovery = recover(call, error)"),
+            *("except Exception as error:", *begun, *_RECOVERED),
             *("else:", *deeper([*earned, "return result"])),
             f"return {shape.waiting('recovery')}",
         ]

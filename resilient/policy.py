@@ -48,9 +48,9 @@ T = TypeVar("T")
 Layer = Callable[[Call], Coroutine[Any, Any, Any]]
 """The rest of a pipeline, seen from one of its policies."""
 
-Recovery = Callable[[Call, Exception], Coroutine[Any, Any, Any]]
-"""Goes on after a failure of a layer: what it returns returns what the caller shall get, or raises it. An error that it
-can do nothing about it raises itself: that costs no coroutine."""
+Recovery = Callable[[Call, Exception], Coroutine[Any, Any, Any] | None]
+"""Goes on after a failure of a layer: what it returns returns what the caller shall get, or raises it. None: there is
+nothing to do about this error, which goes on to the caller."""
 
 Watch = Callable[[Call, Any, Exception | None], None]
 """Is told how a call ended: by its result and None, or by None and its error."""

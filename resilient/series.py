@@ -53,16 +53,11 @@ class Series:
         self.scope = scope
         self.looks = retry.looks_at_results(scope)
 
-    def recover(self, call: Call, error: Exception) -> Coroutine[Any, Any, Any]:
-        """A `Recovery`. An error that no attempt can mend is raised at once, before there is any coroutine."""
-        try:
-            verdict = self.scope.on_error(call, error)
-            again = self.retry.repeats(error, verdict)
-            if not again:
-                raise error
-            return self.go_on(call, error, None, verdict, again)
-        finally:
-            del error  # its traceback leads to this frame
+    def recover(self, call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
+        """A `Recovery`: of an error that no attempt can mend it is none."""
+        verdict = self.scope.on_error(call, error)
+        again = self.retry.repeats(error, verdict)
+        return self.go_on(call, error, None, verdict, again) if again else None
 
     async def watch(self, call: Call) -> Any:
         """A layer that looks at results."""
@@ -70,12 +65,14 @@ class Series:
             result = await self.inner(call) if self.plainly is None else self.plainly(call)
         except Exception as error:
             rest = self.recover(call, error)
+            if rest is None:
+                raise
         else:
             verdict = self.scope.on_result(call, result)
             if verdict.kind == "success":
                 return result
             rest = self.go_on(call, None, result, verdict, self.retry.repeats(None, verdict))
-        return await rest
+        return await rest  # outside the clause, so that what it raises has no false context
 
     async def run(self, call: Call) -> Any:
         """A layer of which tenacity's strategies and hooks are told."""

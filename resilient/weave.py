@@ -5,7 +5,7 @@ wrap's frame is its own coroutine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from resilient.call import Call
@@ -45,12 +45,18 @@ def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer, *, waits: bool 
 
 
 def _one_after_the_other(first: Recovery, second: Recovery) -> Recovery:
-    async def recover(call: Call, error: Exception) -> Any:
+    async def go_on(call: Call, recovery: Coroutine[Any, Any, Any]) -> Any:
         try:
-            return await first(call, error)
+            return await recovery
         except Exception as again:
-            recovery = second(call, again)
-        return await recovery
+            rest = second(call, again)
+            if rest is None:
+                raise
+        return await rest
+
+    def recover(call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
+        recovery = first(call, error)
+        return second(call, error) if recovery is None else go_on(call, recovery)
 
     return recover
 

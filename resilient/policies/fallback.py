@@ -80,14 +80,8 @@ class Fallback(Wrap):
         return self._on is not None or not scope.judge.judges_results
 
     def recovery(self, inner: Layer, scope: Scope) -> Recovery:
-        def fall_back(call: Call, error: Exception) -> Coroutine[Any, Any, Any]:
-            """Raises an error at once for which it has no answer, before there is any coroutine."""
-            try:
-                if not self._answers_for(call, error, scope):
-                    raise error
-                return self._answer(call, error, scope)
-            finally:
-                del error  # its traceback leads to this frame
+        def fall_back(call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
+            return self._answer(call, error, scope) if self._answers_for(call, error, scope) else None
 
         return fall_back
 
