@@ -93,6 +93,7 @@ class Rejected(ResilientError):
 
         @property
         def args(self):
+            """The message, in a tuple, as of every exception."""
             _put_together(self)
             return _args.__get__(self)
 
