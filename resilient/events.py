@@ -108,13 +108,15 @@ class _Entry:
 class _Wants(dict[type[Event], tuple[_Entry, ...]]):
     """Registrations by the kind of event they want. Each kind is looked up once, when it is first asked for."""
 
-    __slots__ = ("attempts", "entries", "observed")
+    __slots__ = ("attempts", "ended", "entries", "observed")
 
     def __init__(self, entries: tuple[_Entry, ...]) -> None:
         self.entries = entries
         self.attempts = any(self[kind] for kind in _ATTEMPTS)
         """Whether attempts are told of, by one of their events."""
-        self.observed = self.attempts or bool(self[CallEnded])
+        self.ended = self[CallEnded]
+        """Those who want the ends of calls."""
+        self.observed = self.attempts or bool(self.ended)
         """Whether calls that go well are told of: then they take the full path, and count their requests."""
 
     def __missing__(self, kind: type[Event]) -> tuple[_Entry, ...]:
@@ -195,11 +197,7 @@ class Channel:
         """Tell every listener that wants it. Never raises an `Exception`."""
         if self.later:
             self.catch_up()
-        for entry in self.wants[type(event)]:
-            try:
-                entry.listener(event)
-            except Exception:
-                _log.exception("resilient: a listener raised on %s", type(event).__name__)
+        emit(self.wants[type(event)], event)
 
     def catch_up(self) -> None:
         """Tell what waits to be told."""
@@ -239,7 +237,12 @@ def emit(entries: tuple[_Entry, ...], event: Event) -> None:
         try:
             entry.listener(event)
         except Exception:
-            _log.exception("resilient: a listener raised on %s", type(event).__name__)
+            unheard(event)
+
+
+def unheard(event: Event) -> None:
+    """Log, with its traceback, what a listener has raised."""
+    _log.exception("resilient: a listener raised on %s", type(event).__name__)
 
 
 @contextmanager

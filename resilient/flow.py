@@ -122,13 +122,24 @@ def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Reco
     return recovered
 
 
-async def own_up(call: Call, mistake: Mistake, scope: Scope) -> NoReturn:
+async def own_up(
+    call: Call,
+    mistake: Mistake,
+    scope: Scope,
+    since: float | None = None,
+    failed: Callable[[Call, float, BaseException], None] | None = None,
+) -> NoReturn:
     """Raise to the caller what code of the caller's raised, as the outermost frame of a pipeline does. The result that
-    was being judged is closed, beside the caller: no Timeout of the pipeline bounds what is done here."""
+    was being judged is closed, beside the caller: no Timeout of the pipeline bounds what is done here.
+
+    `failed`: tells that the call, which began at `since`, has ended so; if it has a begin.
+    """
     told = scope.channel.wants[CallEnded]  # then `told_call` looks at the verdict
     call.verdict = (scope.judge, mistake.error, IGNORED) if told else None
     if is_own(mistake.about, call, scope.judge):
         await discard(mistake.about, call.begin(), patience=0.0)
+    if since is not None and failed is not None:
+        failed(call, since, mistake.error)
     release(mistake)
 
 
@@ -149,7 +160,11 @@ class Flow:
         self.scope = scope
         self.closed = False
         self.special = not GIL
-        """Whether calls take the way of `whole`, and tell when they have `left`."""
+        """Whether calls may take another way: that of `whole`."""
+        self.tells = False
+        """Whether their ends are told, and nothing else is special."""
+        self.leaves = False
+        """Whether they tell when they have `left`."""
         self.renew()
         scope.channel.watch(self._choose_way)
 
@@ -169,7 +184,9 @@ class Flow:
         scope = self.scope
         with self._lock:
             unusual = self.closed or scope.channel.wants.observed or scope.mode == "off"
-            self.special = not GIL or unusual or bool(self._asked)
+            self.leaves = self.closed or bool(self._asked)
+            self.special = not GIL or unusual or self.leaves
+            self.tells = GIL and bool(scope.channel.wants[CallEnded]) and not self.closed
 
     def begin(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime | None

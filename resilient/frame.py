@@ -23,14 +23,14 @@ import linecache
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from sys import modules
+from sys import exception, modules
 from typing import Any
 
 from resilient.budget import Budget
-from resilient.call import Call
+from resilient.call import Call, name_of
 from resilient.clock import monotonic
 from resilient.deadlines import inherited, seen
-from resilient.flow import Earn, Flow, own_up
+from resilient.flow import Count, Earn, Flow, own_up
 from resilient.frame_text import Lines, Shape, deeper, inside, outermost
 from resilient.guard import plain_types, refuse_awaitable
 from resilient.mistakes import Mistake
@@ -40,6 +40,7 @@ from resilient.policy import Layer, Recovery, Scope
 from resilient.runtime import current_async
 from resilient.runtime.asyncio import running
 from resilient.runtime.threads import THREADS, drive, finish
+from resilient.telling import Ends
 
 __all__ = ["Woven", "guard_with", "layer_of"]
 
@@ -63,12 +64,13 @@ class Woven:
 
 
 def guard_with(
-    flow: Flow, scope: Scope, woven: Woven, whole: Layer, earn: Earn | None, *, is_async: bool, timed: bool
+    flow: Flow, scope: Scope, woven: Woven, whole: Layer, earn: Earn | None, ends: Ends, *, is_async: bool, timed: bool
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """What guards a function: the whole way through a pipeline, where all is as usual.
 
     Args:
-        whole: the way of all other calls: those that somebody hears of, that inherited a deadline, ...
+        whole: the way of all other calls: those of whose attempts somebody hears, that inherited a deadline, ...
+        ends: tells how calls have ended.
         timed: a policy needs the call's runtime also when all goes well.
     """
     recovers = woven.recover is not None
@@ -77,7 +79,8 @@ def guard_with(
     needs_call = bool(shape.kinds) or not shape.direct or not is_blind
     write = _outermost(shape, earns=earn is not None, needs_call=needs_call, timed=timed)
     mine = {"flow": flow, "scope": scope, "recover": woven.recover, "earn": earn, "whole": whole}
-    return write(names | mine)  # type: ignore[no-any-return]
+    telling = {"call_returned": ends.returned, "call_failed": ends.failed, "of_good": ends.of_good}
+    return write(names | mine | telling)  # type: ignore[no-any-return]
 
 
 def layer_of(passage: Passage, inner: Layer, recover: Recovery | None = None) -> Layer:
@@ -134,19 +137,23 @@ _COMMON: dict[str, Any] = {
     "THREADS": THREADS,
     "current_async": current_async,
     "drive": drive,
+    "exception": exception,
     "finish": finish,
     "inherited": inherited,
     "modules": modules,
     "monotonic": monotonic,
+    "name_of": name_of,
     "own_up": own_up,
     "plain_types": plain_types,
     "refuse_awaitable": refuse_awaitable,
     "running": running,
     "seen": seen,
+    "uncounted": Count(),
 }
 
 _OTHERS = re.compile(
-    r"\b(?:(?:admit|settle|release)\d+|earn|flow|inner|is_open|limit|passage|recover|rest|scope|too_late|verdict_on|whole)\b"
+    r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|earn|flow|inner|is_open|limit|of_good|passage|recover|rest|scope"
+    r"|too_late|verdict_on|whole)\b"
 )
 """Names that each frame has its own meaning of."""
 

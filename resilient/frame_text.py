@@ -49,6 +49,11 @@ class Shape:
         """All tickets, as a tuple."""
         return f"({', '.join(self.tickets)},)"
 
+    @property
+    def end(self) -> str:
+        """The moment at which what is inside has returned, by the gates' clock if they have asked it."""
+        return "end" if self.kinds and (self.clocked or self.dated) else "call.runtime.now()"
+
     def waiting(self, coroutine: str) -> str:
         """The result of a coroutine, awaited or driven to its end."""
         return f"await {coroutine}" if self.is_async else f"finish({coroutine})"
@@ -72,7 +77,8 @@ def inside(shape: Shape) -> Lines:
 
 
 def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Lines:
-    """The frame in place of the function: it counts its calls, and owns up to mistakes.
+    """The frame in place of the function: it counts its calls, owns up to mistakes, and tells how a call has ended if
+    that is all that is special about it (`since` is when such a call began). By then the call is counted no more.
 
     Args:
         earns: a success is paid into a budget.
@@ -87,39 +93,63 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
     ]
     earned = [f"earn({'call, result' if needs_call else ''})"] if earns else []
     section = pass_gates(shape)
-    body = [*section, *earned, "return result"]
+    done = [*told(f"call_returned(call, begun, {shape.end}, result, good)"), "return result"]
+    body = [*section, *earned, *done]
     if shape.recovers:
-        begun = [] if needs_call else [f"    {begin}"]
+        begun = [] if needs_call else ["    if call is None:", f"        {begin}"]
         body = [
             *("try:", *deeper(section)),
             *("except Exception as error:", *begun, *_RECOVERED),
-            *("else:", *deeper([*earned, "return result"])),
-            f"return {shape.waiting('recovery')}",
+            *("else:", *deeper([*earned, *done])),
+            f"result = {shape.waiting('recovery')}",
+            *told("call_returned(call, begun, call.runtime.now(), result, good)"),
+            "return result",
         ]
     forget = f"{'' if needs_call else 'if call is not None: '}call.verdict = None"
     unwrapped = "raise stopped.error from None"
+
+    def failed(error: str) -> Lines:
+        return [*told(f"call_failed(call, begun, {error})"), forget]
+
+    tells = "flow.tells and not scope.channel.wants.attempts" if shape.direct else "flow.tells"
     return [
+        "good = of_good(name_of(fn))",
         f"{'async ' if shape.is_async else ''}def guarded(*args, **kwargs):",
         "    if flow.special or (seen.any and inherited() is not None):",
         '        if scope.mode == "off":',
         f"            return {'await ' if shape.is_async else ''}fn(*args, **kwargs)",
-        f"        {begin}",
-        f"        return {'await' if shape.is_async else 'drive'}(whole(call))",
-        *deeper(made if needs_call else ["call = None"]),
+        *deeper(made if needs_call else [begin], 2),
+        f"        if not ({tells}) or (seen.any and inherited() is not None):",
+        f"            return {'await' if shape.is_async else 'drive'}(whole(call))",
+        "        call.requests = 0",
+        f"        since = call.{'runtime' if timed or not shape.is_async else 'begin()'}.now()",
+        "    else:",
+        *deeper(made if needs_call else ["call = None"], 2),
+        "        since = None",
         "    count = flow.count",
         "    count.inside += 1",
         "    try:",
         *deeper(body, 2),
         "    except Mistake as mistake:",
-        f"        {shape.waiting('own_up(call, mistake, scope)')}",
-        *([] if shape.is_async else deeper(["except Stopped as stopped:", *deeper([forget, unwrapped])])),
+        f"        {shape.waiting('own_up(call, mistake, scope, since, call_failed)')}",
+        *([] if shape.is_async else deeper(["except Stopped as stopped:", *deeper([*failed("stopped"), unwrapped])])),
         "    except BaseException:",  # a name for it would cost each failure a clause that takes the name away again
-        *deeper([forget, "raise"], 2),
+        *deeper([*failed("exception()"), "raise"], 2),
         "    finally:",
         "        count.inside -= 1",
-        "        if flow.special:",
+        "        if flow.leaves:",
         "            flow.left()",
         "return guarded",
+    ]
+
+
+def told(tell: str) -> Lines:
+    """Counts the call out and tells how it has ended, once, if that is to be told."""
+    return [
+        "if since is not None:",
+        "    count.inside -= 1",
+        "    count, begun, since = uncounted, since, None",
+        f"    {tell}",
     ]
 
 
@@ -165,9 +195,11 @@ def call_inner(shape: Shape) -> Lines:
         return ["result = await call.runtime.within(call, rest, limit)"]
     if not shape.direct:
         return [f"result = {'await ' if shape.awaits else ''}inner(call)"]
+    counted = ["if since is not None:", "    call.requests = 1"]
     if shape.is_async:
-        return ["result = await (fn(*args, **kwargs) if kwargs else fn(*args))"]
+        return [*counted, "result = await (fn(*args, **kwargs) if kwargs else fn(*args))"]
     return [
+        *counted,
         "try:",
         "    result = fn(*args, **kwargs) if kwargs else fn(*args)",
         "except StopIteration as stop:",

@@ -17,7 +17,7 @@ from resilient.call import Call, name_of
 from resilient.outcome import Stopped
 from resilient.policy import Layer, Scope
 from resilient.result import is_awaitable
-from resilient.telling import attempt_failed, attempt_returned, attempt_started, observed
+from resilient.telling import attempt_failed, attempt_returned, attempt_started, count_request, observed
 
 __all__ = ["async_leaf", "dress", "kind_of", "plain_types", "refuse_awaitable", "sync_leaf", "unwrapped"]
 
@@ -90,7 +90,12 @@ def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
 
     def call_it(call: Call) -> Any:
         if channel.wants.observed:
-            return observed(call, scope, call.fn(*call.args, **call.kwargs))
+            if channel.wants.attempts:
+                return observed(call, scope, call.fn(*call.args, **call.kwargs))
+            try:
+                call.requests += 1
+            except AttributeError:
+                count_request(call)
         kwargs = call.kwargs
         return call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
 
@@ -112,7 +117,15 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
     channel = scope.channel
 
     def plainly(call: Call) -> Any:
-        begin = attempt_started(call, scope) if channel.wants.observed else None
+        begin = None
+        if channel.wants.observed:
+            if channel.wants.attempts:
+                begin = attempt_started(call, scope)
+            else:
+                try:
+                    call.requests += 1
+                except AttributeError:
+                    count_request(call)
         try:
             if attempt is None:
                 kwargs = call.kwargs

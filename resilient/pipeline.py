@@ -112,6 +112,7 @@ class Pipeline(Policy):
         for policy in policies:
             policy.attach(self._scope.channel)
         self._attempt = None if attempt is None else attempt(self._scope)
+        self._ends = Ends(self._scope, stood_in=self.stands_in)
         self._ways: dict[Kind, tuple[Woven, Layer]] = {}
         self._guards: dict[Kind, Callable[[Any], Callable[..., Any]]] = {}
         self._unfit: dict[tuple[bool, bool], str | None] = {}
@@ -135,9 +136,8 @@ class Pipeline(Policy):
             recover = earning(recover, self._paid)
         if self._watches:
             recover = watched_recovery(recover, self._watches)
-        ends = None if waits else Ends(self._scope, stood_in=self.stands_in)
         woven = replace(woven, recover=recover)
-        return woven, self._flow.whole(self._scope, woven.layer, recover, self._earn, ends)
+        return woven, self._flow.whole(self._scope, woven.layer, recover, self._earn, None if waits else self._ends)
 
     def _complain(self, findings: Sequence[Finding], where: str) -> None:
         if not findings:
@@ -178,9 +178,8 @@ class Pipeline(Policy):
         seen.limits = seen.limits or self._is_deadline
         if kind not in self._guards:
             woven, whole = self._way(kind)
-            self._guards[kind] = guard_with(
-                self._flow, self._scope, woven, whole, self._earn, is_async=kind == "async", timed=self.timed
-            )
+            parts = (self._flow, self._scope, woven, whole, self._earn, self._ends)
+            self._guards[kind] = guard_with(*parts, is_async=kind == "async", timed=self.timed)
         guarded = self._guards[kind](fn)
         is_guard(guarded.__code__)
         return guarded

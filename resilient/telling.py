@@ -14,7 +14,7 @@ from resilient.atomic import GIL
 from resilient.call import Call, name_of
 from resilient.current import is_guard
 from resilient.errors import TimedOut
-from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event
+from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event, unheard
 from resilient.forks import module_lock
 from resilient.groups import leaves
 from resilient.mistakes import Mistake
@@ -34,8 +34,8 @@ is_guard(tell.__code__)
 
 _lock = module_lock()
 
-_new = object.__new__
-"""Makes an event that every call has. Filling its dictionary takes a quarter of the time of its `__init__`."""
+_new, _fill = object.__new__, vars(Event)["__dict__"].__set__
+"""Make an event that every call has, and give it its fields: that takes a quarter of the time of its `__init__`."""
 
 
 # -- attempts -------------------------------------------------------------------------------------------------------
@@ -82,8 +82,11 @@ def count_request(call: Call, change: int = 1) -> None:
 
 def attempt_started(call: Call, scope: Scope) -> float | None:
     """Count a request, and tell that the function is being called. Returns when; None: attempts are not told of."""
-    count_request(call)
     wants = scope.channel.wants
+    try:
+        call.requests += 1
+    except AttributeError:
+        count_request(call)
     if not wants.attempts:
         return None
     begin = call.begin().now()
@@ -151,35 +154,37 @@ class Ends:
     Who guards a call begins with `call.requests = 0`, and says when it began.
     """
 
-    __slots__ = ("failed", "returned")
+    __slots__ = ("_pipeline", "failed", "returned")
 
     def __init__(self, scope: Scope, *, stood_in: bool) -> None:
         judge, channel = scope.judge, scope.channel
         judges, follows = judge.judges_results, judge.follows
 
-        def returned(call: Call, begin: float, result: Any) -> None:
-            """The call has returned `result`: tell so at once, or when that has ended."""
-            verdict = _verdict_on_result(call, scope, result).kind if judges else "success"
-            ending: Ending = "failure" if verdict == "failure" else "success"
-            if stood_in and call.is_stood_in_for:
-                verdict = "nothing"
-            end = call.runtime.now()
-            event = _new(CallEnded)
-            values = event.__dict__
-            values["pipeline"] = scope.name
+        def returned(call: Call, begin: float, end: float, result: Any, good: dict[str, Any]) -> None:
+            """The call has returned `result`: tell so at once, or when that has ended. `good`: `of_good(function)`."""
+            values = good.copy()
             values["at"] = end
-            values["function"] = name_of(call.fn)
-            values["requests"] = call.requests
             values["elapsed"] = end - begin
-            values["ending"] = ending
-            values["error"] = None
-            values["verdict"] = verdict
-            call.verdict = None
-            if follows and ending == "success" and judge.is_open(result):
+            values["requests"] = call.requests
+            if judges:
+                values["verdict"] = verdict = _verdict_on_result(call, scope, result).kind
+                values["ending"] = "failure" if verdict == "failure" else "success"
+                call.verdict = None
+            if stood_in and call.is_stood_in_for:
+                values["verdict"] = "nothing"
+            event = _new(CallEnded)
+            _fill(event, values)
+            if follows and event.ending == "success" and judge.is_open(result):
                 left = replace(event, ending="cancelled", verdict="nothing")
                 judge.follow(result, _Late(call, scope, event, lambda error: _broken_off(event, error), left))
-            else:
-                channel.emit(event)
+                return
+            if channel.later:
+                channel.catch_up()
+            for entry in channel.wants.ended:  # as `emit`, without its frame
+                try:
+                    entry.listener(event)
+                except Exception:
+                    unheard(event)
 
         def failed(call: Call, begin: float, error: BaseException) -> None:
             """The call has raised `error`: tell so."""
@@ -193,8 +198,22 @@ class Ends:
 
         is_guard(returned.__code__)
         is_guard(failed.__code__)
+        self._pipeline = scope.name
         self.returned = returned
         self.failed = failed
+
+    def of_good(self, function: str) -> dict[str, Any]:
+        """The fields of `CallEnded` for a good call of a function, with zeros where each call has its own."""
+        return {
+            "pipeline": self._pipeline,
+            "at": 0.0,
+            "function": function,
+            "requests": 0,
+            "elapsed": 0.0,
+            "ending": "success",
+            "error": None,
+            "verdict": "success",
+        }
 
 
 async def told_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) -> Any:
@@ -206,7 +225,7 @@ async def told_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) -> A
     except BaseException as error:
         ends.failed(call, begin, error)
         raise
-    ends.returned(call, begin, result)
+    ends.returned(call, begin, call.runtime.now(), result, ends.of_good(name_of(call.fn)))
     return result
 
 

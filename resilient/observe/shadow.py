@@ -157,7 +157,7 @@ class ShadowReport:
                 with self._lock:
                     self._count(name, event.requests)
                     if self._refused:
-                        self._ended(enclosing(3), event.ending == "success")
+                        self._ended(enclosing(2), event.ending == "success")
             case events.Retrying(shadow=True):
                 with self._lock:
                     self._policy(name, event.policy).retried += 1
@@ -172,7 +172,7 @@ class ShadowReport:
                     else:
                         policy.refused += 1
                         if event.went_well is None:
-                            self._remember(enclosing(3), (name, event.policy))
+                            self._remember(enclosing(2), (name, event.policy))
                         elif policy.went_well is not None:
                             policy.went_well += event.went_well
             case events.CircuitChanged(new="open"):
