@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from sys import modules
 from types import ModuleType, TracebackType
 from typing import Any, NoReturn, Self
 
-__all__ = ["Around", "AsyncAround", "Parts", "SyncAround", "checked", "end", "library_of"]
+from resilient.runtime import Runtime
+from resilient.runtime.threads import THREADS
+
+__all__ = ["Around", "AsyncAround", "Parts", "SyncAround", "begun", "checked", "end", "following", "library_of"]
 
 LIBRARIES = frozenset(("httpx", "httpx2"))
 
@@ -137,6 +140,16 @@ class Parts(AsyncGenerator[bytes, None]):
 
     async def aclose(self) -> None:
         await end(self._chunks)
+
+
+def begun(stream: Any, runtime: Runtime) -> Any:
+    """An iterator over a body, for plain code or for an event loop, as the runtime is."""
+    return iter(stream) if runtime is THREADS else aiter(stream)
+
+
+async def following(chunks: Any) -> bytes | None:
+    """The next part, or None at the end."""
+    return next(chunks, None) if isinstance(chunks, Iterator) else await anext(chunks, None)
 
 
 async def end(chunks: Any) -> None:

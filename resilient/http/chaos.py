@@ -48,7 +48,7 @@ from resilient.runtime import Runtime, current, current_async
 from resilient.runtime.threads import THREADS, drive
 
 if TYPE_CHECKING:
-    from resilient.http.transport import Library
+    from resilient.http.library import Library
 
 __all__ = ["KINDS", "AsyncHttpChaos", "HttpChaos", "SyncHttpChaos", "Witness"]
 

@@ -26,7 +26,8 @@ from resilient import errors
 from resilient.http.chaos import AsyncHttpChaos, SyncHttpChaos
 from resilient.http.clients import client_timeout, install, split, standard_for
 from resilient.http.judgement import HttpClassifier as _HttpClassifier
-from resilient.http.transport import AsyncHttpTransport, Library, SyncHttpTransport
+from resilient.http.library import Library
+from resilient.http.transport import AsyncHttpTransport, SyncHttpTransport
 from resilient.pipeline import Pipeline
 
 __all__ = [

@@ -9,10 +9,9 @@ Which attempts a request may have depends on its method, its `Idempotency-Key`, 
     not safe, or a longer stream         repeated only when it provably never left (see `judgement.Proof`)
 
 Whether a client hands a response to its user as a stream (`client.stream`), or reads the body itself before it returns
-(`client.get`), is known to its `send` alone, which stands on the stack while it calls a transport: each request looks
-there. A body that the client would read is a part of the attempt: up to `buffer` bytes of it are read within the
-pipeline. So a Timeout, a deadline, a Retry, a Hedge and a circuit judge the answer that the user waits for, and not its
-head only.
+(`client.get`), is looked up for each request (`Library.is_streamed`). A body that the client would read is a part of
+the attempt: up to `buffer` bytes of it are read within the pipeline. So a Timeout, a deadline, a Retry, a Hedge and a
+circuit judge the answer that the user waits for, and not its head only.
 
 A transport serves all the servers that its client talks to, and one dead server must not shut out the others. So each
 `CircuitBreaker` of its pipeline becomes the pattern for one circuit for each origin. The pattern remembers them: who
@@ -25,14 +24,9 @@ origin has a `Budget` to itself. A `Bulkhead` stays one: what it guards is the c
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import ExitStack
-from copy import copy
-from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
 from math import inf
-from sys import _getframe
-from types import CodeType, FrameType
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from resilient import arguments, registry
@@ -44,8 +38,10 @@ from resilient.http.around import AsyncAround, SyncAround, checked, library_of
 from resilient.http.chaos import HttpChaos
 from resilient.http.clients import attempt_limit, standard_for
 from resilient.http.connections import tend
-from resilient.http.judgement import HttpClassifier, Judge, Proof, unsent, untouched
+from resilient.http.judgement import HttpClassifier, Judge, Proof
+from resilient.http.library import Library
 from resilient.http.options import By, header, key_by, options_of, variation, with_key
+from resilient.http.request_bodies import make_ready
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
@@ -62,7 +58,7 @@ from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS, drive
 from resilient.telling import observed
 
-__all__ = ["AsyncHttpTransport", "HttpTransport", "Library", "Nested", "SyncHttpTransport"]
+__all__ = ["AsyncHttpTransport", "HttpTransport", "Nested", "SyncHttpTransport"]
 
 Request = TypeVar("Request", bound=Any)
 Response = TypeVar("Response", bound=Any)
@@ -73,110 +69,9 @@ Nested = Literal["once", "multiply"]
 NO_LIMITS: dict[str, float | None] = dict.fromkeys(("connect", "read", "write", "pool"))
 """Of a request that has no timeouts."""
 
-SEND = 5
-"""How far above `is_streamed` the client's `send` stands; farther, where something is in between."""
-
-_SUSPENDED = CO_COROUTINE | CO_GENERATOR | CO_ITERABLE_COROUTINE | CO_ASYNC_GENERATOR
-
 ANYHOW: tuple[bool, Proof | None] = (True, None)
 
 Attempt = Callable[[Call], Any]
-
-
-class Library:
-    """A client library, as transports need it.
-
-    Args:
-        module: the client's.
-        classifier: the judgement of pipelines that are given none.
-        errors: our errors, each with a class of the same meaning that belongs to the client's hierarchy too.
-    """
-
-    def __init__(
-        self, module: Any, classifier: type[HttpClassifier], errors: Mapping[type[Exception], type[Exception]]
-    ) -> None:
-        self.module = module
-        self.file: str = module.Client.build_request.__code__.co_filename
-        """Where its client's code is."""
-        self._send, self._request, self._stream = (self._codes(name) for name in ("send", "request", "stream"))
-        self._alone: CodeType | None = None
-        self.classifier = classifier
-        self.streams = bodies.Streams(module, errors[TimedOut])  # type: ignore[arg-type]
-        self.proofs = {"unsent": unsent(module), "untouched": untouched(module)}
-        self._errors = errors
-
-    def is_streamed(self) -> bool:
-        """Whether the user reads the body of a request's response, rather than the client: the `stream` of the client's
-        nearest `send`. Tracers and other transports may stand in between, by any name.
-
-        To look at a frame is dear. So the one above `send` comes first: `request` mostly stands there, and reads all
-        bodies. Where no client is in a whole stack, its frame at `SEND` is remembered if it is the event loop's, for a
-        client's is above it. The locals of a frame are left alone where it is known who calls `send`.
-        """
-        try:
-            if _getframe(SEND + 1).f_code in self._request:
-                return False
-            first = _getframe(SEND)
-        except ValueError:  # the stack is not that high
-            first = _getframe(1)
-        code = first.f_code
-        if code is self._alone:
-            return True
-        frame: FrameType | None = first
-        while frame is not None and frame.f_code not in self._send:
-            if frame.f_code.co_name == "send" and frame.f_code.co_filename == self.file:
-                break  # a wrapper took its place before we came
-            frame = frame.f_back
-        if frame is None:
-            if _getframe(1).f_code.co_flags & CO_COROUTINE and not code.co_flags & _SUSPENDED:
-                self._alone = code
-            return True
-        caller = frame.f_back
-        if caller is not None:
-            if caller.f_code in self._request:
-                return False
-            if caller.f_code in self._stream:
-                return True
-        return bool(frame.f_locals["stream"])
-
-    def _codes(self, method: str) -> tuple[CodeType, ...]:
-        """The code of a method of both clients, where it is the client's own."""
-        found = (inspect.unwrap(getattr(kind, method)) for kind in (self.module.AsyncClient, self.module.Client))
-        codes = (getattr(function, "__code__", None) for function in found)
-        return tuple(code for code in codes if code is not None and code.co_filename == self.file)
-
-    def answer(self, given: Any, shared: bool) -> Any:
-        """What a Fallback answers: a response for each caller, because a client writes to those that it gets, reads
-        them and closes them.
-
-        Raises `TypeError` for what is no response of the client's, and where several would read one stream.
-        """
-        name = f"{self.module.__name__}.Response"
-        if not isinstance(given, self.module.Response):
-            raise TypeError(f"a Fallback under {self.module.__name__} must answer with a {name}, got {given!r}")
-        if type(given.stream) is self.streams.bytes:  # nobody has had it
-            return self.module.Response(
-                given.status_code,
-                headers=given.headers,
-                stream=self.streams.bytes(b"".join(given.stream)),
-                extensions={**given.extensions},
-                default_encoding=given.default_encoding,
-            )
-        if hasattr(given, "_content") and given.is_closed:  # as a cache has it
-            return copy(given)
-        if shared or given.is_closed:
-            raise TypeError(
-                f"the body of {given!r} is a stream, for one reader: give Fallback(call=...) a function that makes a "
-                f"{name} for each caller, or one with content="
-            )
-        return given
-
-    def claim(self, error: Exception, request: Any) -> None:
-        """Make one of our errors one of the client's, too: the same object, with all it has."""
-        kind = self._errors.get(type(error))
-        if kind is not None:
-            error.__class__ = kind
-            error.request = request  # type: ignore[attr-defined]
 
 
 class HttpTransport(Generic[Inner]):
@@ -392,7 +287,7 @@ class HttpTransport(Generic[Inner]):
         if repeatable is None:
             repeatable = idempotent or key is not None or name in request.headers
         limit = None if isinstance(request.stream, self._bytes) else self._until(runtime)
-        overlapping, whole = await bodies.make_ready(
+        overlapping, whole = await make_ready(
             request, self.library.streams, self._buffer if repeatable else None, runtime, limit
         )
         if repeatable and isinstance(limit, _Whole):  # reading it has begun the time of the whole
