@@ -192,8 +192,19 @@ class Flow:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime | None
     ) -> Call:
         """The call of the frame that asks: a new one, unless somebody has asked for it before."""
-        call = self._asked.get(sys._getframe(1)) if self._asked else None
-        return new_call(fn, args, kwargs, runtime) if call is None else call
+        if self._asked and (asked := self._asked.get(sys._getframe(1))) is not None:
+            return asked
+        call = Call()  # as `new_call`, without its frame
+        call.fn = fn
+        call.args = args
+        call.kwargs = kwargs
+        call.runtime = runtime  # type: ignore[assignment]
+        call.attempt = 1
+        call.deadline = None
+        call.waited = 0.0
+        call.error = None
+        call.verdict = None
+        return call
 
     def call_of(self, frame: FrameType, *, keep: bool) -> Call:
         """The call of a frame that has none, since all went well so far. `keep`: it is the same one from now on, also

@@ -105,11 +105,10 @@ class AsyncioRuntime:
         task = current_task(self.loop)
         assert task is not None, "a timeout needs a task"
         base, clock, at = task.cancelling(), self.now, limit.at
-        now = clock()
         key: Any
         if at is None:
             key = limit.seconds
-            at = now + key
+            at = clock() + key
             entry = Entry()
             entry.seconds = key
         else:
@@ -126,7 +125,7 @@ class AsyncioRuntime:
         entries = timers.entries
         entries[entry] = None
         if at < timers.next:
-            timers.arm(at, at - now)
+            timers.arm(at, at - clock())
         outer, waited, held = call.deadline, call.waited, None
         mine = outer is None or at < outer
         if mine:
