@@ -93,7 +93,7 @@ def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
             if channel.wants.attempts:
                 return observed(call, scope, call.fn(*call.args, **call.kwargs))
             try:
-                call.requests += 1
+                call.requests += 1  # as `count_request`, without its frame
             except AttributeError:
                 count_request(call)
         kwargs = call.kwargs
@@ -117,15 +117,7 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
     channel = scope.channel
 
     def plainly(call: Call) -> Any:
-        begin = None
-        if channel.wants.observed:
-            if channel.wants.attempts:
-                begin = attempt_started(call, scope)
-            else:
-                try:
-                    call.requests += 1
-                except AttributeError:
-                    count_request(call)
+        begin = attempt_started(call, scope) if channel.wants.observed else None
         try:
             if attempt is None:
                 kwargs = call.kwargs

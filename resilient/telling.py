@@ -45,10 +45,7 @@ def observed(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Awaitable[Any
     """What to await for an attempt of a pipeline whose calls or attempts are told of (`channel.wants.observed`)."""
     if scope.channel.wants.attempts:
         return _told_attempt(call, scope, attempt)
-    try:
-        call.requests += 1
-    except AttributeError:
-        count_request(call)
+    count_request(call)
     return attempt
 
 
@@ -83,10 +80,7 @@ def count_request(call: Call, change: int = 1) -> None:
 def attempt_started(call: Call, scope: Scope) -> float | None:
     """Count a request, and tell that the function is being called. Returns when; None: attempts are not told of."""
     wants = scope.channel.wants
-    try:
-        call.requests += 1
-    except AttributeError:
-        count_request(call)
+    count_request(call)
     if not wants.attempts:
         return None
     begin = call.begin().now()

@@ -6,11 +6,25 @@ import asyncio
 import copy
 import dataclasses
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from resilient import Bulkhead, CircuitBreaker, Classifier, Hedge, Pipeline, Retry, Timeout, events
+from resilient import (
+    Budget,
+    Bulkhead,
+    CircuitBreaker,
+    Classifier,
+    Fallback,
+    Hedge,
+    Pipeline,
+    Retry,
+    TimedOut,
+    Timeout,
+    deadline,
+    events,
+)
 from resilient.events import (
     AttemptFailed,
     AttemptReturned,
@@ -232,3 +246,112 @@ def test_record_is_a_value(kind: Any) -> None:
     assert repr(event) == f"{kind.__name__}({', '.join(f'{name}=0' for name in fields)})"
     with pytest.raises(dataclasses.FrozenInstanceError):
         del event.at
+
+
+# -- ends alone: calls take the frame that they take unheard ----------------------------------------------------------
+
+SHAPES: dict[str, Callable[[], list[Any]]] = {
+    "retry": lambda: [Retry(2, wait=0)],
+    "retry with a budget": lambda: [Retry(2, wait=0, budget=Budget())],
+    "fallback": lambda: [Fallback(7)],
+    "gates": lambda: [Bulkhead(5), CircuitBreaker(None, fail_max=3)],
+    "a clocked gate": lambda: [Bulkhead(5), CircuitBreaker(None, fail_max=3, slow=10)],
+    "timeout": lambda: [Timeout(5)],
+    "stack": lambda: [Fallback(7, on=OSError), Retry(2, wait=0), CircuitBreaker(None, fail_max=3), Timeout(5)],
+    "nested": lambda: [Timeout(9), Pipeline(Retry(2, wait=0), CircuitBreaker(None, fail_max=3))],
+}
+
+
+class Judge(Classifier):
+    """ "bad" is a failure, a KeyError says nothing, and "odd" and a LookupError are too much for it."""
+
+    def __init__(self) -> None:
+        super().__init__(ignore=KeyError, results=lambda result: result == "bad")
+
+    def error(self, error: Exception) -> Any:
+        if type(error) is LookupError:
+            raise ArithmeticError
+        return super().error(error)
+
+    def result(self, result: Any) -> Any:
+        if result == "odd":
+            raise ArithmeticError
+        return super().result(result)
+
+
+@pytest.mark.parametrize("judge", [None, Judge()], ids=["default", "judge"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ends_are_told_alike_whatever_else_is_told(world: World, shape: str, judge: Classifier | None) -> None:
+    """Of good calls, of failures, refusals and cancelled calls, and of mistakes of a classifier."""
+    script = [7, OSError(), "bad", 8, KeyError(), LookupError(), "odd", TypeError(), OSError(), OSError(), OSError(), 9]
+    told = []
+    for wanted in ((CallEnded,), ()):
+        pipeline, heard = Pipeline(*SHAPES[shape](), name="users", classify=judge), []
+        pipeline.listen(heard.append, *wanted)
+        guarded = pipeline(world.dependency(*script * 2).fn)
+        outcomes = [world.outcome(guarded) for _ in range(10)]
+        ends = [event for event in heard if type(event) is CallEnded]
+        assert [event.error for event in ends] == [outcome.error for outcome in outcomes]
+        told.append(
+            [(event.function, event.requests, event.ending, type(event.error), event.verdict) for event in ends]
+        )
+    assert told[0] == told[1]
+
+
+def test_call_is_no_longer_in_flight_when_its_end_is_told(world: World) -> None:
+    """However it has ended: so a listener may close the pipeline."""
+    breaker = CircuitBreaker(None, fail_max=1, break_duration=60)
+    pipeline, in_flight = Pipeline(Retry(1), breaker), []
+    pipeline.listen(lambda event: in_flight.append((event.ending, pipeline.snapshot()["in_flight"])), CallEnded)
+    dependency = world.dependency(7, OSError())
+    for _ in range(3):
+        world.outcome(pipeline(dependency.fn))
+    assert in_flight == [("success", 0), ("failure", 0), ("rejected", 0)]
+    assert pipeline.snapshot()["in_flight"] == 0
+
+
+@pytest.mark.parametrize("step", [7, OSError()])
+def test_end_of_a_call_is_told_once_where_its_listener_is_interrupted(world: World, step: Any) -> None:
+    """And the call is counted out once."""
+    pipeline, heard = Pipeline(Retry(1), Bulkhead(1)), []
+
+    def interrupted(event: Any) -> None:
+        heard.append(event)
+        raise Interrupt
+
+    pipeline.listen(interrupted, CallEnded)
+    with pytest.raises(Interrupt):
+        world.call(pipeline(world.dependency(step).fn))
+    assert kinds(heard) == [CallEnded]
+    assert pipeline.snapshot()["in_flight"] == 0
+
+
+class Interrupt(BaseException):
+    """As a Ctrl-C."""
+
+
+def test_end_of_a_plain_call_that_raised_stop_iteration_is_told_with_it() -> None:
+    """Not with what carried it past the coroutines."""
+    for policies in ([Retry(1)], [Bulkhead(1)], [Retry(1), Timeout(5)]):
+        pipeline, heard, error = Pipeline(*policies), [], StopIteration(7)
+        pipeline.listen(heard.append, CallEnded)
+
+        def stop(error: StopIteration = error) -> None:
+            raise error
+
+        with pytest.raises(StopIteration) as caught:
+            pipeline.call(stop)
+        assert caught.value is error
+        assert [(event.error, event.requests) for event in heard] == [(error, 1)]
+
+
+@pytest.mark.virtual_time
+async def test_end_of_a_call_under_a_deadline_is_told_with_the_deadlines_error() -> None:
+    """The deadline is its callers'."""
+    pipeline, heard = Pipeline(Retry(3, wait=0), Bulkhead(5)), []
+    pipeline.listen(heard.append, CallEnded)
+    with pytest.raises(TimedOut) as caught, deadline(2):
+        await pipeline.call(asyncio.sleep, 60)
+    assert [(event.error, event.ending, event.requests, event.elapsed) for event in heard] == [
+        (caught.value, "timeout", 1, 2)
+    ]
