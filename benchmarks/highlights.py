@@ -21,7 +21,7 @@ HIGHLIGHTS = {
     "def: Retry": "Retry around a `def`",
     "def: CircuitBreaker, count window": "CircuitBreaker around a `def`",
     "def: Retry + Bulkhead + CircuitBreaker + Timeout": "these four around a `def`",
-    "def: CircuitBreaker: open, the call is rejected": "a `def`, refused by an open circuit",
+    "def: CircuitBreaker: open, the call is rejected": "refused, around a `def`",
 }
 """Groups of `overhead`, and what they are called to readers."""
 PEERS_OF = {"async: Hedge, not fired, the first copy inline": "async: Hedge, not fired"}

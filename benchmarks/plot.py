@@ -113,7 +113,7 @@ def fill(axes: Axes, panel: Panel) -> None:
         label.set_fontweight("bold" if figure.ours else "normal")
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")
-    axes.set_title(panel.title, loc="left", fontsize=9, fontweight="bold", pad=3)
+    axes.set_title(panel.title, loc="left", fontsize=9 if len(panel.title) < 55 else 7.5, fontweight="bold", pad=3)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
     axes.spines[["top", "right", "bottom"]].set_visible(False)

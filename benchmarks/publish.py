@@ -124,8 +124,13 @@ def draw(found: Results) -> None:
     overhead = report(found["overhead"])
     draw_highlights(overhead, ROOT / "docs" / "performance.png")
     for mode in MODES:
-        figures = [each for each in overhead.figures if each.group.startswith(f"{mode}: ")]
-        draw_all(replace(overhead, benchmark=f"overhead, {mode}", figures=figures), FOLDER / f"{mode}.png")
+        figures = [
+            replace(each, group=each.group.removeprefix(f"{mode}: "))
+            for each in overhead.figures
+            if each.group.startswith(f"{mode}: ")
+        ]
+        title = "overhead around an async def" if mode == "async" else "overhead around a def"
+        draw_all(replace(overhead, benchmark=title, figures=figures), FOLDER / f"{mode}.png")
     draw_all(report(found["scale"]), FOLDER / "scale.png")
 
 
