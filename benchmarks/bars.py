@@ -56,9 +56,8 @@ BARS: Mapping[tuple[Mode, str], Limit] = {
     ("async", "deadline"): Limit(12),
     ("async", "deadline, a Retry beneath"): Limit(32),
     ("async", "adaptive limit"): Limit(18),
-    ("async", "hedge"): Limit(130),
+    ("async", "hedge"): Limit(0.75, "grit"),
     ("async", "hedge, inline"): Limit(30),
-    ("async", "hedge, quantile"): Limit(12),
     ("async", "hedge, inline, quantile"): Limit(10),
     ("async", "six"): Limit(36),
 }

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
 
+from benchmarks.bars import Limit
+
 __all__ = ["CONTESTANTS", "LIBRARIES", "Contestant", "Library"]
 
 Library = Literal["httpx", "httpx2"]
@@ -32,7 +34,7 @@ Build = Callable[[Library, bool, Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One transport. `bar` is the multiple of a bare await that it may take, async and for httpx."""
+    """One transport. `limit` is what it may cost, async and for httpx."""
 
     name: str
     build: Build
@@ -40,7 +42,7 @@ class Contestant:
     libraries: tuple[Library, ...] = LIBRARIES
     modes: tuple[bool, ...] = (True, False)
     ours: bool = False
-    bar: float | None = None
+    limit: Limit | None = None
     note: str = ""
 
     @property
@@ -114,8 +116,8 @@ def httpx_hedged(library: Library, is_async: bool, inner: Any) -> Any:
 
 
 CONTESTANTS = (
-    Contestant("retry only", retry_only, ours=True, bar=12.8),
-    Contestant("standard()", standard, ours=True, bar=60),
+    Contestant("retry only", retry_only, ours=True, limit=Limit(1.0, "httpx-retries")),
+    Contestant("standard()", standard, ours=True, limit=Limit(1.0, "httpx-retries + interlock-cb")),
     Contestant("standard_hedged, inline", standard_hedged, modes=(True,), ours=True),
     Contestant("httpx-retries", httpx_retries, ("httpx-retries",), ("httpx",)),
     Contestant("interlock-cb", interlock, ("interlock-cb",), note="circuits only"),

@@ -30,7 +30,7 @@ from benchmarks.targets import Stage
 
 __all__ = ["known", "run", "sample", "values"]
 
-QUICK = Plan(rounds=3, batch=0.005, processes=6)
+QUICK = Plan(rounds=3, batch=0.003, processes=9)
 FULL = Plan(rounds=8, batch=0.008, processes=9)
 MODES: tuple[Mode, ...] = ("async", "def")
 COLUMNS = (

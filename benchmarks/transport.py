@@ -7,9 +7,8 @@ own cost. The request is one that the client has built, so that it has the clien
 That response has been read. A circuit of ours waits for the end of a body that is still to come, so there is a group
 with such bodies, each read to its end; `added` is what a guard costs there.
 
-The bars, for httpx and async, come from an earlier run: there the instant transport itself took 1.4, httpx-retries
-12.8, interlock's circuit 86, hedge-python 589, httpx-hedged 807, and `AsyncClient.get` 924. Retries only may take as
-much as httpx-retries, standard() 60.
+The bars, for httpx and async, are ratios to peers in the same rounds: retries only may take as much as httpx-retries,
+and standard() as much as httpx-retries around interlock's circuit.
 
 Then under `AsyncClient.get` against a real server: `loopback`. There standard() may add 1.15 times the processor time
 that httpx-retries around interlock adds, the peers that are nearest to it together; each of several processes gives one
@@ -31,6 +30,7 @@ from math import inf
 from typing import Any, Literal
 
 from benchmarks import loopback, measure, targets
+from benchmarks.bars import Limit
 from benchmarks.clients import CONTESTANTS, LIBRARIES, Contestant, Library
 from benchmarks.loopback import Paired
 from benchmarks.measure import Plan, Subject, Timing, compare, one_core
@@ -42,8 +42,8 @@ from benchmarks.targets import Stage
 
 __all__ = ["run"]
 
-QUICK = Plan(rounds=9, batch=0.005)
-FULL = Plan(rounds=60, batch=0.008)
+QUICK = Plan(rounds=2, batch=0.004, processes=6)
+FULL = Plan(rounds=7, batch=0.008, processes=9)
 QUICK_LOOPBACK = loopback.Plan(rounds=200, requests=2, judged_blocks=3, seconds=3, processes=6)
 FULL_LOOPBACK = loopback.Plan(rounds=400, requests=2, judged_blocks=3, processes=9)
 COLUMNS = (
@@ -77,22 +77,25 @@ _FLOORS = {
 def run(options: Options) -> Report:
     """The instant transports, then the loopback."""
     plan = replace(QUICK if options.quick else FULL, seed=options.seed)
+    alone = replace(plan, rounds=plan.rounds * plan.processes, processes=1)  # where nothing is judged
     network = QUICK_LOOPBACK if options.quick else FULL_LOOPBACK
     figures: list[Figure] = []
     with loopback.Server() as server, one_core() as core:
         server.avoid(core)
         for is_async in (True, False):
             for library in LIBRARIES:
-                figures += _instant(library, is_async, plan, options)
+                several = plan if _judged(library, is_async, body=False) else alone
+                figures += _instant(library, is_async, several, options)
         for library in LIBRARIES:
-            figures += _instant(library, True, plan, options, body=True)
+            figures += _instant(library, True, alone, options, body=True)
         for library in LIBRARIES:
-            several = network if library == "httpx" else replace(network, processes=1)  # one is judged
-            figures += _loopback(library, server.url, several, options)
+            blocks = network if library == "httpx" else replace(network, processes=1)
+            figures += _loopback(library, server.url, blocks, options)
     conditions = {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "core": core,
+        "processes": plan.processes,
         "rounds": plan.rounds,
         "batch_s": plan.batch,
         "loopback_processes": network.processes,
@@ -116,38 +119,63 @@ def _version(distribution: str) -> str | None:
 # -- around an instant transport ------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What one process has measured around an instant transport: by name; and why some are missing."""
+
+    timings: dict[str, Timing]
+    problems: dict[str, str]
+
+
 def _instant(library: Library, is_async: bool, plan: Plan, options: Options, body: bool = False) -> list[Figure]:
     """The figures of one library and mode: floors, ours, the peers. With `body`, each response has one to be read."""
-    mode = "async" if is_async else "sync"
-    group = f"{'with a body' if body else 'instant'}: {mode}, {library}"
+    group = f"{'with a body' if body else 'instant'}: {'async' if is_async else 'sync'}, {library}"
     try:
-        module = importlib.import_module(library)
+        importlib.import_module(library)
     except ImportError:
         return [Figure(group, library, note="not installed")]
-    bare = Subject("a bare await", targets.bare, True)
+    parts = fresh(functools.partial(_timed, library, is_async, body), plan.each(), options)
+    timings = {name: Timing.pooled([each.timings[name] for each in parts]) for name in parts[0].timings}
     known = {contestant.label: contestant for contestant in contestants(library, is_async)}
+    labels = {contestant.name: label for label, contestant in known.items()}
+    figures = [_figure(group, known[label], {}, problem) for label, problem in parts[0].problems.items()]
+    for name, timing in timings.items():
+        if name not in known:
+            figures.append(Figure(group, name, timing.values(), note=_FLOORS.get(name, "")))
+            continue
+        limit = known[name].limit if _judged(library, is_async, body) else None
+        rival = timings.get(labels.get(limit.against, "")) if limit else None
+        values = {
+            **timing.values(),
+            **(timing.beyond(timings[INSTANT]).values("added_x") if body else {}),
+            **(timing.against(rival).values("ratio_x") if rival else {}),
+        }
+        figures.append(_figure(group, known[name], values, limit=limit))
+    return _sorted(figures)
+
+
+def _judged(library: Library, is_async: bool, body: bool) -> bool:
+    return library == "httpx" and is_async and not body
+
+
+def _timed(library: Library, is_async: bool, body: bool, plan: Plan) -> Timed:
+    module = importlib.import_module(library)
+    bare = Subject("a bare await", targets.bare, True)
+    problems: dict[str, str] = {}
     with Stage(is_async) as stage:
-        subjects, figures, ends = _floors(module, is_async, body), [], []
-        for contestant in known.values():
+        subjects, ends = _floors(module, is_async, body), []
+        for contestant in contestants(library, is_async):
             built = _built(contestant, library, is_async, instant(module, is_async, "body" if body else "read"))
             subject = built if isinstance(built, str) else _subject(contestant, built, module, stage, body)
             if isinstance(subject, str):
-                figures.append(_figure(group, contestant, {}, subject))
+                problems[contestant.label] = subject
             else:
                 subjects.append(subject)
                 ends.append(functools.partial(_close, built, stage))
-        track = functools.partial(options.track, label=group)
-        timings = compare(bare, subjects, plan, stage.runner, track)
+        timings = compare(bare, subjects, plan, stage.runner)
         for end in ends:
             end()
-    floor = timings[INSTANT]
-    for name, timing in timings.items():
-        if name in known:
-            judged = library == "httpx" and is_async and not body
-            figures.append(_figure(group, known[name], _values(timing, floor if body else None), judged=judged))
-        else:
-            figures.append(Figure(group, name, _values(timing), note=_FLOORS.get(name, "")))
-    return _sorted(figures)
+    return Timed(timings, problems)
 
 
 def contestants(library: Library, is_async: bool) -> list[Contestant]:
@@ -249,15 +277,10 @@ def _close(transport: Any, stage: Stage) -> None:
         transport.close()
 
 
-def _values(timing: Timing, floor: Timing | None = None) -> dict[str, float]:
-    added = {} if floor is None else timing.beyond(floor).values("added_x")
-    return {**timing.values(), **added}
-
-
 def _figure(
-    group: str, contestant: Contestant, values: dict[str, float], problem: str = "", judged: bool = False
+    group: str, contestant: Contestant, values: dict[str, float], problem: str = "", limit: Limit | None = None
 ) -> Figure:
-    bar = Bar("multiple_x", contestant.bar) if judged and contestant.bar else None
+    bar = Bar("ratio_x", limit.times, against=limit.against) if limit else None
     return Figure(group, contestant.label, values, bar, contestant.ours, problem or contestant.note)
 
 
