@@ -270,7 +270,7 @@ class Classifier:
     def usual(self) -> Mapping[type[BaseException], Verdict]:
         """The verdicts on errors in which there is nothing to read but their type (`is_bare`). It fills as errors are
         judged; where filters are given, or `error` is another one, it has none."""
-        if type(self).error is not Classifier.error:
+        if getattr(self.error, "__func__", None) is not Classifier.error:
             return {}
         filters = (self._failures, self._fatal, self._ignore, self._rejections)
         return _usual if filters == (None,) * 4 else {}
