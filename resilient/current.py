@@ -13,6 +13,7 @@ callers, are given what their callers saw. Tasks that the function itself begins
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -111,9 +112,26 @@ def enclosing(depth: int = 1, *, keep: bool = False) -> Enclosing:
 def waiting(caller: Any) -> Enclosing:
     """The guarded calls in which a task (asyncio's or trio's), or a thread by its number, waits; innermost first."""
     if isinstance(caller, int):
-        frame = sys._current_frames().get(caller)
+        frame = _frames_of_threads().get(caller)
         return () if frame is None else _calls_in(stack(frame))
     return _calls_in(frames_of(caller))
+
+
+def _frames_of_threads() -> dict[int, FrameType]:
+    """In which frame each thread is.
+
+    Python makes this list under a lock that each new thread needs. Before 3.13 the garbage collector can run in the
+    midst of it; and where a finalizer then lets another thread in, which needs that lock, all threads stand still for
+    ever. So the collector is off meanwhile.
+    """
+    with _lock:
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames()
+        finally:
+            if was_on:
+                gc.enable()
 
 
 def frames_of(task: Any) -> Iterator[FrameType]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import threading
 from typing import Any
 
@@ -400,6 +402,28 @@ def test_copies_in_threads_that_ask_at_once_get_one_id() -> None:
         ask()
         assert len(ids) == copies
         assert len(set(ids)) == 1
+
+
+def test_collector_is_off_while_the_frames_of_threads_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finalizer that ran meanwhile could stop all threads for ever; and it goes on afterwards."""
+    was_on: list[bool] = []
+    list_frames = sys._current_frames
+
+    def listed() -> dict[int, Any]:
+        was_on.append(gc.isenabled())
+        return list_frames()
+
+    monkeypatch.setattr(sys, "_current_frames", listed)
+
+    @Timeout(5, thread=True)
+    def ask() -> str | None:
+        call = current_call()
+        return call and call.id
+
+    assert ask() is not None
+    assert was_on
+    assert not any(was_on)
+    assert gc.isenabled()
 
 
 # -- Retry(nested="once") -------------------------------------------------------------------------------------------
