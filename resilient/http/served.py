@@ -18,7 +18,6 @@ until it may ask for a permit again.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import types
 from asyncio import CancelledError
@@ -38,6 +37,7 @@ from resilient.outcome import FATAL, IGNORED, Classifier, Verdict
 from resilient.policy import Gate, Layer, Scope, Withdrawn, Wrap
 from resilient.runtime import Runtime
 from resilient.runtime.asyncio import current_task
+from resilient.runtime.timers import DeadlineEntry, Entries
 from resilient.telling import count_request
 
 __all__ = [
@@ -104,8 +104,7 @@ class Request(Deadline):
     __slots__ = (
         "_base",
         "_entries",
-        "_fired",
-        "_task",
+        "_timer",
         "awaits_body",
         "begun",
         "clients",
@@ -127,17 +126,16 @@ class Request(Deadline):
     most: float
     clients: tuple[float, float]
     runtime: Any  # a `Runtime`: of asyncio, where it is armed
-    _task: asyncio.Task[Any] | None
+    _timer: DeadlineEntry | None
+    _entries: Entries
     _base: int
-    _fired: bool
-    _entries: dict[Any, Any]
 
     def __init__(self, send: Send, runtime: Runtime) -> None:
         self.at = self.seconds = math.inf
         self.own = True
         self.pass_on = send
         self.runtime = runtime
-        self.guard = self.upload = self.retry_after = self._task = None
+        self.guard = self.upload = self.retry_after = self._timer = None
         self.refused = self.begun = self.over = self.awaits_body = False
         self.status = 500
 
@@ -163,27 +161,25 @@ class Request(Deadline):
     def open(self) -> None:
         """From here on the deadline, if there is one, cancels this task."""
         if self.at < math.inf:
-            self._task = task = current_task(self.runtime.loop)
+            task = current_task(self.runtime.loop)
             assert task is not None, "a deadline needs a task"
-            self._base, self._fired = task.cancelling(), False
-            self._entries = self.runtime.until(self)
+            self._base = task.cancelling()
+            self._timer = timer = DeadlineEntry()
+            timer.at, timer.limit, timer.task, timer.fired = self.at, self, task, False
+            self._entries = self.runtime.until(timer)
 
     def close(self, error: BaseException | None) -> bool:
         """It does no longer; what was open ended with this error. Whether that is the cancellation by the deadline: one
         by the server in the same tick goes first. It may be said again."""
-        task, self._task = self._task, None
-        if task is None:
+        timer, self._timer = self._timer, None
+        if timer is None:
             return False
-        self._entries.pop(self, None)
-        if not self._fired:
-            return False
-        return task.uncancel() <= self._base and error is not None and is_cut(error, CancelledError)
-
-    def move(self) -> None:
-        """The deadline is another one now."""
-        if self._task is not None:
-            self._entries.pop(self, None)
-            self._entries = self.runtime.until(self)
+        if timer.fired:
+            assert timer.task is not None
+            return timer.task.uncancel() <= self._base and error is not None and is_cut(error, CancelledError)
+        if self._entries.pop(timer, None):
+            timer.forget()
+        return False
 
     def strikes(self) -> bool:
         """The deadline has come: whether what it bounds is to be cancelled. The body may have come in time for it, and
@@ -192,13 +188,6 @@ class Request(Deadline):
             return False
         self.over = True
         return True
-
-    def fire(self) -> None:
-        """Its time has come, for the event loop."""
-        assert self._task is not None
-        if self.strikes():
-            self._fired = True
-            self._task.cancel()
 
     async def bound(self, call: Call, inner: Layer) -> Any:
         """`inner(call)`, which ends as a `TimedOut` where the deadline cuts it."""
@@ -226,7 +215,6 @@ class Request(Deadline):
         own = self.runtime.now() + self.most, self.most
         self.own = own <= self.clients
         self.at, self.seconds = min(own, self.clients)
-        self.move()
 
     def withdraw(self) -> None:
         """The application waits for more of the body: give the permit back."""
@@ -273,11 +261,7 @@ class Request(Deadline):
         if status >= 500 and self.has_passed():
             self.over = True
             return False
-        self.begun = True
-        if self.at < math.inf:  # what has begun is not cut short
-            self.at = math.inf
-            if self._task is not None:
-                self._entries.pop(self, None)
+        self.begun, self.at = True, math.inf  # what has begun is not cut short
         return True
 
     async def send_head(self, message: Message) -> None:
@@ -386,9 +370,10 @@ class RequestOnTrio(Request):
             self.over = True
         return bool(swallowed)
 
-    def move(self) -> None:
+    def begin_work(self) -> None:
         from trio import current_time
 
+        super().begin_work()
         if self.body_by is None:
             self.body_by = self.scope.deadline
         self.scope.deadline = current_time() + (self.at - self.runtime.now())

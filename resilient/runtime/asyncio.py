@@ -93,8 +93,7 @@ class AsyncioRuntime:
         return self.timers[key]
 
     def until(self, timer: Timer) -> Entries:
-        """Call `timer.fire()` from the event loop at the moment `timer.at`, unless it is taken out of what is returned.
-        For another moment it is taken out, and put in again."""
+        """Call `timer.fire()` from the event loop at `timer.at`, unless taken out of what is returned before."""
         timers, at = self.timers.get(Deadlines) or self._new_timers(Deadlines), timer.at
         timers.entries[timer] = None
         if at < timers.next:

@@ -454,6 +454,15 @@ async def test_remaining_is_of_the_work() -> None:
     assert seen == [pytest.approx(30)] * 2
 
 
+@on_both
+async def test_rest_of_a_body_has_no_more_time_because_its_beginning_came() -> None:
+    """All of it has to be there in `max_deadline`, though the application is at work with its first part."""
+    app = trusting(Reader(), max_deadline=30)
+    begin = now()
+    assert is_408(await post(app, 10.0, b"x", FOREVER, headers=[CHUNKED]))
+    assert now() - begin == pytest.approx(30)
+
+
 def test_guarded_call_beside_a_slow_upload_is_not_ended_with_it() -> None:
     """Begun before the body was there, it has what the work has (on trio, what it had when it began)."""
 
