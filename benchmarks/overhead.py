@@ -8,7 +8,8 @@ Each of several processes measures every row in some rounds; figures are medians
 interval that their order gives (`spread`), and a row misses when all of its interval is beyond the bar.
 
 Once a deadline was set in a process, guarded calls look for one: here one was, before anything is timed.
-A rate limit costs 4 more once trio or virtual time was imported: here neither was.
+A rate limit, a time window and the refusal of an open circuit cost 4 more each once trio or virtual time was imported:
+here neither was.
 """
 
 from __future__ import annotations
