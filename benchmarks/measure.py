@@ -29,6 +29,7 @@ import asyncio
 import gc
 import operator
 import os
+import platform
 import random
 import statistics
 import time
@@ -41,7 +42,7 @@ from typing import Any
 
 from benchmarks.spread import Spread
 
-__all__ = ["Plan", "Subject", "Timing", "compare", "one_core"]
+__all__ = ["Plan", "Subject", "Timing", "compare", "conditions", "one_core"]
 
 _FINE = time.get_clock_info("process_time").resolution < 1e-6
 clock = time.process_time_ns if _FINE else time.perf_counter_ns
@@ -225,6 +226,20 @@ def compare(
                 base.multiples.append(2 * after / (before + after))
                 before = after
     return {track.subject.name: track.timing() for track in (base, *tracks)}
+
+
+def conditions(plan: Plan, core: int | None) -> dict[str, Any]:
+    """What a report says of how it was measured."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "core": core,
+        "processes": plan.processes,
+        "rounds": plan.rounds,
+        "batch_s": plan.batch,
+        "seed": plan.seed,
+        "clock": clock.__name__,
+    }
 
 
 @contextmanager

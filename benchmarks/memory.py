@@ -28,7 +28,7 @@ OF_ALL_KEYS = Bar("all_mb", 190)
 
 
 class Failed(Exception):
-    """One call in five."""
+    """What one call in five raises, so that the window has both."""
 
 
 @dataclass(frozen=True, slots=True)

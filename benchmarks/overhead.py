@@ -15,14 +15,13 @@ here neither was.
 from __future__ import annotations
 
 import asyncio
-import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks import measure, targets
+from benchmarks import targets
 from benchmarks.bars import Mode
-from benchmarks.measure import Plan, Subject, Timing, compare, one_core
+from benchmarks.measure import Plan, Subject, Timing, compare, conditions, one_core
 from benchmarks.options import Options
 from benchmarks.patterns import PATTERNS, Row, build, rows
 from benchmarks.processes import fresh
@@ -61,19 +60,9 @@ def run(options: Options) -> Report:
     plan = replace(QUICK if options.quick else FULL, seed=options.seed)
     with one_core() as core:
         samples = fresh(sample, plan.each(), options)
-    conditions = {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "core": core,
-        "processes": plan.processes,
-        "rounds": plan.rounds,
-        "batch_s": plan.batch,
-        "seed": plan.seed,
-        "clock": measure.clock.__name__,
-        "garbage_collector": "off within a batch, run between rounds",
-    }
+    found = conditions(plan, core) | {"garbage_collector": "off within a batch, run between rounds"}
     figures = [figure for mode in MODES for figure in _figures(mode, [each[mode] for each in samples])]
-    return Report("overhead", COLUMNS, figures, conditions)
+    return Report("overhead", COLUMNS, figures, found)
 
 
 def sample(plan: Plan, wanted: Collection[str] | None = None) -> dict[Mode, Sample]:

@@ -19,16 +19,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from benchmarks import measure, memory
+from benchmarks import memory
 from benchmarks.by_hand import Decorator, inside
-from benchmarks.measure import Plan, Subject, Timing, compare, one_core
+from benchmarks.measure import Plan, Subject, Timing, compare, conditions, one_core
 from benchmarks.options import Options
 from benchmarks.processes import fresh
 from benchmarks.report import Bar, Column, Figure, Report
@@ -82,18 +81,8 @@ def run(options: Options) -> Report:
         samples = fresh(sample, plan.each(), options)
         figures = [figure for row in rows() if row.group in samples[0] for figure in _figures(row, samples)]
         figures += memory.memory(*_held(), QUICK_MEMORY if options.quick else FULL_MEMORY)
-    conditions = {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "core": core,
-        "processes": plan.processes,
-        "rounds": plan.rounds,
-        "batch_s": plan.batch,
-        "seed": plan.seed,
-        "clock": measure.clock.__name__,
-        "garbage_collector": "off within a batch; what stays is not looked at between rounds",
-    }
-    return Report("scale", COLUMNS, figures, conditions, picture=draw_scale)
+    found = conditions(plan, core) | {"garbage_collector": "off within a batch; what stays is not looked at"}
+    return Report("scale", COLUMNS, figures, found, picture=draw_scale)
 
 
 def sample(plan: Plan) -> dict[str, dict[int, Timing]]:

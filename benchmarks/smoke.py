@@ -9,15 +9,14 @@ twice. Rows that were not in that run are not judged.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure, overhead
+from benchmarks import overhead
 from benchmarks.bars import Mode
-from benchmarks.measure import Plan, one_core
+from benchmarks.measure import Plan, conditions, one_core
 from benchmarks.options import Options
 from benchmarks.overhead import MODES, Sample, known, sample
 from benchmarks.patterns import Row
@@ -47,17 +46,8 @@ def run(options: Options) -> Report:
         if any(figure.verdict == "miss" for figure in figures):
             again = grown(committed, sample(replace(plan, seed=plan.seed + 1), wanted()))
             figures = [min(both, key=_growth) for both in zip(figures, again, strict=True)]
-    conditions = {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "core": core,
-        "rounds": plan.rounds,
-        "batch_s": plan.batch,
-        "seed": plan.seed,
-        "clock": measure.clock.__name__,
-        "committed": committed["measured"],
-    }
-    return Report("smoke", COLUMNS, figures, conditions)
+    found = conditions(plan, core) | {"committed": committed["measured"]}
+    return Report("smoke", COLUMNS, figures, found)
 
 
 def wanted() -> frozenset[str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import platform
 import random
 import statistics
 import subprocess
@@ -23,9 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure, targets
+from benchmarks import targets
 from benchmarks.bars import Mode
-from benchmarks.measure import Plan, Subject, Timing, compare, one_core
+from benchmarks.measure import Plan, Subject, Timing, compare, conditions, one_core
 from benchmarks.options import Options
 from benchmarks.patterns import PATTERNS, rows
 from benchmarks.peers import Decorator
@@ -36,7 +35,7 @@ from benchmarks.targets import Stage
 
 __all__ = ["run"]
 
-QUICK, FULL = 8, 40
+QUICK, FULL = 7, 40
 """Rounds of imports."""
 QUICK_DECORATION = Plan(rounds=5, batch=0.005)
 FULL_DECORATION = Plan(rounds=8, batch=0.008, processes=6)
@@ -64,24 +63,14 @@ print(time.process_time_ns() - began, len(sys.modules) - before)
 
 
 def run(options: Options) -> Report:
-    """Imports, then decoration."""
+    """Imports in fresh processes, then decoration in several."""
     plan = replace(QUICK_DECORATION if options.quick else FULL_DECORATION, seed=options.seed)
     rounds = QUICK if options.quick else FULL
     with one_core() as core:
         figures = imports(rounds, options)
         figures += decorations(fresh(decorate, plan.each(), options))
-    conditions = {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "core": core,
-        "import_rounds": rounds,
-        "processes": plan.processes,
-        "rounds": plan.rounds,
-        "batch_s": plan.batch,
-        "seed": plan.seed,
-        "clock": measure.clock.__name__,
-    }
-    return Report("startup", COLUMNS, figures, conditions)
+    found = conditions(plan, core) | {"import_rounds": rounds}
+    return Report("startup", COLUMNS, figures, found)
 
 
 def imports(rounds: int, options: Options) -> list[Figure]:
@@ -125,7 +114,7 @@ Samples = Mapping[tuple[str, str], Timing]
 
 
 def decorate(plan: Plan) -> Samples:
-    """In this process."""
+    """In this process: how long each decorator takes for a function."""
     with Stage(is_async=False) as stage:
         bare = Subject("a plain call", targets.plain, False)
         found = {}

@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
-import platform
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -29,11 +28,11 @@ from importlib import metadata
 from math import inf
 from typing import Any, Literal
 
-from benchmarks import loopback, measure, targets
+from benchmarks import loopback, targets
 from benchmarks.bars import Limit
 from benchmarks.clients import CONTESTANTS, LIBRARIES, Contestant, Library
 from benchmarks.loopback import Paired
-from benchmarks.measure import Plan, Subject, Timing, compare, one_core
+from benchmarks.measure import Plan, Subject, Timing, compare, conditions, one_core
 from benchmarks.options import Options
 from benchmarks.processes import fresh
 from benchmarks.report import Bar, Column, Figure, Report
@@ -91,22 +90,14 @@ def run(options: Options) -> Report:
         for library in LIBRARIES:
             blocks = network if library == "httpx" else replace(network, processes=1)
             figures += _loopback(library, server.url, blocks, options)
-    conditions = {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "core": core,
-        "processes": plan.processes,
-        "rounds": plan.rounds,
-        "batch_s": plan.batch,
+    found = conditions(plan, core) | {
         "loopback_processes": network.processes,
         "loopback_rounds": network.rounds,
         "loopback_requests_per_block": network.requests,
-        "seed": options.seed,
-        "clock": measure.clock.__name__,
         "versions": {name: _version(name) for name in ("httpx", "httpx2", "httpcore", "uvicorn", "httptools", "h11")},
         "garbage_collector": "instant: off within a batch, run between rounds; loopback: on",
     }
-    return Report("transport", COLUMNS, figures, conditions)
+    return Report("transport", COLUMNS, figures, found)
 
 
 def _version(distribution: str) -> str | None:

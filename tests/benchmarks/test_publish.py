@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks import publish, tables
 from benchmarks.highlights import HIGHLIGHTS, PEERS_OF
+from benchmarks.overhead import MODES
+from benchmarks.patterns import PATTERNS
 
 FOUND = publish.results()
 
@@ -50,6 +52,15 @@ def test_highlights_are_groups_of_the_committed_run() -> None:
     ours = {each["group"] for each in FOUND["overhead"]["figures"] if each["ours"]}
     assert set(HIGHLIGHTS) <= ours
     assert set(PEERS_OF.values()) <= ours
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_stack_of_four_costs_a_fraction_of_the_fastest_peer(mode: str) -> None:
+    """As the first lines of the README say."""
+    (stack,) = (pattern for pattern in PATTERNS if pattern.key == "stack")
+    rows = [each for each in FOUND["overhead"]["figures"] if each["group"] == f"{mode}: {stack.title}"]
+    (ours,) = (each["multiple_x"] for each in rows if each["name"] == "resilient")
+    assert ours < 0.5 * min(each["multiple_x"] for each in rows if not each["ours"])
 
 
 def test_peer_that_is_ahead_is_named_with_its_figure() -> None:

@@ -47,7 +47,7 @@ def test_bars_of_memory_are_set(report: Report) -> None:
 
 
 def test_picture_is_drawn(report: Report, tmp_path: Path) -> None:
-    """Of its own kind."""
+    """Curves by how many others there are."""
     assert report.picture is not None
     report.picture(report, tmp_path / "scale.png")
     assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
