@@ -22,7 +22,16 @@ from resilient.outcome import IGNORED, SUCCESS, Verdict, bare
 from resilient.policy import Scope, Withdrawn
 from resilient.records import Ending
 
-__all__ = ["attempt_failed", "attempt_returned", "attempt_started", "count_request", "observed", "tell", "told_call"]
+__all__ = [
+    "Ends",
+    "attempt_failed",
+    "attempt_returned",
+    "attempt_started",
+    "count_request",
+    "observed",
+    "tell",
+    "told_call",
+]
 
 
 def tell(call: Call, scope: Scope, event: Event) -> None:
@@ -143,9 +152,16 @@ def attempt_failed(call: Call, scope: Scope, begin: float, error: BaseException)
 
 
 class Ends:
-    """Tells how the calls of a pipeline have ended, to those who want `CallEnded`; bound to what its pipeline is.
+    """Tells listeners that want `CallEnded` how the calls of one pipeline have ended.
 
-    Who guards a call begins with `call.requests = 0`, and says when it began.
+    The frame that guards a call sets `call.requests = 0` at its begin, and passes the time of that begin.
+
+    Args:
+        stood_in: a policy of the pipeline may answer in the dependency's place.
+
+    Attributes:
+        returned(call, begin, end, result, good): the call has returned; `good` is `of_good(function)`.
+        failed(call, begin, error): the call has raised.
     """
 
     __slots__ = ("_pipeline", "failed", "returned")
@@ -155,7 +171,7 @@ class Ends:
         judges, follows = judge.judges_results, judge.follows
 
         def returned(call: Call, begin: float, end: float, result: Any, good: dict[str, Any]) -> None:
-            """The call has returned `result`: tell so at once, or when that has ended. `good`: `of_good(function)`."""
+            """Tell that the call has returned `result`, at once or when that has ended."""
             values = good.copy()
             values["at"] = end
             values["elapsed"] = end - begin
@@ -181,7 +197,7 @@ class Ends:
                     unheard(event)
 
         def failed(call: Call, begin: float, error: BaseException) -> None:
-            """The call has raised `error`: tell so."""
+            """Tell that the call has raised `error`."""
             judged = _verdict_on_error(call, scope, error)
             shown = bare(error) if issubclass(type(error), Exception) else error  # type: ignore[arg-type]
             end, ending = call.runtime.now(), _ending(error, judged)
@@ -211,7 +227,8 @@ class Ends:
 
 
 async def told_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) -> Any:
-    """A call whose end is told."""
+    """Await `rest`, the whole call, and tell how it has ended. (Frames of guarded functions do so themselves, unless
+    there is more that is special about the call.)"""
     begin = call.begin().now()
     call.requests = 0
     try:
