@@ -45,6 +45,7 @@ from benchmarks.loopback import Plan as Pairs
 from benchmarks.measure import one_core
 from benchmarks.options import Options
 from benchmarks.report import Bar, Column, Figure, Report
+from benchmarks.spread import Spread
 
 __all__ = ["run"]
 
@@ -167,7 +168,7 @@ def _figures(group: str, base: Paired, found: Mapping[str, Paired], seed: int, j
 
 
 def _beside(ratios: Sequence[float], peer: Sequence[float], draw: random.Random) -> dict[str, float]:
-    """What is added, as a multiple of what the peer adds in the same rounds."""
+    """What is added, as a multiple of what the peer adds in the same rounds; ends without bounds are left out."""
 
     def times(rounds: Sequence[int]) -> float:
         added = statistics.median(peer[at] for at in rounds) - 1
@@ -176,7 +177,8 @@ def _beside(ratios: Sequence[float], peer: Sequence[float], draw: random.Random)
     rounds = range(len(ratios))
     samples = sorted(times(draw.choices(rounds, k=len(rounds))) for _ in range(SAMPLES))
     low, high = samples[SAMPLES // 40], samples[-1 - SAMPLES // 40]
-    return {"cors_x": round(times(rounds), 3), "cors_low_x": round(low, 3), "cors_high_x": round(high, 3)}
+    found = Spread(times(rounds), low, high).values("cors_x")
+    return {key: value for key, value in found.items() if value < math.inf}
 
 
 def _over_loopback(server: _Server, group: str, plan: Pairs, options: Options, *, judged: bool) -> list[Figure]:

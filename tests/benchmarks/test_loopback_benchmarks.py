@@ -53,7 +53,8 @@ def test_middleware_is_measured_under_every_server_and_judged_where_most_run(
         for name in (middleware.PEER, *middleware.settings()):
             row = rows[group, name]
             assert "added_percent" in row or "not installed" in row["note"]
-            assert name == middleware.PEER or "cors_x" in row or "not installed" in row["note"]
+            nothing = rows[group, middleware.PEER].get("added_percent", 0) <= 0  # as so few requests may have it
+            assert name == middleware.PEER or "cors_x" in row or nothing or "not installed" in row["note"]
     judged = {each["name"]: each["bar"] for each in found["figures"] if each["bar"]}
     assert judged == {
         "nothing asked": {"added_percent_at_most": 5},
