@@ -1,7 +1,7 @@
 """What README.md and docs/performance.md say about speed: from the JSON of one run, which is committed beside it.
 
     python -m benchmarks.publish                     the tables and the pictures, anew from docs/performance/*.json
-    python -m benchmarks.publish --run               measures everything first, in half an hour on an idle machine
+    python -m benchmarks.publish --run               measures everything first: a quarter of an hour on an idle machine
     python -m benchmarks.publish --run scale startup these only
 
 A table stands between `<!-- benchmarks: NAME -->` and `<!-- end of NAME -->`, and a test holds that it is what the JSON
