@@ -475,8 +475,8 @@ class Entrance(Gate):
         call.runtime = request.runtime
         return request
 
-    def undo(self, ticket: Any) -> None:
-        """Nothing was given."""
+    def release(self, ticket: Any) -> None:
+        """Takes nothing back: nothing was given."""
 
 
 class UntilAnswered(Wrap):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -39,7 +41,31 @@ from tests.server.memory import (
     with_one_inside,
 )
 
+
+@contextlib.contextmanager
+def capture_logs() -> Iterator[list[logging.LogRecord]]:
+    """What the library logs meanwhile."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("resilient")
+    logger.addHandler(handler)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(handler)
+
+
 # -- what is learnt -------------------------------------------------------------------------------------------------
+
+
+@on_both
+async def test_requests_that_fail_leave_nothing_in_the_log() -> None:
+    """Their errors are the server's to log; every gate takes back what it gave."""
+    with capture_logs() as records:
+        for handle in (after(1, 500), after(1, ValueError()), after(60, "")):
+            await ask(trusting(answering(handle), limit=Bulkhead(1), max_deadline=30))
+    assert records == []
 
 
 @pytest.mark.parametrize(
