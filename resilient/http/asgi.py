@@ -40,7 +40,7 @@ deadline, or gone with its client, is nothing, unless it was as old as that. So 
 
 Written for the least that can be added to a request: the application runs in the server's own task. The pipeline's
 coroutine is started before it, is held where it would call its function, and is told the end from within `send`
-(`resilient.http.served`).
+(`resilient.http.held`).
 """
 
 from __future__ import annotations
@@ -51,31 +51,19 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Any, Final
 
 from resilient import arguments, registry
-from resilient.call import Call
 from resilient.deadlines import milliseconds
 from resilient.errors import Rejected, TimedOut
 from resilient.events import CallTimedOut
 from resilient.http import semantics
+from resilient.http.entrance import Entrance, ServerJudge, UntilAnswered
+from resilient.http.held import HELD, hold_told, hold_untold, stand_in_line
 from resilient.http.options import header
-from resilient.http.served import (
-    HELD,
-    REQUEST,
-    START,
-    Entrance,
-    ErrorAnswer,
-    Request,
-    RequestOnTrio,
-    Send,
-    ServerJudge,
-    UntilAnswered,
-    nowhere,
-    stand_in_line,
-)
+from resilient.http.served import REQUEST, START, ErrorAnswer, Request, RequestOnTrio, Send, nowhere
 from resilient.http.upload import READ_AHEAD, ClientLeft, Receive, Upload
 from resilient.moment import LIFTED, Deadline, hold, inherit, inherited, let_go, seen
 from resilient.pauses import LONGEST_PAUSE
 from resilient.pipeline import Pipeline
-from resilient.policy import Gate, Scope
+from resilient.policy import Gate
 from resilient.priority import PRIORITIES, current_priority, priority
 from resilient.runtime import current_async
 from resilient.runtime.asyncio import running
@@ -162,14 +150,14 @@ class ServerMiddleware:
         self._until_answered = UntilAnswered(None if max_deadline is None else self._most)
         gates = () if gate is None else (gate,)
         policies = (self._until_answered, *gates)
-        self.pipeline = Pipeline(*policies, name=name, classify=ServerJudge()).twin(policies, attempt=_hold)
+        self.pipeline = Pipeline(*policies, name=name, classify=ServerJudge()).twin(policies, attempt=hold_told)
         """Its events, its state, its switches. Closed, it refuses all that comes."""
         registry.register(self.pipeline)
         seen.any = seen.any or max_deadline is not None or bool(self._deadline_header)
         asks = self._deadline_header or self._priority_header or self._ask_priority is not None
         self._limits_nothing = gate is None and max_deadline is None and not asks
         self._flow = self.pipeline._flow
-        briefly = self.pipeline.twin((Entrance(self._until_answered.limit), *gates), attempt=_hold_untold)
+        briefly = self.pipeline.twin((Entrance(self._until_answered.limit), *gates), attempt=hold_untold)
         briefly.timed = False  # the entrance knows on which runtime a request is
         self._guarded: Guarded = briefly(_handle)
         self._guarded_whole: Guarded = self.pipeline(_handle)
@@ -361,21 +349,6 @@ class Shared:
         guarded = copy.copy(self._middleware)
         guarded.app = app
         return guarded
-
-
-def _hold(scope: Scope) -> Callable[[Call], Any]:
-    """The attempts of the pipeline: it is held."""
-    return lambda call: HELD
-
-
-def _hold_untold(scope: Scope) -> Callable[[Call], Any]:
-    """The same where nobody hears of them."""
-
-    def attempt(call: Call) -> Any:
-        return HELD
-
-    attempt.tells = True  # type: ignore[attr-defined]
-    return attempt
 
 
 async def _handle(scope: Any) -> None:

@@ -1,16 +1,7 @@
-"""One request that a server guards: its deadline, and the pipeline that is held while the application handles it.
-
-A pipeline guards a function that it calls; an ASGI application is called by its server, in the server's task, and its
-request is over in the midst of it, with what it sends. So the pipeline's coroutine is started by hand. Where it would
-call its function it awaits `HELD` instead, and stays there until it is told how the request has ended.
+"""One request that a server guards: its deadline, its body, what the application sends, and how it ends.
 
 Its deadline is a timer of its own, which cancels the server's task (on trio a scope, which has to be opened around what
-it ends): the pipeline need not be there for that. So a request has one of two ways through the same gates:
-
-- most have neither a body nor somebody who listens: then an `Entrance` stands before the limit, and the pipeline is one
-  coroutine;
-- else `UntilAnswered` is around the limit. It reads the body first, and sees to it that a request which the deadline
-  has cut is told of as `TimedOut`, not as cancelled.
+it ends). The pipeline that guards it is held meanwhile (`resilient.http.held`), and is told of its end.
 
 A request that waits for its body (`resilient.http.upload`) is taken back out of the limit, and stays at `AWAITS_BODY`
 until it may ask for a permit again.
@@ -19,47 +10,37 @@ until it may ask for a permit again.
 from __future__ import annotations
 
 import math
-import types
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import Any, Final
 
 from resilient.call import Call
 from resilient.errors import Rejected, TimedOut
-from resilient.events import Channel
-from resilient.foresight import Inside, View, Worst
 from resilient.groups import is_cut
+from resilient.http.held import ENDED, HELD, Guard, stand_in_line
 from resilient.http.upload import Upload, resumed
 from resilient.moment import Deadline
-from resilient.outcome import FATAL, IGNORED, Classifier, Verdict
-from resilient.policy import Gate, Layer, Scope, Withdrawn, Wrap
+from resilient.policy import Layer, Withdrawn
 from resilient.runtime import Runtime
 from resilient.runtime.asyncio import current_task
 from resilient.runtime.timers import DeadlineEntry, Entries
-from resilient.telling import count_request
 
 __all__ = [
-    "HELD",
+    "CALLERS",
+    "OWN",
     "REQUEST",
     "START",
-    "Entrance",
     "ErrorAnswer",
-    "Guard",
     "Message",
     "Request",
     "RequestOnTrio",
     "Send",
-    "ServerJudge",
-    "UntilAnswered",
     "nowhere",
-    "stand_in_line",
 ]
 
 Message = Any  # a dict, which each framework has a type of its own for
 Send = Callable[[Message], Awaitable[None]]
-Guard = Generator[Any, Any, Any]
 
 REQUEST: Final = "resilient.request"
 """Where a scope has it, on its way to the pipeline."""
@@ -414,137 +395,3 @@ class RequestOnTrio(Request):
 
 async def nowhere(message: Message) -> None:
     """Where messages go that are too late."""
-
-
-# -- the pipeline's coroutine ---------------------------------------------------------------------------------------
-
-
-class _Held:
-    """Seen by those who drive the coroutine, never by an event loop."""
-
-    __slots__ = ("_once",)
-
-    def __init__(self) -> None:
-        self._once = (self,)
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return iter(self._once)  # type: ignore[return-value]  # the least that comes to a halt once
-
-
-HELD: Final = _Held()
-"""What the pipeline awaits in place of a function."""
-
-ENDED: Final = object()
-"""For `next`, where a coroutine has come to its end: to catch what ends an iteration costs ten times as much."""
-
-AWAITS_BODY: Final = _Held()
-"""What the pipeline awaits, outside its limit, while the request's body is not complete."""
-
-
-@types.coroutine
-def stand_in_line(guard: Guard, waits_for: Any) -> Generator[Any, Any, None]:
-    """Let the pipeline wait in a queue of its limit until it comes to where it is held."""
-    while waits_for is not HELD:
-        try:
-            sent = yield waits_for
-        except BaseException as thrown:
-            waits_for = guard.throw(thrown)
-        else:
-            waits_for = guard.send(sent)
-
-
-class Entrance(Gate):
-    """Tells the gates inside it when the request has to be answered, and refuses one that is too late.
-
-    It is all that is needed of `UntilAnswered` for a request without a body, of which nobody hears: a gate among gates,
-    which cost it one coroutine together.
-    """
-
-    timed = holds = False
-
-    def __init__(self, limit: float | None) -> None:
-        super().__init__(OWN)
-        self.limit = limit
-
-    def admit(self, call: Call) -> Request:
-        request: Request = call.args[0].pop(REQUEST)
-        if request.at < math.inf:
-            if request.seconds <= 0:
-                raise request.expired()
-            call.deadline = request.at
-        call.runtime = request.runtime
-        return request
-
-    def release(self, ticket: Any) -> None:
-        """Takes nothing back: nothing was given."""
-
-
-class UntilAnswered(Wrap):
-    """What the deadline of the request is to the limit: it reads the body before, and says what has ended the request.
-
-    Args:
-        limit: seconds of that; None: there is none.
-    """
-
-    timed = False  # where there is a deadline it asks for itself
-    raises = (TimedOut,)
-
-    def __init__(self, limit: float | None) -> None:
-        super().__init__(OWN)
-        self.limit = limit
-
-    def attach(self, channel: Channel) -> None:
-        self.channel = channel
-
-    def bind(self, inner: Layer, scope: Scope) -> Layer:
-        def until_answered(call: Call) -> Coroutine[Any, Any, Any]:
-            request: Request = call.args[0].pop(REQUEST)  # who kept it there would be kept by it
-            if request.seconds <= 0:
-                raise request.expired()
-            layer = inner if request.upload is None else _with_body(request, request.upload, inner)
-            return layer(call) if request.at == math.inf else request.bound(call, layer)
-
-        return until_answered
-
-    def worst(self, inner: Inside, view: View) -> Worst:
-        if self.limit is None:
-            rest = inner(view)
-            endless = "nothing ends the request: a client need not send a deadline, and there is no max_deadline"
-            return replace(rest, why=endless if math.isinf(rest.seconds.most) else rest.why)
-        rest = inner(view.sooner(self.limit))
-        why = f"max_deadline of {self.limit:g} s ends it" if rest.seconds.most > self.limit else rest.why
-        return replace(rest, seconds=rest.seconds.up_to(self.limit), why=why)
-
-    def describe(self) -> str:
-        own = "" if self.limit is None else f", {self.limit:g} s at the most"
-        return f"the client's deadline{own}"
-
-
-def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
-    """`inner`, which is only entered while the request does not wait for its body."""
-
-    async def with_body(call: Call) -> Any:
-        await upload.read_ahead()
-        while True:
-            request.begin_work()
-            if call.deadline is not None:
-                call.deadline = request.at
-            try:
-                return await inner(call)
-            except Withdrawn as withdrawn:
-                again = withdrawn.again
-                count_request(call, -1)
-            await AWAITS_BODY
-            if request.begun:
-                return None
-            for undo in again:
-                undo()
-
-    return with_body
-
-
-class ServerJudge(Classifier):
-    """The server's own deadline is all that speaks against it."""
-
-    def error(self, error: Exception) -> Verdict:
-        return FATAL if isinstance(error, TimedOut) and error.policy == OWN else IGNORED

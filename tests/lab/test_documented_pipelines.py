@@ -16,7 +16,7 @@ from resilient import Pipeline
 from resilient.experiment import VARIABLE
 from resilient.faults import Errors, Slowness
 from resilient.http.asgi import ServerMiddleware
-from resilient.http.served import UntilAnswered
+from resilient.http.entrance import UntilAnswered
 from resilient.http.transport import HttpTransport
 from resilient.lab.calls import Calls
 from resilient.lab.candidates import candidate_from
