@@ -121,11 +121,10 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
         *deeper(made if needs_call else [begin], 2),
         f"        if not ({tells}) or (seen.any and inherited() is not None):",
         f"            return {'await' if shape.is_async else 'drive'}(whole(call))",
-        "        call.requests = 0",
+        f"        call.requests = {int(shape.direct and not shape.kinds)}",  # without gates it is called for sure
         f"        since = call.{'runtime' if timed or not shape.is_async else 'begin()'}.now()",
         "    else:",
-        *deeper(made if needs_call else ["call = None"], 2),
-        "        since = None",
+        *deeper([*made, "since = None"] if needs_call else ["call = since = None"], 2),
         "    count = flow.count",
         "    count.inside += 1",
         "    try:",
@@ -195,7 +194,7 @@ def call_inner(shape: Shape) -> Lines:
         return ["result = await call.runtime.within(call, rest, limit)"]
     if not shape.direct:
         return [f"result = {'await ' if shape.awaits else ''}inner(call)"]
-    counted = ["if since is not None:", "    call.requests = 1"]
+    counted = ["if since is not None:", "    call.requests = 1"] if shape.kinds else []
     if shape.is_async:
         return [*counted, "result = await (fn(*args, **kwargs) if kwargs else fn(*args))"]
     return [
