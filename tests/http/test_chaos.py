@@ -362,12 +362,12 @@ def test_seed_says_which_requests_are_hit(kind: Kind) -> None:
 
 def test_faults_happen_in_their_time(kind: Kind) -> None:
     """From the first request that finds it on."""
-    tick = short(kind, 10)
-    client = client_of(kind, kind.script(), Errors(start=tick, end=3 * tick))
+    chaos = chaos_of(kind, kind.script(), Errors(start=10, end=30), **ON)
+    client = kind.keep(kind.client_of(transport=chaos))
     statuses = []
     for _ in range(3):
         statuses.append(kind.send(client).status_code)
-        kind.run(kind.pause(2 * tick))
+        chaos.experiment.began -= 20  # so many seconds go by
     assert statuses == [200, 503, 200]
 
 
