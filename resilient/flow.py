@@ -186,7 +186,7 @@ class Flow:
             unusual = self.closed or scope.channel.wants.observed or scope.mode == "off"
             self.leaves = self.closed or bool(self._asked)
             self.special = not GIL or unusual or self.leaves
-            self.tells = GIL and bool(scope.channel.wants[CallEnded]) and not self.closed
+            self.tells = GIL and bool(scope.channel.wants.ended) and not self.closed and scope.mode != "off"
 
     def begin(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime | None

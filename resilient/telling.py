@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from resilient.atomic import GIL
 from resilient.call import Call, name_of
 from resilient.current import is_guard
 from resilient.errors import TimedOut
@@ -75,15 +74,12 @@ async def _told_attempt(call: Call, scope: Scope, attempt: Awaitable[Any]) -> An
 
 def count_request(call: Call, change: int = 1) -> None:
     """The function is being called once more; or -1: the call was withdrawn before it came to that."""
-    origin = call.origin
     try:
-        if GIL:
-            origin.requests += change
-        else:
-            with _lock:
-                origin.requests += change
-    except AttributeError:
-        pass  # the call began before anybody listened: its end is not told
+        call.requests += change
+    except AttributeError:  # it is a fork, or began before anybody listened: then its end is not told
+        with _lock:
+            if hasattr(call.origin, "requests"):
+                call.origin.requests += change
 
 
 def attempt_started(call: Call, scope: Scope) -> float | None:
