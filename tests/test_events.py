@@ -57,7 +57,7 @@ from resilient.events import (
 )
 from resilient.faults import Errors
 from resilient.runtime import virtual
-from tests.worlds import Hang, Slow, World
+from tests.worlds import Hang, Joined, Slow, Until, World
 
 KINDS = [
     AbandonedEnded,
@@ -167,7 +167,7 @@ def test_attempt_that_returns_is_told_of_with_its_duration(world: World) -> None
         ([Retry()], [TypeError()], "failure", 1),
         ([Retry(attempts=1)], [TimeoutError()], "failure", 1),
         ([Bulkhead(1), Retry()], [BulkheadFull()], "rejected", 1),
-        ([Hedge(0.02, thread=True)], [Slow(0.1, 1), 2], "success", 2),
+        ([Hedge(0.02, thread=True)], [Joined(2, 1), 2], "success", 2),
         ([Hedge(5, thread=True)], [OSError(), OSError()], "failure", 2),
     ],
 )
@@ -443,7 +443,7 @@ def test_hedge_that_begins_because_of_its_delay_says_so(world: World) -> None:
     pipeline = Pipeline(Hedge(0.02, thread=True))
     heard = heard_by(pipeline)
     begin = world.now()
-    world.call(pipeline(world.dependency(Slow(0.15, 1), 2).fn))
+    world.call(pipeline(world.dependency(Joined(2, 1), 2).fn))
     (event,) = of(Hedging, heard)
     assert (event.copy, event.reason) == (2, "delay")
     assert event.at >= begin + 0.018
@@ -524,7 +524,7 @@ def test_call_in_a_queue_is_told_of_with_its_position_and_its_wait(world: World)
     """`Queued` when it begins to wait, `Waited` when it has its permit."""
     pipeline = Pipeline(Bulkhead(1, queue=2, name="compartment"), name="users")
     heard = heard_by(pipeline)
-    fn = pipeline(world.dependency(Slow(0.1), Slow(0.01), 7).fn)
+    fn = pipeline(world.dependency(Until(lambda: len(of(Queued, heard)) == 2), 8, 7).fn)
     world.together(fn, fn, fn)
     queued = of(Queued, heard)
     assert [(event.pipeline, event.policy, event.position) for event in queued] == [
@@ -559,7 +559,7 @@ def test_rejection_after_a_queue_timeout_is_told_of(world: World) -> None:
     """Queued, and then rejected: it never had its turn."""
     pipeline = Pipeline(Bulkhead(1, queue=1, queue_timeout=0.01))
     heard = heard_by(pipeline)
-    fn = pipeline(world.dependency(Slow(0.06)).fn)
+    fn = pipeline(world.dependency(Until(lambda: of(CallRejected, heard))).fn)
     _, second = world.together(fn, fn)
     assert isinstance(second.error, BulkheadFull)
     assert names(heard) == ["AttemptStarted", "Queued", "CallRejected"]

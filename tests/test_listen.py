@@ -40,7 +40,7 @@ from resilient.events import (
 from resilient.faults import Latency
 from resilient.http.httpx import ChaosTransport
 from resilient.observe.shadow import report_shadows
-from tests.worlds import Slow, World
+from tests.worlds import Joined, World
 
 ATTEMPTS = (AttemptStarted, AttemptFailed, AttemptReturned)
 FREQUENT = (AttemptStarted, AttemptReturned, CallEnded)
@@ -137,7 +137,7 @@ def test_event_in_place_of_its_class_is_answered_with_the_class() -> None:
     [
         ([Bulkhead(1)], [7], 1),
         ([Retry(3, wait=0), CircuitBreaker(), Timeout(5)], [OSError(), OSError(), 7], 3),
-        ([Hedge(0.02, copies=3, thread=True)], [Slow(0.2, 1), Slow(0.2, 1), 2], 3),
+        ([Hedge(0.02, copies=3, thread=True)], [Joined(3, 1), Joined(3, 1), 2], 3),
         ([Hedge(5, thread=True), Retry(2, wait=0)], [OSError(), OSError(), OSError(), 7], 4),
         ([Timeout(5), Pipeline(Retry(4, wait=0), CircuitBreaker())], [OSError(), OSError(), OSError(), 7], 4),
     ],

@@ -24,7 +24,7 @@ import uvloop
 
 from resilient.runtime.virtual import VirtualLoop
 
-__all__ = ["WORLDS", "Dependency", "Hang", "Joined", "Outcome", "Slow", "World"]
+__all__ = ["WORLDS", "Dependency", "Hang", "Joined", "Outcome", "Slow", "Until", "World"]
 
 MOMENT = 0.001
 """Seconds between two looks."""
@@ -43,6 +43,14 @@ class Joined:
     """Wait until `calls` calls have come (or 5,000 moments have passed), and then do `then`."""
 
     calls: int
+    then: Any = None
+
+
+@dataclass(frozen=True)
+class Until:
+    """Wait until `met` says so (or 5,000 moments have passed), and then do `then`."""
+
+    met: Callable[[], object]
     then: Any = None
 
 
@@ -87,10 +95,10 @@ class Dependency:
             self.most = max(self.most, self.running)
             return self._script[self.calls - 1]
 
-    def until_joined(self, step: Joined) -> Iterator[None]:
-        """Moments to wait for the others."""
+    def moments(self, step: Joined | Until) -> Iterator[None]:
+        """Those to wait for, until what the step waits for has come."""
         for _ in range(5000):
-            if self.calls >= step.calls:
+            if self.calls >= step.calls if isinstance(step, Joined) else step.met():
                 return
             yield
 
@@ -129,7 +137,7 @@ class World:
         """End of the test."""
 
     def dependency(self, *script: Any) -> Dependency:
-        """A dependency that follows `script`: values, exceptions, `Slow(...)`, `Joined(...)`, `Hang()`."""
+        """It follows `script`: values, exceptions, `Slow(...)`, `Joined(...)`, `Until(...)`, `Hang()`."""
         dependency = Dependency(script)
 
         async def fetch(*args: Any, **kwargs: Any) -> Any:
@@ -140,8 +148,8 @@ class World:
                 if isinstance(step, Slow):
                     await self.sleep(step.seconds)
                     step = step.then
-                if isinstance(step, Joined):
-                    for _ in dependency.until_joined(step):
+                if isinstance(step, (Joined, Until)):
+                    for _ in dependency.moments(step):
                         await self.sleep(MOMENT)
                     step = step.then
                 return play(step)
@@ -292,8 +300,8 @@ class ThreadWorld(World):
                 if isinstance(step, Slow):
                     time.sleep(step.seconds)
                     step = step.then
-                if isinstance(step, Joined):
-                    for _ in dependency.until_joined(step):
+                if isinstance(step, (Joined, Until)):
+                    for _ in dependency.moments(step):
                         time.sleep(MOMENT)
                     step = step.then
                 return play(step)
