@@ -226,7 +226,7 @@ def _judging(pipeline: Pipeline) -> bool:
 
 def _draws(policy: Policy) -> bool:
     """Whether its pauses are a matter of chance."""
-    return _jitter(policy) is not None or (isinstance(policy, Retry) and policy._wait is not None)
+    return _jitter(policy) is not None or (isinstance(policy, Retry) and policy.wait is not None)
 
 
 class _Chance:
