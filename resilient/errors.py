@@ -40,8 +40,9 @@ __all__ = [
 ]
 
 
-class Form(str):
-    """A format string. As the first item of a refusal's message it marks one that has not been formatted yet."""
+class Template(str):
+    """A format string. A refusal whose first argument is a tuple that begins with one has no message yet: the rest of
+    the tuple are the values to format."""
 
     __slots__ = ()
 
@@ -60,14 +61,14 @@ class ResilientError(Exception):
         self.policy = policy
 
     def __str__(self) -> str:
-        _put_together(self)
+        _format_message(self)
         message = super().__str__()
         return f"{self.pipeline}: {message}" if self.pipeline else message
 
 
 def reason_of(error: ResilientError) -> str:
     """The text of an error without the name of its pipeline, for texts that have it already."""
-    _put_together(error)
+    _format_message(error)
     return Exception.__str__(error)
 
 
@@ -93,8 +94,8 @@ class Rejected(ResilientError):
 
         @property
         def args(self):
-            """The message, in a tuple, as of every exception."""
-            _put_together(self)
+            """The message in a tuple, as every exception has it. Reading it formats the message."""
+            _format_message(self)
             return _args.__get__(self)
 
         @args.setter
@@ -102,11 +103,11 @@ class Rejected(ResilientError):
             _args.__set__(self, args)
 
     def __repr__(self) -> str:
-        _put_together(self)
+        _format_message(self)
         return super().__repr__()
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        _put_together(self)
+        _format_message(self)
         return super().__reduce__()
 
 
@@ -115,26 +116,26 @@ _new: Any = BaseException.__new__
 R = TypeVar("R", bound=Rejected)
 
 
-def refusal(kind: type[R], said: tuple[Any, ...], policy: str, retry_after: float | None = None) -> R:
+def refusal(kind: type[R], message: tuple[Any, ...], policy: str, retry_after: float | None = None) -> R:
     """Make the error that `kind(message, policy=policy, retry_after=retry_after)` makes, in a third of the time.
 
-    `said` is a `Form` and its values. They become the message when it is first read: most refusals are handled without
-    reading it, and formatting a number costs as much as two bare awaits. No `__init__` runs.
+    `message` is a `Template` and its values. They are formatted when the text is first read: most refusals are handled
+    without reading it, and formatting a number costs as much as two bare awaits. No `__init__` runs.
     """
-    error: R = _new(kind, said)
+    error: R = _new(kind, message)
     error.pipeline = ""
     error.policy = policy
     error.retry_after = retry_after
     return error
 
 
-def _put_together(error: ResilientError) -> None:
+def _format_message(error: ResilientError) -> None:
     """Format the message of a refusal, if it has not been read before."""
     args = _args.__get__(error)
-    said = args[0] if args else None
-    if type(said) is tuple and said and type(said[0]) is Form:
-        form, *values = said
-        _args.__set__(error, (form.format(*values), *args[1:]))
+    message = args[0] if args else None
+    if type(message) is tuple and message and type(message[0]) is Template:
+        template, *values = message
+        _args.__set__(error, (template.format(*values), *args[1:]))
 
 
 class CircuitOpen(Rejected, pybreaker.CircuitBreakerError):

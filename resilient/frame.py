@@ -1,18 +1,19 @@
 """The frames that guarded calls run through, written out for the policies at hand.
 
-Every guarded call passes here, so what can be known when a function is decorated is not asked at the call. As
-`dataclasses` writes out an `__init__`, a frame is written for just these gates, this kind of function, these watchers:
-no loop, no pairs of pairs, no clock that nobody reads, no coroutine around a plain `def`. Measured for a bulkhead and a
-breaker, a loop over gates costs three bare awaits more, and a frame of their own inside the outermost one two.
+Every guarded call runs through a frame, so what is known when a function is decorated is not asked at the call. As
+`dataclasses` generates an `__init__`, the source of a frame is generated (`resilient.frame_text`) and compiled for its
+gates and its kind of function: without a loop over gates, a clock that is not needed, or a coroutine around a plain
+`def`. Measured for a bulkhead and a breaker, a loop over gates costs three bare awaits more than a generated frame, and
+a second frame inside the outermost one costs two.
 
     guard_with   the frame that stands in place of a guarded function: `guarded(*args, **kwargs)`
     layer_of     a frame inside a policy that wraps: `layer(call)`
 
-Both have the same parts, outermost first: `recover`, which goes on after a failure; the gates; what is inside them. A
-frame with neither gates nor wraps inside makes no `Call` before something fails.
+Both have the same parts, outermost first: a `Recovery`, which handles a failure; the gates; the layer inside them. A
+frame with neither gates nor wraps makes no `Call` unless something fails.
 
-A plain `def` needs no coroutine as long as nothing waits. So a layer whose inside is plain has a twin, `plainly(call)`,
-that does the same in its caller's frame, and blocks where it waits.
+A plain `def` needs no coroutine. So a layer that awaits nothing has a second form, the attribute `plainly`: a plain
+function of the call that does the same, and blocks its thread where it has to wait.
 """
 
 from __future__ import annotations
@@ -47,14 +48,13 @@ __all__ = ["Woven", "guard_with", "layer_of"]
 
 @dataclass(frozen=True, slots=True)
 class Woven:
-    """The policies of a pipeline, outermost first.
+    """The policies of a pipeline, bound to each other, in the parts that the outermost frame is made of.
 
     Attributes:
-        recover: the outermost policies that act only after a failure: goes on when the layer has raised an `Exception`;
-            or None.
+        recover: the outermost policies that act only after a failure; None: there are none.
         passage: the gates inside those.
-        inner: what is inside the gates.
-        layer: gates and `inner`.
+        inner: the layer inside the gates.
+        layer: the gates around `inner`, as a layer of its own.
     """
 
     recover: Recovery | None
@@ -66,16 +66,17 @@ class Woven:
 def guard_with(
     flow: Flow, scope: Scope, woven: Woven, whole: Layer, earn: Earn | None, ends: Ends, *, is_async: bool, timed: bool
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """What guards a function: the whole way through a pipeline, where all is as usual.
+    """A decorator, which replaces a function by the frame that guards it.
 
     Args:
-        whole: the way of all other calls: those of whose attempts somebody hears, that inherited a deadline, ...
-        ends: tells how calls have ended.
-        timed: a policy needs the call's runtime also when all goes well.
+        whole: `Flow.whole`, the full path of calls that the frame does not handle itself.
+        earn: is given each success, to pay it into budgets.
+        ends: emits `CallEnded`.
+        timed: whether a policy needs the call's runtime even if the call succeeds.
     """
     recovers = woven.recover is not None
     shape, names = _shape_of(woven.passage, woven.inner, is_async=is_async, recovers=recovers, is_outermost=True)
-    is_blind = earn is None or getattr(earn, "__func__", None) is Budget.earn  # it looks neither at call nor result
+    is_blind = earn is None or getattr(earn, "__func__", None) is Budget.earn  # `earn` ignores its arguments
     needs_call = bool(shape.kinds) or not shape.direct or not is_blind
     write = _outermost(shape, earns=earn is not None, needs_call=needs_call, timed=timed)
     mine = {"flow": flow, "scope": scope, "recover": woven.recover, "earn": earn, "whole": whole}
@@ -84,7 +85,7 @@ def guard_with(
 
 
 def layer_of(passage: Passage, inner: Layer, recover: Recovery | None = None) -> Layer:
-    """The layer that passes these gates, if there are any, around `inner`; and goes on by `recover` when that fails."""
+    """The layer that applies these gates around `inner`, and `recover` around both."""
     if not passage.gates and recover is None:
         return inner
 
@@ -101,7 +102,7 @@ def layer_of(passage: Passage, inner: Layer, recover: Recovery | None = None) ->
 def _shape_of(
     passage: Passage, inner: Layer, *, is_async: bool, recovers: bool, is_outermost: bool = False
 ) -> tuple[Shape, dict[str, Any]]:
-    """The shape of a frame, and what the names in its text stand for."""
+    """The shape of a frame, and the values of the names in its source."""
     plainly: Layer | None = getattr(inner, "plainly", None)
     awaits = is_async and plainly is None
     rest, limit = getattr(inner, "limited", (None, None)) if awaits else (None, None)
@@ -113,8 +114,13 @@ def _shape_of(
         "limit": limit,
     }
     shape = Shape(
-        *(passage.kinds, passage.endings, passage.clocked, passage.dated, passage.waits),
-        *(passage.looks_at_results, passage.follows),
+        kinds=passage.kinds,
+        endings=passage.endings,
+        clocked=passage.clocked,
+        dated=passage.dated,
+        waits=passage.waits,
+        looks_at_results=passage.looks_at_results,
+        follows=passage.follows,
         is_async=is_async,
         awaits=awaits,
         limited=limit is not None,
@@ -155,12 +161,12 @@ _OTHERS = re.compile(
     r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|earn|flow|inner|is_open|limit|of_good|passage|recover|rest|scope"
     r"|too_late|verdict_on|whole)\b"
 )
-"""Names that each frame has its own meaning of."""
+"""The names in a frame's source that have another value in each frame."""
 
 _number = itertools.count(1)
 
 Write = Callable[[Mapping[str, Any]], Any]
-"""Makes the function of a text that makes a frame, by what the names in the text mean."""
+"""Takes the values of the names in a frame's source, and returns the function that makes the frame."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -174,8 +180,11 @@ def _outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> W
 
 
 def _written(shape: Shape, body: Lines, argument: str) -> Write:
-    """There are few shapes of frames, and many pipelines. All frames of one shape, around gates of the same classes,
-    run one code, which the interpreter adapts to what it meets; so what differs is closed over."""
+    """Compile the source of a frame.
+
+    There are few shapes and many pipelines, so all frames of one shape share one code object, which CPython specializes
+    while it runs. Values that differ between frames are closed over. The classes of gates are part of the shape, because
+    code specialized for one class is slow with another."""
     used = sorted(set(_OTHERS.findall("\n".join(body))))
     source = "\n".join(
         [

@@ -1,4 +1,8 @@
-"""What the frames of guarded calls do, as text: pure functions of a frame's shape (see `resilient.frame`)."""
+"""The source of the frames that guarded calls run through, as pure functions of a frame's shape.
+
+`resilient.frame` compiles it and says why. Each function returns lines of Python. In a frame, `t0`, `t1`, ... are the
+tickets of its gates, outermost first, and `admit0`, `settle0`, `release0`, ... the methods of these gates.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,18 @@ Lines = list[str]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """All that the text of a frame depends on.
+    """All that the source of a frame depends on.
 
     Attributes:
-        kinds: the classes' names of the gates, outermost first.
-        endings: for each of them, what takes its ticket back when all has gone well: "settle", "release", or "".
-        clocked, dated, waits, looks_at_results, follows: as the `Passage` of these gates has them.
-        is_async: it is a coroutine function.
-        awaits: what is inside the gates is a coroutine.
-        limited: a Timeout is inside the gates.
-        direct: the guarded function itself is inside the gates.
-        recovers: it goes on after a failure.
+        kinds: the class names of the gates, outermost first.
+        endings: for each gate, the method that takes its ticket back after a success: "settle", "release", or "" where
+            there is nothing to take back.
+        clocked, dated, waits, looks_at_results, follows: as in the `Passage` of these gates.
+        is_async: whether the frame is a coroutine function.
+        awaits: whether the layer inside the gates is awaited.
+        limited: whether that layer is a Timeout, whose limit the frame applies itself.
+        direct: whether the guarded function itself is inside the gates.
+        recovers: whether the frame has a `Recovery`.
     """
 
     kinds: tuple[str, ...]
@@ -41,21 +46,21 @@ class Shape:
 
     @property
     def tickets(self) -> list[str]:
-        """The names of the gates' tickets."""
+        """The names of the variables that hold the gates' tickets."""
         return [f"t{at}" for at in range(len(self.kinds))]
 
     @property
     def together(self) -> str:
-        """All tickets, as a tuple."""
+        """A tuple of all tickets, as source."""
         return f"({', '.join(self.tickets)},)"
 
     @property
     def end(self) -> str:
-        """The moment at which what is inside has returned, by the gates' clock if they have asked it."""
+        """The time at which the inner layer has returned, as source: the gates' own reading of the clock if there is one."""
         return "end" if self.kinds and (self.clocked or self.dated) else "call.runtime.now()"
 
     def waiting(self, coroutine: str) -> str:
-        """The result of a coroutine, awaited or driven to its end."""
+        """The result of a coroutine, as source: awaited in a coroutine function, else run to its end in this thread."""
         return f"await {coroutine}" if self.is_async else f"finish({coroutine})"
 
 
@@ -63,7 +68,8 @@ _RECOVERED = ("    recovery = recover(call, error)", "    if recovery is None:",
 
 
 def inside(shape: Shape) -> Lines:
-    """A layer: its parts, and nothing else."""
+    """The source of a layer inside a policy that wraps: recovery, gates and inner layer, without what only the outermost
+    frame does."""
     section = pass_gates(shape)
     lines = [f"{'async ' if shape.is_async else ''}def layer(call):"]
     if not shape.recovers:
@@ -77,13 +83,16 @@ def inside(shape: Shape) -> Lines:
 
 
 def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Lines:
-    """The frame in place of the function: it counts its calls, owns up to mistakes, and tells how a call has ended if
-    that is all that is special about it (`since` is when such a call began). By then the call is counted no more.
+    """The source of the frame that stands in place of the function.
+
+    It counts the calls in flight and raises mistakes of the caller's own code. Where a listener of `CallEnded` is all
+    that differs from the common case, it emits that, too: `since` is then the time at which the call began. A call whose
+    end is told is no longer counted as in flight.
 
     Args:
-        earns: a success is paid into a budget.
-        needs_call: it makes a `Call` at once, and not only when something has failed.
-        timed: a policy needs the call's runtime also when all goes well.
+        earns: whether a success is paid into a budget.
+        needs_call: whether it makes a `Call` at once, not only after a failure.
+        timed: whether a policy needs the call's runtime even if the call succeeds.
     """
     runtime = "THREADS" if not shape.is_async else "running() or current_async()" if timed else "None"
     begin = f"call = flow.begin(fn, args, kwargs, {runtime})"
@@ -144,7 +153,8 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
 
 
 def told(tell: str) -> Lines:
-    """Counts the call out and tells how it has ended, once, if that is to be told."""
+    """The source that emits `CallEnded`, once, by the expression `tell`; before that the call leaves the count of calls in
+    flight."""
     return [
         "if since is not None:",
         "    count.inside -= 1",
@@ -154,7 +164,8 @@ def told(tell: str) -> Lines:
 
 
 def pass_gates(shape: Shape) -> Lines:
-    """The gates, on the way in and on the way out, and what is inside; it leaves its `result`."""
+    """The source that admits a call at the gates, calls the inner layer, and settles the tickets. Its variable `result` is
+    what the call returned."""
     tickets, together = shape.tickets, shape.together
     if not tickets:
         return call_inner(shape)
@@ -168,7 +179,7 @@ def pass_gates(shape: Shape) -> Lines:
     lines += [
         f"    if {tickets[-1]} is None:",
         f"        held = {together}",
-        f"        {' = '.join(tickets)} = None",  # they are the queue's
+        f"        {' = '.join(tickets)} = None",  # the queue owns them now
         f"        {together} = {shape.waiting('passage.queue(call, held)')}",
     ]
     waited = " - call.waited" if shape.waits else ""
@@ -190,7 +201,7 @@ def pass_gates(shape: Shape) -> Lines:
 
 
 def call_inner(shape: Shape) -> Lines:
-    """The call of what is inside the gates."""
+    """The source that calls the layer inside the gates, or the guarded function itself."""
     if shape.limited:
         return ["result = await call.runtime.within(call, rest, limit)"]
     if not shape.direct:
@@ -203,14 +214,14 @@ def call_inner(shape: Shape) -> Lines:
         "try:",
         "    result = fn(*args, **kwargs) if kwargs else fn(*args)",
         "except StopIteration as stop:",
-        "    raise Stopped(stop) from None",  # it must get past the coroutines of whoever repeats the call
+        "    raise Stopped(stop) from None",  # a coroutine of a Retry around would turn it into a RuntimeError
         "if type(result) not in plain_types:",
         "    refuse_awaitable(fn, result)",
     ]
 
 
 def way_out(shape: Shape, late: str, elapsed: str, end: str) -> Lines:
-    """What the gates are told when what is inside has returned."""
+    """The source that tells the gates, innermost first, how the inner layer has returned."""
     together = shape.together
     settled: Lines = []
     for at, ending in reversed([*enumerate(shape.endings)]):
@@ -247,5 +258,5 @@ def way_out(shape: Shape, late: str, elapsed: str, end: str) -> Lines:
 
 
 def deeper(lines: Lines, levels: int = 1) -> Lines:
-    """The lines, indented."""
+    """The lines, indented by so many levels."""
     return ["    " * levels + line for line in lines]

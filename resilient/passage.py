@@ -1,17 +1,17 @@
-"""How a call passes neighbouring gates, and what happens where not all goes well.
+"""Neighbouring gates of a pipeline: how a call is admitted by all of them, and how they learn of its end.
 
-The way of a call that succeeds is written out in the frames (`resilient.frame`); they come here for the rest. It keeps,
-in every tick:
+The path of a call that is admitted at once and succeeds is generated in the frames (`resilient.frame_text`); they call a
+`Passage` for everything else. These rules hold at every await:
 
 - *All or nothing.* When a later gate refuses, or the call is cancelled in a queue, earlier tickets go back, last first.
-- *Judgements do not go stale.* After a wait, judging gates that had admitted the call before it are asked again.
-- *Evidence is what the dependency did.* Outcomes that say nothing give tickets back unread. A call that was cut short
-  is a failure if it had reached its configured limit (the nearest Timeout of its pipeline, or else the gate's `slow`),
-  and nothing if it was younger; time spent in local queues does not count as its age. A call that came back after its
-  limit all the same is a failure for those who learn, though its caller gets its result. Where a good result has an
-  open end (`Classifier.follows`: the body of a response), they learn when it has ended.
-- *A gate that raises when a call ends harms nobody else.* Its error is logged; the other gates get their tickets, and
-  the caller the call's own result or error. (What is no `Exception`, as a Ctrl-C, is raised once they have.)
+- *Judgements do not go stale.* After a wait, judging gates that admitted the call before it are asked again.
+- *Evidence is what the dependency did.* After an outcome that says nothing, tickets are released and no gate learns. A
+  call that was cut short is a failure if it had reached its configured limit (the nearest Timeout of its pipeline, or
+  else the gate's `slow`), and nothing if it was younger; time in local queues does not count as its age. A call that
+  returned after its limit is a failure for the gates, though its caller gets the result. Where a good result is still
+  open (`Classifier.follows`: the body of a response), gates learn when it has ended.
+- *A gate that raises at the end of a call affects only itself.* Its error is logged; the other gates get their tickets,
+  and the caller gets the call's own result or error. (A BaseException, as a Ctrl-C, is raised after that.)
 """
 
 from __future__ import annotations
@@ -37,15 +37,24 @@ _log = logging.getLogger("resilient")
 Tickets = Sequence[Ticket | None]
 
 FILE = "<resilient frame "
-"""With a number, in place of the file's name of the code of a frame that was written out."""
+"""The beginning of the file name of generated code; a number follows."""
 
 
 class Passage:
-    """Neighbouring gates, outermost first; none of them is a passage, too.
+    """Neighbouring gates, outermost first, with nothing between them.
 
     Args:
         limit: seconds of the nearest Timeout.
-        waits: something inside has a queue.
+        waits: whether a policy inside the gates has a queue.
+
+    Attributes:
+        learns: whether a gate wants to know how calls end.
+        looks_at_results: whether results must be judged for that.
+        follows: whether the gates wait for the end of results that are still open.
+        clocked: whether a gate needs the duration of a call.
+        dated: whether a gate needs the time at which it ended.
+        kinds, endings: see `frame_text.Shape`.
+        names: the values of names in the frames' source.
     """
 
     def __init__(self, gates: Sequence[Gate], scope: Scope, limit: float | None, waits: bool) -> None:
@@ -61,29 +70,25 @@ class Passage:
         self._followers = [at for at in places if gates[at].learns and gates[at].follows]
         self._others = [at for at in places if at not in self._followers]
         self.clocked = self.learns and (limit is not None or any(gate.timed for gate in learning))
-        """Whether anybody asks how old a call is."""
         self.dated = any(gate.dated for gate in learning)
-        """Whether anybody asks when it has ended."""
         self.kinds = tuple([type(gate).__name__ for gate in gates])
         self.endings = tuple(["settle" if gate.learns else "release" if gate.holds else "" for gate in gates])
-        """What takes their tickets back when all has gone well."""
         self.names: dict[str, Any] = {
             "verdict_on": scope.on_result,
             "is_open": scope.judge.is_open,
             "too_late": math.inf if limit is None else limit,
         }
-        """What the frames need."""
         for at, gate in enumerate(gates):
             self.names |= {f"admit{at}": gate.admit, f"settle{at}": gate.settle, f"release{at}": gate.release}
 
     # -- on the way in ------------------------------------------------------------------------------------------
 
     def failed(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
-        """The call has raised; at the gates, if the last one has given no ticket."""
+        """The call has raised: in a gate if the last ticket is None, else in the layer inside the gates."""
         if tickets[-1] is not None:
             self.learn_error(call, tickets, error, begin)
             return
-        if len(tickets) > 1:  # those outside the one that raised have given theirs
+        if len(tickets) > 1:  # the gates outside the one that raised have given tickets
             self._end(tickets, _undo)
         if isinstance(error, Rejected):
             scope = self.scope
@@ -94,7 +99,7 @@ class Passage:
                 scope.channel.emit(CallRejected(scope.name, at, error.policy, reason, error.retry_after))
 
     async def queue(self, call: Call, tickets: Tickets) -> Tickets:
-        """Wait at the first gate that has no ticket for us yet, go on through the others, and return all tickets."""
+        """Wait at the first gate that has given no ticket, ask the gates inside it, and return all tickets."""
         held = [ticket for ticket in tickets if ticket is not None]
         must_wait = True
         try:
@@ -113,10 +118,10 @@ class Passage:
         return held
 
     def _ask_again(self, held: list[Ticket | None], call: Call) -> bool:
-        """Have the judging gates outside the last one judge anew: what they know has changed while the call waited.
+        """Ask the judging gates outside the last one again: what they know may have changed while the call waited.
 
-        Returns whether all admit it. Where one makes it wait, those inside that one have their tickets back: whoever
-        waits outside must not hold what others wait for inside.
+        Returns whether all admit the call. Where one makes it wait, the gates inside that one get their tickets back: a
+        call that waits at an outer gate must not hold a permit for which other calls wait at an inner one.
         """
         for at, gate in enumerate(self.gates[: len(held) - 1]):
             if gate.judges:
@@ -131,7 +136,7 @@ class Passage:
         return True
 
     async def _wait(self, gate: Gate, call: Call, held: list[Ticket | None]) -> None:
-        """Wait at a gate, and add its ticket to those that are `held`; the time counts as local."""
+        """Wait at a gate and add its ticket to `held`. The time counts as local (`Call.waited`)."""
         now = call.begin().now
         begin = call.queued_at = now()
         try:
@@ -146,7 +151,7 @@ class Passage:
     # -- on the way out -----------------------------------------------------------------------------------------
 
     def learn_error(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
-        """Have an error judged, and tell the gates."""
+        """Judge what the call raised, and tell the gates: `settle`, `cut`, `withdraw` or `release`."""
         if type(error) is Withdrawn:
             again = error.again
 
@@ -181,7 +186,7 @@ class Passage:
             self.give_back(tickets)
 
     def learn(self, tickets: Tickets, kind: str, elapsed: float, end: float | None, error: Exception | None) -> None:
-        """Tell the gates how the call ended."""
+        """Settle the tickets by the `kind` of a verdict: "success", "failure" or "nothing"."""
 
         def learn(gate: Gate, ticket: Ticket) -> None:
             if gate.learns:
@@ -195,7 +200,7 @@ class Passage:
             self._end(tickets, learn)
 
     def follow(self, call: Call, tickets: Tickets, result: Any, late: bool, elapsed: float) -> None:
-        """Have those gates that follow a good result to its end wait for it; the others know enough now."""
+        """Settle the tickets of a good result that is still open: now, or at its end for gates that follow it."""
         end = call.begin().now() if self.clocked or self.dated else None
 
         def learn(gate: Gate, ticket: Ticket) -> None:
@@ -212,18 +217,18 @@ class Passage:
         self._end(tickets, learn, self._others)
 
     def follow_to(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None]) -> None:
-        """`tell` those gates of the end of a result that they have followed."""
+        """Call `tell` for the gates that have followed a result to its end."""
         self._end(tickets, tell, self._followers)
 
     def give_back(self, tickets: Tickets) -> None:
-        """Take tickets back without their gates learning anything."""
+        """Release the tickets: their gates learn nothing."""
         self._end(tickets, lambda gate, ticket: gate.release(ticket))
 
     def raised(self, at: int, tickets: Tickets, error: BaseException) -> None:
-        """The gate at this place raised when it was told of a call's end.
+        """Handle an error of the gate at place `at`, which it raised when it was told of a call's end.
 
-        An `Exception` is logged, and is not the caller's. Anything else is raised again, when the gates outside have
-        their tickets back.
+        An `Exception` is logged, and the caller does not get it. Any other error is raised again after the tickets of
+        the gates outside are released.
         """
         if isinstance(error, Exception):
             _log.error("resilient: %s raised at the end of a call", self.gates[at].name, exc_info=error)
@@ -232,8 +237,7 @@ class Passage:
         raise error
 
     def _end(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None], places: Sequence[int] | None = None) -> None:
-        """Have `tell` take the tickets back, last first, from all the gates that have given one; or from those at these
-        `places`."""
+        """Call `tell` with each gate that has given a ticket, innermost first; or only with those at these `places`."""
         for at in reversed(range(len(tickets))) if places is None else places:
             if tickets[at] is not None:
                 try:
@@ -247,13 +251,13 @@ def _undo(gate: Gate, ticket: Ticket) -> None:
 
 
 class _Unsettled:
-    """The gates that learn from a result whose end is open."""
+    """Tells gates of the end of a result that was still open when the call returned it (an `outcome.Unsettled`)."""
 
     __slots__ = ("elapsed", "late", "passage", "runtime", "tickets")
 
     def __init__(self, passage: Passage, call: Call, tickets: Tickets, late: bool, elapsed: float) -> None:
         self.passage = passage
-        # Not the call, which has the result with its verdict.
+        # The call itself is not kept: it holds the result by its verdict.
         self.runtime = call.begin() if passage.clocked or passage.dated else None
         self.tickets = tickets
         self.late = late
@@ -270,7 +274,7 @@ class _Unsettled:
 
 
 def givers(frame: FrameType) -> Iterator[Gate | None]:
-    """The gates that have given the tickets which the call of this frame holds, if it is a frame of gates."""
+    """The gates whose tickets the call in this frame holds; none if the frame has no gates."""
     names = frame.f_locals
     if frame.f_code is Passage.queue.__code__:
         gates, tickets = names["self"].gates, names.get("held", ())

@@ -312,8 +312,9 @@ def locks() -> Iterator[Any]:
     kinds = (type(threading.Lock()), type(threading.RLock()))
     for each in gc.get_objects():
         if type(each).__module__.startswith("resilient"):
-            values = [getattr(each, name, None) for name in ("_lock", "_channels_lock")]
-            yield from (value for value in values if isinstance(value, kinds))
+            lock = getattr(each, "_lock", None)
+            if isinstance(lock, kinds):
+                yield lock
     from resilient import current, registry, scope
 
     yield from (module._lock for module in (current, scope, registry, events))  # type: ignore[attr-defined]

@@ -15,16 +15,14 @@ import fnmatch
 import functools
 import re
 import threading
-import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from resilient import arguments
-from resilient.atomic import members
 from resilient.beside import discard
 from resilient.call import new_call
 from resilient.endings import Exceptions
-from resilient.events import Channel, ChaosHalted, Event, FaultInjected, Listener
+from resilient.events import Channel, Channels, ChaosHalted, Event, FaultInjected, Listener, heard, joined
 from resilient.experiment import Enabled, Experiment
 from resilient.faults import (
     Crash,
@@ -135,7 +133,7 @@ class HttpChaos(Generic[Inner]):
         if halt_rate is not None:
             self._watch = objective(self.experiment, Scope(self.name, self.library.classifier()), self._halt)
         self._channel = Channel(self.name)
-        self._channels = weakref.WeakSet([self._channel])
+        self._channels: Channels = ()  # of pipelines around it, which have its events in place of its own
         self._lock = threading.RLock()
         renew_in_forked_child(self)
 
@@ -265,8 +263,7 @@ class HttpChaos(Generic[Inner]):
     def attach(self, channel: Channel) -> None:
         """Send the events of this transport to the channel of a pipeline around it."""
         with self._lock:
-            self._channels.discard(self._channel)
-            self._channels.add(channel)
+            self._channels = joined(self._channels, channel)
 
     def listen(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
         """Send its events of these kinds (without any: all events) to `listener`, where it is not inside one of our
@@ -274,8 +271,7 @@ class HttpChaos(Generic[Inner]):
         return self._channel.listen(listener, *kinds)
 
     def _wanting(self, kind: type[Event]) -> list[Channel]:
-        with self._lock:
-            return [channel for channel in members(self._channels) if channel.wants[kind]]
+        return heard(self._channels or joined((), self._channel), kind)
 
     def _tell(self, fault: Fault, seconds: float, now: float) -> None:
         self.experiment.count(fault.kind)

@@ -26,7 +26,7 @@ from resilient import arguments, events
 from resilient.atomic import atomic
 from resilient.call import Call
 from resilient.deadlocks import refuse_endless_wait
-from resilient.errors import Form, LimitExceeded, refusal
+from resilient.errors import LimitExceeded, Template, refusal
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.limiters import Limiter, Vegas, Window
 from resilient.line import Turns
@@ -43,7 +43,7 @@ _log = logging.getLogger("resilient")
 SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.9, "sheddable": 0.7}
 RANKS: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
 
-NO_ROOM = Form("{} of {} has no room for a {} call: {}")
+NO_ROOM = Template("{} of {} has no room for a {} call: {}")
 
 
 class _Count:

@@ -21,7 +21,7 @@ from resilient.atomic import GIL
 from resilient.call import Call
 from resilient.circuit import Change, Circuit, Criteria
 from resilient.clock import monotonic
-from resilient.errors import CircuitOpen, Form, refusal
+from resilient.errors import CircuitOpen, Template, refusal
 from resilient.foresight import Inside, View, Worst
 from resilient.forks import module_lock
 from resilient.policy import Gate
@@ -33,8 +33,8 @@ __all__ = ["CircuitBreaker"]
 
 _lock = module_lock()
 
-REFUSED = Form("{} is {}")
-TRY_AGAIN = Form("{} is {}; try again in {:.3g} s")
+REFUSED = Template("{} is {}")
+TRY_AGAIN = Template("{} is {}; try again in {:.3g} s")
 
 _criteria = lru_cache(maxsize=256)(Criteria)
 """Returns the same object for the same settings: the circuits of a `Keyed` share one."""
@@ -150,7 +150,7 @@ class CircuitBreaker(Gate):
         by_rate = criteria.fail_max is None
         self.needs = (criteria.min_calls, window.seconds) if by_rate and isinstance(window, TimeWindow) else None
         self.slow_from = self.slow if by_rate and criteria.failure_rate is None else None
-        # Each is set for every breaker: attributes that come later make Python give up the compact layout of instances.
+        # The attributes above are set for every breaker, in one order: then instances share the keys of their dictionaries.
         if state_storage is not None:
             self.stored = True
         listeners, storage = self.effect("listeners", listeners), self.effect("state_storage", state_storage)
@@ -182,7 +182,7 @@ class CircuitBreaker(Gate):
         return self._admit_carefully(now)
 
     def _admit_watched(self, call: Call) -> Any:
-        """With a storage or listeners: look at the one before, tell the others after."""
+        """Admit a call of a watched circuit: read the storage first, and tell the listeners afterwards."""
         now = call.begin().now()
         self._announce(self._face.synchronise(now), mirror=False)
         ticket = self._admit_carefully(now)
@@ -200,8 +200,8 @@ class CircuitBreaker(Gate):
         if not self.shadow:
             self.refused += 1
         name, state = self.name, self._circuit.state
-        said = (REFUSED, name, state) if retry_after is None else (TRY_AGAIN, name, state, retry_after)
-        return refusal(CircuitOpen, said, name, retry_after)
+        message = (REFUSED, name, state) if retry_after is None else (TRY_AGAIN, name, state, retry_after)
+        return refusal(CircuitOpen, message, name, retry_after)
 
     def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         machine = self._circuit

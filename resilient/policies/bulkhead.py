@@ -19,7 +19,7 @@ from resilient import arguments
 from resilient.atomic import atomic
 from resilient.call import Call
 from resilient.deadlocks import refuse_endless_wait
-from resilient.errors import BulkheadFull, Form, refusal
+from resilient.errors import BulkheadFull, Template, refusal
 from resilient.events import Queued
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.line import Turns
@@ -28,8 +28,8 @@ from resilient.shadow import ShadowQueue
 
 __all__ = ["Bulkhead"]
 
-FULL = Form("{} is full: {} running, {} queued")
-FULL_FOR = Form("{} is full: {}")
+FULL = Template("{} is full: {} running, {} queued")
+FULL_FOR = Template("{} is full: {}")
 
 
 class _Permits:
@@ -143,8 +143,8 @@ class Bulkhead(Gate):
 
     def _full(self, why: str = "") -> BulkheadFull:
         name = self.name
-        said = (FULL_FOR, name, why) if why else (FULL, name, self.max_concurrent, self.queue)
-        return refusal(BulkheadFull, said, name)
+        message = (FULL_FOR, name, why) if why else (FULL, name, self.max_concurrent, self.queue)
+        return refusal(BulkheadFull, message, name)
 
     def worst(self, inner: Inside, view: View) -> Worst:
         if self.shadow:

@@ -14,17 +14,14 @@ fallbacks: an experiment should cost nobody more than was agreed on.
 from __future__ import annotations
 
 import math
-import threading
-import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any
 
 from resilient import arguments
-from resilient.atomic import members
 from resilient.beside import discard, is_own
 from resilient.call import Call
-from resilient.events import Channel, ChaosHalted, FaultInjected
+from resilient.events import Channel, Channels, ChaosHalted, FaultInjected, heard, joined
 from resilient.experiment import Enabled, Experiment
 from resilient.faults import (
     Crash,
@@ -39,6 +36,7 @@ from resilient.faults import (
     Stall,
 )
 from resilient.foresight import Bound, Inside, View, Worst
+from resilient.forks import module_lock
 from resilient.mistakes import asked_of
 from resilient.outcome import Stopped
 from resilient.policy import Layer, Scope, Watch, Wrap
@@ -46,6 +44,8 @@ from resilient.runtime import Runtime, current
 from resilient.runtime.threads import THREADS, finish
 
 __all__ = ["Chaos", "objective"]
+
+_lock = module_lock()
 
 KINDS = (Errors, Results, Latency, Slowness, Stall, Crash, Partition, PacketLoss, Reset)
 SLOW = (Latency, Slowness, Stall, Partition, PacketLoss)
@@ -112,8 +112,7 @@ class Chaos(Wrap):
             ending = (fault for fault in faults if fault.ending not in (None, "result"))
             self.raises = tuple(dict.fromkeys(type(fault.failure()) for fault in ending))
         self._answers = any(isinstance(fault, Results) for fault in faults)
-        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-        self._channels_lock = threading.RLock()
+        self._channels: Channels = ()
 
     # -- in the place of the dependency -----------------------------------------------------------------------------
 
@@ -194,20 +193,16 @@ class Chaos(Wrap):
 
     def _halt(self, reason: str) -> None:
         now = current().now()
-        with self._channels_lock:
-            channels = members(self._channels)
-        for channel in channels:
-            if channel.wants[ChaosHalted]:
-                channel.emit(ChaosHalted(channel.pipeline, now, self.name, reason))
+        for channel in heard(self._channels, ChaosHalted):
+            channel.emit(ChaosHalted(channel.pipeline, now, self.name, reason))
 
     def renew(self) -> None:
         super().renew()
         self.experiment.renew()
-        self._channels_lock = threading.RLock()
 
     def attach(self, channel: Channel) -> None:
-        with self._channels_lock:
-            self._channels.add(channel)
+        with _lock:
+            self._channels = joined(self._channels, channel)
 
     def resume(self) -> None:
         """Go on after a halt, with nothing remembered; the times of faults begin anew."""

@@ -26,7 +26,7 @@ from resilient import arguments
 from resilient.atomic import atomic
 from resilient.call import Call
 from resilient.clock import ANOTHER, monotonic
-from resilient.errors import Form, RateLimited, refusal
+from resilient.errors import RateLimited, Template, refusal
 from resilient.events import Queued
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.line import STALLED, Line, Place
@@ -43,7 +43,7 @@ COARSE = 0.001
 """Seconds to sleep at least when a timer has come early: uvloop's count milliseconds, and shorter ones would spin."""
 
 
-USED_UP = Form("{} of {:g} per {} is used up; the next token comes in {:.3g} s")
+USED_UP = Template("{} of {:g} per {} is used up; the next token comes in {:.3g} s")
 
 
 class RateLimit(Gate):
@@ -244,8 +244,8 @@ class RateLimit(Gate):
     # -- what it says -------------------------------------------------------------------------------------------
 
     def _refusal(self, ahead: float) -> RateLimited:
-        said = (USED_UP, self.name, self.rate, self._time(), ahead)
-        return refusal(RateLimited, said, self.name, ahead)
+        message = (USED_UP, self.name, self.rate, self._time(), ahead)
+        return refusal(RateLimited, message, self.name, ahead)
 
     def _time(self) -> str:
         """The time that the rate is for, in words: "second", or "60 s"."""
