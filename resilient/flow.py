@@ -1,7 +1,9 @@
 """The calls inside a pipeline: counted, so that it can be closed; bounded by the deadline that they inherited; and paid
 for when they succeed.
 
-`Pipeline` writes the common case out in the frames that it puts around functions; what it leaves out is here.
+A call takes one of two paths. The frame around its function (`resilient.frame`) handles the common case by itself.
+Every other call takes the full path, which is here: it checks everything that can be special about a call. A `Flow`
+says, by a few flags that change rarely, which path calls take.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ Earn = Callable[[Call, Any], None]
 
 
 def earnings(budgets: Sequence[Budget], scope: Scope, *, stood_in: bool) -> Earn | None:
-    """Pays a call's result into the budgets of a pipeline, if it is a success of the dependency.
+    """A function that pays a call's result into the budgets of a pipeline, if it is a success of the dependency; None
+    if there are no budgets.
 
-    `stood_in`: a policy of the pipeline may have answered instead.
+    `stood_in`: whether a policy of the pipeline may answer in the dependency's place, which pays nothing.
     """
     if not budgets:
         return None
@@ -70,7 +73,7 @@ def earnings(budgets: Sequence[Budget], scope: Scope, *, stood_in: bool) -> Earn
 
 
 def earning(recover: Recovery, earn: Earn) -> Recovery:
-    """`recover`, which earns when it succeeds."""
+    """A `Recovery` that pays the results of `recover` into budgets."""
 
     async def paid(call: Call, recovery: Coroutine[Any, Any, Any]) -> Any:
         result = await recovery
@@ -85,7 +88,7 @@ def earning(recover: Recovery, earn: Earn) -> Recovery:
 
 
 def watched_earnings(earn: Earn | None, watches: Sequence[Watch]) -> Earn:
-    """`earn`, and those who watch are told of the success."""
+    """An `Earn` that also tells `watches` of each success."""
 
     def succeeded(call: Call, result: Any) -> None:
         if earn is not None:
@@ -97,7 +100,7 @@ def watched_earnings(earn: Earn | None, watches: Sequence[Watch]) -> Earn:
 
 
 def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Recovery:
-    """`recover`, and those who watch are told how it ended."""
+    """A `Recovery` that also tells `watches` how the call ended."""
 
     async def recovered(call: Call, error: Exception) -> Any:
         result: Any = None
@@ -129,10 +132,12 @@ async def own_up(
     since: float | None = None,
     failed: Callable[[Call, float, BaseException], None] | None = None,
 ) -> NoReturn:
-    """Raise to the caller what code of the caller's raised, as the outermost frame of a pipeline does. The result that
-    was being judged is closed, beside the caller: no Timeout of the pipeline bounds what is done here.
+    """Raise the error that the user's own code (a classifier, a predicate) raised while the pipeline asked it.
 
-    `failed`: tells that the call, which began at `since`, has ended so; if it has a begin.
+    The outermost pipeline does so. The result that was being judged is closed in the background: no Timeout of the
+    pipeline bounds what is done here.
+
+    `failed`: emits `CallEnded` for a call that began at `since`; not called if `since` is None.
     """
     told = scope.channel.wants[CallEnded]  # then `told_call` looks at the verdict
     call.verdict = (scope.judge, mistake.error, IGNORED) if told else None
@@ -144,8 +149,8 @@ async def own_up(
 
 
 class Count:
-    """How many calls are inside. A call that is in flight at a fork ends, if it does so in the child, in the parent's
-    count, which the child has put aside."""
+    """How many calls are inside. A forked child makes a new one, so a call that was in flight at the fork and ends in
+    the child counts there in the old one."""
 
     __slots__ = ("inside",)
 
@@ -154,22 +159,27 @@ class Count:
 
 
 class Flow:
-    """Counts the calls inside a pipeline, so that it can be closed."""
+    """Counts the calls inside a pipeline, so that it can be closed, and says which path they take.
+
+    Attributes:
+        closed: whether new calls are refused.
+        special: whether frames must look closer before they handle a call themselves: because of listeners, a mode, a
+            closed pipeline, or a Python without GIL, where counting takes a lock.
+        tells_ends: whether a listener of `CallEnded` may be all that is special. Frames emit that event themselves.
+        notes_exits: whether frames must call `exited` when their call has ended.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.closed = False
         self.special = not GIL
-        """Whether calls may take another way: that of `whole`."""
-        self.tells = False
-        """Whether their ends are told, and nothing else is special."""
-        self.leaves = False
-        """Whether they tell when they have `left`."""
+        self.tells_ends = False
+        self.notes_exits = False
         self.renew()
-        scope.channel.watch(self._choose_way)
+        scope.channel.watch(self._choose_path)
 
     def renew(self) -> None:
-        """In a forked child: no call is inside, and nobody waits."""
+        """In a forked child: count from zero, and take a new lock. The calls of the parent do not go on here."""
         self.count = Count()
         self._asked: dict[FrameType, Call] = {}
         self._lock = threading.RLock()
@@ -180,18 +190,19 @@ class Flow:
         """How many calls are inside."""
         return self.count.inside
 
-    def _choose_way(self) -> None:
+    def _choose_path(self) -> None:
         scope = self.scope
         with self._lock:
             unusual = self.closed or scope.channel.wants.observed or scope.mode == "off"
-            self.leaves = self.closed or bool(self._asked)
-            self.special = not GIL or unusual or self.leaves
-            self.tells = GIL and bool(scope.channel.wants.ended) and not self.closed and scope.mode != "off"
+            self.notes_exits = self.closed or bool(self._asked)
+            self.special = not GIL or unusual or self.notes_exits
+            self.tells_ends = GIL and bool(scope.channel.wants.ended) and not self.closed and scope.mode != "off"
 
     def begin(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime | None
     ) -> Call:
-        """The call of the frame that asks: a new one, unless somebody has asked for it before."""
+        """The `Call` of the calling frame: a new one, or the one that `current_call()` was given for this frame
+        before."""
         if self._asked and (asked := self._asked.get(sys._getframe(1))) is not None:
             return asked
         call = Call()  # as `new_call`, without its frame
@@ -207,8 +218,10 @@ class Flow:
         return call
 
     def call_of(self, frame: FrameType, *, keep: bool) -> Call:
-        """The call of a frame that has none, since all went well so far. `keep`: it is the same one from now on, also
-        for the frame."""
+        """Make the `Call` of a frame that has made none, because nothing has failed yet.
+
+        `keep`: `begin` and later calls of this method return the same one for the frame.
+        """
         names = frame.f_locals
         call = self._asked.get(frame)
         if call is None:
@@ -217,19 +230,19 @@ class Flow:
             if keep:
                 with self._lock:
                     call = self._asked.setdefault(frame, call)
-                    self._choose_way()
+                    self._choose_path()
         return call
 
-    def left(self) -> None:
-        """The call of the frame that tells this has ended, where not all is as usual."""
+    def exited(self) -> None:
+        """Note that the call of the calling frame has ended: forget its `Call`, and wake those who wait in `close`."""
         if self._asked:
             with self._lock:
                 self._asked.pop(sys._getframe(1), None)
-                self._choose_way()
+                self._choose_path()
         self.wake()
 
     def wake(self) -> None:
-        """Tell those who wait in `close`, if no call is inside any more."""
+        """Wake those who wait in `close`, if no call is inside any more."""
         if self.inside <= 0:
             with self._lock:
                 waiting = tuple(self._waiting)
@@ -240,14 +253,18 @@ class Flow:
         with self._lock:
             count.inside += change
 
-    def whole(
+    def full_path(
         self, scope: Scope, entry: Layer, recover: Recovery | None, earn: Earn | None, ends: Ends | None
     ) -> Layer:
-        """What the frames around functions do, for calls that come another way; and what they leave out. `scope` is
-        that of the pipeline, or the twin, whose classifier the policies ask.
+        """The layer of calls that frames do not handle themselves: it does what frames do, applies an inherited
+        deadline and emits `CallEnded`.
 
-        The end of a call is told, by `ends`, by the pipeline that its function is guarded with; not by those nested in
-        it, which have none.
+        Args:
+            scope: of the pipeline, or of its twin: its classifier judges.
+            entry: the gates and all that is inside them.
+            recover: handles failures of `entry`.
+            earn: is given each success.
+            ends: emits `CallEnded`; None in a nested pipeline, because only the outermost one tells of a call.
         """
 
         async def counted(call: Call) -> Any:
@@ -286,7 +303,7 @@ class Flow:
                 if self.closed:
                     self.wake()
 
-        def whole(call: Call) -> Coroutine[Any, Any, Any]:
+        def full_path(call: Call) -> Coroutine[Any, Any, Any]:
             limit = inherited()
             if limit is None or limit.at == inf or (call.deadline is not None and call.deadline <= limit.at):
                 run = counted(call)
@@ -294,7 +311,7 @@ class Flow:
                 run = under(call, scope, counted, limit)
             return told_call(call, ends, run) if ends and scope.channel.wants[CallEnded] else run
 
-        return whole
+        return full_path
 
     def _refusal(self, call: Call) -> PipelineClosed:
         scope = self.scope
@@ -305,13 +322,13 @@ class Flow:
 
     async def close(self, runtime: Any) -> None:
         self.closed = True
-        self._choose_way()
+        self._choose_path()
         while self.inside > 0:
             parking = runtime.park()
             with self._lock:
                 self._waiting.add(parking)
             try:
-                if self.inside > 0:  # it may have ended before we stood in line
+                if self.inside > 0:  # the last call may have ended before this one waited
                     await parking.wait(None, new_call(self.wake, (), {}, runtime))
             finally:
                 with self._lock:

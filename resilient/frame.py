@@ -64,12 +64,20 @@ class Woven:
 
 
 def guard_with(
-    flow: Flow, scope: Scope, woven: Woven, whole: Layer, earn: Earn | None, ends: Ends, *, is_async: bool, timed: bool
+    flow: Flow,
+    scope: Scope,
+    woven: Woven,
+    full_path: Layer,
+    earn: Earn | None,
+    ends: Ends,
+    *,
+    is_async: bool,
+    timed: bool,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator, which replaces a function by the frame that guards it.
 
     Args:
-        whole: `Flow.whole`, the full path of calls that the frame does not handle itself.
+        full_path: `Flow.full_path`, the full path of calls that the frame does not handle itself.
         earn: is given each success, to pay it into budgets.
         ends: emits `CallEnded`.
         timed: whether a policy needs the call's runtime even if the call succeeds.
@@ -79,7 +87,7 @@ def guard_with(
     is_blind = earn is None or getattr(earn, "__func__", None) is Budget.earn  # `earn` ignores its arguments
     needs_call = bool(shape.kinds) or not shape.direct or not is_blind
     write = _outermost(shape, earns=earn is not None, needs_call=needs_call, timed=timed)
-    mine = {"flow": flow, "scope": scope, "recover": woven.recover, "earn": earn, "whole": whole}
+    mine = {"flow": flow, "scope": scope, "recover": woven.recover, "earn": earn, "full_path": full_path}
     telling = {"call_returned": ends.returned, "call_failed": ends.failed, "of_good": ends.of_good}
     return write(names | mine | telling)  # type: ignore[no-any-return]
 
@@ -158,8 +166,8 @@ _COMMON: dict[str, Any] = {
 }
 
 _OTHERS = re.compile(
-    r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|earn|flow|inner|is_open|limit|of_good|passage|recover|rest|scope"
-    r"|too_late|verdict_on|whole)\b"
+    r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|earn|flow|full_path|inner|is_open|limit|of_good|passage|recover|rest"
+    r"|scope|too_late|verdict_on)\b"
 )
 """The names in a frame's source that have another value in each frame."""
 
@@ -183,8 +191,8 @@ def _written(shape: Shape, body: Lines, argument: str) -> Write:
     """Compile the source of a frame.
 
     There are few shapes and many pipelines, so all frames of one shape share one code object, which CPython specializes
-    while it runs. Values that differ between frames are closed over. The classes of gates are part of the shape, because
-    code specialized for one class is slow with another."""
+    while it runs. Values that differ between frames are closed over. The classes of gates are part of the shape,
+    because code specialized for one class is slow with another."""
     used = sorted(set(_OTHERS.findall("\n".join(body))))
     source = "\n".join(
         [

@@ -56,7 +56,8 @@ class Shape:
 
     @property
     def end(self) -> str:
-        """The time at which the inner layer has returned, as source: the gates' own reading of the clock if there is one."""
+        """The time at which the inner layer has returned, as source: the gates' own reading of the clock if there is
+        one."""
         return "end" if self.kinds and (self.clocked or self.dated) else "call.runtime.now()"
 
     def waiting(self, coroutine: str) -> str:
@@ -68,8 +69,8 @@ _RECOVERED = ("    recovery = recover(call, error)", "    if recovery is None:",
 
 
 def inside(shape: Shape) -> Lines:
-    """The source of a layer inside a policy that wraps: recovery, gates and inner layer, without what only the outermost
-    frame does."""
+    """The source of a layer inside a policy that wraps: recovery, gates and inner layer, without what only the
+    outermost frame does."""
     section = pass_gates(shape)
     lines = [f"{'async ' if shape.is_async else ''}def layer(call):"]
     if not shape.recovers:
@@ -86,8 +87,8 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
     """The source of the frame that stands in place of the function.
 
     It counts the calls in flight and raises mistakes of the caller's own code. Where a listener of `CallEnded` is all
-    that differs from the common case, it emits that, too: `since` is then the time at which the call began. A call whose
-    end is told is no longer counted as in flight.
+    that differs from the common case, it emits that, too: `since` is then the time at which the call began. A call
+    whose end is told is no longer counted as in flight.
 
     Args:
         earns: whether a success is paid into a budget.
@@ -120,16 +121,16 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
     def failed(error: str) -> Lines:
         return [*told(f"call_failed(call, begun, {error})"), forget]
 
-    tells = "flow.tells and not scope.channel.wants.attempts" if shape.direct else "flow.tells"
+    tells_ends = "flow.tells_ends and not scope.channel.wants.attempts" if shape.direct else "flow.tells_ends"
     return [
         "good = of_good(name_of(fn))",
         f"{'async ' if shape.is_async else ''}def guarded(*args, **kwargs):",
         "    if flow.special or (seen.any and inherited() is not None):",
-        f"        if not ({tells}) or (seen.any and inherited() is not None):",
+        f"        if not ({tells_ends}) or (seen.any and inherited() is not None):",
         '            if scope.mode == "off":',
         f"                return {'await ' if shape.is_async else ''}fn(*args, **kwargs)",
         f"            {begin}",
-        f"            return {'await' if shape.is_async else 'drive'}(whole(call))",
+        f"            return {'await' if shape.is_async else 'drive'}(full_path(call))",
         *deeper(made if needs_call else [begin], 2),
         f"        call.requests = {int(shape.direct and not shape.kinds)}",  # without gates it is called for sure
         f"        since = call.{'runtime' if timed or not shape.is_async else 'begin()'}.now()",
@@ -146,15 +147,15 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
         *deeper([*failed("exception()"), "raise"], 2),
         "    finally:",
         "        count.inside -= 1",
-        "        if flow.leaves:",
-        "            flow.left()",
+        "        if flow.notes_exits:",
+        "            flow.exited()",
         "return guarded",
     ]
 
 
 def told(tell: str) -> Lines:
-    """The source that emits `CallEnded`, once, by the expression `tell`; before that the call leaves the count of calls in
-    flight."""
+    """The source that emits `CallEnded`, once, by the expression `tell`; before that the call leaves the count of calls
+    in flight."""
     return [
         "if since is not None:",
         "    count.inside -= 1",
@@ -164,8 +165,8 @@ def told(tell: str) -> Lines:
 
 
 def pass_gates(shape: Shape) -> Lines:
-    """The source that admits a call at the gates, calls the inner layer, and settles the tickets. Its variable `result` is
-    what the call returned."""
+    """The source that admits a call at the gates, calls the inner layer, and settles the tickets. Its variable `result`
+    is what the call returned."""
     tickets, together = shape.tickets, shape.together
     if not tickets:
         return call_inner(shape)

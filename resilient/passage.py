@@ -1,7 +1,7 @@
 """Neighbouring gates of a pipeline: how a call is admitted by all of them, and how they learn of its end.
 
-The path of a call that is admitted at once and succeeds is generated in the frames (`resilient.frame_text`); they call a
-`Passage` for everything else. These rules hold at every await:
+The path of a call that is admitted at once and succeeds is generated in the frames (`resilient.frame_text`); they call
+a `Passage` for everything else. These rules hold at every await:
 
 - *All or nothing.* When a later gate refuses, or the call is cancelled in a queue, earlier tickets go back, last first.
 - *Judgements do not go stale.* After a wait, judging gates that admitted the call before it are asked again.

@@ -113,23 +113,24 @@ class Pipeline(Policy):
             policy.attach(self._scope.channel)
         self._attempt = None if attempt is None else attempt(self._scope)
         self._ends = Ends(self._scope, stood_in=self.stands_in)
-        self._ways: dict[Kind, tuple[Woven, Layer]] = {}
+        self._woven: dict[Kind, tuple[Woven, Layer]] = {}
         self._guards: dict[Kind, Callable[[Any], Callable[..., Any]]] = {}
         self._unfit: dict[tuple[bool, bool], str | None] = {}
         self.timed = any(policy.timed for policy in policies)
         self._is_deadline = attempt is None and any(policy.limit is not None for policy in flat(policies))
         self.waits = any(policy.waits for policy in policies)
 
-    def _way(self, kind: Kind) -> tuple[Woven, Layer]:
-        """The policies around what is guarded, made when the first of its kind is."""
-        if kind not in self._ways:
+    def _woven_for(self, kind: Kind) -> tuple[Woven, Layer]:
+        """The policies bound around one kind of function, and their full path. Bound when the first such function is
+        guarded."""
+        if kind not in self._woven:
             leaves = {"async": async_leaf, "sync": sync_leaf}
             leaf = leaves[kind](self._scope, self._attempt) if kind in leaves else block_leaf(self._scope)
-            self._ways[kind] = self._weave(leaf)
-        return self._ways[kind]
+            self._woven[kind] = self._weave(leaf)
+        return self._woven[kind]
 
     def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Woven, Layer]:
-        """The policies around `leaf`, and with them all that a pipeline does for a call."""
+        """Bind the policies around `leaf`. Returns them, and the full path of a call through the pipeline."""
         woven = weave(self.policies, self._scope, leaf, waits=waits)
         recover = woven.recover
         if recover is not None and self._paid is not None:
@@ -137,7 +138,7 @@ class Pipeline(Policy):
         if self._watches:
             recover = watched_recovery(recover, self._watches)
         woven = replace(woven, recover=recover)
-        return woven, self._flow.whole(self._scope, woven.layer, recover, self._earn, None if waits else self._ends)
+        return woven, self._flow.full_path(self._scope, woven.layer, recover, self._earn, None if waits else self._ends)
 
     def _complain(self, findings: Sequence[Finding], where: str) -> None:
         if not findings:
@@ -177,8 +178,8 @@ class Pipeline(Policy):
         self._refuse_unfit(is_async=kind == "async", block=False)
         seen.limits = seen.limits or self._is_deadline
         if kind not in self._guards:
-            woven, whole = self._way(kind)
-            parts = (self._flow, self._scope, woven, whole, self._earn, self._ends)
+            woven, full_path = self._woven_for(kind)
+            parts = (self._flow, self._scope, woven, full_path, self._earn, self._ends)
             self._guards[kind] = guard_with(*parts, is_async=kind == "async", timed=self.timed)
         guarded = self._guards[kind](fn)
         is_guard(guarded.__code__)
@@ -201,12 +202,12 @@ class Pipeline(Policy):
         call = block_call(block, current_async() if is_async else THREADS, repeats=self._scope.repeats)
         if self._scope.mode == "off":
             return call, block_leaf(self._scope)(call)
-        _, whole = self._way("block")
-        return call, whole(call)
+        _, full_path = self._woven_for("block")
+        return call, full_path(call)
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        _, whole = self._weave(inner, waits=True)  # what is in `inner` is another pipeline's business
-        return lambda call: inner(call) if self._scope.mode == "off" else whole(call)
+        _, full_path = self._weave(inner, waits=True)  # what is in `inner` is another pipeline's business
+        return lambda call: inner(call) if self._scope.mode == "off" else full_path(call)
 
     # -- variations ---------------------------------------------------------------------------------------------
 
@@ -271,13 +272,14 @@ class Pipeline(Policy):
     # -- operations ---------------------------------------------------------------------------------------------
 
     def listen(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
-        """Send this pipeline's events (`resilient.events`) of these kinds to `listener`; without any, all of them.
-        Returns a function that ends that."""
+        """Send this pipeline's events of these kinds (classes of `resilient.events`) to `listener`; without kinds, all
+        events. Returns a function that ends that. Fewer kinds cost less: an event that no listener wants is not
+        built."""
         return self._scope.channel.listen(listener, *kinds)
 
     @property
     def listeners(self) -> list[Listener]:
-        """Those who listen now, to this pipeline or to all of them, as they were given."""
+        """The listeners of this pipeline and of all pipelines, as they were given."""
         return [listener for listener, _ in self._scope.channel.heard_by()]
 
     @property
@@ -373,7 +375,7 @@ class Pipeline(Policy):
 
 
 def _policies_beneath(fn: Any) -> list[Policy]:
-    """Those that guard a function already, by decorators beneath; outermost first."""
+    """The policies of decorators beneath, which guard a function already; outermost first."""
     found: list[Policy] = []
     for each in unwrapped(fn):
         if is_guarded(each):

@@ -150,7 +150,8 @@ class CircuitBreaker(Gate):
         by_rate = criteria.fail_max is None
         self.needs = (criteria.min_calls, window.seconds) if by_rate and isinstance(window, TimeWindow) else None
         self.slow_from = self.slow if by_rate and criteria.failure_rate is None else None
-        # The attributes above are set for every breaker, in one order: then instances share the keys of their dictionaries.
+        # The attributes above are set for every breaker, in one order: then instances share the keys of their
+        # dictionaries.
         if state_storage is not None:
             self.stored = True
         listeners, storage = self.effect("listeners", listeners), self.effect("state_storage", state_storage)
