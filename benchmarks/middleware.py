@@ -61,8 +61,8 @@ COLUMNS = (
     Column("request_cpu_ns", "CPU ns", "{:,.0f}"),
     Column("requests_per_s", "req/s", "{:,.0f}"),
 )
-QUICK = Pairs(rounds=30, requests=400, seconds=14)
-FULL = Pairs(rounds=200, requests=400, seconds=90)
+QUICK = Pairs(rounds=120, requests=100, seconds=14)
+FULL = Pairs(rounds=800, requests=100, seconds=90)
 CONNECTIONS = 8
 """To each port, all busy at once."""
 PLAIN = "Starlette alone"
