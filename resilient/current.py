@@ -104,8 +104,8 @@ def runs_elsewhere(code: CodeType) -> None:
 
 
 def enclosing(depth: int = 1, *, keep: bool = False) -> Enclosing:
-    """The guarded calls around the caller's frame, innermost first. `keep`: what is noted on them is there when they
-    are asked for again."""
+    """The guarded calls around the caller's frame, innermost first. `keep`: the same `Call` is returned when they are
+    asked for again, so what is noted on it stays."""
     return _calls_in(stack(sys._getframe(depth)), keep=keep)
 
 
@@ -118,11 +118,11 @@ def waiting(caller: Any) -> Enclosing:
 
 
 def _frames_of_threads() -> dict[int, FrameType]:
-    """In which frame each thread is.
+    """The innermost frame of each thread, by the thread's number.
 
-    Python makes this list under a lock that each new thread needs. Before 3.13 the garbage collector can run in the
-    midst of it; and where a finalizer then lets another thread in, which needs that lock, all threads stand still for
-    ever. So the collector is off meanwhile.
+    Python collects them under a lock that each new thread needs. Before 3.13 the garbage collector can run meanwhile;
+    if a finalizer then lets another thread run, and that one needs the lock, all threads wait for each other for ever.
+    So the collector is switched off meanwhile.
     """
     with _lock:
         was_on = gc.isenabled()
@@ -164,7 +164,7 @@ def stack(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _calls_in(frames: Iterable[FrameType], *, keep: bool = False) -> Enclosing:
-    """The calls of these frames, and of those outside them. `keep`: what is noted on them stays."""
+    """The guarded calls in these frames, and in those outside them, innermost first. `keep`: as for `enclosing`."""
     found: list[tuple[Call, Scope]] = []
     for frame in frames:
         if _blocks and frame in _blocks:
@@ -173,7 +173,7 @@ def _calls_in(frames: Iterable[FrameType], *, keep: bool = False) -> Enclosing:
         if code in _guards:
             names = frame.f_locals
             call = names.get("call")
-            if call is None and "count" in names:  # it makes none before something fails
+            if call is None and "count" in names:  # an outermost frame that makes no `Call` before something fails
                 call = names["flow"].call_of(frame, keep=keep)
             if call is not None and not (found and found[-1][0] is call):  # two frames of one call
                 found.append((call, names["scope"]))

@@ -70,7 +70,7 @@ def dress(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
 
 
 MOST_WRAPPED = 1_000
-"""Functions, one in the other."""
+"""The most functions that are looked through, one wrapped by the other."""
 
 
 def unwrapped(fn: Any) -> Iterator[Any]:
@@ -84,8 +84,8 @@ def unwrapped(fn: Any) -> Iterator[Any]:
 
 
 def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
-    """Calls a coroutine function; or `attempt`, which knows how from the call itself. One that `tells` of itself, if
-    somebody listens, is called without a frame in between."""
+    """The layer that calls a coroutine function; or `attempt` with the call, in the function's place. An `attempt` that
+    emits its own events (its attribute `observes_itself`) is the layer itself, without a frame around it."""
     channel = scope.channel
 
     def call_it(call: Call) -> Any:
@@ -104,16 +104,16 @@ def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
         return observed(call, scope, attempt(call)) if channel.wants.observed else attempt(call)
 
     leaf: Layer = call_it if attempt is None else make_attempt
-    if attempt is not None and getattr(attempt, "tells", False):
+    if attempt is not None and getattr(attempt, "observes_itself", False):
         leaf = attempt
     leaf.is_leaf = True  # type: ignore[attr-defined]
-    leaf.is_direct = attempt is None  # type: ignore[attr-defined]  # it does nothing but call the function
-    leaf.waits = attempt is not None  # type: ignore[attr-defined]  # a client's attempts, for its connections
+    leaf.is_direct = attempt is None  # type: ignore[attr-defined]  # so a frame may call the function itself
+    leaf.waits = attempt is not None  # type: ignore[attr-defined]  # a client's attempt may wait for a connection
     return leaf
 
 
 def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Layer:
-    """Calls a plain function, or `attempt`: as a layer; and `plainly`, for those who can do without a coroutine."""
+    """The layer that calls a plain function, or `attempt` with the call. It has a plain form, `plainly`."""
     channel = scope.channel
 
     def plainly(call: Call) -> Any:
@@ -150,7 +150,7 @@ plain_types: set[type] = set()
 """Types of results that were seen and cannot be awaited: looking into a type costs five times as much as this set."""
 
 MOST_PLAIN = 256
-"""Types in it: some programs make classes without end."""
+"""The most types in `plain_types`: some programs make new classes as long as they run."""
 
 
 def refuse_awaitable(fn: Callable[..., Any], result: Any) -> None:

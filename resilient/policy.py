@@ -49,8 +49,8 @@ Layer = Callable[[Call], Coroutine[Any, Any, Any]]
 """The rest of a pipeline, seen from one of its policies."""
 
 Recovery = Callable[[Call, Exception], Coroutine[Any, Any, Any] | None]
-"""Goes on after a failure of a layer: what it returns returns what the caller shall get, or raises it. None: there is
-nothing to do about this error, which goes on to the caller."""
+"""Handles the failure of a layer: returns a coroutine whose result or error the caller gets; or None, where it is not
+for this error, which then goes on to the caller."""
 
 Watch = Callable[[Call, Any, Exception | None], None]
 """Is told how a call ended: by its result and None, or by None and its error."""
@@ -266,11 +266,11 @@ class Policy:
         return None
 
     def mends(self, scope: Scope) -> bool:
-        """Whether it acts only after a failure, by `recovery`: a call that succeeds then passes by no frame of it."""
+        """True if it does nothing on success and acts by `recovery`: no code of it runs unless the call raises."""
         return False
 
     def recovery(self, inner: Layer, scope: Scope) -> Recovery:
-        """How a policy that `mends` goes on when `inner(call)` has raised an `Exception`."""
+        """What a policy that `mends` does when `inner(call)` has raised an `Exception`."""
         raise NotImplementedError
 
     def snapshot(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The series of attempts that a Retry makes of a call, from its first failure on.
+"""The attempts of one call that a Retry makes.
 
-In tenacity's order: is it worth repeating (predicate), `after`, how long to wait, has it been enough (stop),
-`before_sleep`, sleep, `before`, and again. Each decision is a plain function. Only what may be a coroutine function is
-awaited: tenacity's strategies and hooks, and the closing of a result that a later attempt supersedes.
+After each failure it goes on in tenacity's order: predicate (is it worth repeating?), `after`, wait, stop,
+`before_sleep`, sleep, `before`, the next attempt. Each decision is a plain function. Only what may be a coroutine
+function is awaited: tenacity's strategies and hooks, and the closing of a result that a later attempt supersedes.
 """
 
 from __future__ import annotations
@@ -35,11 +35,16 @@ __all__ = ["Series"]
 
 
 class Series:
-    """A Retry around one layer. Of its methods a call begins with one: `recover`, `watch` or `run`.
+    """A Retry around one layer. A call enters by one of three methods; each hands a failure to `go_on`.
+
+        recover          the first attempt has failed in a frame outside (`Policy.mends`)
+        judge_results    results can be worth repeating, so it makes the first attempt itself
+        run              the same, where tenacity's strategies and hooks are told of each attempt
 
     Attributes:
         retry: the policy.
-        inner: what is repeated; plainly: the same without a coroutine, where that can be.
+        inner: the layer that is repeated.
+        plainly: its plain form, or None.
         scope: of the pipeline.
         looks: whether results can be worth repeating.
     """
@@ -54,13 +59,13 @@ class Series:
         self.looks = retry.looks_at_results(scope)
 
     def recover(self, call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
-        """A `Recovery`: of an error that no attempt can mend it is none."""
+        """A `Recovery`: the further attempts after this error, or None if it is not worth repeating."""
         verdict = self.scope.on_error(call, error)
         again = self.retry.repeats(error, verdict)
         return self.go_on(call, error, None, verdict, again) if again else None
 
-    async def watch(self, call: Call) -> Any:
-        """A layer that looks at results."""
+    async def judge_results(self, call: Call) -> Any:
+        """A layer that makes all attempts, and judges the result of each."""
         try:
             result = await self.inner(call) if self.plainly is None else self.plainly(call)
         except Exception as error:
@@ -75,7 +80,7 @@ class Series:
         return await rest  # outside the clause, so that what it raises has no false context
 
     async def run(self, call: Call) -> Any:
-        """A layer of which tenacity's strategies and hooks are told."""
+        """A layer that makes all attempts, and tells tenacity's strategies and hooks of each."""
         retry, runtime = self.retry, call.begin()
         state = State(
             lambda: controller(
@@ -114,12 +119,14 @@ class Series:
         again: bool | None,
         state: State | None = None,
     ) -> Any:
-        """The attempts after the first one.
+        """Make the attempts after the first one.
 
         Args:
-            error, result, verdict: how the first one ended.
-            again: what `Retry.repeats` says of that.
-            state: what tenacity's strategies and hooks are told; None: there are none.
+            error, result, verdict: how the first attempt ended.
+            again: the answer of `Retry.repeats` to that.
+            state: given to tenacity's strategies and hooks; None: there are none.
+
+        Returns the last result, or raises the last error that was an answer of the dependency.
         """
         retry, scope, looks, plainly = self.retry, self.scope, self.looks, self.plainly
         judge, channel, hooks = scope.judge, scope.channel, retry.hooks
@@ -127,8 +134,8 @@ class Series:
         answered = False  # whether there was an answer of the dependency, rather than a rejection
         last_error: Exception | None = None  # what comes back at the end, or else `last_result`
         last_result: Any = None
-        known: Any = None  # the `verdict` of the call on that
-        trace: TracebackType | None = None  # of `last_error`, as it was after its attempt
+        known: Any = None  # `call.verdict` for what comes back
+        trace: TracebackType | None = None  # the traceback of `last_error` right after its attempt
         if looks:
             call.begin()  # results are closed by its runtime
         try:
@@ -160,7 +167,7 @@ class Series:
                 else:
                     wait = ask(float, await _answer(retry.wait, state))
                 if verdict.retry_after is not None:
-                    wait += verdict.retry_after  # what was asked for, and the usual jitter upon it
+                    wait += verdict.retry_after  # the pause that was asked for, plus the usual wait as jitter
                 if scope.mode == "instant":
                     wait = 0.0
                 if state is not None:
@@ -190,7 +197,7 @@ class Series:
                         await _answer(hooks["before_sleep"], state)
                 if error is not None:
                     if issubclass(type(error), TimedOut):
-                        error.__cause__ = None  # the attempt before it: else a long retry drags along all its attempts
+                        error.__cause__ = None  # the attempt before: the chain would keep all attempts alive
                     call.error = error
                     error = None
                 if wait > 0:
@@ -230,18 +237,18 @@ class Series:
                 self._drop(call, result, last_result, ended)
             raise
         finally:
-            error = last_error = trace = known = None  # a traceback that leads to this frame would keep all alive
+            error = last_error = trace = known = None  # else a traceback that leads here would keep them alive
             result = last_result = state = None
 
     def _hopeless(self, attempt: int, error: Exception | None, verdict: Verdict) -> str:
-        """Why an attempt after the first was not worth repeating."""
+        """The reason to give up after an attempt, not the first one, that is not worth repeating."""
         if verdict.refused:
             return f"attempt {attempt} was rejected: {_told(error, self.scope)}"
         return "" if error is None else "not worth repeating"
 
     def _held_back(self, call: Call, attempt: int, wait: float, verdict: Verdict, error: Exception | None) -> str:
-        """Why there can be no further attempt after this wait, although there are attempts left; "": there can, and the
-        budget has paid for it."""
+        """The reason why there is no further attempt after this wait, although attempts are left; "" if there is one.
+        Then the budget has paid for it."""
         retry, scope = self.retry, self.scope
         judge = scope.judge
         if verdict.retry_after is not None and verdict.retry_after > retry.max_retry_after:
@@ -264,7 +271,7 @@ class Series:
         return ""
 
     def _give_up(self, call: Call, attempt: int, reason: str, error: Exception | None) -> None:
-        """Tell why there is no further attempt, and note it on the error that comes back."""
+        """Emit `GaveUp` with the reason, and add it as a note to the error that comes back."""
         scope, name = self.scope, self.retry.name
         if scope.channel.wants[GaveUp]:
             scope.channel.emit(GaveUp(scope.name, call.begin().now(), name, attempt, reason, error))
@@ -281,8 +288,8 @@ class Series:
         scope.channel.emit(Retrying(scope.name, at, self.retry.name, attempt, wait, shown, shadow))
 
     def _drop(self, call: Call, newest: Any, kept: Any, ended: BaseException) -> None:
-        """Close the newest result, and the one that was kept until there was a newer one, beside the caller; but not
-        the one that a mistake was about, which is closed where that comes out."""
+        """Close the newest result and the one that was kept before it, in the background. The result that a `Mistake`
+        is about is closed where that is raised to the caller (`flow.own_up`)."""
         about = ended.about if type(ended) is Mistake else None
         for result in (newest,) if kept is newest else (newest, kept):
             if result is not about:
@@ -293,7 +300,7 @@ _PLAIN = frozenset((float, int, bool, NoneType))
 
 
 async def _answer(strategy: Strategy | None, state: State | None) -> Any:
-    """What one of tenacity's strategies or hooks says."""
+    """Ask one of tenacity's strategies or hooks, and await its answer if need be. An error of it is a `Mistake`."""
     assert strategy is not None
     assert state is not None
     try:
@@ -306,8 +313,10 @@ async def _answer(strategy: Strategy | None, state: State | None) -> Any:
 
 
 def _left(call: Call, wait: float) -> float:
-    """Seconds until the deadline of the call; or of one that it is part of, where it would sleep beyond that, or is a
-    plain `def`, which nothing else ends."""
+    """Seconds until the deadline of the call.
+
+    A deadline around the call counts, too, if the call would sleep, or is a plain `def`, which nothing else ends.
+    """
     left = math.inf if call.deadline is None else call.deadline - call.begin().now()
     if seen.limits and (wait > 0 or call.runtime is THREADS) and (around := remaining()) is not None:
         return min(left, around)
@@ -315,12 +324,12 @@ def _left(call: Call, wait: float) -> float:
 
 
 def _meant(error: Exception) -> Exception:
-    """The error that comes back for this one."""
+    """The error to raise to the caller: the one behind a `tenacity.TryAgain`, else the error itself."""
     return behind(error) if issubclass(type(error), tenacity.TryAgain) else error  # type: ignore[arg-type]
 
 
 def _told(error: Exception | None, scope: Scope) -> str:
-    """A rejection, for a sentence about its pipeline."""
+    """The text of a rejection, without the pipeline's name where the sentence has it already."""
     if not isinstance(error, Rejected):
         return type(error).__name__
     return reason_of(error) if error.pipeline == scope.name else str(error)

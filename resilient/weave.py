@@ -1,6 +1,6 @@
-"""Binds a list of policies, outermost first, into one function of a `Call`. Nothing is built per call that can be
-built once: policies that act only after a failure and the gates next to them share one frame (`resilient.frame`), and a
-wrap's frame is its own coroutine.
+"""Binds a list of policies, outermost first, into one function of a `Call`. What can be built once is not built for
+each call: policies that act only after a failure and the gates next to them share one frame (`resilient.frame`), and
+every other wrap is one coroutine.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["weave"]
 
 
 def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer, *, waits: bool = False) -> Woven:
-    """`policies` around `leaf`.
+    """Bind `policies` around `leaf`, the layer that calls the guarded function.
 
-    `waits`: something inside `leaf` may have a queue; so has a `leaf` that says so itself.
+    `waits`: whether a policy inside `leaf` may have a queue. A leaf can say so itself, by its attribute `waits`.
     """
     waits = waits or getattr(leaf, "waits", False)
     inner, at = leaf, len(policies)
@@ -62,8 +62,8 @@ def _one_after_the_other(first: Recovery, second: Recovery) -> Recovery:
 
 
 def _nearest_limit(policies: Sequence[Policy], begin: int, end: int) -> float | None:
-    """The limit of the Timeout nearest to the gates in [begin, end): of those inside them, else of those outside. A
-    gate may have one, too, in a Timeout's place."""
+    """The limit of the Timeout nearest to the gates at places `begin` to `end`: the outermost one inside them, else the
+    innermost one outside. A gate can have a limit, too (`http.entrance`)."""
     for policy in (*policies[end:], *reversed(policies[:end])):
         if policy.limit is not None:
             return policy.limit

@@ -1,11 +1,12 @@
-"""What stands before the limit of a server: it knows when a request has to be answered, and whether its body is there.
+"""The policies around the limit of a server: they know a request's deadline, and whether its body has been read.
 
-A request has one of two ways through the same gates:
+A request takes one of two paths through the same limit:
 
-- most have neither a body nor somebody who listens: then an `Entrance` stands before the limit, and the pipeline is one
-  coroutine;
-- else `UntilAnswered` is around the limit. It reads the body first, and sees to it that a request which the deadline
-  has cut is told of as `TimedOut`, not as cancelled.
+- Most have no body, and there is no listener: then an `Entrance` stands before the limit, a gate like the limit, and
+the
+  pipeline is one coroutine.
+- Else `UntilAnswered` wraps the limit. It reads the body first. If the deadline cuts a request short, it turns the
+  cancellation into `TimedOut`, so that listeners are told of a timeout.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ __all__ = ["Entrance", "ServerJudge", "UntilAnswered"]
 
 
 class Entrance(Gate):
-    """Tells the gates inside it when the request has to be answered, and refuses one that is too late.
+    """Sets the deadline of a request for the gates inside it, and refuses a request that is too late.
 
-    It is all that is needed of `UntilAnswered` for a request without a body, of which nobody hears: a gate among gates,
-    which cost it one coroutine together.
+    It does what `UntilAnswered` does, for requests without a body and without listeners. As a gate it shares a frame
+    with the limit, where a wrap would need a coroutine of its own.
     """
 
     timed = holds = False
@@ -52,17 +53,17 @@ class Entrance(Gate):
         return request
 
     def release(self, ticket: Any) -> None:
-        """Takes nothing back: nothing was given."""
+        """Does nothing, because admission takes no permit."""
 
 
 class UntilAnswered(Wrap):
-    """What the deadline of the request is to the limit: it reads the body before, and says what has ended the request.
+    """Reads the body of a request before the limit is asked, and applies the request's deadline to all that follows.
 
     Args:
-        limit: seconds of that; None: there is none.
+        limit: the middleware's `max_deadline` in seconds, or None.
     """
 
-    timed = False  # where there is a deadline it asks for itself
+    timed = False  # a request with a deadline knows its runtime
     raises = (TimedOut,)
 
     def __init__(self, limit: float | None) -> None:
@@ -74,7 +75,7 @@ class UntilAnswered(Wrap):
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
         def until_answered(call: Call) -> Coroutine[Any, Any, Any]:
-            request: Request = call.args[0].pop(REQUEST)  # who kept it there would be kept by it
+            request: Request = call.args[0].pop(REQUEST)  # else scope and request would keep each other alive
             if request.seconds <= 0:
                 raise request.expired()
             layer = inner if request.upload is None else _with_body(request, request.upload, inner)
@@ -97,7 +98,7 @@ class UntilAnswered(Wrap):
 
 
 def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
-    """`inner`, which is only entered while the request does not wait for its body."""
+    """`inner`, run only while the request does not wait for its body: it is withdrawn from the limit when it has to."""
 
     async def with_body(call: Call) -> Any:
         await upload.read_ahead()
@@ -120,7 +121,7 @@ def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
 
 
 class ServerJudge(Classifier):
-    """The server's own deadline is all that speaks against it."""
+    """Judges requests of a server: its own `max_deadline` is a failure; every other error says nothing."""
 
     def error(self, error: Exception) -> Verdict:
         return FATAL if isinstance(error, TimedOut) and error.policy == OWN else IGNORED

@@ -17,11 +17,12 @@ from resilient.policy import Scope
 __all__ = ["AWAITS_BODY", "ENDED", "HELD", "Guard", "hold_told", "hold_untold", "stand_in_line"]
 
 Guard = Generator[Any, Any, Any]
-"""What drives the pipeline's coroutine."""
+"""The iterator by which the pipeline's coroutine is driven: `next`, `send` or `throw` runs it a step further."""
 
 
 class _Held:
-    """Seen by those who drive the coroutine, never by an event loop."""
+    """An awaitable that suspends its coroutine once and yields itself, to whoever drives it. No event loop ever sees
+    it."""
 
     __slots__ = ("_once",)
 
@@ -29,22 +30,23 @@ class _Held:
         self._once = (self,)
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return iter(self._once)  # type: ignore[return-value]  # the least that comes to a halt once
+        return iter(self._once)  # type: ignore[return-value]  # the cheapest iterator that yields once
 
 
 HELD: Final = _Held()
-"""What the pipeline awaits in place of a function."""
+"""What the pipeline awaits in place of the guarded function, while the application runs."""
 
 ENDED: Final = object()
-"""For `next`, where a coroutine has come to its end: to catch what ends an iteration costs ten times as much."""
+"""The default for `next(guard, ENDED)`: catching the `StopIteration` of a coroutine that ends costs ten times as
+much."""
 
 AWAITS_BODY: Final = _Held()
-"""What the pipeline awaits, outside its limit, while the request's body is not complete."""
+"""What the pipeline awaits, without a permit of its limit, while the request's body is not complete."""
 
 
 @types.coroutine
 def stand_in_line(guard: Guard, waits_for: Any) -> Generator[Any, Any, None]:
-    """Let the pipeline wait in a queue of its limit until it comes to where it is held."""
+    """Drive the pipeline through the queue of its limit until it awaits `HELD`. `waits_for`: what it awaits now."""
     while waits_for is not HELD:
         try:
             sent = yield waits_for
@@ -55,15 +57,15 @@ def stand_in_line(guard: Guard, waits_for: Any) -> Generator[Any, Any, None]:
 
 
 def hold_told(scope: Scope) -> Callable[[Call], Any]:
-    """The attempts of the pipeline: it is held."""
+    """What the pipeline's attempts call (`Pipeline.twin`): they await `HELD`, and listeners are told of them."""
     return lambda call: HELD
 
 
 def hold_untold(scope: Scope) -> Callable[[Call], Any]:
-    """The same where nobody hears of them."""
+    """The same without telling listeners, which saves a frame. Used only while there are none."""
 
     def attempt(call: Call) -> Any:
         return HELD
 
-    attempt.tells = True  # type: ignore[attr-defined]
+    attempt.observes_itself = True  # type: ignore[attr-defined]
     return attempt

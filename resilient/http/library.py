@@ -1,8 +1,8 @@
-"""A client library, as transports need it: its streams, its errors, and what its clients do with a response.
+"""What transports need to know of a client library: its streams, its errors, and what its clients do with a response.
 
-Whether a client hands a response to its user as a stream (`client.stream`), or reads the body itself before it returns
-(`client.get`), is known to its `send` alone, which stands on the stack while it calls a transport: `is_streamed` looks
-there.
+A client hands a response to its user as a stream (`client.stream`), or reads the body before it returns (`client.get`).
+It does not tell its transport which. Only the client's `send` knows, which is on the stack while it calls a transport,
+so `is_streamed` looks there.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from resilient.http.judgement import HttpClassifier, unsent, untouched
 __all__ = ["Library"]
 
 SEND = 5
-"""How far above `is_streamed` the client's `send` stands; farther, where something is in between."""
+"""Frames from `is_streamed` up to the client's `send`, if no tracer or other transport is in between."""
 
 _SUSPENDED = CO_COROUTINE | CO_GENERATOR | CO_ITERABLE_COROUTINE | CO_ASYNC_GENERATOR
 
 
 class Library:
-    """A client library, as transports need it.
+    """One client library, httpx or httpx2.
 
     Args:
-        module: the client's.
-        classifier: the judgement of pipelines that are given none.
-        errors: our errors, each with a class of the same meaning that belongs to the client's hierarchy too.
+        module: the client's module.
+        classifier: the class of classifier for pipelines that were given none.
+        errors: for each of our errors, a class with the same meaning that is also one of the client's errors.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Library:
     ) -> None:
         self.module = module
         self.file: str = module.Client.build_request.__code__.co_filename
-        """Where its client's code is."""
+        """The file of the client's code."""
         self._send, self._request, self._stream = (self._codes(name) for name in ("send", "request", "stream"))
         self._alone: CodeType | None = None
         self.classifier = classifier
@@ -50,12 +50,13 @@ class Library:
         self._errors = errors
 
     def is_streamed(self) -> bool:
-        """Whether the user reads the body of a request's response, rather than the client: the `stream` of the client's
-        nearest `send`. Tracers and other transports may stand in between, by any name.
+        """Whether the user reads the body of the response, rather than the client: the argument `stream` of the nearest
+        `send` on the stack. Tracers and other transports may be in between, by any name.
 
-        To look at a frame is dear. So the one above `send` comes first: `request` mostly stands there, and reads all
-        bodies. Where no client is in a whole stack, its frame at `SEND` is remembered if it is the event loop's, for a
-        client's is above it. The locals of a frame are left alone where it is known who calls `send`.
+        Looking at frames is slow, and reading a frame's locals slower still. So the caller of `send` is looked at
+        first: mostly it is the client's `request`, which reads all bodies. Only if it is neither that nor `stream`, the
+        locals of `send` are read. A stack without a client ends at the event loop: the code of its frame there is
+        remembered, because the next time no client can be above it.
         """
         try:
             if _getframe(SEND + 1).f_code in self._request:
@@ -69,7 +70,7 @@ class Library:
         frame: FrameType | None = first
         while frame is not None and frame.f_code not in self._send:
             if frame.f_code.co_name == "send" and frame.f_code.co_filename == self.file:
-                break  # a wrapper took its place before we came
+                break  # a tracer had replaced the method before this library was imported
             frame = frame.f_back
         if frame is None:
             if _getframe(1).f_code.co_flags & CO_COROUTINE and not code.co_flags & _SUSPENDED:
@@ -90,15 +91,15 @@ class Library:
         return tuple(code for code in codes if code is not None and code.co_filename == self.file)
 
     def answer(self, given: Any, shared: bool) -> Any:
-        """What a Fallback answers: a response for each caller, because a client writes to those that it gets, reads
-        them and closes them.
+        """A response for one caller from what a Fallback was given. Each caller gets its own, because a client reads,
+        changes and closes the response it gets.
 
-        Raises `TypeError` for what is no response of the client's, and where several would read one stream.
+        Raises `TypeError` if it was given no response of this client, or one whose body is a stream for one reader.
         """
         name = f"{self.module.__name__}.Response"
         if not isinstance(given, self.module.Response):
             raise TypeError(f"a Fallback under {self.module.__name__} must answer with a {name}, got {given!r}")
-        if type(given.stream) is self.streams.bytes:  # nobody has had it
+        if type(given.stream) is self.streams.bytes:  # not read by anybody yet
             return self.module.Response(
                 given.status_code,
                 headers=given.headers,
@@ -106,7 +107,7 @@ class Library:
                 extensions={**given.extensions},
                 default_encoding=given.default_encoding,
             )
-        if hasattr(given, "_content") and given.is_closed:  # as a cache has it
+        if hasattr(given, "_content") and given.is_closed:  # its body is in memory, as in a cache
             return copy(given)
         if shared or given.is_closed:
             raise TypeError(
@@ -116,7 +117,7 @@ class Library:
         return given
 
     def claim(self, error: Exception, request: Any) -> None:
-        """Make one of our errors one of the client's, too: the same object, with all it has."""
+        """Make our error an error of the client, too: the same object gets the class that is both."""
         kind = self._errors.get(type(error))
         if kind is not None:
             error.__class__ = kind

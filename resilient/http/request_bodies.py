@@ -1,7 +1,7 @@
 """Bodies of requests, which may have to be sent again.
 
-What a user gives as a body may be bytes, a file, an iterator, or a form with files: some can be sent twice as they are,
-some after they were read or rewound, and some only once. `make_ready` finds out, and no body is ever sent in part.
+A user's body may be bytes, a file, an iterator, or a form with files. Some can be sent twice as they are, some after
+they were read or rewound, and some only once. `make_ready` finds out which, and no body is ever sent in part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Once", "Punctual", "Rewound", "make_ready"]
 
 
 def is_file(source: Any) -> bool:
-    """Whether it can be read again from where it is."""
+    """Whether `source` is a file that can be rewound."""
     try:
         return bool(source.seekable() and callable(source.read))
     except Exception:  # closed, or not a file
@@ -29,7 +29,7 @@ def is_file(source: Any) -> bool:
 
 
 class Rewound:
-    """A file, from where it was."""
+    """A file as a body that can be sent again: each iteration begins at the position the file had at first."""
 
     def __init__(self, stream: Any, file: Any) -> None:
         self._stream = stream
@@ -52,11 +52,11 @@ def is_read_on(source: Any) -> bool:
 
 
 class Once:
-    """A request's body of which a part has been read, or that a second iteration would only read on.
+    """A request's body that can be sent once: a part of it has been read, or a second iteration would only read on.
 
-    Iterated again (after a redirect, or by authentication), it is what the client's own is then: an iterable begins
-    anew, and a generator raises `StreamConsumed`. So does an iterator or a file, of which the client would send what is
-    left, perhaps nothing.
+    A second iteration (after a redirect, or by authentication) does what the client's own stream does: an iterable
+    begins anew, and a generator raises `StreamConsumed`. An iterator or a file raises it, too: the client would send
+    only what is left of it, perhaps nothing.
     """
 
     consumed: type[Exception]
@@ -68,7 +68,7 @@ class Once:
         self._sent = False
 
     def _begin(self) -> tuple[tuple[bytes, ...], Any]:
-        """What was read of it, and where the rest is."""
+        """Returns what was read of the body, and the iterable of the rest."""
         if self._sent and (is_read_on(self._stream) or is_read_on(source_of(self._stream))):
             raise self.consumed()
         self._sent = True
@@ -94,13 +94,13 @@ class Once:
 
 
 def source_of(stream: Any) -> Any:
-    """What the user gave as the body, if the client made a stream of it."""
+    """What the user passed as the body, or None if the client keeps no reference to it."""
     return getattr(stream, "_stream", None)
 
 
 class Punctual:
-    """A request's body that a plain client sends: its source cannot be interrupted, but is not asked on when the time
-    of the request is over."""
+    """A request's body that a plain client sends. A read of its source cannot be interrupted, but no further part is
+    read after the request's deadline."""
 
     def __init__(self, stream: Any, limit: Limit) -> None:
         self._stream = stream
@@ -116,11 +116,14 @@ class Punctual:
 async def make_ready(
     request: Any, streams: Streams, buffer: int | None, runtime: Runtime, limit: Limit | None = None
 ) -> tuple[bool, bool]:
-    """See to it that a body can be sent again: one that is a stream is read, up to `buffer` bytes; None: it is not, and
-    is left alone unless a second iteration would send only a part of it. Raises `TimedOut` when that takes until
-    `limit`; in threads with the next part.
+    """Prepare a request's body to be sent again.
 
-    Returns whether two may read it at once, and whether it can be sent again.
+    Args:
+        buffer: a stream is read up to this many bytes. None: it is not read, and only protected from being sent in
+        part. limit: when reading must be done. In threads this is checked after each part.
+
+    Returns whether two attempts may send the body at once, and whether it can be sent again. Raises `TimedOut` if
+    reading takes until `limit`.
     """
     stream = request.stream
     if isinstance(stream, streams.bytes):

@@ -409,7 +409,7 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
                 return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
             return fully(call, scope, self.transport.handle_async_request, True, call.begin())
 
-        attempt.tells = True  # type: ignore[attr-defined]
+        attempt.observes_itself = True  # type: ignore[attr-defined]
         return attempt
 
     def _whole_attempt(self, scope: Scope) -> Attempt:
@@ -431,7 +431,7 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
                 self._bound(call, begin, response)
             return response
 
-        whole_attempt.tells = True  # type: ignore[attr-defined]
+        whole_attempt.observes_itself = True  # type: ignore[attr-defined]
         return whole_attempt
 
     async def handle_async_request(self, request: Request) -> Response:

@@ -33,7 +33,7 @@ from resilient.strategies import Strategy, answer_to, awaits, looks_at_errors_on
 __all__ = ["Retry"]
 
 _RARE = (BaseExceptionGroup, tenacity.TryAgain)
-"""Errors that are judged with care."""
+"""Errors that may contain others, or stand for others: each error behind them is looked at."""
 
 Nested = Literal["multiply", "once"]
 
@@ -142,11 +142,11 @@ class Retry(Wrap):
         if self.mends(scope):
             return super().bind(inner, scope)
         series = Series(self, inner, scope)
-        return series.run if self._speaks_tenacity else series.watch
+        return series.run if self._speaks_tenacity else series.judge_results
 
     def repeats(self, error: Exception | None, verdict: Verdict) -> bool | None:
-        """Whether an attempt that ended with this error (None: with a result) is worth repeating; None: that is for
-        tenacity's strategy to say."""
+        """Whether an attempt that ended with this error (None: with a result) is worth repeating; None: tenacity's
+        strategy must be asked."""
         if verdict.final:
             return False
         if error is None:
@@ -171,7 +171,7 @@ class Retry(Wrap):
         return all(map(self.repeats_rejection, refusals))
 
     def looks_at_results(self, scope: Scope) -> bool:
-        """Whether results can be worth repeating."""
+        """Whether a call that returned can be repeated for its result: by the classifier, or by tenacity's strategy."""
         return self._asks_results or scope.judge.judges_results
 
     def takes(self, each: float) -> float:
