@@ -26,8 +26,8 @@ from typing import Any
 
 from resilient.call import Call, new_call
 from resilient.current import block_begins, block_ends
-from resilient.deadlines import Deadline, hold_total, inherited, let_go, swap
 from resilient.errors import TimedOut
+from resilient.moment import Deadline, hold_total, inherited, let_go, swap
 from resilient.outcome import SUCCESS, Stopped
 from resilient.policy import Layer, Scope
 from resilient.runtime import Limit, Runtime

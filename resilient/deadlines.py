@@ -44,7 +44,7 @@ from resilient.current import enclosing
 from resilient.errors import TimedOut
 from resilient.events import CallTimedOut
 from resilient.forks import in_forked_child
-from resilient.moment import LIFTED, Deadline, hold, hold_total, inherit, inherited, let_go, restore, seen, swap
+from resilient.moment import LIFTED, Deadline, hold, hold_total, inherit, inherited, let_go, restore, seen
 from resilient.policy import Layer, Scope
 from resilient.priority import NORMAL, priority
 from resilient.runtime import TRIO, VIRTUAL, current, current_async
@@ -52,21 +52,13 @@ from resilient.runtime.asyncio import running
 from resilient.runtime.threads import THREADS
 
 __all__ = [
-    "LIFTED",
-    "Deadline",
     "deadline",
     "detached",
-    "hold",
-    "hold_total",
     "holding",
     "in_callers_time",
-    "inherited",
-    "let_go",
     "lifted",
     "milliseconds",
     "remaining",
-    "seen",
-    "swap",
     "total",
     "under",
 ]
@@ -191,13 +183,13 @@ def milliseconds(value: object) -> float | None:
 
 @in_forked_child
 def _begin_without() -> None:
-    """The call whose deadline was lifted at the fork is one of the parent's."""
+    """In a forked child: the call whose deadline was lifted at the fork belongs to the parent."""
     _lifted.set((None, 0.0))
 
 
 def total(inner: Layer, seconds: float) -> Layer:
-    """`inner` under a total Timeout whose limit is not its runtime's: the deadline of its call holds for all that its
-    function calls, too."""
+    """A layer that holds the deadline of its call for everything that `inner` calls. For a total Timeout that runs its
+    inner layer beside the caller; other total Timeouts leave it to the runtime (`Limit.total`)."""
 
     async def bounded(call: Call) -> Any:
         assert call.deadline is not None

@@ -20,10 +20,11 @@ from resilient.atomic import GIL
 from resilient.beside import discard, is_own
 from resilient.budget import Budget
 from resilient.call import Call, new_call
-from resilient.deadlines import inherited, under
+from resilient.deadlines import under
 from resilient.errors import PipelineClosed
 from resilient.events import CallEnded, CallRejected
 from resilient.mistakes import Mistake, release
+from resilient.moment import inherited
 from resilient.outcome import IGNORED, Classifier
 from resilient.policy import Layer, Recovery, Scope, Watch
 from resilient.runtime import Parking, Runtime

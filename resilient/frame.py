@@ -30,11 +30,11 @@ from typing import Any
 from resilient.budget import Budget
 from resilient.call import Call, name_of
 from resilient.clock import monotonic
-from resilient.deadlines import inherited, seen
 from resilient.flow import Count, Earn, Flow, own_up
 from resilient.frame_text import Lines, Shape, deeper, inside, outermost
 from resilient.guard import plain_types, refuse_awaitable
 from resilient.mistakes import Mistake
+from resilient.moment import inherited, seen
 from resilient.outcome import Stopped
 from resilient.passage import FILE, Passage
 from resilient.policy import Layer, Recovery, Scope

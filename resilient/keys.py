@@ -1,7 +1,8 @@
-"""The keys of a `Keyed`, each with a gate of its own: bounded, and forgotten in order of their last use.
+"""The table of the keys of a `Keyed`, each with its own gate: bounded in size, least recently used first.
 
-Keys often come from strangers: addresses, host names, tenants. So when a new one comes, some of those that have stood
-longest are looked at (at most `LOOKS`, so a call costs the same however many keys there are), until there is room:
+Keys often come from strangers: addresses, host names, tenants. So when a new key comes, those that were used longest
+ago are looked at until there is room, but at most `LOOKS` of them, so a call costs the same however many keys there
+are:
 
 - A key with calls inside is never forgotten: with a new gate it would have twice its permits. So there may be more than
   `max_keys` keys, but only while calls of others are in flight, which take more memory than their keys do.
@@ -30,11 +31,11 @@ from resilient.policy import Gate
 __all__ = ["LOOKS", "Entry", "Keys"]
 
 LOOKS = 16
-"""Keys that are looked at, at the most, when a new one comes: so many open circuits in a row are none forgotten for."""
+"""The most keys that are looked at when a new key comes. Of so many open circuits in a row, one is forgotten."""
 
 
 class _Span:
-    """The time between two new keys. `end` is known when it has ended."""
+    """The time between the arrivals of two new keys. `end` is infinite until the second one arrives."""
 
     __slots__ = ("end",)
 
@@ -46,11 +47,12 @@ class Entry:
     """What is kept for one key.
 
     Attributes:
+        gate: of this key.
         acts: the gate that decides: in shadow mode the gate's `shadow_queue`, if it has one.
-        inside: calls that were admitted, or wait, and have not ended.
-        used: when it was used last, as far as anybody read the clock.
-        span: in which it was used again after that, or None. Reading the clock at each use would cost more than
-            finding the entry.
+        inside: calls that were admitted or wait, and have not ended.
+        used: when it was last used, of the uses at which the clock was read.
+        span: the time in which it was used again after that, or None. Reading the clock at each use would cost more
+            than finding the entry.
     """
 
     __slots__ = ("acts", "gate", "inside", "key", "span", "used")
@@ -64,21 +66,22 @@ class Entry:
         self.span: _Span | None = None
 
     def idle(self, now: float) -> float:
-        """Seconds since its last use, or fewer."""
+        """Seconds since its last use; fewer where the clock was not read at that use."""
         return now - (self.used if self.span is None else self.span.end)
 
 
 class Keys:
-    """The table of keys, for all twins of a `Keyed`.
+    """The table of keys, shared by all twins of a `Keyed`.
 
     Args:
-        factory: makes the gate of a new key; `pattern`: the first that it has made, which guards no call.
-        max_keys, idle: as `Keyed` says.
+        factory: makes the gate of a new key.
+        pattern: the first gate that the factory made, which guards no call.
+        max_keys, idle: as in `Keyed`.
 
     Attributes:
-        at_hand: the entries, where one may look for one without the lock.
+        at_hand: the table for a look-up without the lock; empty on free-threaded builds, where each look-up takes it.
         latest: the entry that was used last.
-        span: the time since the latest new key came.
+        span: the time since the last new key arrived.
     """
 
     def __init__(self, factory: Callable[[], Gate], pattern: Gate, max_keys: int, idle: float) -> None:
@@ -86,7 +89,7 @@ class Keys:
         self.idle = idle
         self._factory = factory
         self._pattern = pattern
-        self._table: OrderedDict[Hashable, Entry] = OrderedDict()  # used longest ago first, but for `latest`
+        self._table: OrderedDict[Hashable, Entry] = OrderedDict()  # least recently used first, `latest` anywhere
         self.at_hand: Mapping[Hashable, Entry] = self._table if GIL else {}
         self.latest: Entry | None = None
         self.span = _Span()
@@ -95,14 +98,14 @@ class Keys:
         pattern.made_for = self
 
     def enter(self, key: Hashable, now: float, calls: int = 1) -> Entry:
-        """The entry of a key, with so many more calls inside; made if there is none."""
+        """The entry of a key, made if there is none. `calls` are counted as inside it."""
         with self._lock:
             entry = self._table.get(key)
             if entry is not None:
                 return self._used(entry, now, calls)
         gate = self._make(key)  # the user's code: under no lock
         with self._lock:
-            entry = self._table.get(key)  # another thread may have been quicker
+            entry = self._table.get(key)  # another thread may have made it meanwhile
             if entry is None:
                 self._make_room(now)
                 entry = self._table[key] = Entry(key, gate, now)
@@ -119,16 +122,16 @@ class Keys:
         return entry
 
     def used_last(self, entry: Entry) -> None:
-        """Put an entry at the end of the order."""
+        """Move an entry to the end of the table: it is forgotten last."""
         self.latest = entry
         try:
             self._table.move_to_end(entry.key)
         except KeyError:
-            pass  # another thread looks whether it may be forgotten, and will put it there; or it was, by `forget`
+            pass  # `_make_room` has it out in another thread, and puts it back; or `forget` has removed it
 
     @atomic
     def leave(self, entry: Entry) -> None:
-        """Count one call less inside the gate of a key."""
+        """Count one call less inside an entry."""
         entry.inside -= 1
 
     def forget(self, key: Hashable) -> bool:
@@ -137,7 +140,7 @@ class Keys:
             return self._table.pop(key, None) is not None
 
     def entries(self) -> list[Entry]:
-        """A copy of the table, used longest ago first."""
+        """A copy of the table's entries, least recently used first."""
         with self._lock:
             return members(self._table.values())  # a key that hashes by Python code may let another thread in
 
@@ -149,7 +152,7 @@ class Keys:
                 entry.gate.attach(channel)
 
     def renew(self) -> None:
-        """In a forked child, where no call is inside."""
+        """In a forked child: take new locks, and count no call as inside."""
         self._lock = threading.RLock()
         self._pattern.renew()
         for key, entry in list(self._table.items()):
@@ -159,11 +162,11 @@ class Keys:
         self.latest = None
 
     def _make_room(self, now: float) -> None:
-        """Look at the keys that have stood longest, and forget those that may be; the module says which."""
+        """Look at the least recently used keys, and forget those that can go, by the rules of the module."""
         table, spared = self._table, list[Entry]()
         for _ in range(min(LOOKS, len(table))):
             full = len(table) + len(spared) >= self.max_keys
-            key, entry = table.popitem(last=False)  # while it is out, nobody can enter
+            key, entry = table.popitem(last=False)  # no call can enter while it is out
             if not full and entry.idle(now) < self.idle:
                 table[key] = entry
                 table.move_to_end(key, last=False)
@@ -175,12 +178,12 @@ class Keys:
         too_many = max(0, len(table) + len(spared) + 1 - self.max_keys)
         for entry in spared[too_many:]:
             table[entry.key] = entry
-        if too_many:  # none of them was at rest: their order stays
+        if too_many:  # those left were used before the others, and stay first
             for entry in reversed(spared[too_many:]):
                 table.move_to_end(entry.key, last=False)
 
     def _make(self, key: Hashable) -> Gate:
-        """A new gate of the same kind as the others, by the name of its key."""
+        """Make a gate for a key, named after it. Raises if it is not like the gates of the other keys."""
         gate = self._factory()
         if not isinstance(gate, Gate) or _kind(gate) != _kind(self._pattern):
             raise TypeError(f"factory must always make the same kind of gate: first {self._pattern!r}, now {gate!r}")
@@ -189,7 +192,7 @@ class Keys:
                 raise ValueError(f"factory must make a new gate for each key, got the same {gate!r} again")
             gate.made_for = self
         if _is_given_the_same(gate, self._pattern):
-            gate.given = self._pattern.given  # one copy for all keys
+            gate.given = self._pattern.given  # one tuple for all keys takes less memory
         gate.name = f"{gate.name}[{arguments.legible(key)}]"
         return gate
 
@@ -206,7 +209,7 @@ def _is_given_the_same(gate: Gate, other: Gate) -> bool:
 
 
 def _kind(gate: Gate) -> tuple[Any, ...]:
-    """What the frame of the gates has been written for."""
+    """What a frame's source depends on: it must be the same for the gates of all keys."""
     return (
         type(gate),
         gate.shadow,

@@ -1,7 +1,7 @@
-"""A moment by which all has to be done, and the one that holds here.
+"""A deadline: the moment by which something must be done; and the context variable that holds the current one.
 
-It is a context variable: what is set holds for all that is called or begun from there. What sets it, and why, is told
-in `resilient.deadlines`; runtimes set it for a total Timeout.
+It holds for everything that is called or started from where it is set. `resilient.deadlines` is what users set it by,
+and says why; runtimes set it for a total Timeout.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ __all__ = ["LIFTED", "Deadline", "hold", "hold_total", "inherit", "inherited", "
 _current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
 
 inherited, inherit, restore = _current.get, _current.set, _current.reset
-"""The deadline that holds here, or None. And what is in `hold` and in `let_go`, for those who count frames: one takes a
-deadline, once `seen.any` is set; the other what that has returned, with a `ValueError` where another context runs."""
+"""`inherited()` is the deadline that holds here, or None. `inherit` and `restore` are `hold` and `let_go` without a
+frame of their own: who calls `inherit` has set `seen.any`, and `restore` raises `ValueError` in another context."""
 
 
 class _Seen:
-    """Whether there ever was a deadline in this process: until then guarded calls need not look for one. And whether
-    any function or block is guarded by a Timeout, which is a deadline for what is beneath: the same for transports."""
+    """What this process has seen so far, so that calls need not look for deadlines before there is one.
+
+    Attributes:
+        any: whether there ever was a deadline.
+        limits: whether a function or block is guarded by a Timeout, which transports beneath have to keep, too.
+    """
 
     __slots__ = ("any", "limits")
 
@@ -36,7 +40,7 @@ seen = _Seen()
 
 
 class Deadline:
-    """A moment, as a runtime's limit: `at` on its clock, set `seconds` before. A lifted one is infinitely far."""
+    """A limit for runtimes (`runtime.Limit`): the moment `at` on a runtime's clock, which was set `seconds` before."""
 
     __slots__ = ("at", "seconds")
 
@@ -48,7 +52,7 @@ class Deadline:
         self.seconds = seconds
 
     def expired(self, call: Any, waited: float) -> TimedOut:
-        """The error of a call that it ended."""
+        """The error of a call that this deadline ended."""
         return TimedOut(
             f"the deadline of {self.seconds:g} s, set by the caller, has passed",
             policy=self.name,
@@ -58,23 +62,23 @@ class Deadline:
 
 
 LIFTED = Deadline(math.inf, math.inf)
-"""Where it is held, none is in force, whatever is around."""
+"""Holding it lifts every deadline around."""
 
 
 def hold(limit: Deadline) -> Token[Deadline | None]:
-    """From here on `limit` holds. Returns what `let_go` needs."""
+    """Set the current deadline. Returns a token for `let_go`."""
     seen.any = True
     return inherit(limit)
 
 
 def hold_total(at: float, seconds: float) -> Token[Deadline | None] | None:
-    """From here on all has to be done by `at`, if that is not so already. Returns what `let_go` needs."""
+    """Set the current deadline to `at`, unless an earlier one holds. Returns a token for `let_go`, or None."""
     around = inherited()
     return hold(Deadline(at, seconds)) if around is None or at < around.at else None
 
 
 def let_go(token: Token[Deadline | None] | None) -> None:
-    """What held before holds again."""
+    """Set the deadline again that held before the `hold` which returned this token."""
     if token is not None:
         try:
             restore(token)
@@ -83,7 +87,7 @@ def let_go(token: Token[Deadline | None] | None) -> None:
 
 
 def swap(limit: Deadline | None) -> Deadline | None:
-    """From here on `limit` holds, or none. Returns what held before."""
+    """Set the current deadline; None: there is none. Returns the one before."""
     before = inherited()
     if before is not limit:
         inherit(limit)
@@ -92,5 +96,5 @@ def swap(limit: Deadline | None) -> Deadline | None:
 
 @in_forked_child
 def _begin_without() -> None:
-    """The deadline that held at the fork was that of a call of the parent. (A spawned child has none either.)"""
+    """In a forked child: the deadline that held at the fork belongs to a call of the parent."""
     inherit(None)

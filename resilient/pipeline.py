@@ -19,13 +19,13 @@ from resilient import arguments, registry
 from resilient.block import Attempts, block_call, block_leaf
 from resilient.call import Call, name_of
 from resilient.current import Enclosing, enclosing, is_guard, is_guarded, waiting
-from resilient.deadlines import seen
 from resilient.errors import Deadlock, PipelineError, PipelineWarning
 from resilient.events import Event, Listener
 from resilient.flow import Flow, earning, earnings, watched_earnings, watched_recovery
 from resilient.foresight import Inside, View, Worst, levels
 from resilient.frame import Woven, guard_with
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf, unwrapped
+from resilient.moment import seen
 from resilient.outcome import DEFAULT, Classifier
 from resilient.plan import Finding, examine, examine_stack
 from resilient.policy import Gate, Layer, Policy

@@ -17,10 +17,11 @@ import tenacity
 from resilient.beside import close_beside, discard, is_own
 from resilient.call import Call
 from resilient.current import enclosing
-from resilient.deadlines import remaining, seen
+from resilient.deadlines import remaining
 from resilient.errors import Rejected, TimedOut, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.mistakes import Mistake, ask
+from resilient.moment import seen
 from resilient.notes import behind, forget_before, note
 from resilient.outcome import Verdict, bare
 from resilient.policy import Layer, Scope

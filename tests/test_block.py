@@ -27,8 +27,8 @@ from resilient import (
     current_call,
     deadline,
 )
-from resilient.deadlines import inherited
 from resilient.events import AttemptFailed, AttemptStarted, Queued
+from resilient.moment import inherited
 from tests.worlds import WORLDS, VirtualWorld, World
 
 

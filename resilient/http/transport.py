@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from resilient import arguments, registry
 from resilient.call import Call
-from resilient.deadlines import Deadline, deadline, hold, holding, inherited, let_go, remaining, seen
+from resilient.deadlines import deadline, holding, remaining
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies, semantics
 from resilient.http.around import AsyncAround, SyncAround, checked, library_of
@@ -43,6 +43,7 @@ from resilient.http.library import Library
 from resilient.http.options import By, header, key_by, options_of, variation, with_key
 from resilient.http.request_bodies import make_ready
 from resilient.http.semantics import IDEMPOTENT_METHODS
+from resilient.moment import Deadline, hold, inherited, let_go, seen
 from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
 from resilient.policies.adaptive import AdaptiveLimit

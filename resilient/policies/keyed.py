@@ -197,7 +197,8 @@ class Keyed(Gate):
         return entry.acts.giver(inner)  # type: ignore[no-any-return]
 
     def _enter(self, key: Hashable, call: Call) -> Entry:
-        """The entry of a key that is not at hand, for a call: what its hash or the factory raises is a `Mistake`."""
+        """The entry of a key that the look-up without a lock did not find. An error of its hash or the factory is a
+        `Mistake`."""
         try:
             return self._keys.enter(key, call.begin().now())
         except Exception as error:

@@ -14,11 +14,12 @@ from typing import Any
 from resilient import arguments
 from resilient.beside import Beside, Stragglers
 from resilient.call import Call
-from resilient.deadlines import Deadline, in_callers_time, lifted, seen, total
+from resilient.deadlines import in_callers_time, lifted, total
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
 from resilient.foresight import Inside, View, Worst
 from resilient.mistakes import Mistake
+from resilient.moment import Deadline, seen
 from resilient.policy import NEARLY, Layer, Scope, Wrap
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS

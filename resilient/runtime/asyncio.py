@@ -36,7 +36,7 @@ class AsyncioRuntime:
         self.loop = loop
         self.now: Callable[[], float] = monotonic
         self.timers: dict[Any, Timers] = {}
-        """Those of each length in seconds; and of `Deadlines`, for deadlines and further lengths."""
+        """The queues by length in seconds; under the key `Deadlines` the one of deadlines and rare lengths."""
 
     @property
     def is_closed(self) -> bool:
@@ -74,7 +74,8 @@ class AsyncioRuntime:
         return asyncio.all_tasks(self.loop)
 
     def after(self, seconds: float, timer: Timer) -> Entries:
-        """Call `timer.fire()` from the event loop after `seconds`, unless taken out of what is returned before."""
+        """Call `timer.fire()` from the event loop after `seconds`. To cancel that, remove it from the returned
+        entries."""
         timer.at = at = self.now() + seconds
         timers = self.timers.get(seconds) or self._new_timers(seconds)
         timers.entries[timer] = None
@@ -83,7 +84,7 @@ class AsyncioRuntime:
         return timers.entries
 
     def _new_timers(self, key: Any) -> Timers:
-        """The timers of a length that has none of its own so far; or of `Deadlines`."""
+        """Make the queue of a length, or of `Deadlines`, which also takes lengths beyond the first `LENGTHS`."""
         if key is Deadlines:
             self.timers[key] = Deadlines(self)
         elif len(self.timers) < LENGTHS:
@@ -93,7 +94,8 @@ class AsyncioRuntime:
         return self.timers[key]
 
     def until(self, timer: Timer) -> Entries:
-        """Call `timer.fire()` from the event loop at `timer.at`, unless taken out of what is returned before."""
+        """Call `timer.fire()` from the event loop at `timer.at`. To cancel that, remove it from the returned
+        entries."""
         timers, at = self.timers.get(Deadlines) or self._new_timers(Deadlines), timer.at
         timers.entries[timer] = None
         if at < timers.next:
@@ -189,7 +191,7 @@ class _Parking:
             self._future.set_result(woken)
 
     def fire(self) -> None:
-        """Its time is over."""
+        """End the wait without being woken."""
         self._end(False)
 
     async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:

@@ -1,9 +1,10 @@
-"""The timers of an asyncio event loop: one for all timeouts of a length, and one for all deadlines.
+"""The timers of an asyncio event loop: one for all timeouts of one length, and one for all deadlines.
 
 Arming `loop.call_later` for each call costs 20 times a bare await. Timeouts of one length expire in the order in which
-they began, so each event loop keeps one queue and one timer per length (and one for all further lengths, and all
-deadlines, with a heap); a call only joins and leaves it. The timer is armed for the first in the queue and left alone
-when that one ends in time: when it fires, it is set for whoever is first by then.
+they began, so each event loop has one queue and one timer for each length, which calls only join and leave. Deadlines,
+and timeouts of rare lengths, expire in any order: they share one timer and a heap. A timer is armed for the first entry
+of its queue. It stays armed if that entry leaves in time; when it fires, it is armed again for the entry that is first
+then.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ __all__ = ["LENGTHS", "DeadlineEntry", "Deadlines", "Entries", "Entry", "Timer",
 T = TypeVar("T")
 
 LENGTHS = 100
-"""Lengths that have a timer of their own on each event loop. More are rare, unless they are computed for each call."""
+"""The most lengths that have a timer of their own on each event loop; further lengths share the timer of deadlines."""
 
 
 class Entry(Deadline):
-    """One running timeout; a total one is the deadline of what is inside it. Entries, not tasks, are the keys: a task
-    may be inside several of one length."""
+    """One running timeout, in the queue of its length. A total Timeout's entry is also the deadline of all that is
+    called inside it. Entries, not tasks, are the keys: a task can be inside several timeouts of one length."""
 
     __slots__ = ("fired", "task")
 
@@ -40,18 +41,18 @@ class Entry(Deadline):
     __init__: Any = object.__init__  # one in Python would cost more than all else here
 
     def fire(self) -> None:
-        """Its time has come."""
+        """Cancel the task: the timeout has expired."""
         self.fired = True
         assert self.task is not None
         self.task.cancel()
 
     def forget(self) -> None:
-        """Let go of a call that has ended: the entry may stay in a heap for long."""
+        """Drop the references to a call that has ended, because the entry may stay in a heap for long."""
         self.task = None
 
 
 class DeadlineEntry(Entry):
-    """A running call whose limit is a moment: one that may want to be asked, and may have been moved meanwhile."""
+    """One running deadline. Its `limit` can be moved, and can refuse to cancel the task, by `strikes()`."""
 
     __slots__ = ("limit",)
 
@@ -67,17 +68,17 @@ class DeadlineEntry(Entry):
 
 
 class Timer(Protocol):
-    """Whoever wants to be told when a while is over: `at` is when, as `after` has set it."""
+    """What can wait for a timer: `fire` is called from the event loop at the time `at`."""
 
     at: float
 
     def fire(self) -> None:
-        """It is over."""
+        """Called once, when the time has come; never after it has left the queue."""
 
 
 def _leading(them: Callable[[], Iterator[T]], wanted: Callable[[T], bool]) -> list[T]:
-    """The first of them, up to one that is not wanted. It begins again if one leaves meanwhile: a finalizer may close
-    the coroutine of a call."""
+    """The first items of an iterable, up to one that is not `wanted`. It begins again if an entry leaves meanwhile: a
+    finalizer may close the coroutine of a call."""
     while True:
         try:
             return list(takewhile(wanted, them()))
@@ -86,13 +87,14 @@ def _leading(them: Callable[[], Iterator[T]], wanted: Callable[[T], bool]) -> li
 
 
 Entries = dict[Timer, bool | None]
-"""Those that wait, as keys; True: it is in a heap, too."""
+"""Those that wait, as keys. The value is True for one that is in the heap, too."""
 
 
 class Timers:
-    """All running timeouts of one length on one event loop; first to expire first.
+    """All running timeouts of one length on one event loop, in the order in which they expire.
 
-    To join means: be put into `entries`, and `arm` the timer where it would fire too late, at `next`.
+    A call joins by putting its entry into `entries`, and calls `arm` if the timer fires too late for it: `next` is when
+    it fires.
     """
 
     __slots__ = ("armed", "entries", "key", "next", "runtime")
@@ -113,14 +115,14 @@ class Timers:
         self.next = at
 
     def disarm(self) -> None:
-        """Drop a timer for which nobody waits."""
+        """Cancel the timer, and forget this queue, which is empty."""
         if self.armed is not None:
             self.armed.cancel()
         self.armed = None
         self.runtime.timers.pop(self.key, None)
 
     def tell(self, timer: Timer) -> None:
-        """Its time is over. What goes wrong then is its own affair: the timer is shared with others."""
+        """Call `timer.fire()`. An error goes to the loop's exception handler, because others share this timer."""
         try:
             timer.fire()
         except Exception as error:
@@ -142,22 +144,24 @@ class Timers:
             self.disarm()
             return
         delay = first.at - now
-        # Nobody was due: the loop's clock is coarser than ours (uvloop counts milliseconds and rounds a shorter wait
-        # to none), so wait for a whole tick of it instead of spinning.
+        # If no entry was due, the loop's clock is coarser than ours: uvloop counts milliseconds and rounds a shorter
+        # wait to none. Then wait for a whole tick of it instead of spinning.
         self.arm(first.at, delay if fired or self.runtime.exact else max(delay, 0.001))
 
 
 class Deadlines(Timers):
-    """All running calls under a deadline. These expire in any order, so a heap says who is next. Most calls end long
-    before the timer fires, and only those that run when it does come into the heap. They stay in it until it is their
-    turn, or until most of it are calls that have ended."""
+    """All running deadlines on one event loop, which expire in any order.
+
+    Most calls end long before the timer fires. So entries join without a heap, and only those that are still there when
+    it fires are pushed into one. They stay in the heap until their turn, or until most of its entries have left.
+    """
 
     __slots__ = ("_heap", "_number")
 
     def __init__(self, runtime: AsyncioRuntime) -> None:
         super().__init__(runtime, Deadlines)
         self._heap: list[tuple[float, int, Timer]] = []
-        self._number = count().__next__  # those of one moment expire in the order in which they came
+        self._number = count().__next__  # entries of one moment expire in the order in which they were pushed
 
     def _fire(self) -> None:
         now, fired = self.runtime.now(), False
@@ -174,7 +178,7 @@ class Deadlines(Timers):
         self.wait_for(entry, now, fired=fired)
 
     def _first(self) -> Timer | None:
-        """Who is the next to expire, of all that have joined and not left."""
+        """The next entry to expire; None: there is none. Pushes the entries that joined since into the heap."""
         entries, heap = self.entries, self._heap
         new = _leading(lambda: reversed(entries.items()), lambda item: not item[1])
         for entry, _ in reversed(new):
@@ -186,6 +190,6 @@ class Deadlines(Timers):
         return heap[0][2] if heap else None
 
     def _waits(self, place: tuple[float, int, Timer]) -> bool:
-        """Whether a place in the heap is that of one who has neither left nor come again with another moment."""
+        """Whether an item of the heap is current: its entry has not left, nor joined again for another moment."""
         at, _, timer = place
         return timer.at == at and self.entries.get(timer) is True
