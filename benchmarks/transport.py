@@ -43,7 +43,7 @@ __all__ = ["run"]
 
 QUICK = Plan(rounds=2, batch=0.004, processes=6)
 FULL = Plan(rounds=7, batch=0.008, processes=9)
-QUICK_LOOPBACK = loopback.Plan(rounds=200, requests=2, judged_blocks=3, seconds=3, processes=6)
+QUICK_LOOPBACK = loopback.Plan(rounds=200, requests=2, judged_blocks=3, seconds=2.5, processes=6)
 FULL_LOOPBACK = loopback.Plan(rounds=400, requests=2, judged_blocks=3, processes=9)
 COLUMNS = (
     Column("multiple_x", "multiple"),
@@ -76,7 +76,7 @@ _FLOORS = {
 def run(options: Options) -> Report:
     """The instant transports, then the loopback."""
     plan = replace(QUICK if options.quick else FULL, seed=options.seed)
-    alone = replace(plan, rounds=plan.rounds * plan.processes, processes=1)  # where nothing is judged
+    alone = replace(plan, rounds=plan.rounds * max(1, plan.processes // 2), processes=1)  # where nothing is judged
     network = QUICK_LOOPBACK if options.quick else FULL_LOOPBACK
     figures: list[Figure] = []
     with loopback.Server() as server, one_core() as core:
