@@ -7,6 +7,7 @@ What is asynchronous runs in virtual time, so its waits are exact and cost nothi
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -93,6 +94,7 @@ class Kind:
         self._runner: asyncio.Runner | None = None
         self.real = False
         self._clients: list[Any] = []
+        self._over = threading.Event()
 
     @property
     def transport_of(self) -> Callable[..., Any]:
@@ -195,8 +197,18 @@ class Kind:
 
         return later if self.is_async else plainly
 
+    def late(self, then: Any) -> Any:
+        """A step of a script that answers when the test is over."""
+
+        def plainly(request: Any) -> Any:
+            self._over.wait(10)
+            return self.library.Response(then)
+
+        return self.wait(10, then) if self.is_async else plainly
+
     def close(self) -> None:
         """End of the test; again does no harm."""
+        self._over.set()
         while self._clients:
             client = self._clients.pop()
             self.run(client.aclose if self.is_async else client.close)

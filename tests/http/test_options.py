@@ -292,7 +292,7 @@ def test_no_idempotency_key_by_default_and_no_repetition(kind: Kind) -> None:
 
 def test_idempotency_key_allows_hedges(kind: Kind) -> None:
     """Copies with one key."""
-    script = kind.script(kind.wait(0.3, 201))
+    script = kind.script(kind.late(201))
     client = kind.open(Pipeline(Hedge(0.05, thread=not kind.is_async)), script, idempotency_key=True)
     assert kind.send(client, "POST").status_code == 200
     assert len(script.sent) == 2
