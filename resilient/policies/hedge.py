@@ -58,7 +58,7 @@ class Hedge(Wrap):
             there are delays.
         key: the key of a call, by its arguments, as for `Keyed`: then the latencies of each key are observed by
             themselves. Default None: all together. (The HTTP transports observe each origin by itself.)
-        max_keys: keys that are remembered. Default 1,024, of 8 KB each.
+        max_keys: keys that are remembered. Default 1,024, of 9 KB each.
         accept: asked about every result that the pipeline does not judge a failure. One that it refuses does not win,
             and starts the next copy. What it raises is an error of the caller.
         cancel: what becomes of those that lose: "now" (default) they are cancelled; "late" they are left to end by
