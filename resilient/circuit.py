@@ -76,9 +76,9 @@ class Circuit:
     """The machine. Times are seconds on whichever clock the caller uses throughout.
 
     Attributes:
-        ticket: of an ordinary call, while the circuit is closed: its generation. In all other states None, and `admit`
-            decides; also while it is watched.
-        watched: whether each call must pass `admit`, because a listener or a shared storage has to see it.
+        ticket: what a call gets without asking `admit`: the generation, while the circuit is closed and not watched.
+            Else None: `admit` decides.
+        watched: whether each call must ask `admit`, because a listener or a shared storage has to know of it.
     """
 
     __slots__ = (
@@ -217,7 +217,7 @@ class Circuit:
             return self._become(state, reason)
 
     def watch(self, watched: bool) -> None:
-        """Set whether each call must pass `admit` from now on."""
+        """Set whether each call must ask `admit` from now on."""
         with self._lock:
             self.watched = watched  # no call between the two
             self.ticket = None if self.state is not CLOSED or self.watched else self.generation

@@ -1,15 +1,15 @@
-"""What happened to calls, as frozen records (`resilient.records`) for those who listen: logs, metrics, tests.
+"""Events: what happened to calls, as frozen records (`resilient.records`) for logs, metrics and tests.
 
     stop = users.listen(on_end, CallEnded)              # one kind of event, of one pipeline
     stop = events.listen(on_refusal, CallRejected, CallTimedOut)            # two kinds, of all pipelines
     stop = events.listen(print)                         # everything
 
 A listener is any callable that takes one event. It listens to one pipeline (`pipeline.listen(fn)`) or to all of them
-(`events.listen(fn)`); both return a function that ends it. After it stand the classes of the events that it wants; an
-event of a class derived from one of them counts. What is not wanted by any listener is not built, and what only leads
-to it is not done: a listener of `CallEnded` alone costs a call a third of one that gets everything.
+(`events.listen(fn)`); both return a function that ends that. Further arguments are the classes of events it wants,
+derived classes included. An event that no listener wants is not built: a listener of `CallEnded` alone costs a call a
+third of a listener that gets everything.
 
-A listener that raises is logged and forgiven: observing a call can never fail it. Listeners run synchronously, in the
+An error of a listener is logged: observing a call can never fail it. Listeners run synchronously, in the
 thread and task of the call, with no lock held; they must be quick.
 
 `at` is the time of the event in seconds on the clock of the call's runtime (`time.monotonic`, or virtual time).
@@ -113,11 +113,11 @@ class _Wants(dict[type[Event], tuple[_Entry, ...]]):
     def __init__(self, entries: tuple[_Entry, ...]) -> None:
         self.entries = entries
         self.attempts = any(self[kind] for kind in _ATTEMPTS)
-        """Whether attempts are told of, by one of their events."""
+        """Whether an event of attempts is wanted."""
         self.ended = self[CallEnded]
-        """Those who want the ends of calls."""
+        """The registrations that want `CallEnded`."""
         self.observed = self.attempts or bool(self.ended)
-        """Whether calls that go well are told of: then they take the full path, and count their requests."""
+        """Whether an event of successful calls is wanted. Then calls count their requests."""
 
     def __missing__(self, kind: type[Event]) -> tuple[_Entry, ...]:
         found = self[kind] = tuple([entry for entry in self.entries if issubclass(kind, entry.kinds)])
@@ -130,16 +130,17 @@ _SILENCE = _Wants(())
 class Channel:
     """One pipeline's listeners, the global ones included.
 
-    Who tells of something asks first, and nothing more is done where there is no answer:
+    Whoever emits an event asks first whether it is wanted, so that it is not built in vain:
 
         if channel.wants[Waited]:
             channel.emit(Waited(...))
 
     Attributes:
         pipeline: the pipeline's name, or "".
-        wants: the registrations that want an event, by its kind. A change of listeners replaces it.
+        wants: the registrations that want an event, by its kind. Replaced when listeners change.
         apart: whether its pipeline was made under `apart()`.
-        later: what the garbage collector had to tell, which may run no listener: it is told before the next event.
+        later: functions that emit events which the garbage collector came upon. It may run no listener, so they are
+            called before the next event.
     """
 
     __slots__ = ("__weakref__", "_own", "_watch", "apart", "later", "pipeline", "wants")
@@ -155,8 +156,8 @@ class Channel:
             self._spread()
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call the method `changed` now, whenever a listener comes or goes, and by `tell_watcher`, while its object
-        lives."""
+        """Call the method `changed` now, whenever a listener comes or goes, and at `tell_watcher`, as long as its
+        object lives."""
         with _lock:
             self._watch = weakref.WeakMethod(changed)
             changed()
@@ -169,7 +170,7 @@ class Channel:
         self.tell_watcher()
 
     def tell_watcher(self) -> None:
-        """Something has changed that whoever watches wants to know."""
+        """Call the method that `watch` was given: something has changed on which its object depends."""
         changed = self._watch and self._watch()
         if changed is not None:
             changed()
@@ -190,21 +191,21 @@ class Channel:
         return stop
 
     def heard_by(self) -> list[tuple[Listener, tuple[type[Event], ...]]]:
-        """Those who listen now, to this pipeline or to all of them, as they were given; and what each wants."""
+        """The listeners of this pipeline and of all pipelines, as they were given, each with the kinds it wants."""
         return [(entry.listener, entry.kinds) for entry in self.wants.entries]
 
     def emit(self, event: Event) -> None:
-        """Tell every listener that wants it. Never raises an `Exception`."""
+        """Send an event to the listeners that want it. Never raises an `Exception`."""
         if self.later:
             self.catch_up()
         emit(self.wants[type(event)], event)
 
     def catch_up(self) -> None:
-        """Tell what waits to be told."""
+        """Emit what waits in `later`."""
         while self.later:
             try:
                 tell = self.later.popleft()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread took it
                 return
             tell()
 
@@ -212,27 +213,27 @@ class Channel:
 _channels = weakref.WeakSet()
 
 Channels = tuple["weakref.ref[Channel]", ...]
-"""Weak references to the channels of the pipelines that a policy is in. (A `WeakSet` of one channel takes twenty times
-as much memory.)"""
+"""Weak references to the channels of the pipelines that a policy is part of. (A `WeakSet` of one channel takes twenty
+times as much memory.)"""
 
 
 def joined(channels: Channels, channel: Channel) -> Channels:
-    """`channels` and one more, without those whose pipelines are gone."""
+    """`channels` with another one, and without those whose pipelines no longer exist."""
     return (*(each for each in channels if each() not in (None, channel)), weakref.ref(channel))
 
 
 def alive(channels: Channels) -> list[Channel]:
-    """Those of `channels` whose pipelines are still there."""
+    """The channels whose pipelines still exist."""
     return [channel for each in channels if (channel := each()) is not None]
 
 
 def heard(channels: Channels, kind: type[Event]) -> list[Channel]:
-    """Those of `channels` where an event of this kind is wanted."""
+    """The channels on which an event of this kind is wanted."""
     return [channel for channel in alive(channels) if channel.wants[kind]]
 
 
 def emit(entries: tuple[_Entry, ...], event: Event) -> None:
-    """Tell those who listen; one that raises is logged with its traceback, and the others are still told."""
+    """Send an event to registered listeners. If one raises, that is logged, and the others still get the event."""
     for entry in entries:
         try:
             entry.listener(event)
@@ -241,7 +242,7 @@ def emit(entries: tuple[_Entry, ...], event: Event) -> None:
 
 
 def unheard(event: Event) -> None:
-    """Log, with its traceback, what a listener has raised."""
+    """Log the current exception, which a listener raised on this event, with its traceback."""
     _log.exception("resilient: a listener raised on %s", type(event).__name__)
 
 

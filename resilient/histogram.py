@@ -114,8 +114,8 @@ class Histogram:
             self._move()
 
     def _move(self) -> None:
-        """Bring the pointer a bucket nearer to the quantile; or find it, when the warm-up is over and when weights are
-        heavy."""
+        """Move the pointer one bucket towards the quantile. At the end of the warm-up, and when the weights have become
+        heavy, find its bucket anew."""
         at, below, reached, weights = self.at, self._below, self._reached, self._weights
         wanted = self._total * self.share
         if below >= wanted and at > 0:
@@ -151,4 +151,4 @@ class Histogram:
             self.moved()
 
     def moved(self) -> None:
-        """Called after each change of `at`: whoever keeps what follows from the quantile brings it up to date."""
+        """Called after each change of `at`, for subclasses that keep values computed from the quantile."""

@@ -102,10 +102,10 @@ class quantile:
 
 
 class Observed(Histogram):
-    """The latencies of one key.
+    """The observed latencies of one key.
 
     Attributes:
-        delays: those that follow from them now.
+        delays: of the copies of a hedge, computed from them.
     """
 
     __slots__ = ("_more", "_spec", "delays")
@@ -125,7 +125,7 @@ class Observed(Histogram):
             self.delays = self._spec.grown(seconds / (1 - ERROR), self._more)
 
     def snapshot(self) -> dict[str, Any]:
-        """The `delays` of now, and how many `samples` they are from."""
+        """The current `delays`, and the number of `samples` behind them."""
         return {"delays": list(self.delays), "samples": self.count}
 
 

@@ -178,8 +178,8 @@ class _Kind:
         self.plain = self.reader is None and not issubclass(kind, OSError)
 
     def usual(self, kind: type[BaseException]) -> Verdict | None:
-        """The verdict on all errors of this type that are bare, where no filters are given; None: it takes more than
-        the type to judge one."""
+        """The verdict on all errors of this type that have no attributes of their own, where no filters are given;
+        None: the type alone does not decide."""
         names = {name for each in kind.__mro__ if each not in _ROOTS for name in vars(each)}
         if self.group or self.refused or self.timed_out or not (self.builtin or self.plain) or names & _ANSWERS:
             return None
@@ -188,7 +188,7 @@ class _Kind:
 
 _ROOTS = (BaseException, object)
 _ANSWERS = frozenset(("retry_after", "__getattr__", "__getattribute__"))
-"""What a type defines whose errors may ask for a pause though they have no attributes of their own."""
+"""Names by which a type can give its errors a `retry_after`, though they have no attributes of their own."""
 
 _kinds: dict[type[BaseException], _Kind] = {}
 _usual: dict[type[BaseException], Verdict] = {}
@@ -268,8 +268,8 @@ class Classifier:
 
     @property
     def usual(self) -> Mapping[type[BaseException], Verdict]:
-        """The verdicts on errors in which there is nothing to read but their type (`is_bare`). It fills as errors are
-        judged; where filters are given, or `error` is another one, it has none."""
+        """The verdicts on errors that are judged by their type alone (if they are `is_bare`). It fills as errors are
+        judged, and stays empty where filters are given or `error` is overridden."""
         if getattr(self.error, "__func__", None) is not Classifier.error:
             return {}
         filters = (self._failures, self._fatal, self._ignore, self._rejections)

@@ -55,10 +55,10 @@ ROUNDING = 1 - 1e-9
 
 
 class FirstCopy:
-    """The age of a call's first copy, for those who observe latencies.
+    """Measures the first copy of a call for the observed latencies.
 
     Attributes:
-        observed: what it tells of, as long as it may; or None.
+        observed: the latencies to add to; None: they are not wanted, or the copy has been recorded.
     """
 
     __slots__ = ("_late", "_now", "_waited", "began", "observed")
@@ -66,7 +66,7 @@ class FirstCopy:
     observed: Observed | None
 
     def observe(self, call: Call, observed: Observed | None) -> None:
-        """Begin to measure it for `observed`; None: nobody wants to know."""
+        """Begin to measure the copy for `observed`; None: do not measure it."""
         self.observed = observed
         if observed is None:
             return
@@ -82,13 +82,13 @@ class FirstCopy:
         return now - self.began - (call.waited - self._waited) - (0.0 if since is None else now - since)
 
     def answered(self, call: Call) -> None:
-        """It has succeeded (and is in no queue any more)."""
+        """Record the latency of a copy that has succeeded."""
         observed, self.observed = self.observed, None
         if observed is not None and call.stood_in != call.attempt:
             observed.record(self._now() - self.began - call.waited + self._waited)
 
     def ended(self, error: BaseException | None, verdict: Verdict, call: Call) -> None:
-        """It has ended by itself."""
+        """Record the latency of a copy that was not cancelled by the race, if its outcome says something about it."""
         if verdict.kind == "success":
             self.answered(call)
         elif issubclass(type(error), TimedOut):
@@ -99,7 +99,7 @@ class FirstCopy:
         self.observed = None
 
     def unanswered(self, call: Call) -> None:
-        """It has had no answer so far, and will have none: that says something if it is late already."""
+        """Record a copy that is given up without an answer: its age so far counts if it is beyond the hedge delay."""
         observed, self.observed = self.observed, None
         if observed is not None and self._late is not None:
             age = self.age(call)

@@ -1,7 +1,7 @@
 """What can happen to calls: a frozen record for each kind of event.
 
-They have no slots, so that whoever makes one for each call can fill its dictionary (`resilient.telling`). The
-`__init__` of a frozen class calls `object.__setattr__` for each field, which takes four times as long.
+They have no slots, so that code that makes one for each call can fill its dictionary at once (`resilient.telling`). The
+`__init__` of a frozen dataclass calls `object.__setattr__` for each field, which takes four times as long.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ class Scope:
 
     def on_error(self, call: Call, error: Exception) -> Verdict:
         """The verdict on what an attempt of `call` raised. The classifier is asked once; who asks again, finds the
-        answer on the call. What the classifier raises leaves as a `Mistake`. About a `Rejected` it is not asked, nor
-        about most others where it is `Classifier` itself without filters."""
+        answer on the call. What the classifier raises leaves as a `Mistake`. A `Rejected` is
+        judged without it; so are most errors where it is `Classifier` itself without filters (`Classifier.usual`)."""
         usual = self._usual.get(type(error))
         if usual is not None and is_bare(error):
             return usual

@@ -1,7 +1,7 @@
-"""What is told of attempts and calls: by the verdict that the policies have, and when it is known.
+"""Emits the events of attempts and calls, with the verdict that the policies have, once it is known.
 
-A result with an open end (the body of a streamed response) is told of when it has ended, as the policies learn of it:
-with the times of its beginning, for what comes later is its reader's time.
+A result that is still open (the body of a streamed response) is told of when it has ended, as policies learn of it
+then, too. Its times are those of its beginning, because the rest depends on its reader.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def tell(call: Call, scope: Scope, event: Event) -> None:
-    """Tell those who listen to the pipeline; from here they find out which call it is (`enclosing`)."""
+    """Emit an event of a call. Listeners find the call by this frame (`current.enclosing`)."""
     scope.channel.emit(event)
 
 
@@ -43,14 +43,14 @@ is_guard(tell.__code__)
 _lock = module_lock()
 
 _new, _fill = object.__new__, vars(Event)["__dict__"].__set__
-"""Make an event that every call has, and give it its fields: that takes a quarter of the time of its `__init__`."""
+"""Make an event, and set all its fields at once: that takes a quarter of the time of its `__init__`."""
 
 
 # -- attempts -------------------------------------------------------------------------------------------------------
 
 
 def observed(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Awaitable[Any]:
-    """What to await for an attempt of a pipeline whose calls or attempts are told of (`channel.wants.observed`)."""
+    """What to await for an attempt while events of calls or attempts are wanted (`channel.wants.observed`)."""
     if scope.channel.wants.attempts:
         return _told_attempt(call, scope, attempt)
     count_request(call)
@@ -73,7 +73,7 @@ async def _told_attempt(call: Call, scope: Scope, attempt: Awaitable[Any]) -> An
 
 
 def count_request(call: Call, change: int = 1) -> None:
-    """The function is being called once more; or -1: the call was withdrawn before it came to that."""
+    """Count a request of a call; -1: take back one that was counted, because the call was withdrawn before it."""
     try:
         call.requests += change
     except AttributeError:  # it is a fork, or began before anybody listened: then its end is not told
@@ -83,7 +83,7 @@ def count_request(call: Call, change: int = 1) -> None:
 
 
 def attempt_started(call: Call, scope: Scope) -> float | None:
-    """Count a request, and tell that the function is being called. Returns when; None: attempts are not told of."""
+    """Count a request, and emit `AttemptStarted`. Returns when it began; None if no event of attempts is wanted."""
     wants = scope.channel.wants
     count_request(call)
     if not wants.attempts:
@@ -101,7 +101,7 @@ def attempt_started(call: Call, scope: Scope) -> float | None:
 
 
 def attempt_returned(call: Call, scope: Scope, begin: float, result: Any) -> None:
-    """Tell that the function has returned, at once or when its result has ended."""
+    """Emit `AttemptReturned`, at once, or when its result has ended if that is still open."""
     if not scope.channel.wants[AttemptReturned]:
         return
     end, verdict = call.runtime.now(), _verdict_on_result(call, scope, result)
@@ -135,7 +135,7 @@ def _status(response: Any) -> int | None:
 
 
 def attempt_failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:
-    """Tell that the function has raised."""
+    """Emit `AttemptFailed` for an attempt that began at `begin`."""
     if not scope.channel.wants[AttemptFailed]:
         return
     end, verdict = call.runtime.now(), _verdict_on_error(call, scope, error).kind
@@ -148,12 +148,12 @@ def attempt_failed(call: Call, scope: Scope, begin: float, error: BaseException)
 
 
 class Ends:
-    """Tells listeners that want `CallEnded` how the calls of one pipeline have ended.
+    """Emits `CallEnded` for the calls of one pipeline.
 
-    The frame that guards a call sets `call.requests = 0` at its begin, and passes the time of that begin.
+    The frame that guards a call sets `call.requests` when the call begins, and passes the time of that.
 
     Args:
-        stood_in: a policy of the pipeline may answer in the dependency's place.
+        stood_in: whether a policy of the pipeline may answer in the dependency's place.
 
     Attributes:
         returned(call, begin, end, result, good): the call has returned; `good` is `of_good(function)`.
@@ -167,7 +167,7 @@ class Ends:
         judges, follows = judge.judges_results, judge.follows
 
         def returned(call: Call, begin: float, end: float, result: Any, good: dict[str, Any]) -> None:
-            """Tell that the call has returned `result`, at once or when that has ended."""
+            """Emit the event of a call that has returned `result`: at once, or when a result that is open has ended."""
             values = good.copy()
             values["at"] = end
             values["elapsed"] = end - begin
@@ -193,7 +193,7 @@ class Ends:
                     unheard(event)
 
         def failed(call: Call, begin: float, error: BaseException) -> None:
-            """Tell that the call has raised `error`."""
+            """Emit the event of a call that has raised `error`."""
             judged = _verdict_on_error(call, scope, error)
             shown = bare(error) if issubclass(type(error), Exception) else error  # type: ignore[arg-type]
             end, ending = call.runtime.now(), _ending(error, judged)
@@ -209,7 +209,7 @@ class Ends:
         self.failed = failed
 
     def of_good(self, function: str) -> dict[str, Any]:
-        """The fields of `CallEnded` for a good call of a function, with zeros where each call has its own."""
+        """The fields of `CallEnded` for a successful call of a function; those that differ from call to call are 0."""
         return {
             "pipeline": self._pipeline,
             "at": 0.0,
@@ -223,8 +223,7 @@ class Ends:
 
 
 async def told_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) -> Any:
-    """Await `rest`, the whole call, and tell how it has ended. (Frames of guarded functions do so themselves, unless
-    there is more that is special about the call.)"""
+    """Await `rest`, the whole call, and emit its `CallEnded`. Used on the full path; frames emit it themselves."""
     begin = call.begin().now()
     call.requests = 0
     try:
@@ -252,7 +251,8 @@ def _ending(error: BaseException, verdict: Verdict) -> Ending:
 
 
 def _verdict_on_result(call: Call, scope: Scope, result: Any) -> Verdict:
-    """As the policies have it. What the classifier raises is raised by the first policy that asks."""
+    """The verdict that the policies have. An error of the classifier is raised by the first policy that asks, not
+    here."""
     if not scope.judge.judges_results:
         return SUCCESS
     try:
@@ -262,7 +262,7 @@ def _verdict_on_result(call: Call, scope: Scope, result: Any) -> Verdict:
 
 
 def _verdict_on_error(call: Call, scope: Scope, error: BaseException) -> Verdict:
-    """The same for what was raised."""
+    """The verdict that the policies have on an error, as for results; a BaseException says nothing."""
     if not issubclass(type(error), Exception):
         return IGNORED
     try:
@@ -272,8 +272,8 @@ def _verdict_on_error(call: Call, scope: Scope, error: BaseException) -> Verdict
 
 
 class _Late:
-    """An event that is told when a result has ended: as `good`; as `bad` makes it of an error; or as `left`, where
-    nobody knows."""
+    """Emits an event when an open result has ended: `good` if it ended well, `bad(error)` if it failed, `left` if its
+    end says nothing."""
 
     __slots__ = ("bad", "call", "good", "left", "scope")
 

@@ -29,7 +29,7 @@ class Window(Protocol):
 
     @property
     def calls(self) -> int:
-        """How many calls are remembered."""
+        """The number of calls that are remembered now."""
         ...
 
     def record(self, failed: bool, slow: bool, now: Any) -> None:
@@ -81,7 +81,7 @@ class CountWindow:
 
     def _make_ring(self) -> None:
         ring = bytearray(self.size)
-        if self._ring is None:  # no call between these two
+        if self._ring is None:  # no call between the check and this
             self._ring = ring
 
 
@@ -147,7 +147,7 @@ class TimeWindow:
                 return  # another thread was first, or has read the clock later
             width = self.seconds / self.SLICES
             passed = (now - self._end) // width + 1
-            if not passed < self.SLICES:  # all of it is old; or this is the first call, and `passed` is no number
+            if not passed < self.SLICES:  # all of it is old; or this is the first call, and `passed` is NaN
                 self.clear()
                 self._begin, self._end = now, now + width
                 return

@@ -1,10 +1,10 @@
 """One request that a server guards: its deadline, its body, what the application sends, and how it ends.
 
-Its deadline is a timer of its own, which cancels the server's task (on trio a scope, which has to be opened around what
-it ends). The pipeline that guards it is held meanwhile (`resilient.http.held`), and is told of its end.
+On asyncio its deadline is a timer that cancels the server's task; on trio it is a cancel scope around the application.
+The pipeline that guards the request is held meanwhile (`resilient.http.held`), and is told how the request ended.
 
-A request that waits for its body (`resilient.http.upload`) is taken back out of the limit, and stays at `AWAITS_BODY`
-until it may ask for a permit again.
+A request that waits for its body (`resilient.http.upload`) is withdrawn from the limit. Its pipeline awaits
+`AWAITS_BODY` until the body is complete, and then asks the limit for a permit again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Message = Any  # a dict, which each framework has a type of its own for
 Send = Callable[[Message], Awaitable[None]]
 
 REQUEST: Final = "resilient.request"
-"""Where a scope has it, on its way to the pipeline."""
+"""The key under which the ASGI scope carries the `Request` to the pipeline."""
 
 START: Final = "http.response.start"
 OWN = "max_deadline"
@@ -51,7 +51,7 @@ CALLERS = "deadline"
 
 
 class ErrorAnswer(Exception):
-    """The application answered with 500 or more: what events have as the error of such a call.
+    """The application answered with 500 or more. Events have this as the error of such a call.
 
     Attributes:
         status: of the answer; 500 where there was none.
@@ -63,23 +63,25 @@ class ErrorAnswer(Exception):
 
 
 class Request(Deadline):
-    """A request, and the deadline until its response begins: then it is lifted, for all that have inherited it.
+    """A request. It is also its deadline, which holds until its response begins and is then lifted for all that have
+    inherited it.
 
     Attributes:
-        at, seconds: infinite where nobody has limited it.
-        runtime: the one that it is served on.
+        at, seconds: of the deadline; infinite where there is none.
+        runtime: the runtime of the server's task.
         own: whether the deadline is the server's own, and not the client's.
-        pass_on: the server's `send`; `nowhere` in the end: contexts that were copied meanwhile (by each timer that a
-            server sets) have the deadline for as long as they live, and need not have all the rest of the request.
-        guard: what drives the pipeline's coroutine, while it is held.
-        refused: it did not get so far; it may come again after `retry_after` seconds, where they are known.
-        begun: the response has.
-        over: the application can say no more: the deadline has struck before that, or the request came to no permit.
-        status: of the answer.
-        upload: its body, where it has one.
-        awaits_body: the deadline is the one by which the body has to be there, and no permit is held.
-        most: seconds of the server's own limit, where there is an upload.
-        clients: the moment of the client's deadline, and its seconds, where there is an upload.
+        pass_on: the server's `send`. It becomes `nowhere` at the end: copied contexts (each timer of a server has one)
+            keep the deadline alive, and should not keep the connection alive with it.
+        guard: drives the pipeline's coroutine while that is held; else None.
+        refused: whether the limit refused it. `retry_after`: seconds after which it may come again, or None.
+        begun: whether the response has begun.
+        over: whether what the application sends is dropped, because the deadline had passed before the response began,
+            or because the request got no permit.
+        status: of the response.
+        upload: its body, if it has one.
+        awaits_body: whether it waits for its body, without a permit. The deadline is then that of the body.
+        most: the server's own limit in seconds, where there is an upload.
+        clients: the moment and the seconds of the client's deadline, where there is an upload.
     """
 
     __slots__ = (
@@ -121,18 +123,18 @@ class Request(Deadline):
         self.status = 500
 
     def yield_to(self, outer: Deadline) -> None:
-        """The client is in this process, and has a deadline."""
+        """Take over the deadline of a client in this process, if it is earlier."""
         if outer.at < self.at:
             now = self.at - self.seconds if self.seconds < math.inf else self.runtime.now()
             self.at, self.seconds, self.own = outer.at, max(0.0, outer.at - now), False
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The name of the limit: the middleware's own, or the client's."""
+        """The name of the limit in errors and events: `OWN` or `CALLERS`."""
         return OWN if self.own else CALLERS
 
     def expired(self, call: Any = None, waited: float = 0.0) -> TimedOut:
-        """For all that have inherited it, it is the caller's."""
+        """The error of a call that this deadline ended. It is no evidence: calls inside have inherited the deadline."""
         whose = f"{OWN}={self.seconds:g} s" if self.own else f"the deadline of {self.seconds:g} s"
         doing = " while the request's body was awaited" if self.awaits_body else ""
         return TimedOut(f"{whose} has passed{doing}", policy=self.name, seconds=self.seconds, evidence=False)
@@ -140,7 +142,7 @@ class Request(Deadline):
     # -- its end by the deadline ------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """From here on the deadline, if there is one, cancels this task."""
+        """Arm the deadline, if there is one: from now on it cancels this task."""
         if self.at < math.inf:
             task = current_task(self.runtime.loop)
             assert task is not None, "a deadline needs a task"
@@ -150,8 +152,9 @@ class Request(Deadline):
             self._entries = self.runtime.until(timer)
 
     def close(self, error: BaseException | None) -> bool:
-        """It does no longer; what was open ended with this error. Whether that is the cancellation by the deadline: one
-        by the server in the same tick goes first. It may be said again."""
+        """Disarm the deadline; `error` is what the work inside it ended with, or None. Returns whether that is the
+        cancellation by the deadline; a cancellation by the server in the same tick goes first. It may be called twice.
+        """
         timer, self._timer = self._timer, None
         if timer is None:
             return False
@@ -163,15 +166,15 @@ class Request(Deadline):
         return False
 
     def strikes(self) -> bool:
-        """The deadline has come: whether what it bounds is to be cancelled. The body may have come in time for it, and
-        the work then has a later one."""
+        """Called when the timer fires. Returns whether to cancel the task: not if the response has begun, nor if the
+        body came in time, which has moved the deadline."""
         if self.begun or not (self.awaits_body or self.has_passed()):
             return False
         self.over = True
         return True
 
     async def bound(self, call: Call, inner: Layer) -> Any:
-        """`inner(call)`, which ends as a `TimedOut` where the deadline cuts it."""
+        """Await `inner(call)`, and raise `TimedOut` if the deadline cuts it short."""
         call.runtime, call.deadline = self.runtime, self.at
         try:
             result = await inner(call)
@@ -185,30 +188,30 @@ class Request(Deadline):
     # -- its body ---------------------------------------------------------------------------------------------------
 
     def expect_body(self, upload: Upload, most: float, clients: tuple[float, float]) -> None:
-        """It has a body, which is still to come."""
+        """Note that the request has a body that has not come yet."""
         self.upload = upload
         self.awaits_body = True
         self.most, self.clients = most, clients
 
     def begin_work(self) -> None:
-        """The body is there, or the application is to decide about it: the work has all of `max_deadline` from now."""
+        """Begin the work, which has all of `max_deadline` from now: the body is there, or the application reads it."""
         self.awaits_body = False
         own = self.runtime.now() + self.most, self.most
         self.own = own <= self.clients
         self.at, self.seconds = min(own, self.clients)
 
     def withdraw(self) -> None:
-        """The application waits for more of the body: give the permit back."""
+        """Give the permit back, because the application waits for more of the body."""
         if self.guard is not None and not self.awaits_body and not self.begun:
             self.awaits_body = True
             self.guard.throw(Withdrawn())
 
     async def readmit(self) -> bool:
-        """The body is complete: ask for a permit again. False: the request is refused, or too late."""
+        """Ask for a permit again, because the body is complete. Returns False if the request is refused or too late."""
         guard = self.guard
         if guard is None or self.over:
             return not self.is_late()
-        self.guard = None  # nothing else may drive it meanwhile
+        self.guard = None  # so that nothing else drives it meanwhile
         try:
             if (waits_for := next(guard)) is not HELD:
                 await stand_in_line(guard, waits_for)
@@ -219,7 +222,7 @@ class Request(Deadline):
         return True
 
     def turned_away(self, error: Rejected | TimedOut) -> None:
-        """It came to no permit."""
+        """Note that the request got no permit, because of this error."""
         self.over = True
         if isinstance(error, Rejected):
             self.refused, self.retry_after = True, error.retry_after
@@ -227,7 +230,8 @@ class Request(Deadline):
     # -- what the application sends ---------------------------------------------------------------------------------
 
     def send(self, message: Message) -> Awaitable[None]:
-        """What the application sends through."""
+        """The `send` of the application: passes a message on, begins or ends the guarded part, or drops what is
+        late."""
         if self.guard is not None and not self.over:
             if message["type"] == START:
                 if self.begins(message["status"]):
@@ -237,7 +241,8 @@ class Request(Deadline):
         return nowhere(message) if self.over and not self.begun else self.pass_on(message)
 
     def begins(self, status: int) -> bool:
-        """The response begins; False: it is but what came of a deadline that has passed."""
+        """Begin the response. Returns False if it is only an error page that follows from a deadline that has
+        passed."""
         self.status = status
         if status >= 500 and self.has_passed():
             self.over = True
@@ -246,8 +251,8 @@ class Request(Deadline):
         return True
 
     async def send_head(self, message: Message) -> None:
-        """Send the head. A client that does not take it (for it has not read an earlier response on its connection)
-        must not hold a permit for that: where sending has to wait, the permit goes back."""
+        """Send the head of the response. Where sending has to wait, because the client has not read an earlier response
+        on its connection, the permit is given back first."""
         sending = self.pass_on(message)
         if type(sending) is CoroutineType:
             waits_for = next(sending.__await__(), ENDED)
@@ -258,8 +263,9 @@ class Request(Deadline):
         await sending
 
     def is_late(self) -> bool:
-        """Whether its answer is not the application's. (Both, `over` and `begun`: another thread, which has inherited
-        the deadline, came to its end in that very moment.)"""
+        """Whether the client gets an answer of the middleware, because the request is over before a response began.
+        (Both `over` and `begun` are True if another thread, which has inherited the deadline, found it passed at the
+        moment at which the response began.)"""
         return self.over and not self.begun
 
     def has_passed(self) -> bool:
@@ -268,7 +274,7 @@ class Request(Deadline):
     # -- how it ends ------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Let the pipeline know the answer."""
+        """Tell the pipeline the status of the response, which ends its call."""
         guard, self.guard = self.guard, None
         assert guard is not None
         if self.status < 500:
@@ -280,16 +286,16 @@ class Request(Deadline):
             pass
 
     def returned(self) -> None:
-        """The application has returned, and not said all: let the pipeline know."""
+        """Tell the pipeline that the application has returned without completing its response."""
         if self.is_late():
             self.failed(self.expired())
         else:
             self.end()
 
     def failed(self, error: BaseException) -> bool:
-        """The application has raised this: let the pipeline know. Whether it did so because the deadline struck."""
+        """Tell the pipeline what the application has raised. Returns whether the deadline was the reason."""
         guard, self.guard = self.guard, None
-        if guard is None:  # it was told that its client has left, where its upload was turned away
+        if guard is None:  # its upload was refused, and the application was told that the client has left
             return self.is_late() and isinstance(error, Exception)
         struck = self.struck(error)
         if struck:
@@ -300,21 +306,21 @@ class Request(Deadline):
         except TimedOut as raised:
             return struck or raised is not error  # a cancellation by the deadline has become one
         except BaseException:
-            pass  # it comes back
+            pass  # the pipeline raises the application's own error again
         return False
 
     def struck(self, error: BaseException) -> bool:
-        """Whether it is an error of calls that had no time left."""
+        """Whether an error says that calls of the application had no time left under this request's deadline."""
         if isinstance(error, ExceptionGroup):
             return all(self.struck(each) for each in error.exceptions)
         return isinstance(error, TimedOut) and error.policy in (CALLERS, OWN) and not self.begun and self.has_passed()
 
 
 class RequestOnTrio(Request):
-    """The same on trio, which has scopes for such an end.
+    """A request under trio, where a cancel scope ends it at the deadline.
 
     Attributes:
-        scope: that one.
+        scope: the cancel scope.
         body_by: when the body has to be there, on trio's clock.
     """
 
@@ -373,8 +379,8 @@ class RequestOnTrio(Request):
         return super().begins(status)
 
     async def send_head(self, message: Message) -> None:
-        """There sending always waits a moment. So it is the deadline that ends a head that is not taken, and what is
-        learnt of it is nothing."""
+        """Send the head of the response. Sending always suspends under trio, so here the deadline ends a head that the
+        client does not take, and the limit learns nothing from it."""
         try:
             await self.pass_on(message)
         except BaseException:
@@ -394,4 +400,4 @@ class RequestOnTrio(Request):
 
 
 async def nowhere(message: Message) -> None:
-    """Where messages go that are too late."""
+    """A `send` that drops the message: it comes too late."""
