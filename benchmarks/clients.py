@@ -117,7 +117,7 @@ def httpx_hedged(library: Library, is_async: bool, inner: Any) -> Any:
 
 CONTESTANTS = (
     Contestant("retry only", retry_only, ours=True, limit=Limit(1.0, "httpx-retries")),
-    Contestant("standard()", standard, ours=True, limit=Limit(1.0, "httpx-retries + interlock-cb")),
+    Contestant("standard()", standard, ours=True, limit=Limit(0.7, "httpx-retries + interlock-cb")),
     Contestant("standard_hedged, inline", standard_hedged, modes=(True,), ours=True),
     Contestant("httpx-retries", httpx_retries, ("httpx-retries",), ("httpx",)),
     Contestant("interlock-cb", interlock, ("interlock-cb",), note="circuits only"),

@@ -8,7 +8,7 @@ That response has been read. A circuit of ours waits for the end of a body that 
 with such bodies, each read to its end; `added` is what a guard costs there.
 
 The bars, for httpx and async, are ratios to peers in the same rounds: retries only may take as much as httpx-retries,
-and standard() as much as httpx-retries around interlock's circuit.
+and standard() .7 times as much as httpx-retries around interlock's circuit.
 
 Then under `AsyncClient.get` against a real server: `loopback`. There standard() may add 1.15 times the processor time
 that httpx-retries around interlock adds, the peers that are nearest to it together; each of several processes gives one

@@ -154,7 +154,7 @@ def test_quantiles_are_judged_by_the_interval_that_the_order_gives() -> None:
     assert Bar("p99_ms", 17.97).near(p99.values)
 
 
-def test_bars_of_the_issue_are_set() -> None:
+def test_bars_of_our_rows_are_ratios_to_their_rivals() -> None:
     """Within 5% of the static rows; two hedges: p99, p99.9 and extra requests; E1 in its interval for 2%."""
     seeds = [measured(*range(1, 200)), measured(*range(2, 201))]
     pool = Measured.pooled(seeds)
