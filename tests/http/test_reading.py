@@ -170,13 +170,15 @@ def test_total_bounds_the_body_of_a_bad_answer(http: Http, raw: RawServer) -> No
 def test_rest_of_a_long_body_is_no_part_of_the_attempt(http: Http, raw: RawServer) -> None:
     """A download takes as long as its total allows."""
     raw.usual = dripping(b"x" * 20, head(200, f"Content-Length: {len(LONG) + 20}") + LONG)
-    http.open(Pipeline(Timeout(30), Retry(20, wait=0), Timeout(0.15)), buffer=1000)
+    http.open(Pipeline(Timeout(30), Retry(2, wait=0), Timeout(0.15)), buffer=1000)
     for _ in range(5):
         raw.seen.clear()
-        assert http.send("GET", raw.origin).content == LONG + b"x" * 20
-        if len(raw.seen) == 1:
-            break  # else the machine stood still, and an attempt was over before
-    assert len(raw.seen) == 1
+        with contextlib.suppress(http.library.TimeoutException):  # the machine stood still in the midst of it
+            assert http.send("GET", raw.origin).content == LONG + b"x" * 20
+            if len(raw.seen) == 1:
+                break  # else it stood still before
+    else:
+        pytest.fail("five times out of time")
     assert http.all_free()
 
 

@@ -87,8 +87,11 @@ def test_call_made_inside_ends_with_its_request(site: Site, other: Running) -> N
     inner.open()
     site.open()
     site.stage.origin = f"{other.origin}/hang"
-    assert answer(site.get("/call", 400)) == TOO_LATE
-    inner.stage.until(lambda: inner.stage.ended == ["/hang"])
+    for _ in range(5):
+        assert answer(site.get("/call", 400)) == TOO_LATE
+        if inner.stage.called:
+            break  # else the machine stood still until it was too late to make the call
+    inner.stage.until(lambda: inner.stage.ended[:1] == ["/hang"])
     inner.close()
 
 
@@ -96,16 +99,22 @@ def test_handler_in_a_thread_is_not_waited_for(site: Site) -> None:
     """It cannot be stopped. On trio, which leaves no thread behind, its client waits for it."""
     site.open()
     if site.server.kind == "hypercorn-trio":
-        asked = site.begin("/work", 40)
-        assert answer(site.get("/hang", 80)) == TOO_LATE  # by then it has struck there, too
+        for _ in range(5):
+            asked = site.begin("/work", 40)
+            assert answer(site.get("/hang", 80)) == TOO_LATE  # by then it has struck there, too
+            if "/work" in site.stage.called:
+                break  # else the machine stood still until it was too late to call the handler
         assert not asked.done()
         site.stage.go.set()
         assert answer(asked.result()) == TOO_LATE
         return
-    assert answer(site.get("/work", 200)) == TOO_LATE
+    for _ in range(5):
+        assert answer(site.get("/work", 200)) == TOO_LATE
+        if site.stage.called:
+            break
     assert site.stage.ended == []
     site.stage.go.set()
-    site.stage.until(lambda: site.stage.ended == ["/work"])
+    site.stage.until(lambda: site.stage.ended[:1] == ["/work"])
 
 
 def test_handler_in_a_thread_that_is_in_time_answers(site: Site) -> None:
