@@ -307,9 +307,10 @@ def test_circuit_of_a_file_is_made_anew_for_each_key() -> None:
     assert isinstance(made, Pipeline)
     keyed = made.policies[0]
     assert isinstance(keyed, Keyed)
-    gate = keyed._factory()
+    gate, other = keyed.gate_for("a"), keyed.gate_for("b")
     assert isinstance(gate, CircuitBreaker)
     assert gate.fail_max == 7
+    assert other is not gate
 
 
 def test_exceptions_that_faults_name_are_found_as_pipelines_are(

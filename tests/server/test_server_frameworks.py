@@ -88,7 +88,7 @@ def test_call_made_inside_ends_with_its_request(site: Site, other: Running) -> N
     site.open()
     site.stage.origin = f"{other.origin}/hang"
     for _ in range(5):
-        assert answer(site.get("/call", 400)) == TOO_LATE
+        assert answer(site.get("/call", 400)) in (TOO_LATE, (200, TOO_LATE[1]))  # the other's answer may be the first
         if inner.stage.called:
             break  # else the machine stood still until it was too late to make the call
     inner.stage.until(lambda: inner.stage.ended[:1] == ["/hang"])
