@@ -143,12 +143,12 @@ class Parts(AsyncGenerator[bytes, None]):
 
 
 def begun(stream: Any, runtime: Runtime) -> Any:
-    """An iterator over a body, for plain code or for an event loop, as the runtime is."""
+    """An iterator over a body: a plain one in threads, else an asynchronous one."""
     return iter(stream) if runtime is THREADS else aiter(stream)
 
 
 async def following(chunks: Any) -> bytes | None:
-    """The next part, or None at the end."""
+    """The next part of a body, from either kind of iterator; None at the end."""
     return next(chunks, None) if isinstance(chunks, Iterator) else await anext(chunks, None)
 
 

@@ -29,8 +29,8 @@ a stream:
   trio, where that cannot be told from sending, such a response is cut off at its deadline.)
   The time to the first part is what the server's own work takes. Background tasks hold no permit.
 
-Without a limit, a deadline or a priority there is nothing to guard: such a middleware hands requests on as they are,
-and counts each until the application has returned, so that it can be closed. With a listener, though, it guards them.
+Without a limit, a deadline or a priority there is nothing to guard: such a middleware passes requests on as they are.
+It only counts each until the application has returned, so that it can be closed; and guards them for a listener.
 
 What the limit learns: an answer below 500 is a success, with the time that it took. An exception of the application,
 and an answer of 500 or more, is nothing: a mistake of the code says nothing about how many requests the server can
@@ -38,9 +38,8 @@ take, and is often quicker than its work. Ended by the server's own `max_deadlin
 deadline, or gone with its client, is nothing, unless it was as old as that. So where every request ends so, an
 `AdaptiveLimit` sees nothing and stays as it is: else clients could lower it with short deadlines.
 
-Written for the least that can be added to a request: the application runs in the server's own task. The pipeline's
-coroutine is started before it, is held where it would call its function, and is told the end from within `send`
-(`resilient.http.held`).
+To add little to a request, the application runs in the server's own task. The pipeline's coroutine is started before
+it, is held where it would call its function, and is told the end from within `send` (`resilient.http.held`).
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ HEALTH_CHECKS: Final = ("/health", "/healthz", "/live", "/livez", "/ready", "/re
 """Paths by which orchestrators and balancers commonly ask whether a server lives: it does, however busy it is."""
 
 PLAIN: Final = {name.encode(): name for name in PRIORITIES}
-"""As most headers have them."""
+"""The priorities by the bytes of a header, as most clients write them."""
 
 _LENGTH, _CODING, _EXPECT = b"content-length", b"transfer-encoding", b"expect"
 
@@ -151,16 +150,17 @@ class ServerMiddleware:
         gates = () if gate is None else (gate,)
         policies = (self._until_answered, *gates)
         self.pipeline = Pipeline(*policies, name=name, classify=ServerJudge()).twin(policies, attempt=hold_told)
-        """Its events, its state, its switches. Closed, it refuses all that comes."""
+        """The pipeline that guards requests: for its events, its state, its switches. Once closed, it refuses all
+        requests."""
         registry.register(self.pipeline)
         seen.any = seen.any or max_deadline is not None or bool(self._deadline_header)
         asks = self._deadline_header or self._priority_header or self._ask_priority is not None
         self._limits_nothing = gate is None and max_deadline is None and not asks
         self._flow = self.pipeline._flow
-        briefly = self.pipeline.twin((Entrance(self._until_answered.limit), *gates), attempt=hold_untold)
-        briefly.timed = False  # the entrance knows on which runtime a request is
-        self._guarded: Guarded = briefly(_handle)
-        self._guarded_whole: Guarded = self.pipeline(_handle)
+        fast = self.pipeline.twin((Entrance(self._until_answered.limit), *gates), attempt=hold_untold)
+        fast.timed = False  # the entrance knows on which runtime a request is
+        self._fast_path: Guarded = fast(_handle)  # of requests without a body, while there are no listeners
+        self._full_path: Guarded = self.pipeline(_handle)
 
     @classmethod
     def shared(cls, **options: Any) -> Shared:
@@ -193,14 +193,14 @@ class ServerMiddleware:
         try:
             if outer is not None and not is_off:
                 request.yield_to(outer)
-                around = hold(LIFTED)  # it is in this request now
+                around = hold(LIFTED)  # the request itself has it now
             if self._ask_priority is not None or (wanted is not None and PLAIN.get(wanted) != current_priority()):
                 urgency = self._urgency(scope, wanted)
             if is_off:
                 await self.app(scope, receive, send)
                 return
             scope[REQUEST] = request
-            guarded = self._guarded if request.upload is None and not flow.special else self._guarded_whole
+            guarded = self._fast_path if request.upload is None and not flow.special else self._full_path
             request.open()
             try:
                 guard = guarded(scope).__await__()
@@ -238,7 +238,7 @@ class ServerMiddleware:
                 await self._answer_instead(scope, request)
         finally:
             request.pass_on = nowhere
-            request.upload = None  # which has the request
+            request.upload = None  # it refers to the request
             if urgency is not None:
                 urgency.__exit__(None, None, None)
             if around is not None:
@@ -249,7 +249,7 @@ class ServerMiddleware:
     def _request(
         self, scope: Any, receive: Receive, send: Send, outer: Deadline | None
     ) -> tuple[Request, bytes | None]:
-        """A request with its deadline and its body; and its priority, as it has that in a header."""
+        """Make the `Request` with its deadline and its body. Returns also the value of its priority header, or None."""
         loop = running()
         request = Request(send, loop) if loop is not None else RequestOnTrio(send, current_async())
         read, deadline_header, priority_header = self._read, self._deadline_header, self._priority_header
@@ -257,29 +257,29 @@ class ServerMiddleware:
         for field, value in scope["headers"]:
             if field in read:
                 if field == deadline_header:
-                    sent = value if sent is None else b""  # several are none
+                    sent = value if sent is None else b""  # repeated headers are ignored
                 elif field == priority_header:
                     wanted = value if wanted is None else b""
                 elif value != b"0":
                     body = _CODING if body is not None else field
         seconds = self._most
         if sent is not None:
-            left = int(sent) if sent.isdigit() and len(sent) < 9 else milliseconds(sent)  # most are so
+            left = int(sent) if sent.isdigit() and len(sent) < 9 else milliseconds(sent)  # most clients send digits
             if left is not None and left < seconds * 1000:
                 seconds, request.own = left / 1000, False
         if seconds < math.inf:
             request.seconds = seconds
             request.at = request.runtime.now() + seconds
         if self._limits_nothing and outer is None:
-            return request, wanted  # somebody listens: there is nothing that waits for the body
-        if body is not None or scope.get("http_version", "") >= "2":  # which need not tell of its body before it comes
+            return request, wanted  # guarded for a listener only: nothing waits for the body
+        if body is not None or scope.get("http_version", "") >= "2":  # HTTP/2 need not announce a body
             self._expect_body(scope, receive, request, body, sent, outer)
         return request, wanted
 
     def _expect_body(
         self, scope: Any, receive: Receive, request: Request, field: bytes | None, sent: bytes | None, outer: Any
     ) -> None:
-        """Have a request wait for its body, of which the header of this name has told; None: none has."""
+        """Have a request wait for its body. `field`: the header that announced the body; None: there is none."""
         now = request.runtime.now()
         seconds = math.inf
         if sent is not None and (left := milliseconds(sent)) is not None:
@@ -300,7 +300,7 @@ class ServerMiddleware:
         return path in self._exempt
 
     def _urgency(self, scope: Any, sent: bytes | None) -> priority | None:
-        """The priority of a request, in force; None: that of whoever is around."""
+        """Set the priority of a request, and return what resets it; None: it has the priority that holds already."""
         asked = sent if self._ask_priority is None else self._ask_priority(scope)
         if asked is None:
             return None
@@ -317,7 +317,7 @@ class ServerMiddleware:
 
     async def _answer_instead(self, scope: Any, request: Request) -> None:
         if request.refused:
-            scope.pop(REQUEST, None)  # a closed pipeline has left it there
+            scope.pop(REQUEST, None)  # a closed pipeline did not take it
             pause = request.retry_after or self._retry_after
             seconds = max(1, math.ceil(min(pause, LONGEST_PAUSE)))
             text = b"The server cannot take this request now."
@@ -359,7 +359,7 @@ _handle.__qualname__ = "ServerMiddleware"
 
 
 async def _nowhere(scope: Any, receive: Receive, send: Send) -> None:
-    """The application of a middleware that is there to be copied."""
+    """The application of the middleware that `Shared` copies. It is never called."""
 
 
 async def _answer(scope: Any, send: Send, status: int, text: bytes, *headers: tuple[bytes, bytes]) -> None:

@@ -1,8 +1,8 @@
-"""Bodies of responses, which may end badly; and the classes of all bodies of a client's. (Those of requests:
-`resilient.http.request_bodies`.)
+"""Bodies of responses, which may end badly; and the classes of bodies for each client library. (For bodies of requests
+see `resilient.http.request_bodies`.)
 
-Streams of a client must be of its own classes. So what is here is written once, as what to do with a stream, and
-`Streams` makes the classes of a client from it; the client's module is given, not imported.
+A client takes only streams of its own classes. So what is done with a stream is written here once, and `Streams`
+derives the classes for a client from it. The client's module is passed in, not imported.
 """
 
 from __future__ import annotations
@@ -197,15 +197,17 @@ class _BodyLimit:
 
 
 class Whole:
-    """A body that has been read, a `ByteStream` of the client's. Its connection is free when the client has closed it,
-    as ever: httpcore forgets a connection for ever whose closing is cut short, and attempts are cut short.
+    """A body that has been read; also a `ByteStream` of the client.
 
-    It is its own iterator, for one reader at a time. (An event loop keeps account of an async generator, which takes as
-    long as all else.)
+    Closing it closes the stream it was read from, and frees the connection. The client does that, outside the attempt:
+    an attempt can be cut short, and httpcore loses a connection whose closing is cut short.
+
+    It is its own iterator, for one reader at a time: an async generator would take twice as long, because event loops
+    register each one.
     """
 
     def __init__(self, body: bytes, source: Any) -> None:
-        self._stream = body  # where a `ByteStream` has its bytes
+        self._stream = body  # the attribute in which a `ByteStream` has its bytes
         self._source = source
         self._next: bytes | None = None
 
@@ -223,7 +225,7 @@ class Whole:
         self._source.close()
 
     def aclose(self) -> Awaitable[None]:
-        """What closes it when it is awaited: the source's own, without a coroutine around it."""
+        """Returns the awaitable of the source's own `aclose`, without a coroutine around it."""
         return self._source.aclose()  # type: ignore[no-any-return]
 
 
@@ -260,8 +262,8 @@ class Held(Around):
 
 
 async def read(response: Any, streams: Streams, most: int, call: Call) -> bool:
-    """Read the body of a response here and now, up to `most` bytes of it. Returns whether that was all: what is beyond
-    them is left to its reader. An error closes the response."""
+    """Read the body of a response, up to `most` bytes. Returns whether that was all; the rest is left to its reader. An
+    error closes the response."""
     stream, parts, size = response.stream, [], 0
     try:
         chunks = aiter(stream)

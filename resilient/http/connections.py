@@ -133,7 +133,7 @@ class _Connection:
         if name == "_connection":
             _tend_protocol(value, self.tended)
             if self.tended.is_async and hasattr(self, "_request_lock"):
-                self._request_lock = _Open()  # those who wait for the one before still have it
+                self._request_lock = _Open()  # requests that wait for the old lock keep it
 
 
 class _AsyncConnection(_Connection):

@@ -68,9 +68,10 @@ Inner = TypeVar("Inner")
 Nested = Literal["once", "multiply"]
 
 NO_LIMITS: dict[str, float | None] = dict.fromkeys(("connect", "read", "write", "pool"))
-"""Of a request that has no timeouts."""
+"""The timeouts of a request that has none."""
 
 ANYHOW: tuple[bool, Proof | None] = (True, None)
+"""Of a request that every policy may repeat: attempts may overlap, and no proof is needed that it never left."""
 
 Attempt = Callable[[Call], Any]
 
@@ -359,8 +360,8 @@ class HttpTransport(Generic[Inner]):
         return response
 
     def _bound(self, call: Call, begin: float | None, response: Any) -> None:
-        """What an attempt has left of a body is no part of it, but has to be there before the deadline that holds here,
-        that of a total Timeout included."""
+        """Bound the rest of a body that the attempt has not read by the deadline that holds here, that of a total
+        Timeout included."""
         streams, limit = self.library.streams, inherited()
         at = inf if limit is None else limit.at
         if not self._repeats and call.deadline is not None:  # its Timeout is for the whole request
@@ -557,12 +558,12 @@ def _nearer(limit: float | None, left: float) -> float:
 def _is_in_time(request: Any, left: float) -> bool:
     """Whether the client's own timeouts end a request in the time that is left.
 
-    An asynchronous attempt is ended by its Timeout in any case. So one hundredth more is as good there: a client whose
-    timeouts are as long as the attempt, as those of `AsyncClient` are by default, has them left alone.
+    An asynchronous attempt is ended by its Timeout in any case, so there a hundredth more is allowed: timeouts of a
+    client that are as long as the attempt, as those of `AsyncClient` by default, need not be changed.
     """
     try:
         limit = request.extensions["timeout"]
         in_time: bool = limit["connect"] <= left and limit["read"] <= left  # (`max` takes twice as long)
         return in_time and limit["write"] <= left and limit["pool"] <= left
-    except (KeyError, TypeError):  # one is not there, or None
+    except (KeyError, TypeError):  # one of them is missing or None
         return False
