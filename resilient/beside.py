@@ -21,9 +21,10 @@ from resilient.current import Enclosing, enclosing, runs_elsewhere, waiting
 from resilient.errors import Deadlock
 from resilient.forks import renew_in_forked_child
 from resilient.groups import is_cut
+from resilient.layers import Layer
 from resilient.mistakes import Mistake
 from resilient.outcome import Classifier
-from resilient.policy import Layer, Scope
+from resilient.policy import Scope
 from resilient.result import CLOSING_SECONDS, closing_of, is_awaitable
 from resilient.runtime import Parking, Runtime, current
 from resilient.runtime.threads import AWAITED, THREADS

@@ -27,9 +27,10 @@ from typing import Any
 from resilient.call import Call, new_call
 from resilient.current import block_begins, block_ends
 from resilient.errors import TimedOut
+from resilient.layers import Layer, Marks, marked
 from resilient.moment import Deadline, hold_total, inherited, let_go, swap
 from resilient.outcome import SUCCESS, Stopped
-from resilient.policy import Layer, Scope
+from resilient.policy import Scope
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.threads import THREADS, drive
 from resilient.telling import observed
@@ -123,8 +124,7 @@ def block_leaf(scope: Scope) -> Layer:
     async def body(call: Call) -> Any:
         return await (observed(call, scope, _Body()) if scope.channel.wants.observed else _Body())
 
-    body.is_leaf = True  # type: ignore[attr-defined]
-    return body
+    return marked(body, Marks(is_leaf=True))
 
 
 class Attempt:

@@ -44,8 +44,9 @@ from resilient.current import enclosing
 from resilient.errors import TimedOut
 from resilient.events import CallTimedOut
 from resilient.forks import in_forked_child
+from resilient.layers import Layer
 from resilient.moment import LIFTED, Deadline, hold, hold_total, inherit, inherited, let_go, restore, seen
-from resilient.policy import Layer, Scope
+from resilient.policy import Scope
 from resilient.priority import NORMAL, priority
 from resilient.runtime import TRIO, VIRTUAL, current, current_async
 from resilient.runtime.asyncio import running

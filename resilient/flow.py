@@ -23,10 +23,11 @@ from resilient.call import Call, new_call
 from resilient.deadlines import under
 from resilient.errors import PipelineClosed
 from resilient.events import CallEnded, CallRejected
+from resilient.layers import Layer, Recovery, Watch
 from resilient.mistakes import Mistake, release
 from resilient.moment import inherited
 from resilient.outcome import IGNORED, Classifier
-from resilient.policy import Layer, Recovery, Scope, Watch
+from resilient.policy import Scope
 from resilient.runtime import Parking, Runtime
 from resilient.runtime.threads import THREADS
 from resilient.telling import Ends, told_call

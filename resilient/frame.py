@@ -12,7 +12,7 @@ a second frame inside the outermost one costs two.
 Both have the same parts, outermost first: a `Recovery`, which handles a failure; the gates; the layer inside them. A
 frame with neither gates nor wraps makes no `Call` unless something fails.
 
-A plain `def` needs no coroutine. So a layer that awaits nothing has a second form, the attribute `plainly`: a plain
+A plain `def` needs no coroutine. So a layer that awaits nothing has a second form (`Marks.plainly`): a plain
 function of the call that does the same, and blocks its thread where it has to wait.
 """
 
@@ -33,11 +33,12 @@ from resilient.clock import monotonic
 from resilient.flow import Count, Earn, Flow, own_up
 from resilient.frame_text import Lines, Shape, deeper, inside, outermost
 from resilient.guard import plain_types, refuse_awaitable
+from resilient.layers import Layer, Marks, Recovery, marked, marks_of
 from resilient.mistakes import Mistake
 from resilient.moment import inherited, seen
 from resilient.outcome import Stopped
 from resilient.passage import FILE, Passage
-from resilient.policy import Layer, Recovery, Scope
+from resilient.policy import Scope
 from resilient.runtime import current_async
 from resilient.runtime.asyncio import running
 from resilient.runtime.threads import THREADS, drive, finish
@@ -102,22 +103,20 @@ def layer_of(passage: Passage, inner: Layer, recover: Recovery | None = None) ->
         return _inside(shape)({**names, "recover": recover})()
 
     layer: Layer = write(is_async=True)
-    if hasattr(inner, "plainly"):
-        layer.plainly = write(is_async=False)  # type: ignore[attr-defined]
-    return layer
+    return layer if marks_of(inner).plainly is None else marked(layer, Marks(plainly=write(is_async=False)))
 
 
 def _shape_of(
     passage: Passage, inner: Layer, *, is_async: bool, recovers: bool, is_outermost: bool = False
 ) -> tuple[Shape, dict[str, Any]]:
     """The shape of a frame, and the values of the names in its source."""
-    plainly: Layer | None = getattr(inner, "plainly", None)
-    awaits = is_async and plainly is None
-    rest, limit = getattr(inner, "limited", (None, None)) if awaits else (None, None)
+    marks = marks_of(inner)
+    awaits = is_async and marks.plainly is None
+    rest, limit = (marks.limited if awaits else None) or (None, None)
     names = {
         **passage.names,
         "passage": passage,
-        "inner": plainly or (inner if is_async else _driven(inner)),
+        "inner": marks.plainly or (inner if is_async else _driven(inner)),
         "rest": rest,
         "limit": limit,
     }
@@ -132,7 +131,7 @@ def _shape_of(
         is_async=is_async,
         awaits=awaits,
         limited=limit is not None,
-        direct=is_outermost and getattr(inner, "is_direct", False),
+        direct=is_outermost and marks.is_direct,
         recovers=recovers,
     )
     return shape, names

@@ -14,8 +14,9 @@ from types import FunctionType
 from typing import Any, Literal
 
 from resilient.call import Call, name_of
+from resilient.layers import Layer, Marks, marked, marks_of
 from resilient.outcome import Stopped
-from resilient.policy import Layer, Scope
+from resilient.policy import Scope
 from resilient.result import is_awaitable
 from resilient.telling import attempt_failed, attempt_returned, attempt_started, count_request, observed
 
@@ -85,7 +86,7 @@ def unwrapped(fn: Any) -> Iterator[Any]:
 
 def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
     """The layer that calls a coroutine function; or `attempt` with the call, in the function's place. An `attempt` that
-    emits its own events (its attribute `observes_itself`) is the layer itself, without a frame around it."""
+    emits its own events (`Marks.observes_itself`) is the layer itself, without a frame around it."""
     channel = scope.channel
 
     def call_it(call: Call) -> Any:
@@ -104,12 +105,9 @@ def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
         return observed(call, scope, attempt(call)) if channel.wants.observed else attempt(call)
 
     leaf: Layer = call_it if attempt is None else make_attempt
-    if attempt is not None and getattr(attempt, "observes_itself", False):
+    if attempt is not None and marks_of(attempt).observes_itself:
         leaf = attempt
-    leaf.is_leaf = True  # type: ignore[attr-defined]
-    leaf.is_direct = attempt is None  # type: ignore[attr-defined]  # so a frame may call the function itself
-    leaf.waits = attempt is not None  # type: ignore[attr-defined]  # a client's attempt may wait for a connection
-    return leaf
+    return marked(leaf, Marks(is_leaf=True, is_direct=attempt is None, waits=attempt is not None))
 
 
 def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Layer:
@@ -139,11 +137,7 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
     async def call_it(call: Call) -> Any:
         return plainly(call)
 
-    call_it.is_leaf = True  # type: ignore[attr-defined]
-    call_it.is_direct = attempt is None  # type: ignore[attr-defined]
-    call_it.plainly = plainly  # type: ignore[attr-defined]
-    call_it.waits = attempt is not None  # type: ignore[attr-defined]
-    return call_it
+    return marked(call_it, Marks(plainly, is_leaf=True, is_direct=attempt is None, waits=attempt is not None))
 
 
 plain_types: set[type] = set()

@@ -25,10 +25,11 @@ from resilient.flow import Flow, earning, earnings, watched_earnings, watched_re
 from resilient.foresight import Inside, View, Worst, levels
 from resilient.frame import Woven, guard_with
 from resilient.guard import async_leaf, dress, kind_of, sync_leaf, unwrapped
+from resilient.layers import Layer
 from resilient.moment import seen
 from resilient.outcome import DEFAULT, Classifier
 from resilient.plan import Finding, examine, examine_stack
-from resilient.policy import Gate, Layer, Policy
+from resilient.policy import Gate, Policy
 from resilient.runtime import current, current_async
 from resilient.runtime.threads import THREADS, drive
 from resilient.scope import Mode, Scope, switch_all

@@ -23,6 +23,7 @@ from resilient.call import Call
 from resilient.errors import Rejected
 from resilient.events import Channel
 from resilient.foresight import Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
+from resilient.layers import Layer, Recovery, Watch
 from resilient.runtime import Runtime
 from resilient.scope import Mode, Scope
 from resilient.stops import AnyOf, Runs, Unknown
@@ -44,16 +45,6 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-Layer = Callable[[Call], Coroutine[Any, Any, Any]]
-"""The rest of a pipeline, seen from one of its policies."""
-
-Recovery = Callable[[Call, Exception], Coroutine[Any, Any, Any] | None]
-"""Handles the failure of a layer: returns a coroutine whose result or error the caller gets; or None, where it is not
-for this error, which then goes on to the caller."""
-
-Watch = Callable[[Call, Any, Exception | None], None]
-"""Is told how a call ended: by its result and None, or by None and its error."""
 
 Ticket = Any
 """What a gate needs to know at the end of a call it admitted. Anything but None."""

@@ -16,9 +16,10 @@ from resilient.call import Call
 from resilient.errors import TimedOut
 from resilient.events import BudgetExhausted, HedgeWon, Hedging
 from resilient.groups import is_cut
+from resilient.layers import Layer
 from resilient.mistakes import Mistake, ask
 from resilient.outcome import IGNORED, WAITED, Verdict
-from resilient.policy import Layer, Scope
+from resilient.policy import Scope
 from resilient.runtime import Parking
 from resilient.runtime.asyncio import AsyncioRuntime
 from resilient.runtime.timers import Entries

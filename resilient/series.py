@@ -20,11 +20,12 @@ from resilient.current import enclosing
 from resilient.deadlines import remaining
 from resilient.errors import Rejected, TimedOut, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
+from resilient.layers import Layer, marks_of
 from resilient.mistakes import Mistake, ask
 from resilient.moment import seen
 from resilient.notes import behind, forget_before, note
 from resilient.outcome import Verdict, bare
-from resilient.policy import Layer, Scope
+from resilient.policy import Scope
 from resilient.result import is_awaitable
 from resilient.runtime.threads import THREADS
 from resilient.strategies import State, Strategy, controller
@@ -55,7 +56,7 @@ class Series:
     def __init__(self, retry: Retry, inner: Layer, scope: Scope) -> None:
         self.retry = retry
         self.inner = inner
-        self.plainly = getattr(inner, "plainly", None)
+        self.plainly = marks_of(inner).plainly
         self.scope = scope
         self.looks = retry.looks_at_results(scope)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from resilient.call import Call
 from resilient.frame import Woven, layer_of
+from resilient.layers import Layer, Recovery, marks_of
 from resilient.passage import Passage
-from resilient.policy import Gate, Layer, Policy, Recovery, Scope
+from resilient.policy import Gate, Policy, Scope
 
 __all__ = ["weave"]
 
@@ -19,9 +20,9 @@ __all__ = ["weave"]
 def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer, *, waits: bool = False) -> Woven:
     """Bind `policies` around `leaf`, the layer that calls the guarded function.
 
-    `waits`: whether a policy inside `leaf` may have a queue. A leaf can say so itself, by its attribute `waits`.
+    `waits`: whether a policy inside `leaf` may have a queue. A leaf can say so itself, by its `Marks`.
     """
-    waits = waits or getattr(leaf, "waits", False)
+    waits = waits or marks_of(leaf).waits
     inner, at = leaf, len(policies)
     while True:
         last = at

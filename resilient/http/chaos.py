@@ -40,8 +40,9 @@ from resilient.faults import (
 from resilient.foresight import Inside, View, Worst
 from resilient.forks import renew_in_forked_child
 from resilient.http.around import Around, AsyncAround, SyncAround, checked
+from resilient.layers import Layer, Watch
 from resilient.policies.chaos import objective
-from resilient.policy import Layer, Policy, Scope, Watch
+from resilient.policy import Policy, Scope
 from resilient.runtime import Runtime, current, current_async
 from resilient.runtime.threads import THREADS, drive
 

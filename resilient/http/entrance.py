@@ -23,8 +23,9 @@ from resilient.foresight import Inside, View, Worst
 from resilient.http.held import AWAITS_BODY
 from resilient.http.served import OWN, REQUEST, Request
 from resilient.http.upload import Upload
+from resilient.layers import Layer
 from resilient.outcome import FATAL, IGNORED, Classifier, Verdict
-from resilient.policy import Gate, Layer, Scope, Withdrawn, Wrap
+from resilient.policy import Gate, Scope, Withdrawn, Wrap
 from resilient.telling import count_request
 
 __all__ = ["Entrance", "ServerJudge", "UntilAnswered"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from resilient.call import Call
+from resilient.layers import Marks, marked
 from resilient.policy import Scope
 
 __all__ = ["AWAITS_BODY", "ENDED", "HELD", "Guard", "hold_told", "hold_untold", "stand_in_line"]
@@ -67,5 +68,4 @@ def hold_untold(scope: Scope) -> Callable[[Call], Any]:
     def attempt(call: Call) -> Any:
         return HELD
 
-    attempt.observes_itself = True  # type: ignore[attr-defined]
-    return attempt
+    return marked(attempt, Marks(observes_itself=True))

@@ -20,8 +20,9 @@ from resilient.errors import Rejected, TimedOut
 from resilient.groups import is_cut
 from resilient.http.held import ENDED, HELD, Guard, stand_in_line
 from resilient.http.upload import Upload, resumed
+from resilient.layers import Layer
 from resilient.moment import Deadline
-from resilient.policy import Layer, Withdrawn
+from resilient.policy import Withdrawn
 from resilient.runtime import Runtime
 from resilient.runtime.asyncio import current_task
 from resilient.runtime.timers import DeadlineEntry, Entries

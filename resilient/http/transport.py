@@ -43,6 +43,7 @@ from resilient.http.library import Library
 from resilient.http.options import By, header, key_by, options_of, variation, with_key
 from resilient.http.request_bodies import make_ready
 from resilient.http.semantics import IDEMPOTENT_METHODS
+from resilient.layers import Marks, marked
 from resilient.moment import Deadline, hold, inherited, let_go, seen
 from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
@@ -411,8 +412,7 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
                 return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
             return fully(call, scope, self.transport.handle_async_request, True, call.begin())
 
-        attempt.observes_itself = True  # type: ignore[attr-defined]
-        return attempt
+        return marked(attempt, Marks(observes_itself=True))
 
     def _whole_attempt(self, scope: Scope) -> Attempt:
         simple, fully, channel, streams = self._simple, self._fully, scope.channel, self.library.streams
@@ -433,8 +433,7 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
                 self._bound(call, begin, response)
             return response
 
-        whole_attempt.observes_itself = True  # type: ignore[attr-defined]
-        return whole_attempt
+        return marked(whole_attempt, Marks(observes_itself=True))
 
     async def handle_async_request(self, request: Request) -> Response:
         """Send one request through the pipeline, and return its response."""

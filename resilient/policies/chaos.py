@@ -37,9 +37,10 @@ from resilient.faults import (
 )
 from resilient.foresight import Bound, Inside, View, Worst
 from resilient.forks import module_lock
+from resilient.layers import Layer, Marks, Watch, marked, marks_of
 from resilient.mistakes import asked_of
 from resilient.outcome import Stopped
-from resilient.policy import Layer, Scope, Watch, Wrap
+from resilient.policy import Scope, Wrap
 from resilient.runtime import Runtime, current
 from resilient.runtime.threads import THREADS, finish
 
@@ -124,7 +125,8 @@ class Chaos(Wrap):
         def layer(call: Call) -> Any:
             return disturb(call, inner, scope) if is_on() else inner(call)
 
-        plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
+        marks = marks_of(inner)
+        plainly, layer_plainly = marks.plainly, None
         if plainly is not None:
 
             def layer_plainly(call: Call) -> Any:
@@ -135,9 +137,7 @@ class Chaos(Wrap):
                 except StopIteration as error:
                     raise Stopped(error) from None  # it must get past the coroutines around it
 
-            layer.plainly = layer_plainly  # type: ignore[attr-defined]
-        layer.is_leaf = getattr(inner, "is_leaf", False)  # type: ignore[attr-defined]
-        return layer
+        return marked(layer, Marks(layer_plainly, is_leaf=marks.is_leaf))
 
     async def _disturb(self, call: Call, inner: Layer, scope: Scope) -> Any:
         runtime = call.begin()

@@ -18,9 +18,10 @@ from resilient.beside import discard, is_own
 from resilient.call import Call, name_of
 from resilient.events import FellBack
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst
+from resilient.layers import Layer, Recovery
 from resilient.mistakes import ask
 from resilient.outcome import ErrorFilter, Stopped, Verdict, bare, error_filter
-from resilient.policy import Layer, Recovery, Scope, Wrap
+from resilient.policy import Scope, Wrap
 from resilient.result import CLOSING_SECONDS, is_awaitable
 
 __all__ = ["Fallback"]

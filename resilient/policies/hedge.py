@@ -36,8 +36,9 @@ from resilient.deadlines import in_callers_time
 from resilient.events import Hedging
 from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, share
 from resilient.latency import Delays, Observed, PerKey, quantile
+from resilient.layers import Layer
 from resilient.mistakes import asked_of
-from resilient.policy import Layer, Scope, Wrap
+from resilient.policy import Scope, Wrap
 from resilient.race import FirstCopy, Race, judged, wants_another
 from resilient.runtime import Runtime
 from resilient.runtime.asyncio import AsyncioRuntime

@@ -22,9 +22,10 @@ from resilient.beside import Stragglers
 from resilient.budget import Budget
 from resilient.foresight import NOTHING, Discard, End, Inside, Meeting, View, Worst
 from resilient.groups import leaves
+from resilient.layers import Layer, Recovery
 from resilient.mistakes import ask
 from resilient.outcome import REFUSALS, ErrorFilter, Verdict, bare, error_filter, error_types, is_refusal
-from resilient.policy import Layer, Recovery, Scope, Wrap
+from resilient.policy import Scope, Wrap
 from resilient.runtime import Runtime
 from resilient.schedule import Schedule
 from resilient.series import Series

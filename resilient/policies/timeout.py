@@ -7,7 +7,7 @@ is a deadline that inner policies see: no backoff or queue wait starts that woul
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,10 @@ from resilient.deadlines import in_callers_time, lifted, total
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
 from resilient.foresight import Inside, View, Worst
+from resilient.layers import Layer, Marks, marked, marks_of
 from resilient.mistakes import Mistake
 from resilient.moment import Deadline, seen
-from resilient.policy import NEARLY, Layer, Scope, Wrap
+from resilient.policy import NEARLY, Scope, Wrap
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
 
@@ -70,9 +71,9 @@ class Timeout(Wrap):
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
 
     def bind(self, inner: Layer, scope: Scope) -> Layer:
-        is_leaf = getattr(inner, "is_leaf", False)
+        marks = marks_of(inner)
+        is_leaf = marks.is_leaf
         limit = _Limit(self, scope, total=not (is_leaf or self.abandon or self.thread))
-        plainly: Callable[[Call], Any] | None = getattr(inner, "plainly", None)
         seen.any = seen.any or limit.total
         rest = inner
         if self.abandon:
@@ -90,10 +91,8 @@ class Timeout(Wrap):
 
         if self.abandon or self.thread:
             return aside
-        if plainly is not None:
-            within.plainly = THREADS.plainly_within(plainly, limit)  # type: ignore[attr-defined]
-        within.limited = rest, limit  # type: ignore[attr-defined]  # a frame around it does without that of `within`
-        return within
+        plainly = None if marks.plainly is None else THREADS.plainly_within(marks.plainly, limit)
+        return marked(within, Marks(plainly, limited=(rest, limit)))
 
     async def _aside(self, call: Call, inner: Layer, limit: _Limit) -> Any:
         """Run the rest beside the caller, and leave it running when its time is over."""
