@@ -148,7 +148,7 @@ def run(scenario: Any, *, heard: bool) -> Record:
     return record
 
 
-@search(1000)
+@search(500)
 @given(SCENARIOS)
 def test_requests_of_which_somebody_hears_end_as_all_others_do(scenario: Any) -> None:
     """Whatever they, their clients and the server do."""
