@@ -22,7 +22,8 @@ OURS = "resilient"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most so many times a row of the same pattern: that of a peer, or `OURS`. Without a row, so many bare calls."""
+    """At most so many `times` a row of the same pattern, that of a peer or `OURS`; without a row, so many bare
+    calls."""
 
     times: float
     against: str = ""
@@ -35,6 +36,7 @@ BARS: Mapping[tuple[Mode, str], Limit] = {
     ("async", "breaker, time"): Limit(0.65, "nopanic"),
     ("async", "rate limit"): Limit(0.75, "nopanic"),
     ("async", "bulkhead"): Limit(0.95, "grit"),
+    ("async", "hedge"): Limit(0.73, "grit"),
     ("async", "breaker, hour"): Limit(1.0, "nopanic"),
     ("async", "bulkhead of one"): Limit(1.0, "nopanic"),
     ("async", "retry, no wait"): Limit(1.1, "by hand, asyncio"),
@@ -56,7 +58,6 @@ BARS: Mapping[tuple[Mode, str], Limit] = {
     ("async", "deadline"): Limit(12),
     ("async", "deadline, a Retry beneath"): Limit(32),
     ("async", "adaptive limit"): Limit(18),
-    ("async", "hedge"): Limit(0.73, "grit"),
     ("async", "hedge, quantile"): Limit(12),
     ("async", "hedge, inline"): Limit(30),
     ("async", "hedge, inline, quantile"): Limit(10),

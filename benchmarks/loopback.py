@@ -37,7 +37,7 @@ from benchmarks.spread import median_interval
 __all__ = ["Block", "Paired", "Plan", "Server", "compare", "serve"]
 
 WARM = 50
-"""Requests of each client that do not count."""
+"""Requests of each client before the first one that is measured."""
 BODY = b'{"id": 17, "name": "Ada Lovelace", "roles": ["reader", "author"]}'
 
 
@@ -70,7 +70,7 @@ class Paired:
 
     @classmethod
     def pooled(cls, parts: Sequence[Paired]) -> Paired:
-        """The same client in several processes."""
+        """Join the samples of one client from several processes."""
         return cls(
             [block for part in parts for block in part.blocks], [ratio for part in parts for ratio in part.ratios]
         )

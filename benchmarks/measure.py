@@ -71,7 +71,7 @@ class Timing:
 
     @classmethod
     def pooled(cls, timings: Sequence[Timing]) -> Timing:
-        """The same subject in several processes."""
+        """Join the samples of one subject from several processes."""
         return cls(
             tuple(rounds for each in timings for rounds in each.nanoseconds),
             tuple(rounds for each in timings for rounds in each.multiples),
@@ -229,7 +229,7 @@ def compare(
 
 
 def conditions(plan: Plan, core: int | None) -> dict[str, Any]:
-    """What a report says of how it was measured."""
+    """The conditions that a report states: rounds, seconds of a batch, core and the like."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),

@@ -33,7 +33,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many of each are made."""
+    """How many breakers, keys and calls in flight are made to measure one."""
 
     breakers: int
     keys: int
@@ -51,7 +51,7 @@ class Row:
 
 
 def breakers() -> list[Row]:
-    """One breaker of each library that has them."""
+    """The rows of breakers, one for each library that has them."""
 
     def ours() -> Any:
         from resilient import CircuitBreaker

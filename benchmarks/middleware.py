@@ -64,7 +64,7 @@ COLUMNS = (
 QUICK = Pairs(rounds=120, requests=100, seconds=14)
 FULL = Pairs(rounds=800, requests=100, seconds=90)
 CONNECTIONS = 8
-"""To each port, all busy at once."""
+"""Connections to each port, which are all busy at once."""
 PLAIN = "Starlette alone"
 PEER = "Starlette's CORSMiddleware"
 NOTHING = "nothing asked"
@@ -76,7 +76,7 @@ BARS = {
     ADAPTIVE: Bar("cors_x", 1.2, against="CORS"),
 }
 SAMPLES = 300
-"""Of the rounds, for an interval."""
+"""Samples that are drawn from the rounds to find an interval."""
 SERVERS = (("httptools", "asyncio"), ("h11", "asyncio"), ("httptools", "uvloop"))
 HEADERS = (
     ("host", "127.0.0.1"),
@@ -91,7 +91,7 @@ HEADERS = (
 
 
 def settings() -> dict[str, dict[str, Any]]:
-    """Our middlewares, by name."""
+    """The settings of our middleware that are measured, by the name of their row."""
     import resilient
 
     asked: dict[str, Any] = {"deadline_header": True, "priority": True, "max_deadline": 30}
@@ -279,7 +279,7 @@ def _calls(made: Any) -> Callable[[int], Block]:
 
 
 class _Client:
-    """Keeps some connections to one port busy."""
+    """A client that keeps some connections to one port busy without pause."""
 
     def __init__(self, port: int) -> None:
         self._sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
@@ -290,7 +290,7 @@ class _Client:
         self._request = f"GET / HTTP/1.1\r\n{fields}\r\n".encode()
 
     def exchange(self, requests: int) -> None:
-        """Have so many requests answered."""
+        """Send so many requests over all connections, and wait for the answers."""
         answers = {}
         for each in self._sockets[:requests]:
             each.send(self._request)

@@ -93,7 +93,7 @@ def _sample(mode: Mode, plan: Plan, wanted: Collection[str] | None) -> Sample:
 
 
 def known(mode: Mode) -> list[Row]:
-    """All rows of a mode, pattern by pattern."""
+    """All rows of a mode ("async" or "def"), pattern by pattern."""
     built = build()
     return [row for pattern in PATTERNS if mode in pattern.modes for row in rows(pattern, mode, built)]
 

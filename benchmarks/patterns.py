@@ -242,7 +242,7 @@ def rows(pattern: Pattern, mode: Mode, built: Built | None = None) -> list[Row]:
 
 
 def build() -> Built:
-    """New decorators of every library, each for one row."""
+    """New decorators of every library for this pattern, one for each row."""
     built: dict[str, Mapping[str, Decorator] | None] = {}
     for peer in (US, *PEERS):
         try:

@@ -71,7 +71,7 @@ def measure(names: Iterable[str], quick: bool) -> None:
 
 
 def measured(quick: bool) -> dict[str, Any]:
-    """When, on what, and with which versions."""
+    """When, on which machine, and with which versions a run was made."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "quick": quick,
@@ -107,7 +107,7 @@ def _version(distribution: str) -> str | None:
 
 
 def results() -> Results:
-    """What is committed, by the benchmark's name."""
+    """The committed results, by the name of the benchmark."""
     return {name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in PUBLISHED}
 
 
@@ -146,7 +146,7 @@ def report(found: dict[str, Any]) -> Report:
 
 
 def _values(row: Mapping[str, Any]) -> dict[str, float]:
-    """Its numbers: their keys end in their units."""
+    """The numbers of a figure in the JSON: their keys end in their units."""
     return {key: value for key, value in row.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 

@@ -38,7 +38,7 @@ class Bar:
         return self._holds(values, "high" if self.at_least else "low")
 
     def near(self, values: Mapping[str, float]) -> bool:
-        """True if the interval holds the limit."""
+        """Whether the limit lies inside the interval, so that the row is at its bar."""
         return self.met(values) and not self._holds(values, "low" if self.at_least else "high")
 
     def _holds(self, values: Mapping[str, float], end: str) -> bool:

@@ -54,7 +54,7 @@ COLUMNS = (
     Column("all_mb", "MB of all", "{:,.0f}"),
 )
 LONG = 600.0
-"""Seconds: no timeout ends while it is measured."""
+"""Seconds of each timeout and deadline, so that none expires during a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def sample(plan: Plan) -> dict[str, dict[int, Timing]]:
 
 
 def rows() -> list[Row]:
-    """Ours, each with peers that have the same."""
+    """The rows: each of our policies, and peers that do the same."""
     from resilient import Bulkhead, CircuitBreaker, Hedge, Keyed, Pipeline, Retry, Timeout, deadline, quantile
 
     many = 2 * memory.MANY

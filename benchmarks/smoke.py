@@ -38,7 +38,7 @@ COLUMNS = (
 
 
 def run(options: Options) -> Report:
-    """All of them, and once more if one misses."""
+    """Measure all rows, and measure again if one misses."""
     committed = json.loads(COMMITTED.read_text(encoding="utf-8"))
     plan = replace(PLAN, seed=options.seed)
     with one_core() as core:

@@ -18,7 +18,7 @@ __all__ = ["Spread", "median_interval"]
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median with its 95% interval."""
+    """A median and its 95% interval."""
 
     middle: float
     low: float

@@ -36,7 +36,7 @@ from benchmarks.targets import Stage
 __all__ = ["run"]
 
 QUICK, FULL = 7, 40
-"""Rounds of imports."""
+"""Rounds of imports in a quick and in a full run."""
 QUICK_DECORATION = Plan(rounds=5, batch=0.005)
 FULL_DECORATION = Plan(rounds=8, batch=0.008, processes=6)
 DEPENDENCIES = "tenacity, pybreaker"
@@ -63,7 +63,7 @@ print(time.process_time_ns() - began, len(sys.modules) - before)
 
 
 def run(options: Options) -> Report:
-    """Imports in fresh processes, then decoration in several."""
+    """Measure imports in fresh processes, then decoration in several processes."""
     plan = replace(QUICK_DECORATION if options.quick else FULL_DECORATION, seed=options.seed)
     rounds = QUICK if options.quick else FULL
     with one_core() as core:
@@ -74,7 +74,7 @@ def run(options: Options) -> Report:
 
 
 def imports(rounds: int, options: Options) -> list[Figure]:
-    """Ours first, then the others, the cheapest first."""
+    """The figures of imports: ours first, then the others, cheapest first."""
     found = {name: cost for name in IMPORTS if (cost := _import(name)) is not None}  # once, for the bytecode
     times: dict[str, list[float]] = {name: [] for name in found}
     order, turns = random.Random(options.seed), list(found)
@@ -100,7 +100,7 @@ def imports(rounds: int, options: Options) -> list[Figure]:
 
 
 def _import(name: str) -> tuple[float, int] | None:
-    """Milliseconds, and modules; None where it is not installed."""
+    """Import a module in a fresh process: its milliseconds and its modules; None if it is not installed."""
     command, root = [sys.executable, "-c", CODE.format(name)], Path(__file__).parents[1]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     if done.returncode:
@@ -125,7 +125,7 @@ def decorate(plan: Plan) -> Samples:
 
 
 def decorations(samples: Sequence[Samples]) -> list[Figure]:
-    """Group by group, ours first, then the fastest."""
+    """The figures of decoration, group by group: ours first, then the others, fastest first."""
     pooled = {key: Timing.pooled([each[key] for each in samples]) for key in samples[0]}
     figures = [Figure(*key, timing.values(), ours=key[1] == OURS[0]) for key, timing in pooled.items()]
     titles = list(dict.fromkeys(figure.group for figure in figures))

@@ -12,10 +12,10 @@ __all__ = ["TABLES", "Results"]
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Mapping[str, Any]]
-"""The JSON of each benchmark, by its name."""
+"""The JSON of each benchmark, by the benchmark's name."""
 OURS = "resilient"
 SHOWN = 3
-"""Peers that a line of the README names."""
+"""The most peers that a line of the README names."""
 
 
 def highlights(found: Results) -> str:
@@ -33,7 +33,7 @@ def highlights(found: Results) -> str:
 
 
 def conditions(found: Results) -> str:
-    """When and where each of the runs was made."""
+    """A list of the runs: when, where and with which versions each was made."""
     lines = []
     for name, run in found.items():
         where = run["measured"]
@@ -103,7 +103,7 @@ def scale(found: Results) -> str:
 
 
 def memory(found: Results) -> str:
-    """Bytes of one, and megabytes of 100,000 keys."""
+    """The table of memory: the bytes of one object, and the megabytes of 100,000 keys."""
     rows = [row for row in found["scale"]["figures"] if "object_bytes" in row]
     return _table(
         ("", "", "bytes", "MB of 100,000"),
@@ -115,7 +115,7 @@ def memory(found: Results) -> str:
 
 
 def imports(found: Results) -> str:
-    """Milliseconds of processor time, and modules."""
+    """The table of imports: milliseconds of processor time, and modules."""
     rows = [row for row in found["startup"]["figures"] if "import_ms" in row]
     return _table(
         ("`import`", "ms", "modules"),
@@ -149,7 +149,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "imports": imports,
     "decoration": decoration,
 }
-"""By the name that a document gives."""
+"""What makes each table, by the name in the document's marker."""
 
 
 def _groups(run: Mapping[str, Any]) -> Iterator[tuple[str, list[Row]]]:

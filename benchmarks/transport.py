@@ -63,7 +63,7 @@ URL = "https://api.example.com/users/17"
 JUDGED = "standard()"
 INSTANT = "the instant transport"
 RIVAL = "httpx-retries + interlock-cb"
-"""Nearest to standard() in what it does."""
+"""The peer that comes nearest to `standard()` in what it does."""
 _FLOORS = {
     "a bare await": "",
     INSTANT: "",

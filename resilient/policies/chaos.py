@@ -126,16 +126,17 @@ class Chaos(Wrap):
             return disturb(call, inner, scope) if is_on() else inner(call)
 
         marks = marks_of(inner)
-        plainly, layer_plainly = marks.plainly, None
-        if plainly is not None:
+        plainly = marks.plainly
+        if plainly is None:
+            return marked(layer, Marks(is_leaf=marks.is_leaf))
 
-            def layer_plainly(call: Call) -> Any:
-                if not is_on():
-                    return plainly(call)
-                try:
-                    return finish(disturb(call, inner, scope))
-                except StopIteration as error:
-                    raise Stopped(error) from None  # it must get past the coroutines around it
+        def layer_plainly(call: Call) -> Any:
+            if not is_on():
+                return plainly(call)
+            try:
+                return finish(disturb(call, inner, scope))
+            except StopIteration as error:
+                raise Stopped(error) from None  # it must get past the coroutines around it
 
         return marked(layer, Marks(layer_plainly, is_leaf=marks.is_leaf))
 
