@@ -265,6 +265,9 @@ def _verdict_on_error(call: Call, scope: Scope, error: BaseException) -> Verdict
     """The verdict that the policies have on an error, as for results; a BaseException says nothing."""
     if not issubclass(type(error), Exception):
         return IGNORED
+    known = call.verdict
+    if known is not None and known[1] is error and known[0] is scope.judge and known[2] is IGNORED:
+        return IGNORED  # a mistake of the caller's (`own_up`), which the type of the error does not tell
     try:
         return scope.on_error(call, error)  # type: ignore[arg-type]
     except Mistake:

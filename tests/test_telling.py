@@ -164,6 +164,21 @@ def test_mistake_of_the_classifier_is_told_as_the_callers(world: World, asks: st
 
 
 @WANTED
+def test_mistake_says_nothing_though_its_type_would_be_a_failure(world: World, wanted: Any) -> None:
+    """Also where errors are judged by their type, and the dependency has raised one of this type before."""
+
+    def broken(error: Exception) -> bool:
+        raise LookupError
+
+    pipeline = Pipeline(Retry(3, wait=0, on=broken))
+    told = Told(pipeline, *wanted)
+    world.outcome(pipeline(world.dependency(LookupError()).fn))
+    assert [(call.ending, call.verdict, type(call.error)) for call in told.calls] == [
+        ("failure", "nothing", LookupError)
+    ]
+
+
+@WANTED
 def test_copies_of_a_hedge_are_told_of_one_by_one(world: World, wanted: Any) -> None:
     """Each by its own verdict."""
     ledger = Ledger()
