@@ -16,8 +16,9 @@ around          what all of them pass on to the transport, and the body, that th
 httpx           all that for httpx; the modules above import no client
 httpx2          the same for httpx2
 asgi            deadlines, admission and priorities in front of an ASGI application
-entrance        what stands before the limit there
-served          what the policies there do with one request
+entrance        the policies around the limit there
+served          one request there: its deadline, its body, what is sent, and its end
+served_trio     the same under trio
 held            the pipeline there, held while the application handles a request
 upload          the body of a request on its way in
 """

@@ -57,7 +57,8 @@ from resilient.http import semantics
 from resilient.http.entrance import Entrance, ServerJudge, UntilAnswered
 from resilient.http.held import HELD, hold_told, hold_untold, stand_in_line
 from resilient.http.options import header
-from resilient.http.served import REQUEST, START, ErrorAnswer, Request, RequestOnTrio, Send, nowhere
+from resilient.http.served import REQUEST, START, ErrorAnswer, Request, Send, nowhere
+from resilient.http.served_trio import RequestOnTrio
 from resilient.http.upload import READ_AHEAD, ClientLeft, Receive, Upload
 from resilient.moment import LIFTED, Deadline, hold, inherit, inherited, let_go, seen
 from resilient.pauses import LONGEST_PAUSE
