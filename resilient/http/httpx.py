@@ -23,11 +23,12 @@ from typing import Any, ClassVar
 import httpx
 
 from resilient import errors
+from resilient.http.async_transport import AsyncHttpTransport
 from resilient.http.chaos import AsyncHttpChaos, SyncHttpChaos
 from resilient.http.clients import client_timeout, install, split, standard_for
 from resilient.http.judgement import HttpClassifier as _HttpClassifier
 from resilient.http.library import Library
-from resilient.http.transport import AsyncHttpTransport, SyncHttpTransport
+from resilient.http.sync_transport import SyncHttpTransport
 from resilient.pipeline import Pipeline
 
 __all__ = [

@@ -23,8 +23,7 @@ origin has a `Budget` to itself. A `Bulkhead` stays one: what it guards is the c
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from math import inf
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
@@ -32,9 +31,9 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 from resilient import arguments, registry
 from resilient.call import Call
 from resilient.deadlines import deadline, holding, remaining
-from resilient.errors import Rejected, TimedOut
-from resilient.http import bodies, semantics
-from resilient.http.around import AsyncAround, SyncAround, checked, library_of
+from resilient.errors import TimedOut
+from resilient.http import semantics
+from resilient.http.around import AsyncAround, checked, library_of
 from resilient.http.chaos import HttpChaos
 from resilient.http.clients import attempt_limit, standard_for
 from resilient.http.connections import tend
@@ -43,8 +42,7 @@ from resilient.http.library import Library
 from resilient.http.options import By, header, key_by, options_of, variation, with_key
 from resilient.http.request_bodies import make_ready
 from resilient.http.semantics import IDEMPOTENT_METHODS
-from resilient.layers import Marks, marked
-from resilient.moment import Deadline, hold, inherited, let_go, seen
+from resilient.moment import Deadline, hold, inherited, let_go
 from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
 from resilient.policies.adaptive import AdaptiveLimit
@@ -56,14 +54,11 @@ from resilient.policies.retry import Retry
 from resilient.policy import NEARLY, Policy, Scope
 from resilient.presets import standard
 from resilient.priority import current_priority, priority
-from resilient.runtime import Runtime, current_async
-from resilient.runtime.threads import THREADS, drive
-from resilient.telling import observed
+from resilient.runtime import Runtime
+from resilient.runtime.threads import THREADS
 
-__all__ = ["AsyncHttpTransport", "HttpTransport", "Nested", "SyncHttpTransport"]
+__all__ = ["Attempt", "HttpTransport", "Nested"]
 
-Request = TypeVar("Request", bound=Any)
-Response = TypeVar("Response", bound=Any)
 Inner = TypeVar("Inner")
 
 Nested = Literal["once", "multiply"]
@@ -371,12 +366,6 @@ class HttpTransport(Generic[Inner]):
             seconds = max(0.0, at - (call.begin().now() if begin is None else begin))
             response.stream = streams.bounded(response.stream, streams.limit(at, seconds, evidence=False))
 
-    def _late(self, call: Call, begin: float | None) -> TimedOut | None:
-        """The error of a plain client's attempt that has taken too long, or None."""
-        if begin is None or call.deadline is None or (now := THREADS.now()) < call.deadline:
-            return None
-        return self._out_of_time(now - begin, None)
-
     def _out_of_time(self, seconds: float, error: Exception | None) -> TimedOut:
         asked = not isinstance(error, self.library.module.PoolTimeout)
         return TimedOut(
@@ -386,146 +375,6 @@ class HttpTransport(Generic[Inner]):
             seconds=seconds,
             evidence=asked and self._limit is not None and seconds >= self._limit * NEARLY,
         )
-
-
-class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Response, Inner]):
-    """A transport for an asynchronous client."""
-
-    transport: Any
-
-    def _unguarded(self) -> Callable[[Any], Any]:
-        async def send(request: Any) -> Any:
-            return await self.transport.handle_async_request(request)
-
-        send.__qualname__ = "AsyncTransport.handle_async_request"  # for events
-        return send
-
-    def _attempt(self, scope: Scope) -> Attempt:
-        simple, fully, channel = self._simple, self._fully, scope.channel
-
-        def attempt(call: Call, told: bool = False) -> Awaitable[Any]:
-            if channel.wants.observed and not told:
-                return observed(call, scope, attempt(call, True))
-            request = call.args[0]
-            deadline = call.deadline
-            if simple and (deadline is None or _is_in_time(request, (deadline - call.runtime.now()) / NEARLY)):
-                return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
-            return fully(call, scope, self.transport.handle_async_request, True, call.begin())
-
-        return marked(attempt, Marks(observes_itself=True))
-
-    def _whole_attempt(self, scope: Scope) -> Attempt:
-        simple, fully, channel, streams = self._simple, self._fully, scope.channel, self.library.streams
-        is_open, on_result, read, most = streams.is_open, scope.on_result, bodies.read, self._buffer
-
-        async def whole_attempt(call: Call, told: bool = False) -> Any:
-            if channel.wants.observed and not told:
-                return await observed(call, scope, whole_attempt(call, True))
-            request, deadline = call.args[0], call.deadline
-            begin = None if deadline is None else call.runtime.now()
-            if simple and (begin is None or _is_in_time(request, (deadline - begin) / NEARLY)):  # type: ignore[operator]
-                response = await self.transport.handle_async_request(request)
-            else:
-                response = await fully(call, scope, self.transport.handle_async_request, False, call.begin())
-            if is_open(response) and not (
-                on_result(call, response).kind == "success" and await read(response, streams, most, call)
-            ):
-                self._bound(call, begin, response)
-            return response
-
-        return marked(whole_attempt, Marks(observes_itself=True))
-
-    async def handle_async_request(self, request: Request) -> Response:
-        """Send one request through the pipeline, and return its response."""
-        streamed = self.library.is_streamed()
-        try:
-            if (
-                request.method in IDEMPOTENT_METHODS
-                and type(request.stream) is self._bytes
-                and "resilient" not in request.extensions
-            ):
-                send = self._anyhow_streamed if streamed else self._anyhow
-                return await send(request)  # type: ignore[no-any-return]
-            with ExitStack() as around:
-                send, prepared = await self._prepare(request, streamed, current_async(), around)
-                return await send(prepared)  # type: ignore[no-any-return]
-        except (Rejected, TimedOut) as error:
-            self.library.claim(error, request)
-            raise
-
-    async def _drain(self) -> None:
-        await self.pipeline.drain(current_async())
-
-
-class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Response, Inner]):
-    """A transport for a plain client."""
-
-    transport: Any
-
-    def _unguarded(self) -> Callable[[Any], Any]:
-        def send(request: Any) -> Any:
-            return self.transport.handle_request(request)
-
-        send.__qualname__ = "Transport.handle_request"  # for events
-        return send
-
-    def _attempt(self, scope: Scope) -> Attempt:
-        simple, fully = self._simple, self._fully
-
-        def attempt(call: Call) -> Any:
-            request = call.args[0]
-            if simple and (call.deadline is None or _is_in_time(request, call.deadline - THREADS.now())):
-                return self.transport.handle_request(request)
-            return drive(fully(call, scope, self._handle, True, THREADS))
-
-        return attempt
-
-    def _whole_attempt(self, scope: Scope) -> Attempt:
-        simple, fully, late, streams = self._simple, self._fully, self._late, self.library.streams
-        is_open, on_result, read, most = streams.is_open, scope.on_result, bodies.read_plainly, self._buffer
-
-        def whole_attempt(call: Call) -> Any:
-            request, deadline = call.args[0], call.deadline
-            begin = None if deadline is None else THREADS.now()
-            if simple and (begin is None or _is_in_time(request, deadline - begin)):  # type: ignore[operator]
-                response = self.transport.handle_request(request)
-            else:
-                response = drive(fully(call, scope, self._handle, False, THREADS))
-            if is_open(response) and not (
-                on_result(call, response).kind == "success"
-                and read(response, streams, most, functools.partial(late, call, begin))
-            ):
-                self._bound(call, begin, response)
-            return response
-
-        return whole_attempt
-
-    def handle_request(self, request: Request) -> Response:
-        """Send one request through the pipeline, and return its response."""
-        streamed = self.library.is_streamed()
-        held = None
-        if seen.limits and (limit := holding()) is not None:  # nothing else would end it by then
-            held = hold(limit)
-        try:
-            if (
-                request.method in IDEMPOTENT_METHODS
-                and type(request.stream) is self._bytes
-                and "resilient" not in request.extensions
-            ):
-                send = self._anyhow_streamed if streamed else self._anyhow
-                return send(request)  # type: ignore[no-any-return]
-            with ExitStack() as around:
-                send, prepared = drive(self._prepare(request, streamed, THREADS, around))
-                return send(prepared)  # type: ignore[no-any-return]
-        except (Rejected, TimedOut) as error:
-            self.library.claim(error, request)
-            raise
-        finally:
-            if held is not None:
-                let_go(held)
-
-    def _drain(self) -> None:
-        drive(self.pipeline.drain(THREADS))
 
 
 class _Whole(Deadline):
@@ -552,17 +401,3 @@ def _total(pipeline: Pipeline) -> tuple[float | None, bool]:
 
 def _nearer(limit: float | None, left: float) -> float:
     return left if limit is None else min(limit, left)
-
-
-def _is_in_time(request: Any, left: float) -> bool:
-    """Whether the client's own timeouts end a request in the time that is left.
-
-    An asynchronous attempt is ended by its Timeout in any case, so there a hundredth more is allowed: timeouts of a
-    client that are as long as the attempt, as those of `AsyncClient` by default, need not be changed.
-    """
-    try:
-        limit = request.extensions["timeout"]
-        in_time: bool = limit["connect"] <= left and limit["read"] <= left  # (`max` takes twice as long)
-        return in_time and limit["write"] <= left and limit["pool"] <= left
-    except (KeyError, TypeError):  # one of them is missing or None
-        return False

@@ -25,7 +25,8 @@ from resilient.errors import PipelineWarning
 from resilient.guard import unwrapped
 from resilient.http.asgi import ServerMiddleware, Shared
 from resilient.http.chaos import HttpChaos
-from resilient.http.transport import HttpTransport, SyncHttpTransport
+from resilient.http.sync_transport import SyncHttpTransport
+from resilient.http.transport import HttpTransport
 from resilient.lab.blame import located
 from resilient.pipeline import Pipeline
 from resilient.policies.timeout import Timeout

@@ -1,0 +1,94 @@
+"""The transport of an asynchronous client: one request and one attempt. (See `resilient.http.transport`.)"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import Any, Generic, TypeVar
+
+from resilient.call import Call
+from resilient.errors import Rejected, TimedOut
+from resilient.http import bodies
+from resilient.http.around import AsyncAround
+from resilient.http.options import is_in_time
+from resilient.http.semantics import IDEMPOTENT_METHODS
+from resilient.http.transport import Attempt, HttpTransport
+from resilient.layers import Marks, marked
+from resilient.policy import NEARLY, Scope
+from resilient.runtime import current_async
+from resilient.telling import observed
+
+__all__ = ["AsyncHttpTransport"]
+
+Request = TypeVar("Request", bound=Any)
+Response = TypeVar("Response", bound=Any)
+Inner = TypeVar("Inner")
+
+
+class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Response, Inner]):
+    """A transport for an asynchronous client."""
+
+    transport: Any
+
+    def _unguarded(self) -> Callable[[Any], Any]:
+        async def send(request: Any) -> Any:
+            return await self.transport.handle_async_request(request)
+
+        send.__qualname__ = "AsyncTransport.handle_async_request"  # for events
+        return send
+
+    def _attempt(self, scope: Scope) -> Attempt:
+        simple, fully, channel = self._simple, self._fully, scope.channel
+
+        def attempt(call: Call, told: bool = False) -> Awaitable[Any]:
+            if channel.wants.observed and not told:
+                return observed(call, scope, attempt(call, True))
+            request = call.args[0]
+            deadline = call.deadline
+            if simple and (deadline is None or is_in_time(request, (deadline - call.runtime.now()) / NEARLY)):
+                return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
+            return fully(call, scope, self.transport.handle_async_request, True, call.begin())
+
+        return marked(attempt, Marks(observes_itself=True))
+
+    def _whole_attempt(self, scope: Scope) -> Attempt:
+        simple, fully, channel, streams = self._simple, self._fully, scope.channel, self.library.streams
+        is_open, on_result, read, most = streams.is_open, scope.on_result, bodies.read, self._buffer
+
+        async def whole_attempt(call: Call, told: bool = False) -> Any:
+            if channel.wants.observed and not told:
+                return await observed(call, scope, whole_attempt(call, True))
+            request, deadline = call.args[0], call.deadline
+            begin = None if deadline is None else call.runtime.now()
+            if simple and (begin is None or is_in_time(request, (deadline - begin) / NEARLY)):  # type: ignore[operator]
+                response = await self.transport.handle_async_request(request)
+            else:
+                response = await fully(call, scope, self.transport.handle_async_request, False, call.begin())
+            if is_open(response) and not (
+                on_result(call, response).kind == "success" and await read(response, streams, most, call)
+            ):
+                self._bound(call, begin, response)
+            return response
+
+        return marked(whole_attempt, Marks(observes_itself=True))
+
+    async def handle_async_request(self, request: Request) -> Response:
+        """Send one request through the pipeline, and return its response."""
+        streamed = self.library.is_streamed()
+        try:
+            if (
+                request.method in IDEMPOTENT_METHODS
+                and type(request.stream) is self._bytes
+                and "resilient" not in request.extensions
+            ):
+                send = self._anyhow_streamed if streamed else self._anyhow
+                return await send(request)  # type: ignore[no-any-return]
+            with ExitStack() as around:
+                send, prepared = await self._prepare(request, streamed, current_async(), around)
+                return await send(prepared)  # type: ignore[no-any-return]
+        except (Rejected, TimedOut) as error:
+            self.library.claim(error, request)
+            raise
+
+    async def _drain(self) -> None:
+        await self.pipeline.drain(current_async())

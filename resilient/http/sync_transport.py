@@ -1,0 +1,103 @@
+"""The transport of a plain client: one request and one attempt. (See `resilient.http.transport`.)"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Generic, TypeVar
+
+from resilient.call import Call
+from resilient.deadlines import holding
+from resilient.errors import Rejected, TimedOut
+from resilient.http import bodies
+from resilient.http.around import SyncAround
+from resilient.http.options import is_in_time
+from resilient.http.semantics import IDEMPOTENT_METHODS
+from resilient.http.transport import Attempt, HttpTransport
+from resilient.moment import hold, let_go, seen
+from resilient.policy import Scope
+from resilient.runtime.threads import THREADS, drive
+
+__all__ = ["SyncHttpTransport"]
+
+Request = TypeVar("Request", bound=Any)
+Response = TypeVar("Response", bound=Any)
+Inner = TypeVar("Inner")
+
+
+class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Response, Inner]):
+    """A transport for a plain client."""
+
+    transport: Any
+
+    def _unguarded(self) -> Callable[[Any], Any]:
+        def send(request: Any) -> Any:
+            return self.transport.handle_request(request)
+
+        send.__qualname__ = "Transport.handle_request"  # for events
+        return send
+
+    def _attempt(self, scope: Scope) -> Attempt:
+        simple, fully = self._simple, self._fully
+
+        def attempt(call: Call) -> Any:
+            request = call.args[0]
+            if simple and (call.deadline is None or is_in_time(request, call.deadline - THREADS.now())):
+                return self.transport.handle_request(request)
+            return drive(fully(call, scope, self._handle, True, THREADS))
+
+        return attempt
+
+    def _whole_attempt(self, scope: Scope) -> Attempt:
+        simple, fully, late, streams = self._simple, self._fully, self._late, self.library.streams
+        is_open, on_result, read, most = streams.is_open, scope.on_result, bodies.read_plainly, self._buffer
+
+        def whole_attempt(call: Call) -> Any:
+            request, deadline = call.args[0], call.deadline
+            begin = None if deadline is None else THREADS.now()
+            if simple and (begin is None or is_in_time(request, deadline - begin)):  # type: ignore[operator]
+                response = self.transport.handle_request(request)
+            else:
+                response = drive(fully(call, scope, self._handle, False, THREADS))
+            if is_open(response) and not (
+                on_result(call, response).kind == "success"
+                and read(response, streams, most, functools.partial(late, call, begin))
+            ):
+                self._bound(call, begin, response)
+            return response
+
+        return whole_attempt
+
+    def _late(self, call: Call, begin: float | None) -> TimedOut | None:
+        """The error of a plain client's attempt that has taken too long, or None."""
+        if begin is None or call.deadline is None or (now := THREADS.now()) < call.deadline:
+            return None
+        return self._out_of_time(now - begin, None)
+
+    def handle_request(self, request: Request) -> Response:
+        """Send one request through the pipeline, and return its response."""
+        streamed = self.library.is_streamed()
+        held = None
+        if seen.limits and (limit := holding()) is not None:  # nothing else would end it by then
+            held = hold(limit)
+        try:
+            if (
+                request.method in IDEMPOTENT_METHODS
+                and type(request.stream) is self._bytes
+                and "resilient" not in request.extensions
+            ):
+                send = self._anyhow_streamed if streamed else self._anyhow
+                return send(request)  # type: ignore[no-any-return]
+            with ExitStack() as around:
+                send, prepared = drive(self._prepare(request, streamed, THREADS, around))
+                return send(prepared)  # type: ignore[no-any-return]
+        except (Rejected, TimedOut) as error:
+            self.library.claim(error, request)
+            raise
+        finally:
+            if held is not None:
+                let_go(held)
+
+    def _drain(self) -> None:
+        drive(self.pipeline.drain(THREADS))
