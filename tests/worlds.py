@@ -73,7 +73,7 @@ class Dependency:
     Attributes:
         fn: the function to guard.
         calls: how often it was called. `arguments`: with what.
-        running: calls inside now; `most`: the most there ever were.
+        running: calls inside now; `most`: the most there ever were. ended: calls that have left.
     """
 
     fn: Callable[..., Any]
@@ -82,7 +82,7 @@ class Dependency:
         self._script = list(script)
         self.calls = 0
         self.arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        self.running = self.most = 0
+        self.running = self.most = self.ended = 0
         self.lock = threading.Lock()
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -106,6 +106,7 @@ class Dependency:
         """A call has left, however."""
         with self.lock:
             self.running -= 1
+            self.ended += 1
 
 
 def play(step: Any) -> Any:

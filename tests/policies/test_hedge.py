@@ -36,7 +36,7 @@ from resilient import (
 from resilient.events import BudgetExhausted, Event, HedgeWon, Hedging
 from resilient.outcome import Verdict
 from resilient.runtime import virtual
-from tests.worlds import WORLDS, Hang, Outcome, Slow, ThreadWorld, TrioWorld, World
+from tests.worlds import WORLDS, Hang, Joined, Outcome, Slow, ThreadWorld, TrioWorld, Until, World
 
 SOON = 0.02
 LATER = 0.1
@@ -132,7 +132,7 @@ def test_hedge_late_call_is_sent_once_more_and_the_copy_wins(ring: Ring) -> None
 
 def test_hedge_first_copy_that_is_late_may_still_win(ring: Ring) -> None:
     """Whoever comes first."""
-    dependency = ring.dependency(Slow(LATER, 1), Hang())
+    dependency = ring.dependency(Joined(2, 1), Hang())
     hedge = ring.hedge(SOON)
     assert ring.call(hedge(dependency.fn)) == 1
     assert dependency.calls == 2
@@ -149,7 +149,7 @@ def test_hedge_fast_failure_starts_the_next_copy_at_once(ring: Ring) -> None:
 
 def test_hedge_copy_that_fails_does_not_beat_the_first_one(ring: Ring) -> None:
     """A ConnectError at 50 ms is no answer, where a 200 comes at 150 ms (two peers' bug)."""
-    dependency = ring.dependency(Slow(LATER, 7), OSError())
+    dependency = ring.dependency(Until(lambda: dependency.ended == 1, 7), OSError())
     hedge = ring.hedge(SOON)
     assert ring.call(hedge(dependency.fn)) == 7
     assert dependency.calls == 2
@@ -191,14 +191,14 @@ def test_hedge_copy_that_asks_for_a_pause_leaves_the_first_one_running(ring: Rin
     """It is no answer, and there is no third."""
     busy = OSError("busy")
     busy.retry_after = 30.0  # type: ignore[attr-defined]
-    dependency = ring.dependency(Slow(LATER, 7), busy)
+    dependency = ring.dependency(Until(lambda: dependency.ended == 1, 7), busy)
     assert ring.call(ring.hedge(SOON, copies=3)(dependency.fn)) == 7
     assert dependency.calls == 2
 
 
 def test_hedge_unacceptable_result_does_not_beat_the_first_copy(ring: Ring) -> None:
     """A fast 503 neither."""
-    dependency = ring.dependency(Slow(LATER, "good"), "bad")
+    dependency = ring.dependency(Until(lambda: dependency.ended == 1, "good"), "bad")
     assert ring.call(Pipeline(ring.hedge(SOON), classify=bad_is_unacceptable())(dependency.fn)) == "good"
     assert dependency.calls == 2
 
@@ -262,7 +262,7 @@ def test_hedge_when_all_copies_fail_the_first_ones_error_comes_back(ring: Ring) 
 def test_hedge_when_all_copies_fail_the_first_ones_error_comes_back_though_it_failed_last(ring: Ring) -> None:
     """In the order of their starts."""
     first = OSError("first")
-    dependency = ring.dependency(Slow(LATER, first), OSError("second"))
+    dependency = ring.dependency(Until(lambda: dependency.ended == 1, first), OSError("second"))
     assert ring.outcome(ring.hedge(SOON)(dependency.fn)).error is first
     assert dependency.calls == 2
 
@@ -283,7 +283,7 @@ def test_hedge_error_before_an_unacceptable_result_comes_back(ring: Ring) -> Non
 @pytest.mark.parametrize("more", [{"delay": SOON, "copies": 3}, {"delay": (SOON, SOON)}], ids=["one delay", "sequence"])
 def test_hedge_starts_as_many_copies_as_it_is_told(ring: Ring, more: dict[str, Any]) -> None:
     """One after the other, and not one more."""
-    dependency = ring.dependency(Hang(), Hang(), Slow(LATER, 7))
+    dependency = ring.dependency(Hang(), Hang(), 7)
     assert ring.call(ring.hedge(**more)(dependency.fn)) == 7
     assert dependency.calls == 3
 
@@ -1465,7 +1465,7 @@ def test_hedge_each_further_copy_is_paid_for(ring: Ring) -> None:
 def test_hedge_without_a_token_starts_none_and_leaves_alone_what_runs(ring: Ring) -> None:
     """Exhausted is not failed; one event says so."""
     budget = Budget(reserve=0, ratio=0.001)
-    dependency = ring.dependency(Slow(LATER, 7))
+    dependency = ring.dependency(Until(lambda: budget.snapshot()["refused"], 7))
     pipeline = Pipeline(ring.hedge(SOON, copies=4, name="twice", budget=budget), name="users")
     told = heard(pipeline)
     assert ring.call(pipeline(dependency.fn)) == 7
@@ -1498,7 +1498,7 @@ def test_hedge_successes_earn_further_copies(ring: Ring) -> None:
 
 def test_hedge_tells_of_copies_and_of_the_winner(ring: Ring) -> None:
     """Why each began, and which of how many won."""
-    dependency = ring.dependency(Slow(LATER, OSError()), Hang(), 7)
+    dependency = ring.dependency(Joined(2, OSError()), Hang(), 7)
     pipeline = Pipeline(ring.hedge([SOON, LONG], name="twice"), name="users")
     told = heard(pipeline)
     assert ring.call(pipeline(dependency.fn)) == 7

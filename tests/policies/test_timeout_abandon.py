@@ -27,10 +27,9 @@ from resilient import (
 )
 from resilient.errors import reason_of
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut, Event
-from tests.worlds import Hang, Slow, World
+from tests.worlds import Hang, Until, World
 
 LIMIT = 0.02
-LATER = 0.1
 LONG = 60.0
 
 
@@ -49,6 +48,11 @@ def heard(pipeline: Pipeline) -> list[Event]:
 def ends(told: list[Event]) -> list[AbandonedEnded]:
     """Of abandoned work."""
     return [event for event in told if isinstance(event, AbandonedEnded)]
+
+
+def given_up(told: list[Event]) -> bool:
+    """Whether a caller has gone."""
+    return any(isinstance(event, CallTimedOut) for event in told)
 
 
 def then_close(world: World, pipeline: Pipeline, fn: Callable[..., Any]) -> Any:
@@ -121,9 +125,9 @@ def test_abandon_work_in_time_writes_into_the_callers_context(world: World) -> N
 
 def test_abandon_at_the_limit_the_caller_goes_and_the_work_runs_on(world: World) -> None:
     """To its end, for which closing waits; its outcome is an event."""
-    dependency = world.dependency(Slow(LATER, "done"))
     pipeline = Pipeline(abandon(world, name="patience"), name="users")
     told = heard(pipeline)
+    dependency = world.dependency(Until(lambda: given_up(told), "done"))
     error = then_close(world, pipeline, dependency.fn)
 
     assert isinstance(error, TimedOut)
@@ -131,7 +135,7 @@ def test_abandon_at_the_limit_the_caller_goes_and_the_work_runs_on(world: World)
     assert dependency.running == 0
     (ended,) = ends(told)
     assert (ended.pipeline, ended.policy, ended.error) == ("users", "patience", None)
-    assert ended.elapsed >= LATER - 0.002
+    assert ended.elapsed >= LIMIT - 0.002
     assert [type(event) for event in told].index(CallTimedOut) < told.index(ended)
 
 
@@ -140,7 +144,8 @@ def test_abandon_error_of_the_work_goes_to_the_event(world: World) -> None:
     failure = OSError()
     pipeline = Pipeline(abandon(world))
     told = heard(pipeline)
-    assert isinstance(then_close(world, pipeline, world.dependency(Slow(LATER, failure)).fn), TimedOut)
+    dependency = world.dependency(Until(lambda: given_up(told), failure))
+    assert isinstance(then_close(world, pipeline, dependency.fn), TimedOut)
     assert [event.error for event in ends(told)] == [failure]
 
 
