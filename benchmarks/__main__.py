@@ -1,5 +1,6 @@
 """`python -m benchmarks NAME [--quick] [--json FILE] [--plot FILE] [--seed N]`; NAME `list` names them.
 
+`--json -` writes the JSON, and nothing else, to standard output; the table goes to standard error.
 Exits with 0 when every bar is met, 1 when one is missed, 2 when the command itself is wrong.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ from benchmarks.report import Report
 __all__ = ["available", "main"]
 
 Run = Callable[[Options], Report]
+STDOUT = Path("-")
 
 
 def available() -> dict[str, tuple[str, Run]]:
@@ -41,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one benchmark, show its table, and say whether every bar was met."""
     known = available()
     options = _parser(known).parse_args(arguments)
-    console = Console() if sys.stdout.isatty() else Console(width=170)
+    shown = sys.stderr if options.json == STDOUT else sys.stdout
+    console = Console(file=shown, width=None if shown.isatty() else 170)
     if options.name == "list":
         table = Table(box=None, show_header=False)
         for name, (summary, _) in known.items():
@@ -56,13 +60,18 @@ def conclude(report: Report, console: Console, json_file: Path | None, plot_file
     """Show the report, write what was asked for; 1 when a bar is missed."""
     console.print(report.table())
     if json_file:
-        json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(report.as_json(), indent=2) + "\n"
+        if json_file == STDOUT:
+            sys.stdout.write(text)
+        else:
+            json_file.write_text(text, encoding="utf-8")
     if plot_file:
         from benchmarks.plot import draw
 
         draw(report, plot_file)
     for figure in report.missed:
-        console.print(f"missed: {figure.group}: {figure.name}, bar {figure.bar}", style="bold red")
+        why = "" if figure.judged else ": not measured"
+        console.print(f"missed: {figure.group}: {figure.name}, bar {figure.bar}{why}", style="bold red")
     return 1 if report.missed else 0
 
 
@@ -77,10 +86,21 @@ def _parser(known: dict[str, tuple[str, Run]]) -> argparse.ArgumentParser:
             raise argparse.ArgumentTypeError(f"there is no benchmark {given!r}; there are {names}")
         return given
 
+    def output(given: str) -> Path:
+        file = Path(given)
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise argparse.ArgumentTypeError(f"must be a file that can be written, got {given!r}")
+        return file
+
+    def output_or_stdout(given: str) -> Path:
+        return STDOUT if given == str(STDOUT) else output(given)
+
     parser.add_argument("name", metavar="NAME", type=name, help="a benchmark, or `list`")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: ends within 60 seconds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures as a PNG")
+    parser.add_argument(
+        "--json", type=output_or_stdout, metavar="FILE", help="write the figures as JSON; `-` is standard output"
+    )
+    parser.add_argument("--plot", type=output, metavar="FILE", help="draw the figures as a PNG")
     parser.add_argument("--seed", type=int, default=1, help="for all that is random (default: 1)")
     return parser
 

@@ -71,6 +71,11 @@ class Figure:
         return "pass" if self.bar.met(self.values) else "miss"
 
     @property
+    def judged(self) -> bool:
+        """True where the bar's value was measured. A ratio is not where the peer of the bar is not installed."""
+        return self.bar is not None and self.bar.key in self.values
+
+    @property
     def at_bar(self) -> bool:
         """True where the interval holds the bar: another run may find the figure on the other side."""
         return self.bar is not None and self.bar.near(self.values)

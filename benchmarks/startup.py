@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 import random
 import statistics
 import subprocess
@@ -102,7 +103,9 @@ def imports(rounds: int, options: Options) -> list[Figure]:
 def _import(name: str) -> tuple[float, int] | None:
     """Import a module in a fresh process: its milliseconds and its modules; None if it is not installed."""
     command, root = [sys.executable, "-c", CODE.format(name)], Path(__file__).parents[1]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    # What pip installed has its bytecode; a checkout that may not write any would be compiled anew by each import.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
     if done.returncode:
         return None
     nanoseconds, modules = done.stdout.split()

@@ -51,8 +51,11 @@ def test_exit_code_says_whether_the_bar_is_met(multiple: float, bar: Bar | None,
 
 
 def test_bar_without_a_measured_value_is_missed() -> None:
-    """What could not be measured does not pass."""
-    assert conclude(report(figure(None, AT_MOST_8)))[0] == 1
+    """What could not be measured does not pass, and is not said to be too dear."""
+    code, printed = conclude(report(figure(None, AT_MOST_8)))
+
+    assert code == 1
+    assert "missed: group: row None, bar <= 8: not measured" in printed
 
 
 @pytest.mark.parametrize(
@@ -137,6 +140,35 @@ def test_json_has_the_values_and_the_bar_with_their_units(tmp_path: Path) -> Non
             },
         ],
     }
+
+
+def test_json_to_standard_output_has_nothing_beside_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table goes to standard error, so that what is piped into another program is JSON."""
+    monkeypatch.setattr(command, "available", lambda: {"fake": ("", lambda _: report(figure(9, AT_MOST_8)))})
+
+    assert command.main(["fake", "--json", "-"]) == 1
+
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["verdict"] == "miss"
+    assert "missed: group: row 9" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("option", "file"), [("--json", "none/figures.json"), ("--plot", "none/figures.png"), ("--json", ".")]
+)
+def test_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    option: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of minutes is not lost to a typing error."""
+    monkeypatch.setattr(command, "available", lambda: {"fake": ("", lambda _: pytest.fail("was measured"))})
+
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["fake", option, str(tmp_path / file)])
+
+    assert exit_.value.code == 2
+    assert f"argument {option}: must be a file that can be written, got" in capsys.readouterr().err
 
 
 def test_plot_writes_a_png(tmp_path: Path) -> None:

@@ -54,3 +54,13 @@ def test_import_counts_in_its_own_process() -> None:
     assert cost is not None
     assert cost[1] >= 3
     assert startup._import("not_installed_here") is None
+
+
+def test_imports_find_their_bytecode_where_the_benchmark_itself_may_not_write_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Peers are installed with theirs: an import that compiles its source would be held against them."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(startup, "CODE", "import sys; print(int(sys.dont_write_bytecode), 0)  # {}")
+
+    assert startup._import("json") == (0, 0)
