@@ -126,7 +126,7 @@ class Circuit:
         self.watched = False
         self.ticket: int | None = 0
         self.consecutive = 0
-        self._probes: dict[Probe, None] = {}  # an empty set takes three times as much
+        self._probes: dict[Probe, None] = {}  # a dict, because an empty set takes three times the memory
         self._successes = 0
         self._failed_probes = 0
         self._break = 0.0
@@ -219,7 +219,7 @@ class Circuit:
     def watch(self, watched: bool) -> None:
         """Set whether each call must ask `admit` from now on."""
         with self._lock:
-            self.watched = watched  # no call between the two
+            self.watched = watched  # no call between these two lines: threads see both or neither
             self.ticket = None if self.state is not CLOSED or self.watched else self.generation
 
     # -- questions ----------------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ def _calls_in(frames: Iterable[FrameType], *, keep: bool = False) -> Enclosing:
             call = names.get("call")
             if call is None and "count" in names:  # an outermost frame that makes no `Call` before something fails
                 call = names["flow"].call_of(frame, keep=keep)
-            if call is not None and not (found and found[-1][0] is call):  # two frames of one call
+            if call is not None and not (found and found[-1][0] is call):  # a call may have two frames
                 found.append((call, names["scope"]))
         elif code in _elsewhere:
             work: Elsewhere = frame.f_locals["self"]

@@ -163,8 +163,8 @@ class Channel:
             changed()
 
     def _spread(self) -> None:
-        entries: tuple[_Entry, ...] | None = None
-        while entries != (now := (*self._own,) if self.apart else (*self._own, *_everywhere)):  # a signal handler's too
+        entries: tuple[_Entry, ...] | None = None  # again if a signal handler listens meanwhile
+        while entries != (now := (*self._own,) if self.apart else (*self._own, *_everywhere)):
             entries = now
             self.wants = _Wants(entries) if entries else _SILENCE
         self.tell_watcher()

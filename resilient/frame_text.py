@@ -97,7 +97,7 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
     """
     runtime = "THREADS" if not shape.is_async else "running() or current_async()" if timed else "None"
     begin = f"call = flow.begin(fn, args, kwargs, {runtime})"
-    made = [  # the same, written out
+    made = [  # `Flow.begin`, inlined
         *("call = Call()", "call.fn = fn", "call.args = args", "call.kwargs = kwargs", f"call.runtime = {runtime}"),
         *("call.attempt = 1", "call.deadline = None", "call.waited = 0.0", "call.error = None", "call.verdict = None"),
     ]
@@ -132,7 +132,7 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
         f"            {begin}",
         f"            return {'await' if shape.is_async else 'drive'}(full_path(call))",
         *deeper(made if needs_call else [begin], 2),
-        f"        call.requests = {int(shape.direct and not shape.kinds)}",  # without gates it is called for sure
+        f"        call.requests = {int(shape.direct and not shape.kinds)}",  # without gates the function is called
         f"        since = call.{'runtime' if timed or not shape.is_async else 'begin()'}.now()",
         "    else:",
         *deeper([*made, "since = None"] if needs_call else ["call = since = None"], 2),
@@ -143,7 +143,7 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
         "    except Mistake as mistake:",
         f"        {shape.waiting('own_up(call, mistake, scope, since, call_failed)')}",
         *([] if shape.is_async else deeper(["except Stopped as stopped:", *deeper([*failed("stopped"), unwrapped])])),
-        "    except BaseException:",  # a name for it would cost each failure a clause that takes the name away again
+        "    except BaseException:",  # binding a name would cost each failure the code that unbinds it
         *deeper([*failed("exception()"), "raise"], 2),
         "    finally:",
         "        count.inside -= 1",
@@ -195,7 +195,7 @@ def pass_gates(shape: Shape) -> Lines:
     if shape.clocked:
         lines += ["end = now()", f"elapsed = end - begin{waited}"]
         late, elapsed, end = "elapsed > too_late", "elapsed", "end"
-    elif shape.dated:  # while there is one clock, its runtime need not be found
+    elif shape.dated:  # without trio and virtual time all runtimes share one clock
         lines += [f"end = call.begin().now() if {TRIO!r} in modules or {VIRTUAL!r} in modules else monotonic()"]
         end = "end"
     return lines + way_out(shape, late, elapsed, end)

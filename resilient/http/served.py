@@ -304,7 +304,7 @@ class Request(Deadline):
         try:
             guard.throw(error)
         except TimedOut as raised:
-            return struck or raised is not error  # a cancellation by the deadline has become one
+            return struck or raised is not error  # the pipeline made a TimedOut of the deadline's cancellation
         except BaseException:
             pass  # the pipeline raises the application's own error again
         return False

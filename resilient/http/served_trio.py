@@ -95,5 +95,5 @@ class RequestOnTrio(Request):
             self.over = True
             if not isinstance(error, Exception):
                 super().failed(self.expired())
-                return False  # the scope takes it
+                return False  # the cancel scope swallows it
         return super().failed(error)

@@ -44,8 +44,8 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The same inside a guarded call: a `StopIteration` of its function stays a `Stopped`, for there may be coroutines
-    around."""
+    """Run a coroutine that never suspends, inside a guarded call: a `StopIteration` of its function stays a `Stopped`,
+    because it may have to get through coroutines of the caller."""
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -101,7 +101,7 @@ class ThreadRuntime:
             let_go(held)
 
     def plainly_within(self, inner: Callable[[Any], T], limit: Limit) -> Callable[[Any], T]:
-        """`within` a limit of some seconds, for an `inner` that is no coroutine function: then this need not be one."""
+        """`within` for a plain `inner`, without a coroutine: a plain function that runs it under a limit in seconds."""
         seconds, total = limit.seconds, limit.total
 
         def within(call: Any) -> T:
