@@ -1,0 +1,59 @@
+"""Layers tell the layers around them what these can do without."""
+
+import asyncio
+
+import pytest
+
+from resilient import Bulkhead, Pipeline, Retry, Timeout
+from resilient.call import Call, new_call
+from resilient.guard import async_leaf, sync_leaf
+from resilient.layers import Marks, marked, marks_of
+from resilient.policy import Policy
+from resilient.runtime.threads import THREADS
+from resilient.scope import Scope
+from resilient.weave import weave
+
+
+async def layer(call: Call) -> None:
+    """A layer that nothing is known of."""
+
+
+def test_layer_without_marks_promises_nothing() -> None:
+    """A layer of somebody's own policy has the defaults."""
+    assert marks_of(layer) == Marks()
+
+
+def test_marked_layer_is_the_layer_itself() -> None:
+    """There is no frame around it."""
+
+    async def known(call: Call) -> None: ...
+
+    assert marked(known, Marks(is_leaf=True)) is known
+    assert marks_of(known).is_leaf
+
+
+@pytest.mark.parametrize("policy", [Bulkhead(3), Timeout(2), Retry(2)], ids=repr)
+def test_policies_around_a_plain_function_have_a_plain_form(policy: Policy) -> None:
+    """It gives the function's result without a coroutine."""
+    scope = Scope("", Pipeline(policy).classify)
+    plainly = marks_of(weave([policy], scope, sync_leaf(scope)).layer).plainly
+    assert plainly is not None
+    assert plainly(new_call(len, ([1, 2],), {}, THREADS)) == 2
+
+
+def test_policies_around_a_coroutine_function_have_none() -> None:
+    """What has to be awaited cannot be called plainly."""
+    policy = Bulkhead(3)
+    scope = Scope("", Pipeline(policy).classify)
+    bound = weave([policy], scope, async_leaf(scope)).layer
+    assert marks_of(bound).plainly is None
+
+    async def answer() -> int:
+        return 7
+
+    async def called() -> int:
+        call = new_call(answer, (), {}, None)
+        call.begin()
+        return await bound(call)  # type: ignore[no-any-return]
+
+    assert asyncio.run(called()) == 7
