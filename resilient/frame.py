@@ -89,7 +89,7 @@ def guard_with(
     needs_call = bool(shape.kinds) or not shape.direct or not is_blind
     write = _outermost(shape, earns=earn is not None, needs_call=needs_call, timed=timed)
     mine = {"flow": flow, "scope": scope, "recover": woven.recover, "earn": earn, "full_path": full_path}
-    telling = {"call_returned": ends.returned, "call_failed": ends.failed, "of_good": ends.of_good}
+    telling = {"call_returned": ends.returned, "call_failed": ends.failed, "good_fields": ends.good_fields}
     return write(names | mine | telling)  # type: ignore[no-any-return]
 
 
@@ -165,8 +165,8 @@ _COMMON: dict[str, Any] = {
 }
 
 _OTHERS = re.compile(
-    r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|earn|flow|full_path|inner|is_open|limit|of_good|passage|recover|rest"
-    r"|scope|too_late|verdict_on)\b"
+    r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|earn|flow|full_path|good_fields|inner|is_open|limit|passage"
+    r"|recover|rest|scope|too_late|verdict_on)\b"
 )
 """The names in a frame's source that have another value in each frame."""
 

@@ -123,7 +123,7 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
 
     tells_ends = "flow.tells_ends and not scope.channel.wants.attempts" if shape.direct else "flow.tells_ends"
     return [
-        "good = of_good(name_of(fn))",
+        "good = good_fields(name_of(fn))",
         f"{'async ' if shape.is_async else ''}def guarded(*args, **kwargs):",
         "    if flow.special or (seen.any and inherited() is not None):",
         f"        if not ({tells_ends}) or (seen.any and inherited() is not None):",

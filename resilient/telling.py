@@ -156,7 +156,7 @@ class Ends:
         stood_in: whether a policy of the pipeline may answer in the dependency's place.
 
     Attributes:
-        returned(call, begin, end, result, good): the call has returned; `good` is `of_good(function)`.
+        returned(call, begin, end, result, good): the call has returned; `good` is `good_fields(function)`.
         failed(call, begin, error): the call has raised.
     """
 
@@ -208,7 +208,7 @@ class Ends:
         self.returned = returned
         self.failed = failed
 
-    def of_good(self, function: str) -> dict[str, Any]:
+    def good_fields(self, function: str) -> dict[str, Any]:
         """The fields of `CallEnded` for a successful call of a function; those that differ from call to call are 0."""
         return {
             "pipeline": self._pipeline,
@@ -231,7 +231,7 @@ async def told_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) -> A
     except BaseException as error:
         ends.failed(call, begin, error)
         raise
-    ends.returned(call, begin, call.runtime.now(), result, ends.of_good(name_of(call.fn)))
+    ends.returned(call, begin, call.runtime.now(), result, ends.good_fields(name_of(call.fn)))
     return result
 
 
