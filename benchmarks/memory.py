@@ -1,9 +1,9 @@
 """The memory rows of `scale`: bytes that Python allocates for one breaker, one key and one call in flight.
 
-By `tracemalloc`: what is held after so many were made, divided by their number; so what all share is
-shared. A breaker is new and has then judged 100 calls, one in five of them a failure, so that its window is full; the
-function that it guarded is gone. A key is one of very many, and has had one call. A call in flight waits in a task of
-its own, whose bytes are taken off.
+Measured by `tracemalloc`: the bytes held after many were made, divided by their number, so each bears its part of what
+they share. A breaker has judged 100 calls, one in five of them a failure, so that its window is full; the function that
+it guarded is gone. A key is one of many, and has had one call. A call in flight waits in its own task, whose bytes are
+subtracted.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What README.md and docs/performance.md say about speed: from the JSON of one run, which is committed beside it.
+"""Writes the tables and pictures of README.md and docs/performance.md from the committed JSON of one run.
 
-    python -m benchmarks.publish                     the tables and the pictures, anew from docs/performance/*.json
+    python -m benchmarks.publish                     makes them from docs/performance/*.json
     python -m benchmarks.publish --run               measures everything first: a quarter of an hour on an idle machine
-    python -m benchmarks.publish --run scale startup these only
+    python -m benchmarks.publish --run scale startup measures only these first
 
-A table stands between `<!-- benchmarks: NAME -->` and `<!-- end of NAME -->`, and a test holds that it is what the JSON
-says: whoever edits one must run this. `tables` makes them.
+A table stands between `<!-- benchmarks: NAME -->` and `<!-- end of NAME -->`. A test checks that it agrees with the
+JSON, so run this after a change of either. `tables` makes the tables.
 """
 
 from __future__ import annotations

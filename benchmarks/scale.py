@@ -1,17 +1,16 @@
 """What a call costs beside up to 100,000 others, and beside as many keys; and what each of them takes in memory.
 
-*In flight*: so many calls stay inside a guarded function, each in a task of its own, and calls through the same
-policies that end at once are measured beside them. *Keys*: so many have been called; then all of them are in turn, or
-one of them again and again. Everything is a multiple of the bare call of the same run; the method is in `measure`.
+*In flight*: many calls wait inside a guarded function, each in its own task, while calls through the same policies that
+return at once are measured. *Keys*: many keys have been called; then all of them are called in turn, or one of them
+again and again. Figures are multiples of the bare call of the same run; the method is in `measure`.
 
-What is found by looking through a list grows with the list, and what is one step stays. So the bar is on `growth`, the
-cost beside the most against the cost beside one, and it is 1.25. Where a list was searched, even by halves, 100,000
-would take 17 times as long; what one step takes longer is a wait for memory that is in no cache of the processor, some
-tens of nanoseconds. Where all keys are called in turn, nothing of a key is in a cache: that row has no bar, but a peer
-beside it.
+The bar is on `growth`: the cost beside 100,000 divided by the cost beside one, at most 1.25. A search through a list
+would miss it by far, even a binary search, which takes 17 steps. Work of one step only waits longer for memory that is
+in no cache of the processor, some tens of nanoseconds. Where all keys are called in turn, no key is in a cache: that
+row has no bar, but a peer beside it.
 
-The garbage collector does not look at what stays: in a program, 100,000 tasks are what it looks through now and then,
-with any library. Memory is in `memory`.
+What stays is frozen for the garbage collector: in a program it looks through 100,000 tasks now and then, with any
+library. The memory rows are in `memory`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Has a call become half as dear again since the committed run? A check for CI, in half a minute.
+"""Does a call cost half more than in the committed run? A check for CI, which takes half a minute.
 
-Our rows of `overhead`, and the peers that they are held against, in a few rounds. Each is compared with the run in
-docs/performance: what it costs in bare calls, and against its peer. A row misses when all of the interval of its growth
-is beyond 1.5, and is so again in a second measurement: a busy machine makes no row half as dear in most of the rounds,
-twice. Rows that were not in that run are not judged.
+It measures our rows of `overhead`, and the peers of their bars, in a few rounds. Each row is compared with the run in
+docs/performance: its cost in bare calls, and its ratio to the peer. A row misses when the whole interval of its growth
+is beyond 1.5 in two measurements, because a busy machine slows down some rounds of a row, but not most of them twice.
+Rows that are not in that run are not judged.
 """
 
 from __future__ import annotations

@@ -73,9 +73,11 @@ _lifted: ContextVar[tuple[Call | None, float]] = ContextVar("resilient_lifted", 
 
 
 class _Until(Deadline):
+    """A deadline whose attributes are set by the code that makes it: an `__init__` would cost as much as a call."""
+
     __slots__ = ()
 
-    __init__: Any = object.__init__  # one in Python would cost as much as a call
+    __init__: Any = object.__init__
 
 
 class deadline:

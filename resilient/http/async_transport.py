@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from resilient.call import Call
 from resilient.errors import Rejected, TimedOut
@@ -12,17 +12,13 @@ from resilient.http import bodies
 from resilient.http.around import AsyncAround
 from resilient.http.options import is_in_time
 from resilient.http.semantics import IDEMPOTENT_METHODS
-from resilient.http.transport import Attempt, HttpTransport
+from resilient.http.transport import Attempt, HttpTransport, Inner, Request, Response
 from resilient.layers import Marks, marked
 from resilient.policy import NEARLY, Scope
 from resilient.runtime import current_async
 from resilient.telling import observed
 
 __all__ = ["AsyncHttpTransport"]
-
-Request = TypeVar("Request", bound=Any)
-Response = TypeVar("Response", bound=Any)
-Inner = TypeVar("Inner")
 
 
 class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Response, Inner]):

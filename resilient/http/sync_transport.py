@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from resilient.call import Call
 from resilient.deadlines import holding
@@ -14,16 +14,12 @@ from resilient.http import bodies
 from resilient.http.around import SyncAround
 from resilient.http.options import is_in_time
 from resilient.http.semantics import IDEMPOTENT_METHODS
-from resilient.http.transport import Attempt, HttpTransport
+from resilient.http.transport import Attempt, HttpTransport, Inner, Request, Response
 from resilient.moment import hold, let_go, seen
 from resilient.policy import Scope
 from resilient.runtime.threads import THREADS, drive
 
 __all__ = ["SyncHttpTransport"]
-
-Request = TypeVar("Request", bound=Any)
-Response = TypeVar("Response", bound=Any)
-Inner = TypeVar("Inner")
 
 
 class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Response, Inner]):

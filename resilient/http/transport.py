@@ -57,8 +57,10 @@ from resilient.priority import current_priority, priority
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
 
-__all__ = ["Attempt", "HttpTransport", "Nested"]
+__all__ = ["Attempt", "HttpTransport", "Inner", "Nested", "Request", "Response"]
 
+Request = TypeVar("Request", bound=Any)
+Response = TypeVar("Response", bound=Any)
 Inner = TypeVar("Inner")
 
 Nested = Literal["once", "multiply"]

@@ -38,7 +38,7 @@ class Entry(Deadline):
     task: Task[Any] | None
     fired: bool
 
-    __init__: Any = object.__init__  # one in Python would cost more than all else here
+    __init__: Any = object.__init__  # `within` sets the attributes: one in Python would cost more than all else
 
     def fire(self) -> None:
         """Cancel the task: the timeout has expired."""
