@@ -92,8 +92,8 @@ class Pipeline(Policy):
         self.findings: list[Finding] = examine(flat(policies))
         """What is wrong with the order of its policies or with their plan."""
         repeats = any(each.runs != 1 for each in flat(policies))
+        self._strict = arguments.flag("strict", strict)
         if twin is None:
-            self._strict = arguments.flag("strict", strict)
             where = f"pipeline {self.name!r}: " if self.name else ""
             self._complain(self.findings, where)
             self._scope: Scope = Scope(self.name, self.classify, repeats=repeats)

@@ -323,6 +323,13 @@ def test_twin_has_the_same_listeners_mode_and_closing(world: World) -> None:
     assert isinstance(world.outcome(twin(world.dependency(7).fn)).error, PipelineClosed)
 
 
+def test_twin_complains_of_the_decorators_beneath(world: World) -> None:
+    """As a pipeline does that is no twin."""
+    twin = Pipeline(Timeout(9)).twin((Timeout(1),))
+    with pytest.warns(PipelineWarning):
+        twin(Pipeline(Timeout(2))(world.dependency(7).fn))
+
+
 def test_twin_judges_as_it_is_told(world: World) -> None:
     """Its policies and its judgement are what may differ; it warns of nothing that the original has warned of."""
     with pytest.warns(PipelineWarning):
