@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 import time
@@ -44,6 +45,11 @@ def connect(kind: type[Http], *policies: Any, timeout: Any = None, **options: An
     client = kind.library.AsyncClient(transport=transport, timeout=timeout)
     client.ours = transport
     return client
+
+
+def beneath(client: Any) -> Any:
+    """A client without policies and without timeouts, on the same connections."""
+    return type(client)(transport=client.ours.transport, timeout=None)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -208,6 +214,7 @@ async def test_connection_that_is_heard_of_is_not_replaced(
     """It is an endpoint that hangs, not the connection."""
     monkeypatch.setattr(http2, "SILENCE", 30)
     async with connect(kind, Timeout(SOON)) as client:
+        await beneath(client).get(raw_http2.origin)
         for _ in range(3):
             await until_answered(client, raw_http2.origin)
             await ended_by_timeout(client, f"{raw_http2.origin}/hang")
@@ -247,8 +254,8 @@ async def test_wait_for_a_stream_is_no_evidence(kind: type[Http], raw_http2: Raw
     raw_http2.most_streams = 2
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     async with connect(kind, breaker, Timeout(3 * SOON)) as client:
-        await until_answered(client, raw_http2.origin)
-        plain = kind.library.AsyncClient(transport=client.ours.transport, timeout=None)
+        plain = beneath(client)
+        await plain.get(raw_http2.origin)
         holders = [asyncio.ensure_future(plain.get(f"{raw_http2.origin}/held")) for _ in range(2)]
         await until(lambda: len(raw_http2.held) == 2)
         with pytest.raises(TimedOut) as caught:
@@ -257,7 +264,8 @@ async def test_wait_for_a_stream_is_no_evidence(kind: type[Http], raw_http2: Raw
         assert len(raw_http2.seen) == 3
         raw_http2.let_go()
         assert {each.status_code for each in await asyncio.gather(*holders)} == {200}
-        await until_answered(client, raw_http2.origin)
+        with contextlib.suppress(TimedOut):  # on a busy machine; but it is not refused
+            assert (await client.get(raw_http2.origin)).status_code == 200
 
 
 class Watch(Gate):
@@ -286,7 +294,7 @@ async def test_wait_for_a_stream_is_no_latency(kind: type[Http], raw_http2: RawH
     seen: list[float] = []
     async with connect(kind, Watch(seen)) as client:
         await client.get(raw_http2.origin)
-        plain = kind.library.AsyncClient(transport=client.ours.transport, timeout=None)
+        plain = beneath(client)
         holder = asyncio.ensure_future(plain.get(f"{raw_http2.origin}/held"))
         await until(lambda: raw_http2.held)
         began = time.monotonic()
