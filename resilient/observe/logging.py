@@ -45,7 +45,7 @@ LINES = 100
 """Lines of one kind from one pipeline in an interval, of all its policies together."""
 
 UNLOGGED = (events.AttemptReturned, events.CallEnded)
-"""Kinds of events that have no line."""
+"""Kinds of events that are not logged: every call and every attempt has one."""
 
 KINDS = 1_000
 """So many (pipeline, policy, kind) are remembered; the longest silent ones are forgotten first."""

@@ -39,7 +39,7 @@ __all__ = ["ShadowReport", "WouldHaveDone", "report_shadows"]
 
 
 HEARD = (events.CallEnded, events.Retrying, events.Hedging, events.CallRejected, events.CircuitChanged)
-"""Kinds of events that a report is made of."""
+"""The kinds of events from which a report is made."""
 
 
 @dataclass(slots=True)

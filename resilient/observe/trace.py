@@ -103,7 +103,8 @@ def record_trace(
             raise TypeError(f"pipelines must be Pipelines, got {pipeline!r}")
     recording = Recording(path, key=key, buffer=buffer, max_bytes=max_bytes, interval=interval)
     listens = [pipeline.listen for pipeline in dict.fromkeys(pipelines)] or [events.listen]
-    kinds: list[type[Event]] = [events.AttemptStarted, *_LINES]  # begins count from the first event
+    # `AttemptStarted` has no line, but times count from the first event, which it often is.
+    kinds: list[type[Event]] = [events.AttemptStarted, *_LINES]
     recording._stops = [listen(recording, *kinds) for listen in listens]
     return recording
 
