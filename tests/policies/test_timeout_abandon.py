@@ -391,6 +391,24 @@ async def test_abandon_leaves_the_callers_deadline_to_the_caller() -> None:
 
 
 @pytest.mark.virtual_time
+@pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")  # the inner limit is the longer one
+async def test_abandoned_work_has_the_time_of_the_timeout_inside() -> None:
+    """Guarded calls in it, too: they know nothing of the limit at which it was left."""
+    told: list[float | None] = []
+
+    @Retry(attempts=2, wait=0)
+    async def part() -> None:
+        told.append(remaining())
+        await asyncio.sleep(0.8)
+        told.append(remaining())
+
+    with pytest.raises(TimedOut):
+        await Pipeline(Timeout(0.5, abandon=True), Timeout(1), Retry(attempts=2, wait=0)).call(part)
+    await asyncio.sleep(1)
+    assert told == pytest.approx([1, 0.2])
+
+
+@pytest.mark.virtual_time
 async def test_abandon_inherited_deadline_ends_the_wait_and_not_the_work() -> None:
     """The caller has no more time; the commit has."""
     pipeline = Pipeline(Timeout(50, abandon=True))
