@@ -88,7 +88,7 @@ def _parser(known: dict[str, tuple[str, Run]]) -> argparse.ArgumentParser:
 
     def output(given: str) -> Path:
         file = Path(given)
-        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        if file == STDOUT or file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
             raise argparse.ArgumentTypeError(f"must be a file that can be written, got {given!r}")
         return file
 

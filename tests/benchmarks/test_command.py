@@ -156,16 +156,18 @@ def test_json_to_standard_output_has_nothing_beside_it(
 
 
 @pytest.mark.parametrize(
-    ("option", "file"), [("--json", "none/figures.json"), ("--plot", "none/figures.png"), ("--json", ".")]
+    ("option", "file"),
+    [("--json", "none/figures.json"), ("--plot", "none/figures.png"), ("--json", "."), ("--plot", "-")],
 )
 def test_file_that_cannot_be_written_is_refused_before_anything_is_measured(
     option: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run of minutes is not lost to a typing error."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "available", lambda: {"fake": ("", lambda _: pytest.fail("was measured"))})
 
     with pytest.raises(SystemExit) as exit_:
-        command.main(["fake", option, str(tmp_path / file)])
+        command.main(["fake", option, file])
 
     assert exit_.value.code == 2
     assert f"argument {option}: must be a file that can be written, got" in capsys.readouterr().err
