@@ -135,8 +135,8 @@ def test_deadline_bounds_a_body_that_drips(http: Http, raw: RawServer, sent: byt
             _send_within(http, 0.08, method, raw.origin)
         with pytest.raises(http.library.TimeoutException):
             http.send(method, raw.origin, extensions={"resilient": {"deadline": 0.08}})
-        if len(raw.seen) >= 2:
-            break  # else the machine stood still until a deadline, and that request was not sent
+        if len(raw.seen) == 2:
+            break  # else the machine stood still until a deadline, and that request was not sent, or came late
     assert len(raw.seen) == 2
     assert http.all_free()
 
@@ -152,7 +152,7 @@ def test_total_bounds_the_rest_of_a_long_body(http: Http, raw: RawServer, polici
         raw.seen.clear()
         with pytest.raises(TimedOut) as caught:
             http.send("GET", raw.origin)
-        if "the body took more than" in str(caught.value):
+        if "the body took more than" in str(caught.value) and len(raw.seen) == 1:
             break  # else the machine stood still, and its time was over before
     assert "the body took more than" in str(caught.value)
     assert len(raw.seen) == 1
