@@ -55,7 +55,7 @@ from resilient.errors import Rejected, TimedOut
 from resilient.events import CallTimedOut
 from resilient.http import semantics
 from resilient.http.entrance import Entrance, ServerJudge, UntilAnswered
-from resilient.http.held import HELD, hold_told, hold_untold, stand_in_line
+from resilient.http.held import ENDED, HELD, hold_told, hold_untold, stand_in_line
 from resilient.http.options import header
 from resilient.http.served import REQUEST, START, ErrorAnswer, Request, Send, nowhere
 from resilient.http.served_trio import RequestOnTrio
@@ -206,14 +206,18 @@ class ServerMiddleware:
             try:
                 guard = guarded(scope).__await__()
                 try:
-                    if (waits_for := next(guard)) is not HELD:
+                    waits_for = next(guard, ENDED)
+                    if waits_for is not HELD and waits_for is not ENDED:
                         await stand_in_line(guard, waits_for)
                 except (Rejected, TimedOut) as error:
                     request.turned_away(error)
                 except ClientLeft:
                     pass
                 else:
-                    request.guard = guard
+                    if waits_for is ENDED:  # the pipeline has just been switched off: nothing is held
+                        scope.pop(REQUEST, None)
+                    else:
+                        request.guard = guard
                     held = inherit(request) if request.at < math.inf else None
                     try:
                         await self.app(

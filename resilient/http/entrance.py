@@ -2,9 +2,8 @@
 
 A request takes one of two paths through the same limit:
 
-- Most have no body, and there is no listener: then an `Entrance` stands before the limit, a gate like the limit, and
-the
-  pipeline is one coroutine.
+- Most have no body, and there is no listener: then an `Entrance` stands before the limit. It is a gate like the limit,
+  so the pipeline is one coroutine.
 - Else `UntilAnswered` wraps the limit. It reads the body first. If the deadline cuts a request short, it turns the
   cancellation into `TimedOut`, so that listeners are told of a timeout.
 """

@@ -197,6 +197,25 @@ async def test_switched_off_it_is_not_there() -> None:
         assert seen.pop() == (scope, send, 400)
 
 
+@pytest.mark.parametrize("version", ["1.1", "2"])
+@on_both
+async def test_switched_off_while_a_request_comes_in_it_passes(version: str) -> None:
+    """As a function that is asked for its priority may do, or another thread; nothing is held then."""
+
+    def switch_off(scope: Any) -> None:
+        app.pipeline.switch("off")
+
+    async def handle() -> str:
+        return "served"
+
+    app = ServerMiddleware(answering(handle), max_deadline=30, limit=Bulkhead(1), priority=switch_off)
+    for _ in range(2):
+        app.pipeline.switch("on")
+        reply = await ask(app, http_version=version)
+        assert (reply.status, reply.text) == (200, "served")
+    assert app.pipeline.snapshot()["in_flight"] == 0
+
+
 # -- clients that do not read -----------------------------------------------------------------------------------------
 
 
