@@ -548,7 +548,7 @@ def test_open_circuit_says_without_its_lock_for_how_long_it_refuses(now: float) 
 
 @pytest.mark.parametrize("now", [10.0, 1e6])
 def test_open_circuit_whose_break_is_over_leaves_it_to_admit(now: float) -> None:
-    """A probe may go."""
+    """A call may then be admitted as a probe."""
     machine = opened()
     assert machine.refuses_for(now) == 0.0
     assert isinstance(admit_or_none(machine, now), Probe)

@@ -62,7 +62,7 @@ def test_closed_standard_error_changes_no_exit_code(
 
 
 def test_full_disk_is_one_line_and_exits_with_2(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    """Of standard output, too."""
+    """A full disk behind standard output is told like that of a file."""
     if not Path("/dev/full").exists():
         return
     assert run(os.open("/dev/full", os.O_WRONLY), "--version") == 2

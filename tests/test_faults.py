@@ -177,7 +177,7 @@ def test_impossible_value_is_refused_where_it_is_written(build: Any, message: st
 
 
 class Maker:
-    """Makes exceptions."""
+    """Makes an exception each time it is called."""
 
     def __call__(self, message: str) -> Exception:
         return OSError(5, message)

@@ -103,7 +103,7 @@ def test_listeners_hear_each_what_they_want(world: World) -> None:
 
 
 def test_listener_that_stops_takes_its_kinds_with_it() -> None:
-    """The others keep theirs."""
+    """Those who go on listening get the kinds that they wanted."""
     channel = Pipeline(Retry())._scope.channel
     stops = [channel.listen(print, kind) for kind in (CallEnded, AttemptStarted, CallEnded)]
     assert (channel.wants.attempts, channel.wants.observed) == (True, True)
@@ -156,7 +156,7 @@ def test_listener_of_ends_alone_hears_how_many_requests_a_call_took(
 
 
 def test_listener_of_ends_alone_hears_of_a_refusal_without_a_request(world: World) -> None:
-    """With the caller's error."""
+    """Its event has the error that the caller gets."""
     breaker = CircuitBreaker()
     breaker.open()
     pipeline, heard = Pipeline(Retry(2), breaker), []
@@ -327,7 +327,7 @@ def test_end_of_a_call_is_told_once_where_its_listener_is_interrupted(world: Wor
 
 
 class Interrupt(BaseException):
-    """As a Ctrl-C."""
+    """Stands for a Ctrl-C, which is no `Exception`."""
 
 
 def test_end_of_a_plain_call_that_raised_stop_iteration_is_told_with_it() -> None:

@@ -92,7 +92,7 @@ class Crowd:
             self.push()
 
     def push(self) -> None:
-        """Take what is free."""
+        """Take every ticket that the gates give at once."""
         call = new_call(len, (), {}, current_async())
         for gate in [*(gate for gate, _ in self.waits.values()), *(gate for gate, _ in self.limits)]:
             try:

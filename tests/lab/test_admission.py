@@ -305,7 +305,7 @@ def test_calls_of_one_class_are_not_told_apart() -> None:
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
-    """An application."""
+    """An ASGI application that answers nothing."""
 
 
 def test_middleware_of_production_is_in_front_of_each_server() -> None:

@@ -47,7 +47,7 @@ JUDGE = Classifier(results=_is_bad)
 
 
 async def respond() -> Response:
-    """The dependency."""
+    """Answers in the place of a dependency."""
     await asyncio.sleep(TAKEN)
     return Response()
 
@@ -140,7 +140,7 @@ class _Slow(httpx.AsyncByteStream):
 
 
 async def test_no_timeout_is_outlived_by_the_closing_of_a_body_that_it_cut() -> None:
-    """Under a transport, too."""
+    """This holds for a body under a transport, too."""
     inner = httpx.MockTransport(lambda request: httpx.Response(200, stream=_Slow()))
     transport = AsyncTransport(Pipeline(Timeout(3)), transport=inner)
     begin = asyncio.get_running_loop().time()

@@ -241,6 +241,6 @@ def test_answers_of_retry_strategies_are_known_without_their_users_predicates(
     ],
 )
 def test_what_a_retry_strategy_does_with_a_failure_is_said(strategy: Any, does: str) -> None:
-    """Where it is known."""
+    """It names the strategy's predicate where the answer depends on it."""
     (step,) = of(Retry(3, on=strategy)).routes[0].steps
     assert step.does.startswith(does)

@@ -130,7 +130,7 @@ def test_reason_for_no_limit_is_not_that_the_function_has_one(policies: Any, why
     [Bulkhead(1, queue=1, queue_timeout=2), AdaptiveLimit(1, queue=1, queue_timeout=2), RateLimit(1, max_wait=1)],
 )
 def test_wait_of_known_length_before_what_is_endless_is_not_the_reason(gate: Any) -> None:
-    """The function is."""
+    """The reason is the function, which nothing ends."""
     assert of(gate).worst.why == "nothing ends the function: there is no Timeout"
 
 
@@ -141,11 +141,11 @@ def test_lateness_of_chaos_is_a_part_of_the_reason() -> None:
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Answers nothing."""
+    """An ASGI application that answers nothing."""
 
 
 def test_servers_say_whose_deadline_it_is() -> None:
-    """And what is missing."""
+    """Without a limit of its own, the server is said to have none."""
     assert explain(ServerMiddleware(application).pipeline).worst.why == (
         "nothing ends the request: a client need not send a deadline, and there is no max_deadline"
     )

@@ -82,7 +82,7 @@ def test_transport_earns_for_each_origin_by_itself() -> None:
 
 
 def test_budget_that_earns_as_much_as_it_spends_bounds_nothing() -> None:
-    """Then the attempts do."""
+    """The attempts of the Retries are the only bound then."""
     budget = Budget(1.0)
     assert of(Retry(3, budget=budget), behind=Pipeline(Retry(2, budget=budget))).requests_per_call == 6
     assert of(Retry(3, budget=budget), behind=Pipeline(Retry(2, budget=budget))).burst == 0

@@ -413,7 +413,7 @@ def test_working_directory_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch,
 
 
 class Anything:
-    """Has every attribute: itself."""
+    """Has every attribute, and each of them is the object itself."""
 
     def __getattr__(self, name: str) -> Anything:
         return self

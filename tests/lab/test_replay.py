@@ -580,7 +580,7 @@ def test_scenario_of_a_trace_is_a_scenario() -> None:
 
 
 def test_pipelines_that_do_the_same_on_a_trace_are_noted() -> None:
-    """As of a trace."""
+    """The note says that it is the trace that cannot tell them apart."""
     scenario = replayed(traced(TracedAttempt(0, 1, 1)), "trace")
     found = compared(scenario, [candidate_from(name, Timeout(9)) for name in "ab"], seed=1, runs=1)
 

@@ -355,7 +355,7 @@ def test_simulation_that_would_take_too_long_is_refused_at_once(
 
 
 def test_large_simulation_goes_on_where_it_may(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here everything is large."""
+    """Every simulation counts as large here, and `--large` lets it run."""
     monkeypatch.setattr(estimate, "LONGEST", 1e-9)
     assert simulate(scenario, "--pipeline", "once").exit_code == 2
     assert simulate(scenario, "--pipeline", "once", "--large").exit_code == 0
@@ -373,7 +373,7 @@ def test_names_and_titles_are_no_markup(scenario: str) -> None:
 
 
 def test_ctrl_c_exits_with_130_and_leaves_no_file(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a line."""
+    """The message takes one line."""
 
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt

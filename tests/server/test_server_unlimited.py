@@ -51,7 +51,7 @@ async def test_unlimited_request_whose_application_raises_is_no_longer_in_flight
 
 @on_both
 async def test_closing_waits_for_unlimited_requests_and_refuses_others() -> None:
-    """As with limits."""
+    """Closing does the same for a middleware with limits."""
     held, order = Held(), []
     app = ServerMiddleware(answering(held))
 
