@@ -1,19 +1,17 @@
 """What the library costs and what it brings, measured: `python -m benchmarks NAME`.
 
-Each benchmark is a module of this package with a function `run(options) -> Report`; the first line
-of its docstring is what `python -m benchmarks list` says about it. A report holds figures; some have
-a bar to meet, and the command exits with 1 when one is missed. What others do in the same run stands
-beside it. So a new benchmark is a new module, and a new row is a new `Figure`.
+A benchmark is a module of `cost` or `effect` with a function `run(options) -> Report`. The first line of its docstring
+is what `python -m benchmarks list` prints. A report holds figures. Some have a bar to meet, and the command exits with
+1 when one is missed. Peers measured in the same run stand beside ours. A new benchmark is a new module, and a new row
+is a new `Figure`.
 
-    measure   how calls are timed: interleaved rounds, as multiples of a bare call; processes: in several of them
-    spread    medians and the intervals by which figures are judged
-    targets   the functions that get guarded
-    patterns  the rows of `overhead`: which policies, ours and theirs; bars: what ours may cost
-    peers     the same patterns, built with other libraries; by_hand: with the standard library
-    clients   the transports of `transport`, ours and theirs; loopback: what they add to real requests
-    memory    what a breaker, a key and a call in flight hold, for `scale`
-    options   what the command line asks for
-    report    figures, bars, the table and the JSON
-    plot      the picture; curves: that of a report with curves; highlights: that of the README
-    publish   the tables and pictures of README.md and docs/performance.md from a committed run; tables: the tables
+harness     how measurements are taken, judged, printed and plotted; names no policy
+contenders  what is measured: the patterns of this library, of its peers and of the standard library
+cost        benchmarks of what a guarded call costs: time, memory, imports
+effect      benchmarks of what the policies achieve: fewer failures, shorter tails, recovery
+__main__    the command `python -m benchmarks`: runs one benchmark, prints its table, writes its JSON and its plot
+publish     the command `python -m benchmarks.publish`: writes the tables and plots of README.md and docs/performance.md
+
+Imports go down only: `publish` and the command import `cost` and `effect`, these import `contenders`, and all import
+`harness`.
 """

@@ -18,9 +18,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-import benchmarks
-from benchmarks.options import Options
-from benchmarks.report import Report
+from benchmarks import cost, effect
+from benchmarks.harness.options import Options
+from benchmarks.harness.report import Report
 
 __all__ = ["available", "main"]
 
@@ -29,15 +29,15 @@ STDOUT = Path("-")
 
 
 def available() -> dict[str, tuple[str, Run]]:
-    """The benchmarks by name, with their first docstring line: the modules here that have a `run`."""
+    """The benchmarks by name, each with the first line of its docstring: the modules of `cost` and `effect` that have
+    a `run`."""
     found = {}
-    for module in pkgutil.iter_modules(benchmarks.__path__):
-        if module.name == "__main__":
-            continue
-        loaded = importlib.import_module(f"benchmarks.{module.name}")
-        if callable(getattr(loaded, "run", None)):
-            found[module.name] = ((loaded.__doc__ or "").strip().partition("\n")[0], loaded.run)
-    return found
+    for package in (cost, effect):
+        for module in pkgutil.iter_modules(package.__path__):
+            loaded = importlib.import_module(f"{package.__name__}.{module.name}")
+            if callable(getattr(loaded, "run", None)):
+                found[module.name] = ((loaded.__doc__ or "").strip().partition("\n")[0], loaded.run)
+    return dict(sorted(found.items()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def conclude(report: Report, console: Console, json_file: Path | None, plot_file
         else:
             json_file.write_text(text, encoding="utf-8")
     if plot_file:
-        from benchmarks.plot import draw
+        from benchmarks.harness.plot import draw
 
         draw(report, plot_file)
     for figure in report.missed:

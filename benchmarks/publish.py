@@ -25,9 +25,9 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.overhead import MODES
-from benchmarks.report import Figure, Report
-from benchmarks.tables import TABLES, Results
+from benchmarks.cost.overhead import MODES
+from benchmarks.cost.tables import TABLES, Results
+from benchmarks.harness.report import Figure, Report
 
 __all__ = ["FOLDER", "PUBLISHED", "filled", "main", "results"]
 
@@ -118,8 +118,8 @@ def filled(text: str, found: Results) -> str:
 
 def draw(found: Results) -> None:
     """The pictures: some of the rows for the README, all of them, and the curves of `scale`."""
-    from benchmarks.highlights import draw_highlights
-    from benchmarks.plot import draw as draw_all
+    from benchmarks.cost.highlights import draw_highlights
+    from benchmarks.harness.plot import draw as draw_all
 
     overhead = report(found["overhead"])
     draw_highlights(overhead, ROOT / "docs" / "performance.png")
@@ -136,7 +136,7 @@ def draw(found: Results) -> None:
 
 def report(found: dict[str, Any]) -> Report:
     """A committed run as its benchmark has returned it, without bars."""
-    module = import_module(f"benchmarks.{found['benchmark']}")
+    module = import_module(f"benchmarks.cost.{found['benchmark']}")
     figures = [
         Figure(each["group"], each["name"], _values(each), ours=each["ours"], note=each["note"])
         for each in found["figures"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.limits import MEAN, offer
+from benchmarks.effect.limits import MEAN, offer
 from resilient import AdaptiveLimit
 from resilient.limiters import Limiter, Vegas, Window
 from resilient.runtime import virtual

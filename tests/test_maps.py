@@ -7,7 +7,19 @@ import re
 import pytest
 
 
-@pytest.mark.parametrize("package", ["resilient.http", "resilient.lab", "resilient.observe"])
+@pytest.mark.parametrize(
+    "package",
+    [
+        "resilient.http",
+        "resilient.lab",
+        "resilient.observe",
+        "benchmarks",
+        "benchmarks.harness",
+        "benchmarks.contenders",
+        "benchmarks.cost",
+        "benchmarks.effect",
+    ],
+)
 def test_map_of_a_package_names_exactly_its_modules(package: str) -> None:
     """A reader finds each module in the map, and nothing in the map that is not there."""
     module = importlib.import_module(package)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks.report import Bar, Column, Figure, Report
+from benchmarks.harness.report import Bar, Column, Figure, Report
 
 ROOT = Path(__file__).parents[2]
 AT_MOST_8 = Bar("multiple_x", 8)

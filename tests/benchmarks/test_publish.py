@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import publish, tables
-from benchmarks.highlights import HIGHLIGHTS, PEERS_OF
-from benchmarks.overhead import MODES
-from benchmarks.patterns import PATTERNS
+from benchmarks import publish
+from benchmarks.contenders.patterns import PATTERNS
+from benchmarks.cost import tables
+from benchmarks.cost.highlights import HIGHLIGHTS, PEERS_OF
+from benchmarks.cost.overhead import MODES
 
 FOUND = publish.results()
 

@@ -1,0 +1,280 @@
+"""Limits that find themselves: what `AdaptiveLimit` finds, in virtual time, beside fixed limits and published rules.
+
+The server has workers that take 50 ms for a request (exponential), and a queue without end. All calls come as a Poisson
+process and are refused by the limit or let through to the server.
+
+- *E6*: 600 calls a second, 20 workers for a minute, then 10, then 20 again. *of capacity*: calls served, as a share of
+  what so many workers can serve. Expected figures are those of a plain simulation of the rules as published; the bars
+  are for ours.
+- *begin*: a server of 20, 100 or 200 workers and half as many calls again as they can serve. *to 90%*: seconds from the
+  default limit of 20 until a second in which 90% of the capacity is used.
+- *priorities*: 20 workers, 100 calls a second of each class, and sheddable ones 12 times as often for a minute. After
+  Netflix (Keeping Netflix Reliable Using Prioritized Load Shedding), whose users' requests had more than 99.4%
+  success, prefetches 20%.
+
+No Python library has such a limit, so the peers are rules: `limit_algorithms`, with our `AdaptiveLimit` around them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import random
+import statistics
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.contenders.limit_algorithms import Aimd, Gradient2, NetflixVegas
+from benchmarks.effect.limits_plot import draw_limits
+from benchmarks.harness.options import Options
+from benchmarks.harness.report import Bar, Column, Figure, Report
+
+__all__ = ["run"]
+
+COLUMNS = (
+    Column("of_capacity_x", "of capacity", "{:.3f}"),
+    Column("expected_of_capacity_x", "expected", "{:.2f}"),
+    Column("p50_ms", "p50 ms", "{:,.1f}"),
+    Column("expected_p50_ms", "expected", "{:,.0f}"),
+    Column("to_90_percent_s", "to 90% s", "{:.0f}"),
+    Column("critical_percent", "critical %", "{:.2f}"),
+    Column("normal_percent", "normal %", "{:.2f}"),
+    Column("sheddable_percent", "sheddable %", "{:.2f}"),
+)
+MEAN, RATE = 0.05, 600.0
+PHASES = ((60.0, 20), (60.0, 10), (60.0, 20))
+BEGINS = (20, 100, 200)
+SPIKE = (30.0, 90.0)
+OURS = "AdaptiveLimit"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many seeds, of E6 and the priorities; seconds of each begin."""
+
+    seeds: int
+    begin: float
+
+
+QUICK, FULL = Plan(seeds=2, begin=15), Plan(seeds=12, begin=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A limit, and what is expected of it in each phase: share of capacity, milliseconds."""
+
+    name: str
+    make: Callable[[], Any]
+    expected: tuple[tuple[float, float], ...] = ()
+    ours: bool = False
+
+
+def rows() -> list[Row]:
+    """Ours first."""
+    from resilient import AdaptiveLimit, Bulkhead
+
+    return [
+        Row(OURS, AdaptiveLimit, ours=True),
+        Row("Netflix' Vegas, 1 s", lambda: AdaptiveLimit(limiter=NetflixVegas), ((0.99, 43), (1.00, 56), (0.96, 38))),
+        Row("Netflix' Gradient2", lambda: AdaptiveLimit(limiter=Gradient2), ((0.995, 72), (1.00, 114), (1.01, 96))),
+        Row("Netflix' AIMD, 100 ms", lambda: AdaptiveLimit(limiter=Aimd), ((1.00, 73), (1.01, 87), (1.00, 73))),
+        Row("fixed at 20", lambda: Bulkhead(20), ((0.92, 35), (1.01, 83), (0.93, 34))),
+        Row("fixed at 200", lambda: Bulkhead(200), ((0.99, 488), (1.01, 985), (1.01, 483))),
+    ]
+
+
+class Server:
+    """Workers and a queue without end; nothing that was let in is dropped."""
+
+    def __init__(self, dice: random.Random, workers: int) -> None:
+        self.dice = dice
+        self.workers = workers
+        self.busy = 0
+        self.line: deque[asyncio.Future[None]] = deque()
+
+    async def ask(self) -> None:
+        """One request."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.line.append(answer)
+        self.work()
+        await answer
+
+    def resize(self, workers: int) -> None:
+        self.workers = workers
+        self.work()
+
+    def work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self.line and self.busy < self.workers:
+            self.busy += 1
+            loop.call_later(self.dice.expovariate(1 / MEAN), self.end, self.line.popleft())
+
+    def end(self, answer: asyncio.Future[None]) -> None:
+        self.busy -= 1
+        answer.set_result(None)
+        self.work()
+
+
+@dataclass(slots=True)
+class Seen:
+    """Of one run: when served calls ended, and the seconds each took; the limit, second by second."""
+
+    ends: list[float] = field(default_factory=list)
+    took: list[float] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
+
+    def served(self, begin: float, end: float) -> list[float]:
+        """The seconds that those took which ended in this time."""
+        return [took for at, took in zip(self.ends, self.took, strict=True) if begin <= at < end]
+
+
+async def offer(limit: Any, rate: float, phases: Sequence[tuple[float, int]], dice: random.Random) -> Seen:
+    """Calls at this rate, to a server that has so many workers for so long, one phase after the other."""
+    from resilient import Pipeline, Rejected
+
+    loop, seen = asyncio.get_running_loop(), Seen()
+    server = Server(dice, phases[0][1])
+    ask = Pipeline(limit)(server.ask)
+
+    async def call() -> None:
+        began = loop.time()
+        try:
+            await ask()
+        except Rejected:
+            return
+        seen.ends.append(loop.time())
+        seen.took.append(loop.time() - began)
+
+    async def steer() -> None:
+        for seconds, workers in phases:
+            server.resize(workers)
+            await asyncio.sleep(seconds)
+
+    async def watch() -> None:
+        while True:
+            seen.limits.append(getattr(limit, "current_limit", 0) or limit.max_concurrent)
+            await asyncio.sleep(1)
+
+    steering, watching = loop.create_task(steer()), loop.create_task(watch())
+    async with asyncio.TaskGroup() as group:
+        while not steering.done():
+            await asyncio.sleep(dice.expovariate(rate))
+            group.create_task(call())
+    watching.cancel()
+    return seen
+
+
+async def crowd(limit: Any, dice: random.Random) -> dict[str, tuple[int, int]]:
+    """The priorities: of each class, how many calls of the spike were served, and made."""
+    from resilient import Pipeline, Rejected
+    from resilient.priority import PRIORITIES, priority
+
+    loop = asyncio.get_running_loop()
+    ask = Pipeline(limit)(Server(dice, 20).ask)
+    counts = {name: [0, 0] for name in PRIORITIES}
+
+    async def call(name: Any, counted: bool) -> None:
+        served = 1
+        with priority(name):
+            try:
+                await ask()
+            except Rejected:
+                served = 0
+        if counted:
+            counts[name][0] += served
+            counts[name][1] += 1
+
+    async def arrive(name: str, group: asyncio.TaskGroup) -> None:
+        while (now := loop.time()) < SPIKE[1]:
+            spiking = now >= SPIKE[0]
+            await asyncio.sleep(dice.expovariate(1200.0 if spiking and name == "sheddable" else 100.0))
+            group.create_task(call(name, spiking))
+
+    async with asyncio.TaskGroup() as group:
+        for name in PRIORITIES:
+            group.create_task(arrive(name, group))
+    return {name: (served, made) for name, (served, made) in counts.items()}
+
+
+def run(options: Options) -> Report:
+    """Everything, with every seed; of E6 the mean over the seeds is judged, with its worst beside it."""
+    from resilient.runtime import virtual  # here, for it costs other benchmarks: see `overhead`
+
+    def tried(name: str, what: Callable[..., Any], *given: Any) -> Any:
+        dice = random.Random(f"{options.seed} {name}")
+        before = random.getstate()
+        random.seed(f"{options.seed} {name} limiter")
+        try:
+            return virtual.run(what(*given, dice))
+        finally:
+            random.setstate(before)
+
+    plan = QUICK if options.quick else FULL
+    seen: dict[str, list[Seen]] = {}
+    every = rows()
+    for row, seed in options.track([(row, seed) for row in every for seed in range(plan.seeds)], "limits, E6"):
+        seen.setdefault(row.name, []).append(tried(f"E6 {seed}", offer, row.make(), RATE, PHASES))
+    figures = [
+        figure for number in range(len(PHASES)) for row in every for figure in _phase(number, row, seen[row.name])
+    ]
+    adaptive = [row for row in every if not row.name.startswith("fixed")]
+    cells = [(workers, row) for workers in BEGINS for row in adaptive]
+    for workers, row in options.track(cells, "limits, begin"):
+        rate, phases = 1.5 * workers / MEAN, ((plan.begin, workers),)
+        one = tried(f"begin {workers}", offer, row.make(), rate, phases)
+        figures.append(_begin(workers, row, one, plan.begin))
+    kinds: list[Row] = [every[0], every[-2]]
+    for row in options.track(kinds, "limits, priorities"):
+        parts = [tried(f"crowd {seed}", crowd, row.make()) for seed in range(plan.seeds)]
+        figures.append(_crowd(row, parts))
+    conditions = {
+        "python": platform.python_version(),
+        "seed": options.seed,
+        "seeds": plan.seeds,
+        "service_mean_s": MEAN,
+        "load_calls_per_s": RATE,
+        "begin_s": plan.begin,
+    }
+    found = {row.name: seen[row.name][0] for row in every}
+    return Report(
+        "limits", COLUMNS, figures, conditions, picture=lambda report, file: draw_limits(report, file, found, PHASES)
+    )
+
+
+def _phase(number: int, row: Row, parts: Sequence[Seen]) -> list[Figure]:
+    begin = sum(seconds for seconds, _ in PHASES[:number])
+    seconds, workers = PHASES[number]
+    group = f"E6, from {begin:g} s: {workers} workers"
+    served = [part.served(begin, begin + seconds) for part in parts]
+    shares = [len(each) / seconds * MEAN / workers for each in served]
+    medians = [1000 * statistics.median(each) for each in served]
+    values = {"of_capacity_x": round(statistics.fmean(shares), 4), "p50_ms": round(statistics.fmean(medians), 2)}
+    if row.expected:
+        values["expected_of_capacity_x"], values["expected_p50_ms"] = row.expected[number]
+    note = f"worst seed {min(shares):.3f}, {max(medians):.0f} ms"
+    if not row.ours:
+        return [Figure(group, row.name, values, note=note)]
+    return [
+        Figure(group, row.name, values, Bar("of_capacity_x", 0.95, at_least=True), True, note),
+        Figure(group, f"{row.name}: p50", {"p50_ms": values["p50_ms"]}, Bar("p50_ms", 60), True),
+    ]
+
+
+def _begin(workers: int, row: Row, one: Seen, seconds: float) -> Figure:
+    enough = 0.9 * workers / MEAN
+    reached = next((end for end in range(1, int(seconds) + 1) if len(one.served(end - 1, end)) >= enough), None)
+    values: Mapping[str, float] = {} if reached is None else {"to_90_percent_s": reached}
+    note = "" if reached is not None else f"not within {seconds:g} s"
+    note = f"{note}{', ' if note else ''}limit {one.limits[-1]:,.0f}"
+    return Figure(f"begin: {workers} workers", row.name, values, ours=row.ours, note=note)
+
+
+def _crowd(row: Row, parts: Sequence[Mapping[str, tuple[int, int]]]) -> Figure:
+    values = {
+        f"{name}_percent": round(100 * sum(part[name][0] for part in parts) / sum(part[name][1] for part in parts), 3)
+        for name in parts[0]
+    }
+    bar = Bar("critical_percent", 99.4, at_least=True) if row.ours else None
+    return Figure("priorities: 12 times the sheddable calls", row.name, values, bar, row.ours)

@@ -1,0 +1,237 @@
+"""An overload that keeps itself up, for real: uvicorn with a bounded pool of workers, httpx, and a standstill.
+
+Experiment E4 of `storm` over the loopback, a tenth in size: 10 workers take 200 ms (exponential), calls come as a
+Poisson process, 35 a second, and give up an attempt after a second; the server, in a process of its own, does abandoned
+work all the same. For some seconds no worker begins anything. Afterwards its queue holds requests that nobody waits for
+any more.
+
+Every row has a server and a client of its own (each a process), and the same arrivals; all live at the same time.
+*recovery*: seconds from the end of the standstill to the first of five seconds in each of which 92% of the calls made
+then succeed. *goodput*: successes for each call made, from the end of the standstill on.
+
+- "4 attempts": clients repeat without a budget, and the server never comes back: what the others are about, and itself
+  a bar, for the recovery of the others shows nothing where this one recovers, too. The very same clients, in front of a
+  server with the middleware: told of deadlines (clients send what they have left), or behind `AdaptiveLimit()` without
+  any deadline.
+- "budget": the same three with a `Budget()` in the clients. (Experiment E4 asks for recovery with a budget. Without one
+  it hangs on how long calls are repeated: in a simulation whose server drops what has expired, but ends nothing that is
+  at work, it comes never.)
+- "standard()": what our transports do by themselves, whose attempts have 9 s instead of 1, and the server as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import multiprocessing
+import platform
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.effect.metastable_plot import draw_metastable
+from benchmarks.harness.loopback import Server
+from benchmarks.harness.options import Options
+from benchmarks.harness.report import Bar, Column, Figure, Report
+
+__all__ = ["run"]
+
+COLUMNS = (
+    Column("recovery_s", "recovery s", "{:.0f}"),
+    Column("goodput_share_x", "goodput", "{:.3f}"),
+    Column("before_share_x", "before", "{:.3f}"),
+    Column("requests_per_call_x", "req/call", "{:.2f}"),
+)
+RATE, WORKERS, MEAN = 35.0, 10, 0.2
+TRIES, LIMIT = 4, 1.0
+ENOUGH, STREAK = 0.92, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Seconds before the standstill, of it, and after it."""
+
+    before: int
+    stall: int
+    after: int
+
+    @property
+    def end(self) -> int:
+        return self.before + self.stall + self.after
+
+
+QUICK, FULL = Plan(before=5, stall=5, after=25), Plan(before=20, stall=10, after=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A client and a server; `server` is how it is guarded (see `metastable_server`)."""
+
+    name: str
+    pipeline: Callable[[], Any]
+    server: str = "off"
+    bar: Bar | None = None
+    ours: bool = True
+
+
+def retrying(budget: bool) -> Any:
+    from resilient import Budget, FullJitter, Pipeline, Retry, Timeout
+
+    retry = Retry(TRIES, wait=FullJitter(0.1, cap=2.0), budget=Budget() if budget else None)
+    return Pipeline(retry, Timeout(LIMIT))
+
+
+def standard() -> Any:
+    from resilient import standard as made
+
+    return made()
+
+
+def without() -> Any:
+    return retrying(budget=False)
+
+
+def budgeted() -> Any:
+    return retrying(budget=True)
+
+
+SOON = Bar("recovery_s", 1)
+ROWS = (
+    Row("4 attempts, server as it is", without, bar=Bar("goodput_share_x", 0.05), ours=False),
+    Row("4 attempts, server told of deadlines", without, "deadline", SOON),
+    Row("4 attempts, server AdaptiveLimit", without, "limit", SOON),
+    Row("budget, server as it is", budgeted),
+    Row("budget, server told of deadlines", budgeted, "deadline", SOON),
+    Row("budget, server AdaptiveLimit", budgeted, "limit", SOON),
+    Row("standard(), server as it is", standard),
+)
+
+
+@dataclass(slots=True)
+class Lived:
+    """One row: of each call the second it was made in, and whether it succeeded; and requests sent."""
+
+    calls: list[tuple[float, bool]] = field(default_factory=list)
+    requests: int = 0
+
+    def shares(self, seconds: int) -> list[float | None]:
+        """Of the calls made in each second, those that succeeded; None where there were none."""
+        made, good = [0] * seconds, [0] * seconds
+        for at, succeeded in self.calls:
+            if at < seconds:
+                made[int(at)] += 1
+                good[int(at)] += succeeded
+        return [one / all_ if all_ else None for one, all_ in zip(good, made, strict=True)]
+
+    def share(self, begin: float, end: float) -> float:
+        found = [succeeded for at, succeeded in self.calls if begin <= at < end]
+        return sum(found) / max(1, len(found))
+
+
+def recovery(shares: Sequence[float | None], end_of_fault: int) -> int | None:
+    """Seconds from there to the first of five good ones; None: there are none."""
+    good = [share is None or share >= ENOUGH for share in shares]
+    for second in range(end_of_fault, len(good) - STREAK + 1):
+        if all(good[second : second + STREAK]):
+            return second - end_of_fault
+    return None
+
+
+def live(number: int, origin: str, plan: Plan, seed: str) -> Lived:
+    """One row, in a process of its own: an overloaded client shall not keep the others waiting."""
+    return asyncio.run(offer(ROWS[number], origin, plan, seed))
+
+
+async def offer(row: Row, origin: str, plan: Plan, seed: str) -> Lived:
+    """Make the calls."""
+    import httpx
+
+    from resilient.http.httpx import AsyncTransport
+
+    lived, dice, loop = Lived(), random.Random(seed), asyncio.get_running_loop()
+
+    class Counting(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            lived.requests += 1
+            return await super().handle_async_request(request)
+
+    inner = Counting(limits=httpx.Limits(max_connections=None, max_keepalive_connections=50))
+    transport = AsyncTransport(row.pipeline(), transport=inner, deadline_header=row.server == "deadline")
+    async with (
+        httpx.AsyncClient(timeout=30) as control,
+        httpx.AsyncClient(transport=transport, timeout=None) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        began = loop.time()
+
+        async def call() -> None:
+            at = loop.time() - began
+            try:
+                succeeded = (await client.get(f"{origin}/work")).status_code == 200
+            except httpx.HTTPError:
+                succeeded = False
+            lived.calls.append((at, succeeded))
+
+        async def stall() -> None:
+            await asyncio.sleep(plan.before)
+            await control.get(f"{origin}/stall/{plan.stall}")
+
+        group.create_task(stall())
+        due = began
+        while (due := due + dice.expovariate(RATE)) < began + plan.end:
+            await asyncio.sleep(due - loop.time())
+            group.create_task(call())
+    return lived
+
+
+def run(options: Options) -> Report:
+    """All rows at the same time."""
+    plan = QUICK if options.quick else FULL
+
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(Server("benchmarks.effect.metastable_server", str(WORKERS), str(MEAN), row.server))
+            for row in ROWS
+        ]
+        clients = stack.enter_context(
+            concurrent.futures.ProcessPoolExecutor(len(ROWS), multiprocessing.get_context("spawn"))
+        )
+        living = [
+            clients.submit(live, number, each.origin, plan, f"{options.seed}") for number, each in enumerate(servers)
+        ]
+        for _ in options.track(range(plan.end), "metastable"):
+            concurrent.futures.wait(living, timeout=1)
+        lives = [each.result() for each in living]
+    found = {row.name: lived.shares(plan.end) for row, lived in zip(ROWS, lives, strict=True)}
+    figures = [figure(row, lived, plan) for row, lived in zip(ROWS, lives, strict=True)]
+    conditions = {
+        "python": platform.python_version(),
+        "seed": options.seed,
+        "load_calls_per_s": RATE,
+        "workers": WORKERS,
+        "service_mean_s": MEAN,
+        "attempt_limit_s": LIMIT,
+        "before_s": plan.before,
+        "stall_s": plan.stall,
+        "after_s": plan.after,
+    }
+    return Report(
+        "metastable", COLUMNS, figures, conditions, picture=lambda report, file: draw_metastable(report, file, found)
+    )
+
+
+def figure(row: Row, lived: Lived, plan: Plan) -> Figure:
+    """What came of it."""
+    end_of_fault = plan.before + plan.stall
+    values = {
+        "goodput_share_x": round(lived.share(end_of_fault, plan.end), 4),
+        "before_share_x": round(lived.share(0, plan.before), 4),
+        "requests_per_call_x": round(lived.requests / max(1, len(lived.calls)), 3),
+    }
+    seconds = recovery(lived.shares(plan.end), end_of_fault)
+    if seconds is not None:
+        values["recovery_s"] = seconds
+    note = "" if seconds is not None else f"never within {plan.after} s"
+    return Figure("nothing is begun for some seconds", row.name, values, row.bar, row.ours, note)

@@ -1,0 +1,102 @@
+"""The simulation benchmark: what it reports, and that one seed gives one result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.cost import lab
+from benchmarks.harness.options import Options
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few calls: these tests look at the report, not at the speed."""
+    monkeypatch.setattr(lab, "QUICK", lab.Plan(calls=2_000, runs=2))
+
+
+def run_quick(tmp_path: Path) -> dict[str, Any]:
+    file = tmp_path / "lab.json"
+    command.main(["lab", "--quick", "--json", str(file)])
+    loaded: dict[str, Any] = json.loads(file.read_text())
+    return loaded
+
+
+def test_json_keys_are_stable(tmp_path: Path) -> None:
+    """Whoever reads the figures finds them under the same names."""
+    found = run_quick(tmp_path)
+
+    assert set(found) == {"benchmark", "verdict", "conditions", "figures"}
+    ours = next(figure for figure in found["figures"] if figure["name"] == "resilient")
+    assert set(ours) == {
+        "group",
+        "name",
+        "ours",
+        "calls_per_s",
+        "slowest_calls_per_s",
+        "succeeded_percent",
+        "requests_per_call_x",
+        "p50_ms",
+        "p99_ms",
+        "bar",
+        "verdict",
+        "at_bar",
+        "note",
+    }
+    assert ours["bar"] == {"calls_per_s_at_least": 15_000}
+
+
+def test_two_runs_with_one_seed_agree_in_every_call(tmp_path: Path) -> None:
+    """With and without an outage that opens the circuit."""
+    found = run_quick(tmp_path)["figures"]
+
+    for key in ("differing_calls", "differing_files"):
+        assert [(each[key], each["verdict"]) for each in found if key in each] == [(0, "pass")] * 2
+
+
+def test_differing_calls_are_counted_and_miss_the_bar() -> None:
+    """One call of three took another time in the second run, and one run was written otherwise."""
+    ends = [(0.0, 0.1, "success"), (1.0, 1.2, "success"), (2.0, 2.3, "Unavailable")]
+    other = [*ends[:2], (2.0, 2.4, "Unavailable")]
+    calls, files = lab.same(lab.CONTESTANTS[0], [lab.Try(1.0, ends, 3, "{}"), lab.Try(1.0, other, 3, "{ }")])
+
+    assert (calls.values, calls.verdict) == ({"differing_calls": 1}, "miss")
+    assert (files.values, files.verdict) == ({"differing_files": 1}, "miss")
+
+
+def test_another_seed_gives_other_results() -> None:
+    """The seed reaches the model."""
+    first, second = (lab.run(Options(quick=True, seed=seed)).figures[0].values["p99_ms"] for seed in (1, 2))
+    assert first != second
+
+
+def test_policies_are_at_work(tmp_path: Path) -> None:
+    """Retries repair failures, and an open circuit keeps requests from a service that is down."""
+    figures = {figure["name"]: figure for figure in run_quick(tmp_path)["figures"]}
+    ours, bare = figures["resilient"], figures["no policy"]
+    outage = figures["resilient, outage"]
+
+    assert ours["succeeded_percent"] > bare["succeeded_percent"]
+    assert ours["requests_per_call_x"] > bare["requests_per_call_x"] == 1
+    assert outage["succeeded_percent"] < ours["succeeded_percent"]
+
+
+def test_contestant_that_is_not_installed_is_a_row_without_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Peers are optional."""
+
+    def missing() -> Any:
+        raise ModuleNotFoundError("no such peer")
+
+    absent = lab.Contestant("absent", missing)
+    monkeypatch.setattr(lab, "CONTESTANTS", (replace(lab.CONTESTANTS[2]), absent))
+
+    figure = lab.run(Options(quick=True)).figures[-1]
+
+    assert (figure.name, figure.values, figure.note) == ("absent", {}, "not installed")

@@ -1,0 +1,287 @@
+"""The transport benchmark: every row answers, pairs are right, and its report is complete. No times are judged."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from rich.console import Console
+
+from benchmarks import __main__ as command
+from benchmarks.contenders import clients, targets
+from benchmarks.contenders.clients import CONTESTANTS, Contestant
+from benchmarks.contenders.targets import Stage
+from benchmarks.cost import transport
+from benchmarks.harness import loopback, measure
+from benchmarks.harness.loopback import Block, Paired
+from benchmarks.harness.measure import Subject
+from benchmarks.harness.options import Options
+from benchmarks.harness.report import Bar, Report
+from benchmarks.harness.statistics import median_interval
+
+SMALL = measure.Plan(rounds=2, batch=1e-5)
+SMALL_LOOPBACK = loopback.Plan(rounds=2, requests=1, judged_blocks=2)
+MODULES: dict[clients.Library, Any] = {"httpx": httpx, "httpx2": httpx2}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few requests: these tests look at the report, not at the speed."""
+    monkeypatch.setattr(transport, "QUICK", SMALL)
+    monkeypatch.setattr(transport, "QUICK_LOOPBACK", SMALL_LOOPBACK)
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    """One run with everything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transport, "QUICK", SMALL)
+        patch.setattr(transport, "QUICK_LOOPBACK", SMALL_LOOPBACK)
+        return transport.run(Options(quick=True))
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("library", clients.LIBRARIES)
+def test_every_transport_answers_a_request(library: clients.Library, is_async: bool) -> None:
+    """Ours and the peers', for both clients, async or not."""
+    with Stage(is_async) as stage:
+        problems = []
+        for contestant in transport.contestants(library, is_async):
+            inner = transport.instant(MODULES[library], is_async)
+            built = transport._built(contestant, library, is_async, inner)
+            if built == "not installed":
+                continue
+            subject = transport._subject(contestant, built, MODULES[library], stage)
+            if not isinstance(subject, Subject):
+                problems.append((contestant.name, subject))
+            transport._close(built, stage)
+    assert problems == []
+
+
+def test_request_is_one_that_the_client_built() -> None:
+    """With the client's timeouts, which a transport has to compare with its deadline, and its headers."""
+    built = transport.request(httpx, is_async=True)
+
+    assert built.extensions["timeout"] == {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0}
+    assert "user-agent" in built.headers
+
+
+def test_call_is_timed_with_its_argument() -> None:
+    """The transport's own method is what is timed, so that no wrapper is counted."""
+    seen = []
+
+    async def handle(given: object) -> None:
+        seen.append(given)
+
+    subject = Subject("handle", handle, True, argument="request")
+    with Stage(is_async=True) as stage:
+        measure.compare(Subject("bare", targets.bare, True), [subject], measure.Plan(2, 1e-6), stage.runner)
+
+    assert set(seen) == {"request"}
+
+
+async def test_body_that_is_to_be_read_is_read_to_its_end() -> None:
+    """So that what waits for its end is counted; the other response has been read from the first."""
+    request = transport.request(httpx, is_async=True)
+    handle = transport.instant(httpx, True, "body").handle_async_request
+
+    assert not (await handle(request)).is_closed
+    response = await transport._read(handle)(request)
+    assert (response.content, response.is_closed) == (b"ok", True)
+    assert (await transport.instant(httpx, True).handle_async_request(request)).is_closed
+
+
+def test_bars_of_our_rows_are_ratios_to_their_rivals(report: Report) -> None:
+    """For httpx: ratios to peers; over the loopback of what both add."""
+    bars = {(figure.group, figure.name): figure.bar for figure in report.figures if figure.bar}
+    assert bars == {
+        ("instant: async, httpx", "retry only"): Bar("ratio_x", 1.0, against="httpx-retries"),
+        ("instant: async, httpx", "standard()"): Bar("ratio_x", 0.7, against="httpx-retries + interlock-cb"),
+        ("loopback: httpx", "standard()"): Bar("ratio_x", 1.15, against="httpx-retries + interlock-cb"),
+    }
+
+
+def test_json_keys_are_stable_and_a_picture_is_drawn(report: Report, tmp_path: Path) -> None:
+    """Whoever reads the figures finds them under the same names."""
+    file, picture = tmp_path / "transport.json", tmp_path / "transport.png"
+    command.conclude(report, Console(file=io.StringIO()), file, picture)
+    found = json.loads(file.read_text())
+
+    rows = {(figure["group"], figure["name"]): figure for figure in found["figures"]}
+    always = {"group", "name", "ours", "bar", "verdict", "at_bar", "note"}
+    times = {"multiple_x", "multiple_low_x", "multiple_high_x", "lower_quartile_x", "upper_quartile_x", "call_ns"}
+    held = {"against", "ratio_x", "ratio_low_x", "ratio_high_x"}
+    costs = {"request_cpu_ns", "requests_per_s"}
+    added = {"added_percent", "added_low_percent", "added_high_percent", "pairs"}
+    for library in clients.LIBRARIES:
+        for mode in ("async", "sync"):
+            for name in ("a bare await", "the instant transport", "client.get, no guard", "retry only", "standard()"):
+                judged = (mode, library) == ("async", "httpx") and name in ("retry only", "standard()")
+                assert set(rows[f"instant: {mode}, {library}", name]) == always | times | (held if judged else set())
+        with_body = f"with a body: async, {library}"
+        assert set(rows[with_body, "the instant transport"]) == always | times
+        assert set(rows[with_body, "standard()"]) == always | times | {"added_x", "added_low_x", "added_high_x"}
+        assert set(rows[f"loopback: {library}", "the plain client"]) == always | costs
+        more = held if library == "httpx" else set()
+        assert set(rows[f"loopback: {library}", "standard()"]) == always | added | costs | more
+    assert ("instant: async, httpx", "standard_hedged, inline") in rows
+    assert ("instant: sync, httpx", "standard_hedged, inline") not in rows
+    assert rows["loopback: httpx", "standard()"]["pairs"] == 4
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_peer_that_is_not_installed_or_breaks_is_a_row_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each of its groups, with the reason."""
+
+    def missing(*given: Any) -> Any:
+        raise ModuleNotFoundError("no such peer")
+
+    def broken(*given: Any) -> Any:
+        raise TypeError("another signature")
+
+    monkeypatch.setattr(
+        transport,
+        "CONTESTANTS",
+        (Contestant("absent", missing, ("absent",)), Contestant("broken", broken, ("httpx",), note="hedges only")),
+    )
+    figures = transport.run(Options(quick=True)).figures
+
+    rows = [(figure.name, figure.note) for figure in figures if figure.name == "absent" or "broken" in figure.name]
+    assert set(rows) == {
+        ("absent", "not installed"),
+        (f"broken {httpx.__version__}", "not measured: TypeError: another signature"),
+    }
+    assert len(rows) == 16
+    assert not any(figure.values for figure in figures if (figure.name, figure.note) in rows)
+
+
+def test_ours_that_breaks_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be no figure to keep silent about."""
+
+    def broken(*given: Any) -> Any:
+        raise TypeError("a mistake of ours")
+
+    monkeypatch.setattr(transport, "CONTESTANTS", (replace(CONTESTANTS[0], build=broken),))
+
+    with pytest.raises(TypeError, match="a mistake of ours"):
+        transport.run(Options(quick=True))
+
+
+def test_rows_stand_with_ours_before_the_peers_and_the_cheapest_peer_first(report: Report) -> None:
+    """After those without any policy."""
+    group = [figure for figure in report.figures if figure.group == "instant: async, httpx"]
+    assert [figure.name for figure in group[:6]] == [
+        "a bare await",
+        "the instant transport",
+        "client.get, no guard",
+        "retry only",
+        "standard()",
+        "standard_hedged, inline",
+    ]
+    multiples = [figure.values["multiple_x"] for figure in group[6:] if figure.values]
+    assert multiples == sorted(multiples)
+
+
+def test_pair_is_a_block_against_the_plain_ones_around_it() -> None:
+    """A machine that slows down by half between two blocks changes nothing."""
+    paired = Paired()
+    paired.add(Block(110, 200), Block(100, 150), Block(100, 150))
+    paired.add(Block(330, 200), Block(200, 150), Block(400, 150))
+    paired.add(Block(210, 200), Block(200, 150), Block(200, 150))
+
+    assert paired.values()["added_percent"] == pytest.approx(10)
+    assert paired.values()["request_cpu_ns"] == 210
+    assert paired.values()["requests_per_s"] == 5_000_000
+
+
+def test_blocks_of_several_processes_are_pooled() -> None:
+    """What is added is the median of all their pairs."""
+    one, other = Paired([Block(110, 1)], [1.1, 1.1]), Paired([Block(130, 1)], [1.3])
+    assert Paired.pooled([one, other]).values()["pairs"] == 3
+    assert Paired.pooled([one, other]).added() == pytest.approx(0.1)
+
+
+def test_median_interval_covers_the_true_median_as_often_as_it_says() -> None:
+    """400 samples of 75, lopsided: it is outside in about one of twenty."""
+    generator = random.Random(1)
+    outside = 0
+    for _ in range(400):
+        low, high = median_interval([generator.lognormvariate(0, 1) for _ in range(75)])
+        assert low < high
+        outside += not low <= 1 <= high
+    assert 8 <= outside <= 32
+
+
+async def test_each_guarded_block_is_between_two_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the judged client has more of them, in an order that is drawn anew."""
+    order = []
+
+    async def block(client: str, url: str, requests: int) -> Block:
+        order.append(client)
+        return Block(2 if client == "judged" else 1, 1)
+
+    monkeypatch.setattr(loopback, "measure", block)
+    plan = loopback.Plan(rounds=20, requests=1, judged_blocks=2)
+    clients = {"judged": "judged", "other": "other"}
+    base, found = await loopback.compare("plain", clients, ("judged",), "", plan, random.Random(1))
+
+    run = order[3:]  # after one of each to warm up
+    assert run[0::2] == ["plain"] * 61
+    guarded = run[1::2]
+    assert (guarded.count("judged"), guarded.count("other")) == (40, 20)
+    assert len({tuple(guarded[at : at + 3]) for at in range(0, 60, 3)}) == 3
+    assert set(found["judged"].ratios) == {2}
+    assert set(found["other"].ratios) == {1}
+    assert len(base.blocks) == 61
+
+
+async def test_rounds_end_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first one: a busy machine must not keep anybody waiting."""
+
+    async def block(client: str, url: str, requests: int) -> Block:
+        return Block(1, 1)
+
+    monkeypatch.setattr(loopback, "measure", block)
+    plan = loopback.Plan(rounds=1000, requests=1, judged_blocks=2, seconds=0)
+    _, found = await loopback.compare("plain", {"judged": "judged"}, ("judged",), "", plan, random.Random(1))
+
+    assert found["judged"].values()["pairs"] == 2
+
+
+async def test_answer_that_is_not_200_ends_the_measurement() -> None:
+    """What a failing request costs is another question."""
+    transport = httpx.MockTransport(lambda request: httpx.Response(503))
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(RuntimeError, match="2 of 2 requests were not answered with 200"):
+            await loopback.measure(client, "http://localhost/", 2)
+
+
+def test_server_answers_from_a_process_of_its_own_and_ends_with_the_context() -> None:
+    """Its standard input is its leash."""
+    with loopback.Server() as server:
+        assert httpx.get(server.url).json()["id"] == 17
+        assert server._process.poll() is None
+
+    assert server._process.poll() is not None
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server.url)
+
+
+def test_server_keeps_off_the_core_of_the_client() -> None:
+    """Where there is another, and where a process can choose."""
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("processes cannot choose their cores here")
+    cores = os.sched_getaffinity(0)
+    with loopback.Server() as server:
+        server.avoid(min(cores))
+        left = os.sched_getaffinity(server._process.pid)
+
+    assert left == (cores - {min(cores)} or cores)

@@ -1,0 +1,81 @@
+"""The benchmark of retry storms: what it reports, in small."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.effect import storm
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small() -> Iterator[None]:
+    """A thin world: few seconds, a tenth of the load and of the workers."""
+    monkeypatch = pytest.MonkeyPatch()
+    thin = storm.Plan(failing=1, rarely_failing=2, horizon=55, seeds=1, peers_shares=(1.0,))
+    monkeypatch.setattr(storm, "QUICK", thin)
+    monkeypatch.setattr(storm, "SMALL", 50)
+    monkeypatch.setattr(storm, "RATE", 70.0)
+    monkeypatch.setattr(storm, "WORKERS", 10)
+    monkeypatch.setattr(storm, "WITHIN", 15)
+    monkeypatch.setattr(storm, "ENOUGH", 0.6)  # of so few calls
+    yield
+    monkeypatch.undo()
+
+
+@pytest.fixture(scope="module")
+def found(small: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of one run."""
+    return run(tmp_path_factory.mktemp("storm"))
+
+
+def run(tmp_path: Path) -> dict[str, Any]:
+    file, picture = tmp_path / "storm.json", tmp_path / "storm.png"
+    command.main(["storm", "--quick", "--json", str(file), "--plot", str(picture)])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    loaded: dict[str, Any] = json.loads(file.read_text())
+    return loaded
+
+
+def test_rows_stand_beside_what_was_expected_and_one_seed_gives_one_report(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
+    """Ours with their bars; peers without; nothing in it depends on the clock on the wall."""
+    rows = {(each["group"][:2], each["name"]): each for each in found["figures"]}
+
+    pair = rows["E4", "breaker and budget"]
+    assert pair["bar"] == {"recovery_s_at_most": 8}
+    assert pair["expected_recovery_s"] == 7
+    assert rows["E4", "breaker and budget: goodput"]["bar"] == {"goodput_share_x_at_least": 0.88}
+    assert "recovery_s" not in rows["E4", "4 attempts"]
+    assert rows["E4", "4 attempts"]["note"].startswith("never recovers")
+    assert rows["E4", "budget, server drops expired"]["recovery_s"] == 0
+    assert rows["E4", "budget, server AdaptiveLimit"]["recovery_s"] <= 1
+    assert rows["E4", "budget, server AdaptiveLimit"]["bar"] == {"recovery_s_at_most": 1}
+    assert rows["E3", "tenacity, asyncio.timeout"]["verdict"] is None
+    assert run(tmp_path) == found
+
+
+def test_all_failing_costs_attempts_without_a_budget_and_next_to_nothing_with_one(found: dict[str, Any]) -> None:
+    """Four requests a call, by whichever library; and the bar holds."""
+    failing = [each for each in found["figures"] if each["group"].startswith("E3: 100%")]
+    requests = {each["name"]: each["requests_per_call_x"] for each in failing}
+
+    for name in ("4 attempts", "loop, asyncio.timeout", "tenacity, asyncio.timeout"):
+        assert requests[name] == 4.0
+    assert requests["standard()"] < 1.11
+
+
+def test_recovery_is_the_first_of_five_good_seconds() -> None:
+    """Of a run that is good from the third second after the fault on, with one bad second later."""
+    row = next(row for row in storm.OVERLOADED if row.name == "budget, server LIFO")
+    measured = storm.recovered(storm.overloaded(replace(row), storm.QUICK, 1))
+
+    assert measured["recovery_s"] <= 2
+    assert measured["goodput_share_x"] == pytest.approx(1, abs=0.1)
