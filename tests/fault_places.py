@@ -24,12 +24,12 @@ from resilient.demo.faults import FaultPlan
 from resilient.demo.server import Inventory
 from resilient.faults import Crash, Fault
 from resilient.http.httpx import AsyncTransport, HttpClassifier
+from resilient.lab.answers import ServiceError
 from resilient.lab.calls import Calls
 from resilient.lab.candidates import Candidate, candidate_from
 from resilient.lab.distributions import Constant
 from resilient.lab.http import HttpCalls
 from resilient.lab.load import Replay
-from resilient.lab.server import ServiceError
 from resilient.lab.service import ServicePlan
 from resilient.lab.world import Scenario, simulate
 from resilient.runtime import virtual

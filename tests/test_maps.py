@@ -10,6 +10,8 @@ import pytest
 @pytest.mark.parametrize(
     "package",
     [
+        "resilient.cli",
+        "resilient.explain",
         "resilient.http",
         "resilient.lab",
         "resilient.observe",

@@ -135,8 +135,8 @@ def run(options: Options) -> Report:
 
 def _timed(one: Contestant, plan: Plan, seed: int) -> Try:
     from resilient.lab.candidates import Candidate  # here, for it costs other benchmarks: see `overhead`
+    from resilient.lab.comparison import report
     from resilient.lab.measures import Measures
-    from resilient.lab.simulate import report
     from resilient.lab.world import simulate
 
     world = scenario(replace(plan, outage=one.outage))

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullFormatter
 
 from resilient.demo.experiment import Experiment
 from resilient.demo.tally import timeline
-from resilient.lab.figures import save
+from resilient.lab.image_files import save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,57 +6,52 @@ A world, as data:
     load              who calls, and when
     service_plan      what a service is like: servers, workers, queues, the network
     calls             what calls are made with and answered, where policies look at that
-    scenario          all of it: loads, a service, faults, and the pipelines that are worth a try
-    premises          what a scenario must name so that a run can say something
+    scenario          all of it: loads, a service, faults, and the pipelines to try
+    scenario_checks   scenarios that could not show anything, and are refused
 
 as a file:
 
-    tables            tables that are read strictly, key by key
-    reading           a scenario from its file
-    call_tables       its `[calls]`
-    pipeline_tables   its `[pipelines.NAME]`
+    scenario_file     a scenario from its file
+    table             tables that are read strictly, key by key
+    calls_table       the table `[calls]`
+    pipeline_table    the tables `[pipelines.NAME]`
     files             files that are bounded when they are read, and written whole or not at all
 
-What is tried in it:
+The pipelines that are tried in it:
 
-    subject           what is examined: pipelines, and whatever has one
-    naming            that by its name, `MODULE:NAME`
-    candidates        the pipelines that are tried
-    twins             policies made anew, that do nothing in production
-    blame             errors of a user's own code, in one line
+    candidates        a pipeline to try, and how a new one is made for each client
+    fresh_policies    new policies with the settings of production, and without its effects
 
 One run:
 
-    clock             the event loop of a world
-    world             clients, their pipelines, a service, a clock that jumps
+    world             clients, their pipelines, a service, a clock that jumps: `simulate`
+    event_loop        its event loop, in virtual time
     http              calls that are requests of httpx, through the transports of production
-    service           what becomes of requests
-    server            one server of it, and the policies in front of it
-    samples           the state of policies at a moment
+    service           requests on their way: the network, the faults, the servers
+    server            one server: workers and a queue
+    admission         the policies in front of a server
+    request           one request
+    answers           what the service answers, and the errors that a call ends with
+    policy_states     the state of the policies at a moment
+    run               the record of the run
 
-What came of it:
+The results:
 
+    comparison        several pipelines in one scenario
     measures          success, latency, requests, recovery; and over time
-    recovery          when a service is well again after its faults, and when that cannot be measured
-    verdicts          objectives: met, missed, or not measurable; and what was not tested
-    picture           a picture over time
-    figures           pictures as files
+    recovery          when a service has recovered from its faults, and when that cannot be measured
+    objectives        bounds on measures: met, missed, or not measurable; and what was not tested
+    estimate          what a simulation takes, before it begins
+    plot              a plot over time
+    image_files       figures as PNG, SVG or PDF
 
-`resilient simulate`:
+A recorded trace as a scenario:
 
-    simulate          the command
-    estimate          what it will take
-    terminal          what it shows
-    replay            a recorded trace as a scenario
-    recorded          what is told of a trace beside a simulation
-    standins          the errors of a trace, made again
+    replay            the load of the trace, and a service that answers as the recorded one did
+    recorded_errors   the errors of the trace, as exceptions
+    trace_report      what a user must know of the recorded calls and their errors
 
-`resilient explain`, without running anything:
+`resilient.lab.world` says how to run a world from Python. `explain` hands on the names of `resilient.explain`.
 
-    explain_command   the command
-    explain           what a pipeline does to a call at worst
-    long_run          what its budgets make of many calls
-    drawing           that as text, data and a diagram
-
-`resilient.lab.world` says how to run a world from Python.
+    explain           what a pipeline does to a call at worst, without running it
 """

@@ -21,62 +21,39 @@ failures (408, 425, 429). What the pipeline thinks of it decides what the pipeli
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from resilient import arguments
+from resilient.endings import Exceptions
 from resilient.errors import Rejected, TimedOut
-from resilient.lab.blame import located
-from resilient.lab.server import ANSWER, ServiceError
+from resilient.explain.error_location import located
+from resilient.lab.answers import ANSWER, OK, BadAnswer, CandidateError, ServiceError, is_good
 from resilient.mistakes import is_mistaken
 from resilient.outcome import PROGRAMMING_ERRORS
-from resilient.pauses import FAILURE_STATUSES
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 
-if TYPE_CHECKING:
-    from resilient.lab.service import Service
-
-__all__ = ["KEYED", "BadAnswer", "Calls", "CandidateError", "Exchange", "Wire", "current_exchange", "outcome_of"]
-
-OK = 200
-"""The status of a request that goes well, where nothing else is said."""
+__all__ = ["KEYED", "Calls", "Endpoint", "Exchange", "Wire", "current_exchange"]
 
 
-def is_good(status: int) -> bool:
-    """Whether an answer with this status counts as a success of the service."""
-    return status < 500 and status not in FAILURE_STATUSES
-
-
-class CandidateError(Exception):
-    """A pipeline cannot be tried: it cannot deal with the calls of the world, or raised a programming error."""
-
-
-class BadAnswer(Exception):
-    """A call has ended with a result whose status is that of a failure.
+class Endpoint(Protocol):
+    """What a client sees of the service.
 
     Attributes:
-        status: of the answer.
+        names: the exceptions that stand for broken connections.
+        unreachable: requests that did not even arrive.
     """
 
-    def __init__(self, status: int) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
+    names: Exceptions
+    unreachable: set[asyncio.Future[object]]
 
-
-def outcome_of(error: Any) -> str:
-    """The name of what a call has failed with, and the HTTP status of the response in it, if there is one."""
-    if type(error) is BadAnswer:
-        return str(error)
-    name = type(error).__name__
-    try:
-        status: object = error.response.status_code
-    except Exception:
-        return name
-    return f"{name} ({status})" if isinstance(status, int) else name
+    def ask(self, key: str, deadline: float | None = None, seen: object = None) -> asyncio.Future[object]:
+        """Send a request; the future ends with its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +225,7 @@ class Wire:
     """
 
     calls: Calls
-    service: Service
+    service: Endpoint
     luck: Callable[[], float]
     client: Callable[[Pipeline], Any] | None
     deadline_header: bool

@@ -1,28 +1,25 @@
 """The pipelines that are tried in a world.
 
-A candidate makes a new guard for each client of each run, so that no run knows of another. Of what `candidate_from` is
-given the policies are made anew (`resilient.lab.twins`): same settings, no state, and nothing of production is touched.
-So a pipeline that is used in production can be tried as it is. A `Candidate` that is made by hand is used as it is.
+A candidate makes a new guard for each client of each run, so that no run knows of another. `candidate_from` makes
+fresh policies (`resilient.lab.fresh_policies`): same settings, no state, no effects. So a pipeline that is used in
+production can be tried as it is. A `Candidate` that is made by hand is used as it is.
 """
 
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from resilient.errors import PipelineWarning
+from resilient.explain.subject import subject_of
+from resilient.lab.fresh_policies import fresh
 from resilient.lab.http import in_world
-from resilient.lab.subject import subject_of
-from resilient.lab.twins import Twins
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 
-__all__ = ["NONE", "Candidate", "Decorator", "admission_from", "candidate_from", "shadowed"]
+__all__ = ["NONE", "Candidate", "Decorator", "candidate_from", "shadowed"]
 
-Ask = Callable[[str], Awaitable[Any]]
 Decorator = Callable[[Any], Any]
 
 
@@ -57,13 +54,13 @@ def shadowed(candidate: Candidate) -> Candidate:
 
     def make() -> Any:
         guard = candidate.make()
-        return _twin_of(guard, shadow=True) if isinstance(guard, Policy) else guard
+        return fresh(guard, shadow=True) if isinstance(guard, Policy) else guard
 
     return replace(candidate, make=make)
 
 
 def candidate_from(name: str, thing: Any, about: str = "") -> Candidate:
-    """A candidate from whatever can be examined (see `resilient.lab.subject`), or from a function without arguments
+    """A candidate from whatever can be examined (see `resilient.explain.subject`), or from a function without arguments
     that makes a decorator of another library's.
 
     A guarded function stands for its pipeline: what this guards in a world is a request to the service of the world. A
@@ -81,23 +78,7 @@ def candidate_from(name: str, thing: Any, about: str = "") -> Candidate:
     transport = subject.transport
     pattern = subject.policy if transport is None else transport.given
     client = None if transport is None else functools.partial(in_world, transport, subject.timeout)
-    return Candidate(name, lambda: _twin_of(pattern), about or repr(pattern), client=client)
-
-
-def admission_from(thing: Any) -> Callable[[], Policy]:
-    """What makes the admission of a server: of a policy, a `ServerMiddleware`, or whatever else has policies. Raises
-    `TypeError`."""
-    subject = subject_of("admission", thing)
-    pattern = subject.admission if subject.kind == "middleware" else subject.policy
-    if pattern is None:
-        raise TypeError(f"admission must make a policy or a pipeline, got {thing!r}")
-    return lambda: _twin_of(pattern)
-
-
-def _twin_of(pattern: Policy, *, shadow: bool = False) -> Policy:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PipelineWarning)  # whoever wrote the pattern has seen it
-        return Twins(shadow=shadow).of(pattern)  # type: ignore[no-any-return]
+    return Candidate(name, lambda: fresh(pattern), about or repr(pattern), client=client)
 
 
 def _decorators(name: str, make: Any) -> Callable[[], Decorator]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from resilient.lab.candidates import Candidate
-from resilient.lab.world import Scenario
+from resilient.lab.scenario import Scenario
 
 __all__ = ["LONGEST", "MOST_MEMORY", "Estimate", "estimate"]
 

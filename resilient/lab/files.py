@@ -8,13 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
 from contextlib import suppress
-from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-__all__ = ["Output", "read_text", "write"]
+__all__ = ["read_text", "write"]
 
 
 def read_text(path: Path, most: int) -> str:
@@ -71,40 +69,3 @@ def _put(path: Path, encoded: bytes) -> None:
         with suppress(OSError):
             part.unlink()
         raise
-
-
-class Output:
-    """Standard output whose reader may leave: what is written after that goes nowhere, and is no error.
-
-    A command that has printed half of its table to `head -1` still writes its files, and exits with its verdict. What
-    the encoding of the stream cannot show is shown as a question mark.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-    def write(self, text: str) -> int:
-        """Write text, as a stream does. Raises `OSError`, but not for a closed pipe."""
-        self._unless_closed(lambda: self._stream.write(text))
-        return len(text)
-
-    def flush(self) -> None:
-        """Write what is buffered. Raises `OSError`, but not for a closed pipe."""
-        self._unless_closed(self._stream.flush)
-
-    def discard(self) -> None:
-        """Let all that is still to be written, what is buffered too, go nowhere."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
-
-    def _unless_closed(self, act: Callable[[], object]) -> None:
-        try:
-            act()
-        except BrokenPipeError:
-            self.discard()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)

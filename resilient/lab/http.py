@@ -29,11 +29,12 @@ import httpx
 from resilient import arguments, pauses
 from resilient.deadlines import milliseconds
 from resilient.endings import Exceptions
+from resilient.explain.error_location import located
 from resilient.http import semantics
 from resilient.http.httpx import AsyncClient
 from resilient.http.transport import HttpTransport
-from resilient.lab.blame import located
-from resilient.lab.calls import Calls, CandidateError, Wire, current_exchange, drawn, shares
+from resilient.lab.answers import CandidateError
+from resilient.lab.calls import Calls, Wire, current_exchange, drawn, shares
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 from resilient.priority import NORMAL, PRIORITIES, current_priority, priority

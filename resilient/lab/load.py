@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from resilient import arguments
-from resilient.lab.clock import WorldLoop
 from resilient.lab.distributions import Constant, Distribution
+from resilient.lab.event_loop import WorldLoop
 from resilient.priority import NORMAL, PRIORITIES, Priority
 
 __all__ = ["Burst", "Callers", "Closed", "Load", "Poisson", "Replay"]

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from resilient.lab.recovery import Recovery, recovery
-from resilient.lab.world import STOOD_IN, SUCCESS, Run
+from resilient.lab.run import STOOD_IN, SUCCESS, Run
 from resilient.priority import PRIORITIES
 
 __all__ = ["ClassOfCalls", "Measures", "Moment", "percentile"]

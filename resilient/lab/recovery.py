@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resilient.lab.world import Run
+from resilient.lab.run import Run
 
 __all__ = ["Recovery", "recovery"]
 

@@ -13,9 +13,11 @@ What a trace cannot know: how the service would have taken more requests, or few
 the less it says; for what load does to a service, write a scenario.
 
 Errors are instances of the classes that were raised, where those are loaded, with their statuses and codes; else of
-classes that stand in for them (`resilient.lab.standins`). A result that was judged a failure is a `ServiceError` with
-its status, or where it had none a `BadResult`. Errors of the program and local refusals are left out: they say nothing
-about the service. What a classifier ignored is there, for a candidate to judge.
+classes that stand in for them (`resilient.lab.recorded_errors`).
+
+A result that was judged a failure is a `ServiceError` with its status, or a `BadResult` if it had none. Errors of the
+program and local refusals are left out: they say nothing about the service. What a classifier ignored is there, for a
+candidate to judge.
 """
 
 from __future__ import annotations
@@ -30,12 +32,13 @@ from typing import Any
 
 from resilient import faults
 from resilient.arguments import legible
-from resilient.lab.clock import WorldLoop
+from resilient.lab.answers import ANSWER, ServiceError
+from resilient.lab.event_loop import WorldLoop
 from resilient.lab.load import Replay
 from resilient.lab.measures import percentile
-from resilient.lab.service import ANSWER, Service, ServiceError, ServicePlan
-from resilient.lab.standins import RecordedError, StandIns, with_facts
-from resilient.lab.world import Scenario
+from resilient.lab.recorded_errors import RecordedError, StandIns, with_facts
+from resilient.lab.scenario import Scenario
+from resilient.lab.service import Service, ServicePlan, build_service
 from resilient.observe.trace import Trace, TracedAttempt, TraceError
 from resilient.observe.traced import TracedKind
 from resilient.outcome import PROGRAMMING_ERRORS, REFUSALS
@@ -128,9 +131,6 @@ class RecordedPlan(ServicePlan):
     attempts: tuple[TracedAttempt, ...] = ()
     kinds: Mapping[str, TracedKind] = field(default_factory=dict)
 
-    def build(self, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> Service:
-        return _Recorded(self, happens, loop, seed)
-
 
 class _Pool:
     """Attempts in the order of their begin."""
@@ -199,3 +199,8 @@ class _Recorded(Service):
         if facts.get("status", 0) >= 400:  # type: ignore[operator]
             return ServiceError(facts["status"], facts.get("retry_after"))  # type: ignore[arg-type]
         return with_facts(BadResult, facts)
+
+
+@build_service.register
+def _build_recorded(plan: RecordedPlan, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> Service:
+    return _Recorded(plan, happens, loop, seed)

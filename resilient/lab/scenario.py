@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from resilient import arguments
 from resilient.faults import Fault
-from resilient.lab import premises
+from resilient.lab import scenario_checks
 from resilient.lab.calls import Calls
 from resilient.lab.candidates import Candidate
 from resilient.lab.load import Load, Replay
@@ -60,7 +60,7 @@ class Scenario:
             raise ValueError("loads must have at least one load, got none")
         if (calls := arguments.instance("calls", self.calls, Calls)) is not None:
             calls.check(next((load.keys[0] for load in self.loads if isinstance(load, Replay) and load.keys), "1"))
-        premises.check(self)
+        scenario_checks.check(self.duration, self.loads, self.faults, self.service, self.keys)
 
     @property
     def calm(self) -> tuple[float, float]:

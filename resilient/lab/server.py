@@ -1,81 +1,64 @@
-"""A server of a world: workers, a queue, and what stands in front of them.
-
-What stands in front is `Admission`: policies of production, as `resilient.http.asgi.ServerMiddleware` puts them before
-an application. Whom they refuse is told so at once, and costs no worker; those who get in are in the server until they
-have their answer, so what a policy sees of a call is the time in the queue and in work. What they may know of a call is
-what travels with it: its priority, and (where the server minds it) its deadline. As there, a single gate learns nothing
-of errors of the work, a whole pipeline judges for itself, and a refusal asks for a pause of whole seconds, at least 1.
-"""
+"""A server of a world: workers, a queue, and an optional `resilient.lab.admission` in front of them."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from contextvars import Context, ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
-from resilient.deadlines import deadline
-from resilient.errors import Rejected, TimedOut
-from resilient.faults import Crash, Slowness, Stall
-from resilient.outcome import Classifier
-from resilient.pipeline import Pipeline
+from resilient.endings import Exceptions
+from resilient.faults import Crash, Fault, Slowness, Stall
+from resilient.lab.admission import Admission
+from resilient.lab.answers import ServiceError
+from resilient.lab.distributions import Sampler
+from resilient.lab.event_loop import WorldLoop
+from resilient.lab.request import Request
+from resilient.lab.service_plan import ServicePlan
 from resilient.policy import Policy
-from resilient.priority import PRIORITIES, Priority, priority
 
-if TYPE_CHECKING:
-    from resilient.lab.service import Service
-
-__all__ = ["ANSWER", "Admission", "Request", "Server", "ServiceError"]
-
-ANSWER = "answer"
-"""The result of every request that goes well."""
+__all__ = ["Owner", "Server"]
 
 
-class ServiceError(Exception):
-    """The service has answered with an error.
+class Owner(Protocol):
+    """The service that a server belongs to, as far as the server uses it.
 
     Attributes:
-        status: as in HTTP.
-        retry_after: seconds, or None.
+        plan: what the service is like.
+        loop: of the world.
+        admit: makes the admission of a server; None without one.
+        draw, draw_error: draw the seconds that work takes, and those of work that ends with an error (None: the same).
+        active: the faults that act upon single requests now.
+        acted: how many requests each fault has affected, by the `id` of the fault.
+        names: the exceptions that stand for broken connections.
+        executed: requests that a worker has finished.
     """
 
-    def __init__(self, status: int, retry_after: float | None = None) -> None:
-        super().__init__(status)
-        self.status = status
-        self.retry_after = retry_after
+    plan: ServicePlan
+    loop: WorldLoop
+    admit: Callable[[], Policy] | None
+    draw: Sampler
+    draw_error: Sampler | None
+    active: list[Fault]
+    acted: Counter[int]
+    names: Exceptions
+    executed: int
 
+    def answer(self, request: Request, error: Exception | None) -> None:
+        """Send the answer to a request back to its client: an error, or None for a success."""
 
-class Request:
-    """One request on its way: the future on which its sender waits, and what is known of it."""
+    def fails(self, request: Request) -> Exception | None:
+        """The error that a request is answered with, if any."""
 
-    __slots__ = ("deadline", "future", "gone", "key", "late", "priority", "seen", "server", "state", "work")
-
-    priority: Priority
-    """Where servers have `admission`, as what follows."""
-    seen: object
-    """What their policies are shown of it; None: the key."""
-    work: asyncio.Future[object] | None
-    """What is admitted waits for this one."""
-
-    def __init__(self, future: asyncio.Future[object], key: str, deadline: float | None, server: Server) -> None:
-        self.future = future
-        self.key = key
-        self.deadline = deadline
-        self.server = server
-        self.gone = False
-        """Its client has given up."""
-        self.late = 0.0
-        """Seconds by which its answer will be late; infinite: it will be lost."""
-        self.state: Any = None
-        """The generation of the server in which it runs; None: it does not."""
+    def lose(self, future: asyncio.Future[object]) -> None:
+        """Leave a request without an answer."""
 
 
 class Server:
     """Workers and a queue. `finish` is called by the clock; everything else by what comes in."""
 
-    def __init__(self, service: Service, number: int) -> None:
+    def __init__(self, service: Owner, number: int) -> None:
         plan = service.plan
         self.service = service
         self.number = number
@@ -93,7 +76,9 @@ class Server:
         self.draw = service.draw
         self.at = service.loop.at
         self.drops = plan.drop_expired
-        self.admission = None if service.admit is None else Admission(self, service.admit)
+        self.admission: Admission | None = None
+        if service.admit is not None:
+            self.admission = Admission(service.admit, self, service.loop, service.answer)
         self.answer = service.answer if self.admission is None else self.admission.worked
         """Where the outcome of work goes."""
 
@@ -200,94 +185,3 @@ class Server:
         self.service.acted[id(fault)] += len(lost)
         for request in lost:
             self.service.answer(request, self.service.names.reset(fault.words))
-
-
-_AS_THE_MIDDLEWARE = Classifier(ignore=Exception)
-"""An error of the work says nothing about how much work the server can take, and is often quicker."""
-
-
-_served: ContextVar[Request] = ContextVar("resilient_lab_served")
-"""The request that a server's policies consider in this context."""
-
-
-def _context_of(name: Priority) -> Context:
-    """Of a call on the server: it knows nothing of its client's context but the priority."""
-    context = Context()
-    context.run(priority(name).__enter__)
-    return context
-
-
-class Admission:
-    """The policies in front of one server, made anew after each of its crashes."""
-
-    def __init__(self, server: Server, make: Callable[[], Policy]) -> None:
-        self.server = server
-        self.make = make
-        self.loop = server.service.loop
-        self.contexts = {each: _context_of(each) for each in PRIORITIES}
-        self.tasks: dict[Request, asyncio.Task[None]] = {}
-        self._set_up()
-
-    def _set_up(self) -> None:
-        made = self.make()
-        self.pipeline = made if isinstance(made, Pipeline) else Pipeline(made, classify=_AS_THE_MIDDLEWARE)
-        self.guarded = self.pipeline(self._serve)
-
-    def consider(self, request: Request) -> None:
-        """Let it in, let it wait, or refuse it."""
-        request.work = None
-        context = self.contexts[request.priority].copy()
-        self.tasks[request] = self.loop.create_task(self._live(request), context=context)
-
-    async def _live(self, request: Request) -> None:
-        _served.set(request)
-        seen = request.key if request.seen is None else request.seen
-        error: Exception | None = None
-        try:
-            if self.server.drops and request.deadline is not None:
-                with deadline(request.deadline - self.loop._now):
-                    await self.guarded(seen)
-            else:
-                await self.guarded(seen)
-        except Rejected as refused:
-            error = ServiceError(503, max(1, math.ceil(refused.retry_after or 1)))
-        except TimedOut:
-            error = ServiceError(504)
-        except Exception as failed:
-            error = failed
-        finally:
-            self.tasks.pop(request, None)
-        self.server.service.answer(request, error)
-
-    async def _serve(self, seen: object) -> object:
-        """What the admission of a server guards: the wait for a worker, and its work."""
-        request = _served.get()
-        request.work = self.loop.create_future()
-        self.server.take_in(request)
-        try:
-            return await request.work
-        except asyncio.CancelledError:
-            self.server.cancel(request)
-            raise
-
-    def worked(self, request: Request, error: Exception | None) -> None:
-        """Its work has ended, or will never begin."""
-        work = request.work
-        if work is not None and not work.done():
-            if error is None:
-                work.set_result(ANSWER)
-            else:
-                work.set_exception(error)
-
-    def cancel(self, request: Request) -> None:
-        task = self.tasks.get(request)
-        if task is not None:
-            task.cancel()
-
-    def crash(self) -> list[Request]:
-        """Forget all; return those that were inside."""
-        lost = list(self.tasks)
-        for request in lost:
-            self.tasks.pop(request).cancel()
-        self._set_up()
-        return lost

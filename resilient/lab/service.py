@@ -34,6 +34,7 @@ that a fault names. What is lost is silence, and after 15 minutes `TimeoutError`
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import random
 from array import array
@@ -42,26 +43,16 @@ from collections import Counter
 
 from resilient import faults
 from resilient.endings import LOST, PYTHON
-from resilient.lab.calls import CandidateError
-from resilient.lab.clock import WorldLoop
-from resilient.lab.server import ANSWER, Request, Server, ServiceError
-from resilient.lab.service_plan import Balance, Link, Quota, ServicePlan
+from resilient.lab.answers import ANSWER, CandidateError, ServiceError
+from resilient.lab.event_loop import WorldLoop
+from resilient.lab.request import Request
+from resilient.lab.server import Server
+from resilient.lab.service_plan import FAULTS, Balance, Link, Quota, ServicePlan, shard
 from resilient.pipeline import Pipeline
 from resilient.priority import current_priority
 
-__all__ = ["ANSWER", "FAULTS", "Balance", "Link", "Quota", "Service", "ServiceError", "ServicePlan"]
+__all__ = ["ANSWER", "FAULTS", "Balance", "Link", "Quota", "Service", "ServiceError", "ServicePlan", "build_service"]
 
-FAULTS = (
-    faults.Crash,
-    faults.Errors,
-    faults.Latency,
-    faults.PacketLoss,
-    faults.Partition,
-    faults.Reset,
-    faults.Slowness,
-    faults.Stall,
-)
-"""The kinds of faults that mean something here."""
 MOST_REQUESTS = 50_000_000
 """Of a run: they take 400 MB, and ten minutes. A call that is repeated without a wait never ends otherwise."""
 
@@ -95,7 +86,6 @@ class Service:
         self.unreachable: set[asyncio.Future[object]] = set()
         """Of requests that have not even arrived, for a partition."""
         self.losses = [faults.PacketLoss(share=plan.link.loss)] if plan.link.loss else []
-        self.breaks = any(isinstance(fault, faults.Crash) for fault in happens)
         self.plain = plan.servers == 1 and not (self.latency or plan.link.loss or plan.rate_limit)
         self.too_many: list[asyncio.Future[object]] = []
         self._turn = 0
@@ -297,10 +287,17 @@ class Service:
             self.active.remove(fault)
 
 
-def shard(key: str, servers: int) -> int:
-    """Which of the servers (from 0) has the key: by the number that it ends with, or else by its letters."""
-    digits = key[len(key.rstrip("0123456789")) :]
-    return (int(digits) - 1 if digits else sum(key.encode())) % servers
+@functools.singledispatch
+def build_service(plan: ServicePlan, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> Service:
+    """The service of one run, as its plan describes it.
+
+    A module with another kind of plan registers its own service here: `build_service.register`.
+
+    Args:
+        happens: the faults of the run.
+        seed: for all that is random.
+    """
+    return Service(plan, happens, loop, seed)
 
 
 def _deliver(what: tuple[asyncio.Future[object], Exception | None]) -> None:

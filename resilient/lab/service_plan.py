@@ -7,20 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from resilient import arguments
-from resilient.faults import Fault
+from resilient import arguments, faults
 from resilient.http.asgi import ServerMiddleware
-from resilient.lab.candidates import admission_from
+from resilient.lab.admission import admission_from
 from resilient.lab.distributions import Constant, Distribution
 from resilient.policy import Policy
 
-if TYPE_CHECKING:
-    from resilient.lab.clock import WorldLoop
-    from resilient.lab.service import Service
-
-__all__ = ["Balance", "Link", "Quota", "ServicePlan"]
+__all__ = ["FAULTS", "Balance", "Link", "Quota", "ServicePlan", "shard"]
 
 Balance = Literal["random", "round_robin", "least_busy", "key"]
 Discipline = Literal["fifo", "lifo"]
@@ -51,6 +46,18 @@ class Quota:
         if arguments.amount("burst", self.burst) < 1:
             raise ValueError(f"burst must be a finite number >= 1, got {self.burst!r}")
 
+
+FAULTS = (
+    faults.Crash,
+    faults.Errors,
+    faults.Latency,
+    faults.PacketLoss,
+    faults.Partition,
+    faults.Reset,
+    faults.Slowness,
+    faults.Stall,
+)
+"""The kinds of faults that mean something here."""
 
 MOST_SERVERS = 1_000_000
 
@@ -111,8 +118,9 @@ class ServicePlan:
         """Makes the admission of a server; only where there is one."""
         return admission_from(self.admission)
 
-    def build(self, happens: tuple[Fault, ...], loop: WorldLoop, seed: str) -> Service:
-        """The service that is like this, in one run; `happens` are the faults that befall it."""
-        from resilient.lab.service import Service
 
-        return Service(self, happens, loop, seed)
+def shard(key: str, servers: int) -> int:
+    """The server (from 0) that has a key, where servers are shards: by the number at the end of the key, else by all
+    of its letters."""
+    digits = key[len(key.rstrip("0123456789")) :]
+    return (int(digits) - 1 if digits else sum(key.encode())) % servers

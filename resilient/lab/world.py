@@ -30,9 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from array import array
 from asyncio import Task
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
@@ -40,57 +38,24 @@ from dataclasses import replace
 from typing import Any
 
 from resilient.errors import Deadlock, VirtualTimeError
+from resilient.explain.error_location import located
 from resilient.faults import Errors
 from resilient.forks import module_lock
-from resilient.lab.blame import located
-from resilient.lab.calls import KEYED, CandidateError, Wire, outcome_of
+from resilient.lab.answers import ANSWER, CandidateError, outcome_of
+from resilient.lab.calls import KEYED, Wire
 from resilient.lab.candidates import Candidate
-from resilient.lab.clock import WorldLoop
+from resilient.lab.event_loop import WorldLoop
+from resilient.lab.fresh_policies import rehearsal
 from resilient.lab.http import HttpCalls, unlogged
-from resilient.lab.samples import Sample, Watched
+from resilient.lab.policy_states import Sample, Watched
+from resilient.lab.run import Run
 from resilient.lab.scenario import Scenario
-from resilient.lab.service import ANSWER, MOST_REQUESTS
-from resilient.lab.twins import rehearsal
+from resilient.lab.service import MOST_REQUESTS, build_service
 from resilient.pipeline import Pipeline
 from resilient.policy import Policy
 from resilient.priority import NORMAL, PRIORITIES, Priority, priority
 
 __all__ = ["CandidateError", "Run", "Sample", "Scenario", "simulate"]
-
-SUCCESS, STOOD_IN, UNFINISHED = "success", "stood in", "unfinished"
-"""Outcomes besides the names of exceptions: an answer of the service, of a Fallback, none when the world ended."""
-
-
-class Run:
-    """What happened in one run.
-
-    Attributes:
-        begins, ends: of each call, in the order in which they ended, in seconds.
-        outcomes: of each of them, a number in `names`; requests: how many it became.
-        priorities: of each of them, a number in `PRIORITIES`.
-        sent: when each request was sent.
-        samples: of circuits and budgets, every `step` seconds.
-        executed: requests that the service has worked off.
-        acted: of each fault of the scenario, in order, how many requests it has changed something for.
-        not_run: how often code of the candidate would have run that may do something in the world, by what it is.
-    """
-
-    def __init__(self, scenario: Scenario, candidate: Candidate, seed: int, step: float) -> None:
-        self.scenario = scenario
-        self.candidate = candidate
-        self.seed = seed
-        self.step = step
-        self.begins = array("d")
-        self.ends = array("d")
-        self.outcomes = array("I")
-        self.requests = array("I")
-        self.priorities = array("B")
-        self.sent: array[float] = array("d")
-        self.samples: list[Sample] = []
-        self.names: list[str] = [SUCCESS, STOOD_IN, UNFINISHED]
-        self.executed = 0
-        self.acted: list[int] = []
-        self.not_run: Counter[str] = Counter()
 
 
 class _Call(str):
@@ -118,7 +83,7 @@ class _World:
         plan = scenario.service
         if run.candidate.admission is not None:
             plan = replace(plan, admission=run.candidate.admission)
-        self.service = plan.build(scenario.faults, loop, seed)
+        self.service = build_service(plan, scenario.faults, loop, seed)
         named = (fault for fault in scenario.faults if isinstance(fault, Errors) and fault.error is not None)
         self.meant = {type(fault.failure()) for fault in named}
         self.deadline_header = run.candidate.deadline_header
@@ -322,8 +287,8 @@ def simulate(
         progress: told, now and then, which share of the duration is over.
         watch: given every pipeline that the candidate makes.
         most_requests: beyond so many the run is given up.
-        run_hooks: run what of the candidate may do something in the world (see `resilient.lab.twins`), instead of
-            counting it in `Run.not_run`.
+        run_hooks: run what of the candidate may do something outside the simulation (see
+            `resilient.lab.fresh_policies`), instead of counting it in `Run.not_run`.
 
     One run at a time: what other threads simulate waits. (`random` is the run's: a thread that draws from it meanwhile
     changes the result.) Raises `RuntimeError` where an event loop runs: write `await asyncio.to_thread(simulate, ...)`.

@@ -12,7 +12,7 @@ flag or a code of a known vocabulary, under the path of the attribute that had i
     {"certificate": true}                                 its reason is a certificate that does not verify
 
 No text of an error is a fact: messages, URLs, header fields and bodies may hold secrets. `resilient.known_errors` reads
-the same attributes; `resilient.lab.standins` puts the facts back.
+the same attributes; `resilient.lab.recorded_errors` puts the facts back.
 """
 
 from __future__ import annotations

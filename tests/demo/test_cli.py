@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from resilient.cli import app
+from resilient.cli.app import app
 
 COMMAND = [sys.executable, "-m", "resilient"]
 ROOT = Path(__file__).parents[2]

@@ -29,7 +29,7 @@ from resilient.lab.candidates import NONE, Candidate, candidate_from
 from resilient.lab.distributions import Constant, Exponential, Uniform
 from resilient.lab.load import Closed, Poisson, Replay
 from resilient.lab.measures import Measures
-from resilient.lab.reading import ScenarioError, scenario_from
+from resilient.lab.scenario_file import ScenarioError, scenario_from
 from resilient.lab.service import Link, ServicePlan
 from resilient.lab.world import Run, Scenario, simulate
 from resilient.limiters import Vegas

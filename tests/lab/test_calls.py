@@ -24,7 +24,8 @@ from resilient import (
     standard,
 )
 from resilient.faults import Crash, Errors
-from resilient.lab.calls import BadAnswer, Calls, outcome_of
+from resilient.lab.answers import BadAnswer, outcome_of
+from resilient.lab.calls import Calls
 from resilient.lab.candidates import NONE, Candidate, candidate_from
 from resilient.lab.distributions import Constant
 from resilient.lab.load import Closed, Poisson, Replay

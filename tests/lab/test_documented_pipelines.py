@@ -14,6 +14,8 @@ import pytest
 
 from resilient import Pipeline
 from resilient.experiment import VARIABLE
+from resilient.explain import explain
+from resilient.explain.subject import subject_of
 from resilient.faults import Errors, Slowness
 from resilient.http.asgi import ServerMiddleware
 from resilient.http.entrance import UntilAnswered
@@ -21,12 +23,10 @@ from resilient.http.transport import HttpTransport
 from resilient.lab.calls import Calls
 from resilient.lab.candidates import candidate_from
 from resilient.lab.distributions import Exponential
-from resilient.lab.explain import explain
 from resilient.lab.http import HttpCalls
 from resilient.lab.load import Poisson
 from resilient.lab.measures import Measures
 from resilient.lab.service import ServicePlan
-from resilient.lab.subject import subject_of
 from resilient.lab.world import Scenario, simulate
 from resilient.runtime import virtual
 

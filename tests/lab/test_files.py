@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from resilient.lab.files import Output, write
+from resilient.cli.standard_output import Output
+from resilient.lab.files import write
 
 
 def test_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from resilient.lab.reading import ScenarioError, read, scenario_from
-from tests.lab.test_reading import WHOLE, small
+from resilient.lab.scenario_file import ScenarioError, read, scenario_from
+from tests.lab.test_scenario_file import WHOLE, small
 
 SMALL = "duration = 10\nload.rate = 5\nservice.service_time = 0.1\n"
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from resilient.cli import app
-from resilient.lab import estimate, simulate
-from resilient.lab.reading import gallery
-from tests.lab.test_reading import WHOLE
-from tests.lab.test_simulate import SCENARIO
+from resilient.cli import simulation
+from resilient.cli.app import app
+from resilient.lab import estimate
+from resilient.lab.scenario_file import gallery
+from tests.cli.test_simulate import SCENARIO
+from tests.lab.test_scenario_file import WHOLE
 
 COUNT = int(os.environ.get("SCENARIO_MUTATIONS", "40"))
 SCENARIOS = [SCENARIO, WHOLE, *(file.read_text() for file in gallery().values())]
@@ -109,7 +110,7 @@ def test_mutated_scenarios_run_or_are_refused_in_a_line(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(estimate, "LONGEST", 0.4)
     monkeypatch.setattr(estimate, "MOST_MEMORY", 2e7)
-    monkeypatch.setattr(simulate, "MOST_REQUESTS", 5_000)
+    monkeypatch.setattr(simulation, "MOST_REQUESTS", 5_000)
     Path("latencies.txt").write_text("0.5\n")
     runner = CliRunner()
     for number in range(COUNT):

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from resilient import Pipeline, Timeout
-from resilient.cli import app
+from resilient.cli.app import app
 from resilient.faults import fault_from
 from resilient.lab.distributions import Constant
 from resilient.lab.load import Poisson
-from resilient.lab.reading import GALLERY
+from resilient.lab.scenario_file import GALLERY
 from resilient.lab.service import ServicePlan
 from resilient.testing import record
 

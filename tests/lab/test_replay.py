@@ -19,13 +19,13 @@ import tenacity
 from typer.testing import CliRunner, Result
 
 from resilient import Budget, CircuitBreaker, Fallback, Hedge, Keyed, Pipeline, RateLimit, Retry, Timeout
-from resilient.cli import app
+from resilient.cli.app import app
 from resilient.http.httpx import AsyncTransport
 from resilient.lab.candidates import NONE, candidate_from, shadowed
+from resilient.lab.comparison import compared
 from resilient.lab.measures import Measures
+from resilient.lab.objectives import notes
 from resilient.lab.replay import RecordedError, replayed, summary
-from resilient.lab.simulate import compared
-from resilient.lab.verdicts import notes
 from resilient.lab.world import CandidateError, Scenario, simulate
 from resilient.observe.evidence import Evidence
 from resilient.observe.trace import Trace, TracedAttempt, TracedCall, TraceError, read_trace, record_trace

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from resilient.lab.distributions import KINDS as DISTRIBUTIONS
-from resilient.lab.pipeline_tables import POLICIES, PRESETS
-from resilient.lab.reading import LOADS, ScenarioError, scenario_from
+from resilient.lab.pipeline_table import POLICIES, PRESETS
+from resilient.lab.scenario_file import LOADS, ScenarioError, scenario_from
 from resilient.lab.service import FAULTS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text()

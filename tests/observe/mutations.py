@@ -172,7 +172,7 @@ def main(count: int, seed: int = 1) -> None:
     """Replay so many; says how many were refused."""
     from typer.testing import CliRunner
 
-    from resilient.cli import app
+    from resilient.cli.app import app
 
     draw, refused, folder = random.Random(seed), 0, Path(tempfile.mkdtemp())
     for number in range(count):

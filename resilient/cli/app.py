@@ -1,0 +1,42 @@
+"""The command line as a `typer.Typer`: its commands, `--help` and `--version`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from resilient.cli.demo import demo
+from resilient.cli.explain import explain
+from resilient.cli.extras import SUMMARY, version_line
+from resilient.cli.simulate import simulate
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help=SUMMARY,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help and errors as plain lines, also in logs
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(version_line())
+        raise typer.Exit
+
+
+@app.callback(help=SUMMARY)
+def _common(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+for command in (demo, explain, simulate):
+    app.command()(command)

@@ -1,0 +1,63 @@
+"""`resilient demo`: its options, and its exit code."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from resilient.cli.extras import find_missing, missing
+from resilient.cli.options import check_outputs, number, results_to
+from resilient.cli.refusal import reported
+
+__all__ = ["demo"]
+
+
+def demo(
+    seed: Annotated[
+        int, number("--seed", "What the faults and the arrivals are drawn from.", -math.inf, whole=True)
+    ] = 1,
+    duration: Annotated[
+        # In a shorter run a killed process would hardly be back before the next fault.
+        float, number("--duration", "Seconds of load, from 5 to 3600.", 5, 3600, "seconds")
+    ] = 20.0,
+    rate: Annotated[
+        float, number("--rate", "Calls per second on each side, from 1 to 1000.", 1, 1000, "calls per second")
+    ] = 100.0,
+    plot: Annotated[Path, typer.Option(help="Where the picture goes: .png, .svg or .pdf.")] = Path(
+        "resilient-demo.png"
+    ),
+    json: Annotated[Path | None, typer.Option(help="Where the results go, if anywhere (-: standard output).")] = None,
+) -> None:
+    """Call failing servers with a plain client and with a guarded one, side by side.
+
+    Starts real HTTP servers on the loopback, with a slow tail, bursts of 503 and a SIGKILL, and
+    runs the same load against them twice at the same time. Exits with 1 unless the policies earn
+    their keep: resilient success of 99 % or more, plain success of 97 % or less, at most 1.2
+    requests per call. A machine that cannot keep up with the load shows nothing, and exits with 1 too.
+    """
+    with reported():
+        check_outputs(json, plot)
+    if find_missing(["httpx", "matplotlib", "rich", "starlette", "uvicorn"]):
+        typer.echo(missing("demo"), err=True)
+        raise typer.Exit(2)
+    with reported(), results_to(json) as results:
+        passed = _run_demo(seed, duration, rate, plot, results)
+    raise typer.Exit(0 if passed else 1)
+
+
+def _run_demo(seed: int, duration: float, rate: float, plot: Path, json: Path | TextIO | None) -> bool:
+    from resilient.demo.experiment import Settings
+    from resilient.demo.fleet import NotReady
+    from resilient.demo.session import show
+
+    try:
+        return show(Settings(seed=seed, duration=duration, rate=rate), plot=plot, json_file=json)
+    except* NotReady as failures:
+        first: BaseException = failures
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        typer.echo(f"resilient: {first}", err=True)
+    return False

@@ -1,0 +1,36 @@
+"""Errors of a command in one line on standard error, with the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import NoReturn
+
+import typer
+
+__all__ = ["refuse", "reported"]
+
+
+def refuse(message: str) -> NoReturn:
+    """Say in one line why nothing is done, and exit with 2. What it quotes may come from anybody's file."""
+    line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(message.split()))
+    typer.echo(f"resilient: {line if len(line) <= LONGEST else f'{line[:LONGEST]} ...'}", err=True)
+    raise typer.Exit(2)
+
+
+LONGEST = 2000
+"""Characters of a message."""
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """What can end any command: Ctrl-C, files that cannot be written, no memory."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("resilient: stopped", err=True)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        refuse(f"{error.filename or 'standard output'}: {error.strerror or error}")
+    except MemoryError:
+        refuse("this takes more memory than there is")

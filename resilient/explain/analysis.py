@@ -1,0 +1,261 @@
+"""What a pipeline does to a call at worst, told from the pipeline alone, without running it.
+
+How long a call takes, how often it is tried, how many requests it makes; what every error meets on its way outward;
+which policies never act; and what is wrong with the order or the plan. The figures are put together from what each
+policy says of itself (`resilient.foresight`), so a policy of one's own may take part: it defines `worst`, and `meets`.
+
+A figure is *exact* where some dependency, and some traffic of others, does bring it about, and a *bound* where only its
+excess is excluded. The long run is another question: there budgets, and not attempts, bound the requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from resilient import events
+from resilient.explain.explanation import Explanation
+from resilient.explain.long_run import long_run
+from resilient.explain.records import Behind, Idle, Part, Route, Step
+from resilient.explain.subject import Function, subject_of
+from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, levels
+from resilient.outcome import FAILURE, Verdict
+from resilient.pipeline import Pipeline
+from resilient.policy import Policy
+
+__all__ = ["explain"]
+
+
+def explain(
+    pipeline: Any,
+    *,
+    behind: Any = None,
+    is_async: bool | None = None,
+    function_limit: float | None = None,
+) -> Explanation:
+    """Tell what a pipeline does to a call at worst.
+
+    Args:
+        pipeline: itself, a policy alone, or whatever has a pipeline: a guarded function, a transport, a client (see
+            `resilient.explain.subject`). It is not called.
+        behind: another one, whose function makes the call through this one.
+        is_async: whether it guards an `async def`; a plain `def` cannot be stopped. None: as it shows, and where it
+            does not, an `async def`.
+        function_limit: seconds that the function takes at most by itself (its client's own timeout, say); None: it may
+            hang.
+    """
+    inner, guards = _examined("pipeline", pipeline)
+    outer = None if behind is None else _examined("behind", behind)[0]
+    is_async = guards != "def" if is_async is None else is_async
+    places = _places(inner)
+    policies = [place.policy for place in places]
+    view = View(is_async=is_async, once=inner.classify.leaves_repeating)
+    function = _function(function_limit, is_async=is_async)
+    found = levels([(place.policy, place.pipeline.classify) for place in places], function)
+    worst = found[0](view)
+    idle = [Idle(str(policy), policy.inactive) for policy in policies if policy.inactive is not None]
+    unfit = [(policy, policy.unfit(is_async=is_async, block=False)) for policy in policies]
+    idle += [Idle(str(policy), f"it cannot guard this: {why}") for policy, why in unfit if why is not None]
+    layered = None if outer is None else _layered(outer, inner, function, view)
+    if layered is not None and layered.once:
+        leaves = f"behind {layered.name} it leaves the repeating to that"
+        idle += [Idle(str(policy), leaves) for policy in policies if _may_leave(policy, view)]
+    return Explanation(
+        name=inner.name or "pipeline",
+        function="async def" if is_async else "def",
+        function_limit=function_limit,
+        worst=worst,
+        parts=tuple(
+            Part(
+                place.policy.name,
+                type(place.policy).__name__,
+                str(place.policy),
+                place.path,
+                place.pipelines,
+                level.seen,
+                place.policy.inactive,
+            )
+            for place, level in zip(places, found, strict=True)
+        ),
+        long_run=long_run([(inner, _never)], worst.requests.most),
+        routes=tuple(_routes(places, is_async=is_async)),
+        idle=tuple(idle),
+        findings=tuple(inner.findings),
+        assumes=tuple(_assumptions(places, view)),
+        behind=layered,
+    )
+
+
+def _examined(argument: str, thing: Any) -> tuple[Pipeline, Function | None]:
+    """The pipeline of what is explained, and what that guards. Raises `TypeError` where there is none."""
+    subject = subject_of(argument, thing, decorators=False)
+    policy = subject.policy
+    assert policy is not None
+    if not isinstance(policy, Pipeline):
+        with events.apart():
+            policy = Pipeline(policy)
+    return policy, subject.guards
+
+
+def _function(limit: float | None, *, is_async: bool) -> Inside:
+    if limit is None:
+        why = "nothing ends the function: " + ("there is no Timeout" if is_async else "no Timeout stops a plain def")
+        worst = Worst(Bound(math.inf, math.inf), why=why)
+    else:
+        worst = Worst(Bound(limit, limit), why=f"the function takes {limit:g} s")
+    return lambda _: worst
+
+
+@dataclass(frozen=True)
+class _Place:
+    policy: Policy
+    pipeline: Pipeline
+    path: tuple[int, ...]
+    pipelines: tuple[str, ...]
+    shown: str = ""
+
+
+def _shown(policy: Policy, policies: Sequence[Policy]) -> str:
+    """What to call it among others: by its name; where several have that name, by what it is, or by its settings."""
+    if [each.name for each in policies].count(policy.name) == 1:
+        return policy.name
+    return policy.noun if [each.noun for each in policies].count(policy.noun) == 1 else str(policy)
+
+
+def _places(pipeline: Pipeline, path: tuple[int, ...] = (), around: tuple[str, ...] = ()) -> list[_Place]:
+    """The policies, with those of nested pipelines in their places."""
+    places: list[_Place] = []
+    names = (*around, pipeline.name or "pipeline")
+    for number, policy in enumerate(pipeline.policies, 1):
+        here = (*path, number)
+        if isinstance(policy, Pipeline):
+            places += _places(policy, here, names)
+        else:
+            places.append(_Place(policy, pipeline, here, names))
+    return places
+
+
+# -- under another pipeline -----------------------------------------------------------------------------------------
+
+
+def _layered(outer: Pipeline, inner: Pipeline, function: Inside, view: View) -> Behind:
+    policies = [place.policy for place in _places(outer)]
+    repeated = any(policy.runs != 1 for policy in policies)
+    whole = levels([(inner, inner.classify)], function)[0]
+    # A Timeout right around the function tells nobody inside of its deadline: it ends what they do all the same.
+    told = [policy.limit for policy in policies[:-1] if policy.limit is not None]
+
+    def call(around: View) -> Worst:
+        seen = replace(view, within=around.within, again=around.again, repeated=repeated)
+        near = whole(seen)
+        if policies[-1].limit is None:
+            return near
+        far = whole(replace(seen, within=min(told, default=math.inf)))
+        return replace(
+            near,
+            seconds=Bound(near.seconds.sure, far.seconds.most),
+            attempts=Bound(near.attempts.sure, far.attempts.most),
+            requests=Bound(near.requests.sure, far.requests.most),
+            why=far.why,
+        )
+
+    def leaves(policy: Policy) -> bool:
+        return _may_leave(policy, view)
+
+    once = repeated and any(leaves(place.policy) for place in _places(inner))
+    worst = levels([(outer, outer.classify)], call)[0](View(is_async=view.is_async))
+    return Behind(
+        outer.name or "pipeline",
+        worst,
+        long_run([(outer, _never), (inner, leaves if once else _never)], worst.requests.most),
+        outer.worst(function, View(is_async=view.is_async)).requests,
+        once,
+    )
+
+
+def _never(policy: Policy) -> bool:
+    return False
+
+
+def _may_leave(policy: Policy, view: View) -> bool:
+    """Whether it leaves the repeating to a call around that repeats."""
+    return policy.runs != 1 and not policy.overlaps and (view.once or getattr(policy, "nested", "multiply") == "once")
+
+
+# -- what ends meet on their way ------------------------------------------------------------------------------------
+
+
+def _routes(places: Sequence[_Place], *, is_async: bool) -> list[Route]:
+    """One for each kind of end that can come up."""
+    policies = [place.policy for place in places]
+    places = [replace(place, shown=_shown(place.policy, policies)) for place in places]
+    ends = _ENDS if is_async else _ENDS[:-1]  # nobody cancels a plain def
+    routes = [_route(end, "the function", error, places) for end, error in ends]
+    if any(place.pipeline.classify.judges_results for place in places):
+        routes.insert(1, _route("an unacceptable result", "the function", None, places))
+    for at, place in enumerate(places):
+        if place.policy.inactive is None:
+            routes += [
+                _route(kind.__name__, place.shown, kind("in the lab"), places[:at]) for kind in place.policy.raises
+            ]
+    return routes
+
+
+_ENDS: tuple[tuple[str, BaseException], ...] = (
+    ("a failure", ConnectionError("in the lab")),
+    ("a programming error", TypeError("in the lab")),
+    ("a cancellation", asyncio.CancelledError()),
+)
+
+
+def _route(end: str, origin: str, error: BaseException | None, places: Sequence[_Place]) -> Route:
+    steps = []
+    for place in reversed(places):
+        if place.policy.inactive is not None:
+            continue
+        meeting = _meeting(place, error)
+        if meeting is None:
+            continue
+        steps.append(Step(place.shown, meeting.does))
+        if meeting.stops:
+            return Route(end, origin, tuple(steps), "gets the answer")
+    return Route(end, origin, tuple(steps), "gets the result" if error is None else "gets it")
+
+
+def _meeting(place: _Place, error: BaseException | None) -> Meeting | None:
+    verdict: Verdict | None = None
+    if error is None or isinstance(error, ConnectionError):
+        verdict = FAILURE  # whatever it is that the classifier calls so
+    elif isinstance(error, Exception):
+        verdict = place.pipeline.classify.error(error)
+    try:
+        return place.policy.meets(End(error, verdict))
+    except Exception:  # of a predicate that expects an error of its own kind
+        return Meeting("asks a predicate of its user")
+
+
+# -- what is taken for granted --------------------------------------------------------------------------------------
+
+
+def _assumptions(places: Sequence[_Place], view: View) -> list[str]:
+    policies = [place.policy for place in places]
+    modes = {place.pipelines[-1]: place.pipeline.mode for place in places if place.pipeline.mode != "on"}
+    assumed = [f"{name} is switched on (it is switched to {mode!r} now)" for name, mode in modes.items()]
+    if view.is_async:
+        assumed.append("the function ends when it is cancelled")
+    else:
+        assumed.append("a plain def runs to its end: a Timeout bounds the waits and the further attempts around it")
+    assumed.append("hooks, predicates, strategies, key functions and listeners take no time")
+    judges = list(dict.fromkeys(place.pipeline.classify for place in places))
+    if not view.is_async and any(judge.judges_results for judge in judges):
+        assumed.append("closing a result that nobody gets takes no time: in a plain def nothing else goes on meanwhile")
+    if any(policy.runs != 1 and policy.inactive is None for policy in policies):
+        assumed.append("the function may fail in whatever way is repeated, and ask for the longest pause that is kept")
+    if any(policy.waits for policy in policies):
+        assumed.append("queues are shared with calls like this one, and with none that hold their places longer")
+    assumed += [each for judge in judges for each in judge.assumes]
+    assumed += [each for policy in policies for each in policy.assumes]
+    return list(dict.fromkeys(assumed))

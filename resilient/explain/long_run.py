@@ -1,0 +1,108 @@
+"""What budgets make of a pipeline over many calls: requests for each call, and a burst of what was saved up.
+
+A budget earns by the successes of every pipeline that has it, and each of these calls is counted: a call through two
+layers that share one is paid for twice, and an attempt of the outer layer whose answer is not accepted there may have
+been a success of the inner one. What is earned is spent at the outermost place, where it costs most: each further run
+is multiplied by whatever inside it repeats without a budget, and may earn in turn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from resilient.budget import Budget
+from resilient.explain.records import LongRun
+from resilient.outcome import Classifier
+from resilient.pipeline import Pipeline, flat
+from resilient.policy import Policy
+
+__all__ = ["long_run"]
+
+ROUNDS = 1000
+"""What is spent earns, and what is earned is spent: so often, until nothing changes any more."""
+
+ENOUGH = 1e-12
+
+
+Leaves = Callable[[Policy], bool]
+"""Whether a policy leaves the repeating to a layer around."""
+
+
+def long_run(layers: Sequence[tuple[Pipeline, Leaves]], most: float) -> LongRun:
+    """Requests for each call through these layers, outermost first. `most`: of a single call, whatever budgets say."""
+    a_call = _solved(layers, calls=1.0, saved=False)
+    burst = _solved(layers, calls=0.0, saved=True).requests
+    if a_call.requests >= most or math.isinf(burst):  # its attempts are the nearer bound
+        return LongRun(most, 0.0, ())
+    return LongRun(a_call.requests, burst, tuple(a_call.words.values()))
+
+
+Key = tuple[int, bool]
+"""A budget; and whether each dependency has one like it to itself."""
+
+
+@dataclass
+class _Walk:
+    """The way of calls through all layers, when each budget has so many `tokens`.
+
+    Attributes:
+        saved: whether what was saved up is spent, on top of what calls bring.
+        earned: tokens by the calls that there are on that way. left: those not spent yet.
+        requests: those that come out.
+    """
+
+    tokens: dict[Key, float]
+    saved: bool
+    earned: dict[Key, float] = field(default_factory=dict)
+    words: dict[Key, str] = field(default_factory=dict)
+    requests: float = 0.0
+
+    def through(self, pipeline: Pipeline, calls: float, leaves: Leaves) -> float:
+        """Requests that come out of a pipeline for calls that go in."""
+        of_each = type(pipeline.classify).dependency is not Classifier.dependency
+        for budget in _earning(pipeline):
+            key = id(budget), of_each
+            self.earned[key] = self.earned.get(key, 0.0) + budget.ratio * calls
+        requests = calls
+        for policy in pipeline.policies:
+            if isinstance(policy, Pipeline):
+                requests = self.through(policy, requests, leaves)
+            elif policy.runs != 1 and policy.inactive is None and not leaves(policy):
+                requests = self._repeated(policy, requests, of_each)
+        return requests
+
+    def _repeated(self, policy: Policy, requests: float, of_each: bool) -> float:
+        times = 0.0 if not requests else math.inf if policy.runs is None else requests * policy.runs
+        budget = policy.budget
+        if budget is None:
+            return times
+        key = id(budget), of_each
+        if key not in self.words:
+            self.words[key] = f"{budget}{' for each origin' if of_each else ''}"
+            if self.saved:
+                self.tokens[key] = self.tokens.get(key, 0.0) + budget.cap
+        tokens = self.tokens.get(key, 0.0)
+        spent = tokens if self.saved else min(tokens, times - requests)
+        self.tokens[key] = tokens - spent
+        return requests + spent
+
+
+def _earning(pipeline: Pipeline) -> set[Budget]:
+    """The budgets that a success of this pipeline pays into: not those of a nested one, which does so itself."""
+    inside = (flat(policy.policies) for policy in pipeline.policies if isinstance(policy, Pipeline))
+    nested = {policy.budget for policies in inside for policy in policies}
+    return {policy.budget for policy in pipeline.policies if policy.budget is not None} - nested
+
+
+def _solved(layers: Sequence[tuple[Pipeline, Leaves]], *, calls: float, saved: bool) -> _Walk:
+    tokens: dict[Key, float] = {}
+    for _ in range(ROUNDS):
+        walk = _Walk(dict(tokens), saved, requests=calls)
+        for pipeline, leaves in layers:
+            walk.requests = walk.through(pipeline, walk.requests, leaves)
+        if all(earned - tokens.get(key, 0.0) <= ENOUGH for key, earned in walk.earned.items()):
+            return walk
+        tokens = walk.earned
+    return _Walk({}, saved, requests=math.inf)

@@ -1,0 +1,122 @@
+"""Several pipelines in one scenario, with the same seeds; and all results as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from resilient.arguments import meant
+from resilient.explain.object_reference import imported
+from resilient.lab.candidates import NONE, Candidate, candidate_from
+from resilient.lab.measures import Measures
+from resilient.lab.objectives import check_tested
+from resilient.lab.scenario import Scenario
+from resilient.lab.service import MOST_REQUESTS
+from resilient.lab.table import ScenarioError
+from resilient.lab.world import simulate
+from resilient.pipeline import Pipeline
+
+__all__ = ["candidates", "compared", "report"]
+
+
+def candidates(scenario: Scenario, names: Sequence[str]) -> list[Candidate]:
+    """Those that are named: in the scenario, as MODULE:NAME, or "none"; all of the scenario's where none is named.
+
+    Raises `ScenarioError`.
+    """
+    if not names:
+        return list(scenario.candidates.values()) or [NONE]
+    found = []
+    for name in names:
+        if name in scenario.candidates:
+            found.append(scenario.candidates[name])
+        elif name == NONE.name:
+            found.append(NONE)
+        elif ":" in name:
+            try:
+                found.append(candidate_from(name, imported(name)))
+            except (TypeError, ValueError) as error:
+                raise ScenarioError(str(error)) from None
+        else:
+            known = ", ".join([*scenario.candidates, NONE.name])
+            raise ScenarioError(
+                f"there is no pipeline {name!r} in the scenario: it has {known}; or give MODULE:NAME"
+                f"{meant(name, [*scenario.candidates, NONE.name])}"
+            )
+    if len({candidate.name for candidate in found}) < len(found):
+        raise ScenarioError(f"each pipeline must be named once, got {', '.join(names)}")
+    return found
+
+
+def compared(
+    scenario: Scenario,
+    chosen: Sequence[Candidate],
+    *,
+    seed: int,
+    runs: int,
+    progress: Callable[[float], object] | None = None,
+    watch: Callable[[Candidate], Callable[[Pipeline], object]] | None = None,
+    most_requests: float = MOST_REQUESTS,
+    run_hooks: bool = False,
+) -> list[Measures]:
+    """Each candidate in `runs` runs, with the seeds from `seed` on. `progress` is told the share that is done.
+
+    What `watch` makes of a candidate is given every pipeline of its. Raises `ScenarioError` when nothing was tested.
+    """
+    found, steps = [], len(chosen) * runs
+    for number, candidate in enumerate(chosen):
+        made = []
+        for run in range(runs):
+            done = number * runs + run
+            tell = None if progress is None else _within(progress, done, steps)
+            watching = None if watch is None else watch(candidate)
+            made.append(
+                simulate(
+                    scenario,
+                    candidate,
+                    seed + run,
+                    progress=tell,
+                    watch=watching,
+                    most_requests=most_requests,
+                    run_hooks=run_hooks,
+                )
+            )
+        try:
+            found.append(Measures(made))
+        except ValueError as error:
+            raise ScenarioError(str(error)) from None
+    try:
+        check_tested(scenario, found)
+    except ValueError as error:
+        raise ScenarioError(f"{scenario.name}: {error}" if scenario.name else str(error)) from None
+    return found
+
+
+def _within(progress: Callable[[float], object], done: int, steps: int) -> Callable[[float], object]:
+    return lambda share: progress((done + share) / steps)
+
+
+def report(
+    scenario: Scenario,
+    measures: Sequence[Measures],
+    verdicts: Sequence[dict[str, Any]],
+    seed: int,
+    runs: int,
+    more: Mapping[str, Any] | None = None,
+) -> str:
+    """All results as JSON text, and what `more` has; of the same seed always the same, to the byte."""
+    data = {
+        "scenario": scenario.name,
+        "title": scenario.title,
+        "duration_s": scenario.duration,
+        "clients": scenario.clients,
+        "faults": [{**fault.as_json(), "description": fault.describe()} for fault in scenario.faults],
+        "seed": seed,
+        "runs": runs,
+        "pipelines": {each.candidate.name: each.as_json() for each in measures},
+        "objectives": list(verdicts),
+        "verdict": ("pass" if all(verdict["met"] for verdict in verdicts) else "miss") if verdicts else None,
+        **(more or {}),
+    }
+    return json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"

@@ -1,0 +1,101 @@
+"""No adversary ever gets more out of a pipeline than `explain` says; and what it says can happen, one brings about.
+
+Random pipelines of all policies there are, each against up to hundreds of adversaries, in virtual time. Here a few
+thousand calls are made. `RESILIENT_ADVERSARIAL_CALLS=100000 pytest tests/explain/test_bounds.py` makes more.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from resilient import AdaptiveLimit, Chaos, Pipeline, Retry
+from resilient.explain import Explanation, explain
+from tests.explain.adversaries import ENOUGH, Found, attack
+from tests.explain.stacks import HANG, build, random_stack
+
+CALLS = int(os.environ.get("RESILIENT_ADVERSARIAL_CALLS", "2500"))
+
+
+def worst_found(
+    make: Callable[[], Sequence[Pipeline]], explanation: Explanation, dice: random.Random, what: str, tries: int = 1500
+) -> tuple[Found, int]:
+    """The worst of each quantity that adversaries have brought about, none of it beyond the bounds; and in how many
+    calls."""
+    worst, calls = explanation.overall, 0
+    longest = Found(0.0, 0, 0)
+    for found in attack(make, explanation, dice, tries):
+        calls += 1
+        longest = Found(
+            max(longest.seconds, found.seconds),
+            max(longest.requests, found.requests),
+            max(longest.attempts, found.attempts),
+        )
+    assert longest.seconds <= worst.seconds.most * (1 + 1e-9) + 1e-6, what
+    assert longest.requests <= worst.requests.most, what
+    assert longest.attempts <= worst.attempts.most, what
+    return longest, calls
+
+
+def stacks_of(pipeline: Pipeline) -> Iterator[Any]:
+    """All policies, those of nested pipelines too."""
+    for policy in pipeline.policies:
+        if isinstance(policy, Pipeline):
+            yield from stacks_of(policy)
+        else:
+            yield policy
+
+
+def is_found(*pipelines: Pipeline) -> bool:
+    """Whether adversaries find the worst case as a rule: not where chance has its own way, and not where a time after
+    which a Retry ends counts from a moment in the midst of the call, or its runs are made of runs themselves."""
+    policies = [policy for pipeline in pipelines for policy in stacks_of(pipeline)]
+    repeating = [policy for policy in policies if policy.runs != 1]
+    timed = any(isinstance(policy, Retry) and policy.schedule.stop.timed for policy in repeating)
+    return not (any(isinstance(each, AdaptiveLimit | Chaos) for each in policies) or (timed and len(repeating) > 1))
+
+
+def test_bounds_hold_and_what_can_happen_is_brought_about() -> None:
+    """Neither latency nor attempts and requests ever exceed the bound, and the worst that is found is within 10% of
+    what is said to be possible: where that is the bound itself, the bound is exact."""
+    seed = calls = 0
+    while calls < 0.8 * CALLS:
+        seed += 1
+        dice = random.Random(seed)
+        stack = random_stack(dice)
+        explanation = explain(build(stack))
+        worst = explanation.worst
+        what = f"seed {seed}:\n{build(stack).describe()}\n{worst}"
+        findable = is_found(build(stack))
+        tries = 1500 if findable else 50
+        found, made = worst_found(lambda stack=stack: [build(stack)], explanation, dice, what, tries)  # type: ignore[misc]
+        calls += made
+        if findable:
+            assert found.seconds >= 0.9 * min(worst.seconds.sure, HANG / 2), what
+            assert found.requests >= min(worst.requests.sure, ENOUGH), what
+
+
+def test_bounds_hold_behind_another_pipeline() -> None:
+    """The call through one pipeline is the function of another: the same holds for both together."""
+    seed = calls = 0
+    while calls < 0.2 * CALLS:
+        seed += 1
+        dice = random.Random(f"layered {seed}")
+        outer, inner = random_stack(dice, 2), random_stack(dice, 3)
+        explanation = explain(build(inner), behind=build(outer))
+        worst = explanation.overall
+        what = f"seed {seed}:\n{build(outer).describe()}\n{build(inner).describe()}\n{worst}"
+        findable = is_found(build(outer), build(inner)) and not (build(outer).waits or build(inner).waits)
+        found, made = worst_found(
+            lambda o=outer, i=inner: [build(o), build(i)],  # type: ignore[misc]
+            explanation,
+            dice,
+            what,
+            tries=1500 if findable else 20,
+        )
+        calls += made
+        if findable:
+            assert found.seconds >= 0.9 * min(worst.seconds.sure, HANG / 2), what
+            assert found.requests >= min(worst.requests.sure, ENOUGH), what

@@ -1,0 +1,205 @@
+"""The errors of a trace, made again: themselves, or judged as they were."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import pytest
+
+from resilient import TimedOut, Verdict
+from resilient.lab import recorded_errors
+from resilient.lab.recorded_errors import RecordedError, StandIns
+from resilient.observe.evidence import Evidence, class_named, evidence_of, is_findable, lineage, qualified_name
+from resilient.observe.traced import TracedKind
+from resilient.outcome import DEFAULT
+from resilient.verdict import UNTRUSTED
+from tests.test_known_errors import MEANINGS, of_grpc, of_httpx
+
+
+def again(error: Exception) -> Exception:
+    """The error of a trace that has this one."""
+    kinds = {
+        qualified_name(kind): TracedKind(tuple(lineage(kind)), not is_findable(kind))
+        for kind in (type(error), *map(type, getattr(error, "exceptions", ())))
+    }
+    return StandIns(kinds).error(qualified_name(type(error)), evidence_of(error))
+
+
+EVERY = [(made, verdict) for library in MEANINGS.values() for made, verdict in library]
+
+
+@pytest.mark.parametrize(("made", "verdict"), EVERY)
+def test_error_of_a_client_is_itself_and_judged_alike(made: Callable[[], Exception], verdict: Verdict) -> None:
+    """Also one whose constructor needs more than a message."""
+    error = again(made())
+    assert isinstance(error, type(made()))
+    assert type(error).__name__ == type(made()).__name__
+    assert DEFAULT.error(error) == verdict
+
+
+@pytest.mark.parametrize(("made", "verdict"), EVERY)
+def test_error_whose_client_is_not_loaded_is_judged_alike(
+    made: Callable[[], Exception], verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name, those of the classes above it, and its facts."""
+    monkeypatch.setattr(recorded_errors, "class_named", lambda name: None if ":" in name else class_named(name))
+    error = again(made())
+    assert isinstance(error, RecordedError) is (type(made()).__module__ != "builtins")
+    assert type(error).__name__ == type(made()).__name__
+    assert DEFAULT.error(error) == verdict
+
+
+class Busy(ConnectionError):
+    """An error of the program."""
+
+
+def test_class_that_is_not_found_stands_below_those_that_are() -> None:
+    """So a policy that names one of those knows it."""
+
+    class Local(Busy):
+        pass
+
+    error = again(Local("x"))
+    assert isinstance(error, Busy)
+    assert isinstance(error, RecordedError)
+    assert not isinstance(error, Local)
+    assert type(error).__qualname__.endswith("<locals>.Local")
+
+
+def test_class_under_the_name_of_another_is_not_that_other() -> None:
+    """Though its name leads there."""
+    lying = type("ConnectError", (OSError,), {"__module__": "httpx", "__qualname__": "ConnectError"})
+    error = again(lying())
+    assert isinstance(error, OSError)
+    assert not isinstance(error, httpx.ConnectError)
+    assert type(error).__name__ == "ConnectError"
+
+
+def test_nothing_is_imported_because_a_trace_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that exists, and is not loaded, stays so."""
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    made = StandIns({"this:Zen": TracedKind(("antigravity:Error", "OSError"))})
+    assert isinstance(made.error("this:Zen"), OSError)
+    assert made.stands_in("this:Zen")
+    assert "this" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "name", ["StopIteration", "SystemExit", "KeyboardInterrupt", "asyncio.exceptions:CancelledError"]
+)
+def test_what_no_function_may_end_with_is_an_ordinary_error(name: str) -> None:
+    """A stranger's trace ends no program."""
+    error = StandIns({}).error(name)
+    assert isinstance(error, RecordedError)
+    assert type(error).__name__ == name.rpartition(":")[2]
+
+
+def test_group_has_its_errors_again() -> None:
+    """Each by itself; a class of groups that is made in its own way is Python's."""
+
+    class Own(ExceptionGroup[Exception]):
+        def __new__(cls, *errors: Exception) -> Own:
+            return super().__new__(cls, "own", errors)
+
+    response = of_httpx(httpx, 404)
+    for error in (ExceptionGroup("x", [Busy(), response]), Own(Busy(), response)):
+        made = again(error)
+        assert isinstance(made, ExceptionGroup)
+        assert [type(each) for each in made.exceptions] == [Busy, httpx.HTTPStatusError]
+        assert DEFAULT.error(made) == DEFAULT.error(error)
+
+
+class Fixed(Exception):
+    """Has attributes that cannot be set."""
+
+    status = property(lambda self: 503)
+    retry_after = property(lambda self: 7.0)
+
+
+def test_attributes_that_cannot_be_set_are_those_of_a_subclass() -> None:
+    """Which is one of the class all the same."""
+    made = StandIns({}).error(qualified_name(Fixed), Evidence((("status", 404), ("retry_after", 2.0))))
+    assert isinstance(made, Fixed)
+    assert (made.status, made.retry_after) == (404, 2.0)
+    assert type(again(Fixed())) is Fixed
+
+
+class Broken(Exception):
+    """Cannot be made without what it is about."""
+
+    def __init__(self, about: int) -> None:
+        super().__init__(1 / about)
+
+
+def test_error_that_cannot_be_made_of_a_message_is_made_without_its_constructor() -> None:
+    """Whatever that raises, the error is one of the class."""
+    assert type(again(Broken(1))) is Broken
+
+
+def test_code_of_grpc_is_grpcs_own() -> None:
+    """For predicates that compare it."""
+    made: Any = again(of_grpc(grpc.StatusCode.UNAVAILABLE))
+    assert made.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_answer_of_an_error_has_status_and_pause() -> None:
+    """For predicates that look at it, under the names that the client has for them."""
+    made: Any = again(of_httpx(httpx, 429, retry_after="7"))
+    assert made.response.status_code == 429
+    assert made.response.headers["retry-after"] == "7"
+
+
+def refused_by_the_server() -> Exception:
+    """That does not trust the client's certificate, as an alert of TLS says."""
+    error = ssl.SSLError(1, "alert")
+    error.reason = "TLSV1_ALERT_UNKNOWN_CA"
+    return error
+
+
+def wrapped() -> Exception:
+    """The error of httpx for a server whose certificate does not verify."""
+    error = httpx.ConnectError("x")
+    error.__cause__ = ssl.SSLCertVerificationError("x")
+    return error
+
+
+@pytest.mark.parametrize("made", [refused_by_the_server, wrapped, ssl.SSLCertVerificationError])
+def test_certificate_that_does_not_verify_is_still_the_reason(made: Callable[[], Exception]) -> None:
+    """The cause is recorded as a fact, so a replay repeats nothing either."""
+    assert DEFAULT.error(made()) == DEFAULT.error(again(made())) == UNTRUSTED
+
+
+def test_time_that_went_by_in_queues_is_still_no_evidence() -> None:
+    """A TimedOut keeps its flag, so a breaker does not count it."""
+    made: Any = again(TimedOut("late", evidence=False))
+    assert made.evidence is False
+
+
+def test_classes_that_do_not_go_together_are_left_out() -> None:
+    """A trace may claim anything of its classes."""
+    made = StandIns({"a:B": TracedKind(("SyntaxError", "OSError", "UnicodeDecodeError", "c:D"))})
+    assert isinstance(made.error("a:B"), RecordedError)
+
+
+@pytest.mark.parametrize("name", ["calls:CandidateError", "calls:BadAnswer", "server:ServiceError"])
+def test_classes_of_the_lab_are_stood_in_for(name: str) -> None:
+    """The world ends a run, or looks for a status, where it meets one of its own."""
+    made = StandIns({}).error(f"resilient.lab.{name}")
+    assert isinstance(made, RecordedError)
+    assert type(made).__name__ == name.partition(":")[2]
+
+
+def test_group_is_no_stand_in() -> None:
+    """Its class is found, and it has its errors; without any in the trace, one that stands in."""
+    errors = StandIns({})
+    leaves = (("ConnectionResetError", None),)
+    made, bare = (errors.error("ExceptionGroup", Evidence(leaves=each)) for each in (leaves, ()))
+    assert not errors.stands_in("ExceptionGroup")
+    assert [type(each) for each in made.exceptions] == [ConnectionResetError]  # type: ignore[attr-defined]
+    assert [type(each) for each in bare.exceptions] == [RecordedError]  # type: ignore[attr-defined]
