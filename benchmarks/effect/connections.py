@@ -12,8 +12,8 @@ import importlib
 import time
 from collections.abc import Sequence
 
-from benchmarks.effect.tail import quantile
 from benchmarks.harness.report import Bar, Figure
+from benchmarks.harness.statistics import quantile
 
 __all__ = ["LIBRARIES", "keep"]
 

@@ -43,10 +43,10 @@ from typing import Any
 from benchmarks.effect import hedging_server
 from benchmarks.effect.connections import keep
 from benchmarks.effect.hedging_plot import draw_hedging
-from benchmarks.effect.tail import interval, quantile
 from benchmarks.harness.loopback import Server
 from benchmarks.harness.options import Options
 from benchmarks.harness.report import Bar, Column, Figure, Report
+from benchmarks.harness.statistics import quantile, quantile_interval
 
 __all__ = ["run"]
 
@@ -178,7 +178,7 @@ class Turns:
 
     def values(self) -> dict[str, float]:
         pool = self.pooled()
-        low, high = interval(pool, 0.999)
+        low, high = quantile_interval(pool, 0.999)
         values = {
             "p50_ms": quantile(pool, 0.5),
             "p99_ms": quantile(pool, 0.99),

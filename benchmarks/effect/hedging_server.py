@@ -17,7 +17,7 @@ import random
 from collections import Counter
 from typing import Any
 
-from benchmarks.effect.tail import DEVIATION, FACTOR, MEAN, SLOW
+from benchmarks.effect.latencies import DEVIATION, FACTOR, MEAN, SLOW
 from benchmarks.harness import loopback
 
 __all__ = ["DEVIATION", "FACTOR", "LEAST", "MEAN", "REFUSED", "SLOW", "draw"]

@@ -1,4 +1,4 @@
-"""What is said about speed is what the committed run says; and the tables say it as they should."""
+"""README.md and docs/performance.md show the figures of the committed run."""
 
 from __future__ import annotations
 
@@ -62,47 +62,6 @@ def test_stack_of_four_costs_a_fraction_of_the_fastest_peer(mode: str) -> None:
     rows = [each for each in FOUND["overhead"]["figures"] if each["group"] == f"{mode}: {stack.title}"]
     (ours,) = (each["multiple_x"] for each in rows if each["name"] == "resilient")
     assert ours < 0.5 * min(each["multiple_x"] for each in rows if not each["ours"])
-
-
-def test_peer_that_is_ahead_is_named_with_its_figure() -> None:
-    """The fastest first; those that cost more, and variants of ours, are not."""
-    found = run(
-        row("async: Retry", "resilient", 4.0),
-        row("async: Retry", "resilient, with more", 1.0),
-        row("async: Retry", "slow 1.0", 9.0),
-        row("async: Retry", "by hand, asyncio", 3.0, note="a loop"),
-        row("async: Retry", "quick 0.2.0", 2.0),
-        row("async: Retry", "absent", None, note="not installed"),
-        row("async: Bulkhead", "resilient", 4.0),
-        row("async: Bulkhead", "slow 1.0", 9.0),
-    )
-    *_, line = tables.ahead(found).splitlines()
-    assert line == "| async: Retry | 4.0 | quick 2.0, by hand 3.0 (a loop) |"
-    assert "Bulkhead" not in tables.ahead(found)
-
-
-def test_highlights_say_which_peers_are_ahead_and_when_none_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below the table, in a sentence."""
-    monkeypatch.setattr(tables, "HIGHLIGHTS", {"async: Retry": "Retry"})
-    ours, peers = row("async: Retry", "resilient", 4.0), [row("async: Retry", f"{at} 1.0", at) for at in (3.0, 5.0)]
-
-    assert tables.highlights(run(ours, *peers)).endswith("Peers are ahead in these rows: Retry (3.0).")
-    assert tables.highlights(run(ours, peers[1])).endswith("No peer is ahead in these rows.")
-
-
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        ({"verdict": "pass"}, "0.90 (0.80 to 0.95), at most 1 × peer 1.0: met"),
-        ({"verdict": "pass", "at_bar": True}, "0.90 (0.80 to 0.95), at most 1 × peer 1.0: at the bar"),
-        ({"verdict": "miss"}, "0.90 (0.80 to 0.95), at most 1 × peer 1.0: **missed**"),
-    ],
-)
-def test_bar_is_said_with_the_interval_and_the_verdict(more: dict[str, Any], said: str) -> None:
-    """As the run has judged it."""
-    ratio = {"ratio_x": 0.9, "ratio_low_x": 0.8, "ratio_high_x": 0.95, "bar": {"ratio_x_at_most": 1.0}}
-    found = run(row("async: Retry", "resilient", 4.0, **ratio, against="peer 1.0", **more))
-    assert tables.TABLES["async"](found).endswith(f"| Retry | 4.0 |  | {said} |")
 
 
 def test_table_that_is_not_there_is_an_error_and_text_around_stays() -> None:

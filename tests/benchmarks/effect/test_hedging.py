@@ -1,4 +1,4 @@
-"""The benchmarks of hedges and of the server middleware over loopback: real servers, in small. No times are judged."""
+"""The hedging benchmark, over loopback with few requests. No times are judged."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.cost import middleware
 from benchmarks.effect import hedging
-from benchmarks.harness import loopback
 
 
 def run(name: str, folder: Path) -> dict[str, Any]:
@@ -40,26 +38,3 @@ def test_hedges_are_compared_with_every_peer_over_a_real_server(
     rivals = sum(bool(each.rival) for each in hedging.CONTENDERS)
     assert rivals >= 2
     assert len(bars) == 3 * rivals
-
-
-def test_middleware_is_measured_under_every_server_and_judged_where_most_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Beside Starlette alone and its CORSMiddleware, which two of the bars are relative to."""
-    monkeypatch.setattr(middleware, "QUICK", loopback.Plan(rounds=2, requests=10))
-    found = run("middleware", tmp_path)
-
-    rows = {(each["group"], each["name"]): each for each in found["figures"]}
-    for protocol, loop in middleware.SERVERS:
-        group = f"uvicorn, {protocol}, {loop}"
-        for name in (middleware.PEER, *middleware.settings()):
-            row = rows[group, name]
-            assert "added_percent" in row or "not installed" in row["note"]
-            nothing = rows[group, middleware.PEER].get("added_percent", 0) <= 0  # as so few requests may have it
-            assert name == middleware.PEER or "cors_x" in row or nothing or "not installed" in row["note"]
-    judged = {each["name"]: each["bar"] for each in found["figures"] if each["bar"]}
-    assert judged == {
-        "nothing asked": {"added_percent_at_most": 5},
-        "deadline, priority, Bulkhead": {"cors_x_at_most": 1},
-        "deadline, priority, AdaptiveLimit": {"cors_x_at_most": 1.2},
-    }

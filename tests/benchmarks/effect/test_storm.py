@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.effect import storm
+from benchmarks.effect import storm, storm_failures, storm_overload
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -20,11 +20,11 @@ def small() -> Iterator[None]:
     monkeypatch = pytest.MonkeyPatch()
     thin = storm.Plan(failing=1, rarely_failing=2, horizon=55, seeds=1, peers_shares=(1.0,))
     monkeypatch.setattr(storm, "QUICK", thin)
-    monkeypatch.setattr(storm, "SMALL", 50)
-    monkeypatch.setattr(storm, "RATE", 70.0)
-    monkeypatch.setattr(storm, "WORKERS", 10)
-    monkeypatch.setattr(storm, "WITHIN", 15)
-    monkeypatch.setattr(storm, "ENOUGH", 0.6)  # of so few calls
+    monkeypatch.setattr(storm_failures, "SMALL", 50)
+    monkeypatch.setattr(storm_overload, "RATE", 70.0)
+    monkeypatch.setattr(storm_overload, "WORKERS", 10)
+    monkeypatch.setattr(storm_overload, "WITHIN", 15)
+    monkeypatch.setattr(storm_overload, "ENOUGH", 0.6)  # of so few calls
     yield
     monkeypatch.undo()
 
@@ -74,8 +74,8 @@ def test_all_failing_costs_attempts_without_a_budget_and_next_to_nothing_with_on
 
 def test_recovery_is_the_first_of_five_good_seconds() -> None:
     """Of a run that is good from the third second after the fault on, with one bad second later."""
-    row = next(row for row in storm.OVERLOADED if row.name == "budget, server LIFO")
-    measured = storm.recovered(storm.overloaded(replace(row), storm.QUICK, 1))
+    row = next(row for row in storm_overload.OVERLOADED if row.name == "budget, server LIFO")
+    measured = storm_overload.recovered(storm_overload.overloaded(replace(row), storm.QUICK, 1))
 
     assert measured["recovery_s"] <= 2
     assert measured["goodput_share_x"] == pytest.approx(1, abs=0.1)

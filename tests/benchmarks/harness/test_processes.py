@@ -1,0 +1,20 @@
+"""Functions that run in fresh processes."""
+
+from __future__ import annotations
+
+import os
+
+from benchmarks.harness.options import Options
+from benchmarks.harness.processes import fresh
+
+
+def test_each_argument_is_measured_in_a_process_of_its_own() -> None:
+    """And a single one right here."""
+    here = os.getpid()
+    first, second = fresh(_process, [1, 2], Options())
+    assert len({here, first, second}) == 3
+    assert fresh(_process, [1], Options()) == [here]
+
+
+def _process(number: int) -> int:
+    return os.getpid()
