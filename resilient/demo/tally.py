@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resilient.demo.load import Record
+from resilient.lab.percentile import percentile
 
-__all__ = ["Tally", "percentile", "tally", "timeline"]
+__all__ = ["Tally", "tally", "timeline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,6 @@ class Tally:
     def success_rate(self) -> float | None:
         """The share of calls that succeeded, or None without calls."""
         return self.succeeded / self.calls if self.calls else None
-
-
-def percentile(ordered: Sequence[float], share: float) -> float | None:
-    """Nearest rank: the smallest value that `share` of the `ordered` ones do not exceed."""
-    if not ordered:
-        return None
-    # Rounded first: 0.99 * 100 is a little above 99 in binary, and would take the next rank.
-    rank = math.ceil(round(share * len(ordered), 9))
-    return ordered[max(rank, 1) - 1]
 
 
 def tally(records: Sequence[Record]) -> Tally:

@@ -39,6 +39,7 @@ The results:
 
     comparison        several pipelines in one scenario
     measures          success, latency, requests, recovery; and over time
+    percentile        percentiles by nearest rank
     recovery          when a service has recovered from its faults, and when that cannot be measured
     objectives        bounds on measures: met, missed, or not measurable; and what was not tested
     estimate          what a simulation takes, before it begins

@@ -1,9 +1,9 @@
-"""What the calls of a world are made with, and what they are answered.
+"""The arguments of simulated calls, and their answers.
 
-A world knows keys and statuses. By default the one argument of a call is its key (a string), a good answer is the
-string "answer", and a bad one is a `ServiceError` with the status. Pipelines of production may look at more: a
-classifier at results, a `Keyed` at arguments, a transport at requests. For them `Calls` says what both look like, by
-two functions of the user's:
+A world knows keys and statuses. By default a call has one argument, its key (a string); a good answer is the string
+"answer", and a bad one is a `ServiceError` with the status. Pipelines of production may look at more: a classifier at
+results, a `Keyed` at arguments, a transport at requests. For them `Calls` says what both look like, by two functions of
+the user's:
 
     def arguments(key):                   # of a call with this key: a tuple, or a dict of keyword arguments
         return User(tenant=key), "orders"
@@ -13,10 +13,10 @@ two functions of the user's:
 
     Scenario(..., calls=Calls(arguments, answer))
 
-`resilient.lab.http` has `HttpCalls`, whose calls are requests of a client, and whose answers are its responses.
+`resilient.lab.http` has `HttpCalls`, whose calls are requests of an HTTP client, and whose answers are its responses.
 
-An answer counts as a success of the service by its status: below 500, and none of those that `HttpClassifier` has for
-failures (408, 425, 429). What the pipeline thinks of it decides what the pipeline does, and not what is counted.
+An answer counts as a success of the service by its status: below 500, and not one of the failures of `HttpClassifier`
+(408, 425, 429). The pipeline's own judgement decides what the pipeline does, not what is counted.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ class Endpoint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Calls whose arguments and answers are those of production.
+    """Calls with the arguments and the answers of production.
 
     Args:
-        arguments: called with the key of a call: its arguments, as a tuple, or as a dict of keyword arguments. Default:
-            the key is the one argument.
-        answer: called with a status (200 where all went well; 503, 429, ...) and the seconds after which the service
-            says to come back, or None: what a request is answered. An exception that it returns or raises is the error
-            of the request. Default: "answer", or a `ServiceError`.
-        statuses: of the answers where all went well, each with its share: `{200: 0.95, 404: 0.05}`. Default: all 200.
+        arguments: is called with the key of a call; returns its arguments, as a tuple or as a dict of keyword
+            arguments. Default: the key is the only argument.
+        answer: is called with a status (200 for a success; 503, 429, ...) and the seconds after which the service asks
+            the client to come back, or None; returns the answer of a request. An exception that it returns or raises is
+            the error of the request. Default: "answer", or a `ServiceError`.
+        statuses: the statuses of successful answers, each with its share: `{200: 0.95, 404: 0.05}`. Default: all 200.
     """
 
     arguments: Callable[[str], Any] | None = None
@@ -85,7 +85,7 @@ class Calls:
     def made(self, key: str, luck: Callable[[], float]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """The arguments of a call with this key; `luck` draws a number from 0 to 1.
 
-        Raises `CandidateError`, in one line, where the user's function does not make any.
+        Raises `CandidateError`, in one line, if the user's function does not return arguments.
         """
         if self.arguments is None:
             return (key,), {}
@@ -102,13 +102,14 @@ class Calls:
         return given, {}
 
     def answered(self, status: int, retry_after: float | None) -> Any:
-        """What a request is answered with this status: a result, or an exception."""
+        """The answer of a request with this status: a result, or an exception."""
         if self.answer is not None:
             return self.answer(status, retry_after)
         return ANSWER if is_good(status) else ServiceError(status, retry_after)
 
     def check(self, key: str) -> None:
-        """Try both functions, for a call with this key. Raises `ValueError`, in one line, where they make no sense."""
+        """Try both functions, for a call with this key. Raises `ValueError`, in one line, if one of them fails or
+        returns something unusable."""
         try:
             self.made(key, lambda: 0.0)
         except CandidateError as error:
@@ -128,9 +129,9 @@ class Calls:
 
     # -- what a candidate makes of them -----------------------------------------------------------------------------
 
-    def try_judgement(self, pipeline: Pipeline) -> None:
-        """Have a classifier judge the answer where all goes well. Raises `CandidateError` when it cannot, or takes it
-        for a failure: then it judges answers of another kind."""
+    def check_classifier(self, pipeline: Pipeline) -> None:
+        """Let the classifier of a pipeline judge a successful answer. Raises `CandidateError` if it cannot, or judges a
+        failure: then it expects answers of another kind."""
         judge = pipeline.classify
         if judge.judges_results and OK in self.statuses:
             answer = self.answered(OK, None)
@@ -142,10 +143,11 @@ class Calls:
                 raise self._unfit("its classifier takes the answer of a call that goes well for a failure")
         for policy in pipeline.policies:
             if isinstance(policy, Pipeline):
-                self.try_judgement(policy)
+                self.check_classifier(policy)
 
-    def blamed(self, error: Exception, key: str) -> CandidateError | None:
-        """The error that ends a run where a call with this key has raised `error`; None: this is but a failure."""
+    def mistake(self, error: Exception, key: str) -> CandidateError | None:
+        """The error that ends a run because a call with this key has raised `error`; None if that is an ordinary
+        failure."""
         if isinstance(error, FAILURES):
             return None
         if isinstance(error, CandidateError):
@@ -174,8 +176,12 @@ class Calls:
     # -- a client ---------------------------------------------------------------------------------------------------
 
     def guarded(self, guard: Any, wire: Wire) -> tuple[Callable[..., Any], Pipeline | None]:
-        """What a client calls with the arguments of a call, and the pipeline in it, if there is one. `guard` is what
-        the candidate has made; requests go to the service by `wire`."""
+        """The function that a client calls, and the pipeline around it, if any.
+
+        Args:
+            guard: what the candidate has made.
+            wire: the way of its requests to the service.
+        """
 
         async def request(*args: Any, **kwargs: Any) -> object:
             return await current_exchange().ask(None)
@@ -198,7 +204,7 @@ FAILURES = ServiceError, Rejected, TimedOut, ConnectionError, BadAnswer
 
 
 def _can_end_a_call(answer: BaseException) -> bool:
-    """Whether an exception is one that a coroutine ends with, and nothing around it."""
+    """Whether an exception can end a coroutine without ending more than the coroutine."""
     return isinstance(answer, Exception) and not isinstance(answer, StopIteration)
 
 
@@ -213,15 +219,15 @@ def _short(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """The way from the clients of one run to its service.
+    """The connection of the clients of one run to its service.
 
     Attributes:
-        calls: what is made and answered.
-        service: where requests go.
+        calls: the arguments and answers of calls.
+        service: receives the requests.
         luck: draws a number from 0 to 1.
-        client: puts a pipeline under a transport of the candidate's; None: it has none.
-        deadline_header: whether the service hears of deadlines.
-        serves: whether policies in front of the servers look at what comes.
+        client: puts a pipeline under the candidate's transport; None without a transport.
+        deadline_header: whether requests carry deadlines to the service.
+        serves: whether servers have policies in front of them, which look at requests.
     """
 
     calls: Calls
@@ -232,12 +238,16 @@ class Wire:
     serves: bool
 
     def status(self) -> int:
-        """The status of an answer where all went well: drawn by the shares of `Calls.statuses`."""
+        """The status of a successful answer: drawn by the shares of `Calls.statuses`."""
         status: int = drawn(self.calls.statuses, self.luck)
         return status
 
     def caller(self, guarded: Callable[..., Any]) -> Callable[[Any], Any]:
-        """What makes a call, of its key, with what is guarded. Returns `ANSWER` for a good answer."""
+        """A function that makes a call, given its key. It returns `ANSWER` for a good answer.
+
+        Args:
+            guarded: is called with the arguments of the call.
+        """
         calls, luck = self.calls, self.luck
 
         async def made(call: Any) -> object:
@@ -250,10 +260,10 @@ class Wire:
 
 
 class Exchange:
-    """One call: what is asked for it, and what was answered.
+    """One call: its requests and their answers.
 
     Attributes:
-        wire: the way to the service.
+        wire: the connection to the service.
     """
 
     __slots__ = ("_answers", "_call", "wire")
@@ -273,10 +283,10 @@ class Exchange:
         """Send a request, and return its answer, or raise it.
 
         Args:
-            deadline: what the server is told, in seconds on the loop's clock.
-            seen: what policies at the server are shown of it; None: the key.
-            answered: makes the answer; default that of the world's `Calls`.
-            unreachable: called at once where the request does not even arrive.
+            deadline: that the server learns of, in seconds on the loop's clock.
+            seen: what policies at the server get as their argument; None: the key.
+            answered: makes the answer. Default: the `Calls` of the world.
+            unreachable: is called at once if the request does not reach the server.
         """
         self._call.requests += 1
         wire = self.wire
@@ -298,9 +308,9 @@ class Exchange:
         return answer
 
     def ended(self, result: object) -> object:
-        """`ANSWER`, if `result` is a good answer of the service; itself, if it is none of the service's.
+        """`ANSWER` if `result` is a good answer of the service; `result` itself if it comes from elsewhere.
 
-        Raises `BadAnswer` for a bad one.
+        Raises `BadAnswer` for a bad answer.
         """
         for answer, status in reversed(self._answers):
             if answer is result:
@@ -320,9 +330,9 @@ current_exchange = _current.get
 
 
 def shares(argument: str, given: object, checked: Callable[[str, Any], object]) -> None:
-    """Check a mapping of values to their shares. `checked(argument, value)` complains of a value.
+    """Check a mapping of values to their shares. `checked(argument, value)` raises an error for a bad value.
 
-    Raises `TypeError` or `ValueError` for what makes no sense.
+    Raises `TypeError` or `ValueError`.
     """
     if not isinstance(given, Mapping):
         raise TypeError(f"{argument} must be a mapping of each to its share, got {given!r}")
@@ -334,7 +344,7 @@ def shares(argument: str, given: object, checked: Callable[[str, Any], object]) 
 
 
 def drawn(given: Mapping[Any, float], luck: Callable[[], float]) -> Any:
-    """One of the values, each as likely as its share says."""
+    """One of the values of a mapping, drawn by share."""
     values = list(given)
     if len(values) == 1:
         return values[0]
@@ -349,4 +359,4 @@ def _status(argument: str, value: object) -> None:
 
 
 KEYED = Calls()
-"""The calls of a scenario that says nothing of them: their one argument is the key."""
+"""The calls of a scenario without `calls`: their only argument is the key."""

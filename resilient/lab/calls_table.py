@@ -1,9 +1,9 @@
-"""What calls and answers look like, in a scenario file, and by the option `--calls`: see `resilient.lab.calls`.
+"""The table `[calls]` of a scenario file, and the option `--calls`: the arguments and the answers of calls.
 
 [calls]                                            # by functions of yours
 arguments = "app.calls:arguments"                  # of the key: the arguments of a call
-answer = "app.calls:answer"                        # of a status: what it is answered
-statuses = {200 = 0.95, 404 = 0.05}                # where all goes well
+answer = "app.calls:answer"                        # of a status: the answer
+statuses = {200 = 0.95, 404 = 0.05}                # of successful answers
 
 [calls]                                            # or requests and responses of httpx
 kind = "http"
@@ -35,7 +35,7 @@ KINDS: dict[str, type[Calls]] = {"functions": Calls, "http": HttpCalls}
 
 
 def calls_of(data: object, source: Source) -> Calls | None:
-    """The calls of a table; None where there is no table. Raises `ScenarioError`."""
+    """The calls that a table describes; None without a table. Raises `ScenarioError`."""
     if data is None:
         return None
     table = Table(data, "calls")
@@ -51,7 +51,7 @@ def calls_of(data: object, source: Source) -> Calls | None:
 
 
 def with_calls(scenario: Scenario, named: str) -> Scenario:
-    """The same scenario with calls by name: "http", or a `Calls` as MODULE:NAME. Raises `ScenarioError`."""
+    """The scenario with other calls, by name: "http", or a `Calls` as MODULE:NAME. Raises `ScenarioError`."""
     if ":" not in named and named != "http":
         raise ScenarioError(f"--calls must be http or MODULE:NAME, got {named!r}{meant(named, ['http'])}")
     calls = HttpCalls() if named == "http" else _named(named, "--calls", CALLS)
@@ -78,9 +78,9 @@ def _named(path: str, where: str, wanted: Wanted = FUNCTIONS) -> Any:
 
 
 def _by_status(given: object, where: str) -> object:
-    """Shares by status: the keys of TOML's tables are texts."""
+    """Shares by status: the keys of TOML tables are texts."""
     if not isinstance(given, Mapping):
-        return given  # whoever takes it complains
+        return given  # the constructor refuses it
     try:
         return {int(status): share for status, share in given.items()}
     except ValueError:

@@ -1,8 +1,8 @@
-"""The pipelines that are tried in a world.
+"""Candidates: the pipelines that are tried in a world.
 
-A candidate makes a new guard for each client of each run, so that no run knows of another. `candidate_from` makes
+A candidate makes a new guard for each client of each run, so runs do not affect each other. `candidate_from` makes
 fresh policies (`resilient.lab.fresh_policies`): same settings, no state, no effects. So a pipeline that is used in
-production can be tried as it is. A `Candidate` that is made by hand is used as it is.
+production can be tried as it is. The guards of a `Candidate` that is made by hand are used as they are.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ Decorator = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Something to try: `make` is called in the running event loop, once for each client.
+    """A pipeline to try, or another guard.
 
-    It returns a `Pipeline`, a policy, or any decorator of an `async def` (other libraries' or a plain loop). What is
-    guarded has one argument, the key of the call, a string; or those that the scenario's `calls` make.
-
-    A pipeline of a transport's comes under one again, by `client`: its calls are requests.
-
-    What it does at the other end may belong to it: `admission` takes the place of the service's own, and with
-    `deadline_header=False` servers do not hear of deadlines, whatever they would do about them.
+    Attributes:
+        name: in results.
+        make: is called in the running event loop, once for each client. It returns a `Pipeline`, a policy, or any
+            decorator of an `async def` (of another library, or written by hand). The guarded function has one argument,
+            the key of the call as a string, or the arguments that the scenario's `calls` make.
+        about: a description for people.
+        admission: replaces the admission of the service while this candidate is tried; None: it stays.
+        deadline_header: False: servers do not learn of deadlines.
+        client: puts a pipeline under a transport with the options of the original one, and the transport in a client,
+            so that its calls are requests; None: calls are not requests.
     """
 
     name: str
@@ -42,15 +45,14 @@ class Candidate:
     admission: Policy | Callable[[], Policy] | None = None
     deadline_header: bool = True
     client: Callable[[Pipeline], Any] | None = None
-    """Puts a pipeline under a transport with the options of the one that it was made of, and that in a client."""
 
 
 NONE = Candidate("none", lambda: lambda ask: ask, "no policy")
-"""Calls as they are."""
+"""Calls without policies."""
 
 
 def shadowed(candidate: Candidate) -> Candidate:
-    """The same with every policy in shadow mode that has one; the others (Timeout, Fallback) act."""
+    """The candidate with each policy in shadow mode that has one. The others (Timeout, Fallback) act."""
 
     def make() -> Any:
         guard = candidate.make()
@@ -60,11 +62,11 @@ def shadowed(candidate: Candidate) -> Candidate:
 
 
 def candidate_from(name: str, thing: Any, about: str = "") -> Candidate:
-    """A candidate from whatever can be examined (see `resilient.explain.subject`), or from a function without arguments
-    that makes a decorator of another library's.
+    """A candidate from an object with policies (see `resilient.explain.subject`), or from a function without arguments
+    that makes a decorator of another library.
 
-    A guarded function stands for its pipeline: what this guards in a world is a request to the service of the world. A
-    `ServerMiddleware` stands for its gate, in front of each server.
+    A guarded function stands for its pipeline, which in a world guards a request to the service. A `ServerMiddleware`
+    stands for its gate, which is put in front of each server.
 
     Raises `TypeError` for anything else.
     """
@@ -82,7 +84,7 @@ def candidate_from(name: str, thing: Any, about: str = "") -> Candidate:
 
 
 def _decorators(name: str, make: Any) -> Callable[[], Decorator]:
-    """Makes a decorator of another library's for each client."""
+    """A function that makes a decorator of another library, for each client."""
 
     def checked() -> Decorator:
         made = make()

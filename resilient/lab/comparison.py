@@ -21,7 +21,7 @@ __all__ = ["candidates", "compared", "report"]
 
 
 def candidates(scenario: Scenario, names: Sequence[str]) -> list[Candidate]:
-    """Those that are named: in the scenario, as MODULE:NAME, or "none"; all of the scenario's where none is named.
+    """The candidates with these names: of the scenario, MODULE:NAME, or "none". Without names, all of the scenario.
 
     Raises `ScenarioError`.
     """
@@ -60,9 +60,15 @@ def compared(
     most_requests: float = MOST_REQUESTS,
     run_hooks: bool = False,
 ) -> list[Measures]:
-    """Each candidate in `runs` runs, with the seeds from `seed` on. `progress` is told the share that is done.
+    """Each candidate in `runs` runs, with the seeds from `seed` on.
 
-    What `watch` makes of a candidate is given every pipeline of its. Raises `ScenarioError` when nothing was tested.
+    Args:
+        progress: is called with the share that is done.
+        watch: is called with a candidate; returns a function that is called with each of its pipelines.
+        most_requests: of one run.
+        run_hooks: see `resilient.lab.world.simulate`.
+
+    Raises `ScenarioError` if nothing was tested.
     """
     found, steps = [], len(chosen) * runs
     for number, candidate in enumerate(chosen):
@@ -105,7 +111,7 @@ def report(
     runs: int,
     more: Mapping[str, Any] | None = None,
 ) -> str:
-    """All results as JSON text, and what `more` has; of the same seed always the same, to the byte."""
+    """All results as JSON text, with those of `more`. The same seed gives the same text, byte for byte."""
     data = {
         "scenario": scenario.name,
         "title": scenario.title,

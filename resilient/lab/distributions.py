@@ -1,15 +1,15 @@
-"""How long work takes: distributions of seconds.
+"""Distributions of durations: how long work takes.
 
-Each is plain data and gives a `sampler` of a generator: a function without arguments that draws one number of seconds,
-never below 0. In files each is a table with its `kind`, or a number for what always takes the same:
+A distribution is plain data. Its `sampler` is a function that draws one number of seconds, never below 0. In a scenario
+file a distribution is a table with its `kind`, or a number for a constant:
 
-    0.1                                                     always so long
-    {kind = "uniform", low = 0.05, high = 0.2}              all equally likely
-    {kind = "normal", mean = 0.167, deviation = 0.005}      what would be below 0 is drawn again
+    0.1                                                     always the same
+    {kind = "uniform", low = 0.05, high = 0.2}              all values equally likely
+    {kind = "normal", mean = 0.167, deviation = 0.005}      a value below 0 is drawn again
     {kind = "lognormal", mean = 0.005, deviation = 0.002}   most services: a hump and a tail
-    {kind = "exponential", mean = 0.1}                      the theory's favourite
-    {kind = "pareto", low = 0.001, shape = 1.5}             P(X > t) = (low / t)^shape: a tail that never ends
-    {kind = "empirical", file = "latencies.txt"}            what was measured: one number of seconds a line
+    {kind = "exponential", mean = 0.1}                      the usual choice of queueing theory
+    {kind = "pareto", low = 0.001, shape = 1.5}             P(X > t) = (low / t)^shape: a heavy tail
+    {kind = "empirical", file = "latencies.txt"}            measured values: one number of seconds a line
     {kind = "mixture", parts = [{weight = 95, ...}, {weight = 5, ...}]}
 """
 
@@ -44,9 +44,9 @@ __all__ = [
 Sampler = Callable[[], float]
 
 LONGEST = 1e9
-"""Seconds that anything takes: thirty years. Of longer ones no sum and no power is sure to be a number."""
+"""The largest number of seconds of a distribution: thirty years. Larger ones may overflow in sums and powers."""
 LEAST_SHAPE = 0.1
-"""Of a Pareto distribution: the largest number that is drawn is `low * 2 ** (53 / shape)`."""
+"""The smallest shape of a Pareto distribution, whose largest possible value is `low * 2 ** (53 / shape)`."""
 
 
 def _seconds(argument: str, value: object, *, zero: bool = False) -> float:
@@ -56,17 +56,17 @@ def _seconds(argument: str, value: object, *, zero: bool = False) -> float:
 
 
 class Distribution:
-    """A distribution of seconds: how long something takes."""
+    """A distribution of durations in seconds."""
 
     kind = ""
 
     def sampler(self, generator: random.Random) -> Sampler:
-        """Draws one after the other from `generator`."""
+        """A function that draws one value after the other from `generator`."""
         raise NotImplementedError
 
     @property
     def expected(self) -> float:
-        """The mean, in seconds; infinite where the tail is that heavy."""
+        """The mean, in seconds; infinite if the distribution has no finite mean."""
         raise NotImplementedError
 
 
@@ -91,7 +91,7 @@ class Constant(Distribution):
 
 @dataclass(frozen=True, slots=True)
 class Uniform(Distribution):
-    """From `low` to `high`, all equally likely."""
+    """Values from `low` to `high`, all equally likely."""
 
     kind = "uniform"
     low: float
@@ -113,7 +113,7 @@ class Uniform(Distribution):
 
 @dataclass(frozen=True, slots=True)
 class Normal(Distribution):
-    """The bell; what would be below 0 is drawn again, so the mean must not be below 0."""
+    """A normal distribution. A value below 0 is drawn again, so the mean must not be below 0."""
 
     kind = "normal"
     mean: float
@@ -143,7 +143,7 @@ class Normal(Distribution):
 
 @dataclass(frozen=True, slots=True)
 class LogNormal(Distribution):
-    """By its own mean and standard deviation (not those of the logarithm)."""
+    """A lognormal distribution, by its own mean and standard deviation (not those of the logarithm)."""
 
     kind = "lognormal"
     mean: float
@@ -166,7 +166,8 @@ class LogNormal(Distribution):
 
 @dataclass(frozen=True, slots=True)
 class Exponential(Distribution):
-    """Seconds without memory: what is left does not depend on what has passed."""
+    """An exponential distribution: it has no memory, so the remaining time does not depend on the time that has
+    passed."""
 
     kind = "exponential"
     mean: float
@@ -185,7 +186,7 @@ class Exponential(Distribution):
 
 @dataclass(frozen=True, slots=True)
 class Pareto(Distribution):
-    """P(X > t) = (low / t)^shape from `low` on."""
+    """A Pareto distribution: P(X > t) = (low / t)^shape, from `low` on."""
 
     kind = "pareto"
     low: float
@@ -207,7 +208,7 @@ class Pareto(Distribution):
 
 @dataclass(frozen=True, slots=True)
 class Empirical(Distribution):
-    """What was measured: each of these seconds is as likely as the others."""
+    """Measured values, all equally likely."""
 
     kind = "empirical"
     values: tuple[float, ...]
@@ -230,7 +231,7 @@ class Empirical(Distribution):
 
 @dataclass(frozen=True, slots=True)
 class Mixture(Distribution):
-    """One of several, each with its weight (weights need not add up to anything)."""
+    """One of several distributions, chosen by weight. The weights need not add up to 1."""
 
     kind = "mixture"
     weights: tuple[float, ...]
@@ -261,17 +262,18 @@ class Mixture(Distribution):
 KINDS: dict[str, type[Distribution]] = {
     each.kind: each for each in (Constant, Uniform, Normal, LogNormal, Exponential, Pareto, Empirical, Mixture)
 }
-"""All kinds, by their names in files."""
+"""All kinds of distributions, by their names in scenario files."""
 
 
 LARGEST = 10_000_000
-"""Bytes of a file of latencies."""
+"""The most bytes that a file of latencies may have."""
 
 
 def read_latencies(file: Path) -> Sequence[float]:
-    """The seconds in a file, one number a line; empty lines and those that begin with `#` do not count.
+    """Read a file of latencies: one number of seconds a line. Empty lines and lines that begin with `#` are skipped.
 
-    Raises `ValueError`, naming the file, when it cannot be read, and the line for what is no number of seconds.
+    Raises `ValueError` with the name of the file if it cannot be read, and with the number of the line if that is not a
+    number of seconds.
     """
     found = []
     for number, line in enumerate(read_text(file, LARGEST).splitlines(), 1):

@@ -1,7 +1,7 @@
-"""What a simulation takes, before it is begun: a rate with three zeros too many is told at once, not after an hour.
+"""What a simulation takes, before it begins: a rate with three zeros too many is reported at once, not after an hour.
 
-The figures are measured ones of one core and of CPython, for calls of one request each: retries, and a service that
-stands still, make it more.
+The figures are measured on one core with CPython, for calls of one request each. Retries, and a service that stalls,
+add to them.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ __all__ = ["LONGEST", "MOST_MEMORY", "Estimate", "estimate"]
 
 CALLS_A_SECOND = 40_000
 SECONDS_OF_A_CLIENT, SECONDS_OF_A_FAULT = 2e-3, 2e-7
-"""To build its pipeline; and to ask for each request whether the fault hits it."""
+"""Seconds to build the pipeline of a client; and to ask for each request whether a fault hits it."""
 BYTES_OF_A_CALL, BYTES_OF_A_CALL_UNDER_WAY = 160, 1_000
 BYTES_OF_A_CLIENT, BYTES_OF_A_SERVER, BYTES_OF_ITS_ADMISSION = 30_000, 1_500, 20_000
 
 CONTAINER = Path("/sys/fs/cgroup/memory.max")
 LONGEST, MOST_MEMORY = 600.0, 2e9
-"""Seconds and bytes that a simulation may take where nothing else is said."""
+"""Seconds and bytes that a simulation may take without `--large`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Of some candidates in a scenario, in some runs each.
+    """The cost of some candidates in a scenario.
 
     Attributes:
-        calls: that are made, in all runs together.
-        seconds: it takes at least.
-        memory: bytes that it needs at least.
-        most: the setting that costs most, in words.
+        calls: number of calls in all runs.
+        seconds: at least.
+        memory: at least, in bytes.
+        most: the setting that costs most, by its key.
     """
 
     calls: float
@@ -47,7 +47,7 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether this process may have as much memory."""
+        """Whether this process may use that much memory."""
         return self.memory <= _memory_there_is()
 
     @property
@@ -61,7 +61,7 @@ class Estimate:
 
 
 def estimate(scenario: Scenario, candidates: Collection[Candidate], runs: int) -> Estimate:
-    """What it takes to run these candidates in a scenario, `runs` times each."""
+    """The cost of these candidates in a scenario, with `runs` runs each."""
     service, rounds = scenario.service, float(len(candidates) * runs)
     mean = min(service.service_time.expected, scenario.duration)
     loads = [load.expected(scenario.duration, mean) for load in scenario.loads]
@@ -91,7 +91,7 @@ def estimate(scenario: Scenario, candidates: Collection[Candidate], runs: int) -
 
 
 def _memory_there_is() -> float:
-    """Bytes of the machine, or fewer where the process or its container may have no more."""
+    """The memory of the machine in bytes, or less if the process or its container has a limit."""
     known = [math.inf]
     with suppress(AttributeError, ValueError, OSError):  # no system has all of them
         known.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
@@ -106,7 +106,7 @@ def _memory_there_is() -> float:
 
 
 def _rounded(number: float) -> str:
-    """Two digits of it, with a word for what is large."""
+    """A number with two digits, and a word for a large one."""
     for size, word in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million")):
         if number >= size:
             return f"{number / size:,.2g}{word}" if number < 100 * size else f"{number / size:,.0f}{word}"

@@ -1,7 +1,7 @@
 """The event loop of a world: virtual time, and events that cost a fraction of an asyncio timer.
 
-Most of what happens in a world is not a task that wakes up: a server finishes a request, a client arrives. Such an
-event is a function with one argument in a heap of tuples, and runs between the loop's own steps.
+Most of what happens in a world does not wake a task: a server finishes a request, a client arrives. Such an event is a
+function with one argument in a heap of tuples, and runs between the loop's own steps.
 """
 
 from __future__ import annotations
@@ -21,29 +21,32 @@ __all__ = ["WorldLoop"]
 
 
 class WorldLoop(VirtualLoop):
-    """A virtual event loop with events of its own. Those of one moment happen in the order in which they were set."""
+    """A virtual event loop with events of its own. Events of the same moment run in the order in which they were
+    scheduled."""
 
     def __init__(self) -> None:
         super().__init__(limit=math.inf)  # a world ends by itself
         self._events: list[tuple[float, int, Callable[[Any], object], Any]] = []
         self._number = count().__next__
         self.kept: set[asyncio.Task[Any]] = set()
-        """Tasks that nobody else holds: an event loop keeps only weak references."""
+        """Strong references to tasks: an event loop itself keeps only weak ones."""
 
     def at(self, moment: float, function: Callable[[Any], object], argument: Any = None) -> None:
-        """Call `function(argument)` at `moment` (seconds on `time()`), which must not be over."""
+        """Call `function(argument)` at `moment` (seconds on `time()`), which must not be in the past."""
         heappush(self._events, (moment, self._number(), function, argument))
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """asyncio's timers are events, too: tuples compare 20 times faster than its own heap's handles."""
+        """Schedule an asyncio timer as an event: tuples compare 20 times faster than the handles in asyncio's own
+        heap."""
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         heappush(self._events, (max(when, self._now), self._number(), self._due, timer))
         return timer
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """As any loop does, but for a `SystemExit` in a task: it has ended the run, which tells of it."""
+        """Report an error as any loop does, except a `SystemExit` in a task: that ends the run, and the run reports
+        it."""
         if not isinstance(context.get("exception"), SystemExit):
             super().call_exception_handler(context)
 
@@ -52,10 +55,10 @@ class WorldLoop(VirtualLoop):
             self._ready.append(timer)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        pass  # it is passed over when its time comes
+        pass  # the event of a cancelled timer does nothing
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Handle:  # type: ignore[override]
-        """As asyncio's, in one call of a function instead of four."""
+        """Schedule a callback as asyncio does, in one function call instead of four."""
         if self._closed:
             self._check_closed()  # type: ignore[attr-defined]  # it raises
         handle = Handle(callback, args, self, context)
@@ -63,7 +66,7 @@ class WorldLoop(VirtualLoop):
         return handle
 
     def _run_once(self) -> None:
-        """A step of the loop, as asyncio's, which also has files to look at, and a heap of timers."""
+        """Run one step of the loop. asyncio's own step also polls files and has a heap of timers."""
         selector, ready = self._selector, self._ready
         selector.steps += 1
         if selector.steps > STEPS:
@@ -76,7 +79,7 @@ class WorldLoop(VirtualLoop):
                 handle._run()
 
     def jump(self) -> None:
-        """Let events happen until one makes a task ready."""
+        """Run events until one of them makes a task ready."""
         events, ready = self._events, self._ready
         while events:
             self._now, _, function, argument = heappop(events)

@@ -1,6 +1,6 @@
-"""Files that the commands read and write: bounded when they are read, whole or not there when they are written.
+"""Files that the commands read and write. Reading is bounded; a written file has all of its content or is not there.
 
-Nothing is read that is not a regular file: a pipe that nobody writes to would block, and a device has no end.
+Only regular files are read: a pipe without a writer would block, and a device has no end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["read_text", "write"]
 def read_text(path: Path, most: int) -> str:
     """The text of a file of at most `most` bytes, in UTF-8 with or without a byte order mark.
 
-    Raises `ValueError`, in one line that names the file and what is wrong with it.
+    Raises `ValueError`, in one line with the name of the file and what is wrong with it.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -39,8 +39,8 @@ def read_text(path: Path, most: int) -> str:
 def write(to: Path | TextIO, data: str | bytes) -> None:
     """Write results to a file, or text to an open stream.
 
-    A file has all of it, or what it had before: the data goes to a new file beside it, which then takes its place.
-    What is no regular file (a pipe, a device) is written to directly. Raises `OSError`.
+    A file then has all of the results, or what it had before: the data goes to a new file beside it, which then
+    replaces it. A pipe or a device is written to directly. Raises `OSError`.
     """
     if not isinstance(to, Path):
         to.write(data if isinstance(data, str) else data.decode())

@@ -1,19 +1,19 @@
-"""Policies made anew for a rehearsal: the settings of production, none of its state, and nothing that it touches.
+"""Fresh policies for a dry run: with the settings of production, without its state, and without effects on it.
 
-A pipeline that runs in production pages people, writes to Redis, counts metrics and asks replicas. A run of a world
-makes thousands of calls, so of the user's own code it runs judgement only: classifiers, predicates, keys, and
-strategies of tenacity and of limits (`Policy.judgements`). For all else (`Policy.effects`, listeners of pipelines, and
-callables that a policy of one's own takes) something stands in that counts, and does nothing. It does so in every
-policy that is constructed meanwhile (`Policy.effect`), whoever constructs it:
+A pipeline in production pages people, writes to Redis, counts metrics and calls replicas. A run of a world makes
+thousands of calls, so of the user's own code it runs only what judges: classifiers, predicates, key functions, and
+strategies of tenacity and of limits (`Policy.judgements`). Everything else (`Policy.effects`, listeners of pipelines,
+and callables that a policy of one's own takes) is replaced by a substitute that counts and does nothing. This holds for
+every policy that is constructed during the dry run (`Policy.effect`), whoever constructs it:
 
     hooks of a Retry, listeners of a CircuitBreaker or of a pipeline     return nothing
-    Fallback(call=)                                                      an answer that counts as stood in
-    Chaos(enabled=)                                                      says that it is off
+    Fallback(call=)                                                      an answer that counts as a substitute
+    Chaos(enabled=)                                                      returns False
     the factory of a Keyed                                               makes gates like its first one
-    a storage of a CircuitBreaker                                        is one in memory, for each circuit by itself
+    the storage of a CircuitBreaker                                      is one in memory, for each circuit
     the faults of a chaos transport                                      are left out: the world has its own
 
-`rehearsal` counts what would have run; with `run_hooks=True` all but storages and factories do run.
+`dry_run` counts the code that would have run. With `run_hooks=True` it does run, except storages and factories.
 """
 
 from __future__ import annotations
@@ -43,38 +43,38 @@ from resilient.policies.chaos import Chaos
 from resilient.policies.keyed import Keyed
 from resilient.policy import Policy, standing_in
 
-__all__ = ["Rehearsal", "Twins", "rehearsal"]
+__all__ = ["DryRun", "FreshPolicies", "dry_run"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
-    """What a run does with code of the user's that may do something in the world.
+class DryRun:
+    """What a run does with the user's code that may have effects outside the simulation.
 
     Attributes:
-        run_hooks: it runs.
-        not_run: how often it would have, by what it is: `"Fallback(call=ask_replica)"`.
+        run_hooks: whether it runs.
+        not_run: how often it would have run, by name: `"Fallback(call=ask_replica)"`.
     """
 
     run_hooks: bool = False
     not_run: Counter[str] = field(default_factory=Counter)
 
     def stand_in(self, policy: Policy, argument: str, value: Any) -> Any:
-        """What stands in for an argument of a policy, as far as that may do something."""
-        return self.harmless(f"{type(policy).__name__}({argument}=%s)", value)
+        """The substitute for an argument of a policy, or the argument itself if it has no effects."""
+        return self.without_effects(f"{type(policy).__name__}({argument}=%s)", value)
 
-    def harmless(self, what: str, value: Any) -> Any:
-        """A value without what may do something; `what` says whose it is, with `%s` for its name."""
+    def without_effects(self, what: str, value: Any) -> Any:
+        """A value without its effects. `what` names the value in the count, with `%s` in place of its own name."""
         kind = type(value)
         if isinstance(value, Results):
-            return replace(value, call=self.harmless(what, value.call))
+            return replace(value, call=self.without_effects(what, value.call))
         if isinstance(value, type) or kind.__module__.partition(".")[0] in ("resilient", "tenacity"):
-            return value  # classes, strategies, and what stands in already
+            return value  # classes, strategies, and substitutes
         if isinstance(value, pybreaker.CircuitBreakerStorage):
             return _Storage(self._counting(what % kind.__qualname__, kind))
         if self.run_hooks:
             return value
         if isinstance(value, tuple | list):
-            made = [self.harmless(what, each) for each in value]
+            made = [self.without_effects(what, each) for each in value]
             return value if all(map(operator.is_, made, value)) else kind(made)
         if isinstance(value, pybreaker.CircuitBreakerListener):
             theirs = [name for name in _Listener.METHODS if getattr(kind, name) is not getattr(_Listener, name)]
@@ -82,7 +82,7 @@ class Rehearsal:
         return self._counting(what % name_of(value), value) if callable(value) else value
 
     def _counting(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that counts in the place of another one."""
+        """A function that counts its calls and does nothing else, in place of another one."""
         not_run = self.not_run
 
         def count(*args: Any, **kwargs: Any) -> Any:
@@ -93,14 +93,14 @@ class Rehearsal:
         return count
 
 
-_current: ContextVar[Rehearsal | None] = ContextVar("resilient_rehearsal", default=None)
+_current: ContextVar[DryRun | None] = ContextVar("resilient_dry_run", default=None)
 
 
 @contextmanager
-def rehearsal(*, run_hooks: bool = False) -> Iterator[Rehearsal]:
-    """Policies that are made inside do nothing in the world, and count in the `Rehearsal` that this yields. Pipelines
-    that are made inside are apart from the program's (`events.apart`)."""
-    made = Rehearsal(run_hooks)
+def dry_run(*, run_hooks: bool = False) -> Iterator[DryRun]:
+    """Policies that are made inside have no effects, and count in the `DryRun` that this yields. Pipelines that are
+    made inside are not registered (`events.apart`)."""
+    made = DryRun(run_hooks)
     token = _current.set(made)
     try:
         with _standing_in(made), events.apart():
@@ -110,30 +110,30 @@ def rehearsal(*, run_hooks: bool = False) -> Iterator[Rehearsal]:
 
 
 @contextmanager
-def _standing_in(rehearsed: Rehearsal) -> Iterator[None]:
-    token = standing_in.set(rehearsed.stand_in)
+def _standing_in(dry: DryRun) -> Iterator[None]:
+    token = standing_in.set(dry.stand_in)
     try:
         yield
     finally:
         standing_in.reset(token)
 
 
-class Twins:
-    """Makes policies anew, for the rehearsal that is going on. What belongs together does so again: a policy that
-    stands in two places, or a `Budget` that several policies share.
+class FreshPolicies:
+    """Makes fresh policies for the current dry run, and keeps what is shared: a policy in two places becomes one new
+    policy, and a `Budget` of several policies becomes one new budget.
 
     Args:
-        shadow: make those that have a shadow mode in shadow mode.
+        shadow: put policies in shadow mode if they have one.
     """
 
     def __init__(self, *, shadow: bool = False) -> None:
         self._shadow = shadow
-        self._rehearsal = _current.get() or Rehearsal()
-        self._made: dict[int, tuple[object, Any]] = {}  # with what it was made of, whose id nothing else has meanwhile
+        self._dry_run = _current.get() or DryRun()
+        self._made: dict[int, tuple[object, Any]] = {}  # with the original, so that its id stays in use
 
     def of(self, policy: Policy) -> Any:
-        """The twin of a policy."""
-        with _standing_in(self._rehearsal):
+        """The fresh policy for this one."""
+        with _standing_in(self._dry_run):
             return self._once(policy, self._pipeline if isinstance(policy, Pipeline) else self._policy)
 
     def _once(self, thing: Any, make: Callable[[Any], Any]) -> Any:
@@ -146,39 +146,39 @@ class Twins:
         twin = Pipeline(*policies, classify=pipeline.classify)
         twin.switch(pipeline.own_mode)
         for listener, kinds in pipeline._scope.channel.heard_by():
-            twin.listen(self._rehearsal.harmless("listen(%s)", listener), *kinds)
+            twin.listen(self._dry_run.without_effects("listen(%s)", listener), *kinds)
         return twin
 
     def _policy(self, policy: Policy) -> Policy:
         return policy.again(partial(self._argument, policy))
 
     def _argument(self, policy: Policy, name: str, value: Any) -> Any:
-        """What the twin of a policy is made with for one of its arguments. What its constructor hands to `effect` is
-        left to that; what may do something in a policy of a user's own is not."""
+        """The argument of a fresh policy, from that of the original. The library's own constructors pass effects to
+        `Policy.effect` themselves; for a policy of the user's, they are replaced here."""
         if name == "shadow" and self._shadow:
             return True
         if name == "factory" and isinstance(policy, Keyed):
             return partial(self._policy, policy.pattern)
         if name == "seed" and isinstance(policy, Chaos) and value is None:
-            return random.getrandbits(64)  # which the seed of the run decides
+            return random.getrandbits(64)  # `random` is seeded by the run
         if isinstance(value, Policy):
             return self.of(value)
         if isinstance(value, Budget):
             return self._once(value, _like)
         ours = type(policy).__module__.partition(".")[0] == "resilient"
-        return value if ours or name in policy.judgements else self._rehearsal.stand_in(policy, name, value)
+        return value if ours or name in policy.judgements else self._dry_run.stand_in(policy, name, value)
 
 
 def fresh(pattern: Policy, *, shadow: bool = False) -> Policy:
-    """A new policy with the settings of `pattern`; with `shadow`, in shadow mode where it has one. Warnings about the
+    """A fresh policy with the settings of `pattern`; with `shadow`, in shadow mode if it has one. Warnings about the
     order of policies are not repeated: they were given when the pattern was made."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
-        return Twins(shadow=shadow).of(pattern)  # type: ignore[no-any-return]
+        return FreshPolicies(shadow=shadow).of(pattern)  # type: ignore[no-any-return]
 
 
 class _Listener(pybreaker.CircuitBreakerListener):
-    """A listener of pybreaker whose methods are these functions."""
+    """A pybreaker listener with these functions as methods."""
 
     METHODS = ("before_call", "success", "failure", "state_change")
 
@@ -187,7 +187,7 @@ class _Listener(pybreaker.CircuitBreakerListener):
 
 
 class _Storage(pybreaker.CircuitMemoryStorage):
-    """A storage of one circuit alone. `count` is called for each state that it is told."""
+    """A storage of a single circuit, in memory. `count` is called each time its state is set."""
 
     def __init__(self, count: Callable[[], object]) -> None:
         super().__init__(pybreaker.STATE_CLOSED)
@@ -204,12 +204,12 @@ class _Storage(pybreaker.CircuitMemoryStorage):
 
 
 def _answer(error: object = None, request: object = None, *_: object) -> Any:
-    """What stands in for the answer of a Fallback's function: None, or for a request of httpx or httpx2 an empty
-    response of that library, because its clients can take nothing else."""
+    """The answer of a substitute for a Fallback's function: None, or for a request of httpx or httpx2 an empty response
+    of that library, because its clients accept nothing else."""
     library: Any = sys.modules.get(type(request).__module__.partition(".")[0])
     return library.Response(200) if type(request).__name__ == "Request" and hasattr(library, "Response") else None
 
 
 def _like(budget: Budget) -> Budget:
-    """Another budget with the same settings, as it is at first."""
+    """A new budget with the same settings."""
     return Budget(budget.ratio, reserve=budget.reserve, cap=budget.cap, ttl=budget.ttl)

@@ -1,15 +1,17 @@
-"""HTTP in a world: requests and responses of a client library, through the very transports of production.
+"""HTTP in a world: requests and responses of a client library, through the same transports as in production.
 
     Scenario(..., calls=HttpCalls(methods={"GET": 0.9, "POST": 0.1}, url="https://{key}.users.example/orders"))
 
-Every call is a request that goes through a client of httpx (or httpx2, for a transport of that one) whose transport is
-the candidate's: with its classifier, its options, a circuit for each origin, and its rules for what may be sent twice.
-A pipeline is put under a transport, as `AsyncClient(pipeline)` does. What is under the transport is the world, in place
-of the network: statuses are responses, `retry_after` is a `Retry-After`, a refused connection is a `ConnectError`, one
-that breaks a `ReadError`, and where nothing comes the client's own timeouts are a `ReadTimeout`, or in a partition a
-`ConnectTimeout`. Servers hear of deadlines and priorities where the transport sends them.
+Every call is a request that goes through a client of httpx (or of httpx2, for a transport of httpx2) with the
+candidate's transport: with its classifier, its options, a circuit for each origin, and its rules for what may be sent
+twice. A plain pipeline is put under a transport, as `AsyncClient(pipeline)` does. Below the transport the world takes
+the place of the network: statuses are responses, `retry_after` is a `Retry-After` header, a refused connection is a
+`ConnectError`, a broken one is a `ReadError`, and a lost request ends with the client's own timeout, as a
+`ReadTimeout`, or as a `ConnectTimeout` in a partition. Servers get deadlines and priorities if the transport sends
+them.
 
-A plain client's pipeline is tried under an asynchronous one, whose Timeouts can end an attempt at any moment.
+The pipeline of a synchronous client is tried under an asynchronous one, whose Timeouts can end an attempt at any
+moment.
 """
 
 from __future__ import annotations
@@ -44,19 +46,20 @@ __all__ = ["HttpCalls", "WorldTransport", "in_world", "unlogged"]
 
 @dataclass(frozen=True, slots=True)
 class HttpCalls(Calls):
-    """Calls that are requests, and answers that are responses.
+    """Calls that are HTTP requests, and answers that are responses.
 
     Args:
         methods: of the requests: one, or several with their shares: `{"GET": 0.9, "POST": 0.1}`.
-        url: of the requests; `{key}` in it is the key of the call.
-        headers: of the requests; `{key}` in a value is the key.
+        url: of the requests; `{key}` in it is replaced by the key of the call.
+        headers: of the requests; `{key}` in a value is replaced by the key.
         content: the body of the requests, a text.
         response_headers: of the responses.
-        statuses: of the responses where all went well, each with its share: `{200: 0.95, 404: 0.05}`. Default: all 200.
-        arguments: called with the key of a call, in place of all that makes requests: what `client.request` is called
-            with, as a tuple or a dict.
-        answer: called with a status and the seconds after which the service says to come back, or None: a response of
-            httpx, or an exception. Default: one with `response_headers`, and a `Retry-After` where it says so.
+        statuses: of successful responses, each with its share: `{200: 0.95, 404: 0.05}`. Default: all 200.
+        arguments: is called with the key of a call and replaces all of the above for requests: returns the arguments of
+            `client.request`, as a tuple or a dict.
+        answer: is called with a status and the seconds after which the service asks the client to come back, or None:
+            returns a response of httpx, or an exception. Default: a response with `response_headers`, and a
+            `Retry-After` header if there are such seconds.
     """
 
     methods: Mapping[str, float] | str = "GET"
@@ -90,7 +93,7 @@ class HttpCalls(Calls):
         return (method, _filled(self.url, key)), {"headers": headers, "content": self.content or None}
 
     def answered(self, status: int, retry_after: float | None, module: Any = httpx) -> Any:
-        """The response with this status, of a client library; or an exception, where the user's function says so."""
+        """The response with this status, of a client library; or an exception, if the user's function returns one."""
         if self.answer is None:
             headers = dict(self.response_headers)
             if retry_after is not None:
@@ -103,10 +106,10 @@ class HttpCalls(Calls):
             raise TypeError(f"answer must return an httpx.Response or an exception, got {made!r}")
         return module.Response(made.status_code, headers=made.headers.multi_items(), content=made.content)
 
-    def blamed(self, error: Exception, key: str) -> CandidateError | None:
-        if type(error).__name__ == "InvalidURL":  # a client's, for a key that cannot be a part of it
+    def mistake(self, error: Exception, key: str) -> CandidateError | None:
+        if type(error).__name__ == "InvalidURL":  # of a client: the key cannot be part of a URL
             return CandidateError(f"calls.url, {self.url!r}, is no URL for the key {str(key)!r}: {located(error)}")
-        return Calls.blamed(self, error, key)
+        return Calls.mistake(self, error, key)
 
     def guarded(self, guard: Any, wire: Wire) -> tuple[Callable[..., Any], Pipeline | None]:
         if not isinstance(guard, Policy):
@@ -118,14 +121,14 @@ class HttpCalls(Calls):
 
 
 def _client(pipeline: Pipeline) -> Any:
-    """A client with a pipeline, as `AsyncClient` makes it; its servers hear of all that they may hear of."""
+    """A client with a pipeline, as `AsyncClient` makes it; it sends deadlines and priorities to its servers."""
     world: Any = WorldTransport(httpx, semantics.DEADLINE_HEADER, semantics.PRIORITY_HEADER)
     return AsyncClient(pipeline, transport=world, trust_env=False, deadline_header=True, priority_header=True)
 
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Client libraries log each request that they send; in here none is sent, and they say nothing."""
+    """Silence the loggers of the client libraries: they log each request, and here none is really sent."""
     loggers = [logging.getLogger(name) for name in ("httpx", "httpx2")]
     before = [logger.disabled for logger in loggers]
     for logger in loggers:
@@ -138,11 +141,12 @@ def unlogged() -> Iterator[None]:
 
 
 def in_world(transport: HttpTransport[Any], timeout: Any, pipeline: Pipeline) -> Any:
-    """A client whose transport has the options of this one around `pipeline`; under it is a world in place of the
-    network.
+    """A client that sends to the world instead of the network, with a transport like this one around `pipeline`.
 
     Args:
-        timeout: the client's; None: the library's own.
+        transport: whose options and library are used.
+        timeout: of the client; None: the library's own.
+        pipeline: around the requests.
     """
     module = transport.library.module
     kind = importlib.import_module(f"resilient.http.{module.__name__}").AsyncTransport
@@ -152,12 +156,12 @@ def in_world(transport: HttpTransport[Any], timeout: Any, pipeline: Pipeline) ->
 
 
 class WorldTransport:
-    """What is under a candidate's transport in place of the network.
+    """The world in place of the network, below a candidate's transport.
 
     Args:
         module: the client library.
-        deadline_header, priority_header: by which the servers hear of deadlines and priorities; "": not at all. None:
-            of priorities they hear as they do without HTTP, for candidates that cannot send them.
+        deadline_header, priority_header: the headers from which servers take deadlines and priorities; "": none. With
+            priority_header=None servers take the priority of the call, for candidates that cannot send it.
     """
 
     def __init__(self, module: Any, deadline_header: str = "", priority_header: str | None = "") -> None:
@@ -167,7 +171,7 @@ class WorldTransport:
         self._priority_header = priority_header
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Ask the service, for the call that this is a request of."""
+        """Send a request to the service, for the current call."""
         exchange, module = current_exchange(), self._module
         wire, deadline, urgency = exchange.wire, None, NORMAL
         if wire.deadline_header and self._deadline_header:
@@ -201,7 +205,7 @@ class WorldTransport:
             raise
 
     async def aclose(self) -> None:
-        """Close nothing: there are no connections."""
+        """Do nothing: there are no connections."""
 
     async def __aenter__(self) -> WorldTransport:
         return self
@@ -211,7 +215,7 @@ class WorldTransport:
 
 
 def _scope_of(request: Any) -> dict[str, Any]:
-    """What an ASGI server would make of a request: policies in front of an application see that."""
+    """The ASGI scope of a request: the argument of policies in front of an application."""
     url = request.url
     path, _, query = url.raw_path.partition(b"?")
     return {
@@ -230,7 +234,7 @@ def _scope_of(request: Any) -> dict[str, Any]:
 
 
 def _filled(text: str, key: str) -> str:
-    """A text with the key of a call where it says `{key}`."""
+    """A text in which `{key}` is replaced by the key of a call."""
     return text.replace("{key}", quote(key, safe="")) if "{" in text else text
 
 

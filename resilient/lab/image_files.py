@@ -1,4 +1,4 @@
-"""Pictures as files: PNG, SVG or PDF, as the name of the file says, and of one figure always the same bytes."""
+"""Figures of matplotlib as PNG, SVG or PDF files, by the suffix of the name. The same figure gives the same bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SUFFIXES", "save"]
 
 DATELESS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 SUFFIXES = tuple(DATELESS)
-"""The suffixes that the name of a picture may have."""
+"""The suffixes that the name of an image file may have."""
 
 
 def save(figure: Figure, file: Path, dpi: int) -> None:

@@ -1,9 +1,9 @@
-"""Who calls, and when: the load of a world. A world may have several.
+"""The load of a world: who calls, and when. A world may have several loads.
 
-Poisson     independent users, many of them: so many calls a second, whatever happens (an open loop)
+Poisson     many independent users: a given rate of calls, whatever happens (an open loop)
 Closed      users that wait for their answer, think, and call again: they slow down as the service does
-Burst       calls all at once, once or again and again
-Replay      calls at given moments, with given keys: those of a trace, say
+Burst       many calls at once, one time or repeatedly
+Replay      calls at given moments, with given keys, for example those of a trace
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ __all__ = ["Burst", "Callers", "Closed", "Load", "Poisson", "Replay"]
 
 
 class Callers(Protocol):
-    """What a load has to do with: the clients of a world."""
+    """The clients of a world, as a load sees them."""
 
     loop: WorldLoop
     duration: float
     clients: int
 
     def call(self, client: int, key: str | None = None, urgency: Priority = NORMAL) -> None:
-        """Let a client (from 0) make a call; without a key it is drawn."""
+        """Start a call of a client (from 0). Without a key, one is drawn."""
 
     async def await_call(self, client: int, urgency: Priority = NORMAL) -> None:
-        """The same, to the end of the call."""
+        """Make a call of a client, and wait for its end."""
 
     def expect(self) -> None:
-        """Something more will make calls..."""
+        """Announce one more source of calls."""
 
     def done(self) -> None:
-        """...and now it will not any more."""
+        """End one source of calls. The world ends when all sources and all calls have ended."""
 
 
 class Load:
-    """Makes calls, from `start` on, each under `resilient.priority(...)`."""
+    """A source of calls. Its calls are made under `resilient.priority(...)`."""
 
     kind = ""
     priority: Priority
@@ -56,17 +56,18 @@ class Load:
             raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {self.priority!r}{hint}")
 
     def check(self, duration: float) -> None:
-        """Raise `ValueError`, naming the argument, where a part of it never comes within `duration` seconds."""
+        """Raise `ValueError`, naming the argument, if a part of the load never comes within `duration` seconds."""
 
     def start(self, callers: Callers, seed: str) -> None:
+        """Schedule the calls of this load; `seed` is for all that is random in it."""
         raise NotImplementedError
 
     def expected(self, duration: float, latency: float) -> float:
-        """How many calls it makes within `duration` seconds, where each takes `latency` seconds."""
+        """The expected number of calls within `duration` seconds, where each call takes `latency` seconds."""
         raise NotImplementedError
 
     def at_once(self, duration: float, latency: float) -> float:
-        """How many of its calls are under way at a time."""
+        """The expected number of its calls in flight at a time."""
         return self.expected(duration, latency) * min(1.0, latency / duration)
 
 
@@ -75,7 +76,8 @@ Steps = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Poisson(Load):
-    """`rate` calls a second of all clients together; or what it is from each moment on: `((0, 100), (60, 300))`."""
+    """`rate` calls a second, of all clients together. A rate that changes is a list of steps, each from its second on:
+    `((0, 100), (60, 300))`."""
 
     kind = "poisson"
     rate: float | Steps
@@ -101,11 +103,11 @@ class Poisson(Load):
 
     @property
     def steps(self) -> Steps:
-        """From when on it is how much."""
+        """The steps of the rate, as (from this second on, calls a second)."""
         return self.rate if isinstance(self.rate, tuple) else ((0.0, self.rate),)
 
     def at(self, moment: float) -> float:
-        """Calls a second at a moment."""
+        """The rate at a moment, in calls a second."""
         step = bisect_right(self.steps, (moment, math.inf)) - 1
         return self.steps[step][1] if step >= 0 else 0.0
 
@@ -122,10 +124,10 @@ class Poisson(Load):
         loop, clients, call = callers.loop, callers.clients, callers.call
         steps = list(zip(self.steps, [at for at, _ in self.steps[1:]] + [math.inf], strict=True))
         log = math.log
-        passed = 0  # steps that are over
+        passed = 0  # number of steps that are over
 
         def upcoming(now: float) -> float:
-            """When the next call comes after `now`."""
+            """The moment of the next call after `now`."""
             nonlocal passed
             while passed < len(steps):
                 (begin, rate), end = steps[passed]
@@ -135,7 +137,7 @@ class Poisson(Load):
                         now -= log(1.0 - draw()) / rate
                         if now < end:
                             return now
-                    now = end  # it has no memory: what would come after a change of rate is drawn anew
+                    now = end  # the process has no memory, so the next call after a change of rate is drawn anew
                 passed += 1
             return math.inf
 
@@ -162,7 +164,7 @@ class Poisson(Load):
 
 @dataclass(frozen=True, slots=True)
 class Closed(Load):
-    """`users` that each wait for an answer, and then for a time of `think`."""
+    """`users` that each wait for an answer, and then think for a time drawn from `think`."""
 
     kind = "closed"
     users: int
@@ -193,7 +195,7 @@ class Closed(Load):
                     before = loop.time()
                     await callers.await_call(client, self.priority)
                     pause = think()
-                    if pause or loop.time() == before:  # whom a refusal costs no time would call without end
+                    if pause or loop.time() == before:  # a user that is refused at once would call without end
                         await asyncio.sleep(pause or LEAST_PAUSE)
             finally:
                 callers.done()
@@ -212,12 +214,13 @@ class Closed(Load):
 
 
 LEAST_PAUSE = 0.001
-"""Seconds between two calls of a user that is refused at once."""
+"""Seconds between two calls of a user whose call is refused at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Burst(Load):
-    """`calls` within `spread` seconds from `at` on, and again after every `every` seconds; none after the duration."""
+    """`calls` calls within `spread` seconds from `at` on, and again every `every` seconds until the end of the
+    duration."""
 
     kind = "burst"
     calls: int
@@ -267,12 +270,12 @@ class Burst(Load):
         return self.calls * times
 
     def at_once(self, duration: float, latency: float) -> float:
-        return self.expected(duration, latency)  # all of them wait for their moment from the begin on
+        return self.expected(duration, latency)  # all of them are scheduled at the start of the run
 
 
 @dataclass(frozen=True, slots=True)
 class Replay(Load):
-    """Calls at given seconds from the begin, in order, with given keys (or none, then they are drawn)."""
+    """Calls at given seconds, in ascending order. `keys` has one key for each call; without keys, they are drawn."""
 
     kind = "replay"
     moments: tuple[float, ...]

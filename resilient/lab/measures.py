@@ -1,11 +1,11 @@
-"""What came of a candidate in a world: of one run, or of several pooled; in figures, and over time.
+"""Measures of a candidate in a scenario: of one run, or of several together; totals, and over time.
 
-*Success* is an answer of the service; what a Fallback stands in for is counted by itself. *Latency* is that of the
-calls that succeeded. *Goodput* is successes a second, when they come. *Requests per call* are what the service is sent,
-counted with the call that they are made for, whenever they are sent.
+*Success* is an answer of the service; a substitute from a Fallback is counted separately. *Latency* is that of the
+calls that succeeded. *Goodput* is the rate of successes, at the time when their answers come. *Requests per call* are
+the requests that the service receives, counted with the call that they belong to, whenever they are sent.
 
-*Recovery* is what `resilient.lab.recovery` says; of several runs, the worst: never before not measurable, and that
-before the longest.
+*Recovery* is defined in `resilient.lab.recovery`. Of several runs the worst counts: never, then not measurable, then
+the longest.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from resilient.lab.percentile import percentile
 from resilient.lab.recovery import Recovery, recovery
 from resilient.lab.run import STOOD_IN, SUCCESS, Run
 from resilient.priority import PRIORITIES
 
-__all__ = ["ClassOfCalls", "Measures", "Moment", "percentile"]
+__all__ = ["ClassOfCalls", "Measures", "Moment"]
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One stretch of time, averaged over the runs. None where there was nothing to measure.
+    """One step of the timeline, averaged over the runs; None where there was nothing to measure.
 
     Attributes:
-        at: its begin, in seconds.
+        at: its start, in seconds.
         offered: calls made per second.
-        goodput: successes per second that come in it, whenever their calls were made.
-        p50, p99: latency in seconds, of the successes that come in it.
-        requests_per_call: requests for the calls made in it, whenever they are sent, for each of these calls.
-        open, half_open: the share of circuits.
-        tokens: those of a budget, on average.
-        limit: of an AdaptiveLimit, on average: of a server's where there is one, else of a client's.
-        hedge_delay: seconds until a second copy, as observed, on average.
-        calls, succeeded, requests: of all runs, the calls made in it, how many of these succeed, and the requests they
-            become, whenever that is. Over the timeline they add up to those of `Measures`.
+        goodput: successes per second whose answers come in this step, whenever their calls were made.
+        p50, p99: latency in seconds, of the successes whose answers come in this step.
+        requests_per_call: requests of the calls made in this step, whenever they are sent, per call.
+        open, half_open: the share of circuits in this state.
+        tokens: of a budget, on average.
+        limit: of an AdaptiveLimit, on average: of the servers', if they have one, else of the clients'.
+        hedge_delay: observed delay before a second copy in seconds, on average.
+        calls, succeeded, requests: of all runs: the calls made in this step, how many of them succeed, and their
+            requests, whenever that is. Summed over the timeline they are those of `Measures`.
     """
 
     at: float
@@ -60,7 +61,8 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class ClassOfCalls:
-    """What came of the calls of one priority: how many, the share that succeeded, and latencies of those in seconds."""
+    """Measures of the calls of one priority: their number, the share that succeeded, and the latencies of successes in
+    seconds."""
 
     calls: int
     success: float
@@ -77,9 +79,9 @@ class ClassOfCalls:
 
 
 class Measures:
-    """Of runs of one candidate in one scenario, with different seeds.
+    """Measures of one candidate in one scenario, over runs with different seeds.
 
-    Raises `ValueError` where no run made a call: there is nothing to measure.
+    Raises `ValueError` if no run made a call: there is nothing to measure.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -98,7 +100,8 @@ class Measures:
 
     @cached_property
     def outcomes(self) -> dict[str, int]:
-        """How calls ended, by name: "success", "stood in", "unfinished", or the exception's."""
+        """Number of calls by outcome: "success", "stood in" (a substitute of a Fallback), "unfinished", or the name of
+        an exception."""
         found: Counter[str] = Counter()
         for run in self.runs:
             for number, times in Counter(run.outcomes).items():
@@ -107,7 +110,7 @@ class Measures:
 
     @property
     def not_run(self) -> dict[str, int]:
-        """How often code of the candidate would have run that may do something in the world, by what it is."""
+        """How often code of the candidate with effects outside the simulation would have run, by name."""
         return dict(sorted(sum((run.not_run for run in self.runs), Counter[str]()).items()))
 
     @property
@@ -127,7 +130,7 @@ class Measures:
 
     @cached_property
     def requests(self) -> int:
-        """Requests that the service was sent."""
+        """The number of requests that the service received."""
         return sum(sum(run.requests) for run in self.runs)
 
     @property
@@ -136,7 +139,7 @@ class Measures:
 
     @cached_property
     def latencies(self) -> list[float]:
-        """Seconds, in order, of all calls that succeeded."""
+        """Seconds of all calls that succeeded, in ascending order."""
         return sorted(
             end - begin
             for run in self.runs
@@ -145,17 +148,17 @@ class Measures:
         )
 
     def latency(self, share: float) -> float | None:
-        """Seconds that this share of the successes did not exceed."""
+        """The latency in seconds that this share of the successes does not exceed."""
         return percentile(self.latencies, share)
 
     @cached_property
     def recovered(self) -> list[Recovery]:
-        """The recovery of each run, in their order."""
+        """The recovery of each run."""
         return [recovery(run) for run in self.runs]
 
     @property
     def worst_recovery(self) -> Recovery:
-        """The recovery of the run that recovered worst."""
+        """The recovery of the worst run."""
         order = ("measured", "not measurable", "never")
         return max(self.recovered, key=lambda each: (order.index(each.state), each.seconds or 0.0))
 
@@ -166,16 +169,16 @@ class Measures:
 
     @property
     def recovery(self) -> float | None:
-        """Seconds in the worst run; None: never, or not measurable (`worst_recovery` tells)."""
+        """Seconds in the worst run; None: never, or not measurable (see `worst_recovery`)."""
         return self.worst_recovery.seconds
 
     @cached_property
     def acted(self) -> list[int]:
-        """Of each fault of the scenario, in order, how many requests of all runs it has changed something for."""
+        """Of each fault of the scenario, in order, how many requests of all runs it has affected."""
         return [sum(of_runs) for of_runs in zip(*(run.acted for run in self.runs), strict=True)]
 
     def equals(self, other: Measures) -> bool:
-        """Whether every call fared the same, to the moment, and became as many requests."""
+        """Whether every call of both has the same start, end, outcome and number of requests."""
         return all(
             (mine.begins, mine.ends, mine.requests) == (theirs.begins, theirs.ends, theirs.requests)
             and [mine.names[each] for each in mine.outcomes] == [theirs.names[each] for each in theirs.outcomes]
@@ -184,7 +187,8 @@ class Measures:
 
     @cached_property
     def classes(self) -> dict[str, ClassOfCalls]:
-        """What came of calls by priority, the most important first; empty where all are of one."""
+        """Measures of the calls of each priority, the most important first; empty if all calls have the same
+        priority."""
         found: dict[str, ClassOfCalls] = {}
         for rank, name in enumerate(PRIORITIES):
             ended = [
@@ -213,7 +217,7 @@ class Measures:
         return [well / all_ if all_ else None for well, all_ in zip(good, made, strict=True)]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain data, times in seconds."""
+        """All measures as plain data, times in seconds."""
         return {
             "about": self.candidate.about,
             "calls": self.calls,
@@ -239,12 +243,13 @@ class Measures:
 
     @property
     def steps(self) -> int:
-        """How many points the timeline has."""
+        """Number of steps of the timeline."""
         return math.ceil(self.scenario.duration / self.runs[0].step - 1e-9)
 
     @cached_property
     def _answers(self) -> list[list[float]]:
-        """The latencies of successes, in order, for each step in which they come; not those that come after the end."""
+        """The latencies of successes, in ascending order, for each step in which their answers come. Answers after the
+        end are left out."""
         step = self.runs[0].step
         found: list[list[float]] = [[] for _ in range(self.steps)]
         for run in self.runs:
@@ -255,10 +260,10 @@ class Measures:
 
     @cached_property
     def timeline(self) -> list[Moment]:
-        """From 0 to the end of the load, in equal steps.
+        """The measures from 0 to the end of the load, in equal steps.
 
-        Calls, and the requests that they become, are counted in the step in which the call is made; goodput and
-        latencies in the step in which the answer comes. Answers that come after the end are in none.
+        Calls and their requests are counted in the step in which the call is made; goodput and latencies in the step in
+        which the answer comes. Answers after the end are in no step.
         """
         step, count = self.runs[0].step, self.steps
         offered, succeeded, sent = [0] * count, [0] * count, [0] * count
@@ -291,11 +296,6 @@ class Measures:
                 )
             )
         return found
-
-
-def percentile(ordered: Sequence[float], share: float) -> float | None:
-    """Of numbers in order, the least that `share` of them do not exceed; None of none."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 
 def _mean(numbers: Sequence[float | None]) -> float | None:

@@ -1,10 +1,10 @@
-"""Whether pipelines meet their objectives, and whether a run says anything about them.
+"""Objectives: bounds on measures. And checks that a run says anything about its scenario.
 
-An objective is a bound on a measure. It is *not measurable*, and so missed, where there is too little to measure: fewer
-than 100 calls (or successes, for p99), no request, or no time after the faults. A run in which a fault changed nothing,
-or a load of a priority made no calls, tests something else than its scenario says: `check_tested` refuses it.
+An objective is *not measurable*, and therefore missed, if there is too little to measure: fewer than 100 calls (or
+successes, for p99), no request, or no time after the faults. A run in which a fault affected no request, or a load of a
+priority made no calls, tests something else than its scenario describes: `check_tested` refuses it.
 
-What is right and may mislead becomes a note: `notes`.
+Results that are right but may mislead get a note: `notes`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from resilient.priority import PRIORITIES
 __all__ = ["Objective", "check_tested", "judged", "notes", "objectives"]
 
 ENOUGH = 100
-"""Calls that a share needs, and successes that a 99th percentile needs: of fewer, it is the largest one."""
+"""Calls that a share needs, and successes that a 99th percentile needs: with fewer, it is simply the maximum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class Objective:
     """A bound on one of the measures.
 
     Args:
-        option: the option of the command that sets it.
+        option: of the command, which sets the objective.
         limit: the bound.
         value: takes the measure.
-        lacks: says what is missing for the measure to mean something; empty: nothing is.
-        at_least: the bound is a lower one.
-        unit: of limit and value, as shown.
+        lacks: says what is missing for a meaningful measure; empty: nothing.
+        at_least: whether the bound is a lower one.
+        unit: of limit and value, in messages.
     """
 
     option: str
@@ -48,14 +48,14 @@ class Objective:
     unit: str = ""
 
     def met(self, measures: Measures) -> bool:
-        """Whether the measure can be taken, and keeps the bound."""
+        """Whether the measure can be taken, and is within the bound."""
         value = self.value(measures)
         if value is None or self.lacks(measures):
             return False
         return value >= self.limit if self.at_least else value <= self.limit
 
     def miss(self, measures: Measures) -> str:
-        """One line that tells how the bound is missed."""
+        """One line about a missed objective."""
         value = self.value(measures)
         if lacks := self.lacks(measures):
             shown = f"not measurable: {lacks}"
@@ -68,7 +68,7 @@ class Objective:
 def objectives(
     min_success: float | None, max_p99: float | None, max_attempts_per_call: float | None, max_recovery: float | None
 ) -> list[Objective]:
-    """The objectives of the options that are given, in their order; None: an option is not given."""
+    """The objectives of the options that are given, in this order; None: an option is not given."""
     made: list[tuple[float | None, Callable[[float], Objective]]] = [
         (
             min_success,
@@ -115,7 +115,7 @@ def _unasked(measures: Measures) -> str:
 
 
 def judged(measures: Sequence[Measures], goals: Sequence[Objective]) -> list[dict[str, Any]]:
-    """Each objective for each candidate, as plain data."""
+    """The result of each objective for each candidate, as plain data."""
     return [
         {
             "pipeline": each.candidate.name,
@@ -131,7 +131,7 @@ def judged(measures: Sequence[Measures], goals: Sequence[Objective]) -> list[dic
 
 
 def check_tested(scenario: Scenario, measures: Sequence[Measures]) -> None:
-    """Raise `ValueError` if a fault changed nothing, or no calls of a load's priority were made, in any run."""
+    """Raise `ValueError` if a fault affected no request, or no calls of a load's priority were made, in any run."""
     for at, fault in enumerate(scenario.faults):
         if not any(each.acted[at] for each in measures):
             raise ValueError(
@@ -147,7 +147,7 @@ def check_tested(scenario: Scenario, measures: Sequence[Measures]) -> None:
 
 
 def _unmet(fault: Fault, scenario: Scenario, measures: Sequence[Measures]) -> str:
-    """Why no request met a fault, and what must change."""
+    """Why a fault affected no request, and what must change."""
     sent = sum(fault.is_on(moment) for each in measures for run in each.runs for moment in run.sent)
     if sent and isinstance(fault, Slowness) and not fault.targeted and scenario.service.service_time.expected:
         return (

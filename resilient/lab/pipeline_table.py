@@ -1,7 +1,6 @@
-"""Pipelines of a scenario file: `[pipelines.NAME]`, and the policies that a server has as its admission.
+"""The tables `[pipelines.NAME]` of a scenario file, and the policies in front of its servers.
 
-Policies have the arguments that they have in Python. A pipeline that needs other Python objects is named by
-`import`.
+Policies have the same arguments as in Python. A pipeline that needs other Python objects is named with `import`.
 """
 
 from __future__ import annotations
@@ -55,12 +54,12 @@ UNWRITABLE = (
     "priority",
     "limiter",
 )
-"""Arguments of policies that are Python objects: for those there is `import`."""
+"""Arguments of policies that are Python objects and cannot be written in a file."""
 PRESETS: dict[str, Callable[..., Pipeline]] = {"standard": presets.standard, "standard_hedged": presets.standard_hedged}
 
 
 def candidate_of(name: str, data: object, source: Source) -> Candidate:
-    """What `[pipelines.NAME]` describes, as something to try. Raises `ScenarioError`."""
+    """The candidate that `[pipelines.NAME]` describes. Raises `ScenarioError`."""
     where = key_path("pipelines", name)
     table = Table(data, where)
     about = as_text(table.take("about", ""), f"{where}.about")
@@ -81,7 +80,7 @@ def candidate_of(name: str, data: object, source: Source) -> Candidate:
 
 
 def _imported(table: Table, source: Source, name: str, about: str = "") -> Candidate:
-    """What the key `import` of a table names, which is its last one."""
+    """The candidate that the key `import` of a table names. The key must be the last one."""
     where = table.path("import")
     path = source.code(as_text(table.take("import"), where), where)
     table.end()
@@ -119,7 +118,7 @@ def _policies(table: Table, budget: Budget) -> Pipeline:
 
 
 def _quietly(where: str, make: Callable[[], Pipeline]) -> Pipeline:
-    """Orders that cannot work are what some scenarios are about."""
+    """Make a pipeline without warnings: some scenarios are about an order of policies that cannot work."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
         return build(where, make)
@@ -158,7 +157,7 @@ def _policy(data: object, where: str, budget: Budget, allowed: Mapping[str, type
 
 
 def _quantile(data: object, where: str) -> quantile:
-    """A delay that is observed."""
+    """An observed delay of a Hedge."""
     table = Table(data, where)
     share = table.take("quantile")
     names = [name for name in inspect.signature(quantile).parameters if name != "share"]
@@ -168,12 +167,12 @@ def _quantile(data: object, where: str) -> quantile:
 
 
 def _keyed(table: Table, budget: Budget) -> Policy:
-    """A gate for each key of the calls."""
+    """A `Keyed` with a gate for each key of the calls."""
     gates = {name: cls for name, cls in GATES.items() if cls is not Keyed}
     each, where = table.take("each"), table.path("each")
     values = {key: value for key in ("max_keys", "idle", "name") if (value := table.take(key, None)) is not None}
     table.end()
-    _policy(each, where, budget, gates)  # complains here, not in the middle of a run
+    _policy(each, where, budget, gates)  # refused here, not in the middle of a run
 
     def factory() -> Gate:
         made = _policy(each, where, budget, gates)
@@ -184,7 +183,8 @@ def _keyed(table: Table, budget: Budget) -> Policy:
 
 
 def admission_of(data: object, where: str, source: Source) -> Policy | Callable[[], Any]:
-    """A gate, or several, as a pipeline, outermost first; or what `import` names."""
+    """The admission that a table describes: a gate, a pipeline of several gates (outermost first), or what `import`
+    names."""
     if isinstance(data, Mapping) and "import" in data:
         made = _imported(Table(data, where), source, where)
         return made.make if made.admission is None else made.admission

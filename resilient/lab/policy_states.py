@@ -1,4 +1,5 @@
-"""What the policies of a run are like at one moment: circuits, budgets, limits and observed delays, for its curves."""
+"""The state of the policies of a run at one moment: circuits, budgets, limits and hedge delays, for curves over
+time."""
 
 from __future__ import annotations
 
@@ -12,14 +13,20 @@ from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.hedge import Hedge
 from resilient.policies.keyed import Keyed
 
-__all__ = ["Sample", "Watched"]
+__all__ = ["PolicyStates", "Sample"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What policies were like at one moment: the share of circuits that are open or half-open, tokens of a budget (on
-    average); the limit of an AdaptiveLimit (of a server's where those have one, else of a client's) and the seconds
-    that a Hedge observes (both on average); None where there are none."""
+    """The state of the policies at one moment, averaged over them; None where a run has no such policy.
+
+    Attributes:
+        at: the moment, in seconds.
+        open, half_open: the share of circuits in this state.
+        tokens: of a budget.
+        limit: of an AdaptiveLimit: of the servers', if they have one, else of the clients'.
+        hedge_delay: the observed delay of a Hedge, in seconds.
+    """
 
     at: float
     open: float | None
@@ -29,9 +36,8 @@ class Sample:
     hedge_delay: float | None = None
 
 
-class Watched:
-    """The policies of all clients' pipelines that have something to show. Several clients may share one, which counts
-    once."""
+class PolicyStates:
+    """The policies of all clients whose state is sampled. A policy that several clients share counts once."""
 
     def __init__(self) -> None:
         self.breakers: dict[int, CircuitBreaker] = {}
@@ -41,7 +47,7 @@ class Watched:
         self.limits: dict[int, AdaptiveLimit] = {}
 
     def add(self, pipeline: Pipeline) -> None:
-        """Watch the policies of one more pipeline."""
+        """Add the policies of one more pipeline."""
         for policy in flat(pipeline.policies):
             if isinstance(policy, CircuitBreaker):
                 self.breakers[id(policy)] = policy
@@ -55,7 +61,7 @@ class Watched:
                 self.budgets[id(policy.budget)] = policy.budget
 
     def sample(self, now: float, admissions: Sequence[Pipeline]) -> Sample:
-        """Their state at the moment `now`; limits are those of the servers' `admissions`, where these have any."""
+        """The state at the moment `now`. Limits are those of the servers' `admissions`, if these have any."""
         gates = [gate for keyed in self.keyed.values() for gate in keyed.snapshot()["gates"].values()]
         states = [breaker.state for breaker in self.breakers.values()]
         states += [gate["state"] for gate in gates if "state" in gate]
@@ -80,7 +86,7 @@ class Watched:
 
 
 def _delays_of(hedge: Hedge) -> list[float]:
-    """Seconds until its second copy, as observed, of each of its keys; none where it is not known yet."""
+    """The observed hedge delay in seconds of each key; empty while it is unknown."""
     snapshot = hedge.snapshot()
     observed = snapshot["observed"].values() if "observed" in snapshot else [snapshot]
     return [delays[0] for each in observed if (delays := each.get("delays")) and delays[0] is not None]

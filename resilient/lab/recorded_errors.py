@@ -1,13 +1,14 @@
-"""The errors of a trace, made again: instances of the very classes that were raised, where those are loaded.
+"""The errors of a trace as exceptions: instances of the classes that were raised, if these are loaded.
 
-A trace names classes, `module:Qualified.Name`. A name is looked up among the modules that are imported already, as
-those of a candidate's code are; nothing is imported because a trace names it, and no attribute is asked of anything.
-Where it is not found, or is not that class (it was made in a function, or its `__module__` was that of another), a new
-class stands in: with the same name and module, below those classes of the original that are found, so `on=(OSError,)`
-matches an `app:Busy` that was one. `resilient.known_errors` knows it by its name all the same.
+A trace names classes, `module:Qualified.Name`. A name is looked up among the imported modules, as those of a
+candidate's code are; a trace never causes an import, and no attribute of an object is read. If the name is not found,
+or belongs to another class (the original was made in a function, or its `__module__` was changed), a new class is the
+substitute. It has the same name and module, and inherits from those base classes of the original that are found, so
+`on=(OSError,)` matches an `app:Busy` that was an `OSError`. `resilient.known_errors` still recognises it, by its name.
 
-Real ones are made of a message, and where they need more, without their constructor. Then they get the facts that the
-trace has of them (`resilient.observe.evidence`): a status, a pause, a code, where the original had it.
+An original class is called with a message, or bypasses its constructor if that needs more. Its instances then get the
+facts that the trace has of the error (`resilient.observe.evidence`): a status, a pause, a code, at the same attributes
+as in the original.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from resilient.known_errors import PUSHBACK
 from resilient.observe.evidence import Evidence, Fact, class_named, module_of, qualified_name
 from resilient.observe.traced import TracedKind
 
-__all__ = ["RecordedError", "StandIns"]
+__all__ = ["ErrorClasses", "RecordedError"]
 
 
 class RecordedError(Exception):
-    """Above all classes that stand in for one of a trace."""
+    """The base class of all substitutes for classes of a trace."""
 
 
-class StandIns:
-    """Makes the errors of a trace, by what is loaded now.
+class ErrorClasses:
+    """The classes of the errors of a trace, and new instances of them.
 
     Args:
-        kinds: what the trace knows of their classes, by name.
+        kinds: what the trace knows of the classes, by name.
     """
 
     def __init__(self, kinds: Mapping[str, TracedKind]) -> None:
@@ -44,19 +45,19 @@ class StandIns:
         self._classes: dict[str, type[Exception]] = {}
 
     def named(self, name: str) -> type[Exception]:
-        """The class with this name in the trace: itself, or one that stands in for it."""
+        """The class with this name in the trace, or its substitute."""
         if name not in self._classes:
             known = self._known.get(name, TracedKind())
             found = None if known.local else _raisable(name)
             self._classes[name] = found or _new_class(name, known)
         return self._classes[name]
 
-    def stands_in(self, name: str) -> bool:
-        """Whether the class with this name is not itself."""
+    def is_substitute(self, name: str) -> bool:
+        """Whether the class with this name is a substitute."""
         return issubclass(self.named(name), RecordedError)
 
     def error(self, name: str, evidence: Evidence | None = None) -> Exception:
-        """A new error of this class, with what is known of it."""
+        """A new error of the class with this name, with the recorded evidence."""
         kind = self.named(name)
         facts, leaves = (evidence.facts, evidence.leaves) if evidence is not None else ((), ())
         if leaves or is_group(kind):
@@ -68,15 +69,16 @@ WORDS = "recorded in a trace"
 
 
 def _raisable(name: str) -> type[Exception] | None:
-    """The class with this name, if it is loaded, and one that a future and a coroutine can end with."""
+    """The class with this name, if it is loaded and can end a future and a coroutine; else None."""
     kind = class_named(name)
     if kind is None or not issubclass(kind, Exception) or issubclass(kind, StopIteration):
         return None
-    return None if module_of(kind).startswith("resilient.lab.") else kind  # the world would take them for its own
+    return None if module_of(kind).startswith("resilient.lab.") else kind  # the world treats these as its own
 
 
 def _new_class(name: str, known: TracedKind) -> type[Exception]:
-    """A class that stands in: below those above the original that are found, or below new ones with their names."""
+    """A substitute: it inherits from the base classes of the original that are found, and from new ones in place of the
+    others."""
     bases: tuple[type[Exception], ...] = (RecordedError,)
     for above in reversed(known.above):
         real = _raisable(above)
@@ -93,12 +95,12 @@ def _subclass(name: str, bases: tuple[type[Exception], ...], **attributes: Any) 
     names = {"__module__": module or RecordedError.__module__, "__qualname__": legible, **attributes}
     try:
         return type(legible.rpartition(".")[2] or "_", bases, names)
-    except Exception:  # classes that do not go together, or that mind being inherited from
+    except Exception:  # bases that cannot be combined or inherited from
         return type(legible.rpartition(".")[2] or "_", (RecordedError,), names)
 
 
 def _group(kind: type[Exception], errors: list[Exception]) -> Exception:
-    """A group of its class, if that is one and made as groups are; else of Python's own."""
+    """An exception group of this class, or Python's own `ExceptionGroup` if the class cannot be made as groups are."""
     try:
         made: Any = kind(WORDS, errors)
     except Exception:  # it has a constructor of its own
@@ -110,7 +112,8 @@ def _group(kind: type[Exception], errors: list[Exception]) -> Exception:
 
 
 def with_facts(kind: type[Exception], facts: Mapping[str, Fact]) -> Exception:
-    """An error of a class, or of a subclass of it where it lets an attribute not be set, with facts."""
+    """An error of a class, with facts as attributes. If the class does not allow an attribute to be set, the error is
+    of a subclass."""
     first = facts.get("args.0")
     message = WORDS if first is None else f"{first} {WORDS}"
     attributes = _attributes(facts)
@@ -130,9 +133,11 @@ def _plain(kind: type[Exception], message: str) -> Exception:
         made = kind(message)
         if type(made) is kind:
             return made
-    except Exception:  # it is made of something else
+    except Exception:  # it takes other arguments
         pass
-    if "__getattr__" in {name for each in kind.__mro__ for name in vars(each)}:  # it may look for what is not there
+    if "__getattr__" in {
+        name for each in kind.__mro__ for name in vars(each)
+    }:  # it may read attributes that are missing
         kind = _subclass(qualified_name(kind), (kind,), __getattr__=_has_none)
     base: Any = next(each for each in kind.__mro__ if module_of(each) == "builtins")
     bare: Exception = base.__new__(kind, message)
@@ -144,7 +149,7 @@ def _has_none(error: Exception, name: str) -> Any:
 
 
 def _set(error: Exception, name: str, value: Any) -> bool:
-    """Whether the error has this attribute now, or had it already."""
+    """Whether the error has this attribute with this value now."""
     with suppress(Exception):
         setattr(error, name, value)
     with suppress(Exception):
@@ -153,7 +158,7 @@ def _set(error: Exception, name: str, value: Any) -> bool:
 
 
 def _attributes(facts: Mapping[str, Fact]) -> dict[str, Any]:
-    """Facts as attributes of an error, the parts of a response put together."""
+    """Facts as attributes of an error. The parts of a response become one object."""
     found: dict[str, Any] = {}
     about, answer = {}, {}
     for path, value in facts.items():
@@ -183,6 +188,6 @@ def _identity(value: Any) -> Any:
 
 
 def _status_code(name: str) -> Any:
-    """grpc's own code, where grpc is loaded."""
+    """The status code of grpc with this name if grpc is loaded, else an object with the name."""
     codes = getattr(sys.modules.get("grpc"), "StatusCode", None)
     return getattr(codes, name, None) or SimpleNamespace(name=name)

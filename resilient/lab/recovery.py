@@ -1,9 +1,9 @@
-"""When a service is well again after its faults.
+"""When a service has recovered from its faults.
 
-*Recovery* is the time from the end of the last fault that ends to the beginning of the first five seconds of which at
-least 92% of the calls succeed; *never* when there are no such five seconds. A call counts in the second in which it is
-made: late answers to calls made during the fault are no sign that new ones fare well. Five seconds count if ten calls
-are made in them at least. Where the calls end too early after the fault, or are too few, recovery is *not measurable*.
+*Recovery* is the time from the end of the last fault that ends to the start of the first five seconds in which at least
+92% of the calls succeed; *never* if there are no such five seconds. A call counts in the second in which it is made:
+late answers to calls made during the fault do not show that new calls succeed. Five seconds count only if at least ten
+calls are made in them. If the calls end too early after the fault, or are too few, recovery is *not measurable*.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from resilient.lab.run import Run
 __all__ = ["Recovery", "recovery"]
 
 ENOUGH, SECONDS, CALLS = 0.92, 5, 10
-"""The share of calls that succeed, for how many seconds: then a service has recovered (N. Bronson et al., HotOS '21).
-And how many calls these seconds must have, for the share to say something."""
+"""A service has recovered when this share of calls succeeds for this many seconds (N. Bronson et al., HotOS '21); and
+the number of calls that these seconds need, for the share to be meaningful."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """When a run was well again after its faults.
+    """When a run had recovered from its faults.
 
     Attributes:
-        seconds: from the end of the last fault that ends; None: never, or not measurable.
-        unmeasurable: why it cannot be measured, and what is needed; empty: it can.
+        seconds: after the end of the last fault that ends; None: never, or not measurable.
+        unmeasurable: why it cannot be measured, and what is needed; empty if it can.
     """
 
     seconds: float | None = None
@@ -40,7 +40,7 @@ class Recovery:
 
 
 def recovery(run: Run) -> Recovery:
-    """When a run was well again: the module says how that is measured."""
+    """The recovery of a run; the module's docstring says how it is measured."""
     duration, (_, over) = run.scenario.duration, run.scenario.calm
     if not over:
         return Recovery(unmeasurable="no fault of the scenario ends")

@@ -1,23 +1,22 @@
-"""A trace of real calls (`resilient.observe.trace`) as a world: its load again, and a service that is as theirs was.
+"""A trace of real calls (`resilient.observe.trace`) as a world: the same load, and a service that answers as the
+recorded one did.
 
-Each call comes when it came. Each request, whoever sends it, fares as one of the requests in the trace that were sent
-within a second of that moment (with the same key, where there are keys); where there was none, as one of those within a
-second of the last one before or of the first one after. So an outage in the trace is an outage in the world, at the
-same time.
+Each call comes when it came. A request has the outcome of a recorded request (with the same key, if there are keys)
+that was sent within a second of the same moment. If there is none, it has the outcome of one within a second of the
+last request before that moment or of the first one after it. So an outage in the trace is an outage in the world, at
+the same time.
 
-A request that was cut short (a timeout, the loser of a hedge) has a latency that nobody knows, only that it was longer.
-It fares as one of those about it that took longer, or if there is none, it is never answered. (This is how Kaplan and
-Meier count what leaves a study: its weight goes to those that stay.)
+For a request that was cut short (by a timeout, or as the loser of a hedge) only a lower bound of its latency is known.
+It has the outcome of one of its neighbours that took longer, or if there is none, it is never answered. (Kaplan and
+Meier count censored observations this way: their weight goes to those that remain.)
 
-What a trace cannot know: how the service would have taken more requests, or fewer. The more a pipeline changes them,
-the less it says; for what load does to a service, write a scenario.
+A trace does not say how the service would have handled more requests, or fewer. The more a pipeline changes their
+number, the less the result says; to study the effect of load on a service, write a scenario.
 
-Errors are instances of the classes that were raised, where those are loaded, with their statuses and codes; else of
-classes that stand in for them (`resilient.lab.recorded_errors`).
-
-A result that was judged a failure is a `ServiceError` with its status, or a `BadResult` if it had none. Errors of the
-program and local refusals are left out: they say nothing about the service. What a classifier ignored is there, for a
-candidate to judge.
+Errors are instances of the classes that were raised, with their statuses and codes, if these classes are loaded, else
+of substitutes (`resilient.lab.recorded_errors`). A result that was judged a failure is a `ServiceError` with its
+status, or a `BadResult` if it had none. Programming errors and local refusals are left out: they say nothing about the
+service. Attempts that a classifier ignored are kept, for the candidate to judge.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from resilient.arguments import legible
 from resilient.lab.answers import ANSWER, ServiceError
 from resilient.lab.event_loop import WorldLoop
 from resilient.lab.load import Replay
-from resilient.lab.measures import percentile
-from resilient.lab.recorded_errors import RecordedError, StandIns, with_facts
+from resilient.lab.percentile import percentile
+from resilient.lab.recorded_errors import ErrorClasses, RecordedError, with_facts
 from resilient.lab.scenario import Scenario
 from resilient.lab.service import Service, ServicePlan, build_service
 from resilient.observe.trace import Trace, TracedAttempt, TraceError
@@ -46,20 +45,24 @@ from resilient.outcome import PROGRAMMING_ERRORS, REFUSALS
 __all__ = ["BadResult", "RecordedError", "RecordedPlan", "replayed", "summary"]
 
 MOST_SHOWN = 10
-"""Names in a line."""
+"""The most names in one line."""
 
 NEAR = 1.0
-"""Seconds before and after a request in which what happened may happen to it."""
+"""Seconds before and after a request from which its outcome is drawn."""
 
 
 class BadResult(RecordedError):
-    """A result that was judged a failure, and of which nothing else is known."""
+    """A result that was judged a failure, without a known status."""
 
 
 def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
-    """The world of a trace's calls; `name` is what to call it, `pipeline` whose calls to take, where it has several.
+    """The world of the calls of a trace.
 
-    Raises `TraceError` when it is not clear whose, or when there are none.
+    Args:
+        name: of the scenario.
+        pipeline: whose calls are replayed, if the trace has several.
+
+    Raises `TraceError` if the pipeline is ambiguous or has no calls.
     """
     known = trace.pipelines
     shown = [legible(each) or '""' for each in known[:MOST_SHOWN]]
@@ -72,7 +75,7 @@ def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
         trace = trace.of(pipeline)
     if not trace.calls:
         raise TraceError(f"{name} has no calls")
-    errors = StandIns(trace.kinds)
+    errors = ErrorClasses(trace.kinds)
     attempts = tuple(each for each in trace.attempts if _is_the_services(each, errors))
     if not attempts:
         raise TraceError(f"{name} has no attempts that say anything about the service")
@@ -91,19 +94,19 @@ OURS = (*PROGRAMMING_ERRORS, *REFUSALS, MemoryError)
 """Errors that say nothing about a service."""
 
 
-def _is_the_services(attempt: TracedAttempt, errors: StandIns) -> bool:
-    """Whether an attempt says something about the service: it did not end with an error of the program, nor with a
-    local refusal, nor with one that was ignored and of which nothing is known but a name without a module."""
+def _is_the_services(attempt: TracedAttempt, errors: ErrorClasses) -> bool:
+    """Whether an attempt says something about the service: it did not end with a programming error or a local refusal,
+    nor with an ignored error of which only a name without a module is known."""
     name = attempt.error
     if name is None or attempt.cut:
         return True
-    if attempt.ignored and ":" not in name and errors.stands_in(name):
+    if attempt.ignored and ":" not in name and errors.is_substitute(name):
         return False
     return not issubclass(errors.named(name), OURS)
 
 
 def summary(trace: Trace) -> dict[str, Any]:
-    """What the recorded calls were like, as plain data."""
+    """Measures of the recorded calls, as plain data."""
     calls = trace.calls
     latencies = sorted(each.seconds for each in calls if each.ending == "success")
     return {
@@ -121,11 +124,11 @@ def summary(trace: Trace) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class RecordedPlan(ServicePlan):
-    """A service that does again what it did.
+    """A service that answers as a recorded one did.
 
     Args:
-        attempts: what it was seen to do, in order.
-        kinds: what is known of the classes of its errors, by name.
+        attempts: the recorded attempts, in order.
+        kinds: what is known of the classes of their errors, by name.
     """
 
     attempts: tuple[TracedAttempt, ...] = ()
@@ -133,14 +136,14 @@ class RecordedPlan(ServicePlan):
 
 
 class _Pool:
-    """Attempts in the order of their begin."""
+    """Attempts in the order of their start."""
 
     def __init__(self, attempts: Sequence[TracedAttempt]) -> None:
         self.attempts = attempts
         self.begins = [each.begin for each in attempts]
 
     def near(self, moment: float) -> tuple[int, int]:
-        """Where those that may stand for a request at a moment begin and end."""
+        """The range of the attempts whose outcomes a request at a moment may have."""
         first, end = bisect_left(self.begins, moment - NEAR), bisect_right(self.begins, moment + NEAR)
         if first == end:
             first = bisect_left(self.begins, self.begins[max(0, first - 1)] - NEAR)
@@ -149,11 +152,11 @@ class _Pool:
 
 
 class _Recorded(Service):
-    """Answers as it was seen to answer."""
+    """A service that answers with recorded outcomes."""
 
     def __init__(self, plan: RecordedPlan, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> None:
         super().__init__(plan, happens, loop, seed)
-        self.errors = StandIns(plan.kinds)
+        self.errors = ErrorClasses(plan.kinds)
         attempts = [each for each in plan.attempts if _is_the_services(each, self.errors)] or plan.attempts
         self.all = _Pool(attempts)
         of_key: dict[str, list[TracedAttempt]] = defaultdict(list)

@@ -12,21 +12,25 @@ from resilient.lab.scenario import Scenario
 __all__ = ["STOOD_IN", "SUCCESS", "UNFINISHED", "Run"]
 
 SUCCESS, STOOD_IN, UNFINISHED = "success", "stood in", "unfinished"
-"""Outcomes besides the names of exceptions: an answer of the service, of a Fallback, none when the world ended."""
+"""Outcomes besides names of exceptions: an answer of the service, a substitute of a Fallback, no answer before the
+end."""
 
 
 class Run:
     """What happened in one run.
 
     Attributes:
-        begins, ends: of each call, in the order in which they ended, in seconds.
-        outcomes: of each of them, a number in `names`; requests: how many it became.
-        priorities: of each of them, a number in `PRIORITIES`.
+        scenario, candidate, seed: what was run.
+        step: seconds between two samples.
+        begins, ends: of each call, in the order of their ends, in seconds.
+        outcomes: of each call, as an index of `names`.
+        requests: of each call, how many requests it became.
+        priorities: of each call, as an index of `PRIORITIES`.
         sent: when each request was sent.
-        samples: of circuits and budgets, every `step` seconds.
-        executed: requests that the service has worked off.
-        acted: of each fault of the scenario, in order, how many requests it has changed something for.
-        not_run: how often code of the candidate would have run that may do something in the world, by what it is.
+        samples: of the policies, every `step` seconds.
+        executed: requests that the service has finished.
+        acted: of each fault of the scenario, in order, how many requests it has affected.
+        not_run: how often code of the candidate with effects outside the simulation would have run, by name.
     """
 
     def __init__(self, scenario: Scenario, candidate: Candidate, seed: int, step: float) -> None:

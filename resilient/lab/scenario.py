@@ -1,4 +1,4 @@
-"""A scenario: a world as data, and the pipelines that are worth a try in it. `resilient.lab.world` lives through it."""
+"""A scenario: a world as data, and the pipelines to try in it. `resilient.lab.world` runs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resilient.lab.service_plan import ServicePlan
 __all__ = ["Scenario"]
 
 LONGEST = 1e7
-"""Seconds of a world: four months."""
+"""The longest duration of a world in seconds: four months."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +24,18 @@ class Scenario:
 
     Args:
         duration: seconds in which calls are made.
-        loads: who makes them.
-        service: what they call.
-        clients: instances, each with a pipeline of its own.
-        keys: how many keys there are (`"1"`, `"2"`, ...), all equally likely; for shards and for `Keyed`.
-        calls: what calls and answers look like (`resilient.lab.calls`); None: keys, and "answer" or `ServiceError`.
-        faults: what happens.
-        drain: seconds after `duration` for the calls that are still under way; then they count as unfinished.
+        loads: who calls, and when.
+        service: the service that is called.
+        clients: number of clients, each with its own pipeline.
+        keys: number of keys (`"1"`, `"2"`, ...), all equally likely; for shards and for `Keyed`.
+        calls: what calls and answers look like (`resilient.lab.calls`); None: the argument of a call is its key, and
+            its result is "answer" or a `ServiceError`.
+        faults: the faults, each with its time.
+        drain: seconds after `duration` in which calls may still end; then they count as unfinished.
         name, title, about: for people.
-        candidates: pipelines that are worth a try in it, by name.
+        candidates: the pipelines to try, by name.
+
+    Raises `ValueError` or `TypeError` for a bad argument, and for a load or a fault that cannot have an effect.
     """
 
     duration: float
@@ -64,7 +67,7 @@ class Scenario:
 
     @property
     def calm(self) -> tuple[float, float]:
-        """When the first of the faults that end begins, and when the last one is over; (0, 0) without any."""
+        """The start of the first fault that ends, and the end of the last one; (0, 0) if no fault ends."""
         passing = [fault for fault in self.faults if fault.end is not None]
         if not passing:
             return 0.0, 0.0

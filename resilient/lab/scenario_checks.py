@@ -1,8 +1,7 @@
-"""What a scenario must name so that a run of it can say something: calls that come, faults that change something.
+"""Checks of a scenario: its loads make calls, and its faults can have an effect.
 
-A load that never calls and a fault that hits nothing make every pipeline look well, so a `Scenario` that has one is
-refused when it is made. What only a run can show (a fault that no request met by chance) is told after it, by
-`resilient.lab.objectives`.
+A load that never calls and a fault that hits nothing make every pipeline look good, so a `Scenario` refuses them. What
+only a run can show (by chance no request met a fault) is reported after it, by `resilient.lab.objectives`.
 """
 
 from __future__ import annotations
@@ -17,14 +16,12 @@ from resilient.lab.service_plan import FAULTS, ServicePlan, shard
 __all__ = ["check"]
 
 OF_SERVERS = (Crash, Slowness, Stall)
-"""Faults that befall servers, not requests: they have no keys."""
+"""Faults of servers, not of requests: their targets cannot be keys."""
 
 
 def check(duration: float, loads: Sequence[Load], faults: Sequence[Fault], service: ServicePlan, keys: int) -> None:
-    """Refuse loads that never call and faults that cannot act, naming the key and what would be right.
-
-    Raises `ValueError`.
-    """
+    """Raise `ValueError` for a load that never calls or a fault that cannot have an effect. The message names the key
+    and the right values."""
     for at, load in enumerate(loads):
         try:
             load.check(duration)
@@ -47,7 +44,7 @@ def check(duration: float, loads: Sequence[Load], faults: Sequence[Fault], servi
 
 
 def _allowed(fault: Fault, target: int | str, loads: Sequence[Load], service: ServicePlan, keys: int) -> str | None:
-    """What a fault may have as its target, where this one hits nothing; None: it is right."""
+    """The allowed targets of a fault, if this target hits nothing; None if the target is right."""
     servers = service.servers
     replayed = {key for load in loads if isinstance(load, Replay) for key in load.keys}
     drawn = any(not (isinstance(load, Replay) and load.keys) for load in loads)
@@ -70,12 +67,12 @@ def _allowed(fault: Fault, target: int | str, loads: Sequence[Load], service: Se
 
 
 def _is_drawn(target: str, keys: int) -> bool:
-    """Whether it is one of the keys "1" to `keys`; without a list of them, for they may be many."""
+    """Whether a target is one of the keys "1" to `keys`, without a list of them, which may be long."""
     return re.fullmatch("[1-9][0-9]{0,18}", target) is not None and int(target) <= keys
 
 
 def _without_effect(fault: Fault) -> str | None:
-    """Which argument lets a fault do nothing, and what it must be; None: it does something."""
+    """The argument that leaves a fault without effect, and its right values; None if the fault has an effect."""
     if getattr(fault, "share", 1.0) == 0:
         return "share must be more than 0, got 0"
     if isinstance(fault, Slowness) and fault.factor == 1:

@@ -1,10 +1,10 @@
-"""Scenarios from files, read strictly: whatever is not understood is an error, in one line that names the key.
+"""Scenarios from files, read strictly: anything unknown is an error, in one line with the key.
 
     title = "Brown-out"
     duration = 120                                     # seconds in which calls are made
 
     [clients]
-    instances = 20                                     # each with policies of its own
+    instances = 20                                     # each with its own policies
     keys = 1                                           # "1", "2", ...: shards, tenants
 
     [[load]]                                           # one or several
@@ -33,16 +33,16 @@
     kind = "http"
     methods = {GET = 0.9, POST = 0.1}
 
-    [pipelines.careful]                                # what is worth a try
-    budget = {ratio = 0.1, cap = 10}                   # for whoever says `budget = true`
+    [pipelines.careful]                                # the pipelines to try
+    budget = {ratio = 0.1, cap = 10}                   # for policies with `budget = true`
     policies = [                                       # outermost first
         {policy = "Retry", attempts = 3, wait = {base = 0.1, cap = 2}, budget = true},
         {policy = "CircuitBreaker", failure_rate = 0.5},
         {policy = "Hedge", delay = {quantile = 0.95, initial = 0.5}, budget = true},
         {policy = "Timeout", seconds = 1},
     ]
-    admission = {policy = "Bulkhead"}                  # at the servers, while this one is tried
-    deadline_header = false                            # its servers do not hear of its deadlines
+    admission = {policy = "Bulkhead"}                  # of the servers, while this pipeline is tried
+    deadline_header = false                            # its servers do not learn of its deadlines
 
     [pipelines.preset]
     preset = "standard"                                # with its arguments
@@ -50,8 +50,8 @@
     [pipelines.mine]
     import = "app.calls:users"                         # MODULE:NAME
 
-Policies have the arguments that they have in Python; but for those that are Python objects, there is `import`. It names
-code, as `error` of a fault may; and code is imported only where whoever reads the file allows it.
+Policies have the same arguments as in Python, except those that are Python objects: for these there is `import`. It
+names code, as `error` of a fault may. Code is imported only if the reader of the file allows it.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ __all__ = ["GALLERY", "ScenarioError", "gallery", "read", "scenario_from"]
 GALLERY = Path(__file__).with_name("gallery")
 
 LARGEST = 1_000_000
-"""Bytes of a scenario file."""
+"""The most bytes of a scenario file."""
 EXCEPTIONS = ("builtins", "httpx")
-"""Modules whose exceptions any scenario may name: importing them runs nothing of a stranger's."""
+"""Modules whose exceptions any scenario may name: importing them runs no untrusted code."""
 LOADS: dict[str, type[Load]] = {each.kind: each for each in (Poisson, Closed, Burst)}
 
 
@@ -93,9 +93,12 @@ def gallery() -> dict[str, Path]:
 
 
 def read(given: str, *, imports: bool = False) -> Scenario:
-    """A scenario from the name of one in the gallery, a TOML file, or `MODULE:FUNCTION`, which is imported and called.
+    """A scenario, by the name of one in the gallery, a TOML file, or `MODULE:FUNCTION`, which is imported and called.
 
-    `imports`: a file may name code of any module (see `scenario_from`). Raises `ScenarioError`.
+    Args:
+        imports: whether a file may name code of any module (see `scenario_from`).
+
+    Raises `ScenarioError`.
     """
     known = gallery()
     if given in known:
@@ -103,7 +106,7 @@ def read(given: str, *, imports: bool = False) -> Scenario:
     path = Path(given)
     try:
         is_there = path.exists()
-    except (OSError, ValueError) as error:  # a name that no file can have
+    except (OSError, ValueError) as error:  # not a possible name of a file
         raise ScenarioError(f"{given!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if is_there:
         return _read_file(path, imports)
@@ -155,10 +158,10 @@ def scenario_from(data: object, *, name: str = "", directory: Path | None = None
     """A scenario from plain data. Raises `ScenarioError`.
 
     Args:
-        name: of the scenario, where it has no title.
-        directory: where files are looked for that it names. Default: the working directory.
-        imports: it may name code (`MODULE:NAME`) of any module, which is imported and so run. Default: it names nothing
-            but the exceptions of Python and httpx, so a scenario of a stranger is plain data.
+        name: of the scenario, if it has no title.
+        directory: in which files of the scenario are looked up. Default: the working directory.
+        imports: it may name code (`MODULE:NAME`) of any module, which is imported and so run. Default: it may name only
+            exceptions of Python and httpx, so a scenario of a stranger is plain data.
     """
     check_values(data)
     source = Source(directory or Path.cwd(), imports)
@@ -259,14 +262,15 @@ def _faults(data: object, source: Source) -> tuple[Fault, ...]:
 
 
 def _with_code(table: object, where: str, source: Source) -> object:
-    """A fault's table with the exception that it names, found as all that a scenario names is."""
+    """The table of a fault with the exception that it names, found under the same rules as all code that a scenario
+    names."""
     name, path = table.get("error") if isinstance(table, Mapping) else None, f"{where}.error"
     if not isinstance(table, Mapping) or not isinstance(name, str):
-        return table  # whoever takes it complains
+        return table  # the constructor refuses it
     source.code(name, path, EXCEPTIONS)
     if source.imports:
         return {**table, "error": build(path, imported, name)} if ":" in name else table
-    if class_named(name) is None:  # a function of these modules is code like any other
+    if class_named(name) is None:  # not a function of these modules, which would be code
         raise ScenarioError(
             f'{path} must be the name of an exception ("ConnectionError", "httpx:ConnectError"), got {name!r}'
         )

@@ -56,7 +56,8 @@ class Owner(Protocol):
 
 
 class Server:
-    """Workers and a queue. `finish` is called by the clock; everything else by what comes in."""
+    """A server: workers and a queue. `finish` is called by the clock, everything else by arriving requests and by
+    faults."""
 
     def __init__(self, service: Owner, number: int) -> None:
         plan = service.plan
@@ -84,10 +85,11 @@ class Server:
 
     @property
     def inside(self) -> int:
-        """How many requests are in this server, those in its queue included."""
+        """Number of requests in this server, including its queue."""
         return self.waiting + len(self.running) if self.admission is None else len(self.admission.tasks)
 
     def arrive(self, request: Request) -> None:
+        """Refuse a request, pass it to the admission, or take it in."""
         if self.down:
             self.service.acted[id(self.down[-1])] += 1
             self.service.answer(request, self.down[-1].failure(self.service.names))
@@ -99,11 +101,11 @@ class Server:
             self.admission.consider(request)
 
     def expired(self, request: Request) -> bool:
-        """Whether the deadline that came with it has passed."""
+        """Whether the deadline of a request has passed."""
         return request.deadline is not None and request.deadline <= self.service.loop._now
 
     def take_in(self, request: Request) -> None:
-        """To a worker, or into the queue."""
+        """Give a request to a free worker, or queue it, or refuse it."""
         if self.stalled:
             self.service.acted[id(self.stalled[-1])] += 1
         if self.free and not self.stalled:
@@ -117,6 +119,7 @@ class Server:
             self.answer(request, ServiceError(503))
 
     def begin(self, request: Request) -> None:
+        """Begin the work of a request, or drop an expired one."""
         service = self.service
         if self.drops and self.expired(request):
             self.answer(request, ServiceError(504))
@@ -132,9 +135,10 @@ class Server:
         self.at(service.loop._now + seconds, self.finish, (request, error))
 
     def finish(self, what: tuple[Request, Exception | None]) -> None:
+        """End the work of a request with its error, or None, and take the next one."""
         request, error = what
         if request.state != self.generation or request.gone:
-            return  # it went down with the server, or was cancelled
+            return  # the request was lost in a crash, or cancelled
         del self.running[request]
         self.free += 1
         self.service.executed += 1
@@ -143,7 +147,7 @@ class Server:
             self.work_on()
 
     def work_on(self) -> None:
-        """Free workers take what waits."""
+        """Let free workers take requests from the queue."""
         while self.waiting and self.free and not self.stalled:
             request = self.take()
             if not request.gone:
@@ -151,14 +155,14 @@ class Server:
                 self.begin(request)
 
     def given_up(self, request: Request) -> None:
-        """Its client has given up, and the server is told."""
+        """Cancel a request whose client has given up."""
         if self.admission is None:
             self.cancel(request)
         else:
             self.admission.cancel(request)
 
     def cancel(self, request: Request) -> None:
-        """Neither the queue nor a worker has it any more."""
+        """Remove a request from the queue, or from its worker."""
         if request.gone:
             return
         if request.state is None:
@@ -172,7 +176,7 @@ class Server:
             self.work_on()
 
     def crash(self, fault: Crash) -> None:
-        """All that is inside is gone."""
+        """Reset all requests inside, and refuse new ones until the fault ends."""
         self.down.append(fault)
         self.generation += 1
         lost = [*self.running, *(request for request in self.queue if not request.gone)]

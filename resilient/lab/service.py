@@ -1,34 +1,35 @@
-"""The service of a world: servers with workers and a queue each, what befalls them, and the network in between.
+"""The service of a world: servers with workers and queues, the network, and the faults.
 
-A request goes over the link to a server; a free worker takes it, or it waits in line (`queue`: first or last come first
-served; beyond `queue_limit` it is refused). The worker is busy for a time drawn from `service_time`, and the answer
-goes back over the link. Nobody tells a server that its client has given up: abandoned work is done all the same, as in
-most servers, unless `abandoned = "cancelled"`.
+A request goes over the network to a server. A free worker takes it, or it waits in the queue (`queue`: first or last
+in, first out; a request beyond `queue_limit` is refused). The worker is busy for a time drawn from `service_time`, and
+the answer goes back over the network. A server does not learn that a client has given up: abandoned work is executed
+all the same, as in most servers, unless `abandoned = "cancelled"`.
 
-With `drop_expired` the server minds the deadline that travels with a request, as `ServerMiddleware` does with what our
-transports send (`deadline_header=True`): the earliest of the client's attempt, its whole call and the caller's own. A
-request that has expired is refused when it comes, and when a worker would take it, at no cost (504).
+With `drop_expired` the server respects the deadline that travels with a request, as `ServerMiddleware` does with the
+header of our transports (`deadline_header=True`): the earliest of the client's attempt, its whole call and its caller's
+own deadline. An expired request is refused when it arrives, and again when a worker would take it; this costs no work
+(504).
 
-`admission` are policies of production in front of each server (`resilient.lab.server`): whom they refuse is told at
-once, at no cost of a worker (503, and when to come back). With both, work is ended at its deadline, as handlers are.
+`admission` is a policy of production in front of each server (`resilient.lab.admission`). A request that it refuses is
+answered at once and costs no work (503, with a pause). With both, work ends at its deadline, as a handler does.
 
 The faults are those of `resilient.faults`:
 
     Errors          a share of the requests is answered with an error (which takes `error_time`)
-    Latency         answers to what comes meanwhile are late, workers are free as ever
-    Slowness        what is begun takes longer
-    Stall           nothing is begun
-    Crash           all that is in the server is reset, and what comes is refused; at the end it is empty
-    Partition       nothing gets through: requests that are sent, and answers that are due, are lost
-    PacketLoss      some of that is lost
-    Reset           the connection is refused ("connect"), or breaks once the request has arrived ("read")
+    Latency         answers to requests that arrive meanwhile are delayed; workers stay as free as ever
+    Slowness        work that begins meanwhile takes longer
+    Stall           no work begins
+    Crash           all requests in the server are reset, and new ones are refused; it restarts empty
+    Partition       nothing gets through: requests that are sent meanwhile, and answers that are due, are lost
+    PacketLoss      a share of requests and answers is lost
+    Reset           the connection is refused ("connect"), or breaks after the request has arrived ("read")
 
-Their targets are the numbers of servers, or keys of requests. Each acts where it is: on the way there, in the server,
-or on the way back, whatever their order.
+Their targets are numbers of servers, or keys of requests. Each fault acts where it belongs, whatever the order of the
+faults: on the way to the server, in the server, or on the way back.
 
-What a caller sees: `ServiceError` with the status (503 where nothing else is said, 429 where `rate_limit` refuses it)
-and the `retry_after` that was asked for; Python's `ConnectionRefusedError` and `ConnectionResetError`; the exception
-that a fault names. What is lost is silence, and after 15 minutes `TimeoutError`.
+A caller gets a `ServiceError` with the status (503 by default, 429 from `rate_limit`) and `retry_after`; Python's
+`ConnectionRefusedError` and `ConnectionResetError`; or the exception that a fault names. A lost request gets no answer,
+and after 15 minutes a `TimeoutError`.
 """
 
 from __future__ import annotations
@@ -54,37 +55,42 @@ from resilient.priority import current_priority
 __all__ = ["ANSWER", "FAULTS", "Balance", "Link", "Quota", "Service", "ServiceError", "ServicePlan", "build_service"]
 
 MOST_REQUESTS = 50_000_000
-"""Of a run: they take 400 MB, and ten minutes. A call that is repeated without a wait never ends otherwise."""
+"""The most requests of a run, which take 400 MB and ten minutes: a call that is retried without a pause never ends
+otherwise."""
 
 
 class Service:
-    """One service in one run. `ask` is what clients call."""
+    """One service in one run. Clients call `ask`.
+
+    Attributes:
+        sent: the moment of each request.
+        most: the most requests that may be sent in the run.
+        executed: requests that a worker has finished.
+        admit: makes the admission of a server; None without one.
+        servers: all servers.
+        active: the faults that act upon single requests now.
+        acted: how many requests each fault has affected, by the `id` of the fault.
+        names: the exceptions that clients get for broken connections and for lost requests.
+        unreachable: requests that did not reach a server because of a partition.
+    """
 
     def __init__(self, plan: ServicePlan, happens: tuple[faults.Fault, ...], loop: WorldLoop, seed: str) -> None:
         self.plan = plan
         self.loop = loop
         self.sent: array[float] = array("d")
-        """When each request was sent."""
         self.most: float = MOST_REQUESTS
-        """How many requests may be sent in the run."""
         self.executed = 0
-        """Requests that a worker has finished."""
         self.luck = random.Random(f"{seed} luck")
         work = random.Random(f"{seed} work")
         self.draw = plan.service_time.sampler(work)
         self.draw_error = None if plan.error_time is None else plan.error_time.sampler(work)
         self.latency = None if plan.link.latency is None else plan.link.latency.sampler(random.Random(f"{seed} link"))
         self.admit = None if plan.admission is None else plan.admit
-        """Makes the admission of a server."""
         self.servers = [Server(self, number) for number in range(1, plan.servers + 1)]
         self.active: list[faults.Fault] = []
-        """Faults that act upon single requests, while they are on."""
         self.acted: Counter[int] = Counter()
-        """How many requests each fault has changed something for, by the fault's `id`."""
         self.names = PYTHON
-        """The exceptions in which its clients are told of broken connections and of silence."""
         self.unreachable: set[asyncio.Future[object]] = set()
-        """Of requests that have not even arrived, for a partition."""
         self.losses = [faults.PacketLoss(share=plan.link.loss)] if plan.link.loss else []
         self.plain = plan.servers == 1 and not (self.latency or plan.link.loss or plan.rate_limit)
         self.too_many: list[asyncio.Future[object]] = []
@@ -99,8 +105,13 @@ class Service:
     # -- requests -----------------------------------------------------------------------------------------------
 
     def ask(self, key: str, deadline: float | None = None, seen: object = None) -> asyncio.Future[object]:
-        """Send a request. The future ends as the request does; cancelling it is giving up. `seen`: what `admission` is
-        shown of it; None: the key."""
+        """Send a request. The future ends with its answer; cancelling the future gives the request up.
+
+        Args:
+            key: of the call.
+            deadline: in seconds on the loop's clock, or None.
+            seen: what the policies in front of a server get as their argument; None: the key.
+        """
         loop = self.loop
         now = loop._now
         self.sent.append(now)
@@ -124,7 +135,7 @@ class Service:
         return request.future
 
     def lose(self, future: asyncio.Future[object]) -> None:
-        """A request gets no answer: its sender is told nothing until the kernel gives the connection up."""
+        """Leave a request without an answer: its sender learns nothing until the kernel gives the connection up."""
         self.loop.at(self.loop._now + LOST, self._give_up, future)
 
     def _give_up(self, future: asyncio.Future[object]) -> None:
@@ -133,7 +144,7 @@ class Service:
             future.set_exception(failed(f"no answer in {LOST:g} s"))
 
     def _one_too_many(self) -> asyncio.Future[object]:
-        """The request that ends the run: it gets no answer, so that whoever would repeat it waits."""
+        """A request beyond the limit ends the run. It gets no answer, so a client that would retry it waits."""
         if not self.too_many:
             self.loop.at(self.loop._now, self._end_of_run)
         self.too_many.append(self.loop.create_future())
@@ -162,13 +173,13 @@ class Service:
         return not targets or request.server.number in targets or request.key in targets
 
     def _happens(self, fault: faults.Fault, request: Request) -> bool:
-        """Whether a request is one of the share that is hit; if so, it is counted."""
+        """Whether a request is one of the share that a fault hits; if so, it is counted."""
         happens = self._hits(fault, request) and fault.strikes(self.luck)
         self.acted[id(fault)] += happens
         return happens
 
     def _arrives(self, request: Request) -> bool:
-        """Whether a request gets to its server. Of those that are lost, every other one is lost on the way back."""
+        """Whether a request reaches its server. Half of the lost ones reach it, and their answers are lost."""
         for fault in (*self.active, *self.losses):
             if isinstance(fault, faults.PacketLoss) and self._happens(fault, request):
                 if self.luck.random() < 0.5:
@@ -199,7 +210,7 @@ class Service:
         request.server.arrive(request)
 
     def _over(self, quota: Quota) -> float:
-        """Seconds until there is a token, or 0 when one is taken."""
+        """Seconds until the rate limit has a token, or 0 after it has taken one."""
         now = self.loop._now
         self._tokens = min(quota.burst, self._tokens + (now - self._counted_at) * quota.rate)
         self._counted_at = now
@@ -221,11 +232,11 @@ class Service:
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
-        """Of requests that are in their servers' admission."""
+        """The tasks of requests that are in the admission of a server."""
         return [task for server in self.servers if server.admission for task in server.admission.tasks.values()]
 
     def answer(self, request: Request, error: Exception | None) -> None:
-        """Send the answer to a request back to its client: an error, or None for a good one."""
+        """Send the answer to a request back to its client: an error, or None for a success."""
         if self.plain and not self.active and not request.late:
             future = request.future
             if not future.done():

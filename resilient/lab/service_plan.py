@@ -1,6 +1,6 @@
-"""What the service of a world is like, as data: its servers, queues and workers, and the network in front of it.
+"""The service of a world, as data: its servers, queues and workers, and the network in front of it.
 
-`resilient.lab.service` tells what it does with requests.
+`resilient.lab.service` says how it handles requests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Abandoned = Literal["executed", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The network, for each way: seconds it takes, and the share of requests (or their answers) that is lost."""
+    """The network. Each way takes `latency` seconds, and this share of the requests or answers is lost."""
 
     latency: Distribution | None = None
     loss: float = 0.0
@@ -35,7 +35,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """At most `rate` requests a second, and `burst` at once; what is beyond is answered with 429."""
+    """A rate limit of the service: at most `rate` requests a second, and `burst` at once. Other requests are answered
+    with 429."""
 
     rate: float
     burst: float = 1.0
@@ -57,29 +58,31 @@ FAULTS = (
     faults.Slowness,
     faults.Stall,
 )
-"""The kinds of faults that mean something here."""
+"""The kinds of faults that a world can have."""
 
 MOST_SERVERS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """What a service is like.
+    """The properties of a service.
 
     Args:
-        service_time: seconds that a worker has to do with a request.
-        servers: how many there are.
-        workers: of each server; None: enough for all.
-        balance: which server a request goes to: "random", "round_robin", "least_busy" (fewest requests in it), or "key"
-            (servers are shards: the key says which).
-        queue: "fifo" or "lifo"; queue_limit: how many may wait, None: without a limit.
-        failure_rate: the share of requests that is answered with 503, all the time.
-        error_time: seconds that a worker has to do with a request that it answers with an error; None: as with others.
-        abandoned: what becomes of work whose client has given up: "executed" or "cancelled".
-        drop_expired: the server minds deadlines that travel with requests, and drops what has expired.
-        admission: a policy or a pipeline, a `ServerMiddleware`, or a function that makes one: each server has one of
-            its own in front of it.
-        rate_limit: for the whole service.
+        service_time: seconds that a worker needs for a request.
+        servers: number of servers.
+        workers: number of workers of each server; None: enough for all requests.
+        balance: the server that a request is sent to: "random", "round_robin", "least_busy" (the one with the fewest
+            requests), or "key" (servers are shards, and the key decides).
+        queue: "fifo" or "lifo".
+        queue_limit: the most requests in the queue of a server; None: unlimited.
+        failure_rate: share of all requests that is answered with 503.
+        error_time: seconds that a worker needs for a request that it answers with an error; None: as for other
+            requests.
+        abandoned: what happens to work whose client has given up: "executed" or "cancelled".
+        drop_expired: the server respects deadlines that travel with requests, and drops expired requests.
+        admission: a policy or a pipeline, a `ServerMiddleware`, or a function that makes one. Each server gets its own.
+        rate_limit: of the whole service.
+        link: the network between clients and servers.
     """
 
     service_time: Distribution = field(default_factory=lambda: Constant(0.0))
@@ -115,12 +118,12 @@ class ServicePlan:
 
     @property
     def admit(self) -> Callable[[], Any]:
-        """Makes the admission of a server; only where there is one."""
+        """A function that makes the admission of one server. Raises `TypeError` without one."""
         return admission_from(self.admission)
 
 
 def shard(key: str, servers: int) -> int:
     """The server (from 0) that has a key, where servers are shards: by the number at the end of the key, else by all
-    of its letters."""
+    its letters."""
     digits = key[len(key.rstrip("0123456789")) :]
     return (int(digits) - 1 if digits else sum(key.encode())) % servers

@@ -1,6 +1,6 @@
-"""Tables of a scenario file, read strictly: each key is taken once, and what is left over is an error.
+"""Tables of a scenario file, read strictly: each key is taken once, and a key that remains is an error.
 
-Every mistake is a `ScenarioError` of one line, which begins with the path of the key: `load[1].rate must be ...`.
+Every error is a `ScenarioError` of one line that begins with the path of the key: `load[1].rate must be ...`.
 """
 
 from __future__ import annotations
@@ -24,25 +24,29 @@ DEEPEST, MOST_ENTRIES, LONGEST_KEY, LONGEST_TEXT = 16, 1000, 100, 10_000
 
 
 class ScenarioError(ValueError):
-    """A scenario cannot be read; the message is one line that names the key, and says what is allowed."""
+    """A scenario cannot be read; the message is one line with the key and the allowed values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a scenario comes from, and so what it may name.
+    """The origin of a scenario, which decides what the scenario may name.
 
     Attributes:
-        directory: files are looked for there.
-        imports: it may name code of any module, which is imported and so run.
+        directory: in which files are looked up.
+        imports: whether it may name code of any module, which is then imported and so run.
     """
 
     directory: Path
     imports: bool
 
     def code(self, name: str, where: str, harmless: Collection[str] = ()) -> str:
-        """A name of code, `MODULE:NAME` or one of Python's own, if it may be imported.
+        """A name of code, `MODULE:NAME` or a builtin, if it may be imported.
 
-        Raises `ScenarioError` where the scenario may not import, and its module is not one of the `harmless` ones.
+        Args:
+            where: the path of the key.
+            harmless: modules that any scenario may name.
+
+        Raises `ScenarioError` otherwise.
         """
         module = name.rpartition(":")[0] or "builtins"
         if not self.imports and module not in harmless:
@@ -60,7 +64,7 @@ def key_path(where: str, key: str) -> str:
 
 
 class Table:
-    """A table whose keys are taken one by one; `end` complains of those that are left."""
+    """A table whose keys are taken one by one; `end` refuses keys that remain."""
 
     def __init__(self, data: object, where: str) -> None:
         if not isinstance(data, Mapping):
@@ -70,11 +74,11 @@ class Table:
         self.known: list[str] = []
 
     def path(self, key: str) -> str:
-        """A key with the path of its table: `service.link.loss`."""
+        """The path of a key: `service.link.loss`."""
         return key_path(self.where, key)
 
     def take(self, key: str, default: Any = MISSING) -> Any:
-        """The value of a key, or `default` where it is missing. Raises `ScenarioError` where there is neither."""
+        """The value of a key, or `default`. Raises `ScenarioError` if the key is missing and there is no default."""
         self.known.append(key)
         if key in self.left:
             return self.left.pop(key)
@@ -84,9 +88,9 @@ class Table:
         return default
 
     def choose(self, key: str, choices: Mapping[str, T], default: Any = None) -> T:
-        """What the value of a key names among `choices`. Raises `ScenarioError` when it is none of them."""
+        """The one of `choices` that the value of a key names. Raises `ScenarioError` for another value."""
         given = self.take(key, default)
-        if not isinstance(given, str) or given not in choices:  # a list cannot be looked up in a mapping
+        if not isinstance(given, str) or given not in choices:  # a list is not hashable
             raise ScenarioError(
                 f"{self.path(key)} must be one of {', '.join(sorted(choices))}, got {given!r}{meant(given, choices)}"
             )
@@ -103,7 +107,7 @@ PLACES = {
     **{"instances": "clients", "keys": "clients", "rate": "load", "users": "load"},
     **{"service_time": "service", "servers": "service", "workers": "service"},
 }
-"""Keys that are looked for in the wrong table, and the right one."""
+"""Keys that are often written into the wrong table, and the right one."""
 
 
 def _belongs(key: str) -> str:
@@ -111,7 +115,7 @@ def _belongs(key: str) -> str:
 
 
 def build(where: str, make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """What `make(*args, **kwargs)` returns. Its `TypeError` or `ValueError` becomes a `ScenarioError` with `where`."""
+    """Call `make(*args, **kwargs)`. A `TypeError` or `ValueError` becomes a `ScenarioError` with the path `where`."""
     try:
         return make(*args, **kwargs)
     except ScenarioError:
@@ -130,18 +134,15 @@ def as_text(value: object, where: str) -> str:
 
 
 def as_whole(value: object, where: str) -> int:
-    """The value, if it is a whole number from 1 on. Raises `ScenarioError`."""
+    """The value, if it is a whole number >= 1. Raises `ScenarioError`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ScenarioError(f"{where} must be a whole number >= 1, got {value!r}")
     return value
 
 
 def check_values(data: object, where: str = "", depth: int = 0) -> None:
-    """Raise `ScenarioError` for a value that no key of a scenario can have, because no line could show it.
-
-    That is nesting without end, a thousand tables, a number of more than 64 bits, a long key or text, and a character
-    that steers a terminal.
-    """
+    """Raise `ScenarioError` for a value that no key of a scenario can have, and that no message could show in one line:
+    too deep nesting, a thousand tables, a number of more than 64 bits, a long key or text, or control characters."""
     at = where or "a scenario"
     if isinstance(data, str):
         _check_text(data, at)
@@ -178,5 +179,5 @@ def _check_text(text: str, where: str) -> None:
 
 
 def _steering(text: str) -> str | None:
-    """The first character that steers a terminal or cannot be seen."""
+    """The first character that controls a terminal or is invisible; None without one."""
     return next((each for each in text if not each.isprintable() and category(each) != "Zs"), None)

@@ -1,7 +1,7 @@
-"""What `resilient simulate --trace FILE` adds to a simulation: the recorded calls, and what their errors are here.
+"""What `resilient simulate --trace FILE` adds to a simulation: the recorded calls, and the classes of their errors.
 
-A policy that is told `on=(httpx.TransportError,)` does nothing where the trace has no such error, and nothing where the
-class that was recorded is another one. In the figures both look like a policy that does not help, so both are said.
+A policy with `on=(httpx.TransportError,)` does nothing if the trace has no such error, and also if the recorded class
+is not that one here. In the results both look like a policy that does not help, so both are reported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pybreaker import CircuitBreakerError
 from resilient.arguments import legible
 from resilient.errors import ResilientError, TimedOut
 from resilient.lab.candidates import Candidate
-from resilient.lab.recorded_errors import StandIns
+from resilient.lab.recorded_errors import ErrorClasses
 from resilient.lab.replay import RecordedPlan, replayed, summary
 from resilient.lab.scenario import Scenario
 from resilient.observe.evidence import class_named, qualified_name
@@ -34,22 +34,22 @@ FACTS = "their class, statuses, pauses, and codes of SQL, grpc and AWS"
 OF_POLICIES = (ResilientError, CircuitBreakerError)
 
 MOST_SHOWN = 8
-"""Classes in a line."""
+"""The most classes in one line."""
 
 
 class Recorded:
-    """The calls of a trace, to be simulated, and what a user should know of their errors.
+    """The calls of a trace, to be simulated, and what a user must know of their errors.
 
     Args:
-        trace: what was recorded.
-        paths: the files that it is from.
-        of: the pipeline whose calls are meant, where there are several.
+        trace: the recorded calls.
+        paths: the files of the trace.
+        of: the pipeline whose calls are simulated, if there are several.
 
     Attributes:
         scenario: the world of these calls.
-        shadows: what policies in shadow mode would have done then.
+        shadows: what policies in shadow mode would have done when the trace was recorded.
 
-    Raises `TraceError` when it is not clear whose calls are meant, or when there are none.
+    Raises `TraceError` if the pipeline is ambiguous or has no calls.
     """
 
     def __init__(self, trace: Trace, paths: Sequence[Path], of: str | None) -> None:
@@ -59,7 +59,7 @@ class Recorded:
         self._named: dict[str, dict[str, list[type[BaseException]]]] = {}
 
     def watch(self, candidate: Candidate) -> Callable[[Pipeline], object]:
-        """Notes which classes of errors the pipelines of a candidate name."""
+        """A function that notes which classes of errors the pipelines of a candidate name."""
         named = self._named.setdefault(candidate.name, {})
 
         def watch(pipeline: Pipeline) -> None:
@@ -70,12 +70,12 @@ class Recorded:
         return watch
 
     def as_json(self) -> dict[str, Any]:
-        """What the recorded calls were like, and their errors: how often each occurs, and whether its class is the
-        original or stands in for it."""
+        """Measures of the recorded calls, and their errors: how often each occurs, and whether its class is the
+        original or a substitute."""
         figures = summary(self._trace)
         made, times = self._errors()
         figures["errors"] = {
-            name: {"attempts": times[name], "class": "stand-in" if made.stands_in(name) else "original"}
+            name: {"attempts": times[name], "class": "stand-in" if made.is_substitute(name) else "original"}
             for name in sorted(times)
         }
         if self.shadows.policies:
@@ -83,11 +83,11 @@ class Recorded:
         return figures
 
     def notes(self) -> list[str]:
-        """What is to be known of the errors: one line for those whose classes are not the original ones, and one for
-        each candidate that names errors which never occur. To be asked when the candidates have been tried."""
+        """Notes on the errors: one line for those whose classes are substitutes, and one for each candidate that names
+        errors which never occur. Complete only after the candidates have run."""
         made, times = self._errors()
         lines = []
-        strange = [name for name, _ in times.most_common() if made.stands_in(name)]
+        strange = [name for name, _ in times.most_common() if made.is_substitute(name)]
         if strange:
             bare = any(":" not in name and class_named(name) is None for name in strange)
             why = "the trace of an older version has no modules" if bare else "their classes are not found here"
@@ -104,8 +104,8 @@ class Recorded:
                 lines.append(f"{candidate}: {' and '.join(found)}, of which the trace has none")
         return lines
 
-    def _errors(self) -> tuple[StandIns, Counter[str]]:
-        """The classes as they are loaded now, and how many attempts have failed with each, by name."""
+    def _errors(self) -> tuple[ErrorClasses, Counter[str]]:
+        """The classes as they are loaded now, and the number of failed attempts by the name of the class."""
         plan = self.scenario.service
         assert isinstance(plan, RecordedPlan)
         times: Counter[str] = Counter()
@@ -113,18 +113,18 @@ class Recorded:
             if attempt.failed and attempt.error is not None:
                 leaves = () if attempt.evidence is None else attempt.evidence.leaves
                 times.update({attempt.error, *(name for name, _ in leaves)})
-        return StandIns(plan.kinds), times
+        return ErrorClasses(plan.kinds), times
 
 
 def _missing(named: Sequence[type[BaseException]], kinds: Sequence[type[Exception]]) -> list[str]:
-    """The names of those classes that none of the `kinds` is one of, and that only the service could raise."""
+    """The names of those classes that only a service raises, and that match none of the `kinds`."""
     of_services = [kind for kind in named if not (issubclass(TimedOut, kind) or issubclass(kind, OF_POLICIES))]
     missing = (kind for kind in of_services if not any(issubclass(each, kind) for each in kinds))
     return list(dict.fromkeys(map(qualified_name, missing)))
 
 
 def _named(pipeline: Pipeline) -> Iterator[tuple[str, Sequence[type[BaseException]]]]:
-    """The classes of errors that a pipeline's classifiers and policies were given, with the names of the options."""
+    """The classes of errors in the options of a pipeline's classifiers and policies, with the names of the options."""
     yield from _of_classifier(pipeline.classify)
     for policy in pipeline.policies:
         yield from _named(policy) if isinstance(policy, Pipeline) else _of_policy(policy)

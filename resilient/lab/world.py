@@ -19,11 +19,12 @@
     run = simulate(scenario, candidate_from("standard", standard()), seed=1)
     print(Measures([run]).as_json())
 
-All that is random comes from the seed, the policies' jitter too (`random` is seeded for the run and put back after it):
-two runs with one seed are the same in every call. Arrivals and clients are the same for every candidate.
+Everything random comes from the seed, including the jitter of policies (`random` is seeded for the run and restored
+after it): two runs with the same seed are the same in every call. Arrivals and clients are the same for every
+candidate.
 
-`resilient.lab.replay` makes a scenario of a recorded trace. `simulate(..., watch=function)` gives every pipeline, as it
-is made, to `function`, which may `listen` to it and keep it for its `snapshot()`.
+`resilient.lab.replay` makes a scenario of a recorded trace. `simulate(..., watch=function)` calls `function` with every
+new pipeline; it may `listen` to the pipeline, or keep it for its `snapshot()`.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ from resilient.lab.answers import ANSWER, CandidateError, outcome_of
 from resilient.lab.calls import KEYED, Wire
 from resilient.lab.candidates import Candidate
 from resilient.lab.event_loop import WorldLoop
-from resilient.lab.fresh_policies import rehearsal
+from resilient.lab.fresh_policies import dry_run
 from resilient.lab.http import HttpCalls, unlogged
-from resilient.lab.policy_states import Sample, Watched
+from resilient.lab.policy_states import PolicyStates, Sample
 from resilient.lab.run import Run
 from resilient.lab.scenario import Scenario
 from resilient.lab.service import MOST_REQUESTS, build_service
@@ -59,7 +60,7 @@ __all__ = ["CandidateError", "Run", "Sample", "Scenario", "simulate"]
 
 
 class _Call(str):
-    """What a guarded function is called with: the key; and for the lab, how many requests this call has become."""
+    """The argument of a guarded function: the key; and for the lab, the number of requests of this call."""
 
     __slots__ = ("begin", "rank", "requests")
     begin: float
@@ -68,7 +69,7 @@ class _Call(str):
 
 
 class _World:
-    """The clients of one run."""
+    """The clients of one run, and the service."""
 
     def __init__(self, run: Run, loop: WorldLoop, watch: Callable[[Pipeline], object] | None) -> None:
         scenario = run.scenario
@@ -91,7 +92,7 @@ class _World:
         self.over: asyncio.Future[None] = loop.create_future()
         self.calling = 0  # loads that have not done
         self.inside: dict[int, asyncio.Task[None]] = {}
-        self.watched = Watched()
+        self.watched = PolicyStates()
         self.ended: list[_Call] | None = None
         """Calls of a decorator that is no policy, as they ended: it may send requests in the background afterwards."""
         self.calls = KEYED
@@ -112,14 +113,15 @@ class _World:
         return wire.caller(guarded)
 
     def _adopt(self, pipeline: Pipeline, watch: Callable[[Pipeline], object] | None) -> None:
-        """Take in the pipeline of a client."""
-        self.calls.try_judgement(pipeline)
+        """Check, sample and watch the pipeline of a client."""
+        self.calls.check_classifier(pipeline)
         self.watched.add(pipeline)
         if watch is not None:
             watch(pipeline)
 
     def _guard_keyed(self, guard: Any, watch: Callable[[Pipeline], object] | None) -> Callable[[_Call], Any]:
-        """What a client calls where the scenario says nothing of calls: with as little code as possible for each."""
+        """The guarded function of a client in a scenario without `calls`, with as little code as possible for each
+        call."""
         ask = self.service.ask
 
         async def request(call: _Call) -> object:
@@ -191,11 +193,11 @@ class _World:
                 self.over.set_result(None)
 
     def _failed(self, error: Exception, call: _Call) -> int:
-        """The number of what a call has failed with. What is no failure of the service, or of a policy, ends the
-        run; an exception that a fault names is the service's."""
+        """The number of the outcome of a failed call. An error that is no failure of the service or refusal of a policy
+        ends the run; an exception that a fault names is a failure of the service."""
         blamed: Exception | None = None
         if type(error) not in self.meant:
-            blamed = error if isinstance(error, MemoryError) else self.calls.blamed(error, call)
+            blamed = error if isinstance(error, MemoryError) else self.calls.mistake(error, call)
         if blamed is not None and not self.over.done():
             self.over.set_exception(blamed)
         name = outcome_of(error)
@@ -253,15 +255,15 @@ RANKS = {name: rank for rank, name in enumerate(PRIORITIES)}
 
 
 def _context_of(urgency: Priority) -> Context:
-    """The context of a call that is made under a priority."""
+    """The context of a call under a priority."""
     context = copy_context()
     context.run(priority(urgency).__enter__)
     return context
 
 
 def step_of(duration: float, calls: float) -> float:
-    """Seconds for each point of a curve: a round number, so that there are at most 150; and where these would have less
-    than ten `calls` each, fewer, down to 20."""
+    """Seconds between two points of a curve: a round number that gives at most 150 points; fewer, down to 20, if they
+    would have less than ten `calls` each."""
     size, points = 0.001, max(20, min(150, calls / 10))
     while True:
         for factor in (1, 2, 5):
@@ -280,22 +282,24 @@ def simulate(
     most_requests: float = MOST_REQUESTS,
     run_hooks: bool = False,
 ) -> Run:
-    """Live through a scenario with one candidate.
+    """Run a scenario with one candidate.
 
     Args:
-        seed: of all that is random.
-        progress: told, now and then, which share of the duration is over.
-        watch: given every pipeline that the candidate makes.
-        most_requests: beyond so many the run is given up.
-        run_hooks: run what of the candidate may do something outside the simulation (see
+        seed: of everything random.
+        progress: is called now and then with the share of the duration that is over.
+        watch: is called with every pipeline that the candidate makes.
+        most_requests: the run ends with an error beyond this number of requests.
+        run_hooks: run code of the candidate that may have effects outside the simulation (see
             `resilient.lab.fresh_policies`), instead of counting it in `Run.not_run`.
 
-    One run at a time: what other threads simulate waits. (`random` is the run's: a thread that draws from it meanwhile
-    changes the result.) Raises `RuntimeError` where an event loop runs: write `await asyncio.to_thread(simulate, ...)`.
+    One run at a time: a simulation in another thread waits. (`random` belongs to the run: a thread that draws from it
+    meanwhile changes the result.) Raises `RuntimeError` inside a running event loop: write `await
+    asyncio.to_thread(simulate, ...)`.
 
-    Raises `CandidateError` when a guarded call raises a programming error, does real I/O, or never ends; when the
-    candidate's classifier, a key or a strategy cannot deal with calls and answers as they are here; and when anything
-    else ends the run, a lack of memory, say. It names the candidate, and the line of the user's code.
+    Raises `CandidateError` if a guarded call raises a programming error, does real I/O, or never ends; if the
+    candidate's classifier, key function or strategy cannot handle the calls and answers of the scenario; and if
+    anything else ends the run, for example a lack of memory. The message names the candidate, and the line of the
+    user's code.
     """
     calls = sum(load.expected(scenario.duration, 0.0) for load in scenario.loads)
     run = Run(scenario, candidate, seed, step_of(scenario.duration, calls))
@@ -316,10 +320,10 @@ def simulate(
         with (
             _alone(seed),
             unlogged(),
-            rehearsal(run_hooks=run_hooks) as rehearsed,
+            dry_run(run_hooks=run_hooks) as dry,
             asyncio.Runner(loop_factory=WorldLoop) as runner,
         ):
-            run.not_run = rehearsed.not_run
+            run.not_run = dry.not_run
             runner.run(live())
     except CandidateError as error:
         raise CandidateError(f"{candidate.name}: {error}") from error.__cause__

@@ -1,30 +1,11 @@
-"""Figures from records: percentiles by nearest rank, rates, and time lines."""
+"""Figures from records: rates, percentiles and timelines."""
 
 from __future__ import annotations
 
 import pytest
 
 from resilient.demo.load import Record
-from resilient.demo.tally import percentile, tally, timeline
-
-
-@pytest.mark.parametrize(
-    ("share", "expected"),
-    [(0.5, 50.0), (0.99, 99.0), (0.999, 100.0), (0.0, 1.0), (1.0, 100.0), (0.07, 7.0)],
-)
-def test_percentile_is_the_nearest_rank(share: float, expected: float) -> None:
-    """Of 1 to 100 the p99 is 99: no interpolation, and no rank too many from binary fractions."""
-    assert percentile([float(value) for value in range(1, 101)], share) == expected
-
-
-def test_percentile_of_one_value_is_that_value() -> None:
-    """There is nothing else."""
-    assert percentile([3.0], 0.5) == percentile([3.0], 0.999) == 3.0
-
-
-def test_percentile_of_nothing_is_none() -> None:
-    """Not zero, which would look good."""
-    assert percentile([], 0.99) is None
+from resilient.demo.tally import tally, timeline
 
 
 def test_tally_counts_errors_and_measures_successes_only() -> None:

@@ -1,4 +1,4 @@
-"""A rehearsal touches nothing of production: of the user's code only judgement runs, and the rest is counted."""
+"""A dry_run touches nothing of production: of the user's code only judgement runs, and the rest is counted."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def is_data(annotation: Any) -> bool:
 
 
 def test_every_argument_that_may_be_code_is_judgement_or_effect() -> None:
-    """Whoever adds one to a policy has to say which: a rehearsal calls the one, and never the other."""
+    """Whoever adds one to a policy has to say which: a dry run calls the one, and never the other."""
     found, said = {}, {}
     for kind in policies_of_the_library():
         hints = typing.get_type_hints(kind.__init__)
@@ -191,7 +191,7 @@ def test_counts_are_how_often_it_would_have_run() -> None:
     assert (run.outcomes, run.sent) == (counted.outcomes, counted.sent)
 
 
-def test_storage_is_never_shared_with_a_rehearsal() -> None:
+def test_storage_is_never_shared_with_a_dry_run() -> None:
     """With hooks neither: thousands of calls of a scenario must not open the circuit of production."""
     run = tried(CircuitBreaker(fail_max=2, state_storage=Redis()), run_hooks=True)
 
@@ -199,7 +199,7 @@ def test_storage_is_never_shared_with_a_rehearsal() -> None:
 
 
 def test_listeners_that_were_added_later_are_counted_too() -> None:
-    """And what was excluded later is excluded in a rehearsal: that is judgement."""
+    """And what was excluded later is excluded in a dry run: that is judgement."""
     breaker = CircuitBreaker(fail_max=2)
     breaker.add_listener(Pager())
     excluding = CircuitBreaker(fail_max=2)
@@ -238,7 +238,7 @@ def test_listeners_of_a_pipeline_and_of_all_hear_nothing() -> None:
 
 
 def test_registry_keeps_production(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of a rehearsal is found there, under whatever name."""
+    """Nothing of a dry run is found there, under whatever name."""
     production = Pipeline(Retry(2), name="users")
 
     tried(production)
@@ -445,7 +445,7 @@ def test_twins_have_the_settings_of_their_pattern() -> None:
 
 
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])
-def test_fallback_under_a_client_is_counted_and_stands_in(library: str) -> None:
+def test_fallback_under_a_client_is_counted_and_substituted(library: str) -> None:
     """With a response, which is all that a client can take; its own listeners and hooks are counted too."""
     ours = importlib.import_module(f"resilient.http.{library}")
     breaker = CircuitBreaker(fail_max=2, listeners=[Pager()])

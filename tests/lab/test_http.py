@@ -146,7 +146,7 @@ def test_copies_of_a_hedge_are_requests() -> None:
     assert live(hedge, POSTS, service=plan).requests_per_call == 1
 
 
-def test_fallback_stands_in() -> None:
+def test_fallback_is_substitute() -> None:
     """With a response of its own."""
     fallback = Pipeline(Fallback(httpx.Response(200, text="yesterday's")))
 

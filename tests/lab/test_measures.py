@@ -13,7 +13,8 @@ from resilient.faults import Errors, Stall
 from resilient.lab.candidates import NONE, Candidate, candidate_from
 from resilient.lab.distributions import Constant
 from resilient.lab.load import Burst, Load, Poisson, Replay
-from resilient.lab.measures import Measures, percentile
+from resilient.lab.measures import Measures
+from resilient.lab.percentile import percentile
 from resilient.lab.scenario_file import gallery, read
 from resilient.lab.service import ServicePlan
 from resilient.lab.world import Scenario, simulate

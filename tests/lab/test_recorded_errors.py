@@ -14,7 +14,7 @@ import pytest
 
 from resilient import TimedOut, Verdict
 from resilient.lab import recorded_errors
-from resilient.lab.recorded_errors import RecordedError, StandIns
+from resilient.lab.recorded_errors import ErrorClasses, RecordedError
 from resilient.observe.evidence import Evidence, class_named, evidence_of, is_findable, lineage, qualified_name
 from resilient.observe.traced import TracedKind
 from resilient.outcome import DEFAULT
@@ -28,7 +28,7 @@ def again(error: Exception) -> Exception:
         qualified_name(kind): TracedKind(tuple(lineage(kind)), not is_findable(kind))
         for kind in (type(error), *map(type, getattr(error, "exceptions", ())))
     }
-    return StandIns(kinds).error(qualified_name(type(error)), evidence_of(error))
+    return ErrorClasses(kinds).error(qualified_name(type(error)), evidence_of(error))
 
 
 EVERY = [(made, verdict) for library in MEANINGS.values() for made, verdict in library]
@@ -84,9 +84,9 @@ def test_class_under_the_name_of_another_is_not_that_other() -> None:
 def test_nothing_is_imported_because_a_trace_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that exists, and is not loaded, stays so."""
     monkeypatch.delitem(sys.modules, "this", raising=False)
-    made = StandIns({"this:Zen": TracedKind(("antigravity:Error", "OSError"))})
+    made = ErrorClasses({"this:Zen": TracedKind(("antigravity:Error", "OSError"))})
     assert isinstance(made.error("this:Zen"), OSError)
-    assert made.stands_in("this:Zen")
+    assert made.is_substitute("this:Zen")
     assert "this" not in sys.modules
 
 
@@ -95,7 +95,7 @@ def test_nothing_is_imported_because_a_trace_names_it(monkeypatch: pytest.Monkey
 )
 def test_what_no_function_may_end_with_is_an_ordinary_error(name: str) -> None:
     """A stranger's trace ends no program."""
-    error = StandIns({}).error(name)
+    error = ErrorClasses({}).error(name)
     assert isinstance(error, RecordedError)
     assert type(error).__name__ == name.rpartition(":")[2]
 
@@ -124,7 +124,7 @@ class Fixed(Exception):
 
 def test_attributes_that_cannot_be_set_are_those_of_a_subclass() -> None:
     """Which is one of the class all the same."""
-    made = StandIns({}).error(qualified_name(Fixed), Evidence((("status", 404), ("retry_after", 2.0))))
+    made = ErrorClasses({}).error(qualified_name(Fixed), Evidence((("status", 404), ("retry_after", 2.0))))
     assert isinstance(made, Fixed)
     assert (made.status, made.retry_after) == (404, 2.0)
     assert type(again(Fixed())) is Fixed
@@ -183,23 +183,23 @@ def test_time_that_went_by_in_queues_is_still_no_evidence() -> None:
 
 def test_classes_that_do_not_go_together_are_left_out() -> None:
     """A trace may claim anything of its classes."""
-    made = StandIns({"a:B": TracedKind(("SyntaxError", "OSError", "UnicodeDecodeError", "c:D"))})
+    made = ErrorClasses({"a:B": TracedKind(("SyntaxError", "OSError", "UnicodeDecodeError", "c:D"))})
     assert isinstance(made.error("a:B"), RecordedError)
 
 
 @pytest.mark.parametrize("name", ["calls:CandidateError", "calls:BadAnswer", "server:ServiceError"])
 def test_classes_of_the_lab_are_stood_in_for(name: str) -> None:
     """The world ends a run, or looks for a status, where it meets one of its own."""
-    made = StandIns({}).error(f"resilient.lab.{name}")
+    made = ErrorClasses({}).error(f"resilient.lab.{name}")
     assert isinstance(made, RecordedError)
     assert type(made).__name__ == name.partition(":")[2]
 
 
 def test_group_is_no_stand_in() -> None:
     """Its class is found, and it has its errors; without any in the trace, one that stands in."""
-    errors = StandIns({})
+    errors = ErrorClasses({})
     leaves = (("ConnectionResetError", None),)
     made, bare = (errors.error("ExceptionGroup", Evidence(leaves=each)) for each in (leaves, ()))
-    assert not errors.stands_in("ExceptionGroup")
+    assert not errors.is_substitute("ExceptionGroup")
     assert [type(each) for each in made.exceptions] == [ConnectionResetError]  # type: ignore[attr-defined]
     assert [type(each) for each in bare.exceptions] == [RecordedError]  # type: ignore[attr-defined]

@@ -1,0 +1,22 @@
+"""Percentiles of measured values, by nearest rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["percentile"]
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """The smallest of the values that at least this share of them do not exceed; None of no values.
+
+    Args:
+        ordered: the values, in ascending order.
+        share: from 0 to 1.
+    """
+    if not ordered:
+        return None
+    # Rounded first: a product that is a little above a whole number in binary would take the next rank.
+    rank = math.ceil(round(share * len(ordered), 9))
+    return ordered[max(rank, 1) - 1]
