@@ -21,8 +21,14 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The markers of this suite."""
+    """Declares the markers of this suite."""
     config.addinivalue_line("markers", "every_loop: run it on asyncio's loop, on uvloop and in virtual time")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Collection makes a million objects that stay: to look for garbage among them takes seconds, and finds little."""
+    gc.disable()
 
 
 @pytest.hookimpl(trylast=True)
@@ -30,11 +36,12 @@ def pytest_collection_finish() -> None:
     """A test that collects garbage looks at nothing that was there before all tests: that takes a third of a second."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
-    """Reports may look at everything again."""
+    """Lets reports collect everything again."""
     gc.unfreeze()
 
 

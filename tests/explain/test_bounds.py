@@ -6,17 +6,29 @@ thousand calls are made. `RESILIENT_ADVERSARIAL_CALLS=100000 pytest tests/explai
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from resilient import AdaptiveLimit, Chaos, Pipeline, Retry
+import pytest
+
+from resilient import AdaptiveLimit, Chaos, Pipeline, Retry, schedule
 from resilient.explain import Explanation, explain
 from tests.explain.adversaries import ENOUGH, Found, attack
 from tests.explain.stacks import HANG, build, random_stack
 
 CALLS = int(os.environ.get("RESILIENT_ADVERSARIAL_CALLS", "2500"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def each_wait_is_read_once() -> Iterator[None]:
+    """Keeps the span that a wait strategy has after each attempt: thousands of pipelines are built of few strategies,
+    and each of them asks for a thousand spans."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "span", functools.cache(schedule.span))
+        yield
 
 
 def worst_found(

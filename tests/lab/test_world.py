@@ -497,6 +497,7 @@ def test_pipeline_that_does_real_io_is_told_of_in_a_line() -> None:
 def test_pipeline_that_never_ends_is_told_of_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """It sends request after request in no time."""
     monkeypatch.setattr("resilient.runtime.virtual.STEPS", 10_000)
+    monkeypatch.setattr("resilient.lab.event_loop.STEPS", 10_000)
 
     def theirs(function: Any) -> Any:
         async def call(key: str) -> Any:
