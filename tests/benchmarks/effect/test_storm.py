@@ -18,11 +18,12 @@ from benchmarks.effect import storm, storm_failures, storm_overload
 def small() -> Iterator[None]:
     """A thin world: few seconds, a tenth of the load and of the workers."""
     monkeypatch = pytest.MonkeyPatch()
-    thin = storm.Plan(failing=1, rarely_failing=2, horizon=55, seeds=1, peers_shares=(1.0,))
+    thin = storm.Plan(failing=1, rarely_failing=1, horizon=30, seeds=1, peers_shares=(1.0,))
     monkeypatch.setattr(storm, "QUICK", thin)
     monkeypatch.setattr(storm_failures, "SMALL", 50)
     monkeypatch.setattr(storm_overload, "RATE", 70.0)
     monkeypatch.setattr(storm_overload, "WORKERS", 10)
+    monkeypatch.setattr(storm_overload, "STALL", (5.0, 15.0))
     monkeypatch.setattr(storm_overload, "WITHIN", 15)
     monkeypatch.setattr(storm_overload, "ENOUGH", 0.6)  # of so few calls
     yield
@@ -31,14 +32,17 @@ def small() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def found(small: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Of one run."""
-    return run(tmp_path_factory.mktemp("storm"))
-
-
-def run(tmp_path: Path) -> dict[str, Any]:
-    file, picture = tmp_path / "storm.json", tmp_path / "storm.png"
-    command.main(["storm", "--quick", "--json", str(file), "--plot", str(picture)])
+    """The JSON of one run, which draws its plot."""
+    directory = tmp_path_factory.mktemp("storm")
+    picture = directory / "storm.png"
+    loaded = run(directory, "--plot", str(picture))
     assert picture.read_bytes().startswith(b"\x89PNG")
+    return loaded
+
+
+def run(tmp_path: Path, *more: str) -> dict[str, Any]:
+    file = tmp_path / "storm.json"
+    command.main(["storm", "--quick", "--json", str(file), *more])
     loaded: dict[str, Any] = json.loads(file.read_text())
     return loaded
 
