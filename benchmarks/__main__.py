@@ -1,7 +1,7 @@
 """`python -m benchmarks NAME [--quick] [--json FILE] [--plot FILE] [--seed N]`; NAME `list` names them.
 
 `--json -` writes the JSON, and nothing else, to standard output; the table goes to standard error.
-Exits with 0 when every bar is met, 1 when one is missed, 2 when the command itself is wrong.
+Exits with 0 if every bar is met, 1 if one is missed, 2 if the command itself is wrong.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def available() -> dict[str, tuple[str, Run]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one benchmark, show its table, and say whether every bar was met."""
+    """Run one benchmark, print its table, and return the exit code."""
     known = available()
     options = _parser(known).parse_args(arguments)
     shown = sys.stderr if options.json == STDOUT else sys.stdout
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def conclude(report: Report, console: Console, json_file: Path | None, plot_file: Path | None) -> int:
-    """Show the report, write what was asked for; 1 when a bar is missed."""
+    """Print the report and write the requested files. Returns 1 if a bar is missed, else 0."""
     console.print(report.table())
     if json_file:
         text = json.dumps(report.as_json(), indent=2) + "\n"
@@ -77,7 +77,7 @@ def conclude(report: Report, console: Console, json_file: Path | None, plot_file
 
 def _parser(known: dict[str, tuple[str, Run]]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="What the library costs, with bars and peers."
+        prog="python -m benchmarks", description="Measures what the library costs and achieves, with bars and peers."
     )
 
     def name(given: str) -> str:
@@ -101,7 +101,7 @@ def _parser(known: dict[str, tuple[str, Run]]) -> argparse.ArgumentParser:
         "--json", type=output_or_stdout, metavar="FILE", help="write the figures as JSON; `-` is standard output"
     )
     parser.add_argument("--plot", type=output, metavar="FILE", help="draw the figures as a PNG")
-    parser.add_argument("--seed", type=int, default=1, help="for all that is random (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all randomness (default: 1)")
     return parser
 
 

@@ -1,11 +1,11 @@
-"""Writes the tables and pictures of README.md and docs/performance.md from the committed JSON of one run.
+"""Writes the tables and plots of README.md and docs/performance.md from the committed JSON of one run.
 
     python -m benchmarks.publish                     makes them from docs/performance/*.json
     python -m benchmarks.publish --run               measures everything first: a quarter of an hour on an idle machine
     python -m benchmarks.publish --run scale startup measures only these first
 
 A table stands between `<!-- benchmarks: NAME -->` and `<!-- end of NAME -->`. A test checks that it agrees with the
-JSON, so run this after a change of either. `tables` makes the tables.
+JSON, so run this after a change of either. The tables are made by `tables`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ BLOCK = re.compile(r"(<!-- benchmarks: (?P<name>[\w -]+) -->\n).*?(<!-- end of (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is asked for, then write the tables and the pictures."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description="Tables and pictures of a run.")
-    parser.add_argument("--run", nargs="*", metavar="NAME", choices=PUBLISHED, help="measure these first; without, all")
+    """Measure the requested benchmarks, then write the tables and the plots."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description="Tables and plots of a run.")
+    parser.add_argument(
+        "--run", nargs="*", metavar="NAME", choices=PUBLISHED, help="measure these first; without a NAME, all"
+    )
     parser.add_argument("--quick", action="store_true", help="measure quickly, to try this out")
     options = parser.parse_args(arguments)
     if options.run is not None:
@@ -58,20 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(names: Iterable[str], quick: bool) -> None:
-    """Each benchmark in a process of its own; its JSON with the date, the machine and the versions."""
+    """Run each benchmark in its own process, and write its JSON with the date, the machine and the versions."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "figures.json"
             command = [sys.executable, "-m", "benchmarks", name, "--json", str(file), *(["--quick"] * quick)]
-            subprocess.run(command, cwd=ROOT, check=False)  # a missed bar is a result, too
+            subprocess.run(command, cwd=ROOT, check=False)  # also with exit code 1: a missed bar is a result
             found = json.loads(file.read_text(encoding="utf-8"))
         found = {"benchmark": found.pop("benchmark"), "measured": measured(quick), **found}
         (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def measured(quick: bool) -> dict[str, Any]:
-    """When, on which machine, and with which versions a run was made."""
+    """The date, the machine and the versions of a run."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "quick": quick,
@@ -112,12 +114,12 @@ def results() -> Results:
 
 
 def filled(text: str, found: Results) -> str:
-    """A document with its tables made anew. Raises KeyError for a table that there is not."""
+    """The text of a document with its tables replaced. Raises KeyError for an unknown table."""
     return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block['name']](found)}\n{block[3]}", text)
 
 
 def draw(found: Results) -> None:
-    """The pictures: some of the rows for the README, all of them, and the curves of `scale`."""
+    """Write the plots: the highlights for the README, all rows of `overhead`, and `scale`."""
     from benchmarks.cost.highlights import draw_highlights
     from benchmarks.harness.plot import draw as draw_all
 
@@ -135,18 +137,18 @@ def draw(found: Results) -> None:
 
 
 def report(found: dict[str, Any]) -> Report:
-    """A committed run as its benchmark has returned it, without bars."""
+    """The report of a committed run, without bars."""
     module = import_module(f"benchmarks.cost.{found['benchmark']}")
     figures = [
         Figure(each["group"], each["name"], _values(each), ours=each["ours"], note=each["note"])
         for each in found["figures"]
     ]
-    picture = module.draw_scale if found["benchmark"] == "scale" else None
-    return Report(found["benchmark"], module.COLUMNS, figures, found["conditions"], picture=picture)
+    plot = module.draw_scale if found["benchmark"] == "scale" else None
+    return Report(found["benchmark"], module.COLUMNS, figures, found["conditions"], plot=plot)
 
 
 def _values(row: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a figure in the JSON: their keys end in their units."""
+    """The measured values of a figure in the JSON: all its numbers."""
     return {key: value for key, value in row.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 

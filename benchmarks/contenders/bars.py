@@ -1,11 +1,11 @@
-"""The bars of `overhead`: what our rows may cost, as a ratio to the fastest peer that does the same work.
+"""The bars of `overhead`: how much our rows may cost, as ratios to the fastest peer that does the same work.
 
-Ratios are taken in the same rounds, so they hold on any machine, which multiples of a bare call do not. Where no peer
-does the same, the bar is a multiple of the bare call; where a row is about what something adds, it is for this.
+Ratios are taken in the same rounds, so they hold on any machine; multiples of a bare call do not. Where no peer does
+the same, the bar is a multiple of the bare call. Where a row is about what something adds, the bar is on this.
 
-Peers that are ahead do less: grit's breaker counts failures in a row, without a window, and its Retry and Fallback are
-a `try` in a closure, without events, budgets or a switch. Retry and Fallback are held against nopanic, whose policies
-compose, tell events and know streams, as ours do.
+Peers that are ahead do less. grit's breaker counts consecutive failures, without a window, and its Retry and Fallback
+are a `try` in a closure, without events, budgets or a switch. Our Retry and Fallback are compared with nopanic, whose
+policies compose, emit events and support streams, as ours do.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ OURS = "resilient"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most so many `times` a row of the same pattern, that of a peer or `OURS`; without a row, so many bare
-    calls."""
+    """At most `times` the cost of another row of the same pattern: `against` is a peer's name or `OURS`. Without
+    `against`, at most `times` bare calls."""
 
     times: float
     against: str = ""
@@ -51,7 +51,7 @@ BARS: Mapping[tuple[Mode, str], Limit] = {
     ("def", "breaker, hour"): Limit(1.0, "nopanic"),
     ("def", "bulkhead of one"): Limit(1.25, "pyresilience"),
     ("def", "stack"): Limit(0.14, "grit"),
-    # in bare calls
+    # in bare calls:
     ("async", "retry, budget"): Limit(1),
     ("async", "keyed"): Limit(15),
     ("async", "timeout"): Limit(16),
@@ -63,4 +63,4 @@ BARS: Mapping[tuple[Mode, str], Limit] = {
     ("async", "hedge, inline, quantile"): Limit(10),
     ("async", "six"): Limit(36),
 }
-"""By mode, and by the key of our decorator in `patterns`."""
+"""The limits by mode, and by the key of our decorator in `patterns`."""

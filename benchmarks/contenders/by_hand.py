@@ -1,4 +1,4 @@
-"""The patterns of `peers` as one writes them with the standard library alone."""
+"""The patterns of `peers`, as one writes them with the standard library alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Decorator = Callable[[Any], Any]
 
 
 def inside(manager: Callable[[float], AbstractContextManager[Any]], seconds: float) -> Decorator:
-    """A decorator that makes each call in a `with manager(seconds)` of its own."""
+    """A decorator that makes each call inside its own `with manager(seconds)`."""
 
     def decorate(function: Function) -> Function:
         async def awaited(x: int) -> Any:
@@ -31,14 +31,14 @@ def inside(manager: Callable[[float], AbstractContextManager[Any]], seconds: flo
                 return function(x)
 
         chosen = awaited if iscoroutinefunction(function) else called
-        chosen.__code__ = chosen.__code__.replace()  # not shared: see `measure`
+        chosen.__code__ = chosen.__code__.replace()  # code objects are not shared: see `measure`
         return chosen
 
     return decorate
 
 
 def asyncio_parts() -> dict[str, Decorator]:
-    """What one writes with asyncio alone."""
+    """Decorators of an `async def`, by pattern, with asyncio alone."""
     slots = asyncio.Semaphore(50)
 
     def semaphore(function: Function) -> Function:
@@ -74,7 +74,7 @@ def asyncio_parts() -> dict[str, Decorator]:
 
 
 def threading_parts() -> dict[str, Decorator]:
-    """What one writes for a `def` with the standard library alone."""
+    """Decorators of a `def`, by pattern, with the standard library alone."""
     slots = threading.BoundedSemaphore(50)
 
     def semaphore(function: Function) -> Function:

@@ -1,17 +1,18 @@
-"""The transports that `transport` compares: ours and the peers', each around a transport that it is given.
+"""The transports that `transport` compares: ours and the peers', each around a given transport.
 
-All are configured for the same work where they have it: three attempts, half of the last 100 calls failed, a second
-copy after one second, which no request here takes. (The delays that the two hedging peers learn by default cost them
-more.) Nobody listens, and no peer logs.
+All are configured for the same work as far as they support it: three attempts, a circuit that opens when half of the
+last 100 calls failed, a second copy after one second, which no request here takes. (The delays that the two hedging
+peers learn by default cost them more.) There are no listeners, and no peer logs.
 
     retry only                       our `Pipeline(Retry(3))`
     standard()                       timeouts, retries with a budget, bulkhead, and a circuit for each origin
-    standard_hedged, inline          the same with hedges; our hedges of a plain call need a thread each, so async only
+    standard_hedged, inline          the same with hedges; async only, because our hedge of a plain call needs a thread
     httpx-retries                    retries
     interlock-cb                     a circuit for each host
     httpx-retries + interlock-cb     the retries around the circuits: nearest to standard(), without its timeouts,
                                      budget and bulkhead
-    hedge-python, httpx-hedged       hedges, in tasks; the second also with health of hosts, and in threads for `def`
+    hedge-python, httpx-hedged       hedges, in tasks; the second also tracks the health of hosts, and hedges a `def`
+                                     in threads
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from typing import Any, Literal
 
 from benchmarks.contenders.bars import Limit
 
-__all__ = ["CONTESTANTS", "LIBRARIES", "Contestant", "Library"]
+__all__ = ["CONTENDERS", "LIBRARIES", "Contender", "Library"]
 
 Library = Literal["httpx", "httpx2"]
 LIBRARIES: tuple[Library, ...] = ("httpx", "httpx2")
 Build = Callable[[Library, bool, Any], Any]
-"""Makes a transport for a library, async or not, around one of that library's."""
+"""Builds a transport from a library's name, whether it is async, and the inner transport."""
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    """One transport. `limit` is what it may cost, async and for httpx."""
+class Contender:
+    """One transport. `limit` is its bar, for async calls of httpx."""
 
     name: str
     build: Build
@@ -115,13 +116,13 @@ def httpx_hedged(library: Library, is_async: bool, inner: Any) -> Any:
     )
 
 
-CONTESTANTS = (
-    Contestant("retry only", retry_only, ours=True, limit=Limit(1.0, "httpx-retries")),
-    Contestant("standard()", standard, ours=True, limit=Limit(0.7, "httpx-retries + interlock-cb")),
-    Contestant("standard_hedged, inline", standard_hedged, modes=(True,), ours=True),
-    Contestant("httpx-retries", httpx_retries, ("httpx-retries",), ("httpx",)),
-    Contestant("interlock-cb", interlock, ("interlock-cb",), note="circuits only"),
-    Contestant("httpx-retries + interlock-cb", both, ("httpx-retries", "interlock-cb"), ("httpx",)),
-    Contestant("hedge-python", hedge_python, ("hedge-python",), ("httpx",), (True,), note="hedges only"),
-    Contestant("httpx-hedged", httpx_hedged, ("httpx-hedged",), ("httpx",), note="hedges only"),
+CONTENDERS = (
+    Contender("retry only", retry_only, ours=True, limit=Limit(1.0, "httpx-retries")),
+    Contender("standard()", standard, ours=True, limit=Limit(0.7, "httpx-retries + interlock-cb")),
+    Contender("standard_hedged, inline", standard_hedged, modes=(True,), ours=True),
+    Contender("httpx-retries", httpx_retries, ("httpx-retries",), ("httpx",)),
+    Contender("interlock-cb", interlock, ("interlock-cb",), note="circuits only"),
+    Contender("httpx-retries + interlock-cb", both, ("httpx-retries", "interlock-cb"), ("httpx",)),
+    Contender("hedge-python", hedge_python, ("hedge-python",), ("httpx",), (True,), note="hedges only"),
+    Contender("httpx-hedged", httpx_hedged, ("httpx-hedged",), ("httpx",), note="hedges only"),
 )

@@ -1,6 +1,6 @@
-"""Rules for limits as others publish them, for `limits`: what our `Vegas` is measured against.
+"""Published algorithms of adaptive limits, for `limits`: what our `Vegas` is compared with.
 
-The formulas are those of Netflix' concurrency-limits (github.com/Netflix/concurrency-limits), with their defaults.
+The formulas and defaults are those of Netflix' concurrency-limits (github.com/Netflix/concurrency-limits).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["Aimd", "Gradient2", "NetflixVegas"]
 
 
 class NetflixVegas(Limiter):
-    """`VegasLimit`, over windows of 1 s: each is a sample."""
+    """`VegasLimit`. Each window of 1 s is one sample."""
 
     def __init__(self) -> None:
         self.seen, self.due = 0, 0.0
@@ -38,7 +38,7 @@ class NetflixVegas(Limiter):
 
 
 class Gradient2(Limiter):
-    """`Gradient2Limit`: the mean of the last window against that of the last 600; between 20 and 200."""
+    """`Gradient2Limit`: compares the mean latency of the last window with that of the last 600. Between 20 and 200."""
 
     def __init__(self) -> None:
         self.long, self.windows = 0.0, 0
@@ -56,7 +56,8 @@ class Gradient2(Limiter):
 
 
 class Aimd(Limiter):
-    """`AIMDLimit`, over windows of 100 ms: slower than 100 ms is too slow. (The default, 5 s, is a time limit.)"""
+    """`AIMDLimit`, over windows of 100 ms. A mean above 100 ms counts as overload. (Its default, 5 s, is a time
+    limit.)"""
 
     window = 0.1
 

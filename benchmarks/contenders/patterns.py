@@ -1,4 +1,4 @@
-"""The rows of `overhead`: each pattern, as this library and as the peers build it."""
+"""The rows of `overhead`: each pattern, built with this library and with every peer that has it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["PATTERNS", "US", "Pattern", "Row", "build", "rows"]
 class Pattern:
     """One group of rows: a decorator of `peers` around a function of `targets`.
 
-    With `beyond`, each row also says what it adds to the same library's row of that pattern, and a bar
-    is for this.
+    With `beyond`, each row also has the cost that it adds to the same library's row of that pattern, and a bar is on
+    this cost.
     """
 
     key: str
@@ -30,7 +30,7 @@ class Pattern:
     target: str = "succeeds"
     modes: tuple[Mode, ...] = ("async", "def")
     variants: tuple[str, ...] = ()
-    """More of our own decorators to show in this group."""
+    """Keys of further decorators of ours in this group."""
     beyond: str = ""
 
 
@@ -85,7 +85,7 @@ PATTERNS = (
 
 
 def ours() -> dict[str, Decorator]:
-    """The same patterns built with this library."""
+    """The patterns built with this library."""
     from tenacity import wait_none
 
     from resilient import (
@@ -152,12 +152,12 @@ def ours() -> dict[str, Decorator]:
 
 US = Peer(OURS, ours, ours=True)
 Built = Mapping[str, Mapping[str, Decorator] | None]
-"""Decorators by the library's name; None where it is not installed."""
+"""Decorators by the library's name; None if it is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One decorator of ours or of a peer."""
+    """One decorator, ours or a peer's. `problem` is the reason why there is none."""
 
     pattern: Pattern
     peer: Peer
@@ -166,7 +166,7 @@ class Row:
     problem: str = ""
     limit: Limit | None = None
     against: str = ""
-    """The label of the row that the limit is about, if it is about one."""
+    """The label of the row that the limit is a ratio to, if it is a ratio."""
 
     @property
     def key(self) -> str:
@@ -174,12 +174,12 @@ class Row:
 
     @property
     def base(self) -> str:
-        """The `key` of the row to which this one adds."""
+        """The `key` of the row that this one adds to."""
         return f"{self.pattern.beyond}: {self.label}"
 
     @property
     def rival(self) -> str:
-        """The `key` of the row that this one is held against."""
+        """The `key` of the row that this one is compared with."""
         return f"{self.pattern.key}: {self.against}"
 
     @property
@@ -191,7 +191,7 @@ class Row:
         return Bar("added_x" if self.pattern.beyond else "multiple_x", self.limit.times)
 
     def subject(self, stage: Stage) -> Subject | str:
-        """What to time, or why it cannot be."""
+        """The subject to time, or the reason why there is none. Raises if a decorator of ours does not work."""
         if self.decorate is None:
             return self.problem
         try:
@@ -227,7 +227,7 @@ class Row:
 
 
 def rows(pattern: Pattern, mode: Mode, built: Built | None = None) -> list[Row]:
-    """Ours, then every peer that has the pattern."""
+    """Our rows of a pattern, then the row of every peer that has it."""
     built = build() if built is None else built
     theirs = [row for peer in PEERS if mode in peer.modes for row in _of(peer, pattern, built[peer.name])]
     mine = built[OURS] or {}
@@ -242,7 +242,7 @@ def rows(pattern: Pattern, mode: Mode, built: Built | None = None) -> list[Row]:
 
 
 def build() -> Built:
-    """New decorators of every library for this pattern, one for each row."""
+    """New decorators of every library, one for each row."""
     built: dict[str, Mapping[str, Decorator] | None] = {}
     for peer in (US, *PEERS):
         try:
@@ -253,14 +253,14 @@ def build() -> Built:
 
 
 def _of(peer: Peer, pattern: Pattern, decorators: Mapping[str, Decorator] | None) -> list[Row]:
-    """The peer's row, if it has the pattern, or could have it if it were installed."""
+    """The peer's row of a pattern, if it has one. A peer that is not installed has a row without a decorator."""
     if decorators is None:
         return [Row(pattern, peer, None, peer.name, "not installed")]
     return [Row(pattern, peer, decorators[pattern.key], peer.label)] if pattern.key in decorators else []
 
 
 def _check(call: Function, rejected: bool, stage: Stage) -> None:
-    """The call does what the row says: it returns its argument, or is rejected without being made."""
+    """Raise AssertionError unless the call returns its argument, or, if `rejected`, is rejected without being made."""
     try:
         result = stage.call(call)
     except targets.Failed:

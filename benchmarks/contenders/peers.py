@@ -1,28 +1,28 @@
 """The patterns of `overhead`, built with other libraries and with the standard library.
 
-A peer is a function that returns its decorators by pattern; it imports what it needs, and a peer that
-is not installed is reported as such. All are configured for the same work:
+A peer is a function that imports its library and returns decorators by pattern. A peer that is not installed has a row
+without values. All are configured for the same work:
 
     retry               three attempts on any Exception, no budget
     retry, no wait      the same, sleeping zero seconds between attempts
-    bulkhead            50 calls at a time; no waiting where that is a peer's faster way
-    bulkhead of one     one call at a time, and nobody waits
-    breaker             half of the last 100 calls failed, of 20 at least; the peers that have no
-                        count window say in a note what they have
+    bulkhead            50 calls at a time; without a queue where that is a peer's faster way
+    bulkhead of one     one call at a time, without a queue
+    breaker             opens when half of the last 100 calls failed, after at least 20; notes say what the peers
+                        without a count window have instead
     breaker, time       the same over a window of 30 seconds
     breaker, hour       as breaker, open for an hour
-    retry, budget       as retry, with what the peer has to bound the retries of all calls together
+    retry, budget       as retry, with the peer's own limit on the retries of all calls together
     keyed               as breaker, one for each argument of the call
     timeout             2 seconds for each call
     deadline            2 seconds, set around each call; nothing is guarded
     rate limit          10**9 calls a second
     fallback            0 for any Exception
-    hedge               a second copy after one second; nothing is so late
+    hedge               a second copy after one second, which no call takes
     stack               retry, bulkhead, breaker, timeout, the first outermost
     six                 fallback, retry, rate limit, bulkhead, breaker, timeout
     guard               retry, bulkhead, breaker: the stack for peers that need a thread for a timeout
 
-Nobody listens, and no peer logs.
+There are no listeners, and no peer logs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["PEERS", "Decorator", "Peer"]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One library. `build` makes new decorators, by pattern; `notes` say what differs, by (mode, pattern)."""
+    """One library. `build` returns new decorators by pattern. `notes`, by mode and pattern, say what differs."""
 
     name: str
     build: Callable[[], Mapping[str, Decorator]]
@@ -63,7 +63,7 @@ class Peer:
 
 
 def nopanic() -> dict[str, Decorator]:
-    """Its breaker knows time windows only."""
+    """nopanic. Its breaker has time windows only."""
     import nopanic
 
     def breaker(seconds: float = 30.0) -> Any:
@@ -97,7 +97,7 @@ def nopanic() -> dict[str, Decorator]:
 
 
 def pyresilience() -> dict[str, Decorator]:
-    """One decorator with a fixed order inside."""
+    """pyresilience: one decorator, which applies its policies in a fixed order."""
     from pyresilience import (
         BulkheadConfig,
         CircuitBreakerConfig,
@@ -151,7 +151,7 @@ def pyresilience() -> dict[str, Decorator]:
 
 
 def interlock() -> dict[str, Decorator]:
-    """Its retry is tenacity's; its bulkhead without a wait is asyncio.timeout(0) around a semaphore."""
+    """interlock. Its retry is tenacity's; its bulkhead without a queue is asyncio.timeout(0) around a semaphore."""
     from interlock import CircuitBreaker, Config, Pipeline, WindowType
     from tenacity import wait_none
 
@@ -185,9 +185,9 @@ def interlock() -> dict[str, Decorator]:
 
 
 def grit() -> dict[str, Decorator]:
-    """Its breaker counts failures in a row; its timeout of a `def` is SIGALRM, in the main thread.
+    """grit. Its breaker counts consecutive failures; its timeout of a `def` is SIGALRM, in the main thread.
 
-    A bulkhead that lets nobody wait (`timeout=0`) refuses everyone, so that row is missing.
+    Its bulkhead without a queue (`timeout=0`) refuses every call, so that row is missing.
     """
     from grit import breaker, bulkhead, constant, fallback, hedge, limiter, policy, retry, timeout
 
@@ -211,7 +211,8 @@ def grit() -> dict[str, Decorator]:
 
 
 def hedge_python() -> dict[str, Decorator]:
-    """A hedge only, inside its transports: here their scheduler, without HTTP. Its warm-up has the fixed delay."""
+    """hedge-python: hedges only, inside its transports. Here their scheduler runs without HTTP. The delay is the fixed
+    one of its warm-up."""
     from hedge import HedgeConfig
     from hedge.transport._base import HedgeScheduler
 
@@ -234,7 +235,7 @@ def hedge_python() -> dict[str, Decorator]:
 
 
 def httpx_hedged() -> dict[str, Decorator]:
-    """As hedge-python."""
+    """httpx-hedged: hedges only, inside its transports. Here their scheduler runs without HTTP."""
     from httpx_hedged import EndpointConfig, HealthRegistry, HedgeConfig, StatsRegistry
     from httpx_hedged._config import resolve
     from httpx_hedged._scheduler import HedgeScheduler
@@ -264,7 +265,7 @@ def httpx_hedged() -> dict[str, Decorator]:
 
 
 def tenacity() -> dict[str, Decorator]:
-    """Retry only."""
+    """tenacity: retries only."""
     from tenacity import retry, stop_after_attempt, wait_none, wait_random_exponential
 
     stop = stop_after_attempt(3)
@@ -275,7 +276,7 @@ def tenacity() -> dict[str, Decorator]:
 
 
 def stamina() -> dict[str, Decorator]:
-    """Retry only: tenacity with chosen defaults. Its hook that logs retries is removed."""
+    """stamina: retries only, by tenacity with other defaults. Its hook that logs retries is removed."""
     import stamina as library
     from stamina.instrumentation import set_on_retry_hooks
 
@@ -287,7 +288,7 @@ def stamina() -> dict[str, Decorator]:
 
 
 def pybreaker() -> dict[str, Decorator]:
-    """A breaker only, for `def` only: around an `async def` it guards nothing."""
+    """pybreaker: a breaker only, for `def` only. Around an `async def` it guards nothing."""
     from pybreaker import CircuitBreaker
 
     return {

@@ -1,7 +1,7 @@
-"""The functions that get guarded: one succeeds, one fails, one alternates, one stays.
+"""The functions that get guarded: one succeeds, one fails, one alternates, one stays in flight.
 
-Each comes as `async def` and as `def`. They do as little as they can, so that the guard's own cost
-shows; a real call costs thousands of times more.
+Each exists as `async def` and as `def`. They do as little as possible, so that the cost of the guard shows; a real call
+costs thousands of times more.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ Function = Callable[[int], Any]
 
 
 class Failed(Exception):
-    """What the dependency raises here."""
+    """The error of the guarded functions."""
 
 
 async def bare(x: int) -> int:
-    """The bare await that async figures are multiples of."""
+    """Return the argument: the bare await that async figures are multiples of."""
     return x
 
 
 def plain(x: int) -> int:
-    """The plain call that figures of `def` are multiples of."""
+    """Return the argument: the plain call that figures of `def` are multiples of."""
     return x
 
 
 async def failing(x: int) -> int:
-    """Always raises."""
+    """Raise `Failed`."""
     raise Failed
 
 
 def fail(x: int) -> int:
-    """Always raises."""
+    """Raise `Failed`."""
     raise Failed
 
 
 def flaky(is_async: bool) -> Function:
-    """A function that fails every second time: once guarded by a retry, a failure and a success."""
+    """A function that fails on every second call, so a call that a Retry guards is one failure and one success."""
     fails = False
 
     async def alternating(x: int) -> int:
@@ -62,10 +62,8 @@ def flaky(is_async: bool) -> Function:
 
 
 class Stage:
-    """Where functions are called: one event loop, for `def` none; and the calls that stay inside.
-
-    Use it as a context manager: its end lets those calls go.
-    """
+    """Calls functions, in one event loop if they are async, and keeps calls in flight. A context manager: at its end,
+    those calls end, too."""
 
     def __init__(self, is_async: bool) -> None:
         self.is_async = is_async
@@ -82,7 +80,7 @@ class Stage:
         self.runner.close()
 
     def call(self, function: Callable[[Any], Any], argument: Any = 1) -> Any:
-        """One call."""
+        """Call the function once, and return its result."""
 
         async def once() -> Any:
             return await function(argument)
@@ -90,7 +88,7 @@ class Stage:
         return self.runner.run(once()) if self.is_async else function(argument)
 
     def trip(self, decorate: Callable[[Function], Function]) -> Function:
-        """A guarded function whose circuit is open."""
+        """A guarded function whose circuit is open. Raises AssertionError if 200 failures do not open it."""
         guarded = decorate(failing if self.is_async else fail)
         for _ in range(200):
             try:
@@ -99,10 +97,10 @@ class Stage:
                 continue
             except Exception:
                 return guarded
-        raise AssertionError("200 failures in a row did not open the circuit")
+        raise AssertionError("200 consecutive failures did not open the circuit")
 
     def fill(self, decorate: Callable[[Function], Function]) -> Function:
-        """A guarded function with one call inside, which stays."""
+        """A guarded function with one call in flight until the stage ends."""
         entered = threading.Event()
 
         async def staying(x: int) -> int:

@@ -1,4 +1,4 @@
-"""The picture for the README: some rows of `overhead`, ours among the peers, the cheapest first."""
+"""The rows of `overhead` that the README shows, and their plot: ours among the peers, the cheapest first."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ HIGHLIGHTS = {
     "def: Retry + Bulkhead + CircuitBreaker + Timeout": "these four around a `def`",
     "def: CircuitBreaker: open, the call is rejected": "refused, around a `def`",
 }
-"""Groups of `overhead`, and what they are called to readers."""
+"""Groups of `overhead`, and their titles in the README."""
 PEERS_OF = {"async: Hedge, not fired, the first copy inline": "async: Hedge, not fired"}
-"""Where the peers of a group stand in another one."""
+"""Groups whose peers are in another group."""
 
 
 def draw_highlights(report: Report, file: Path) -> None:
-    """Write a PNG of some groups, on one logarithmic scale each for `async def` and `def`."""
+    """Write a PNG with a panel for each group, each on its own logarithmic scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
@@ -55,6 +55,6 @@ def draw_highlights(report: Report, file: Path) -> None:
         axes.set_xlim(min(panel.values) / 2.5, max(panel.values) * 4)
     python = report.conditions.get("python", "")
     canvas.suptitle(
-        f"What a guarded call costs, in multiples of the bare call, logarithmic (Python {python}; blue: resilient)"
+        f"The cost of a guarded call in multiples of the bare call, logarithmic (Python {python}; blue: resilient)"
     )
     canvas.savefig(file, dpi=100, format="png")

@@ -1,15 +1,15 @@
 """How fast a simulation runs: calls per second of wall time, in the world of `resilient.lab`, on one core.
 
-Clients arrive at random, 700 a second, and call a service of 100 workers through Retry, CircuitBreaker
-and Timeout (1 s). The service works first in, first out; a request takes 100 ms on average
-(exponential), one in twenty fails, and work goes on for clients that have given up, as it does in most
-servers. So the workers are busy for 70 to 75 % of the time. A *call* is a client's: its retries are
-not counted again. The bar is 15,000 calls a second, so that an hour of such a service is a coffee
-break; and two runs with one seed must agree in every single call, and in every byte of the results
+Clients arrive at random, 700 a second, and call a service of 100 workers through Retry, CircuitBreaker and Timeout
+(1 s). The service works first in, first out. A request takes 100 ms on average (exponential), one in twenty fails, and
+the service finishes work that its client has abandoned, as most servers do. So the workers are busy for 70 to 75% of
+the time. A *call* is a client's; its retries are not counted again. The bar is 15,000 calls a second, so that an hour
+of such a service takes less than
+three minutes. Two runs with one seed must agree in every call, and in every byte of the results
 that `resilient simulate --json` writes.
 
-Everything random is seeded, the policies' jitter too. The garbage collector is left on. Peers run in
-the same world, with its clock where they take one.
+Everything random is seeded, the jitter of the policies too. The garbage collector is on. Peers run in the same world,
+on its clock where they accept a clock.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is simulated, and how often."""
+    """How much is simulated, and in how many runs."""
 
     calls: int
     runs: int
@@ -54,19 +54,19 @@ class Plan:
     mean: float = 0.1
     failing: float = 0.05
     outage: float = 0.0
-    """The service fails every request in this share of the time, in the middle."""
+    """The share of the time, in the middle, in which the service fails every request."""
 
 
 QUICK = Plan(calls=10_000, runs=3)
 FULL = Plan(calls=50_000, runs=5)
 
 Ends = list[tuple[float, float, str]]
-"""Of each call, in the order in which they end: when it began, when it ended, and how."""
+"""Begin, end and outcome of each call, in the order in which the calls end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One run: seconds of wall time, what became of the calls, how many requests they were, and all as JSON."""
+    """One run: seconds of wall time, the ends of the calls, the number of requests, and the results as JSON."""
 
     wall: float
     ends: Ends
@@ -75,7 +75,7 @@ class Try:
 
 
 def scenario(plan: Plan) -> Any:
-    """The world, down for a share of the time in the middle if the plan says so."""
+    """The scenario of a plan."""
     from resilient.faults import Errors
     from resilient.lab.distributions import Exponential
     from resilient.lab.load import Poisson
@@ -94,8 +94,8 @@ def scenario(plan: Plan) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    """One row: `build` makes the decorator, inside the running loop."""
+class Contender:
+    """One row. `build` makes the decorator, inside the running event loop."""
 
     name: str
     build: Callable[[], Decorator]
@@ -105,9 +105,9 @@ class Contestant:
 
 
 def run(options: Options) -> Report:
-    """Every contestant in turn, round by round; medians over the rounds."""
+    """Simulate every contender in turn, round by round, and take medians over the rounds."""
     plan = QUICK if options.quick else FULL
-    known = [contestant for contestant in CONTESTANTS if _installed(contestant)]
+    known = [contender for contender in CONTENDERS if _installed(contender)]
     tries: dict[str, list[Try]] = {one.name: [] for one in known}
     steps = [one for _ in range(plan.runs) for one in known]
     with one_core() as core:
@@ -127,14 +127,14 @@ def run(options: Options) -> Report:
     }
     figures = [
         _figure(one, tries[one.name]) if one in known else Figure("in virtual time", one.name, note="not installed")
-        for one in CONTESTANTS
+        for one in CONTENDERS
     ]
     figures += [figure for one in known if one.ours for figure in same(one, tries[one.name])]
     return Report("lab", COLUMNS, figures, conditions)
 
 
-def _timed(one: Contestant, plan: Plan, seed: int) -> Try:
-    from resilient.lab.candidates import Candidate  # here, for it costs other benchmarks: see `overhead`
+def _timed(one: Contender, plan: Plan, seed: int) -> Try:
+    from resilient.lab.candidates import Candidate  # here: it slows other benchmarks (see `overhead`)
     from resilient.lab.comparison import report
     from resilient.lab.measures import Measures
     from resilient.lab.world import simulate
@@ -147,7 +147,7 @@ def _timed(one: Contestant, plan: Plan, seed: int) -> Try:
     return Try(wall, ends, len(run.sent), report(world, [Measures([run])], (), seed, 1))
 
 
-def _figure(one: Contestant, tries: list[Try]) -> Figure:
+def _figure(one: Contender, tries: list[Try]) -> Figure:
     ends, requests = tries[0].ends, tries[0].requests
     durations = statistics.quantiles([end - begin for begin, end, _ in ends], n=100)
     succeeded = sum(how == "success" for _, _, how in ends)
@@ -164,9 +164,9 @@ def _figure(one: Contestant, tries: list[Try]) -> Figure:
     return Figure("in virtual time", one.name, values, bar, one.ours, one.note)
 
 
-def same(one: Contestant, tries: list[Try]) -> list[Figure]:
-    """How many calls ended otherwise, later, or in another order, in any run with the same seed; and whether what is
-    written of it differs."""
+def same(one: Contender, tries: list[Try]) -> list[Figure]:
+    """The figures of determinism: how many calls differ in outcome, time or order in the run that differs most from the
+    first one, and how many runs differ in their JSON."""
     first = tries[0]
     name = f"{one.name}: {len(tries)} runs"
     calls = max(
@@ -216,20 +216,20 @@ def _tenacity() -> Decorator:
     return decorate
 
 
-CONTESTANTS = (
-    Contestant("resilient", _ours, ours=True),
-    Contestant("resilient, outage", _ours, ours=True, outage=0.1, note="down for 10 %"),
-    Contestant("no policy", _nothing, note="the model alone"),
-    Contestant("nopanic", _nopanic, note="time window"),
-    Contestant("tenacity", _tenacity, note="+ asyncio.timeout"),
+CONTENDERS = (
+    Contender("resilient", _ours, ours=True),
+    Contender("resilient, outage", _ours, ours=True, outage=0.1, note="down for 10 %"),
+    Contender("no policy", _nothing, note="the model alone"),
+    Contender("nopanic", _nopanic, note="time window"),
+    Contender("tenacity", _tenacity, note="+ asyncio.timeout"),
 )
 
 
-def _installed(one: Contestant) -> bool:
+def _installed(one: Contender) -> bool:
     try:
         one.build()
     except ImportError:
         return False
-    except RuntimeError:  # installed, and asks for the running event loop
+    except RuntimeError:  # installed, but needs a running event loop
         return True
     return True

@@ -1,9 +1,9 @@
 """The memory rows of `scale`: bytes that Python allocates for one breaker, one key and one call in flight.
 
-Measured by `tracemalloc`: the bytes held after many were made, divided by their number, so each bears its part of what
-they share. A breaker has judged 100 calls, one in five of them a failure, so that its window is full; the function that
-it guarded is gone. A key is one of many, and has had one call. A call in flight waits in its own task, whose bytes are
-subtracted.
+Measured by `tracemalloc`: the bytes held after many were made, divided by their number, so each includes its part of
+what they share. A breaker has judged 100 calls, one in five a failure, so its window is full; the function that it
+guarded no longer exists. A key is one of many, and has had one call. A call in flight waits in its own task; the bytes
+of the task are subtracted.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from benchmarks.harness.report import Bar, Figure
 __all__ = ["OF_ALL_KEYS", "Plan", "Row", "memory"]
 
 MANY = 100_000
-"""Keys of a dependency with very many: `all_mb` is what these take."""
+"""Keys of a dependency with very many keys. `all_mb` is the memory of all of them."""
 PER_BREAKER = Bar("object_bytes", 1_200)
 OF_ALL_KEYS = Bar("all_mb", 190)
 
 
 class Failed(Exception):
-    """What one call in five raises, so that the window has both."""
+    """The error of one call in five, so that the window has successes and failures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many breakers, keys and calls in flight are made to measure one."""
+    """How many breakers, keys and calls in flight are made, to measure the mean."""
 
     breakers: int
     keys: int
@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A breaker, or policies with a key each, or around a call in flight; of ours or of a peer."""
+    """A breaker, a policy with keys, or policies around a call in flight; ours or a peer's."""
 
     name: str
     build: Callable[[], Any]
@@ -51,7 +51,7 @@ class Row:
 
 
 def breakers() -> list[Row]:
-    """The rows of breakers, one for each library that has them."""
+    """The rows of breakers, one for each library that has one."""
 
     def ours() -> Any:
         from resilient import CircuitBreaker
@@ -89,7 +89,8 @@ def breakers() -> list[Row]:
 
 
 def memory(keyed: Sequence[Row], guards: Sequence[Row], plan: Plan) -> list[Figure]:
-    """Of breakers; of policies that have something for each of many keys; of calls in flight inside guards."""
+    """The memory figures: of breakers, of each key of the `keyed` policies, of each call in flight inside the
+    `guards`."""
     return [
         *_each("a breaker with a full window of 100", breakers(), lambda row: breaker_bytes(row.build, plan.breakers)),
         *_each("a key", keyed, lambda row: key_bytes(row.build(), plan.keys), all_of=MANY),
@@ -109,7 +110,7 @@ def _each(title: str, known: Sequence[Row], measure: Callable[[Row], float], all
 
 
 def breaker_bytes(build: Callable[[], Any], count: int) -> float:
-    """What each of so many breakers holds when it has judged 100 calls."""
+    """The mean bytes of `count` breakers that have judged 100 calls each."""
 
     def function(number: int) -> int:
         if number % 5 == 0:
@@ -133,8 +134,8 @@ def breaker_bytes(build: Callable[[], Any], count: int) -> float:
 
 
 def _guard(breaker: Any) -> Any:
-    """Ours in a pipeline, which goes with the function: a breaker that decorates by itself keeps one for all that it
-    decorates."""
+    """The decorator of a breaker. Ours decorates in a Pipeline, which ends with the function; by itself, a breaker
+    keeps one pipeline for all its functions."""
     from resilient import Pipeline
     from resilient.policy import Policy
 
@@ -142,7 +143,7 @@ def _guard(breaker: Any) -> Any:
 
 
 def key_bytes(decorate: Decorator, count: int) -> float:
-    """What each of so many keys holds, besides the key itself."""
+    """The mean bytes of `count` keys, without the key itself."""
 
     async def call(key: str) -> str:
         return key
@@ -161,7 +162,7 @@ def key_bytes(decorate: Decorator, count: int) -> float:
 
 
 def call_bytes(decorate: Decorator, count: int) -> float:
-    """What each guarded call in flight holds, besides what it does without a guard."""
+    """The mean bytes of `count` guarded calls in flight, without those of an unguarded call."""
 
     async def call(end: asyncio.Future[None]) -> None:
         await end
@@ -184,7 +185,7 @@ def call_bytes(decorate: Decorator, count: int) -> float:
 
 @contextmanager
 def _counted() -> Iterator[Callable[[], int]]:
-    """Yields a function that says how many bytes have been allocated inside, and are still held."""
+    """Yields a function that returns the bytes allocated inside the block and still held."""
     gc.collect()
     tracemalloc.start()
     try:

@@ -1,15 +1,16 @@
 """What a policy costs a call that needs none: multiples of a bare await, and of a plain call.
 
-All through the public API with its defaults, events compiled in, the function doing nothing. The
-patterns and the peers' equivalents are described in `peers`, the method in `measure`.
+All policies are used through the public API with their defaults, events included. The guarded function does nothing.
+The patterns and the peers' equivalents are described in `peers`, the method in `measure`.
 
 The bars are in `bars`: ratios to a named peer, taken round by round in the same process, one row next to the other.
-Each of several processes measures every row in some rounds; figures are medians over the processes, with the 95%
-interval that their order gives (`spread`), and a row misses when all of its interval is beyond the bar.
+Each of several processes measures every row in some rounds. Figures are medians over the processes, with a 95% interval
+by order statistics (`statistics`). A row misses its bar when its whole interval is beyond it.
 
-Once a deadline was set in a process, guarded calls look for one: here one was, before anything is timed.
-A rate limit, a time window and the refusal of an open circuit cost 4 more each once trio or virtual time was imported:
-here neither was.
+Once a deadline has been set in a process, guarded calls look for one: here one is set before anything is timed. Once
+trio or virtual time has been imported, a rate limit, a time window and the refusal of an open circuit each cost 4 bare
+awaits more:
+here neither is imported.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one process has measured of one mode: timings by the floor's name and by the row's key, and why rows are
-    missing."""
+    """The timings of one mode in one process: `floors` are calls without a policy by name, `rows` are by the row's key,
+    and `problems` are the reasons why rows are missing."""
 
     floors: dict[str, Timing]
     rows: dict[str, Timing]
@@ -56,7 +57,7 @@ class Sample:
 
 
 def run(options: Options) -> Report:
-    """Every pattern, async first, in several processes one after the other."""
+    """Measure every pattern, async first, in several processes one after the other."""
     plan = replace(QUICK if options.quick else FULL, seed=options.seed)
     with one_core() as core:
         samples = fresh(sample, plan.each(), options)
@@ -66,7 +67,7 @@ def run(options: Options) -> Report:
 
 
 def sample(plan: Plan, wanted: Collection[str] | None = None) -> dict[Mode, Sample]:
-    """In this process: time all rows, or those with the keys that are wanted."""
+    """Time all rows in this process, or those whose keys are `wanted`."""
     return {mode: _sample(mode, plan, wanted) for mode in MODES}
 
 
@@ -93,13 +94,13 @@ def _sample(mode: Mode, plan: Plan, wanted: Collection[str] | None) -> Sample:
 
 
 def known(mode: Mode) -> list[Row]:
-    """All rows of a mode ("async" or "def"), pattern by pattern."""
+    """All rows of a mode, pattern by pattern."""
     built = build()
     return [row for pattern in PATTERNS if mode in pattern.modes for row in rows(pattern, mode, built)]
 
 
 def _figures(mode: Mode, samples: Sequence[Sample]) -> list[Figure]:
-    """The figures of one mode: first those without a policy, then pattern by pattern."""
+    """The figures of one mode: the calls without a policy, then pattern by pattern."""
     figures = [
         Figure(f"{mode}: no policy", name, Timing.pooled([each.floors[name] for each in samples]).values())
         for name in samples[0].floors
@@ -114,7 +115,7 @@ def _figures(mode: Mode, samples: Sequence[Sample]) -> list[Figure]:
 
 
 def values(row: Row, timings: Mapping[str, Timing]) -> dict[str, float]:
-    """Of one row: its own, what it adds to another one, and the ratio to the one that it is held against."""
+    """The values of one row: its timing, what it adds to its `base` row, and the ratio to its `rival` row."""
     timing, base, rival = (timings.get(key) for key in (row.key, row.base, row.rival))
     assert timing is not None
     return {
@@ -125,7 +126,7 @@ def values(row: Row, timings: Mapping[str, Timing]) -> dict[str, float]:
 
 
 def _sorted(figures: list[Figure]) -> list[Figure]:
-    """Groups as they come; in each ours first, then the fastest."""
+    """Sort each group: our rows first, then the peers from the fastest. The order of the groups stays."""
     groups = list(dict.fromkeys(figure.group for figure in figures))
 
     def place(figure: Figure) -> tuple[int, bool, float]:
@@ -136,7 +137,7 @@ def _sorted(figures: list[Figure]) -> list[Figure]:
 
 
 def _floors(mode: Mode) -> tuple[Subject, list[Subject]]:
-    """The bare call, and what any wrapper costs."""
+    """The bare call, and calls without a policy to compare with: wrappers, a timer, a task."""
     if mode == "def":
         plain = targets.plain
 

@@ -1,15 +1,15 @@
-"""What a call costs beside up to 100,000 others, and beside as many keys; and what each of them takes in memory.
+"""What a call costs beside up to 100,000 others, or beside as many keys; and the memory of each of these.
 
-*In flight*: many calls wait inside a guarded function, each in its own task, while calls through the same policies that
-return at once are measured. *Keys*: many keys have been called; then all of them are called in turn, or one of them
-again and again. Figures are multiples of the bare call of the same run; the method is in `measure`.
+*In flight*: many calls wait inside a guarded function, each in its own task. Meanwhile, calls through the same policies
+that return at once are measured. *Keys*: many keys have been called. Then all keys are called in turn, or one key again
+and again. Figures are multiples of the bare call of the same run. The method is in `measure`.
 
-The bar is on `growth`: the cost beside 100,000 divided by the cost beside one, at most 1.25. A search through a list
-would miss it by far, even a binary search, which takes 17 steps. Work of one step only waits longer for memory that is
-in no cache of the processor, some tens of nanoseconds. Where all keys are called in turn, no key is in a cache: that
+The bar is on `growth`: the cost beside 100,000 divided by the cost beside one, at most 1.25. A linear search would miss
+it by far, and so would a binary search, which takes 17 steps. Work of constant time only waits longer for memory that
+is in no cache of the processor, some tens of nanoseconds. When all keys are called in turn, no key is in a cache: that
 row has no bar, but a peer beside it.
 
-What stays is frozen for the garbage collector: in a program it looks through 100,000 tasks now and then, with any
+Objects that stay are frozen for the garbage collector. In a program it traverses 100,000 tasks now and then, with any
 library. The memory rows are in `memory`.
 """
 
@@ -53,12 +53,12 @@ COLUMNS = (
     Column("all_mb", "MB of all", "{:,.0f}"),
 )
 LONG = 600.0
-"""Seconds of each timeout and deadline, so that none expires during a measurement."""
+"""Seconds of each timeout and deadline. None expires during a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Policies, ours or a peer's, measured beside more and more of `what`."""
+    """Policies, ours or a peer's, measured beside growing numbers of `what`."""
 
     what: str
     name: str
@@ -66,7 +66,7 @@ class Row:
     ours: bool = False
     judged: bool = False
     turns: bool = False
-    """All keys are called one after the other; otherwise the first one again and again."""
+    """All keys are called in turn; otherwise the first one again and again."""
 
     @property
     def group(self) -> str:
@@ -74,18 +74,18 @@ class Row:
 
 
 def run(options: Options) -> Report:
-    """Every row beside every size, in each process; then memory, in processes of their own."""
+    """Measure every row beside every size in each of several processes, then the memory."""
     plan = replace(QUICK if options.quick else FULL, seed=options.seed)
     with one_core() as core:
         samples = fresh(sample, plan.each(), options)
         figures = [figure for row in rows() if row.group in samples[0] for figure in _figures(row, samples)]
         figures += memory.memory(*_held(), QUICK_MEMORY if options.quick else FULL_MEMORY)
-    found = conditions(plan, core) | {"garbage_collector": "off within a batch; what stays is not looked at"}
-    return Report("scale", COLUMNS, figures, found, picture=draw_scale)
+    found = conditions(plan, core) | {"garbage_collector": "off within a batch; objects that stay are frozen"}
+    return Report("scale", COLUMNS, figures, found, plot=draw_scale)
 
 
 def sample(plan: Plan) -> dict[str, dict[int, Timing]]:
-    """In this process: every row that is installed, beside each size."""
+    """Time every installed row beside each size, in this process."""
     found = {}
     for row in rows():
         try:
@@ -99,7 +99,7 @@ def sample(plan: Plan) -> dict[str, dict[int, Timing]]:
 
 
 def rows() -> list[Row]:
-    """The rows: each of our policies, and peers that do the same."""
+    """Our policies, and peers that do the same."""
     from resilient import Bulkhead, CircuitBreaker, Hedge, Keyed, Pipeline, Retry, Timeout, deadline, quantile
 
     many = 2 * memory.MANY
@@ -167,7 +167,7 @@ def _nopanic_keyed(many: int) -> Decorator:
 
 
 async def call(stays: Any) -> int:
-    """Waits for what it is given, if that can be waited for."""
+    """The guarded function: await the argument if it is a future, and return."""
     if isinstance(stays, asyncio.Future):
         await stays
     return 1
@@ -227,8 +227,8 @@ def _timing(
 
 @contextmanager
 def _unseen() -> Iterator[Callable[[], None]]:
-    """Yields a function that keeps what is in memory from the garbage collector, which would go through all of it
-    before each round."""
+    """Yields a function that freezes all current objects. Otherwise the garbage collector would traverse them before
+    each round."""
     gc.disable()
     try:
         yield gc.freeze
@@ -238,7 +238,7 @@ def _unseen() -> Iterator[Callable[[], None]]:
 
 
 def _held() -> tuple[list[memory.Row], list[memory.Row]]:
-    """Whose keys, and whose calls in flight, are looked at for what they hold."""
+    """The memory rows of the policies with keys, and of those with calls in flight."""
     keyed = [row for row in rows() if row.what == "one of the keys"]
     bars = {"Keyed, a CircuitBreaker each": memory.OF_ALL_KEYS}
     inside = [row for row in rows() if row.what == "in flight"]

@@ -1,4 +1,4 @@
-"""The picture of `scale`: what a call costs beside more and more others, and what each of them holds."""
+"""The plot of `scale`: the cost of a call beside growing numbers of others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OTHERS = ("#6e7781", "#d08c2f", "#bf3989")
 
 
 def draw_scale(report: Report, file: Path) -> None:
-    """Write a PNG: one panel for calls in flight, one for one of the keys, one for keys in turn; logarithmic."""
+    """Write a PNG with logarithmic axes: a panel each for calls in flight, one of the keys, and keys in turn."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
     from matplotlib.ticker import LogLocator

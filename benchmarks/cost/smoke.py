@@ -2,8 +2,8 @@
 
 It measures our rows of `overhead`, and the peers of their bars, in a few rounds. Each row is compared with the run in
 docs/performance: its cost in bare calls, and its ratio to the peer. A row misses when the whole interval of its growth
-is beyond 1.5 in two measurements, because a busy machine slows down some rounds of a row, but not most of them twice.
-Rows that are not in that run are not judged.
+is beyond 1.5 in two measurements: a busy machine slows down some rounds of a row, but rarely most of them twice. Rows
+that the committed run does not have are not judged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COLUMNS = (
 
 
 def run(options: Options) -> Report:
-    """Measure all rows, and measure again if one misses."""
+    """Measure all rows, and once more if one misses. Each figure is the better one of its two."""
     committed = json.loads(COMMITTED.read_text(encoding="utf-8"))
     plan = replace(PLAN, seed=options.seed)
     with one_core() as core:
@@ -51,13 +51,13 @@ def run(options: Options) -> Report:
 
 
 def wanted() -> frozenset[str]:
-    """The keys of our rows, and of those that they are held against."""
+    """The keys of our rows and of their rivals."""
     ours = [row for mode in MODES for row in known(mode) if row.peer.ours]
     return frozenset(key for row in ours for key in (row.key, row.rival))
 
 
 def grown(committed: Mapping[str, Any], samples: Mapping[Mode, Sample]) -> list[Figure]:
-    """For each of our rows its growth in bare calls, and against its peer where it has one."""
+    """The growth of each of our rows, in bare calls and, if it has a rival, in its ratio to that."""
     before = {(figure["group"], figure["name"]): figure for figure in committed["figures"]}
     figures = []
     for mode, found in samples.items():

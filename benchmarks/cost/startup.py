@@ -1,12 +1,12 @@
 """What a program pays before its first call: importing the library, and decorating functions.
 
-*Imports*: each in fresh processes, in rounds whose order is drawn anew. What counts is the processor time from before
-the import to after it, inside the process, so the interpreter's own start is not in it; `modules` are those that it
-brings. `import resilient` brings tenacity and pybreaker: what these take alone stands beside it, and `beyond` is what
-comes on top of that in the same round. (pybreaker imports redis where it is installed, as it is for our tests.)
+*Imports* run in fresh processes, in rounds whose order is drawn anew. The figure is the processor time from before the
+import to after it, inside the process, so the start of the interpreter does not count. `modules` is the number of
+modules that the import loads. `import resilient` loads tenacity and pybreaker: a row has their cost alone, and `beyond`
+is our cost on top of that in the same round. (pybreaker imports redis if it is installed, as it is for our tests.)
 
-*Decoration* is timed as calls are in `overhead`, in multiples of a plain call: an `async def` or a `def` is put into a
-stack of four that is there; and a stack of four is built first, as at the top of a module.
+*Decoration* is timed like the calls of `overhead`, in multiples of a plain call: an existing stack of four decorates an
+`async def` or a `def`; or a stack of four is built first, as at the top of a module.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from benchmarks.harness.statistics import Spread
 __all__ = ["run"]
 
 QUICK, FULL = 7, 40
-"""Rounds of imports in a quick and in a full run."""
+"""Rounds of imports, in a quick and in a full run."""
 QUICK_DECORATION = Plan(rounds=5, batch=0.005)
 FULL_DECORATION = Plan(rounds=8, batch=0.008, processes=6)
 DEPENDENCIES = "tenacity, pybreaker"
@@ -75,8 +75,9 @@ def run(options: Options) -> Report:
 
 
 def imports(rounds: int, options: Options) -> list[Figure]:
-    """The figures of imports: ours first, then the others, cheapest first."""
-    found = {name: cost for name in IMPORTS if (cost := _import(name)) is not None}  # once, for the bytecode
+    """Measure the imports. Our figures come first, then the others from the cheapest."""
+    # Once before, to write the bytecode.
+    found = {name: cost for name in IMPORTS if (cost := _import(name)) is not None}
     times: dict[str, list[float]] = {name: [] for name in found}
     order, turns = random.Random(options.seed), list(found)
     for _ in options.track(range(rounds), "imports"):
@@ -101,9 +102,10 @@ def imports(rounds: int, options: Options) -> list[Figure]:
 
 
 def _import(name: str) -> tuple[float, int] | None:
-    """Import a module in a fresh process: its milliseconds and its modules; None if it is not installed."""
+    """Import a module in a fresh process. Returns milliseconds and the number of modules, or None if it is not
+    installed."""
     command, root = [sys.executable, "-c", CODE.format(name)], Path(__file__).parents[2]
-    # What pip installed has its bytecode; a checkout that may not write any would be compiled anew by each import.
+    # pip has compiled what it installed. With this variable set, each import would compile a checkout anew.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
     if done.returncode:
@@ -113,11 +115,11 @@ def _import(name: str) -> tuple[float, int] | None:
 
 
 Samples = Mapping[tuple[str, str], Timing]
-"""By the title of the group, and the name of the row."""
+"""The timings by the group's title and the row's name."""
 
 
 def decorate(plan: Plan) -> Samples:
-    """In this process: how long each decorator takes for a function."""
+    """Time in this process how long each decorator takes for a function."""
     with Stage(is_async=False) as stage:
         bare = Subject("a plain call", targets.plain, False)
         found = {}
@@ -128,7 +130,7 @@ def decorate(plan: Plan) -> Samples:
 
 
 def decorations(samples: Sequence[Samples]) -> list[Figure]:
-    """The figures of decoration, group by group: ours first, then the others, fastest first."""
+    """The figures of decoration. In each group, ours come first, then the others from the fastest."""
     pooled = {key: Timing.pooled([each[key] for each in samples]) for key in samples[0]}
     figures = [Figure(*key, timing.values(), ours=key[1] == OURS[0]) for key, timing in pooled.items()]
     titles = list(dict.fromkeys(figure.group for figure in figures))
@@ -136,7 +138,7 @@ def decorations(samples: Sequence[Samples]) -> list[Figure]:
 
 
 def _decorators() -> dict[str, dict[str, Callable[[Any], Any]]]:
-    """By the title of the group and the name: what decorates a new function at each call."""
+    """By the group's title and the row's name: a function that decorates anew at each call."""
     (stack,) = (pattern for pattern in PATTERNS if pattern.key == "stack")
     found: dict[str, dict[str, Callable[[Any], Any]]] = {}
     modes: tuple[tuple[Mode, Any], ...] = (("async", targets.bare), ("def", targets.plain))

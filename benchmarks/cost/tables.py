@@ -12,14 +12,14 @@ __all__ = ["TABLES", "Results"]
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Mapping[str, Any]]
-"""The JSON of each benchmark, by the benchmark's name."""
+"""The committed JSON of each benchmark, by its name."""
 OURS = "resilient"
 SHOWN = 3
-"""The most peers that a line of the README names."""
+"""The most peers that a row of the README names."""
 
 
 def highlights(found: Results) -> str:
-    """The rows of the README, each with its fastest peers, and where these are ahead."""
+    """The rows of the README, each with its fastest peers, and a sentence on the rows where peers are ahead."""
     lines, ahead = [], []
     for group, title in HIGHLIGHTS.items():
         ours = _ours(found["overhead"], group)
@@ -33,7 +33,7 @@ def highlights(found: Results) -> str:
 
 
 def conditions(found: Results) -> str:
-    """A list of the runs: when, where and with which versions each was made."""
+    """A list of the runs, with the date, the machine and the versions of each."""
     lines = []
     for name, run in found.items():
         where = run["measured"]
@@ -48,7 +48,7 @@ def conditions(found: Results) -> str:
 
 
 def overhead(mode: str) -> Callable[[Results], str]:
-    """All rows of one mode: ours, the peers from the fastest, and the bar."""
+    """Makes the table of one mode: our rows, the peers from the fastest, and the bar."""
 
     def made(found: Results) -> str:
         lines = []
@@ -66,7 +66,7 @@ def overhead(mode: str) -> Callable[[Results], str]:
 
 
 def ahead(found: Results) -> str:
-    """Each row of `overhead` in which a peer costs less than ours."""
+    """The rows of `overhead` in which a peer costs less than ours."""
     lines = []
     for group, _ in _groups(found["overhead"]):
         if group.endswith("no policy"):
@@ -79,19 +79,19 @@ def ahead(found: Results) -> str:
 
 
 def transport(found: Results) -> str:
-    """Over the loopback: what a client's transport adds to the processor time of a request."""
+    """The processor time that each transport adds to a request over loopback."""
     (rows,) = (rows for group, rows in _groups(found["transport"]) if group == "loopback: httpx")
     return _added([row for row in rows if "added_percent" in row])
 
 
 def middleware(found: Results) -> str:
-    """Under uvicorn: what a middleware adds to the processor time of a request."""
+    """The processor time that each middleware adds to a request under uvicorn."""
     first = next(iter(_groups(found["middleware"])))[1]
     return _added([row for row in first if "added_percent" in row])
 
 
 def scale(found: Results) -> str:
-    """Multiples by how many others there are, a line for each kind of policies."""
+    """Multiples by the number of other calls or keys, a row for each group."""
     lines = []
     sizes: list[str] = []
     for group, rows in _groups(found["scale"]):
@@ -103,7 +103,7 @@ def scale(found: Results) -> str:
 
 
 def memory(found: Results) -> str:
-    """The table of memory: the bytes of one object, and the megabytes of 100,000 keys."""
+    """The bytes of one object, and the megabytes of 100,000 keys."""
     rows = [row for row in found["scale"]["figures"] if "object_bytes" in row]
     return _table(
         ("", "", "bytes", "MB of 100,000"),
@@ -115,7 +115,7 @@ def memory(found: Results) -> str:
 
 
 def imports(found: Results) -> str:
-    """The table of imports: milliseconds of processor time, and modules."""
+    """Milliseconds of processor time and modules of each import."""
     rows = [row for row in found["startup"]["figures"] if "import_ms" in row]
     return _table(
         ("`import`", "ms", "modules"),
@@ -127,7 +127,7 @@ def imports(found: Results) -> str:
 
 
 def decoration(found: Results) -> str:
-    """Microseconds that each library takes for a function, the fastest first."""
+    """Microseconds that each library takes to decorate a function, the fastest first."""
     lines = []
     for group, rows in _groups(found["startup"]):
         if "multiple_x" in rows[0]:
@@ -149,7 +149,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "imports": imports,
     "decoration": decoration,
 }
-"""What makes each table, by the name in the document's marker."""
+"""The function that makes each table, by the name in the document's marker."""
 
 
 def _groups(run: Mapping[str, Any]) -> Iterator[tuple[str, list[Row]]]:
@@ -162,7 +162,7 @@ def _ours(run: Mapping[str, Any], group: str) -> Row:
 
 
 def _peers(run: Mapping[str, Any], group: str) -> list[Row]:
-    """The fastest first; those that were not measured are left out."""
+    """The measured peers of a group, the fastest first."""
     rows = [row for row in run["figures"] if row["group"] == group and not row["ours"] and "multiple_x" in row]
     return sorted(rows, key=lambda row: float(row["multiple_x"]))
 
@@ -172,7 +172,7 @@ def _before(peer: Row, ours: Row) -> bool:
 
 
 def _name(row: Row) -> str:
-    """Without the version; what is written by hand has none."""
+    """The name of a peer without its version."""
     name, _, version = str(row["name"]).rpartition(" ")
     return name if version[:1].isdigit() else str(row["name"]).partition(", ")[0]
 
@@ -199,7 +199,7 @@ def _interval(row: Row, stem: str, unit: str, form: str = "{:.2f}") -> str:
 
 
 def _judged(row: Row) -> str:
-    """The value that has a bar, its interval, the bar and the verdict."""
+    """The judged value with its interval, the bar and the verdict; empty without a bar."""
     if row["bar"] is None:
         return ""
     (key, limit), *_ = row["bar"].items()

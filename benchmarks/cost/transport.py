@@ -1,18 +1,18 @@
 """What a transport costs a request that needs none of it: multiples of a bare await, and processor time over loopback.
 
-First around an instant transport, which returns the same response again and again: so all that is left is the guard's
-own cost. The request is one that the client has built, so that it has the client's timeouts, as in use. All figures, of
-`def` too, are multiples of a bare await of the same run; the method is in `measure`, the transports are in `clients`.
+First around an instant transport, which returns the same response again and again, so only the cost of the guard is
+left. The request is built by the client, so it has the client's timeouts, as in use. All figures, those of `def` too,
+are multiples of a bare await of the same run. The method is in `measure`, the transports are in `clients`.
 
-That response has been read. A circuit of ours waits for the end of a body that is still to come, so there is a group
-with such bodies, each read to its end; `added` is what a guard costs there.
+That response has been read. Our circuit waits for the end of a body that has not been read, so there is a group with
+such bodies, each read to its end. `added` is the cost of a guard there.
 
-The bars, for httpx and async, are ratios to peers in the same rounds: retries only may take as much as httpx-retries,
-and standard() .7 times as much as httpx-retries around interlock's circuit.
+The bars, for httpx and async, are ratios to peers in the same rounds: retries alone may cost as much as httpx-retries,
+and standard() 0.7 times as much as httpx-retries around interlock's circuit.
 
-Then under `AsyncClient.get` against a real server: `loopback`. There standard() may add 1.15 times the processor time
-that httpx-retries around interlock adds, the peers that are nearest to it together; each of several processes gives one
-such ratio, and its interval is that of these (`spread`).
+Then under `AsyncClient.get` against a real server (`loopback`). There standard() may add 1.15 times the processor time
+that httpx-retries around interlock adds; together, these peers do the most similar work. Each of several processes
+gives one such ratio, and its interval is that of these ratios (`statistics`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 from benchmarks.contenders import targets
 from benchmarks.contenders.bars import Limit
-from benchmarks.contenders.clients import CONTESTANTS, LIBRARIES, Contestant, Library
+from benchmarks.contenders.clients import CONTENDERS, LIBRARIES, Contender, Library
 from benchmarks.contenders.targets import Stage
 from benchmarks.harness import loopback
 from benchmarks.harness.loopback import Paired
@@ -64,20 +64,20 @@ URL = "https://api.example.com/users/17"
 JUDGED = "standard()"
 INSTANT = "the instant transport"
 RIVAL = "httpx-retries + interlock-cb"
-"""The peer that comes nearest to `standard()` in what it does."""
+"""The peer whose work is most similar to that of `standard()`."""
 _FLOORS = {
     "a bare await": "",
     INSTANT: "",
     "client.get, no guard": "new responses",
     "the plain client": "",
 }
-"""What no policy takes, in the order of the report, with notes."""
+"""The rows without a policy, in the order of the report, with their notes."""
 
 
 def run(options: Options) -> Report:
-    """The instant transports, then the loopback."""
+    """Measure the instant transports, then the clients over loopback."""
     plan = replace(QUICK if options.quick else FULL, seed=options.seed)
-    alone = replace(plan, rounds=plan.rounds * max(1, plan.processes // 2), processes=1)  # where nothing is judged
+    alone = replace(plan, rounds=plan.rounds * max(1, plan.processes // 2), processes=1)  # for groups without a bar
     network = QUICK_LOOPBACK if options.quick else FULL_LOOPBACK
     figures: list[Figure] = []
     with loopback.Server() as server, one_core() as core:
@@ -113,14 +113,15 @@ def _version(distribution: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What one process has measured around an instant transport: by name; and why some are missing."""
+    """The timings around an instant transport in one process, by name, and the reasons why rows are missing."""
 
     timings: dict[str, Timing]
     problems: dict[str, str]
 
 
 def _instant(library: Library, is_async: bool, plan: Plan, options: Options, body: bool = False) -> list[Figure]:
-    """The figures of one library and mode: floors, ours, the peers. With `body`, each response has one to be read."""
+    """The figures of one library and mode: without a policy, ours, the peers. With `body`, each response has a body to
+    read."""
     group = f"{'with a body' if body else 'instant'}: {'async' if is_async else 'sync'}, {library}"
     try:
         importlib.import_module(library)
@@ -128,8 +129,8 @@ def _instant(library: Library, is_async: bool, plan: Plan, options: Options, bod
         return [Figure(group, library, note="not installed")]
     parts = fresh(functools.partial(_timed, library, is_async, body), plan.each(), options)
     timings = {name: Timing.pooled([each.timings[name] for each in parts]) for name in parts[0].timings}
-    known = {contestant.label: contestant for contestant in contestants(library, is_async)}
-    labels = {contestant.name: label for label, contestant in known.items()}
+    known = {contender.label: contender for contender in contenders(library, is_async)}
+    labels = {contender.name: label for label, contender in known.items()}
     figures = [_figure(group, known[label], {}, problem) for label, problem in parts[0].problems.items()]
     for name, timing in timings.items():
         if name not in known:
@@ -156,11 +157,11 @@ def _timed(library: Library, is_async: bool, body: bool, plan: Plan) -> Timed:
     problems: dict[str, str] = {}
     with Stage(is_async) as stage:
         subjects, ends = _floors(module, is_async, body), []
-        for contestant in contestants(library, is_async):
-            built = _built(contestant, library, is_async, instant(module, is_async, "body" if body else "read"))
-            subject = built if isinstance(built, str) else _subject(contestant, built, module, stage, body)
+        for contender in contenders(library, is_async):
+            built = _built(contender, library, is_async, instant(module, is_async, "body" if body else "read"))
+            subject = built if isinstance(built, str) else _subject(contender, built, module, stage, body)
             if isinstance(subject, str):
-                problems[contestant.label] = subject
+                problems[contender.label] = subject
             else:
                 subjects.append(subject)
                 ends.append(functools.partial(_close, built, stage))
@@ -170,14 +171,14 @@ def _timed(library: Library, is_async: bool, body: bool, plan: Plan) -> Timed:
     return Timed(timings, problems)
 
 
-def contestants(library: Library, is_async: bool) -> list[Contestant]:
-    """Those that there are for this library and mode."""
-    return [each for each in CONTESTANTS if library in each.libraries and is_async in each.modes]
+def contenders(library: Library, is_async: bool) -> list[Contender]:
+    """The transports that exist for this library and mode."""
+    return [each for each in CONTENDERS if library in each.libraries and is_async in each.modes]
 
 
 def instant(module: Any, is_async: bool, response: Literal["read", "new", "body"] = "read") -> Any:
-    """A transport that answers at once: with one response that has been read, with a new one each time, or with one
-    whose body is to be read."""
+    """A transport that answers at once: always with one response that has been read, with a new one each time, or with
+    one whose body has not been read."""
     one = module.Response(200, content=b"ok")
 
     class Body(module.AsyncByteStream):  # type: ignore[misc, name-defined]
@@ -199,7 +200,7 @@ def instant(module: Any, is_async: bool, response: Literal["read", "new", "body"
 
 
 def _read(handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Send a request, and read the response to its end, which closes it."""
+    """A function that sends a request and reads the response to its end, which closes it."""
 
     async def exchange(request: Any) -> Any:
         response = await handle(request)
@@ -209,25 +210,25 @@ def _read(handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return exchange
 
 
-def _built(contestant: Contestant, library: Library, is_async: bool, inner: Any) -> Any:
-    """The transport, or why there is none."""
+def _built(contender: Contender, library: Library, is_async: bool, inner: Any) -> Any:
+    """The transport, or the reason why there is none."""
     try:
-        return contestant.build(library, is_async, inner)
+        return contender.build(library, is_async, inner)
     except Exception as error:
-        return _problem(contestant, error)
+        return _problem(contender, error)
 
 
-def _problem(contestant: Contestant, error: Exception) -> str:
-    """Why a peer is not measured. Ours always is."""
-    if contestant.ours:
+def _problem(contender: Contender, error: Exception) -> str:
+    """The reason why a peer is not measured. Raises the error of a transport of ours."""
+    if contender.ours:
         raise error
     if isinstance(error, ModuleNotFoundError):
         return "not installed"
     return f"not measured: {type(error).__name__}: {error}"
 
 
-def _subject(contestant: Contestant, transport: Any, module: Any, stage: Stage, body: bool = False) -> Subject | str:
-    """What to time, once it has answered; or why it cannot be timed."""
+def _subject(contender: Contender, transport: Any, module: Any, stage: Stage, body: bool = False) -> Subject | str:
+    """The subject to time, after one request; or the reason why it cannot be timed."""
     call = transport.handle_async_request if stage.is_async else transport.handle_request
     if body:
         call = _read(call)
@@ -236,18 +237,18 @@ def _subject(contestant: Contestant, transport: Any, module: Any, stage: Stage, 
         response = stage.call(call, argument)
         assert response.status_code == 200, f"the status is {response.status_code}"
     except Exception as error:
-        return _problem(contestant, error)
-    return Subject(contestant.label, call, stage.is_async, argument=argument)
+        return _problem(contender, error)
+    return Subject(contender.label, call, stage.is_async, argument=argument)
 
 
 def request(module: Any, is_async: bool) -> Any:
-    """As the client builds it: with its headers and its timeouts."""
+    """A request as the client builds it, with its headers and its timeouts."""
     client = module.AsyncClient() if is_async else module.Client()
     return client.build_request("GET", URL)
 
 
 def _floors(module: Any, is_async: bool, body: bool) -> list[Subject]:
-    """The instant transport alone, and all that the client does around one."""
+    """The subjects without a policy: the instant transport alone, and the client around one."""
     if body:
         handle = instant(module, is_async, "body").handle_async_request
         return [Subject(INSTANT, _read(handle), is_async, argument=request(module, is_async))]
@@ -262,7 +263,7 @@ def _floors(module: Any, is_async: bool, body: bool) -> list[Subject]:
 
 
 def _close(transport: Any, stage: Stage) -> None:
-    """End its tasks and threads."""
+    """Close the transport, which ends its tasks and threads."""
     if stage.is_async:
         stage.runner.run(transport.aclose())
     else:
@@ -270,15 +271,15 @@ def _close(transport: Any, stage: Stage) -> None:
 
 
 def _figure(
-    group: str, contestant: Contestant, values: dict[str, float], problem: str = "", limit: Limit | None = None
+    group: str, contender: Contender, values: dict[str, float], problem: str = "", limit: Limit | None = None
 ) -> Figure:
     bar = Bar("ratio_x", limit.times, against=limit.against) if limit else None
-    return Figure(group, contestant.label, values, bar, contestant.ours, problem or contestant.note)
+    return Figure(group, contender.label, values, bar, contender.ours, problem or contender.note)
 
 
 def _sorted(figures: list[Figure]) -> list[Figure]:
-    """What no policy takes, then ours, then the peers, the fastest first."""
-    ours = [contestant.label for contestant in CONTESTANTS if contestant.ours]
+    """Sort: rows without a policy, then ours, then the peers from the fastest."""
+    ours = [contender.label for contender in CONTENDERS if contender.ours]
 
     def place(figure: Figure) -> tuple[int, float]:
         if figure.name in _FLOORS:
@@ -290,12 +291,12 @@ def _sorted(figures: list[Figure]) -> list[Figure]:
     return sorted(figures, key=place)
 
 
-# -- over the loopback ----------------------------------------------------------------------------------------------
+# -- over loopback --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """What one process has measured: the plain client, the others by name, and why some are missing."""
+    """The blocks of one process: the plain client, the others by name, and the reasons why rows are missing."""
 
     base: Paired
     paired: dict[str, Paired]
@@ -303,7 +304,7 @@ class Blocks:
 
 
 def _loopback(library: Library, url: str, plan: loopback.Plan, options: Options) -> list[Figure]:
-    """The figures of one library's clients, in several processes: the plain one, ours, the peers."""
+    """The figures of one library over loopback: the plain client, ours, the peers."""
     group = f"loopback: {library}"
     try:
         importlib.import_module(library)
@@ -312,10 +313,10 @@ def _loopback(library: Library, url: str, plan: loopback.Plan, options: Options)
     seeds = range(options.seed, options.seed + plan.processes)
     parts = fresh(functools.partial(_blocks, library, url, plan), list(seeds), options)
     figures = [Figure(group, "the plain client", Paired.pooled([each.base for each in parts]).costs())]
-    for contestant in contestants(library, is_async=True):
-        name = contestant.label
+    for contender in contenders(library, is_async=True):
+        name = contender.label
         if name in parts[0].problems:
-            figures.append(_figure(group, contestant, {}, parts[0].problems[name]))
+            figures.append(_figure(group, contender, {}, parts[0].problems[name]))
             continue
         values, bar = Paired.pooled([each.paired[name] for each in parts]).values(), None
         if name == JUDGED and library == "httpx":
@@ -323,7 +324,7 @@ def _loopback(library: Library, url: str, plan: loopback.Plan, options: Options)
             if all(RIVAL in each.paired for each in parts):
                 ratios = [each.paired[name].added() / each.paired[RIVAL].added() for each in parts]
                 values |= Spread.of([ratios]).values("ratio_x")
-        figures.append(Figure(group, name, values, bar, contestant.ours, contestant.note))
+        figures.append(Figure(group, name, values, bar, contender.ours, contender.note))
     return _sorted(figures)
 
 
@@ -342,16 +343,16 @@ async def _measured(library: Library, url: str, plan: loopback.Plan, seed: int) 
             return made
 
         plain = client(module.AsyncHTTPTransport())
-        for contestant in contestants(library, is_async=True):
-            built = _built(contestant, library, True, module.AsyncHTTPTransport())
+        for contender in contenders(library, is_async=True):
+            built = _built(contender, library, True, module.AsyncHTTPTransport())
             if not isinstance(built, str):
                 try:
                     await loopback.measure(client(built), url, 1)
                 except Exception as error:
-                    built = _problem(contestant, error)
+                    built = _problem(contender, error)
             if isinstance(built, str):
-                problems[contestant.label] = built
+                problems[contender.label] = built
             else:
-                clients[contestant.label] = client(built)
+                clients[contender.label] = client(built)
         base, found = await loopback.compare(plain, clients, (JUDGED, RIVAL), url, plan, random.Random(seed))
     return Blocks(base, found, problems)

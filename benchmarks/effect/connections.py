@@ -1,9 +1,9 @@
-"""Connections that hedged clients lose: a pool of 10, 8 callers, and every loser cancelled.
+"""Whether hedged clients lose connections: a pool of 10 connections, 8 callers, and every loser cancelled; for
+`hedging`.
 
-A connection is lost when it is neither idle nor closed after all calls have ended. Plain httpx with cancelled copies
-loses one now and then (httpcore 1.0.9), and its tail grows as the pool shrinks: so the p99.9 is shown of the first half
-of the calls and of the second.
-"""
+A connection is lost if it is neither idle nor closed after all calls have ended. Plain httpx with cancelled copies
+loses one now and then (httpcore 1.0.9), and its tail grows as the pool shrinks. So the p99.9 is given for the first
+half of the calls and for the second."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALLERS, CONNECTIONS = 8, 10
 
 
 async def keep(origin: str, calls: int) -> list[Figure]:
-    """A row for each library, with the bar that none is lost."""
+    """Make `calls` hedged calls with each library. Returns a row for each, with the bar that no connection is lost."""
     return [await _kept(name, f"{origin}/kept-{name}", calls) for name in LIBRARIES]
 
 

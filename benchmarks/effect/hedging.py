@@ -1,28 +1,28 @@
 """Hedges over loopback: the tail, the extra requests and the successes of real clients, ours beside the peers'.
 
-All are transports of `httpx.AsyncClient`, each with a pool of its own, in one process; the server, uvicorn in another,
-sleeps (`hedging_server`). All have the same requests: the first copy of request 17 is as slow for one contender as for
-the next, and so is the second. They go at the same time, each with one request after the other, and wait for each other
-every 50 requests: so what else the machine does falls on all. There are so few that the machine is half idle: what is
-measured is the policy, not the processor.
+All contenders are transports of `httpx.AsyncClient`, each with its own pool, in one process. The server, uvicorn in
+another process, sleeps (`hedging_server`). All have the same requests: the first copy of request 17 is as slow for one
+contender as for the next, and so is the second. They run at the same time, each with one request after the other, and
+wait for each other every 50 requests, so that other load on the machine affects all. The rate is so low that the
+machine is half idle: the benchmark measures the policy, not the processor.
 
 - All observe the latency, and have a budget. The peers ship with p90 as the trigger and a budget of 10%. A trigger that
-  takes all of its budget starves, so each has a row as shipped, and one with 20%, as ours. httpx-hedged finds the rate
-  of requests, which its budget needs; hedge-python supposes 100 a second, which is more than there are. At first each
-  has some hundred requests to learn from, which do not count.
-- Extra requests and connections are what the server has seen. A copy that is cancelled takes its HTTP/1.1 connection
-  with it: `opened` are the connections for 100 requests.
-- A request succeeds with a 200; three copies in a thousand are answered with 503. A failure's time counts, too,
-  although it ends soon. Peers hand a 503 to the caller. Ours send another copy at once, which has nearly all of them
-  answered, and is an extra request. So that extra requests are of hedges alone, what is held against the peers hands
-  them on, as they do (`HttpClassifier(statuses=())`).
+  needs its whole budget runs out of it, so each peer has a row as shipped, and one with 20%, as ours. httpx-hedged
+  measures the rate of requests, which its budget needs; hedge-python assumes 100 a second, which is more than there
+  are. At first, each contender has some hundred requests to learn from, which do not count.
+- Extra requests and connections are counted by the server. A cancelled copy closes its HTTP/1.1 connection: `opened`
+  are the connections per 100 requests.
+- A request succeeds with a 200. Three copies in a thousand are answered with 503. The time of a failure counts, too,
+  although it is short. Peers return a 503 to the caller. Ours sends another copy at once; so nearly all of these
+  requests succeed, but each costs an extra request. The row that is compared with the peers returns a 503, as they do
+  (`HttpClassifier(statuses=())`), so that its extra requests come from hedges alone.
 - The bars: in the same run, ours has a p99.9 no longer than the peer's, no more extra requests, and no more failures.
-  Beside the ratio (or difference) is its 95% interval: from 1,000 samples of the rounds, with replacement, the same
-  rounds for both (bootstrap). Its less favourable end is judged; with --quick, which has as many rounds as fit into 36
-  seconds, the other one: it misses when all of the interval is beyond the bar. The interval of p99.9 itself is by the
-  order of the requests; below some 4,000 it has no upper end.
-- Last, 20,000 hedged calls over a small pool of each library: `lost` are connections that are neither idle nor closed
-  afterwards, and the bar is 0. The p99.9 is of the first half of the calls, and `then` of the second.
+  Beside the ratio (or difference) is its 95% bootstrap interval: 1,000 samples of the rounds, with replacement, the
+  same rounds for both. A full run judges its less favourable end. With --quick, which has as many rounds as fit into 36
+  seconds, a figure misses when its whole interval is beyond the bar. The interval of the p99.9 itself is by order
+  statistics; with fewer than some 4,000 requests it has no upper end.
+- Last, 20,000 hedged calls over a small pool of each library (`connections`): `lost` are connections that are neither
+  idle nor closed afterwards, and the bar is 0. The p99.9 is of the first half of the calls, and `then` of the second.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ SAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Rounds of so many requests of each contender, after some that do not count; no longer than some seconds. And so
-    many calls to count connections."""
+    """How much is measured: `rounds` rounds of `requests` requests of each contender, after `warm` rounds that do not
+    count. No new round starts after `seconds`. `calls` is the number of calls of `connections`."""
 
     rounds: int
     requests: int = 50
@@ -89,7 +89,7 @@ FULL = Plan(rounds=400)
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A transport. `rival` is the row of ours that is held against it."""
+    """A transport. `rival` is our row that is compared with it."""
 
     name: str
     build: Callable[[], Any]
@@ -117,8 +117,8 @@ def hedged(share: float, copies: int, ratio: float, cancel: Any = "now", *, hand
     from resilient.http.httpx import AsyncTransport, HttpClassifier
 
     hedge = Hedge(observed(share), copies=copies, cancel=cancel, budget=Budget(ratio))
-    judge = HttpClassifier(statuses=()) if hand_on else HttpClassifier()
-    return AsyncTransport(Pipeline(hedge, Timeout(2), classify=judge))
+    classify = HttpClassifier(statuses=()) if hand_on else HttpClassifier()
+    return AsyncTransport(Pipeline(hedge, Timeout(2), classify=classify))
 
 
 def standard() -> Any:
@@ -160,7 +160,7 @@ CONTENDERS = (
 
 @dataclass(slots=True)
 class Turns:
-    """What one contender's clients saw, round by round: milliseconds of each request; and successes."""
+    """The results of one contender, by round: milliseconds of each request, successes, and extra requests."""
 
     rounds: list[array[float]] = field(default_factory=list)
     successes: list[int] = field(default_factory=list)
@@ -169,7 +169,7 @@ class Turns:
     errors: dict[str, int] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """What was to learn from."""
+        """Drop the results of the warm-up."""
         self.rounds, self.successes = [], []
         self.errors.clear()
 
@@ -193,7 +193,7 @@ class Turns:
 
 
 async def turn(client: Any, url: str, numbers: Sequence[int], turns: Turns) -> None:
-    """One round of one contender."""
+    """Make the requests of one round of one contender."""
     times, successes = array("d"), 0
     for number in numbers:
         began = time.perf_counter()
@@ -209,7 +209,7 @@ async def turn(client: Any, url: str, numbers: Sequence[int], turns: Turns) -> N
 
 
 async def compare(origin: str, plan: Plan, options: Options) -> tuple[dict[str, Turns], float]:
-    """All contenders, and the requests a second that each had, pauses included."""
+    """Run all contenders. Returns their results, and the requests a second of each, pauses included."""
     import httpx
 
     numbers = partial(_numbers, plan, options.seed)
@@ -250,14 +250,14 @@ async def compare(origin: str, plan: Plan, options: Options) -> tuple[dict[str, 
 
 
 def _numbers(plan: Plan, seed: int, at: int) -> range:
-    """The requests of a round; those of another seed are others."""
+    """The numbers of the requests of a round, which differ from seed to seed."""
     first = seed * 10**9 + at * plan.requests
     return range(first, first + plan.requests)
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value, and its 95% interval."""
+    """A value and its 95% interval."""
 
     value: float
     low: float
@@ -265,7 +265,8 @@ class Estimate:
 
 
 def paired(ours: Turns, theirs: Turns, generator: random.Random) -> dict[str, Estimate]:
-    """The ratio of the p99.9, and the differences in percent of requests, over samples of the rounds."""
+    """The ratio of the p99.9, and the differences of extra requests and failures in percent of requests, each with its
+    bootstrap interval."""
     count = len(ours.rounds)
     requests = sum(map(len, ours.rounds))
     beyond = requests - math.ceil(0.999 * requests)
@@ -278,22 +279,22 @@ def paired(ours: Turns, theirs: Turns, generator: random.Random) -> dict[str, Es
     def at(sample: Sequence[int], times: Sequence[Sequence[float]]) -> float:
         return sorted((time for part in sample for time in times[part]), reverse=True)[beyond]
 
-    def look(sample: Sequence[int]) -> tuple[float, float, float]:
+    def estimate(sample: Sequence[int]) -> tuple[float, float, float]:
         extra = sum(ours.extra[part] - theirs.extra[part] for part in sample)
         failures = sum(theirs.successes[part] - ours.successes[part] for part in sample)
         return (at(sample, slowest[0]) / at(sample, slowest[1]), 100 * extra / requests, 100 * failures / requests)
 
-    whole = look(range(count))
-    looks = [look(generator.choices(range(count), k=count)) for _ in range(SAMPLES)]
+    whole = estimate(range(count))
+    estimates = [estimate(generator.choices(range(count), k=count)) for _ in range(SAMPLES)]
     found = {}
-    for key, value, samples in zip(("p999", "extra", "failures"), whole, zip(*looks, strict=True), strict=True):
+    for key, value, samples in zip(("p999", "extra", "failures"), whole, zip(*estimates, strict=True), strict=True):
         ordered = sorted(samples)
         found[key] = Estimate(value, ordered[round(0.025 * SAMPLES)], ordered[round(0.975 * SAMPLES) - 1])
     return found
 
 
 def judged(contender: Contender, ours: Turns, theirs: Turns, options: Options) -> list[Figure]:
-    """Ours beside one peer."""
+    """The figures of ours compared with one peer."""
     end = "" if options.quick else "_high"
     group = f"{contender.rival}, beside {contender.label}"
     found = paired(ours, theirs, random.Random(options.seed))
@@ -308,7 +309,7 @@ def judged(contender: Contender, ours: Turns, theirs: Turns, options: Options) -
 
 
 def run(options: Options) -> Report:
-    """All contenders in turns, and ours held against each peer."""
+    """Run all contenders, and compare ours with each peer."""
     plan = QUICK if options.quick else FULL
     with Server(hedging_server.__name__) as server:
         found, rate = asyncio.run(compare(server.origin, plan, options))
@@ -334,7 +335,7 @@ def run(options: Options) -> Report:
         "versions": {name: metadata.version(name) for name in ("httpx", "httpcore", "uvicorn")},
     }
     tails = {each.label: found[each.name].pooled() for each in CONTENDERS}
-    return Report("hedging", COLUMNS, figures, conditions, picture=partial(draw_hedging, tails=tails))
+    return Report("hedging", COLUMNS, figures, conditions, plot=partial(draw_hedging, tails=tails))
 
 
 def figure(contender: Contender, turns: Turns) -> Figure:

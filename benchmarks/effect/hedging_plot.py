@@ -1,4 +1,4 @@
-"""The picture of `hedging`: the tails, and what they cost."""
+"""The plot of `hedging`: the tails, and the extra requests and connections that they cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ OTHERS = ("#6e7781", "#d08c2f", "#bf3989", "#e8b96a", "#dd8fc0")
 
 
 def draw_hedging(report: Report, file: Path, *, tails: Mapping[str, Sequence[float]]) -> None:
-    """The share of requests that take longer, on logarithmic axes; extra requests and connections as bars."""
+    """Write a PNG: the share of requests that take longer, on logarithmic axes, by row; and bars of the extra requests
+    and connections."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 

@@ -1,12 +1,12 @@
 """The server of `hedging`: it sleeps before each answer, fails now and then, and counts.
 
-A request is `/CONTENDER/NUMBER`. How long it takes, and whether it is answered with 503, depends on its number and on
-which copy of it arrives, and on nothing else: so all contenders have the same requests, and each copy's draw is
-independent of every other's. Milliseconds: 5, and those of E2 (lognormal, 5 on average with a deviation of 2); one copy
-in twenty takes ten times as long. Three in a thousand are answered with 503, after 5 ms.
+A request is `/CONTENDER/NUMBER`. Its time, and whether it is answered with 503, depend only on its number and on which
+copy of it arrives. So all contenders have the same requests, and the draws of copies are independent. The time is 5 ms
+plus that of E2 (lognormal, 5 ms on average with a deviation of 2 ms); one copy in twenty takes ten times as long. Three
+in a thousand are answered with 503, after 5 ms.
 
-`/counts` says, for each contender, how many copies of each number have arrived, and how many connections they opened.
-"""
+`/counts` returns, for each contender, how many copies of each number have arrived, and how many connections they
+opened."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from benchmarks.harness import loopback
 __all__ = ["DEVIATION", "FACTOR", "LEAST", "MEAN", "REFUSED", "SLOW", "draw"]
 
 LEAST, REFUSED = 5.0, 0.003
-"""Milliseconds, and the share that is answered with 503."""
+"""The least milliseconds of an answer, and the share of copies answered with 503."""
 _VARIANCE = math.log1p((DEVIATION / MEAN) ** 2)
 _LOGARITHM = math.log(MEAN) - _VARIANCE / 2, math.sqrt(_VARIANCE)
 
 
 def draw(number: int, copy: int) -> tuple[float, int]:
-    """Milliseconds and status of one copy of one request."""
+    """The milliseconds and the status of one copy of one request."""
     generator = random.Random(f"{number} {copy}")
     if generator.random() < REFUSED:
         return LEAST, 503
@@ -38,7 +38,7 @@ def draw(number: int, copy: int) -> tuple[float, int]:
 
 
 class Counting:
-    """An ASGI application."""
+    """The ASGI application."""
 
     def __init__(self) -> None:
         self.copies: dict[str, Counter[int]] = {}

@@ -1,18 +1,19 @@
-"""Limits that find themselves: what `AdaptiveLimit` finds, in virtual time, beside fixed limits and published rules.
+"""Adaptive limits: what `AdaptiveLimit` finds, in virtual time, beside fixed limits and published algorithms.
 
-The server has workers that take 50 ms for a request (exponential), and a queue without end. All calls come as a Poisson
-process and are refused by the limit or let through to the server.
+The server has workers that take 50 ms for a request (exponential), and an unbounded queue. Calls come as a Poisson
+process. The limit refuses a call or admits it to the server.
 
-- *E6*: 600 calls a second, 20 workers for a minute, then 10, then 20 again. *of capacity*: calls served, as a share of
-  what so many workers can serve. Expected figures are those of a plain simulation of the rules as published; the bars
-  are for ours.
-- *begin*: a server of 20, 100 or 200 workers and half as many calls again as they can serve. *to 90%*: seconds from the
+- *E6*: 600 calls a second; 20 workers for a minute, then 10, then 20 again. *of capacity*: calls served, as a share of
+  what the workers can serve. Expected figures are those of a plain simulation of the published algorithms; the bars are
+  on ours.
+- *begin*: a server of 20, 100 or 200 workers, and 1.5 times as many calls as they can serve. *to 90%*: seconds from the
   default limit of 20 until a second in which 90% of the capacity is used.
-- *priorities*: 20 workers, 100 calls a second of each class, and sheddable ones 12 times as often for a minute. After
-  Netflix (Keeping Netflix Reliable Using Prioritized Load Shedding), whose users' requests had more than 99.4%
-  success, prefetches 20%.
+- *priorities*: 20 workers, 100 calls a second of each class, and 12 times as many sheddable ones for a minute. After
+  Netflix (Keeping Netflix Reliable Using Prioritized Load Shedding), where requests of users kept more than 99.4%
+  success, and prefetches 20%.
 
-No Python library has such a limit, so the peers are rules: `limit_algorithms`, with our `AdaptiveLimit` around them.
+No Python library has such a limit. So the peers are published algorithms (`limit_algorithms`), each inside our
+`AdaptiveLimit`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ OURS = "AdaptiveLimit"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many seeds, of E6 and the priorities; seconds of each begin."""
+    """How much is simulated: seeds of E6 and of the priorities, and seconds of each begin."""
 
     seeds: int
     begin: float
@@ -63,7 +64,7 @@ QUICK, FULL = Plan(seeds=2, begin=15), Plan(seeds=12, begin=60)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A limit, and what is expected of it in each phase: share of capacity, milliseconds."""
+    """A limit, and its expected figures in each phase: the share of capacity, and the median in milliseconds."""
 
     name: str
     make: Callable[[], Any]
@@ -72,7 +73,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Ours first."""
+    """The limits, ours first."""
     from resilient import AdaptiveLimit, Bulkhead
 
     return [
@@ -86,7 +87,7 @@ def rows() -> list[Row]:
 
 
 class Server:
-    """Workers and a queue without end; nothing that was let in is dropped."""
+    """Workers and an unbounded queue. Admitted requests are never dropped."""
 
     def __init__(self, dice: random.Random, workers: int) -> None:
         self.dice = dice
@@ -95,7 +96,7 @@ class Server:
         self.line: deque[asyncio.Future[None]] = deque()
 
     async def ask(self) -> None:
-        """One request."""
+        """Make one request."""
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.line.append(answer)
         self.work()
@@ -118,23 +119,23 @@ class Server:
 
 
 @dataclass(slots=True)
-class Seen:
-    """Of one run: when served calls ended, and the seconds each took; the limit, second by second."""
+class Calls:
+    """One run: when each served call ended and how many seconds it took; and the limit, second by second."""
 
     ends: list[float] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
     limits: list[float] = field(default_factory=list)
 
     def served(self, begin: float, end: float) -> list[float]:
-        """The seconds that those took which ended in this time."""
+        """The seconds of the calls that ended between two times."""
         return [took for at, took in zip(self.ends, self.took, strict=True) if begin <= at < end]
 
 
-async def offer(limit: Any, rate: float, phases: Sequence[tuple[float, int]], dice: random.Random) -> Seen:
-    """Calls at this rate, to a server that has so many workers for so long, one phase after the other."""
+async def offer(limit: Any, rate: float, phases: Sequence[tuple[float, int]], dice: random.Random) -> Calls:
+    """Make calls at a `rate` through the limit. Each phase is seconds, and the number of workers in that time."""
     from resilient import Pipeline, Rejected
 
-    loop, seen = asyncio.get_running_loop(), Seen()
+    loop, seen = asyncio.get_running_loop(), Calls()
     server = Server(dice, phases[0][1])
     ask = Pipeline(limit)(server.ask)
 
@@ -167,7 +168,8 @@ async def offer(limit: Any, rate: float, phases: Sequence[tuple[float, int]], di
 
 
 async def crowd(limit: Any, dice: random.Random) -> dict[str, tuple[int, int]]:
-    """The priorities: of each class, how many calls of the spike were served, and made."""
+    """Simulate the priorities. Returns for each class how many calls of the spike were served, and how many were
+    made."""
     from resilient import Pipeline, Rejected
     from resilient.priority import PRIORITIES, priority
 
@@ -199,8 +201,8 @@ async def crowd(limit: Any, dice: random.Random) -> dict[str, tuple[int, int]]:
 
 
 def run(options: Options) -> Report:
-    """Everything, with every seed; of E6 the mean over the seeds is judged, with its worst beside it."""
-    from resilient.runtime import virtual  # here, for it costs other benchmarks: see `overhead`
+    """Simulate everything with every seed. In E6 the mean over the seeds is judged, and the note has the worst seed."""
+    from resilient.runtime import virtual  # here: it slows other benchmarks (see `overhead`)
 
     def tried(name: str, what: Callable[..., Any], *given: Any) -> Any:
         dice = random.Random(f"{options.seed} {name}")
@@ -212,7 +214,7 @@ def run(options: Options) -> Report:
             random.setstate(before)
 
     plan = QUICK if options.quick else FULL
-    seen: dict[str, list[Seen]] = {}
+    seen: dict[str, list[Calls]] = {}
     every = rows()
     for row, seed in options.track([(row, seed) for row in every for seed in range(plan.seeds)], "limits, E6"):
         seen.setdefault(row.name, []).append(tried(f"E6 {seed}", offer, row.make(), RATE, PHASES))
@@ -239,11 +241,11 @@ def run(options: Options) -> Report:
     }
     found = {row.name: seen[row.name][0] for row in every}
     return Report(
-        "limits", COLUMNS, figures, conditions, picture=lambda report, file: draw_limits(report, file, found, PHASES)
+        "limits", COLUMNS, figures, conditions, plot=lambda report, file: draw_limits(report, file, found, PHASES)
     )
 
 
-def _phase(number: int, row: Row, parts: Sequence[Seen]) -> list[Figure]:
+def _phase(number: int, row: Row, parts: Sequence[Calls]) -> list[Figure]:
     begin = sum(seconds for seconds, _ in PHASES[:number])
     seconds, workers = PHASES[number]
     group = f"E6, from {begin:g} s: {workers} workers"
@@ -262,7 +264,7 @@ def _phase(number: int, row: Row, parts: Sequence[Seen]) -> list[Figure]:
     ]
 
 
-def _begin(workers: int, row: Row, one: Seen, seconds: float) -> Figure:
+def _begin(workers: int, row: Row, one: Calls, seconds: float) -> Figure:
     enough = 0.9 * workers / MEAN
     reached = next((end for end in range(1, int(seconds) + 1) if len(one.served(end - 1, end)) >= enough), None)
     values: Mapping[str, float] = {} if reached is None else {"to_90_percent_s": reached}

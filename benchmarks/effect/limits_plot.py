@@ -1,4 +1,4 @@
-"""The picture of `limits`: the limits that were found in E6, and what they brought."""
+"""The plot of `limits`: the limits found in E6, the calls served, and their latency."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ __all__ = ["draw_limits"]
 
 COLORS = ("#1f6feb", "#d08c2f", "#8250df", "#17a2a2", "#6e7781", "#c44e52")
 EACH = 2
-"""Seconds of a point."""
+"""Seconds of one point of the curves."""
 
 
 def draw_limits(report: Report, file: Path, found: Mapping[str, Any], phases: Sequence[tuple[float, int]]) -> None:
-    """Over time: the limit, calls served, and the median of what they took."""
+    """Write a PNG of three panels over time: the limit, the calls served, and their median latency. `found` has the
+    calls of each limit; each of the `phases` is seconds and workers."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
@@ -47,7 +48,7 @@ def draw_limits(report: Report, file: Path, found: Mapping[str, Any], phases: Se
     limits.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.28))
     served.set_ylabel("calls served per second")
     served.set_ylim(bottom=0)
-    medians.set_ylabel("median of their time (ms)")
+    medians.set_ylabel("median latency (ms)")
     medians.set_yscale("log")
     medians.set_xlabel("time (s)")
     for axes in (limits, served, medians):

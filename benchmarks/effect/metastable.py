@@ -1,22 +1,20 @@
-"""An overload that keeps itself up, for real: uvicorn with a bounded pool of workers, httpx, and a standstill.
+"""An overload that sustains itself, with real servers: uvicorn with a bounded pool of workers, httpx, and a standstill.
 
-Experiment E4 of `storm` over the loopback, a tenth in size: 10 workers take 200 ms (exponential), calls come as a
-Poisson process, 35 a second, and give up an attempt after a second; the server, in a process of its own, does abandoned
-work all the same. For some seconds no worker begins anything. Afterwards its queue holds requests that nobody waits for
-any more.
+Experiment E4 of `storm` over loopback, a tenth in size: 10 workers take 200 ms (exponential), calls come as a Poisson
+process, 35 a second, and an attempt times out after a second. The server, in its own process, finishes abandoned work.
+For some seconds, no worker begins anything. Afterwards the queue holds requests whose clients have left.
 
-Every row has a server and a client of its own (each a process), and the same arrivals; all live at the same time.
+Every row has its own server and client, each a process, and the same arrivals; all rows run at the same time.
 *recovery*: seconds from the end of the standstill to the first of five seconds in each of which 92% of the calls made
-then succeed. *goodput*: successes for each call made, from the end of the standstill on.
+then succeed. *goodput*: successes per call made, from the end of the standstill on.
 
-- "4 attempts": clients repeat without a budget, and the server never comes back: what the others are about, and itself
-  a bar, for the recovery of the others shows nothing where this one recovers, too. The very same clients, in front of a
-  server with the middleware: told of deadlines (clients send what they have left), or behind `AdaptiveLimit()` without
-  any deadline.
-- "budget": the same three with a `Budget()` in the clients. (Experiment E4 asks for recovery with a budget. Without one
-  it hangs on how long calls are repeated: in a simulation whose server drops what has expired, but ends nothing that is
-  at work, it comes never.)
-- "standard()": what our transports do by themselves, whose attempts have 9 s instead of 1, and the server as it is.
+- "4 attempts": clients retry without a budget, and the server never recovers. This row has a bar itself, because the
+  recovery of the others shows nothing if this one recovers, too. Then the same clients with the middleware at the
+  server: with deadlines (clients send the time they have left), or with `AdaptiveLimit()` and without deadlines.
+- "budget": the same three with a `Budget()` in the clients. (Experiment E4 asks for recovery with a budget. Without
+  one, recovery depends on how long calls are retried: in a simulation whose server drops expired requests, but does not
+  end work in progress, it never comes.)
+- "standard()": the defaults of our transports, whose attempts have 9 s instead of 1, and the server without middleware.
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ ENOUGH, STREAK = 0.92, 5
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Seconds before the standstill, of it, and after it."""
+    """Seconds before, in and after the standstill."""
 
     before: int
     stall: int
@@ -67,7 +65,7 @@ QUICK, FULL = Plan(before=5, stall=5, after=25), Plan(before=20, stall=10, after
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A client and a server; `server` is how it is guarded (see `metastable_server`)."""
+    """A client's pipeline, and the middleware of its server (see `metastable_server`)."""
 
     name: str
     pipeline: Callable[[], Any]
@@ -110,28 +108,30 @@ ROWS = (
 
 
 @dataclass(slots=True)
-class Lived:
-    """One row: of each call the second it was made in, and whether it succeeded; and requests sent."""
+class Calls:
+    """The calls of one row: when each was made, in seconds, and whether it succeeded; and the number of requests
+    sent."""
 
-    calls: list[tuple[float, bool]] = field(default_factory=list)
+    made: list[tuple[float, bool]] = field(default_factory=list)
     requests: int = 0
 
     def shares(self, seconds: int) -> list[float | None]:
-        """Of the calls made in each second, those that succeeded; None where there were none."""
+        """The share of the calls made in each second that succeeded; None for a second without calls."""
         made, good = [0] * seconds, [0] * seconds
-        for at, succeeded in self.calls:
+        for at, succeeded in self.made:
             if at < seconds:
                 made[int(at)] += 1
                 good[int(at)] += succeeded
         return [one / all_ if all_ else None for one, all_ in zip(good, made, strict=True)]
 
     def share(self, begin: float, end: float) -> float:
-        found = [succeeded for at, succeeded in self.calls if begin <= at < end]
+        """The share of the calls made between two times that succeeded; 0 if there were none."""
+        found = [succeeded for at, succeeded in self.made if begin <= at < end]
         return sum(found) / max(1, len(found))
 
 
 def recovery(shares: Sequence[float | None], end_of_fault: int) -> int | None:
-    """Seconds from there to the first of five good ones; None: there are none."""
+    """Seconds from `end_of_fault` to the first of five consecutive good ones; None if there are no such five."""
     good = [share is None or share >= ENOUGH for share in shares]
     for second in range(end_of_fault, len(good) - STREAK + 1):
         if all(good[second : second + STREAK]):
@@ -139,22 +139,22 @@ def recovery(shares: Sequence[float | None], end_of_fault: int) -> int | None:
     return None
 
 
-def live(number: int, origin: str, plan: Plan, seed: str) -> Lived:
-    """One row, in a process of its own: an overloaded client shall not keep the others waiting."""
+def run_row(number: int, origin: str, plan: Plan, seed: str) -> Calls:
+    """Run one row. Each runs in its own process, so that an overloaded client does not delay the others."""
     return asyncio.run(offer(ROWS[number], origin, plan, seed))
 
 
-async def offer(row: Row, origin: str, plan: Plan, seed: str) -> Lived:
-    """Make the calls."""
+async def offer(row: Row, origin: str, plan: Plan, seed: str) -> Calls:
+    """Start the standstill, make the calls, and return them."""
     import httpx
 
     from resilient.http.httpx import AsyncTransport
 
-    lived, dice, loop = Lived(), random.Random(seed), asyncio.get_running_loop()
+    calls, dice, loop = Calls(), random.Random(seed), asyncio.get_running_loop()
 
     class Counting(httpx.AsyncHTTPTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            lived.requests += 1
+            calls.requests += 1
             return await super().handle_async_request(request)
 
     inner = Counting(limits=httpx.Limits(max_connections=None, max_keepalive_connections=50))
@@ -172,7 +172,7 @@ async def offer(row: Row, origin: str, plan: Plan, seed: str) -> Lived:
                 succeeded = (await client.get(f"{origin}/work")).status_code == 200
             except httpx.HTTPError:
                 succeeded = False
-            lived.calls.append((at, succeeded))
+            calls.made.append((at, succeeded))
 
         async def stall() -> None:
             await asyncio.sleep(plan.before)
@@ -183,11 +183,11 @@ async def offer(row: Row, origin: str, plan: Plan, seed: str) -> Lived:
         while (due := due + dice.expovariate(RATE)) < began + plan.end:
             await asyncio.sleep(due - loop.time())
             group.create_task(call())
-    return lived
+    return calls
 
 
 def run(options: Options) -> Report:
-    """All rows at the same time."""
+    """Run all rows at the same time."""
     plan = QUICK if options.quick else FULL
 
     with contextlib.ExitStack() as stack:
@@ -198,14 +198,14 @@ def run(options: Options) -> Report:
         clients = stack.enter_context(
             concurrent.futures.ProcessPoolExecutor(len(ROWS), multiprocessing.get_context("spawn"))
         )
-        living = [
-            clients.submit(live, number, each.origin, plan, f"{options.seed}") for number, each in enumerate(servers)
+        running = [
+            clients.submit(run_row, number, each.origin, plan, f"{options.seed}") for number, each in enumerate(servers)
         ]
         for _ in options.track(range(plan.end), "metastable"):
-            concurrent.futures.wait(living, timeout=1)
-        lives = [each.result() for each in living]
-    found = {row.name: lived.shares(plan.end) for row, lived in zip(ROWS, lives, strict=True)}
-    figures = [figure(row, lived, plan) for row, lived in zip(ROWS, lives, strict=True)]
+            concurrent.futures.wait(running, timeout=1)
+        every = [each.result() for each in running]
+    found = {row.name: calls.shares(plan.end) for row, calls in zip(ROWS, every, strict=True)}
+    figures = [figure(row, calls, plan) for row, calls in zip(ROWS, every, strict=True)]
     conditions = {
         "python": platform.python_version(),
         "seed": options.seed,
@@ -218,19 +218,19 @@ def run(options: Options) -> Report:
         "after_s": plan.after,
     }
     return Report(
-        "metastable", COLUMNS, figures, conditions, picture=lambda report, file: draw_metastable(report, file, found)
+        "metastable", COLUMNS, figures, conditions, plot=lambda report, file: draw_metastable(report, file, found)
     )
 
 
-def figure(row: Row, lived: Lived, plan: Plan) -> Figure:
-    """What came of it."""
+def figure(row: Row, calls: Calls, plan: Plan) -> Figure:
+    """The figure of one row."""
     end_of_fault = plan.before + plan.stall
     values = {
-        "goodput_share_x": round(lived.share(end_of_fault, plan.end), 4),
-        "before_share_x": round(lived.share(0, plan.before), 4),
-        "requests_per_call_x": round(lived.requests / max(1, len(lived.calls)), 3),
+        "goodput_share_x": round(calls.share(end_of_fault, plan.end), 4),
+        "before_share_x": round(calls.share(0, plan.before), 4),
+        "requests_per_call_x": round(calls.requests / max(1, len(calls.made)), 3),
     }
-    seconds = recovery(lived.shares(plan.end), end_of_fault)
+    seconds = recovery(calls.shares(plan.end), end_of_fault)
     if seconds is not None:
         values["recovery_s"] = seconds
     note = "" if seconds is not None else f"never within {plan.after} s"

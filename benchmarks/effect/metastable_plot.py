@@ -1,4 +1,4 @@
-"""The picture of `metastable`: of the calls made in each second, how many succeed."""
+"""The plot of `metastable`: the share of the calls made in each second that succeed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLORS = ("#c44e52", "#8250df", "#17a2a2", "#d08c2f", "#8250df", "#17a2a2", "#2d
 
 
 def draw_metastable(report: Report, file: Path, found: Mapping[str, Sequence[float | None]]) -> None:
-    """A panel for each row, one below the other."""
+    """Write a PNG with a panel for each row, one below the other. `found` has each row's share by second."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
@@ -33,6 +33,6 @@ def draw_metastable(report: Report, file: Path, found: Mapping[str, Sequence[flo
         axes.grid(color="#d8dee4", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("time (s); in the shaded seconds the server begins nothing")
-    canvas.supylabel("of the calls made in each second, those that succeed (%)", fontsize=10)
+    canvas.supylabel("calls made in each second that succeed (%)", fontsize=10)
     canvas.suptitle(f"metastable: uvicorn and httpx over loopback (Python {conditions['python']})")
     canvas.savefig(file, dpi=90, format="png")

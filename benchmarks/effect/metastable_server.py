@@ -1,7 +1,7 @@
-"""The server of `metastable`: a bounded pool of workers, under the server middleware or not.
+"""The server of `metastable`: a bounded pool of workers, with or without the server middleware.
 
-A request waits for a worker, and has it for a time that is drawn (exponential). That its client has left it is not
-told: the work is done all the same, as in most servers. `/stall/SECONDS` has no worker begin anything for so long.
+A request waits for a worker, and holds it for a drawn time (exponential). The application does not learn that a client
+has left: it finishes the work, as most servers do. After `/stall/SECONDS`, no worker begins anything for that time.
 
     python -m benchmarks.effect.metastable_server WORKERS MEAN_SECONDS off|deadline|limit
 """
@@ -19,7 +19,7 @@ __all__ = ["Pool", "guarded"]
 
 
 class Pool:
-    """An ASGI application."""
+    """The ASGI application, with `workers` workers and `mean` seconds per request on average."""
 
     def __init__(self, workers: int, mean: float) -> None:
         self._workers = asyncio.Semaphore(workers)
@@ -41,7 +41,8 @@ class Pool:
 
 
 def guarded(application: Any, how: str) -> Any:
-    """The application as it is ("off"), told of deadlines ("deadline"), or behind an adaptive limit ("limit")."""
+    """The application alone ("off"), under the middleware with deadlines ("deadline"), or with an adaptive limit
+    ("limit"). Raises ValueError for another `how`."""
     from resilient import AdaptiveLimit
     from resilient.http.asgi import ServerMiddleware
 

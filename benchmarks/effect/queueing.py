@@ -1,10 +1,10 @@
-"""Servers with queues, each chosen as the shorter of two: what hedges do to load, for `tail`.
+"""Servers with queues, where each request joins the shorter of two: what hedges do to load, for `tail_under_load`.
 
-20 servers serve one request at a time, first come first served: exponential with a mean of 1 s, and 1% of requests
-stall for 20 s. A request goes to the shorter of the queues of two servers drawn at random. Requests come as a Poisson
-process, `load` times as many as the servers could serve. Each copy of a hedged request is a request of its own, and
-leaves its line when its caller has gone. What is being served then is served to its end, unless the server `stops`: it
-takes up the next one then, at once.
+20 servers handle one request at a time, first come first served: exponential with a mean of 1 s, and 1% of requests
+stall for 20 s. A request joins the shorter of the queues of two servers drawn at random. Requests come as a Poisson
+process, `load` times as many as the servers can handle. Each copy of a hedged request is a request of its own, and
+leaves its queue when it is cancelled. A request in service is finished even if it is cancelled, unless servers `stop`
+cancelled work: then the next request begins at once.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ __all__ = ["MEAN_SERVICE", "SERVERS", "Farm", "offer"]
 SERVERS = 20
 STALLS, STALL = 0.01, 20.0
 MEAN_SERVICE = (1 - STALLS) + STALLS * STALL
-"""Seconds."""
+"""The mean seconds of a request."""
 
 
 class Server:
-    """One at a time."""
+    """A server that handles one request at a time, and its queue."""
 
     def __init__(self) -> None:
-        self.line: deque[tuple[asyncio.Future[None], float]] = deque()
+        self.queue: deque[tuple[asyncio.Future[None], float]] = deque()
         self.busy: asyncio.Future[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
     @property
     def length(self) -> int:
-        """Requests in it."""
-        return len(self.line) + (self.busy is not None)
+        """The number of requests in the queue and in service."""
+        return len(self.queue) + (self.busy is not None)
 
     def take(self, done: asyncio.Future[None], seconds: float) -> None:
-        self.line.append((done, seconds))
+        self.queue.append((done, seconds))
         if self.busy is None:
             self.next()
 
     def next(self) -> None:
         self.busy = None
-        if self.line:
-            self.busy, seconds = self.line.popleft()
+        if self.queue:
+            self.busy, seconds = self.queue.popleft()
             self.timer = asyncio.get_running_loop().call_later(seconds, self.end)
 
     def end(self) -> None:
@@ -54,17 +54,18 @@ class Server:
         self.next()
 
     def drop(self, done: asyncio.Future[None], stops: bool) -> None:
-        """Its caller has gone: it leaves the line, and stops being served if the server `stops`."""
+        """Remove a cancelled request from the queue; or, if it is in service and the server `stops` cancelled work, end
+        it."""
         if self.busy is done:
             if stops and self.timer is not None:
                 self.timer.cancel()
                 self.next()
             return
-        self.line = deque(each for each in self.line if each[0] is not done)
+        self.queue = deque(each for each in self.queue if each[0] is not done)
 
 
 class Farm:
-    """All servers. `requests`: how many they were sent."""
+    """All servers. `requests` counts the requests they have received."""
 
     def __init__(self, dice: random.Random, *, stops: bool) -> None:
         self.servers = [Server() for _ in range(SERVERS)]
@@ -73,7 +74,7 @@ class Farm:
         self.requests = 0
 
     async def ask(self) -> None:
-        """One request, at the shorter of two."""
+        """Make one request, at the server with the shorter queue of two."""
         self.requests += 1
         one, other = self.dice.sample(self.servers, 2)
         server = one if one.length <= other.length else other
@@ -90,7 +91,8 @@ class Farm:
 async def offer(
     ask: Callable[[], Any], load: float, warm_up: int, calls: int, dice: random.Random, begin: Callable[[], None]
 ) -> array[float]:
-    """Seconds that each of `calls` took, after as many as `warm_up`; `begin()` is called between the two."""
+    """Make `warm_up` calls and then `calls` more, with `begin()` in between. Returns the seconds of each of the
+    latter."""
     loop, taken = asyncio.get_running_loop(), array("d")
     rate = load * SERVERS / MEAN_SERVICE
 

@@ -76,4 +76,4 @@ def run(options: Options) -> Report:
         stall=storm_overload.STALL,
         rate=storm_overload.RATE,
     )
-    return Report("storm", COLUMNS, figures, conditions, picture=plot)
+    return Report("storm", COLUMNS, figures, conditions, plot=plot)

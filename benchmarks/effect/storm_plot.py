@@ -1,4 +1,4 @@
-"""The picture of `storm`: E3 by the share of attempts that fail, E4 over time."""
+"""The plot of `storm`: E3 by the share of attempts that fail, E4 over time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def draw_storm(
     stall: tuple[float, float],
     rate: float,
 ) -> None:
-    """E3: requests and success by the share that fails; E4: goodput and requests over time."""
+    """Write a PNG. E3: success and requests by the share of attempts that fail. E4: goodput and requests over time,
+    with the `stall` shaded and a line at `rate`, for the rows that are `shown`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 

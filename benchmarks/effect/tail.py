@@ -206,9 +206,7 @@ async def simulate(row: Row, requests: int, seed: str) -> Measured:
 
 def run(options: Options) -> Report:
     """Simulate every row with every seed."""
-    from resilient.runtime import (
-        virtual,  # imported here: it makes the calls of other benchmarks slower (see `overhead`)
-    )
+    from resilient.runtime import virtual  # here: it slows other benchmarks (see `overhead`)
 
     plan = QUICK if options.quick else FULL
     found: dict[tuple[Row, int], list[Measured]] = {}

@@ -1,4 +1,4 @@
-"""The picture of a report with curves: tails of latency, one panel a group, on logarithmic axes."""
+"""Draws the plot of a report with curves: tails of latency, one panel for each group, on logarithmic axes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLORS = ("#6e7781", "#1f6feb", "#bf3989", "#2da44e")
 
 
 def draw_curves(report: Report, file: Path) -> None:
-    """Write a PNG: x is milliseconds, y the share of requests that take longer."""
+    """Write a PNG. x is milliseconds, y the share of requests that take longer."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 

@@ -1,16 +1,17 @@
-"""What a transport adds to a real request: processor time over the loopback, in pairs with the plain client.
+"""What a transport adds to a real request: processor time over loopback, in pairs with the plain client.
 
-The server is uvicorn, in a process of its own, on another core where there is one; it answers with a small JSON.
-Clients call it through `AsyncClient.get`, one request after the other on a kept connection: there a client does least,
-and an addition weighs most. Each has a pool of its own, and the same transport inside.
+The server is uvicorn, in a process of its own, on another core if there is one. It answers with a small JSON. Clients
+call it through `AsyncClient.get`, one request after the other on a kept connection: the client does least there, so an
+addition weighs most. Each client has its own pool, and the same inner transport.
 
-- A block is some requests of one client. Each guarded block is between two plain ones, and its pair is the processor
-  time of this process for a request (`time.process_time`, all threads), as a ratio to the mean of those two. The order
-  is drawn anew in each round. Blocks are short, two requests: what else the machine does changes within milliseconds,
-  and falls on both. (On a busy machine the interval is then a fifth of that with blocks of 25, for as many requests.)
-- The figure is the median of the pairs, with its 95% interval by their order, whatever their distribution.
-- The garbage collector runs as it does in a program. (A collection before each round made the block after it slower
-  by a quarter: it empties CPython's free lists, and the processor's caches.)
+- A block is some requests of one client. Each guarded block stands between two plain ones. Its ratio is the processor
+  time of this process per request (`time.process_time`, all threads), divided by the mean of those two. The order is
+  drawn anew in each round. Blocks are short, two requests: other load on the machine changes within milliseconds, and
+  so affects both. (On a busy machine the interval is a fifth of that with blocks of 25, for the same number of
+  requests.)
+- The figure is the median of the ratios, with its 95% interval by order statistics, which holds for every distribution.
+- The garbage collector is on, as in a program. (A collection before each round made the next block slower by a quarter:
+  it empties CPython's free lists and the processor's caches.)
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from benchmarks.harness.statistics import median_interval
 __all__ = ["Block", "Paired", "Plan", "Server", "compare", "serve"]
 
 WARM = 50
-"""Requests of each client before the first one that is measured."""
+"""Requests of each client before the first measured one."""
 BODY = b'{"id": 17, "name": "Ada Lovelace", "roles": ["reader", "author"]}'
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to look: so many rounds with a block of so many requests for each client, and more for those that are
-    judged; but no longer than some seconds, on a busy machine. In each of so many processes."""
+    """How much is measured: `rounds` rounds, in each a block of `requests` requests of every client (`judged_blocks`
+    blocks of judged clients). No new round starts after `seconds`. All this in each of `processes` processes."""
 
     rounds: int
     requests: int
@@ -55,7 +56,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Nanoseconds a request: of this process' processor time, and of the wall's."""
+    """Nanoseconds per request: processor time and wall time."""
 
     processor: float
     wall: float
@@ -63,7 +64,7 @@ class Block:
 
 @dataclass(slots=True)
 class Paired:
-    """One client over all rounds: its blocks, and the ratio of each to the plain ones around it."""
+    """One client over all rounds: its blocks, and the ratio of each to the plain blocks around it."""
 
     blocks: list[Block] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
@@ -76,7 +77,7 @@ class Paired:
         )
 
     def added(self) -> float:
-        """Its share of the plain client's processor time that came on top."""
+        """The median added processor time, as a share of the plain client's."""
         return statistics.median(self.ratios) - 1
 
     def add(self, block: Block, before: Block, after: Block) -> None:
@@ -84,7 +85,7 @@ class Paired:
         self.ratios.append(2 * block.processor / (before.processor + after.processor))
 
     def values(self) -> dict[str, float]:
-        """By the keys of the JSON."""
+        """The values for a `Figure`."""
         found = self.costs()
         low, high = median_interval(self.ratios)
         return {
@@ -96,7 +97,7 @@ class Paired:
         }
 
     def costs(self) -> dict[str, float]:
-        """The values that the plain client has, too."""
+        """The values that the plain client has as well: processor time per request, and requests per second."""
         return {
             "request_cpu_ns": round(statistics.median(block.processor for block in self.blocks)),
             "requests_per_s": round(1e9 / statistics.median(block.wall for block in self.blocks), 1),
@@ -104,7 +105,7 @@ class Paired:
 
 
 async def measure(client: Any, url: str, requests: int) -> Block:
-    """One block."""
+    """Measure one block. Raises RuntimeError if a request is not answered with 200."""
     get, answered = client.get, 0
     wall, processor = time.perf_counter_ns(), time.process_time_ns()
     for _ in repeat(None, requests):
@@ -124,7 +125,7 @@ async def compare(
     order: random.Random,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> tuple[Paired, dict[str, Paired]]:
-    """The plain client, and each of the others in pairs with it."""
+    """Measure every client in pairs with the plain one. Returns the plain client's blocks, and the others by name."""
     for client in (plain, *clients.values()):
         await measure(client, url, WARM)
     turns = [name for name in clients for _ in range(plan.judged_blocks if name in judged else 1)]
@@ -147,7 +148,7 @@ async def compare(
 
 
 class Server:
-    """A context: the server's process runs inside. `module` is the one whose `serve` it runs, with `arguments`."""
+    """The server's process, as a context manager. It runs `module` as a program, with `arguments`."""
 
     def __init__(self, module: str = "benchmarks.harness.loopback", *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -161,12 +162,12 @@ class Server:
         port = self._process.stdout.readline().strip()
         if not port:
             self.__exit__()
-            raise RuntimeError(f"the server does not start: its process ended with {self._process.returncode}")
+            raise RuntimeError(f"the server did not start: its process ended with {self._process.returncode}")
         self.origin = f"http://127.0.0.1:{port}"
         self.url = f"{self.origin}/users/17"
 
     def avoid(self, core: int | None) -> None:
-        """Keep off this core, where there is another."""
+        """Keep the server's process off this core if it may run on another one."""
         if core is not None and (others := os.sched_getaffinity(self._process.pid) - {core}):
             os.sched_setaffinity(self._process.pid, others)
 
@@ -179,29 +180,29 @@ class Server:
         error: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        with self._process:  # closes its pipes, at which it ends, and waits for that
+        with self._process:  # closes the pipes, so the process ends, and waits for its end
             pass
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Answers every request at once, in ASGI."""
+    """An ASGI application that answers every request at once."""
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(BODY)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": BODY})
 
 
 def serve(application: Any) -> None:
-    """Write the port to stdout, and serve an ASGI application until stdin closes."""
+    """Write the port to stdout, and serve the ASGI application until stdin closes."""
     import uvicorn
 
     def watch() -> None:
         sys.stdin.read()
         os._exit(0)
 
-    # The protocol is named because asyncio sets TCP_NODELAY only where it is: else answers take 40 ms more.
+    # asyncio sets TCP_NODELAY only if the protocol is named; without it, answers take 40 ms more.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    listener.listen()  # who comes before uvicorn does waits
+    listener.listen()  # clients that connect before uvicorn runs wait
     threading.Thread(target=watch, daemon=True).start()
     config = uvicorn.Config(
         application,
@@ -210,7 +211,7 @@ def serve(application: Any) -> None:
         log_config=None,
         log_level="critical",
         access_log=False,
-        timeout_keep_alive=60,  # longer than a client keeps an idle connection: so none is closed under a request
+        timeout_keep_alive=60,  # longer than a client keeps an idle connection, so none is closed under a request
     )
     print(listener.getsockname()[1], flush=True)
     uvicorn.Server(config).run(sockets=[listener])

@@ -1,26 +1,24 @@
 """How calls are timed: in interleaved rounds, each as a multiple of a bare call next to it.
 
-A time in nanoseconds says more about the machine, and about who else runs on it, than about the
-code. So each batch of calls is timed between two batches of the bare call, and its multiple is
-taken of these two. The order of the batches is drawn anew in each round, and the median over the
-rounds is reported with its quartiles.
+A time in nanoseconds says more about the machine, and about its other programs, than about the code. So each batch of
+calls is timed between two batches of the bare call, and its multiple is the ratio to the mean of these two. The order
+of the batches is drawn anew in each round. The reported figure is the median over the rounds, with its quartiles.
 
-- The clock is the processor time of the process (all its threads), so that a busy machine does not count.
-  Where that clock is too coarse, as on Windows, it is the wall's.
-- The process stays on one core, the idlest when it starts, where the system can do that.
-- The garbage collector is off while a batch runs, as in `timeit`, and collects between rounds. This
-  favours whoever leaves cycles behind.
-- The loop around the calls is counted in the bare call and in the guarded call.
-- Every subject is timed by a copy of that loop of its own. CPython specialises bytecode by what it
-  has seen, so in a shared loop each subject would pay for the one before it.
-- What the heap looks like is drawn anew in each round, too. Without this, a bare await was a third
-  slower in one process of 25, for as long as that process lived, and every multiple a third lower.
-  The likely cause: a call object alone in its block of pymalloc, so that every call takes the block
-  and gives it back.
-- One event loop serves all asyncio subjects; it turns between batches, not within them.
-- Subjects of one group are timed next to each other, in an order of their own: so a ratio of two of them is taken
-  within milliseconds.
-- `Timing.pooled` puts together what several processes have measured: see `spread`.
+- The clock is the processor time of the process (all threads), so a busy machine does not count. Where that clock is
+  too coarse, as on Windows, it is the wall clock.
+- The process stays on one core, the idlest one at the start, where the system allows it.
+- The garbage collector is off during a batch, as in `timeit`, and collects between rounds. This favours code that
+  leaves reference cycles behind.
+- The loop around the calls counts in the bare call and in the guarded call.
+- Every subject has its own copy of that loop. CPython specialises bytecode by the types it has seen, so in a shared
+  loop each subject would pay for the one before it.
+- The layout of the heap is drawn anew in each round, too. Without this, a bare await was a third slower in one process
+  of 25, for the life of that process, and every multiple a third lower. The likely cause: a call object alone in its
+  pymalloc block, so that every call takes a block and gives it back.
+- One event loop serves all asyncio subjects. It runs between batches, not within them.
+- Subjects of one group are timed next to each other, in a random order, so the ratio of two of them is taken within
+  milliseconds.
+- `Timing.pooled` joins the samples of several processes: see `statistics`.
 """
 
 from __future__ import annotations
@@ -46,13 +44,13 @@ __all__ = ["Plan", "Subject", "Timing", "compare", "conditions", "one_core"]
 
 _FINE = time.get_clock_info("process_time").resolution < 1e-6
 clock = time.process_time_ns if _FINE else time.perf_counter_ns
-"""In nanoseconds."""
+"""The clock, in nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is timed: `call(argument)`, awaited when `is_async`; `rejected` says that it raises. Those of one group are
-    timed next to each other."""
+    """What is timed: `call(argument)`, awaited if `is_async`. `rejected` says that each call raises. Subjects of one
+    group are timed next to each other."""
 
     name: str
     call: Callable[[Any], Any]
@@ -64,7 +62,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One subject: nanoseconds and multiples of the bare call, process by process and in these round by round."""
+    """The samples of one subject: nanoseconds and multiples of the bare call, by process, and by round within each."""
 
     nanoseconds: tuple[tuple[float, ...], ...]
     multiples: tuple[tuple[float, ...], ...]
@@ -81,11 +79,11 @@ class Timing:
         return Spread.of(self.multiples)
 
     def beyond(self, other: Timing) -> Spread:
-        """What this costs more than `other` in the same round, in bare calls."""
+        """The difference to `other` in the same round, in bare calls."""
         return self._paired(operator.sub, other)
 
     def against(self, other: Timing) -> Spread:
-        """How many times `other` this costs in the same round."""
+        """The ratio to `other` in the same round."""
         return self._paired(operator.truediv, other)
 
     def _paired(self, how: Callable[[float, float], float], other: Timing) -> Spread:
@@ -93,7 +91,8 @@ class Timing:
         return Spread.of([list(map(how, mine, theirs)) for mine, theirs in pairs])
 
     def values(self) -> dict[str, float]:
-        """By the keys of the JSON: the multiple with its interval and the quartiles of all rounds, and nanoseconds."""
+        """The values for a `Figure`: the multiple with its interval and the quartiles of all rounds, and
+        nanoseconds."""
         lower, _, upper = statistics.quantiles(chain(*self.multiples), n=4, method="inclusive")
         return {
             **self.multiple().values("multiple_x"),
@@ -105,7 +104,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to look: `rounds` batches of about `batch` seconds each, in each of so many processes."""
+    """How much is measured: `rounds` batches of about `batch` seconds each, in each of `processes` processes."""
 
     rounds: int
     batch: float
@@ -113,7 +112,7 @@ class Plan:
     processes: int = 1
 
     def each(self) -> list[Plan]:
-        """The plan of each process: the same, in another order."""
+        """The plan of each process: the same with another seed, so the order differs."""
         return [replace(self, seed=self.seed + at, processes=1) for at in range(self.processes)]
 
 
@@ -164,7 +163,7 @@ for _loop, _key in (
 
 @dataclass(slots=True)
 class _Track:
-    """A subject with its own loop, its batch size and its results."""
+    """A subject with its own copy of the loop, its batch size and its samples."""
 
     subject: Subject
     runner: asyncio.Runner
@@ -187,7 +186,7 @@ class _Track:
         return max(elapsed, 1) / self.count
 
     def calibrate(self, seconds: float) -> None:
-        """Find how many calls fill a batch; warms up on the way."""
+        """Find how many calls fill a batch. This also warms the subject up."""
         self.batch()
         while (spent := self.batch() * self.count) < 2e8 * seconds:
             self.count *= 4
@@ -204,7 +203,7 @@ def compare(
     runner: asyncio.Runner,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, Timing]:
-    """Time `subjects` as multiples of `bare`, whichever are async. By name, `bare` included."""
+    """Time `subjects` as multiples of `bare`. Returns the timings by name, that of `bare` included."""
     base = _Track(bare, runner)
     tracks = [_Track(subject, runner) for subject in subjects]
     base.calibrate(plan.batch / 2)
@@ -229,7 +228,7 @@ def compare(
 
 
 def conditions(plan: Plan, core: int | None) -> dict[str, Any]:
-    """The conditions that a report states: rounds, seconds of a batch, core and the like."""
+    """The conditions for a `Report`: rounds, seconds of a batch, core and the like."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -244,7 +243,7 @@ def conditions(plan: Plan, core: int | None) -> dict[str, Any]:
 
 @contextmanager
 def _ballast(order: random.Random) -> Iterator[None]:
-    """Occupy a part of a block (16 KiB) in each size class of pymalloc that holds call objects."""
+    """Occupy a random part of a block (16 KiB) in each size class of pymalloc that holds call objects."""
     sizes = range(64, 513, 16)
     held = [bytes(size - 33) for size in sizes for _ in range(order.randrange(16384 // size))]
     yield
@@ -265,7 +264,7 @@ def _no_collector() -> Iterator[None]:
 
 @contextmanager
 def one_core() -> Iterator[int | None]:
-    """Stay on the idlest core; yields its number, or None where a process cannot choose."""
+    """Keep the process on the idlest core. Yields its number, or None where a process cannot choose a core."""
     if not hasattr(os, "sched_setaffinity"):
         yield None
         return
@@ -279,7 +278,7 @@ def one_core() -> Iterator[int | None]:
 
 
 def _idlest(cores: set[int]) -> int:
-    """The core that did least in a tenth of a second, by Linux' /proc/stat; else the last one."""
+    """The core with the least work in a tenth of a second, by /proc/stat of Linux; elsewhere the last core."""
 
     def busy() -> dict[int, int]:
         found = {}

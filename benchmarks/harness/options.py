@@ -1,4 +1,4 @@
-"""What the command line asks of a benchmark, and the progress it shows while one waits."""
+"""The options of the command line, and the progress bar."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`quick` asks for an answer within a minute; `seed` for everything that is random."""
+    """The options of one run: `quick` limits it to about a minute, `seed` seeds all randomness, `progress` shows the
+    bar."""
 
     quick: bool = False
     seed: int = 1
     progress: bool = False
 
     def track(self, steps: Iterable[T], label: str) -> Iterator[T]:
-        """Go through `steps` with a progress bar on standard error."""
+        """Yield the `steps`, with a progress bar on standard error."""
         console = Console(stderr=True)
         yield from track(steps, label, console=console, transient=True, disable=not self.progress)

@@ -1,4 +1,5 @@
-"""The picture of a report: one panel a group, one bar a figure, on logarithmic scales; or its curves."""
+"""Draws the plot of a report: one panel for each group with one bar for each figure, on logarithmic scales; or
+curves."""
 
 from __future__ import annotations
 
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["Panel", "draw", "fill"]
 
 OURS, OTHERS, LIMIT = "#1f6feb", "#b8bfc8", "#d1242f"
-ONE_COLUMN = 40.0  # rows that fit above each other
+ONE_COLUMN = 40.0
+"""The most rows of one column of panels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One group: its figures that have a value of the column."""
+    """The figures of one group that have a value of the column."""
 
     title: str
     column: Column
@@ -37,10 +39,11 @@ class Panel:
 
 
 def draw(report: Report, file: Path) -> None:
-    """Write a PNG of the report's curves, or else of its figures. A panel shows the first column in which it has values
-    above zero, and leaves out figures without; panels of one column have one scale."""
-    if report.picture is not None:
-        report.picture(report, file)
+    """Write a PNG by the report's own `plot`, or of its curves, or of its figures. The panel of a group shows the first
+    column in which the group has values above zero, and leaves out figures without one. Panels that show the same
+    column have the same scale."""
+    if report.plot is not None:
+        report.plot(report, file)
         return
     if report.curves:
         draw_curves(report, file)
@@ -83,7 +86,7 @@ def _panels(report: Report) -> list[Panel]:
 
 
 def _columns(panels: list[Panel]) -> list[list[Panel]]:
-    """One column, or two when that would be too tall; cut where the halves are most alike."""
+    """The panels in one column; in two, cut where their heights are most alike, if one would be too tall."""
     heights = [panel.height for panel in panels]
     if sum(heights) <= ONE_COLUMN:
         return [panels]
@@ -92,7 +95,7 @@ def _columns(panels: list[Panel]) -> list[list[Panel]]:
 
 
 def fill(axes: Axes, panel: Panel) -> None:
-    """Draw one panel: a bar a row, its value beside it, and a red line where its own bar is."""
+    """Draw one panel: a bar for each row with its value beside it, and a red line at the row's own limit."""
     rows, values, shown = panel.rows, panel.values, panel.column
     places = range(len(rows))
     axes.barh(places, values, color=[OURS if row.ours else OTHERS for row in rows], height=0.75)

@@ -1,4 +1,4 @@
-"""Run a function in fresh processes, one after the other: each has its own hashes, its own heap and its own imports."""
+"""Runs a function in fresh processes, one after the other. Each has its own hashes, heap and imports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ R = TypeVar("R")
 
 
 def fresh(function: Callable[[A], R], arguments: Sequence[A], options: Options) -> list[R]:
-    """The results, one for each argument. `function` is one of a module; a single argument is measured right here."""
+    """Call `function` with each argument, in a process each, and return the results. `function` must be importable. A
+    single argument is handled in the current process."""
     if len(arguments) == 1:
         return [function(arguments[0])]
     context = multiprocessing.get_context("spawn")

@@ -1,12 +1,12 @@
-"""Figures and the bars they must meet: judged, shown as a table, written as JSON.
+"""Figures and the bars they must meet: judged, printed as a table, written as JSON.
 
-A figure with an interval (`ratio_x` between `ratio_low_x` and `ratio_high_x`) is judged by it: it misses its bar when
-all of the interval is beyond the bar. Where the interval holds the bar the verdict is `pass`, and table and JSON say
-that the figure is *at the bar*: another run may find it on the other side. So a verdict changes from run to run only
-for a figure whose whole interval is about to leave the bar.
+A figure with an interval (`ratio_x` between `ratio_low_x` and `ratio_high_x`) is judged by the interval: it misses its
+bar when the whole interval is beyond the bar. Where the interval contains the bar, the verdict is `pass`, and the table
+and the JSON say that the figure is *at the bar*: another run may find it on the other side. So a verdict changes from
+run to run only if the whole interval is close to leaving the bar.
 
-In the JSON every number's key ends in its unit: `_ns`, `_ms`, `_s`, `_x` (times), `_per_s`, `_percent`,
-`_calls`, `_errors` (standard errors), `pairs`. Keys are never renamed; new ones may come.
+In the JSON, every number's key ends in its unit: `_ns`, `_ms`, `_s`, `_x` (times), `_per_s`, `_percent`, `_calls`,
+`_errors` (standard errors), `pairs`. Keys are never renamed; new keys may be added.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = ["Bar", "Column", "Curve", "Figure", "Report"]
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What a figure must be: at most `limit`, or at least. `key` names the judged value; `against` the row that it is a
-    ratio to, if it is one."""
+    """The limit on a figure: at most `limit`, or at least. `key` names the judged value. If that value is a ratio,
+    `against` names the row it is a ratio to."""
 
     key: str
     limit: float
@@ -34,11 +34,11 @@ class Bar:
     against: str = ""
 
     def met(self, values: Mapping[str, float]) -> bool:
-        """True unless all of the interval is beyond; without an interval, unless the value is."""
+        """True unless the whole interval is beyond the limit; without an interval, unless the value is."""
         return self._holds(values, "high" if self.at_least else "low")
 
     def near(self, values: Mapping[str, float]) -> bool:
-        """Whether the limit lies inside the interval, so that the row is at its bar."""
+        """True if the interval contains the limit, so the figure is at its bar."""
         return self.met(values) and not self._holds(values, "low" if self.at_least else "high")
 
     def _holds(self, values: Mapping[str, float], end: str) -> bool:
@@ -54,7 +54,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One row. `values` is empty where nothing could be measured; `note` then says why."""
+    """One row of a report. `values` is empty where nothing could be measured; `note` then gives the reason."""
 
     group: str
     name: str
@@ -72,12 +72,12 @@ class Figure:
 
     @property
     def judged(self) -> bool:
-        """True where the bar's value was measured. A ratio is not where the peer of the bar is not installed."""
+        """True if the bar's value was measured. A ratio is not measured if the bar's peer is not installed."""
         return self.bar is not None and self.bar.key in self.values
 
     @property
     def at_bar(self) -> bool:
-        """True where the interval holds the bar: another run may find the figure on the other side."""
+        """True if the interval contains the bar: another run may find the figure on the other side."""
         return self.bar is not None and self.bar.near(self.values)
 
     def as_json(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One value in the table: its key, its heading, its format."""
+    """One column of the table: the key of its values, its heading, its format."""
 
     key: str
     title: str
@@ -107,7 +107,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line in the picture, in the panel of its group; with `marks`, points that the line of that name is to meet."""
+    """A line in the plot, in the panel of its group. With `marks`: the points that the line of that name should
+    meet."""
 
     group: str
     name: str
@@ -117,15 +118,16 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a benchmark returns. The picture shows its curves, or else the figures of the first column."""
+    """The result of a benchmark. Its plot is drawn by `plot`, or else shows the curves, or else the figures of the
+    first column."""
 
     benchmark: str
     columns: Sequence[Column]
     figures: Sequence[Figure]
     conditions: Mapping[str, Any] = field(default_factory=dict)
     curves: Sequence[Curve] = ()
-    picture: Callable[[Report, Path], None] | None = None
-    """Draws it, where neither bars nor curves would tell the story."""
+    plot: Callable[[Report, Path], None] | None = None
+    """Draws the plot of a report that needs another one than bars or curves."""
 
     @property
     def missed(self) -> list[Figure]:

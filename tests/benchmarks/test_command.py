@@ -1,4 +1,4 @@
-"""The command: names, exit codes, JSON, picture. Nothing here depends on how fast anything is."""
+"""The command: names, exit codes, JSON and plot. Nothing here depends on speed."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def conclude(report: Report, json_file: Path | None = None, plot_file: Path | No
     ],
 )
 def test_exit_code_says_whether_the_bar_is_met(multiple: float, bar: Bar | None, code: int) -> None:
-    """0 when it is, or when there is none; 1 when it is missed."""
+    """0 if it is met or there is none, 1 if it is missed."""
     assert conclude(report(figure(multiple, bar)))[0] == code
 
 
 def test_bar_without_a_measured_value_is_missed() -> None:
-    """What could not be measured does not pass, and is not said to be too dear."""
+    """The message says that the figure was not measured."""
     code, printed = conclude(report(figure(None, AT_MOST_8)))
 
     assert code == 1
@@ -69,10 +69,10 @@ def test_bar_without_a_measured_value_is_missed() -> None:
         (8, 9, AT_LEAST_8, "pass", False),
     ],
 )
-def test_figure_with_an_interval_misses_when_all_of_it_is_beyond(
+def test_figure_misses_when_its_whole_interval_is_beyond_the_bar(
     low: float, high: float, bar: Bar, verdict: str, at_bar: bool
 ) -> None:
-    """Where the interval holds the bar, it passes, and is said to be at it."""
+    """If the interval contains the bar, the figure passes, and is at the bar."""
     values = {"multiple_x": 8.0, "multiple_low_x": low, "multiple_high_x": high}
     found = Figure("group", "row", values, bar)
 
@@ -91,7 +91,7 @@ def test_bar_against_another_row_names_it() -> None:
 
 
 def test_one_missed_bar_among_met_ones_is_named() -> None:
-    """The line below the table says which."""
+    """A line below the table names it."""
     code, printed = conclude(report(figure(7, AT_MOST_8), figure(9, AT_MOST_8)))
 
     assert code == 1
@@ -99,7 +99,7 @@ def test_one_missed_bar_among_met_ones_is_named() -> None:
 
 
 def test_table_shows_each_figure_with_its_bar_and_verdict() -> None:
-    """Ours and the peers, in one table."""
+    """Ours and the peers are in one table."""
     _, printed = conclude(report(figure(7.25, AT_MOST_8), figure(9, AT_MOST_8), figure(107)))
 
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines()]
@@ -109,7 +109,7 @@ def test_table_shows_each_figure_with_its_bar_and_verdict() -> None:
 
 
 def test_json_has_the_values_and_the_bar_with_their_units(tmp_path: Path) -> None:
-    """The keys that others read."""
+    """Other programs read these keys."""
     file = tmp_path / "figures.json"
     conclude(report(figure(9, AT_MOST_8), figure(20)), json_file=file)
 
@@ -145,7 +145,7 @@ def test_json_has_the_values_and_the_bar_with_their_units(tmp_path: Path) -> Non
 def test_json_to_standard_output_has_nothing_beside_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table goes to standard error, so that what is piped into another program is JSON."""
+    """The table goes to standard error, so a program that reads standard output gets JSON alone."""
     monkeypatch.setattr(command, "available", lambda: {"fake": ("", lambda _: report(figure(9, AT_MOST_8)))})
 
     assert command.main(["fake", "--json", "-"]) == 1
@@ -162,7 +162,7 @@ def test_json_to_standard_output_has_nothing_beside_it(
 def test_file_that_cannot_be_written_is_refused_before_anything_is_measured(
     option: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A run of minutes is not lost to a typing error."""
+    """A typing error does not lose a run of minutes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "available", lambda: {"fake": ("", lambda _: pytest.fail("was measured"))})
 
@@ -174,7 +174,7 @@ def test_file_that_cannot_be_written_is_refused_before_anything_is_measured(
 
 
 def test_plot_writes_a_png(tmp_path: Path) -> None:
-    """Also when a figure has no value to draw."""
+    """A figure without a value to draw is left out."""
     file = tmp_path / "figures.png"
     conclude(report(figure(7, AT_MOST_8), figure(107), figure(None)), plot_file=file)
 
@@ -182,7 +182,7 @@ def test_plot_writes_a_png(tmp_path: Path) -> None:
 
 
 def test_list_names_every_benchmark() -> None:
-    """As a user calls it."""
+    """The command is called as a user calls it."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "list"],
         cwd=ROOT,
@@ -193,10 +193,10 @@ def test_list_names_every_benchmark() -> None:
     assert {line.split()[0] for line in done.stdout.splitlines()} >= {"lab", "overhead", "tail", "transport"}
 
 
-def test_unknown_name_exits_with_2_and_says_what_there_is(
+def test_unknown_name_exits_with_2_and_names_the_benchmarks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A typing error is not a missed bar."""
+    """The exit code differs from that of a missed bar."""
     with pytest.raises(SystemExit) as exit_:
         command.main(["overhaed"])
 

@@ -29,27 +29,27 @@ def run(*figures: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("document", publish.DOCUMENTS, ids=lambda path: path.name)
 def test_tables_of_a_document_are_those_of_the_committed_run(document: Path) -> None:
-    """After an edit or a new run: python -m benchmarks.publish."""
+    """After an edit or a new run, `python -m benchmarks.publish` makes them agree."""
     text = document.read_text(encoding="utf-8")
     assert publish.filled(text, FOUND) == text
 
 
 def test_every_table_is_in_a_document() -> None:
-    """And every document's tables are known."""
+    """And every marker in a document names a table."""
     text = "".join(document.read_text(encoding="utf-8") for document in publish.DOCUMENTS)
     assert {match["name"] for match in publish.BLOCK.finditer(text)} == set(tables.TABLES)
 
 
 @pytest.mark.parametrize("name", publish.PUBLISHED)
 def test_committed_run_says_when_where_and_with_what_it_was_made(name: str) -> None:
-    """So that figures of different runs are not compared by mistake."""
+    """So figures of different runs are not compared by mistake."""
     measured = FOUND[name]["measured"]
     assert FOUND[name]["benchmark"] == name
     assert all(measured[key] for key in ("date", "processor", "cores", "system", "python", "versions"))
 
 
 def test_highlights_are_groups_of_the_committed_run() -> None:
-    """With a row of ours each."""
+    """Each group has a row of ours."""
     ours = {each["group"] for each in FOUND["overhead"]["figures"] if each["ours"]}
     assert set(HIGHLIGHTS) <= ours
     assert set(PEERS_OF.values()) <= ours
@@ -64,16 +64,16 @@ def test_stack_of_four_costs_a_fraction_of_the_fastest_peer(mode: str) -> None:
     assert ours < 0.5 * min(each["multiple_x"] for each in rows if not each["ours"])
 
 
-def test_table_that_is_not_there_is_an_error_and_text_around_stays() -> None:
-    """A misspelt name must not leave old figures."""
+def test_unknown_table_is_an_error_and_text_around_tables_stays() -> None:
+    """A misspelt name does not silently keep old figures."""
     text = "before\n<!-- benchmarks: ahead -->\nold\n<!-- end of ahead -->\nafter\n"
     assert publish.filled(text, run(row("async: Retry", "resilient", 4.0))) == text.replace("old", "None.")
     with pytest.raises(KeyError, match="behind"):
         publish.filled(text.replace("ahead", "behind"), FOUND)
 
 
-def test_run_is_written_with_its_circumstances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A missed bar is a result, too."""
+def test_run_is_written_with_its_date_and_conditions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A run that misses a bar is written, too."""
 
     def ended(command: list[str], **options: Any) -> None:
         assert command[1:4] == ["-m", "benchmarks", "startup"]
@@ -91,8 +91,8 @@ def test_run_is_written_with_its_circumstances(monkeypatch: pytest.MonkeyPatch, 
     }
 
 
-def test_pictures_are_drawn_from_the_committed_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without measuring anything; here of some rows."""
+def test_plots_are_drawn_from_the_committed_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is measured; here only some rows are drawn."""
     (tmp_path / "docs").mkdir()
     few = {"async: Retry", "def: Retry", *(each["group"] for each in FOUND["scale"]["figures"][:1])}
     found = {

@@ -16,7 +16,7 @@ from benchmarks.harness.report import Bar
 def test_peer_that_is_not_installed_is_a_row_without_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Peers are optional."""
+    """Peers are optional: the row says that the library is not installed."""
 
     def missing() -> Any:
         raise ModuleNotFoundError("no such peer")
@@ -29,7 +29,7 @@ def test_peer_that_is_not_installed_is_a_row_without_values(
 
 
 def test_peer_that_breaks_is_named_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A peer's new version must not end the run."""
+    """A peer whose API has changed does not end the run."""
 
     def build() -> dict[str, peers.Decorator]:
         def decorate(function: Any) -> Any:
@@ -44,8 +44,8 @@ def test_peer_that_breaks_is_named_with_its_error(monkeypatch: pytest.MonkeyPatc
         assert row.subject(stage) == "not measured: TypeError: another signature"
 
 
-def test_bar_against_a_peer_that_is_not_there_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ratio to nothing does not pass."""
+def test_bar_against_a_missing_peer_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ratio to a row that does not exist never passes."""
     monkeypatch.setattr(patterns, "PEERS", ())
     (row,) = patterns.rows(patterns.Pattern("retry", "Retry"), "async")
 
@@ -62,15 +62,15 @@ def test_bar_against_a_peer_that_is_not_there_is_missed(monkeypatch: pytest.Monk
         ("hedge, inline, quantile", Bar("added_x", 10)),
     ],
 )
-def test_bars_are_ratios_to_a_row_multiples_of_a_bare_call_or_what_is_added(key: str, bar: Bar) -> None:
-    """As the table of bars says it."""
+def test_bars_are_ratios_multiples_or_added_cost(key: str, bar: Bar) -> None:
+    """The limit and the pattern of a row determine which value its bar is on."""
     (pattern,) = (each for each in patterns.PATTERNS if key in (each.key, *each.variants))
     found = {row.decorate: row.bar for row in patterns.rows(pattern, "async") if row.limit is not None}
     assert bar in found.values()
 
 
-def test_bar_on_what_a_row_adds_judges_that_and_not_the_row() -> None:
-    """A retry with a budget may cost 6; the budget of it, 1."""
+def test_bar_on_added_cost_judges_the_added_cost_alone() -> None:
+    """A Retry with a Budget may cost 6 if the Budget adds less than 1."""
     pattern = patterns.Pattern("b", "B", beyond="a")
     row = patterns.Row(pattern, patterns.US, None, "resilient", limit=Limit(1))
 

@@ -1,4 +1,4 @@
-"""The simulation benchmark: what it reports, and that one seed gives one result."""
+"""The simulation benchmark: its report, and one result for one seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.harness.options import Options
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few calls: these tests look at the report, not at the speed."""
+    """Few calls: these tests check the report, not the speed."""
     monkeypatch.setattr(lab, "QUICK", lab.Plan(calls=2_000, runs=2))
 
 
@@ -28,7 +28,7 @@ def run_quick(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_json_keys_are_stable(tmp_path: Path) -> None:
-    """Whoever reads the figures finds them under the same names."""
+    """Programs that read the figures find them under the same names."""
     found = run_quick(tmp_path)
 
     assert set(found) == {"benchmark", "verdict", "conditions", "figures"}
@@ -60,22 +60,22 @@ def test_two_runs_with_one_seed_agree_in_every_call(tmp_path: Path) -> None:
 
 
 def test_differing_calls_are_counted_and_miss_the_bar() -> None:
-    """One call of three took another time in the second run, and one run was written otherwise."""
+    """In the second run, one call of three took another time, and the JSON differs."""
     ends = [(0.0, 0.1, "success"), (1.0, 1.2, "success"), (2.0, 2.3, "Unavailable")]
     other = [*ends[:2], (2.0, 2.4, "Unavailable")]
-    calls, files = lab.same(lab.CONTESTANTS[0], [lab.Try(1.0, ends, 3, "{}"), lab.Try(1.0, other, 3, "{ }")])
+    calls, files = lab.same(lab.CONTENDERS[0], [lab.Try(1.0, ends, 3, "{}"), lab.Try(1.0, other, 3, "{ }")])
 
     assert (calls.values, calls.verdict) == ({"differing_calls": 1}, "miss")
     assert (files.values, files.verdict) == ({"differing_files": 1}, "miss")
 
 
 def test_another_seed_gives_other_results() -> None:
-    """The seed reaches the model."""
+    """The seed reaches the simulated service."""
     first, second = (lab.run(Options(quick=True, seed=seed)).figures[0].values["p99_ms"] for seed in (1, 2))
     assert first != second
 
 
-def test_policies_are_at_work(tmp_path: Path) -> None:
+def test_policies_change_the_results(tmp_path: Path) -> None:
     """Retries repair failures, and an open circuit keeps requests from a service that is down."""
     figures = {figure["name"]: figure for figure in run_quick(tmp_path)["figures"]}
     ours, bare = figures["resilient"], figures["no policy"]
@@ -86,16 +86,16 @@ def test_policies_are_at_work(tmp_path: Path) -> None:
     assert outage["succeeded_percent"] < ours["succeeded_percent"]
 
 
-def test_contestant_that_is_not_installed_is_a_row_without_values(
+def test_contender_that_is_not_installed_is_a_row_without_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Peers are optional."""
+    """Peers are optional: the row says that the library is not installed."""
 
     def missing() -> Any:
         raise ModuleNotFoundError("no such peer")
 
-    absent = lab.Contestant("absent", missing)
-    monkeypatch.setattr(lab, "CONTESTANTS", (replace(lab.CONTESTANTS[2]), absent))
+    absent = lab.Contender("absent", missing)
+    monkeypatch.setattr(lab, "CONTENDERS", (replace(lab.CONTENDERS[2]), absent))
 
     figure = lab.run(Options(quick=True)).figures[-1]
 

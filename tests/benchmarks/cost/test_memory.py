@@ -1,4 +1,4 @@
-"""The memory rows: bytes are counted without what they do not belong to."""
+"""The memory rows: which bytes count."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks.cost import memory
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen() -> Iterator[None]:
-    """What was there before all tests stays frozen: else garbage that is collected later takes as long as a test."""
+    """Objects from before these tests stay frozen: collecting them later would take as long as a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gc, "unfreeze", lambda: None)
         yield
 
 
-def test_bytes_are_those_that_are_still_held() -> None:
-    """What was let go does not count."""
+def test_only_bytes_that_are_still_held_count() -> None:
+    """Memory that was freed inside the block does not count."""
     with memory._counted() as held:
         kept = bytearray(10_000)
         bytearray(50_000)
@@ -29,7 +29,7 @@ def test_bytes_are_those_that_are_still_held() -> None:
 
 
 def test_call_in_flight_is_counted_without_its_task() -> None:
-    """A guard that keeps 5,000 bytes for each call, and no other object of that size."""
+    """The guard keeps 5,000 bytes for each call, and no other object of that size exists."""
 
     def decorate(function: Any) -> Any:
         async def guarded(end: Any) -> Any:
@@ -43,7 +43,7 @@ def test_call_in_flight_is_counted_without_its_task() -> None:
 
 
 def test_key_is_counted_without_the_key_itself() -> None:
-    """A guard that keeps 5,000 bytes for each."""
+    """The guard keeps 5,000 bytes for each key."""
 
     def decorate(function: Any) -> Any:
         kept: dict[str, bytearray] = {}

@@ -14,18 +14,18 @@ from benchmarks.harness import loopback
 
 
 def run(name: str, folder: Path) -> dict[str, Any]:
-    file, picture = folder / "found.json", folder / "found.png"
-    status = command.main([name, "--quick", "--json", str(file), "--plot", str(picture)])
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    file, plot = folder / "found.json", folder / "found.png"
+    status = command.main([name, "--quick", "--json", str(file), "--plot", str(plot)])
+    assert plot.read_bytes().startswith(b"\x89PNG")
     found: dict[str, Any] = json.loads(file.read_text())
     assert status == (found["verdict"] == "miss")
     return found
 
 
-def test_middleware_is_measured_under_every_server_and_judged_where_most_run(
+def test_middleware_is_measured_under_every_server_and_judged_under_the_usual_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Beside Starlette alone and its CORSMiddleware, which two of the bars are relative to."""
+    """Each row stands beside Starlette alone and its CORSMiddleware, which two of the bars are ratios to."""
     monkeypatch.setattr(middleware, "QUICK", loopback.Plan(rounds=2, requests=10))
     found = run("middleware", tmp_path)
 
@@ -35,8 +35,8 @@ def test_middleware_is_measured_under_every_server_and_judged_where_most_run(
         for name in (middleware.PEER, *middleware_server.settings()):
             row = rows[group, name]
             assert "added_percent" in row or "not installed" in row["note"]
-            nothing = rows[group, middleware.PEER].get("added_percent", 0) <= 0  # as so few requests may have it
-            assert name == middleware.PEER or "cors_x" in row or nothing or "not installed" in row["note"]
+            unmeasurable = rows[group, middleware.PEER].get("added_percent", 0) <= 0  # possible with so few requests
+            assert name == middleware.PEER or "cors_x" in row or unmeasurable or "not installed" in row["note"]
     judged = {each["name"]: each["bar"] for each in found["figures"] if each["bar"]}
     assert judged == {
         "nothing asked": {"added_percent_at_most": 5},

@@ -23,7 +23,7 @@ MODES: tuple[Mode, ...] = ("async", "def")
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_row_does_what_its_group_says(mode: Mode) -> None:
-    """Each decorator, ours and the peers', returns the result, or rejects where its group is about that."""
+    """Each decorator, ours and the peers', returns the result, or rejects the call if its group is about rejection."""
     with targets.Stage(mode == "async") as stage:
         problems = {
             row.key: subject
@@ -33,8 +33,8 @@ def test_every_row_does_what_its_group_says(mode: Mode) -> None:
     assert problems == {}
 
 
-def test_every_bar_is_that_of_a_row_and_every_rival_another_one() -> None:
-    """A misspelt name would be a bar that nothing is judged by."""
+def test_every_bar_has_its_row_and_every_rival_exists() -> None:
+    """A misspelt name would leave a bar that judges nothing."""
     judged = 0
     for mode in MODES:
         rows = overhead.known(mode)
@@ -48,7 +48,7 @@ def test_every_bar_is_that_of_a_row_and_every_rival_another_one() -> None:
 def test_report_has_our_row_first_in_each_group_and_every_value(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Over one round, so that it is quick; what it measures means nothing."""
+    """A run of two short rounds has every group and every value; its figures mean nothing."""
     monkeypatch.setattr(overhead, "QUICK", Plan(rounds=2, batch=1e-5))
     monkeypatch.setattr(patterns, "PEERS", tuple(peer for peer in peers.PEERS if not peer.distribution))
 
@@ -68,8 +68,8 @@ def test_report_has_our_row_first_in_each_group_and_every_value(
         assert figures[0].ours == (not title.endswith("no policy"))
 
 
-def test_nothing_that_makes_calls_dearer_is_imported_for_the_measurement() -> None:
-    """A rate limit asks for the call's clock once there may be several: with trio, and with virtual time."""
+def test_nothing_that_slows_calls_is_imported_for_the_measurement() -> None:
+    """A rate limit looks up the call's clock once there can be several: with trio, and with virtual time."""
     code = (
         "import sys; from benchmarks import __main__ as command; from benchmarks.contenders import peers;"
         "command.available();"

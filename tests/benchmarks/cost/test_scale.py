@@ -21,7 +21,7 @@ SMALL = Plan(rounds=2, batch=1e-5)
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen() -> Iterator[None]:
-    """What was there before all tests stays frozen: else garbage that is collected later takes as long as a test."""
+    """Objects from before these tests stay frozen: collecting them later would take as long as a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gc, "unfreeze", lambda: None)
         yield
@@ -37,8 +37,8 @@ def report() -> Report:
         return scale.run(Options(quick=True))
 
 
-def test_each_row_is_measured_beside_every_size_and_growth_is_of_the_most(report: Report) -> None:
-    """Against that beside one other; ours are judged where the others should not matter."""
+def test_each_row_is_measured_beside_every_size_and_the_largest_has_the_growth(report: Report) -> None:
+    """Growth is relative to the cost beside one other; ours are judged, except when all keys are called in turn."""
     growing = [figure for figure in report.figures if "multiple_x" in figure.values]
     for at in range(0, len(growing), 3):
         few, some, most = growing[at : at + 3]
@@ -48,22 +48,22 @@ def test_each_row_is_measured_beside_every_size_and_growth_is_of_the_most(report
 
 
 def test_bars_of_memory_are_set(report: Report) -> None:
-    """For a breaker whose window is full, and for as many breakers as there are keys."""
+    """On a breaker with a full window, and on a breaker for each of many keys."""
     bars = {
         figure.group: str(figure.bar) for figure in report.figures if figure.bar and "object_bytes" in figure.values
     }
     assert bars == {"a breaker with a full window of 100": "<= 1,200", "a key": "<= 190"}
 
 
-def test_picture_is_drawn(report: Report, tmp_path: Path) -> None:
-    """Curves by how many others there are."""
-    assert report.picture is not None
-    report.picture(report, tmp_path / "scale.png")
+def test_plot_is_drawn(report: Report, tmp_path: Path) -> None:
+    """The plot of a run is a PNG."""
+    assert report.plot is not None
+    report.plot(report, tmp_path / "scale.png")
     assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_so_many_calls_are_inside_while_others_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And none of them afterwards."""
+def test_measured_calls_run_beside_as_many_calls_in_flight_as_the_size_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the measurement no call is in flight."""
     inside = 0
     seen = []
 
@@ -88,7 +88,7 @@ def test_so_many_calls_are_inside_while_others_are_measured(monkeypatch: pytest.
 
 
 def test_keys_are_called_once_first_and_then_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or one of them, where the others are only there."""
+    """Every key is called once. Then all keys are called in turn, or the first one again and again."""
     called: list[str] = []
 
     async def guarded(key: Any) -> Any:
@@ -109,7 +109,7 @@ def test_keys_are_called_once_first_and_then_in_turn(monkeypatch: pytest.MonkeyP
 
 
 def test_garbage_collector_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also what was kept from it."""
+    """The collector is on again, and the objects that were frozen for the measurement are not frozen any more."""
     seen = []
     monkeypatch.setattr(gc, "unfreeze", lambda: seen.append(gc.get_freeze_count()))
     frozen = gc.get_freeze_count()

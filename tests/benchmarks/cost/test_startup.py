@@ -1,4 +1,4 @@
-"""The startup benchmark: its report is complete, and what is not installed is left out. No times are judged."""
+"""The startup benchmark: its report is complete without libraries that are not installed. No times are judged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COSTS = {"resilient": (90.0, 300), startup.DEPENDENCIES: (60.0, 200), "asyncio":
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    """Two rounds of imports that are only said to have been made; nothing else is installed."""
+    """Two rounds of imports whose costs are given, not measured; no other library is installed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(startup, "QUICK", 2)
         patch.setattr(startup, "_import", COSTS.get)
@@ -22,8 +22,8 @@ def report() -> Report:
         return startup.run(Options(quick=True))
 
 
-def test_imports_say_what_they_bring_and_ours_what_comes_beyond_its_dependencies(report: Report) -> None:
-    """Ours first, then the others, the cheapest first."""
+def test_imports_have_time_and_modules_and_ours_the_time_beyond_its_dependencies(report: Report) -> None:
+    """Ours come first, then the others from the cheapest."""
     figures = [figure for figure in report.figures if figure.group == "import"]
     ours, *others = figures
 
@@ -37,8 +37,8 @@ def test_imports_say_what_they_bring_and_ours_what_comes_beyond_its_dependencies
     assert [ours.values[each] for each in ("beyond_low_ms", "beyond_ms", "beyond_high_ms")] == [30.0] * 3
 
 
-def test_decoration_is_measured_of_both_kinds_of_functions_and_with_the_stack_built_anew(report: Report) -> None:
-    """Ours in each group, first."""
+def test_decoration_is_measured_for_both_kinds_of_functions_and_with_a_new_stack(report: Report) -> None:
+    """Ours is the first row in each group."""
     groups: dict[str, list[str]] = {}
     for figure in report.figures:
         groups.setdefault(figure.group, []).append(figure.name)
@@ -49,17 +49,17 @@ def test_decoration_is_measured_of_both_kinds_of_functions_and_with_the_stack_bu
 
 
 def test_import_counts_in_its_own_process() -> None:
-    """What is imported here already is not what is measured; and what is not installed has no figure."""
+    """Modules that are already imported here count, too; a module that is not installed has no figure."""
     cost = startup._import("json")
     assert cost is not None
     assert cost[1] >= 3
     assert startup._import("not_installed_here") is None
 
 
-def test_imports_find_their_bytecode_where_the_benchmark_itself_may_not_write_any(
+def test_imports_may_write_bytecode_even_if_the_benchmark_may_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Peers are installed with theirs: an import that compiles its source would be held against them."""
+    """Peers are installed with their bytecode; compiling our source at each import would be an unfair comparison."""
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setattr(startup, "CODE", "import sys; print(int(sys.dont_write_bytecode), 0)  # {}")
 

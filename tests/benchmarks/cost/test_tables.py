@@ -20,7 +20,7 @@ def run(*figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_peer_that_is_ahead_is_named_with_its_figure() -> None:
-    """The fastest first; those that cost more, and variants of ours, are not."""
+    """The fastest peer comes first. Peers that cost more are left out, and so are variants of ours."""
     found = run(
         row("async: Retry", "resilient", 4.0),
         row("async: Retry", "resilient, with more", 1.0),
@@ -37,7 +37,7 @@ def test_peer_that_is_ahead_is_named_with_its_figure() -> None:
 
 
 def test_highlights_say_which_peers_are_ahead_and_when_none_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below the table, in a sentence."""
+    """A sentence below the table names them."""
     monkeypatch.setattr(tables, "HIGHLIGHTS", {"async: Retry": "Retry"})
     ours, peers = row("async: Retry", "resilient", 4.0), [row("async: Retry", f"{at} 1.0", at) for at in (3.0, 5.0)]
 
@@ -53,8 +53,8 @@ def test_highlights_say_which_peers_are_ahead_and_when_none_is(monkeypatch: pyte
         ({"verdict": "miss"}, "0.90 (0.80 to 0.95), at most 1 × peer 1.0: **missed**"),
     ],
 )
-def test_bar_is_said_with_the_interval_and_the_verdict(more: dict[str, Any], said: str) -> None:
-    """As the run has judged it."""
+def test_bar_is_shown_with_the_interval_and_the_verdict(more: dict[str, Any], said: str) -> None:
+    """The verdict is the committed run's."""
     ratio = {"ratio_x": 0.9, "ratio_low_x": 0.8, "ratio_high_x": 0.95, "bar": {"ratio_x_at_most": 1.0}}
     found = run(row("async: Retry", "resilient", 4.0, **ratio, against="peer 1.0", **more))
     assert tables.TABLES["async"](found).endswith(f"| Retry | 4.0 |  | {said} |")

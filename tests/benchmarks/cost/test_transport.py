@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks import __main__ as command
 from benchmarks.contenders import clients
-from benchmarks.contenders.clients import CONTESTANTS, Contestant
+from benchmarks.contenders.clients import CONTENDERS, Contender
 from benchmarks.contenders.targets import Stage
 from benchmarks.cost import transport
 from benchmarks.harness import loopback, measure
@@ -34,14 +34,14 @@ MODULES: dict[clients.Library, Any] = {"httpx": httpx, "httpx2": httpx2}
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few requests: these tests look at the report, not at the speed."""
+    """Few requests: these tests check the report, not the speed."""
     monkeypatch.setattr(transport, "QUICK", SMALL)
     monkeypatch.setattr(transport, "QUICK_LOOPBACK", SMALL_LOOPBACK)
 
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    """One run with everything."""
+    """One run of all groups."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transport, "QUICK", SMALL)
         patch.setattr(transport, "QUICK_LOOPBACK", SMALL_LOOPBACK)
@@ -54,28 +54,28 @@ def test_every_transport_answers_a_request(library: clients.Library, is_async: b
     """Ours and the peers', for both clients, async or not."""
     with Stage(is_async) as stage:
         problems = []
-        for contestant in transport.contestants(library, is_async):
+        for contender in transport.contenders(library, is_async):
             inner = transport.instant(MODULES[library], is_async)
-            built = transport._built(contestant, library, is_async, inner)
+            built = transport._built(contender, library, is_async, inner)
             if built == "not installed":
                 continue
-            subject = transport._subject(contestant, built, MODULES[library], stage)
+            subject = transport._subject(contender, built, MODULES[library], stage)
             if not isinstance(subject, Subject):
-                problems.append((contestant.name, subject))
+                problems.append((contender.name, subject))
             transport._close(built, stage)
     assert problems == []
 
 
 def test_request_is_one_that_the_client_built() -> None:
-    """With the client's timeouts, which a transport has to compare with its deadline, and its headers."""
+    """It has the client's headers, and its timeouts, which a transport compares with its deadline."""
     built = transport.request(httpx, is_async=True)
 
     assert built.extensions["timeout"] == {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0}
     assert "user-agent" in built.headers
 
 
-async def test_body_that_is_to_be_read_is_read_to_its_end() -> None:
-    """So that what waits for its end is counted; the other response has been read from the first."""
+async def test_unread_body_is_read_to_its_end() -> None:
+    """So work that waits for the end of a body counts. The other kind of response has been read from the start."""
     request = transport.request(httpx, is_async=True)
     handle = transport.instant(httpx, True, "body").handle_async_request
 
@@ -86,7 +86,7 @@ async def test_body_that_is_to_be_read_is_read_to_its_end() -> None:
 
 
 def test_bars_of_our_rows_are_ratios_to_their_rivals(report: Report) -> None:
-    """For httpx: ratios to peers; over the loopback of what both add."""
+    """For httpx and async: ratios of the cost, and over loopback of the added processor time."""
     bars = {(figure.group, figure.name): figure.bar for figure in report.figures if figure.bar}
     assert bars == {
         ("instant: async, httpx", "retry only"): Bar("ratio_x", 1.0, against="httpx-retries"),
@@ -95,10 +95,10 @@ def test_bars_of_our_rows_are_ratios_to_their_rivals(report: Report) -> None:
     }
 
 
-def test_json_keys_are_stable_and_a_picture_is_drawn(report: Report, tmp_path: Path) -> None:
-    """Whoever reads the figures finds them under the same names."""
-    file, picture = tmp_path / "transport.json", tmp_path / "transport.png"
-    command.conclude(report, Console(file=io.StringIO()), file, picture)
+def test_json_keys_are_stable_and_a_plot_is_drawn(report: Report, tmp_path: Path) -> None:
+    """Programs that read the figures find them under the same names."""
+    file, plot = tmp_path / "transport.json", tmp_path / "transport.png"
+    command.conclude(report, Console(file=io.StringIO()), file, plot)
     found = json.loads(file.read_text())
 
     rows = {(figure["group"], figure["name"]): figure for figure in found["figures"]}
@@ -121,11 +121,11 @@ def test_json_keys_are_stable_and_a_picture_is_drawn(report: Report, tmp_path: P
     assert ("instant: async, httpx", "standard_hedged, inline") in rows
     assert ("instant: sync, httpx", "standard_hedged, inline") not in rows
     assert rows["loopback: httpx", "standard()"]["pairs"] == 4
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_peer_that_is_not_installed_or_breaks_is_a_row_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In each of its groups, with the reason."""
+    """The peer has a row with the reason in each of its groups."""
 
     def missing(*given: Any) -> Any:
         raise ModuleNotFoundError("no such peer")
@@ -135,8 +135,8 @@ def test_peer_that_is_not_installed_or_breaks_is_a_row_without_values(monkeypatc
 
     monkeypatch.setattr(
         transport,
-        "CONTESTANTS",
-        (Contestant("absent", missing, ("absent",)), Contestant("broken", broken, ("httpx",), note="hedges only")),
+        "CONTENDERS",
+        (Contender("absent", missing, ("absent",)), Contender("broken", broken, ("httpx",), note="hedges only")),
     )
     figures = transport.run(Options(quick=True)).figures
 
@@ -149,20 +149,20 @@ def test_peer_that_is_not_installed_or_breaks_is_a_row_without_values(monkeypatc
     assert not any(figure.values for figure in figures if (figure.name, figure.note) in rows)
 
 
-def test_ours_that_breaks_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be no figure to keep silent about."""
+def test_transport_of_ours_that_breaks_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of our own is never reported as a missing row."""
 
     def broken(*given: Any) -> Any:
         raise TypeError("a mistake of ours")
 
-    monkeypatch.setattr(transport, "CONTESTANTS", (replace(CONTESTANTS[0], build=broken),))
+    monkeypatch.setattr(transport, "CONTENDERS", (replace(CONTENDERS[0], build=broken),))
 
     with pytest.raises(TypeError, match="a mistake of ours"):
         transport.run(Options(quick=True))
 
 
-def test_rows_stand_with_ours_before_the_peers_and_the_cheapest_peer_first(report: Report) -> None:
-    """After those without any policy."""
+def test_rows_are_sorted_ours_first_then_the_cheapest_peer(report: Report) -> None:
+    """The rows without a policy come before both."""
     group = [figure for figure in report.figures if figure.group == "instant: async, httpx"]
     assert [figure.name for figure in group[:6]] == [
         "a bare await",

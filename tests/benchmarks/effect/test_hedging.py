@@ -13,9 +13,9 @@ from benchmarks.effect import hedging
 
 
 def run(name: str, folder: Path) -> dict[str, Any]:
-    file, picture = folder / "found.json", folder / "found.png"
-    status = command.main([name, "--quick", "--json", str(file), "--plot", str(picture)])
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    file, plot = folder / "found.json", folder / "found.png"
+    status = command.main([name, "--quick", "--json", str(file), "--plot", str(plot)])
+    assert plot.read_bytes().startswith(b"\x89PNG")
     found: dict[str, Any] = json.loads(file.read_text())
     assert status == (found["verdict"] == "miss")
     return found
@@ -24,7 +24,8 @@ def run(name: str, folder: Path) -> dict[str, Any]:
 def test_hedges_are_compared_with_every_peer_over_a_real_server(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A bar for the tail, the extra requests and the successes beside each; all have had their answers."""
+    """Each peer has bars on the tail, the extra requests and the failures, and every contender has its requests
+    answered."""
     monkeypatch.setattr(hedging, "QUICK", hedging.Plan(rounds=2, requests=5, warm=1, calls=60))
     monkeypatch.setattr(hedging, "SAMPLES", 20)
     figures = run("hedging", tmp_path)["figures"]

@@ -21,7 +21,7 @@ from benchmarks.effect import latencies
 def test_draws_have_the_computed_tail(
     draw: Callable[[random.Random], float], computed: Callable[[float], float], places: list[float]
 ) -> None:
-    """At every place, within five standard errors."""
+    """At every place, the share of longer draws is within five standard errors of the formula."""
     generator = random.Random(1)
     drawn = [draw(generator) for _ in range(20_000)]
 
@@ -33,12 +33,12 @@ def test_draws_have_the_computed_tail(
 
 @pytest.mark.parametrize(("milliseconds", "share"), latencies.POINTS)
 def test_distribution_of_the_tail_at_scale_passes_through_its_points(milliseconds: float, share: float) -> None:
-    """As the specification of the experiment gives them."""
+    """The formula gives the published share at each published latency."""
     assert latencies.tail_published(milliseconds) == pytest.approx(share)
 
 
-def test_lognormal_backend_has_the_mean_and_deviation_of_the_experiment() -> None:
-    """5 and 2 ms, and a twentieth of it ten times as slow: 5 x (0.95 + 0.5) ms on average."""
+def test_lognormal_latencies_have_the_mean_of_the_experiment() -> None:
+    """5 ms, and one in twenty ten times as slow: 5 x (0.95 + 0.5) ms on average."""
     generator = random.Random(1)
     drawn = [latencies.draw_lognormal(generator) for _ in range(50_000)]
     assert sum(drawn) / len(drawn) == pytest.approx(5 * 1.45, rel=0.02)

@@ -13,9 +13,9 @@ from benchmarks.effect import limits
 
 
 def run(tmp_path: Path) -> tuple[int, dict[str, Any]]:
-    file, picture = tmp_path / "limits.json", tmp_path / "limits.png"
-    status = command.main(["limits", "--quick", "--json", str(file), "--plot", str(picture)])
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    file, plot = tmp_path / "limits.json", tmp_path / "limits.png"
+    status = command.main(["limits", "--quick", "--json", str(file), "--plot", str(plot)])
+    assert plot.read_bytes().startswith(b"\x89PNG")
     found: dict[str, Any] = json.loads(file.read_text())
     return status, found
 
@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> tuple[int, dict[str, Any]]:
 def test_every_row_is_there_with_its_bar_and_one_seed_gives_one_report(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A few seconds of each; what is found then is judged all the same."""
+    """A run of a few simulated seconds has every row, is judged as usual, and is the same when repeated."""
     monkeypatch.setattr(limits, "QUICK", limits.Plan(seeds=1, begin=2))
     monkeypatch.setattr(limits, "PHASES", ((2.0, 20), (2.0, 10)))
     monkeypatch.setattr(limits, "BEGINS", (20,))

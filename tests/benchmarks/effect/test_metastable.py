@@ -1,4 +1,4 @@
-"""The benchmark of a real overload: real servers and clients, in small; and what recovery means."""
+"""The metastable benchmark, with real servers and clients for a few seconds; and the definition of recovery."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.effect import metastable
-from benchmarks.effect.metastable import Lived, Plan, recovery
+from benchmarks.effect.metastable import Calls, Plan, recovery
 from benchmarks.effect.metastable_server import guarded
 
 
-def test_every_row_lives_through_a_standstill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """For three seconds: too short to recover, so all bars are missed but that of the row that is not to."""
+def test_every_row_runs_through_a_standstill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Three seconds are too short to recover. So all bars are missed, except on the row that should not recover."""
     monkeypatch.setattr(metastable, "QUICK", Plan(before=1, stall=1, after=1))
-    file, picture = tmp_path / "metastable.json", tmp_path / "metastable.png"
-    status = command.main(["metastable", "--quick", "--json", str(file), "--plot", str(picture)])
+    file, plot = tmp_path / "metastable.json", tmp_path / "metastable.png"
+    status = command.main(["metastable", "--quick", "--json", str(file), "--plot", str(plot)])
     found = json.loads(file.read_text())
 
     assert status == 1
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert plot.read_bytes().startswith(b"\x89PNG")
     assert [each["name"] for each in found["figures"]] == [row.name for row in metastable.ROWS]
     assert all(each["requests_per_call_x"] >= 1 for each in found["figures"])
     assert all(each["note"] == "never within 1 s" for each in found["figures"])
@@ -42,18 +42,18 @@ def test_every_row_lives_through_a_standstill(monkeypatch: pytest.MonkeyPatch, t
     ],
 )
 def test_recovery_is_the_first_of_five_good_seconds(shares: list[float | None], seconds: int | None) -> None:
-    """The fault ends with the second second; a second without a call is no bad one."""
+    """The fault ends after two seconds. A second without calls counts as good."""
     assert recovery(shares, 2) == seconds
 
 
 def test_shares_are_of_the_calls_made_in_each_second() -> None:
-    """Whenever they end."""
-    lived = Lived([(0.1, True), (0.9, False), (2.5, True), (7.0, True)])
-    assert lived.shares(4) == [0.5, None, 1.0, None]
-    assert lived.share(0, 1) == 0.5
+    """A call counts in the second in which it is made, whenever it ends."""
+    calls = Calls([(0.1, True), (0.9, False), (2.5, True), (7.0, True)])
+    assert calls.shares(4) == [0.5, None, 1.0, None]
+    assert calls.share(0, 1) == 0.5
 
 
-def test_server_knows_how_it_may_be_guarded() -> None:
-    """And nothing else."""
+def test_unknown_middleware_of_the_server_is_refused() -> None:
+    """The error names the value and the valid ones."""
     with pytest.raises(ValueError, match="the middleware must be off, deadline or limit, got 'on'"):
         guarded(None, "on")

@@ -8,8 +8,8 @@ from benchmarks.effect.queueing import Server
 from resilient.runtime import virtual
 
 
-def test_server_that_stops_takes_up_the_next_at_once_and_another_does_not() -> None:
-    """One request of 20 s whose caller goes after 5, and one behind it."""
+def test_server_that_stops_cancelled_work_begins_the_next_request_at_once() -> None:
+    """A request of 20 s is cancelled after 5, with another one behind it. A server that does not stop finishes it."""
 
     async def behind(stops: bool) -> float:
         loop, server = asyncio.get_running_loop(), Server()
@@ -26,8 +26,8 @@ def test_server_that_stops_takes_up_the_next_at_once_and_another_does_not() -> N
     assert virtual.run(behind(False)) == 21
 
 
-def test_server_drops_what_waits_when_its_caller_has_gone() -> None:
-    """Whether it stops or not."""
+def test_cancelled_request_leaves_the_queue() -> None:
+    """Whether or not the server stops cancelled work."""
 
     async def main() -> float:
         loop, server = asyncio.get_running_loop(), Server()

@@ -1,4 +1,4 @@
-"""The benchmark of retry storms: what it reports, in small."""
+"""The storm benchmark in a small world: its rows, bars and report."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.effect import storm, storm_failures, storm_overload
+from benchmarks.effect.storm_rows import Plan
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small() -> Iterator[None]:
-    """A thin world: few seconds, a tenth of the load and of the workers."""
+    """A small world: few seconds, a tenth of the load and of the workers."""
     monkeypatch = pytest.MonkeyPatch()
-    thin = storm.Plan(failing=1, rarely_failing=1, horizon=30, seeds=1, peers_shares=(1.0,))
+    thin = Plan(failing=1, rarely_failing=1, horizon=30, seeds=1, peers_shares=(1.0,))
     monkeypatch.setattr(storm, "QUICK", thin)
     monkeypatch.setattr(storm_failures, "SMALL", 50)
     monkeypatch.setattr(storm_overload, "RATE", 70.0)
     monkeypatch.setattr(storm_overload, "WORKERS", 10)
     monkeypatch.setattr(storm_overload, "STALL", (5.0, 15.0))
     monkeypatch.setattr(storm_overload, "WITHIN", 15)
-    monkeypatch.setattr(storm_overload, "ENOUGH", 0.6)  # of so few calls
+    monkeypatch.setattr(storm_overload, "ENOUGH", 0.6)  # there are few calls
     yield
     monkeypatch.undo()
 
@@ -34,9 +35,9 @@ def small() -> Iterator[None]:
 def found(small: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The JSON of one run, which draws its plot."""
     directory = tmp_path_factory.mktemp("storm")
-    picture = directory / "storm.png"
-    loaded = run(directory, "--plot", str(picture))
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    plot = directory / "storm.png"
+    loaded = run(directory, "--plot", str(plot))
+    assert plot.read_bytes().startswith(b"\x89PNG")
     return loaded
 
 
@@ -47,10 +48,8 @@ def run(tmp_path: Path, *more: str) -> dict[str, Any]:
     return loaded
 
 
-def test_rows_stand_beside_what_was_expected_and_one_seed_gives_one_report(
-    found: dict[str, Any], tmp_path: Path
-) -> None:
-    """Ours with their bars; peers without; nothing in it depends on the clock on the wall."""
+def test_rows_have_expected_figures_and_one_seed_gives_one_report(found: dict[str, Any], tmp_path: Path) -> None:
+    """Ours have their bars, peers have none, and nothing in the report depends on wall time."""
     rows = {(each["group"][:2], each["name"]): each for each in found["figures"]}
 
     pair = rows["E4", "breaker and budget"]
@@ -66,8 +65,8 @@ def test_rows_stand_beside_what_was_expected_and_one_seed_gives_one_report(
     assert run(tmp_path) == found
 
 
-def test_all_failing_costs_attempts_without_a_budget_and_next_to_nothing_with_one(found: dict[str, Any]) -> None:
-    """Four requests a call, by whichever library; and the bar holds."""
+def test_total_failure_costs_all_attempts_without_a_budget_and_few_with_one(found: dict[str, Any]) -> None:
+    """Four requests a call with every library; with a budget, the bar is met."""
     failing = [each for each in found["figures"] if each["group"].startswith("E3: 100%")]
     requests = {each["name"]: each["requests_per_call_x"] for each in failing}
 
@@ -76,8 +75,8 @@ def test_all_failing_costs_attempts_without_a_budget_and_next_to_nothing_with_on
     assert requests["standard()"] < 1.11
 
 
-def test_recovery_is_the_first_of_five_good_seconds() -> None:
-    """Of a run that is good from the third second after the fault on, with one bad second later."""
+def test_lifo_queue_recovers_within_two_seconds() -> None:
+    """The goodput after the fault is then nearly all calls."""
     row = next(row for row in storm_overload.OVERLOADED if row.name == "budget, server LIFO")
     measured = storm_overload.recovered(storm_overload.overloaded(replace(row), storm.QUICK, 1))
 

@@ -17,7 +17,7 @@ from resilient.runtime import virtual
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few requests: these tests look at the report; only some at the figures, loosely."""
+    """Few requests: most of these tests check the report, and some check the figures, loosely."""
     monkeypatch.setattr(tail, "QUICK", tail.Plan(seeds=2, requests=400, fanned_out=4, parts=2, served=300))
 
 
@@ -37,7 +37,7 @@ def measured(*milliseconds: float, asked: int = 0) -> Measured:
 
 
 def test_computed_tail_of_a_hedged_call_is_the_product_of_its_copies() -> None:
-    """The first copy from the start, the second from 10 ms, the third from 20 ms on."""
+    """The first copy from the start, the second from 10 ms on, the third from 20 ms on."""
     single = latencies.tail_lognormal
     assert tail.NONE.tail(30) == single(30)
     assert tail.ONCE.tail(30) == pytest.approx(single(30) * single(20))
@@ -46,7 +46,7 @@ def test_computed_tail_of_a_hedged_call_is_the_product_of_its_copies() -> None:
 
 
 def test_hedge_follows_the_formula_and_shortens_the_tail() -> None:
-    """3,000 real hedged calls: within four standard errors of S(t) S(t - d), far below the tail without."""
+    """3,000 real hedged calls are within four standard errors of S(t) S(t - d), far below the tail without a hedge."""
     hedged, bare = (virtual.run(tail.simulate(row, 3_000, "1")) for row in (tail.ONCE, tail.NONE))
 
     assert tail.formula(tail.ONCE, hedged).verdict == "pass"
@@ -66,7 +66,7 @@ def test_fanned_out_request_lasts_as_long_as_its_slowest_call() -> None:
 
 @pytest.mark.parametrize(("row", "verdict"), [(tail.ONCE, "miss"), (tail.TWICE, "miss"), (tail.FANNED_ONCE, "miss")])
 def test_figures_that_are_far_off_miss_their_bars(row: Row, verdict: str) -> None:
-    """Each hedge took 500 ms, always, and twice the requests."""
+    """Each request takes 500 ms, and half of the calls are extra."""
     seed = measured(*[500.0] * 200, asked=400)
     other = measured(*[501.0] * 200, asked=400)
 
@@ -75,8 +75,8 @@ def test_figures_that_are_far_off_miss_their_bars(row: Row, verdict: str) -> Non
     assert {figure.verdict for figure in figures} == {verdict}
 
 
-def test_quantiles_are_judged_by_the_interval_that_the_order_gives() -> None:
-    """Of 2,000 requests between 16 and 18 ms the p99 is not known well enough to miss a bar of 17.97."""
+def test_quantiles_are_judged_by_their_interval() -> None:
+    """Of 2,000 requests between 16 and 18 ms, the p99 is not known precisely enough to miss a bar of 17.97."""
     spread = [16 + 2 * at / 2_000 for at in range(2_000)]
     seeds = [measured(*spread[::2]), measured(*spread[1::2])]
     figures = {figure.name: figure for figure in tail.judged(tail.OBSERVED, Measured.pooled(seeds), seeds)}
@@ -87,8 +87,9 @@ def test_quantiles_are_judged_by_the_interval_that_the_order_gives() -> None:
     assert Bar("p99_ms", 17.97).near(p99.values)
 
 
-def test_bars_of_our_rows_are_ratios_to_their_rivals() -> None:
-    """Within 5% of the static rows; two hedges: p99, p99.9 and extra requests; E1 in its interval for 2%."""
+def test_bars_of_each_row() -> None:
+    """Fixed delays within 5% of the published figures; two copies on p99, p99.9 and extra requests; E1 within its
+    interval for 2.2%."""
     seeds = [measured(*range(1, 200)), measured(*range(2, 201))]
     pool = Measured.pooled(seeds)
     bars = {row.name + row.group[:2]: [each.bar for each in tail.judged(row, pool, seeds)] for row in tail.ROWS}
@@ -109,15 +110,15 @@ def test_bars_of_our_rows_are_ratios_to_their_rivals() -> None:
     }
 
 
-def test_report_has_every_row_with_units_and_a_picture_of_tails(tmp_path: Path) -> None:
-    """Keys that others read; and the same seed gives the same report."""
-    picture = tmp_path / "tail.png"
-    found = run_quick(tmp_path, "--plot", str(picture))
+def test_report_has_every_row_with_units_and_a_plot_of_tails(tmp_path: Path) -> None:
+    """Keys that other programs read are there, and one seed gives one report."""
+    plot = tmp_path / "tail.png"
+    found = run_quick(tmp_path, "--plot", str(plot))
 
     once = next(figure for figure in found["figures"] if figure["name"] == "10 ms")
     assert {"p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "p999_plus_minus_ms", "extra_percent"} <= set(once)
     fanned = [figure for figure in found["figures"] if figure["group"].startswith("E1")]
     assert {"p999_low_ms", "outside_ms"} <= set(fanned[1])
     assert found["conditions"]["requests"] == 800
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert plot.read_bytes().startswith(b"\x89PNG")
     assert run_quick(tmp_path)["figures"] == found["figures"]

@@ -6,8 +6,9 @@ from benchmarks.effect import tail_under_load
 from benchmarks.harness.report import Bar
 
 
-def test_bars_under_load_are_those_of_the_issue() -> None:
-    """A budgeted hedge is never worse than none; a server that stops cancelled work is within 15% of 6.0 and 6.6."""
+def test_bars_under_load_are_on_worse_tails_and_on_the_expected_p99() -> None:
+    """A budgeted hedge is never worse than none. Where servers stop cancelled work, p99 is at most 15% over 6.0 and 6.6
+    s."""
     bars = {(row.load, row.name): row.bar for row in tail_under_load.loaded() if row.bar is not None}
     stopped = "after 4 s, the server stops what is cancelled"
     assert {load: bars[load, stopped] for load in (0.8, 0.9)} == {

@@ -12,8 +12,8 @@ from benchmarks.harness import loopback
 from benchmarks.harness.loopback import Block, Paired
 
 
-def test_pair_is_a_block_against_the_plain_ones_around_it() -> None:
-    """A machine that slows down by half between two blocks changes nothing."""
+def test_ratio_is_taken_to_the_plain_blocks_around() -> None:
+    """A machine that slows down by half between two blocks changes no ratio."""
     paired = Paired()
     paired.add(Block(110, 200), Block(100, 150), Block(100, 150))
     paired.add(Block(330, 200), Block(200, 150), Block(400, 150))
@@ -25,14 +25,14 @@ def test_pair_is_a_block_against_the_plain_ones_around_it() -> None:
 
 
 def test_blocks_of_several_processes_are_pooled() -> None:
-    """What is added is the median of all their pairs."""
+    """The added processor time is the median over all their pairs."""
     one, other = Paired([Block(110, 1)], [1.1, 1.1]), Paired([Block(130, 1)], [1.3])
     assert Paired.pooled([one, other]).values()["pairs"] == 3
     assert Paired.pooled([one, other]).added() == pytest.approx(0.1)
 
 
 async def test_each_guarded_block_is_between_two_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the judged client has more of them, in an order that is drawn anew."""
+    """The judged client has more blocks, and the order is drawn anew in each round."""
     order = []
 
     async def block(client: str, url: str, requests: int) -> Block:
@@ -44,7 +44,7 @@ async def test_each_guarded_block_is_between_two_plain_ones(monkeypatch: pytest.
     clients = {"judged": "judged", "other": "other"}
     base, found = await loopback.compare("plain", clients, ("judged",), "", plan, random.Random(1))
 
-    run = order[3:]  # after one of each to warm up
+    run = order[3:]  # after one warm-up block of each
     assert run[0::2] == ["plain"] * 61
     guarded = run[1::2]
     assert (guarded.count("judged"), guarded.count("other")) == (40, 20)
@@ -55,7 +55,7 @@ async def test_each_guarded_block_is_between_two_plain_ones(monkeypatch: pytest.
 
 
 async def test_rounds_end_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the first one: a busy machine must not keep anybody waiting."""
+    """After the first round, no further one starts, so a busy machine does not delay the report."""
 
     async def block(client: str, url: str, requests: int) -> Block:
         return Block(1, 1)
@@ -68,7 +68,7 @@ async def test_rounds_end_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_answer_that_is_not_200_ends_the_measurement() -> None:
-    """What a failing request costs is another question."""
+    """The cost of failing requests is not what is measured."""
     transport = httpx.MockTransport(lambda request: httpx.Response(503))
     async with httpx.AsyncClient(transport=transport) as client:
         with pytest.raises(RuntimeError, match="2 of 2 requests were not answered with 200"):
@@ -76,7 +76,7 @@ async def test_answer_that_is_not_200_ends_the_measurement() -> None:
 
 
 def test_server_answers_from_a_process_of_its_own_and_ends_with_the_context() -> None:
-    """Its standard input is its leash."""
+    """The process ends when its standard input closes."""
     with loopback.Server() as server:
         assert httpx.get(server.url).json()["id"] == 17
         assert server._process.poll() is None
@@ -87,7 +87,7 @@ def test_server_answers_from_a_process_of_its_own_and_ends_with_the_context() ->
 
 
 def test_server_keeps_off_the_core_of_the_client() -> None:
-    """Where there is another, and where a process can choose."""
+    """If there is another core, and the process can choose."""
     if not hasattr(os, "sched_getaffinity"):
         pytest.skip("processes cannot choose their cores here")
     cores = os.sched_getaffinity(0)

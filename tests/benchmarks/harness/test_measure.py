@@ -15,7 +15,7 @@ from benchmarks.harness.statistics import Spread
 
 
 def test_one_core_gives_the_process_its_cores_back() -> None:
-    """Also where a process cannot choose, nothing fails."""
+    """Where a process cannot choose its cores, nothing fails."""
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with measure.one_core() as core:
         if before is not None:
@@ -25,7 +25,7 @@ def test_one_core_gives_the_process_its_cores_back() -> None:
 
 
 def test_multiple_is_taken_of_the_bare_calls_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that slows down by half in the middle of a run changes nothing."""
+    """A machine that slows down by half in the middle of a run changes no multiple."""
     clock = iter([100, 300, 100, 200, 600, 200])
 
     def batch(track: Any) -> float:
@@ -43,7 +43,7 @@ def test_multiple_is_taken_of_the_bare_calls_around(monkeypatch: pytest.MonkeyPa
 
 
 def test_added_cost_is_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The median of the differences: rounds in which both were slow cancel out."""
+    """The figure is the median of the differences, so rounds in which both were slow cancel out."""
     clock = iter([100, 300, 100, 200, 100, 100, 900, 100, 700, 100])
     monkeypatch.setattr(measure._Track, "calibrate", lambda track, seconds: None)
     monkeypatch.setattr(measure._Track, "batch", lambda track: float(next(clock)))
@@ -58,7 +58,7 @@ def test_added_cost_is_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_processes_are_the_sample_where_there_are_several() -> None:
-    """Rounds of one process agree with each other; the interval is that of the processes."""
+    """Rounds of one process agree with each other, so the interval is that of the processes."""
     one = Timing(((100.0, 100.0, 100.0),), ((2.0, 2.0, 9.0),))
     other = Timing(((100.0, 100.0, 100.0),), ((4.0, 4.0, 9.0),))
 
@@ -67,7 +67,7 @@ def test_processes_are_the_sample_where_there_are_several() -> None:
 
 
 def test_rows_of_one_group_are_timed_next_to_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every round, in orders that change."""
+    """In every round, in changing orders."""
     seen: list[str] = []
 
     def batch(track: Any) -> float:
@@ -87,7 +87,7 @@ def test_rows_of_one_group_are_timed_next_to_each_other(monkeypatch: pytest.Monk
 
 
 def test_call_is_timed_with_its_argument() -> None:
-    """The transport's own method is what is timed, so that no wrapper is counted."""
+    """The transport's own method is timed, so no wrapper counts."""
     seen = []
 
     async def handle(given: object) -> None:

@@ -8,8 +8,8 @@ from benchmarks.harness.options import Options
 from benchmarks.harness.processes import fresh
 
 
-def test_each_argument_is_measured_in_a_process_of_its_own() -> None:
-    """And a single one right here."""
+def test_each_argument_is_handled_in_its_own_process() -> None:
+    """A single argument is handled in the current process."""
     here = os.getpid()
     first, second = fresh(_process, [1, 2], Options())
     assert len({here, first, second}) == 3

@@ -11,14 +11,14 @@ from benchmarks.harness.statistics import margin_of_mean, median_interval, quant
 
 
 def test_quantile_is_the_number_that_the_share_does_not_exceed() -> None:
-    """Of a thousand, p99.9 is the last but one."""
+    """Of 1,000 numbers, p99.9 is the last but one."""
     numbers = [float(number) for number in range(1, 1001)]
     assert quantile(numbers, 0.999) == 999
     assert quantile(numbers, 0.5) == 500
 
 
 def test_interval_covers_the_true_quantile_as_often_as_it_says() -> None:
-    """400 samples of 500, exponential: p99 is outside in one of twenty."""
+    """Of 400 exponential samples of 500, about one in twenty has an interval without the true p99."""
     generator = random.Random(1)
     true = -math.log(0.01)
     outside = 0
@@ -30,17 +30,17 @@ def test_interval_covers_the_true_quantile_as_often_as_it_says() -> None:
 
 
 def test_interval_of_few_numbers_has_no_upper_end() -> None:
-    """In 2,000, it may well be that none lies beyond p99.9."""
+    """Of 2,000 numbers, possibly none lies beyond the true p99.9."""
     assert quantile_interval([float(number) for number in range(2_000)], 0.999)[1] == math.inf
 
 
-def test_plus_minus_is_the_interval_of_students_t() -> None:
-    """Mean 0 and deviation 1 of three: 4.303 / sqrt(3)."""
+def test_margin_of_mean_is_by_students_t() -> None:
+    """Three numbers of mean 0 and deviation 1 have a margin of 4.303 / sqrt(3)."""
     assert margin_of_mean([-1.0, 0.0, 1.0]) == pytest.approx(4.303 / math.sqrt(3))
 
 
 def test_median_interval_covers_the_true_median_as_often_as_it_says() -> None:
-    """400 samples of 75, lopsided: it is outside in about one of twenty."""
+    """Of 400 skewed samples of 75, about one in twenty has an interval without the true median."""
     generator = random.Random(1)
     outside = 0
     for _ in range(400):
