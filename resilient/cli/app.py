@@ -8,13 +8,14 @@ import typer
 
 from resilient.cli.demo import demo
 from resilient.cli.explain import explain
-from resilient.cli.extras import SUMMARY, version_line
+from resilient.cli.extras import EXTRAS, SUMMARY, version_line
 from resilient.cli.simulate import simulate
 
 __all__ = ["app"]
 
 app = typer.Typer(
     help=SUMMARY,
+    epilog=EXTRAS,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,7 +29,7 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(help=SUMMARY)
+@app.callback(help=SUMMARY, epilog=EXTRAS)
 def _common(
     _version: Annotated[
         bool,

@@ -16,27 +16,25 @@ __all__ = ["demo"]
 
 
 def demo(
-    seed: Annotated[
-        int, number("--seed", "What the faults and the arrivals are drawn from.", -math.inf, whole=True)
-    ] = 1,
+    seed: Annotated[int, number("--seed", "Seed of the faults and the arrivals.", -math.inf, whole=True)] = 1,
     duration: Annotated[
-        # In a shorter run a killed process would hardly be back before the next fault.
+        # In a shorter run a killed process would hardly restart before the next fault.
         float, number("--duration", "Seconds of load, from 5 to 3600.", 5, 3600, "seconds")
     ] = 20.0,
     rate: Annotated[
         float, number("--rate", "Calls per second on each side, from 1 to 1000.", 1, 1000, "calls per second")
     ] = 100.0,
-    plot: Annotated[Path, typer.Option(help="Where the picture goes: .png, .svg or .pdf.")] = Path(
-        "resilient-demo.png"
-    ),
-    json: Annotated[Path | None, typer.Option(help="Where the results go, if anywhere (-: standard output).")] = None,
+    plot: Annotated[Path, typer.Option(help="File of the plot: .png, .svg or .pdf.")] = Path("resilient-demo.png"),
+    json: Annotated[Path | None, typer.Option(help="File of the results as JSON (-: standard output).")] = None,
 ) -> None:
     """Call failing servers with a plain client and with a guarded one, side by side.
 
-    Starts real HTTP servers on the loopback, with a slow tail, bursts of 503 and a SIGKILL, and
-    runs the same load against them twice at the same time. Exits with 1 unless the policies earn
-    their keep: resilient success of 99 % or more, plain success of 97 % or less, at most 1.2
-    requests per call. A machine that cannot keep up with the load shows nothing, and exits with 1 too.
+    Starts real HTTP servers on the loopback interface, with a slow tail, bursts of 503 and a SIGKILL, and
+    runs the same load against them twice at the same time. Exits with 1 unless the policies are worth
+    it: success of 99 % or more with them, success of 97 % or less without them, and at most 1.2 requests
+    per call. A machine that is too slow for the load shows nothing, and exits with 1 too.
+
+    Needs pip install "resilient-middleware[demo]".
     """
     with reported():
         check_outputs(json, plot)

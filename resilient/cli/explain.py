@@ -15,38 +15,42 @@ __all__ = ["explain"]
 
 
 def explain(
-    target: Annotated[str, typer.Argument(metavar="MODULE:PIPELINE", help="A pipeline, or what has one.")],
+    target: Annotated[str, typer.Argument(metavar="MODULE:PIPELINE", help="A pipeline, or an object with one.")],
     behind: Annotated[
-        str | None, typer.Option(metavar="MODULE:PIPELINE", help="Another one, whose function calls through it.")
+        str | None, typer.Option(metavar="MODULE:PIPELINE", help="Another pipeline, whose function calls through it.")
     ] = None,
     plain: Annotated[
         bool | None,
-        typer.Option("--def/--async", help="It guards a plain def, or an async def. [default: as the target shows]"),
+        typer.Option(
+            "--def/--async", help="The kind of the guarded function. [default: as the target shows, else async]"
+        ),
     ] = None,
     function_limit: Annotated[
         float | None,
         number(
             "--function-limit",
-            "Seconds that the function takes by itself at most (its client's timeout).",
+            "The most seconds that the function takes by itself (its client's timeout).",
             0,
             1e9,
             "seconds",
         ),
     ] = None,
     max_latency: Annotated[
-        float | None, number("--max-latency", "Exit with 1 when a call may take more seconds.", 0, 1e9, "seconds")
+        float | None, number("--max-latency", "Exit with 1 if a call may take more seconds.", 0, 1e9, "seconds")
     ] = None,
     max_requests: Annotated[
         int | None,
-        number("--max-requests", "Exit with 1 when a call may make more requests.", 0, 1e9, "requests", whole=True),
+        number("--max-requests", "Exit with 1 if a call may make more requests.", 0, 1e9, "requests", whole=True),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Where it goes as data, if anywhere (-: standard output).")] = None,
-    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a diagram in Mermaid's language instead.")] = False,
+    json: Annotated[Path | None, typer.Option(help="File of the explanation as JSON (-: standard output).")] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid diagram instead.")] = False,
 ) -> None:
-    """Tell what a pipeline does to a call at worst, without running it.
+    """Show the worst case of a pipeline, without running it.
 
-    Latency, attempts and requests at most; what every error meets on its way outward; policies that
-    never act; what is wrong with the order or the plan, and what to write instead.
+    Latency, attempts and requests at most; what each policy does with every error; policies that never
+    act; and which order or combination of policies is wrong, with what to write instead.
+
+    Needs pip install "resilient-middleware[cli]".
     """
     from resilient.cli.worst_case import exceeded, explained
     from resilient.explain import explanation

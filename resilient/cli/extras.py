@@ -10,8 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["COMMANDS", "SUMMARY", "Command", "find_missing", "install", "missing", "version_line", "without_typer"]
+__all__ = [
+    "COMMANDS",
+    "EXTRAS",
+    "SUMMARY",
+    "Command",
+    "find_missing",
+    "install",
+    "missing",
+    "version_line",
+    "without_typer",
+]
 
+EXTRAS = "explain and simulate need the extra cli, simulate --plot the extra lab, demo the extra demo."
 SUMMARY = "Resilience for calls: retry, circuit breaker, bulkhead, timeout."
 
 

@@ -19,12 +19,13 @@ from resilient.lab.image_files import SUFFIXES
 __all__ = ["STDOUT", "check_outputs", "number", "results_to"]
 
 STDOUT = Path("-")
-"""Names standard output where results go to a file otherwise."""
+"""Stands for standard output, in place of the name of a file."""
 
 
 @contextlib.contextmanager
 def results_to(json: Path | None) -> Iterator[Path | TextIO | None]:
-    """Where results go: a file, or standard output, where nothing else is printed then."""
+    """The destination of results: a file, or standard output. In the latter case everything else is printed to standard
+    error."""
     if json != STDOUT:
         yield json
         return
@@ -36,7 +37,8 @@ def results_to(json: Path | None) -> Iterator[Path | TextIO | None]:
 def number(
     option: str, about: str, least: float, most: float = math.inf, unit: str = "", *, whole: bool = False
 ) -> Any:
-    """An option with a number from `least` to `most`; any other value ends the command with a line that names it."""
+    """An option with a number from `least` to `most`. Another value ends the command with a line that names the
+    option."""
     span = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
     kind = "a whole number" if math.isinf(least) else span + (unit and f" {unit}")
 
@@ -54,7 +56,7 @@ def number(
 
 
 def check_outputs(json: Path | None, plot: Path | None = None, *inputs: Path) -> None:
-    """Refuse files that cannot be written, before half a minute is spent on results that could not be kept."""
+    """Refuse files that cannot be written, before time is spent on results that would be lost."""
     taken = {path.resolve(): f"what is read, {path}" for path in inputs if path.is_file()}
     for option, path in (("--plot", plot), ("--json", json)):
         if path is None or (path == STDOUT and option == "--json"):

@@ -12,19 +12,20 @@ __all__ = ["refuse", "reported"]
 
 
 def refuse(message: str) -> NoReturn:
-    """Say in one line why nothing is done, and exit with 2. What it quotes may come from anybody's file."""
+    """Print in one line why the command does nothing, and exit with 2. Quoted parts of the message may come from any
+    file."""
     line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(message.split()))
     typer.echo(f"resilient: {line if len(line) <= LONGEST else f'{line[:LONGEST]} ...'}", err=True)
     raise typer.Exit(2)
 
 
 LONGEST = 2000
-"""Characters of a message."""
+"""The most characters of a message."""
 
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """What can end any command: Ctrl-C, files that cannot be written, no memory."""
+    """Report in one line what can end any command: Ctrl-C, files that cannot be written, a lack of memory."""
     try:
         yield
     except KeyboardInterrupt:

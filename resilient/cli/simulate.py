@@ -17,21 +17,21 @@ __all__ = ["simulate"]
 
 def simulate(
     scenario: Annotated[
-        str | None, typer.Argument(help="A TOML file, one of the gallery (`list` names them), or MODULE:FUNCTION.")
+        str | None, typer.Argument(help="A TOML file, a name from the gallery (`list` shows it), or MODULE:FUNCTION.")
     ] = None,
     trace: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Instead of a scenario: recorded calls (resilient.observe.trace), as they came. May be repeated, for "
-            "the files of several workers."
+            help="Instead of a scenario: recorded calls (resilient.observe.trace). May be repeated, for the files of "
+            "several workers."
         ),
     ] = None,
-    of: Annotated[str | None, typer.Option(help="Whose calls of the trace: a pipeline's name.")] = None,
+    of: Annotated[str | None, typer.Option(help="The pipeline of the trace whose calls are replayed, by name.")] = None,
     max_trace_bytes: Annotated[
         int,
         number(
             "--max-trace-bytes",
-            "Bytes of traces that are read, uncompressed; they may take 8 times as much memory.",
+            "The most bytes of traces, uncompressed; they may take 8 times as much memory.",
             1,
             2**63,
             "bytes",
@@ -39,18 +39,18 @@ def simulate(
         ),
     ] = 128 * 2**20,
     shadow: Annotated[
-        bool, typer.Option("--shadow", help="Policies only watch (shadow mode); report what they would have done.")
+        bool, typer.Option("--shadow", help="Put policies in shadow mode, and report what they would have done.")
     ] = False,
     pipeline: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of the scenario, MODULE:NAME, or `none`. May be repeated. [default: all of the scenario, or none]"
+            help="Name in the scenario, MODULE:NAME, or `none`. May be repeated. [default: all of the scenario]"
         ),
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            metavar="A B", help="These two, named as for --pipeline, of a trace too; the objectives are for the second."
+            metavar="A B", help="Compare two pipelines, named as for --pipeline; the objectives are for the second."
         ),
     ] = None,
     calls: Annotated[
@@ -59,42 +59,40 @@ def simulate(
             metavar="http|MODULE:NAME", help="What calls and answers look like: HTTP, or a resilient.lab.calls.Calls."
         ),
     ] = None,
-    seed: Annotated[int, number("--seed", "What everything random is drawn from.", -math.inf, whole=True)] = 1,
+    seed: Annotated[int, number("--seed", "Seed of everything random.", -math.inf, whole=True)] = 1,
     runs: Annotated[
         int,
         number(
             "--runs", "Runs of each pipeline, with the seeds from --seed on, up to 1000.", 1, 1000, "runs", whole=True
         ),
     ] = 1,
-    json: Annotated[
-        Path | None, typer.Option(help="Where the results go as data, if anywhere (-: standard output).")
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Where the picture goes, if anywhere: .png, .svg or .pdf.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File of the results as JSON (-: standard output).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="File of a plot: .png, .svg or .pdf.")] = None,
     min_success: Annotated[
-        float | None, number("--min-success", "Exit with 1 when a smaller share of calls succeeds.", 0, 1)
+        float | None, number("--min-success", "Exit with 1 if a smaller share of calls succeeds.", 0, 1)
     ] = None,
     max_p99: Annotated[
         float | None,
-        number("--max-p99", "Exit with 1 when p99 of successes is longer, in seconds.", 0, unit="seconds"),
+        number("--max-p99", "Exit with 1 if the p99 latency of successes is longer, in seconds.", 0, unit="seconds"),
     ] = None,
     max_attempts_per_call: Annotated[
         float | None,
-        number("--max-attempts-per-call", "Exit with 1 when the service gets more requests for a call.", 0),
+        number("--max-attempts-per-call", "Exit with 1 if the service gets more requests per call.", 0),
     ] = None,
     max_recovery: Annotated[
         float | None,
         number(
             "--max-recovery",
-            "Exit with 1 when it takes more seconds from the end of the faults to recover, or cannot be seen to.",
+            "Exit with 1 if recovery takes more seconds from the end of the faults, or is not measurable.",
             0,
             unit="seconds",
         ),
     ] = None,
     allow_imports: Annotated[
-        bool, typer.Option("--allow-imports", help="The scenario file may name code (MODULE:NAME), which then runs.")
+        bool, typer.Option("--allow-imports", help="Let the scenario file name code (MODULE:NAME), which then runs.")
     ] = False,
     large: Annotated[
-        bool, typer.Option("--large", help="It may take more than ten minutes, or two gigabytes of memory.")
+        bool, typer.Option("--large", help="Allow more than ten minutes, or two gigabytes of memory.")
     ] = False,
     run_hooks: Annotated[
         bool,
@@ -103,7 +101,9 @@ def simulate(
 ) -> None:
     """Try pipelines in a scripted outage, in virtual time: minutes of failure in seconds.
 
-    The policies are the real ones, and one seed gives one result.
+    The policies are the real ones, and the same seed gives the same result.
+
+    Needs pip install "resilient-middleware[cli]"; for --plot, "resilient-middleware[lab]".
     """
     with reported():
         check_outputs(json, plot, *(trace or ()), Path(scenario or ""))
@@ -125,7 +125,7 @@ def simulate(
                 max_recovery,
             )
             if compare is not None and pipeline:
-                refuse("--compare names the two pipelines: --pipeline has no meaning beside it")
+                refuse("--compare names both pipelines: --pipeline cannot be given with it")
             passed = simulation.run(
                 scenario,
                 pipelines=pipeline or (),

@@ -29,7 +29,7 @@ from resilient.pipeline import Pipeline
 
 __all__ = ["run"]
 
-UNNAMED = "calls were made without policies, as no pipeline is named: give --pipeline MODULE:NAME"
+UNNAMED = "calls were made without policies, because no pipeline is named: give --pipeline MODULE:NAME"
 
 
 def run(
@@ -51,13 +51,23 @@ def run(
     calls: str | None = None,
     run_hooks: bool = False,
 ) -> bool:
-    """The command; returns whether all objectives are met.
+    """Run the command; returns whether all objectives are met.
 
-    They are those of every pipeline; with `compare`, of the second one. `traces`: instead of the scenario `given`, the
-    calls of recorded traces, and `of` which pipeline. `shadow`: put the pipelines' policies in shadow mode, and report
-    what they would have done. `imports`: the scenario's file may name code. `large`: it may take long, or much memory.
-    `calls`: what calls and answers look like, in place of what the scenario says. `run_hooks`: run what of the
-    pipelines may do something in the world (see `resilient.lab.fresh_policies`), instead of counting it.
+    Args:
+        given: the name of a scenario, or "list", or None with `traces`.
+        pipelines: to try. The objectives are for each of them.
+        compare: two pipelines, instead of `pipelines`. The objectives are for the second.
+        seed, runs: the first seed, and the number of runs with one seed each.
+        json_file, plot: files of results.
+        goals: the objectives.
+        traces: files of a recorded trace, instead of a scenario; `of`: the pipeline whose calls are replayed.
+        max_trace_bytes: of all traces, uncompressed.
+        shadow: put the policies in shadow mode, and report what they would have done.
+        imports: whether the scenario's file may name code.
+        large: whether it may take long, or much memory.
+        calls: what calls and answers look like, instead of the scenario's own.
+        run_hooks: run code of the pipelines that may have effects outside the simulation (see
+            `resilient.lab.fresh_policies`), instead of counting it.
 
     Raises `ScenarioError` and `CandidateError`, whose text is for the user.
     """
@@ -90,7 +100,7 @@ def run(
 
     _check_size(estimate(scenario, chosen, runs), large, scenario.duration)
     try:
-        with progress_on(sys.stderr) as progress, redirect_stdout(sys.stderr):  # what the user's code prints
+        with progress_on(sys.stderr) as progress, redirect_stdout(sys.stderr):  # for output of the user's code
             measures = compared(
                 scenario,
                 chosen,
@@ -142,7 +152,7 @@ def _check_size(found: Estimate, large: bool, duration: float) -> None:
 
 
 def _recorded(given: str | None, paths: Sequence[Path], of: str | None, max_bytes: int) -> Recorded | None:
-    """The recorded calls of these traces; None where there are none, but a scenario is given instead."""
+    """The recorded calls of these traces; None if a scenario is given instead."""
     if given is None and not paths:
         raise ScenarioError(
             "a scenario or --trace FILE must say what to simulate (`list` names the scenarios there are)"

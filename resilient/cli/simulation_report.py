@@ -20,7 +20,7 @@ __all__ = ["show", "show_gallery"]
 
 
 def show_gallery(console: Console) -> None:
-    """The scenarios that come with the library."""
+    """Print the scenarios that come with the library."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name in gallery():
         scenario = read(name)
@@ -30,12 +30,13 @@ def show_gallery(console: Console) -> None:
 
 
 def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
+    """The results as a table: a row for each pipeline."""
     table = Table(title=scenario.title or scenario.name, title_justify="left")
     table.add_column("pipeline", style="bold")
     stand_ins = any(each.stood_in for each in measures)
     fades = scenario.calm != (0.0, 0.0)
     several = len(measures[0].runs) > 1
-    for title in ("success %", *(["lowest to highest %"] if several else []), *(["stood in %"] if stand_ins else [])):
+    for title in ("success %", *(["lowest to highest %"] if several else []), *(["fallback %"] if stand_ins else [])):
         table.add_column(title, justify="right")
     for title in ("p50 ms", "p99 ms", "requests per call", *(["recovery s"] if fades else [])):
         table.add_column(title, justify="right")
@@ -62,7 +63,8 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
 
 
 def _not_run(measures: Sequence[Measures]) -> list[str]:
-    """What of each pipeline would have done something in the world, and was counted instead."""
+    """A line for each pipeline with code that was counted instead of run, because it may have effects outside the
+    simulation."""
     lines = []
     for each in measures:
         if each.not_run:
@@ -84,7 +86,7 @@ def show(
     more: Mapping[str, Any],
     missed: Sequence[str],
 ) -> None:
-    """Print all results for people: what the scenario is about, the table, and what `more` has; objectives `missed`."""
+    """Print all results for people: the scenario, the table, and the parts of `more`; last the `missed` objectives."""
     if scenario.about:
         show_text(console, scenario.about)
         console.print()
@@ -107,6 +109,7 @@ def show(
 
 
 def _figures(figures: dict[str, Any]) -> str:
+    """The measures of recorded calls in one line."""
     said = [
         f"{figures['calls']:,} calls, {100 * figures['success']:.2f}% success",
         f"p50 {_milliseconds(figures['latency_p50_s']) or '-'} ms",

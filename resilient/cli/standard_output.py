@@ -11,10 +11,10 @@ __all__ = ["Output"]
 
 
 class Output:
-    """Standard output whose reader may leave: what is written after that goes nowhere, and is no error.
+    """A stream whose reader may leave: later output is discarded, and is no error.
 
-    A command that has printed half of its table to `head -1` still writes its files, and exits with its verdict. What
-    the encoding of the stream cannot show is shown as a question mark.
+    A command that has printed half of its table to `head -1` still writes its files, and exits with its verdict.
+    Characters that the encoding of the stream lacks are shown as question marks.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -32,7 +32,7 @@ class Output:
         self._unless_closed(self._stream.flush)
 
     def discard(self) -> None:
-        """Let all that is still to be written, what is buffered too, go nowhere."""
+        """Discard all further output, including what is buffered."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

@@ -1,7 +1,7 @@
-"""What `resilient simulate` shows to people: tables that fit, texts as they are, and how far it has come.
+"""Tables and texts that fit the terminal, and the progress of a simulation.
 
 Names and titles come from files of others, so nothing in them is markup. A table that is wider than the terminal is
-shown as a block of lines for each of its rows.
+shown as a block of lines for each row.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from rich.text import Text
 __all__ = ["console_on", "progress_on", "show_table", "show_text"]
 
 NARROWEST, ELSEWHERE = 20, 140
-"""Columns: what is narrower cannot be read, and what is no terminal has as many, unless `COLUMNS` says so."""
+"""Columns: a narrower terminal is unreadable; and the width if there is no terminal, unless `COLUMNS` is set."""
 READABLE = 100
-"""Columns of running text, on wider terminals too."""
+"""The most columns of running text, also on wider terminals."""
 WIDEST, BORDERS = 100_000, 3
 """Columns: more than any table has; and those of the border and the padding of a cell."""
 PATIENCE, LINE_SECONDS = 2.0, 10.0
-"""Seconds before there is a progress bar; and between two lines about it, where there is no terminal."""
+"""Seconds before a progress bar appears; and between two progress lines if there is no terminal."""
 
 
 def console_on(stream: TextIO) -> Console:
@@ -42,15 +42,16 @@ def console_on(stream: TextIO) -> Console:
 
 
 def show_text(console: Console, text: str, indent: str = "", style: str = "") -> None:
-    """Print a text in lines that fit, without blanks at their ends; those after the first are indented further, where
-    there is an `indent`."""
+    """Print a text in lines that fit, without trailing blanks. With an `indent`, lines after the first are indented
+    twice."""
     width, further = min(console.width, READABLE), 2 * indent
     for line in textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False):
         console.print(line, style=style)
 
 
 def show_table(console: Console, table: Table) -> None:
-    """Print a table whose last column is words that may wrap; where it does not fit, a block of lines for each row."""
+    """Print a table whose last column is text that may wrap; if it does not fit, print a block of lines for each
+    row."""
     title, table.title = str(table.title or ""), None
     show_text(console, title, style="italic")  # rich would fill it with blanks
     if console.measure(table, options=console.options.update(width=WIDEST)).maximum > console.width:
@@ -69,7 +70,7 @@ def _longest_word(text: str) -> int:
 
 
 def _show_blocks(console: Console, table: Table) -> None:
-    """Each row as its first cell, and beneath it a line for each other that is not empty."""
+    """Print each row as its first cell, with a line below it for each other cell that is not empty."""
     headers = [str(column.header) for column in table.columns]
     for name, *cells in zip(*(column.cells for column in table.columns), strict=True):
         console.print(Text(str(name), style="bold"))
@@ -80,8 +81,8 @@ def _show_blocks(console: Console, table: Table) -> None:
 
 @contextmanager
 def progress_on(stream: TextIO) -> Iterator[Callable[[float], object]]:
-    """Yields what is to be told the share that is done. It shows that once it has taken a while: as a bar, or without a
-    terminal as lines."""
+    """Yields a function that is called with the share that is done. After a while it shows the share: as a bar, or as
+    lines if there is no terminal."""
     console = console_on(stream)
     if console.is_terminal and not console.is_dumb_terminal:
         with _bar(console) as tell:
@@ -110,7 +111,8 @@ def _bar(console: Console) -> Iterator[Callable[[float], object]]:
 
 @contextmanager
 def _lines(stream: TextIO) -> Iterator[Callable[[float], object]]:
-    """A line every ten seconds, from a thread: a simulation that is busy with one moment tells nothing for long."""
+    """Print a line every ten seconds, from a thread, because a simulation that is busy with one moment reports nothing
+    for long."""
     done, over, began = [0.0], Event(), time.monotonic()
 
     def follow() -> None:

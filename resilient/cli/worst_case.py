@@ -26,15 +26,18 @@ def explained(
     function_limit: float | None = None,
     json_file: Path | TextIO | None = None,
 ) -> Explanation:
-    """Explain what `MODULE:NAME` names; and write it to `json_file`.
+    """Explain the pipeline that `MODULE:NAME` names, and write the explanation to `json_file`.
 
-    `function`: what it guards; None: as the target shows, and where it does not, an `async def`.
+    Args:
+        function: the kind of function that it guards; None: as the target shows, else an `async def`.
+
+    Raises `ValueError`, in one line, if it cannot be explained.
     """
     found, other = _named(target), None if behind is None else _named(behind)
     is_async = None if function is None else function == "async"
     try:
         explanation = explain(found, behind=other, is_async=is_async, function_limit=function_limit)
-    except (Exception, SystemExit) as error:  # of a classifier, a predicate, a policy of the user's own
+    except (Exception, SystemExit) as error:  # of the user's own classifier, predicate or policy
         raise ValueError(f"{target!r} cannot be explained: {located(error)}") from error
     if json_file is not None:
         write(json_file, json.dumps(explanation.data(), indent=2) + "\n")
@@ -42,14 +45,14 @@ def explained(
 
 
 def _named(target: str) -> Subject:
-    """The subject that a name leads to; a decorator of another library is none."""
+    """The subject that a name refers to; decorators of other libraries are refused."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PipelineWarning)  # the explanation will say it
+        warnings.simplefilter("ignore", PipelineWarning)  # the explanation shows the same findings
         return named(target, decorators=False)
 
 
 def exceeded(found: Explanation, *, max_latency: float | None, max_requests: int | None) -> list[str]:
-    """The limits that its worst case exceeds, in words."""
+    """The limits that the worst case exceeds, in words."""
     worst, missed = found.overall, []
     if max_latency is not None and worst.seconds.most > max_latency * (1 + 1e-9):
         missed.append(

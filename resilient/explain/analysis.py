@@ -1,11 +1,12 @@
-"""What a pipeline does to a call at worst, told from the pipeline alone, without running it.
+"""The worst case of a pipeline, from its settings alone, without running it.
 
-How long a call takes, how often it is tried, how many requests it makes; what every error meets on its way outward;
-which policies never act; and what is wrong with the order or the plan. The figures are put together from what each
-policy says of itself (`resilient.foresight`), so a policy of one's own may take part: it defines `worst`, and `meets`.
+How long a call takes, how often it is attempted, how many requests it makes; what each policy does with each error on
+its way to the caller; which policies never act; and which order or combination of policies is wrong. The figures are
+composed from what each policy says of itself (`resilient.foresight`). A policy of one's own takes part if it defines
+`worst`, and `meets`.
 
-A figure is *exact* where some dependency, and some traffic of others, does bring it about, and a *bound* where only its
-excess is excluded. The long run is another question: there budgets, and not attempts, bound the requests.
+A figure is *exact* if some dependency, and some traffic of other calls, does cause it; it is a *bound* if only a larger
+value is excluded. The long run is another question: there budgets, and not attempts, limit the requests.
 """
 
 from __future__ import annotations
@@ -36,16 +37,18 @@ def explain(
     is_async: bool | None = None,
     function_limit: float | None = None,
 ) -> Explanation:
-    """Tell what a pipeline does to a call at worst.
+    """Explain what a pipeline does to a call in the worst case. Nothing is called.
 
     Args:
-        pipeline: itself, a policy alone, or whatever has a pipeline: a guarded function, a transport, a client (see
-            `resilient.explain.subject`). It is not called.
-        behind: another one, whose function makes the call through this one.
-        is_async: whether it guards an `async def`; a plain `def` cannot be stopped. None: as it shows, and where it
-            does not, an `async def`.
-        function_limit: seconds that the function takes at most by itself (its client's own timeout, say); None: it may
-            hang.
+        pipeline: a pipeline, a policy, or something that has a pipeline: a guarded function, a transport, a client (see
+            `resilient.explain.subject`).
+        behind: another pipeline, whose function makes the call through this one.
+        is_async: whether it guards an `async def`; a plain `def` cannot be stopped. None: as the pipeline's function or
+            transport shows, else an `async def`.
+        function_limit: the most seconds that the function takes by itself (for example, the timeout of its client);
+            None: it may hang.
+
+    Raises `TypeError` if there is no pipeline.
     """
     inner, guards = _examined("pipeline", pipeline)
     outer = None if behind is None else _examined("behind", behind)[0]
@@ -61,7 +64,7 @@ def explain(
     idle += [Idle(str(policy), f"it cannot guard this: {why}") for policy, why in unfit if why is not None]
     layered = None if outer is None else _layered(outer, inner, function, view)
     if layered is not None and layered.once:
-        leaves = f"behind {layered.name} it leaves the repeating to that"
+        leaves = f"behind {layered.name} it leaves retries to the outer pipeline"
         idle += [Idle(str(policy), leaves) for policy in policies if _may_leave(policy, view)]
     return Explanation(
         name=inner.name or "pipeline",
@@ -90,7 +93,7 @@ def explain(
 
 
 def _examined(argument: str, thing: Any) -> tuple[Pipeline, Function | None]:
-    """The pipeline of what is explained, and what that guards. Raises `TypeError` where there is none."""
+    """The pipeline that is explained, and the kind of function that it guards. Raises `TypeError` if there is none."""
     subject = subject_of(argument, thing, decorators=False)
     policy = subject.policy
     assert policy is not None
@@ -119,14 +122,14 @@ class _Place:
 
 
 def _shown(policy: Policy, policies: Sequence[Policy]) -> str:
-    """What to call it among others: by its name; where several have that name, by what it is, or by its settings."""
+    """The name of a policy in the explanation: its own name; if several have that name, its noun; else its settings."""
     if [each.name for each in policies].count(policy.name) == 1:
         return policy.name
     return policy.noun if [each.noun for each in policies].count(policy.noun) == 1 else str(policy)
 
 
 def _places(pipeline: Pipeline, path: tuple[int, ...] = (), around: tuple[str, ...] = ()) -> list[_Place]:
-    """The policies, with those of nested pipelines in their places."""
+    """The policies of a pipeline in order, with those of nested pipelines in their places."""
     places: list[_Place] = []
     names = (*around, pipeline.name or "pipeline")
     for number, policy in enumerate(pipeline.policies, 1):
@@ -145,7 +148,7 @@ def _layered(outer: Pipeline, inner: Pipeline, function: Inside, view: View) -> 
     policies = [place.policy for place in _places(outer)]
     repeated = any(policy.runs != 1 for policy in policies)
     whole = levels([(inner, inner.classify)], function)[0]
-    # A Timeout right around the function tells nobody inside of its deadline: it ends what they do all the same.
+    # A Timeout directly around the function does not pass its deadline inward, but it still ends the inner calls.
     told = [policy.limit for policy in policies[:-1] if policy.limit is not None]
 
     def call(around: View) -> Worst:
@@ -163,6 +166,7 @@ def _layered(outer: Pipeline, inner: Pipeline, function: Inside, view: View) -> 
         )
 
     def leaves(policy: Policy) -> bool:
+        """Whether a policy of the inner pipeline leaves retries to the outer one."""
         return _may_leave(policy, view)
 
     once = repeated and any(leaves(place.policy) for place in _places(inner))
@@ -181,18 +185,18 @@ def _never(policy: Policy) -> bool:
 
 
 def _may_leave(policy: Policy, view: View) -> bool:
-    """Whether it leaves the repeating to a call around that repeats."""
+    """Whether a policy leaves retries to an outer pipeline that retries."""
     return policy.runs != 1 and not policy.overlaps and (view.once or getattr(policy, "nested", "multiply") == "once")
 
 
-# -- what ends meet on their way ------------------------------------------------------------------------------------
+# -- routes of outcomes ---------------------------------------------------------------------------------------------
 
 
 def _routes(places: Sequence[_Place], *, is_async: bool) -> list[Route]:
-    """One for each kind of end that can come up."""
+    """One route for each kind of outcome that can occur."""
     policies = [place.policy for place in places]
     places = [replace(place, shown=_shown(place.policy, policies)) for place in places]
-    ends = _ENDS if is_async else _ENDS[:-1]  # nobody cancels a plain def
+    ends = _ENDS if is_async else _ENDS[:-1]  # a plain def is never cancelled
     routes = [_route(end, "the function", error, places) for end, error in ends]
     if any(place.pipeline.classify.judges_results for place in places):
         routes.insert(1, _route("an unacceptable result", "the function", None, places))
@@ -228,16 +232,16 @@ def _route(end: str, origin: str, error: BaseException | None, places: Sequence[
 def _meeting(place: _Place, error: BaseException | None) -> Meeting | None:
     verdict: Verdict | None = None
     if error is None or isinstance(error, ConnectionError):
-        verdict = FAILURE  # whatever it is that the classifier calls so
+        verdict = FAILURE  # it stands for any error that the classifier judges a failure
     elif isinstance(error, Exception):
         verdict = place.pipeline.classify.error(error)
     try:
         return place.policy.meets(End(error, verdict))
-    except Exception:  # of a predicate that expects an error of its own kind
+    except Exception:  # of a predicate that expects another class of errors
         return Meeting("asks a predicate of its user")
 
 
-# -- what is taken for granted --------------------------------------------------------------------------------------
+# -- assumptions ----------------------------------------------------------------------------------------------------
 
 
 def _assumptions(places: Sequence[_Place], view: View) -> list[str]:
@@ -251,11 +255,13 @@ def _assumptions(places: Sequence[_Place], view: View) -> list[str]:
     assumed.append("hooks, predicates, strategies, key functions and listeners take no time")
     judges = list(dict.fromkeys(place.pipeline.classify for place in places))
     if not view.is_async and any(judge.judges_results for judge in judges):
-        assumed.append("closing a result that nobody gets takes no time: in a plain def nothing else goes on meanwhile")
+        assumed.append("closing a discarded result takes no time, because a plain def waits for it")
     if any(policy.runs != 1 and policy.inactive is None for policy in policies):
-        assumed.append("the function may fail in whatever way is repeated, and ask for the longest pause that is kept")
+        assumed.append(
+            "the function may fail in any way that is repeated, and ask for the longest pause that is respected"
+        )
     if any(policy.waits for policy in policies):
-        assumed.append("queues are shared with calls like this one, and with none that hold their places longer")
+        assumed.append("queues are shared only with calls that hold their places no longer than this one")
     assumed += [each for judge in judges for each in judge.assumes]
     assumed += [each for policy in policies for each in policy.assumes]
     return list(dict.fromkeys(assumed))

@@ -1,4 +1,4 @@
-"""A pipeline and its costs as a diagram; and how one policy and its costs are written, there and in the text."""
+"""A pipeline and its costs as a diagram, and the wording of costs that the text shares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["cost", "entered", "mermaid", "number"]
 
 
 def mermaid(name: str, function: str, parts: Sequence[Part]) -> str:
-    """In Mermaid's language: a flow chart from the caller to the function, nested pipelines as boxes."""
+    """A flow chart in Mermaid's language, from the caller to the function, with nested pipelines as boxes."""
     lines = ["flowchart TD", '    caller(["the caller"])', f'    subgraph box["{_escaped(name)}"]']
     edges, last, depth = [], "caller", 1
     before: Part | None = None
@@ -46,7 +46,12 @@ def entered(before: Part | None, part: Part) -> range:
 
 
 def cost(part: Part, between: str = ", ", wide: int = 0) -> str:
-    """What a policy and all inside it cost at worst."""
+    """The worst case of a policy and everything inside it, in words.
+
+    Args:
+        between: latency and requests.
+        wide: columns of the latency.
+    """
     if part.worst is None:
         return "never reached"
     seconds, requests = part.worst.seconds, part.worst.requests
@@ -61,4 +66,5 @@ def _brief(bound: Bound, unit: str = "") -> str:
 
 
 def number(value: float) -> str:
+    """A figure in words, with up to six digits."""
     return "without limit" if math.isinf(value) else f"{value:.6g}"

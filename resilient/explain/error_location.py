@@ -1,4 +1,4 @@
-"""Errors of a user's own code, in one line: what it was, and the file and line that raised it."""
+"""An error of the user's code in one line, with the file and the line that raised it."""
 
 from __future__ import annotations
 

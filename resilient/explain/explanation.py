@@ -1,4 +1,4 @@
-"""What `resilient.lab.explain` has found: as text, as data, and as a diagram."""
+"""The explanation of a pipeline, as text and as data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,21 @@ __all__ = ["WIDTH", "Explanation", "data", "text"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """All that can be told. `str()` of it is for people, `data()` for programs, `mermaid()` a diagram."""
+    """The worst case of a pipeline. `str()` is for people, `data()` for programs, `mermaid()` is a diagram.
+
+    Attributes:
+        name: of the pipeline.
+        function: the kind of function that it guards.
+        function_limit: the most seconds that the function takes by itself, or None.
+        worst: latency, attempts and requests of one call.
+        parts: the policies, outermost first.
+        long_run: what budgets allow over many calls.
+        routes: the way of each kind of outcome.
+        idle: policies that never act.
+        findings: what to change.
+        assumes: the assumptions behind the figures.
+        behind: the pipeline behind another one, or None.
+    """
 
     name: str
     function: Literal["async def", "def"]
@@ -35,26 +49,26 @@ class Explanation:
 
     @property
     def overall(self) -> Worst:
-        """The worst case of a call: through the other pipeline too, where there is one."""
+        """The worst case of a call; through both pipelines, if there is another one."""
         return self.worst if self.behind is None else self.behind.worst
 
     def __str__(self) -> str:
         return text(self)
 
     def data(self) -> dict[str, Any]:
-        """As plain data, with stable keys that say their units. Infinite figures are None."""
+        """The explanation as plain data with stable keys that name their units. Infinite figures are None."""
         return data(self)
 
     def mermaid(self) -> str:
-        """A diagram, outermost first, in Mermaid's language."""
+        """A flow chart in Mermaid's language, outermost policy first."""
         return mermaid(self.name, self.function, self.parts)
 
 
 Fold = Callable[..., list[str]]
-"""Breaks a text into lines: of the text, the indent of the first line, and that of the others."""
+"""Breaks a text into lines: called with the text, the indent of the first line, and that of the others."""
 
 WIDTH, NARROW = 110, 80
-"""Columns of the text; and those below which the figures of a policy have a line of their own."""
+"""Columns of the text; and columns below which the figures of a policy have their own line."""
 INDENT, NARROW_INDENT = 28, 4
 
 
@@ -62,8 +76,8 @@ INDENT, NARROW_INDENT = 28, 4
 
 
 def text(found: Explanation, width: int = WIDTH) -> str:
-    """For people, in lines of `width` columns: the figures first, then the tree, what ends meet, what never acts, what
-    to change."""
+    """The explanation for people, in lines of `width` columns: figures, policies, outcomes, policies that never act,
+    findings, assumptions."""
     fold = partial(_wrapped, width)
     limit = "" if found.function_limit is None else f" that takes {found.function_limit:g} s at most"
     alone = "" if found.behind is None else " alone"
@@ -76,11 +90,11 @@ def text(found: Explanation, width: int = WIDTH) -> str:
         alone = f" of {found.name}, alone"
     lines += [
         "",
-        *fold(f"Policies{alone}, outermost first, and the worst that each, and all inside it, can cost", ""),
+        *fold(f"Policies{alone}, outermost first, each with the worst case of it and everything inside", ""),
     ]
     lines += _tree(fold, found, INDENT if width >= NARROW else NARROW_INDENT)
     where = "" if found.behind is None else f" in {found.name}, alone"
-    lines += ["", *fold(f"What comes up{where}, and what it meets on its way outward", "")]
+    lines += ["", *fold(f"Each outcome{where}, and what policies do with it, innermost first", "")]
     for route in found.routes:
         origin = "" if route.origin == "the function" else f", from {route.origin}"
         lines += fold(f"{route.end}{origin}", "  ")
@@ -88,33 +102,33 @@ def text(found: Explanation, width: int = WIDTH) -> str:
             lines += fold(f"{step.policy}: {step.does}", "      ")
         lines.append(f"      the caller {route.caller}")
     if found.idle:
-        lines += ["", "Never acts"]
+        lines += ["", "Policies that never act"]
         for idle in found.idle:
             lines += fold(f"{idle.policy}: {idle.why}", "  ")
-    lines += ["", "To change" if found.findings else "To change: nothing was found"]
+    lines += ["", "To change" if found.findings else "To change: nothing"]
     for finding in found.findings:
         lines += fold(f"{finding.what}: {finding.why}.", "  ")
         lines += fold(f"Instead: {finding.instead}.", "      ")
-    lines += ["", "Taken for granted"]
+    lines += ["", "Assumptions"]
     for each in found.assumes:
         lines += fold(each, "  ")
     return "\n".join(lines)
 
 
 def _layers(found: Explanation, behind: Behind) -> str:
-    """Whether the attempts of two pipelines multiply."""
+    """Whether the attempts of two pipelines multiply, in words."""
     outer, inner, both = behind.alone.most, found.worst.requests.most, behind.worst.requests.most
     if behind.once:
-        return f"{found.name} leaves the repeating to {behind.name}, so attempts do not multiply"
+        return f"{found.name} leaves retries to {behind.name}, so attempts do not multiply"
     if outer == inner == 1:
-        return "neither of them repeats"
+        return "neither pipeline repeats calls, so nothing multiplies"
     if outer == 1 or inner == 1:
-        return "only one of them repeats, so nothing multiplies"
+        return "only one pipeline repeats calls, so nothing multiplies"
     said = f"they multiply: {number(outer)} x {number(inner)} requests"
     if both < outer * inner:
         said += f", of which limits leave {number(both)}"
     if any(part.kind == "Retry" and part.idle is None for part in found.parts):
-        said += f'; with Retry(nested="once") {found.name} would leave the repeating to {behind.name}'
+        said += f'; with Retry(nested="once") {found.name} would leave retries to {behind.name}'
     return said
 
 
@@ -152,24 +166,24 @@ def _said(bound: Bound, unit: str = "") -> str:
 def _long_run(long_run: LongRun) -> str:
     requests = long_run.requests_per_call
     if math.isinf(requests):
-        return "no limit to the requests a call: nothing pays for them"
-    said = f"at most {number(requests)} request{'' if requests == 1 else 's'} a call"
+        return "no limit to the requests per call: no budget limits them"
+    said = f"at most {number(requests)} request{'' if requests == 1 else 's'} per call"
     if requests == 1:
         return said
     if not long_run.budgets:
-        return f"{said}, when all fail: no budget bounds them"
+        return f"{said}, if all fail: no budget limits them"
     return f"{said}, and {number(long_run.burst)} more at once: {'; '.join(long_run.budgets)}"
 
 
 def _tree(fold: Fold, found: Explanation, indent: int) -> list[str]:
-    """Each policy under the pipeline that it stands in, with its figures beside it."""
+    """Each policy below its pipeline, with its figures beside it."""
     lines = fold(found.name, " " * indent)
     for before, part in zip((None, *found.parts), found.parts, strict=False):
         for depth in entered(before, part):
             lines += fold(part.pipelines[depth], " " * (indent + 3 * depth))
         figures = f"  {cost(part, ' ', 12)}"
         further = " " * (indent + 3 * len(part.path))
-        if len(figures) >= len(further):  # they need the line for themselves
+        if len(figures) >= len(further):  # the figures get their own line
             lines.append(figures)
             figures = ""
         lines += fold(part.text, f"{figures:<{len(further)}}", further + "    ")
@@ -180,7 +194,7 @@ def _tree(fold: Fold, found: Explanation, indent: int) -> list[str]:
 
 
 def data(found: Explanation) -> dict[str, Any]:
-    """For programs. Infinite figures are None."""
+    """The explanation as plain data. Infinite figures are None."""
     return {
         "pipeline": found.name,
         "function": found.function,

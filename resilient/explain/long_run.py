@@ -1,9 +1,9 @@
-"""What budgets make of a pipeline over many calls: requests for each call, and a burst of what was saved up.
+"""How far budgets limit a pipeline over many calls: requests per call, and a burst of saved-up tokens.
 
-A budget earns by the successes of every pipeline that has it, and each of these calls is counted: a call through two
-layers that share one is paid for twice, and an attempt of the outer layer whose answer is not accepted there may have
-been a success of the inner one. What is earned is spent at the outermost place, where it costs most: each further run
-is multiplied by whatever inside it repeats without a budget, and may earn in turn.
+A budget earns from the successes of every pipeline that has it, and each of these calls counts: a call through two
+layers that share a budget is paid for twice, and an attempt of the outer layer whose answer the outer layer rejects may
+have been a success of the inner one. Earned tokens are spent at the outermost place, where they cost most: each further
+run is multiplied by everything inside that repeats without a budget, and may earn again.
 """
 
 from __future__ import annotations
@@ -21,17 +21,22 @@ from resilient.policy import Policy
 __all__ = ["long_run"]
 
 ROUNDS = 1000
-"""What is spent earns, and what is earned is spent: so often, until nothing changes any more."""
+"""The most rounds of a fixed-point iteration: spending earns tokens, and earned tokens are spent, until nothing
+changes."""
 
 ENOUGH = 1e-12
 
 
 Leaves = Callable[[Policy], bool]
-"""Whether a policy leaves the repeating to a layer around."""
+"""Whether a policy leaves retries to an outer layer."""
 
 
 def long_run(layers: Sequence[tuple[Pipeline, Leaves]], most: float) -> LongRun:
-    """Requests for each call through these layers, outermost first. `most`: of a single call, whatever budgets say."""
+    """Requests per call through these layers, outermost first.
+
+    Args:
+        most: requests of a single call, without budgets.
+    """
     a_call = _solved(layers, calls=1.0, saved=False)
     burst = _solved(layers, calls=0.0, saved=True).requests
     if a_call.requests >= most or math.isinf(burst):  # its attempts are the nearer bound
@@ -40,17 +45,19 @@ def long_run(layers: Sequence[tuple[Pipeline, Leaves]], most: float) -> LongRun:
 
 
 Key = tuple[int, bool]
-"""A budget; and whether each dependency has one like it to itself."""
+"""A budget, and whether each dependency has its own copy of it."""
 
 
 @dataclass
 class _Walk:
-    """The way of calls through all layers, when each budget has so many `tokens`.
+    """The way of calls through all layers, with given tokens of each budget.
 
     Attributes:
-        saved: whether what was saved up is spent, on top of what calls bring.
-        earned: tokens by the calls that there are on that way. left: those not spent yet.
-        requests: those that come out.
+        tokens: that each budget may spend.
+        saved: whether saved-up tokens are spent, in addition to those that calls earn.
+        earned: tokens that these calls earn.
+        words: descriptions of the budgets.
+        requests: that the service receives.
     """
 
     tokens: dict[Key, float]
@@ -60,7 +67,7 @@ class _Walk:
     requests: float = 0.0
 
     def through(self, pipeline: Pipeline, calls: float, leaves: Leaves) -> float:
-        """Requests that come out of a pipeline for calls that go in."""
+        """Requests that leave a pipeline, for calls that enter it."""
         of_each = type(pipeline.classify).dependency is not Classifier.dependency
         for budget in _earning(pipeline):
             key = id(budget), of_each
@@ -90,7 +97,8 @@ class _Walk:
 
 
 def _earning(pipeline: Pipeline) -> set[Budget]:
-    """The budgets that a success of this pipeline pays into: not those of a nested one, which does so itself."""
+    """The budgets that a success of this pipeline pays into, without those of nested pipelines, which pay in
+    themselves."""
     inside = (flat(policy.policies) for policy in pipeline.policies if isinstance(policy, Pipeline))
     nested = {policy.budget for policies in inside for policy in policies}
     return {policy.budget for policy in pipeline.policies if policy.budget is not None} - nested

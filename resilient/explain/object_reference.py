@@ -1,10 +1,10 @@
-"""What is examined, by its name: how `explain`, `simulate` and scenarios find it.
+"""Object references, `MODULE:NAME`: how `explain`, `simulate` and scenario files name pipelines and other code.
 
 shop:users                      a pipeline, or a single policy
 shop:get_user                   a guarded function, or a method: `shop:Users.get`
-shop:client                     an httpx or httpx2 client, or a transport, with a pipeline of ours
-shop:app                        a `ServerMiddleware`, or an application that was given one
-shop:Users                      whatever has a `.pipeline`
+shop:client                     an httpx or httpx2 client, or a transport, with a pipeline
+shop:app                        a `ServerMiddleware`, or an application with one
+shop:Users                      an object with a `.pipeline`
 shop:make_users                 a function without arguments that returns one of these
 shop:clients["eu"].users[0]     attributes and items of a module
 shop.py:users                   the same in a file
@@ -32,9 +32,9 @@ __all__ = ["PIPELINES", "Wanted", "imported", "named"]
 
 
 def named(target: str, *, decorators: bool = True) -> Subject:
-    """What `MODULE:NAME` names; `decorators` as for `subject_of`.
+    """The subject that `MODULE:NAME` refers to; `decorators` as in `subject_of`.
 
-    Raises `ValueError`, in one line that says what it is and what would be right.
+    Raises `ValueError`, in one line with what is wrong and what would be right.
     """
     found = imported(target)
     try:
@@ -44,15 +44,18 @@ def named(target: str, *, decorators: bool = True) -> Subject:
 
 
 Wanted = tuple[str, Callable[[str, Any], bool]]
-"""What is looked for, as a message calls it; and whether an attribute, of a name and a value, is that."""
+"""What is looked for: its name in messages, and a test of the name and the value of an attribute."""
 PIPELINES: Wanted = ("pipelines", lambda name, value: seen(name, value) is not None)
 
 
 def imported(path: str, wanted: Wanted = PIPELINES) -> Any:
-    """What `MODULE:NAME` or `FILE.py:NAME` names; modules in the working directory count. What a module prints while it
-    is imported goes to standard error. `wanted`: what a message lists where there is no such name.
+    """The object that `MODULE:NAME` or `FILE.py:NAME` refers to. Modules in the working directory are found too. Output
+    of the module while it is imported goes to standard error.
 
-    Raises `ValueError`, in one line; of an error in the module's code it has the file and the line.
+    Args:
+        wanted: what a message lists if there is no such name.
+
+    Raises `ValueError`, in one line; for an error in the module's code, with the file and the line.
     """
     file, suffix, rest = path.partition(".py:")
     module_name, colon, name = (file + ".py", suffix, rest) if suffix else path.partition(":")
@@ -73,7 +76,7 @@ def _missing_name(path: str) -> str:
 
 @contextlib.contextmanager
 def _importing(path: str) -> Iterator[None]:
-    """Imports find the working directory first, and their errors are told in a line."""
+    """Imports look in the working directory first, and their errors become a `ValueError` of one line."""
     try:
         here = str(Path.cwd())
     except OSError as error:  # it was removed
@@ -111,14 +114,14 @@ def _module(path: str, name: str) -> ModuleType:
 
 
 def _beside(missing: str) -> list[str]:
-    """Full names of the modules in the package, or the working directory, in which one is missing."""
+    """Full names of the modules beside a missing one, in its package or in the working directory."""
     package, _, _ = missing.rpartition(".")
     places = [str(Path.cwd())] if not package else getattr(sys.modules.get(package), "__path__", [])
     return [f"{package}.{each.name}" if package else each.name for each in pkgutil.iter_modules(places)]
 
 
 def _of_file(path: str, file: Path) -> ModuleType:
-    """The module of a file, by the name that it has in its package."""
+    """The module of a file, imported under the name that it has in its package."""
     if not file.is_file():
         raise _NotFound(f"there is no file {str(file)!r}, of {path!r}")
     file = file.resolve()
@@ -137,7 +140,7 @@ def _of_file(path: str, file: Path) -> ModuleType:
 
 
 def _parts(path: str, name: str) -> Iterator[str | ast.Constant]:
-    """The attributes (strings) and items (constants) on the way from a module to what is named."""
+    """The attributes (strings) and items (constants) from a module to the named object."""
     wrong = f"{path!r} must be MODULE:NAME, where NAME is of attributes and items, as in users or clients['eu'].users"
     try:
         node: ast.AST = ast.parse(name, mode="eval").body
@@ -159,13 +162,13 @@ def _parts(path: str, name: str) -> Iterator[str | ast.Constant]:
 
 
 def _step(path: str, module: ModuleType, found: Any, part: str | ast.Constant, wanted: Wanted) -> Any:
-    """The attribute or the item of what has been found so far."""
+    """An attribute or an item of the object found so far."""
     try:
         if not isinstance(part, str):
             return found[part.value]
         still = inspect.getattr_static(found, part, None)
         if isinstance(still, property | functools.cached_property) and guarded(still) is not None:
-            return still  # reading it would call what is guarded
+            return still  # reading it would call the guarded function
         with quiet_stdout():
             return getattr(found, part)
     except (AttributeError, LookupError, TypeError):
@@ -183,7 +186,7 @@ def _step(path: str, module: ModuleType, found: Any, part: str | ast.Constant, w
 
 
 def _there(found: Any, part: str | ast.Constant, wanted: Wanted) -> str:
-    """The end of a message that names the pipelines there are; empty where there are none."""
+    """The end of a message, with the names that exist; empty if there are none."""
     names = []
     for key, value in sorted(getattr(found, "__dict__", {}).items()):
         with contextlib.suppress(Exception):

@@ -11,12 +11,12 @@ __all__ = ["Behind", "Idle", "LongRun", "Part", "Route", "Step"]
 
 @dataclass(frozen=True)
 class LongRun:
-    """What budgets do: over many calls, requests for each call, and on top of that a burst of what was saved up.
+    """What budgets allow over many calls.
 
     Attributes:
-        requests_per_call: at most, and
-        burst: so many more requests at once; 0 where no budget bounds it.
-        budgets: those that bound it, in words.
+        requests_per_call: at most.
+        burst: further requests at once, from saved-up tokens; 0 if no budget limits the requests.
+        budgets: descriptions of the budgets that limit them.
     """
 
     requests_per_call: float
@@ -26,13 +26,15 @@ class LongRun:
 
 @dataclass(frozen=True)
 class Part:
-    """One policy in its place, and what it and all inside it cost at worst.
+    """One policy in its place, and the worst case of it and everything inside it.
 
     Attributes:
-        policy: its name. kind: its class. text: its settings.
-        path: its place: its number in its pipeline, and before that the places of the pipelines around it, outermost
-            first. pipelines: the names of these pipelines, its own the last.
-        worst: as the first attempt meets it; None where it is never asked.
+        policy: its name.
+        kind: its class.
+        text: its settings.
+        path: its place: the number in its pipeline, after the places of the pipelines around it, outermost first.
+        pipelines: the names of these pipelines; its own is the last.
+        worst: at the first attempt; None if the policy is never reached.
         idle: why it does nothing, or None.
     """
 
@@ -47,7 +49,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Step:
-    """What one policy does with an end that reaches it."""
+    """What one policy does with an outcome that reaches it."""
 
     policy: str
     does: str
@@ -55,11 +57,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Route:
-    """The way of one kind of end, from where it comes up to the caller.
+    """The way of one kind of outcome from its origin to the caller.
 
     Attributes:
-        end: what it is. origin: who raises it: a policy's settings, or "the function".
-        steps: what the policies do that do anything, innermost first.
+        end: the kind of outcome.
+        origin: its source: the settings of a policy, or "the function".
+        steps: what policies do with it, innermost first; policies that do nothing are left out.
         caller: what the caller gets.
     """
 
@@ -71,7 +74,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Idle:
-    """A policy that never acts."""
+    """A policy that never acts, and why."""
 
     policy: str
     why: str
@@ -79,12 +82,13 @@ class Idle:
 
 @dataclass(frozen=True)
 class Behind:
-    """The pipeline as what another one guards.
+    """The pipeline behind another one, which guards the function that calls it.
 
     Attributes:
-        name: of the other one. worst: of both together. long_run: of both together.
-        alone: requests of the other one alone.
-        once: whether the inner one leaves the repeating to the outer one.
+        name: of the other pipeline.
+        worst, long_run: of both together.
+        alone: requests of the other pipeline alone.
+        once: whether the inner pipeline leaves retries to the outer one.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""What is examined, as an object: `explain` and `simulate` look at it, and see its policies and what these guard.
+"""The subject of `explain` and `simulate`: an object, its policies, and the calls that they guard.
 
-A guarded function stands for its pipeline and is never called. A function without arguments that nothing guards is
-called, for it may make a pipeline; what it is annotated to return decides where that can be known.
+A guarded function stands for its pipeline and is never called. A function without arguments and without a guard is
+called, because it may make a pipeline, unless its return annotation excludes that.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ WANTED = "a pipeline, a policy, a guarded function, a transport or client with a
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is examined, and what is known of the calls that it guards.
+    """An object with policies, and what is known of the calls that they guard.
 
     Attributes:
-        kind: what it was found as.
-        policy: the pipeline, or the single policy. Of several decorators on one function, a pipeline of them all, the
-            outermost first. None for a decorator of another library's.
-        guards: whether that is an `async def` or a plain `def`; None where it does not show.
+        kind: of the object.
+        policy: the pipeline, or the single policy. Of several decorators on one function, a pipeline of all of them,
+            the outermost first. None for a decorator of another library.
+        guards: whether it guards an `async def` or a plain `def`; None if unknown.
         function: the guarded function itself, for its signature; it is never called.
-        transport: the transport whose requests it guards; for a client, that of its own requests.
-        timeout: a client's own timeout.
+        transport: the transport whose requests it guards; of a client, the transport of its own requests.
+        timeout: of a client.
         admission: the gate that a `ServerMiddleware` puts in front of its application, within its `max_deadline`; None
-            where it has neither.
-        make: makes another one of a decorator of another library's.
+            without both.
+        make: makes a new decorator of another library.
     """
 
     kind: Kind
@@ -68,19 +68,22 @@ class Subject:
 
 
 def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
-    """What an object is, for those who examine it; `name` is what messages call it. With `decorators=False`, decorators
-    of other libraries, of which nothing is known, are none that can be examined.
+    """The subject that an object is.
 
-    Raises `TypeError` for what is none, and for a function that fails to make one, in one line.
+    Args:
+        name: of the object in messages.
+        decorators: whether decorators of other libraries, whose policies are unknown, are accepted.
+
+    Raises `TypeError`, in one line, for an object without policies, and for a function that fails to make one.
     """
     if type(thing) is Subject:
         return thing
     try:
-        with events.apart():  # pipelines of several decorators, or of a middleware, are made for this alone
+        with events.apart():  # pipelines made here, of several decorators or of a middleware, are not registered
             found = seen(name, thing)
     except TypeError:
         raise
-    except Exception as error:  # a proxy that stands for nothing here, say
+    except Exception as error:  # for example, a proxy without its object
         raise TypeError(f"{name} cannot be examined: {located(error)}") from None
     if found is not None:
         return found
@@ -96,7 +99,7 @@ def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
 
 
 def seen(name: str, thing: Any) -> Subject | None:
-    """The subject that an object is, found without calling anything; None: it cannot be seen what it is."""
+    """The subject that an object is, found without calling anything; None if it is not a subject."""
     if isinstance(thing, Policy):
         return Subject("pipeline" if isinstance(thing, Pipeline) else "policy", thing)
     if isinstance(thing, HttpTransport):
@@ -119,20 +122,20 @@ def seen(name: str, thing: Any) -> Subject | None:
 
 
 def _middleware(thing: Any) -> ServerMiddleware | Shared | None:
-    """A middleware of ours: itself, or the one that an application of Starlette, FastAPI or Litestar was given."""
+    """The middleware that an object is, or that an application of Starlette, FastAPI or Litestar has."""
     if isinstance(thing, ServerMiddleware | Shared):
         return thing
     for each in (*_listed(thing, "user_middleware"), *_listed(thing, "middleware")):
         if isinstance(each, Shared):
             return each
-        if getattr(each, "cls", None) is ServerMiddleware:  # the application makes it when its first request comes
+        if getattr(each, "cls", None) is ServerMiddleware:  # the application makes it at its first request
             with events.apart():
                 return ServerMiddleware(thing, *each.args, **each.kwargs)
     return None
 
 
 def _listed(thing: Any, name: str) -> list[Any]:
-    """The attribute of this name, where it is a list."""
+    """The attribute of this name, if it is a list; else an empty list."""
     try:
         found = getattr(thing, name, None)
     except Exception:  # of a property
@@ -141,7 +144,7 @@ def _listed(thing: Any, name: str) -> list[Any]:
 
 
 def _admission(pipeline: Pipeline) -> Policy | None:
-    """What a middleware does to requests that have come: its gate, within its `max_deadline`."""
+    """The part of a middleware's pipeline that acts on requests: its gate, within its `max_deadline`."""
     until, *gates = pipeline.policies
     if until.limit is None:
         return gates[0] if gates else None
@@ -154,7 +157,7 @@ def _of_transport(transport: HttpTransport[Any]) -> Subject:
 
 
 def _of_client(name: str, client: Any) -> Subject:
-    """The pipeline of an httpx or httpx2 client: of its own transport, or else of all that are mounted."""
+    """The pipeline of an httpx or httpx2 client: of its own transport, or else of its mounts."""
     mounted = (client._transport, *client._mounts.values())
     ours = [each for each in mounted if isinstance(each, HttpTransport)]
     if not ours:
@@ -166,11 +169,12 @@ def _of_client(name: str, client: Any) -> Subject:
 
 
 def guarded(thing: Any) -> Subject | None:
-    """The pipelines around a function: a method, a partial, an object with `__call__`, also behind other decorators."""
+    """The pipelines around a function, a method, a partial, or an object with `__call__`, also behind other decorators;
+    None without one."""
     while isinstance(thing, functools.partial | functools.cached_property):
         thing = thing.func
     owner = getattr(thing, "__self__", None)
-    if isinstance(owner, Policy):  # its `call`, its `close`, or what else it can do
+    if isinstance(owner, Policy):  # a method of a policy, such as `call` or `close`
         return Subject("function", owner)
     if isinstance(thing, property):
         thing = thing.fget
@@ -192,7 +196,7 @@ def guarded(thing: Any) -> Subject | None:
 
 
 def _called(name: str, make: Any) -> Any:
-    """What a function without arguments makes. Raises `TypeError` for whatever else it may be."""
+    """The result of a function without arguments. Raises `TypeError` for anything else."""
     if inspect.isclass(make):
         hint = f": write {make.__name__}(...)" if issubclass(make, Policy) else ""
         raise TypeError(f"{name} must be {WANTED}, and is the class {make.__qualname__}{hint}")
@@ -213,15 +217,15 @@ _FUNCTIONS = FunctionType, MethodType, type(functools.cache(lambda: None))
 
 
 def _is_function(make: Any) -> bool:
-    """Whether it is written as a function. Other objects that can be called (tasks, commands, applications) are not
-    called to see what they make, nor are builtins."""
+    """Whether an object is defined as a function. Other callable objects (tasks, commands, applications) and builtins
+    are not called."""
     while isinstance(make, functools.partial):
         make = make.func
     return isinstance(make, _FUNCTIONS)
 
 
 def _why_no_factory(make: Callable[..., Any]) -> str | None:
-    """Why a function that nothing guards is not called to see what it makes; None: it may make a pipeline."""
+    """Why a function without a guard is not called; None if it may make a pipeline."""
     *_, target = unwrapped(make)
     if isinstance(getattr(make, "retry", None), tenacity.BaseRetrying):
         return "which tenacity guards, and no pipeline: a Retry takes the same strategies"
@@ -232,11 +236,11 @@ def _why_no_factory(make: Callable[..., Any]) -> str | None:
     except (TypeError, ValueError):  # a builtin's
         return "which no pipeline guards"
     needed = [str(each) for each in signature.parameters.values() if each.default is each.empty]
-    if needed:  # with *args it may be a decorator's, around anything
+    if needed:  # with *args it may be a decorator around anything
         return f"which no pipeline guards, and which needs {', '.join(needed)}"
     try:
         returns = typing.get_type_hints(make).get("return", object)
-    except Exception:  # a name that is there for type checkers only
+    except Exception:  # a name that only type checkers know
         return None
     kind = typing.get_origin(returns) or returns
     plain = isinstance(kind, type) and kind is not object and kind.__module__ == "builtins"
@@ -245,6 +249,6 @@ def _why_no_factory(make: Callable[..., Any]) -> str | None:
 
 @contextlib.contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """What the user's code prints goes to standard error: the other may be data for a program."""
+    """Send the output of the user's code to standard error, because standard output may be data for a program."""
     with contextlib.redirect_stdout(sys.stderr):
         yield

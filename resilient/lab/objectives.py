@@ -160,9 +160,10 @@ def _unmet(fault: Fault, scenario: Scenario, measures: Sequence[Measures]) -> st
 def notes(
     scenario: Scenario, measures: Sequence[Measures], goals: Sequence[Objective], *, shadow: bool = False
 ) -> list[str]:
-    """What a reader should know of results that are right and may mislead, a line each.
+    """Notes for the reader about results that are right but may mislead, a line each.
 
-    With `shadow` policies only watch: that pipelines do the same, or nothing, then says nothing about them.
+    With `shadow` the policies do not act, so it means nothing that pipelines have equal results, or that a pipeline has
+    no effect.
     """
     found = []
     if scenario.calm[1]:

@@ -1,8 +1,9 @@
-"""The picture of candidates in a scenario: over time, what was wanted and what came of it, what it cost, and why.
+"""The plot of candidates in a scenario over time: calls and their successes, the cost in requests, and the state of
+policies.
 
-It says what the table says. Calls and the requests they become are drawn at the moment when the call is made, answers
-and their latencies when they come. A candidate has a colour and a marker of its own (the colours differ for people with
-any kind of colour vision); markers are set side by side, so that lines that coincide show the markers of all of them.
+It shows the same as the table. Calls and their requests are drawn at the moment when the call is made, answers and
+their latencies when they come. Each candidate has a colour and a marker (the colours differ for people with any kind of
+colour vision). Markers are set side by side, so that lines that coincide show the markers of all of them.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ SHADE, GREY = "#e8c07d", "#444c56"
 MARKS = 7
 """Markers on a line."""
 LONGEST = 44
-"""Characters of a name that are shown: its end."""
+"""The most characters of a name that are shown, from its end."""
 
 
 Panel: TypeAlias = "Callable[[Axes, Sequence[Measures]], None]"
 
 
 def draw(measures: Sequence[Measures], file: Path) -> None:
-    """Write a picture with one panel for each measure, and a line for each candidate."""
+    """Write a plot to a file, with one panel for each measure, and a line for each candidate."""
     save(figure_of(measures), file, dpi=90)
 
 
@@ -63,7 +64,7 @@ def figure_of(measures: Sequence[Measures]) -> Figure:
         "hedge_delay": _hedge_delay,
     }
     for name, panel in of_policies.items():
-        if any(getattr(moment, name) for each in measures for moment in each.timeline):  # not where all is 0
+        if any(getattr(moment, name) for each in measures for moment in each.timeline):  # no panel if all values are 0
             panels.append(panel)
             heights.append(1.6)
     figure = Figure(figsize=(10, 1.2 + sum(heights) + 0.1 * len(measures)), layout="constrained")
@@ -85,7 +86,7 @@ def figure_of(measures: Sequence[Measures]) -> Figure:
 
 
 def _shown(text: str) -> str:
-    """A text from a file as it is: no line ends, no formulas (matplotlib reads what stands between dollars as one)."""
+    """A text for matplotlib, on one line and not as a formula (it reads text between dollar signs as one)."""
     return "".join(each if each.isprintable() else " " for each in text).replace("$", r"\$")
 
 
@@ -98,16 +99,21 @@ def _name(each: Measures) -> str:
 
 
 def _look(number: int) -> tuple[str, str]:
-    """The colour and the marker of a candidate; no two of 144 have the same."""
+    """The colour and the marker of a candidate. The first 144 candidates differ."""
     return COLORS[number % len(COLORS)], MARKERS[(number + number // len(COLORS)) % len(MARKERS)]
 
 
 def _curve(axes: Axes, number: int, of: int, each: Measures, values: Sequence[float | None], **style: Any) -> None:
-    """A line of the candidate with this number, `of` so many, with its markers between those of the others."""
+    """Draw the line of one candidate, with its markers between those of the others.
+
+    Args:
+        number, of: of this candidate, and the number of all.
+        values: one for each step; None leaves a gap.
+    """
     color, marker = _look(number)
     step, whole = each.runs[0].step, _whole_steps(each)
     known = [math.nan if value is None else value for value in values]
-    known = known[:whole]  # a last step that is cut short has other figures
+    known = known[:whole]  # an incomplete last step is not comparable
     edges = [step * at for at in range(len(known) + 1)]
     axes.stairs(known, edges, **{"color": color, "linewidth": 1.6, "baseline": None, **style})
     apart = max(1, len(known) // MARKS)
@@ -117,12 +123,12 @@ def _curve(axes: Axes, number: int, of: int, each: Measures, values: Sequence[fl
 
 
 def _whole_steps(each: Measures) -> int:
-    """How many steps of the timeline are complete: the last one may be cut short by the end, and is not drawn."""
+    """Number of complete steps of the timeline: the last one may be cut short by the end, and is not drawn."""
     return max(1, int(each.scenario.duration / each.runs[0].step + 1e-9))
 
 
 def _lines(axes: Axes, measures: Sequence[Measures], value: Callable[[Moment], float | None], **style: Any) -> None:
-    """Draw a line for each candidate, of a value of each moment of its timeline."""
+    """Draw a line for each candidate: one value of each moment of its timeline."""
     for number, each in enumerate(measures):
         _curve(axes, number, len(measures), each, [value(moment) for moment in each.timeline], **style)
 
@@ -203,7 +209,7 @@ def _requests(axes: Axes, measures: Sequence[Measures]) -> None:
 
 
 def _recovery(axes: Axes, measures: Sequence[Measures]) -> None:
-    """A row for each candidate: from the end of the faults until it is well again, or to the end of the picture."""
+    """A row for each candidate: from the end of the faults until it has recovered, or to the end of the plot."""
     scenario = measures[0].scenario
     over = scenario.calm[1]
     for number, each in enumerate(measures):

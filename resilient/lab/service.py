@@ -1,9 +1,9 @@
 """The service of a world: servers with workers and queues, the network, and the faults.
 
-A request goes over the network to a server. A free worker takes it, or it waits in the queue (`queue`: first or last
-in, first out; a request beyond `queue_limit` is refused). The worker is busy for a time drawn from `service_time`, and
-the answer goes back over the network. A server does not learn that a client has given up: abandoned work is executed
-all the same, as in most servers, unless `abandoned = "cancelled"`.
+A request goes over the network to a server. A free worker takes it, or it waits in the queue (`queue`: the oldest or
+the newest is taken first; a request beyond `queue_limit` is refused). The worker is busy for a time drawn from
+`service_time`, and the answer goes back over the network. A server does not learn that a client has given up: abandoned
+work is executed all the same, as in most servers, unless `abandoned = "cancelled"`.
 
 With `drop_expired` the server respects the deadline that travels with a request, as `ServerMiddleware` does with the
 header of our transports (`deadline_header=True`): the earliest of the client's attempt, its whole call and its caller's

@@ -196,7 +196,7 @@ def test_list_names_the_gallery() -> None:
         ),
         (("small.toml", "--pipeline", "nowhere:x"), "resilient: there is no module 'nowhere'"),
         (("small.toml", "--pipeline", "once", "--pipeline", "once"), "resilient: each pipeline must be named once"),
-        (("small.toml", "--compare", "once", "none", "--pipeline", "once"), "resilient: --compare names the two"),
+        (("small.toml", "--compare", "once", "none", "--pipeline", "once"), "resilient: --compare names both"),
         (("small.toml", "--min-success", "1.5"), "resilient: --min-success must be from 0 to 1, got 1.5"),
         (("small.toml", "--max-p99", "nan"), "resilient: --max-p99 must be at least 0 seconds, got nan"),
         (("small.toml", "--runs", "0"), "resilient: --runs must be from 1 to 1000 runs, got 0"),
@@ -437,7 +437,7 @@ def test_calls_without_a_pipeline_are_noted(scenario: str) -> None:
     """Where none is named, and the scenario has none; `--pipeline none` says that they are meant."""
     Path(scenario).write_text(SCENARIO.partition("[pipelines")[0])
 
-    assert "note: calls were made without policies, as no pipeline is named" in simulate(scenario).stdout
+    assert "note: calls were made without policies, because no pipeline is named" in simulate(scenario).stdout
     assert "no pipeline is named" not in simulate(scenario, "--pipeline", "none").stdout
 
 

@@ -90,7 +90,7 @@ def test_seconds_for_closing_are_said() -> None:
     assert explain(retry, function_limit=TAKEN).worst.seconds.most == 3 * TAKEN
     plain = of(retry, is_async=False)
     assert plain.worst.seconds.most == 3 * TAKEN
-    assert "closing a result that nobody gets takes no time: in a plain def nothing else goes on meanwhile" in (
+    assert "closing a discarded result takes no time, because a plain def waits for it" in (
         plain.assumes
     )
 

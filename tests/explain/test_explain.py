@@ -218,7 +218,7 @@ def test_inner_layer_that_leaves_the_repeating_does_not_multiply() -> None:
     assert found.behind is not None
     assert found.behind.worst.requests == exactly(3)
     assert found.worst.requests == exactly(3)
-    assert "leaves the repeating" in found.idle[0].why
+    assert "leaves retries" in found.idle[0].why
 
 
 def test_inner_layer_repeats_under_one_that_does_not() -> None:

@@ -189,7 +189,7 @@ def test_shadow_is_no_part_of_a_plan() -> None:
     """What repeats nothing takes no time, and assumes nothing."""
     found = of(Timeout(5), Retry(3, shadow=True), Hedge(1, shadow=True), Timeout(2))
     assert found.findings == ()
-    assert not any("may fail in whatever way is repeated" in each for each in found.assumes)
+    assert not any("may fail in any way that is repeated" in each for each in found.assumes)
 
 
 def test_nobody_cancels_a_plain_def() -> None:
@@ -216,21 +216,21 @@ def layers(inner: Pipeline, outer: Pipeline) -> str:
 
 
 def test_layers_are_said_not_to_contradict_the_pipeline_alone() -> None:
-    """What is told of the one alone says so; and in front of another it leaves the repeating to that."""
+    """The figures of one pipeline alone are marked so; behind another one it leaves retries to that one."""
     inner, outer = Pipeline(Retry(3, nested="once"), name="inner"), Pipeline(Retry(2), name="outer")
     said = str(explain(inner, behind=outer, function_limit=1))
     assert said.startswith("inner alone: the worst case of one call of an async def")
     assert "inner behind outer: the worst case of both together" in said
     assert "Policies of inner, alone, outermost first" in said
-    assert "once): behind outer it leaves the repeating to that" in said
-    assert layers(inner, outer) == "inner leaves the repeating to outer, so attempts do not multiply"
+    assert "once): behind outer it leaves retries to the outer pipeline" in said
+    assert layers(inner, outer) == "inner leaves retries to outer, so attempts do not multiply"
 
 
 def test_layers_that_multiply_say_what_limits_leave_of_it() -> None:
     """Nine requests, of which a total leaves three where no pause fits into it; and a hint for a Retry only."""
     inner = Pipeline(Retry(3, wait=2, max_retry_after=0), name="inner")
     assert layers(inner, Pipeline(Retry(3), name="outer")) == (
-        'they multiply: 3 x 3 requests; with Retry(nested="once") inner would leave the repeating to outer'
+        'they multiply: 3 x 3 requests; with Retry(nested="once") inner would leave retries to outer'
     )
     short = Pipeline(Timeout(1), Retry(3, wait=0, max_retry_after=0), name="outer")
     assert "3 x 3 requests, of which limits leave 3;" in layers(inner, short)
@@ -241,7 +241,7 @@ def test_layers_that_multiply_say_what_limits_leave_of_it() -> None:
 def test_layers_that_do_not_repeat_are_said_so() -> None:
     """Both, or one of them."""
     once, often = Pipeline(Timeout(1), name="once"), Pipeline(Retry(2), name="often")
-    assert layers(once, Pipeline(Timeout(2), name="outer")) == "neither of them repeats"
+    assert layers(once, Pipeline(Timeout(2), name="outer")) == "neither pipeline repeats calls, so nothing multiplies"
     assert layers(once, often) == "only one of them repeats, so nothing multiplies"
 
 
