@@ -90,9 +90,7 @@ def test_seconds_for_closing_are_said() -> None:
     assert explain(retry, function_limit=TAKEN).worst.seconds.most == 3 * TAKEN
     plain = of(retry, is_async=False)
     assert plain.worst.seconds.most == 3 * TAKEN
-    assert "closing a discarded result takes no time, because a plain def waits for it" in (
-        plain.assumes
-    )
+    assert "closing a discarded result takes no time, because a plain def waits for it" in (plain.assumes)
 
 
 def test_strategy_that_asks_about_results_has_them_closed() -> None:

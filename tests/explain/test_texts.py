@@ -242,7 +242,7 @@ def test_layers_that_do_not_repeat_are_said_so() -> None:
     """Both, or one of them."""
     once, often = Pipeline(Timeout(1), name="once"), Pipeline(Retry(2), name="often")
     assert layers(once, Pipeline(Timeout(2), name="outer")) == "neither pipeline repeats calls, so nothing multiplies"
-    assert layers(once, often) == "only one of them repeats, so nothing multiplies"
+    assert layers(once, often) == "only one pipeline repeats calls, so nothing multiplies"
 
 
 # -- transports ------------------------------------------------------------------------------------------------------
