@@ -1,4 +1,4 @@
-"""What the library costs and what it brings, measured: `python -m benchmarks NAME`.
+"""Benchmarks of the library's cost and of its effect: `python -m benchmarks NAME`.
 
 A benchmark is a module of `cost` or `effect` with a function `run(options) -> Report`. The first line of its docstring
 is what `python -m benchmarks list` prints. A report holds figures. Some have a bar to meet, and the command exits with
@@ -6,9 +6,9 @@ is what `python -m benchmarks list` prints. A report holds figures. Some have a 
 is a new `Figure`.
 
 harness     how measurements are taken, judged, printed and plotted; names no policy
-contenders  what is measured: the patterns of this library, of its peers and of the standard library
-cost        benchmarks of what a guarded call costs: time, memory, imports
-effect      benchmarks of what the policies achieve: fewer failures, shorter tails, recovery
+contenders  the measured subjects: patterns built with this library, its peers and the standard library
+cost        benchmarks of the cost of a guarded call: time, memory, imports
+effect      benchmarks of the effect of policies: fewer failures, shorter tails, recovery
 __main__    the command `python -m benchmarks`: runs one benchmark, prints its table, writes its JSON and its plot
 publish     the command `python -m benchmarks.publish`: writes the tables and plots of README.md and docs/performance.md
 

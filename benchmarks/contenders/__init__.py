@@ -1,4 +1,4 @@
-"""What the benchmarks compare: this library's policies, its peers' and the standard library's, built for the same work.
+"""The contenders of the benchmarks: this library, its peers and the standard library, configured for the same work.
 
 bars              the limits on the rows of `overhead`, and which peer each is a ratio to
 by_hand           the patterns as one writes them with the standard library

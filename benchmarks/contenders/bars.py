@@ -1,7 +1,7 @@
 """The bars of `overhead`: how much our rows may cost, as ratios to the fastest peer that does the same work.
 
 Ratios are taken in the same rounds, so they hold on any machine; multiples of a bare call do not. Where no peer does
-the same, the bar is a multiple of the bare call. Where a row is about what something adds, the bar is on this.
+the same, the bar is a multiple of the bare call. Where a row measures an added cost, the bar is on that.
 
 Peers that are ahead do less. grit's breaker counts consecutive failures, without a window, and its Retry and Fallback
 are a `try` in a closure, without events, budgets or a switch. Our Retry and Fallback are compared with nopanic, whose

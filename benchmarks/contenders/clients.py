@@ -63,30 +63,35 @@ def _ours(library: Library, is_async: bool, inner: Any, pipeline: Any) -> Any:
 
 
 def retry_only(library: Library, is_async: bool, inner: Any) -> Any:
+    """Our transport with three attempts and nothing else."""
     from resilient import Pipeline, Retry
 
     return _ours(library, is_async, inner, Pipeline(Retry(3)))
 
 
 def standard(library: Library, is_async: bool, inner: Any) -> Any:
+    """Our transport with the standard pipeline."""
     import resilient
 
     return _ours(library, is_async, inner, resilient.standard())
 
 
 def standard_hedged(library: Library, is_async: bool, inner: Any) -> Any:
+    """Our transport with the standard hedged pipeline, the first copy inline."""
     import resilient
 
     return _ours(library, is_async, inner, resilient.standard_hedged(inline=True))
 
 
 def httpx_retries(library: Library, is_async: bool, inner: Any) -> Any:
+    """The transport of httpx-retries, with three attempts."""
     from httpx_retries import Retry, RetryTransport
 
     return RetryTransport(transport=inner, retry=Retry(total=2))
 
 
 def interlock(library: Library, is_async: bool, inner: Any) -> Any:
+    """The circuit breaker transport of interlock-cb, with a count window."""
     from interlock import Config, WindowType
 
     transports = importlib.import_module(f"interlock.integrations.{library}")
@@ -98,10 +103,12 @@ def interlock(library: Library, is_async: bool, inner: Any) -> Any:
 
 
 def both(library: Library, is_async: bool, inner: Any) -> Any:
+    """httpx-retries around interlock-cb."""
     return httpx_retries(library, is_async, interlock(library, is_async, inner))
 
 
 def hedge_python(library: Library, is_async: bool, inner: Any) -> Any:
+    """The transport of hedge-python, always in its warm-up, so that its delay is one second."""
     from hedge import HedgeConfig
     from hedge.transport import HedgedHttpxTransport
 
@@ -109,6 +116,7 @@ def hedge_python(library: Library, is_async: bool, inner: Any) -> Any:
 
 
 def httpx_hedged(library: Library, is_async: bool, inner: Any) -> Any:
+    """The transport of httpx-hedged, always in its warm-up, so that its delay is one second."""
     from httpx_hedged import HedgeConfig, HedgedTransport, SyncHedgedTransport
 
     return (HedgedTransport if is_async else SyncHedgedTransport)(

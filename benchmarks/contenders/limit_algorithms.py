@@ -1,6 +1,6 @@
-"""Published algorithms of adaptive limits, for `limits`: what our `Vegas` is compared with.
+"""Published algorithms of adaptive limits, which `limits` compares with our `Vegas`.
 
-The formulas and defaults are those of Netflix' concurrency-limits (github.com/Netflix/concurrency-limits).
+The formulas and defaults are those of Netflix's concurrency-limits (github.com/Netflix/concurrency-limits).
 """
 
 from __future__ import annotations

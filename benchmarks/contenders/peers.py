@@ -53,7 +53,7 @@ class Peer:
 
     @property
     def label(self) -> str:
-        """The name with the installed version."""
+        """The name, with the installed version of the library."""
         if self.distribution is None:
             return self.name
         try:
@@ -265,7 +265,7 @@ def httpx_hedged() -> dict[str, Decorator]:
 
 
 def tenacity() -> dict[str, Decorator]:
-    """tenacity: retries only."""
+    """tenacity: retries only, without a budget."""
     from tenacity import retry, stop_after_attempt, wait_none, wait_random_exponential
 
     stop = stop_after_attempt(3)

@@ -31,12 +31,12 @@ def plain(x: int) -> int:
 
 
 async def failing(x: int) -> int:
-    """Raise `Failed`."""
+    """Raise `Failed` at every call."""
     raise Failed
 
 
 def fail(x: int) -> int:
-    """Raise `Failed`."""
+    """Raise `Failed` at every call."""
     raise Failed
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks of what the library costs, and how their committed runs are shown.
+"""Benchmarks of the library's cost, and the tables and plots of their committed runs.
 
 overhead           time that a policy adds to a call that needs none
 smoke              `overhead` in half a minute, compared with the committed run

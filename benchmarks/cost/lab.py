@@ -38,8 +38,8 @@ COLUMNS = (
     Column("requests_per_call_x", "req/call", "{:.3f}"),
     Column("p50_ms", "p50 ms", "{:.0f}"),
     Column("p99_ms", "p99 ms", "{:.0f}"),
-    Column("differing_calls", "differ", "{:.0f}"),
-    Column("differing_files", "files", "{:.0f}"),
+    Column("differing_calls", "calls differ", "{:.0f}"),
+    Column("differing_files", "files differ", "{:.0f}"),
 )
 
 
@@ -75,7 +75,7 @@ class Try:
 
 
 def scenario(plan: Plan) -> Any:
-    """The scenario of a plan."""
+    """The scenario of a plan: loads, service, and the outage if there is one."""
     from resilient.faults import Errors
     from resilient.lab.distributions import Exponential
     from resilient.lab.load import Poisson

@@ -1,4 +1,4 @@
-"""What the server middleware adds to a Starlette hello-world: the server's processor time, in pairs.
+"""The processor time that the server middleware adds to a Starlette hello-world, measured in pairs.
 
 First over loopback (`middleware_server`): every port gets the same requests, with the headers of an httpx client, a
 deadline, a priority, and the `Origin` of a browser.
@@ -9,14 +9,14 @@ deadline, a priority, and the `Origin` of a browser.
 - A block is some requests to one port. Each guarded block stands between two plain ones. Its ratio is the processor
   time of the server's process (all threads) per request, divided by the mean of those two. The order is drawn anew in
   each round. The figure is the median of the ratios, with its 95% interval (as in `loopback`).
-- What a setting adds is also given as a multiple of what `CORSMiddleware` adds in the same run, with a 95% bootstrap
-  interval over the rounds.
+- The addition of a setting is also given as a multiple of that of `CORSMiddleware` in the same run, with a 95%
+  bootstrap interval over the rounds.
 - The bars hold on asyncio's own loop with httptools, which uvicorn's `standard` extra installs. A middleware without
   options adds 5% at most. With a deadline, a priority and a `Bulkhead` it adds no more than `CORSMiddleware`, and with
   an `AdaptiveLimit` 1.2 times as much. h11 takes longer for a request, uvloop less.
 
-Then the bare call of the application in one process, without a server or a network. What is added there is the
-middleware's own cost; its share is larger than in any program that does more.
+Then the bare call of the application in one process, without a server or a network. The addition there is the
+middleware's own cost. Its share is larger than in any program that does more.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _figures(group: str, base: Paired, found: Mapping[str, Paired], seed: int, j
 
 
 def _beside(ratios: Sequence[float], peer: Sequence[float], draw: random.Random) -> dict[str, float]:
-    """What is added, as a multiple of what the peer adds in the same rounds. Infinite ends are left out."""
+    """The addition as a multiple of the peer's in the same rounds, with its interval. Infinite ends are left out."""
 
     def times(rounds: Sequence[int]) -> float:
         added = statistics.median(peer[at] for at in rounds) - 1

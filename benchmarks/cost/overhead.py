@@ -1,4 +1,4 @@
-"""What a policy costs a call that needs none: multiples of a bare await, and of a plain call.
+"""The cost that a policy adds to a call: multiples of a bare await, and of a plain call.
 
 All policies are used through the public API with their defaults, events included. The guarded function does nothing.
 The patterns and the peers' equivalents are described in `peers`, the method in `measure`.

@@ -1,4 +1,4 @@
-"""What a call costs beside up to 100,000 others, or beside as many keys; and the memory of each of these.
+"""The cost of a call beside up to 100,000 others, or beside as many keys; and the memory of each of these.
 
 *In flight*: many calls wait inside a guarded function, each in its own task. Meanwhile, calls through the same policies
 that return at once are measured. *Keys*: many keys have been called. Then all keys are called in turn, or one key again

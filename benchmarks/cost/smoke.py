@@ -29,9 +29,9 @@ PLAN = Plan(rounds=15, batch=0.003)
 COMMITTED = Path(__file__).parents[2] / "docs" / "performance" / "overhead.json"
 GROWN = Bar("grown_x", 1.5)
 COLUMNS = (
-    Column("was_x", "was", "{:,.2f}"),
-    Column("is_x", "is", "{:,.2f}"),
-    Column("grown_x", "grown", "{:,.2f}"),
+    Column("was_x", "committed", "{:,.2f}"),
+    Column("is_x", "now", "{:,.2f}"),
+    Column("grown_x", "growth", "{:,.2f}"),
     Column("grown_low_x", "from", "{:,.2f}"),
     Column("grown_high_x", "to", "{:,.2f}"),
 )

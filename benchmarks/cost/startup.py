@@ -1,4 +1,4 @@
-"""What a program pays before its first call: importing the library, and decorating functions.
+"""The cost before the first call: importing the library, and decorating functions.
 
 *Imports* run in fresh processes, in rounds whose order is drawn anew. The figure is the processor time from before the
 import to after it, inside the process, so the start of the interpreter does not count. `modules` is the number of

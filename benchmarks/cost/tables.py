@@ -99,7 +99,7 @@ def scale(found: Results) -> str:
             sizes = [row["name"] for row in rows]
             growth = f"{rows[-1]['growth_x']:.2f} ({_interval(rows[-1], 'growth', 'x', '{:.2f}')})"
             lines.append((group, *(_times(row) for row in rows), growth))
-    return _table(("beside so many others", *sizes, "growth"), lines)
+    return _table(("calls or keys beside it", *sizes, "growth"), lines)
 
 
 def memory(found: Results) -> str:

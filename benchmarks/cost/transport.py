@@ -1,4 +1,4 @@
-"""What a transport costs a request that needs none of it: multiples of a bare await, and processor time over loopback.
+"""The cost that a transport adds to a request: multiples of a bare await, and processor time over loopback.
 
 First around an instant transport, which returns the same response again and again, so only the cost of the guard is
 left. The request is built by the client, so it has the client's timeouts, as in use. All figures, those of `def` too,

@@ -22,8 +22,8 @@ machine is half idle: the benchmark measures the policy, not the processor.
   seconds, a figure misses when its whole interval is beyond the bar. The interval of the p99.9 itself is by order
   statistics; with fewer than some 4,000 requests it has no upper end.
 - Last, 20,000 hedged calls over a small pool of each library (`connections`): `lost` are connections that are neither
-  idle nor closed afterwards, and the bar is 0. The p99.9 is of the first half of the calls, and `then` of the second.
-"""
+  idle nor closed afterwards, and the bar is 0. The p99.9 is of the first half of the calls, and *2nd half* of the
+  second."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ COLUMNS = (
     Column("success_percent", "success %", "{:.2f}"),
     Column("opened_percent", "opened %", "{:.1f}"),
     Column("lost", "lost", "{:.0f}"),
-    Column("p999_then_ms", "then"),
+    Column("p999_then_ms", "2nd half"),
     Column("p999_x", "ratio", "{:.2f}"),
     Column("p999_low_x", "from", "{:.2f}"),
     Column("p999_high_x", "to", "{:.2f}"),
@@ -106,12 +106,14 @@ class Contender:
 
 
 def plain() -> Any:
+    """The plain transport of httpx."""
     import httpx
 
     return httpx.AsyncHTTPTransport()
 
 
 def hedged(share: float, copies: int, ratio: float, cancel: Any = "now", *, hand_on: bool = False) -> Any:
+    """Our transport with a Hedge at an observed quantile and a Budget. With `hand_on`, a 503 goes to the caller."""
     from resilient import Budget, Hedge, Pipeline, Timeout
     from resilient import quantile as observed
     from resilient.http.httpx import AsyncTransport, HttpClassifier
@@ -122,6 +124,7 @@ def hedged(share: float, copies: int, ratio: float, cancel: Any = "now", *, hand
 
 
 def standard() -> Any:
+    """Our transport with the standard hedged pipeline."""
     from resilient import standard_hedged
     from resilient.http.httpx import AsyncTransport
 
@@ -129,6 +132,7 @@ def standard() -> Any:
 
 
 def hedge_python(percent: float) -> Any:
+    """The transport of hedge-python, with a budget in percent of the requests."""
     from hedge import HedgeConfig
     from hedge.transport import HedgedHttpxTransport
 
@@ -136,6 +140,7 @@ def hedge_python(percent: float) -> Any:
 
 
 def httpx_hedged(percent: float) -> Any:
+    """The transport of httpx-hedged, with a budget in percent of the requests."""
     from httpx_hedged import HedgeConfig, HedgedTransport
 
     return HedgedTransport(default_config=HedgeConfig(budget_percent=percent))
@@ -169,7 +174,7 @@ class Turns:
     errors: dict[str, int] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """Drop the results of the warm-up."""
+        """Drop the results so far, which are those of the warm-up."""
         self.rounds, self.successes = [], []
         self.errors.clear()
 
@@ -339,6 +344,7 @@ def run(options: Options) -> Report:
 
 
 def figure(contender: Contender, turns: Turns) -> Figure:
+    """The figure of one contender. The note counts its errors by type."""
     errors = "".join(f"; {count} x {kind}" for kind, count in turns.errors.items())
     return Figure(
         "over loopback", contender.label, turns.values(), ours=contender.ours, note=f"{contender.note}{errors}"

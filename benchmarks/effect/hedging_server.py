@@ -38,7 +38,7 @@ def draw(number: int, copy: int) -> tuple[float, int]:
 
 
 class Counting:
-    """The ASGI application."""
+    """The ASGI application: it sleeps, answers, and counts copies and connections."""
 
     def __init__(self) -> None:
         self.copies: dict[str, Counter[int]] = {}

@@ -1,4 +1,4 @@
-"""The latency distributions of `tail`: what one call takes without a hedge, to draw from and as a formula.
+"""The latency distributions of `tail`, without a hedge: to draw from, and as formulas.
 
 Each distribution comes as `draw_...`, which draws the milliseconds of one call, and `tail_...`, which computes the
 share of calls that take longer than some milliseconds.

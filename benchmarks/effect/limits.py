@@ -1,4 +1,4 @@
-"""Adaptive limits: what `AdaptiveLimit` finds, in virtual time, beside fixed limits and published algorithms.
+"""Adaptive limits: `AdaptiveLimit` in virtual time, beside fixed limits and published algorithms.
 
 The server has workers that take 50 ms for a request (exponential), and an unbounded queue. Calls come as a Poisson
 process. The limit refuses a call or admits it to the server.
@@ -73,7 +73,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """The limits, ours first."""
+    """The limits to compare, ours first."""
     from resilient import AdaptiveLimit, Bulkhead
 
     return [
@@ -89,16 +89,16 @@ def rows() -> list[Row]:
 class Server:
     """Workers and an unbounded queue. Admitted requests are never dropped."""
 
-    def __init__(self, dice: random.Random, workers: int) -> None:
-        self.dice = dice
+    def __init__(self, generator: random.Random, workers: int) -> None:
+        self.generator = generator
         self.workers = workers
         self.busy = 0
-        self.line: deque[asyncio.Future[None]] = deque()
+        self.queue: deque[asyncio.Future[None]] = deque()
 
     async def ask(self) -> None:
-        """Make one request."""
+        """Make one request: wait for a worker, and for its work."""
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.line.append(answer)
+        self.queue.append(answer)
         self.work()
         await answer
 
@@ -108,9 +108,9 @@ class Server:
 
     def work(self) -> None:
         loop = asyncio.get_running_loop()
-        while self.line and self.busy < self.workers:
+        while self.queue and self.busy < self.workers:
             self.busy += 1
-            loop.call_later(self.dice.expovariate(1 / MEAN), self.end, self.line.popleft())
+            loop.call_later(self.generator.expovariate(1 / MEAN), self.end, self.queue.popleft())
 
     def end(self, answer: asyncio.Future[None]) -> None:
         self.busy -= 1
@@ -131,12 +131,12 @@ class Calls:
         return [took for at, took in zip(self.ends, self.took, strict=True) if begin <= at < end]
 
 
-async def offer(limit: Any, rate: float, phases: Sequence[tuple[float, int]], dice: random.Random) -> Calls:
+async def offer(limit: Any, rate: float, phases: Sequence[tuple[float, int]], generator: random.Random) -> Calls:
     """Make calls at a `rate` through the limit. Each phase is seconds, and the number of workers in that time."""
     from resilient import Pipeline, Rejected
 
     loop, seen = asyncio.get_running_loop(), Calls()
-    server = Server(dice, phases[0][1])
+    server = Server(generator, phases[0][1])
     ask = Pipeline(limit)(server.ask)
 
     async def call() -> None:
@@ -161,20 +161,20 @@ async def offer(limit: Any, rate: float, phases: Sequence[tuple[float, int]], di
     steering, watching = loop.create_task(steer()), loop.create_task(watch())
     async with asyncio.TaskGroup() as group:
         while not steering.done():
-            await asyncio.sleep(dice.expovariate(rate))
+            await asyncio.sleep(generator.expovariate(rate))
             group.create_task(call())
     watching.cancel()
     return seen
 
 
-async def crowd(limit: Any, dice: random.Random) -> dict[str, tuple[int, int]]:
+async def offer_priorities(limit: Any, generator: random.Random) -> dict[str, tuple[int, int]]:
     """Simulate the priorities. Returns for each class how many calls of the spike were served, and how many were
     made."""
     from resilient import Pipeline, Rejected
     from resilient.priority import PRIORITIES, priority
 
     loop = asyncio.get_running_loop()
-    ask = Pipeline(limit)(Server(dice, 20).ask)
+    ask = Pipeline(limit)(Server(generator, 20).ask)
     counts = {name: [0, 0] for name in PRIORITIES}
 
     async def call(name: Any, counted: bool) -> None:
@@ -191,7 +191,7 @@ async def crowd(limit: Any, dice: random.Random) -> dict[str, tuple[int, int]]:
     async def arrive(name: str, group: asyncio.TaskGroup) -> None:
         while (now := loop.time()) < SPIKE[1]:
             spiking = now >= SPIKE[0]
-            await asyncio.sleep(dice.expovariate(1200.0 if spiking and name == "sheddable" else 100.0))
+            await asyncio.sleep(generator.expovariate(1200.0 if spiking and name == "sheddable" else 100.0))
             group.create_task(call(name, spiking))
 
     async with asyncio.TaskGroup() as group:
@@ -204,12 +204,12 @@ def run(options: Options) -> Report:
     """Simulate everything with every seed. In E6 the mean over the seeds is judged, and the note has the worst seed."""
     from resilient.runtime import virtual  # here: it slows other benchmarks (see `overhead`)
 
-    def tried(name: str, what: Callable[..., Any], *given: Any) -> Any:
-        dice = random.Random(f"{options.seed} {name}")
+    def simulated(name: str, what: Callable[..., Any], *given: Any) -> Any:
+        generator = random.Random(f"{options.seed} {name}")
         before = random.getstate()
         random.seed(f"{options.seed} {name} limiter")
         try:
-            return virtual.run(what(*given, dice))
+            return virtual.run(what(*given, generator))
         finally:
             random.setstate(before)
 
@@ -217,7 +217,7 @@ def run(options: Options) -> Report:
     seen: dict[str, list[Calls]] = {}
     every = rows()
     for row, seed in options.track([(row, seed) for row in every for seed in range(plan.seeds)], "limits, E6"):
-        seen.setdefault(row.name, []).append(tried(f"E6 {seed}", offer, row.make(), RATE, PHASES))
+        seen.setdefault(row.name, []).append(simulated(f"E6 {seed}", offer, row.make(), RATE, PHASES))
     figures = [
         figure for number in range(len(PHASES)) for row in every for figure in _phase(number, row, seen[row.name])
     ]
@@ -225,12 +225,12 @@ def run(options: Options) -> Report:
     cells = [(workers, row) for workers in BEGINS for row in adaptive]
     for workers, row in options.track(cells, "limits, begin"):
         rate, phases = 1.5 * workers / MEAN, ((plan.begin, workers),)
-        one = tried(f"begin {workers}", offer, row.make(), rate, phases)
+        one = simulated(f"begin {workers}", offer, row.make(), rate, phases)
         figures.append(_begin(workers, row, one, plan.begin))
     kinds: list[Row] = [every[0], every[-2]]
     for row in options.track(kinds, "limits, priorities"):
-        parts = [tried(f"crowd {seed}", crowd, row.make()) for seed in range(plan.seeds)]
-        figures.append(_crowd(row, parts))
+        parts = [simulated(f"crowd {seed}", offer_priorities, row.make()) for seed in range(plan.seeds)]
+        figures.append(_priorities(row, parts))
     conditions = {
         "python": platform.python_version(),
         "seed": options.seed,
@@ -273,7 +273,7 @@ def _begin(workers: int, row: Row, one: Calls, seconds: float) -> Figure:
     return Figure(f"begin: {workers} workers", row.name, values, ours=row.ours, note=note)
 
 
-def _crowd(row: Row, parts: Sequence[Mapping[str, tuple[int, int]]]) -> Figure:
+def _priorities(row: Row, parts: Sequence[Mapping[str, tuple[int, int]]]) -> Figure:
     values = {
         f"{name}_percent": round(100 * sum(part[name][0] for part in parts) / sum(part[name][1] for part in parts), 3)
         for name in parts[0]

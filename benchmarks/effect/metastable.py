@@ -75,6 +75,7 @@ class Row:
 
 
 def retrying(budget: bool) -> Any:
+    """A pipeline of four attempts of 1 s, with or without a Budget."""
     from resilient import Budget, FullJitter, Pipeline, Retry, Timeout
 
     retry = Retry(TRIES, wait=FullJitter(0.1, cap=2.0), budget=Budget() if budget else None)
@@ -82,24 +83,27 @@ def retrying(budget: bool) -> Any:
 
 
 def standard() -> Any:
+    """The standard pipeline."""
     from resilient import standard as made
 
     return made()
 
 
-def without() -> Any:
+def without_budget() -> Any:
+    """Four attempts, without a Budget."""
     return retrying(budget=False)
 
 
 def budgeted() -> Any:
+    """Four attempts, with a Budget."""
     return retrying(budget=True)
 
 
 SOON = Bar("recovery_s", 1)
 ROWS = (
-    Row("4 attempts, server as it is", without, bar=Bar("goodput_share_x", 0.05), ours=False),
-    Row("4 attempts, server told of deadlines", without, "deadline", SOON),
-    Row("4 attempts, server AdaptiveLimit", without, "limit", SOON),
+    Row("4 attempts, server as it is", without_budget, bar=Bar("goodput_share_x", 0.05), ours=False),
+    Row("4 attempts, server told of deadlines", without_budget, "deadline", SOON),
+    Row("4 attempts, server AdaptiveLimit", without_budget, "limit", SOON),
     Row("budget, server as it is", budgeted),
     Row("budget, server told of deadlines", budgeted, "deadline", SOON),
     Row("budget, server AdaptiveLimit", budgeted, "limit", SOON),
@@ -150,7 +154,7 @@ async def offer(row: Row, origin: str, plan: Plan, seed: str) -> Calls:
 
     from resilient.http.httpx import AsyncTransport
 
-    calls, dice, loop = Calls(), random.Random(seed), asyncio.get_running_loop()
+    calls, generator, loop = Calls(), random.Random(seed), asyncio.get_running_loop()
 
     class Counting(httpx.AsyncHTTPTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -180,7 +184,7 @@ async def offer(row: Row, origin: str, plan: Plan, seed: str) -> Calls:
 
         group.create_task(stall())
         due = began
-        while (due := due + dice.expovariate(RATE)) < began + plan.end:
+        while (due := due + generator.expovariate(RATE)) < began + plan.end:
             await asyncio.sleep(due - loop.time())
             group.create_task(call())
     return calls
@@ -223,7 +227,7 @@ def run(options: Options) -> Report:
 
 
 def figure(row: Row, calls: Calls, plan: Plan) -> Figure:
-    """The figure of one row."""
+    """The figure of one row. The note says if it does not recover."""
     end_of_fault = plan.before + plan.stall
     values = {
         "goodput_share_x": round(calls.share(end_of_fault, plan.end), 4),

@@ -26,7 +26,7 @@ class Pool:
         self._mean = mean
         self._begins = asyncio.Event()
         self._begins.set()
-        self._dice = random.Random("pool")
+        self._generator = random.Random("pool")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         _, what, *rest = scope["path"].split("/")
@@ -36,7 +36,7 @@ class Pool:
         else:
             async with self._workers:
                 await self._begins.wait()
-                await asyncio.sleep(self._dice.expovariate(1 / self._mean))
+                await asyncio.sleep(self._generator.expovariate(1 / self._mean))
         await loopback.application(scope, receive, send)
 
 

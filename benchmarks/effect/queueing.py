@@ -1,4 +1,4 @@
-"""Servers with queues, where each request joins the shorter of two: what hedges do to load, for `tail_under_load`.
+"""Servers with queues, where each request joins the shorter of two; for the hedges of `tail_under_load`.
 
 20 servers handle one request at a time, first come first served: exponential with a mean of 1 s, and 1% of requests
 stall for 20 s. A request joins the shorter of the queues of two servers drawn at random. Requests come as a Poisson
@@ -67,18 +67,18 @@ class Server:
 class Farm:
     """All servers. `requests` counts the requests they have received."""
 
-    def __init__(self, dice: random.Random, *, stops: bool) -> None:
+    def __init__(self, generator: random.Random, *, stops: bool) -> None:
         self.servers = [Server() for _ in range(SERVERS)]
-        self.dice = dice
+        self.generator = generator
         self.stops = stops
         self.requests = 0
 
     async def ask(self) -> None:
         """Make one request, at the server with the shorter queue of two."""
         self.requests += 1
-        one, other = self.dice.sample(self.servers, 2)
+        one, other = self.generator.sample(self.servers, 2)
         server = one if one.length <= other.length else other
-        seconds = STALL if self.dice.random() < STALLS else self.dice.expovariate(1.0)
+        seconds = STALL if self.generator.random() < STALLS else self.generator.expovariate(1.0)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         server.take(done, seconds)
         try:
@@ -89,7 +89,7 @@ class Farm:
 
 
 async def offer(
-    ask: Callable[[], Any], load: float, warm_up: int, calls: int, dice: random.Random, begin: Callable[[], None]
+    ask: Callable[[], Any], load: float, warm_up: int, calls: int, generator: random.Random, begin: Callable[[], None]
 ) -> array[float]:
     """Make `warm_up` calls and then `calls` more, with `begin()` in between. Returns the seconds of each of the
     latter."""
@@ -106,6 +106,6 @@ async def offer(
         for number in range(warm_up + calls):
             if number == warm_up:
                 begin()
-            await asyncio.sleep(dice.expovariate(rate))
+            await asyncio.sleep(generator.expovariate(rate))
             group.create_task(call(number >= warm_up))
     return taken

@@ -1,4 +1,4 @@
-"""What retries do to a service that fails, and what holds them back: two experiments in the world of `resilient.lab`.
+"""The effect of retries on a service that fails, and how policies bound it: two experiments in `resilient.lab`.
 
 Our own policies, and the same policies as tenacity, nopanic and plain loops write them, in the same worlds with the
 same arrivals. Expected figures are those of a plain simulation of textbook policies:

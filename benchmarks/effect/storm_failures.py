@@ -45,7 +45,7 @@ FAILING = (
 )
 
 
-def failing(row: Row, share: float, plan: Plan, seed: int, clients: int = 100, rate: float = 1000.0) -> Any:
+def failing(row: Row, share: float, plan: Plan, seed: int, clients: int, rate: float) -> Any:
     """Simulate E3 once: each attempt fails with probability `share`. `rate` is in calls a second, over all clients."""
     from resilient.lab.candidates import Candidate
     from resilient.lab.load import Poisson
@@ -64,10 +64,10 @@ def figures(options: Options, plan: Plan) -> list[Figure]:
     rows, small = (*FAILING, *peers), (FAILING[1], FAILING[2], *peers)
     cells = [(row, share) for share in SHARES for row in rows if row.ours or share in plan.peers_shares]
     steps = [*((row, share, False) for row, share in cells), *((row, 0.5, True) for row in small)]
-    found = {}
+    found: dict[tuple[Row, float, bool], Any] = {}
     for row, share, is_small in options.track(steps, "storm, E3"):
-        clients = {"clients": SMALL, "rate": SMALL / 10} if is_small else {}
-        found[row, share, is_small] = failing(row, share, plan, options.seed, **clients)
+        clients, rate = (SMALL, SMALL / 10) if is_small else (100, 1000.0)
+        found[row, share, is_small] = failing(row, share, plan, options.seed, clients, rate)
     return [
         *(_figure(row, share, found[row, share, False]) for row, share in cells),
         *(_small(row, found[row, 0.5, True]) for row in small),

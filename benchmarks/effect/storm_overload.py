@@ -36,7 +36,7 @@ that each have a goodput of `ENOUGH` times the load."""
 
 
 def _expected(recovery: float | None, goodput: float, requests: float) -> dict[str, tuple[float, ...]]:
-    wanted = {"goodput_share_x": (goodput,), "requests_per_call_x": (requests,)}
+    wanted: dict[str, tuple[float, ...]] = {"goodput_share_x": (goodput,), "requests_per_call_x": (requests,)}
     return wanted if recovery is None else {"recovery_s": (recovery,), **wanted}
 
 
@@ -145,7 +145,7 @@ QUICKLY = (
 
 
 def overloaded(row: Row, plan: Plan, seed: int) -> Any:
-    """Simulate E4 once."""
+    """Simulate E4 once, with the service of the row."""
     from resilient.faults import Stall
     from resilient.lab.candidates import Candidate
     from resilient.lab.distributions import Exponential

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +62,7 @@ class Row:
 
     name: str
     make: Callable[[], Any]
-    expected: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    expected: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     ours: bool = False
     judged: bool = False
     server: dict[str, Any] = field(default_factory=dict)
@@ -109,25 +109,28 @@ def pipeline(*, budget: Any = None, breaker: Any = None, attempts: int = TRIES) 
 
 
 def breaker(max_break: float = 5.0) -> Any:
+    """The CircuitBreaker of the rows, with breaks of 5 s."""
     from resilient import CircuitBreaker
 
     return CircuitBreaker(0.5, window_seconds=10, min_calls=20, break_duration=5, max_break=max_break)
 
 
 def budget() -> Any:
+    """A Budget with its defaults."""
     from resilient import Budget
 
     return Budget()
 
 
 def standard_pipeline() -> Any:
+    """The standard pipeline."""
     from resilient import standard
 
     return standard()
 
 
 def adaptive_limit() -> Any:
-    """In front of the server."""
+    """An AdaptiveLimit with its defaults, for the server."""
     from resilient import AdaptiveLimit
 
     return AdaptiveLimit()
@@ -170,6 +173,7 @@ def _tenacity() -> Any:
 
 
 def nopanic_pipeline(*, budget: bool, breaker: bool) -> Any:
+    """The same pipeline built with nopanic."""
     import nopanic
 
     clock = asyncio.get_running_loop().time

@@ -1,4 +1,4 @@
-"""What a hedge brings: the tail of latency, and the extra requests, against published results.
+"""The effect of a hedge on the tail of latency, and its extra requests, beside published results.
 
 Our own `Hedge` in virtual time, against backends that only sleep (their distributions are in `latencies`). Two
 experiments:
@@ -65,7 +65,7 @@ COLUMNS = (
     Column("p50_s", "p50 s", "{:.2f}"),
     Column("p95_s", "p95 s", "{:.2f}"),
     Column("p99_s", "p99 s", "{:.2f}"),
-    Column("of_none_percent", "of none's, %", "{:.0f}"),
+    Column("of_none_percent", "% of no hedge", "{:.0f}"),
     Column("worse_s", "worse"),
     Column("extra_percent", "extra %", "{:.2f}"),
     Column("off_percent", "off %"),

@@ -79,14 +79,14 @@ def serve(row: Loaded, calls: int, seed: str) -> tuple[array[float], float]:
 
     # Rows do not share their draws: equal arrivals would still not give equal queues, because the policy decides which
     # request draws next.
-    dice = random.Random(seed)
-    farm, before = Farm(dice, stops=row.stops), [0]
+    generator = random.Random(seed)
+    farm, before = Farm(generator, stops=row.stops), [0]
     ask = farm.ask if row.hedge is None else row.hedge()(farm.ask)
 
     def begin() -> None:
         before[0] = farm.requests
 
-    taken = virtual.run(offer(ask, row.load, calls // 10, calls, dice, begin))
+    taken = virtual.run(offer(ask, row.load, calls // 10, calls, generator, begin))
     return taken, (farm.requests - before[0]) / calls
 
 

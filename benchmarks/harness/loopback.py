@@ -1,4 +1,4 @@
-"""What a transport adds to a real request: processor time over loopback, in pairs with the plain client.
+"""The processor time that a transport adds to a real request over loopback, in pairs with the plain client.
 
 The server is uvicorn, in a process of its own, on another core if there is one. It answers with a small JSON. Clients
 call it through `AsyncClient.get`, one request after the other on a kept connection: the client does least there, so an
@@ -85,7 +85,7 @@ class Paired:
         self.ratios.append(2 * block.processor / (before.processor + after.processor))
 
     def values(self) -> dict[str, float]:
-        """The values for a `Figure`."""
+        """The values for a `Figure`: the added processor time with its interval, the number of pairs, and `costs`."""
         found = self.costs()
         low, high = median_interval(self.ratios)
         return {

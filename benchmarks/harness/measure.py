@@ -49,7 +49,7 @@ clock = time.process_time_ns if _FINE else time.perf_counter_ns
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is timed: `call(argument)`, awaited if `is_async`. `rejected` says that each call raises. Subjects of one
+    """A call to time: `call(argument)`, awaited if `is_async`. `rejected` says that each call raises. Subjects of one
     group are timed next to each other."""
 
     name: str

@@ -1,4 +1,4 @@
-"""Medians and quantiles, and the 95% intervals that figures are judged by.
+"""Medians and quantiles, with the 95% intervals by which figures are judged.
 
 Rounds of one process agree better with each other than with those of another process, because memory layout and hashes
 stay the same while a process lives. Where a benchmark runs in several processes, each process therefore contributes one

@@ -1,4 +1,4 @@
-"""The memory rows: which bytes count."""
+"""The memory rows of `scale`: which bytes count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The overhead benchmark: its rows do what they say, and its report is complete. No times are judged."""
+"""The overhead benchmark: its rows do what their groups say, and its report is complete. No times are judged."""
 
 from __future__ import annotations
 

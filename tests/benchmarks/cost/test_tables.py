@@ -1,4 +1,4 @@
-"""The Markdown tables."""
+"""The Markdown tables of README.md and docs/performance.md."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_highlights_say_which_peers_are_ahead_and_when_none_is(monkeypatch: pyte
     ],
 )
 def test_bar_is_shown_with_the_interval_and_the_verdict(more: dict[str, Any], said: str) -> None:
-    """The verdict is the committed run's."""
+    """The value, its interval, the bar and the committed verdict are in one cell."""
     ratio = {"ratio_x": 0.9, "ratio_low_x": 0.8, "ratio_high_x": 0.95, "bar": {"ratio_x_at_most": 1.0}}
     found = run(row("async: Retry", "resilient", 4.0, **ratio, against="peer 1.0", **more))
     assert tables.TABLES["async"](found).endswith(f"| Retry | 4.0 |  | {said} |")

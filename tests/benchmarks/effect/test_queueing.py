@@ -1,4 +1,4 @@
-"""The servers with queues: what a cancelled request leaves behind."""
+"""The servers with queues: the effect of a cancelled request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bars of hedges under load."""
+"""The rows of `tail` under load: their bars."""
 
 from __future__ import annotations
 

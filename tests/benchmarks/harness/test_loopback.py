@@ -68,7 +68,7 @@ async def test_rounds_end_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_answer_that_is_not_200_ends_the_measurement() -> None:
-    """The cost of failing requests is not what is measured."""
+    """Failing requests would have another cost."""
     transport = httpx.MockTransport(lambda request: httpx.Response(503))
     async with httpx.AsyncClient(transport=transport) as client:
         with pytest.raises(RuntimeError, match="2 of 2 requests were not answered with 200"):

@@ -67,7 +67,7 @@ def test_processes_are_the_sample_where_there_are_several() -> None:
 
 
 def test_rows_of_one_group_are_timed_next_to_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every round, in changing orders."""
+    """In every round; the order within the group and of the groups changes."""
     seen: list[str] = []
 
     def batch(track: Any) -> float:

@@ -1,4 +1,4 @@
-"""Functions that run in fresh processes."""
+"""Functions run in fresh processes, one for each argument."""
 
 from __future__ import annotations
 

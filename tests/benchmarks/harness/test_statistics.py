@@ -1,4 +1,4 @@
-"""Quantiles and their intervals."""
+"""Quantiles, and the intervals of quantiles, medians and means."""
 
 from __future__ import annotations
 
