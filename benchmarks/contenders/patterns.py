@@ -264,7 +264,7 @@ def _check(call: Function, rejected: bool, stage: Stage) -> None:
     try:
         result = stage.call(call)
     except targets.Failed:
-        raise AssertionError("the function was called, or its failure not repaired") from None
+        raise AssertionError("the call was made instead of rejected, or its failure was not retried") from None
     except Exception:
         if not rejected:
             raise

@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.effect import metastable_server
 from benchmarks.effect.metastable_plot import draw_metastable
 from benchmarks.harness.loopback import Server
 from benchmarks.harness.options import Options
@@ -196,8 +197,7 @@ def run(options: Options) -> Report:
 
     with contextlib.ExitStack() as stack:
         servers = [
-            stack.enter_context(Server("benchmarks.effect.metastable_server", str(WORKERS), str(MEAN), row.server))
-            for row in ROWS
+            stack.enter_context(Server(metastable_server.__name__, str(WORKERS), str(MEAN), row.server)) for row in ROWS
         ]
         clients = stack.enter_context(
             concurrent.futures.ProcessPoolExecutor(len(ROWS), multiprocessing.get_context("spawn"))

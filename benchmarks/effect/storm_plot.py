@@ -81,7 +81,7 @@ def draw_storm(
         axes.set_ylabel(title)
     goodput.axhline(rate, color="#444c56", linewidth=0.8, linestyle=":")
     goodput.annotate("calls made, on average", (0.5, rate), xytext=(0, 12), textcoords="offset points", fontsize=8)
-    goodput.set_title("E4: nothing is begun from 30 to 40 s", loc="left", fontsize=10, fontweight="bold")
+    goodput.set_title("E4: no request begins from 30 to 40 s", loc="left", fontsize=10, fontweight="bold")
     sent.legend(frameon=False, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.84))
     for axes in (success, requests, goodput, sent):
         axes.grid(color="#d8dee4", linewidth=0.6)
