@@ -401,7 +401,7 @@ def test_streamed_body_is_read_with_the_clients_own_timeout(http: Http, raw: Raw
     async def pausing(exchange: Any) -> None:
         await exchange.read()
         await exchange.send(head(200, "Content-Length: 8") + b"half")
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.25)
         await exchange.send(b"half")
 
     raw.usual = pausing

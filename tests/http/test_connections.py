@@ -19,7 +19,7 @@ from tests.http.memory import BAD, GOOD, Network
 from tests.http.raw import RawServer, hanging
 from tests.http.server import Answer, Server
 
-REQUESTS = int(os.environ.get("RESILIENT_RETRIED_REQUESTS", "300"))
+REQUESTS = int(os.environ.get("RESILIENT_RETRIED_REQUESTS", "120"))
 """So many are retried: more than an HTTP/2 connection may have streams. With 10,000 it takes minutes."""
 
 PROTOCOLS = {"httptools": {}, "h2": {"http1": False, "http2": True}}

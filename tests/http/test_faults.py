@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from resilient import Pipeline, Retry, Timeout
@@ -130,7 +131,22 @@ METHODS = {
 }
 
 BODIES = ["bytes", "JSON", "file", "multipart", "iterator", "longer iterator"]
-SLOW_BODIES = ["bytes", "longer iterator"]
+FEW_BODIES = ["bytes", "longer iterator"]
+"""One that can be sent again, and one that cannot."""
+
+
+def bodies(http: Http, fault: Fault, method: str) -> list[str]:
+    """The bodies to try: all kinds under one library, in a request that may be sent twice and in one that may not.
+
+    The two libraries hand bodies to the same code of ours, and a POST with a key is treated as a PUT is: there, fewer
+    kinds are tried.
+    """
+    if method == "GET":
+        return ["none"]
+    kinds = FEW_BODIES if fault.is_slow else BODIES
+    if method == "POST with key" or http.library is httpx2:
+        return ["bytes"] if fault.is_slow else FEW_BODIES
+    return kinds
 
 
 @contextlib.contextmanager
@@ -204,7 +220,7 @@ def test_request_that_meets_a_fault_has_its_fate(
     http.open(pipeline, buffer=BUFFER, **fault.options, **options)
     verb, fields = METHODS[method]
     expected, found = {}, {}
-    for kind in ["none"] if method == "GET" else SLOW_BODIES if fault.is_slow else BODIES:
+    for kind in bodies(http, fault, method):
         with body(http, kind, tmp_path / "body") as (given, content), origin(fault, pipeline, http, server) as url:
             outcome = ending(http, verb, url, headers=fields, **given)
             again = method != "POST" and kind != "longer iterator"
