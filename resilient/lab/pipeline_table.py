@@ -46,7 +46,6 @@ UNWRITABLE = (
     "before_sleep",
     "listeners",
     "state_storage",
-    "shadow_to",
     "factory",
     "key",
     "max_keys",
