@@ -1,4 +1,4 @@
-"""One run of the demo: two fleets, two loads, one crash, and what was seen of it."""
+"""One run of the demo: two fleets, two loads, one crash, and the record of it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from resilient.demo.tally import tally
 
 __all__ = ["CircuitNews", "Experiment", "Settings"]
 
-LEAD_SECONDS = 0.1  # between telling the servers when the run begins, and its beginning
+LEAD_SECONDS = 0.1  # seconds between the announcement of the start to the servers and the start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a run is drawn from. The same settings give the same arrivals and the same faults."""
+    """The settings of a run. The same settings give the same arrivals and the same faults."""
 
     seed: int
     duration: float
@@ -32,7 +32,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class CircuitNews:
-    """A circuit's change of state, `at` seconds into the run."""
+    """A change of a circuit's state, `at` seconds into the run."""
 
     at: float
     circuit: str
@@ -43,14 +43,14 @@ class CircuitNews:
 
 @dataclass(slots=True)
 class Experiment:
-    """A run, watched through its attributes while `run` runs.
+    """A run, whose attributes can be read while `run` runs.
 
     Attributes:
         began: when the run began (a `time.monotonic()`), or None while the servers start.
-        down: when the killed process was away, per side, in seconds into the run; the end is None
-            until it is back.
-        circuits: the state of each circuit of the resilient side: the service's, then each process's.
-        news: every change of those states.
+        down: when the killed process was down, for each side, in seconds into the run; the end is None until it is
+            back.
+        circuits: the state of each circuit of the resilient side: of the service, then of each process.
+        news: every change of these states.
         extras: the requests that the resilient side's policies added.
     """
 
@@ -63,7 +63,7 @@ class Experiment:
     news: list[CircuitNews] = field(default_factory=list)
     extras: Extras = field(default_factory=Extras)
     plan: FaultPlan = field(init=False)
-    _names: dict[str, str] = field(init=False, repr=False)  # of circuits, by origin
+    _names: dict[str, str] = field(init=False, repr=False)  # names of circuits, by origin
 
     def __post_init__(self) -> None:
         self.plan = draw_plan(self.settings.seed, self.settings.duration)
@@ -77,12 +77,12 @@ class Experiment:
 
     @property
     def gates(self) -> list[Gate]:
-        """The verdict, as things stand; whether the machine keeps up with the load is the last of it."""
+        """The gates with the results so far; the last one is whether the machine is fast enough for the load."""
         plain, guarded = tally(self.plain.records), tally(self.resilient.records)
         return [*judge(plain, guarded, self.resilient.requests_per_call), machine(self.plain.records)]
 
     async def run(self) -> None:
-        """Run to the end: all calls answered or given up, all processes gone."""
+        """Run to the end: all calls are answered or given up, all processes have ended."""
         settings = self.settings
         async with (
             Fleet(seed=settings.seed, duration=settings.duration) as plain_fleet,
@@ -116,7 +116,7 @@ class Experiment:
         at = event.at - (self.began or event.at)
         self.extras.hear(event, at)
         if isinstance(event, events.CircuitChanged):
-            # A transport's circuits go by their origin: "CircuitBreaker[http://127.0.0.1:8001]".
+            # A transport's circuits are named by origin: "CircuitBreaker[http://127.0.0.1:8001]".
             circuit = self._names[event.policy.partition("[")[2].removesuffix("]")]
             self.circuits[circuit] = event.new
             self.news.append(CircuitNews(at, circuit, event.old, event.new, event.reason))

@@ -1,4 +1,4 @@
-"""The requests that the policies add to a load, and what became of them, as their events tell."""
+"""The requests that the policies add to a load, and their outcomes, from the events of the policies."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["Extras"]
 
 @dataclass(slots=True)
 class Extras:
-    """When each of them was, in seconds into the run.
+    """The moments of extra requests, in seconds into the run.
 
     Attributes:
         hedges: second copies that were started, because the first was late or had failed.
-        won: calls for which the second copy had the answer that counted.
+        won: calls whose result came from the second copy.
         retries: further attempts.
-        refused: hedges and retries that the budget had no token for.
+        refused: hedges and retries for which the budget had no token.
     """
 
     hedges: list[float] = field(default_factory=list)
@@ -27,11 +27,11 @@ class Extras:
 
     @property
     def spent(self) -> int:
-        """Tokens of the budget: each hedge and each retry costs one."""
+        """Tokens that the budget spent: each hedge and each retry costs one."""
         return len(self.hedges) + len(self.retries)
 
     def hear(self, event: events.Event, at: float) -> None:
-        """Count an event, `at` seconds into the run, if it is about them."""
+        """Count an event, `at` seconds into the run, if it is one of these."""
         match event:
             case events.Hedging():
                 self.hedges.append(at)

@@ -1,12 +1,11 @@
-"""What goes wrong in the demo, and when: a plan in the vocabulary of `resilient.faults`, drawn from a seed.
+"""The faults of the demo, drawn from a seed: a plan of faults from `resilient.faults`.
 
-Three faults: `Latency` (answers that come late), bursts of `Errors` (answers that are errors) and a
-`Crash` (no process to answer). The parent and every server process draw the same plan from the same
-seed, so no plan has to be sent around.
+There are three faults: `Latency` (late answers), bursts of `Errors` (answers that are errors) and a `Crash` (no process
+that answers). The parent and every server process draw the same plan from the same seed, so the plan is never sent.
 
-The run is cut into slots with one fault each, and each fault leaves the end of its slot for
-recovery. So a longer run has more bursts, not longer ones, and a shorter run has shorter ones: in
-either, something is wrong for about 30% of the time, and there is one crash, in the middle.
+The run is divided into slots with one fault each, and each fault leaves the end of its slot for recovery. So a longer
+run has more bursts, not longer ones, and a shorter run has shorter ones: in both, something is wrong for about 30% of
+the time, and there is one crash, in the middle.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from resilient.faults import Crash, Errors, Fault, Latency
 
 __all__ = ["SERVERS", "FaultPlan", "draw_plan"]
 
-SERVERS = 3  # processes a side: enough that one can be away, few enough for a small machine
-SLOT_SECONDS = 7.0  # a slot is about this long in runs of 20 s and more
-FAULT_SHARE = 0.3  # of its slot; 2 s in a run of 20 s
-STATUS = 503  # of a burst
+SERVERS = 3  # processes on each side: enough to lose one, few enough for a small machine
+SLOT_SECONDS = 7.0  # seconds, about, of a slot in runs of 20 s and more
+FAULT_SHARE = 0.3  # share of its slot; 2 s in a run of 20 s
+STATUS = 503  # share of its slot that a burst takes
 
 
 @dataclass(frozen=True, slots=True)
 class FaultPlan:
-    """All faults of one run against processes numbered from 1. The crash is of one of them, which is replaced."""
+    """All faults of one run, for processes numbered from 1. The crash hits one of them, which is then restarted."""
 
     latency: Latency
     bursts: tuple[Errors, ...]
@@ -41,16 +40,16 @@ class FaultPlan:
 
     @property
     def victim(self) -> int:
-        """The process that is killed."""
+        """The number of the process that is killed."""
         return int(self.crash.targeted[0])
 
     @property
     def served(self) -> tuple[Fault, ...]:
-        """What the processes themselves do. A burst's errors are not late."""
+        """The faults that the processes themselves produce. The errors of a burst are not late."""
         return (*self.bursts, self.latency)
 
     def as_json(self) -> list[dict[str, Any]]:
-        """The faults as plain data, in order of time, the permanent one first; under names that will not change."""
+        """The faults as plain data with stable keys, in order of time, the permanent one first."""
         latency = {
             "kind": "latency",
             "share": self.latency.share,
@@ -80,11 +79,11 @@ class FaultPlan:
 
 
 def draw_plan(seed: int, duration: float, servers: int = SERVERS) -> FaultPlan:
-    """The faults of a run of `duration` seconds against `servers` processes.
+    """The faults of a run of `duration` seconds with `servers` processes.
 
-    Bursts alternate between one process that fails every request (overloaded, say, or badly
-    deployed) and all processes failing 3 in 10 (something behind them): the one can be dodged, the
-    other only outlasted.
+    Bursts alternate between one process that fails every request (for example, overloaded or badly deployed) and all
+    processes failing 3 in 10 (for example, because of a common dependency): a client can avoid the former, and can only
+    outlast the latter.
     """
     draw = random.Random(f"{seed}/faults")
     slots = max(3, round(duration / SLOT_SECONDS))
@@ -97,7 +96,7 @@ def draw_plan(seed: int, duration: float, servers: int = SERVERS) -> FaultPlan:
         end = start + FAULT_SHARE * slot
         victim = draw.choice(everyone)
         if number == slots // 2:
-            # The replacement needs some 0.5 s to load, so it is started before the end: 2 s without
+            # The new process needs some 0.5 s to load, so it is started before the end: 2 s without
             # it, all in all.
             crash = Crash(start=start, end=start + (end - start) * 2 / 3, targets=victim)
         elif len(bursts) % 2 == 0:

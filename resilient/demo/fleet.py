@@ -1,5 +1,4 @@
-"""The server processes of one side of the demo: started, watched until ready, killed, brought back,
-ended.
+"""The server processes of one side of the demo: started, awaited, killed, restarted, ended.
 
 async with Fleet(seed=1, duration=20.0) as fleet:
     fleet.begin(time.time())
@@ -23,11 +22,11 @@ from resilient.demo.faults import SERVERS
 
 __all__ = ["Fleet", "NotReady"]
 
-READY_SECONDS = 30.0  # for a process to answer; it takes under a second unless the machine is very busy
+READY_SECONDS = 30.0  # seconds for a process to answer; it takes less than one unless the machine is very busy
 
 
 class NotReady(RuntimeError):
-    """A server process did not come up."""
+    """A server process did not start."""
 
 
 class Fleet:
@@ -41,25 +40,25 @@ class Fleet:
 
     @property
     def urls(self) -> list[str]:
-        """Where the processes listen, in order; a restarted one listens where it did before."""
+        """The URLs of the processes, in order; a restarted process keeps its URL."""
         return [self.url(number) for number in sorted(self._ports)]
 
     def url(self, number: int) -> str:
-        """Where process `number` listens."""
+        """The URL of process `number`."""
         return f"http://127.0.0.1:{self._ports[number]}"
 
     def begin(self, at: float) -> None:
-        """Tell every process when the run begins (a `time.time()`): faults count from there."""
+        """Announce the start of the run (a `time.time()`) to every process: the times of faults count from there."""
         self._began = at
         for process in self._processes.values():
             self._tell(process)
 
     def kill(self, number: int) -> None:
-        """SIGKILL: the kernel closes its connections, and refuses new ones at once."""
+        """Kill a process with SIGKILL: the kernel closes its connections, and refuses new ones at once."""
         self._processes[number].kill()
 
     async def restart(self, number: int) -> None:
-        """Bring a killed process back on its old port; returns when it answers."""
+        """Restart a killed process on its old port; returns when it answers."""
         await self._processes[number].wait()
         await self._start(number)
 
@@ -98,8 +97,8 @@ class Fleet:
                     *self._arguments,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,  # silent while all is well
-                    # A Ctrl-C in the terminal is for the parent, which then ends them.
+                    stderr=subprocess.PIPE,  # no output while nothing is wrong
+                    # A Ctrl-C in the terminal goes to the parent, which then ends the processes.
                     start_new_session=True,
                     env=_environment(),
                 )
@@ -120,14 +119,14 @@ class Fleet:
 
 
 async def _last_words(process: asyncio.subprocess.Process) -> str:
-    """The last line of a traceback, usually."""
+    """The last line of a process's standard error, usually that of a traceback."""
     _, errors = await process.communicate()
     lines = errors.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else f"exit code {process.returncode}"
 
 
 async def _answers(url: str) -> None:
-    """Ask until there is an answer."""
+    """Send requests until there is an answer."""
     async with httpx.AsyncClient(timeout=1.0, trust_env=False) as client:
         while True:
             try:
@@ -139,7 +138,8 @@ async def _answers(url: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with this very package importable, be it a checkout that is not installed."""
+    """The environment of this process, in which this package can be imported, even from a checkout that is not
+    installed."""
     here = str(Path(__file__).parents[2])
     path = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": here if not path else os.pathsep.join((here, path))}

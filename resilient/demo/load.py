@@ -1,8 +1,7 @@
 """An open-loop load: calls arrive by schedule, whether or not earlier ones have been answered.
 
-A closed loop (so many workers, each waiting for its answer) slows down with the service, and so
-leaves out just the calls that would have been slow. Here a call's latency counts from the moment it
-was due.
+A closed loop (a fixed number of workers, each waiting for its answer) slows down with the service, and so leaves out
+exactly the calls that would have been slow. Here the latency of a call counts from its scheduled moment.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Call = Callable[[int], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A call for item `number` that is due `at` seconds into the run."""
+    """A call for item `number`, scheduled `at` seconds into the run."""
 
     at: float
     number: int
@@ -32,7 +31,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A call that has ended: when it was due, how long it took from then, its error or None."""
+    """A call that has ended: its scheduled moment, its latency from then, its error or None."""
 
     at: float
     latency: float
@@ -49,12 +48,12 @@ def arrivals(seed: int, duration: float, rate: float) -> Iterator[Arrival]:
 
 
 class Load:
-    """The calls of one side, and what became of them.
+    """The calls of one side, and their records.
 
     Attributes:
         records: the calls that have ended, in order of their end.
-        in_flight: calls that have not.
-        requests: requests sent on their behalf, as `Counted` counts them.
+        in_flight: the number of calls that have not ended.
+        requests: the number of requests of these calls, as `Counted` counts them.
     """
 
     def __init__(self, name: str) -> None:
@@ -65,12 +64,12 @@ class Load:
 
     @property
     def requests_per_call(self) -> float | None:
-        """Requests sent for each call that was made, or None before the first."""
+        """Requests per call made, or None before the first."""
         calls = len(self.records) + self.in_flight
         return self.requests / calls if calls else None
 
     async def run(self, schedule: Iterator[Arrival], get_item: Call, began: float) -> None:
-        """Make the calls of `schedule`, from `began` (a `time.monotonic()`) on, until all end."""
+        """Make the calls of `schedule`, from `began` (a `time.monotonic()`) on, until all have ended."""
         async with asyncio.TaskGroup() as calls:
             for arrival in schedule:
                 await asyncio.sleep(began + arrival.at - time.monotonic())
@@ -82,7 +81,7 @@ class Load:
         try:
             await get_item(arrival.number)
         except PROGRAMMING_ERRORS:
-            raise  # a bug, ours or the library's, is no failure to be survived: the run ends with its traceback
+            raise  # a bug of the demo or the library: the run ends with its traceback
         except Exception as raised:
             error = _label(raised)
         finally:
@@ -92,14 +91,15 @@ class Load:
 
 
 class Counted(httpx.AsyncHTTPTransport):
-    """httpx's own transport, which really sends; it counts requests for a load before it looks for a connection."""
+    """httpx's own transport, which really sends. It counts each request for a load, before it looks for a
+    connection."""
 
     def __init__(self, load: Load) -> None:
         super().__init__()
         self._load = load
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Count it, and send it."""
+        """Count a request, and send it."""
         self._load.requests += 1
         return await super().handle_async_request(request)
 

@@ -1,4 +1,4 @@
-"""The picture of a run: success and latency over time, faults shaded; below, what it cost, and the circuits."""
+"""The plot of a run: success and latency over time with shaded faults; below, the extra requests, and the circuits."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ LABELLED_FAULTS = 4  # more labels would overlap
 
 
 def draw(experiment: Experiment, path: Path) -> None:
-    """Write the picture to `path`, as PNG, SVG or PDF by its suffix."""
+    """Write the plot to `path`, as PNG, SVG or PDF by its suffix."""
     settings = experiment.settings
-    # A figure by itself, without pyplot: no display is looked for, and no global state is left.
+    # A figure without pyplot, which would look for a display and keep global state.
     figure = Figure(figsize=(11, 9), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True, height_ratios=(3, 3, 1.5, 1.3))
     success, latency, extras, circuits = axes
@@ -67,7 +67,7 @@ def _success(panel: Axes, experiment: Experiment) -> None:
 
 
 def _latency(panel: Axes, experiment: Experiment) -> None:
-    # 200 calls a step: of fewer, the p99 is no more than the slowest one.
+    # 200 calls a step: with fewer, the p99 is simply the maximum.
     width = _span(experiment) / 10
     for load in (experiment.plain, experiment.resilient):
         answered = [record for record in load.records if record.error is None]
@@ -85,7 +85,7 @@ def _latency(panel: Axes, experiment: Experiment) -> None:
         p99 = [math.nan if each.p99 is None else 1000 * each.p99 for each in figures]
         _steps(panel, p99, width, load.name, f"{load.name} p99, per {width:g} s")
     panel.set_yscale("log")
-    panel.set_ylim(bottom=5)  # no answer is quicker, and the scale is the same in every picture
+    panel.set_ylim(bottom=5)  # no answer is faster, and the scale is the same in every plot
     panel.yaxis.set_major_formatter("{x:,.0f}")
     panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_ylabel("latency of successful calls (ms)")
@@ -94,7 +94,7 @@ def _latency(panel: Axes, experiment: Experiment) -> None:
 
 
 def show_extras(panel: Axes, experiment: Experiment) -> None:
-    """Draw the hedges and retries of each step of the run, in percent of the calls that are due in it."""
+    """Draw the hedges and retries of each step of the run, in percent of the calls scheduled in it."""
     extras, width = experiment.extras, _span(experiment) / 40
     figures = timeline(experiment.resilient.records, experiment.settings.duration, width)
     calls = [each.calls for each in figures]
@@ -106,7 +106,7 @@ def show_extras(panel: Axes, experiment: Experiment) -> None:
     )
     below = [0.0] * len(calls)
     for moments, label, colour in kinds:
-        within = Counter(int(at / width) for at in moments)  # those after the last call are in no step
+        within = Counter(int(at / width) for at in moments)  # extra requests after the last call are in no step
         above = [low + 100 * within[step] / max(1, calls[step]) for step, low in enumerate(below)]
         panel.stairs(above, edges, baseline=below, fill=True, color=colour, label=label)
         below = above
@@ -117,7 +117,7 @@ def show_extras(panel: Axes, experiment: Experiment) -> None:
 
 
 def _span(experiment: Experiment) -> float:
-    """What the steps are cut from: a long run has more of them, not wider ones."""
+    """The duration that is divided into steps: a long run has more steps, not wider ones."""
     return min(20.0, experiment.settings.duration)
 
 

@@ -1,4 +1,4 @@
-"""The verdict of a run, as a table for people and as JSON for programs."""
+"""The results of a run, as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resilient.demo.tally import Tally, tally
 
 __all__ = ["as_json", "milliseconds", "percent", "ratio", "verdict"]
 
-CIRCUIT_LINES = 30  # of the circuits' history; a long run's is in the JSON
+CIRCUIT_LINES = 30  # lines of circuit changes; the JSON has all of a long run
 
 _GATE_TITLES = {
     "resilient_success_rate": "resilient success",
@@ -28,17 +28,17 @@ _GATE_TITLES = {
 
 
 def percent(share: float | None) -> str:
-    """A share for a table."""
+    """A share, as shown in tables."""
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
 def milliseconds(seconds: float | None) -> str:
-    """A latency for a table."""
+    """A latency, as shown in tables."""
     return "-" if seconds is None else f"{1000 * seconds:,.0f} ms"
 
 
 def ratio(value: float | None) -> str:
-    """Requests per call for a table."""
+    """Requests per call, as shown in tables."""
     return "-" if value is None else f"{value:.3f}"
 
 
@@ -47,7 +47,7 @@ def _errors(figures: Tally) -> str:
 
 
 def verdict(experiment: Experiment) -> RenderableType:
-    """Both sides' figures, the faults they met, what the circuits did, and the gates."""
+    """The figures of both sides, the faults, the changes of circuits, and the gates."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     loads = (experiment.plain, experiment.resilient)
@@ -104,7 +104,7 @@ def _faults(experiment: Experiment) -> list[str]:
 
 
 def _away(experiment: Experiment) -> tuple[float, float]:
-    """When the killed process was away: as seen on the resilient side, else as planned."""
+    """When the killed process was down: as seen on the resilient side, else as planned."""
     crash = experiment.plan.crash
     start, end = experiment.down.get("resilient", (crash.start, None))
     return start, crash.until if end is None else end
@@ -118,7 +118,7 @@ def _circuits(experiment: Experiment) -> list[str]:
 
 
 def _verdict(experiment: Experiment) -> list[Text]:
-    """The gates, each on its line; where the machine does not keep up with the load, that alone."""
+    """The gates, one on each line; if the machine is too slow for the load, only that."""
     *policies, machine = experiment.gates
     if machine.passed or machine.value is None:
         return [_gate(gate) for gate in (*policies, machine)]
@@ -142,7 +142,7 @@ def _gate(gate: Gate) -> Text:
 
 
 def as_json(experiment: Experiment) -> dict[str, Any]:
-    """The whole run, under names that carry their units and will not change."""
+    """The whole run as plain data, with stable keys that name their units."""
     settings = experiment.settings
     gates, extras = experiment.gates, experiment.extras
     return {

@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a live table in a terminal, a line now and then elsewhere."""
+"""The display during a run: a live table in a terminal, or a line now and then."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["Screen"]
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 5.0
-RECENT_SECONDS = 3.0  # of the live figures: long enough to be steady, short enough to show a fault
+RECENT_SECONDS = 3.0  # seconds of the live figures: long enough to be steady, short enough to show a fault
 
 _STYLES = {"closed": "green", "half-open": "yellow", "open": "bold red", "isolated": "bold red"}
 
 
 class Screen:
-    """Follows an experiment on a console, until cancelled."""
+    """Shows an experiment on a console, until cancelled."""
 
     def __init__(self, console: Console, experiment: Experiment) -> None:
         self._console = console
         self._experiment = experiment
 
     async def follow(self) -> None:
-        """Show how things stand, again and again."""
+        """Show the current figures, again and again."""
         if self._console.is_terminal:
             await self._live()
         else:
@@ -105,9 +105,9 @@ class Screen:
         )
 
     def _recent(self, load: Load) -> Tally:
-        """The calls that ended lately."""
+        """The calls that ended recently."""
         since = self._experiment.elapsed - RECENT_SECONDS
-        # They stand in order of their end, so the recent ones are found without a look at the rest.
+        # Records are in order of their end, so the recent ones are at the end of the list.
         return tally(load.records[bisect_left(load.records, since, key=_end) :])
 
     def _bar(self) -> RenderableType:
@@ -129,7 +129,7 @@ class Screen:
     def _circuits(self) -> Text:
         text = Text("circuits  ")
         for name, state in self._experiment.circuits.items():
-            text.append(f"{name.removeprefix('inventory-')} ")  # the processes go by their numbers
+            text.append(f"{name.removeprefix('inventory-')} ")  # processes are shown by their numbers
             text.append(f"{state:<11}", style=_STYLES[state])
         return text
 

@@ -1,14 +1,13 @@
-"""One server process of the demo, and how it misbehaves: starlette under uvicorn.
+"""One server process of the demo, with its faults: starlette under uvicorn.
 
     python -m resilient.demo.server --number 2 --seed 1 --duration 20
 
-Its standard streams are its leash:
+The parent controls it through its standard streams:
 
-- it writes the port it listens on to stdout, as one line;
-- a line on stdin, a `time.time()`, says when the run began (or will): from then on the plan's
-  windows count;
-- when stdin closes it exits at once. However the parent ends, SIGKILL included, the pipe closes
-  with it, so no process stays behind, on any platform.
+- it writes the port that it listens on to stdout, as one line;
+- a line on stdin, a `time.time()`, says when the run began (or will begin): the times of faults count from there;
+- when stdin closes it exits at once. However the parent ends, even by SIGKILL, the pipe closes too, so no process is
+left behind, on any platform.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ from resilient.faults import Errors, Fault, Latency, Slowness, Stall, met
 __all__ = ["Inventory", "main"]
 
 MEDIAN_SECONDS = 0.012  # a healthy answer; well above what the loopback itself adds
-SERVED = (Errors, Latency, Slowness, Stall)  # a crash is the fleet's: it kills the process
-BIND_SECONDS = 5.0  # how long a restarted process tries for its old port
+SERVED = (Errors, Latency, Slowness, Stall)  # a crash is done by the fleet, which kills the process
+BIND_SECONDS = 5.0  # seconds that a restarted process tries to bind its old port
 
 
 class Inventory:
-    """The service: `GET /items/{number}`, after some work, or as its faults say.
+    """The service: `GET /items/{number}`, after some work, or with its faults.
 
     Args:
-        faults: those of `SERVED`, by the numbers of the servers that they hit.
-        server: which of the servers this one is.
-        seed: of all that is random here.
+        faults: of the kinds in `SERVED`, each with the numbers of the servers that it hits.
+        server: the number of this server.
+        seed: of everything random here.
         median, spread: seconds that the work on an item takes, and the deviation of their logarithm.
     """
 
@@ -63,11 +62,11 @@ class Inventory:
         self._began = math.inf
 
     def begin(self, at: float) -> None:
-        """Let the run begin at `at`, on the clock of its event loop (a `time.monotonic()`)."""
+        """Start the run at `at`, on the clock of the event loop (a `time.monotonic()`)."""
         self._began = at
 
     async def item(self, request: Request) -> Response:
-        """One item, late or not at all."""
+        """Answer with one item, late, or with an error."""
         # Two draws a request whatever happens, so that the streams of both sides stay comparable.
         work = self._median * self._draw.lognormvariate(0.0, self._spread)
         draw = random.Random(self._draw.random())
@@ -76,7 +75,7 @@ class Inventory:
             await asyncio.sleep(delay)
             work *= fault.slowing
             if isinstance(fault, Errors):
-                await asyncio.sleep(work / 4)  # refusing is quicker than working
+                await asyncio.sleep(work / 4)  # a refusal is faster than work
                 status, asked = fault.answer
                 return JSONResponse({"error": "overloaded"}, status, asked)
         await asyncio.sleep(work)
@@ -84,7 +83,7 @@ class Inventory:
         return JSONResponse({"item": number, "stock": number % 7, "server": self._server})
 
     async def health(self, request: Request) -> Response:
-        """Says that the process takes requests; no fault touches it."""
+        """Answer that the process takes requests; no fault affects it."""
         return JSONResponse({"server": self._server})
 
     def application(self) -> Starlette:
@@ -93,7 +92,7 @@ class Inventory:
 
 
 def _check(name: str, fault: Fault) -> None:
-    """Refuse what a server cannot do by itself."""
+    """Refuse faults that a server cannot produce by itself."""
     if not isinstance(fault, SERVED):
         kinds = ", ".join(each.__name__ for each in SERVED)
         raise TypeError(f"{name} must be one of {kinds}, which a server can do by itself, got {fault!r}")
@@ -107,14 +106,14 @@ def _check(name: str, fault: Fault) -> None:
 
 def _watch_stdin(inventory: Inventory) -> None:
     # A thread, because portable non-blocking reads of a pipe do not exist. os._exit, because there
-    # is nothing to save and a graceful end would wait for slow answers that nobody awaits any more.
+    # is nothing to save and a graceful end would wait for slow answers to clients that are gone.
     for line in sys.stdin:
         inventory.begin(time.monotonic() + (float(line) - time.time()))
     os._exit(0)
 
 
 def _listen(port: int) -> socket.socket:
-    """A socket bound to the loopback: to any free port for 0, else to that one, once it is free."""
+    """A socket bound to the loopback interface: on any free port for 0, else on that port once it is free."""
     give_up = time.monotonic() + BIND_SECONDS
     while True:
         # The protocol is named because asyncio sets TCP_NODELAY only where it is; without, answers

@@ -1,15 +1,15 @@
-"""The service that the demo calls, and two clients for it: as most code has it, and guarded.
+"""The service that the demo calls, and two clients for it: a plain one, as in most code, and a guarded one.
 
-Both clients are plain `httpx.AsyncClient`s, and `get_item` is the same for both; what differs is the transport. The
-guarded one has two of ours, one around the service and one around each of its processes, because they answer different
-questions. Whether a request is sent once more, and when, is about the service: a further attempt goes to the next
-process. Whom to leave alone is about a process: a circuit over all of them would shut out the good ones too.
+Both clients are plain `httpx.AsyncClient`s, and `get_item` is the same for both; only the transport differs. The
+guarded client has two of our transports, one around the service and one around each of its processes, because they
+decide different questions. Whether and when a request is sent again concerns the service: a further attempt goes to the
+next process. Which process to avoid concerns one process: a circuit over all of them would reject the healthy ones too.
 
     standard_hedged: Timeout 2 s ─ Retry ─ Hedge 50 ms ─ ... ─ Timeout 0.4 s ─ InTurn ─┬─ CircuitBreaker ─ process 1
                                                                                        ├─ CircuitBreaker ─ process 2
                                                                                        └─ CircuitBreaker ─ process 3
 
-(In the dots are the preset's bulkhead and its circuit, here that of the service as a whole.)
+(The dots stand for the preset's bulkhead and its circuit, here that of the service as a whole.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Item = dict[str, Any]
 
 
 async def get_item(client: httpx.AsyncClient, number: int) -> Item:
-    """One item of the inventory; an error status is raised."""
+    """Fetch one item of the inventory; an error status is raised."""
     response = await client.get(f"{SERVICE}/items/{number}")
     response.raise_for_status()
     item: Item = response.json()
@@ -39,7 +39,7 @@ async def get_item(client: httpx.AsyncClient, number: int) -> Item:
 
 
 def plain_client(processes: Sequence[str], send: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
-    """A client without any policy: httpx's own timeout of 5 s is all that guards it."""
+    """A client without policies: its only protection is httpx's own timeout of 5 s."""
     return httpx.AsyncClient(transport=InTurn(processes, send))
 
 
@@ -49,25 +49,25 @@ def resilient_client(
     rate: float,
     on_event: Callable[[events.Event], object],
 ) -> httpx.AsyncClient:
-    """A guarded client for some `rate` calls a second; `on_event` hears what its policies do."""
+    """A guarded client for some `rate` calls a second; `on_event` is called with the events of its policies."""
     service = standard_hedged(
         "inventory",
-        # Healthy answers take 17 ms, and 99% of them less than 45. Whoever is out after 50 is in trouble, or one of the
-        # slow ones (2% of all). A failure does not wait for it: it starts the second copy at once.
+        # Healthy answers take 17 ms, and 99% of them less than 45. A call that takes longer than 50 ms has met a fault,
+        # or is one of the slow ones (2% of all). A failure starts the second copy at once.
         delay=0.05,
-        # Slow answers take 0.5 s and more, so who waits for longer than 0.4 waits for nothing.
+        # Slow answers take 0.5 s and more, so waiting for longer than 0.4 s gains nothing.
         attempt=0.4,
         # Three attempts, their hedges and the pauses between them take 3 x (0.05 + 0.4) + 0.3 = 1.65 s at the most.
         total=2.0,
         # When 30% of all requests fail, and so do 30% of the repeats, it takes 43% more to answer all calls. For 2 s of
-        # that, 20% (Finagle's share) of the successes and the savings of better times, as much as a second's calls,
+        # that, 20% of the successes (Finagle's share) and the tokens saved before, as many as a second has calls,
         # are enough. The default (10%, and 10 saved) is not: with it 2-3% of the calls of a whole run fail.
         budget=Budget(0.2, cap=rate),
     )
     process = Pipeline(
         CircuitBreaker(
-            fail_max=10,  # in a row: a dead process does that at once, a shared hiccup hardly ever
-            slow=0.05,  # an attempt overtaken by its hedge is a failure, so a process that hangs is left alone too
+            fail_max=10,  # failures in a row: at once for a dead process, very rare for a fault of all
+            slow=0.05,  # an attempt overtaken by its hedge is a failure, so a hanging process is avoided too
             break_duration=0.5,  # about what a restart takes; calls go elsewhere meanwhile
             max_break=5.0,  # doubled at every failed probe, but no longer than a deploy
         ),
@@ -80,7 +80,7 @@ def resilient_client(
 
 
 class InTurn(httpx.AsyncBaseTransport):
-    """Sends each request to the next of the processes, past those whose circuit is open."""
+    """Sends each request to the next of the processes, and skips those whose circuit is open."""
 
     def __init__(self, processes: Sequence[str], transport: httpx.AsyncBaseTransport) -> None:
         self._turn = itertools.cycle([httpx.URL(process) for process in processes])
@@ -88,7 +88,7 @@ class InTurn(httpx.AsyncBaseTransport):
         self._transport = transport
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a copy of it, addressed to a process: hedged copies share the request itself."""
+        """Send a copy of a request, addressed to a process: hedged copies share the request itself."""
         for left in reversed(range(self._processes)):
             process = next(self._turn)
             url = request.url.copy_with(scheme=process.scheme, host=process.host, port=process.port)
@@ -97,11 +97,11 @@ class InTurn(httpx.AsyncBaseTransport):
             )
             try:
                 return await self._transport.handle_async_request(addressed)
-            except CircuitOpen:  # nothing was sent, so the next one may have it at once
+            except CircuitOpen:  # nothing was sent, so the next process may get it at once
                 if not left:
                     raise
         raise AssertionError("there are processes")
 
     async def aclose(self) -> None:
-        """Close the transport that sends."""
+        """Close the inner transport."""
         await self._transport.aclose()

@@ -1,4 +1,4 @@
-"""What the command does once its arguments are known to be good: run, show, draw, judge."""
+"""The run of the command with valid settings: run, show, draw, judge."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["show"]
 
 
 def show(settings: Settings, *, plot: Path, json_file: Path | TextIO | None) -> bool:
-    """Run the demo on standard output and write its results; returns whether every gate was passed.
+    """Run the demo on standard output and write its results; returns whether every gate is passed.
 
-    Raises `KeyboardInterrupt` on Ctrl-C, with every process it started gone.
+    Raises `KeyboardInterrupt` on Ctrl-C, after all its processes have ended.
     """
     console = Console()
     console.print(

@@ -1,4 +1,4 @@
-"""Figures from records: success rates and percentiles, over a whole run or second by second."""
+"""Success rates and percentiles from records, over a whole run or step by step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Tally", "tally", "timeline"]
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What some calls came to. Percentiles are of successful calls, in seconds; None without any.
+    """The figures of some calls. Percentiles are of successful calls, in seconds; None without any.
 
-    Failed calls have no latency that means anything: a refused connection fails within a
-    millisecond, and counting that would make the side that fails look quick.
+    The latency of a failed call means nothing: a refused connection fails within a millisecond, and counting it would
+    make the failing side look fast.
     """
 
     calls: int
@@ -49,8 +49,9 @@ def tally(records: Sequence[Record]) -> Tally:
 
 
 def timeline(records: Sequence[Record], duration: float, width: float) -> list[Tally]:
-    """The figures of the calls due in each whole stretch of `width` seconds; a last part of one is left out."""
-    # Rounded first: 0.3 / 0.1 is a little less than 3, and would lose a stretch.
+    """The figures of the calls scheduled in each complete step of `width` seconds; an incomplete last step is left
+    out."""
+    # Rounded first: 0.3 / 0.1 is a little less than 3, and would lose a step.
     stretches: list[list[Record]] = [[] for _ in range(math.floor(round(duration / width, 9)))]
     for record in records:
         if (step := int(record.at / width)) < len(stretches):
