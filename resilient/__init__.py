@@ -23,10 +23,11 @@ Every policy is a decorator by itself, for `async def` and `def` alike; `Pipelin
 """
 
 from resilient import events, registry
-from resilient.backoff import FullJitter
-from resilient.budget import Budget
-from resilient.current import CurrentCall, current_call
-from resilient.deadlines import deadline, detached, remaining
+from resilient.core.budget import Budget
+from resilient.core.classify import Classifier, Verdict
+from resilient.core.current_call import CurrentCall, current_call
+from resilient.core.deadline import deadline, detached, remaining
+from resilient.core.priority import current_priority, priority
 from resilient.errors import (
     BulkheadFull,
     CircuitOpen,
@@ -41,8 +42,6 @@ from resilient.errors import (
     TimedOut,
     VirtualTimeError,
 )
-from resilient.latency import quantile
-from resilient.outcome import Classifier, Verdict
 from resilient.pipeline import Pipeline, switch
 from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
@@ -50,12 +49,13 @@ from resilient.policies.bulkhead import Bulkhead
 from resilient.policies.chaos import Chaos
 from resilient.policies.fallback import Fallback
 from resilient.policies.hedge import Hedge
+from resilient.policies.hedge.delay import quantile
 from resilient.policies.keyed import Keyed
 from resilient.policies.ratelimit import RateLimit
 from resilient.policies.retry import Retry
+from resilient.policies.retry.backoff import FullJitter
 from resilient.policies.timeout import Timeout
 from resilient.presets import standard, standard_hedged
-from resilient.priority import current_priority, priority
 
 __version__ = "0.1.0"
 

@@ -20,7 +20,8 @@ the error) before which another try is pointless.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pybreaker
 
@@ -201,3 +202,51 @@ class VirtualTimeError(BaseException):
     It is no `Exception`: no policy repeats it or answers for it. The event loop raises it as well, out of
     `resilient.testing.run` or the test, so a handler that catches it or a task that is never awaited cannot hide it.
     """
+
+
+# -- errors inside errors --------------------------------------------------------------------------------------------
+
+_members: Callable[[BaseException], tuple[BaseException, ...]] = cast("Any", BaseExceptionGroup.exceptions).__get__
+"""The errors in a group itself, whatever a subclass says."""
+
+
+def is_group(kind: type[BaseException]) -> bool:
+    """Whether errors of this type are groups."""
+    return issubclass(kind, BaseExceptionGroup)
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors in a group, and in the groups in it; of any other error itself."""
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if is_group(type(each)):
+            waiting += reversed(_members(each))
+        else:
+            yield each
+
+
+def is_cut(error: BaseException, cancelled: type[BaseException]) -> bool:
+    """Whether an error is a cancellation, of type `cancelled`: also one that came out of a nursery or a task group,
+    beside errors that were met while that was cleaned up. With a Ctrl-C among them it is none."""
+    if issubclass(type(error), cancelled):
+        return True
+    if not is_group(type(error)):
+        return False
+    found = [type(each) for each in leaves(error)]
+    return any(issubclass(each, cancelled) for each in found) and all(
+        issubclass(each, (Exception, cancelled)) for each in found
+    )
+
+
+class Stopped(Exception):
+    """Carries a user's `StopIteration` out of a coroutine, which may not raise one (PEP 479)."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def bare(error: Exception) -> Exception:
+    """The error that the function raised, also where a `Stopped` carries it out of a coroutine."""
+    return error.error if type(error) is Stopped else error

@@ -25,15 +25,15 @@ from __future__ import annotations
 
 import math
 
-from resilient.backoff import FullJitter
-from resilient.budget import Budget
-from resilient.latency import quantile
-from resilient.outcome import Classifier
+from resilient.core.budget import Budget
+from resilient.core.classify import Classifier
 from resilient.pipeline import Pipeline
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.bulkhead import Bulkhead
 from resilient.policies.hedge import Cancel, Hedge
+from resilient.policies.hedge.delay import quantile
 from resilient.policies.retry import Retry
+from resilient.policies.retry.backoff import FullJitter
 from resilient.policies.timeout import Timeout
 
 __all__ = ["standard", "standard_hedged"]

@@ -19,6 +19,7 @@ import httpx2
 import resilient.http.httpx
 import resilient.http.httpx2
 from resilient import Chaos, Classifier, Pipeline
+from resilient.core.verdict import Verdict
 from resilient.demo.experiment import Experiment, Settings
 from resilient.demo.faults import FaultPlan
 from resilient.demo.server import Inventory
@@ -33,7 +34,6 @@ from resilient.lab.load import Replay
 from resilient.lab.service import ServicePlan
 from resilient.lab.world import Scenario, simulate
 from resilient.runtime import virtual
-from resilient.verdict import Verdict
 
 __all__ = ["BODY", "PLACES", "WORK", "Place", "Probe", "Seen"]
 

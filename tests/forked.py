@@ -44,8 +44,8 @@ from resilient import (
     quantile,
     remaining,
 )
+from resilient.core.policy import Policy
 from resilient.faults import Errors
-from resilient.policy import Policy
 
 LONG = 3600.0
 SHORT = 0.005
@@ -315,9 +315,11 @@ def locks() -> Iterator[Any]:
             lock = getattr(each, "_lock", None)
             if isinstance(lock, kinds):
                 yield lock
-    from resilient import current, registry, scope
+    from resilient.core import context, current_call
+    from resilient.events import channel
+    from resilient.pipeline import names
 
-    yield from (module._lock for module in (current, scope, registry, events))  # type: ignore[attr-defined]
+    yield from (module._lock for module in (current_call, context, names, channel))  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -29,8 +29,8 @@ from resilient import (
     deadline,
     remaining,
 )
-from resilient.clock import monotonic
 from resilient.runtime import current
+from resilient.runtime.clock import monotonic
 
 Freeze = Callable[[], AbstractContextManager[Any]]
 Check = Callable[[Freeze], None]

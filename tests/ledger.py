@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from resilient import Pipeline, events
-from resilient.policy import Gate
+from resilient.core.policy import Gate
 
 __all__ = ["Ledger", "Told"]
 

@@ -11,7 +11,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from resilient import arguments
+from resilient import _validation
 
 
 def called(value: Any) -> str:
@@ -59,15 +59,15 @@ class AnswersLater:
 @pytest.mark.parametrize("value", [1, 0.5, 1e-9, 1e308, Fraction(1, 3)])
 def test_seconds_of_a_duration_returns_it_as_a_float(value: Any) -> None:
     """Every finite real number above zero is a duration."""
-    assert arguments.seconds("limit", value) == float(value)
-    assert type(arguments.seconds("limit", value)) is float
+    assert _validation.seconds("limit", value) == float(value)
+    assert type(_validation.seconds("limit", value)) is float
 
 
 @pytest.mark.parametrize("value", [0, -0.0, -1, -1e-9, math.inf, -math.inf, math.nan, 10**400, -(10**400)])
 def test_seconds_of_an_impossible_number_raises_value_error(value: Any) -> None:
     """A number that is no duration is refused by name and value, also one too large for a float."""
     with pytest.raises(ValueError) as caught:
-        arguments.seconds("limit", value)
+        _validation.seconds("limit", value)
     assert str(caught.value) == f"limit must be a finite number of seconds > 0, got {value!r}"
 
 
@@ -75,28 +75,28 @@ def test_seconds_of_an_impossible_number_raises_value_error(value: Any) -> None:
 def test_seconds_of_no_number_raises_type_error(value: Any) -> None:
     """A bool or a string is not taken for the number it could be turned into."""
     with pytest.raises(TypeError) as caught:
-        arguments.seconds("limit", value)
+        _validation.seconds("limit", value)
     assert str(caught.value).startswith(f"limit must be a finite number of seconds > 0, got {value!r}")
 
 
 def test_seconds_with_zero_accepts_zero_and_nothing_below() -> None:
     """`zero=True` moves the bound by exactly one value."""
-    assert arguments.seconds("wait", 0, zero=True) == 0.0
+    assert _validation.seconds("wait", 0, zero=True) == 0.0
     with pytest.raises(ValueError, match=r"^wait must be a finite number of seconds >= 0, got -1e-09$"):
-        arguments.seconds("wait", -1e-9, zero=True)
+        _validation.seconds("wait", -1e-9, zero=True)
 
 
 @pytest.mark.parametrize("value", [1, 1.0, 0.5, 1e-9])
 def test_share_of_a_ratio_returns_it(value: float) -> None:
     """A share is above 0 and at most 1."""
-    assert arguments.share("rate", value) == value
+    assert _validation.share("rate", value) == value
 
 
 @pytest.mark.parametrize("value", [0, -0.1, 1.0000001, 50, math.inf, math.nan, 10**400])
 def test_share_outside_zero_to_one_raises_value_error(value: float) -> None:
     """Percentages, zero and NaN are refused."""
     with pytest.raises(ValueError) as caught:
-        arguments.share("rate", value)
+        _validation.share("rate", value)
     assert str(caught.value).startswith(f"rate must be a share above 0 and at most 1, got {value!r}")
 
 
@@ -104,22 +104,22 @@ def test_share_outside_zero_to_one_raises_value_error(value: float) -> None:
 def test_share_of_no_number_raises_type_error(value: Any) -> None:
     """`True` is not a share of 1."""
     with pytest.raises(TypeError) as caught:
-        arguments.share("rate", value)
+        _validation.share("rate", value)
     assert str(caught.value).startswith(f"rate must be a share above 0 and at most 1, got {value!r}")
 
 
 def test_count_returns_a_whole_number_from_least_on() -> None:
     """The least value is included."""
-    assert arguments.count("calls", 1) == 1
-    assert arguments.count("calls", 0, least=0) == 0
-    assert arguments.count("calls", 10**20) == 10**20
+    assert _validation.count("calls", 1) == 1
+    assert _validation.count("calls", 0, least=0) == 0
+    assert _validation.count("calls", 10**20) == 10**20
 
 
 @pytest.mark.parametrize(("value", "least"), [(0, 1), (-1, 1), (-1, 0), (-(10**400), 1)])
 def test_count_below_least_raises_value_error(value: int, least: int) -> None:
     """A number of things cannot be below its least value."""
     with pytest.raises(ValueError) as caught:
-        arguments.count("calls", value, least=least)
+        _validation.count("calls", value, least=least)
     assert str(caught.value) == f"calls must be a whole number >= {least}, got {value!r}"
 
 
@@ -127,7 +127,7 @@ def test_count_below_least_raises_value_error(value: int, least: int) -> None:
 def test_count_of_no_whole_number_raises_type_error(value: Any) -> None:
     """Floats are refused even where they are whole: they come from a calculation that may not be."""
     with pytest.raises(TypeError) as caught:
-        arguments.count("calls", value)
+        _validation.count("calls", value)
     assert str(caught.value).startswith(f"calls must be a whole number >= 1, got {value!r}")
 
 
@@ -135,7 +135,7 @@ def test_count_of_no_whole_number_raises_type_error(value: Any) -> None:
 def test_name_without_a_visible_letter_raises_value_error(value: str) -> None:
     """A blank name would be invisible in events and dashboards."""
     with pytest.raises(ValueError) as caught:
-        arguments.name("name", value)
+        _validation.name("name", value)
     assert str(caught.value) == f"name must not be empty or blank, got {value!r}"
 
 
@@ -143,27 +143,27 @@ def test_name_without_a_visible_letter_raises_value_error(value: str) -> None:
 def test_name_of_no_string_raises_type_error(value: Any) -> None:
     """Bytes and numbers are not names."""
     with pytest.raises(TypeError) as caught:
-        arguments.name("name", value)
+        _validation.name("name", value)
     assert str(caught.value) == f"name must be a string, got {value!r}"
 
 
 def test_name_returns_the_string_as_it_is() -> None:
     """Nothing is stripped: what was given is what is shown."""
-    assert arguments.name("name", " users ") == " users "
+    assert _validation.name("name", " users ") == " users "
 
 
 @pytest.mark.parametrize("value", [0, 1, "no", None, []])
 def test_flag_of_no_bool_raises_type_error(value: Any) -> None:
     """`"no"` is true in Python; so only a bool will do."""
     with pytest.raises(TypeError) as caught:
-        arguments.flag("strict", value)
+        _validation.flag("strict", value)
     assert str(caught.value) == f"strict must be True or False, got {value!r}"
 
 
 def test_flag_returns_the_bool() -> None:
     """Both of them are accepted."""
-    assert arguments.flag("strict", True) is True
-    assert arguments.flag("strict", False) is False
+    assert _validation.flag("strict", True) is True
+    assert _validation.flag("strict", False) is False
 
 
 PLAIN: list[Callable[..., Any]] = [
@@ -179,24 +179,24 @@ LATER: list[Callable[..., Any]] = [
 @pytest.mark.parametrize("value", PLAIN, ids=called)
 def test_callback_of_a_plain_callable_returns_it(value: Callable[..., Any]) -> None:
     """Functions, methods, partials, built-ins and objects with `__call__` are callbacks."""
-    assert arguments.callback("results", value) is value
+    assert _validation.callback("results", value) is value
 
 
 @pytest.mark.parametrize("value", LATER, ids=called)
 def test_callback_whose_answer_would_be_a_coroutine_raises_type_error(value: Callable[..., Any]) -> None:
     """Nobody would await its answer, and a coroutine is always true."""
     with pytest.raises(TypeError) as caught:
-        arguments.callback("results", value)
+        _validation.callback("results", value)
     assert str(caught.value) == f"results must be a plain function, whose answer is not awaited, got {value!r}"
 
 
 @pytest.mark.parametrize("value", [*PLAIN, *LATER], ids=called)
 def test_strategy_of_any_callable_returns_it(value: Callable[..., Any]) -> None:
     """Where answers are awaited, coroutine functions are as good as plain ones."""
-    assert arguments.strategy("stop", value) is value
+    assert _validation.strategy("stop", value) is value
 
 
-@pytest.mark.parametrize("check", [arguments.callback, arguments.strategy])
+@pytest.mark.parametrize("check", [_validation.callback, _validation.strategy])
 @pytest.mark.parametrize("value", [generator, async_generator, functools.partial(generator), Generates()], ids=called)
 def test_callables_of_a_generator_raise_type_error(check: Callable[..., Any], value: Callable[..., Any]) -> None:
     """What a generator function returns is always true, and nobody would ask it for its items."""
@@ -205,7 +205,7 @@ def test_callables_of_a_generator_raise_type_error(check: Callable[..., Any], va
     assert str(caught.value) == f"stop must be a function that returns its answer, got the generator {value!r}"
 
 
-@pytest.mark.parametrize("check", [arguments.callback, arguments.strategy])
+@pytest.mark.parametrize("check", [_validation.callback, _validation.strategy])
 @pytest.mark.parametrize("value", [None, 5, "print", [print]])
 def test_callables_of_what_cannot_be_called_raise_type_error(check: Callable[..., Any], value: Any) -> None:
     """What is no function is refused when it is given, not when it is called."""
@@ -214,7 +214,7 @@ def test_callables_of_what_cannot_be_called_raise_type_error(check: Callable[...
     assert str(caught.value) == f"stop must be callable, got {value!r}"
 
 
-@pytest.mark.parametrize("check", [arguments.callback, arguments.strategy])
+@pytest.mark.parametrize("check", [_validation.callback, _validation.strategy])
 def test_callables_of_a_coroutine_raise_type_error(check: Callable[..., Any]) -> None:
     """The coroutine that calling a function made is not the function."""
     coroutine = later(1)
@@ -223,7 +223,7 @@ def test_callables_of_a_coroutine_raise_type_error(check: Callable[..., Any]) ->
     coroutine.close()
 
 
-@pytest.mark.parametrize("check", [arguments.callback, arguments.strategy])
+@pytest.mark.parametrize("check", [_validation.callback, _validation.strategy])
 @pytest.mark.parametrize("value", [Answers, AnswersLater, ValueError, bool])
 def test_callables_of_a_class_raise_type_error(check: Callable[..., Any], value: type) -> None:
     """A class can be called, but makes an instance, which is always true: the instance was meant."""
@@ -234,23 +234,23 @@ def test_callables_of_a_class_raise_type_error(check: Callable[..., Any], value:
 
 def test_hashable_is_whatever_can_be_a_key() -> None:
     """A tuple of what can be one, too; not a list."""
-    assert arguments.hashable("key", ("a", 1)) == ("a", 1)
+    assert _validation.hashable("key", ("a", 1)) == ("a", 1)
     with pytest.raises(TypeError, match=r"key must be hashable, got \['a'\]"):
-        arguments.hashable("key", ["a"])
+        _validation.hashable("key", ["a"])
 
 
 @pytest.mark.parametrize(
     ("check", "value", "instead"),
     [
-        (arguments.seconds, "500ms", ": write 0.5"),
-        (arguments.seconds, "2 min", ": write 120"),
-        (arguments.seconds, "1h", ": write 3600"),
-        (arguments.seconds, "5%", ""),
-        (arguments.share, "5%", ": write 0.05"),
-        (arguments.share, "5s", ""),
-        (arguments.amount, "5s", ""),
-        (arguments.seconds, "soon", ""),
-        (arguments.seconds, "s", ""),
+        (_validation.seconds, "500ms", ": write 0.5"),
+        (_validation.seconds, "2 min", ": write 120"),
+        (_validation.seconds, "1h", ": write 3600"),
+        (_validation.seconds, "5%", ""),
+        (_validation.share, "5%", ": write 0.05"),
+        (_validation.share, "5s", ""),
+        (_validation.amount, "5s", ""),
+        (_validation.seconds, "soon", ""),
+        (_validation.seconds, "s", ""),
     ],
 )
 def test_number_with_a_unit_is_told_as_the_number_to_write(
@@ -267,4 +267,4 @@ def test_number_with_a_unit_is_told_as_the_number_to_write(
 )
 def test_name_that_is_almost_a_known_one_is_told(given: object, end: str) -> None:
     """And nothing where no known name is near."""
-    assert arguments.meant(given, ["brown-out", "overload"]) == end
+    assert _validation.meant(given, ["brown-out", "overload"]) == end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from resilient import atomic
+from resilient import _atomic
 
 WITHOUT_A_GIL = """
 import asyncio, sys
@@ -43,7 +43,7 @@ def test_every_gate_works_where_there_is_no_gil() -> None:
 
 def test_instances_have_one_rare_lock_in_common_where_threads_take_turns_anyway() -> None:
     """It may be taken again while it is held, as by a signal handler that comes in between."""
-    first, second = atomic.rare_lock(), atomic.rare_lock()
-    assert (first is second) == atomic.GIL
+    first, second = _atomic.rare_lock(), _atomic.rare_lock()
+    assert (first is second) == _atomic.GIL
     with first, first, second:
         pass

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from resilient import Bulkhead, Pipeline, TimedOut, Timeout
-from resilient.beside import Beside, Stragglers, _discarding, discard, is_own
-from resilient.call import Call, new_call
-from resilient.outcome import Classifier
-from resilient.policy import Scope
-from resilient.result import CLOSING_SECONDS
+from resilient.core.background import Beside, Stragglers, _discarding, discard, is_own
+from resilient.core.call import Call, new_call
+from resilient.core.classify import Classifier
+from resilient.core.policy import Scope
+from resilient.core.result import CLOSING_SECONDS
 from resilient.runtime import Runtime, current
 from resilient.runtime.threads import THREADS
 from tests.worlds import Hang, Slow, TrioWorld, World

@@ -28,7 +28,7 @@ from resilient import (
     deadline,
 )
 from resilient.events import AttemptFailed, AttemptStarted, Queued
-from resilient.moment import inherited
+from resilient.runtime.inherited_deadline import inherited
 from tests.worlds import WORLDS, VirtualWorld, World
 
 

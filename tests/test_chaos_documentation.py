@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resilient.experiment import VARIABLE
+from resilient.chaos.experiment import VARIABLE
 from resilient.faults import KINDS
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "chaos.md").read_text()

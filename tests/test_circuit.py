@@ -11,8 +11,18 @@ from typing import Any
 
 import pytest
 
-from resilient.circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Change, Circuit, Criteria, Probe, State
-from resilient.window import CountWindow, TimeWindow, Window
+from resilient.policies.breaker.circuit import (
+    CLOSED,
+    HALF_OPEN,
+    ISOLATED,
+    OPEN,
+    Change,
+    Circuit,
+    Criteria,
+    Probe,
+    State,
+)
+from resilient.stats.window import CountWindow, TimeWindow, Window
 
 
 def circuit(

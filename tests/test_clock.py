@@ -18,10 +18,9 @@ from typing import Any
 import pytest
 
 from resilient import AdaptiveLimit, CircuitBreaker, CircuitOpen, Keyed, RateLimit, RateLimited
-from resilient.clock import ANOTHER
-from resilient.policy import Gate
+from resilient.core.policy import Gate
 from resilient.runtime import virtual
-from resilient.window import TimeWindow
+from resilient.stats.window import CLOCK_CHANGE, TimeWindow
 
 PROGRAM = Path(__file__).with_name("frozen.py")
 WAYS = ("freezegun", "freezegun, in the past", "freezegun, ticking", "time-machine")
@@ -114,7 +113,7 @@ def test_time_window_told_by_another_clock_begins_anew() -> None:
     """It would never forget until that time comes again."""
     window = TimeWindow(10)
     window.record(True, False, 5000.0)
-    window.record(True, False, 5000.0 - ANOTHER / 2)  # a thread that has read the clock earlier
+    window.record(True, False, 5000.0 - CLOCK_CHANGE / 2)  # a thread that has read the clock earlier
     assert window.failures == 2
     window.record(False, False, 0.0)
     assert (window.calls, window.failures) == (1, 0)

@@ -25,9 +25,9 @@ from resilient import (
     deadline,
     events,
 )
+from resilient.core.policy import Gate
+from resilient.core.wait_queue import Turns
 from resilient.events import Queued
-from resilient.line import Turns
-from resilient.policy import Gate
 
 PATIENCE = 10
 """Seconds after which a thread has hung."""

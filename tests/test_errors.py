@@ -37,10 +37,10 @@ from resilient import (
     deadline,
     errors,
 )
-from resilient.call import Call
+from resilient.core.call import Call
+from resilient.core.policy import Policy
 from resilient.events import CallRejected
 from resilient.http.httpx import AsyncClient
-from resilient.policy import Policy
 from resilient.runtime import virtual
 from tests.worlds import Hang, Slow, World
 

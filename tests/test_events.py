@@ -31,8 +31,8 @@ from resilient import (
     Timeout,
     events,
     switch,
-    telling,
 )
+from resilient.core import emit
 from resilient.errors import reason_of
 from resilient.events import (
     AbandonedEnded,
@@ -924,7 +924,7 @@ def test_no_event_is_built_while_nobody_listens() -> None:
     """Silence costs nothing: no event object is made on any path; one for each event when somebody listens; and of
     those that no listener wants, none."""
     makers = {kind.__init__.__code__ for kind in KINDS}  # type: ignore[misc]
-    new, file = object.__new__, telling.__file__
+    new, file = object.__new__, emit.__file__
     built: list[FrameType] = []
 
     def watch(frame: FrameType, what: str, argument: Any) -> None:

@@ -15,7 +15,6 @@ import pytest
 
 import resilient.faults
 from resilient import Pipeline, Retry
-from resilient.endings import LOST
 from resilient.faults import (
     KINDS,
     Crash,
@@ -31,6 +30,7 @@ from resilient.faults import (
     Stall,
     TruncatedBody,
 )
+from resilient.faults.exceptions import LOST
 from tests.fault_places import BODY, PLACES, WORK, Probe, Seen
 
 DOCS = Path(__file__).parents[1] / "docs" / "chaos.md"

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from resilient import arguments, faults
-from resilient.endings import LOST
+from resilient import _validation, faults
+from resilient.errors import leaves
 from resilient.faults import (
     KINDS,
     Crash,
@@ -32,9 +32,9 @@ from resilient.faults import (
     TruncatedBody,
     fault_from,
     faults_from,
-    met,
 )
-from resilient.groups import leaves
+from resilient.faults.exceptions import LOST
+from resilient.faults.kinds import met
 
 SAID: list[tuple[Fault, str]] = [
     (Errors(share=0.3, status=503, targets=2), "30% 503 on server 2"),
@@ -139,9 +139,9 @@ def test_result_is_the_value_or_what_the_function_makes_of_the_arguments() -> No
 
 def test_share_may_be_zero_where_that_makes_sense() -> None:
     """And then its message says so."""
-    assert [arguments.share("rate", value, zero=True) for value in (0, 0.5, 1)] == [0, 0.5, 1]
+    assert [_validation.share("rate", value, zero=True) for value in (0, 0.5, 1)] == [0, 0.5, 1]
     with pytest.raises(ValueError, match=re.escape("rate must be a share from 0 to 1, got -0.1")):
-        arguments.share("rate", -0.1, zero=True)
+        _validation.share("rate", -0.1, zero=True)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from resilient import Bulkhead, CircuitBreaker, Fallback, Pipeline, Retry, Timeout, current_call
-from resilient.policy import Policy
+from resilient.core.policy import Policy
 from tests.worlds import World
 
 

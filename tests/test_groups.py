@@ -25,10 +25,10 @@ from resilient import (
     Verdict,
     quantile,
 )
-from resilient.groups import is_cut, leaves
-from resilient.outcome import FAILURE, FATAL, IGNORED, REFUSED, WAITED
-from resilient.policy import Policy
-from resilient.verdict import UNTRUSTED, together
+from resilient.core.classify import FAILURE, FATAL, IGNORED, REFUSED, WAITED
+from resilient.core.policy import Policy
+from resilient.core.verdict import UNTRUSTED, together
+from resilient.errors import is_cut, leaves
 from tests.worlds import Slow, World
 
 

@@ -14,8 +14,9 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from resilient import Bulkhead, Fallback, Pipeline, Retry, Timeout, guard
-from resilient.policy import Policy
+from resilient import Bulkhead, Fallback, Pipeline, Retry, Timeout
+from resilient.core.policy import Policy
+from resilient.pipeline import functions
 
 
 class Flaky:
@@ -542,7 +543,7 @@ def test_plain_function_may_return_an_object_that_answers_every_attribute() -> N
 
 def test_types_of_results_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program may make a class for each result, as mocks do."""
-    monkeypatch.setattr(guard, "MOST_PLAIN", 3)
+    monkeypatch.setattr(functions, "MOST_PLAIN", 3)
 
     @twice
     def guarded() -> Any:
@@ -550,7 +551,7 @@ def test_types_of_results_that_are_remembered_are_bounded(monkeypatch: pytest.Mo
 
     for _ in range(10):
         guarded()
-    assert len(guard.plain_types) <= 3
+    assert len(functions.plain_types) <= 3
 
 
 async def test_async_function_may_return_an_awaitable() -> None:

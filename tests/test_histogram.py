@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient.histogram import ERROR, LEAST, MEMORY, MOST, Histogram
+from resilient.stats.histogram import ERROR, LEAST, MEMORY, MOST, Histogram
 from tests.searches import search
 
 SHARES = (0.5, 0.9, 0.95, 0.98)

@@ -29,8 +29,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from resilient import CircuitBreaker, Classifier, Pipeline, Retry, Verdict
-from resilient.known_errors import is_untrusted
-from resilient.outcome import FAILURE, FATAL, IGNORED, WAITED
+from resilient.core.classify import FAILURE, FATAL, IGNORED, WAITED
+from resilient.core.known_errors import is_untrusted
 from tests.worlds import World
 
 Made = Callable[[], Exception]

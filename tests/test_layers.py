@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from resilient import Bulkhead, Pipeline, Retry, Timeout
-from resilient.call import Call, new_call
-from resilient.guard import async_leaf, sync_leaf
-from resilient.layers import Marks, marked, marks_of
-from resilient.policy import Policy
+from resilient.core.call import Call, new_call
+from resilient.core.context import Scope
+from resilient.core.layer import Marks, marked, marks_of
+from resilient.core.policy import Policy
+from resilient.pipeline.compose import weave
+from resilient.pipeline.functions import async_leaf, sync_leaf
 from resilient.runtime.threads import THREADS
-from resilient.scope import Scope
-from resilient.weave import weave
 
 
 async def layer(call: Call) -> None:

@@ -15,9 +15,9 @@ import pytest
 import trio
 
 from resilient import AdaptiveLimit, Bulkhead, Keyed, RateLimit
-from resilient import line as line_module
-from resilient.line import Line
-from resilient.policy import Gate
+from resilient.core import wait_queue as line_module
+from resilient.core.policy import Gate
+from resilient.core.wait_queue import Line
 from resilient.runtime import current_async
 
 GATES: dict[str, Callable[[], Gate]] = {

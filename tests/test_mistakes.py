@@ -27,8 +27,8 @@ from resilient import (
     quantile,
     standard,
 )
-from resilient.mistakes import Mistake, is_mistaken, release
-from resilient.policy import Policy
+from resilient.core.callbacks import Mistake, is_mistaken, release
+from resilient.core.policy import Policy
 from tests.worlds import World
 
 

@@ -24,8 +24,8 @@ from resilient import (
     quantile,
     standard,
 )
-from resilient.outcome import FAILURE
-from resilient.policy import Policy
+from resilient.core.classify import FAILURE
+from resilient.core.policy import Policy
 from tests.worlds import ThreadWorld, VirtualWorld, World
 
 

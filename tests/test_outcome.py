@@ -27,9 +27,9 @@ from resilient import (
     TimedOut,
     Verdict,
 )
-from resilient.call import new_call
-from resilient.outcome import FAILURE, FATAL, IGNORED, PROGRAMMING_ERRORS, REFUSED, SUCCESS, WAITED
-from resilient.scope import Scope
+from resilient.core.call import new_call
+from resilient.core.classify import FAILURE, FATAL, IGNORED, PROGRAMMING_ERRORS, REFUSED, SUCCESS, WAITED
+from resilient.core.context import Scope
 from tests.worlds import World
 
 NONSENSE = [math.nan, math.inf, -math.inf, -1, -0.001, True, False, "3", b"3", None, [3], 3j, 10**400, Decimal(3)]

@@ -29,8 +29,8 @@ from resilient import (
     Timeout,
     registry,
 )
+from resilient.core.policy import Wrap
 from resilient.events import AttemptStarted, CallRejected, Retrying
-from resilient.policy import Wrap
 from tests.worlds import Slow, World
 
 

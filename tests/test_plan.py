@@ -33,7 +33,7 @@ from resilient import (
     standard_hedged,
 )
 from resilient.http.httpx import AsyncTransport, Client
-from resilient.plan import Finding
+from resilient.pipeline.lint import Finding
 
 
 def findings(*policies: Any) -> list[Finding]:

@@ -18,7 +18,7 @@ import pytest
 import requests
 import urllib3
 
-from resilient.result import closing_of, is_awaitable, is_of_one_use
+from resilient.core.result import closing_of, is_awaitable, is_of_one_use
 
 
 class Everything:

@@ -26,9 +26,9 @@ from resilient import (
     deadline,
     priority,
 )
+from resilient.core.policy import Policy
 from resilient.events import CallRejected, Queued
 from resilient.observe.shadow import WouldHaveDone, report_shadows
-from resilient.policy import Policy
 from resilient.testing import Dependency, Slow, run
 from tests.worlds import Joined, World
 

@@ -27,8 +27,8 @@ from resilient import (
     Verdict,
     events,
 )
-from resilient.call import Call
-from resilient.policy import Gate
+from resilient.core.call import Call
+from resilient.core.policy import Gate
 from resilient.runtime import virtual
 from tests.properties.stacks import Turnstile
 from tests.searches import search

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from resilient.window import CountWindow, TimeWindow, Window
+from resilient.stats.window import CountWindow, TimeWindow, Window
 
 
 def sums(window: Window) -> tuple[int, int, int]:

@@ -137,7 +137,7 @@ def _guard(breaker: Any) -> Any:
     """The decorator of a breaker. Ours decorates in a Pipeline, which ends with the function; by itself, a breaker
     keeps one pipeline for all its functions."""
     from resilient import Pipeline
-    from resilient.policy import Policy
+    from resilient.core.policy import Policy
 
     return Pipeline(breaker) if isinstance(breaker, Policy) else breaker
 

@@ -171,7 +171,7 @@ async def offer_priorities(limit: Any, generator: random.Random) -> dict[str, tu
     """Simulate the priorities. Returns for each class how many calls of the spike were served, and how many were
     made."""
     from resilient import Pipeline, Rejected
-    from resilient.priority import PRIORITIES, priority
+    from resilient.core.priority import PRIORITIES, priority
 
     loop = asyncio.get_running_loop()
     ask = Pipeline(limit)(Server(generator, 20).ask)

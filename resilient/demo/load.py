@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from resilient.outcome import PROGRAMMING_ERRORS
+from resilient.core.classify import PROGRAMMING_ERRORS
 
 __all__ = ["Arrival", "Counted", "Load", "Record", "arrivals"]
 

@@ -30,7 +30,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from resilient.demo.faults import draw_plan
-from resilient.faults import Errors, Fault, Latency, Slowness, Stall, met
+from resilient.faults import Errors, Fault, Latency, Slowness, Stall
+from resilient.faults.kinds import met
 
 __all__ = ["Inventory", "main"]
 

@@ -7,7 +7,7 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-from resilient.arguments import in_a_line
+from resilient._validation import in_a_line
 
 __all__ = ["located"]
 

@@ -16,7 +16,6 @@ from resilient.budget import Budget
 from resilient.explain.records import LongRun
 from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline, flat
-from resilient.policy import Policy
 
 __all__ = ["long_run"]
 

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import tenacity
 
-from resilient import events
-from resilient.call import name_of
+from resilient.core.call import name_of
+from resilient.core.policy import Policy
 from resilient.errors import PipelineWarning
 from resilient.explain.error_location import located
 from resilient.guard import unwrapped
@@ -29,8 +29,8 @@ from resilient.http.chaos import HttpChaos
 from resilient.http.sync_transport import SyncHttpTransport
 from resilient.http.transport import HttpTransport
 from resilient.pipeline import Pipeline
+from resilient.pipeline.functions import unwrapped
 from resilient.policies.timeout import Timeout
-from resilient.policy import Policy
 
 __all__ = ["Function", "Subject", "guarded", "quiet_stdout", "seen", "subject_of"]
 
@@ -88,7 +88,7 @@ def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
     if found is not None:
         return found
     made = _called(name, thing)
-    with events.apart():
+    with apart():
         found = seen(name, made)
     if found is not None:
         return found
@@ -207,7 +207,7 @@ def _called(name: str, make: Any) -> Any:
     if why is not None:
         raise TypeError(f"{name} must be {WANTED}, and is {what}, {why}")
     try:
-        with quiet_stdout(), events.apart():
+        with quiet_stdout(), apart():
             return make()
     except (Exception, SystemExit) as error:
         raise TypeError(f"{name} is {what}, which failed when it was called: {located(error)}") from None

@@ -1,7 +1,7 @@
 """The same policies under HTTP clients: transports that a client takes as its own.
 
 semantics        what HTTP says about methods, headers and origins
-judgement        what the outcome of a request was, and whether it may be sent again
+classify         what the outcome of a request was, and whether it may be sent again
 bodies           bodies of responses, which may end badly
 request_bodies   bodies of requests, which may have to be sent again
 library          a client library, as all that needs it: its streams, its errors, and whether its client reads a body
@@ -9,18 +9,13 @@ options          what a transport's user, and a request for itself, may ask for
 transport        what every transport does with its pipeline
 async_transport  one request and one attempt of an asynchronous client
 sync_transport   the same of a plain client
-clients          how a whole client is fitted out
+client           how a whole client is fitted out
 connections      a client's own connections, mended for requests that are cut short
 http2            one HTTP/2 connection of them: its streams, and who waits for one
 sockets          steps of a connection that a cancellation cannot tear
 chaos            what every chaos transport does
-around           what all of them pass on to the transport, and the body, that they go around
+delegate         what all of them pass on to the transport, and the body, that they go around
 httpx            all that for httpx; the modules above import no client
 httpx2           the same for httpx2
-asgi             deadlines, admission and priorities in front of an ASGI application
-entrance         the policies around the limit there
-served           one request there: its deadline, its body, what is sent, and its end
-served_trio      the same under trio
-held             the pipeline there, held while the application handles a request
-upload           the body of a request on its way in
+asgi             the middleware of `resilient.server`, under its former path
 """

@@ -6,17 +6,17 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Any, Generic
 
-from resilient.call import Call
+from resilient.core.call import Call
+from resilient.core.emit import observed
+from resilient.core.layer import Marks, marked
+from resilient.core.policy import NEARLY, Scope
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies
-from resilient.http.around import AsyncAround
+from resilient.http.delegate import AsyncAround
 from resilient.http.options import is_in_time
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.http.transport import Attempt, HttpTransport, Inner, Request, Response
-from resilient.layers import Marks, marked
-from resilient.policy import NEARLY, Scope
 from resilient.runtime import current_async
-from resilient.telling import observed
 
 __all__ = ["AsyncHttpTransport"]
 

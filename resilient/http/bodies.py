@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Self
 
-from resilient.beside import discard
-from resilient.call import Call, new_call
+from resilient.core.background import discard
+from resilient.core.call import Call, new_call
+from resilient.core.classify import Classifier, Unsettled
+from resilient.core.result import CLOSING_SECONDS
 from resilient.errors import TimedOut
-from resilient.http.around import Around, Parts, begun, end, following
+from resilient.http.delegate import Around, Parts, begun, end, following
 from resilient.http.request_bodies import Once, Punctual, Rewound
-from resilient.outcome import Classifier, Unsettled
-from resilient.result import CLOSING_SECONDS
 from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS, drive
 

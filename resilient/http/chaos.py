@@ -18,12 +18,17 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from resilient import arguments
-from resilient.beside import discard
-from resilient.call import new_call
-from resilient.endings import Exceptions
-from resilient.events import Channel, Channels, ChaosHalted, Event, FaultInjected, Listener, heard, joined
-from resilient.experiment import Enabled, Experiment
+from resilient import _validation
+from resilient._atomic import renew_in_forked_child
+from resilient.chaos.experiment import Enabled, Experiment
+from resilient.chaos.policy import objective
+from resilient.core.background import discard
+from resilient.core.call import new_call
+from resilient.core.layer import Layer, Watch
+from resilient.core.policy import Policy, Scope
+from resilient.core.worst_case import Inside, View, Worst
+from resilient.events import Channel, ChaosHalted, Event, FaultInjected, Listener
+from resilient.events.channel import Channels, heard, joined
 from resilient.faults import (
     Crash,
     DrippingBody,
@@ -37,12 +42,8 @@ from resilient.faults import (
     Stall,
     TruncatedBody,
 )
-from resilient.foresight import Inside, View, Worst
-from resilient.forks import renew_in_forked_child
-from resilient.http.around import Around, AsyncAround, SyncAround, checked
-from resilient.layers import Layer, Watch
-from resilient.policies.chaos import objective
-from resilient.policy import Policy, Scope
+from resilient.faults.exceptions import Exceptions
+from resilient.http.delegate import Around, AsyncAround, SyncAround, checked
 from resilient.runtime import Runtime, current, current_async
 from resilient.runtime.threads import THREADS, drive
 
@@ -120,11 +121,11 @@ class HttpChaos(Generic[Inner]):
     ) -> None:
         if transport is not None and options:
             raise TypeError(f"give transport= or the options of a new one ({', '.join(sorted(options))}), not both")
-        self.name = arguments.name("name", name)
+        self.name = _validation.name("name", name)
         self.experiment = Experiment(
             faults, KINDS, enabled=enabled, rate=rate, seed=seed, halt_rate=halt_rate, halt_calls=halt_calls
         )
-        self._by = None if by is None else arguments.callback("by", by)
+        self._by = None if by is None else _validation.callback("by", by)
         self._patterns = {id(fault): _pattern(at, fault, by) for at, fault in enumerate(faults)}
         if transport is not None:
             transport = checked(transport, self.library.module, is_async=isinstance(self, AsyncAround))

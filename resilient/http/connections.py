@@ -26,7 +26,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from resilient.http.around import AsyncAround, SyncAround
+from resilient.http.delegate import AsyncAround, SyncAround
 from resilient.http.http2 import NEEDED, Http2, LocalWait
 from resilient.http.sockets import Socket, Whole
 from resilient.runtime import current_async

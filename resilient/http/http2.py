@@ -25,12 +25,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from resilient.call import Call, new_call
-from resilient.clock import monotonic
-from resilient.current import enclosing
+from resilient.core.call import Call, new_call
+from resilient.core.current_call import enclosing
 from resilient.http.sockets import Socket, Whole, hurry
 from resilient.runtime import Parking, Runtime, current_async
 from resilient.runtime.asyncio import AsyncioRuntime
+from resilient.runtime.clock import monotonic
 from resilient.runtime.threads import THREADS, drive
 
 __all__ = ["NEEDED", "SILENCE", "Http2", "LocalWait"]

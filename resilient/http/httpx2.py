@@ -25,8 +25,8 @@ import httpx2
 from resilient import errors
 from resilient.http.async_transport import AsyncHttpTransport
 from resilient.http.chaos import AsyncHttpChaos, SyncHttpChaos
-from resilient.http.clients import client_timeout, install, split, standard_for
-from resilient.http.judgement import HttpClassifier as _HttpClassifier
+from resilient.http.classify import HttpClassifier as _HttpClassifier
+from resilient.http.client import client_timeout, install, split, standard_for
 from resilient.http.library import Library
 from resilient.http.sync_transport import SyncHttpTransport
 from resilient.pipeline import Pipeline
@@ -50,7 +50,7 @@ __all__ = [
 
 
 class HttpClassifier(_HttpClassifier):
-    """What a failure is, as `resilient.http.judgement` says, by httpx2's exceptions."""
+    """What a failure is, as `resilient.http.classify` says, by httpx2's exceptions."""
 
     library: ClassVar[Any] = httpx2
 

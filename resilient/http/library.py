@@ -17,7 +17,7 @@ from typing import Any
 
 from resilient.errors import TimedOut
 from resilient.http import bodies
-from resilient.http.judgement import HttpClassifier, unsent, untouched
+from resilient.http.classify import HttpClassifier, unsent, untouched
 
 __all__ = ["Library"]
 

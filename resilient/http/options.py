@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal
 
-from resilient import arguments
+from resilient import _validation
+from resilient.core.priority import PRIORITIES
 from resilient.http import semantics
-from resilient.priority import PRIORITIES
 
 __all__ = ["By", "header", "is_in_time", "key_by", "options_of", "origin_of", "variation", "with_key"]
 
@@ -46,13 +46,13 @@ def options_of(request: Any) -> Mapping[str, Any]:
         raise ValueError(f'extensions["resilient"] has no {", ".join(unknown)}: it may have {known}')
     for flag in ("off", "idempotent"):
         if flag in options:
-            arguments.flag(flag, options[flag])
+            _validation.flag(flag, options[flag])
     if "attempts" in options:
-        arguments.count("attempts", options["attempts"])
+        _validation.count("attempts", options["attempts"])
     if "deadline" in options:
-        arguments.seconds("deadline", options["deadline"])
+        _validation.seconds("deadline", options["deadline"])
     if "key" in options:
-        arguments.hashable("key", options["key"])
+        _validation.hashable("key", options["key"])
     if "priority" in options and options["priority"] not in PRIORITIES:
         raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {options['priority']!r}")
     if "idempotency_key" not in options:
@@ -86,7 +86,7 @@ def header(argument: str, value: bool | str, default: str) -> str:
     """The name of a header, or "" for none."""
     if isinstance(value, bool):
         return default if value else ""
-    name = arguments.name(argument, value)
+    name = _validation.name(argument, value)
     if not semantics.is_field_name(name):
         raise ValueError(f"{argument} must be True, False or the name of a header, got {value!r}")
     return name
@@ -100,7 +100,7 @@ def key_by(by: Any) -> Callable[..., Hashable]:
         return _host_key
     if isinstance(by, str):
         raise ValueError(f'by must be "origin", "host" or a function of the request, got {by!r}')
-    of: Callable[[Any], Hashable] = arguments.callback("by", by)
+    of: Callable[[Any], Hashable] = _validation.callback("by", by)
 
     def key(request: Any) -> Hashable:
         options = request.extensions.get("resilient")

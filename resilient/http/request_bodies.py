@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from resilient.call import new_call
-from resilient.http.around import begun, end, following
+from resilient.core.call import new_call
+from resilient.http.delegate import begun, end, following
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.threads import THREADS
 

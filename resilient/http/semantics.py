@@ -1,5 +1,5 @@
 """What HTTP itself says about repeating requests: which may be, and who it is that answers. (How soon: see
-`resilient.pauses`.)
+`resilient.core.pushback`.)
 
 Everything here is pure and knows no client.
 """
@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable
 from functools import lru_cache
 
-from resilient.pauses import FAILURE_STATUSES
+from resilient.core.pushback import FAILURE_STATUSES
 
 __all__ = [
     "ATTEMPT_HEADER",

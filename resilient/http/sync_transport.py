@@ -7,16 +7,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Generic
 
-from resilient.call import Call
-from resilient.deadlines import holding
+from resilient.core.call import Call
+from resilient.core.deadline import holding
+from resilient.core.policy import Scope
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies
-from resilient.http.around import SyncAround
+from resilient.http.delegate import SyncAround
 from resilient.http.options import is_in_time
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.http.transport import Attempt, HttpTransport, Inner, Request, Response
-from resilient.moment import hold, let_go, seen
-from resilient.policy import Scope
+from resilient.runtime.inherited_deadline import hold, let_go, seen
 from resilient.runtime.threads import THREADS, drive
 
 __all__ = ["SyncHttpTransport"]

@@ -28,33 +28,34 @@ from contextlib import ExitStack
 from math import inf
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
-from resilient import arguments, registry
-from resilient.call import Call
-from resilient.deadlines import deadline, holding, remaining
+from resilient import _validation
+from resilient.core.call import Call
+from resilient.core.classify import DEFAULT
+from resilient.core.deadline import deadline, holding, remaining
+from resilient.core.policy import NEARLY, Policy, Scope
+from resilient.core.priority import current_priority, priority
 from resilient.errors import TimedOut
 from resilient.http import semantics
-from resilient.http.around import AsyncAround, checked, library_of
 from resilient.http.chaos import HttpChaos
-from resilient.http.clients import attempt_limit, standard_for
+from resilient.http.classify import HttpClassifier, Judge, Proof
+from resilient.http.client import attempt_limit, standard_for
 from resilient.http.connections import tend
-from resilient.http.judgement import HttpClassifier, Judge, Proof
+from resilient.http.delegate import AsyncAround, checked, library_of
 from resilient.http.library import Library
 from resilient.http.options import By, header, key_by, options_of, variation, with_key
 from resilient.http.request_bodies import make_ready
 from resilient.http.semantics import IDEMPOTENT_METHODS
-from resilient.moment import Deadline, hold, inherited, let_go
-from resilient.outcome import DEFAULT
 from resilient.pipeline import Pipeline
+from resilient.pipeline.names import register
 from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.fallback import Fallback
 from resilient.policies.hedge import Hedge
 from resilient.policies.keyed import Keyed
 from resilient.policies.retry import Retry
-from resilient.policy import NEARLY, Policy, Scope
 from resilient.presets import standard
-from resilient.priority import current_priority, priority
 from resilient.runtime import Runtime
+from resilient.runtime.inherited_deadline import Deadline, hold, inherited, let_go
 from resilient.runtime.threads import THREADS
 
 __all__ = ["Attempt", "HttpTransport", "Inner", "Nested", "Request", "Response"]
@@ -139,16 +140,16 @@ class HttpTransport(Generic[Inner]):
     ) -> None:
         if transport is not None and options:
             raise TypeError(f"give transport= or the options of a new one ({', '.join(sorted(options))}), not both")
-        given = arguments.instance("pipeline", pipeline, Pipeline)
+        given = _validation.instance("pipeline", pipeline, Pipeline)
         if given is None:
             given = standard() if transport is not None else standard_for(**options)
         self._by = key_by(by)
-        self._max_keys = arguments.count("max_keys", max_keys)
-        self._idle = arguments.seconds("idle", idle)
+        self._max_keys = _validation.count("max_keys", max_keys)
+        self._idle = _validation.seconds("idle", idle)
         self._table = (by if isinstance(by, str) else "function", self._max_keys, self._idle)
         self._key_header = header("idempotency_key", idempotency_key, semantics.IDEMPOTENCY_HEADER)
-        self._buffer = arguments.count("buffer", buffer, least=0)
-        self._body_timeout = None if body_timeout is None else arguments.seconds("body_timeout", body_timeout)
+        self._buffer = _validation.count("buffer", buffer, least=0)
+        self._body_timeout = None if body_timeout is None else _validation.seconds("body_timeout", body_timeout)
         self.deadline_header = header("deadline_header", deadline_header, semantics.DEADLINE_HEADER)
         """The header by which servers hear of deadlines; empty: none, as for `priority_header`."""
         self.priority_header = header("priority_header", priority_header, semantics.PRIORITY_HEADER)
@@ -211,7 +212,7 @@ class HttpTransport(Generic[Inner]):
         judge = given if isinstance(given, Judge) else Judge(given, self.library.streams, once=self._once)
         twin = pipeline.twin(policies, judge, self._whole_attempt if outermost else None)
         if twin.name:
-            registry.register(twin)
+            register(twin)
         return twin
 
     def _fitted_policy(self, policy: Policy) -> Policy:

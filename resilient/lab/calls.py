@@ -36,7 +36,6 @@ from resilient.lab.answers import ANSWER, OK, BadAnswer, CandidateError, Service
 from resilient.mistakes import is_mistaken
 from resilient.outcome import PROGRAMMING_ERRORS
 from resilient.pipeline import Pipeline
-from resilient.policy import Policy
 
 __all__ = ["KEYED", "Calls", "Endpoint", "Exchange", "Wire", "current_exchange"]
 
@@ -76,7 +75,7 @@ class Calls:
     def __post_init__(self) -> None:
         for name in ("arguments", "answer"):
             given = getattr(self, name)
-            if given is not None and (not callable(given) or arguments.is_async(given)):
+            if given is not None and (not callable(given) or _validation.is_async(given)):
                 raise TypeError(f"{name} must be a plain function or a class, got {given!r}")
         shares("statuses", self.statuses, _status)
 
@@ -338,7 +337,7 @@ def shares(argument: str, given: object, checked: Callable[[str, Any], object]) 
         raise TypeError(f"{argument} must be a mapping of each to its share, got {given!r}")
     for value, share in given.items():
         checked(argument, value)
-        arguments.amount(f"{argument}[{value!r}]", share)
+        _validation.amount(f"{argument}[{value!r}]", share)
     if not sum(given.values()):
         raise ValueError(f"{argument} must have at least one share above 0, got {dict(given)!r}")
 

@@ -16,7 +16,6 @@ from resilient.explain.subject import subject_of
 from resilient.lab.fresh_policies import fresh
 from resilient.lab.http import in_world
 from resilient.pipeline import Pipeline
-from resilient.policy import Policy
 
 __all__ = ["NONE", "Candidate", "Decorator", "candidate_from", "shadowed"]
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from resilient import arguments
+from resilient import _validation
 from resilient.lab.files import read_text
 
 __all__ = [
@@ -50,7 +50,7 @@ LEAST_SHAPE = 0.1
 
 
 def _seconds(argument: str, value: object, *, zero: bool = False) -> float:
-    if (seconds := arguments.seconds(argument, value, zero=zero)) > LONGEST:
+    if (seconds := _validation.seconds(argument, value, zero=zero)) > LONGEST:
         raise ValueError(f"{argument} must be at most {LONGEST:g} seconds, got {value!r}")
     return seconds
 
@@ -194,7 +194,7 @@ class Pareto(Distribution):
 
     def __post_init__(self) -> None:
         _seconds("low", self.low)
-        if arguments.amount("shape", self.shape) < LEAST_SHAPE:
+        if _validation.amount("shape", self.shape) < LEAST_SHAPE:
             raise ValueError(f"shape must be a finite number >= {LEAST_SHAPE:g}, got {self.shape!r}")
 
     def sampler(self, generator: random.Random) -> Sampler:
@@ -239,7 +239,7 @@ class Mixture(Distribution):
 
     def __post_init__(self) -> None:
         for at, weight in enumerate(self.weights):
-            arguments.amount(f"parts[{at}].weight", weight)
+            _validation.amount(f"parts[{at}].weight", weight)
         if len(self.weights) != len(self.parts) or not sum(self.weights):
             raise ValueError(f"parts must have weights, at least one of them above 0, got {list(self.weights)}")
 

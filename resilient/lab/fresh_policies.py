@@ -41,7 +41,6 @@ from resilient.http.chaos import Witness
 from resilient.pipeline import Pipeline
 from resilient.policies.chaos import Chaos
 from resilient.policies.keyed import Keyed
-from resilient.policy import Policy, standing_in
 
 __all__ = ["DryRun", "FreshPolicies", "dry_run"]
 
@@ -103,7 +102,7 @@ def dry_run(*, run_hooks: bool = False) -> Iterator[DryRun]:
     made = DryRun(run_hooks)
     token = _current.set(made)
     try:
-        with _standing_in(made), events.apart():
+        with _standing_in(made), apart():
             yield made
     finally:
         _current.reset(token)

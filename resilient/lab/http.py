@@ -38,8 +38,6 @@ from resilient.http.transport import HttpTransport
 from resilient.lab.answers import CandidateError
 from resilient.lab.calls import Calls, Wire, current_exchange, drawn, shares
 from resilient.pipeline import Pipeline
-from resilient.policy import Policy
-from resilient.priority import NORMAL, PRIORITIES, current_priority, priority
 
 __all__ = ["HttpCalls", "WorldTransport", "in_world", "unlogged"]
 
@@ -75,7 +73,7 @@ class HttpCalls(Calls):
         else:
             shares("methods", self.methods, _method)
         try:
-            url = httpx.URL(_filled(arguments.name("url", self.url), "1"))
+            url = httpx.URL(_filled(_validation.name("url", self.url), "1"))
         except httpx.InvalidURL as error:
             raise ValueError(f"url must be a URL, got {self.url!r}: {error}") from None
         if url.scheme not in ("http", "https") or not url.host:
@@ -97,7 +95,7 @@ class HttpCalls(Calls):
         if self.answer is None:
             headers = dict(self.response_headers)
             if retry_after is not None:
-                headers["retry-after"] = pauses.header(retry_after)
+                headers["retry-after"] = pushback.header(retry_after)
             return module.Response(status, headers=headers, content=b"")
         made = self.answer(status, retry_after)
         if isinstance(made, BaseException | module.Response):

@@ -52,7 +52,7 @@ class Load:
 
     def _check_priority(self) -> None:
         if self.priority not in PRIORITIES:
-            hint = arguments.meant(self.priority, PRIORITIES)
+            hint = _validation.meant(self.priority, PRIORITIES)
             raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {self.priority!r}{hint}")
 
     def check(self, duration: float) -> None:
@@ -86,14 +86,14 @@ class Poisson(Load):
     def __post_init__(self) -> None:
         self._check_priority()
         if not isinstance(self.rate, tuple | list):
-            arguments.amount("rate", self.rate)
+            _validation.amount("rate", self.rate)
             return
         before = -1.0
         for at, step in enumerate(self.rate):
             if not isinstance(step, tuple | list) or len(step) != 2:
                 raise ValueError(f"rate[{at}] must be [seconds, calls a second], got {step!r}")
-            arguments.seconds(f"rate[{at}][0]", step[0], zero=True)
-            arguments.amount(f"rate[{at}][1]", step[1])
+            _validation.seconds(f"rate[{at}][0]", step[0], zero=True)
+            _validation.amount(f"rate[{at}][1]", step[1])
             if step[0] <= before:
                 raise ValueError(f"rate[{at}][0] must be later than {before:g}, got {step[0]!r}")
             before = step[0]
@@ -173,7 +173,7 @@ class Closed(Load):
 
     def __post_init__(self) -> None:
         self._check_priority()
-        arguments.count("users", self.users)
+        _validation.count("users", self.users)
 
     def check(self, duration: float) -> None:
         if isinstance(self.think, Constant) and self.think.expected >= duration:
@@ -231,11 +231,11 @@ class Burst(Load):
 
     def __post_init__(self) -> None:
         self._check_priority()
-        arguments.count("calls", self.calls)
-        arguments.seconds("at", self.at, zero=True)
-        arguments.seconds("spread", self.spread, zero=True)
+        _validation.count("calls", self.calls)
+        _validation.seconds("at", self.at, zero=True)
+        _validation.seconds("spread", self.spread, zero=True)
         if self.every is not None:
-            arguments.seconds("every", self.every)
+            _validation.seconds("every", self.every)
 
     def check(self, duration: float) -> None:
         if self.at >= duration:

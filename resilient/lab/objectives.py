@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from resilient.core.priority import PRIORITIES
 from resilient.faults import Fault, Slowness
 from resilient.lab.candidates import NONE
 from resilient.lab.measures import Measures

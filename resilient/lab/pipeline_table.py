@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from resilient import presets
-from resilient.backoff import FullJitter
-from resilient.budget import Budget
+from resilient.core.budget import Budget
+from resilient.core.policy import Gate, Policy
 from resilient.errors import PipelineWarning
 from resilient.explain.object_reference import imported
 from resilient.lab.candidates import Candidate, candidate_from
@@ -25,11 +25,12 @@ from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.bulkhead import Bulkhead
 from resilient.policies.fallback import Fallback
 from resilient.policies.hedge import Hedge
+from resilient.policies.hedge.delay import quantile
 from resilient.policies.keyed import Keyed
 from resilient.policies.ratelimit import RateLimit
 from resilient.policies.retry import Retry
+from resilient.policies.retry.backoff import FullJitter
 from resilient.policies.timeout import Timeout
-from resilient.policy import Gate, Policy
 
 __all__ = ["admission_of", "candidate_of"]
 

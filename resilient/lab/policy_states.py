@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resilient.budget import Budget
+from resilient.core.budget import Budget
 from resilient.pipeline import Pipeline, flat
 from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker

@@ -21,8 +21,8 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from resilient.groups import is_group
-from resilient.known_errors import PUSHBACK
+from resilient.core.known_errors import PUSHBACK
+from resilient.errors import is_group
 from resilient.observe.evidence import Evidence, Fact, class_named, module_of, qualified_name
 from resilient.observe.traced import TracedKind
 

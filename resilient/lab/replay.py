@@ -40,7 +40,6 @@ from resilient.lab.scenario import Scenario
 from resilient.lab.service import Service, ServicePlan, build_service
 from resilient.observe.trace import Trace, TracedAttempt, TraceError
 from resilient.observe.traced import TracedKind
-from resilient.outcome import PROGRAMMING_ERRORS, REFUSALS
 
 __all__ = ["BadResult", "RecordedError", "RecordedPlan", "replayed", "summary"]
 

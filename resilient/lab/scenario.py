@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from resilient import arguments
+from resilient import _validation
 from resilient.faults import Fault
 from resilient.lab import scenario_checks
 from resilient.lab.calls import Calls
@@ -52,16 +52,16 @@ class Scenario:
     candidates: dict[str, Candidate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        arguments.seconds("duration", self.duration)
-        arguments.seconds("drain", self.drain, zero=True)
-        arguments.count("clients", self.clients)
-        arguments.count("keys", self.keys)
+        _validation.seconds("duration", self.duration)
+        _validation.seconds("drain", self.drain, zero=True)
+        _validation.count("clients", self.clients)
+        _validation.count("keys", self.keys)
         for name in ("duration", "drain"):
             if (given := getattr(self, name)) > LONGEST:
                 raise ValueError(f"{name} must be at most {LONGEST:,.0f} seconds, got {given!r}")
         if not self.loads:
             raise ValueError("loads must have at least one load, got none")
-        if (calls := arguments.instance("calls", self.calls, Calls)) is not None:
+        if (calls := _validation.instance("calls", self.calls, Calls)) is not None:
             calls.check(next((load.keys[0] for load in self.loads if isinstance(load, Replay) and load.keys), "1"))
         scenario_checks.check(self.duration, self.loads, self.faults, self.service, self.keys)
 

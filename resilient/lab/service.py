@@ -50,7 +50,6 @@ from resilient.lab.request import Request
 from resilient.lab.server import Server
 from resilient.lab.service_plan import FAULTS, Balance, Link, Quota, ServicePlan, shard
 from resilient.pipeline import Pipeline
-from resilient.priority import current_priority
 
 __all__ = ["ANSWER", "FAULTS", "Balance", "Link", "Quota", "Service", "ServiceError", "ServicePlan", "build_service"]
 

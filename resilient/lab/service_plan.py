@@ -13,7 +13,6 @@ from resilient import arguments, faults
 from resilient.http.asgi import ServerMiddleware
 from resilient.lab.admission import admission_from
 from resilient.lab.distributions import Constant, Distribution
-from resilient.policy import Policy
 
 __all__ = ["FAULTS", "Balance", "Link", "Quota", "ServicePlan", "shard"]
 
@@ -30,7 +29,7 @@ class Link:
     loss: float = 0.0
 
     def __post_init__(self) -> None:
-        arguments.share("loss", self.loss, zero=True)
+        _validation.share("loss", self.loss, zero=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +41,9 @@ class Quota:
     burst: float = 1.0
 
     def __post_init__(self) -> None:
-        if not arguments.amount("rate", self.rate):
+        if not _validation.amount("rate", self.rate):
             raise ValueError(f"rate must be a finite number > 0, got {self.rate!r}")
-        if arguments.amount("burst", self.burst) < 1:
+        if _validation.amount("burst", self.burst) < 1:
             raise ValueError(f"burst must be a finite number >= 1, got {self.burst!r}")
 
 
@@ -100,18 +99,18 @@ class ServicePlan:
     link: Link = field(default_factory=Link)
 
     def __post_init__(self) -> None:
-        if arguments.count("servers", self.servers) > MOST_SERVERS:
+        if _validation.count("servers", self.servers) > MOST_SERVERS:
             raise ValueError(f"servers must be at most {MOST_SERVERS:,}, got {self.servers!r}")
         if self.workers is not None:
-            arguments.count("workers", self.workers)
+            _validation.count("workers", self.workers)
         if self.queue_limit is not None:
-            arguments.count("queue_limit", self.queue_limit, least=0)
-        arguments.share("failure_rate", self.failure_rate, zero=True)
-        arguments.flag("drop_expired", self.drop_expired)
+            _validation.count("queue_limit", self.queue_limit, least=0)
+        _validation.share("failure_rate", self.failure_rate, zero=True)
+        _validation.flag("drop_expired", self.drop_expired)
         for name, kind in (("balance", Balance), ("queue", Discipline), ("abandoned", Abandoned)):
             given, known = getattr(self, name), get_args(kind)
             if given not in known:
-                hint = arguments.meant(given, known)
+                hint = _validation.meant(given, known)
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {given!r}{hint}")
         if self.admission is not None:
             admission_from(self.admission)

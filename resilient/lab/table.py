@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unicodedata import category
 
-from resilient.arguments import meant
+from resilient._validation import meant
 
 __all__ = ["ScenarioError", "Source", "Table", "as_text", "as_whole", "build", "check_values", "key_path"]
 

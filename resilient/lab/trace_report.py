@@ -13,7 +13,9 @@ from typing import Any
 
 from pybreaker import CircuitBreakerError
 
-from resilient.arguments import legible
+from resilient._validation import legible
+from resilient.core.classify import Classifier, error_types
+from resilient.core.policy import Policy
 from resilient.errors import ResilientError, TimedOut
 from resilient.lab.candidates import Candidate
 from resilient.lab.recorded_errors import ErrorClasses
@@ -22,9 +24,7 @@ from resilient.lab.scenario import Scenario
 from resilient.observe.evidence import class_named, qualified_name
 from resilient.observe.shadow import ShadowReport
 from resilient.observe.trace import Trace
-from resilient.outcome import Classifier, error_types
 from resilient.pipeline import Pipeline
-from resilient.policy import Policy
 
 __all__ = ["FACTS", "Recorded"]
 

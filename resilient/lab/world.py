@@ -38,6 +38,9 @@ from contextvars import Context, copy_context
 from dataclasses import replace
 from typing import Any
 
+from resilient._atomic import module_lock
+from resilient.core.policy import Policy
+from resilient.core.priority import NORMAL, PRIORITIES, Priority, priority
 from resilient.errors import Deadlock, VirtualTimeError
 from resilient.explain.error_location import located
 from resilient.faults import Errors
@@ -53,8 +56,6 @@ from resilient.lab.run import Run
 from resilient.lab.scenario import Scenario
 from resilient.lab.service import MOST_REQUESTS, build_service
 from resilient.pipeline import Pipeline
-from resilient.policy import Policy
-from resilient.priority import NORMAL, PRIORITIES, Priority, priority
 
 __all__ = ["CandidateError", "Run", "Sample", "Scenario", "simulate"]
 

@@ -27,12 +27,11 @@ from pathlib import PurePath
 from types import ModuleType
 from typing import Any, cast
 
-from resilient.errors import TimedOut
-from resilient.groups import is_group, leaves
-from resilient.known_errors import GRPC, ILL_REDIS, is_bare, is_untrusted, pushback_ms, read_of, reader_of
-from resilient.outcome import asked_to_wait
-from resilient.pauses import FAILURE_STATUSES, LONGEST_PAUSE
-from resilient.verdict import pause_of
+from resilient.core.classify import asked_to_wait
+from resilient.core.known_errors import GRPC, ILL_REDIS, is_bare, is_untrusted, pushback_ms, read_of, reader_of
+from resilient.core.pushback import FAILURE_STATUSES, LONGEST_PAUSE
+from resilient.core.verdict import pause_of
+from resilient.errors import TimedOut, is_group, leaves
 
 __all__ = [
     "Evidence",

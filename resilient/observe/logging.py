@@ -34,9 +34,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields
 
-from resilient import arguments, events
+from resilient import _validation, events
+from resilient._atomic import renew_in_forked_child
 from resilient.events import Event
-from resilient.forks import renew_in_forked_child
 from resilient.pipeline import Pipeline
 
 __all__ = ["EventLog", "log_events", "text_of"]
@@ -76,7 +76,7 @@ class EventLog:
         if logger is not None and not isinstance(logger, logging.Logger):
             raise TypeError(f"logger must be a logging.Logger or None, got {logger!r}")
         self.logger = logger or logging.getLogger("resilient.events")
-        self.interval = arguments.seconds("interval", interval, zero=True)
+        self.interval = _validation.seconds("interval", interval, zero=True)
         self._lock = threading.RLock()
         self._logged: OrderedDict[tuple[str, ...], _Line] = OrderedDict()  # by policy, longest silent first
         self._budgets: OrderedDict[tuple[str, ...], _Line] = OrderedDict()  # by pipeline, longest silent first

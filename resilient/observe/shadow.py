@@ -11,7 +11,7 @@
       Hedge           would have done nothing
 
 A gate with a queue counts as refused, too, what would not have been made after a wait: calls too long in line, or too
-late for their deadline. That is known when a report is read, unless calls still run; `resilient.shadow` says how.
+late for their deadline. That is known when a report is read, unless calls still run; `resilient.core.shadow` says how.
 
 From a trace (`resilient.observe.trace`): `ShadowReport.of(read_trace(path))`; how refused calls went is not in it.
 """
@@ -25,15 +25,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from resilient import events
-from resilient.arguments import legible
-from resilient.call import Call
-from resilient.current import enclosing
+from resilient._atomic import renew_in_forked_child
+from resilient._validation import legible
+from resilient.core.call import Call
+from resilient.core.current_call import enclosing
+from resilient.core.policy import Gate
+from resilient.core.shadow import WOULD_WAIT
 from resilient.events import Event
-from resilient.forks import renew_in_forked_child
 from resilient.observe.trace import Trace
 from resilient.pipeline import Pipeline, flat
-from resilient.policy import Gate
-from resilient.shadow import WOULD_WAIT
 
 __all__ = ["ShadowReport", "WouldHaveDone", "report_shadows"]
 

@@ -42,18 +42,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from resilient import arguments, events
-from resilient.atomic import Wake
-from resilient.call import name_of
-from resilient.current import enclosing
+from resilient import _validation, events
+from resilient._atomic import Wake, renew_in_forked_child
+from resilient.core.call import name_of
+from resilient.core.current_call import enclosing
+from resilient.core.shadow import WOULD_WAIT
+from resilient.errors import leaves
 from resilient.events import Event
-from resilient.forks import renew_in_forked_child
-from resilient.groups import leaves
 from resilient.observe import evidence
 from resilient.observe.trace_files import VERSION, opened, read_trace
 from resilient.observe.traced import Trace, TracedAttempt, TracedCall, TraceError, WouldHave
 from resilient.pipeline import Pipeline
-from resilient.shadow import WOULD_WAIT
 
 __all__ = [
     "Recording",
@@ -128,10 +127,10 @@ class Recording:
         interval: float = 0.5,
     ) -> None:
         self.path = Path(path)
-        self._key = None if key is None else arguments.callback("key", key)
-        self._room = arguments.count("buffer", buffer)
-        self._bytes_left = arguments.count("max_bytes", max_bytes)
-        self._interval = arguments.seconds("interval", interval)
+        self._key = None if key is None else _validation.callback("key", key)
+        self._room = _validation.count("buffer", buffer)
+        self._bytes_left = _validation.count("max_bytes", max_bytes)
+        self._interval = _validation.seconds("interval", interval)
         self.written = 0
         self.dropped = 0
         self.error: Exception | None = None

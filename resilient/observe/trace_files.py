@@ -20,10 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, cast, get_args
 
-from resilient import arguments
+from resilient import _validation
+from resilient.events.records import Ending
 from resilient.observe.evidence import LONGEST_LINEAGE, evidence_from
 from resilient.observe.traced import Trace, TracedAttempt, TracedCall, TracedKind, TraceError, WouldHave
-from resilient.records import Ending
 
 __all__ = ["MAX_BYTES", "VERSION", "opened", "read_trace"]
 
@@ -56,7 +56,7 @@ def read_trace(path: str | Path, *more: str | Path, max_bytes: int = MAX_BYTES) 
 
     Raises `TraceError` for what is no trace, and `OSError` for what cannot be read.
     """
-    reader = _Reader(arguments.count("max_bytes", max_bytes))
+    reader = _Reader(_validation.count("max_bytes", max_bytes))
     for each in (path, *more):
         reader.read(Path(each))
     return reader.trace()
@@ -277,21 +277,21 @@ def _time(value: Any) -> float:
 
 
 def _seconds(field: str, value: Any) -> float:
-    seconds = arguments.seconds(field, value, zero=True)
+    seconds = _validation.seconds(field, value, zero=True)
     if seconds > LONGEST_TIME:
         raise ValueError(f"{field} must be a number of seconds up to {LONGEST_TIME:g}, got {value!r}")
     return seconds
 
 
 def _count(field: str, value: Any, *, least: int = 0) -> int:
-    number = arguments.count(field, value, least=least)
+    number = _validation.count(field, value, least=least)
     if number > MOST:
         raise ValueError(f"{field} must be at most {MOST:,}, got {value!r}")
     return number
 
 
 def _flag(line: dict[str, Any], field: str) -> bool:
-    return arguments.flag(field, line.get(field, False))
+    return _validation.flag(field, line.get(field, False))
 
 
 def _text(field: str, value: Any) -> str:

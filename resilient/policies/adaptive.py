@@ -4,9 +4,9 @@ A fixed limit is wrong by next week: too high, and calls wait at the dependency 
 and what could be served is refused. Here each window of time ends with a new limit (`resilient.limiters`, where the
 rule is a part that can be changed); between windows this is a bulkhead that knows priorities.
 
-Each class of calls (`resilient.priority`) has a share of the limit, and is admitted while fewer calls than that are
-inside, of whichever class. So when there is not room for all the sheddable are refused first, and the last places are
-for critical calls. Who may wait stands in line by class, and within a class in order of arrival.
+Each class of calls (`resilient.core.priority`) has a share of the limit, and is admitted while fewer calls than that
+are inside, of whichever class. So when there is not room for all the sheddable are refused first, and the last places
+are for critical calls. Who may wait stands in line by class, and within a class in order of arrival.
 
 One instance keeps one limit over all event loops and threads. While there is room for all, and nobody in line, a call
 is admitted, and settled, without a lock.
@@ -22,19 +22,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from resilient import arguments, events
-from resilient.atomic import atomic
-from resilient.call import Call
-from resilient.deadlocks import refuse_endless_wait
+from resilient import _validation, events
+from resilient._atomic import atomic
+from resilient.core.call import Call
+from resilient.core.callbacks import Mistake, asked_of
+from resilient.core.deadlocks import refuse_endless_wait
+from resilient.core.policy import Gate, Scope
+from resilient.core.priority import PRIORITIES, Priority, current_priority
+from resilient.core.shadow import ShadowQueue
+from resilient.core.wait_queue import Turns
+from resilient.core.worst_case import Bound, Inside, View, Worst
 from resilient.errors import LimitExceeded, Template, refusal
-from resilient.foresight import Bound, Inside, View, Worst
+from resilient.events.channel import Channels, heard, joined
 from resilient.limiters import Limiter, Vegas, Window
-from resilient.line import Turns
-from resilient.mistakes import Mistake, asked_of
-from resilient.policy import Gate, Scope
-from resilient.priority import PRIORITIES, Priority, current_priority
 from resilient.runtime import current
-from resilient.shadow import ShadowQueue
 
 __all__ = ["AdaptiveLimit"]
 
@@ -105,26 +106,26 @@ class AdaptiveLimit(Gate):
         name: str | None = None,
     ) -> None:
         super().__init__(name, shadow=shadow)
-        self.least = arguments.count("least", least)
-        self.most = arguments.count("most", most)
-        self.initial = arguments.count("initial", initial)
+        self.least = _validation.count("least", least)
+        self.most = _validation.count("most", most)
+        self.initial = _validation.count("initial", initial)
         if not least <= initial <= most:
             raise ValueError(f"initial={initial!r} must be within least={least!r} and most={most!r}")
-        self.queue = arguments.count("queue", queue, least=0)
-        self.queue_timeout = None if queue_timeout is None else arguments.seconds("queue_timeout", queue_timeout)
+        self.queue = _validation.count("queue", queue, least=0)
+        self.queue_timeout = None if queue_timeout is None else _validation.seconds("queue_timeout", queue_timeout)
         if queue_timeout is not None and not queue:
             raise ValueError(f"queue_timeout={queue_timeout!r} has no meaning without a queue: give queue= too")
-        rule = (limiter if inspect.isclass(limiter) else arguments.callback("limiter", limiter))()
+        rule = (limiter if inspect.isclass(limiter) else _validation.callback("limiter", limiter))()
         if not isinstance(rule, Limiter):
             raise TypeError(f"limiter must make a Limiter, as Vegas does, got {rule!r}")
         self.limiter: Limiter = rule
         self.shares = _shares(shares)
-        self._priority = None if priority is None else arguments.callback("priority", priority)
+        self._priority = None if priority is None else _validation.callback("priority", priority)
         if queue:
             self.waits, self.longest_wait = True, self.queue_timeout
         self.refused = dict.fromkeys(PRIORITIES, 0)
         self._limit = float(initial)
-        self._channels: events.Channels = ()
+        self._channels: Channels = ()
         self._count = _Count()
         self._lock = threading.RLock()
         self._turns = Turns(self._lock, self._take, self._give_back)
@@ -312,10 +313,10 @@ class AdaptiveLimit(Gate):
 
     def attach(self, channel: events.Channel) -> None:
         with self._lock:
-            self._channels = events.joined(self._channels, channel)
+            self._channels = joined(self._channels, channel)
 
     def _announce(self, now: float, old: int, new: int, window: Window) -> None:
-        for channel in events.heard(self._channels, events.LimitChanged):
+        for channel in heard(self._channels, events.LimitChanged):
             channel.emit(events.LimitChanged(channel.pipeline, now, self.name, old, new, str(window)))
 
     def fresh(self) -> AdaptiveLimit:
@@ -392,7 +393,7 @@ def _shares(given: Mapping[Priority, float] | None) -> dict[Priority, float]:
     if unknown:
         raise ValueError(f"shares must name {', '.join(PRIORITIES)}, got {unknown[0]!r}")
     shares: dict[Priority, float] = {
-        name: arguments.share(f"shares[{name!r}]", given.get(name, SHARES[name])) for name in PRIORITIES
+        name: _validation.share(f"shares[{name!r}]", given.get(name, SHARES[name])) for name in PRIORITIES
     }
     if not shares["critical"] >= shares["normal"] >= shares["sheddable"]:
         raise ValueError(f"shares must not grow from critical to sheddable, got {shares!r}")

@@ -4,8 +4,8 @@ At most `max_concurrent` calls are inside at a time; up to `queue` more wait in 
 at once, which is the kindest thing that can be said to a caller when the answer would come too late anyway.
 
 One instance keeps one limit over all event loops and threads. An admission that finds a permit free and nobody in line
-takes it without a lock; whoever must wait joins the line (`resilient.line`) under the lock and looks again, so that no
-wake-up is lost.
+takes it without a lock; whoever must wait joins the line (`resilient.core.wait_queue`) under the lock and looks again,
+so that no wake-up is lost.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-from resilient import arguments
-from resilient.atomic import atomic
-from resilient.call import Call
-from resilient.deadlocks import refuse_endless_wait
+from resilient import _validation
+from resilient._atomic import atomic
+from resilient.core.call import Call
+from resilient.core.deadlocks import refuse_endless_wait
+from resilient.core.policy import Gate, Scope
+from resilient.core.shadow import ShadowQueue
+from resilient.core.wait_queue import Turns
+from resilient.core.worst_case import Bound, Inside, View, Worst
 from resilient.errors import BulkheadFull, Template, refusal
 from resilient.events import Queued
-from resilient.foresight import Bound, Inside, View, Worst
-from resilient.line import Turns
-from resilient.policy import Gate, Scope
-from resilient.shadow import ShadowQueue
 
 __all__ = ["Bulkhead"]
 
@@ -71,9 +71,9 @@ class Bulkhead(Gate):
         name: str | None = None,
     ) -> None:
         super().__init__(name, shadow=shadow)
-        self.max_concurrent = arguments.count("max_concurrent", max_concurrent)
-        self.queue = arguments.count("queue", queue, least=0)
-        self.queue_timeout = None if queue_timeout is None else arguments.seconds("queue_timeout", queue_timeout)
+        self.max_concurrent = _validation.count("max_concurrent", max_concurrent)
+        self.queue = _validation.count("queue", queue, least=0)
+        self.queue_timeout = None if queue_timeout is None else _validation.seconds("queue_timeout", queue_timeout)
         if queue_timeout is not None and not queue:
             raise ValueError(f"queue_timeout={queue_timeout!r} has no meaning without a queue: give queue= too")
         self.waits = queue > 0

@@ -13,16 +13,17 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, Self
 
-from resilient import arguments
-from resilient.beside import discard, is_own
-from resilient.call import Call, name_of
+from resilient import _validation
+from resilient.core.background import discard, is_own
+from resilient.core.call import Call, name_of
+from resilient.core.callbacks import ask
+from resilient.core.classify import ErrorFilter, Verdict, error_filter
+from resilient.core.layer import Layer, Recovery
+from resilient.core.policy import Scope, Wrap
+from resilient.core.result import CLOSING_SECONDS, is_awaitable
+from resilient.core.worst_case import Bound, End, Inside, Meeting, View, Worst
+from resilient.errors import Stopped, bare
 from resilient.events import FellBack
-from resilient.foresight import Bound, End, Inside, Meeting, View, Worst
-from resilient.layers import Layer, Recovery
-from resilient.mistakes import ask
-from resilient.outcome import ErrorFilter, Stopped, Verdict, bare, error_filter
-from resilient.policy import Scope, Wrap
-from resilient.result import CLOSING_SECONDS, is_awaitable
 
 __all__ = ["Fallback"]
 
@@ -63,7 +64,7 @@ class Fallback(Wrap):
         if inspect.isroutine(value) or inspect.isclass(value):
             raise TypeError(f"Fallback would return {value!r} itself: to ask it instead, write Fallback(call=...)")
         self._value = value
-        self._call = None if call is None else self.effect("call", arguments.strategy("call", call))
+        self._call = None if call is None else self.effect("call", _validation.strategy("call", call))
         self._on = None if on is None else error_filter("on", on)
         self._prepare: Callable[[Any, bool], Any] | None = None
 
@@ -156,7 +157,7 @@ class Fallback(Wrap):
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         if block:
             return "a block has no result that could be replaced; guard a function"
-        if not is_async and self._call is not None and arguments.is_async(self._call):
+        if not is_async and self._call is not None and _validation.is_async(self._call):
             return "its call= is an async def, which a plain def cannot await"
         return None
 

@@ -22,16 +22,17 @@ from functools import partial
 from sys import modules
 from typing import Any
 
-from resilient import arguments
-from resilient.atomic import atomic
-from resilient.call import Call
-from resilient.clock import ANOTHER, monotonic
+from resilient import _validation
+from resilient._atomic import atomic
+from resilient.core.call import Call
+from resilient.core.policy import Gate, Scope
+from resilient.core.wait_queue import STALLED, Line, Place
+from resilient.core.worst_case import Bound, Inside, View, Worst
 from resilient.errors import RateLimited, Template, refusal
 from resilient.events import Queued
-from resilient.foresight import Bound, Inside, View, Worst
-from resilient.line import STALLED, Line, Place
-from resilient.policy import Gate, Scope
 from resilient.runtime import TRIO, VIRTUAL, Runtime, current
+from resilient.runtime.clock import monotonic
+from resilient.stats.window import CLOCK_CHANGE
 
 __all__ = ["RateLimit"]
 
@@ -78,13 +79,13 @@ class RateLimit(Gate):
         name: str | None = None,
     ) -> None:
         super().__init__(name, shadow=shadow)
-        self.rate = arguments.amount("rate", rate)
-        self.per = arguments.seconds("per", per)
+        self.rate = _validation.amount("rate", rate)
+        self.per = _validation.seconds("per", per)
         if not self.rate or not math.isfinite(self.rate / self.per) or not math.isfinite(self.per / self.rate):
             raise ValueError(f"rate must be a finite number > 0 of calls per per={per!r} seconds, got {rate!r}")
         a_second = math.floor(self.rate / self.per + MOMENT)
-        self.burst = max(1, a_second) if burst is None else arguments.count("burst", burst)
-        self.max_wait = arguments.seconds("max_wait", max_wait, zero=True)
+        self.burst = max(1, a_second) if burst is None else _validation.count("burst", burst)
+        self.max_wait = _validation.seconds("max_wait", max_wait, zero=True)
         self.waits = self.max_wait > 0
         self.longest_wait = self.max_wait
         self.pace = self.burst, self.rate / self.per
@@ -114,7 +115,7 @@ class RateLimit(Gate):
                 self._anchor = now
                 self._taken = self._first_taken
             return self
-        if now < self._anchor - ANOTHER:
+        if now < self._anchor - CLOCK_CHANGE:
             return self._begin_anew(now)
         if not self.waits:
             raise self._refusal(self._ahead(now))

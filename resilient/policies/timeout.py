@@ -11,18 +11,18 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from resilient import arguments
-from resilient.beside import Beside, Stragglers
-from resilient.call import Call
-from resilient.deadlines import in_callers_time, lifted, total
+from resilient import _validation
+from resilient.core.background import Beside, Stragglers
+from resilient.core.call import Call
+from resilient.core.callbacks import Mistake
+from resilient.core.deadline import in_callers_time, lifted, total
+from resilient.core.layer import Layer, Marks, marked, marks_of
+from resilient.core.policy import NEARLY, Scope, Wrap
+from resilient.core.worst_case import Inside, View, Worst
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
-from resilient.foresight import Inside, View, Worst
-from resilient.layers import Layer, Marks, marked, marks_of
-from resilient.mistakes import Mistake
-from resilient.moment import Deadline, seen
-from resilient.policy import NEARLY, Scope, Wrap
 from resilient.runtime import Runtime
+from resilient.runtime.inherited_deadline import Deadline, seen
 from resilient.runtime.threads import THREADS
 
 __all__ = ["Timeout"]
@@ -60,10 +60,10 @@ class Timeout(Wrap):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.seconds = self.limit = arguments.seconds("seconds", seconds)
-        self.thread = arguments.flag("thread", thread)
-        self.abandon = arguments.flag("abandon", abandon)
-        self._abandoned = Stragglers(arguments.count("max_abandoned", max_abandoned))
+        self.seconds = self.limit = _validation.seconds("seconds", seconds)
+        self.thread = _validation.flag("thread", thread)
+        self.abandon = _validation.flag("abandon", abandon)
+        self._abandoned = Stragglers(_validation.count("max_abandoned", max_abandoned))
         self.outlived = self.abandon or self.thread
         self.raises = (TimedOut, Rejected) if self.outlived else (TimedOut,)
 

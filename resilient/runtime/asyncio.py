@@ -9,16 +9,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
 from sys import get_asyncgen_hooks
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from resilient.clock import monotonic
-from resilient.forks import in_forked_child
-from resilient.groups import is_cut
-from resilient.moment import inherit, inherited, restore
+from resilient._atomic import in_forked_child
+from resilient.errors import is_cut
+from resilient.runtime.clock import monotonic
+from resilient.runtime.inherited_deadline import inherit, inherited, restore
+from resilient.runtime.protocol import Limit, Timed, Woken, Work
 from resilient.runtime.timers import LENGTHS, DeadlineEntry, Deadlines, Entries, Entry, Timer, Timers
-
-if TYPE_CHECKING:
-    from resilient.runtime import Limit, Timed, Woken, Work
 
 __all__ = ["AsyncioRuntime", "current_task", "running"]
 

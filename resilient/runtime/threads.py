@@ -14,14 +14,12 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from resilient.clock import monotonic
-from resilient.moment import hold_total, let_go
-from resilient.outcome import Stopped
-
-if TYPE_CHECKING:
-    from resilient.runtime import Limit, Timed, Woken, Work
+from resilient.errors import Stopped
+from resilient.runtime.clock import monotonic
+from resilient.runtime.inherited_deadline import hold_total, let_go
+from resilient.runtime.protocol import Limit, Timed, Woken, Work
 
 __all__ = ["AWAITED", "THREADS", "ThreadRuntime", "drive", "finish"]
 

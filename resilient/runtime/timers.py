@@ -9,21 +9,37 @@ then.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from asyncio import Task, TimerHandle
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count, takewhile
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from resilient.moment import Deadline
-
-if TYPE_CHECKING:
-    from resilient.runtime.asyncio import AsyncioRuntime
+from resilient.runtime.inherited_deadline import Deadline
 
 __all__ = ["LENGTHS", "DeadlineEntry", "Deadlines", "Entries", "Entry", "Timer", "Timers"]
 
 T = TypeVar("T")
+
+
+class TimedLoop(Protocol):
+    """An event loop with its timers (`resilient.runtime.asyncio.AsyncioRuntime`).
+
+    Attributes:
+        exact: whether the loop's timers fire no earlier than asked (uvloop rounds to milliseconds).
+        timers: the queue of each length that has one.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    exact: bool
+    timers: dict[Any, Any]
+
+    def now(self) -> float:
+        """The time in seconds."""
+        ...
+
 
 LENGTHS = 100
 """The most lengths that have a timer of their own on each event loop; further lengths share the timer of deadlines."""
@@ -99,7 +115,7 @@ class Timers:
 
     __slots__ = ("armed", "entries", "key", "next", "runtime")
 
-    def __init__(self, runtime: AsyncioRuntime, key: Any) -> None:
+    def __init__(self, runtime: TimedLoop, key: Any) -> None:
         self.runtime = runtime
         self.key = key
         self.entries: Entries = {}
@@ -158,7 +174,7 @@ class Deadlines(Timers):
 
     __slots__ = ("_heap", "_number")
 
-    def __init__(self, runtime: AsyncioRuntime) -> None:
+    def __init__(self, runtime: TimedLoop) -> None:
         super().__init__(runtime, Deadlines)
         self._heap: list[tuple[float, int, Timer]] = []
         self._number = count().__next__  # entries of one moment expire in the order in which they were pushed

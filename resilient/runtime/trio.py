@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
-from resilient.clock import monotonic
-from resilient.moment import hold_total, let_go
-
-if TYPE_CHECKING:
-    from resilient.runtime import Limit, Timed, Woken, Work
+from resilient.runtime.clock import monotonic
+from resilient.runtime.inherited_deadline import hold_total, let_go
+from resilient.runtime.protocol import Limit, Timed, Woken, Work
 
 __all__ = ["TrioRuntime", "running"]
 

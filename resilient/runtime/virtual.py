@@ -30,7 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from resilient import arguments
+from resilient import _validation
 from resilient.errors import Deadlock, VirtualTimeError
 from resilient.runtime.asyncio import AsyncioRuntime
 
@@ -246,7 +246,7 @@ class VirtualLoop(base_events.BaseEventLoop):
 
 def _limit(given: float | None) -> float | None:
     """A limit, checked: seconds above 0, for ever, or None."""
-    return given if given is None or given == math.inf else arguments.seconds("limit", given)
+    return given if given is None or given == math.inf else _validation.seconds("limit", given)
 
 
 def _where(coroutine: Any) -> list[str]:
@@ -322,7 +322,7 @@ def run(main: Coroutine[Any, Any, T], *, start: float = 0.0, limit: float | None
         start: seconds; where its clock begins.
         limit: seconds of virtual time after which it is a `Deadlock`; see `VirtualLoop`.
     """
-    start = arguments.seconds("start", start, zero=True)
+    start = _validation.seconds("start", start, zero=True)
     limit = _limit(limit)
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(start, limit=limit)) as runner:
         return runner.run(main)

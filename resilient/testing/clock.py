@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from resilient import arguments
+from resilient import _validation
 from resilient.runtime import current
 from resilient.runtime.virtual import VirtualLoop
 
@@ -26,7 +26,7 @@ async def advance(seconds: float = 0) -> None:
 
     `advance()` lets everybody run who can, and no time go by. In virtual time only; elsewhere it raises `RuntimeError`.
     """
-    seconds = arguments.seconds("seconds", seconds, zero=True)
+    seconds = _validation.seconds("seconds", seconds, zero=True)
     loop = asyncio.get_running_loop()
     if not isinstance(loop, VirtualLoop):
         raise RuntimeError(

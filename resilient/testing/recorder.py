@@ -20,7 +20,7 @@ from dataclasses import fields
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
-from resilient import arguments, events
+from resilient import _validation, events
 from resilient.events import Event
 from resilient.observe.logging import text_of
 from resilient.pipeline import Pipeline
@@ -103,7 +103,7 @@ class Recorder:
         """It happened, so often: `times=0`: never; None: once or more. `fields`: as in `of`."""
         __tracebackhide__ = True
         if times is not None:
-            arguments.count("times", times, least=0)
+            _validation.count("times", times, least=0)
         found = self.of(kind, **fields)
         if len(found) != times if times is not None else not found:
             due = "have happened" if times is None else f"have happened {_times(times)}"
@@ -152,7 +152,7 @@ class Recorder:
 def _class_of(kind: type[Event] | str) -> type[Event]:
     if isinstance(kind, str):
         if kind not in _KINDS:
-            hint = arguments.meant(kind, _KINDS)
+            hint = _validation.meant(kind, _KINDS)
             raise ValueError(f"there is no event {kind!r}: there are {', '.join(_KINDS)}{hint}")
         return _KINDS[kind]
     if not isinstance(kind, type) or not issubclass(kind, Event):

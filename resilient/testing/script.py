@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from resilient import arguments
-from resilient.call import new_call
+from resilient import _validation
+from resilient.core.call import new_call
 from resilient.runtime import Parking, Runtime, current_async
 from resilient.runtime.threads import THREADS, drive
 
@@ -34,7 +34,7 @@ class Slow:
     then: Any = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seconds", arguments.seconds("seconds", self.seconds, zero=True))
+        object.__setattr__(self, "seconds", _validation.seconds("seconds", self.seconds, zero=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Dependency:
     _NONE = object()
 
     def __init__(self, *script: Any, default: Any = _NONE, name: str = "dependency") -> None:
-        self.__name__ = self.__qualname__ = arguments.name("name", name)
+        self.__name__ = self.__qualname__ = _validation.name("name", name)
         self._script = script
         self.default = default
         self.calls: list[Received] = []

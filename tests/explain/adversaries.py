@@ -28,7 +28,6 @@ from resilient import (
 from resilient.call import new_call
 from resilient.explain import Explanation
 from resilient.pipeline import flat
-from resilient.policy import Policy
 from resilient.runtime.virtual import VirtualLoop
 from tests.explain.crowd import LESS, Crowd, gate_of, limited, others
 from tests.explain.stacks import HANG, Bad, Drawn, Odd

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from resilient import AdaptiveLimit, Bulkhead, Keyed, Pipeline, RateLimit, Rejected
-from resilient.call import new_call
+from resilient.core.call import new_call
+from resilient.core.policy import Policy
 from resilient.events import Event, Queued, Retrying
 from resilient.explain import Explanation
 from resilient.policy import Policy

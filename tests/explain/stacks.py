@@ -29,8 +29,8 @@ from resilient import (
     Timeout,
     quantile,
 )
+from resilient.core.policy import Policy
 from resilient.faults import Errors, Latency, Slowness
-from resilient.policy import Policy
 from resilient.runtime import current_async
 
 __all__ = ["HANG", "JUDGES", "Bad", "Drawn", "Odd", "Part", "build", "elsewhere", "random_stack"]

@@ -13,7 +13,6 @@ import tenacity
 from resilient import Chaos, Classifier, Fallback, Hedge, Pipeline, PipelineWarning, Retry, TimedOut, Timeout
 from resilient.explain import Explanation, explain
 from resilient.faults import Slowness
-from resilient.foresight import Bound
 from resilient.http.httpx import AsyncTransport
 from resilient.result import CLOSING_SECONDS
 

@@ -31,7 +31,6 @@ from resilient import (
 from resilient.call import Call
 from resilient.explain import Explanation, Route, explain
 from resilient.faults import Errors, Latency
-from resilient.foresight import Bound, Inside, View, Worst
 from resilient.http.httpx import AsyncChaosTransport, AsyncTransport
 from resilient.policy import Gate, Layer, Scope, Wrap
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from resilient import Bulkhead, CircuitBreaker, CircuitOpen, Pipeline, Retry, TimedOut, Timeout, events
+from resilient.chaos.experiment import VARIABLE
 from resilient.events import ChaosHalted, FaultInjected
-from resilient.experiment import VARIABLE
 from resilient.faults import (
     Crash,
     DrippingBody,

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from resilient import Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, Timeout
+from resilient.core.policy import Policy
 from resilient.events import AttemptStarted, Retrying
-from resilient.policy import Policy
 from resilient.runtime import current_async
 from tests.http.clients import ASYNC_CLIENTS, TLS, Http, is_free
 from tests.http.memory import BAD, GOOD, Network

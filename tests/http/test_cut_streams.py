@@ -17,10 +17,10 @@ import pytest
 import trio
 
 from resilient import CircuitBreaker, Hedge, Pipeline, Retry, Timeout, deadline
-from resilient.call import Call
+from resilient.core.call import Call
+from resilient.core.policy import Gate
 from resilient.errors import TimedOut
 from resilient.http import http2
-from resilient.policy import Gate
 from resilient.runtime import current_async
 from tests.http.clients import ASYNC_CLIENTS, CLIENTS, Http, is_free
 from tests.http.raw import Http2Step, RawHttp2Server, Stream

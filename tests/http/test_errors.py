@@ -9,7 +9,7 @@ import pybreaker
 import pytest
 
 from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Pipeline, RateLimit, Retry, Timeout, deadline, errors
-from resilient.call import new_call
+from resilient.core.call import new_call
 from resilient.runtime.threads import THREADS
 from tests.http.kinds import URL, Kind
 

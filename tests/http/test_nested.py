@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from resilient import Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, Timeout, current_call
-from resilient.policy import Policy
+from resilient.core.policy import Policy
 from tests.http.kinds import URL, Kind, Script, heard_by, named
 
 

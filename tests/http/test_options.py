@@ -23,7 +23,7 @@ from resilient import (
     deadline,
     quantile,
 )
-from resilient.http.clients import OWN
+from resilient.http.client import OWN
 from resilient.runtime.threads import THREADS
 from tests.http.kinds import KINDS, URL, Kind, Script, heard_by, named
 
@@ -162,7 +162,7 @@ def test_adaptive_limit_is_one_for_each_origin_and_whoever_shares_it_shares_them
     pipeline = Pipeline(AdaptiveLimit(1, name="limit"))
     first, second = kind.open(pipeline, kind.script()), kind.open(pipeline, kind.script())
     limit: Any = keyed(first).gate_for(keyed(first)._key(kind.library.Request("GET", URL)))
-    ticket = limit.admit(resilient.call.new_call(len, (), {}, None))
+    ticket = limit.admit(resilient.core.call.new_call(len, (), {}, None))
     with pytest.raises(kind.ours.LimitExceeded):
         kind.send(second)
     assert kind.send(second, url="http://elsewhere.example/").status_code == 200
@@ -230,7 +230,7 @@ def test_a_share_of_the_permits_for_each_host_keeps_one_that_hangs_from_taking_a
     shares = Keyed(lambda: Bulkhead(2), key=lambda request: request.url.host)
     pipeline = Pipeline(shares, Bulkhead(4))
     client = kind.open(pipeline, kind.script())
-    call = resilient.call.new_call(len, (kind.library.Request("GET", BAD),), {}, THREADS)
+    call = resilient.core.call.new_call(len, (kind.library.Request("GET", BAD),), {}, THREADS)
     for _ in range(2):
         shares.admit(call)
     with pytest.raises(kind.ours.BulkheadFull):

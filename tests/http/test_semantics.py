@@ -16,6 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import CircuitOpen, Pipeline, Retry, TimedOut
+from resilient.core.pushback import (
+    FAILURE_STATUSES,
+    LONGEST_PAUSE,
+    pause,
+    rate_limit_reset,
+    retry_after,
+    retry_after_ms,
+)
 from resilient.http.httpx import AsyncTransport, HttpClassifier
 from resilient.http.options import key_by, origin_of
 from resilient.http.semantics import (
@@ -26,7 +34,6 @@ from resilient.http.semantics import (
     is_same_server,
     origin,
 )
-from resilient.pauses import FAILURE_STATUSES, LONGEST_PAUSE, pause, rate_limit_reset, retry_after, retry_after_ms
 from resilient.runtime import virtual
 from tests.searches import search
 

@@ -23,6 +23,7 @@ from resilient import (
     quantile,
     remaining,
 )
+from resilient.core.policy import Gate
 from resilient.faults import Crash, Errors, Stall
 from resilient.http.asgi import ServerMiddleware
 from resilient.lab.candidates import NONE, Candidate, candidate_from
@@ -33,7 +34,6 @@ from resilient.lab.scenario_file import ScenarioError, scenario_from
 from resilient.lab.service import Link, ServicePlan
 from resilient.lab.world import Run, Scenario, simulate
 from resilient.limiters import Vegas
-from resilient.policy import Gate
 
 
 def plan(admission: Any, **more: Any) -> ServicePlan:

@@ -23,6 +23,7 @@ from resilient import (
     Timeout,
     standard,
 )
+from resilient.core.policy import Policy
 from resilient.faults import Crash, Errors
 from resilient.lab.answers import BadAnswer, outcome_of
 from resilient.lab.calls import Calls
@@ -32,7 +33,6 @@ from resilient.lab.load import Closed, Poisson, Replay
 from resilient.lab.measures import Measures
 from resilient.lab.service import Quota, ServicePlan
 from resilient.lab.world import CandidateError, Run, Scenario, simulate
-from resilient.policy import Policy
 
 
 @dataclass

@@ -41,10 +41,9 @@ from resilient.lab.candidates import Candidate, candidate_from, shadowed
 from resilient.lab.load import Burst
 from resilient.lab.service import ServicePlan
 from resilient.lab.world import Run, Scenario, simulate
-from resilient.latency import quantile
 from resilient.limiters import Vegas
-from resilient.policy import Policy, Wrap
-from resilient.priority import Priority
+from resilient.policies.hedge.delay import quantile
+from resilient.policies.retry.backoff import FullJitter
 
 CALLS = 200
 

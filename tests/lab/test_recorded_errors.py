@@ -17,8 +17,6 @@ from resilient.lab import recorded_errors
 from resilient.lab.recorded_errors import ErrorClasses, RecordedError
 from resilient.observe.evidence import Evidence, class_named, evidence_of, is_findable, lineage, qualified_name
 from resilient.observe.traced import TracedKind
-from resilient.outcome import DEFAULT
-from resilient.verdict import UNTRUSTED
 from tests.test_known_errors import MEANINGS, of_grpc, of_httpx
 
 

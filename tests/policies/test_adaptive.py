@@ -25,8 +25,8 @@ from resilient import (
     events,
     priority,
 )
+from resilient.core.priority import PRIORITIES
 from resilient.limiters import Limiter, Vegas, Window
-from resilient.priority import PRIORITIES
 from resilient.runtime import virtual
 from tests.worlds import Slow, World
 

@@ -27,7 +27,7 @@ from resilient import (
     Timeout,
     events,
 )
-from resilient.call import Call, new_call
+from resilient.core.call import Call, new_call
 from resilient.runtime import virtual
 from tests.worlds import Slow, World
 

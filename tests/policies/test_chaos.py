@@ -26,9 +26,9 @@ from resilient import (
     Timeout,
     remaining,
 )
-from resilient.endings import LOST
+from resilient.chaos.experiment import VARIABLE
+from resilient.core.worst_case import Bound, View, Worst
 from resilient.events import AttemptStarted, ChaosHalted, FaultInjected
-from resilient.experiment import VARIABLE
 from resilient.faults import (
     Crash,
     DrippingBody,
@@ -43,7 +43,7 @@ from resilient.faults import (
     Stall,
     TruncatedBody,
 )
-from resilient.foresight import Bound, View, Worst
+from resilient.faults.exceptions import LOST
 from tests.properties.cancellation_driver import assert_idle, cancel_at_every_point
 from tests.worlds import Outcome, Slow, VirtualWorld, World
 

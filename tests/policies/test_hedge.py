@@ -33,8 +33,8 @@ from resilient import (
     remaining,
     switch,
 )
+from resilient.core.classify import Verdict
 from resilient.events import BudgetExhausted, Event, HedgeWon, Hedging
-from resilient.outcome import Verdict
 from resilient.runtime import virtual
 from tests.worlds import WORLDS, Hang, Joined, Outcome, Slow, ThreadWorld, TrioWorld, Until, World
 

@@ -24,7 +24,7 @@ from resilient import (
     quantile,
     switch,
 )
-from resilient.latency import Observed
+from resilient.policies.hedge.delay import Observed
 from tests.worlds import World
 
 LONG = 60.0

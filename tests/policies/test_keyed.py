@@ -36,9 +36,9 @@ from resilient import (
     Timeout,
     events,
 )
-from resilient.call import Call
-from resilient.keys import LOOKS
-from resilient.policy import Gate
+from resilient.core.call import Call
+from resilient.core.policy import Gate
+from resilient.policies.keyed.key_table import LOOKS
 from tests.properties.cancellation_driver import cancel_at_every_point, cancel_at_every_step_of_trio
 from tests.worlds import World
 

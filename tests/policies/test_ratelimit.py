@@ -35,8 +35,8 @@ from resilient import (
     Timeout,
     events,
 )
-from resilient.call import Call, new_call
-from resilient.policy import Scope
+from resilient.core.call import Call, new_call
+from resilient.core.policy import Scope
 from resilient.runtime import virtual
 from tests.properties.cancellation_driver import cancel_at_every_point, cancel_at_every_step_of_trio
 from tests.worlds import Dependency, Slow, World
@@ -1073,8 +1073,8 @@ def test_waiter_that_a_closed_loop_left_behind_does_not_hold_up_those_behind() -
 
 VIRTUAL = """
 import asyncio, resilient
-from resilient.call import Call, new_call
-from resilient.policy import Scope
+from resilient.core.call import Call, new_call
+from resilient.core.policy import Scope
 from resilient.runtime import virtual
 
 async def main():

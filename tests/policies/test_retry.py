@@ -40,7 +40,7 @@ from resilient import (
     Verdict,
     events,
 )
-from resilient.policy import Policy
+from resilient.core.policy import Policy
 from resilient.runtime import virtual
 from tests.searches import search
 from tests.worlds import Hang, Slow, World

@@ -25,8 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import BulkheadFull, Classifier, Pipeline, Retry
+from resilient.policies.retry.tenacity import awaits
 from resilient.runtime import virtual
-from resilient.strategies import awaits
 from tests.searches import search
 from tests.worlds import World
 

@@ -30,9 +30,9 @@ from resilient import (
     Timeout,
     quantile,
 )
-from resilient.call import Call
+from resilient.core.call import Call
+from resilient.core.policy import Gate, Policy, Scope
 from resilient.errors import Rejected
-from resilient.policy import Gate, Policy, Scope
 from resilient.runtime import current_async
 
 __all__ = [

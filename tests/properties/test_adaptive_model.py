@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from resilient import AdaptiveLimit, Pipeline, priority
+from resilient.core.priority import PRIORITIES, Priority
 from resilient.limiters import Limiter, Window
-from resilient.priority import PRIORITIES, Priority
 from tests.properties.line_driver import Line, LineDriver
 from tests.searches import search
 

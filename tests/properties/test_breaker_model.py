@@ -11,8 +11,8 @@ import random
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from resilient.circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Circuit, Criteria, State
-from resilient.window import CountWindow
+from resilient.policies.breaker.circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Circuit, Criteria, State
+from resilient.stats.window import CountWindow
 from tests.searches import search
 
 WINDOW = 6
@@ -35,7 +35,7 @@ criteria = st.builds(
 
 
 class Model:
-    """What DESIGN.md and `resilient.circuit`'s table say, in the plainest way."""
+    """What DESIGN.md and `resilient.policies.breaker.circuit`'s table say, in the plainest way."""
 
     def __init__(self, criteria: Criteria, probes: int, success_threshold: int) -> None:
         self.criteria = criteria

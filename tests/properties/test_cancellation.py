@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
-from resilient.call import Call
-from resilient.policy import Layer, Scope, Wrap
+from resilient.core.call import Call
+from resilient.core.policy import Layer, Scope, Wrap
 from tests.properties import stacks
 from tests.properties.cancellation_driver import (
     assert_idle,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from resilient import Keyed, Pipeline
-from resilient.call import Call
-from resilient.policy import Gate
+from resilient.core.call import Call
+from resilient.core.policy import Gate
 from resilient.runtime.virtual import VirtualLoop
 from tests.searches import search
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from resilient import Pipeline, RateLimit, RateLimited, Rejected, TimedOut, Timeout
-from resilient.call import Call, new_call
-from resilient.policy import Gate
+from resilient.core.call import Call, new_call
+from resilient.core.policy import Gate
 from resilient.runtime import virtual
 from resilient.runtime.virtual import VirtualLoop
 from tests.searches import search

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient.window import CountWindow, TimeWindow, Window
+from resilient.stats.window import CountWindow, TimeWindow, Window
 from tests.searches import search
 
 

@@ -19,7 +19,7 @@ import pytest
 import uvloop
 
 from resilient import Bulkhead, Hedge, Pipeline, Retry, TimedOut, Timeout, deadline
-from resilient.call import new_call
+from resilient.core.call import new_call
 from resilient.runtime import virtual
 from resilient.runtime.asyncio import AsyncioRuntime, running
 from resilient.runtime.virtual import VirtualLoop

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from resilient import TimedOut
-from resilient.call import Call, new_call
+from resilient.core.call import Call, new_call
 from resilient.errors import VirtualTimeError
 from resilient.runtime import Runtime, current, current_async
 from resilient.runtime.threads import drive

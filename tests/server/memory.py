@@ -16,8 +16,8 @@ import trio
 import trio.testing
 
 from resilient import current_priority, events, remaining
+from resilient.core.policy import Gate
 from resilient.http.asgi import ServerMiddleware
-from resilient.policy import Gate
 from resilient.runtime import current_async, virtual
 
 

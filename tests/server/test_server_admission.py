@@ -22,8 +22,8 @@ from resilient import (
     priority,
     remaining,
 )
+from resilient.core.policy import Gate
 from resilient.http.asgi import ServerMiddleware
-from resilient.policy import Gate
 from tests.server.memory import (
     TOO_LATE,
     TOO_MUCH,

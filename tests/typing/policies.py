@@ -20,9 +20,9 @@ from resilient import (
     Retry,
     Timeout,
 )
-from resilient.call import Call
+from resilient.core.call import Call
+from resilient.core.policy import Gate, Layer, Scope, Ticket, Wrap
 from resilient.faults import Crash, Errors, Latency, Results
-from resilient.policy import Gate, Layer, Scope, Ticket, Wrap
 
 # -- Timeout --------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,269 @@
+"""Chaos: find out before an outage does, by having the dependency of real calls fail on purpose.
+
+It stands in for a dependency that fails, so it stands innermost: what it injects is judged, counted and retried as the
+dependency's own failures are. After Polly's Simmy and Envoy's fault filter; the words are those of `resilient.faults`.
+
+    users = Pipeline(Timeout(10), Retry(attempts=3), CircuitBreaker(), Timeout(2),
+                     Chaos(Latency(share=0.1, low=1, high=3), Errors(share=0.05, start=60, end=120)))
+
+Nothing happens unless it is switched on: by `enabled=`, or where that is not given, by `RESILIENT_CHAOS=1` in the
+environment. It stops by itself when too many calls of its pipeline fail *for their callers*, after all retries and
+fallbacks: an experiment should cost nobody more than was agreed on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import Any
+
+from resilient import _validation
+from resilient._atomic import module_lock
+from resilient.chaos.experiment import Enabled, Experiment
+from resilient.core.background import discard, is_own
+from resilient.core.call import Call
+from resilient.core.callbacks import asked_of
+from resilient.core.layer import Layer, Marks, Watch, marked, marks_of
+from resilient.core.policy import Scope, Wrap
+from resilient.core.worst_case import Bound, Inside, View, Worst
+from resilient.errors import Stopped
+from resilient.events import Channel, ChaosHalted, FaultInjected
+from resilient.events.channel import Channels, heard, joined
+from resilient.faults import (
+    Crash,
+    Errors,
+    Fault,
+    Latency,
+    PacketLoss,
+    Partition,
+    Reset,
+    Results,
+    Slowness,
+    Stall,
+)
+from resilient.runtime import Runtime, current
+from resilient.runtime.threads import THREADS, finish
+
+__all__ = ["Chaos", "objective"]
+
+_lock = module_lock()
+
+KINDS = (Errors, Results, Latency, Slowness, Stall, Crash, Partition, PacketLoss, Reset)
+SLOW = (Latency, Slowness, Stall, Partition, PacketLoss)
+
+
+class Chaos(Wrap):
+    """Has calls meet faults, as if their dependency had them.
+
+    Args:
+        faults: what may happen (`resilient.faults`), each with its share, time and targets. Those that a call meets
+            happen to it in this order, until one of them ends it:
+
+            `Latency`              a wait before the call
+            `Slowness`             a wait after it, in proportion
+            `Stall`                a wait until the fault's end
+            `Errors`               its exception (default `ConnectionError`); a status needs the HTTP transport
+            `Results`              its result
+            `Crash`                `ConnectionRefusedError`
+            `Reset`                `ConnectionResetError`, or in the phase "connect" `ConnectionRefusedError`
+            `Partition`, `PacketLoss`, a `Stall` without an end: a wait for nothing, and after 15 minutes `TimeoutError`
+                                   (around a plain `def` at the call's deadline: a thread cannot be stopped)
+        enabled: the switch. True or False decide; a function is asked for each attempt of a call, and must be quick.
+            None (the default): the environment variable `RESILIENT_CHAOS` (1, true, yes, on), read now.
+        by: the key of a call, by the arguments of the call: faults with `targets` happen to those keys.
+        rate: share of the calls that may meet a fault at all, from 0 to 1. Default 1.
+        seed: the same calls in the same order meet the same faults. Default: others each time.
+        halt_rate, halt_calls: the objective: it stops when of the last `halt_calls` calls (default 100) a larger share
+            than this has failed (default 0.1: at the 11th). None: it never stops.
+        name: for events; default "Chaos".
+
+    Times of faults count from the first call that finds it on. `resume()` starts it again after a halt.
+    """
+
+    injects = True
+    judgements = frozenset(("by",))
+    effects = frozenset(("enabled", "faults"))  # the results of some faults are made by a function
+
+    def __init__(
+        self,
+        *faults: Fault,
+        enabled: Enabled = None,
+        by: Callable[..., Hashable] | None = None,
+        rate: float = 1.0,
+        seed: int | None = None,
+        halt_rate: float | None = 0.1,
+        halt_calls: int = 100,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        faults, enabled = self.effect("faults", faults), self.effect("enabled", enabled)
+        self.experiment = Experiment(
+            faults, KINDS, enabled=enabled, rate=rate, seed=seed, halt_rate=halt_rate, halt_calls=halt_calls
+        )
+        self._by = None if by is None else _validation.callback("by", by)
+        for at, fault in enumerate(faults):
+            if isinstance(fault, Errors) and fault.status is not None:
+                raise ValueError(f"fault[{at}] has status={fault.status}, which only HTTP has: give it error= here")
+            if fault.targets and self._by is None:
+                raise ValueError(f"fault[{at}] has targets={fault.targets!r}: give by=, which says whom a call is for")
+        self.timed = self.experiment.possible
+        if self.experiment.possible:
+            late = [fault.high if isinstance(fault, Latency) else None for fault in faults if isinstance(fault, SLOW)]
+            self.pause = None if None in late else sum(each or 0.0 for each in late)
+            ending = (fault for fault in faults if fault.ending not in (None, "result"))
+            self.raises = tuple(dict.fromkeys(type(fault.failure()) for fault in ending))
+        self._answers = any(isinstance(fault, Results) for fault in faults)
+        self._channels: Channels = ()
+
+    # -- in the place of the dependency -----------------------------------------------------------------------------
+
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        if not self.experiment.possible:
+            return inner
+        is_on, disturb = self.experiment.is_on, self._disturb
+
+        def layer(call: Call) -> Any:
+            return disturb(call, inner, scope) if is_on() else inner(call)
+
+        marks = marks_of(inner)
+        plainly = marks.plainly
+        if plainly is None:
+            return marked(layer, Marks(is_leaf=marks.is_leaf))
+
+        def layer_plainly(call: Call) -> Any:
+            if not is_on():
+                return plainly(call)
+            try:
+                return finish(disturb(call, inner, scope))
+            except StopIteration as error:
+                raise Stopped(error) from None  # it must get past the coroutines around it
+
+        return marked(layer, Marks(layer_plainly, is_leaf=marks.is_leaf))
+
+    async def _disturb(self, call: Call, inner: Layer, scope: Scope) -> Any:
+        runtime = call.begin()
+        slowing = 1.0
+        for fault, delay in self.experiment.draw(runtime.now(), self._hits(call)):
+            self._tell(fault, delay if isinstance(fault, Latency) else 0.0, runtime.now(), scope)
+            slowing *= fault.slowing
+            if delay:
+                await runtime.sleep(delay if fault.ending is None else self._patience(call, delay, runtime))
+            if isinstance(fault, Results):
+                return fault.result(*call.args, **call.kwargs)
+            if fault.ending is not None:
+                raise fault.failure()
+        if slowing == 1:
+            return await inner(call)
+        begin = runtime.now()
+        try:
+            result = await inner(call)
+        except Exception:
+            await runtime.sleep((slowing - 1) * (runtime.now() - begin))
+            raise
+        try:
+            await runtime.sleep((slowing - 1) * (runtime.now() - begin))
+        except BaseException:
+            if is_own(result, call, scope.judge):
+                await discard(result, runtime, patience=0.0)  # it is cancelled: no Timeout has time left
+            raise
+        return result
+
+    def _patience(self, call: Call, seconds: float, runtime: Runtime) -> float:
+        """How long a call waits for nothing: in a thread, which cannot be stopped, until its deadline at most."""
+        if runtime is THREADS and call.deadline is not None:
+            return min(seconds, max(0.0, call.deadline - runtime.now()))
+        return seconds
+
+    def _hits(self, call: Call) -> Callable[[Fault], bool]:
+        if self._by is None:
+            return lambda fault: True
+        key: Any = asked_of(call, self._by)
+        return lambda fault: fault.hits(key)
+
+    def _tell(self, fault: Fault, seconds: float, now: float, scope: Scope) -> None:
+        self.experiment.count(fault.kind)
+        if scope.channel.wants[FaultInjected]:
+            scope.channel.emit(FaultInjected(scope.name, now, self.name, fault.kind, fault.describe(), seconds))
+
+    # -- for whom it must not get too bad ---------------------------------------------------------------------------
+
+    def watch(self, scope: Scope) -> Watch | None:
+        if not self.experiment.possible or self.experiment.halt_rate is None:
+            return None
+        return objective(self.experiment, scope, self._halt)
+
+    def _halt(self, reason: str) -> None:
+        now = current().now()
+        for channel in heard(self._channels, ChaosHalted):
+            channel.emit(ChaosHalted(channel.pipeline, now, self.name, reason))
+
+    def renew(self) -> None:
+        super().renew()
+        self.experiment.renew()
+
+    def attach(self, channel: Channel) -> None:
+        with _lock:
+            self._channels = joined(self._channels, channel)
+
+    def resume(self) -> None:
+        """Go on after a halt, with nothing remembered; the times of faults begin anew."""
+        self.experiment.resume()
+
+    # -- what it says -----------------------------------------------------------------------------------------------
+
+    @property
+    def halted(self) -> str | None:
+        """Why it stopped by itself, or None."""
+        return self.experiment.halted
+
+    @property
+    def inactive(self) -> str | None:
+        """Why it does nothing, as it is set; None: it acts."""
+        return None if self.experiment.possible else "it is switched off"
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        rest = inner(view)
+        if not self.experiment.possible:
+            return rest
+        late = math.inf if self.pause is None else self.pause
+        seconds, requests = rest.seconds, rest.requests
+        why = rest.why
+        if math.isfinite(seconds.most) and late:
+            why = f"{self} is up to {late:.4g} s late, then {seconds.most:.4g} s"
+            if math.isinf(late):
+                why = f"nothing bounds how late {self} is"
+        seconds = Bound(seconds.sure, seconds.most + late)
+        return replace(rest, seconds=seconds, requests=Bound(0, requests.most), why=why)
+
+    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+        return "a block has no result that could be injected; guard a function" if block and self._answers else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Whether it is `enabled` (or can be), why it has `halted`, how often it has `injected` which kind of fault,
+        and of how many of the last calls it saw how many fail."""
+        return self.experiment.snapshot()
+
+    def describe(self) -> str:
+        return f"Chaos({self.experiment.describe()})"
+
+
+def objective(experiment: Experiment, scope: Scope, halt: Callable[[str], None]) -> Watch:
+    """Counts calls for the objective of an experiment while it is on; with the one too many, calls `halt(reason)`.
+
+    A failure is what the classifier calls one, and whatever else kept a caller from an answer: a refusal, a timeout.
+    """
+
+    def watch(call: Call, result: Any, error: Exception | None) -> None:
+        if experiment.began is None:
+            return
+        if error is not None:
+            verdict = scope.on_error(call, error)
+            failed = verdict.kind == "failure" or verdict.retryable or verdict.refused
+        else:
+            failed = scope.judge.judges_results and scope.on_result(call, result).kind == "failure"
+        reason = experiment.saw(failed)
+        if reason is not None:
+            halt(reason)
+
+    return watch

@@ -1,0 +1,362 @@
+"""Calls that run beside their caller, as copies of a hedge do, and work that must not be cancelled.
+
+Each has a context of its own; whose result is taken has its context merged back into the caller's. What nobody waits
+for any more is a straggler: counted, capped, and waited for when its pipeline is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, Protocol
+
+from resilient._atomic import members, renew_in_forked_child
+from resilient.core.call import Call
+from resilient.core.callbacks import Mistake
+from resilient.core.classify import Classifier
+from resilient.core.current_call import Enclosing, enclosing, runs_elsewhere, waiting
+from resilient.core.layer import Layer
+from resilient.core.policy import Scope
+from resilient.core.result import CLOSING_SECONDS, closing_of, is_awaitable
+from resilient.errors import Deadlock, is_cut
+from resilient.runtime import Parking, Runtime, current
+from resilient.runtime.threads import AWAITED, THREADS
+
+__all__ = ["Beside", "Stragglers", "close_beside", "discard", "is_own"]
+
+_log = logging.getLogger("resilient")
+
+
+class Straggler(Protocol):
+    """What runs on although nobody waits for it any more."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime on which it runs."""
+        ...
+
+
+class Stragglers:
+    """What runs on although nobody waits for it any more; at most `cap` are let be so."""
+
+    def __init__(self, cap: int) -> None:
+        self.cap = cap
+        self.renew()
+
+    def renew(self) -> None:
+        """In a forked child: none, and nobody waits for any."""
+        self._running: set[Straggler] = set()  # an event loop keeps only weak references to its tasks
+        self._lock = threading.RLock()
+        self._waiting: set[Parking] = set()
+
+    @property
+    def count(self) -> int:
+        """How many runs go on that nobody waits for any more."""
+        if not self._running:
+            return 0
+        with self._lock:
+            self._running -= {who for who in members(self._running) if who.runtime.is_closed}  # they never end
+            return len(self._running)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more may be left behind."""
+        return self.count >= self.cap
+
+    def add(self, who: Straggler) -> None:
+        """One more is left behind."""
+        with self._lock:
+            self._running.add(who)
+
+    def remove(self, who: Straggler) -> None:
+        """Forget a run that has ended; when it was the last one, wake whoever waits for that."""
+        with self._lock:
+            self._running.discard(who)
+            waiting = () if self._running else tuple(self._waiting)
+        for parking in waiting:
+            parking.wake()
+
+    async def drain(self, runtime: Runtime) -> None:
+        """Wait until there are none."""
+        while self.count:
+            if runtime is THREADS:
+                self._refuse_to_block(current())
+            parking = runtime.park()
+            with self._lock:
+                self._waiting.add(parking)
+            try:
+                if self._running:
+                    await parking.wait(None, _NO_DEADLINE)
+            finally:
+                with self._lock:
+                    self._waiting.discard(parking)
+
+    def _refuse_to_block(self, here: Runtime) -> None:
+        if here is not THREADS and any(who.runtime is here for who in members(self._running)):
+            raise Deadlock("close() would block the event loop on which work goes on: await aclose() instead")
+
+
+class _NoDeadline:
+    deadline: float | None = None
+    waited: float = 0.0
+
+
+_NO_DEADLINE = _NoDeadline()
+
+
+class Beside:
+    """One call of `inner` that runs beside its caller, once `run` is called.
+
+    `ended` is told, once, in its own task or thread. It answers whether nobody waits for this any more: then its result
+    is closed if it `is_own`, and it is one straggler less (whoever stopped waiting has counted it, by `leave`).
+
+    Attributes:
+        call: the fork that it works on; scope: of its pipeline.
+        sets_aside: whether a result that nobody takes is set aside before it is closed (`Classifier.set_aside`).
+        done: whether it has ended; then `error`, or else `result`, says how.
+    """
+
+    __slots__ = (
+        "_caller",
+        "_context",
+        "_ended",
+        "_from",
+        "_inner",
+        "_outer",
+        "_stragglers",
+        "call",
+        "done",
+        "error",
+        "number",
+        "pause",
+        "result",
+        "scope",
+        "sets_aside",
+        "spawned",
+    )
+
+    def __init__(
+        self,
+        call: Call,
+        inner: Layer,
+        scope: Scope,
+        stragglers: Stragglers,
+        ended: Callable[[Any], bool],
+        number: int = 1,
+    ) -> None:
+        self.call = call.fork()
+        self.scope = scope
+        self.number = number
+        self.pause = 0.0
+        self.sets_aside = False
+        self.done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._from = call
+        self._inner = inner
+        self._stragglers = stragglers
+        self._ended = ended
+        self._outer: Enclosing | None = None
+
+    def run(self, caller: Any = None, context: Context | None = None) -> None:
+        """Begin, on behalf of `caller` (its task, or thread) and in a copy of its `context`; default: of this one."""
+        runtime = self.call.runtime
+        if runtime is THREADS:
+            self.call.queued_at = runtime.now()  # until the thread has begun
+        self._caller = runtime.caller() if caller is None else caller
+        self._context = contextvars.copy_context() if context is None else context.copy()
+        self.spawned = runtime.spawn(self._work, self._context)
+
+    async def _work(self) -> None:
+        self.call.queued_at = None
+        try:
+            self.result = await self._inner(self.call)
+        except GeneratorExit:
+            self.error = RuntimeError(AWAITED)  # see `drive`
+            raise
+        except BaseException as error:  # whoever waits for it raises it
+            self.error = error
+            if type(error) is Mistake:
+                self.result = error.about  # to be closed where nobody takes it
+        finally:
+            self.done = True
+            if self._ended(self):
+                result = self.result
+                self.forget()
+                await _close_unwanted(self, result, self.call, self.scope, self._stragglers, self.sets_aside)
+
+    def forget(self) -> None:
+        """Let go of its outcome, which nobody takes. The traceback of an error leads back to this very object."""
+        self.result = self.error = self.call.verdict = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime on which it runs."""
+        return self.call.runtime
+
+    def outer(self) -> Enclosing:
+        """The calls that its own is part of."""
+        return self._beyond(waiting(self._caller)) if self._outer is None else self._outer
+
+    def _beyond(self, calls: Enclosing) -> Enclosing:
+        """Those around the call that this one was forked from."""
+        for at, (call, _) in enumerate(calls):
+            if call.origin is self.call.origin:
+                return calls[at + 1 :]
+        return calls
+
+    def leave(self) -> None:
+        """Nobody waits for it any more: it is a straggler. (It is told by its caller, while that still runs.)"""
+        self._outer = self._beyond(enclosing())
+        self._stragglers.add(self)
+
+    def stay(self) -> None:
+        """It had ended before it could be left."""
+        self._stragglers.remove(self)
+
+    def cancel(self) -> None:
+        """End it, and be told of the end even if it has not begun."""
+        self.call.runtime.cancel(self.spawned, self._never_ran)
+
+    def _never_ran(self) -> None:
+        self.error = asyncio.CancelledError()  # read on asyncio only, when its loop ends
+        self.done = True
+        if self._ended(self):
+            self._stragglers.remove(self)
+
+    def waited(self) -> float:
+        """Seconds it has spent in local queues so far, with what its caller had before."""
+        since = self.call.queued_at  # first: it may leave the queue meanwhile, in its thread
+        return self.call.waited + (0.0 if since is None else self.call.runtime.now() - since)
+
+    def close(self) -> None:
+        """Close its result, if it has one, beside the caller: nobody takes it."""
+        result = self.result
+        self.forget()
+        close_beside(result, self.call, self.scope, self._stragglers, self.sets_aside)
+
+    def take(self) -> Any:
+        """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
+        self._from.join(self.call)
+        for variable, value in self._context.items():
+            if variable.get(_UNSET) is not value:
+                variable.set(value)
+        error = self.error
+        if error is None:
+            return self.result
+        self.error = None
+        try:
+            raise error
+        finally:
+            del error  # its traceback leads to this frame
+
+
+runs_elsewhere(Beside._work.__code__)
+
+_UNSET = object()
+
+
+def is_own(result: Any, call: Call, judge: Classifier) -> bool:
+    """Whether a result that nobody gets belongs to `call` alone, so that it is to be closed: the judge `closes` its
+    kind, and it is no argument of the call."""
+    if closing_of(result, awaits=True) is None or not judge.closes(result):
+        return False
+    return not any(result is each for each in (*call.args, *call.kwargs.values()))
+
+
+async def _close_unwanted(
+    who: Straggler, result: Any, call: Call, scope: Scope, stragglers: Stragglers, sets_aside: bool
+) -> None:
+    """The end of a straggler; its result, if it is its own, is closed, and set aside before that where it
+    `sets_aside`. It raises nothing: nobody waits."""
+    try:
+        if is_own(result, call, scope.judge):
+            if sets_aside:
+                await scope.judge.set_aside(result, call.runtime)
+            await _close(result, call.runtime)
+    except Exception as error:  # of the judge
+        _log.debug("resilient: a result that nobody gets could not be closed: %s", type(error).__name__)
+    except BaseException as error:
+        if not is_cut(error, call.runtime.cancelled):
+            raise
+        # else its event loop ends
+    finally:
+        stragglers.remove(who)
+
+
+class _Closing:
+    """A result on its way out."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.spawned: object = None
+
+
+def close_beside(result: Any, call: Call, scope: Scope, stragglers: Stragglers, sets_aside: bool = False) -> None:
+    """Close a result that nobody gets, if it `is_own`, without making anybody wait."""
+    if closing_of(result, awaits=True) is None:
+        return  # most results
+    closing = _Closing(call.runtime)
+    stragglers.add(closing)
+    try:
+        closing.spawned = call.runtime.spawn(
+            lambda: _close_unwanted(closing, result, call, scope, stragglers, sets_aside), contextvars.copy_context()
+        )
+    except Exception as error:  # a task factory that refuses, no more threads
+        stragglers.remove(closing)
+        _log.debug("resilient: closing a result that nobody gets could not begin: %s", type(error).__name__)
+
+
+_discarding = Stragglers(sys.maxsize)
+renew_in_forked_child(_discarding)
+
+
+async def discard(
+    result: Any, runtime: Runtime, stragglers: Stragglers = _discarding, *, patience: float = CLOSING_SECONDS
+) -> None:
+    """Close a result that nobody gets, if it can be closed (`aclose`, else `close`). Never raises an `Exception`.
+
+    The caller waits for `patience` seconds at the most: none where it has been cancelled, or where no Timeout would end
+    its wait. The closing goes on after that, and when the caller is cancelled: httpcore forgets a connection for ever
+    whose closing is cut short. In a thread it is closed at once.
+    """
+    if runtime is THREADS:
+        await _close(result, runtime)
+        return
+    if closing_of(result, awaits=True) is None:
+        return
+    closing, parking = _Closing(runtime), runtime.park()
+
+    async def work() -> None:
+        try:
+            await _close(result, runtime)
+        finally:
+            stragglers.remove(closing)
+            parking.wake()
+
+    stragglers.add(closing)
+    try:
+        closing.spawned = runtime.spawn(work, contextvars.copy_context())
+    except Exception:  # a task factory that refuses
+        stragglers.remove(closing)
+        await _close(result, runtime)
+    else:
+        if patience:
+            await parking.wait(patience, _NO_DEADLINE)
+
+
+async def _close(result: Any, runtime: Runtime) -> None:
+    close = closing_of(result, awaits=runtime is not THREADS)
+    if close is None:
+        return
+    try:
+        closing = close()
+        if is_awaitable(closing):
+            await closing
+    except Exception as error:  # whose message may quote what was sent
+        _log.debug("resilient: closing a result that nobody gets failed with %s", type(error).__name__)

@@ -1,0 +1,380 @@
+"""One judgement of what an outcome was, shared by every policy of a pipeline.
+
+Retry, breaker, hedge and fallback must not disagree about what a failure is; so a pipeline has one `Classifier`, and
+each outcome gets one `Verdict`: what it says about the dependency (success, failure, or nothing), whether repeating
+can help, and how long the dependency asked to be left alone.
+
+By default every `Exception` is a failure worth repeating, except
+
+- programming errors (`TypeError`, `AttributeError`, ...): they are ours, so they trip nothing and are not repeated;
+- `Rejected`, and pybreaker's own: a local refusal is no evidence about the dependency, and repeating it at once cannot
+  help;
+- a `TimedOut` whose time went by in local queues: no evidence, though a new try may help;
+- a certificate that does not verify: no evidence, and never repeated;
+- errors of well-known clients that say something else (`resilient.core.known_errors`): a 404 is an answer.
+
+A group of errors is judged by the errors in it.
+
+`BaseException` (cancellation, `KeyboardInterrupt`) is never judged. Results are successes unless `results=` says not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import replace
+from types import UnionType
+from typing import Any, Protocol, get_args
+
+import pybreaker
+
+from resilient import _validation
+from resilient.core.known_errors import is_bare, is_untrusted, read_of, reader_of
+from resilient.core.pushback import FAILURE_STATUSES
+from resilient.core.result import CLOSING_SECONDS, is_of_one_use
+from resilient.core.verdict import (
+    FAILURE,
+    FATAL,
+    IGNORED,
+    REFUSED,
+    SUCCESS,
+    UNTRUSTED,
+    WAITED,
+    Verdict,
+    pause_of,
+    together,
+)
+from resilient.errors import Deadlock, Rejected, TimedOut, is_group, leaves
+
+__all__ = [
+    "DEFAULT",
+    "FAILURE",
+    "FATAL",
+    "IGNORED",
+    "PROGRAMMING_ERRORS",
+    "REFUSALS",
+    "REFUSED",
+    "SUCCESS",
+    "WAITED",
+    "Classifier",
+    "ErrorFilter",
+    "Unsettled",
+    "Verdict",
+    "asked_to_wait",
+    "error_filter",
+    "error_types",
+    "is_refusal",
+]
+
+PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
+    TypeError,
+    AttributeError,
+    NameError,
+    AssertionError,
+    ImportError,
+    NotImplementedError,
+    SyntaxError,
+    ReferenceError,
+    Deadlock,
+)
+"""Errors of the code itself, which no dependency causes and no repetition cures."""
+
+
+ErrorTypes = type[BaseException] | Collection[type[BaseException]] | UnionType
+ErrorFilter = ErrorTypes | Callable[[Exception], bool]
+
+
+def error_types(value: object) -> tuple[type[BaseException], ...] | None:
+    """Exception types as a tuple: of one, of a tuple, list or set of them, or of `A | B`; None: it is none of these."""
+    types: Any = get_args(value) if isinstance(value, UnionType) else value
+    found = tuple(types) if isinstance(types, tuple | list | set | frozenset) else (types,)
+    fit = all(isinstance(each, type) and issubclass(each, BaseException) for each in found)
+    return found if fit else None
+
+
+def error_filter(argument: str, value: ErrorFilter) -> Callable[[Exception], bool]:
+    """`value` (exception types, or a predicate of the exception) as a predicate. Of a group of errors it is true if it
+    is true of each error in it; or, for types, if the group itself is named.
+
+    Raises `TypeError` when it is neither.
+    """
+    types = error_types(value)
+    if types is not None:
+
+        def is_named(error: BaseException) -> bool:
+            if _is_of(error, types):
+                return True
+            return is_group(type(error)) and all(_is_of(leaf, types) for leaf in leaves(error))
+
+        return is_named
+    if isinstance(value, type) or not callable(value):
+        raise TypeError(f"{argument} must be exception types or a predicate of an exception, got {value!r}")
+    predicate = _validation.callback(argument, value)
+
+    def holds(error: Exception) -> bool:
+        return all(map(predicate, leaves(error))) if is_group(type(error)) else predicate(error)
+
+    return holds
+
+
+def _is_of(error: BaseException, types: tuple[type[BaseException], ...]) -> bool:
+    try:
+        return isinstance(error, types)
+    except Exception:  # an error whose `__class__` raises
+        return issubclass(type(error), types)
+
+
+def asked_to_wait(error: BaseException) -> float | None:
+    """The `retry_after` (seconds) that an exception carries, or None when it has none that makes sense."""
+    try:
+        return pause_of(getattr(error, "retry_after", None))
+    except Exception:  # a property that raises, say where the answer has no such header
+        return None
+
+
+class Unsettled(Protocol):
+    """Those who learn from a result whose end is open. One of the two is called, once."""
+
+    def learn(self, error: Exception | None) -> None:
+        """It has ended well; or it has failed after all."""
+
+    def drop(self, *, collected: bool = False) -> None:
+        """Its end says nothing. `collected`: the garbage collector has found it, so no code of users may run."""
+
+
+REFUSALS: tuple[type[Exception], ...] = (Rejected, pybreaker.CircuitBreakerError)
+"""Refusals on this side that every classifier knows."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether it is one of those."""
+    return issubclass(type(error), REFUSALS)
+
+
+class _Kind:
+    """What is known of errors by their type alone.
+
+    Attributes:
+        group: whether they are groups of errors.
+        refused: whether they are refusals on this side. timed_out: whether they are `TimedOut`.
+        programming: whether they are errors of the code itself.
+        builtin: whether they are Python's own, which have no attributes.
+        reader: what else can be read of one. plain: whether that is nothing but what `is_bare` looks at.
+    """
+
+    __slots__ = ("builtin", "group", "plain", "programming", "reader", "refused", "timed_out")
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.group = is_group(kind)
+        self.refused = issubclass(kind, REFUSALS)
+        self.timed_out = issubclass(kind, TimedOut)
+        self.programming = issubclass(kind, PROGRAMMING_ERRORS)
+        self.builtin = kind.__module__ == "builtins"
+        self.reader = None if self.builtin or self.timed_out else reader_of(kind)
+        self.plain = self.reader is None and not issubclass(kind, OSError)
+
+    def usual(self, kind: type[BaseException]) -> Verdict | None:
+        """The verdict on all errors of this type that have no attributes of their own, where no filters are given;
+        None: the type alone does not decide."""
+        names = {name for each in kind.__mro__ if each not in _ROOTS for name in vars(each)}
+        if self.group or self.refused or self.timed_out or not (self.builtin or self.plain) or names & _ANSWERS:
+            return None
+        return IGNORED if self.programming else FAILURE
+
+
+_ROOTS = (BaseException, object)
+_ANSWERS = frozenset(("retry_after", "__getattr__", "__getattribute__"))
+"""Names by which a type can give its errors a `retry_after`, though they have no attributes of their own."""
+
+_kinds: dict[type[BaseException], _Kind] = {}
+_usual: dict[type[BaseException], Verdict] = {}
+_MOST_KINDS = 1000
+
+
+def _kind_of(error: BaseException) -> _Kind:
+    kind = type(error)
+    try:
+        return _kinds[kind]
+    except KeyError:
+        if len(_kinds) >= _MOST_KINDS:
+            _kinds.clear()
+            _usual.clear()
+        known = _kinds[kind] = _Kind(kind)
+        usual = known.usual(kind)
+        if usual is not None:
+            _usual[kind] = usual
+        return known
+
+
+class Classifier:
+    """Judges the outcomes of a pipeline.
+
+    Args:
+        failures: exceptions that are the dependency's failures: types (one, several in a tuple or list, or `A | B`), or
+            a predicate. Exceptions outside it say nothing and are not repeated. A `TimedOut` of the pipeline's own
+            Timeout is one in any case, unless `ignore` names it. Default: every `Exception`, but for programming
+            errors, and for what the errors of well-known clients say of their cause (`resilient.core.known_errors`).
+        fatal: failures that repeating cannot cure (types or a predicate): they count, and are not retried.
+        ignore: exceptions that say nothing about the dependency (a "not found", say), and are not repeated.
+        rejections: exceptions that mean a refusal on this side (types or a predicate), as those of another library's
+            circuit breaker or rate limiter: nothing was sent. They are treated as a `Rejected`, as pybreaker's are
+            without saying.
+        results: asked about every result: True means that this result is a retryable failure; or returns a `Verdict`.
+            None (the default) judges every result a success, at no cost.
+
+    An exception's `retry_after` attribute (seconds; finite and not negative, else it is disregarded) is taken over. A
+    certificate that does not verify is final and no evidence, whatever was given.
+
+    A group of errors is judged by the errors in it, each by itself. It is a failure if one of them is; worth repeating
+    if all of them are, after the longest pause that one asks for; and a rejection only if all of them are.
+
+    A predicate that raises is the caller's error: it is raised to the caller, nothing is repeated, and no permit or
+    probe is lost. Each outcome is judged once; what is asked for it again is remembered on its call.
+    """
+
+    statuses: Collection[int] = FAILURE_STATUSES
+    """HTTP statuses in exceptions that are failures worth repeating."""
+
+    def __init__(
+        self,
+        *,
+        failures: ErrorFilter | None = None,
+        fatal: ErrorFilter = (),
+        ignore: ErrorFilter = (),
+        rejections: ErrorFilter = (),
+        results: Callable[[Any], bool | Verdict] | None = None,
+    ) -> None:
+        self.filters: dict[str, ErrorFilter | None] = {
+            "failures": failures,
+            "fatal": fatal,
+            "ignore": ignore,
+            "rejections": rejections,
+        }
+        """The filters of errors, as the caller gave them."""
+        self._failures = None if failures is None else error_filter("failures", failures)
+        self._fatal = _filter_or_none("fatal", fatal)
+        self._ignore = _filter_or_none("ignore", ignore)
+        self._rejections = _filter_or_none("rejections", rejections)
+        self._results = None if results is None else _validation.callback("results", results)
+
+    @property
+    def judges_results(self) -> bool:
+        """Whether results are looked at; when not, every result is a success."""
+        return self._results is not None
+
+    @property
+    def usual(self) -> Mapping[type[BaseException], Verdict]:
+        """The verdicts on errors that are judged by their type alone (if they are `is_bare`). It fills as errors are
+        judged, and stays empty where filters are given or `error` is overridden."""
+        if getattr(self.error, "__func__", None) is not Classifier.error:
+            return {}
+        filters = (self._failures, self._fatal, self._ignore, self._rejections)
+        return _usual if filters == (None,) * 4 else {}
+
+    def error(self, error: Exception) -> Verdict:
+        """The verdict on an exception."""
+        kind = _kind_of(error)
+        bare_error = error.__cause__ is None if kind.builtin else kind.plain and is_bare(error)
+        if kind.group:
+            return together(self.error(leaf) for leaf in leaves(error))  # type: ignore[arg-type]
+        if kind.refused or (self._rejections is not None and self._rejections(error)):
+            return REFUSED
+        if self._ignore is not None and self._ignore(error):
+            return IGNORED
+        if kind.timed_out:
+            if not error.evidence:  # type: ignore[attr-defined]
+                return WAITED
+        elif not bare_error and is_untrusted(error):
+            return UNTRUSTED
+        elif (kind.programming and self._failures is None) or (
+            self._failures is not None and not self._failures(error)
+        ):
+            return IGNORED
+        verdict: Verdict | None = None
+        if self._fatal is not None and self._fatal(error):
+            verdict = FATAL
+        elif self._failures is None and not (bare_error or kind.builtin):
+            verdict = read_of(kind.reader, error, self.statuses)
+        if verdict is None:
+            verdict = FAILURE
+        if verdict.kind == "nothing":
+            return verdict
+        asked = asked_to_wait(error)
+        return verdict if asked is None else replace(verdict, retry_after=asked)
+
+    def result(self, result: Any) -> Verdict:
+        """The verdict on a result."""
+        if self._results is None:
+            return SUCCESS
+        judged = self._results(result)
+        if isinstance(judged, Verdict):
+            return judged
+        return FAILURE if judged else SUCCESS
+
+    def on_result(self, ask: Callable[[Any, Any], Verdict]) -> Callable[[Any, Any], Verdict]:
+        """What a pipeline calls for the verdict on a result, with the call and the result: `ask`, which asks `result`
+        and keeps the answer on the call. A classifier that knows at a glance that a result is good, without code of
+        users, can answer these itself."""
+        return ask
+
+    def closes(self, result: Any) -> bool:
+        """Whether a result that nobody gets is closed, by its `aclose` or `close`: that of a hedge's loser, of an
+        attempt that another one has superseded, of work whose caller has left.
+
+        By default responses (by their HTTP status) and streams (iterators, files), which only their caller can use.
+        Sessions, connections and other objects may come from a pool or a cache and are left alone; override this to
+        have those closed that your function makes anew for each call.
+        """
+        return is_of_one_use(result)
+
+    # -- for results that go on after they have been returned, as streams do --------------------------------------
+
+    assumes: tuple[str, ...] = ()
+    """What explanations of its pipelines take for granted of calls and their results; in sentences."""
+
+    leaves_repeating: bool = False
+    """Whether nothing is to be repeated that is part of a call which is itself repeated."""
+
+    follows: bool = False
+    """Whether successful results may have an open end, so that gates must not learn of a success too soon."""
+
+    def is_open(self, result: Any) -> bool:
+        """Whether it is still unknown how this result ends. Asked if the classifier `follows`."""
+        return False
+
+    def follow(self, result: Any, unsettled: Unsettled) -> None:
+        """Tell them how an open result has ended, once it has."""
+        raise NotImplementedError
+
+    closing_seconds: float = CLOSING_SECONDS
+    """How long a caller waits for a result to be closed that a later attempt has superseded."""
+    aside_seconds: float = 0.0
+    """How long a caller waits for `set_aside`."""
+    results_ask: bool = False
+    """Whether results are known to ask for pauses, as errors may."""
+
+    async def set_aside(self, result: Any, runtime: Any) -> None:
+        """Have a result hold nothing while there is another attempt. It may come back all the same, as the last one."""
+
+    # -- for calls that say something for themselves, as requests do -----------------------------------------------
+
+    def repeated(self, call: Any) -> bool:
+        """Whether whoever made this call repeats it himself, so that we must not."""
+        return False
+
+    def dependency(self, call: Any) -> Hashable | None:
+        """Which dependency a call asks, where one pipeline serves several that fail by themselves: each has a budget
+        of its own. None: there is one."""
+        return None
+
+    def attempts(self, call: Any) -> int | None:
+        """How many attempts this call may have, instead of those of the Retry; None: as many as the Retry says."""
+        return None
+
+
+def _filter_or_none(argument: str, value: ErrorFilter) -> Callable[[Exception], bool] | None:
+    """None: it names nothing, and need not be asked."""
+    return None if isinstance(value, Collection) and not value else error_filter(argument, value)
+
+
+DEFAULT = Classifier()
+"""The judgement of pipelines that were given none."""

@@ -1,0 +1,319 @@
+"""Deadline: one moment by which everything beneath has to be done.
+
+    with deadline(2):
+        user = await get_user(7)        # every guarded call in here sees the least of all limits
+        await get_orders(user)
+
+A deadline is a context variable, so it reaches the guarded calls of called functions, of tasks begun inside, and of
+threads that are given a copy of the context (`asyncio.to_thread`). It bounds their queues, rate-limit waits, pauses
+between attempts, attempts and hedges; it does not end code that no pipeline guards. A total `Timeout` (one with other
+policies inside it) sets one too.
+
+Every other `Timeout` is a deadline for what is beneath it as well. Setting a variable would cost each of its calls as
+much as all else, so nothing is set: whoever has to know (`remaining()`, a Retry before a pause, a plain `def` in a
+queue, a transport that tells it) looks up the guarded calls on the stack.
+
+A background task that is begun inside inherits the deadline, and is cut by it. To leave it, and the priority, behind:
+
+    with detached():
+        task = asyncio.create_task(refresh_cache())
+
+Whoever inherited a deadline is cut short for a reason of the caller's: it is never evidence about the dependency.
+
+From process to process it travels as text, the milliseconds that are left: clocks differ, and what is left does not.
+
+    queue.send(job, headers={"X-Deadline-Ms": deadline.to_header()})      # where the caller is
+
+    with deadline.from_header(headers.get("X-Deadline-Ms"), most=30):     # where the work is done
+        await do(job)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from contextvars import ContextVar
+from sys import modules
+from types import TracebackType
+from typing import Any
+
+from resilient import _validation
+from resilient._atomic import in_forked_child
+from resilient.core.call import Call
+from resilient.core.current_call import enclosing
+from resilient.core.layer import Layer
+from resilient.core.policy import Scope
+from resilient.core.priority import NORMAL, priority
+from resilient.errors import TimedOut
+from resilient.events import CallTimedOut
+from resilient.runtime import TRIO, VIRTUAL, current, current_async
+from resilient.runtime.asyncio import running
+from resilient.runtime.clock import monotonic
+from resilient.runtime.inherited_deadline import (
+    LIFTED,
+    Deadline,
+    hold,
+    hold_total,
+    inherit,
+    inherited,
+    let_go,
+    restore,
+    seen,
+)
+from resilient.runtime.threads import THREADS
+
+__all__ = [
+    "deadline",
+    "detached",
+    "holding",
+    "in_callers_time",
+    "lifted",
+    "milliseconds",
+    "remaining",
+    "total",
+    "under",
+]
+
+_PLAIN = frozenset((float, int))
+_MILLISECONDS = re.compile(r"[ \t]*[0-9]{1,11}(\.[0-9]{0,9})?[ \t]*", re.ASCII)
+_LONGEST = 366 * 86400e3  # more than a year is a mistake
+
+_lifted: ContextVar[tuple[Call | None, float]] = ContextVar("resilient_lifted", default=(None, 0.0))
+"""The guarded call whose deadline, and that of those around it, is lifted here; unless it is earlier than a moment."""
+
+
+class _Until(Deadline):
+    """A deadline whose attributes are set by the code that makes it: an `__init__` would cost as much as a call."""
+
+    __slots__ = ()
+
+    __init__: Any = object.__init__
+
+
+class deadline:
+    """`with deadline(seconds):` everything guarded in the block is done in `seconds`, or ends with `TimedOut`.
+
+    An outer deadline that comes earlier still holds. Each object serves one `with` at a time.
+    """
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        if type(seconds) in _PLAIN and 0 < seconds < 1e9:  # else every `with` would cost a third more
+            self._seconds = seconds
+        else:
+            self._seconds = _validation.seconds("seconds", seconds)
+
+    @classmethod
+    def from_header(
+        cls, value: str | bytes | float | None, *, most: float | None = None, elapsed: float = 0.0
+    ) -> deadline:
+        """The deadline that the caller in another process has sent, for a `with`.
+
+        Args:
+            value: the milliseconds that were left, as a header has them. What makes no sense (no number, a sign,
+                several values, more than a year) counts as None: none was sent. 0: it has passed, and guarded calls
+                end at once.
+            most: seconds that the work may take from now at the most, whatever was sent. Default: no limit of our own.
+            elapsed: seconds that went by since it was sent (in a queue). Less than 0, where clocks differ, is 0.
+
+        Without a value and without `most` the `with` does nothing.
+        """
+        left = math.inf if most is None else _validation.seconds("most", most)
+        if not isinstance(elapsed, float | int):
+            raise TypeError(f"elapsed must be a number of seconds, got {elapsed!r}")
+        sent = milliseconds(value)
+        if sent is not None:
+            left = min(left, max(0.0, sent / 1000 - max(0.0, elapsed)))
+        elif math.isinf(left):
+            return _NONE
+        made = object.__new__(cls)
+        made._seconds = left
+        return made
+
+    @staticmethod
+    def to_header() -> str | None:
+        """The milliseconds that are left here, as `from_header` takes them; None without a deadline.
+
+        For queues, and clients that are not guarded by a transport of ours (which send it with `deadline_header=True`).
+        """
+        left = remaining()
+        return None if left is None else str(int(left * 1000))
+
+    def __enter__(self) -> None:
+        now = current().now() if TRIO in modules or VIRTUAL in modules else monotonic()
+        at = now + self._seconds
+        limit = inherited()
+        if limit is None or at < limit.at:
+            limit = _Until()
+            limit.at = at
+            limit.seconds = self._seconds
+        if not seen.any:
+            seen.any = True
+        self._token = inherit(limit)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            restore(self._token)
+        except ValueError:
+            pass  # as in `let_go`
+
+
+class _NoDeadline(deadline):
+    """Where nobody has set a limit."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+_NONE = _NoDeadline()
+
+
+def milliseconds(value: object) -> float | None:
+    """The number of milliseconds that a header has, or None when it makes no sense."""
+    if isinstance(value, bytes):
+        if value.isdigit() and len(value) < 11:  # as most are: a server looks at each
+            return int(value)
+        value = value.decode("latin-1")
+    if isinstance(value, str):
+        value = float(value) if _MILLISECONDS.fullmatch(value) else None
+    if type(value) in _PLAIN and 0 <= value <= _LONGEST:  # type: ignore[operator]
+        return value  # type: ignore[return-value]
+    return None
+
+
+@in_forked_child
+def _begin_without() -> None:
+    """In a forked child: the call whose deadline was lifted at the fork belongs to the parent."""
+    _lifted.set((None, 0.0))
+
+
+def total(inner: Layer, seconds: float) -> Layer:
+    """A layer that holds the deadline of its call for everything that `inner` calls. For a total Timeout that runs its
+    inner layer beside the caller; other total Timeouts leave it to the runtime (`Limit.total`)."""
+
+    async def bounded(call: Call) -> Any:
+        assert call.deadline is not None
+        token = hold_total(call.deadline, seconds)
+        try:
+            return await inner(call)
+        finally:
+            let_go(token)
+
+    return bounded
+
+
+def lifted(inner: Layer) -> Layer:
+    """`inner` without the deadlines of those who wait for it, which they have for themselves."""
+
+    async def freed(call: Call) -> Any:
+        token = hold(LIFTED)
+        mark = _lifted.set((call, math.inf if call.deadline is None else call.deadline))
+        try:
+            return await inner(call)
+        finally:
+            let_go(token)
+            try:
+                _lifted.reset(mark)
+            except ValueError:
+                pass  # as in `let_go`
+
+    return freed
+
+
+class detached:
+    """`with detached():` tasks that are begun in the block have nothing of the calls around it: neither their deadline
+    nor their priority. For work that goes on when its caller has its answer, on asyncio and trio:
+
+        with detached():
+            task = asyncio.create_task(refresh())      # or nursery.start_soon(refresh)
+
+    What is awaited in the block itself is still cancelled with its caller. Each object serves one `with` at a time.
+    """
+
+    __slots__ = ("_mark", "_priority", "_token")
+
+    def __enter__(self) -> None:
+        around = enclosing(2)
+        self._token = hold(LIFTED)
+        self._mark = _lifted.set((around[0][0] if around else None, -math.inf))
+        self._priority = priority(NORMAL)
+        self._priority.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._priority.__exit__(kind, error, trace)
+        try:
+            _lifted.reset(self._mark)
+        except ValueError:
+            pass  # as in `let_go`
+        let_go(self._token)
+
+
+def remaining() -> float | None:
+    """Seconds until the earliest of the deadlines and Timeouts that hold here (0 when it has passed); None without one.
+
+    So a plain function may tell its client: `requests.get(url, timeout=remaining())`. It looks up the stack, which
+    costs a microsecond or two.
+    """
+    limit = holding()
+    return None if limit is None else max(0.0, limit.at - current().now())
+
+
+def holding(inner: Call | None = None) -> Deadline | None:
+    """The earliest of the deadlines and Timeouts that hold here, on the clock of the runtime that runs; or None. Those
+    of `inner` itself do not count."""
+    limit = inherited()
+    earliest = None if limit is None or limit.at == math.inf else limit
+    free, unless = _lifted.get()
+    for call, _ in enclosing(2):
+        at = getattr(call, "deadline", None)  # a signal handler may ask in the midst of its making
+        if at is not None and (call is not free or at < unless) and (inner is None or call.origin is not inner.origin):
+            clock, here = call.begin().now, current()
+            if clock != here.now:
+                at += here.now() - clock()
+            if earliest is None or at < earliest.at:
+                earliest = Deadline(at, max(0.0, at - here.now()))
+        if call is free:
+            break
+    return earliest
+
+
+async def in_callers_time(call: Call, scope: Scope, inner: Layer) -> Any:
+    """Await what waits for `call`, for no longer than the guarded calls around have: a plain `def` is on its own thread
+    there, in which nothing else ends it."""
+    limit = None if call.runtime is not THREADS else holding(call)
+    if limit is None or (call.deadline is not None and call.deadline <= limit.at):
+        return await inner(call)
+    return await under(call, scope, inner, limit)
+
+
+async def under(call: Call, scope: Scope, inner: Layer, limit: Deadline) -> Any:
+    """Await `inner(call)` until a deadline of the callers'."""
+    try:
+        runtime = call.runtime
+        if runtime is None:
+            runtime = call.runtime = running() or current_async()
+        if runtime.now() >= limit.at:
+            raise limit.expired(call, 0.0)
+        return await runtime.within(call, inner, limit)
+    except TimedOut as error:
+        if error.policy == limit.name and not error.pipeline:
+            error.pipeline = scope.name
+            if scope.channel.wants[CallTimedOut]:
+                at = call.runtime.now()
+                scope.channel.emit(CallTimedOut(scope.name, at, limit.name, limit.seconds))
+        raise

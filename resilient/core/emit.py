@@ -1,0 +1,298 @@
+"""Emits the events of attempts and calls, with the verdict that the policies have, once it is known.
+
+A result that is still open (the body of a streamed response) is told of when it has ended, as policies learn of it
+then, too. Its times are those of its beginning, because the rest depends on its reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from resilient._atomic import module_lock
+from resilient.core.call import Call, name_of
+from resilient.core.callbacks import Mistake
+from resilient.core.classify import IGNORED, SUCCESS, Verdict
+from resilient.core.current_call import is_guard
+from resilient.core.policy import Scope, Withdrawn
+from resilient.errors import TimedOut, bare, leaves
+from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event
+from resilient.events.channel import unheard
+from resilient.events.records import Ending
+
+__all__ = [
+    "Ends",
+    "attempt_failed",
+    "attempt_returned",
+    "attempt_started",
+    "count_request",
+    "observed",
+    "tell",
+    "told_call",
+]
+
+
+def tell(call: Call, scope: Scope, event: Event) -> None:
+    """Emit an event of a call. Listeners find the call by this frame (`current.enclosing`)."""
+    scope.channel.emit(event)
+
+
+is_guard(tell.__code__)
+
+_lock = module_lock()
+
+_new, _fill = object.__new__, vars(Event)["__dict__"].__set__
+"""Make an event, and set all its fields at once: that takes a quarter of the time of its `__init__`."""
+
+
+# -- attempts -------------------------------------------------------------------------------------------------------
+
+
+def observed(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Awaitable[Any]:
+    """What to await for an attempt while events of calls or attempts are wanted (`channel.wants.observed`)."""
+    if scope.channel.wants.attempts:
+        return _told_attempt(call, scope, attempt)
+    count_request(call)
+    return attempt
+
+
+async def _told_attempt(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Any:
+    begin = attempt_started(call, scope)
+    if begin is None:  # the last listener has just gone
+        return await attempt
+    try:
+        result = await attempt
+    except Withdrawn:
+        raise
+    except BaseException as error:
+        attempt_failed(call, scope, begin, error)
+        raise
+    attempt_returned(call, scope, begin, result)
+    return result
+
+
+def count_request(call: Call, change: int = 1) -> None:
+    """Count a request of a call; -1: take back one that was counted, because the call was withdrawn before it."""
+    try:
+        call.requests += change
+    except AttributeError:  # it is a fork, or began before anybody listened: then its end is not told
+        with _lock:
+            if hasattr(call.origin, "requests"):
+                call.origin.requests += change
+
+
+def attempt_started(call: Call, scope: Scope) -> float | None:
+    """Count a request, and emit `AttemptStarted`. Returns when it began; None if no event of attempts is wanted."""
+    wants = scope.channel.wants
+    count_request(call)
+    if not wants.attempts:
+        return None
+    begin = call.begin().now()
+    if wants[AttemptStarted]:
+        event = _new(AttemptStarted)
+        values = event.__dict__
+        values["pipeline"] = scope.name
+        values["at"] = begin
+        values["attempt"] = call.attempt
+        values["function"] = name_of(call.fn)
+        tell(call, scope, event)
+    return begin
+
+
+def attempt_returned(call: Call, scope: Scope, begin: float, result: Any) -> None:
+    """Emit `AttemptReturned`, at once, or when its result has ended if that is still open."""
+    if not scope.channel.wants[AttemptReturned]:
+        return
+    end, verdict = call.runtime.now(), _verdict_on_result(call, scope, result)
+    failed = verdict.kind == "failure"
+    event = _new(AttemptReturned)
+    values = event.__dict__
+    values["pipeline"] = scope.name
+    values["at"] = end
+    values["attempt"] = call.attempt
+    values["function"] = name_of(call.fn)
+    values["elapsed"] = end - begin
+    values["failed"] = failed
+    values["status"] = _status(result) if failed else None
+    values["retry_after"] = verdict.retry_after if failed else None
+    if not failed and scope.judge.follows and scope.judge.is_open(result):
+        scope.judge.follow(result, _Late(call, scope, event, lambda error: replace(event, failed=True), event))
+    else:
+        tell(call, scope, event)
+
+
+def _status(response: Any) -> int | None:
+    """The HTTP status of a response, by the names that clients have for it; None: it has none."""
+    for name in ("status_code", "status"):
+        try:
+            status = getattr(response, name, None)
+        except Exception:
+            continue  # a property that raises says nothing
+        if isinstance(status, int) and not isinstance(status, bool):
+            return int(status)
+    return None
+
+
+def attempt_failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:
+    """Emit `AttemptFailed` for an attempt that began at `begin`."""
+    if not scope.channel.wants[AttemptFailed]:
+        return
+    end, verdict = call.runtime.now(), _verdict_on_error(call, scope, error).kind
+    error = error.error if type(error) is Mistake else error
+    event = AttemptFailed(scope.name, end, call.attempt, name_of(call.fn), error, end - begin, verdict)
+    tell(call, scope, event)
+
+
+# -- calls ----------------------------------------------------------------------------------------------------------
+
+
+class Ends:
+    """Emits `CallEnded` for the calls of one pipeline.
+
+    The frame that guards a call sets `call.requests` when the call begins, and passes the time of that.
+
+    Args:
+        stood_in: whether a policy of the pipeline may answer in the dependency's place.
+
+    Attributes:
+        returned(call, begin, end, result, good): the call has returned; `good` is `good_fields(function)`.
+        failed(call, begin, error): the call has raised.
+    """
+
+    __slots__ = ("_pipeline", "failed", "returned")
+
+    def __init__(self, scope: Scope, *, stood_in: bool) -> None:
+        judge, channel = scope.judge, scope.channel
+        judges, follows = judge.judges_results, judge.follows
+
+        def returned(call: Call, begin: float, end: float, result: Any, good: dict[str, Any]) -> None:
+            """Emit the event of a call that has returned `result`: at once, or when a result that is open has ended."""
+            values = good.copy()
+            values["at"] = end
+            values["elapsed"] = end - begin
+            values["requests"] = call.requests
+            if judges:
+                values["verdict"] = verdict = _verdict_on_result(call, scope, result).kind
+                values["ending"] = "failure" if verdict == "failure" else "success"
+                call.verdict = None
+            if stood_in and call.is_stood_in_for:
+                values["verdict"] = "nothing"
+            event = _new(CallEnded)
+            _fill(event, values)
+            if follows and event.ending == "success" and judge.is_open(result):
+                left = replace(event, ending="cancelled", verdict="nothing")
+                judge.follow(result, _Late(call, scope, event, lambda error: _broken_off(event, error), left))
+                return
+            if channel.later:
+                channel.catch_up()
+            for entry in channel.wants.ended:  # as `emit`, without its frame
+                try:
+                    entry.listener(event)
+                except Exception:
+                    unheard(event)
+
+        def failed(call: Call, begin: float, error: BaseException) -> None:
+            """Emit the event of a call that has raised `error`."""
+            judged = _verdict_on_error(call, scope, error)
+            shown = bare(error) if issubclass(type(error), Exception) else error  # type: ignore[arg-type]
+            end, ending = call.runtime.now(), _ending(error, judged)
+            call.verdict = None
+            channel.emit(
+                CallEnded(scope.name, end, name_of(call.fn), call.requests, end - begin, ending, shown, judged.kind)
+            )
+
+        is_guard(returned.__code__)
+        is_guard(failed.__code__)
+        self._pipeline = scope.name
+        self.returned = returned
+        self.failed = failed
+
+    def good_fields(self, function: str) -> dict[str, Any]:
+        """The fields of `CallEnded` for a successful call of a function; those that differ from call to call are 0."""
+        return {
+            "pipeline": self._pipeline,
+            "at": 0.0,
+            "function": function,
+            "requests": 0,
+            "elapsed": 0.0,
+            "ending": "success",
+            "error": None,
+            "verdict": "success",
+        }
+
+
+async def told_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) -> Any:
+    """Await `rest`, the whole call, and emit its `CallEnded`. Used on the full path; frames emit it themselves."""
+    begin = call.begin().now()
+    call.requests = 0
+    try:
+        result = await rest
+    except BaseException as error:
+        ends.failed(call, begin, error)
+        raise
+    ends.returned(call, begin, call.runtime.now(), result, ends.good_fields(name_of(call.fn)))
+    return result
+
+
+def _broken_off(event: CallEnded, error: Exception) -> CallEnded:
+    return replace(event, ending=_ending(error, IGNORED), error=error, verdict="failure")
+
+
+def _ending(error: BaseException, verdict: Verdict) -> Ending:
+    if verdict.refused:
+        return "rejected"
+    if all(issubclass(type(leaf), TimedOut) for leaf in leaves(error)):
+        return "timeout"
+    return "failure" if issubclass(type(error), Exception) else "cancelled"
+
+
+# -- what the policies know -----------------------------------------------------------------------------------------
+
+
+def _verdict_on_result(call: Call, scope: Scope, result: Any) -> Verdict:
+    """The verdict that the policies have. An error of the classifier is raised by the first policy that asks, not
+    here."""
+    if not scope.judge.judges_results:
+        return SUCCESS
+    try:
+        return scope.on_result(call, result)
+    except Mistake:
+        return IGNORED
+
+
+def _verdict_on_error(call: Call, scope: Scope, error: BaseException) -> Verdict:
+    """The verdict that the policies have on an error, as for results; a BaseException says nothing."""
+    if not issubclass(type(error), Exception):
+        return IGNORED
+    known = call.verdict
+    if known is not None and known[1] is error and known[0] is scope.judge and known[2] is IGNORED:
+        return IGNORED  # a mistake of the caller's (`own_up`), which the type of the error does not tell
+    try:
+        return scope.on_error(call, error)  # type: ignore[arg-type]
+    except Mistake:
+        return IGNORED
+
+
+class _Late:
+    """Emits an event when an open result has ended: `good` if it ended well, `bad(error)` if it failed, `left` if its
+    end says nothing."""
+
+    __slots__ = ("bad", "call", "good", "left", "scope")
+
+    def __init__(self, call: Call, scope: Scope, good: Event, bad: Callable[[Exception], Event], left: Event) -> None:
+        self.call = call
+        self.scope = scope
+        self.good = good
+        self.bad = bad
+        self.left = left
+
+    def learn(self, error: Exception | None) -> None:
+        tell(self.call, self.scope, self.good if error is None else self.bad(error))
+
+    def drop(self, *, collected: bool = False) -> None:
+        call, scope, left = self.call, self.scope, self.left
+        if collected:
+            scope.channel.later.append(lambda: tell(call, scope, left))
+        else:
+            tell(call, scope, left)

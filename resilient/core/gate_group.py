@@ -1,0 +1,289 @@
+"""Neighbouring gates of a pipeline: how a call is admitted by all of them, and how they learn of its end.
+
+The path of a call that is admitted at once and succeeds is generated in the frames
+(`resilient.pipeline.gate_layer_source`); they call a `Passage` for everything else. These rules hold at every await:
+
+- *All or nothing.* When a later gate refuses, or the call is cancelled in a queue, earlier tickets go back, last first.
+- *Judgements do not go stale.* After a wait, judging gates that admitted the call before it are asked again.
+- *Evidence is what the dependency did.* After an outcome that says nothing, tickets are released and no gate learns. A
+  call that was cut short is a failure if it had reached its configured limit (the nearest Timeout of its pipeline, or
+  else the gate's `slow`), and nothing if it was younger; time in local queues does not count as its age. A call that
+  returned after its limit is a failure for the gates, though its caller gets the result. Where a good result is still
+  open (`Classifier.follows`: the body of a response), gates learn when it has ended.
+- *A gate that raises at the end of a call affects only itself.* Its error is logged; the other gates get their tickets,
+  and the caller gets the call's own result or error. (A BaseException, as a Ctrl-C, is raised after that.)
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from resilient.core.call import Call
+from resilient.core.deadline import in_callers_time
+from resilient.core.policy import Gate, Scope, Ticket, Withdrawn
+from resilient.core.shadow import Shadow
+from resilient.errors import Rejected, is_cut, reason_of
+from resilient.events import CallRejected, Waited
+
+__all__ = ["FILE", "Passage", "givers"]
+
+_log = logging.getLogger("resilient")
+
+Tickets = Sequence[Ticket | None]
+
+FILE = "<resilient frame "
+"""The beginning of the file name of generated code; a number follows."""
+
+
+class Passage:
+    """Neighbouring gates, outermost first, with nothing between them.
+
+    Args:
+        limit: seconds of the nearest Timeout.
+        waits: whether a policy inside the gates has a queue.
+
+    Attributes:
+        learns: whether a gate wants to know how calls end.
+        looks_at_results: whether results must be judged for that.
+        follows: whether the gates wait for the end of results that are still open.
+        clocked: whether a gate needs the duration of a call.
+        dated: whether a gate needs the time at which it ended.
+        kinds, endings: see `frame_text.Shape`.
+        names: the values of names in the frames' source.
+    """
+
+    def __init__(self, gates: Sequence[Gate], scope: Scope, limit: float | None, waits: bool) -> None:
+        self.gates = gates = [Shadow(gate, scope) if gate.shadow else gate for gate in gates]
+        self.scope = scope
+        self.limit = limit
+        self.waits = waits
+        learning = [gate for gate in gates if gate.learns]
+        self.learns = bool(learning)
+        self.looks_at_results = scope.judge.judges_results and self.learns
+        self.follows = scope.judge.follows and any(gate.follows for gate in learning)
+        places = range(len(gates))[::-1]
+        self._followers = [at for at in places if gates[at].learns and gates[at].follows]
+        self._others = [at for at in places if at not in self._followers]
+        self.clocked = self.learns and (limit is not None or any(gate.timed for gate in learning))
+        self.dated = any(gate.dated for gate in learning)
+        self.kinds = tuple([type(gate).__name__ for gate in gates])
+        self.endings = tuple(["settle" if gate.learns else "release" if gate.holds else "" for gate in gates])
+        self.names: dict[str, Any] = {
+            "verdict_on": scope.on_result,
+            "is_open": scope.judge.is_open,
+            "too_late": math.inf if limit is None else limit,
+        }
+        for at, gate in enumerate(gates):
+            self.names |= {f"admit{at}": gate.admit, f"settle{at}": gate.settle, f"release{at}": gate.release}
+
+    # -- on the way in ------------------------------------------------------------------------------------------
+
+    def failed(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
+        """The call has raised: in a gate if the last ticket is None, else in the layer inside the gates."""
+        if tickets[-1] is not None:
+            self.learn_error(call, tickets, error, begin)
+            return
+        if len(tickets) > 1:  # the gates outside the one that raised have given tickets
+            self._end(tickets, _undo)
+        if isinstance(error, Rejected):
+            scope = self.scope
+            if scope.name and not error.pipeline:
+                error.pipeline = scope.name
+            if scope.channel.wants[CallRejected]:
+                at, reason = call.begin().now(), reason_of(error)
+                scope.channel.emit(CallRejected(scope.name, at, error.policy, reason, error.retry_after))
+
+    async def queue(self, call: Call, tickets: Tickets) -> Tickets:
+        """Wait at the first gate that has given no ticket, ask the gates inside it, and return all tickets."""
+        held = [ticket for ticket in tickets if ticket is not None]
+        must_wait = True
+        try:
+            while len(held) < len(self.gates):
+                gate = self.gates[len(held)]
+                ticket = None if must_wait else gate.admit(call)
+                if ticket is None:
+                    await self._wait(gate, call, held)
+                    must_wait = not self._ask_again(held, call)
+                else:
+                    held.append(ticket)
+                    must_wait = False
+        except BaseException:
+            self._end(held, _undo)
+            raise
+        return held
+
+    def _ask_again(self, held: list[Ticket | None], call: Call) -> bool:
+        """Ask the judging gates outside the last one again: what they know may have changed while the call waited.
+
+        Returns whether all admit the call. Where one makes it wait, the gates inside that one get their tickets back: a
+        call that waits at an outer gate must not hold a permit for which other calls wait at an inner one.
+        """
+        for at, gate in enumerate(self.gates[: len(held) - 1]):
+            if gate.judges:
+                stale, held[at] = held[at], None
+                self._end([*[None] * at, stale], _undo)
+                held[at] = gate.admit(call)
+                if held[at] is None:
+                    inner = [*[None] * at, *held[at:]]
+                    del held[at:]
+                    self._end(inner, _undo)
+                    return False
+        return True
+
+    async def _wait(self, gate: Gate, call: Call, held: list[Ticket | None]) -> None:
+        """Wait at a gate and add its ticket to `held`. The time counts as local (`Call.waited`)."""
+        now = call.begin().now
+        begin = call.queued_at = now()
+        try:
+            held.append(await in_callers_time(call, self.scope, lambda _: gate.wait(call, self.scope)))
+        finally:
+            end = now()
+            call.waited += end - begin
+            call.queued_at = None
+        if end > begin and self.scope.channel.wants[Waited]:
+            self.scope.channel.emit(Waited(self.scope.name, end, gate.name, "queue", end - begin))
+
+    # -- on the way out -----------------------------------------------------------------------------------------
+
+    def learn_error(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
+        """Judge what the call raised, and tell the gates: `settle`, `cut`, `withdraw` or `release`."""
+        if type(error) is Withdrawn:
+            again = error.again
+
+            def withdraw(gate: Gate, ticket: Ticket) -> None:
+                if (undo := gate.withdraw(ticket)) is not None:
+                    again.append(undo)
+
+            self._end(tickets, withdraw)
+            return
+        if not self.learns or issubclass(type(error), GeneratorExit):  # dropped, perhaps where no event loop runs
+            self.give_back(tickets)
+            return
+        end = call.begin().now()
+        elapsed = end - begin - (call.waited if self.waits else 0.0) if self.clocked else 0.0
+        if isinstance(error, Exception):
+            try:
+                kind = self.scope.on_error(call, error).kind
+            except BaseException:
+                self.give_back(tickets)
+                raise
+            self.learn(tickets, kind, elapsed, end, error)
+        elif is_cut(error, call.runtime.cancelled):
+
+            def cut(gate: Gate, ticket: Ticket) -> None:
+                if gate.learns:
+                    gate.cut(ticket, elapsed, end, self.limit)
+                else:
+                    gate.release(ticket)
+
+            self._end(tickets, cut)
+        else:
+            self.give_back(tickets)
+
+    def learn(self, tickets: Tickets, kind: str, elapsed: float, end: float | None, error: Exception | None) -> None:
+        """Settle the tickets by the `kind` of a verdict: "success", "failure" or "nothing"."""
+
+        def learn(gate: Gate, ticket: Ticket) -> None:
+            if gate.learns:
+                gate.settle(ticket, kind == "failure", elapsed, end, error)
+            else:
+                gate.release(ticket)
+
+        if kind == "nothing":
+            self.give_back(tickets)
+        else:
+            self._end(tickets, learn)
+
+    def follow(self, call: Call, tickets: Tickets, result: Any, late: bool, elapsed: float) -> None:
+        """Settle the tickets of a good result that is still open: now, or at its end for gates that follow it."""
+        end = call.begin().now() if self.clocked or self.dated else None
+
+        def learn(gate: Gate, ticket: Ticket) -> None:
+            if gate.learns:
+                gate.settle(ticket, late, elapsed, end, None)
+            else:
+                gate.release(ticket)
+
+        try:
+            self.scope.judge.follow(result, _Unsettled(self, call, tickets, late, elapsed))
+        except BaseException:
+            self.give_back(tickets)
+            raise
+        self._end(tickets, learn, self._others)
+
+    def follow_to(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None]) -> None:
+        """Call `tell` for the gates that have followed a result to its end."""
+        self._end(tickets, tell, self._followers)
+
+    def give_back(self, tickets: Tickets) -> None:
+        """Release the tickets: their gates learn nothing."""
+        self._end(tickets, lambda gate, ticket: gate.release(ticket))
+
+    def raised(self, at: int, tickets: Tickets, error: BaseException) -> None:
+        """Handle an error of the gate at place `at`, which it raised when it was told of a call's end.
+
+        An `Exception` is logged, and the caller does not get it. Any other error is raised again after the tickets of
+        the gates outside are released.
+        """
+        if isinstance(error, Exception):
+            _log.error("resilient: %s raised at the end of a call", self.gates[at].name, exc_info=error)
+            return
+        self.give_back(tickets[:at])
+        raise error
+
+    def _end(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None], places: Sequence[int] | None = None) -> None:
+        """Call `tell` with each gate that has given a ticket, innermost first; or only with those at these `places`."""
+        for at in reversed(range(len(tickets))) if places is None else places:
+            if tickets[at] is not None:
+                try:
+                    tell(self.gates[at], tickets[at])
+                except BaseException as error:
+                    self.raised(at, tickets, error)
+
+
+def _undo(gate: Gate, ticket: Ticket) -> None:
+    gate.undo(ticket)
+
+
+class _Unsettled:
+    """Tells gates of the end of a result that was still open when the call returned it (an `outcome.Unsettled`)."""
+
+    __slots__ = ("elapsed", "late", "passage", "runtime", "tickets")
+
+    def __init__(self, passage: Passage, call: Call, tickets: Tickets, late: bool, elapsed: float) -> None:
+        self.passage = passage
+        # The call itself is not kept: it holds the result by its verdict.
+        self.runtime = call.begin() if passage.clocked or passage.dated else None
+        self.tickets = tickets
+        self.late = late
+        self.elapsed = elapsed
+
+    def learn(self, error: Exception | None) -> None:
+        passage = self.passage
+        now = None if self.runtime is None else self.runtime.now()
+        failed = self.late or error is not None
+        passage.follow_to(self.tickets, lambda gate, ticket: gate.settle(ticket, failed, self.elapsed, now, error))
+
+    def drop(self, *, collected: bool = False) -> None:
+        self.passage.follow_to(self.tickets, lambda gate, ticket: gate.release(ticket))
+
+
+def givers(frame: FrameType) -> Iterator[Gate | None]:
+    """The gates whose tickets the call in this frame holds; none if the frame has no gates."""
+    names = frame.f_locals
+    if frame.f_code is Passage.queue.__code__:
+        gates, tickets = names["self"].gates, names.get("held", ())
+    elif frame.f_code.co_filename.startswith(FILE) and "passage" in names:
+        gates = names["passage"].gates
+        tickets = [names.get(f"t{at}") for at in range(len(gates))]
+        if tickets[-1] is None:
+            return  # on the way in: `queue` holds them
+    else:
+        return
+    for gate, ticket in zip(gates, tickets, strict=False):
+        if ticket is not None:
+            yield gate.giver(ticket)

@@ -1,0 +1,64 @@
+"""Priority: who goes first when there is not room for all.
+
+    with priority("sheddable"):
+        await warm_cache()              # the first to be refused when a limit is reached
+    with priority("critical"):
+        await checkout()                # the last
+
+Three classes, as Google's servers have criticalities (Site Reliability Engineering, chapter 21): the fewer there are,
+the more often they are used right. Like a deadline a priority is a context variable: it holds for the guarded calls of
+called functions and of tasks begun inside. What knows classes (`AdaptiveLimit`) asks for it; others do not care.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Literal, get_args
+
+from resilient._atomic import in_forked_child
+
+__all__ = ["CRITICAL", "NORMAL", "PRIORITIES", "SHEDDABLE", "Priority", "current_priority", "priority"]
+
+Priority = Literal["critical", "normal", "sheddable"]
+CRITICAL: Priority = "critical"
+NORMAL: Priority = "normal"
+SHEDDABLE: Priority = "sheddable"
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+"""The most important first."""
+
+_current: ContextVar[Priority] = ContextVar("resilient_priority", default=NORMAL)
+
+current_priority = _current.get
+"""The class of the calls that are made here; "normal" where nobody said."""
+
+
+@in_forked_child
+def _begin_anew() -> None:
+    """The class that held at the fork was that of a call of the parent."""
+    _current.set(NORMAL)
+
+
+class priority:
+    """`with priority("critical"):` calls made in the block are of that class, whatever it is around.
+
+    Each object serves one `with` at a time. Raises `ValueError` for any other name.
+    """
+
+    __slots__ = ("_name", "_token")
+
+    def __init__(self, name: Priority) -> None:
+        if name not in PRIORITIES:
+            raise ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {name!r}")
+        self._name: Priority = name
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._name)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            _current.reset(self._token)
+        except ValueError:
+            pass  # a coroutine that was dropped is closed in another context, where it never held

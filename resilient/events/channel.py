@@ -1,0 +1,223 @@
+"""Listeners, and the channel that takes a pipeline's events to them."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from resilient._atomic import members, module_lock
+from resilient._validation import callback
+from resilient.events.records import (
+    AttemptFailed,
+    AttemptReturned,
+    AttemptStarted,
+    CallEnded,
+    Event,
+)
+
+__all__ = ["Channel", "Channels", "Listener", "alive", "apart", "emit", "heard", "joined", "listen", "unheard"]
+
+_log = logging.getLogger("resilient")
+
+Listener = Callable[[Any], object]
+
+_ATTEMPTS = (AttemptStarted, AttemptReturned, AttemptFailed)
+
+_lock = module_lock()
+_apart: ContextVar[bool] = ContextVar("resilient_apart", default=False)
+_everywhere: dict[_Entry, None] = {}
+_channels: weakref.WeakSet[Channel]
+
+
+class _Entry:
+    """A listener as registered, and the kinds of events it wants: the same function may listen twice, and each
+    registration ends by itself."""
+
+    __slots__ = ("kinds", "listener")
+
+    def __init__(self, listener: Listener, kinds: tuple[type[Event], ...]) -> None:
+        callback("listener", listener)
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, Event)):
+                hint = f": write {type(kind).__name__}" if isinstance(kind, Event) else ""
+                raise TypeError(f"a listener wants classes of events, as events.CallEnded, got {kind!r}{hint}")
+        self.listener = listener
+        self.kinds = kinds or (Event,)
+
+
+class _Wants(dict[type[Event], tuple[_Entry, ...]]):
+    """Registrations by the kind of event they want. Each kind is looked up once, when it is first asked for."""
+
+    __slots__ = ("attempts", "ended", "entries", "observed")
+
+    def __init__(self, entries: tuple[_Entry, ...]) -> None:
+        self.entries = entries
+        self.attempts = any(self[kind] for kind in _ATTEMPTS)
+        """Whether an event of attempts is wanted."""
+        self.ended = self[CallEnded]
+        """The registrations that want `CallEnded`."""
+        self.observed = self.attempts or bool(self.ended)
+        """Whether an event of successful calls is wanted. Then calls count their requests."""
+
+    def __missing__(self, kind: type[Event]) -> tuple[_Entry, ...]:
+        found = self[kind] = tuple([entry for entry in self.entries if issubclass(kind, entry.kinds)])
+        return found
+
+
+_SILENCE = _Wants(())
+
+
+class Channel:
+    """One pipeline's listeners, the global ones included.
+
+    Whoever emits an event asks first whether it is wanted, so that it is not built in vain:
+
+        if channel.wants[Waited]:
+            channel.emit(Waited(...))
+
+    Attributes:
+        pipeline: the pipeline's name, or "".
+        wants: the registrations that want an event, by its kind. Replaced when listeners change.
+        apart: whether its pipeline was made under `apart()`.
+        later: functions that emit events which the garbage collector came upon. It may run no listener, so they are
+            called before the next event.
+    """
+
+    __slots__ = ("__weakref__", "_own", "_watch", "apart", "later", "pipeline", "wants")
+
+    def __init__(self, pipeline: str = "") -> None:
+        self.pipeline = pipeline
+        self.apart: bool = _apart.get()
+        self._own: dict[_Entry, None] = {}
+        self._watch: weakref.WeakMethod[Callable[[], None]] | None = None
+        self.later: deque[Callable[[], None]] = deque()
+        with _lock:
+            _channels.add(self)
+            self._spread()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call the method `changed` now, whenever a listener comes or goes, and at `tell_watcher`, as long as its
+        object lives."""
+        with _lock:
+            self._watch = weakref.WeakMethod(changed)
+            changed()
+
+    def _spread(self) -> None:
+        entries: tuple[_Entry, ...] | None = None  # again if a signal handler listens meanwhile
+        while entries != (now := (*self._own,) if self.apart else (*self._own, *_everywhere)):
+            entries = now
+            self.wants = _Wants(entries) if entries else _SILENCE
+        self.tell_watcher()
+
+    def tell_watcher(self) -> None:
+        """Call the method that `watch` was given: something has changed on which its object depends."""
+        changed = self._watch and self._watch()
+        if changed is not None:
+            changed()
+
+    def listen(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
+        """Send the events of these kinds (without any: all events) to `listener` from now on. Returns a function that
+        ends that, however often called."""
+        entry = _Entry(listener, kinds)
+        with _lock:
+            self._own[entry] = None
+            self._spread()
+
+        def stop() -> None:
+            with _lock:
+                self._own.pop(entry, None)
+                self._spread()
+
+        return stop
+
+    def heard_by(self) -> list[tuple[Listener, tuple[type[Event], ...]]]:
+        """The listeners of this pipeline and of all pipelines, as they were given, each with the kinds it wants."""
+        return [(entry.listener, entry.kinds) for entry in self.wants.entries]
+
+    def emit(self, event: Event) -> None:
+        """Send an event to the listeners that want it. Never raises an `Exception`."""
+        if self.later:
+            self.catch_up()
+        emit(self.wants[type(event)], event)
+
+    def catch_up(self) -> None:
+        """Emit what waits in `later`."""
+        while self.later:
+            try:
+                tell = self.later.popleft()
+            except IndexError:  # another thread took it
+                return
+            tell()
+
+
+_channels = weakref.WeakSet()
+
+Channels = tuple["weakref.ref[Channel]", ...]
+"""Weak references to the channels of the pipelines that a policy is part of. (A `WeakSet` of one channel takes twenty
+times as much memory.)"""
+
+
+def joined(channels: Channels, channel: Channel) -> Channels:
+    """`channels` with another one, and without those whose pipelines no longer exist."""
+    return (*(each for each in channels if each() not in (None, channel)), weakref.ref(channel))
+
+
+def alive(channels: Channels) -> list[Channel]:
+    """The channels whose pipelines still exist."""
+    return [channel for each in channels if (channel := each()) is not None]
+
+
+def heard(channels: Channels, kind: type[Event]) -> list[Channel]:
+    """The channels on which an event of this kind is wanted."""
+    return [channel for channel in alive(channels) if channel.wants[kind]]
+
+
+def emit(entries: tuple[_Entry, ...], event: Event) -> None:
+    """Send an event to registered listeners. If one raises, that is logged, and the others still get the event."""
+    for entry in entries:
+        try:
+            entry.listener(event)
+        except Exception:
+            unheard(event)
+
+
+def unheard(event: Event) -> None:
+    """Log the current exception, which a listener raised on this event, with its traceback."""
+    _log.exception("resilient: a listener raised on %s", type(event).__name__)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Pipelines that are made inside are none of the program's: those who listen to all pipelines do not hear them, and
+    the registry does not know them. For rehearsals (`resilient.lab`)."""
+    token = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(token)
+
+
+def listen(listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
+    """Send the events of these kinds (without any: all events) of every pipeline, also of later ones, to `listener`.
+    Returns a function that ends that."""
+    entry = _Entry(listener, kinds)
+    with _lock:
+        _everywhere[entry] = None
+        _spread()
+
+    def stop() -> None:
+        with _lock:
+            _everywhere.pop(entry, None)
+            _spread()
+
+    return stop
+
+
+def _spread() -> None:
+    for channel in members(_channels):
+        channel._spread()

@@ -1,0 +1,259 @@
+"""What can happen to calls: a frozen record for each kind of event.
+
+They have no slots, so that code that makes one for each call can fill its dictionary at once (`resilient.core.emit`).
+The `__init__` of a frozen dataclass calls `object.__setattr__` for each field, which takes four times as long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "AbandonedEnded",
+    "AttemptFailed",
+    "AttemptReturned",
+    "AttemptStarted",
+    "BudgetExhausted",
+    "CallEnded",
+    "CallRejected",
+    "CallTimedOut",
+    "ChaosHalted",
+    "CircuitChanged",
+    "Ending",
+    "Event",
+    "FaultInjected",
+    "FellBack",
+    "GaveUp",
+    "HedgeWon",
+    "Hedging",
+    "Judged",
+    "LimitChanged",
+    "Queued",
+    "Retrying",
+    "Waited",
+]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Common to all: the pipeline's name ("" when unnamed) and the time, in seconds."""
+
+    pipeline: str
+    at: float
+
+
+Judged = Literal["success", "failure", "nothing"]
+"""What an outcome says about the dependency, as the classifier has judged it for all policies. "nothing": an error that
+it ignores, a refusal, a cancellation, an answer of a Fallback, a mistake of the caller's."""
+
+
+@dataclass(frozen=True)
+class AttemptStarted(Event):
+    """The function itself is being called, for the `attempt`-th time (from 1)."""
+
+    attempt: int
+    function: str
+
+
+@dataclass(frozen=True)
+class AttemptFailed(Event):
+    """The function raised, after `elapsed` seconds; also by cancellation (`error` is then no `Exception`).
+
+    `verdict`: what the error says about the dependency. Of a cancelled attempt nobody knows that here: "nothing".
+    """
+
+    attempt: int
+    function: str
+    error: BaseException
+    elapsed: float
+    verdict: Judged = "nothing"
+
+
+@dataclass(frozen=True)
+class AttemptReturned(Event):
+    """The function returned, after `elapsed` seconds. `failed`: the classifier judges its result a failure. Then
+    `status` is its HTTP status, if it has one, and `retry_after` the seconds that it asks for, if it does.
+
+    Of a streamed response it is told when the body has ended, with the times of its head; `failed` if it broke off.
+    """
+
+    attempt: int
+    function: str
+    elapsed: float
+    failed: bool
+    status: int | None = None
+    retry_after: float | None = None
+
+
+Ending = Literal["success", "failure", "timeout", "rejected", "cancelled"]
+"""How a call ended for its caller: what came back was good; an exception of the function, or a result that is judged a
+failure; `TimedOut`; a `Rejected`; or something that is no `Exception`."""
+
+
+@dataclass(frozen=True)
+class CallEnded(Event):
+    """A call of the guarded function is over, `elapsed` seconds after it began, whatever its policies did meanwhile.
+
+    `requests`: how often the function itself was called, hedges included; 0 when it was refused before. `error` is what
+    the caller gets, or None. `verdict`: what that says about the dependency.
+
+    Of a streamed response it is told when the body has ended, with the times of its head: a "failure", with its error,
+    if it broke off; "cancelled" if its reader was, or never read it.
+    """
+
+    function: str
+    requests: int
+    elapsed: float
+    ending: Ending
+    error: BaseException | None
+    verdict: Judged = "nothing"
+
+
+@dataclass(frozen=True)
+class Retrying(Event):
+    """Attempt number `attempt` failed and another will follow after `wait` seconds. `error` is None for a result.
+
+    In shadow mode `shadow` is True, and there is none.
+    """
+
+    policy: str
+    attempt: int
+    wait: float
+    error: BaseException | None
+    shadow: bool = False
+
+
+@dataclass(frozen=True)
+class GaveUp(Event):
+    """Retries ended without success after `attempts`, because of `reason`."""
+
+    policy: str
+    attempts: int
+    reason: str
+    error: BaseException | None
+
+
+@dataclass(frozen=True)
+class Hedging(Event):
+    """Copy number `copy` (from 2) of a call begins, because of `reason`: "delay" or "failure".
+
+    In shadow mode `shadow` is True, and it does not.
+    """
+
+    policy: str
+    copy: int
+    reason: str
+    shadow: bool = False
+
+
+@dataclass(frozen=True)
+class HedgeWon(Event):
+    """Of the `copies` of a call, copy number `copy` (from 1, the primary) had the outcome that the caller gets."""
+
+    policy: str
+    copy: int
+    copies: int
+
+
+@dataclass(frozen=True)
+class BudgetExhausted(Event):
+    """An extra request (`what`: "retry" or "hedge") was not made, because the budget has no token for it."""
+
+    policy: str
+    what: str
+
+
+@dataclass(frozen=True)
+class FellBack(Event):
+    """A Fallback stood in for a call that failed with `error` (None: with a result that was judged a failure)."""
+
+    policy: str
+    error: BaseException | None
+
+
+@dataclass(frozen=True)
+class AbandonedEnded(Event):
+    """Work whose caller had gone (`Timeout(abandon=True)`) ended, `elapsed` seconds after it began."""
+
+    policy: str
+    error: BaseException | None
+    elapsed: float
+
+
+@dataclass(frozen=True)
+class Queued(Event):
+    """The call waits for a permit, as number `position` (from 1) in the queue."""
+
+    policy: str
+    position: int
+
+
+@dataclass(frozen=True)
+class Waited(Event):
+    """A wait ended after `seconds`: in a queue (`why="queue"`) or between attempts (`why="backoff"`)."""
+
+    policy: str
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CallRejected(Event):
+    """A policy refused the call. In shadow mode `shadow` is True, and the call went on. Where it has ended by now (it
+    would have been refused later, in a queue), `went_well` says how."""
+
+    policy: str
+    reason: str
+    retry_after: float | None
+    shadow: bool = False
+    went_well: bool | None = None
+
+
+@dataclass(frozen=True)
+class CallTimedOut(Event):
+    """A Timeout of `seconds` ended the call."""
+
+    policy: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CircuitChanged(Event):
+    """A circuit went from state `old` to `new`. Sent to every pipeline that shares the circuit."""
+
+    policy: str
+    old: str
+    new: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LimitChanged(Event):
+    """An `AdaptiveLimit` found a new limit. Sent to every pipeline that shares it, once a window at the most."""
+
+    policy: str
+    old: int
+    new: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class FaultInjected(Event):
+    """Chaos has a call meet a fault of this `kind` ("latency", "errors", ...); `fault` describes it.
+
+    `seconds`: how late a latency makes the call; 0 for the others.
+    """
+
+    policy: str
+    kind: str
+    fault: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ChaosHalted(Event):
+    """Chaos stopped by itself, because more calls failed than it may cost. Sent to every pipeline that it is in."""
+
+    policy: str
+    reason: str

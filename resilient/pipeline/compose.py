@@ -1,0 +1,71 @@
+"""Binds a list of policies, outermost first, into one function of a `Call`. What can be built once is not built for
+each call: policies that act only after a failure and the gates next to them share one frame
+(`resilient.pipeline.gate_layer`), and every other wrap is one coroutine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from resilient.core.call import Call
+from resilient.core.gate_group import Passage
+from resilient.core.layer import Layer, Recovery, marks_of
+from resilient.core.policy import Gate, Policy, Scope
+from resilient.pipeline.gate_layer import Woven, layer_of
+
+__all__ = ["weave"]
+
+
+def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer, *, waits: bool = False) -> Woven:
+    """Bind `policies` around `leaf`, the layer that calls the guarded function.
+
+    `waits`: whether a policy inside `leaf` may have a queue. A leaf can say so itself, by its `Marks`.
+    """
+    waits = waits or marks_of(leaf).waits
+    inner, at = leaf, len(policies)
+    while True:
+        last = at
+        while at and isinstance(policies[at - 1], Gate):
+            at -= 1
+        gates = [policy for policy in policies[at:last] if isinstance(policy, Gate)]
+        queues = waits or any(policy.waits for policy in policies[last:])
+        passage = Passage(gates, scope, _nearest_limit(policies, at, last), queues)
+        layer = layer_of(passage, inner)
+        recover: Recovery | None = None
+        while at and policies[at - 1].mends(scope):
+            at -= 1
+            outer = policies[at].recovery(layer if recover is None else layer_of(passage, inner, recover), scope)
+            recover = outer if recover is None else _one_after_the_other(recover, outer)
+        if not at:
+            return Woven(recover, passage, inner, layer)
+        inner = layer if recover is None else layer_of(passage, inner, recover)
+        if not isinstance(policies[at - 1], Gate):
+            at -= 1
+            inner = policies[at].bind(inner, scope)
+
+
+def _one_after_the_other(first: Recovery, second: Recovery) -> Recovery:
+    async def go_on(call: Call, recovery: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await recovery
+        except Exception as again:
+            rest = second(call, again)
+            if rest is None:
+                raise
+        return await rest
+
+    def recover(call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
+        recovery = first(call, error)
+        return second(call, error) if recovery is None else go_on(call, recovery)
+
+    return recover
+
+
+def _nearest_limit(policies: Sequence[Policy], begin: int, end: int) -> float | None:
+    """The limit of the Timeout nearest to the gates at places `begin` to `end`: the outermost one inside them, else the
+    innermost one outside. A gate can have a limit, too (`http.entrance`)."""
+    for policy in (*policies[end:], *reversed(policies[:end])):
+        if policy.limit is not None:
+            return policy.limit
+    return None

@@ -1,0 +1,162 @@
+"""What can be guarded, and how a guarded function keeps looking like itself.
+
+Coroutine functions, plain functions, methods, class and static methods, partials and objects with `__call__` are
+guarded; whatever else can be called is refused when it is decorated, in a sentence. Nothing is silently unguarded: a
+`def` that turns out to return an awaitable raises a `TypeError` at the call.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from types import FunctionType
+from typing import Any, Literal
+
+from resilient.core.call import Call, name_of
+from resilient.core.emit import attempt_failed, attempt_returned, attempt_started, count_request, observed
+from resilient.core.layer import Layer, Marks, marked, marks_of
+from resilient.core.policy import Scope
+from resilient.core.result import is_awaitable
+from resilient.errors import Stopped
+
+__all__ = ["async_leaf", "dress", "kind_of", "plain_types", "refuse_awaitable", "sync_leaf", "unwrapped"]
+
+_KIND_FLAGS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
+
+
+def kind_of(fn: Any) -> Literal["async", "sync"]:
+    """How `fn` must be called. Raises `TypeError` when it cannot be guarded."""
+    if type(fn) is FunctionType and not fn.__dict__:  # nor marked by `inspect.markcoroutinefunction`
+        flags = fn.__code__.co_flags & _KIND_FLAGS
+        if not flags & ~inspect.CO_COROUTINE:
+            return "async" if flags else "sync"
+    if is_awaitable(fn):
+        raise TypeError(f"got {fn!r}: pass the function itself, not the coroutine that calling it made")
+    if isinstance(fn, property | functools.cached_property):
+        kind = type(fn).__name__
+        raise TypeError(f"cannot guard {fn!r}: write the policy below @{kind}, where it guards the function")
+    if not callable(fn):
+        raise TypeError(f"cannot guard {fn!r}: it cannot be called")
+    if inspect.isclass(fn):
+        raise TypeError(f"cannot guard the class {fn.__qualname__}: guard its methods, or a function that makes one")
+    target = fn
+    while isinstance(target, functools.partial):
+        target = target.func
+    if not inspect.isroutine(target) and not inspect.iscoroutinefunction(target):  # a mark goes before `__call__`
+        target = type(target).__call__
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        raise TypeError(
+            f"cannot guard the generator {name_of(fn)}: its items are made after the call has returned, "
+            "where no policy would see them; guard the function that fetches one item or the whole list"
+        )
+    return "async" if inspect.iscoroutinefunction(target) else "sync"
+
+
+def dress(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
+    """Give `guarded` the name, docstring, signature and annotations of `fn`."""
+    if inspect.isroutine(fn):
+        return functools.update_wrapper(guarded, fn)
+    target = fn
+    while isinstance(target, functools.partial):
+        target = target.func
+    functools.update_wrapper(guarded, target, updated=())
+    call = target if inspect.isroutine(target) else type(target).__call__
+    guarded.__annotations__ = getattr(call, "__annotations__", {})
+    guarded.__doc__ = target.__doc__ if fn.__doc__ == functools.partial.__doc__ else fn.__doc__
+    guarded.__name__ = name_of(fn).rpartition(".")[2]
+    guarded.__qualname__ = name_of(fn)
+    guarded.__wrapped__ = fn  # type: ignore[attr-defined]  # whose signature it has
+    return guarded
+
+
+MOST_WRAPPED = 1_000
+"""The most functions that are looked through, one wrapped by the other."""
+
+
+def unwrapped(fn: Any) -> Iterator[Any]:
+    """A function, and those that it wraps by decorators, outermost first. It ends also where an object that has any
+    attribute seems to wrap another one each time it is asked."""
+    for _ in range(MOST_WRAPPED):
+        if fn is None:
+            return
+        yield fn
+        fn = getattr(fn, "__wrapped__", None)
+
+
+def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
+    """The layer that calls a coroutine function; or `attempt` with the call, in the function's place. An `attempt` that
+    emits its own events (`Marks.observes_itself`) is the layer itself, without a frame around it."""
+    channel = scope.channel
+
+    def call_it(call: Call) -> Any:
+        if channel.wants.observed:
+            if channel.wants.attempts:
+                return observed(call, scope, call.fn(*call.args, **call.kwargs))
+            try:
+                call.requests += 1  # as `count_request`, without its frame
+            except AttributeError:
+                count_request(call)
+        kwargs = call.kwargs
+        return call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
+
+    def make_attempt(call: Call) -> Any:
+        assert attempt is not None
+        return observed(call, scope, attempt(call)) if channel.wants.observed else attempt(call)
+
+    leaf: Layer = call_it if attempt is None else make_attempt
+    if attempt is not None and marks_of(attempt).observes_itself:
+        leaf = attempt
+    return marked(leaf, Marks(is_leaf=True, is_direct=attempt is None, waits=attempt is not None))
+
+
+def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Layer:
+    """The layer that calls a plain function, or `attempt` with the call. It has a plain form, `plainly`."""
+    channel = scope.channel
+
+    def plainly(call: Call) -> Any:
+        begin = attempt_started(call, scope) if channel.wants.observed else None
+        try:
+            if attempt is None:
+                kwargs = call.kwargs
+                result = call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
+            else:
+                result = attempt(call)
+        except BaseException as error:
+            if begin is not None:
+                attempt_failed(call, scope, begin, error)
+            if issubclass(type(error), StopIteration):
+                raise Stopped(error) from None  # type: ignore[arg-type]  # it must get past the coroutines around it
+            raise
+        if type(result) not in plain_types:
+            refuse_awaitable(call.fn, result)
+        if begin is not None:
+            attempt_returned(call, scope, begin, result)
+        return result
+
+    async def call_it(call: Call) -> Any:
+        return plainly(call)
+
+    return marked(call_it, Marks(plainly, is_leaf=True, is_direct=attempt is None, waits=attempt is not None))
+
+
+plain_types: set[type] = set()
+"""Types of results that were seen and cannot be awaited: looking into a type costs five times as much as this set."""
+
+MOST_PLAIN = 256
+"""The most types in `plain_types`: some programs make new classes as long as they run."""
+
+
+def refuse_awaitable(fn: Callable[..., Any], result: Any) -> None:
+    """Raise `TypeError` if the result of a plain function has to be awaited; else its type is one of `plain_types`."""
+    if not is_awaitable(result):
+        if len(plain_types) >= MOST_PLAIN:
+            plain_types.clear()
+        plain_types.add(type(result))
+        return
+    if inspect.iscoroutine(result):
+        result.close()
+    raise TypeError(
+        f"{name_of(fn)} is a plain def but returned {type(result).__name__}, which must be awaited and would "
+        "run unguarded: make it an async def"
+    )

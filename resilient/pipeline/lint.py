@@ -1,0 +1,342 @@
+"""Finds, when a pipeline is built, what could never work: a wrong order, or a plan that does not fit its total.
+
+Each finding says what is wrong, why it matters, and what to write instead. The rules go by the facts that policies
+state about themselves (`Policy.judges`, `waits`, `runs`, `limit`, `pause`), not by their classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resilient.core.policy import Policy
+
+__all__ = ["Finding", "examine", "examine_stack"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that cannot work as one would expect."""
+
+    what: str
+    why: str
+    instead: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}. Instead: {self.instead}."
+
+
+def examine(policies: Sequence[Policy]) -> list[Finding]:
+    """The findings about a pipeline's policies, outermost first."""
+    rules = (
+        *(_limits, _judges, _repeats, _twice, _plans, _evidence, _budgets),
+        *(_quotas, _outliving, _lingering, _stand_ins, _injections),
+    )
+    return [finding for rule in rules for finding in rule(policies)]
+
+
+def examine_stack(outer: Sequence[Policy], inner: Sequence[Policy]) -> list[Finding]:
+    """The findings about the decorators of one function that neither those of the outer one have, nor those inside."""
+    if any(map(_repeats_calls, outer)):  # a Retry that leaves the repeating to others leaves it to these
+        inner = [policy for policy in inner if getattr(policy, "nested", "") != "once"]
+    known = {*examine(outer), *examine(inner)}
+    return [finding for finding in examine([*outer, *inner]) if finding not in known]
+
+
+def _repeats_calls(policy: Policy) -> bool:
+    return policy.runs != 1 and policy.inactive is None
+
+
+def _order(first: Policy, then: Policy) -> str:
+    """The right order of two policies, by their classes; by what is in them, where they have one class."""
+    if type(first) is type(then):
+        return f"{first.noun} first, then {then.noun}"
+    return f"{type(first).__name__} first, then {type(then).__name__}"
+
+
+def _limits(policies: Sequence[Policy]) -> list[Finding]:
+    """An inner limit that can never be reached."""
+    found = []
+    for at, outer in enumerate(policies):
+        for inner in policies[at + 1 :]:
+            if outer.limit is None or inner.limit is None or inner.limit < outer.limit:
+                continue
+            found.append(
+                Finding(
+                    f"{inner} stands inside {outer}",
+                    "the outer limit ends the call first, so the inner one never acts",
+                    f"an inner Timeout shorter than {outer.limit:g} s, or none",
+                )
+            )
+    return found
+
+
+def _judges(policies: Sequence[Policy]) -> list[Finding]:
+    """Judges in the wrong place: outside a queue, outside a retry."""
+    found = []
+    for at, judge in enumerate(policies):
+        if not judge.judges:
+            continue
+        for inner in policies[at + 1 :]:
+            if inner.waits:
+                found.append(
+                    Finding(
+                        f"{judge} stands outside {inner}",
+                        "it admits calls that then wait in a queue, and go on to a dependency that may be known to be "
+                        "dead by then",
+                        _order(inner, judge),
+                    )
+                )
+            if _repeats_calls(inner):
+                found.append(
+                    Finding(
+                        f"{judge} stands outside {inner}",
+                        "it sees one failure where several attempts failed, opens late, and cannot stop the attempts",
+                        _order(inner, judge),
+                    )
+                )
+    return found
+
+
+def _repeats(policies: Sequence[Policy]) -> list[Finding]:
+    """Findings about retries whose attempts multiply."""
+    repeating = [policy for policy in policies if _repeats_calls(policy) and not policy.overlaps]
+    if len(repeating) < 2:
+        return []
+    counts = [policy.runs for policy in repeating]
+    total = "without end"
+    if None not in counts:
+        product = 1
+        for each in counts:
+            product *= each or 1
+        total = f"{product} times"
+    return [
+        Finding(
+            " and ".join(str(policy) for policy in repeating) + " stand in one pipeline",
+            f"their attempts multiply: one call may be sent {total}",
+            f"one {type(repeating[0]).__name__} with the attempts that you mean",
+        )
+    ]
+
+
+def _twice(policies: Sequence[Policy]) -> list[Finding]:
+    """One instance in two places."""
+    found = []
+    seen: set[int] = set()
+    for policy in policies:
+        if id(policy) in seen:
+            found.append(
+                Finding(
+                    f"the same {policy} stands in the pipeline twice",
+                    "an instance is its state: a call would hold two of its permits, or be counted twice",
+                    "two instances, or one place",
+                )
+            )
+        seen.add(id(policy))
+    return found
+
+
+def _plans(policies: Sequence[Policy]) -> list[Finding]:
+    """Plans that cannot be carried out within their total, or that never come to pass."""
+    found = []
+    for at, repeating in enumerate(policies):
+        if not _repeats_calls(repeating):
+            continue
+        limit, pause = _longest(policies[at + 1 :]), repeating.pause or 0.0
+        totals = [policy.limit for policy in policies[:at] if policy.limit is not None]
+        needed = repeating.takes(limit or 0.0)
+        what = "copies" if repeating.overlaps else "attempts"
+        if totals and repeating.least_pause >= min(totals):
+            found.append(
+                Finding(
+                    f"{repeating} stands inside a limit of {min(totals):g} s",
+                    "no pause between its attempts ends before that, so there is never a second one",
+                    f"pauses well below {min(totals):g} s, or none of it",
+                )
+            )
+        elif repeating.runs is None:
+            if totals and min(totals) <= repeating.ends_after < math.inf:
+                found.append(
+                    Finding(
+                        f"{repeating} stands inside a limit of {min(totals):g} s",
+                        "that limit ends the call first, so what is to end the attempts never does",
+                        f"an end of the attempts well before {min(totals):g} s, or a number of them",
+                    )
+                )
+        elif totals and needed > min(totals):
+            each = f" with {limit:g} s an attempt" if limit else ""
+            tries = f"{repeating.runs} {what} that time out" if limit else f"{repeating.runs} {what}"
+            waits = f", with up to {pause:.3g} s between them," if pause else ""
+            found.append(
+                Finding(
+                    f"{repeating}{each} does not fit into {min(totals):g} s",
+                    f"{tries}{waits} take {needed:.3g} s, so the last of them are never made or cut off",
+                    f"a total of at least {needed:.3g} s, fewer {what}, or shorter limits and waits",
+                )
+            )
+        if repeating.overlaps and limit is not None and repeating.head_start >= limit:
+            found.append(
+                Finding(
+                    f"{repeating} stands outside a limit of {limit:g} s",
+                    "a copy has ended by the time that the next one is due, so nothing is ever hedged",
+                    f"a delay well below {limit:g} s",
+                )
+            )
+    return found
+
+
+def _longest(policies: Sequence[Policy]) -> float | None:
+    """Seconds that a run of these can take at most, or None where nothing says so."""
+    longest: float | None = None
+    for policy in reversed(policies):
+        if policy.limit is not None:
+            longest = policy.limit if longest is None else min(longest, policy.limit)
+        elif policy.inactive is None and longest is not None and policy.runs is not None and policy.pause is not None:
+            longest = longest * (1 if policy.overlaps else policy.runs) + policy.pause
+    return longest
+
+
+def _evidence(policies: Sequence[Policy]) -> list[Finding]:
+    """Judges that can never have the evidence that they ask for."""
+    found = []
+    for at, judge in enumerate(policies):
+        limits = [policy.limit for policy in policies[at + 1 :] if policy.limit is not None]
+        if judge.slow_from is not None and limits and min(limits) < judge.slow_from:
+            found.append(
+                Finding(
+                    f"{judge} stands outside a limit of {min(limits):g} s",
+                    "no call is ever as slow as it asks for, so it never opens",
+                    f"slow= below {min(limits):g} s",
+                )
+            )
+        if judge.needs is None:
+            continue
+        calls, seconds = judge.needs
+        for pacer, most in _paces(policies, at, seconds):
+            if most < calls:
+                found.append(
+                    Finding(
+                        f"{judge} stands in one pipeline with {pacer}",
+                        f"it wants to see {calls} calls in {seconds:g} s, and is never sent more than {most:.4g}",
+                        f"min_calls of at most {max(1, int(most))}, a longer window, or fail_max",
+                    )
+                )
+    return found
+
+
+def _paces(policies: Sequence[Policy], at: int, seconds: float) -> list[tuple[Policy, float]]:
+    """What lets only so many calls come to, or out of, the policy at a place in so many seconds."""
+    found = []
+    for place, pacer in enumerate(policies):
+        if pacer.pace is None or pacer.inactive is not None:
+            continue
+        burst, rate = pacer.pace
+        most = burst + rate * seconds
+        for between in policies[place + 1 : at]:  # where it stands outside
+            most = math.inf if between.runs is None else most * between.runs
+        found.append((pacer, most))
+    return found
+
+
+def _budgets(policies: Sequence[Policy]) -> list[Finding]:
+    """Budgets that never have a whole token, or fewer than are asked for."""
+    found = []
+    for policy in policies:
+        wanted = 2 * policy.extra
+        if policy.budget is not None and policy.budget.ratio < wanted - 1e-9:
+            found.append(
+                Finding(
+                    f"{policy} is paid for by {policy.budget}",
+                    f"a further copy of {policy.extra:.3g} of the calls needs twice that, for late calls come in "
+                    "bunches: with less the budget is empty when it is needed",
+                    f"a ratio of at least {wanted:.3g}, or a higher quantile",
+                )
+            )
+    for at, policy in enumerate(policies):
+        budget = policy.budget
+        if budget is None or budget.reserve >= 1:
+            continue
+        for pacer, calls in _paces(policies, at, budget.ttl):
+            tokens = budget.reserve + budget.ratio * calls
+            if tokens < 1:
+                found.append(
+                    Finding(
+                        f"{policy} is paid for by {budget} in one pipeline with {pacer}",
+                        f"so few successes never earn more than {tokens:.2g} tokens before they fade, and a further "
+                        "request costs 1",
+                        "a reserve of at least 1, a larger ratio, or a longer ttl",
+                    )
+                )
+    return found
+
+
+def _quotas(policies: Sequence[Policy]) -> list[Finding]:
+    """Attempts that no quota counts."""
+    return [
+        Finding(
+            f"{quota} stands outside {inner}",
+            "only the first attempt of a call is counted, so the others are sent beyond the quota",
+            _order(inner, quota),
+        )
+        for at, quota in enumerate(policies)
+        for inner in policies[at + 1 :]
+        if quota.metered and quota.inactive is None and _repeats_calls(inner)
+    ]
+
+
+def _outliving(policies: Sequence[Policy]) -> list[Finding]:
+    """Work that goes on when its permit has been given back. (A permit that waited for such work could not wait for the
+    work of each attempt: a call has one.)"""
+    return [
+        Finding(
+            f"{gate} stands outside {inner}",
+            "the work that the inner one leaves running goes on when the call's permit has been given back, so more is "
+            "going on at a time than there are permits",
+            _order(inner, gate),
+        )
+        for at, gate in enumerate(policies)
+        for inner in policies[at + 1 :]
+        if gate.permits and gate.inactive is None and inner.outlived
+    ]
+
+
+def _lingering(policies: Sequence[Policy]) -> list[Finding]:
+    """What is left to end by itself, and may never end."""
+    return [
+        Finding(
+            f"{policy} leaves losers to end by themselves",
+            "nothing inside it ends one that hangs, so in the end there is no room for more, and nothing is hedged",
+            f"{policy}, then a Timeout for each copy",
+        )
+        for at, policy in enumerate(policies)
+        if policy.lingers and all(inner.limit is None for inner in policies[at + 1 :])
+    ]
+
+
+def _stand_ins(policies: Sequence[Policy]) -> list[Finding]:
+    """A stand-in that hides failures from those who would do something about them."""
+    return [
+        Finding(
+            f"{inner} stands inside {outer}",
+            "it answers for every failure, so what stands outside it never sees one",
+            _order(inner, outer),
+        )
+        for at, outer in enumerate(policies)
+        for inner in policies[at + 1 :]
+        if inner.stands_in and (outer.judges or _repeats_calls(outer))
+    ]
+
+
+def _injections(policies: Sequence[Policy]) -> list[Finding]:
+    """Injected faults that some policies never see."""
+    return [
+        Finding(
+            f"{chaos} stands outside {inner}",
+            "it stands for the dependency, so what it injects never meets what stands inside it",
+            _order(inner, chaos) + ", innermost",
+        )
+        for at, chaos in enumerate(policies)
+        for inner in policies[at + 1 :]
+        if chaos.injects and not inner.injects
+    ]

@@ -1,0 +1,45 @@
+"""The table of named pipelines, which `resilient.registry` shows to users.
+
+It holds weak references: a pipeline is in it as long as something uses the pipeline.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Protocol
+
+from resilient._atomic import members, module_lock
+from resilient.core.context import Scope
+
+__all__ = ["Named", "named", "register"]
+
+
+class Named(Protocol):
+    """A pipeline, as far as this table needs it."""
+
+    name: str
+    _scope: Scope
+
+    def snapshot(self) -> dict[str, Any]:
+        """Its state now, as plain data."""
+        ...
+
+
+_lock = module_lock()
+_named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+
+
+def register(pipeline: Named) -> None:
+    """Enter a pipeline under its name, in place of an earlier one of the same name; not if it was made apart from the
+    program (`apart`)."""
+    if pipeline._scope.channel.apart:
+        return
+    with _lock:
+        _named[pipeline.name] = pipeline
+
+
+def named() -> dict[str, Any]:
+    """All named pipelines, by name, in the order of their names."""
+    with _lock:
+        found = {name: _named.get(name) for name in sorted(members(_named))}
+    return {name: each for name, each in found.items() if each is not None}

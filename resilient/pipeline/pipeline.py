@@ -1,0 +1,451 @@
+"""Pipeline: several policies, outermost first, as one decorator.
+
+users = Pipeline(Timeout(10), Retry(attempts=3), Bulkhead(50, queue=100), CircuitBreaker(), Timeout(2), name="users")
+
+@users
+async def get_user(user_id: int) -> User: ...
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from resilient import _validation
+from resilient.core.call import Call, name_of
+from resilient.core.classify import DEFAULT, Classifier
+from resilient.core.context import Mode, Scope, switch_all
+from resilient.core.current_call import Enclosing, enclosing, is_guard, is_guarded, waiting
+from resilient.core.emit import Ends
+from resilient.core.layer import Layer
+from resilient.core.levels import levels
+from resilient.core.policy import Gate, Policy
+from resilient.core.worst_case import Inside, View, Worst
+from resilient.errors import Deadlock, PipelineError, PipelineWarning
+from resilient.events import Event, Listener
+from resilient.pipeline.attempts import Attempts, block_call, block_leaf
+from resilient.pipeline.compose import weave
+from resilient.pipeline.functions import async_leaf, dress, kind_of, sync_leaf, unwrapped
+from resilient.pipeline.gate_layer import Woven, guard_with
+from resilient.pipeline.in_flight import Flow, earning, earnings, watched_earnings, watched_recovery
+from resilient.pipeline.lint import Finding, examine, examine_stack
+from resilient.pipeline.names import register
+from resilient.runtime import current, current_async
+from resilient.runtime.inherited_deadline import seen
+from resilient.runtime.threads import THREADS, drive
+
+__all__ = ["Pipeline", "flat", "switch"]
+
+Kind = Literal["async", "sync", "block"]
+"""What is guarded: a coroutine function, another function, a block."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Pipeline(Policy):
+    """Guards functions with policies, outermost first.
+
+    A pipeline is a policy too, so pipelines nest: the inner one keeps its own name, classifier, mode and listeners.
+
+    Args:
+        policies: one or more. Their instances are their state: share an instance, share its circuit or its permits.
+        name: for events, errors and the registry.
+        classify: what a failure is; default `Classifier()`.
+        strict: raise `PipelineError` for an order or a plan that cannot work, instead of warning (`PipelineWarning`).
+    """
+
+    judgements = frozenset(("classify",))
+
+    def __init__(
+        self,
+        *policies: Policy,
+        name: str | None = None,
+        classify: Classifier | None = None,
+        strict: bool = False,
+    ) -> None:
+        self._set_up(policies, name, classify, strict)
+        if self.name:
+            register(self)
+
+    def _set_up(
+        self,
+        policies: tuple[Policy, ...],
+        name: str | None,
+        classify: Classifier | None,
+        strict: bool,
+        twin: Pipeline | None = None,
+        attempt: Callable[[Scope], Callable[[Call], Any]] | None = None,
+    ) -> None:
+        _check_policies(policies)
+        if not policies:
+            raise ValueError("a pipeline without policies guards nothing: give it at least one")
+        if callable(classify) and not isinstance(classify, type):
+            raise TypeError(f"classify must be a Classifier, got {classify!r}: write Classifier(results=...)")
+        _validation.instance("classify", classify, Classifier)
+        super().__init__(name)
+        self.name = name or ""
+        self.policies = policies
+        self.classify = classify or DEFAULT
+        self.findings: list[Finding] = examine(flat(policies))
+        """What is wrong with the order of its policies or with their plan."""
+        repeats = any(each.runs != 1 for each in flat(policies))
+        self._strict = _validation.flag("strict", strict)
+        if twin is None:
+            where = f"pipeline {self.name!r}: " if self.name else ""
+            self._complain(self.findings, where)
+            self._scope: Scope = Scope(self.name, self.classify, repeats=repeats)
+            self._flow: Flow = Flow(self._scope)
+        else:
+            self._scope = Scope(self.name, self.classify, repeats=repeats, twin=twin._scope)
+            self._flow = twin._flow
+        self._scope.parts = (self._flow, *policies)
+        # A nested pipeline earns for itself, and a success counts once.
+        nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in flat(policy.policies)}
+        budgets = [each.budget for each in policies if each.budget is not None and each.budget not in nested]
+        self.stands_in = any(policy.stands_in for policy in policies)
+        self._paid = self._earn = earnings(list(dict.fromkeys(budgets)), self._scope, stood_in=self.stands_in)
+        self._watches = [watch for watch in (policy.watch(self._scope) for policy in policies) if watch is not None]
+        if self._watches:
+            self._earn = watched_earnings(self._paid, self._watches)
+        for policy in policies:
+            policy.attach(self._scope.channel)
+        self._attempt = None if attempt is None else attempt(self._scope)
+        self._ends = Ends(self._scope, stood_in=self.stands_in)
+        self._woven: dict[Kind, tuple[Woven, Layer]] = {}
+        self._guards: dict[Kind, Callable[[Any], Callable[..., Any]]] = {}
+        self._unfit: dict[tuple[bool, bool], str | None] = {}
+        self.timed = any(policy.timed for policy in policies)
+        self._is_deadline = attempt is None and any(policy.limit is not None for policy in flat(policies))
+        self.waits = any(policy.waits for policy in policies)
+
+    def _woven_for(self, kind: Kind) -> tuple[Woven, Layer]:
+        """The policies bound around one kind of function, and their full path. Bound when the first such function is
+        guarded."""
+        if kind not in self._woven:
+            leaves = {"async": async_leaf, "sync": sync_leaf}
+            leaf = leaves[kind](self._scope, self._attempt) if kind in leaves else block_leaf(self._scope)
+            self._woven[kind] = self._weave(leaf)
+        return self._woven[kind]
+
+    def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Woven, Layer]:
+        """Bind the policies around `leaf`. Returns them, and the full path of a call through the pipeline."""
+        woven = weave(self.policies, self._scope, leaf, waits=waits)
+        recover = woven.recover
+        if recover is not None and self._paid is not None:
+            recover = earning(recover, self._paid)
+        if self._watches:
+            recover = watched_recovery(recover, self._watches)
+        woven = replace(woven, recover=recover)
+        return woven, self._flow.full_path(self._scope, woven.layer, recover, self._earn, None if waits else self._ends)
+
+    def _complain(self, findings: Sequence[Finding], where: str) -> None:
+        if not findings:
+            return
+        message = where + "; ".join(str(finding) for finding in findings)
+        if self._strict:
+            raise PipelineError(message)
+        warnings.warn(message, PipelineWarning, stacklevel=_level_of_the_user())
+
+    # -- guarding -----------------------------------------------------------------------------------------------
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """Guard `fn`: a coroutine function, function, method, partial, or an object with `__call__`.
+
+        Raises `TypeError` for what cannot be guarded (generators, classes, coroutines).
+        """
+        if isinstance(fn, classmethod | staticmethod):
+            return type(fn)(self(fn.__func__))  # pyright: ignore[reportReturnType]
+        beneath = _policies_beneath(fn)
+        if beneath:
+            self._complain(examine_stack(flat(self.policies), beneath), f"the decorators of {name_of(fn)}: ")
+        guarded = dress(self._guard(fn), fn)
+        guarded.__dict__["__pipeline__"] = self  # the registry finds it as long as somebody uses the function
+        return guarded
+
+    def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `fn(*args, **kwargs)` guarded, once: a coroutine to await for an `async def`, else its result."""
+        return self._guard(fn)(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def attempts(self, name: str = "block") -> Attempts:
+        """Guard a block: `async for attempt in pipeline.attempts(): async with attempt: ...`, or without `async`."""
+        seen.limits = seen.limits or self._is_deadline
+        return Attempts(_validation.name("name", name), self._scope, self._start_block, self._refuse_block)
+
+    def _guard(self, fn: Any) -> Callable[..., Any]:
+        kind = kind_of(fn)
+        self._refuse_unfit(is_async=kind == "async", block=False)
+        seen.limits = seen.limits or self._is_deadline
+        if kind not in self._guards:
+            woven, full_path = self._woven_for(kind)
+            parts = (self._flow, self._scope, woven, full_path, self._earn, self._ends)
+            self._guards[kind] = guard_with(*parts, is_async=kind == "async", timed=self.timed)
+        guarded = self._guards[kind](fn)
+        is_guard(guarded.__code__)
+        return guarded
+
+    def _refuse_unfit(self, *, is_async: bool, block: bool) -> None:
+        key = is_async, block
+        if key not in self._unfit:
+            reasons = ((policy, policy.unfit(is_async=is_async, block=block)) for policy in flat(self.policies))
+            said = (f"{policy!r} cannot guard this: {why}" for policy, why in reasons if why is not None)
+            self._unfit[key] = next(said, None)
+        why = self._unfit[key]
+        if why is not None:
+            raise TypeError(why)
+
+    def _refuse_block(self, is_async: bool) -> None:
+        self._refuse_unfit(is_async=is_async, block=True)
+
+    def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
+        call = block_call(block, current_async() if is_async else THREADS, repeats=self._scope.repeats)
+        if self._scope.mode == "off":
+            return call, block_leaf(self._scope)(call)
+        _, full_path = self._woven_for("block")
+        return call, full_path(call)
+
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        _, full_path = self._weave(inner, waits=True)  # what is in `inner` is another pipeline's business
+        return lambda call: inner(call) if self._scope.mode == "off" else full_path(call)
+
+    # -- variations ---------------------------------------------------------------------------------------------
+
+    def with_(
+        self,
+        *policies: Policy,
+        without: tuple[type[Policy], ...] = (),
+        name: str | None = None,
+        classify: Classifier | None = None,
+        strict: bool = False,
+    ) -> Pipeline:
+        """A variation for one call site that shares the state of all policies that it does not replace.
+
+        Args:
+            policies: each takes the place of the one of its class (and of its name, where there are several).
+            without: classes of policies to leave out.
+            name, classify, strict: as for `Pipeline`; by default as they are here (the registry keeps the original).
+
+        Raises `ValueError` when there is no policy to replace, or more than one that it could be.
+        """
+        _check_policies(policies)
+        left_out = without if isinstance(without, tuple) else (without,)
+        if not all(isinstance(each, type) and issubclass(each, Policy) for each in left_out):
+            raise TypeError(f"without must be classes of policies, got {without!r}")
+        mine = [policy for policy in self.policies if not isinstance(policy, left_out)]
+        for policy in policies:
+            places = [at for at, old in enumerate(mine) if type(old) is type(policy)]
+            if len(places) > 1:
+                places = [at for at in places if mine[at].name == policy.name]
+            if len(places) != 1:
+                kind = type(policy).__name__
+                raise ValueError(
+                    f"{self!r} has no {kind} that {policy!r} could replace"
+                    if not places
+                    else f"{self!r} has {len(places)} {kind}s: give them names, and {policy!r} the one it replaces"
+                )
+            mine[places[0]] = policy
+        judge = self.classify if classify is None else classify
+        varied = Pipeline.__new__(Pipeline)
+        varied._set_up(tuple(mine), (self.name or None) if name is None else name, judge, strict)
+        if name is not None:
+            register(varied)
+        varied._scope.switch(self._scope.own_mode)
+        return varied
+
+    def twin(
+        self,
+        policies: tuple[Policy, ...],
+        classify: Classifier | None = None,
+        attempt: Callable[[Scope], Callable[[Call], Any]] | None = None,
+    ) -> Pipeline:
+        """The same pipeline by other policies, and another judgement: its calls are this one's to all who listen to it,
+        switch it, count them or close it. For what has to fit policies to its own kind of calls, as our transports do.
+
+        `attempt(scope)` makes what an attempt calls with the call, instead of the guarded function: it sees the
+        deadline, and the number, and `scope.on_result` has its result judged.
+        """
+        twin = Pipeline.__new__(Pipeline)
+        twin._set_up(policies, self.name or None, classify or self.classify, strict=False, twin=self, attempt=attempt)
+        return twin
+
+    # -- operations ---------------------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
+        """Send this pipeline's events of these kinds (classes of `resilient.events`) to `listener`; without kinds, all
+        events. Returns a function that ends that. Fewer kinds cost less: an event that no listener wants is not
+        built."""
+        return self._scope.channel.listen(listener, *kinds)
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """The listeners of this pipeline and of all pipelines, as they were given."""
+        return [listener for listener, _ in self._scope.channel.heard_by()]
+
+    @property
+    def own_mode(self) -> Mode | None:
+        """The mode of this pipeline alone; None: it follows the global one."""
+        return self._scope.own_mode
+
+    @property
+    def mode(self) -> Mode:
+        """How it is switched now: its own mode, else the global one, else "on"."""
+        return self._scope.mode
+
+    def switch(self, mode: Mode | None) -> _Switch:
+        """Set its mode; None: follow the global one. Also as `with pipeline.switch("instant"): ...`."""
+        before = self.own_mode
+        self._scope.switch(mode)
+        return _Switch(lambda: self._scope.switch(before))
+
+    async def aclose(self) -> None:
+        """Take no more calls (`PipelineClosed`), and wait until those that are in flight have ended.
+
+        It never cancels them: bound it with your own timeout if they may hang. Closing twice does no harm. Raises
+        `Deadlock` in the midst of one of its own calls, which it would wait for.
+        """
+        self._refuse_from_inside("aclose")
+        await self._close(current())
+
+    def close(self) -> None:
+        """The same for plain code: blocks until calls in other threads have ended.
+
+        Raises `Deadlock` in the thread of an event loop on which there are such: they could never end meanwhile.
+        """
+        self._refuse_from_inside("close")
+        if any(self._has_part_in(waiting(task)) for task in current().tasks()):
+            raise Deadlock("close() would block the event loop on which calls are in flight: await aclose() instead")
+        drive(self._close(THREADS))
+
+    def _refuse_from_inside(self, verb: str) -> None:
+        if self._has_part_in(enclosing(3)):
+            raise Deadlock(
+                f"{verb}() in the midst of a call of {self.name or 'this pipeline'} would wait for that call, which "
+                "waits for it: close it outside, or in a task that the call does not wait for"
+            )
+
+    def _has_part_in(self, calls: Enclosing) -> bool:
+        return self._flow.inside > 0 and any(self._is_part_of(scope) for _, scope in calls)
+
+    def _is_part_of(self, scope: Scope) -> bool:
+        return any(
+            part is self._flow or (isinstance(part, Pipeline) and self._is_part_of(part._scope)) for part in scope.parts
+        )
+
+    async def _close(self, runtime: Any) -> None:
+        await self._flow.close(runtime)
+        for policy in self.policies:
+            await policy.drain(runtime)
+
+    async def drain(self, runtime: Any) -> None:
+        for policy in self.policies:
+            await policy.drain(runtime)
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        return levels([(policy, self.classify) for policy in self.policies], inner)[0](view)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Its state now, as plain data: name, mode, calls `in_flight`, and each policy's own snapshot."""
+        return {
+            "name": self.name,
+            "mode": self.mode,
+            "closed": self._flow.closed,
+            "in_flight": self._flow.inside,
+            "policies": [
+                {"policy": policy.name, "kind": type(policy).__name__, **policy.snapshot()} for policy in self.policies
+            ],
+        }
+
+    def describe(self) -> str:
+        """A tree of its policies, outermost first, for people."""
+        return "\n".join(self._tree())
+
+    def _tree(self) -> list[str]:
+        lines = [self.name or "pipeline"]
+        for at, policy in enumerate(self.policies):
+            last = at == len(self.policies) - 1
+            head, rest = ("└─ ", "   ") if last else ("├─ ", "│  ")
+            first, *more = policy._tree() if isinstance(policy, Pipeline) else [policy.describe()]
+            lines += [head + first, *(rest + line for line in more)]
+        return lines
+
+    def __repr__(self) -> str:
+        name = f", name={self.name!r}" if self.name else ""
+        return f"Pipeline({', '.join(map(repr, self.policies))}{name})"
+
+
+def _policies_beneath(fn: Any) -> list[Policy]:
+    """The policies of decorators beneath, which guard a function already; outermost first."""
+    found: list[Policy] = []
+    for each in unwrapped(fn):
+        if is_guarded(each):
+            found += flat(each.__pipeline__.policies)
+    return found
+
+
+def _level_of_the_user() -> int:
+    """The `stacklevel`, for whoever calls this, of the line outside this library that all began with."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_globals.get("__name__", "").partition(".")[0] == "resilient" and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+class _Switch:
+    """Undoes a change of mode at the end of a `with` block; without one, the change stays."""
+
+    def __init__(self, undo: Callable[[], Any]) -> None:
+        self._undo = undo
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo()
+
+
+def switch(mode: Mode | None) -> _Switch:
+    """Switch every pipeline that has no mode of its own.
+
+    "on"; "off": functions run unguarded; "once": no second attempts; "instant": no waits between attempts; None: the
+    same as "on". For tests (`with switch("instant"): ...`) and for operations (`switch("off")` stays).
+    """
+    before = switch_all(mode)
+    return _Switch(lambda: switch_all(before))
+
+
+def _check_policies(policies: tuple[Policy, ...]) -> None:
+    for policy in policies:
+        if not isinstance(policy, Policy):
+            raise TypeError(f"a pipeline is made of policies, got {policy!r}{_instead(policy)}")
+        if type(policy).bind is Policy.bind and not isinstance(policy, Gate):
+            raise TypeError(f"{policy!r} is neither a Gate nor a Wrap")
+
+
+def _instead(given: object) -> str:
+    """What to write instead of what is no policy."""
+    if isinstance(given, type):
+        return f": write {given.__name__}()" if issubclass(given, Policy) else ""
+    if isinstance(given, str):
+        return f": write name={given!r}"
+    if isinstance(given, list | tuple):
+        return ": write them one after the other, Pipeline(Retry(), Timeout(2)), or Pipeline(*policies)"
+    if callable(given):
+        return ": write @Pipeline(...), with policies in the parentheses, above a function"
+    return ""
+
+
+def flat(policies: Iterable[Policy]) -> list[Policy]:
+    """The policies with those of nested pipelines in their places."""
+    found: list[Policy] = []
+    for policy in policies:
+        found += flat(policy.policies) if isinstance(policy, Pipeline) else [policy]
+    return found
+
+
+Policy.alone = Pipeline

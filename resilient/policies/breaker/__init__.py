@@ -1,0 +1,10 @@
+"""CircuitBreaker: when a dependency fails, stop asking for a while, then ask carefully.
+
+breaker      the policy
+circuit      its state machine
+pybreaker    a real `pybreaker.CircuitBreaker` that shows the circuit, for its listeners and storages
+"""
+
+from resilient.policies.breaker.breaker import CircuitBreaker
+
+__all__ = ["CircuitBreaker"]

@@ -1,0 +1,400 @@
+"""CircuitBreaker: when a dependency fails, stop asking for a while, then ask carefully.
+
+The decisions are `resilient.policies.breaker.circuit`'s; this is the gate around it, with a pybreaker face
+(`resilient.policies.breaker.pybreaker`): pybreaker's listeners hear of it, its storages share it with synchronous
+users, its manual controls steer it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from sys import modules
+from typing import Any, Self
+
+import pybreaker
+from pybreaker import CircuitBreakerListener
+
+from resilient import _validation, events
+from resilient._atomic import GIL, module_lock
+from resilient.core.call import Call
+from resilient.core.policy import Gate
+from resilient.core.worst_case import Inside, View, Worst
+from resilient.errors import CircuitOpen, Template, refusal
+from resilient.events.channel import Channels, emit, heard, joined
+from resilient.policies.breaker import circuit
+from resilient.policies.breaker.circuit import Change, Circuit, Criteria
+from resilient.policies.breaker.pybreaker import Face
+from resilient.runtime import TRIO, VIRTUAL, current
+from resilient.runtime.clock import monotonic
+from resilient.stats.window import CountWindow, TimeWindow
+
+__all__ = ["CircuitBreaker"]
+
+_lock = module_lock()
+
+REFUSED = Template("{} is {}")
+TRY_AGAIN = Template("{} is {}; try again in {:.3g} s")
+
+_criteria = lru_cache(maxsize=256)(Criteria)
+"""Returns the same object for the same settings: the circuits of a `Keyed` share one."""
+
+
+class CircuitBreaker(Gate):
+    """Opens when calls fail too often, refuses calls while open, and closes when probes succeed.
+
+    It learns only from what the dependency did: not from rejections, local queues, inherited deadlines or young calls
+    that were cancelled. Put it inside Retry and inside whatever may wait.
+
+    Args:
+        failure_rate: share of failures in the window that opens it. Default 0.5 (Hystrix, resilience4j).
+            None: not by rate.
+        fail_max: this many failures in a row open it. Default None: not by count (pybreaker's default is 5).
+        slow: seconds from which a call is slow, and `slow_rate`: the share of slow calls that opens it. Default None.
+        window_seconds: the last so many seconds count. Default 10 (Hystrix), unless `window_calls` is given.
+        window_calls: the last so many calls count, instead.
+        min_calls: calls in the window before a rate means anything. Default 10: with Microsoft's 100 in 30 s small
+            services never open (Polly #1854).
+        break_duration: seconds it stays open at first. Default 5 (Hystrix, Microsoft).
+        max_break: each failed probe doubles the break, with jitter, up to this many seconds. Default 60.
+        probes: calls admitted at a time while half-open. Default 1.
+        success_threshold: successful probes that close it. Default 1.
+        lease: seconds after which a probe that has not reported loses its place. Default 30.
+        shadow: decide and count, but refuse nothing.
+        listeners: pybreaker listeners.
+        state_storage: a pybreaker storage, shared with pybreaker users. One in memory is read at each call; any other
+            is synchronised in the background, at most a second late.
+        name: for events and errors; default "CircuitBreaker".
+
+    Raises `CircuitOpen`, with `retry_after`, to refuse a call.
+    """
+
+    above = ""
+    judges = True
+    learns = True
+    raises = (CircuitOpen,)
+    effects = frozenset(("listeners", "state_storage"))
+
+    stored = False
+    """Whether it was given a `state_storage`."""
+    _mirror: Face | None = None
+
+    def __init__(
+        self,
+        failure_rate: float | None = 0.5,
+        *,
+        fail_max: int | None = None,
+        slow: float | None = None,
+        slow_rate: float | None = None,
+        window_seconds: float | None = None,
+        window_calls: int | None = None,
+        min_calls: int | None = None,
+        break_duration: float = 5.0,
+        max_break: float = 60.0,
+        probes: int = 1,
+        success_threshold: int = 1,
+        lease: float = 30.0,
+        shadow: bool = False,
+        listeners: Sequence[CircuitBreakerListener] = (),
+        state_storage: pybreaker.CircuitBreakerStorage | None = None,
+        name: str | None = None,
+    ) -> None:
+        if isinstance(failure_rate, int) and 1 < failure_rate <= 100:
+            raise ValueError(
+                f"failure_rate must be a share above 0 and at most 1, got {failure_rate}: for {failure_rate} failures "
+                f"in a row write fail_max={failure_rate}, for {failure_rate}% write {failure_rate / 100:g}"
+            )
+        super().__init__(name, shadow=shadow)
+        self.slow = None if slow is None else _validation.seconds("slow", slow)
+        if window_calls is not None and window_seconds is not None:
+            raise ValueError(f"give window_calls={window_calls!r} or window_seconds={window_seconds!r}, not both")
+        window: CountWindow | TimeWindow
+        enough = 10
+        if window_calls is not None:
+            window = CountWindow(_validation.count("window_calls", window_calls))
+            enough = min(enough, window_calls)
+        else:
+            window = TimeWindow(
+                10.0 if window_seconds is None else _validation.seconds("window_seconds", window_seconds)
+            )
+        criteria = _criteria(
+            fail_max=None if fail_max is None else _validation.count("fail_max", fail_max),
+            failure_rate=None if failure_rate is None else _validation.share("failure_rate", failure_rate),
+            slow_rate=None if slow_rate is None else _validation.share("slow_rate", slow_rate),
+            min_calls=enough if min_calls is None else _validation.count("min_calls", min_calls),
+        )
+        if window_calls is not None and criteria.min_calls > window_calls:
+            raise ValueError(f"min_calls={min_calls!r} can never be reached in window_calls={window_calls!r}")
+        if slow_rate is not None and slow is None:
+            raise ValueError(f"slow_rate={slow_rate!r} needs slow=, the seconds from which a call is slow")
+        if (criteria.fail_max, criteria.failure_rate, criteria.slow_rate) == (None, None, None):
+            raise ValueError("failure_rate=None leaves nothing that could open the circuit: give fail_max or slow_rate")
+        break_duration = _validation.seconds("break_duration", break_duration)
+        max_break = _validation.seconds("max_break", max_break)
+        if max_break < break_duration:
+            if max_break != 60.0:
+                raise ValueError(f"max_break={max_break!r} is shorter than break_duration={break_duration!r}")
+            max_break = break_duration
+        self.refused = 0
+        self._channels: Channels = ()
+        self._circuit = Circuit(
+            window,
+            criteria,
+            break_duration=break_duration,
+            max_break=max_break,
+            probes=_validation.count("probes", probes),
+            success_threshold=_validation.count("success_threshold", success_threshold),
+            lease=_validation.seconds("lease", lease),
+        )
+        self._slow_from = math.inf if slow is None or slow_rate is None else slow
+        self.timed = slow is not None
+        self.dated = isinstance(window, TimeWindow)
+        by_rate = criteria.fail_max is None
+        self.needs = (criteria.min_calls, window.seconds) if by_rate and isinstance(window, TimeWindow) else None
+        self.slow_from = self.slow if by_rate and criteria.failure_rate is None else None
+        # The attributes above are set for every breaker, in one order: then instances share the keys of their
+        # dictionaries.
+        if state_storage is not None:
+            self.stored = True
+        listeners, storage = self.effect("listeners", listeners), self.effect("state_storage", state_storage)
+        if listeners != () or storage is not None:
+            self._mirror = Face(self, self._circuit, listeners, storage)
+
+    @property
+    def _face(self) -> Face:
+        """The pybreaker object, made when it is first needed: most circuits never need one."""
+        if self._mirror is None:
+            with _lock:
+                if self._mirror is None:
+                    self._mirror = Face(self, self._circuit, (), None)
+        return self._mirror
+
+    # -- the gate -----------------------------------------------------------------------------------------------
+
+    def admit(self, call: Call) -> Any:
+        machine = self._circuit
+        ticket = machine.ticket
+        if ticket is not None:
+            return ticket
+        if machine.watched:
+            return self._admit_watched(call)
+        now = call.begin().now() if TRIO in modules or VIRTUAL in modules else monotonic()
+        seconds = machine.refuses_for(now)
+        if seconds:
+            raise self._refusal(seconds)
+        return self._admit_carefully(now)
+
+    def _admit_watched(self, call: Call) -> Any:
+        """Admit a call of a watched circuit: read the storage first, and tell the listeners afterwards."""
+        now = call.begin().now()
+        self._announce(self._face.synchronise(now), mirror=False)
+        ticket = self._admit_carefully(now)
+        self._face.before(call)
+        return ticket
+
+    def _admit_carefully(self, now: float) -> Any:
+        ticket, change = self._circuit.admit(now)
+        self._announce(change)
+        if ticket is not None:
+            return ticket
+        raise self._refusal(self._circuit.retry_after(now))
+
+    def _refusal(self, retry_after: float | None) -> CircuitOpen:
+        if not self.shadow:
+            self.refused += 1
+        name, state = self.name, self._circuit.state
+        message = (REFUSED, name, state) if retry_after is None else (TRY_AGAIN, name, state, retry_after)
+        return refusal(CircuitOpen, message, name, retry_after)
+
+    def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+        machine = self._circuit
+        if GIL and not failed and ticket == machine.ticket and elapsed < self._slow_from:
+            window = machine.window
+            if not window.steady:  # as `Circuit.settle` does
+                machine.consecutive = 0
+                window.record(False, False, now)
+            return
+        if failed and error is not None:
+            failed = not self._excludes(ticket, error)
+        if now is None:
+            now = current().now()
+        counts = ticket == machine.generation
+        change = machine.settle(ticket, failed, elapsed >= self._slow_from, now)
+        if not machine.watched:
+            self._announce(change)
+            return
+        if not failed:
+            self._announce(change)
+        by_all = self._face.after(failed, error, now, counts)
+        if failed:  # is told before what it has brought about, as by pybreaker
+            self._announce(change)
+        self._announce(by_all)
+
+    def _excludes(self, ticket: Any, error: Exception) -> bool:
+        try:
+            return self._mirror is not None and self._mirror.excludes(error)
+        except BaseException:  # of the user's predicate
+            self.release(ticket)
+            raise
+
+    def release(self, ticket: Any) -> None:
+        self._circuit.release(ticket)
+
+    def renew(self) -> None:
+        super().renew()
+        self._circuit.renew()
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        rest = inner(view)
+        if self.shadow:
+            return rest
+        criteria, counts = self._circuit.criteria, [rest.allowed]
+        if criteria.fail_max is not None:
+            counts.append(criteria.fail_max)
+        if criteria.failure_rate is not None or criteria.slow_rate is not None:
+            counts.append(criteria.min_calls)
+        return replace(rest, allowed=min(counts))
+
+    @property
+    def at_rest(self) -> bool:
+        return self.state is circuit.CLOSED or not self._circuit.wanted(current().now())
+
+    @property
+    def steered(self) -> bool:
+        return self.state == circuit.ISOLATED
+
+    def fresh(self) -> CircuitBreaker:
+        """A new circuit, closed and empty, with the same settings, listeners and excluded exceptions: one of many for
+        `Keyed`.
+
+        Raises `ValueError` for one with a `state_storage`: whoever has that has the same circuit.
+        """
+        if self.stored:
+            raise ValueError(f"{self.name} has a state_storage: another with it would be the same circuit")
+        args, kwargs = self.given
+        breaker = type(self)(*args, **({**kwargs, "listeners": self.listeners} if self.listeners else kwargs))
+        breaker._exclude_as(self)
+        return breaker
+
+    def again(self, change: Callable[[str, Any], Any]) -> Self:
+        """Another one with the same settings, excluded exceptions, and listeners (those that were added later, too)."""
+        breaker = super().again(
+            lambda argument, value: change(argument, self.listeners if argument == "listeners" else value)
+        )
+        breaker._exclude_as(self)
+        return breaker
+
+    def _exclude_as(self, other: CircuitBreaker) -> None:
+        """Take over the excluded exceptions of another breaker."""
+        if other._mirror is not None:
+            self._face.exclude_as(other._mirror)
+
+    # -- by hand, in pybreaker's words --------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open now, as if it had tripped: it will probe after the break."""
+        self._force(circuit.OPEN)
+
+    def half_open(self) -> None:
+        """Admit probes from now on."""
+        self._force(circuit.HALF_OPEN)
+
+    def close(self) -> None:
+        """Close now, with empty windows. The only end of `isolate()`."""
+        self._force(circuit.CLOSED)
+
+    def isolate(self) -> None:
+        """Refuse every call until `close()`."""
+        self._force(circuit.ISOLATED)
+
+    def _force(self, state: circuit.State) -> None:
+        self._announce(self._circuit.force(state, current().now(), "by hand"))
+
+    @property
+    def state(self) -> circuit.State:
+        """ "closed", "open", "half-open" or "isolated"."""
+        return self._circuit.state
+
+    @property
+    def current_state(self) -> str:
+        """pybreaker's word for `state`: an isolated circuit is "open"."""
+        return pybreaker.STATE_OPEN if self.state is circuit.ISOLATED else self.state
+
+    @property
+    def fail_max(self) -> int | None:
+        """Failures in a row that open it, or None."""
+        return self._circuit.criteria.fail_max
+
+    @property
+    def fail_counter(self) -> int:
+        """Failures in a row so far."""
+        return self._circuit.consecutive
+
+    @property
+    def pybreaker(self) -> pybreaker.CircuitBreaker:
+        """This circuit as a real `pybreaker.CircuitBreaker`, for whatever expects one."""
+        return self._face
+
+    @property
+    def listeners(self) -> tuple[CircuitBreakerListener, ...]:
+        """The pybreaker listeners of this circuit, in the order in which they are told."""
+        return () if self._mirror is None else self._mirror.listeners
+
+    def add_listener(self, listener: CircuitBreakerListener) -> None:
+        """Tell a pybreaker listener from now on."""
+        self._face.add_listener(listener)
+
+    def remove_listener(self, listener: CircuitBreakerListener) -> None:
+        """Stop telling a listener of this circuit."""
+        self._face.remove_listener(listener)
+
+    # -- telling ------------------------------------------------------------------------------------------------
+
+    def attach(self, channel: events.Channel) -> None:
+        with _lock:
+            self._channels = joined(self._channels, channel)
+
+    def _announce(self, change: Change | None, *, mirror: bool = True) -> None:
+        """Tell pybreaker's side (the storage too, if `mirror`) and every pipeline that has this circuit."""
+        if change is None:
+            return
+        if self._mirror is not None:
+            self._mirror.changed(change, mirror=mirror)
+        channels = heard(self._channels, events.CircuitChanged)
+        told = dict.fromkeys((each.pipeline, entry) for each in channels for entry in each.wants[events.CircuitChanged])
+        for pipeline, entry in told:
+            event = events.CircuitChanged(pipeline, current().now(), self.name, change.old, change.new, change.reason)
+            emit((entry,), event)
+
+    def snapshot(self) -> dict[str, Any]:
+        """State, evidence in the window, and what was refused."""
+        machine = self._circuit
+        return {
+            "state": machine.state,
+            "calls": machine.window.calls,
+            "failures": machine.window.failures,
+            "slow": machine.window.slows,
+            "failures_in_a_row": machine.consecutive,
+            "probes": machine.probes_out,
+            "refused": self.refused,
+            "would_have_refused": self.would_have_refused,
+            "retry_after_seconds": machine.retry_after(current().now()),
+        }
+
+    def describe(self) -> str:
+        criteria, window = self._circuit.criteria, self._circuit.window
+        span = f"{window.size} calls" if isinstance(window, CountWindow) else f"{window.seconds:g} s"  # type: ignore[attr-defined]
+        when = []
+        if criteria.fail_max is not None:
+            when.append(f"{criteria.fail_max} failures in a row")
+        if criteria.failure_rate is not None:
+            when.append(f"{criteria.failure_rate:.0%} failures")
+        if criteria.slow_rate is not None:
+            when.append(f"{criteria.slow_rate:.0%} slower than {self.slow:g} s")
+        rate = "" if when == when[:1] and criteria.fail_max is not None else f" of >= {criteria.min_calls} in {span}"
+        shadow = ", shadow" if self.shadow else ""
+        return (
+            f"CircuitBreaker({' or '.join(when)}{rate}, break {self._circuit.break_duration:g} s{shadow}: {self.state})"
+        )

@@ -1,0 +1,264 @@
+"""Keyed: one circuit, one bulkhead or one limit for each host or tenant, and none for those long unheard of.
+
+A dependency is often many: the shards behind one client, the tenants of one API. One circuit for all of them opens for
+the healthy nine when the tenth fails. So a key is taken from the arguments of each call, and each key has a gate of its
+own, made when it is first needed.
+
+What is remembered is bounded, for keys often come from strangers; `resilient.policies.keyed.key_table` says which ones
+are forgotten.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable
+from copy import copy
+from typing import Any, Self
+
+from resilient import _validation
+from resilient._atomic import GIL
+from resilient.core.call import Call
+from resilient.core.callbacks import Mistake, asked_of
+from resilient.core.policy import Gate, Policy, Scope, Ticket
+from resilient.core.worst_case import End, Inside, Meeting, View, Worst
+from resilient.errors import Rejected
+from resilient.events import Channel
+from resilient.policies.keyed.key_table import Entry, Keys
+from resilient.runtime import current
+
+__all__ = ["Keyed"]
+
+SHOWN = 100
+"""Keys in a snapshot, those used last."""
+
+
+class Keyed(Gate):
+    """Keeps one gate for each key.
+
+    Args:
+        factory: makes a gate: `lambda: CircuitBreaker(fail_max=5)`, or a class. It is called once right away, to see
+            what it makes, and then for each new key; a new gate each time, and always of the same kind.
+        key: the key of a call, by the arguments of the call: `lambda host, *rest: host`. Anything hashable will do;
+            what it raises, or a key that cannot be hashed, is an error of the caller. A call that must wait has its key
+            taken twice.
+        max_keys: so many keys are remembered, and beyond them only those with calls inside. Default 1,024. A key takes
+            about 1 KB with a CircuitBreaker, Bulkhead or RateLimit, 2 KB with an AdaptiveLimit, besides what the
+            key itself takes. It should be more than the keys that are in use within minutes: what a key has used of its
+            limit is forgotten with it.
+        idle: seconds without a call after which a key may be forgotten. Default 300. Where nothing else reads the clock
+            (a count window or a bulkhead, without Timeout), a key counts as used until the next new key comes.
+        name: for snapshots; default "Keyed". In errors and events, each gate goes by its own name and its key:
+            "CircuitBreaker[eu-1]".
+    """
+
+    judgements = frozenset(("key",))
+    effects = frozenset(("factory",))
+
+    def __init__(
+        self,
+        factory: Callable[[], Gate],
+        *,
+        key: Callable[..., Hashable],
+        max_keys: int = 1024,
+        idle: float = 300.0,
+        name: str | None = None,
+    ) -> None:
+        if isinstance(factory, Policy):
+            raise TypeError(f"factory must make a new gate for each key, got a policy itself: {factory!r}")
+        make: Any = factory if inspect.isclass(factory) else _validation.callback("factory", factory)
+        self._key = key if inspect.isclass(key) else _validation.callback("key", key)
+        self.max_keys = _validation.count("max_keys", max_keys)
+        self.idle = _validation.seconds("idle", idle)
+        pattern = make()
+        if not isinstance(pattern, Gate):
+            raise TypeError(f"factory must make a gate (CircuitBreaker, Bulkhead, RateLimit, ...), got {pattern!r}")
+        super().__init__(name, shadow=pattern.shadow)
+        self._pattern = pattern
+        self.judges, self.waits = pattern.judges, pattern.waits
+        decides = pattern.shadow_queue or pattern
+        self.learns, self.follows = decides.learns, decides.follows
+        self.timed, self.dated, self.slow = pattern.timed, pattern.dated, pattern.slow
+        self.permits, self.metered = pattern.permits, pattern.metered
+        self.longest_wait, self.needs = pattern.longest_wait, pattern.needs  # all keys together have no pace
+        self.slow_from, self.raises = pattern.slow_from, pattern.raises
+        self._keys = Keys(make, pattern, self.max_keys, self.idle)
+
+    def found_by(self, key: Callable[..., Hashable]) -> Self:
+        """The same gates, found by the keys of another function. (For our transports.)"""
+        if key is self._key:
+            return self
+        twin = copy(self)
+        twin._alone = None
+        twin._key = key
+        twin.given = self.given[0], {**self.given[1], "key": key}
+        return twin
+
+    @property
+    def pattern(self) -> Gate:
+        """The first gate that the factory made, which guards no call: those of the keys are like it."""
+        return self._pattern
+
+    # -- the gate -----------------------------------------------------------------------------------------------
+
+    def admit(self, call: Call) -> Ticket | None:
+        kwargs, keys = call.kwargs, self._keys
+        try:
+            key = self._key(*call.args, **kwargs) if kwargs else self._key(*call.args)
+        except Exception as error:
+            raise Mistake(error) from None
+        try:
+            entry = keys.at_hand[key]
+            entry.inside += 1  # no call between these two: from here on nobody forgets it
+        except KeyError:
+            entry = self._enter(key, call)
+        except Exception as error:  # it cannot be hashed
+            raise Mistake(error) from None
+        else:
+            entry.span = keys.span
+            if entry is not keys.latest:
+                keys.used_last(entry)
+        try:
+            ticket = entry.acts.admit(call)
+        except BaseException:
+            self._keys.leave(entry)
+            raise
+        if ticket is None:
+            self._keys.leave(entry)  # `wait` will enter again
+            return None
+        return entry, ticket
+
+    async def wait(self, call: Call, scope: Scope) -> Ticket:
+        entry = self._enter(asked_of(call, self._key), call)
+        try:
+            return entry, await entry.gate.wait(call, scope)
+        except BaseException:
+            self._keys.leave(entry)
+            raise
+
+    def line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
+        entry = self._enter(asked_of(call, self._key), call)
+        ticket = None
+        try:
+            ticket = entry.acts.line_up(call, refused)
+        finally:
+            if ticket is None:
+                self._keys.leave(entry)
+        return None if ticket is None else (entry, ticket)
+
+    def foretell(self) -> None:
+        for entry in self._keys.entries():
+            entry.gate.foretell()
+
+    def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
+        entry, inner = ticket
+        try:
+            entry.acts.settle(inner, failed, elapsed, now, error)
+        finally:
+            if now is not None:
+                entry.used, entry.span = now, None
+            if GIL:
+                entry.inside -= 1
+            else:
+                self._keys.leave(entry)
+
+    def cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
+        entry, inner = ticket
+        try:
+            entry.acts.cut(inner, elapsed, now, limit)
+        finally:
+            entry.used, entry.span = now, None
+            self._keys.leave(entry)
+
+    def release(self, ticket: Ticket) -> None:
+        entry, inner = ticket
+        try:
+            entry.acts.release(inner)
+        finally:
+            if GIL:
+                entry.inside -= 1
+            else:
+                self._keys.leave(entry)
+
+    def undo(self, ticket: Ticket) -> None:
+        entry, inner = ticket
+        try:
+            entry.acts.undo(inner)
+        finally:
+            self._keys.leave(entry)
+
+    def withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
+        entry, inner = ticket
+        try:
+            return entry.acts.withdraw(inner)  # type: ignore[no-any-return]
+        finally:
+            self._keys.leave(entry)
+
+    def giver(self, ticket: Ticket) -> Gate | None:
+        entry, inner = ticket
+        return entry.acts.giver(inner)  # type: ignore[no-any-return]
+
+    def _enter(self, key: Hashable, call: Call) -> Entry:
+        """The entry of a key that the look-up without a lock did not find. An error of its hash or the factory is a
+        `Mistake`."""
+        try:
+            return self._keys.enter(key, call.begin().now())
+        except Exception as error:
+            raise Mistake(error) from None
+
+    def renew(self) -> None:
+        super().renew()
+        self._keys.renew()
+
+    # -- for people ---------------------------------------------------------------------------------------------
+
+    def gate_for(self, key: Hashable) -> Gate:
+        """The gate of a key, made if there is none: to look at it, or to steer it by hand."""
+        return self._keys.enter(key, current().now(), calls=0).gate
+
+    def forget(self, key: Hashable) -> bool:
+        """Forget a key, whatever its state: the next call has a new gate. Calls inside end with the old one.
+
+        Returns whether it was known.
+        """
+        return self._keys.forget(key)
+
+    def attach(self, channel: Channel) -> None:
+        self._keys.attach(channel)
+
+    @property
+    def at_rest(self) -> bool:
+        return all(not entry.inside and entry.gate.at_rest for entry in self._keys.entries())
+
+    @property
+    def steered(self) -> bool:
+        return any(entry.gate.steered for entry in self._keys.entries())
+
+    def snapshot(self) -> dict[str, Any]:
+        """How many `keys` there are and how many calls are inside (`in_use`); the `gates` of the 100 used last."""
+        entries = self._keys.entries()
+        shown = entries[: -SHOWN - 1 : -1]
+        return {
+            "keys": len(entries),
+            "max_keys": self.max_keys,
+            "idle_seconds": self.idle,
+            "in_use": sum(entry.inside for entry in entries),
+            "gates": _validation.by_name((entry.gate.name, entry.gate.snapshot()) for entry in shown),
+            **self.would_have(),
+        }
+
+    def describe(self) -> str:
+        settings, colon, _ = self._pattern.describe().partition(": ")  # what follows is the state of the pattern
+        return f"Keyed({settings}{')' if colon else ''} for each of up to {self.max_keys} keys, idle {self.idle:g} s)"
+
+    @property
+    def noun(self) -> str:
+        return f"Keyed({self._pattern.noun})"
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        return self._pattern.worst(inner, view)
+
+    def meets(self, end: End) -> Meeting | None:
+        return self._pattern.meets(end)
+
+    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+        return self._pattern.unfit(is_async=is_async, block=block)

@@ -1,0 +1,127 @@
+"""The policies around the limit of a server: they know a request's deadline, and whether its body has been read.
+
+A request takes one of two paths through the same limit:
+
+- Most have no body, and there is no listener: then an `Entrance` stands before the limit. It is a gate like the limit,
+  so the pipeline is one coroutine.
+- Else `UntilAnswered` wraps the limit. It reads the body first. If the deadline cuts a request short, it turns the
+  cancellation into `TimedOut`, so that listeners are told of a timeout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+from resilient.core.call import Call
+from resilient.core.classify import FATAL, IGNORED, Classifier, Verdict
+from resilient.core.emit import count_request
+from resilient.core.layer import Layer
+from resilient.core.policy import Gate, Scope, Withdrawn, Wrap
+from resilient.core.worst_case import Inside, View, Worst
+from resilient.errors import TimedOut
+from resilient.events import Channel
+from resilient.server.held import AWAITS_BODY
+from resilient.server.request import OWN, REQUEST, Request
+from resilient.server.upload import Upload
+
+__all__ = ["Entrance", "ServerJudge", "UntilAnswered"]
+
+
+class Entrance(Gate):
+    """Sets the deadline of a request for the gates inside it, and refuses a request that is too late.
+
+    It does what `UntilAnswered` does, for requests without a body and without listeners. As a gate it shares a frame
+    with the limit, where a wrap would need a coroutine of its own.
+    """
+
+    timed = holds = False
+
+    def __init__(self, limit: float | None) -> None:
+        super().__init__(OWN)
+        self.limit = limit
+
+    def admit(self, call: Call) -> Request:
+        request: Request = call.args[0].pop(REQUEST)
+        if request.at < math.inf:
+            if request.seconds <= 0:
+                raise request.expired()
+            call.deadline = request.at
+        call.runtime = request.runtime
+        return request
+
+    def release(self, ticket: Any) -> None:
+        """Does nothing, because admission takes no permit."""
+
+
+class UntilAnswered(Wrap):
+    """Reads the body of a request before the limit is asked, and applies the request's deadline to all that follows.
+
+    Args:
+        limit: the middleware's `max_deadline` in seconds, or None.
+    """
+
+    timed = False  # a request with a deadline knows its runtime
+    raises = (TimedOut,)
+
+    def __init__(self, limit: float | None) -> None:
+        super().__init__(OWN)
+        self.limit = limit
+
+    def attach(self, channel: Channel) -> None:
+        self.channel = channel
+
+    def bind(self, inner: Layer, scope: Scope) -> Layer:
+        def until_answered(call: Call) -> Coroutine[Any, Any, Any]:
+            request: Request = call.args[0].pop(REQUEST)  # else scope and request would keep each other alive
+            if request.seconds <= 0:
+                raise request.expired()
+            layer = inner if request.upload is None else _with_body(request, request.upload, inner)
+            return layer(call) if request.at == math.inf else request.bound(call, layer)
+
+        return until_answered
+
+    def worst(self, inner: Inside, view: View) -> Worst:
+        if self.limit is None:
+            rest = inner(view)
+            endless = "nothing ends the request: a client need not send a deadline, and there is no max_deadline"
+            return replace(rest, why=endless if math.isinf(rest.seconds.most) else rest.why)
+        rest = inner(view.sooner(self.limit))
+        why = f"max_deadline of {self.limit:g} s ends it" if rest.seconds.most > self.limit else rest.why
+        return replace(rest, seconds=rest.seconds.up_to(self.limit), why=why)
+
+    def describe(self) -> str:
+        own = "" if self.limit is None else f", {self.limit:g} s at the most"
+        return f"the client's deadline{own}"
+
+
+def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
+    """`inner`, run only while the request does not wait for its body: it is withdrawn from the limit when it has to."""
+
+    async def with_body(call: Call) -> Any:
+        await upload.read_ahead()
+        while True:
+            request.begin_work()
+            if call.deadline is not None:
+                call.deadline = request.at
+            try:
+                return await inner(call)
+            except Withdrawn as withdrawn:
+                again = withdrawn.again
+                count_request(call, -1)
+            await AWAITS_BODY
+            if request.begun:
+                return None
+            for undo in again:
+                undo()
+
+    return with_body
+
+
+class ServerJudge(Classifier):
+    """Judges requests of a server: its own `max_deadline` is a failure; every other error says nothing."""
+
+    def error(self, error: Exception) -> Verdict:
+        return FATAL if isinstance(error, TimedOut) and error.policy == OWN else IGNORED
