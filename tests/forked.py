@@ -232,7 +232,7 @@ async def stubborn() -> int:
     return 7
 
 
-def in_turn(functions: Iterator[Callable[[], Coroutine[Any, Any, int]]]) -> Any:
+def sequential(functions: Iterator[Callable[[], Coroutine[Any, Any, int]]]) -> Any:
     """One after the other."""
 
     async def fetch() -> int:
@@ -244,7 +244,7 @@ def in_turn(functions: Iterator[Callable[[], Coroutine[Any, Any, int]]]) -> Any:
 straggling = iter([stubborn, quick])
 
 
-@check(hedge(in_turn(straggling)), inline(forever), observing(quick))
+@check(hedge(sequential(straggling)), inline(forever), observing(quick))
 async def hedge_begins_its_copies_and_has_no_stragglers() -> None:
     assert hedge.snapshot()["stragglers"] == 0, hedge.snapshot()
     for each in (hedge, inline, observing):

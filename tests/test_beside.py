@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from resilient import Bulkhead, Pipeline, TimedOut, Timeout
-from resilient.core.background import Beside, Stragglers, _discarding, discard, is_own
+from resilient.core.background import BackgroundCall, Stragglers, _discarding, discard, is_own
 from resilient.core.call import Call, new_call
 from resilient.core.classify import Classifier
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.core.result import CLOSING_SECONDS
 from resilient.runtime import Runtime, current
 from resilient.runtime.threads import THREADS
@@ -45,7 +45,7 @@ class Elsewhere:
 
 
 class Race:
-    """What waits for a `Beside`, until it has `left`."""
+    """What waits for a `BackgroundCall`, until it has `left`."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.parking = runtime.park()
@@ -53,7 +53,7 @@ class Race:
         self.told = 0
         self.error: BaseException | None = None
 
-    def ended(self, work: Beside) -> bool:
+    def ended(self, work: BackgroundCall) -> bool:
         """Told by the work."""
         self.told += 1
         self.error = work.error
@@ -61,11 +61,11 @@ class Race:
         return self.left
 
 
-def started(fn: Callable[..., Any], stragglers: Stragglers | None = None) -> tuple[Beside, Race, Call]:
+def started(fn: Callable[..., Any], stragglers: Stragglers | None = None) -> tuple[BackgroundCall, Race, Call]:
     """Work that has begun."""
     call = call_of(fn)
     race = Race(call.runtime)
-    work = Beside(call, leaf, Scope("", Classifier()), stragglers or Stragglers(10), race.ended)
+    work = BackgroundCall(call, leaf, PipelineContext("", Classifier()), stragglers or Stragglers(10), race.ended)
     work.run()
     return work, race, call
 

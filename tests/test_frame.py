@@ -61,7 +61,7 @@ def test_call_that_was_asked_for_is_gone_when_it_ends(world: World, policy: Poli
     guarded: Any = pipeline(fetch_async if world.is_async else fetch)
     world.call(guarded, argument)
     assert len(set(ids)) == 1
-    assert not pipeline._flow.special
+    assert not pipeline._in_flight.needs_full_path
     del argument
     assert gone() is None
 
@@ -85,7 +85,7 @@ def test_call_that_was_asked_for_goes_on_when_it_fails(world: World) -> None:
     assert world.call(pipeline(fetch_async if world.is_async else fetch)) == ids[0]
     assert len(ids) == 3
     assert len(set(ids)) == 1
-    assert not pipeline._flow._asked
+    assert not pipeline._in_flight._asked
 
 
 def test_policy_that_is_neither_gate_nor_wrap_is_refused() -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from resilient import Bulkhead, Pipeline, Retry, Timeout
 from resilient.core.call import Call, new_call
-from resilient.core.context import Scope
+from resilient.core.context import PipelineContext
 from resilient.core.layer import Marks, marked, marks_of
 from resilient.core.policy import Policy
-from resilient.pipeline.compose import weave
+from resilient.pipeline.compose import compose
 from resilient.pipeline.functions import async_leaf, sync_leaf
 from resilient.runtime.threads import THREADS
 
@@ -35,8 +35,8 @@ def test_marked_layer_is_the_layer_itself() -> None:
 @pytest.mark.parametrize("policy", [Bulkhead(3), Timeout(2), Retry(2)], ids=repr)
 def test_policies_around_a_plain_function_have_a_plain_form(policy: Policy) -> None:
     """It gives the function's result without a coroutine."""
-    scope = Scope("", Pipeline(policy).classify)
-    plainly = marks_of(weave([policy], scope, sync_leaf(scope)).layer).plainly
+    context = PipelineContext("", Pipeline(policy).classify)
+    plainly = marks_of(compose([policy], context, sync_leaf(context)).layer).plainly
     assert plainly is not None
     assert plainly(new_call(len, ([1, 2],), {}, THREADS)) == 2
 
@@ -44,8 +44,8 @@ def test_policies_around_a_plain_function_have_a_plain_form(policy: Policy) -> N
 def test_policies_around_a_coroutine_function_have_none() -> None:
     """What has to be awaited cannot be called plainly."""
     policy = Bulkhead(3)
-    scope = Scope("", Pipeline(policy).classify)
-    bound = weave([policy], scope, async_leaf(scope)).layer
+    context = PipelineContext("", Pipeline(policy).classify)
+    bound = compose([policy], context, async_leaf(context)).layer
     assert marks_of(bound).plainly is None
 
     async def answer() -> int:

@@ -104,7 +104,7 @@ def test_listeners_hear_each_what_they_want(world: World) -> None:
 
 def test_listener_that_stops_takes_its_kinds_with_it() -> None:
     """Those who go on listening get the kinds that they wanted."""
-    channel = Pipeline(Retry())._scope.channel
+    channel = Pipeline(Retry())._context.channel
     stops = [channel.listen(print, kind) for kind in (CallEnded, AttemptStarted, CallEnded)]
     assert (channel.wants.attempts, channel.wants.observed) == (True, True)
     stops[1]()
@@ -214,8 +214,8 @@ def test_observers_of_the_library_leave_attempts_untold() -> None:
     """Where they have no use for them."""
     pipeline = Pipeline(Retry(2, shadow=True), Bulkhead(5, shadow=True))
     with report_shadows(pipeline):
-        assert pipeline._scope.channel.wants[CallEnded]
-        assert not pipeline._scope.channel.wants.attempts
+        assert pipeline._context.channel.wants[CallEnded]
+        assert not pipeline._context.channel.wants.attempts
 
 
 # -- records --------------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ SHAPES: dict[str, Callable[[], list[Any]]] = {
 }
 
 
-class Judge(Classifier):
+class TransportClassifier(Classifier):
     """ "bad" is a failure, a KeyError says nothing, and "odd" and a LookupError are too much for it."""
 
     def __init__(self) -> None:
@@ -279,7 +279,7 @@ class Judge(Classifier):
         return super().result(result)
 
 
-@pytest.mark.parametrize("judge", [None, Judge()], ids=["default", "judge"])
+@pytest.mark.parametrize("judge", [None, TransportClassifier()], ids=["default", "judge"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ends_are_told_alike_whatever_else_is_told(world: World, shape: str, judge: Classifier | None) -> None:
     """Of good calls, of failures, refusals and cancelled calls, and of mistakes of a classifier."""

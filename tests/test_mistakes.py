@@ -27,7 +27,7 @@ from resilient import (
     quantile,
     standard,
 )
-from resilient.core.callbacks import Mistake, is_mistaken, release
+from resilient.core.callbacks import CallbackError, is_callback_error, release
 from resilient.core.policy import Policy
 from tests.worlds import World
 
@@ -254,13 +254,13 @@ def test_block_whose_result_cannot_be_judged_ends_with_the_error() -> None:
 
 def test_release_leaves_no_mistake_behind() -> None:
     """The carrier is gone when its error is out."""
-    mistake = Mistake(Broken("x"), OSError("down"))
-    carrier = weakref.ref(mistake)
+    callback_error = CallbackError(Broken("x"), OSError("down"))
+    carrier = weakref.ref(callback_error)
     with pytest.raises(Broken) as caught:
         try:
-            raise mistake
-        except Mistake as carried:
-            del mistake
+            raise callback_error
+        except CallbackError as carried:
+            del callback_error
             release(carried)
     gc.collect()
     assert carrier() is None
@@ -340,5 +340,5 @@ def test_error_of_the_callers_own_code_is_told_from_a_failure(world: World) -> N
     with pytest.raises(OSError) as failed:
         world.call(Pipeline(Retry(2, wait=0))(world.dependency(down, down).fn))
 
-    assert is_mistaken(mistaken.value)
-    assert not is_mistaken(failed.value)
+    assert is_callback_error(mistaken.value)
+    assert not is_callback_error(failed.value)

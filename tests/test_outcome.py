@@ -29,7 +29,7 @@ from resilient import (
 )
 from resilient.core.call import new_call
 from resilient.core.classify import FAILURE, FATAL, IGNORED, PROGRAMMING_ERRORS, REFUSED, SUCCESS, WAITED
-from resilient.core.context import Scope
+from resilient.core.context import PipelineContext
 from tests.worlds import World
 
 NONSENSE = [math.nan, math.inf, -math.inf, -1, -0.001, True, False, "3", b"3", None, [3], 3j, 10**400, Decimal(3)]
@@ -106,10 +106,10 @@ def test_error_of_a_dependency_is_a_retryable_failure(error: Exception) -> None:
 def test_verdict_of_a_pipeline_is_that_of_its_classifier(filters: Any, make: Callable[[], Exception]) -> None:
     """Also of the second error of a type, which a pipeline knows by then."""
     judge = Classifier(**filters)
-    scope = Scope("", judge)
+    context = PipelineContext("", judge)
     for _ in range(2):
         error = make()
-        assert scope.on_error(new_call(print, (), {}, None), error) == judge.error(error)
+        assert context.on_error(new_call(print, (), {}, None), error) == judge.error(error)
 
 
 @pytest.mark.parametrize("kind", PROGRAMMING_ERRORS)

@@ -215,7 +215,7 @@ async def test_gate_that_raises_when_a_call_is_cancelled_costs_nobody_anything(l
     """The cancellation gets through: in the function, in a line, and where a gate is asked anew after a wait."""
     for more in ([], [Turnstile(line=1.0)], [Turnstile(line=0.1)]):
         outer, raises = Turnstile(), Raises(LookupError("broken"), learns=learns)
-        raises.judges = True
+        raises.by_evidence = True
         task = asyncio.create_task(stack(outer, raises, *more).call(dependency(seconds=2.0)))
         asyncio.get_running_loop().call_later(0.5, task.cancel)
         with pytest.raises(asyncio.CancelledError):
@@ -294,7 +294,7 @@ def test_only_judging_gates_are_asked_again_after_a_wait_further_in(world: World
 def test_judging_gate_is_not_asked_again_after_a_wait_further_out(world: World) -> None:
     """It was asked after that wait: its judgement is fresh."""
     journal: Journal = []
-    line, judge = Turnstile(line=0.01), Turnstile(name="judge", journal=journal, judges=True)
+    line, judge = Turnstile(line=0.01), Turnstile(name="judge", journal=journal, by_evidence=True)
     assert world.call(stack(line, judge)(world.dependency(7).fn)) == 7
     assert journal == [("judge", "admit"), ("judge", "release")]
 
@@ -304,7 +304,7 @@ async def test_judging_gate_is_asked_again_after_each_wait_further_in() -> None:
     """What it said after the first wait is stale after the second."""
     journal: Journal = []
     lines = [Turnstile(name=f"line {number}", journal=journal, line=0.5) for number in (1, 2, 3)]
-    judge = Turnstile(name="judge", journal=journal, judges=True)
+    judge = Turnstile(name="judge", journal=journal, by_evidence=True)
     await stack(lines[0], judge, lines[1], lines[2]).call(dependency())
     again = [("judge", "release"), ("judge", "admit")]
     assert journal[:-4] == [
@@ -318,7 +318,7 @@ async def test_judge_that_makes_a_call_wait_again_lets_nobody_hold_what_others_w
     """Who waits outside gives back what he has inside; otherwise both gates would be taken for ever."""
 
     class Judging(Bulkhead):
-        judges = True
+        by_evidence = True
 
     inside = Bulkhead(1, queue=9)
     guarded = stack(Judging(1, queue=9), inside)(dependency(seconds=1))
@@ -331,7 +331,7 @@ async def test_judge_that_makes_a_call_wait_again_lets_nobody_hold_what_others_w
 async def test_judge_that_has_changed_its_mind_during_a_wait_refuses() -> None:
     """The ticket that was waited for goes back too, and nothing is sent to a dependency that is known to be dead."""
     journal: Journal = []
-    judge = Turnstile(name="judge", journal=journal, judges=True, shut=((0.5, 8.0),))
+    judge = Turnstile(name="judge", journal=journal, by_evidence=True, shut=((0.5, 8.0),))
     line = Turnstile(name="line", journal=journal, line=1.0)
     called: list[int] = []
 
@@ -669,7 +669,7 @@ def test_any_stack_of_gates_is_passed_by_all_or_nothing(
     for outs, begun in held:
         assert outs == [1] * len(gates), "the function ran without a ticket of every gate"
         for at, gate in enumerate(gates):
-            if gate.judges and any(later.waits for later in gates[at:]):
+            if gate.by_evidence and any(later.waits for later in gates[at:]):
                 assert issued[gate.name] == begun, "it was judged before a wait"
     last_act = max((at for at, (_, verb) in enumerate(clocked) if verb not in ENDS), default=-1)
     given_back = [int(name) for name, _ in clocked[last_act + 1 :]]

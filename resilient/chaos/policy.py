@@ -25,8 +25,8 @@ from resilient.core.background import discard, is_own
 from resilient.core.call import Call
 from resilient.core.callbacks import asked_of
 from resilient.core.layer import Layer, Marks, Watch, marked, marks_of
-from resilient.core.policy import Scope, Wrap
-from resilient.core.worst_case import Bound, Inside, View, Worst
+from resilient.core.policy import PipelineContext, Wrap
+from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import Stopped
 from resilient.events import Channel, ChaosHalted, FaultInjected
 from resilient.events.channel import Channels, heard, joined
@@ -118,13 +118,13 @@ class Chaos(Wrap):
 
     # -- in the place of the dependency -----------------------------------------------------------------------------
 
-    def bind(self, inner: Layer, scope: Scope) -> Layer:
+    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
         if not self.experiment.possible:
             return inner
         is_on, disturb = self.experiment.is_on, self._disturb
 
         def layer(call: Call) -> Any:
-            return disturb(call, inner, scope) if is_on() else inner(call)
+            return disturb(call, inner, context) if is_on() else inner(call)
 
         marks = marks_of(inner)
         plainly = marks.plainly
@@ -135,17 +135,17 @@ class Chaos(Wrap):
             if not is_on():
                 return plainly(call)
             try:
-                return finish(disturb(call, inner, scope))
+                return finish(disturb(call, inner, context))
             except StopIteration as error:
                 raise Stopped(error) from None  # it must get past the coroutines around it
 
         return marked(layer, Marks(layer_plainly, is_leaf=marks.is_leaf))
 
-    async def _disturb(self, call: Call, inner: Layer, scope: Scope) -> Any:
+    async def _disturb(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         runtime = call.begin()
         slowing = 1.0
         for fault, delay in self.experiment.draw(runtime.now(), self._hits(call)):
-            self._tell(fault, delay if isinstance(fault, Latency) else 0.0, runtime.now(), scope)
+            self._tell(fault, delay if isinstance(fault, Latency) else 0.0, runtime.now(), context)
             slowing *= fault.slowing
             if delay:
                 await runtime.sleep(delay if fault.ending is None else self._patience(call, delay, runtime))
@@ -164,7 +164,7 @@ class Chaos(Wrap):
         try:
             await runtime.sleep((slowing - 1) * (runtime.now() - begin))
         except BaseException:
-            if is_own(result, call, scope.judge):
+            if is_own(result, call, context.classifier):
                 await discard(result, runtime, patience=0.0)  # it is cancelled: no Timeout has time left
             raise
         return result
@@ -181,17 +181,17 @@ class Chaos(Wrap):
         key: Any = asked_of(call, self._by)
         return lambda fault: fault.hits(key)
 
-    def _tell(self, fault: Fault, seconds: float, now: float, scope: Scope) -> None:
+    def _tell(self, fault: Fault, seconds: float, now: float, context: PipelineContext) -> None:
         self.experiment.count(fault.kind)
-        if scope.channel.wants[FaultInjected]:
-            scope.channel.emit(FaultInjected(scope.name, now, self.name, fault.kind, fault.describe(), seconds))
+        if context.channel.wants[FaultInjected]:
+            context.channel.emit(FaultInjected(context.name, now, self.name, fault.kind, fault.describe(), seconds))
 
     # -- for whom it must not get too bad ---------------------------------------------------------------------------
 
-    def watch(self, scope: Scope) -> Watch | None:
+    def watch(self, context: PipelineContext) -> Watch | None:
         if not self.experiment.possible or self.experiment.halt_rate is None:
             return None
-        return objective(self.experiment, scope, self._halt)
+        return objective(self.experiment, context, self._halt)
 
     def _halt(self, reason: str) -> None:
         now = current().now()
@@ -222,7 +222,7 @@ class Chaos(Wrap):
         """Why it does nothing, as it is set; None: it acts."""
         return None if self.experiment.possible else "it is switched off"
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         rest = inner(view)
         if not self.experiment.possible:
             return rest
@@ -248,7 +248,7 @@ class Chaos(Wrap):
         return f"Chaos({self.experiment.describe()})"
 
 
-def objective(experiment: Experiment, scope: Scope, halt: Callable[[str], None]) -> Watch:
+def objective(experiment: Experiment, context: PipelineContext, halt: Callable[[str], None]) -> Watch:
     """Counts calls for the objective of an experiment while it is on; with the one too many, calls `halt(reason)`.
 
     A failure is what the classifier calls one, and whatever else kept a caller from an answer: a refusal, a timeout.
@@ -258,10 +258,10 @@ def objective(experiment: Experiment, scope: Scope, halt: Callable[[str], None])
         if experiment.began is None:
             return
         if error is not None:
-            verdict = scope.on_error(call, error)
+            verdict = context.on_error(call, error)
             failed = verdict.kind == "failure" or verdict.retryable or verdict.refused
         else:
-            failed = scope.judge.judges_results and scope.on_result(call, result).kind == "failure"
+            failed = context.classifier.judges_results and context.on_result(call, result).kind == "failure"
         reason = experiment.saw(failed)
         if reason is not None:
             halt(reason)

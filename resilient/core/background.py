@@ -17,17 +17,17 @@ from typing import Any, Protocol
 
 from resilient._atomic import members, renew_in_forked_child
 from resilient.core.call import Call
-from resilient.core.callbacks import Mistake
+from resilient.core.callbacks import CallbackError
 from resilient.core.classify import Classifier
 from resilient.core.current_call import Enclosing, enclosing, runs_elsewhere, waiting
 from resilient.core.layer import Layer
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.core.result import CLOSING_SECONDS, closing_of, is_awaitable
 from resilient.errors import Deadlock, is_cut
 from resilient.runtime import Parking, Runtime, current
 from resilient.runtime.threads import AWAITED, THREADS
 
-__all__ = ["Beside", "Stragglers", "close_beside", "discard", "is_own"]
+__all__ = ["BackgroundCall", "Stragglers", "close_beside", "discard", "is_own"]
 
 _log = logging.getLogger("resilient")
 
@@ -109,7 +109,7 @@ class _NoDeadline:
 _NO_DEADLINE = _NoDeadline()
 
 
-class Beside:
+class BackgroundCall:
     """One call of `inner` that runs beside its caller, once `run` is called.
 
     `ended` is told, once, in its own task or thread. It answers whether nobody waits for this any more: then its result
@@ -130,12 +130,12 @@ class Beside:
         "_outer",
         "_stragglers",
         "call",
+        "context",
         "done",
         "error",
         "number",
         "pause",
         "result",
-        "scope",
         "sets_aside",
         "spawned",
     )
@@ -144,13 +144,13 @@ class Beside:
         self,
         call: Call,
         inner: Layer,
-        scope: Scope,
+        context: PipelineContext,
         stragglers: Stragglers,
         ended: Callable[[Any], bool],
         number: int = 1,
     ) -> None:
         self.call = call.fork()
-        self.scope = scope
+        self.context = context
         self.number = number
         self.pause = 0.0
         self.sets_aside = False
@@ -163,13 +163,14 @@ class Beside:
         self._ended = ended
         self._outer: Enclosing | None = None
 
-    def run(self, caller: Any = None, context: Context | None = None) -> None:
-        """Begin, on behalf of `caller` (its task, or thread) and in a copy of its `context`; default: of this one."""
+    def run(self, caller: Any = None, context_vars: Context | None = None) -> None:
+        """Begin, on behalf of `caller` (its task, or thread) and in a copy of its `context_vars`; default: of this
+        one."""
         runtime = self.call.runtime
         if runtime is THREADS:
             self.call.queued_at = runtime.now()  # until the thread has begun
         self._caller = runtime.caller() if caller is None else caller
-        self._context = contextvars.copy_context() if context is None else context.copy()
+        self._context = contextvars.copy_context() if context_vars is None else context_vars.copy()
         self.spawned = runtime.spawn(self._work, self._context)
 
     async def _work(self) -> None:
@@ -181,14 +182,14 @@ class Beside:
             raise
         except BaseException as error:  # whoever waits for it raises it
             self.error = error
-            if type(error) is Mistake:
+            if type(error) is CallbackError:
                 self.result = error.about  # to be closed where nobody takes it
         finally:
             self.done = True
             if self._ended(self):
                 result = self.result
                 self.forget()
-                await _close_unwanted(self, result, self.call, self.scope, self._stragglers, self.sets_aside)
+                await _close_unwanted(self, result, self.call, self.context, self._stragglers, self.sets_aside)
 
     def forget(self) -> None:
         """Let go of its outcome, which nobody takes. The traceback of an error leads back to this very object."""
@@ -238,7 +239,7 @@ class Beside:
         """Close its result, if it has one, beside the caller: nobody takes it."""
         result = self.result
         self.forget()
-        close_beside(result, self.call, self.scope, self._stragglers, self.sets_aside)
+        close_beside(result, self.call, self.context, self._stragglers, self.sets_aside)
 
     def take(self) -> Any:
         """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
@@ -256,28 +257,28 @@ class Beside:
             del error  # its traceback leads to this frame
 
 
-runs_elsewhere(Beside._work.__code__)
+runs_elsewhere(BackgroundCall._work.__code__)
 
 _UNSET = object()
 
 
-def is_own(result: Any, call: Call, judge: Classifier) -> bool:
+def is_own(result: Any, call: Call, classifier: Classifier) -> bool:
     """Whether a result that nobody gets belongs to `call` alone, so that it is to be closed: the judge `closes` its
     kind, and it is no argument of the call."""
-    if closing_of(result, awaits=True) is None or not judge.closes(result):
+    if closing_of(result, awaits=True) is None or not classifier.closes(result):
         return False
     return not any(result is each for each in (*call.args, *call.kwargs.values()))
 
 
 async def _close_unwanted(
-    who: Straggler, result: Any, call: Call, scope: Scope, stragglers: Stragglers, sets_aside: bool
+    who: Straggler, result: Any, call: Call, context: PipelineContext, stragglers: Stragglers, sets_aside: bool
 ) -> None:
     """The end of a straggler; its result, if it is its own, is closed, and set aside before that where it
     `sets_aside`. It raises nothing: nobody waits."""
     try:
-        if is_own(result, call, scope.judge):
+        if is_own(result, call, context.classifier):
             if sets_aside:
-                await scope.judge.set_aside(result, call.runtime)
+                await context.classifier.set_aside(result, call.runtime)
             await _close(result, call.runtime)
     except Exception as error:  # of the judge
         _log.debug("resilient: a result that nobody gets could not be closed: %s", type(error).__name__)
@@ -297,7 +298,9 @@ class _Closing:
         self.spawned: object = None
 
 
-def close_beside(result: Any, call: Call, scope: Scope, stragglers: Stragglers, sets_aside: bool = False) -> None:
+def close_beside(
+    result: Any, call: Call, context: PipelineContext, stragglers: Stragglers, sets_aside: bool = False
+) -> None:
     """Close a result that nobody gets, if it `is_own`, without making anybody wait."""
     if closing_of(result, awaits=True) is None:
         return  # most results
@@ -305,7 +308,7 @@ def close_beside(result: Any, call: Call, scope: Scope, stragglers: Stragglers, 
     stragglers.add(closing)
     try:
         closing.spawned = call.runtime.spawn(
-            lambda: _close_unwanted(closing, result, call, scope, stragglers, sets_aside), contextvars.copy_context()
+            lambda: _close_unwanted(closing, result, call, context, stragglers, sets_aside), contextvars.copy_context()
         )
     except Exception as error:  # a task factory that refuses, no more threads
         stragglers.remove(closing)

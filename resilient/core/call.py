@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resilient.runtime import current_async
 
 if TYPE_CHECKING:
-    from resilient.core.callbacks import Mistake
+    from resilient.core.callbacks import CallbackError
     from resilient.core.classify import Verdict
     from resilient.runtime import Runtime
 
@@ -23,17 +23,16 @@ class Call:
         fn, args, kwargs: the user's function and arguments.
         runtime: the only thing that may wait. Where nothing needs it while all goes well (`Policy.timed`), it is None
             until `begin()`: finding it costs as much as two bare awaits.
-        attempt: number of the current attempt, from 1.
-        deadline: when the innermost surrounding Timeout expires (seconds on `runtime.now()`), or None.
-        waited: seconds spent in local queues so far. They are no evidence about the dependency.
-        error: the last failure of an earlier attempt, for the one who must report why there was another.
-        queued_at: since when it stands in a local queue, or None. Known of forks only, which others look at.
-        requests: how often the function was called, hedges included; counted while somebody listens.
-        identity: its id, once somebody has asked.
-        stood_in: the attempt for which a policy answered in the dependency's place (`Policy.stands_in`); unset before.
+        attempt: number of the current attempt, from 1. deadline: when the innermost surrounding Timeout expires
+        (seconds on `runtime.now()`), or None. waited: seconds spent in local queues so far. They are no evidence about
+        the dependency. error: the last failure of an earlier attempt, for the one who must report why there was
+        another. queued_at: since when it stands in a local queue, or None. Known of forks only, which others look at.
+        requests: how often the function was called, hedges included; counted while somebody listens. identity: its id,
+        once somebody has asked. stood_in: the attempt for which a policy answered in the dependency's place
+        (`Policy.substitutes`); unset before.
         verdict: the latest judgement of an outcome of this call: the classifier that was asked, the outcome, and its
-            `Verdict` (or what it raised); or None. `Scope.on_error` and `on_result` keep it, so that each outcome is
-            judged once. A policy that runs the rest again sets it to None first.
+            `Verdict` (or what it raised); or None. `PipelineContext.on_error` and `on_result` keep it, so that each
+            outcome is judged once. A policy that runs the rest again sets it to None first.
     """
 
     __slots__ = (
@@ -47,7 +46,7 @@ class Call:
         "queued_at",
         "requests",
         "runtime",
-        "stood_in",
+        "substituted_at",
         "verdict",
         "waited",
     )
@@ -63,8 +62,8 @@ class Call:
     queued_at: float | None
     identity: str
     requests: int
-    stood_in: int
-    verdict: tuple[object, object, Verdict | Mistake] | None
+    substituted_at: int
+    verdict: tuple[object, object, Verdict | CallbackError] | None
 
     def begin(self) -> Runtime:
         """Set `runtime` if it is not, and return it: whatever acts only after a failure or in a queue begins so."""
@@ -94,20 +93,20 @@ class Call:
         fork.error = None
         fork.verdict = None
         fork.queued_at = None
-        fork.stood_in = 0
+        fork.substituted_at = 0
         fork.origin = self.origin
         return fork
 
     def join(self, fork: Call) -> None:
         """Take over from a fork whose outcome is this call's."""
         self.waited = max(self.waited, fork.waited)
-        self.stood_in = self.attempt if fork.stood_in == fork.attempt else 0
+        self.substituted_at = self.attempt if fork.substituted_at == fork.attempt else 0
         self.verdict, fork.verdict = fork.verdict, None
 
     @property
-    def is_stood_in_for(self) -> bool:
+    def is_substituted(self) -> bool:
         """Whether the answer is not the dependency's."""
-        return getattr(self, "stood_in", 0) == self.attempt
+        return getattr(self, "substituted_at", 0) == self.attempt
 
 
 class Fork(Call):

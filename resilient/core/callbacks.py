@@ -1,8 +1,8 @@
 """What the caller's own code raises while a pipeline asks it something is the caller's error, on every path.
 
 A classifier, a predicate, a strategy, a key function may raise. That is no doing of the dependency: it is neither
-judged, counted nor repeated, and nothing stands in for it. So it travels as a `Mistake`, which is no `Exception`, past
-all policies to the outermost frame of the pipeline, which raises the error itself.
+judged, counted nor repeated, and nothing stands in for it. So it travels as a `CallbackError`, which is no `Exception`,
+past all policies to the outermost frame of the pipeline, which raises the error itself.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-__all__ = ["Mistake", "ask", "asked_of", "is_mistaken", "release"]
+__all__ = ["CallbackError", "ask", "asked_of", "is_callback_error", "release"]
 
 T = TypeVar("T")
 
 
-class Mistake(BaseException):
+class CallbackError(BaseException):
     """Carries what the caller's own code raised (a classifier, a predicate, a strategy, a key function) past all
     policies, which neither judge nor repeat it; the pipeline's outermost frame raises it to the caller, by `release`.
 
@@ -49,33 +49,33 @@ def _put_behind(error: BaseException, first: BaseException) -> None:
 
 
 def ask(question: Callable[[Any], T], about: Any) -> T:
-    """`question(about)`; what it raises leaves as a `Mistake`."""
+    """`question(about)`; what it raises leaves as a `CallbackError`."""
     try:
         return question(about)
     except Exception as error:
-        raise Mistake(error, about) from None
+        raise CallbackError(error, about) from None
 
 
 def asked_of(call: Any, question: Callable[..., T]) -> T:
-    """`question` of the arguments of a call; what it raises leaves as a `Mistake`."""
+    """`question` of the arguments of a call; what it raises leaves as a `CallbackError`."""
     try:
         return question(*call.args, **call.kwargs)
     except Exception as error:
-        raise Mistake(error) from None
+        raise CallbackError(error) from None
 
 
-def release(mistake: Mistake) -> NoReturn:
-    """Raise what a `Mistake` carries, with the context that it had."""
-    error = mistake.error
-    context, mistake.about = error.__context__, None
+def release(callback_error: CallbackError) -> NoReturn:
+    """Raise what a `CallbackError` carries, with the context that it had."""
+    error = callback_error.error
+    context, callback_error.about = error.__context__, None
     try:
         raise error
     finally:
         error.__context__ = context  # which `raise` has made the mistake
-        del error, context, mistake  # the traceback leads to this frame
+        del error, context, callback_error  # the traceback leads to this frame
 
 
-def is_mistaken(error: BaseException) -> bool:
+def is_callback_error(error: BaseException) -> bool:
     """Whether an error that was caught was raised by the caller's own code, and left a pipeline by `release`."""
     trace = error.__traceback__
     while trace is not None:

@@ -12,18 +12,18 @@ from typing import Any, Literal, get_args
 
 from resilient._atomic import Renewed, members, module_lock, renew_in_forked_child
 from resilient.core.call import Call
-from resilient.core.callbacks import Mistake
+from resilient.core.callbacks import CallbackError
 from resilient.core.classify import REFUSED, Classifier, Verdict
 from resilient.core.known_errors import is_bare
 from resilient.errors import Rejected, Stopped
 from resilient.events import Channel
 
-__all__ = ["Mode", "Scope", "switch_all"]
+__all__ = ["Mode", "PipelineContext", "switch_all"]
 
 Mode = Literal["on", "off", "once", "instant"]
 
 
-class Scope:
+class PipelineContext:
     """What a pipeline gives its policies.
 
     Attributes:
@@ -44,7 +44,7 @@ class Scope:
         "_family",
         "_usual",
         "channel",
-        "judge",
+        "classifier",
         "mode",
         "name",
         "on_result",
@@ -52,11 +52,13 @@ class Scope:
         "repeats",
     )
 
-    def __init__(self, name: str, judge: Classifier, *, repeats: bool = False, twin: Scope | None = None) -> None:
+    def __init__(
+        self, name: str, classifier: Classifier, *, repeats: bool = False, twin: PipelineContext | None = None
+    ) -> None:
         self.name = name
-        self.judge = judge
-        self.on_result: Callable[[Call, Any], Verdict] = judge.on_result(self._ask)
-        self._usual = judge.usual
+        self.classifier = classifier
+        self.on_result: Callable[[Call, Any], Verdict] = classifier.on_result(self._ask)
+        self._usual = classifier.usual
         self.repeats = repeats
         self.parts: Sequence[Renewed] = ()
         self.channel: Channel = Channel(name) if twin is None else twin.channel
@@ -74,42 +76,42 @@ class Scope:
 
     def on_error(self, call: Call, error: Exception) -> Verdict:
         """The verdict on what an attempt of `call` raised. The classifier is asked once; who asks again, finds the
-        answer on the call. What the classifier raises leaves as a `Mistake`. A `Rejected` is
+        answer on the call. What the classifier raises leaves as a `CallbackError`. A `Rejected` is
         judged without it; so are most errors where it is `Classifier` itself without filters (`Classifier.usual`)."""
         usual = self._usual.get(type(error))
         if usual is not None and is_bare(error):
             return usual
-        known, judge = call.verdict, self.judge
-        if known is not None and known[1] is error and known[0] is judge:
+        known, classifier = call.verdict, self.classifier
+        if known is not None and known[1] is error and known[0] is classifier:
             return _again(known[2])
         bare_error = error.error if type(error) is Stopped else error  # as `bare`, without its frame
         if issubclass(type(bare_error), Rejected):
             return REFUSED
         try:
-            verdict = judge.error(bare_error)
+            verdict = classifier.error(bare_error)
             if type(verdict) is not Verdict:
-                _refuse(judge, "error", verdict)
+                _refuse(classifier, "error", verdict)
         except Exception as raised:
-            mistake = Mistake(raised, bare_error)
-            call.verdict = judge, error, mistake
-            raise mistake from None
-        call.verdict = judge, error, verdict
+            callback_error = CallbackError(raised, bare_error)
+            call.verdict = classifier, error, callback_error
+            raise callback_error from None
+        call.verdict = classifier, error, verdict
         return verdict
 
     def _ask(self, call: Call, result: Any) -> Verdict:
         """The verdict on a result: the classifier is asked once, and the answer kept on the call."""
-        known, judge = call.verdict, self.judge
-        if known is not None and known[1] is result and known[0] is judge:
+        known, classifier = call.verdict, self.classifier
+        if known is not None and known[1] is result and known[0] is classifier:
             return _again(known[2])
         try:
-            verdict = judge.result(result)
+            verdict = classifier.result(result)
             if type(verdict) is not Verdict:
-                _refuse(judge, "result", verdict)
+                _refuse(classifier, "result", verdict)
         except Exception as raised:
-            mistake = Mistake(raised, result)
-            call.verdict = judge, result, mistake
-            raise mistake from None
-        call.verdict = judge, result, verdict
+            callback_error = CallbackError(raised, result)
+            call.verdict = classifier, result, callback_error
+            raise callback_error from None
+        call.verdict = classifier, result, verdict
         return verdict
 
     @property
@@ -122,29 +124,29 @@ class Scope:
         _check_mode(mode)
         with _lock:
             self._family.mode = mode
-            for scope in members(self._family):
-                scope._follow_family()
+            for context in members(self._family):
+                context._follow_family()
 
     def _follow_family(self) -> None:
         self.mode = self._family.mode or _mode_of_all or "on"
         self.channel.tell_watcher()
 
 
-class _Family(weakref.WeakSet[Scope]):
+class _Family(weakref.WeakSet[PipelineContext]):
     """The scopes of a pipeline and of its twins, and the mode that they share."""
 
     mode: Mode | None = None
 
 
-def _again(known: Verdict | Mistake) -> Verdict:
-    if type(known) is Mistake:
+def _again(known: Verdict | CallbackError) -> Verdict:
+    if type(known) is CallbackError:
         raise known
     return known  # type: ignore[return-value]
 
 
-def _refuse(judge: Classifier, method: str, verdict: object) -> None:
+def _refuse(classifier: Classifier, method: str, verdict: object) -> None:
     if not isinstance(verdict, Verdict):
-        raise TypeError(f"{type(judge).__name__}.{method}() must return a Verdict, got {verdict!r}")
+        raise TypeError(f"{type(classifier).__name__}.{method}() must return a Verdict, got {verdict!r}")
 
 
 def _check_mode(mode: Mode | None) -> None:
@@ -154,7 +156,7 @@ def _check_mode(mode: Mode | None) -> None:
 
 
 _lock = module_lock()
-_scopes: weakref.WeakSet[Scope] = weakref.WeakSet()
+_scopes: weakref.WeakSet[PipelineContext] = weakref.WeakSet()
 _mode_of_all: Mode | None = None
 
 
@@ -164,6 +166,6 @@ def switch_all(mode: Mode | None) -> Mode | None:
     _check_mode(mode)
     with _lock:
         before, _mode_of_all = _mode_of_all, mode
-        for scope in members(_scopes):
-            scope._follow_family()
+        for context in members(_scopes):
+            context._follow_family()
     return before

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from resilient._atomic import in_forked_child, module_lock
 from resilient.core.call import Call
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 
 __all__ = [
     "CurrentCall",
@@ -48,7 +48,7 @@ _lock = module_lock()
 
 
 def is_guard(code: CodeType) -> None:
-    """Frames of this code guard a call; they have it as `call`, and its pipeline's scope as `scope`."""
+    """Frames of this code guard a call; they have it as `call`, and its pipeline's scope as `context`."""
     _guards[id(code)] = code
 
 
@@ -57,21 +57,21 @@ def is_guarded(fn: object) -> bool:
     return id(getattr(fn, "__code__", None)) in _guards
 
 
-_blocks: dict[FrameType, list[tuple[Call, Scope]]] = {}
+_blocks: dict[FrameType, list[tuple[Call, PipelineContext]]] = {}
 """The guarded blocks that a frame is in, outermost first. (The frame itself is the key, not its number: that of a frame
 which has ended is another one's soon.)"""
 
 _STACKS = contextlib.__file__
 
 
-def block_begins(frame: FrameType | None, call: Call, scope: Scope) -> FrameType:
+def block_begins(frame: FrameType | None, call: Call, context: PipelineContext) -> FrameType:
     """From here on `frame` is inside a guarded block; or, if that is an exit stack's, the frame that fills the stack.
     Returns what `block_ends` needs."""
     while frame is not None and frame.f_code.co_filename == _STACKS and frame.f_back is not None:
         frame = frame.f_back
     assert frame is not None
     with _lock:
-        _blocks.setdefault(frame, []).append((call, scope))
+        _blocks.setdefault(frame, []).append((call, context))
     return frame
 
 
@@ -88,14 +88,14 @@ class Elsewhere(Protocol):
     `self` (see `runs_elsewhere`)."""
 
     call: Call
-    scope: Scope
+    context: PipelineContext
 
     def outer(self) -> Enclosing:
         """The calls that enclose it."""
         ...
 
 
-Enclosing = Sequence[tuple[Call, Scope]]
+Enclosing = Sequence[tuple[Call, PipelineContext]]
 
 
 def runs_elsewhere(code: CodeType) -> None:
@@ -165,7 +165,7 @@ def stack(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _calls_in(frames: Iterable[FrameType], *, keep: bool = False) -> Enclosing:
     """The guarded calls in these frames, and in those outside them, innermost first. `keep`: as for `enclosing`."""
-    found: list[tuple[Call, Scope]] = []
+    found: list[tuple[Call, PipelineContext]] = []
     for frame in frames:
         if _blocks and frame in _blocks:
             found += reversed(_blocks.get(frame, ()))
@@ -174,14 +174,14 @@ def _calls_in(frames: Iterable[FrameType], *, keep: bool = False) -> Enclosing:
             names = frame.f_locals
             call = names.get("call")
             if call is None and "count" in names:  # an outermost frame that makes no `Call` before something fails
-                call = names["flow"].call_of(frame, keep=keep)
+                call = names["in_flight"].call_of(frame, keep=keep)
             if call is not None and not (found and found[-1][0] is call):  # a call may have two frames
-                found.append((call, names["scope"]))
+                found.append((call, names["context"]))
         elif code in _elsewhere:
             work: Elsewhere = frame.f_locals["self"]
             if found and found[-1][0] is work.call:
                 found.pop()
-            return [*found, (work.call, work.scope), *work.outer()]
+            return [*found, (work.call, work.context), *work.outer()]
     return found
 
 
@@ -209,9 +209,9 @@ class CurrentCall:
 def current_call() -> CurrentCall | None:
     """The innermost guarded call that the caller is in, or None outside all."""
     view: CurrentCall | None = None
-    for call, scope in reversed(enclosing(2, keep=True)):
+    for call, context in reversed(enclosing(2, keep=True)):
         remaining = None if call.deadline is None else max(0.0, call.deadline - call.begin().now())
-        view = CurrentCall(scope.name, call.attempt, remaining, _id(call), scope.repeats, view)
+        view = CurrentCall(context.name, call.attempt, remaining, _id(call), context.repeats, view)
     return view
 
 

@@ -42,7 +42,7 @@ from resilient._atomic import in_forked_child
 from resilient.core.call import Call
 from resilient.core.current_call import enclosing
 from resilient.core.layer import Layer
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.core.priority import NORMAL, priority
 from resilient.errors import TimedOut
 from resilient.events import CallTimedOut
@@ -292,16 +292,16 @@ def holding(inner: Call | None = None) -> Deadline | None:
     return earliest
 
 
-async def in_callers_time(call: Call, scope: Scope, inner: Layer) -> Any:
+async def in_callers_time(call: Call, context: PipelineContext, inner: Layer) -> Any:
     """Await what waits for `call`, for no longer than the guarded calls around have: a plain `def` is on its own thread
     there, in which nothing else ends it."""
     limit = None if call.runtime is not THREADS else holding(call)
     if limit is None or (call.deadline is not None and call.deadline <= limit.at):
         return await inner(call)
-    return await under(call, scope, inner, limit)
+    return await under(call, context, inner, limit)
 
 
-async def under(call: Call, scope: Scope, inner: Layer, limit: Deadline) -> Any:
+async def under(call: Call, context: PipelineContext, inner: Layer, limit: Deadline) -> Any:
     """Await `inner(call)` until a deadline of the callers'."""
     try:
         runtime = call.runtime
@@ -312,8 +312,8 @@ async def under(call: Call, scope: Scope, inner: Layer, limit: Deadline) -> Any:
         return await runtime.within(call, inner, limit)
     except TimedOut as error:
         if error.policy == limit.name and not error.pipeline:
-            error.pipeline = scope.name
-            if scope.channel.wants[CallTimedOut]:
+            error.pipeline = context.name
+            if context.channel.wants[CallTimedOut]:
                 at = call.runtime.now()
-                scope.channel.emit(CallTimedOut(scope.name, at, limit.name, limit.seconds))
+                context.channel.emit(CallTimedOut(context.name, at, limit.name, limit.seconds))
         raise

@@ -12,14 +12,14 @@ from typing import Any
 
 from resilient._atomic import module_lock
 from resilient.core.call import Call, name_of
-from resilient.core.callbacks import Mistake
+from resilient.core.callbacks import CallbackError
 from resilient.core.classify import IGNORED, SUCCESS, Verdict
 from resilient.core.current_call import is_guard
-from resilient.core.policy import Scope, Withdrawn
+from resilient.core.policy import PipelineContext, Withdrawn
 from resilient.errors import TimedOut, bare, leaves
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event
 from resilient.events.channel import unheard
-from resilient.events.records import Ending
+from resilient.events.records import CallEnding
 
 __all__ = [
     "Ends",
@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 
-def tell(call: Call, scope: Scope, event: Event) -> None:
+def tell(call: Call, context: PipelineContext, event: Event) -> None:
     """Emit an event of a call. Listeners find the call by this frame (`current.enclosing`)."""
-    scope.channel.emit(event)
+    context.channel.emit(event)
 
 
 is_guard(tell.__code__)
@@ -49,16 +49,16 @@ _new, _fill = object.__new__, vars(Event)["__dict__"].__set__
 # -- attempts -------------------------------------------------------------------------------------------------------
 
 
-def observed(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Awaitable[Any]:
+def observed(call: Call, context: PipelineContext, attempt: Awaitable[Any]) -> Awaitable[Any]:
     """What to await for an attempt while events of calls or attempts are wanted (`channel.wants.observed`)."""
-    if scope.channel.wants.attempts:
-        return _told_attempt(call, scope, attempt)
+    if context.channel.wants.attempts:
+        return _told_attempt(call, context, attempt)
     count_request(call)
     return attempt
 
 
-async def _told_attempt(call: Call, scope: Scope, attempt: Awaitable[Any]) -> Any:
-    begin = attempt_started(call, scope)
+async def _told_attempt(call: Call, context: PipelineContext, attempt: Awaitable[Any]) -> Any:
+    begin = attempt_started(call, context)
     if begin is None:  # the last listener has just gone
         return await attempt
     try:
@@ -66,9 +66,9 @@ async def _told_attempt(call: Call, scope: Scope, attempt: Awaitable[Any]) -> An
     except Withdrawn:
         raise
     except BaseException as error:
-        attempt_failed(call, scope, begin, error)
+        attempt_failed(call, context, begin, error)
         raise
-    attempt_returned(call, scope, begin, result)
+    attempt_returned(call, context, begin, result)
     return result
 
 
@@ -82,9 +82,9 @@ def count_request(call: Call, change: int = 1) -> None:
                 call.origin.requests += change
 
 
-def attempt_started(call: Call, scope: Scope) -> float | None:
+def attempt_started(call: Call, context: PipelineContext) -> float | None:
     """Count a request, and emit `AttemptStarted`. Returns when it began; None if no event of attempts is wanted."""
-    wants = scope.channel.wants
+    wants = context.channel.wants
     count_request(call)
     if not wants.attempts:
         return None
@@ -92,23 +92,23 @@ def attempt_started(call: Call, scope: Scope) -> float | None:
     if wants[AttemptStarted]:
         event = _new(AttemptStarted)
         values = event.__dict__
-        values["pipeline"] = scope.name
+        values["pipeline"] = context.name
         values["at"] = begin
         values["attempt"] = call.attempt
         values["function"] = name_of(call.fn)
-        tell(call, scope, event)
+        tell(call, context, event)
     return begin
 
 
-def attempt_returned(call: Call, scope: Scope, begin: float, result: Any) -> None:
+def attempt_returned(call: Call, context: PipelineContext, begin: float, result: Any) -> None:
     """Emit `AttemptReturned`, at once, or when its result has ended if that is still open."""
-    if not scope.channel.wants[AttemptReturned]:
+    if not context.channel.wants[AttemptReturned]:
         return
-    end, verdict = call.runtime.now(), _verdict_on_result(call, scope, result)
+    end, verdict = call.runtime.now(), _verdict_on_result(call, context, result)
     failed = verdict.kind == "failure"
     event = _new(AttemptReturned)
     values = event.__dict__
-    values["pipeline"] = scope.name
+    values["pipeline"] = context.name
     values["at"] = end
     values["attempt"] = call.attempt
     values["function"] = name_of(call.fn)
@@ -116,10 +116,10 @@ def attempt_returned(call: Call, scope: Scope, begin: float, result: Any) -> Non
     values["failed"] = failed
     values["status"] = _status(result) if failed else None
     values["retry_after"] = verdict.retry_after if failed else None
-    if not failed and scope.judge.follows and scope.judge.is_open(result):
-        scope.judge.follow(result, _Late(call, scope, event, lambda error: replace(event, failed=True), event))
+    if not failed and context.classifier.follows and context.classifier.is_open(result):
+        context.classifier.follow(result, _Late(call, context, event, lambda error: replace(event, failed=True), event))
     else:
-        tell(call, scope, event)
+        tell(call, context, event)
 
 
 def _status(response: Any) -> int | None:
@@ -134,14 +134,14 @@ def _status(response: Any) -> int | None:
     return None
 
 
-def attempt_failed(call: Call, scope: Scope, begin: float, error: BaseException) -> None:
+def attempt_failed(call: Call, context: PipelineContext, begin: float, error: BaseException) -> None:
     """Emit `AttemptFailed` for an attempt that began at `begin`."""
-    if not scope.channel.wants[AttemptFailed]:
+    if not context.channel.wants[AttemptFailed]:
         return
-    end, verdict = call.runtime.now(), _verdict_on_error(call, scope, error).kind
-    error = error.error if type(error) is Mistake else error
-    event = AttemptFailed(scope.name, end, call.attempt, name_of(call.fn), error, end - begin, verdict)
-    tell(call, scope, event)
+    end, verdict = call.runtime.now(), _verdict_on_error(call, context, error).kind
+    error = error.error if type(error) is CallbackError else error
+    event = AttemptFailed(context.name, end, call.attempt, name_of(call.fn), error, end - begin, verdict)
+    tell(call, context, event)
 
 
 # -- calls ----------------------------------------------------------------------------------------------------------
@@ -162,9 +162,9 @@ class Ends:
 
     __slots__ = ("_pipeline", "failed", "returned")
 
-    def __init__(self, scope: Scope, *, stood_in: bool) -> None:
-        judge, channel = scope.judge, scope.channel
-        judges, follows = judge.judges_results, judge.follows
+    def __init__(self, context: PipelineContext, *, substitutes: bool) -> None:
+        classifier, channel = context.classifier, context.channel
+        by_evidence, follows = classifier.judges_results, classifier.follows
 
         def returned(call: Call, begin: float, end: float, result: Any, good: dict[str, Any]) -> None:
             """Emit the event of a call that has returned `result`: at once, or when a result that is open has ended."""
@@ -172,17 +172,17 @@ class Ends:
             values["at"] = end
             values["elapsed"] = end - begin
             values["requests"] = call.requests
-            if judges:
-                values["verdict"] = verdict = _verdict_on_result(call, scope, result).kind
+            if by_evidence:
+                values["verdict"] = verdict = _verdict_on_result(call, context, result).kind
                 values["ending"] = "failure" if verdict == "failure" else "success"
                 call.verdict = None
-            if stood_in and call.is_stood_in_for:
+            if substitutes and call.is_substituted:
                 values["verdict"] = "nothing"
             event = _new(CallEnded)
             _fill(event, values)
-            if follows and event.ending == "success" and judge.is_open(result):
+            if follows and event.ending == "success" and classifier.is_open(result):
                 left = replace(event, ending="cancelled", verdict="nothing")
-                judge.follow(result, _Late(call, scope, event, lambda error: _broken_off(event, error), left))
+                classifier.follow(result, _Late(call, context, event, lambda error: _broken_off(event, error), left))
                 return
             if channel.later:
                 channel.catch_up()
@@ -194,17 +194,17 @@ class Ends:
 
         def failed(call: Call, begin: float, error: BaseException) -> None:
             """Emit the event of a call that has raised `error`."""
-            judged = _verdict_on_error(call, scope, error)
+            judged = _verdict_on_error(call, context, error)
             shown = bare(error) if issubclass(type(error), Exception) else error  # type: ignore[arg-type]
             end, ending = call.runtime.now(), _ending(error, judged)
             call.verdict = None
             channel.emit(
-                CallEnded(scope.name, end, name_of(call.fn), call.requests, end - begin, ending, shown, judged.kind)
+                CallEnded(context.name, end, name_of(call.fn), call.requests, end - begin, ending, shown, judged.kind)
             )
 
         is_guard(returned.__code__)
         is_guard(failed.__code__)
-        self._pipeline = scope.name
+        self._pipeline = context.name
         self.returned = returned
         self.failed = failed
 
@@ -239,7 +239,7 @@ def _broken_off(event: CallEnded, error: Exception) -> CallEnded:
     return replace(event, ending=_ending(error, IGNORED), error=error, verdict="failure")
 
 
-def _ending(error: BaseException, verdict: Verdict) -> Ending:
+def _ending(error: BaseException, verdict: Verdict) -> CallEnding:
     if verdict.refused:
         return "rejected"
     if all(issubclass(type(leaf), TimedOut) for leaf in leaves(error)):
@@ -250,27 +250,27 @@ def _ending(error: BaseException, verdict: Verdict) -> Ending:
 # -- what the policies know -----------------------------------------------------------------------------------------
 
 
-def _verdict_on_result(call: Call, scope: Scope, result: Any) -> Verdict:
+def _verdict_on_result(call: Call, context: PipelineContext, result: Any) -> Verdict:
     """The verdict that the policies have. An error of the classifier is raised by the first policy that asks, not
     here."""
-    if not scope.judge.judges_results:
+    if not context.classifier.judges_results:
         return SUCCESS
     try:
-        return scope.on_result(call, result)
-    except Mistake:
+        return context.on_result(call, result)
+    except CallbackError:
         return IGNORED
 
 
-def _verdict_on_error(call: Call, scope: Scope, error: BaseException) -> Verdict:
+def _verdict_on_error(call: Call, context: PipelineContext, error: BaseException) -> Verdict:
     """The verdict that the policies have on an error, as for results; a BaseException says nothing."""
     if not issubclass(type(error), Exception):
         return IGNORED
     known = call.verdict
-    if known is not None and known[1] is error and known[0] is scope.judge and known[2] is IGNORED:
-        return IGNORED  # a mistake of the caller's (`own_up`), which the type of the error does not tell
+    if known is not None and known[1] is error and known[0] is context.classifier and known[2] is IGNORED:
+        return IGNORED  # a mistake of the caller's (`raise_callback_error`), which the type of the error does not tell
     try:
-        return scope.on_error(call, error)  # type: ignore[arg-type]
-    except Mistake:
+        return context.on_error(call, error)  # type: ignore[arg-type]
+    except CallbackError:
         return IGNORED
 
 
@@ -278,21 +278,23 @@ class _Late:
     """Emits an event when an open result has ended: `good` if it ended well, `bad(error)` if it failed, `left` if its
     end says nothing."""
 
-    __slots__ = ("bad", "call", "good", "left", "scope")
+    __slots__ = ("bad", "call", "context", "good", "left")
 
-    def __init__(self, call: Call, scope: Scope, good: Event, bad: Callable[[Exception], Event], left: Event) -> None:
+    def __init__(
+        self, call: Call, context: PipelineContext, good: Event, bad: Callable[[Exception], Event], left: Event
+    ) -> None:
         self.call = call
-        self.scope = scope
+        self.context = context
         self.good = good
         self.bad = bad
         self.left = left
 
     def learn(self, error: Exception | None) -> None:
-        tell(self.call, self.scope, self.good if error is None else self.bad(error))
+        tell(self.call, self.context, self.good if error is None else self.bad(error))
 
     def drop(self, *, collected: bool = False) -> None:
-        call, scope, left = self.call, self.scope, self.left
+        call, context, left = self.call, self.context, self.left
         if collected:
-            scope.channel.later.append(lambda: tell(call, scope, left))
+            context.channel.later.append(lambda: tell(call, context, left))
         else:
-            tell(call, scope, left)
+            tell(call, context, left)

@@ -1,7 +1,7 @@
 """Neighbouring gates of a pipeline: how a call is admitted by all of them, and how they learn of its end.
 
 The path of a call that is admitted at once and succeeds is generated in the frames
-(`resilient.pipeline.gate_layer_source`); they call a `Passage` for everything else. These rules hold at every await:
+(`resilient.pipeline.gate_layer_source`); they call a `GateGroup` for everything else. These rules hold at every await:
 
 - *All or nothing.* When a later gate refuses, or the call is cancelled in a queue, earlier tickets go back, last first.
 - *Judgements do not go stale.* After a wait, judging gates that admitted the call before it are asked again.
@@ -24,12 +24,12 @@ from typing import Any
 
 from resilient.core.call import Call
 from resilient.core.deadline import in_callers_time
-from resilient.core.policy import Gate, Scope, Ticket, Withdrawn
+from resilient.core.policy import Gate, PipelineContext, Ticket, Withdrawn
 from resilient.core.shadow import Shadow
 from resilient.errors import Rejected, is_cut, reason_of
 from resilient.events import CallRejected, Waited
 
-__all__ = ["FILE", "Passage", "givers"]
+__all__ = ["FILE", "GateGroup", "givers"]
 
 _log = logging.getLogger("resilient")
 
@@ -39,7 +39,7 @@ FILE = "<resilient frame "
 """The beginning of the file name of generated code; a number follows."""
 
 
-class Passage:
+class GateGroup:
     """Neighbouring gates, outermost first, with nothing between them.
 
     Args:
@@ -56,15 +56,15 @@ class Passage:
         names: the values of names in the frames' source.
     """
 
-    def __init__(self, gates: Sequence[Gate], scope: Scope, limit: float | None, waits: bool) -> None:
-        self.gates = gates = [Shadow(gate, scope) if gate.shadow else gate for gate in gates]
-        self.scope = scope
+    def __init__(self, gates: Sequence[Gate], context: PipelineContext, limit: float | None, waits: bool) -> None:
+        self.gates = gates = [Shadow(gate, context) if gate.shadow else gate for gate in gates]
+        self.context = context
         self.limit = limit
         self.waits = waits
         learning = [gate for gate in gates if gate.learns]
         self.learns = bool(learning)
-        self.looks_at_results = scope.judge.judges_results and self.learns
-        self.follows = scope.judge.follows and any(gate.follows for gate in learning)
+        self.looks_at_results = context.classifier.judges_results and self.learns
+        self.follows = context.classifier.follows and any(gate.follows for gate in learning)
         places = range(len(gates))[::-1]
         self._followers = [at for at in places if gates[at].learns and gates[at].follows]
         self._others = [at for at in places if at not in self._followers]
@@ -73,8 +73,8 @@ class Passage:
         self.kinds = tuple([type(gate).__name__ for gate in gates])
         self.endings = tuple(["settle" if gate.learns else "release" if gate.holds else "" for gate in gates])
         self.names: dict[str, Any] = {
-            "verdict_on": scope.on_result,
-            "is_open": scope.judge.is_open,
+            "verdict_on": context.on_result,
+            "is_open": context.classifier.is_open,
             "too_late": math.inf if limit is None else limit,
         }
         for at, gate in enumerate(gates):
@@ -90,12 +90,12 @@ class Passage:
         if len(tickets) > 1:  # the gates outside the one that raised have given tickets
             self._end(tickets, _undo)
         if isinstance(error, Rejected):
-            scope = self.scope
-            if scope.name and not error.pipeline:
-                error.pipeline = scope.name
-            if scope.channel.wants[CallRejected]:
+            context = self.context
+            if context.name and not error.pipeline:
+                error.pipeline = context.name
+            if context.channel.wants[CallRejected]:
                 at, reason = call.begin().now(), reason_of(error)
-                scope.channel.emit(CallRejected(scope.name, at, error.policy, reason, error.retry_after))
+                context.channel.emit(CallRejected(context.name, at, error.policy, reason, error.retry_after))
 
     async def queue(self, call: Call, tickets: Tickets) -> Tickets:
         """Wait at the first gate that has given no ticket, ask the gates inside it, and return all tickets."""
@@ -123,7 +123,7 @@ class Passage:
         call that waits at an outer gate must not hold a permit for which other calls wait at an inner one.
         """
         for at, gate in enumerate(self.gates[: len(held) - 1]):
-            if gate.judges:
+            if gate.by_evidence:
                 stale, held[at] = held[at], None
                 self._end([*[None] * at, stale], _undo)
                 held[at] = gate.admit(call)
@@ -139,13 +139,13 @@ class Passage:
         now = call.begin().now
         begin = call.queued_at = now()
         try:
-            held.append(await in_callers_time(call, self.scope, lambda _: gate.wait(call, self.scope)))
+            held.append(await in_callers_time(call, self.context, lambda _: gate.wait(call, self.context)))
         finally:
             end = now()
             call.waited += end - begin
             call.queued_at = None
-        if end > begin and self.scope.channel.wants[Waited]:
-            self.scope.channel.emit(Waited(self.scope.name, end, gate.name, "queue", end - begin))
+        if end > begin and self.context.channel.wants[Waited]:
+            self.context.channel.emit(Waited(self.context.name, end, gate.name, "queue", end - begin))
 
     # -- on the way out -----------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Passage:
         elapsed = end - begin - (call.waited if self.waits else 0.0) if self.clocked else 0.0
         if isinstance(error, Exception):
             try:
-                kind = self.scope.on_error(call, error).kind
+                kind = self.context.on_error(call, error).kind
             except BaseException:
                 self.give_back(tickets)
                 raise
@@ -209,7 +209,7 @@ class Passage:
                 gate.release(ticket)
 
         try:
-            self.scope.judge.follow(result, _Unsettled(self, call, tickets, late, elapsed))
+            self.context.classifier.follow(result, _Unsettled(self, call, tickets, late, elapsed))
         except BaseException:
             self.give_back(tickets)
             raise
@@ -252,33 +252,33 @@ def _undo(gate: Gate, ticket: Ticket) -> None:
 class _Unsettled:
     """Tells gates of the end of a result that was still open when the call returned it (an `outcome.Unsettled`)."""
 
-    __slots__ = ("elapsed", "late", "passage", "runtime", "tickets")
+    __slots__ = ("elapsed", "gate_group", "late", "runtime", "tickets")
 
-    def __init__(self, passage: Passage, call: Call, tickets: Tickets, late: bool, elapsed: float) -> None:
-        self.passage = passage
+    def __init__(self, gate_group: GateGroup, call: Call, tickets: Tickets, late: bool, elapsed: float) -> None:
+        self.gate_group = gate_group
         # The call itself is not kept: it holds the result by its verdict.
-        self.runtime = call.begin() if passage.clocked or passage.dated else None
+        self.runtime = call.begin() if gate_group.clocked or gate_group.dated else None
         self.tickets = tickets
         self.late = late
         self.elapsed = elapsed
 
     def learn(self, error: Exception | None) -> None:
-        passage = self.passage
+        gate_group = self.gate_group
         now = None if self.runtime is None else self.runtime.now()
         failed = self.late or error is not None
-        passage.follow_to(self.tickets, lambda gate, ticket: gate.settle(ticket, failed, self.elapsed, now, error))
+        gate_group.follow_to(self.tickets, lambda gate, ticket: gate.settle(ticket, failed, self.elapsed, now, error))
 
     def drop(self, *, collected: bool = False) -> None:
-        self.passage.follow_to(self.tickets, lambda gate, ticket: gate.release(ticket))
+        self.gate_group.follow_to(self.tickets, lambda gate, ticket: gate.release(ticket))
 
 
 def givers(frame: FrameType) -> Iterator[Gate | None]:
     """The gates whose tickets the call in this frame holds; none if the frame has no gates."""
     names = frame.f_locals
-    if frame.f_code is Passage.queue.__code__:
+    if frame.f_code is GateGroup.queue.__code__:
         gates, tickets = names["self"].gates, names.get("held", ())
-    elif frame.f_code.co_filename.startswith(FILE) and "passage" in names:
-        gates = names["passage"].gates
+    elif frame.f_code.co_filename.startswith(FILE) and "gate_group" in names:
+        gates = names["gate_group"].gates
         tickets = [names.get(f"t{at}") for at in range(len(gates))]
         if tickets[-1] is None:
             return  # on the way in: `queue` holds them

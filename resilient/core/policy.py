@@ -20,10 +20,10 @@ from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 from resilient import _validation
 from resilient.core.budget import Budget
 from resilient.core.call import Call
-from resilient.core.context import Mode, Scope
+from resilient.core.context import Mode, PipelineContext
 from resilient.core.layer import Layer, Recovery, Watch
 from resilient.core.stop import AnyOf, Runs, Unknown
-from resilient.core.worst_case import Bound, End, Inside, Meeting, Pause, View, Worst, in_turn
+from resilient.core.worst_case import Bound, Ending, InnerCost, Pause, Reaction, Surroundings, WorstCase, sequential
 from resilient.errors import Rejected
 from resilient.events import Channel
 from resilient.runtime import Runtime
@@ -32,9 +32,9 @@ __all__ = [
     "Gate",
     "Layer",
     "Mode",
+    "PipelineContext",
     "Policy",
     "Recovery",
-    "Scope",
     "Ticket",
     "Watch",
     "Withdrawn",
@@ -83,7 +83,7 @@ class Policy:
         name: how events, errors and snapshots call it; default: the class's name.
     """
 
-    judges: bool = False
+    by_evidence: bool = False
     """Decides by evidence, which can be stale after a wait: it is asked again."""
     waits: bool = False
     """May make a call wait in a local queue."""
@@ -101,8 +101,8 @@ class Policy:
     """Counts calls as they begin, against a quota."""
     outlived: bool = False
     """What is inside it may go on after the call has ended: abandoned work, a thread, a late loser."""
-    stands_in: bool = False
-    """Answers for calls that failed; then it sets `call.stood_in = call.attempt`."""
+    substitutes: bool = False
+    """Answers for calls that failed; then it sets `call.substituted_at = call.attempt`."""
     overlaps: bool = False
     """Its runs overlap in time (copies of a hedge), rather than following each other."""
     head_start: float = 0.0
@@ -158,13 +158,13 @@ class Policy:
 
     def __init__(self, name: str | None = None) -> None:
         self.name = type(self).__name__ if name is None else _validation.name("name", name)
-        self._alone: Any = None
+        self._as_pipeline: Any = None
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Guard `fn` with this policy alone."""
-        if self._alone is None:
-            self._alone = Policy.alone(self)
-        return self._alone(fn)  # type: ignore[no-any-return]
+        if self._as_pipeline is None:
+            self._as_pipeline = Policy.alone(self)
+        return self._as_pipeline(fn)  # type: ignore[no-any-return]
 
     def effect(self, argument: str, value: T) -> T:
         """What the constructor has to use for one of its `effects`: the value that it was given, or what stands in for
@@ -202,15 +202,15 @@ class Policy:
 
     # -- what `explain` asks: see `resilient.core.worst_case` --------------------------------------------------------
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         """The worst that it and the rest can cost a call. Here by the facts above, of which nothing is proved."""
         once = inner(view if self.limit is None else view.sooner(self.limit))
         runs = math.inf if self.runs is None else self.runs
         waits = math.inf if self.pause is None else self.pause
         stop = AnyOf((Runs(runs), Unknown(str(self))))
-        told = in_turn(lambda _: once, View(), stop, lambda _: Pause(0, 0, 0), lambda *_: "")
+        told = sequential(lambda _: once, Surroundings(), stop, lambda _: Pause(0, 0, 0), lambda *_: "")
         seconds = once.seconds.most if self.overlaps else told.seconds.most
-        return Worst(
+        return WorstCase(
             Bound(0, min(seconds + waits, math.inf if self.limit is None else self.limit)),
             Bound(0, once.attempts.most if self.overlaps else told.attempts.most),
             Bound(0, told.requests.most),
@@ -219,7 +219,7 @@ class Policy:
             fails=False,
         )
 
-    def meets(self, end: End) -> Meeting | None:
+    def meets(self, end: Ending) -> Reaction | None:
         """What it does when something inside it ends so; None: it lets it pass."""
         return None
 
@@ -249,20 +249,20 @@ class Policy:
     def attach(self, channel: Channel) -> None:
         """Called when a pipeline takes this policy up: `channel` is where its events go."""
 
-    def bind(self, inner: Layer, scope: Scope) -> Layer:
+    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
         """The layer that applies this policy around `inner`; where it is no gate."""
         raise NotImplementedError
 
-    def watch(self, scope: Scope) -> Watch | None:
+    def watch(self, context: PipelineContext) -> Watch | None:
         """What wants to know how calls of the pipeline end for their callers, after all that its policies did."""
         return None
 
-    def mends(self, scope: Scope) -> bool:
+    def failure_only(self, context: PipelineContext) -> bool:
         """True if it does nothing on success and acts by `recovery`: no code of it runs unless the call raises."""
         return False
 
-    def recovery(self, inner: Layer, scope: Scope) -> Recovery:
-        """What a policy that `mends` does when `inner(call)` has raised an `Exception`."""
+    def recovery(self, inner: Layer, context: PipelineContext) -> Recovery:
+        """What a policy that `failure_only` does when `inner(call)` has raised an `Exception`."""
         raise NotImplementedError
 
     def snapshot(self) -> dict[str, Any]:
@@ -321,7 +321,7 @@ class Gate(Policy):
         self.made_for: object = None
         """The `resilient.policies.keyed.key_table.Keys` whose factory has made this gate, if one has."""
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         """A gate never repeats; what it may refuse is not known here, nor how long it has a call wait."""
         rest = inner(view)
         wait = min(math.inf if self.longest_wait is None else self.longest_wait, view.within)
@@ -337,12 +337,12 @@ class Gate(Policy):
             fails=False,
         )
 
-    def meets(self, end: End) -> Meeting | None:
+    def meets(self, end: Ending) -> Reaction | None:
         if not self.learns or self.shadow:
             return None
         if end.verdict is None:
-            return Meeting("counts a failure if the limit of its Timeout had been reached, else nothing")
-        return Meeting("counts a failure") if end.failed else None
+            return Reaction("counts a failure if the limit of its Timeout had been reached, else nothing")
+        return Reaction("counts a failure") if end.failed else None
 
     @property
     def inactive(self) -> str | None:
@@ -368,7 +368,7 @@ class Gate(Policy):
         """A ticket; or None: the call must `wait`. Raises a `Rejected` to refuse."""
         raise NotImplementedError
 
-    async def wait(self, call: Call, scope: Scope) -> Ticket:
+    async def wait(self, call: Call, context: PipelineContext) -> Ticket:
         """Wait in line for a ticket. Raises a `Rejected` when there is no place in line, or no more time."""
         raise NotImplementedError
 
@@ -423,14 +423,14 @@ class Gate(Policy):
 class Wrap(Policy):
     """Runs the rest of the pipeline as often as it likes."""
 
-    def run(self, call: Call, inner: Layer, scope: Scope) -> Coroutine[Any, Any, Any]:
+    def run(self, call: Call, inner: Layer, context: PipelineContext) -> Coroutine[Any, Any, Any]:
         """Run `inner(call)` zero, one or many times and return (awaitably) what the caller shall get.
 
-        What an outcome was, `scope.on_error(call, error)` and `scope.on_result(call, result)` know. Before `inner` runs
-        again, set `call.verdict = None`.
+        What an outcome was, `context.on_error(call, error)` and `context.on_result(call, result)` know. Before `inner`
+        runs again, set `call.verdict = None`.
         """
         raise NotImplementedError
 
-    def bind(self, inner: Layer, scope: Scope) -> Layer:
+    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
         run = self.run
-        return lambda call: run(call, inner, scope)
+        return lambda call: run(call, inner, context)

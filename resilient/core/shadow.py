@@ -38,7 +38,7 @@ from typing import Protocol
 from resilient.core.call import Call
 from resilient.core.deadline import holding
 from resilient.core.emit import tell
-from resilient.core.policy import Gate, Scope, Ticket
+from resilient.core.policy import Gate, PipelineContext, Ticket
 from resilient.core.wait_queue import Line, Place
 from resilient.errors import Rejected, reason_of
 from resilient.events import CallRejected
@@ -57,12 +57,12 @@ class Shadow(Gate):
     BYPASS = object()
     """The ticket of a call that the gate knows nothing of."""
 
-    def __init__(self, gate: Gate, scope: Scope) -> None:
+    def __init__(self, gate: Gate, context: PipelineContext) -> None:
         super().__init__(gate.name)
         self.gate = gate
-        self.scope = scope
+        self.context = context
         self.decides = gate.shadow_queue or gate
-        self.judges = gate.judges
+        self.by_evidence = gate.by_evidence
         self.learns, self.follows = self.decides.learns, self.decides.follows
         self.holds = gate.holds
         self.timed, self.dated = gate.timed, gate.dated
@@ -98,10 +98,10 @@ class Shadow(Gate):
         self._tell(call, reason_of(error), error.retry_after, went_well)
 
     def _tell(self, call: Call, reason: str, retry_after: float | None = None, went_well: bool | None = None) -> None:
-        if self.scope.channel.wants[CallRejected]:
-            at, name = call.begin().now(), self.scope.name
+        if self.context.channel.wants[CallRejected]:
+            at, name = call.begin().now(), self.context.name
             event = CallRejected(name, at, self.gate.name, reason, retry_after, shadow=True, went_well=went_well)
-            tell(call, self.scope, event)
+            tell(call, self.context, event)
 
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         if ticket is not self.BYPASS:

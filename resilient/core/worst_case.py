@@ -21,15 +21,15 @@ __all__ = [
     "NOTHING",
     "Bound",
     "Discard",
-    "End",
-    "Inside",
-    "Meeting",
+    "Ending",
+    "InnerCost",
     "Pause",
     "Pauses",
-    "View",
-    "Worst",
-    "in_turn",
+    "Reaction",
+    "Surroundings",
+    "WorstCase",
     "latest_begin",
+    "sequential",
     "share",
 ]
 
@@ -71,7 +71,7 @@ def _times(amount: float, times: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Surroundings:
     """What a layer sees of what is around it.
 
     Attributes:
@@ -90,19 +90,19 @@ class View:
     once: bool = False
     again: bool = False
     pressed: bool = False
-    judge: Classifier = DEFAULT
+    classifier: Classifier = DEFAULT
 
-    def sooner(self, seconds: float) -> View:
+    def sooner(self, seconds: float) -> Surroundings:
         """With a deadline in so many seconds, if there is none that is nearer."""
         return replace(self, within=min(self.within, seconds))
 
-    def after(self, seconds: float) -> View:
+    def after(self, seconds: float) -> Surroundings:
         """The same call when so many seconds have passed: its deadline is that much nearer."""
         return replace(self, within=max(0.0, self.within - seconds))
 
 
 @dataclass(frozen=True, slots=True)
-class Worst:
+class WorstCase:
     """What a layer and all that is inside it cost one call at worst.
 
     Attributes:
@@ -130,7 +130,7 @@ class Worst:
     smooth: bool = True
 
 
-Inside = Callable[[View], Worst]
+InnerCost = Callable[[Surroundings], WorstCase]
 """The rest of a pipeline, seen from one of its policies."""
 
 
@@ -177,14 +177,14 @@ class Discard:
 NOTHING = Discard()
 
 
-def in_turn(
-    inner: Inside,
-    view: View,
+def sequential(
+    inner: InnerCost,
+    view: Surroundings,
     stop: Stop,
     pauses: Pauses,
     why: Callable[[float, float], str],
     discard: Discard = NOTHING,
-) -> Worst:
+) -> WorstCase:
     """Runs that follow each other until `stop` ends them, or the pause before a run would outlive the deadline.
 
     `why`: where the seconds come from, by the number of runs that can begin, and when the last one does at the latest.
@@ -200,7 +200,7 @@ def in_turn(
     ways = [_longest(inner, view, sure, plan, asks=one.asks and discard.asks)]
     if one.asks and not discard.asks:
         ways.append(_longest(inner, view, sure, replace(plan, discard=NOTHING), asks=True))
-    return Worst(
+    return WorstCase(
         Bound(min(max(ways), longest, view.within if view.is_async else math.inf), longest),
         Bound(attempts, _times(one.attempts.most, most)),
         Bound(requests, _times(one.requests.most, most)),
@@ -270,7 +270,7 @@ class _Plan:
         return runs, late
 
 
-def _hasty(inner: Inside, view: View, runs: float, plan: _Plan) -> tuple[float, float, float]:
+def _hasty(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan) -> tuple[float, float, float]:
     """Attempts and requests of `runs` runs that fail as soon as they can, and the seconds that takes."""
     begin = attempts = requests = end = 0.0
     run = 0
@@ -288,7 +288,7 @@ def _hasty(inner: Inside, view: View, runs: float, plan: _Plan) -> tuple[float, 
     return attempts, requests, end
 
 
-def _longest(inner: Inside, view: View, runs: float, plan: _Plan, *, asks: bool) -> float:
+def _longest(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan, *, asks: bool) -> float:
     """The longest of some ways to fail, each of which can happen, under limits too."""
     one = inner(view)
     longest, quick = one.seconds.sure, one.quick
@@ -303,7 +303,7 @@ def _longest(inner: Inside, view: View, runs: float, plan: _Plan, *, asks: bool)
     return max(*ways, _greedy(inner, view, runs, plan, asks=asks))
 
 
-def _greedy(inner: Inside, view: View, runs: float, plan: _Plan, *, asks: bool) -> float:
+def _greedy(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan, *, asks: bool) -> float:
     """Each run takes its longest, and each pause too, unless that would outlive a limit."""
     begin, run = 0.0, 1
     while True:
@@ -321,7 +321,7 @@ def _greedy(inner: Inside, view: View, runs: float, plan: _Plan, *, asks: bool) 
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class Ending:
     """How something inside a policy ended.
 
     Attributes:
@@ -344,7 +344,7 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
+class Reaction:
     """What a policy does with an end that comes out of what is inside it.
 
     Attributes:

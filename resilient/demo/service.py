@@ -75,8 +75,8 @@ def resilient_client(
     )
     for pipeline in (service, process):
         pipeline.listen(on_event)
-    in_turn = InTurn(processes, AsyncTransport(process, transport=send))
-    return httpx.AsyncClient(transport=AsyncTransport(service, transport=in_turn))
+    sequential = InTurn(processes, AsyncTransport(process, transport=send))
+    return httpx.AsyncClient(transport=AsyncTransport(service, transport=sequential))
 
 
 class InTurn(httpx.AsyncBaseTransport):

@@ -16,11 +16,11 @@ __all__ = [
     "AttemptStarted",
     "BudgetExhausted",
     "CallEnded",
+    "CallEnding",
     "CallRejected",
     "CallTimedOut",
     "ChaosHalted",
     "CircuitChanged",
-    "Ending",
     "Event",
     "FaultInjected",
     "FellBack",
@@ -86,7 +86,7 @@ class AttemptReturned(Event):
     retry_after: float | None = None
 
 
-Ending = Literal["success", "failure", "timeout", "rejected", "cancelled"]
+CallEnding = Literal["success", "failure", "timeout", "rejected", "cancelled"]
 """How a call ended for its caller: what came back was good; an exception of the function, or a result that is judged a
 failure; `TimedOut`; a `Rejected`; or something that is no `Exception`."""
 
@@ -105,7 +105,7 @@ class CallEnded(Event):
     function: str
     requests: int
     elapsed: float
-    ending: Ending
+    ending: CallEnding
     error: BaseException | None
     verdict: Judged = "nothing"
 

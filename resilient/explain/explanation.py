@@ -136,7 +136,7 @@ def _a(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def _figures(fold: Fold, worst: Worst, long_run: LongRun) -> list[str]:
+def _figures(fold: Fold, worst: WorstCase, long_run: LongRun) -> list[str]:
     return [
         *_line(fold, "latency", f"{_said(worst.seconds, ' s')}: {worst.why}"),
         *_line(fold, "attempts", _said(worst.attempts)),
@@ -237,7 +237,7 @@ def data(found: Explanation) -> dict[str, Any]:
     }
 
 
-def _worst(worst: Worst) -> dict[str, Any]:
+def _worst(worst: WorstCase) -> dict[str, Any]:
     return {
         "latency": {
             "at_most_seconds": _figure(worst.seconds.most),

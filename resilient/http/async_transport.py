@@ -9,7 +9,7 @@ from typing import Any, Generic
 from resilient.core.call import Call
 from resilient.core.emit import observed
 from resilient.core.layer import Marks, marked
-from resilient.core.policy import NEARLY, Scope
+from resilient.core.policy import NEARLY, PipelineContext
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies
 from resilient.http.delegate import AsyncAround
@@ -33,33 +33,33 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
         send.__qualname__ = "AsyncTransport.handle_async_request"  # for events
         return send
 
-    def _attempt(self, scope: Scope) -> Attempt:
-        simple, fully, channel = self._simple, self._fully, scope.channel
+    def _attempt(self, context: PipelineContext) -> Attempt:
+        simple, fully, channel = self._simple, self._fully, context.channel
 
         def attempt(call: Call, told: bool = False) -> Awaitable[Any]:
             if channel.wants.observed and not told:
-                return observed(call, scope, attempt(call, True))
+                return observed(call, context, attempt(call, True))
             request = call.args[0]
             deadline = call.deadline
             if simple and (deadline is None or is_in_time(request, (deadline - call.runtime.now()) / NEARLY)):
                 return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
-            return fully(call, scope, self.transport.handle_async_request, True, call.begin())
+            return fully(call, context, self.transport.handle_async_request, True, call.begin())
 
         return marked(attempt, Marks(observes_itself=True))
 
-    def _whole_attempt(self, scope: Scope) -> Attempt:
-        simple, fully, channel, streams = self._simple, self._fully, scope.channel, self.library.streams
-        is_open, on_result, read, most = streams.is_open, scope.on_result, bodies.read, self._buffer
+    def _whole_attempt(self, context: PipelineContext) -> Attempt:
+        simple, fully, channel, streams = self._simple, self._fully, context.channel, self.library.streams
+        is_open, on_result, read, most = streams.is_open, context.on_result, bodies.read, self._buffer
 
         async def whole_attempt(call: Call, told: bool = False) -> Any:
             if channel.wants.observed and not told:
-                return await observed(call, scope, whole_attempt(call, True))
+                return await observed(call, context, whole_attempt(call, True))
             request, deadline = call.args[0], call.deadline
             begin = None if deadline is None else call.runtime.now()
             if simple and (begin is None or is_in_time(request, (deadline - begin) / NEARLY)):  # type: ignore[operator]
                 response = await self.transport.handle_async_request(request)
             else:
-                response = await fully(call, scope, self.transport.handle_async_request, False, call.begin())
+                response = await fully(call, context, self.transport.handle_async_request, False, call.begin())
             if is_open(response) and not (
                 on_result(call, response).kind == "success" and await read(response, streams, most, call)
             ):

@@ -72,14 +72,14 @@ class Followed(Around):
         judge: of errors. It is asked once, for all.
     """
 
-    def __init__(self, stream: Any, unsettled: Unsettled, judge: Classifier) -> None:
+    def __init__(self, stream: Any, unsettled: Unsettled, classifier: Classifier) -> None:
         self._stream = stream
         self._unsettled: tuple[Unsettled, ...] = (unsettled,)
-        self._judge = judge
+        self._judge = classifier
 
-    def join(self, unsettled: Unsettled, judge: Classifier) -> bool:
+    def join(self, unsettled: Unsettled, classifier: Classifier) -> bool:
         """Have `unsettled` told, too, after the others. False: it is over, or another one judges."""
-        if not self._unsettled or judge is not self._judge:
+        if not self._unsettled or classifier is not self._judge:
             return False
         self._unsettled += (unsettled,)
         return True

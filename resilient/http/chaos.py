@@ -25,8 +25,8 @@ from resilient.chaos.policy import objective
 from resilient.core.background import discard
 from resilient.core.call import new_call
 from resilient.core.layer import Layer, Watch
-from resilient.core.policy import Policy, Scope
-from resilient.core.worst_case import Inside, View, Worst
+from resilient.core.policy import PipelineContext, Policy
+from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.events import Channel, ChaosHalted, Event, FaultInjected, Listener
 from resilient.events.channel import Channels, heard, joined
 from resilient.faults import (
@@ -133,7 +133,7 @@ class HttpChaos(Generic[Inner]):
         self._names = Exceptions.of_client(self.library.module)
         self._watch: Watch | None = None
         if halt_rate is not None:
-            self._watch = objective(self.experiment, Scope(self.name, self.library.classifier()), self._halt)
+            self._watch = objective(self.experiment, PipelineContext(self.name, self.library.classifier()), self._halt)
         self._channel = Channel(self.name)
         self._channels: Channels = ()  # of pipelines around it, which have its events in place of its own
         self._lock = threading.RLock()
@@ -316,7 +316,7 @@ class Witness(Policy):
         super().__init__(chaos.name)
         self._chaos = chaos
 
-    def bind(self, inner: Layer, scope: Scope) -> Layer:
+    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
         return inner
 
     @property
@@ -324,14 +324,14 @@ class Witness(Policy):
         """Why it does nothing, as it is set; None: it acts."""
         return None if self._chaos.experiment.possible else "it is switched off"
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         return inner(view)  # of a request nothing is known that a fault could make worse
 
-    def watch(self, scope: Scope) -> Watch | None:
+    def watch(self, context: PipelineContext) -> Watch | None:
         experiment = self._chaos.experiment
         if not experiment.possible or experiment.halt_rate is None:
             return None
-        return objective(experiment, scope, self._chaos._halt)
+        return objective(experiment, context, self._chaos._halt)
 
     def attach(self, channel: Channel) -> None:
         self._chaos.attach(channel)

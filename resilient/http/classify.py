@@ -20,7 +20,7 @@ from resilient.http.bodies import KEPT_SECONDS, Followed, Streams, set_aside
 from resilient.http.options import origin_of
 from resilient.runtime import Runtime
 
-__all__ = ["HttpClassifier", "Judge", "Proof", "untouched"]
+__all__ = ["HttpClassifier", "Proof", "TransportClassifier", "untouched"]
 
 _GOOD = Verdict("success", final=True)
 
@@ -107,7 +107,7 @@ def _statuses(statuses: Collection[int]) -> frozenset[int]:
     return frozenset(statuses)
 
 
-class Judge(Classifier):
+class TransportClassifier(Classifier):
     """A pipeline's own judgement, and what a transport knows beyond it: how bodies end, and what may be repeated.
 
     Args:
@@ -142,9 +142,9 @@ class Judge(Classifier):
         if is_proof is None:
             self.result = given.result  # type: ignore[method-assign]
 
-    def careful(self, is_proof: Callable[[Exception], bool]) -> Judge:
+    def careful(self, is_proof: Callable[[Exception], bool]) -> TransportClassifier:
         """The same, for requests that are not safe to repeat."""
-        return Judge(self.given, self._streams, once=self._once, is_proof=is_proof)
+        return TransportClassifier(self.given, self._streams, once=self._once, is_proof=is_proof)
 
     @property
     def leaves_repeating(self) -> bool:  # type: ignore[override]

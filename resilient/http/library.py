@@ -43,7 +43,7 @@ class Library:
         self.file: str = module.Client.build_request.__code__.co_filename
         """The file of the client's code."""
         self._send, self._request, self._stream = (self._codes(name) for name in ("send", "request", "stream"))
-        self._alone: CodeType | None = None
+        self._as_pipeline: CodeType | None = None
         self.classifier = classifier
         self.streams = bodies.Streams(module, errors[TimedOut])  # type: ignore[arg-type]
         self.proofs = {"unsent": unsent(module), "untouched": untouched(module)}
@@ -65,7 +65,7 @@ class Library:
         except ValueError:  # the stack is not that high
             first = _getframe(1)
         code = first.f_code
-        if code is self._alone:
+        if code is self._as_pipeline:
             return True
         frame: FrameType | None = first
         while frame is not None and frame.f_code not in self._send:
@@ -74,7 +74,7 @@ class Library:
             frame = frame.f_back
         if frame is None:
             if _getframe(1).f_code.co_flags & CO_COROUTINE and not code.co_flags & _SUSPENDED:
-                self._alone = code
+                self._as_pipeline = code
             return True
         caller = frame.f_back
         if caller is not None:

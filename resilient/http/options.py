@@ -113,7 +113,7 @@ def key_by(by: Any) -> Callable[..., Hashable]:
 
 def _origin_key(request: Any) -> Hashable:
     """`key` of origins in one frame: most requests are asked for it. The answer stays with the request, for its budget
-    (see `Judge.dependency`)."""
+    (see `TransportClassifier.dependency`)."""
     options = request.extensions.get("resilient")
     key: Hashable
     if options and "key" in options:

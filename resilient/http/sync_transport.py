@@ -9,7 +9,7 @@ from typing import Any, Generic
 
 from resilient.core.call import Call
 from resilient.core.deadline import holding
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies
 from resilient.http.delegate import SyncAround
@@ -34,20 +34,20 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
         send.__qualname__ = "Transport.handle_request"  # for events
         return send
 
-    def _attempt(self, scope: Scope) -> Attempt:
+    def _attempt(self, context: PipelineContext) -> Attempt:
         simple, fully = self._simple, self._fully
 
         def attempt(call: Call) -> Any:
             request = call.args[0]
             if simple and (call.deadline is None or is_in_time(request, call.deadline - THREADS.now())):
                 return self.transport.handle_request(request)
-            return drive(fully(call, scope, self._handle, True, THREADS))
+            return drive(fully(call, context, self._handle, True, THREADS))
 
         return attempt
 
-    def _whole_attempt(self, scope: Scope) -> Attempt:
+    def _whole_attempt(self, context: PipelineContext) -> Attempt:
         simple, fully, late, streams = self._simple, self._fully, self._late, self.library.streams
-        is_open, on_result, read, most = streams.is_open, scope.on_result, bodies.read_plainly, self._buffer
+        is_open, on_result, read, most = streams.is_open, context.on_result, bodies.read_plainly, self._buffer
 
         def whole_attempt(call: Call) -> Any:
             request, deadline = call.args[0], call.deadline
@@ -55,7 +55,7 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
             if simple and (begin is None or is_in_time(request, deadline - begin)):  # type: ignore[operator]
                 response = self.transport.handle_request(request)
             else:
-                response = drive(fully(call, scope, self._handle, False, THREADS))
+                response = drive(fully(call, context, self._handle, False, THREADS))
             if is_open(response) and not (
                 on_result(call, response).kind == "success"
                 and read(response, streams, most, functools.partial(late, call, begin))

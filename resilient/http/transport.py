@@ -32,12 +32,12 @@ from resilient import _validation
 from resilient.core.call import Call
 from resilient.core.classify import DEFAULT
 from resilient.core.deadline import deadline, holding, remaining
-from resilient.core.policy import NEARLY, Policy, Scope
+from resilient.core.policy import NEARLY, PipelineContext, Policy
 from resilient.core.priority import current_priority, priority
 from resilient.errors import TimedOut
 from resilient.http import semantics
 from resilient.http.chaos import HttpChaos
-from resilient.http.classify import HttpClassifier, Judge, Proof
+from resilient.http.classify import HttpClassifier, Proof, TransportClassifier
 from resilient.http.client import attempt_limit, standard_for
 from resilient.http.connections import tend
 from resilient.http.delegate import AsyncAround, checked, library_of
@@ -185,7 +185,7 @@ class HttpTransport(Generic[Inner]):
     def _new_transport(self, **options: Any) -> Inner:
         raise NotImplementedError
 
-    def _attempt(self, scope: Scope) -> Attempt:
+    def _attempt(self, context: PipelineContext) -> Attempt:
         """What an attempt calls, for a response that is streamed.
 
         It looks the inner transport's method up each time, as `_whole_attempt` does: mocks, recorders and tracers put
@@ -193,7 +193,7 @@ class HttpTransport(Generic[Inner]):
         """
         raise NotImplementedError
 
-    def _whole_attempt(self, scope: Scope) -> Attempt:
+    def _whole_attempt(self, context: PipelineContext) -> Attempt:
         """The same, for a response whose body is a part of the attempt."""
         raise NotImplementedError
 
@@ -209,8 +209,12 @@ class HttpTransport(Generic[Inner]):
         if outermost and isinstance(self.transport, HttpChaos):
             policies = (*policies, self.transport.witness())
         given = self.library.classifier() if pipeline.classify is DEFAULT else pipeline.classify
-        judge = given if isinstance(given, Judge) else Judge(given, self.library.streams, once=self._once)
-        twin = pipeline.twin(policies, judge, self._whole_attempt if outermost else None)
+        classifier = (
+            given
+            if isinstance(given, TransportClassifier)
+            else TransportClassifier(given, self.library.streams, once=self._once)
+        )
+        twin = pipeline.twin(policies, classifier, self._whole_attempt if outermost else None)
         if twin.name:
             register(twin)
         return twin
@@ -258,11 +262,11 @@ class HttpTransport(Generic[Inner]):
             left: Policy | None = self._without(policy, proof) if isinstance(policy, Pipeline) else policy
             if left is not None and (isinstance(left, Pipeline | Retry) or left.runs == 1):
                 kept.append(left)
-        judge = pipeline.classify
-        assert isinstance(judge, Judge)
+        classifier = pipeline.classify
+        assert isinstance(classifier, TransportClassifier)
         if proof is not None:
-            judge = judge.careful(self.library.proofs[proof])
-        return pipeline.twin(tuple(kept), judge, attempt) if kept else None
+            classifier = classifier.careful(self.library.proofs[proof])
+        return pipeline.twin(tuple(kept), classifier, attempt) if kept else None
 
     # -- one request ------------------------------------------------------------------------------------------------
 
@@ -321,7 +325,7 @@ class HttpTransport(Generic[Inner]):
     async def _fully(
         self,
         call: Call,
-        scope: Scope,
+        context: PipelineContext,
         handle: Callable[[Any], Coroutine[Any, Any, Any]],
         streamed: bool,
         runtime: Runtime,
@@ -349,7 +353,7 @@ class HttpTransport(Generic[Inner]):
             raise self._out_of_time(now - begin, error) from error
         streams, seconds = self.library.streams, self._body_timeout
         if streams.is_open(response):
-            if scope.on_result(call, response).kind == "success" if streamed else runtime is not THREADS:
+            if context.on_result(call, response).kind == "success" if streamed else runtime is not THREADS:
                 # The attempt is over, or its Timeout ends it, too; the client looks at its own timeout again.
                 limits["read"] = own["read"]
             if seconds is not None:

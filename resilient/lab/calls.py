@@ -151,7 +151,7 @@ class Calls:
             return None
         if isinstance(error, CandidateError):
             return error
-        if is_mistaken(error):
+        if is_callback_error(error):
             blamed = self._unfit(f"its classifier, a key or a strategy raised {located(error)}", key)
         elif isinstance(error, PROGRAMMING_ERRORS):
             blamed = self._unfit(f"a call ended with {located(error)}", key)

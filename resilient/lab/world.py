@@ -319,7 +319,7 @@ def simulate(
         )
     try:
         with (
-            _alone(seed),
+            _as_pipeline(seed),
             unlogged(),
             dry_run(run_hooks=run_hooks) as dry,
             asyncio.Runner(loop_factory=WorldLoop) as runner,
@@ -336,7 +336,7 @@ def simulate(
 
 
 @contextmanager
-def _alone(seed: int) -> Iterator[None]:
+def _as_pipeline(seed: int) -> Iterator[None]:
     """What a run has of the process: Python's random numbers, seeded for it and put back, and loggers of clients. So
     other threads wait until it is over."""
     with _one_at_a_time:

@@ -208,8 +208,8 @@ class Recording:
 
     def _key_of(self, event: Event, key: Callable[..., Hashable]) -> str | None:
         """The key of the call that tells of this event, from the arguments of the frames that it is in."""
-        for call, scope in enclosing(3):
-            if scope.name == event.pipeline and name_of(call.fn) == getattr(event, "function", None):
+        for call, context in enclosing(3):
+            if context.name == event.pipeline and name_of(call.fn) == getattr(event, "function", None):
                 if getattr(call.fn, "is_block", False):
                     return None
                 try:

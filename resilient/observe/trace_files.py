@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, cast, get_args
 
 from resilient import _validation
-from resilient.events.records import Ending
+from resilient.events.records import CallEnding
 from resilient.observe.evidence import LONGEST_LINEAGE, evidence_from
 from resilient.observe.traced import Trace, TracedAttempt, TracedCall, TracedKind, TraceError, WouldHave
 
@@ -199,8 +199,8 @@ class _Reader:
 
     def _call(self, line: dict[str, Any]) -> TracedCall:
         ending = line["end"]
-        if ending not in get_args(Ending):
-            raise ValueError(f"end must be one of {', '.join(get_args(Ending))}, got {ending!r}")
+        if ending not in get_args(CallEnding):
+            raise ValueError(f"end must be one of {', '.join(get_args(CallEnding))}, got {ending!r}")
         return TracedCall(
             _time(line["t"]),
             _seconds("s", line["s"]),

@@ -29,7 +29,7 @@ from resilient.core.classify import SUCCESS
 from resilient.core.current_call import block_begins, block_ends
 from resilient.core.emit import observed
 from resilient.core.layer import Layer, Marks, marked
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.errors import Stopped, TimedOut
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.inherited_deadline import Deadline, hold_total, inherited, let_go, swap
@@ -118,11 +118,11 @@ def block_call(block: Callable[..., Any], runtime: Runtime, *, repeats: bool) ->
     return new_call(block, (), {}, where, _BlockCall)
 
 
-def block_leaf(scope: Scope) -> Layer:
+def block_leaf(context: PipelineContext) -> Layer:
     """Stands where the function would be called."""
 
     async def body(call: Call) -> Any:
-        return await (observed(call, scope, _Body()) if scope.channel.wants.observed else _Body())
+        return await (observed(call, context, _Body()) if context.channel.wants.observed else _Body())
 
     return marked(body, Marks(is_leaf=True))
 
@@ -179,11 +179,11 @@ class Attempts:
     def __init__(
         self,
         name: str,
-        scope: Scope,
+        context: PipelineContext,
         start: Callable[[Callable[..., Any], bool], tuple[Call, Coroutine[Any, Any, Any]]],
         refuse: Callable[[bool], None],
     ) -> None:
-        self._scope = scope
+        self._context = context
         self._start = start
         self._refuse = refuse
         self._number = 0
@@ -262,7 +262,7 @@ class Attempts:
                 swap(self._outside)
         self._state = "inside"
         self._number = self._call.attempt
-        self._frame = block_begins(frame, self._call, self._scope)
+        self._frame = block_begins(frame, self._call, self._context)
         return self._number
 
     async def _leave(self, attempt: Attempt, error: BaseException | None) -> bool:
@@ -272,7 +272,7 @@ class Attempts:
         block_ends(self._frame, self._call)
         self._frame = None
         if "result" not in vars(attempt):
-            self._call.verdict = self._scope.judge, None, SUCCESS  # as if it had been judged
+            self._call.verdict = self._context.classifier, None, SUCCESS  # as if it had been judged
         try:
             if await self._go_on(attempt.result, error) is not None:
                 self._state = "again"

@@ -9,15 +9,15 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from resilient.core.call import Call
-from resilient.core.gate_group import Passage
+from resilient.core.gate_group import GateGroup
 from resilient.core.layer import Layer, Recovery, marks_of
-from resilient.core.policy import Gate, Policy, Scope
-from resilient.pipeline.gate_layer import Woven, layer_of
+from resilient.core.policy import Gate, PipelineContext, Policy
+from resilient.pipeline.gate_layer import Composed, layer_of
 
-__all__ = ["weave"]
+__all__ = ["compose"]
 
 
-def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer, *, waits: bool = False) -> Woven:
+def compose(policies: Sequence[Policy], context: PipelineContext, leaf: Layer, *, waits: bool = False) -> Composed:
     """Bind `policies` around `leaf`, the layer that calls the guarded function.
 
     `waits`: whether a policy inside `leaf` may have a queue. A leaf can say so itself, by its `Marks`.
@@ -30,19 +30,19 @@ def weave(policies: Sequence[Policy], scope: Scope, leaf: Layer, *, waits: bool 
             at -= 1
         gates = [policy for policy in policies[at:last] if isinstance(policy, Gate)]
         queues = waits or any(policy.waits for policy in policies[last:])
-        passage = Passage(gates, scope, _nearest_limit(policies, at, last), queues)
-        layer = layer_of(passage, inner)
+        gate_group = GateGroup(gates, context, _nearest_limit(policies, at, last), queues)
+        layer = layer_of(gate_group, inner)
         recover: Recovery | None = None
-        while at and policies[at - 1].mends(scope):
+        while at and policies[at - 1].failure_only(context):
             at -= 1
-            outer = policies[at].recovery(layer if recover is None else layer_of(passage, inner, recover), scope)
+            outer = policies[at].recovery(layer if recover is None else layer_of(gate_group, inner, recover), context)
             recover = outer if recover is None else _one_after_the_other(recover, outer)
         if not at:
-            return Woven(recover, passage, inner, layer)
-        inner = layer if recover is None else layer_of(passage, inner, recover)
+            return Composed(recover, gate_group, inner, layer)
+        inner = layer if recover is None else layer_of(gate_group, inner, recover)
         if not isinstance(policies[at - 1], Gate):
             at -= 1
-            inner = policies[at].bind(inner, scope)
+            inner = policies[at].bind(inner, context)
 
 
 def _one_after_the_other(first: Recovery, second: Recovery) -> Recovery:

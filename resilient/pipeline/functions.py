@@ -16,16 +16,16 @@ from typing import Any, Literal
 from resilient.core.call import Call, name_of
 from resilient.core.emit import attempt_failed, attempt_returned, attempt_started, count_request, observed
 from resilient.core.layer import Layer, Marks, marked, marks_of
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.core.result import is_awaitable
 from resilient.errors import Stopped
 
-__all__ = ["async_leaf", "dress", "kind_of", "plain_types", "refuse_awaitable", "sync_leaf", "unwrapped"]
+__all__ = ["async_leaf", "call_kind", "copy_signature", "plain_types", "refuse_awaitable", "sync_leaf", "unwrapped"]
 
 _KIND_FLAGS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
 
-def kind_of(fn: Any) -> Literal["async", "sync"]:
+def call_kind(fn: Any) -> Literal["async", "sync"]:
     """How `fn` must be called. Raises `TypeError` when it cannot be guarded."""
     if type(fn) is FunctionType and not fn.__dict__:  # nor marked by `inspect.markcoroutinefunction`
         flags = fn.__code__.co_flags & _KIND_FLAGS
@@ -53,7 +53,7 @@ def kind_of(fn: Any) -> Literal["async", "sync"]:
     return "async" if inspect.iscoroutinefunction(target) else "sync"
 
 
-def dress(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
+def copy_signature(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
     """Give `guarded` the name, docstring, signature and annotations of `fn`."""
     if inspect.isroutine(fn):
         return functools.update_wrapper(guarded, fn)
@@ -84,15 +84,15 @@ def unwrapped(fn: Any) -> Iterator[Any]:
         fn = getattr(fn, "__wrapped__", None)
 
 
-def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
+def async_leaf(context: PipelineContext, attempt: Layer | None = None) -> Layer:
     """The layer that calls a coroutine function; or `attempt` with the call, in the function's place. An `attempt` that
     emits its own events (`Marks.observes_itself`) is the layer itself, without a frame around it."""
-    channel = scope.channel
+    channel = context.channel
 
     def call_it(call: Call) -> Any:
         if channel.wants.observed:
             if channel.wants.attempts:
-                return observed(call, scope, call.fn(*call.args, **call.kwargs))
+                return observed(call, context, call.fn(*call.args, **call.kwargs))
             try:
                 call.requests += 1  # as `count_request`, without its frame
             except AttributeError:
@@ -102,7 +102,7 @@ def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
 
     def make_attempt(call: Call) -> Any:
         assert attempt is not None
-        return observed(call, scope, attempt(call)) if channel.wants.observed else attempt(call)
+        return observed(call, context, attempt(call)) if channel.wants.observed else attempt(call)
 
     leaf: Layer = call_it if attempt is None else make_attempt
     if attempt is not None and marks_of(attempt).observes_itself:
@@ -110,12 +110,12 @@ def async_leaf(scope: Scope, attempt: Layer | None = None) -> Layer:
     return marked(leaf, Marks(is_leaf=True, is_direct=attempt is None, waits=attempt is not None))
 
 
-def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Layer:
+def sync_leaf(context: PipelineContext, attempt: Callable[[Call], Any] | None = None) -> Layer:
     """The layer that calls a plain function, or `attempt` with the call. It has a plain form, `plainly`."""
-    channel = scope.channel
+    channel = context.channel
 
     def plainly(call: Call) -> Any:
-        begin = attempt_started(call, scope) if channel.wants.observed else None
+        begin = attempt_started(call, context) if channel.wants.observed else None
         try:
             if attempt is None:
                 kwargs = call.kwargs
@@ -124,14 +124,14 @@ def sync_leaf(scope: Scope, attempt: Callable[[Call], Any] | None = None) -> Lay
                 result = attempt(call)
         except BaseException as error:
             if begin is not None:
-                attempt_failed(call, scope, begin, error)
+                attempt_failed(call, context, begin, error)
             if issubclass(type(error), StopIteration):
                 raise Stopped(error) from None  # type: ignore[arg-type]  # it must get past the coroutines around it
             raise
         if type(result) not in plain_types:
             refuse_awaitable(call.fn, result)
         if begin is not None:
-            attempt_returned(call, scope, begin, result)
+            attempt_returned(call, context, begin, result)
         return result
 
     async def call_it(call: Call) -> Any:

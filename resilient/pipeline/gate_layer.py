@@ -29,26 +29,26 @@ from typing import Any
 
 from resilient.core.budget import Budget
 from resilient.core.call import Call, name_of
-from resilient.core.callbacks import Mistake
+from resilient.core.callbacks import CallbackError
 from resilient.core.emit import Ends
-from resilient.core.gate_group import FILE, Passage
+from resilient.core.gate_group import FILE, GateGroup
 from resilient.core.layer import Layer, Marks, Recovery, marked, marks_of
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.errors import Stopped
 from resilient.pipeline.functions import plain_types, refuse_awaitable
 from resilient.pipeline.gate_layer_source import Lines, Shape, deeper, inside, outermost
-from resilient.pipeline.in_flight import Count, Earn, Flow, own_up
+from resilient.pipeline.in_flight import Count, Earn, InFlight, raise_callback_error
 from resilient.runtime import current_async
 from resilient.runtime.asyncio import running
 from resilient.runtime.clock import monotonic
 from resilient.runtime.inherited_deadline import inherited, seen
 from resilient.runtime.threads import THREADS, drive, finish
 
-__all__ = ["Woven", "guard_with", "layer_of"]
+__all__ = ["Composed", "guard_with", "layer_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Woven:
+class Composed:
     """The policies of a pipeline, bound to each other, in the parts that the outermost frame is made of.
 
     Attributes:
@@ -59,15 +59,15 @@ class Woven:
     """
 
     recover: Recovery | None
-    passage: Passage
+    gate_group: GateGroup
     inner: Layer
     layer: Layer
 
 
 def guard_with(
-    flow: Flow,
-    scope: Scope,
-    woven: Woven,
+    in_flight: InFlight,
+    context: PipelineContext,
+    composed: Composed,
     full_path: Layer,
     earn: Earn | None,
     ends: Ends,
@@ -78,28 +78,36 @@ def guard_with(
     """A decorator, which replaces a function by the frame that guards it.
 
     Args:
-        full_path: `Flow.full_path`, the full path of calls that the frame does not handle itself.
+        full_path: `InFlight.full_path`, the full path of calls that the frame does not handle itself.
         earn: is given each success, to pay it into budgets.
         ends: emits `CallEnded`.
         timed: whether a policy needs the call's runtime even if the call succeeds.
     """
-    recovers = woven.recover is not None
-    shape, names = _shape_of(woven.passage, woven.inner, is_async=is_async, recovers=recovers, is_outermost=True)
+    recovers = composed.recover is not None
+    shape, names = _shape_of(
+        composed.gate_group, composed.inner, is_async=is_async, recovers=recovers, is_outermost=True
+    )
     is_blind = earn is None or getattr(earn, "__func__", None) is Budget.earn  # `earn` ignores its arguments
     needs_call = bool(shape.kinds) or not shape.direct or not is_blind
     write = _outermost(shape, earns=earn is not None, needs_call=needs_call, timed=timed)
-    mine = {"flow": flow, "scope": scope, "recover": woven.recover, "earn": earn, "full_path": full_path}
+    mine = {
+        "in_flight": in_flight,
+        "context": context,
+        "recover": composed.recover,
+        "earn": earn,
+        "full_path": full_path,
+    }
     telling = {"call_returned": ends.returned, "call_failed": ends.failed, "good_fields": ends.good_fields}
     return write(names | mine | telling)  # type: ignore[no-any-return]
 
 
-def layer_of(passage: Passage, inner: Layer, recover: Recovery | None = None) -> Layer:
+def layer_of(gate_group: GateGroup, inner: Layer, recover: Recovery | None = None) -> Layer:
     """The layer that applies these gates around `inner`, and `recover` around both."""
-    if not passage.gates and recover is None:
+    if not gate_group.gates and recover is None:
         return inner
 
     def write(*, is_async: bool) -> Any:
-        shape, names = _shape_of(passage, inner, is_async=is_async, recovers=recover is not None)
+        shape, names = _shape_of(gate_group, inner, is_async=is_async, recovers=recover is not None)
         return _inside(shape)({**names, "recover": recover})()
 
     layer: Layer = write(is_async=True)
@@ -107,27 +115,27 @@ def layer_of(passage: Passage, inner: Layer, recover: Recovery | None = None) ->
 
 
 def _shape_of(
-    passage: Passage, inner: Layer, *, is_async: bool, recovers: bool, is_outermost: bool = False
+    gate_group: GateGroup, inner: Layer, *, is_async: bool, recovers: bool, is_outermost: bool = False
 ) -> tuple[Shape, dict[str, Any]]:
     """The shape of a frame, and the values of the names in its source."""
     marks = marks_of(inner)
     awaits = is_async and marks.plainly is None
     rest, limit = (marks.limited if awaits else None) or (None, None)
     names = {
-        **passage.names,
-        "passage": passage,
+        **gate_group.names,
+        "gate_group": gate_group,
         "inner": marks.plainly or (inner if is_async else _driven(inner)),
         "rest": rest,
         "limit": limit,
     }
     shape = Shape(
-        kinds=passage.kinds,
-        endings=passage.endings,
-        clocked=passage.clocked,
-        dated=passage.dated,
-        waits=passage.waits,
-        looks_at_results=passage.looks_at_results,
-        follows=passage.follows,
+        kinds=gate_group.kinds,
+        endings=gate_group.endings,
+        clocked=gate_group.clocked,
+        dated=gate_group.dated,
+        waits=gate_group.waits,
+        looks_at_results=gate_group.looks_at_results,
+        follows=gate_group.follows,
         is_async=is_async,
         awaits=awaits,
         limited=limit is not None,
@@ -145,7 +153,7 @@ def _driven(layer: Layer) -> Callable[[Call], Any]:
 
 _COMMON: dict[str, Any] = {
     "Call": Call,
-    "Mistake": Mistake,
+    "CallbackError": CallbackError,
     "Stopped": Stopped,
     "THREADS": THREADS,
     "current_async": current_async,
@@ -156,7 +164,7 @@ _COMMON: dict[str, Any] = {
     "modules": modules,
     "monotonic": monotonic,
     "name_of": name_of,
-    "own_up": own_up,
+    "raise_callback_error": raise_callback_error,
     "plain_types": plain_types,
     "refuse_awaitable": refuse_awaitable,
     "running": running,
@@ -165,8 +173,8 @@ _COMMON: dict[str, Any] = {
 }
 
 _OTHERS = re.compile(
-    r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|earn|flow|full_path|good_fields|inner|is_open|limit|passage"
-    r"|recover|rest|scope|too_late|verdict_on)\b"
+    r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|earn|full_path|good_fields|in_flight|inner|is_open|limit|gate_group"
+    r"|recover|rest|context|too_late|verdict_on)\b"
 )
 """The names in a frame's source that have another value in each frame."""
 

@@ -23,7 +23,7 @@ class Shape:
         kinds: the class names of the gates, outermost first.
         endings: for each gate, the method that takes its ticket back after a success: "settle", "release", or "" where
             there is nothing to take back.
-        clocked, dated, waits, looks_at_results, follows: as in the `Passage` of these gates.
+        clocked, dated, waits, looks_at_results, follows: as in the `GateGroup` of these gates.
         is_async: whether the frame is a coroutine function.
         awaits: whether the layer inside the gates is awaited.
         limited: whether that layer is a Timeout, whose limit the frame applies itself.
@@ -96,8 +96,8 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
         timed: whether a policy needs the call's runtime even if the call succeeds.
     """
     runtime = "THREADS" if not shape.is_async else "running() or current_async()" if timed else "None"
-    begin = f"call = flow.begin(fn, args, kwargs, {runtime})"
-    made = [  # `Flow.begin`, inlined
+    begin = f"call = in_flight.begin(fn, args, kwargs, {runtime})"
+    made = [  # `InFlight.begin`, inlined
         *("call = Call()", "call.fn = fn", "call.args = args", "call.kwargs = kwargs", f"call.runtime = {runtime}"),
         *("call.attempt = 1", "call.deadline = None", "call.waited = 0.0", "call.error = None", "call.verdict = None"),
     ]
@@ -121,13 +121,15 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
     def failed(error: str) -> Lines:
         return [*told(f"call_failed(call, begun, {error})"), forget]
 
-    tells_ends = "flow.tells_ends and not scope.channel.wants.attempts" if shape.direct else "flow.tells_ends"
+    tells_ends = (
+        "in_flight.tells_ends and not context.channel.wants.attempts" if shape.direct else "in_flight.tells_ends"
+    )
     return [
         "good = good_fields(name_of(fn))",
         f"{'async ' if shape.is_async else ''}def guarded(*args, **kwargs):",
-        "    if flow.special or (seen.any and inherited() is not None):",
+        "    if in_flight.needs_full_path or (seen.any and inherited() is not None):",
         f"        if not ({tells_ends}) or (seen.any and inherited() is not None):",
-        '            if scope.mode == "off":',
+        '            if context.mode == "off":',
         f"                return {'await ' if shape.is_async else ''}fn(*args, **kwargs)",
         f"            {begin}",
         f"            return {'await' if shape.is_async else 'drive'}(full_path(call))",
@@ -136,19 +138,19 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
         f"        since = call.{'runtime' if timed or not shape.is_async else 'begin()'}.now()",
         "    else:",
         *deeper([*made, "since = None"] if needs_call else ["call = since = None"], 2),
-        "    count = flow.count",
+        "    count = in_flight.count",
         "    count.inside += 1",
         "    try:",
         *deeper(body, 2),
-        "    except Mistake as mistake:",
-        f"        {shape.waiting('own_up(call, mistake, scope, since, call_failed)')}",
+        "    except CallbackError as callback_error:",
+        f"        {shape.waiting('raise_callback_error(call, callback_error, context, since, call_failed)')}",
         *([] if shape.is_async else deeper(["except Stopped as stopped:", *deeper([*failed("stopped"), unwrapped])])),
         "    except BaseException:",  # binding a name would cost each failure the code that unbinds it
         *deeper([*failed("exception()"), "raise"], 2),
         "    finally:",
         "        count.inside -= 1",
-        "        if flow.notes_exits:",
-        "            flow.exited()",
+        "        if in_flight.notes_exits:",
+        "            in_flight.exited()",
         "return guarded",
     ]
 
@@ -181,14 +183,14 @@ def pass_gates(shape: Shape) -> Lines:
         f"    if {tickets[-1]} is None:",
         f"        held = {together}",
         f"        {' = '.join(tickets)} = None",  # the queue owns them now
-        f"        {together} = {shape.waiting('passage.queue(call, held)')}",
+        f"        {together} = {shape.waiting('gate_group.queue(call, held)')}",
     ]
     waited = " - call.waited" if shape.waits else ""
     lines += ["    now = call.runtime.now", f"    begin = now(){waited}"] if shape.clocked else []
     lines += deeper(call_inner(shape))
     lines += [
         "except BaseException as error:",
-        f"    passage.failed(call, {together}, error, {begin})",
+        f"    gate_group.failed(call, {together}, error, {begin})",
         "    raise",
     ]
     late, elapsed, end = "False", "0.0", "None"
@@ -232,7 +234,7 @@ def way_out(shape: Shape, late: str, elapsed: str, end: str) -> Lines:
                 "try:",
                 f"    {ending}{at}({arguments})",
                 "except BaseException as error:",
-                f"    passage.raised({at}, {together}, error)",
+                f"    gate_group.raised({at}, {together}, error)",
             ]
     if not (shape.looks_at_results or shape.follows):
         return settled
@@ -242,17 +244,17 @@ def way_out(shape: Shape, late: str, elapsed: str, end: str) -> Lines:
         asked += ["verdict = verdict_on(call, result)"]
         ways += [
             'if verdict.kind != "success":',
-            f"    passage.learn({together}, verdict.kind, {elapsed}, {end}, None)",
+            f"    gate_group.learn({together}, verdict.kind, {elapsed}, {end}, None)",
         ]
     if shape.follows:
         good = 'verdict.kind == "success" and ' if shape.looks_at_results else ""
         asked += [f"open_ended = {good}is_open(result)"]
         ways += [
             f"{'el' if ways else ''}if open_ended:",
-            f"    passage.follow(call, {together}, result, {late}, {elapsed})",
+            f"    gate_group.follow(call, {together}, result, {late}, {elapsed})",
         ]
     return [
-        *("try:", *deeper(asked), "except BaseException:", f"    passage.give_back({together})", "    raise"),
+        *("try:", *deeper(asked), "except BaseException:", f"    gate_group.give_back({together})", "    raise"),
         *ways,
         *(("else:", *deeper(settled)) if settled else ()),
     ]

@@ -3,7 +3,7 @@ for when they succeed.
 
 A call takes one of two paths. The frame around its function (`resilient.pipeline.gate_layer`) handles the common case
 by itself. Every other call takes the full path, which is here: it checks everything that can be special about a call. A
-`Flow` says, by a few flags that change rarely, which path calls take.
+`InFlight` says, by a few flags that change rarely, which path calls take.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from resilient._atomic import GIL
 from resilient.core.background import discard, is_own
 from resilient.core.budget import Budget
 from resilient.core.call import Call, new_call
-from resilient.core.callbacks import Mistake, release
+from resilient.core.callbacks import CallbackError, release
 from resilient.core.classify import IGNORED, Classifier
 from resilient.core.deadline import under
 from resilient.core.emit import Ends, told_call
 from resilient.core.layer import Layer, Recovery, Watch
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.errors import PipelineClosed
 from resilient.events import CallEnded, CallRejected
 from resilient.runtime import Parking, Runtime
 from resilient.runtime.inherited_deadline import inherited
 from resilient.runtime.threads import THREADS
 
-__all__ = ["Earn", "Flow", "earning", "earnings", "own_up", "watched_earnings", "watched_recovery"]
+__all__ = ["Earn", "InFlight", "earning", "earnings", "raise_callback_error", "watched_earnings", "watched_recovery"]
 
 Earn = Callable[[Call, Any], None]
 
 
-def earnings(budgets: Sequence[Budget], scope: Scope, *, stood_in: bool) -> Earn | None:
+def earnings(budgets: Sequence[Budget], context: PipelineContext, *, substitutes: bool) -> Earn | None:
     """A function that pays a call's result into the budgets of a pipeline, if it is a success of the dependency; None
     if there are no budgets.
 
-    `stood_in`: whether a policy of the pipeline may answer in the dependency's place, which pays nothing.
+    `substitutes`: whether a policy of the pipeline may answer in the dependency's place, which pays nothing.
     """
     if not budgets:
         return None
 
-    judge, verdict_on = scope.judge, scope.on_result
-    judges, dependency_of = judge.judges_results, judge.dependency
+    classifier, verdict_on = context.classifier, context.on_result
+    by_evidence, dependency_of = classifier.judges_results, classifier.dependency
 
     def earn(call: Call, result: Any) -> None:
-        if stood_in and call.is_stood_in_for:
+        if substitutes and call.is_substituted:
             return
-        if not judges or verdict_on(call, result).kind == "success":
+        if not by_evidence or verdict_on(call, result).kind == "success":
             for budget in budgets:
                 budget.earn()
 
     def earn_each(call: Call, result: Any) -> None:
-        if stood_in and call.is_stood_in_for:
+        if substitutes and call.is_substituted:
             return
-        if not judges or verdict_on(call, result).kind == "success":
+        if not by_evidence or verdict_on(call, result).kind == "success":
             dependency = dependency_of(call)
             for budget in budgets:
                 try:
@@ -67,9 +67,9 @@ def earnings(budgets: Sequence[Budget], scope: Scope, *, stood_in: bool) -> Earn
                 except KeyError:
                     budget.of(dependency).earn()
 
-    if type(judge).dependency is not Classifier.dependency:
+    if type(classifier).dependency is not Classifier.dependency:
         return earn_each
-    if len(budgets) > 1 or judges or stood_in:
+    if len(budgets) > 1 or by_evidence or substitutes:
         return earn
     return budgets[0].earn
 
@@ -127,10 +127,10 @@ def watched_recovery(recover: Recovery | None, watches: Sequence[Watch]) -> Reco
     return recovered
 
 
-async def own_up(
+async def raise_callback_error(
     call: Call,
-    mistake: Mistake,
-    scope: Scope,
+    callback_error: CallbackError,
+    context: PipelineContext,
     since: float | None = None,
     failed: Callable[[Call, float, BaseException], None] | None = None,
 ) -> NoReturn:
@@ -141,13 +141,13 @@ async def own_up(
 
     `failed`: emits `CallEnded` for a call that began at `since`; not called if `since` is None.
     """
-    told = scope.channel.wants[CallEnded]  # then `told_call` looks at the verdict
-    call.verdict = (scope.judge, mistake.error, IGNORED) if told else None
-    if is_own(mistake.about, call, scope.judge):
-        await discard(mistake.about, call.begin(), patience=0.0)
+    told = context.channel.wants[CallEnded]  # then `told_call` looks at the verdict
+    call.verdict = (context.classifier, callback_error.error, IGNORED) if told else None
+    if is_own(callback_error.about, call, context.classifier):
+        await discard(callback_error.about, call.begin(), patience=0.0)
     if since is not None and failed is not None:
-        failed(call, since, mistake.error)
-    release(mistake)
+        failed(call, since, callback_error.error)
+    release(callback_error)
 
 
 class Count:
@@ -160,7 +160,7 @@ class Count:
         self.inside = 0
 
 
-class Flow:
+class InFlight:
     """Counts the calls inside a pipeline, so that it can be closed, and says which path they take.
 
     Attributes:
@@ -171,14 +171,14 @@ class Flow:
         notes_exits: whether frames must call `exited` when their call has ended.
     """
 
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
+    def __init__(self, context: PipelineContext) -> None:
+        self.context = context
         self.closed = False
-        self.special = not GIL
+        self.needs_full_path = not GIL
         self.tells_ends = False
         self.notes_exits = False
         self.renew()
-        scope.channel.watch(self._choose_path)
+        context.channel.watch(self._choose_path)
 
     def renew(self) -> None:
         """In a forked child: count from zero, and take a new lock. The calls of the parent do not go on here."""
@@ -193,12 +193,12 @@ class Flow:
         return self.count.inside
 
     def _choose_path(self) -> None:
-        scope = self.scope
+        context = self.context
         with self._lock:
-            unusual = self.closed or scope.channel.wants.observed or scope.mode == "off"
+            unusual = self.closed or context.channel.wants.observed or context.mode == "off"
             self.notes_exits = self.closed or bool(self._asked)
-            self.special = not GIL or unusual or self.notes_exits
-            self.tells_ends = GIL and bool(scope.channel.wants.ended) and not self.closed and scope.mode != "off"
+            self.needs_full_path = not GIL or unusual or self.notes_exits
+            self.tells_ends = GIL and bool(context.channel.wants.ended) and not self.closed and context.mode != "off"
 
     def begin(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime | None
@@ -256,7 +256,7 @@ class Flow:
             count.inside += change
 
     def full_path(
-        self, scope: Scope, entry: Layer, recover: Recovery | None, earn: Earn | None, ends: Ends | None
+        self, context: PipelineContext, entry: Layer, recover: Recovery | None, earn: Earn | None, ends: Ends | None
     ) -> Layer:
         """The layer of calls that frames do not handle themselves: it does what frames do, applies an inherited
         deadline and emits `CallEnded`.
@@ -289,12 +289,12 @@ class Flow:
                         earn(call, result)
                     return result
                 return await recovery
-            except Mistake as mistake:
+            except CallbackError as callback_error:
                 if ends is None:
                     raise
-                await own_up(call, mistake, scope)
+                await raise_callback_error(call, callback_error, context)
             except BaseException:
-                if ends is not None and not scope.channel.wants[CallEnded]:
+                if ends is not None and not context.channel.wants[CallEnded]:
                     call.verdict = None
                 raise
             finally:
@@ -310,17 +310,17 @@ class Flow:
             if limit is None or limit.at == inf or (call.deadline is not None and call.deadline <= limit.at):
                 run = counted(call)
             else:
-                run = under(call, scope, counted, limit)
-            return told_call(call, ends, run) if ends and scope.channel.wants[CallEnded] else run
+                run = under(call, context, counted, limit)
+            return told_call(call, ends, run) if ends and context.channel.wants[CallEnded] else run
 
         return full_path
 
     def _refusal(self, call: Call) -> PipelineClosed:
-        scope = self.scope
+        context = self.context
         message = "the pipeline is closed"
-        if scope.channel.wants[CallRejected]:
-            scope.channel.emit(CallRejected(scope.name, call.begin().now(), "", message, None))
-        return PipelineClosed(message, pipeline=scope.name)
+        if context.channel.wants[CallRejected]:
+            context.channel.emit(CallRejected(context.name, call.begin().now(), "", message, None))
+        return PipelineClosed(message, pipeline=context.name)
 
     async def close(self, runtime: Any) -> None:
         self.closed = True
@@ -335,4 +335,4 @@ class Flow:
             finally:
                 with self._lock:
                     self._waiting.discard(parking)
-        self.scope.channel.catch_up()
+        self.context.channel.catch_up()

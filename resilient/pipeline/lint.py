@@ -1,7 +1,7 @@
 """Finds, when a pipeline is built, what could never work: a wrong order, or a plan that does not fit its total.
 
 Each finding says what is wrong, why it matters, and what to write instead. The rules go by the facts that policies
-state about themselves (`Policy.judges`, `waits`, `runs`, `limit`, `pause`), not by their classes.
+state about themselves (`Policy.by_evidence`, `waits`, `runs`, `limit`, `pause`), not by their classes.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _judges(policies: Sequence[Policy]) -> list[Finding]:
     """Judges in the wrong place: outside a queue, outside a retry."""
     found = []
     for at, judge in enumerate(policies):
-        if not judge.judges:
+        if not judge.by_evidence:
             continue
         for inner in policies[at + 1 :]:
             if inner.waits:
@@ -324,7 +324,7 @@ def _stand_ins(policies: Sequence[Policy]) -> list[Finding]:
         )
         for at, outer in enumerate(policies)
         for inner in policies[at + 1 :]
-        if inner.stands_in and (outer.judges or _repeats_calls(outer))
+        if inner.substitutes and (outer.by_evidence or _repeats_calls(outer))
     ]
 
 

@@ -9,7 +9,7 @@ import weakref
 from typing import Any, Protocol
 
 from resilient._atomic import members, module_lock
-from resilient.core.context import Scope
+from resilient.core.context import PipelineContext
 
 __all__ = ["Named", "named", "register"]
 
@@ -18,7 +18,7 @@ class Named(Protocol):
     """A pipeline, as far as this table needs it."""
 
     name: str
-    _scope: Scope
+    _context: PipelineContext
 
     def snapshot(self) -> dict[str, Any]:
         """Its state now, as plain data."""
@@ -32,7 +32,7 @@ _named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 def register(pipeline: Named) -> None:
     """Enter a pipeline under its name, in place of an earlier one of the same name; not if it was made apart from the
     program (`apart`)."""
-    if pipeline._scope.channel.apart:
+    if pipeline._context.channel.apart:
         return
     with _lock:
         _named[pipeline.name] = pipeline

@@ -18,20 +18,20 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from resilient import _validation
 from resilient.core.call import Call, name_of
 from resilient.core.classify import DEFAULT, Classifier
-from resilient.core.context import Mode, Scope, switch_all
+from resilient.core.context import Mode, PipelineContext, switch_all
 from resilient.core.current_call import Enclosing, enclosing, is_guard, is_guarded, waiting
 from resilient.core.emit import Ends
 from resilient.core.layer import Layer
 from resilient.core.levels import levels
 from resilient.core.policy import Gate, Policy
-from resilient.core.worst_case import Inside, View, Worst
+from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import Deadlock, PipelineError, PipelineWarning
 from resilient.events import Event, Listener
 from resilient.pipeline.attempts import Attempts, block_call, block_leaf
-from resilient.pipeline.compose import weave
-from resilient.pipeline.functions import async_leaf, dress, kind_of, sync_leaf, unwrapped
-from resilient.pipeline.gate_layer import Woven, guard_with
-from resilient.pipeline.in_flight import Flow, earning, earnings, watched_earnings, watched_recovery
+from resilient.pipeline.compose import compose
+from resilient.pipeline.functions import async_leaf, call_kind, copy_signature, sync_leaf, unwrapped
+from resilient.pipeline.gate_layer import Composed, guard_with
+from resilient.pipeline.in_flight import InFlight, earning, earnings, watched_earnings, watched_recovery
 from resilient.pipeline.lint import Finding, examine, examine_stack
 from resilient.pipeline.names import register
 from resilient.runtime import current, current_async
@@ -79,7 +79,7 @@ class Pipeline(Policy):
         classify: Classifier | None,
         strict: bool,
         twin: Pipeline | None = None,
-        attempt: Callable[[Scope], Callable[[Call], Any]] | None = None,
+        attempt: Callable[[PipelineContext], Callable[[Call], Any]] | None = None,
     ) -> None:
         _check_policies(policies)
         if not policies:
@@ -98,50 +98,52 @@ class Pipeline(Policy):
         if twin is None:
             where = f"pipeline {self.name!r}: " if self.name else ""
             self._complain(self.findings, where)
-            self._scope: Scope = Scope(self.name, self.classify, repeats=repeats)
-            self._flow: Flow = Flow(self._scope)
+            self._context: PipelineContext = PipelineContext(self.name, self.classify, repeats=repeats)
+            self._in_flight: InFlight = InFlight(self._context)
         else:
-            self._scope = Scope(self.name, self.classify, repeats=repeats, twin=twin._scope)
-            self._flow = twin._flow
-        self._scope.parts = (self._flow, *policies)
+            self._context = PipelineContext(self.name, self.classify, repeats=repeats, twin=twin._context)
+            self._in_flight = twin._in_flight
+        self._context.parts = (self._in_flight, *policies)
         # A nested pipeline earns for itself, and a success counts once.
         nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in flat(policy.policies)}
         budgets = [each.budget for each in policies if each.budget is not None and each.budget not in nested]
-        self.stands_in = any(policy.stands_in for policy in policies)
-        self._paid = self._earn = earnings(list(dict.fromkeys(budgets)), self._scope, stood_in=self.stands_in)
-        self._watches = [watch for watch in (policy.watch(self._scope) for policy in policies) if watch is not None]
+        self.substitutes = any(policy.substitutes for policy in policies)
+        self._paid = self._earn = earnings(list(dict.fromkeys(budgets)), self._context, substitutes=self.substitutes)
+        self._watches = [watch for watch in (policy.watch(self._context) for policy in policies) if watch is not None]
         if self._watches:
             self._earn = watched_earnings(self._paid, self._watches)
         for policy in policies:
-            policy.attach(self._scope.channel)
-        self._attempt = None if attempt is None else attempt(self._scope)
-        self._ends = Ends(self._scope, stood_in=self.stands_in)
-        self._woven: dict[Kind, tuple[Woven, Layer]] = {}
+            policy.attach(self._context.channel)
+        self._attempt = None if attempt is None else attempt(self._context)
+        self._ends = Ends(self._context, substitutes=self.substitutes)
+        self._composed: dict[Kind, tuple[Composed, Layer]] = {}
         self._guards: dict[Kind, Callable[[Any], Callable[..., Any]]] = {}
         self._unfit: dict[tuple[bool, bool], str | None] = {}
         self.timed = any(policy.timed for policy in policies)
         self._is_deadline = attempt is None and any(policy.limit is not None for policy in flat(policies))
         self.waits = any(policy.waits for policy in policies)
 
-    def _woven_for(self, kind: Kind) -> tuple[Woven, Layer]:
+    def _composed_for(self, kind: Kind) -> tuple[Composed, Layer]:
         """The policies bound around one kind of function, and their full path. Bound when the first such function is
         guarded."""
-        if kind not in self._woven:
+        if kind not in self._composed:
             leaves = {"async": async_leaf, "sync": sync_leaf}
-            leaf = leaves[kind](self._scope, self._attempt) if kind in leaves else block_leaf(self._scope)
-            self._woven[kind] = self._weave(leaf)
-        return self._woven[kind]
+            leaf = leaves[kind](self._context, self._attempt) if kind in leaves else block_leaf(self._context)
+            self._composed[kind] = self._compose(leaf)
+        return self._composed[kind]
 
-    def _weave(self, leaf: Layer, *, waits: bool = False) -> tuple[Woven, Layer]:
+    def _compose(self, leaf: Layer, *, waits: bool = False) -> tuple[Composed, Layer]:
         """Bind the policies around `leaf`. Returns them, and the full path of a call through the pipeline."""
-        woven = weave(self.policies, self._scope, leaf, waits=waits)
-        recover = woven.recover
+        composed = compose(self.policies, self._context, leaf, waits=waits)
+        recover = composed.recover
         if recover is not None and self._paid is not None:
             recover = earning(recover, self._paid)
         if self._watches:
             recover = watched_recovery(recover, self._watches)
-        woven = replace(woven, recover=recover)
-        return woven, self._flow.full_path(self._scope, woven.layer, recover, self._earn, None if waits else self._ends)
+        composed = replace(composed, recover=recover)
+        return composed, self._in_flight.full_path(
+            self._context, composed.layer, recover, self._earn, None if waits else self._ends
+        )
 
     def _complain(self, findings: Sequence[Finding], where: str) -> None:
         if not findings:
@@ -163,7 +165,7 @@ class Pipeline(Policy):
         beneath = _policies_beneath(fn)
         if beneath:
             self._complain(examine_stack(flat(self.policies), beneath), f"the decorators of {name_of(fn)}: ")
-        guarded = dress(self._guard(fn), fn)
+        guarded = copy_signature(self._guard(fn), fn)
         guarded.__dict__["__pipeline__"] = self  # the registry finds it as long as somebody uses the function
         return guarded
 
@@ -174,15 +176,15 @@ class Pipeline(Policy):
     def attempts(self, name: str = "block") -> Attempts:
         """Guard a block: `async for attempt in pipeline.attempts(): async with attempt: ...`, or without `async`."""
         seen.limits = seen.limits or self._is_deadline
-        return Attempts(_validation.name("name", name), self._scope, self._start_block, self._refuse_block)
+        return Attempts(_validation.name("name", name), self._context, self._start_block, self._refuse_block)
 
     def _guard(self, fn: Any) -> Callable[..., Any]:
-        kind = kind_of(fn)
+        kind = call_kind(fn)
         self._refuse_unfit(is_async=kind == "async", block=False)
         seen.limits = seen.limits or self._is_deadline
         if kind not in self._guards:
-            woven, full_path = self._woven_for(kind)
-            parts = (self._flow, self._scope, woven, full_path, self._earn, self._ends)
+            composed, full_path = self._composed_for(kind)
+            parts = (self._in_flight, self._context, composed, full_path, self._earn, self._ends)
             self._guards[kind] = guard_with(*parts, is_async=kind == "async", timed=self.timed)
         guarded = self._guards[kind](fn)
         is_guard(guarded.__code__)
@@ -202,15 +204,15 @@ class Pipeline(Policy):
         self._refuse_unfit(is_async=is_async, block=True)
 
     def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
-        call = block_call(block, current_async() if is_async else THREADS, repeats=self._scope.repeats)
-        if self._scope.mode == "off":
-            return call, block_leaf(self._scope)(call)
-        _, full_path = self._woven_for("block")
+        call = block_call(block, current_async() if is_async else THREADS, repeats=self._context.repeats)
+        if self._context.mode == "off":
+            return call, block_leaf(self._context)(call)
+        _, full_path = self._composed_for("block")
         return call, full_path(call)
 
-    def bind(self, inner: Layer, scope: Scope) -> Layer:
-        _, full_path = self._weave(inner, waits=True)  # what is in `inner` is another pipeline's business
-        return lambda call: inner(call) if self._scope.mode == "off" else full_path(call)
+    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
+        _, full_path = self._compose(inner, waits=True)  # what is in `inner` is another pipeline's business
+        return lambda call: inner(call) if self._context.mode == "off" else full_path(call)
 
     # -- variations ---------------------------------------------------------------------------------------------
 
@@ -248,25 +250,25 @@ class Pipeline(Policy):
                     else f"{self!r} has {len(places)} {kind}s: give them names, and {policy!r} the one it replaces"
                 )
             mine[places[0]] = policy
-        judge = self.classify if classify is None else classify
+        classifier = self.classify if classify is None else classify
         varied = Pipeline.__new__(Pipeline)
-        varied._set_up(tuple(mine), (self.name or None) if name is None else name, judge, strict)
+        varied._set_up(tuple(mine), (self.name or None) if name is None else name, classifier, strict)
         if name is not None:
             register(varied)
-        varied._scope.switch(self._scope.own_mode)
+        varied._context.switch(self._context.own_mode)
         return varied
 
     def twin(
         self,
         policies: tuple[Policy, ...],
         classify: Classifier | None = None,
-        attempt: Callable[[Scope], Callable[[Call], Any]] | None = None,
+        attempt: Callable[[PipelineContext], Callable[[Call], Any]] | None = None,
     ) -> Pipeline:
         """The same pipeline by other policies, and another judgement: its calls are this one's to all who listen to it,
         switch it, count them or close it. For what has to fit policies to its own kind of calls, as our transports do.
 
-        `attempt(scope)` makes what an attempt calls with the call, instead of the guarded function: it sees the
-        deadline, and the number, and `scope.on_result` has its result judged.
+        `attempt(context)` makes what an attempt calls with the call, instead of the guarded function: it sees the
+        deadline, and the number, and `context.on_result` has its result judged.
         """
         twin = Pipeline.__new__(Pipeline)
         twin._set_up(policies, self.name or None, classify or self.classify, strict=False, twin=self, attempt=attempt)
@@ -278,28 +280,28 @@ class Pipeline(Policy):
         """Send this pipeline's events of these kinds (classes of `resilient.events`) to `listener`; without kinds, all
         events. Returns a function that ends that. Fewer kinds cost less: an event that no listener wants is not
         built."""
-        return self._scope.channel.listen(listener, *kinds)
+        return self._context.channel.listen(listener, *kinds)
 
     @property
     def listeners(self) -> list[Listener]:
         """The listeners of this pipeline and of all pipelines, as they were given."""
-        return [listener for listener, _ in self._scope.channel.heard_by()]
+        return [listener for listener, _ in self._context.channel.heard_by()]
 
     @property
     def own_mode(self) -> Mode | None:
         """The mode of this pipeline alone; None: it follows the global one."""
-        return self._scope.own_mode
+        return self._context.own_mode
 
     @property
     def mode(self) -> Mode:
         """How it is switched now: its own mode, else the global one, else "on"."""
-        return self._scope.mode
+        return self._context.mode
 
     def switch(self, mode: Mode | None) -> _Switch:
         """Set its mode; None: follow the global one. Also as `with pipeline.switch("instant"): ...`."""
         before = self.own_mode
-        self._scope.switch(mode)
-        return _Switch(lambda: self._scope.switch(before))
+        self._context.switch(mode)
+        return _Switch(lambda: self._context.switch(before))
 
     async def aclose(self) -> None:
         """Take no more calls (`PipelineClosed`), and wait until those that are in flight have ended.
@@ -328,15 +330,16 @@ class Pipeline(Policy):
             )
 
     def _has_part_in(self, calls: Enclosing) -> bool:
-        return self._flow.inside > 0 and any(self._is_part_of(scope) for _, scope in calls)
+        return self._in_flight.inside > 0 and any(self._is_part_of(context) for _, context in calls)
 
-    def _is_part_of(self, scope: Scope) -> bool:
+    def _is_part_of(self, context: PipelineContext) -> bool:
         return any(
-            part is self._flow or (isinstance(part, Pipeline) and self._is_part_of(part._scope)) for part in scope.parts
+            part is self._in_flight or (isinstance(part, Pipeline) and self._is_part_of(part._context))
+            for part in context.parts
         )
 
     async def _close(self, runtime: Any) -> None:
-        await self._flow.close(runtime)
+        await self._in_flight.close(runtime)
         for policy in self.policies:
             await policy.drain(runtime)
 
@@ -344,7 +347,7 @@ class Pipeline(Policy):
         for policy in self.policies:
             await policy.drain(runtime)
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         return levels([(policy, self.classify) for policy in self.policies], inner)[0](view)
 
     def snapshot(self) -> dict[str, Any]:
@@ -352,8 +355,8 @@ class Pipeline(Policy):
         return {
             "name": self.name,
             "mode": self.mode,
-            "closed": self._flow.closed,
-            "in_flight": self._flow.inside,
+            "closed": self._in_flight.closed,
+            "in_flight": self._in_flight.inside,
             "policies": [
                 {"policy": policy.name, "kind": type(policy).__name__, **policy.snapshot()} for policy in self.policies
             ],

@@ -25,13 +25,13 @@ from typing import Any
 from resilient import _validation, events
 from resilient._atomic import atomic
 from resilient.core.call import Call
-from resilient.core.callbacks import Mistake, asked_of
+from resilient.core.callbacks import CallbackError, asked_of
 from resilient.core.deadlocks import refuse_endless_wait
-from resilient.core.policy import Gate, Scope
+from resilient.core.policy import Gate, PipelineContext
 from resilient.core.priority import PRIORITIES, Priority, current_priority
 from resilient.core.shadow import ShadowQueue
 from resilient.core.wait_queue import Turns
-from resilient.core.worst_case import Bound, Inside, View, Worst
+from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import LimitExceeded, Template, refusal
 from resilient.events.channel import Channels, heard, joined
 from resilient.limiters import Limiter, Vegas, Window
@@ -182,9 +182,9 @@ class AdaptiveLimit(Gate):
             return RANKS[name]
         except (KeyError, TypeError):
             wrong = ValueError(f"priority must be one of {', '.join(PRIORITIES)}, got {name!r}")
-            raise Mistake(wrong) from None
+            raise CallbackError(wrong) from None
 
-    async def wait(self, call: Call, scope: Scope) -> _Count:
+    async def wait(self, call: Call, context: PipelineContext) -> _Count:
         turns, runtime, rank = self._turns, call.runtime, self._rank(call)
         line = turns.line
         with self._lock:
@@ -200,8 +200,8 @@ class AdaptiveLimit(Gate):
             if evicted is place:
                 raise self._refusal(rank)
             if turns.look(place, runtime) is not None:
-                if scope.channel.wants[events.Queued]:
-                    scope.channel.emit(events.Queued(scope.name, runtime.now(), self.name, position))
+                if context.channel.wants[events.Queued]:
+                    context.channel.emit(events.Queued(context.name, runtime.now(), self.name, position))
                 if self.queue_timeout is None:
                     refuse_endless_wait(self, call, max(self._bounds[rank], self._count.inside))
                 if not await turns.wait(place, call, runtime, self.queue_timeout):
@@ -336,7 +336,7 @@ class AdaptiveLimit(Gate):
         """Calls in line; in shadow mode, those that would be."""
         return len((self.shadow_queue or self._turns).line)
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.shadow:
             return inner(view)
         view = replace(view, again=view.again or self.waits)

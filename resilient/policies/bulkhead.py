@@ -19,10 +19,10 @@ from resilient import _validation
 from resilient._atomic import atomic
 from resilient.core.call import Call
 from resilient.core.deadlocks import refuse_endless_wait
-from resilient.core.policy import Gate, Scope
+from resilient.core.policy import Gate, PipelineContext
 from resilient.core.shadow import ShadowQueue
 from resilient.core.wait_queue import Turns
-from resilient.core.worst_case import Bound, Inside, View, Worst
+from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import BulkheadFull, Template, refusal
 from resilient.events import Queued
 
@@ -104,7 +104,7 @@ class Bulkhead(Gate):
             raise self._full()
         return None
 
-    async def wait(self, call: Call, scope: Scope) -> _Permits:
+    async def wait(self, call: Call, context: PipelineContext) -> _Permits:
         turns, runtime = self._turns, call.runtime
         with self._lock:
             position = len(turns.line) + 1
@@ -113,8 +113,8 @@ class Bulkhead(Gate):
             place = turns.line.join(runtime)
         try:
             if turns.look(place, runtime) is not None:  # a permit may have come free since `admit` looked
-                if scope.channel.wants[Queued]:
-                    scope.channel.emit(Queued(scope.name, runtime.now(), self.name, position))
+                if context.channel.wants[Queued]:
+                    context.channel.emit(Queued(context.name, runtime.now(), self.name, position))
                 if self.queue_timeout is None:
                     refuse_endless_wait(self, call, self.max_concurrent)
                 if not await turns.wait(place, call, runtime, self.queue_timeout):
@@ -146,7 +146,7 @@ class Bulkhead(Gate):
         message = (FULL_FOR, name, why) if why else (FULL, name, self.max_concurrent, self.queue)
         return refusal(BulkheadFull, message, name)
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.shadow:
             return inner(view)
         view = replace(view, again=view.again or self.waits)

@@ -19,9 +19,9 @@ from resilient.core.call import Call, name_of
 from resilient.core.callbacks import ask
 from resilient.core.classify import ErrorFilter, Verdict, error_filter
 from resilient.core.layer import Layer, Recovery
-from resilient.core.policy import Scope, Wrap
+from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.result import CLOSING_SECONDS, is_awaitable
-from resilient.core.worst_case import Bound, End, Inside, Meeting, View, Worst
+from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.errors import Stopped, bare
 from resilient.events import FellBack
 
@@ -45,7 +45,7 @@ class Fallback(Wrap):
         name: for events; default "Fallback".
     """
 
-    stands_in = True
+    substitutes = True
     timed = False
     judgements = frozenset(("on",))
     effects = frozenset(("call",))
@@ -74,49 +74,49 @@ class Fallback(Wrap):
         if self._call is None:
             prepare(self._value, True)
         twin = copy(self)
-        twin._alone = None
+        twin._as_pipeline = None
         twin._prepare = prepare
         return twin
 
-    def mends(self, scope: Scope) -> bool:
-        return self._on is not None or not scope.judge.judges_results
+    def failure_only(self, context: PipelineContext) -> bool:
+        return self._on is not None or not context.classifier.judges_results
 
-    def recovery(self, inner: Layer, scope: Scope) -> Recovery:
+    def recovery(self, inner: Layer, context: PipelineContext) -> Recovery:
         def fall_back(call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
-            return self._answer(call, error, scope) if self._answers_for(call, error, scope) else None
+            return self._answer(call, error, context) if self._answers_for(call, error, context) else None
 
         return fall_back
 
-    async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
+    async def run(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         """Where results are judged too."""
         try:
             result = await inner(call)
         except Exception as error:
-            if not self._answers_for(call, error, scope):
+            if not self._answers_for(call, error, context):
                 raise
-            answer = self._answer(call, error, scope)
+            answer = self._answer(call, error, context)
         else:
-            if scope.on_result(call, result).kind != "failure":
+            if context.on_result(call, result).kind != "failure":
                 return result
-            answer = self._answer(call, None, scope, result)
+            answer = self._answer(call, None, context, result)
         return await answer
 
-    def _answers_for(self, call: Call, error: Exception, scope: Scope) -> bool:
+    def _answers_for(self, call: Call, error: Exception, context: PipelineContext) -> bool:
         if self._on is not None:
             return ask(self._on, bare(error))
-        return self._is_meant(scope.on_error(call, error))
+        return self._is_meant(context.on_error(call, error))
 
     @staticmethod
     def _is_meant(verdict: Verdict) -> bool:
         return verdict.kind == "failure" or verdict.retryable or verdict.refused
 
-    async def _answer(self, call: Call, error: Exception | None, scope: Scope, result: Any = None) -> Any:
-        call.stood_in = call.attempt
+    async def _answer(self, call: Call, error: Exception | None, context: PipelineContext, result: Any = None) -> Any:
+        call.substituted_at = call.attempt
         call.verdict = None
         shown = None if error is None else bare(error)
-        if scope.channel.wants[FellBack]:
-            scope.channel.emit(FellBack(scope.name, call.begin().now(), self.name, shown))
-        if error is None and result is not self._value and is_own(result, call, scope.judge):
+        if context.channel.wants[FellBack]:
+            context.channel.emit(FellBack(context.name, call.begin().now(), self.name, shown))
+        if error is None and result is not self._value and is_own(result, call, context.classifier):
             await discard(result, call.begin())
         if self._call is None:
             return self._value if self._prepare is None else self._prepare(self._value, True)
@@ -132,10 +132,12 @@ class Fallback(Wrap):
                 failure.__context__ = shown  # as if it had been raised while handling it
             raise
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         inside = inner(view)
         rest = replace(inside, fails=False)
-        if view.is_async and self._on is None and view.judge.judges_results:  # then it closes a result in its stead
+        if (
+            view.is_async and self._on is None and view.classifier.judges_results
+        ):  # then it closes a result in its stead
             seconds, late = rest.seconds, CLOSING_SECONDS if inside.fails and inside.asks else 0.0
             rest = replace(rest, seconds=Bound(seconds.sure + late, seconds.most + CLOSING_SECONDS))
         if self._call is None:
@@ -143,7 +145,7 @@ class Fallback(Wrap):
         why = f"nothing ends {name_of(self._call)}, which answers instead"
         return replace(rest, seconds=Bound(math.inf if inside.fails else rest.seconds.sure, math.inf), why=why)
 
-    def meets(self, end: End) -> Meeting | None:
+    def meets(self, end: Ending) -> Reaction | None:
         error, verdict = end.error, end.verdict
         if error is None:
             answers = self._on is None and end.failed
@@ -152,7 +154,7 @@ class Fallback(Wrap):
         else:
             answers = False
         does = "answers with a value" if self._call is None else f"asks {name_of(self._call)}"
-        return Meeting(does, stops=True) if answers else None
+        return Reaction(does, stops=True) if answers else None
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:
         if block:

@@ -25,9 +25,9 @@ from typing import Any
 from resilient import _validation
 from resilient._atomic import atomic
 from resilient.core.call import Call
-from resilient.core.policy import Gate, Scope
+from resilient.core.policy import Gate, PipelineContext
 from resilient.core.wait_queue import STALLED, Line, Place
-from resilient.core.worst_case import Bound, Inside, View, Worst
+from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import RateLimited, Template, refusal
 from resilient.events import Queued
 from resilient.runtime import TRIO, VIRTUAL, Runtime, current
@@ -121,7 +121,7 @@ class RateLimit(Gate):
             raise self._refusal(self._ahead(now))
         return None
 
-    async def wait(self, call: Call, scope: Scope) -> object:
+    async def wait(self, call: Call, context: PipelineContext) -> object:
         runtime = call.begin()
         with self._lock:
             self._enough = math.inf
@@ -130,8 +130,8 @@ class RateLimit(Gate):
         try:
             expected = self._expected(call, position - 1)
             seconds = self._look(place, runtime, expected)
-            if seconds is not None and scope.channel.wants[Queued]:
-                scope.channel.emit(Queued(scope.name, runtime.now(), self.name, position))
+            if seconds is not None and context.channel.wants[Queued]:
+                context.channel.emit(Queued(context.name, runtime.now(), self.name, position))
             while seconds is not None:
                 woken = await place.parking.wait(seconds, call)
                 seconds = self._look(place, runtime, expected)
@@ -252,7 +252,7 @@ class RateLimit(Gate):
         """The time that the rate is for, in words: "second", or "60 s"."""
         return "second" if self.per == 1 else f"{self.per:g} s"
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.shadow:
             return inner(view)
         again = view.again

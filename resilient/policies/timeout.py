@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from resilient import _validation
-from resilient.core.background import Beside, Stragglers
+from resilient.core.background import BackgroundCall, Stragglers
 from resilient.core.call import Call
-from resilient.core.callbacks import Mistake
+from resilient.core.callbacks import CallbackError
 from resilient.core.deadline import in_callers_time, lifted, total
 from resilient.core.layer import Layer, Marks, marked, marks_of
-from resilient.core.policy import NEARLY, Scope, Wrap
-from resilient.core.worst_case import Inside, View, Worst
+from resilient.core.policy import NEARLY, PipelineContext, Wrap
+from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
 from resilient.runtime import Runtime
@@ -67,13 +67,13 @@ class Timeout(Wrap):
         self.outlived = self.abandon or self.thread
         self.raises = (TimedOut, Rejected) if self.outlived else (TimedOut,)
 
-    def run(self, call: Call, inner: Layer, scope: Scope) -> Coroutine[Any, Any, Any]:
+    def run(self, call: Call, inner: Layer, context: PipelineContext) -> Coroutine[Any, Any, Any]:
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
 
-    def bind(self, inner: Layer, scope: Scope) -> Layer:
+    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
         marks = marks_of(inner)
         is_leaf = marks.is_leaf
-        limit = _Limit(self, scope, total=not (is_leaf or self.abandon or self.thread))
+        limit = _Limit(self, context, total=not (is_leaf or self.abandon or self.thread))
         seen.any = seen.any or limit.total
         rest = inner
         if self.abandon:
@@ -86,7 +86,7 @@ class Timeout(Wrap):
 
         def aside(call: Call) -> Coroutine[Any, Any, Any]:
             if self.abandon or call.runtime is THREADS:
-                return in_callers_time(call, scope, lambda _: self._aside(call, rest, limit))
+                return in_callers_time(call, context, lambda _: self._aside(call, rest, limit))
             return within(call)
 
         if self.abandon or self.thread:
@@ -96,21 +96,21 @@ class Timeout(Wrap):
 
     async def _aside(self, call: Call, inner: Layer, limit: _Limit) -> Any:
         """Run the rest beside the caller, and leave it running when its time is over."""
-        abandoned, runtime, scope = self._abandoned, call.runtime, limit.scope
+        abandoned, runtime, context = self._abandoned, call.runtime, limit.context
         if abandoned.full:
             why = f"{abandoned.cap} calls that {self.name} abandoned are still running"
-            if scope.channel.wants[CallRejected]:
-                scope.channel.emit(CallRejected(scope.name, runtime.now(), self.name, why, None))
-            raise Rejected(why, pipeline=scope.name, policy=self.name)
+            if context.channel.wants[CallRejected]:
+                context.channel.emit(CallRejected(context.name, runtime.now(), self.name, why, None))
+            raise Rejected(why, pipeline=context.name, policy=self.name)
         lock, parking, left = threading.Lock(), runtime.park(), False
 
-        def tell(work: Beside) -> None:
+        def tell(work: BackgroundCall) -> None:
             now, error = runtime.now(), work.error
-            if scope.channel.wants[AbandonedEnded]:
-                error = error.error if type(error) is Mistake else error
-                scope.channel.emit(AbandonedEnded(scope.name, now, self.name, error, now - began))
+            if context.channel.wants[AbandonedEnded]:
+                error = error.error if type(error) is CallbackError else error
+                context.channel.emit(AbandonedEnded(context.name, now, self.name, error, now - began))
 
-        def ended(work: Beside) -> bool:
+        def ended(work: BackgroundCall) -> bool:
             with lock:
                 if not left:
                     parking.wake()
@@ -131,7 +131,7 @@ class Timeout(Wrap):
         if mine:
             call.deadline = at
         try:
-            work = Beside(call, inner, scope, abandoned, ended)
+            work = BackgroundCall(call, inner, context, abandoned, ended)
             work.run()
         finally:
             call.deadline = outer
@@ -163,7 +163,7 @@ class Timeout(Wrap):
         """How many abandoned calls are still running."""
         return {"abandoned": self._abandoned.count} if self.abandon or self.thread else {}
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         rest = inner(view.sooner(self.seconds))
         if self.abandon or self.thread:
             rest = replace(rest, allowed=min(rest.allowed, self._abandoned.cap))
@@ -196,22 +196,22 @@ def _is_ours(error: BaseException | None, runtime: Runtime, at: float) -> bool:
 class _Limit:
     """A Timeout in one pipeline, as a runtime sees it."""
 
-    __slots__ = ("at", "policy", "scope", "seconds", "total")
+    __slots__ = ("at", "context", "policy", "seconds", "total")
 
-    def __init__(self, policy: Timeout, scope: Scope, *, total: bool) -> None:
+    def __init__(self, policy: Timeout, context: PipelineContext, *, total: bool) -> None:
         self.policy = policy
-        self.scope = scope
+        self.context = context
         self.seconds = policy.seconds
         self.at = None
         self.total = total
 
     def expired(self, call: Call, waited: float) -> TimedOut:
-        policy, scope, seconds = self.policy, self.scope, self.seconds
-        if scope.channel.wants[CallTimedOut]:
-            scope.channel.emit(CallTimedOut(scope.name, call.runtime.now(), policy.name, seconds))
+        policy, context, seconds = self.policy, self.context, self.seconds
+        if context.channel.wants[CallTimedOut]:
+            context.channel.emit(CallTimedOut(context.name, call.runtime.now(), policy.name, seconds))
         return TimedOut(
             f"{policy.name} of {seconds:g} s expired",
-            pipeline=scope.name,
+            pipeline=context.name,
             policy=policy.name,
             seconds=seconds,
             evidence=call.error is not None or seconds - waited >= seconds * NEARLY,

@@ -19,15 +19,15 @@ from resilient.core.call import Call
 from resilient.core.classify import FATAL, IGNORED, Classifier, Verdict
 from resilient.core.emit import count_request
 from resilient.core.layer import Layer
-from resilient.core.policy import Gate, Scope, Withdrawn, Wrap
-from resilient.core.worst_case import Inside, View, Worst
+from resilient.core.policy import Gate, PipelineContext, Withdrawn, Wrap
+from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import TimedOut
 from resilient.events import Channel
 from resilient.server.held import AWAITS_BODY
 from resilient.server.request import OWN, REQUEST, Request
 from resilient.server.upload import Upload
 
-__all__ = ["Entrance", "ServerJudge", "UntilAnswered"]
+__all__ = ["Entrance", "ServerClassifier", "UntilAnswered"]
 
 
 class Entrance(Gate):
@@ -73,7 +73,7 @@ class UntilAnswered(Wrap):
     def attach(self, channel: Channel) -> None:
         self.channel = channel
 
-    def bind(self, inner: Layer, scope: Scope) -> Layer:
+    def bind(self, inner: Layer, scope: PipelineContext) -> Layer:
         def until_answered(call: Call) -> Coroutine[Any, Any, Any]:
             request: Request = call.args[0].pop(REQUEST)  # else scope and request would keep each other alive
             if request.seconds <= 0:
@@ -83,7 +83,7 @@ class UntilAnswered(Wrap):
 
         return until_answered
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.limit is None:
             rest = inner(view)
             endless = "nothing ends the request: a client need not send a deadline, and there is no max_deadline"
@@ -120,7 +120,7 @@ def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
     return with_body
 
 
-class ServerJudge(Classifier):
+class ServerClassifier(Classifier):
     """Judges requests of a server: its own `max_deadline` is a failure; every other error says nothing."""
 
     def error(self, error: Exception) -> Verdict:

@@ -63,7 +63,7 @@ from resilient.pipeline.names import register
 from resilient.runtime import current_async
 from resilient.runtime.asyncio import running
 from resilient.runtime.inherited_deadline import LIFTED, Deadline, hold, inherit, inherited, let_go, seen
-from resilient.server.admission import Entrance, ServerJudge, UntilAnswered
+from resilient.server.admission import Entrance, ServerClassifier, UntilAnswered
 from resilient.server.held import ENDED, HELD, hold_told, hold_untold, stand_in_line
 from resilient.server.request import REQUEST, START, ErrorAnswer, Request, Send, nowhere
 from resilient.server.request_trio import RequestOnTrio
@@ -151,14 +151,14 @@ class ServerMiddleware:
         self._until_answered = UntilAnswered(None if max_deadline is None else self._most)
         gates = () if gate is None else (gate,)
         policies = (self._until_answered, *gates)
-        self.pipeline = Pipeline(*policies, name=name, classify=ServerJudge()).twin(policies, attempt=hold_told)
+        self.pipeline = Pipeline(*policies, name=name, classify=ServerClassifier()).twin(policies, attempt=hold_told)
         """The pipeline that guards requests: for its events, its state, its switches. Once closed, it refuses all
         requests."""
         register(self.pipeline)
         seen.any = seen.any or max_deadline is not None or bool(self._deadline_header)
         asks = self._deadline_header or self._priority_header or self._ask_priority is not None
         self._limits_nothing = gate is None and max_deadline is None and not asks
-        self._flow = self.pipeline._flow
+        self._in_flight = self.pipeline._in_flight
         fast = self.pipeline.twin((Entrance(self._until_answered.limit), *gates), attempt=hold_untold)
         fast.timed = False  # the entrance knows on which runtime a request is
         self._fast_path: Guarded = fast(_handle)  # of requests without a body, while there are no listeners
@@ -178,19 +178,19 @@ class ServerMiddleware:
         ):
             await self.app(scope, receive, send)
             return
-        outer, flow = inherited(), self._flow
-        if self._limits_nothing and outer is None and not flow.special:
-            count = flow.count
+        outer, in_flight = inherited(), self._in_flight
+        if self._limits_nothing and outer is None and not in_flight.needs_full_path:
+            count = in_flight.count
             count.inside += 1
             try:
                 await self.app(scope, receive, send)
             finally:
                 count.inside -= 1
-                if flow.special:
-                    flow.wake()
+                if in_flight.needs_full_path:
+                    in_flight.wake()
             return
         request, wanted = self._request(scope, receive, send, outer)
-        is_off = flow.special and self.pipeline.mode == "off"
+        is_off = in_flight.needs_full_path and self.pipeline.mode == "off"
         around = urgency = None
         try:
             if outer is not None and not is_off:
@@ -202,7 +202,7 @@ class ServerMiddleware:
                 await self.app(scope, receive, send)
                 return
             scope[REQUEST] = request
-            guarded = self._fast_path if request.upload is None and not flow.special else self._full_path
+            guarded = self._fast_path if request.upload is None and not in_flight.needs_full_path else self._full_path
             request.open()
             try:
                 guard = guarded(scope).__await__()

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from resilient.core.call import Call
 from resilient.core.layer import Marks, marked
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 
 __all__ = ["AWAITS_BODY", "ENDED", "HELD", "Guard", "hold_told", "hold_untold", "stand_in_line"]
 
@@ -57,12 +57,12 @@ def stand_in_line(guard: Guard, waits_for: Any) -> Generator[Any, Any, None]:
             waits_for = guard.send(sent)
 
 
-def hold_told(scope: Scope) -> Callable[[Call], Any]:
+def hold_told(scope: PipelineContext) -> Callable[[Call], Any]:
     """What the pipeline's attempts call (`Pipeline.twin`): they await `HELD`, and listeners are told of them."""
     return lambda call: HELD
 
 
-def hold_untold(scope: Scope) -> Callable[[Call], Any]:
+def hold_untold(scope: PipelineContext) -> Callable[[Call], Any]:
     """The same without telling listeners, which saves a frame. Used only while there are none."""
 
     def attempt(call: Call) -> Any:

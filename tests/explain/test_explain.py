@@ -329,7 +329,7 @@ class Doubling(Wrap):
 
     runs = 2
 
-    async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
+    async def run(self, call: Call, inner: Layer, scope: PipelineContext) -> Any:
         return await inner(call)
 
 
@@ -343,7 +343,7 @@ class Turnstile(Gate):
 class Telling(Doubling):
     """One that says what it costs."""
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         return inner(view.sooner(1))
 
 

@@ -162,7 +162,7 @@ def test_users_own_flow_sees_last_answers_only(kind: Kind) -> None:
     """An `Auth` that asks for a token, reads the answer, and tries again."""
     seen = []
 
-    class Flow(kind.library.Auth):  # type: ignore[misc,name-defined]
+    class InFlight(kind.library.Auth):  # type: ignore[misc,name-defined]
         requires_response_body = True
 
         def auth_flow(self, request: Any) -> Any:
@@ -173,7 +173,7 @@ def test_users_own_flow_sees_last_answers_only(kind: Kind) -> None:
             yield request
 
     script = kind.script(503, (401, {}), 503, lambda request: kind.library.Response(200, content=b"good"))
-    assert kind.send(kind.open(retrying(), script), auth=Flow()).status_code == 200
+    assert kind.send(kind.open(retrying(), script), auth=InFlight()).status_code == 200
     assert seen == [(401, b"status 401")]
     assert script.headers("Authorization")[-1] == "Bearer good"
 

@@ -95,7 +95,7 @@ def test_one_instance_has_one_limit_whatever_it_guards(world: World) -> None:
     assert holding(world, bulkhead, Bulkhead(1)(dependency.fn)) == "other"
 
 
-@pytest.mark.parametrize("error", [OSError(), TypeError(), Rejected()], ids=["failure", "mistake", "rejection"])
+@pytest.mark.parametrize("error", [OSError(), TypeError(), Rejected()], ids=["failure", "callback_error", "rejection"])
 def test_permit_comes_back_however_a_call_ends(world: World, error: Exception) -> None:
     """The same permit serves the next call."""
     bulkhead, dependency = Bulkhead(1), world.dependency(error, "next")

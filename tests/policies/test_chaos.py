@@ -27,7 +27,7 @@ from resilient import (
     remaining,
 )
 from resilient.chaos.experiment import VARIABLE
-from resilient.core.worst_case import Bound, View, Worst
+from resilient.core.worst_case import Bound, Surroundings, WorstCase
 from resilient.events import AttemptStarted, ChaosHalted, FaultInjected
 from resilient.faults import (
     Crash,
@@ -326,7 +326,7 @@ def test_what_can_never_be_on_has_no_part_in_a_call() -> None:
 
     async def inner(call: Any) -> Any: ...
 
-    assert chaos.bind(inner, Pipeline(chaos)._scope) is inner
+    assert chaos.bind(inner, Pipeline(chaos)._context) is inner
 
 
 def test_calls_while_it_is_off_do_not_count(world: World) -> None:
@@ -594,10 +594,10 @@ def test_it_describes_its_faults_with_their_times() -> None:
 
 def test_what_it_can_cost_a_call_is_known_in_advance() -> None:
     """Later by its latencies, and without a request where it fails the call itself; nothing while it is off."""
-    inside = Worst(Bound(1, 1))
+    inside = WorstCase(Bound(1, 1))
 
-    def worst(*faults: Fault, **options: Any) -> Worst:
-        return Chaos(*faults, **options).worst(lambda view: inside, View())
+    def worst(*faults: Fault, **options: Any) -> WorstCase:
+        return Chaos(*faults, **options).worst(lambda view: inside, Surroundings())
 
     late, stalled = worst(Latency(low=1, high=3), Latency(high=4), **ON), worst(Latency(high=3), Stall(end=5), **ON)
     assert late == replace(inside, seconds=Bound(1, 8), requests=Bound(0, 1), why=late.why)

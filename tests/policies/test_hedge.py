@@ -368,13 +368,16 @@ async def test_hedge_base_exception_of_any_copy_is_the_callers(inline: bool, num
 
 def test_hedge_predicate_that_raises_is_the_callers_mistake(ring: Ring) -> None:
     """He hears of it, and no copy starts."""
-    mistake = ZeroDivisionError()
+    callback_error = ZeroDivisionError()
 
     def judge(result: object) -> bool:
-        raise mistake
+        raise callback_error
 
     dependency = ring.dependency("?")
-    assert ring.outcome(Pipeline(ring.hedge(LONG), classify=Classifier(results=judge))(dependency.fn)).error is mistake
+    assert (
+        ring.outcome(Pipeline(ring.hedge(LONG), classify=Classifier(results=judge))(dependency.fn)).error
+        is callback_error
+    )
 
 
 # -- losers ------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from resilient import (
     events,
 )
 from resilient.core.call import Call, new_call
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.runtime import virtual
 from tests.properties.cancellation_driver import cancel_at_every_point, cancel_at_every_step_of_trio
 from tests.worlds import Dependency, Slow, World
@@ -136,7 +136,7 @@ def test_one_instance_has_one_bucket_whatever_it_guards(world: World) -> None:
     assert world.call(guard(dependency, RateLimit(1, per=LONG))) == "other"
 
 
-@pytest.mark.parametrize("error", [OSError(), TypeError(), Rejected()], ids=["failure", "mistake", "rejection"])
+@pytest.mark.parametrize("error", [OSError(), TypeError(), Rejected()], ids=["failure", "callback_error", "rejection"])
 def test_token_is_spent_however_a_call_ends(world: World, error: Exception) -> None:
     """The request was sent, and the other side has counted it."""
     limit, dependency = RateLimit(1, per=LONG, burst=2), world.dependency(error, "next")
@@ -469,7 +469,7 @@ def call_at(clock: Clockwork) -> Call:
 
 def in_line_at(clock: Clockwork, limit: RateLimit) -> Any:
     """A call that stands in line, to be run on by hand."""
-    waiting = limit.wait(call_at(clock), Scope("", Classifier()))
+    waiting = limit.wait(call_at(clock), PipelineContext("", Classifier()))
     waiting.send(None)
     return waiting
 

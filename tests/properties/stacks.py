@@ -31,7 +31,7 @@ from resilient import (
     quantile,
 )
 from resilient.core.call import Call
-from resilient.core.policy import Gate, Policy, Scope
+from resilient.core.policy import Gate, PipelineContext, Policy
 from resilient.errors import Rejected
 from resilient.runtime import current_async
 
@@ -106,14 +106,14 @@ def build(parts: Sequence[Recipe | Nest], classify: Classifier | None = None) ->
 
 # -- a gate whose tickets are counted -------------------------------------------------------------------------------
 
-End = Literal["settled", "cut", "released"]
+Ending = Literal["settled", "cut", "released"]
 
 
 @dataclass(eq=False)
 class _Ticket:
     """`ends` must become exactly one."""
 
-    ends: list[End] = field(default_factory=list)
+    ends: list[Ending] = field(default_factory=list)
 
 
 class Turnstile(Gate):
@@ -135,7 +135,7 @@ class Turnstile(Gate):
         self,
         *,
         learns: bool = False,
-        judges: bool = False,
+        by_evidence: bool = False,
         line: float | None = None,
         shut: tuple[tuple[float, float], ...] = (),
         slow: float | None = None,
@@ -144,14 +144,14 @@ class Turnstile(Gate):
     ) -> None:
         super().__init__(name)
         self.learns = learns
-        self.judges = judges
+        self.by_evidence = by_evidence
         self.waits = line is not None
         self.slow = slow
         self.line = line
         self.shut = shut
         self.journal = [] if journal is None else journal
         self.tickets: list[_Ticket] = []
-        self.lessons: list[tuple[End, float, Any]] = []
+        self.lessons: list[tuple[Ending, float, Any]] = []
 
     def _write(self, verb: str) -> None:
         self.journal.append((self.name, verb))
@@ -168,7 +168,7 @@ class Turnstile(Gate):
     def admit(self, call: Call) -> _Ticket | None:
         return self._issue(call.runtime.now()) if self.line is None else None
 
-    async def wait(self, call: Call, scope: Scope) -> _Ticket:
+    async def wait(self, call: Call, context: PipelineContext) -> _Ticket:
         assert self.line is not None
         await call.runtime.sleep(self.line)
         return self._issue(call.runtime.now())
@@ -195,7 +195,7 @@ class Turnstile(Gate):
         return sum(not ticket.ends for ticket in self.tickets)
 
     @property
-    def mistakes(self) -> list[list[End]]:
+    def mistakes(self) -> list[list[Ending]]:
         """What was done with tickets that did not end just once."""
         return [ticket.ends for ticket in self.tickets if len(ticket.ends) != 1]
 
@@ -388,7 +388,7 @@ def turnstiles() -> st.SearchStrategy[Recipe]:
     shut = st.sampled_from([(), ((0.125, 0.375),), ((0.5, 1.25),), ((0.0, 0.125), (0.75, 8.0))])
     common = {"learns": st.booleans(), "slow": st.sampled_from([None, 0.5]), "shut": shut}
     options = st.one_of(
-        _options(judges=st.booleans(), **common),
+        _options(by_evidence=st.booleans(), **common),
         _options(line=st.sampled_from([0.125, 0.25]), **common),
     )
     return options.map(lambda options: recipe(Turnstile, **options))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
 from resilient.core.call import Call
-from resilient.core.policy import Layer, Scope, Wrap
+from resilient.core.policy import Layer, PipelineContext, Wrap
 from tests.properties import stacks
 from tests.properties.cancellation_driver import (
     assert_idle,
@@ -237,7 +237,7 @@ async def _call_that_waits(pipeline: Pipeline, form: Form) -> tuple[asyncio.Task
 class Swallowing(Wrap):
     """Takes what comes in the completing tick for a result, as timeouts on `asyncio.wait_for` did."""
 
-    def run(self, call: Call, inner: Layer, scope: Scope) -> Awaitable[Any]:
+    def run(self, call: Call, inner: Layer, context: PipelineContext) -> Awaitable[Any]:
         return self._run(asyncio.ensure_future(_await(inner(call))))
 
     async def _run(self, task: asyncio.Task[Any]) -> Any:
@@ -264,7 +264,7 @@ class Lingering(Wrap):
         super().__init__()
         self.leave = leave
 
-    async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
+    async def run(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         try:
             return await inner(call)
         except asyncio.CancelledError:
@@ -275,7 +275,7 @@ class Lingering(Wrap):
 class Uncounted(Wrap):
     """Takes the caller's cancellation for its own, and drops it from the count."""
 
-    async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
+    async def run(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         try:
             return await inner(call)
         except asyncio.CancelledError:

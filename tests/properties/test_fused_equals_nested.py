@@ -103,7 +103,7 @@ def asked_again(parts: Sequence[Recipe | Nest]) -> list[int]:
     for at, part in enumerate(parts):
         if isinstance(part, Nest):
             found += asked_again(part.parts)
-        elif judges(part):
+        elif by_evidence(part):
             again = 0
             for inner in parts[at + 1 :]:
                 if isinstance(inner, Nest) or inner.make in (Timeout, Retry):
@@ -117,7 +117,7 @@ def learns(part: Recipe) -> bool:
     return part.make is CircuitBreaker or bool(dict(part.options).get("learns"))
 
 
-def judges(part: Recipe) -> bool:
+def by_evidence(part: Recipe) -> bool:
     return part.make is CircuitBreaker or bool(dict(part.options).get("judges"))
 
 

@@ -82,7 +82,7 @@ class Hang:
 
 
 @dataclass
-class End:
+class Ending:
     """How a call ended in its task: its result or error, the task's `cancelling()` then, and whether a cancellation
     was left over that hit the next await."""
 
@@ -91,10 +91,10 @@ class End:
     left_over: bool = False
 
 
-async def end_of(call: Call, poke: Poke | None = None, *, cancelling: int = 0) -> End:
+async def end_of(call: Call, poke: Poke | None = None, *, cancelling: int = 0) -> Ending:
     """Await `call()` in a task that is already `cancelling` so many times; `poke(task)` comes just before."""
 
-    async def run() -> End:
+    async def run() -> Ending:
         task = asyncio.current_task()
         assert task is not None
         for _ in range(cancelling):
@@ -107,7 +107,7 @@ async def end_of(call: Call, poke: Poke | None = None, *, cancelling: int = 0) -
             outcome: Any = await call()
         except BaseException as error:
             outcome = error
-        end = End(outcome, task.cancelling())
+        end = Ending(outcome, task.cancelling())
         try:
             await asyncio.sleep(0)
         except CancelledError:
@@ -120,14 +120,14 @@ async def end_of(call: Call, poke: Poke | None = None, *, cancelling: int = 0) -
         return await asyncio.create_task(run())
 
 
-def assert_timed_out(end: End, *, cancelling: int = 0) -> TimedOut:
+def assert_timed_out(end: Ending, *, cancelling: int = 0) -> TimedOut:
     """It ended by a Timeout, and left the task as it was."""
     assert isinstance(end.outcome, TimedOut)
     assert (end.cancelling, end.left_over) == (cancelling, False)
     return end.outcome
 
 
-def assert_cancelled(end: End, *, cancelling: int) -> None:
+def assert_cancelled(end: Ending, *, cancelling: int) -> None:
     """It ended by the caller's cancellation, which is still counted."""
     assert type(end.outcome) is CancelledError
     assert (end.cancelling, end.left_over) == (cancelling, False)
@@ -139,7 +139,7 @@ def assert_cancelled(end: End, *, cancelling: int) -> None:
 @pytest.mark.every_loop
 async def test_timeout_success_leaves_no_cancellation() -> None:
     """The task is as it was."""
-    assert await end_of(Timeout(LONG)(answer)) == End(7, 0)
+    assert await end_of(Timeout(LONG)(answer)) == Ending(7, 0)
 
 
 @pytest.mark.every_loop
@@ -152,7 +152,7 @@ async def test_timeout_own_error_of_the_callee_leaves_no_cancellation() -> None:
         raise error
 
     end = await end_of(Timeout(LONG)(failing))
-    assert end == End(error, 0)
+    assert end == Ending(error, 0)
     assert end.outcome is error
 
 
@@ -292,7 +292,7 @@ async def test_timeout_error_in_the_tick_of_the_expiry_leaves_no_cancellation(or
             raise error from None
 
     end = await end_of(Timeout(LIMIT)(failing), lambda task: in_tick_of_expiry(order, int))
-    assert end == End(error, 0)
+    assert end == Ending(error, 0)
 
 
 # -- a callee that swallows the cancellation ---------------------------------------------------------------------
@@ -307,7 +307,7 @@ async def test_timeout_swallowed_cancel_returns_the_result() -> None:
             await forever()
         return 7
 
-    assert await end_of(Timeout(LIMIT)(stubborn)) == End(7, 0)
+    assert await end_of(Timeout(LIMIT)(stubborn)) == Ending(7, 0)
 
 
 @pytest.mark.every_loop
@@ -324,7 +324,7 @@ async def test_timeout_swallowed_cancel_is_not_repeated() -> None:
                 cancelled += 1
         return 7
 
-    assert await end_of(Timeout(LIMIT * 1.5)(stubborn)) == End(7, 0)
+    assert await end_of(Timeout(LIMIT * 1.5)(stubborn)) == Ending(7, 0)
     assert cancelled == 1
 
 
@@ -373,7 +373,7 @@ async def test_timeout_in_a_cancelling_task_expires_as_ever(before: int) -> None
 @pytest.mark.every_loop
 async def test_timeout_in_a_cancelling_task_succeeds_as_ever() -> None:
     """The count stays as it was."""
-    assert await end_of(Timeout(LONG)(answer), cancelling=2) == End(7, 2)
+    assert await end_of(Timeout(LONG)(answer), cancelling=2) == Ending(7, 2)
 
 
 @pytest.mark.every_loop
@@ -445,7 +445,7 @@ async def test_recursion_success_at_every_level() -> None:
         await asyncio.sleep(LIMIT * 6)
         return result
 
-    assert await end_of(and_stay) == End(7, 0)
+    assert await end_of(and_stay) == Ending(7, 0)
 
 
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
@@ -712,7 +712,7 @@ async def test_eager_tasks_are_timed_too() -> None:
     loop = asyncio.get_running_loop()
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
     assert_timed_out(await end_of(Timeout(LIMIT)(forever)))
-    assert await end_of(Timeout(LONG)(answer)) == End(7, 0)
+    assert await end_of(Timeout(LONG)(answer)) == Ending(7, 0)
 
 
 # -- many at once ------------------------------------------------------------------------------------------------

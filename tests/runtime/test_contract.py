@@ -40,10 +40,10 @@ class Limit:
         return self.error
 
 
-Inside = Callable[[Runtime, Call], Coroutine[Any, Any, Any]]
+InnerCost = Callable[[Runtime, Call], Coroutine[Any, Any, Any]]
 
 
-def inside(world: World, main: Inside) -> Any:
+def inside(world: World, main: InnerCost) -> Any:
     """Run `main(runtime, call)` where policies run in this world: on its event loop, or in the caller's thread."""
 
     async def entry() -> Any:

@@ -315,10 +315,10 @@ async def test_function_says_the_priority(said: Any, held: str) -> None:
 async def test_function_that_raises_leaves_its_client_the_deadline() -> None:
     """Of a client in this process, which has what it had before."""
 
-    def mistake(scope: Any) -> str:
+    def callback_error(scope: Any) -> str:
         raise LookupError("no such customer")
 
-    app = trusting(answering(tell_priority), priority=mistake)
+    app = trusting(answering(tell_priority), priority=callback_error)
     with deadline(5):
         assert isinstance((await ask(app)).error, LookupError)
         assert remaining() == pytest.approx(5)

@@ -192,17 +192,17 @@ def _current_task() -> Any:
 @on_both
 async def test_error_of_a_handler_at_its_deadline_reaches_the_servers_log() -> None:
     """And its client has 504."""
-    mistake = ValueError("in the midst of it")
+    callback_error = ValueError("in the midst of it")
 
     async def handle() -> None:
         try:
             await hang()
         finally:
-            raise mistake
+            raise callback_error
 
     reply = await ask(trusting(answering(handle)), deadline="2000")
     assert is_too_late(reply)
-    assert reply.error is mistake
+    assert reply.error is callback_error
 
 
 # -- calls made inside ----------------------------------------------------------------------------------------------
@@ -374,20 +374,20 @@ async def test_calls_after_the_response_has_begun_have_no_deadline() -> None:
 @on_both
 async def test_error_passes_before_the_response_and_after_it() -> None:
     """The server above makes of it what it does."""
-    mistake = ValueError()
+    callback_error = ValueError()
 
     async def fail() -> None:
-        raise mistake
+        raise callback_error
 
     def fail_at_once() -> None:
-        raise mistake
+        raise callback_error
 
     bulkhead = Bulkhead(1)
     before = await ask(trusting(answering(fail), limit=bulkhead), deadline="2000")
-    assert (before.status, before.error) == (None, mistake)
+    assert (before.status, before.error) == (None, callback_error)
     for parts in ([fail_at_once], [b"one", fail_at_once]):
         after = await ask(trusting(streaming(*parts), limit=bulkhead), deadline="2000")
-        assert (after.status, after.error) == (200, mistake)
+        assert (after.status, after.error) == (200, callback_error)
     assert bulkhead.at_rest
 
 

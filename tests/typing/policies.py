@@ -21,7 +21,7 @@ from resilient import (
     Timeout,
 )
 from resilient.core.call import Call
-from resilient.core.policy import Gate, Layer, Scope, Ticket, Wrap
+from resilient.core.policy import Gate, Layer, PipelineContext, Ticket, Wrap
 from resilient.faults import Crash, Errors, Latency, Results
 
 # -- Timeout --------------------------------------------------------------------------------------------------------
@@ -189,13 +189,13 @@ Bulkhead(max_concurrent="50")  # type: ignore[arg-type]
 
 
 class Tracing(Wrap):
-    async def run(self, call: Call, inner: Layer, scope: Scope) -> Any:
-        print(scope.name, call.attempt)
+    async def run(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
+        print(context.name, call.attempt)
         return await inner(call)
 
 
 class Passing(Wrap):
-    def run(self, call: Call, inner: Layer, scope: Scope) -> Coroutine[Any, Any, Any]:
+    def run(self, call: Call, inner: Layer, context: PipelineContext) -> Coroutine[Any, Any, Any]:
         return inner(call)
 
 

@@ -21,7 +21,7 @@ from resilient import _validation, events
 from resilient._atomic import GIL, module_lock
 from resilient.core.call import Call
 from resilient.core.policy import Gate
-from resilient.core.worst_case import Inside, View, Worst
+from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import CircuitOpen, Template, refusal
 from resilient.events.channel import Channels, emit, heard, joined
 from resilient.policies.breaker import circuit
@@ -72,7 +72,7 @@ class CircuitBreaker(Gate):
     """
 
     above = ""
-    judges = True
+    by_evidence = True
     learns = True
     raises = (CircuitOpen,)
     effects = frozenset(("listeners", "state_storage"))
@@ -246,7 +246,7 @@ class CircuitBreaker(Gate):
         super().renew()
         self._circuit.renew()
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         rest = inner(view)
         if self.shadow:
             return rest

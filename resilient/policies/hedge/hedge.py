@@ -35,11 +35,11 @@ from resilient.core.call import Call
 from resilient.core.callbacks import asked_of
 from resilient.core.deadline import in_callers_time
 from resilient.core.layer import Layer
-from resilient.core.policy import Scope, Wrap
-from resilient.core.worst_case import Bound, End, Inside, Meeting, View, Worst, share
+from resilient.core.policy import PipelineContext, Wrap
+from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase, share
 from resilient.events import Hedging
 from resilient.policies.hedge.delay import Delays, Observed, PerKey, quantile
-from resilient.policies.hedge.race import FirstCopy, Race, judged, wants_another
+from resilient.policies.hedge.race import LatencySample, Race, judged, wants_another
 from resilient.runtime import Runtime
 from resilient.runtime.asyncio import AsyncioRuntime
 from resilient.runtime.threads import THREADS
@@ -145,7 +145,7 @@ class Hedge(Wrap):
     def by(self, key: Callable[..., Hashable], max_keys: int) -> Self:
         """One like it that observes each key by itself, with the same budget and stragglers. (For our transports.)"""
         twin = copy(self)
-        twin._alone = None
+        twin._as_pipeline = None
         twin.started = twin.won = twin.would_have_started = 0
         twin._observe_by(key, max_keys)
         twin.given = self.given[0], {**self.given[1], "key": key, "max_keys": max_keys}
@@ -156,7 +156,7 @@ class Hedge(Wrap):
         if key is self._key:
             return self
         twin = copy(self)
-        twin._alone = None
+        twin._as_pipeline = None
         twin._key = key
         twin.given = self.given[0], {**self.given[1], "key": key}
         return twin
@@ -173,37 +173,37 @@ class Hedge(Wrap):
             return observed  # type: ignore[return-value]
         return observed.of(asked_of(call, key))
 
-    def bind(self, inner: Layer, scope: Scope) -> Layer:
+    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
         async def watch(call: Call) -> Any:
-            return await self._watch(call, inner, scope)
+            return await self._watch(call, inner, context)
 
         def race(call: Call) -> Coroutine[Any, Any, Any]:
-            if scope.mode == "once":
+            if context.mode == "once":
                 return inner(call) if self.observes is None else watch(call)
-            copies = Race(self, call, inner, scope)
+            copies = Race(self, call, inner, context)
             if call.runtime is THREADS:
-                return in_callers_time(call, scope, lambda _: copies.decide())
+                return in_callers_time(call, context, lambda _: copies.decide())
             if self.inline and isinstance(call.runtime, AsyncioRuntime):
                 return copies.run_inline(call.runtime)
             return copies.decide()
 
         return watch if self.shadow else race
 
-    async def _watch(self, call: Call, inner: Layer, scope: Scope) -> Any:
+    async def _watch(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         """One copy alone: observe it, and in shadow see whether it would have been hedged."""
         observed, now = self.observed(call), call.runtime.now
         delay = (self.delays if observed is None else observed.delays)[0]
-        first = FirstCopy()
+        first = LatencySample()
         first.observe(call, observed)
         begin, again = now(), False
         try:
             result = await inner(call)
-            verdict = judged(scope, call, self.accept, result)
+            verdict = judged(context, call, self.accept, result)
             again = wants_another(verdict)
             first.ended(None, verdict, call)
             return result
         except Exception as error:
-            verdict = scope.on_error(call, error)
+            verdict = context.on_error(call, error)
             again = wants_another(verdict)
             first.ended(error, verdict, call)
             raise
@@ -211,11 +211,11 @@ class Hedge(Wrap):
             late = delay is not None and now() - begin >= delay
             if self.shadow and (late or again):
                 self.would_have_started += 1
-                if scope.channel.wants[Hedging]:
+                if context.channel.wants[Hedging]:
                     reason = "delay" if late else "failure"
-                    scope.channel.emit(Hedging(scope.name, now(), self.name, 2, reason, shadow=True))
+                    context.channel.emit(Hedging(context.name, now(), self.name, 2, reason, shadow=True))
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.shadow:
             return inner(view)
         view = replace(view, again=True)
@@ -256,7 +256,7 @@ class Hedge(Wrap):
             failed += failure <= due
         return begins[-1], not failed
 
-    def _surely_lasts(self, inner: Inside, view: View, *, overlap: bool) -> float:
+    def _surely_lasts(self, inner: InnerCost, view: Surroundings, *, overlap: bool) -> float:
         """Seconds that it can take."""
         one = inner(view)
         longest, room = one.seconds.sure, one.at_once if overlap else min(one.at_once, one.allowed)
@@ -267,7 +267,7 @@ class Hedge(Wrap):
             return view.within
         return max(longest, last + inner(view.after(last)).seconds.sure)
 
-    def _surely(self, one: Worst, view: View) -> int:
+    def _surely(self, one: WorstCase, view: Surroundings) -> int:
         """How many copies there can be: each begins when the one before it has failed, or later."""
         copies = min(self.copies, max(1, one.allowed))
         if not one.fails:
@@ -276,14 +276,14 @@ class Hedge(Wrap):
             copies = min(copies, max(1, one.at_once), max(1, view.within // one.quick if one.quick else math.inf))
         return int(copies)
 
-    def meets(self, end: End) -> Meeting | None:
+    def meets(self, end: Ending) -> Reaction | None:
         if self.shadow:
             return None
         if end.error is not None and not isinstance(end.error, Exception):
-            return Meeting("cancels its copies")
+            return Reaction("cancels its copies")
         if (end.verdict is not None and end.verdict.refused) or end.helps_to_repeat:
-            return Meeting("starts the next copy at once, and waits for the others; passes it on when all have failed")
-        return Meeting("ends the race")
+            return Reaction("starts the next copy at once, and waits for the others; passes it on when all have failed")
+        return Reaction("ends the race")
 
     @property
     def inactive(self) -> str | None:

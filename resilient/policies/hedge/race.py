@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from resilient._atomic import GIL, atomic
-from resilient.core.background import Beside, close_beside
+from resilient.core.background import BackgroundCall, close_beside
 from resilient.core.call import Call
-from resilient.core.callbacks import Mistake, ask
+from resilient.core.callbacks import CallbackError, ask
 from resilient.core.classify import IGNORED, WAITED, Verdict
 from resilient.core.layer import Layer
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.errors import TimedOut, is_cut
 from resilient.events import BudgetExhausted, HedgeWon, Hedging
 from resilient.runtime import Parking
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from resilient.policies.hedge import Hedge
     from resilient.policies.hedge.delay import Observed
 
-__all__ = ["FirstCopy", "Race", "goes_on", "judged", "wants_another"]
+__all__ = ["LatencySample", "Race", "goes_on", "judged", "wants_another"]
 
 _log = logging.getLogger("resilient")
 
@@ -42,9 +42,9 @@ def wants_another(verdict: Verdict) -> bool:
     return goes_on(verdict) and not verdict.retry_after
 
 
-def judged(scope: Scope, call: Call, accept: Callable[[Any], bool] | None, result: Any) -> Verdict:
+def judged(context: PipelineContext, call: Call, accept: Callable[[Any], bool] | None, result: Any) -> Verdict:
     """The verdict on a result: also a failure when it is not accepted."""
-    verdict = scope.on_result(call, result)
+    verdict = context.on_result(call, result)
     if accept is None or goes_on(verdict) or verdict.final or ask(accept, result):
         return verdict
     return replace(verdict, kind="failure", retryable=True)
@@ -54,7 +54,7 @@ ROUNDING = 1 - 1e-9
 """A timer of a second is over after a second, but for the rounding of sums."""
 
 
-class FirstCopy:
+class LatencySample:
     """Measures the first copy of a call for the observed latencies.
 
     Attributes:
@@ -73,7 +73,7 @@ class FirstCopy:
         self._late = observed.delays[0]
         self._waited = call.waited
         self._now = now = call.runtime.now
-        call.stood_in = 0
+        call.substituted_at = 0
         self.began = now()
 
     def age(self, call: Call) -> float:
@@ -84,7 +84,7 @@ class FirstCopy:
     def answered(self, call: Call) -> None:
         """Record the latency of a copy that has succeeded."""
         observed, self.observed = self.observed, None
-        if observed is not None and call.stood_in != call.attempt:
+        if observed is not None and call.substituted_at != call.attempt:
             observed.record(self._now() - self.began - call.waited + self._waited)
 
     def ended(self, error: BaseException | None, verdict: Verdict, call: Call) -> None:
@@ -108,7 +108,7 @@ class FirstCopy:
 
 
 class Primary:
-    """The outcome of a first copy that ran in the caller's own task; otherwise like a `Beside`."""
+    """The outcome of a first copy that ran in the caller's own task; otherwise like a `BackgroundCall`."""
 
     __slots__ = ("call", "error", "pause", "result")
 
@@ -136,10 +136,10 @@ class Primary:
         self.result = self.error = self.call.verdict = None
 
 
-Copy = Beside | Primary
+Copy = BackgroundCall | Primary
 
 
-class Race(FirstCopy):
+class Race(LatencySample):
     """The copies of one call."""
 
     __slots__ = (
@@ -154,6 +154,7 @@ class Race(FirstCopy):
         "begun",
         "call",
         "context",
+        "context_vars",
         "deadline",
         "delays",
         "first",
@@ -162,7 +163,6 @@ class Race(FirstCopy):
         "inner",
         "may_start",
         "running",
-        "scope",
         "taken",
         "task",
         "winner",
@@ -171,21 +171,21 @@ class Race(FirstCopy):
     inline: AsyncioRuntime | None  # while the first copy runs in the caller's task ...
     task: asyncio.Task[Any] | None  # ... this one ...
     base: int  # ... which had been cancelled so often before ...
-    context: contextvars.Context | None  # ... in this context ...
+    context_vars: contextvars.Context | None  # ... in this context ...
     deadline: float | None  # ... under this deadline
     taken: Any  # once it is over: the caller's result, to which a loser may come, too
     at: float  # when it is told that the next copy is due, while ...
     _timers: Entries | None  # ... it is one of these
 
-    def __init__(self, hedge: Hedge, call: Call, inner: Layer, scope: Scope) -> None:
+    def __init__(self, hedge: Hedge, call: Call, inner: Layer, context: PipelineContext) -> None:
         self.hedge = hedge
         self.call = call
         self.attempt = call.attempt
         self.inner = inner
-        self.scope = scope
+        self.context = context
         self.begun = 0
         self.may_start = True
-        self.running: list[Beside] = []
+        self.running: list[BackgroundCall] = []
         self.first: Copy | None = None  # of those that failed; its outcome comes back when all do
         self.winner: Copy | None = None
         observed = hedge.alike or (None if hedge.observes is None else hedge.observed(call))
@@ -194,10 +194,10 @@ class Race(FirstCopy):
         else:
             self.delays = observed.delays
             self.observe(call, observed)
-        self.inline = self.task = self.context = self._timers = None
+        self.inline = self.task = self.context_vars = self._timers = None
         if not GIL:
             self._lock = threading.RLock()
-        self._ended: list[Beside] = []
+        self._ended: list[BackgroundCall] = []
         self._over = False
         self._parking: Parking | None = None
 
@@ -205,23 +205,23 @@ class Race(FirstCopy):
 
     def start(self, reason: str) -> None:
         """Begin the next copy, if there may be one. The first is free."""
-        hedge, scope = self.hedge, self.scope
+        hedge, context = self.hedge, self.context
         if self.begun:
             if hedge.stragglers.full:
                 self.may_start = False
             if not self.may_start or self.begun >= hedge.copies:
                 return
             now = self.call.runtime.now()
-            if hedge.budget is not None and not hedge.budget.of(scope.judge.dependency(self.call)).spend(now):
+            if hedge.budget is not None and not hedge.budget.of(context.classifier.dependency(self.call)).spend(now):
                 self.may_start = False
-                if scope.channel.wants[BudgetExhausted]:
-                    scope.channel.emit(BudgetExhausted(scope.name, now, hedge.name, "hedge"))
+                if context.channel.wants[BudgetExhausted]:
+                    context.channel.emit(BudgetExhausted(context.name, now, hedge.name, "hedge"))
                 return
             hedge.started += 1
-            if scope.channel.wants[Hedging]:
-                scope.channel.emit(Hedging(scope.name, now, hedge.name, self.begun + 1, reason))
+            if context.channel.wants[Hedging]:
+                context.channel.emit(Hedging(context.name, now, hedge.name, self.begun + 1, reason))
         self.begun += 1
-        copy = Beside(self.call, self.inner, scope, hedge.stragglers, self._copy_ended, self.begun)
+        copy = BackgroundCall(self.call, self.inner, context, hedge.stragglers, self._copy_ended, self.begun)
         if hedge.late:
             copy.sets_aside = True
         copy.call.attempt = self.attempt  # the first one may have got further, in the caller's own call ...
@@ -229,7 +229,7 @@ class Race(FirstCopy):
             copy.call.deadline = self.deadline  # ... and be within a Timeout of its own
         self.running.append(copy)
         try:
-            copy.run(self.task, self.context)
+            copy.run(self.task, self.context_vars)
         except Exception:  # a task factory that refuses, no more threads
             self.running.remove(copy)
             if self.begun == 1:
@@ -246,7 +246,7 @@ class Race(FirstCopy):
         return self.delays[self.begun - 1] if more else None
 
     @atomic
-    def _copy_ended(self, copy: Beside) -> bool:
+    def _copy_ended(self, copy: BackgroundCall) -> bool:
         """In the copy's own task or thread. Whether nobody waits for it any more."""
         if self.inline is not None:
             self._ended_while_inline(copy)
@@ -267,7 +267,7 @@ class Race(FirstCopy):
         return not self._ended
 
     @atomic
-    def _stop(self) -> list[Beside]:
+    def _stop(self) -> list[BackgroundCall]:
         """Take no more copies that end; those that have."""
         self._over = True
         ended, self._ended = self._ended, []  # they know this race
@@ -280,7 +280,7 @@ class Race(FirstCopy):
             return
         kept = [each.result for each in (self.winner, self.first) if each is not None and each is not copy]
         if not any(copy.result is result for result in kept):
-            close_beside(copy.result, self.call, self.scope, self.hedge.stragglers, self.hedge.late)
+            close_beside(copy.result, self.call, self.context, self.hedge.stragglers, self.hedge.late)
         copy.forget()
 
     def end(self) -> None:
@@ -312,18 +312,20 @@ class Race(FirstCopy):
 
     def leaves_open(self, copy: Copy) -> bool:
         """Whether the race goes on after this copy's outcome; without further copies where it asks to be left alone."""
-        error, scope, accept = copy.error, self.scope, self.hedge.accept
-        if error is None and accept is None and not scope.judge.judges_results:
+        error, context, accept = copy.error, self.context, self.hedge.accept
+        if error is None and accept is None and not context.classifier.judges_results:
             if copy.number == 1 and self.observed is not None:
                 self.answered(copy.call)
             return False
         try:
             if error is None:
-                verdict = judged(scope, copy.call, accept, copy.result)
+                verdict = judged(context, copy.call, accept, copy.result)
             else:
-                verdict = scope.on_error(copy.call, error) if isinstance(error, Exception) else IGNORED  # never judged
-        except Mistake as mistake:  # the caller shall hear of it
-            copy.error = mistake
+                verdict = (
+                    context.on_error(copy.call, error) if isinstance(error, Exception) else IGNORED
+                )  # never judged
+        except CallbackError as callback_error:  # the caller shall hear of it
+            copy.error = callback_error
             return False
         if copy.number == 1 and self.observed is not None:
             self.ended(error, verdict, copy.call)
@@ -370,13 +372,13 @@ class Race(FirstCopy):
 
     def take(self) -> Any:
         """The result of the winner, or its error raised; and tell of a hedge that has won."""
-        hedge, scope, winner = self.hedge, self.scope, self.winner
+        hedge, context, winner = self.hedge, self.context, self.winner
         assert winner is not None
         if self.begun > 1 and winner is not self.first:
             hedge.won += winner.number > 1
-            if scope.channel.wants[HedgeWon]:
+            if context.channel.wants[HedgeWon]:
                 at = self.call.runtime.now()
-                scope.channel.emit(HedgeWon(scope.name, at, hedge.name, winner.number, self.begun))
+                context.channel.emit(HedgeWon(context.name, at, hedge.name, winner.number, self.begun))
         self.winner = self.first = None  # they know this race, too
         return winner.take()
 
@@ -388,7 +390,7 @@ class Race(FirstCopy):
         assert task is not None
         base = self.base = task.cancelling()
         self.begun = 1
-        self.inline, self.task, self.context = runtime, task, contextvars.copy_context()
+        self.inline, self.task, self.context_vars = runtime, task, contextvars.copy_context()
         self.deadline = self.call.deadline
         if self.delays[0] is not None:
             self._timers = runtime.after(self.delays[0], self)
@@ -412,7 +414,7 @@ class Race(FirstCopy):
             self._stop_inline()
             if self.winner is not None:
                 task.uncancel()  # the callee swallowed the cancel and has a result all the same
-            elif self.begun == 1 and not self.scope.judge.judges_results and self.hedge.accept is None:
+            elif self.begun == 1 and not self.context.classifier.judges_results and self.hedge.accept is None:
                 if self.observed is not None:
                     self.answered(self.call)
                 return result
@@ -447,7 +449,7 @@ class Race(FirstCopy):
             self._timers.pop(self, None)
             self._timers = None
 
-    def _ended_while_inline(self, copy: Beside) -> None:
+    def _ended_while_inline(self, copy: BackgroundCall) -> None:
         self.running.remove(copy)
         if self.leaves_open(copy):
             self.drop(copy)
@@ -461,7 +463,7 @@ class Race(FirstCopy):
 
     def _stop_inline(self) -> None:
         """From now on copies that end wait to be looked at."""
-        self.inline = self.task = self.context = None
+        self.inline = self.task = self.context_vars = None
         self._forget_timer()
 
     def _end_without_winner(self) -> None:

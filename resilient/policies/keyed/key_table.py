@@ -214,7 +214,7 @@ def _kind(gate: Gate) -> tuple[Any, ...]:
     return (
         type(gate),
         gate.shadow,
-        gate.judges,
+        gate.by_evidence,
         gate.learns,
         gate.waits,
         gate.holds,

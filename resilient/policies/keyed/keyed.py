@@ -18,9 +18,9 @@ from typing import Any, Self
 from resilient import _validation
 from resilient._atomic import GIL
 from resilient.core.call import Call
-from resilient.core.callbacks import Mistake, asked_of
-from resilient.core.policy import Gate, Policy, Scope, Ticket
-from resilient.core.worst_case import End, Inside, Meeting, View, Worst
+from resilient.core.callbacks import CallbackError, asked_of
+from resilient.core.policy import Gate, PipelineContext, Policy, Ticket
+from resilient.core.worst_case import Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.errors import Rejected
 from resilient.events import Channel
 from resilient.policies.keyed.key_table import Entry, Keys
@@ -74,7 +74,7 @@ class Keyed(Gate):
             raise TypeError(f"factory must make a gate (CircuitBreaker, Bulkhead, RateLimit, ...), got {pattern!r}")
         super().__init__(name, shadow=pattern.shadow)
         self._pattern = pattern
-        self.judges, self.waits = pattern.judges, pattern.waits
+        self.by_evidence, self.waits = pattern.by_evidence, pattern.waits
         decides = pattern.shadow_queue or pattern
         self.learns, self.follows = decides.learns, decides.follows
         self.timed, self.dated, self.slow = pattern.timed, pattern.dated, pattern.slow
@@ -88,7 +88,7 @@ class Keyed(Gate):
         if key is self._key:
             return self
         twin = copy(self)
-        twin._alone = None
+        twin._as_pipeline = None
         twin._key = key
         twin.given = self.given[0], {**self.given[1], "key": key}
         return twin
@@ -105,14 +105,14 @@ class Keyed(Gate):
         try:
             key = self._key(*call.args, **kwargs) if kwargs else self._key(*call.args)
         except Exception as error:
-            raise Mistake(error) from None
+            raise CallbackError(error) from None
         try:
             entry = keys.at_hand[key]
             entry.inside += 1  # no call between these two: from here on nobody forgets it
         except KeyError:
             entry = self._enter(key, call)
         except Exception as error:  # it cannot be hashed
-            raise Mistake(error) from None
+            raise CallbackError(error) from None
         else:
             entry.span = keys.span
             if entry is not keys.latest:
@@ -127,10 +127,10 @@ class Keyed(Gate):
             return None
         return entry, ticket
 
-    async def wait(self, call: Call, scope: Scope) -> Ticket:
+    async def wait(self, call: Call, context: PipelineContext) -> Ticket:
         entry = self._enter(asked_of(call, self._key), call)
         try:
-            return entry, await entry.gate.wait(call, scope)
+            return entry, await entry.gate.wait(call, context)
         except BaseException:
             self._keys.leave(entry)
             raise
@@ -199,11 +199,11 @@ class Keyed(Gate):
 
     def _enter(self, key: Hashable, call: Call) -> Entry:
         """The entry of a key that the look-up without a lock did not find. An error of its hash or the factory is a
-        `Mistake`."""
+        `CallbackError`."""
         try:
             return self._keys.enter(key, call.begin().now())
         except Exception as error:
-            raise Mistake(error) from None
+            raise CallbackError(error) from None
 
     def renew(self) -> None:
         super().renew()
@@ -254,10 +254,10 @@ class Keyed(Gate):
     def noun(self) -> str:
         return f"Keyed({self._pattern.noun})"
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         return self._pattern.worst(inner, view)
 
-    def meets(self, end: End) -> Meeting | None:
+    def meets(self, end: Ending) -> Reaction | None:
         return self._pattern.meets(end)
 
     def unfit(self, *, is_async: bool, block: bool) -> str | None:

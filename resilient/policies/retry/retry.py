@@ -23,12 +23,12 @@ from resilient.core.budget import Budget
 from resilient.core.callbacks import ask
 from resilient.core.classify import REFUSALS, ErrorFilter, Verdict, error_filter, error_types, is_refusal
 from resilient.core.layer import Layer, Recovery
-from resilient.core.policy import Scope, Wrap
-from resilient.core.worst_case import NOTHING, Discard, End, Inside, Meeting, View, Worst
+from resilient.core.policy import PipelineContext, Wrap
+from resilient.core.worst_case import NOTHING, Discard, Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.errors import bare, leaves
 from resilient.policies.retry.backoff import Fixed, FullJitter
 from resilient.policies.retry.schedule import Schedule
-from resilient.policies.retry.state import Series
+from resilient.policies.retry.state import RetryState
 from resilient.policies.retry.tenacity import Strategy, answer_to, awaits, looks_at_errors_only
 from resilient.runtime import Runtime
 
@@ -133,17 +133,17 @@ class Retry(Wrap):
         kind = type(error)
         return any(each is kind or (issubclass(kind, each) and issubclass(each, REFUSALS)) for each in self._named)
 
-    def mends(self, scope: Scope) -> bool:
+    def failure_only(self, context: PipelineContext) -> bool:
         # What tenacity is told begins before the first attempt, and results have to be looked at.
-        return not (self._speaks_tenacity or scope.judge.judges_results)
+        return not (self._speaks_tenacity or context.classifier.judges_results)
 
-    def recovery(self, inner: Layer, scope: Scope) -> Recovery:
-        return Series(self, inner, scope).recover
+    def recovery(self, inner: Layer, context: PipelineContext) -> Recovery:
+        return RetryState(self, inner, context).recover
 
-    def bind(self, inner: Layer, scope: Scope) -> Layer:
-        if self.mends(scope):
-            return super().bind(inner, scope)
-        series = Series(self, inner, scope)
+    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
+        if self.failure_only(context):
+            return super().bind(inner, context)
+        series = RetryState(self, inner, context)
         return series.run if self._speaks_tenacity else series.judge_results
 
     def repeats(self, error: Exception | None, verdict: Verdict) -> bool | None:
@@ -172,44 +172,44 @@ class Retry(Wrap):
     def _names_all(self, refusals: Iterable[BaseException]) -> bool:
         return all(map(self.repeats_rejection, refusals))
 
-    def looks_at_results(self, scope: Scope) -> bool:
+    def looks_at_results(self, context: PipelineContext) -> bool:
         """Whether a call that returned can be repeated for its result: by the classifier, or by tenacity's strategy."""
-        return self._asks_results or scope.judge.judges_results
+        return self._asks_results or context.classifier.judges_results
 
     def takes(self, each: float) -> float:
         timed = self.schedule.stop.timed and self.schedule.knows_its_waits
         return self.schedule.takes(each) if timed else super().takes(each)
 
-    def worst(self, inner: Inside, view: View) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.inactive or (view.repeated and (view.once or self.nested == "once")):
             return inner(view)
-        judge, discard = view.judge, NOTHING
-        if view.is_async and (judge.judges_results or self._asks_results):
-            discard = Discard(judge.aside_seconds, judge.closing_seconds, judge.results_ask)
+        classifier, discard = view.classifier, NOTHING
+        if view.is_async and (classifier.judges_results or self._asks_results):
+            discard = Discard(classifier.aside_seconds, classifier.closing_seconds, classifier.results_ask)
         return self.schedule.worst(inner, view, self.max_retry_after, discard, str(self))
 
     @property
     def assumes(self) -> tuple[str, ...]:
         return self.schedule.unknown
 
-    def meets(self, end: End) -> Meeting | None:
+    def meets(self, end: Ending) -> Reaction | None:
         if self.inactive or end.verdict is None:
             return None
         again = "repeats the call; passes the last one on when attempts, time or budget are spent"
         if end.verdict.refused and end.error is not None:
             if self.repeats_rejection(end.error):
-                return Meeting(again)
-            return Meeting("does not repeat a rejection; after other attempts, their last failure comes back instead")
+                return Reaction(again)
+            return Reaction("does not repeat a rejection; after other attempts, their last failure comes back instead")
         if self.strategy is not None and end.error is not None and not end.verdict.final:
             answer = answer_to(self.strategy, end.error)
             if answer is None:
-                return Meeting(f"asks the predicate of {type(self.strategy).__name__} whether to repeat it")
+                return Reaction(f"asks the predicate of {type(self.strategy).__name__} whether to repeat it")
             repeats = answer
         elif isinstance(end.error, Exception) and self._on is not None and not end.verdict.final:
             repeats = self._on(end.error)
         else:
             repeats = end.helps_to_repeat and not end.verdict.final
-        return Meeting(again) if repeats else Meeting("does not repeat it")
+        return Reaction(again) if repeats else Reaction("does not repeat it")
 
     @property
     def inactive(self) -> str | None:

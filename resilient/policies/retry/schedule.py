@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 
 from resilient.core.stop import AnyOf, Runs, Stop, Unknown
-from resilient.core.worst_case import MANY, Discard, Inside, Pause, View, Worst, in_turn, latest_begin
+from resilient.core.worst_case import MANY, Discard, InnerCost, Pause, Surroundings, WorstCase, latest_begin, sequential
 from resilient.policies.retry.backoff import Fixed, FullJitter
 from resilient.policies.retry.tenacity import Strategy, span, stop_of, words_of
 
@@ -78,7 +78,7 @@ class Schedule:
             said.append(f"what {self._waiting()} says is not known: it may be any pause")
         return tuple(said)
 
-    def worst(self, inner: Inside, view: View, asked: float, discard: Discard, name: str) -> Worst:
+    def worst(self, inner: InnerCost, view: Surroundings, asked: float, discard: Discard, name: str) -> WorstCase:
         """What the attempts cost at worst.
 
         Args:
@@ -113,7 +113,7 @@ class Schedule:
         stop = self.stop
         if (math.isfinite(view.within) or stop.timed) and not self.knows_its_waits:  # each may outlive the limit
             stop = AnyOf((stop, Unknown(name)))
-        return in_turn(inner, view, stop, pause, why, discard)
+        return sequential(inner, view, stop, pause, why, discard)
 
     def describe(self) -> str:
         """In a few words, as "3 attempts, 2 s"."""

@@ -16,12 +16,12 @@ import tenacity
 
 from resilient.core.background import close_beside, discard, is_own
 from resilient.core.call import Call
-from resilient.core.callbacks import Mistake, ask
+from resilient.core.callbacks import CallbackError, ask
 from resilient.core.classify import Verdict
 from resilient.core.current_call import enclosing
 from resilient.core.deadline import remaining
 from resilient.core.layer import Layer, marks_of
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.core.result import is_awaitable
 from resilient.errors import Rejected, TimedOut, bare, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
@@ -33,13 +33,13 @@ from resilient.runtime.threads import THREADS
 if TYPE_CHECKING:
     from resilient.policies.retry import Retry
 
-__all__ = ["Series"]
+__all__ = ["RetryState"]
 
 
-class Series:
+class RetryState:
     """A Retry around one layer. A call enters by one of three methods; each hands a failure to `go_on`.
 
-        recover          the first attempt has failed in a frame outside (`Policy.mends`)
+        recover          the first attempt has failed in a frame outside (`Policy.failure_only`)
         judge_results    results can be worth repeating, so it makes the first attempt itself
         run              the same, where tenacity's strategies and hooks are told of each attempt
 
@@ -51,18 +51,18 @@ class Series:
         looks: whether results can be worth repeating.
     """
 
-    __slots__ = ("inner", "looks", "plainly", "retry", "scope")
+    __slots__ = ("context", "inner", "looks", "plainly", "retry")
 
-    def __init__(self, retry: Retry, inner: Layer, scope: Scope) -> None:
+    def __init__(self, retry: Retry, inner: Layer, context: PipelineContext) -> None:
         self.retry = retry
         self.inner = inner
         self.plainly = marks_of(inner).plainly
-        self.scope = scope
-        self.looks = retry.looks_at_results(scope)
+        self.context = context
+        self.looks = retry.looks_at_results(context)
 
     def recover(self, call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
         """A `Recovery`: the further attempts after this error, or None if it is not worth repeating."""
-        verdict = self.scope.on_error(call, error)
+        verdict = self.context.on_error(call, error)
         again = self.retry.repeats(error, verdict)
         return self.go_on(call, error, None, verdict, again) if again else None
 
@@ -75,7 +75,7 @@ class Series:
             if rest is None:
                 raise
         else:
-            verdict = self.scope.on_result(call, result)
+            verdict = self.context.on_result(call, result)
             if verdict.kind == "success":
                 return result
             rest = self.go_on(call, None, result, verdict, self.retry.repeats(None, verdict))
@@ -103,12 +103,12 @@ class Series:
         try:
             result = await self.inner(call)
         except Exception as error:
-            verdict = self.scope.on_error(call, error)
+            verdict = self.context.on_error(call, error)
             rest = self.go_on(call, error, None, verdict, retry.repeats(error, verdict), state)
         else:
             if not self.looks:
                 return result
-            verdict = self.scope.on_result(call, result)
+            verdict = self.context.on_result(call, result)
             rest = self.go_on(call, None, result, verdict, retry.repeats(None, verdict), state)
         return await rest
 
@@ -130,8 +130,8 @@ class Series:
 
         Returns the last result, or raises the last error that was an answer of the dependency.
         """
-        retry, scope, looks, plainly = self.retry, self.scope, self.looks, self.plainly
-        judge, channel, hooks = scope.judge, scope.channel, retry.hooks
+        retry, context, looks, plainly = self.retry, self.context, self.looks, self.plainly
+        classifier, channel, hooks = context.classifier, context.channel, retry.hooks
         attempt = 1  # `call.attempt` counts those of all Retries around the call
         answered = False  # whether there was an answer of the dependency, rather than a rejection
         last_error: Exception | None = None  # what comes back at the end, or else `last_result`
@@ -155,7 +155,7 @@ class Series:
                     last_error, answered, known = error, not verdict.refused, call.verdict
                     if looks:
                         superseded, last_result = last_result, result
-                        if superseded is not result and is_own(superseded, call, judge):
+                        if superseded is not result and is_own(superseded, call, classifier):
                             await discard(superseded, call.runtime, retry.closing)
                 if not again:
                     reason = "" if attempt == 1 else self._hopeless(attempt, error, verdict)
@@ -170,12 +170,12 @@ class Series:
                     wait = ask(float, await _answer(retry.wait, state))
                 if verdict.retry_after is not None:
                     wait += verdict.retry_after  # the pause that was asked for, plus the usual wait as jitter
-                if scope.mode == "instant":
+                if context.mode == "instant":
                     wait = 0.0
                 if state is not None:
                     state.upcoming_sleep = wait
-                most = judge.attempts(call) or retry.attempts
-                if scope.mode == "once":
+                most = classifier.attempts(call) or retry.attempts
+                if context.mode == "once":
                     reason = "the pipeline is switched to one attempt"
                 elif most is not None and attempt >= most:
                     reason = "attempts spent"
@@ -191,7 +191,7 @@ class Series:
                 if channel.wants[Retrying]:
                     self._tell_of_retry(call, attempt, wait, error)
                 if error is None:
-                    await judge.set_aside(result, call.runtime)
+                    await classifier.set_aside(result, call.runtime)
                 if state is not None:
                     state.idle_for += wait
                     if "before_sleep" in hooks:
@@ -205,7 +205,7 @@ class Series:
                 if wait > 0:
                     await call.begin().sleep(wait)
                     if channel.wants[Waited]:
-                        channel.emit(Waited(scope.name, call.runtime.now(), retry.name, "backoff", wait))
+                        channel.emit(Waited(context.name, call.runtime.now(), retry.name, "backoff", wait))
                 attempt += 1
                 call.attempt += 1
                 call.verdict = None
@@ -220,12 +220,12 @@ class Series:
                     result = await self.inner(call) if plainly is None else plainly(call)
                 except Exception as caught:
                     error, result = caught, None
-                    verdict = scope.on_error(call, error)
+                    verdict = context.on_error(call, error)
                 else:
                     if not looks:
                         call.error = None
                         return result
-                    verdict = scope.on_result(call, result)
+                    verdict = context.on_result(call, result)
                 again = retry.repeats(error, verdict)
 
             call.verdict, call.error = known, None
@@ -245,64 +245,66 @@ class Series:
     def _hopeless(self, attempt: int, error: Exception | None, verdict: Verdict) -> str:
         """The reason to give up after an attempt, not the first one, that is not worth repeating."""
         if verdict.refused:
-            return f"attempt {attempt} was rejected: {_told(error, self.scope)}"
+            return f"attempt {attempt} was rejected: {_told(error, self.context)}"
         return "" if error is None else "not worth repeating"
 
     def _held_back(self, call: Call, attempt: int, wait: float, verdict: Verdict, error: Exception | None) -> str:
         """The reason why there is no further attempt after this wait, although attempts are left; "" if there is one.
         Then the budget has paid for it."""
-        retry, scope = self.retry, self.scope
-        judge = scope.judge
+        retry, context = self.retry, self.context
+        classifier = context.classifier
         if verdict.retry_after is not None and verdict.retry_after > retry.max_retry_after:
             return f"asked to wait {verdict.retry_after:g} s, longer than {retry.max_retry_after:g} s"
         if (call.deadline is not None or seen.limits) and wait >= _left(call, wait):
             return f"a wait of {wait:.3g} s would outlive the deadline"
         if retry.nested == "once" and any(outer.repeats and other is not call for other, outer in enclosing()):
             return "the call that this one is part of is repeated as a whole"
-        if judge.repeated(call):
+        if classifier.repeated(call):
             return "its caller repeats it"
         if retry.shadow:
             retry.would_have_retried += 1
-            if scope.channel.wants[Retrying]:
+            if context.channel.wants[Retrying]:
                 self._tell_of_retry(call, attempt, wait, error, shadow=True)
             return "in shadow mode nothing is repeated"
-        if retry.budget is not None and not retry.budget.of(judge.dependency(call)).spend(call.begin().now()):
-            if scope.channel.wants[BudgetExhausted]:
-                scope.channel.emit(BudgetExhausted(scope.name, call.runtime.now(), retry.name, "retry"))
+        if retry.budget is not None and not retry.budget.of(classifier.dependency(call)).spend(call.begin().now()):
+            if context.channel.wants[BudgetExhausted]:
+                context.channel.emit(BudgetExhausted(context.name, call.runtime.now(), retry.name, "retry"))
             return "the budget for extra requests is exhausted"
         return ""
 
     def _give_up(self, call: Call, attempt: int, reason: str, error: Exception | None) -> None:
         """Emit `GaveUp` with the reason, and add it as a note to the error that comes back."""
-        scope, name = self.scope, self.retry.name
-        if scope.channel.wants[GaveUp]:
-            scope.channel.emit(GaveUp(scope.name, call.begin().now(), name, attempt, reason, error))
+        context, name = self.context, self.retry.name
+        if context.channel.wants[GaveUp]:
+            context.channel.emit(GaveUp(context.name, call.begin().now(), name, attempt, reason, error))
         if error is not None:
-            where = f"pipeline {scope.name!r}" if scope.name else name
+            where = f"pipeline {context.name!r}" if context.name else name
             note(bare(_meant(error)), f"{where} gave up after {attempt} attempt{'s'[: attempt != 1]}: {reason}")
 
     def _tell_of_retry(
         self, call: Call, attempt: int, wait: float, error: Exception | None, *, shadow: bool = False
     ) -> None:
-        scope = self.scope
+        context = self.context
         shown = None if error is None else bare(error)
         at = call.begin().now()
-        scope.channel.emit(Retrying(scope.name, at, self.retry.name, attempt, wait, shown, shadow))
+        context.channel.emit(Retrying(context.name, at, self.retry.name, attempt, wait, shown, shadow))
 
     def _drop(self, call: Call, newest: Any, kept: Any, ended: BaseException) -> None:
-        """Close the newest result and the one that was kept before it, in the background. The result that a `Mistake`
-        is about is closed where that is raised to the caller (`flow.own_up`)."""
-        about = ended.about if type(ended) is Mistake else None
+        """Close the newest result and the one that was kept before it, in the background. The result that a
+        `CallbackError`
+        is about is closed where that is raised to the caller (`in_flight.raise_callback_error`)."""
+        about = ended.about if type(ended) is CallbackError else None
         for result in (newest,) if kept is newest else (newest, kept):
             if result is not about:
-                close_beside(result, call, self.scope, self.retry.closing)
+                close_beside(result, call, self.context, self.retry.closing)
 
 
 _PLAIN = frozenset((float, int, bool, NoneType))
 
 
 async def _answer(strategy: Strategy | None, state: State | None) -> Any:
-    """Ask one of tenacity's strategies or hooks, and await its answer if need be. An error of it is a `Mistake`."""
+    """Ask one of tenacity's strategies or hooks, and await its answer if need be. An error of it is a
+    `CallbackError`."""
     assert strategy is not None
     assert state is not None
     try:
@@ -311,7 +313,7 @@ async def _answer(strategy: Strategy | None, state: State | None) -> Any:
     except Exception as raised:
         outcome = state.outcome
         about = None if outcome is None else outcome.exception() if outcome.failed else outcome.result()
-        raise Mistake(raised, about) from None
+        raise CallbackError(raised, about) from None
 
 
 def _left(call: Call, wait: float) -> float:
@@ -330,8 +332,8 @@ def _meant(error: Exception) -> Exception:
     return behind(error) if issubclass(type(error), tenacity.TryAgain) else error  # type: ignore[arg-type]
 
 
-def _told(error: Exception | None, scope: Scope) -> str:
+def _told(error: Exception | None, context: PipelineContext) -> str:
     """The text of a rejection, without the pipeline's name where the sentence has it already."""
     if not isinstance(error, Rejected):
         return type(error).__name__
-    return reason_of(error) if error.pipeline == scope.name else str(error)
+    return reason_of(error) if error.pipeline == context.name else str(error)
