@@ -279,15 +279,15 @@ def test_classifier_that_raises_about_an_open_result_costs_no_ticket(world: Worl
 # -- judgements do not go stale -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["judges", "learns"])
+@pytest.mark.parametrize("kind", ["by_evidence", "learns"])
 def test_only_judging_gates_are_asked_again_after_a_wait_further_in(world: World, kind: str) -> None:
     """What decides by evidence decides anew; what only counts is not asked twice."""
     journal: Journal = []
     outer = Turnstile(name="outer", journal=journal, **{kind: True})
     line = Turnstile(name="line", journal=journal, line=0.01)
     assert world.call(stack(outer, line)(world.dependency(7).fn)) == 7
-    again = [("outer", "release"), ("outer", "admit")] if kind == "judges" else []
-    end = "release" if kind == "judges" else "settle"
+    again = [("outer", "release"), ("outer", "admit")] if kind == "by_evidence" else []
+    end = "release" if kind == "by_evidence" else "settle"
     assert journal == [("outer", "admit"), ("line", "admit"), *again, ("line", "release"), ("outer", end)]
 
 
@@ -616,7 +616,7 @@ def turnstiles(journal: Journal) -> st.SearchStrategy[list[Turnstile]]:
     """Gates of every kind, in any order, that are called by their positions."""
     shut = st.sampled_from([(), (), ((0.25, 0.5),), ((0.5, 8.0),)])
     kind = st.one_of(
-        st.fixed_dictionaries({"learns": st.booleans(), "judges": st.booleans(), "shut": shut}),
+        st.fixed_dictionaries({"learns": st.booleans(), "by_evidence": st.booleans(), "shut": shut}),
         st.fixed_dictionaries({"learns": st.booleans(), "line": st.sampled_from([0.25, 0.5]), "shut": shut}),
     )
     kinds = st.lists(kind, min_size=1, max_size=6)

@@ -118,7 +118,7 @@ def learns(part: Recipe) -> bool:
 
 
 def by_evidence(part: Recipe) -> bool:
-    return part.make is CircuitBreaker or bool(dict(part.options).get("judges"))
+    return part.make is CircuitBreaker or bool(dict(part.options).get("by_evidence"))
 
 
 def waits(part: Recipe) -> bool:
