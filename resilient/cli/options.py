@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import typer
 
-from resilient import arguments
+from resilient import _validation
 from resilient.cli.refusal import refuse
 from resilient.lab.image_files import SUFFIXES
 
@@ -47,9 +47,9 @@ def number(
             value = int(given) if whole else float(given)
         except ValueError:
             number = "a whole number, " if whole and kind[0] != "a" else ""
-            refuse(f"{option} must be {number}{kind}, got {given!r}{arguments.without_unit(given, kind)}")
+            refuse(f"{option} must be {number}{kind}, got {given!r}{_validation.without_unit(given, kind)}")
         if not least <= value <= most or value == math.inf:
-            refuse(f"{option} must be {kind}, got {given}{arguments.percent(value) if most == 1 else ''}")
+            refuse(f"{option} must be {kind}, got {given}{_validation.percent(value) if most == 1 else ''}")
         return value
 
     return typer.Option(option, help=about, parser=read, metavar="INTEGER" if whole else "NUMBER")

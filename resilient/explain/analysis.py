@@ -2,8 +2,8 @@
 
 How long a call takes, how often it is attempted, how many requests it makes; what each policy does with each error on
 its way to the caller; which policies never act; and which order or combination of policies is wrong. The figures are
-composed from what each policy says of itself (`resilient.foresight`). A policy of one's own takes part if it defines
-`worst`, and `meets`.
+composed from what each policy says of itself (`resilient.core.worst_case`). A policy of one's own takes part if it
+defines `worst`, and `meets`.
 
 A figure is *exact* if some dependency, and some traffic of other calls, does cause it; it is a *bound* if only a larger
 value is excluded. The long run is another question: there budgets, and not attempts, limit the requests.
@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from resilient import events
+from resilient.core.classify import FAILURE, Verdict
+from resilient.core.levels import levels
+from resilient.core.policy import Policy
+from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase
+from resilient.events.channel import apart
 from resilient.explain.explanation import Explanation
 from resilient.explain.long_run import long_run
 from resilient.explain.records import Behind, Idle, Part, Route, Step
 from resilient.explain.subject import Function, subject_of
-from resilient.foresight import Bound, End, Inside, Meeting, View, Worst, levels
-from resilient.outcome import FAILURE, Verdict
 from resilient.pipeline import Pipeline
-from resilient.policy import Policy
 
 __all__ = ["explain"]
 
@@ -55,7 +56,7 @@ def explain(
     is_async = guards != "def" if is_async is None else is_async
     places = _places(inner)
     policies = [place.policy for place in places]
-    view = View(is_async=is_async, once=inner.classify.leaves_repeating)
+    view = Surroundings(is_async=is_async, once=inner.classify.leaves_repeating)
     function = _function(function_limit, is_async=is_async)
     found = levels([(place.policy, place.pipeline.classify) for place in places], function)
     worst = found[0](view)
@@ -98,17 +99,17 @@ def _examined(argument: str, thing: Any) -> tuple[Pipeline, Function | None]:
     policy = subject.policy
     assert policy is not None
     if not isinstance(policy, Pipeline):
-        with events.apart():
+        with apart():
             policy = Pipeline(policy)
     return policy, subject.guards
 
 
-def _function(limit: float | None, *, is_async: bool) -> Inside:
+def _function(limit: float | None, *, is_async: bool) -> InnerCost:
     if limit is None:
         why = "nothing ends the function: " + ("there is no Timeout" if is_async else "no Timeout stops a plain def")
-        worst = Worst(Bound(math.inf, math.inf), why=why)
+        worst = WorstCase(Bound(math.inf, math.inf), why=why)
     else:
-        worst = Worst(Bound(limit, limit), why=f"the function takes {limit:g} s")
+        worst = WorstCase(Bound(limit, limit), why=f"the function takes {limit:g} s")
     return lambda _: worst
 
 
@@ -144,14 +145,14 @@ def _places(pipeline: Pipeline, path: tuple[int, ...] = (), around: tuple[str, .
 # -- under another pipeline -----------------------------------------------------------------------------------------
 
 
-def _layered(outer: Pipeline, inner: Pipeline, function: Inside, view: View) -> Behind:
+def _layered(outer: Pipeline, inner: Pipeline, function: InnerCost, view: Surroundings) -> Behind:
     policies = [place.policy for place in _places(outer)]
     repeated = any(policy.runs != 1 for policy in policies)
     whole = levels([(inner, inner.classify)], function)[0]
     # A Timeout directly around the function does not pass its deadline inward, but it still ends the inner calls.
     told = [policy.limit for policy in policies[:-1] if policy.limit is not None]
 
-    def call(around: View) -> Worst:
+    def call(around: Surroundings) -> WorstCase:
         seen = replace(view, within=around.within, again=around.again, repeated=repeated)
         near = whole(seen)
         if policies[-1].limit is None:
@@ -170,12 +171,12 @@ def _layered(outer: Pipeline, inner: Pipeline, function: Inside, view: View) -> 
         return _may_leave(policy, view)
 
     once = repeated and any(leaves(place.policy) for place in _places(inner))
-    worst = levels([(outer, outer.classify)], call)[0](View(is_async=view.is_async))
+    worst = levels([(outer, outer.classify)], call)[0](Surroundings(is_async=view.is_async))
     return Behind(
         outer.name or "pipeline",
         worst,
         long_run([(outer, _never), (inner, leaves if once else _never)], worst.requests.most),
-        outer.worst(function, View(is_async=view.is_async)).requests,
+        outer.worst(function, Surroundings(is_async=view.is_async)).requests,
         once,
     )
 
@@ -184,7 +185,7 @@ def _never(policy: Policy) -> bool:
     return False
 
 
-def _may_leave(policy: Policy, view: View) -> bool:
+def _may_leave(policy: Policy, view: Surroundings) -> bool:
     """Whether a policy leaves retries to an outer pipeline that retries."""
     return policy.runs != 1 and not policy.overlaps and (view.once or getattr(policy, "nested", "multiply") == "once")
 
@@ -229,22 +230,22 @@ def _route(end: str, origin: str, error: BaseException | None, places: Sequence[
     return Route(end, origin, tuple(steps), "gets the result" if error is None else "gets it")
 
 
-def _meeting(place: _Place, error: BaseException | None) -> Meeting | None:
+def _meeting(place: _Place, error: BaseException | None) -> Reaction | None:
     verdict: Verdict | None = None
     if error is None or isinstance(error, ConnectionError):
         verdict = FAILURE  # it stands for any error that the classifier judges a failure
     elif isinstance(error, Exception):
         verdict = place.pipeline.classify.error(error)
     try:
-        return place.policy.meets(End(error, verdict))
+        return place.policy.meets(Ending(error, verdict))
     except Exception:  # of a predicate that expects another class of errors
-        return Meeting("asks a predicate of its user")
+        return Reaction("asks a predicate of its user")
 
 
 # -- assumptions ----------------------------------------------------------------------------------------------------
 
 
-def _assumptions(places: Sequence[_Place], view: View) -> list[str]:
+def _assumptions(places: Sequence[_Place], view: Surroundings) -> list[str]:
     policies = [place.policy for place in places]
     modes = {place.pipelines[-1]: place.pipeline.mode for place in places if place.pipeline.mode != "on"}
     assumed = [f"{name} is switched on (it is switched to {mode!r} now)" for name, mode in modes.items()]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from resilient.core.worst_case import Bound
 from resilient.explain.records import Part
-from resilient.foresight import Bound
 
 __all__ = ["cost", "entered", "mermaid", "number"]
 

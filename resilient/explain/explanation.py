@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from resilient.core.worst_case import Bound, WorstCase
 from resilient.explain.diagram import cost, entered, mermaid, number
 from resilient.explain.records import Behind, Idle, LongRun, Part, Route
-from resilient.foresight import Bound, Worst
-from resilient.plan import Finding
+from resilient.pipeline.lint import Finding
 
 __all__ = ["WIDTH", "Explanation", "data", "text"]
 
@@ -38,7 +38,7 @@ class Explanation:
     name: str
     function: Literal["async def", "def"]
     function_limit: float | None
-    worst: Worst
+    worst: WorstCase
     parts: tuple[Part, ...]
     long_run: LongRun
     routes: tuple[Route, ...]
@@ -48,7 +48,7 @@ class Explanation:
     behind: Behind | None
 
     @property
-    def overall(self) -> Worst:
+    def overall(self) -> WorstCase:
         """The worst case of a call; through both pipelines, if there is another one."""
         return self.worst if self.behind is None else self.behind.worst
 

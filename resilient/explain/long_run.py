@@ -12,9 +12,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from resilient.budget import Budget
+from resilient.core.budget import Budget
+from resilient.core.classify import Classifier
+from resilient.core.policy import Policy
 from resilient.explain.records import LongRun
-from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline, flat
 
 __all__ = ["long_run"]

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from resilient.arguments import meant
+from resilient._validation import meant
 from resilient.explain.error_location import located
 from resilient.explain.subject import Subject, guarded, quiet_stdout, seen, subject_of
 

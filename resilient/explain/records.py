@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resilient.foresight import Bound, Worst
+from resilient.core.worst_case import Bound, WorstCase
 
 __all__ = ["Behind", "Idle", "LongRun", "Part", "Route", "Step"]
 
@@ -43,7 +43,7 @@ class Part:
     text: str
     path: tuple[int, ...]
     pipelines: tuple[str, ...]
-    worst: Worst | None
+    worst: WorstCase | None
     idle: str | None
 
 
@@ -92,7 +92,7 @@ class Behind:
     """
 
     name: str
-    worst: Worst
+    worst: WorstCase
     long_run: LongRun
     alone: Bound
     once: bool

@@ -22,8 +22,8 @@ import tenacity
 from resilient.core.call import name_of
 from resilient.core.policy import Policy
 from resilient.errors import PipelineWarning
+from resilient.events.channel import apart
 from resilient.explain.error_location import located
-from resilient.guard import unwrapped
 from resilient.http.asgi import ServerMiddleware, Shared
 from resilient.http.chaos import HttpChaos
 from resilient.http.sync_transport import SyncHttpTransport
@@ -79,7 +79,7 @@ def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
     if type(thing) is Subject:
         return thing
     try:
-        with events.apart():  # pipelines made here, of several decorators or of a middleware, are not registered
+        with apart():  # pipelines made here, of several decorators or of a middleware, are not registered
             found = seen(name, thing)
     except TypeError:
         raise
@@ -129,7 +129,7 @@ def _middleware(thing: Any) -> ServerMiddleware | Shared | None:
         if isinstance(each, Shared):
             return each
         if getattr(each, "cls", None) is ServerMiddleware:  # the application makes it at its first request
-            with events.apart():
+            with apart():
                 return ServerMiddleware(thing, *each.args, **each.kwargs)
     return None
 

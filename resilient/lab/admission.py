@@ -16,17 +16,17 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import Any, Protocol
 
-from resilient.deadlines import deadline
+from resilient.core.classify import Classifier
+from resilient.core.deadline import deadline
+from resilient.core.policy import Policy
+from resilient.core.priority import PRIORITIES, Priority, priority
 from resilient.errors import Rejected, TimedOut
 from resilient.explain.subject import subject_of
 from resilient.lab.answers import ANSWER, ServiceError
 from resilient.lab.event_loop import WorldLoop
 from resilient.lab.fresh_policies import fresh
 from resilient.lab.request import Request
-from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
-from resilient.policy import Policy
-from resilient.priority import PRIORITIES, Priority, priority
 
 __all__ = ["Admission", "Workers", "admission_from"]
 

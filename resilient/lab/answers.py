@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resilient.pauses import FAILURE_STATUSES
+from resilient.core.pushback import FAILURE_STATUSES
 
 __all__ = ["ANSWER", "OK", "BadAnswer", "CandidateError", "ServiceError", "is_good", "outcome_of"]
 

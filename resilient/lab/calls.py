@@ -28,13 +28,14 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Protocol
 
-from resilient import arguments
-from resilient.endings import Exceptions
+from resilient import _validation
+from resilient.core.callbacks import is_callback_error
+from resilient.core.classify import PROGRAMMING_ERRORS
+from resilient.core.policy import Policy
 from resilient.errors import Rejected, TimedOut
 from resilient.explain.error_location import located
+from resilient.faults.exceptions import Exceptions
 from resilient.lab.answers import ANSWER, OK, BadAnswer, CandidateError, ServiceError, is_good
-from resilient.mistakes import is_mistaken
-from resilient.outcome import PROGRAMMING_ERRORS
 from resilient.pipeline import Pipeline
 
 __all__ = ["KEYED", "Calls", "Endpoint", "Exchange", "Wire", "current_exchange"]

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from resilient.arguments import meant
+from resilient._validation import meant
 from resilient.explain.object_reference import Wanted, imported
 from resilient.lab.calls import Calls
 from resilient.lab.http import HttpCalls

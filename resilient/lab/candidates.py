@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from resilient.core.policy import Policy
 from resilient.explain.subject import subject_of
 from resilient.lab.fresh_policies import fresh
 from resilient.lab.http import in_world

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from resilient.arguments import meant
+from resilient._validation import meant
 from resilient.explain.object_reference import imported
 from resilient.lab.candidates import NONE, Candidate, candidate_from
 from resilient.lab.measures import Measures

@@ -32,10 +32,11 @@ from typing import Any
 
 import pybreaker
 
-from resilient import events
-from resilient.budget import Budget
-from resilient.call import name_of
+from resilient.core.budget import Budget
+from resilient.core.call import name_of
+from resilient.core.policy import Policy, standing_in
 from resilient.errors import PipelineWarning
+from resilient.events.channel import apart
 from resilient.faults import Results
 from resilient.http.chaos import Witness
 from resilient.pipeline import Pipeline
@@ -98,7 +99,7 @@ _current: ContextVar[DryRun | None] = ContextVar("resilient_dry_run", default=No
 @contextmanager
 def dry_run(*, run_hooks: bool = False) -> Iterator[DryRun]:
     """Policies that are made inside have no effects, and count in the `DryRun` that this yields. Pipelines that are
-    made inside are not registered (`events.apart`)."""
+    made inside are not registered (`apart`)."""
     made = DryRun(run_hooks)
     token = _current.set(made)
     try:
@@ -144,7 +145,7 @@ class FreshPolicies:
         policies = (self.of(each) for each in pipeline.policies if not isinstance(each, Witness))
         twin = Pipeline(*policies, classify=pipeline.classify)
         twin.switch(pipeline.own_mode)
-        for listener, kinds in pipeline._scope.channel.heard_by():
+        for listener, kinds in pipeline._context.channel.heard_by():
             twin.listen(self._dry_run.without_effects("listen(%s)", listener), *kinds)
         return twin
 

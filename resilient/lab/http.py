@@ -28,10 +28,13 @@ from urllib.parse import quote
 
 import httpx
 
-from resilient import arguments, pauses
-from resilient.deadlines import milliseconds
-from resilient.endings import Exceptions
+from resilient import _validation
+from resilient.core import pushback
+from resilient.core.deadline import milliseconds
+from resilient.core.policy import Policy
+from resilient.core.priority import NORMAL, PRIORITIES, current_priority, priority
 from resilient.explain.error_location import located
+from resilient.faults.exceptions import Exceptions
 from resilient.http import semantics
 from resilient.http.httpx import AsyncClient
 from resilient.http.transport import HttpTransport

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from resilient import arguments
+from resilient import _validation
+from resilient.core.priority import NORMAL, PRIORITIES, Priority
 from resilient.lab.distributions import Constant, Distribution
 from resilient.lab.event_loop import WorldLoop
-from resilient.priority import NORMAL, PRIORITIES, Priority
 
 __all__ = ["Burst", "Callers", "Closed", "Load", "Poisson", "Replay"]
 
@@ -45,7 +45,7 @@ class Callers(Protocol):
 
 
 class Load:
-    """A source of calls. Its calls are made under `resilient.priority(...)`."""
+    """A source of calls. Its calls are made under `resilient.core.priority(...)`."""
 
     kind = ""
     priority: Priority

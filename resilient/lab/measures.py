@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from resilient.core.priority import PRIORITIES
 from resilient.lab.percentile import percentile
 from resilient.lab.recovery import Recovery, recovery
 from resilient.lab.run import STOOD_IN, SUCCESS, Run
-from resilient.priority import PRIORITIES
 
 __all__ = ["ClassOfCalls", "Measures", "Moment"]
 

@@ -20,7 +20,6 @@ from resilient.lab.measures import Measures
 from resilient.lab.replay import RecordedPlan
 from resilient.lab.run import UNFINISHED
 from resilient.lab.scenario import Scenario
-from resilient.priority import PRIORITIES
 
 __all__ = ["Objective", "check_tested", "judged", "notes", "objectives"]
 

@@ -18,7 +18,6 @@ from resilient.errors import PipelineWarning
 from resilient.explain.object_reference import imported
 from resilient.lab.candidates import Candidate, candidate_from
 from resilient.lab.table import ScenarioError, Source, Table, as_text, build, key_path
-from resilient.latency import quantile
 from resilient.pipeline import Pipeline
 from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker

@@ -4,7 +4,8 @@ A trace names classes, `module:Qualified.Name`. A name is looked up among the im
 candidate's code are; a trace never causes an import, and no attribute of an object is read. If the name is not found,
 or belongs to another class (the original was made in a function, or its `__module__` was changed), a new class is the
 substitute. It has the same name and module, and inherits from those base classes of the original that are found, so
-`on=(OSError,)` matches an `app:Busy` that was an `OSError`. `resilient.known_errors` still recognises it, by its name.
+`on=(OSError,)` matches an `app:Busy` that was an `OSError`. `resilient.core.known_errors` still recognises it, by its
+name.
 
 An original class is called with a message, or bypasses its constructor if that needs more. Its instances then get the
 facts that the trace has of the error (`resilient.observe.evidence`): a status, a pause, a code, at the same attributes

@@ -30,7 +30,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resilient import faults
-from resilient.arguments import legible
+from resilient._validation import legible
+from resilient.core.classify import PROGRAMMING_ERRORS, REFUSALS
 from resilient.lab.answers import ANSWER, ServiceError
 from resilient.lab.event_loop import WorldLoop
 from resilient.lab.load import Replay

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from resilient.priority import Priority
+from resilient.core.priority import Priority
 
 __all__ = ["Receiver", "Request"]
 

@@ -62,7 +62,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from resilient.arguments import meant
+from resilient._validation import meant
 from resilient.explain.error_location import located
 from resilient.explain.object_reference import imported
 from resilient.faults import Fault, faults_from

@@ -8,15 +8,15 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
-from resilient.endings import Exceptions
+from resilient.core.policy import Policy
 from resilient.faults import Crash, Fault, Slowness, Stall
+from resilient.faults.exceptions import Exceptions
 from resilient.lab.admission import Admission
 from resilient.lab.answers import ServiceError
 from resilient.lab.distributions import Sampler
 from resilient.lab.event_loop import WorldLoop
 from resilient.lab.request import Request
 from resilient.lab.service_plan import ServicePlan
-from resilient.policy import Policy
 
 __all__ = ["Owner", "Server"]
 

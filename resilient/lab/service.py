@@ -43,7 +43,8 @@ from asyncio import Future
 from collections import Counter
 
 from resilient import faults
-from resilient.endings import LOST, PYTHON
+from resilient.core.priority import current_priority
+from resilient.faults.exceptions import LOST, PYTHON
 from resilient.lab.answers import ANSWER, CandidateError, ServiceError
 from resilient.lab.event_loop import WorldLoop
 from resilient.lab.request import Request

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from resilient import arguments, faults
+from resilient import _validation, faults
+from resilient.core.policy import Policy
 from resilient.http.asgi import ServerMiddleware
 from resilient.lab.admission import admission_from
 from resilient.lab.distributions import Constant, Distribution

@@ -44,7 +44,6 @@ from resilient.core.priority import NORMAL, PRIORITIES, Priority, priority
 from resilient.errors import Deadlock, VirtualTimeError
 from resilient.explain.error_location import located
 from resilient.faults import Errors
-from resilient.forks import module_lock
 from resilient.lab.answers import ANSWER, CandidateError, outcome_of
 from resilient.lab.calls import KEYED, Wire
 from resilient.lab.candidates import Candidate

@@ -11,8 +11,8 @@ flag or a code of a known vocabulary, under the path of the attribute that had i
     {"errno": 104}, {"evidence": false}                   an OSError; a TimedOut whose time went by in local queues
     {"certificate": true}                                 its reason is a certificate that does not verify
 
-No text of an error is a fact: messages, URLs, header fields and bodies may hold secrets. `resilient.known_errors` reads
-the same attributes; `resilient.lab.recorded_errors` puts the facts back.
+No text of an error is a fact: messages, URLs, header fields and bodies may hold secrets. `resilient.core.known_errors`
+reads the same attributes; `resilient.lab.recorded_errors` puts the facts back.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ from resilient import (
     Retry,
     current_call,
 )
-from resilient.call import new_call
+from resilient.core.call import new_call
+from resilient.core.policy import Policy
 from resilient.explain import Explanation
 from resilient.pipeline import flat
 from resilient.runtime.virtual import VirtualLoop

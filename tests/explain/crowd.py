@@ -12,7 +12,6 @@ from resilient.core.call import new_call
 from resilient.core.policy import Policy
 from resilient.events import Event, Queued, Retrying
 from resilient.explain import Explanation
-from resilient.policy import Policy
 from resilient.runtime import current_async
 from tests.explain.stacks import HANG, elsewhere
 

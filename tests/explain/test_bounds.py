@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from resilient import AdaptiveLimit, Chaos, Pipeline, Retry, schedule
+from resilient import AdaptiveLimit, Chaos, Pipeline, Retry
 from resilient.explain import Explanation, explain
+from resilient.policies.retry import schedule
 from tests.explain.adversaries import ENOUGH, Found, attack
 from tests.explain.stacks import HANG, build, random_stack
 

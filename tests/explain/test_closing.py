@@ -11,10 +11,11 @@ import pytest
 import tenacity
 
 from resilient import Chaos, Classifier, Fallback, Hedge, Pipeline, PipelineWarning, Retry, TimedOut, Timeout
+from resilient.core.result import CLOSING_SECONDS
+from resilient.core.worst_case import Bound
 from resilient.explain import Explanation, explain
 from resilient.faults import Slowness
 from resilient.http.httpx import AsyncTransport
-from resilient.result import CLOSING_SECONDS
 
 pytestmark = pytest.mark.virtual_time
 

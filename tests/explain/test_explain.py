@@ -28,11 +28,12 @@ from resilient import (
     quantile,
     standard,
 )
-from resilient.call import Call
+from resilient.core.call import Call
+from resilient.core.policy import Gate, Layer, PipelineContext, Wrap
+from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.explain import Explanation, Route, explain
 from resilient.faults import Errors, Latency
 from resilient.http.httpx import AsyncChaosTransport, AsyncTransport
-from resilient.policy import Gate, Layer, Scope, Wrap
 
 INFINITE = Bound(math.inf, math.inf)
 
@@ -329,7 +330,7 @@ class Doubling(Wrap):
 
     runs = 2
 
-    async def run(self, call: Call, inner: Layer, scope: PipelineContext) -> Any:
+    async def run(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         return await inner(call)
 
 

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import Classifier, Pipeline, PipelineWarning, Retry, Timeout
+from resilient.core.worst_case import Bound
 from resilient.explain import Explanation, explain
-from resilient.foresight import Bound
-from resilient.strategies import answer_to, span
+from resilient.policies.retry.tenacity import answer_to, span
 from tests.searches import search
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from resilient import Pipeline
-from resilient.experiment import VARIABLE
+from resilient.chaos.experiment import VARIABLE
 from resilient.explain import explain
 from resilient.explain.subject import subject_of
 from resilient.faults import Errors, Slowness

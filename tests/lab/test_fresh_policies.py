@@ -34,7 +34,8 @@ from resilient import (
     events,
     registry,
 )
-from resilient.backoff import FullJitter
+from resilient.core.policy import Policy, Wrap
+from resilient.core.priority import Priority
 from resilient.explain import explain
 from resilient.faults import Crash, Errors, Fault, Latency, Results
 from resilient.lab.candidates import Candidate, candidate_from, shadowed

@@ -13,6 +13,8 @@ import httpx
 import pytest
 
 from resilient import TimedOut, Verdict
+from resilient.core.classify import DEFAULT
+from resilient.core.verdict import UNTRUSTED
 from resilient.lab import recorded_errors
 from resilient.lab.recorded_errors import ErrorClasses, RecordedError
 from resilient.observe.evidence import Evidence, class_named, evidence_of, is_findable, lineage, qualified_name
