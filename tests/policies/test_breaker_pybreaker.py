@@ -18,7 +18,7 @@ import pybreaker
 import pytest
 
 from resilient import Bulkhead, CircuitBreaker, CircuitOpen, Classifier, Pipeline, Timeout
-from resilient.pybreaker_face import _Shared
+from resilient.policies.breaker.pybreaker import _Shared
 from tests.servers import Valkey
 from tests.worlds import World
 
