@@ -74,7 +74,7 @@ def run(
     console = console_on(sys.stdout)
     if goals and (given == "list" or shadow):
         wrong = "`list` runs nothing" if given == "list" else "--shadow lets no policy act"
-        raise ScenarioError(f"{wrong}, so {', '.join(goal.option for goal in goals)} would judge no pipeline")
+        raise ScenarioError(f"{wrong}, so {', '.join(goal.option for goal in goals)} would have no pipeline to judge")
     if given == "list":
         show_gallery(console)
         return True
@@ -142,7 +142,7 @@ def _check_size(found: Estimate, large: bool, duration: float) -> None:
     """Refuse a simulation that would take too long, or more memory than there is."""
     if not found.fits:
         raise ScenarioError(
-            f"this takes {found}, and there is less here: lower that, the duration of {duration:,g} s, or --runs"
+            f"this takes {found}; there is less memory here: lower that, the duration of {duration:,g} s, or --runs"
         )
     if found.is_large and not large:
         raise ScenarioError(
@@ -158,9 +158,9 @@ def _recorded(given: str | None, paths: Sequence[Path], of: str | None, max_byte
             "a scenario or --trace FILE must say what to simulate (`list` names the scenarios there are)"
         )
     if given is not None and paths:
-        raise ScenarioError(f"--trace takes the place of the scenario, got {given!r} beside it")
+        raise ScenarioError(f"--trace replaces the scenario, got also {given!r}")
     if of is not None and not paths:
-        raise ScenarioError("--of says whose calls of a trace are meant, and there is no --trace")
+        raise ScenarioError("--of names a pipeline of a trace, and there is no --trace")
     if not paths:
         return None
     if len({path.resolve() for path in paths}) < len(paths):

@@ -39,7 +39,7 @@ def long_run(layers: Sequence[tuple[Pipeline, Leaves]], most: float) -> LongRun:
     """
     a_call = _solved(layers, calls=1.0, saved=False)
     burst = _solved(layers, calls=0.0, saved=True).requests
-    if a_call.requests >= most or math.isinf(burst):  # its attempts are the nearer bound
+    if a_call.requests >= most or math.isinf(burst):  # attempts are the tighter bound
         return LongRun(most, 0.0, ())
     return LongRun(a_call.requests, burst, tuple(a_call.words.values()))
 

@@ -155,7 +155,7 @@ def _parts(path: str, name: str) -> Iterator[str | ast.Constant]:
             found.append(node.slice)
             node = node.value
         elif isinstance(node, ast.Call) and not (node.args or node.keywords):
-            raise ValueError(f"{path!r} must be MODULE:NAME: write it without (), the function is called to see")
+            raise ValueError(f"{path!r} must be MODULE:NAME: write it without (): the function is called anyway")
         else:
             raise ValueError(wrong)
     return iter([node.id, *reversed(found)])

@@ -190,7 +190,7 @@ def guarded(thing: Any) -> Subject | None:
         return None
     guards: Function = "async" if inspect.iscoroutinefunction(function) else "def"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PipelineWarning)  # it was given where the function was decorated
+        warnings.simplefilter("ignore", PipelineWarning)  # the warning was given where the function was decorated
         policy = stack[0] if len(stack) == 1 else Pipeline(*stack)
     return Subject("function", policy, guards, function)
 

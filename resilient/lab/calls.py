@@ -1,6 +1,6 @@
 """The arguments of simulated calls, and their answers.
 
-A world knows keys and statuses. By default a call has one argument, its key (a string); a good answer is the string
+A world has keys and statuses. By default a call has one argument, its key (a string); a good answer is the string
 "answer", and a bad one is a `ServiceError` with the status. Pipelines of production may look at more: a classifier at
 results, a `Keyed` at arguments, a transport at requests. For them `Calls` says what both look like, by two functions of
 the user's:
@@ -125,7 +125,7 @@ class Calls:
                 if isinstance(made, BaseException) and not _can_end_a_call(made):
                     raise ValueError(_must_end_a_call(asked, made))
                 if status == OK and isinstance(made, BaseException):
-                    raise ValueError(f"{asked} must be what a call that goes well returns, got {made!r}")
+                    raise ValueError(f"{asked} must be the result of a successful call, got {made!r}")
 
     # -- what a candidate makes of them -----------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Calls:
             except Exception as error:
                 raise self._unfit(f"its classifier raised {located(error)}") from error
             if verdict.kind == "failure":
-                raise self._unfit("its classifier takes the answer of a call that goes well for a failure")
+                raise self._unfit("its classifier judges a successful answer a failure")
         for policy in pipeline.policies:
             if isinstance(policy, Pipeline):
                 self.check_classifier(policy)
@@ -169,7 +169,7 @@ class Calls:
         if self is not KEYED:
             return CandidateError(f"{why}; as the scenario's [calls] says, {look}")
         return CandidateError(
-            f"{why}; {look}: say what those of production look like, by --calls or in the scenario's [calls] "
+            f"{why}; {look}: describe those of production, by --calls or in the scenario's [calls] "
             '(kind = "http"; or arguments and answer, each "MODULE:FUNCTION")'
         )
 

@@ -138,7 +138,7 @@ class Normal(Distribution):
         if not self.deviation:
             return float(self.mean)
         bell, edge = statistics.NormalDist(), -self.mean / self.deviation
-        return self.mean + self.deviation * bell.pdf(edge) / (1 - bell.cdf(edge))  # of what is not drawn again
+        return self.mean + self.deviation * bell.pdf(edge) / (1 - bell.cdf(edge))  # the share that is not drawn again
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ def read_latencies(file: Path) -> Sequence[float]:
         except ValueError:
             got = (
                 f", got {text[:20]!r}" if text[0] in "+-.0123456789" else ""
-            )  # else it may be any file, with secrets in it
+            )  # other text is not quoted: the file may be any file, with secrets in it
             raise ValueError(f"line {number} of {file} must be a number of seconds >= 0{got}") from None
     if not found:
         raise ValueError(f"{file} must hold at least one number of seconds, got none")

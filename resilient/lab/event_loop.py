@@ -25,7 +25,7 @@ class WorldLoop(VirtualLoop):
     scheduled."""
 
     def __init__(self) -> None:
-        super().__init__(limit=math.inf)  # a world ends by itself
+        super().__init__(limit=math.inf)  # a world has its own end
         self._events: list[tuple[float, int, Callable[[Any], object], Any]] = []
         self._number = count().__next__
         self.kept: set[asyncio.Task[Any]] = set()

@@ -47,8 +47,8 @@ def write(to: Path | TextIO, data: str | bytes) -> None:
         to.flush()
         return
     try:
-        _put(to.resolve(), data.encode() if isinstance(data, str) else data)  # a link stays one
-    except OSError as error:  # a full disk says nothing of the file
+        _put(to.resolve(), data.encode() if isinstance(data, str) else data)  # a symbolic link remains
+    except OSError as error:  # the error of a full disk does not name the file
         raise OSError(error.errno, error.strerror, str(to)) from None
 
 

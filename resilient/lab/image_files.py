@@ -25,6 +25,6 @@ def save(figure: Figure, file: Path, dpi: int) -> None:
 
     suffix, image = file.suffix.lower(), BytesIO()
     with rc_context({"svg.hashsalt": "resilient"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a script that its font does not have
+        warnings.filterwarnings("ignore", message="Glyph")  # characters that the font lacks
         figure.savefig(image, dpi=dpi, format=suffix[1:], metadata=DATELESS[suffix])
     write(file, image.getvalue())

@@ -153,7 +153,7 @@ def _goodput(axes: Axes, measures: Sequence[Measures]) -> None:
     own = any(load != loads[0] for load in loads)
     edges = [step * at for at in range(len(loads[0]) + 1)]
     style: dict[str, Any] = {"baseline": None, "linewidth": 1.0}
-    if own:  # users that wait for their answers make other calls with every candidate
+    if own:  # in a closed loop the number of calls differs by candidate
         for number, load in enumerate(loads):
             axes.stairs(load, edges, color=_look(number)[0], linestyle=(0, (1, 1.5)), **style)
     else:
@@ -186,7 +186,7 @@ def _latency(axes: Axes, measures: Sequence[Measures]) -> None:
     dashed = (0, (3, 2))
     _lines(axes, measures, lambda moment: _ms(moment.p99))
     _lines(axes, measures, lambda moment: _ms(moment.p50), linewidth=1.0, linestyle=dashed)
-    if any(moment.p99 for each in measures for moment in each.timeline):  # no logarithm of answers that take no time
+    if any(moment.p99 for each in measures for moment in each.timeline):  # a latency of 0 has no logarithm
         axes.set_yscale("log")
         low, high = axes.get_ylim()
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))

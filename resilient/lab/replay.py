@@ -68,7 +68,7 @@ def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
     shown = [legible(each) or '""' for each in known[:MOST_SHOWN]]
     names = ", ".join(shown + ["..."] * (len(known) > MOST_SHOWN))
     if pipeline is None and len(known) > 1:
-        raise TraceError(f"{name} has calls of several pipelines, {names}: say whose (--of)")
+        raise TraceError(f"{name} has calls of several pipelines, {names}: name one with --of")
     if pipeline is not None:
         if pipeline not in known:
             raise TraceError(f"{name} has no calls of {pipeline!r}, but of {names or 'none'}")
@@ -78,7 +78,7 @@ def replayed(trace: Trace, name: str, pipeline: str | None = None) -> Scenario:
     errors = ErrorClasses(trace.kinds)
     attempts = tuple(each for each in trace.attempts if _is_the_services(each, errors))
     if not attempts:
-        raise TraceError(f"{name} has no attempts that say anything about the service")
+        raise TraceError(f"{name} has no attempts that say something about the service")
     keys = tuple(each.key or "" for each in trace.calls) if any(each.key for each in trace.calls) else ()
     duration = trace.calls[-1].begin + 1e-3
     return Scenario(

@@ -197,9 +197,7 @@ def scenario_from(data: object, *, name: str = "", directory: Path | None = None
 
 def _keys(given: object) -> int:
     if isinstance(given, list | str):
-        raise ScenarioError(
-            f'clients.keys must be how many keys there are ("1", "2", ...), a whole number, got {given!r}'
-        )
+        raise ScenarioError(f'clients.keys must be the number of keys ("1", "2", ...), a whole number, got {given!r}')
     return as_whole(given, "clients.keys")
 
 

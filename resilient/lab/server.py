@@ -81,7 +81,7 @@ class Server:
         if service.admit is not None:
             self.admission = Admission(service.admit, self, service.loop, service.answer)
         self.answer = service.answer if self.admission is None else self.admission.worked
-        """Where the outcome of work goes."""
+        """Receives a request and its error, or None, when the work has ended."""
 
     @property
     def inside(self) -> int:

@@ -164,7 +164,7 @@ class Service:
             self._turn = (self._turn + 1) % len(servers)
             return servers[self._turn - 1]
         if balance == "least_busy":
-            first = int(len(servers) * self.luck.random())  # among equals by chance
+            first = int(len(servers) * self.luck.random())  # ties are broken at random
             return min((*servers[first:], *servers[:first]), key=lambda server: server.inside)
         return servers[shard(key, len(servers))]
 

@@ -94,7 +94,7 @@ class Recorded:
             listed = [f"{legible(name)} ({times[name]:,})" for name in strange[:MOST_SHOWN]]
             if len(strange) > MOST_SHOWN:
                 listed.append(f"{len(strange) - MOST_SHOWN:,} more")
-            said = f"errors known by name only, as {why}, so that no on= or ignore= matches their classes"
+            said = f"errors known only by name, because {why}; no on= or ignore= matches their classes"
             lines.append(f"{said}: {', '.join(listed)}")
         kinds = [made.named(name) for name in times]
         for candidate, options in self._named.items():

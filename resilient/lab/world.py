@@ -90,7 +90,7 @@ class _World:
         self.deadline_header = run.candidate.deadline_header
         self.contexts = {name: _context_of(name) for name in PRIORITIES}
         self.over: asyncio.Future[None] = loop.create_future()
-        self.calling = 0  # loads that have not done
+        self.calling = 0  # number of loads that have not ended
         self.inside: dict[int, asyncio.Task[None]] = {}
         self.watched = PolicyStates()
         self.ended: list[_Call] | None = None
@@ -329,7 +329,7 @@ def simulate(
         raise CandidateError(f"{candidate.name}: {error}") from error.__cause__
     except (Deadlock, VirtualTimeError) as error:
         raise CandidateError(f"{candidate.name}: {str(error).splitlines()[0].rstrip(':')}") from error
-    except (Exception, SystemExit) as error:  # of a function that makes the candidate, of a listener, of no memory
+    except (Exception, SystemExit) as error:  # from the candidate's `make`, a listener, or a lack of memory
         raise CandidateError(f"{candidate.name}: the run ended with {located(error)}") from error
     return run
 

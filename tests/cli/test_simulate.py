@@ -200,10 +200,13 @@ def test_list_names_the_gallery() -> None:
         (("small.toml", "--min-success", "1.5"), "resilient: --min-success must be from 0 to 1, got 1.5"),
         (("small.toml", "--max-p99", "nan"), "resilient: --max-p99 must be at least 0 seconds, got nan"),
         (("small.toml", "--runs", "0"), "resilient: --runs must be from 1 to 1000 runs, got 0"),
-        (("list", "--min-success", "0.9"), "resilient: `list` runs nothing, so --min-success would judge no pipeline"),
+        (
+            ("list", "--min-success", "0.9"),
+            "resilient: `list` runs nothing, so --min-success would have no pipeline to judge",
+        ),
         (
             ("small.toml", "--shadow", "--max-p99", "1", "--max-recovery", "1"),
-            "resilient: --shadow lets no policy act, so --max-p99, --max-recovery would judge no pipeline",
+            "resilient: --shadow lets no policy act, so --max-p99, --max-recovery would have no pipeline to judge",
         ),
         (("small.toml", "--json", "no/where.json"), "resilient: --json must be in a directory"),
         (("small.toml", "--plot", "."), "resilient: --plot must name a file"),
@@ -335,7 +338,7 @@ def test_file_that_cannot_be_written_is_one_line(scenario: str) -> None:
 @pytest.mark.parametrize(
     ("rate", "said"),
     [
-        ("1e9", "and there is less here: lower that, the duration of 20 s, or --runs"),
+        ("1e9", "there is less memory here: lower that, the duration of 20 s, or --runs"),
         ("2e6", "or say --large to go on"),
     ],
 )

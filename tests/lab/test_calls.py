@@ -262,7 +262,7 @@ def raises_value_error(answer: object) -> bool:
         ),
         (
             Pipeline(Retry(), classify=Classifier(results=lambda answer: answer != "fine")),
-            "its classifier takes the answer of a call that goes well for a failure; ",
+            "its classifier judges a successful answer a failure; ",
         ),
         (TENANTS, "its classifier, a key or a strategy raised AttributeError: "),
         (PORTS, "its classifier, a key or a strategy raised TypeError: "),
@@ -278,7 +278,7 @@ def test_what_cannot_deal_with_keys_is_told_what_to_give(policy: Policy, said: s
 
     message = str(caught.value)
     assert message.startswith(f"theirs: {said}")
-    assert "calls here have the arguments ('1',) and the answer 'answer': say what" in message
+    assert "calls here have the arguments ('1',) and the answer 'answer': describe" in message
     assert '--calls or in the scenario\'s [calls] (kind = "http"; or arguments and answer' in message
     assert "\n" not in message
 
@@ -345,7 +345,10 @@ def test_calls_that_make_no_sense_are_refused(calls: dict[str, Any], message: st
         (Calls(answer=lambda status, pause: SimpleNamespace().text), "calls.answer(200, None) raised AttributeError: "),
         (Calls(answer=lambda status, pause: {200: 1}[status]), None),
         (Calls(answer=lambda status, pause: {}[status]), "calls.answer(200, None) raised KeyError: 200"),
-        (Calls(answer=lambda status, pause: OSError()), "calls.answer(200, None) must be what a call that goes well"),
+        (
+            Calls(answer=lambda status, pause: OSError()),
+            "calls.answer(200, None) must be the result of a successful call",
+        ),
     ],
 )
 def test_functions_are_tried_when_a_scenario_is_made(calls: Calls, message: str | None) -> None:

@@ -267,17 +267,17 @@ def test_world_of_a_trace_is_the_world_that_was_recorded(recorded: Any) -> None:
     ("trace", "pipeline", "words"),
     [
         (Trace(""), None, "t has no calls"),
-        (Trace("", [TracedCall(0, 0, 0, "rejected")]), None, "t has no attempts that say anything about the service"),
+        (Trace("", [TracedCall(0, 0, 0, "rejected")]), None, "t has no attempts that say something about the service"),
         (
             Trace("", [TracedCall(0, 0, 1, "success", pipeline=name) for name in ("a", "b")]),
             None,
-            r"t has calls of several pipelines, a, b: say whose \(--of\)",
+            r"t has calls of several pipelines, a, b: name one with --of",
         ),
         (Trace("", [TracedCall(0, 0, 1, "success", pipeline="a")]), "b", "t has no calls of 'b', but of a"),
         (
             Trace("", [TracedCall(0, 0, 1, "success", pipeline=f"{at:02}\ud800") for at in range(99)]),
             None,
-            r"t has calls of several pipelines, '00\\ud800', .*, '09\\ud800', \.\.\.: say whose \(--of\)$",
+            r"t has calls of several pipelines, '00\\ud800', .*, '09\\ud800', \.\.\.: name one with --of$",
         ),
     ],
 )
@@ -400,7 +400,7 @@ def test_policies_that_name_classes_meet_them(command: Any, named: Path, tmp_pat
     file = tmp_path / "a.json"
     result = command("--trace", named, *pipelines("none", "replay_names:typed", "replay_names:judged"), "--json", file)
     assert result.exit_code == 0, result.output
-    assert "known by name only" not in result.output
+    assert "known only by name" not in result.output
     assert "of which the trace has none" not in result.output
     data = json.loads(file.read_text())
     found = {name: each["success"] for name, each in data["pipelines"].items()}
@@ -421,7 +421,7 @@ def test_classes_that_are_not_loaded_are_named(command: Any, named: Path, tmp_pa
     (note,) = (line for line in result.output.splitlines() if line.startswith("note: "))
     errors = json.loads(file.read_text())["recorded"]["errors"]
     assert errors["replay_errors:Busy"]["class"] == "stand-in"
-    assert "known by name only, as their classes are not found here" in note
+    assert "known only by name, because their classes are not found here" in note
     assert f"replay_errors:Busy ({errors['replay_errors:Busy']['attempts']})" in note
     assert note[6:] in json.loads(file.read_text())["notes"]
 
@@ -441,7 +441,7 @@ def test_trace_of_an_older_version_says_what_it_lacks(command: Any, named: Path)
     old = named.with_name("old.trace")
     old.write_text(text.replace('"trace":2', '"trace":1').replace("httpx:", "").replace("replay_errors:", ""))
     result = command("--trace", old, *pipelines("replay_names:typed"))
-    assert "known by name only, as the trace of an older version has no modules, so that" in result.output
+    assert "known only by name, because the trace of an older version has no modules; no on= or" in result.output
     assert "replay_names:typed: on= names httpx:TransportError, replay_errors:Busy, of which" in result.output
 
 
@@ -551,8 +551,8 @@ def test_command_reports_shadows_in_a_scenario_too(command: Any, tmp_path: Path)
         (["--trace", "."], "--trace cannot be read: Is a directory"),
         (["--trace", "replay_app.py"], "replay_app.py, line 1: it must be a JSON object"),
         (["--of", "users"], "a scenario or --trace FILE"),
-        (["slow-replica", "--of", "users"], "--of says whose calls of a trace are meant, and there is no --trace"),
-        (["slow-replica", "--trace", "empty.trace"], "--trace takes the place of the scenario, got 'slow-replica'"),
+        (["slow-replica", "--of", "users"], "--of names a pipeline of a trace, and there is no --trace"),
+        (["slow-replica", "--trace", "empty.trace"], "--trace replaces the scenario, got also 'slow-replica'"),
         (["--trace", "empty.trace"], "empty.trace has no calls"),
         (
             ["--trace", "empty.trace", "--max-trace-bytes", "5"],

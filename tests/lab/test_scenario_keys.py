@@ -111,5 +111,5 @@ def test_key_of_another_table_is_told_where_it_belongs(table: str) -> None:
 @pytest.mark.parametrize("keys", [["eu", "us"], "eu"])
 def test_names_of_keys_are_refused_with_what_keys_are_called(keys: object) -> None:
     """The message says that keys are given by how many there are."""
-    with pytest.raises(ScenarioError, match=r'^clients.keys must be how many keys there are \("1", "2", \.\.\.\)'):
+    with pytest.raises(ScenarioError, match=r'^clients.keys must be the number of keys \("1", "2", \.\.\.\)'):
         scenario_from(world(clients={"keys": keys}))
