@@ -12,10 +12,9 @@ from benchmarks import __main__ as command
 from benchmarks.effect import limits
 
 
-def run(tmp_path: Path) -> tuple[int, dict[str, Any]]:
-    file, plot = tmp_path / "limits.json", tmp_path / "limits.png"
-    status = command.main(["limits", "--quick", "--json", str(file), "--plot", str(plot)])
-    assert plot.read_bytes().startswith(b"\x89PNG")
+def run(tmp_path: Path, *more: str) -> tuple[int, dict[str, Any]]:
+    file = tmp_path / "limits.json"
+    status = command.main(["limits", "--quick", "--json", str(file), *more])
     found: dict[str, Any] = json.loads(file.read_text())
     return status, found
 
@@ -28,7 +27,9 @@ def test_every_row_is_there_with_its_bar_and_one_seed_gives_one_report(
     monkeypatch.setattr(limits, "PHASES", ((2.0, 20), (2.0, 10)))
     monkeypatch.setattr(limits, "BEGINS", (20,))
     monkeypatch.setattr(limits, "SPIKE", (1.0, 2.0))
-    status, found = run(tmp_path)
+    plot = tmp_path / "limits.png"
+    status, found = run(tmp_path, "--plot", str(plot))
+    assert plot.read_bytes().startswith(b"\x89PNG")
 
     assert status == (found["verdict"] == "miss")
     rows = {(each["group"], each["name"]): each for each in found["figures"]}

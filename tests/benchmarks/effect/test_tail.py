@@ -18,7 +18,7 @@ from resilient.runtime import virtual
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few requests: most of these tests check the report, and some check the figures, loosely."""
-    monkeypatch.setattr(tail, "QUICK", tail.Plan(seeds=2, requests=400, fanned_out=4, parts=2, served=300))
+    monkeypatch.setattr(tail, "QUICK", tail.Plan(seeds=2, requests=200, fanned_out=2, parts=2, served=150))
 
 
 def run_quick(tmp_path: Path, *more: str) -> dict[str, Any]:
@@ -119,6 +119,6 @@ def test_report_has_every_row_with_units_and_a_plot_of_tails(tmp_path: Path) -> 
     assert {"p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "p999_plus_minus_ms", "extra_percent"} <= set(once)
     fanned = [figure for figure in found["figures"] if figure["group"].startswith("E1")]
     assert {"p999_low_ms", "outside_ms"} <= set(fanned[1])
-    assert found["conditions"]["requests"] == 800
+    assert found["conditions"]["requests"] == 400
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert run_quick(tmp_path)["figures"] == found["figures"]
