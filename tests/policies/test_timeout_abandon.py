@@ -476,14 +476,14 @@ def test_thread_expiry_in_a_queue_is_no_evidence_in_any_run() -> None:
     pipeline = Pipeline(Timeout(0.03, thread=True), bulkhead)
     guarded = pipeline(time.monotonic)
     evidence = []
-    for _ in range(50):
+    for _ in range(20):
         with pytest.raises(TimedOut) as caught:
             guarded()
         evidence.append(caught.value.evidence)
     over.set()
     holder.join()
     pipeline.close()
-    assert sum(evidence) < 10  # a machine that stands still between a thread's begin and its queue makes one true
+    assert sum(evidence) < 5  # a machine that stands still between a thread's begin and its queue makes one true
     assert (bulkhead.snapshot()["in_use"], bulkhead.snapshot()["queued"]) == (0, 0)
 
 
