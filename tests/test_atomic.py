@@ -13,7 +13,7 @@ sys._is_gil_enabled = lambda: False
 
 from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Keyed, Pipeline, RateLimit, atomic
 
-assert not atomic.GIL
+assert not _atomic.GIL
 gates = CircuitBreaker, lambda: CircuitBreaker(window_calls=2), Bulkhead, lambda: RateLimit(99), AdaptiveLimit
 
 def double(number):

@@ -14,10 +14,10 @@ from resilient.testing import Dependency
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ELSEWHERE = {
-    "docs/chaos.md": "tests/test_chaos_documentation.py",
+    "docs/chaos.md": "tests/chaos/test_documentation.py",
     "docs/explain.md": "tests/explain/test_documentation.py",
-    "docs/limits.md": "tests/test_limits_documentation.py",
-    "docs/server.md": "tests/server/test_server_documentation.py",
+    "docs/limits.md": "tests/limiters/test_documentation.py",
+    "docs/server.md": "tests/server/test_documentation.py",
     "docs/simulate.md": "tests/cli/test_simulate_documentation.py",
     "docs/testing.md": "tests/testing/test_documentation.py",
 }

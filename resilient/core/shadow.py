@@ -12,7 +12,8 @@ deadline) ends in line, who loses the place to a more important call. When no ca
 through at once; where calls have classes, and later ones could overtake, when the next call comes or a report is read.
 
 What it assumes: calls take as long as they would take behind the gate; refused callers do not come again at once; and
-no caller gives up in line. The error against the acting gate, in refused calls of 100 (tests/test_shadow.py measures):
+no caller gives up in line. The error against the acting gate, in refused calls of 100 (tests/core/test_shadow.py
+measures):
 
     calls take as long, however many are inside     0, at all loads
     the same, and an AdaptiveLimit that finds its   up to 0.3

@@ -22,8 +22,8 @@ from resilient.observe.evidence import (
     lineage,
     qualified_name,
 )
-from tests.test_known_errors import MEANINGS
-from tests.test_odd_exceptions import ODD
+from tests.core.test_known_errors import MEANINGS
+from tests.core.test_odd_exceptions import ODD
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "limits.md").read_text()
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
 
 

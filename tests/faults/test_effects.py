@@ -31,9 +31,9 @@ from resilient.faults import (
     TruncatedBody,
 )
 from resilient.faults.exceptions import LOST
-from tests.fault_places import BODY, PLACES, WORK, Probe, Seen
+from tests.faults.places import BODY, PLACES, WORK, Probe, Seen
 
-DOCS = Path(__file__).parents[1] / "docs" / "chaos.md"
+DOCS = Path(__file__).parents[2] / "docs" / "chaos.md"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from resilient.chaos.experiment import VARIABLE
 from resilient.faults import KINDS
 
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "chaos.md").read_text()
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "chaos.md").read_text()
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
 
 

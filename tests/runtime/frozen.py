@@ -1,8 +1,8 @@
 """A program that uses policies in frozen time.
 
-`python tests/frozen.py` prints a JSON object: for each way to freeze time what each check found, None if all was well.
-It is a process of its own, since frozen time reaches the event loops of all threads: a server that sets a timer
-meanwhile waits for years.
+`python tests/runtime/frozen.py` prints a JSON object: for each way to freeze time what each check found, None if all
+was well. It is a process of its own, since frozen time reaches the event loops of all threads: a server that sets a
+timer meanwhile waits for years.
 """
 
 from __future__ import annotations

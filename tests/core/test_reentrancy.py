@@ -17,7 +17,7 @@ from resilient.observe.logging import log_events
 from resilient.observe.shadow import report_shadows
 from resilient.observe.trace import record_trace
 from resilient.registry import pipelines, snapshots
-from tests.policies.test_breaker_pybreaker import Slowly
+from tests.policies.breaker.test_pybreaker import Slowly
 
 PATIENCE = 20
 """Seconds after which a thread has hung."""

@@ -185,7 +185,10 @@ class Maker:
 
 @pytest.mark.parametrize(
     ("error", "name"),
-    [(Maker(), "tests.test_faults:Maker"), (partial(Maker.__call__, Maker()), "tests.test_faults:Maker.__call__")],
+    [
+        (Maker(), "tests.faults.test_faults:Maker"),
+        (partial(Maker.__call__, Maker()), "tests.faults.test_faults:Maker.__call__"),
+    ],
 )
 def test_maker_of_any_shape_is_known_by_a_name(error: Any, name: str) -> None:
     """An object that is called by its class, a partial by its function."""

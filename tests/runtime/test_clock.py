@@ -1,6 +1,6 @@
 """One clock: what tests do to `time` changes no policy, and an instance may go from one clock to another and back.
 
-What is done in frozen time is in `tests/frozen.py`.
+What is done in frozen time is in `tests/runtime/frozen.py`.
 """
 
 from __future__ import annotations
