@@ -11,7 +11,7 @@ WITHOUT_A_GIL = """
 import asyncio, sys
 sys._is_gil_enabled = lambda: False
 
-from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Keyed, Pipeline, RateLimit, atomic
+from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Keyed, Pipeline, RateLimit, _atomic
 
 assert not _atomic.GIL
 gates = CircuitBreaker, lambda: CircuitBreaker(window_calls=2), Bulkhead, lambda: RateLimit(99), AdaptiveLimit

@@ -1074,7 +1074,7 @@ def test_waiter_that_a_closed_loop_left_behind_does_not_hold_up_those_behind() -
 VIRTUAL = """
 import asyncio, resilient
 from resilient.core.call import Call, new_call
-from resilient.core.policy import Scope
+from resilient.core.policy import PipelineContext
 from resilient.runtime import virtual
 
 async def main():
