@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from resilient._atomic import in_forked_child
 
-__all__ = ["CRITICAL", "NORMAL", "PRIORITIES", "SHEDDABLE", "Priority", "current_priority", "priority"]
+__all__ = ["CRITICAL", "NORMAL", "PRIORITIES", "RANKS", "SHEDDABLE", "Priority", "current_priority", "priority"]
 
 Priority = Literal["critical", "normal", "sheddable"]
 CRITICAL: Priority = "critical"
@@ -26,6 +26,8 @@ NORMAL: Priority = "normal"
 SHEDDABLE: Priority = "sheddable"
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 """The most important first."""
+RANKS: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
+"""The place of each priority in `PRIORITIES`: 0 is the most important."""
 
 _current: ContextVar[Priority] = ContextVar("resilient_priority", default=NORMAL)
 

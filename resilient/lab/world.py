@@ -40,7 +40,7 @@ from typing import Any
 
 from resilient._atomic import module_lock
 from resilient.core.policy import Policy
-from resilient.core.priority import NORMAL, PRIORITIES, Priority, priority
+from resilient.core.priority import NORMAL, PRIORITIES, RANKS, Priority, priority
 from resilient.errors import Deadlock, VirtualTimeError
 from resilient.explain.error_location import located
 from resilient.faults import Errors
@@ -249,9 +249,6 @@ class _World:
         self.run.samples.append(self.watched.sample(now, self.service.admissions))
         if progress is not None:
             progress(min(1.0, now / self.duration))
-
-
-RANKS = {name: rank for rank, name in enumerate(PRIORITIES)}
 
 
 def _context_of(urgency: Priority) -> Context:

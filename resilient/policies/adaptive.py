@@ -28,7 +28,7 @@ from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, asked_of
 from resilient.core.deadlocks import refuse_endless_wait
 from resilient.core.policy import Gate, PipelineContext
-from resilient.core.priority import PRIORITIES, Priority, current_priority
+from resilient.core.priority import PRIORITIES, RANKS, Priority, current_priority
 from resilient.core.shadow import ShadowQueue
 from resilient.core.wait_queue import Turns
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
@@ -42,7 +42,6 @@ __all__ = ["AdaptiveLimit"]
 _log = logging.getLogger("resilient")
 
 SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.9, "sheddable": 0.7}
-RANKS: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
 
 NO_ROOM = Template("{} of {} has no room for a {} call: {}")
 

@@ -1,4 +1,4 @@
-"""Policies in front of a server of a world: whom they refuse, what they see, and what they cost."""
+"""Policies in front of a server of a world: what they refuse, what they see, and what they cost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from resilient.limiters import Vegas
 
 
 def plan(admission: Any, **more: Any) -> ServicePlan:
-    """One worker, a second for each request."""
+    """A service with one worker that takes a second for each request."""
     return ServicePlan(service_time=Constant(1.0), workers=1, admission=admission, **more)
 
 
@@ -46,13 +46,13 @@ def live(service: ServicePlan, moments: tuple[float, ...], candidate: Candidate 
 
 
 def calls(run: Run) -> list[tuple[float, float, str]]:
-    """Begin, end and outcome, in the order of their begins."""
+    """Start, end and outcome of each call, in the order of their starts."""
     ended = zip(run.begins, run.ends, run.outcomes, strict=True)
     return sorted((round(begin, 6), round(end, 6), run.names[outcome]) for begin, end, outcome in ended)
 
 
 class Seen(Gate):
-    """Lets all pass, and notes what it was told."""
+    """A policy that admits every call and records the calls."""
 
     learns = True
 
@@ -72,7 +72,8 @@ class Seen(Gate):
 
 
 def test_refused_calls_are_told_at_once_and_cost_no_worker() -> None:
-    """Of four that come while one is worked on, two have no place: 503, and the workers never see them."""
+    """Of four calls that come while one is executed, two find no place: they get a 503, and the workers never see
+    them."""
     run = live(plan(lambda: Bulkhead(2)), (0.0, 0.1, 0.2, 0.3))
 
     assert calls(run) == [
@@ -85,14 +86,14 @@ def test_refused_calls_are_told_at_once_and_cost_no_worker() -> None:
 
 
 def test_refusal_says_when_to_come_back() -> None:
-    """A client's Retry keeps to the `retry_after` of the server's rate limit, in whole seconds."""
+    """A client's Retry respects the `retry_after` of the server's rate limit, in whole seconds."""
     run = live(plan(lambda: RateLimit(0.5, burst=1)), (0.0, 0.5), candidate_from("retry", Retry(2, wait=0)))
 
     assert calls(run) == [(0.0, 1.0, "success"), (0.5, 3.5, "success")]
 
 
 def test_policy_sees_the_time_in_the_queue_and_in_work() -> None:
-    """The second waits for half a second, and is worked on for one."""
+    """The duration of the second call is half a second in the queue, and one second of work."""
     told: list[Any] = []
     live(plan(lambda: Seen(told)), (0.0, 0.5))
 
@@ -100,7 +101,7 @@ def test_policy_sees_the_time_in_the_queue_and_in_work() -> None:
 
 
 def test_pipeline_judges_errors_of_the_work_and_the_client_has_them() -> None:
-    """A breaker at the server opens after the second, and refuses the third."""
+    """A breaker at the server opens after the second error, and refuses the third call."""
     breaker = plan(lambda: Pipeline(CircuitBreaker(fail_max=2)))
     run = live(breaker, (0.0, 2.0, 4.0), faults=(Errors(error="OSError"),))
 
@@ -108,7 +109,7 @@ def test_pipeline_judges_errors_of_the_work_and_the_client_has_them() -> None:
 
 
 def test_single_gate_learns_nothing_of_errors_of_the_work() -> None:
-    """As in the middleware."""
+    """A single gate ignores errors of the work, as in the middleware."""
     told: list[Any] = []
     run = live(plan(lambda: Seen(told)), (0.0,), faults=(Errors(error="OSError"),))
 
@@ -117,7 +118,7 @@ def test_single_gate_learns_nothing_of_errors_of_the_work() -> None:
 
 
 def test_each_server_has_policies_of_its_own_with_the_settings_of_the_pattern() -> None:
-    """A pattern with one permit: each of two shards has one."""
+    """With a pattern of one permit, each of two shards has one permit."""
     pattern = Pipeline(Bulkhead(1))
     service = plan(pattern, servers=2, balance="key")
     scenario = Scenario(
@@ -130,7 +131,7 @@ def test_each_server_has_policies_of_its_own_with_the_settings_of_the_pattern() 
 
 
 def test_keyed_policies_see_the_key() -> None:
-    """One permit for each tenant."""
+    """A `Keyed` gives each tenant one permit."""
     keyed = Keyed(lambda: Bulkhead(1), key=lambda key: key)
     service = ServicePlan(service_time=Constant(1.0), admission=keyed)
     run = simulate(
@@ -141,7 +142,7 @@ def test_keyed_policies_see_the_key() -> None:
 
 
 def test_crash_resets_the_policies() -> None:
-    """What was inside is reset, permits are whole again, and an open circuit is closed."""
+    """After a crash no call is inside, all permits are free, and an open circuit is closed."""
     service = plan(lambda: Pipeline(Bulkhead(1, queue=1), CircuitBreaker(fail_max=1, break_duration=60)))
     run = live(service, (0.0, 1.2, 1.5, 1.6, 4.0), faults=(Errors(end=1.0), Crash(start=2.0, end=3.0)))
 
@@ -155,7 +156,7 @@ def test_crash_resets_the_policies() -> None:
 
 
 def test_crash_resets_what_waits_for_admission_too() -> None:
-    """The one in work, and the one in the policy's queue."""
+    """A crash resets the call that is executed, and the one in the policy's queue."""
     run = live(plan(lambda: Bulkhead(1, queue=1)), (0.0, 0.1, 2.0), faults=(Crash(start=0.5, end=1.5),))
 
     assert calls(run) == [
@@ -166,7 +167,7 @@ def test_crash_resets_what_waits_for_admission_too() -> None:
 
 
 def test_timeout_at_the_server_frees_its_worker() -> None:
-    """It ends the work, unlike a client that gives up; the answer is 504."""
+    """A Timeout at the server ends the work, unlike a client that gives up; the answer is 504."""
     run = live(plan(lambda: Timeout(0.5)), (0.0, 0.1))
 
     assert calls(run) == [(0.0, 0.5, "ServiceError"), (0.1, 0.6, "ServiceError")]
@@ -174,7 +175,7 @@ def test_timeout_at_the_server_frees_its_worker() -> None:
 
 
 def test_cancelled_request_gives_its_permit_back() -> None:
-    """Where the server is told that its client has gone."""
+    """A cancelled request releases its permit, if the server learns of it."""
     service = plan(lambda: Bulkhead(1), abandoned="cancelled")
     run = live(service, (0.0, 0.7), candidate_from("impatient", Timeout(0.5)))
 
@@ -184,7 +185,7 @@ def test_cancelled_request_gives_its_permit_back() -> None:
 
 
 def test_nothing_of_a_client_reaches_the_server_but_its_priority() -> None:
-    """Not its deadline, where the server does not mind it."""
+    """A server gets the priority of a call, but not its deadline unless it respects deadlines."""
     told: list[Any] = []
 
     def important() -> Any:
@@ -205,7 +206,7 @@ def test_nothing_of_a_client_reaches_the_server_but_its_priority() -> None:
 
 
 def test_deadline_that_travels_bounds_the_queue_of_the_policy() -> None:
-    """The second waits for admission as long as its client does, and no worker sees either of those that gave up."""
+    """The second call waits for admission as long as its client waits, and no worker sees a call that was given up."""
     told: list[Any] = []
     service = plan(lambda: Pipeline(Bulkhead(1, queue=5), Seen(told)), drop_expired=True)
     stalled = (Stall(start=0.0, end=3.0),)
@@ -217,7 +218,7 @@ def test_deadline_that_travels_bounds_the_queue_of_the_policy() -> None:
 
 
 def test_expired_request_is_refused_on_arrival() -> None:
-    """Its link takes longer than its client waits: the policy never hears of it."""
+    """The network takes longer than the client waits, so the policy never sees the request."""
     told: list[Any] = []
     service = plan(lambda: Seen(told), drop_expired=True, link=Link(latency=Constant(0.5)))
     run = live(service, (0.0,), candidate_from("quick", Timeout(0.4)))
@@ -227,13 +228,13 @@ def test_expired_request_is_refused_on_arrival() -> None:
 
 @pytest.mark.parametrize("wrong", [5, Bulkhead, lambda: 5])
 def test_what_is_no_policy_is_refused_when_the_plan_is_made(wrong: Any) -> None:
-    """In one line."""
+    """A plan refuses an admission that is no policy, in one line."""
     with pytest.raises(TypeError, match="admission must"):
         plan(wrong)
 
 
 def test_two_runs_of_a_seed_are_the_same_with_admission() -> None:
-    """In every call."""
+    """Every call of two runs with the same seed is the same."""
     service = ServicePlan(service_time=Exponential(0.1), workers=10, admission=lambda: Bulkhead(15, queue=10))
     scenario = Scenario(duration=20, loads=(Poisson(120),), service=service, clients=5)
     one, two = (simulate(scenario, candidate_from("t", Pipeline(Retry(3), Timeout(1))), 3) for _ in range(2))
@@ -243,7 +244,7 @@ def test_two_runs_of_a_seed_are_the_same_with_admission() -> None:
 
 
 def test_candidate_may_bring_its_own_admission_and_tell_no_deadlines() -> None:
-    """In the place of the service's; and a server that drops what has expired hears of nothing."""
+    """A candidate's admission replaces that of the service; without its deadlines a server drops nothing."""
     service = plan(lambda: Bulkhead(1), drop_expired=True)
     moments, impatient = (0.0, 0.1, 9.0), candidate_from("impatient", Timeout(0.5))
 
@@ -255,7 +256,7 @@ def test_candidate_may_bring_its_own_admission_and_tell_no_deadlines() -> None:
 
 
 def test_clients_and_runs_share_no_limit_and_no_histogram() -> None:
-    """Each has its own, with the same settings; the pattern's limiter is as it was."""
+    """Each client has its own limit with the same settings; the pattern's limiter does not change."""
     pattern = Pipeline(Hedge(delay=quantile(0.9)), AdaptiveLimit(5, limiter=lambda: Vegas(window=0.5)))
     candidate = candidate_from("adaptive", pattern)
     (one_hedge, one), (other_hedge, other) = (candidate.make().policies for _ in range(2))  # type: ignore[union-attr]
@@ -266,7 +267,7 @@ def test_clients_and_runs_share_no_limit_and_no_histogram() -> None:
 
 
 def test_samples_tell_of_limits_and_observed_delays() -> None:
-    """The limit that the servers have found, and the p90 of a service that takes 20 to 40 ms."""
+    """Samples have the limit that the servers have found, and the p90 of a service that takes 20 to 40 ms."""
     service = ServicePlan(service_time=Uniform(0.02, 0.04), workers=9, admission=lambda: AdaptiveLimit(4))
     scenario = Scenario(duration=40, loads=(Poisson(100),), service=service)
     run = simulate(scenario, candidate_from("hedge", Hedge(delay=quantile(0.9))))
@@ -280,7 +281,7 @@ def test_samples_tell_of_limits_and_observed_delays() -> None:
 
 
 def test_priority_of_a_load_reaches_the_limit_of_the_server() -> None:
-    """Sheddable calls are refused where critical ones have room; and both are measured."""
+    """Sheddable calls are refused while critical ones are admitted, and both are measured."""
     service = ServicePlan(
         service_time=Exponential(0.1), workers=10, admission=lambda: AdaptiveLimit(10, least=10, most=10)
     )
@@ -297,7 +298,7 @@ def test_priority_of_a_load_reaches_the_limit_of_the_server() -> None:
 
 
 def test_calls_of_one_class_are_not_told_apart() -> None:
-    """There is nothing to compare."""
+    """With one priority there is nothing to compare."""
     measures = Measures([live(plan(lambda: Bulkhead(1)), (0.0,))])
 
     assert measures.classes == {}
@@ -309,7 +310,7 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_middleware_of_production_is_in_front_of_each_server() -> None:
-    """With its gate, and its `max_deadline`, which is what its gate learns of."""
+    """Each server has the gate and the `max_deadline` of the middleware, and the gate learns from that limit."""
     middleware = ServerMiddleware(nothing, limit=Bulkhead(2), max_deadline=1.5)
     run = live(plan(middleware), (0.0, 0.1, 0.2, 3.0))
 
@@ -323,7 +324,7 @@ def test_middleware_of_production_is_in_front_of_each_server() -> None:
 
 
 def test_middleware_is_a_candidate_by_itself() -> None:
-    """Whose calls are as they are, and whose servers have it."""
+    """A middleware as a candidate leaves the calls unguarded, and is in front of each server."""
     middleware = candidate_from("server", ServerMiddleware(nothing, limit=Bulkhead(1)))
 
     assert [outcome for _, _, outcome in calls(live(plan(None), (0.0, 0.1), middleware))] == ["success", "ServiceError"]
@@ -331,7 +332,8 @@ def test_middleware_is_a_candidate_by_itself() -> None:
 
 @pytest.mark.parametrize("imports", [True, False])
 def test_admission_of_a_file_may_be_imported(imports: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A middleware, a gate, a pipeline, or what makes one: for the service, or for one candidate; if it may import."""
+    """A file may import a middleware, a gate, a pipeline, or a function that makes one, for the service or for one
+    candidate, if imports are allowed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "servers_of_a_test.py").write_text(

@@ -1,4 +1,4 @@
-"""Calls and answers that look like those of production: pipelines that judge results and key by arguments."""
+"""Calls and answers as in production: pipelines that judge results and take keys from arguments."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PORTS = Pipeline(Retry(), Keyed(CircuitBreaker, key=lambda host, port: host), Ti
 
 
 def test_results_are_judged_by_the_pipelines_own_classifier() -> None:
-    """What a classifier takes for a failure is repeated; what is left of it in the end is no success."""
+    """A result that the classifier judges a failure is retried; a bad last answer is no success."""
     world = scenario(calls=Calls(answer=Answer), faults=(Errors(share=0.5, start=5, end=10),))
     bare, guarded = (Measures([simulate(world, each)]) for each in (NONE, candidate_from("search", SEARCH)))
 
@@ -80,7 +80,7 @@ def test_results_are_judged_by_the_pipelines_own_classifier() -> None:
     ],
 )
 def test_keys_are_made_of_the_arguments_of_a_call(pipeline: Pipeline, arguments: Any) -> None:
-    """One circuit for each of three tenants, of which one is gone."""
+    """Each of three tenants has its own circuit, and one tenant fails."""
     world = scenario(
         calls=Calls(arguments),
         faults=(Crash(targets=1),),
@@ -94,7 +94,7 @@ def test_keys_are_made_of_the_arguments_of_a_call(pipeline: Pipeline, arguments:
 
 
 def test_calls_are_the_same_whoever_looks_at_them() -> None:
-    """A pipeline that does not look at arguments and answers fares as without them, in every call."""
+    """A pipeline that ignores arguments and answers has the same result for every call with and without them."""
     world = scenario(faults=(Errors(share=0.5, start=5, end=10),), keys=1)
     one, other = (
         simulate(each, candidate_from("standard", standard()))
@@ -110,7 +110,7 @@ def test_calls_are_the_same_whoever_looks_at_them() -> None:
 
 
 def test_answer_may_be_an_exception() -> None:
-    """Returned, or raised: both are the error of the request, which the classifier judges."""
+    """An exception that is returned or raised is the error of the request, and the classifier judges it."""
 
     class Unavailable(Exception):
         pass
@@ -133,7 +133,7 @@ def test_answer_may_be_an_exception() -> None:
 @pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), asyncio.CancelledError(), StopIteration()])
 @pytest.mark.parametrize("status", [503, 429])
 def test_answer_that_no_call_can_end_with_is_refused(error: BaseException, status: int) -> None:
-    """When the scenario is made, or where it comes in a run; those calls were never heard of again."""
+    """Such an answer is refused when the scenario is made, or when it occurs in a run; before, the call never ended."""
     with pytest.raises(
         (ValueError, CandidateError), match=rf"calls\.answer\({status}, .*\) must be a result or an exc"
     ):
@@ -144,7 +144,7 @@ def test_answer_that_no_call_can_end_with_is_refused(error: BaseException, statu
 
 
 def test_pause_that_a_service_asks_for_reaches_the_answer() -> None:
-    """That of a quota, as a number of seconds."""
+    """The pause of a quota reaches the answer as a number of seconds."""
     asked: list[float | None] = []
 
     def answer(status: int, retry_after: float | None) -> Answer:
@@ -159,7 +159,7 @@ def test_pause_that_a_service_asks_for_reaches_the_answer() -> None:
 
 
 def test_statuses_are_a_mix() -> None:
-    """A share of what goes well has another status; it is a success, or none, by its number."""
+    """A share of the successful answers has another status, whose number decides whether the call succeeds."""
     world = scenario(calls=Calls(answer=Answer, statuses={200: 0.8, 404: 0.1, 500: 0.1}))
     run = simulate(world, NONE)
 
@@ -169,7 +169,7 @@ def test_statuses_are_a_mix() -> None:
 
 @pytest.mark.parametrize("stand_in", ["yesterday's", None, Answer(200)])
 def test_what_is_no_answer_of_the_service_stood_in(stand_in: object) -> None:
-    """Whatever a Fallback has, even an answer as the service has them."""
+    """A value of a Fallback counts as a substitute, even if it equals an answer of the service."""
     fallback = Pipeline(Fallback(stand_in), classify=SEARCH.classify)
     world = scenario(calls=Calls(answer=Answer), faults=(Errors(),))
 
@@ -177,7 +177,7 @@ def test_what_is_no_answer_of_the_service_stood_in(stand_in: object) -> None:
 
 
 def test_copies_of_a_hedge_are_of_one_call() -> None:
-    """Their requests are counted for it, and the answer of either is the service's."""
+    """The requests of both copies count for one call, and the answer of either is the service's."""
     world = scenario(calls=Calls(lambda key: (User(key),), Answer), service=ServicePlan(service_time=Constant(0.3)))
     run = simulate(world, candidate_from("hedge", Hedge(0.1, copies=2)))
 
@@ -186,7 +186,7 @@ def test_copies_of_a_hedge_are_of_one_call() -> None:
 
 
 def test_users_who_call_again_and_again_are_told_apart() -> None:
-    """Each call has its own arguments and answers, in one task."""
+    """Each call of a user has its own arguments and answers, in one task."""
     seen: list[str] = []
 
     def arguments(key: str) -> tuple[User]:
@@ -201,7 +201,7 @@ def test_users_who_call_again_and_again_are_told_apart() -> None:
 
 
 def test_server_of_a_scenario_with_calls_keys_by_key() -> None:
-    """What its policies know is the key, as ever."""
+    """The policies of a server still get the key."""
     plan = ServicePlan(service_time=Constant(1.0), admission=Keyed(lambda: Bulkhead(1), key=lambda key: key))
     world = Scenario(
         duration=9,
@@ -215,7 +215,7 @@ def test_server_of_a_scenario_with_calls_keys_by_key() -> None:
 
 
 def test_other_libraries_guard_a_function_with_these_arguments() -> None:
-    """tenacity, say, by what it looks at in the result."""
+    """A decorator of tenacity can judge the result."""
 
     def patient() -> Any:
         return tenacity.AsyncRetrying(
@@ -231,7 +231,7 @@ def test_other_libraries_guard_a_function_with_these_arguments() -> None:
 
 
 def test_given_calls_are_made_again_by_the_same_seed() -> None:
-    """Statuses and arguments too, call by call."""
+    """The same seed gives the same statuses and arguments, call by call."""
     world = scenario(calls=Calls(lambda key: (User(key),), Answer, {200: 0.5, 500: 0.5}))
     runs = [simulate(world, candidate_from("retry", Retry(2)), seed) for seed in (1, 1, 2)]
 
@@ -272,7 +272,7 @@ def raises_value_error(answer: object) -> bool:
     ],
 )
 def test_what_cannot_deal_with_keys_is_told_what_to_give(policy: Policy, said: str) -> None:
-    """In one line, whatever was raised: a failure of the judgement is no failure of a call."""
+    """An error of the pipeline's own judgement ends the run in one line, and does not count as a failed call."""
     with pytest.raises(CandidateError) as caught:
         simulate(scenario(keys=1), candidate_from("theirs", policy))
 
@@ -284,7 +284,7 @@ def test_what_cannot_deal_with_keys_is_told_what_to_give(policy: Policy, said: s
 
 
 def test_judgement_of_failures_that_raises_is_told_as_well() -> None:
-    """In one line, as soon as the first call fails."""
+    """A classifier that raises for a failure ends the run in one line, at the first failed call."""
     fragile = Pipeline(Retry(), classify=Classifier(ignore=lambda error: error.args[7] == 404))
 
     with pytest.raises(CandidateError, match=r"^theirs: its classifier, a key or a strategy raised IndexError: "):
@@ -292,7 +292,7 @@ def test_judgement_of_failures_that_raises_is_told_as_well() -> None:
 
 
 def test_calls_that_do_not_fit_are_shown() -> None:
-    """With the arguments that they have, for whoever wrote them."""
+    """The message shows the arguments of the calls."""
     with pytest.raises(CandidateError) as caught:
         simulate(scenario(keys=1, calls=Calls(lambda key: (1, [2]), Answer)), candidate_from("theirs", TENANTS))
 
@@ -306,7 +306,7 @@ def test_calls_that_do_not_fit_are_shown() -> None:
 
 
 def test_key_for_which_there_are_no_arguments_ends_the_run() -> None:
-    """It is not a failure of the service."""
+    """An error of the user's function is not a failure of the service."""
     arguments = {"1": (User("one"),)}
     calls = Calls(lambda key: arguments[key])
 
@@ -329,7 +329,7 @@ def test_key_for_which_there_are_no_arguments_ends_the_run() -> None:
     ],
 )
 def test_calls_that_make_no_sense_are_refused(calls: dict[str, Any], message: str) -> None:
-    """When they are made, with the value."""
+    """Bad arguments are refused in the constructor, with their value."""
     with pytest.raises((TypeError, ValueError)) as caught:
         Calls(**calls)
 
@@ -352,7 +352,7 @@ def test_calls_that_make_no_sense_are_refused(calls: dict[str, Any], message: st
     ],
 )
 def test_functions_are_tried_when_a_scenario_is_made(calls: Calls, message: str | None) -> None:
-    """Not in the middle of a run. An error that is made for a bad status is an answer."""
+    """A function that fails is refused before the run. An error that it returns for a bad status is an answer."""
     if message is None:
         scenario(calls=calls)
         return
@@ -363,7 +363,7 @@ def test_functions_are_tried_when_a_scenario_is_made(calls: Calls, message: str 
 
 
 def test_functions_are_tried_with_a_key_that_there_is() -> None:
-    """One of the trace's, where the keys are those of a trace."""
+    """The functions are tried with a key of the trace, if there is one."""
     arguments = {"eu-1": (User("eu"),)}
     load = Replay((0.0,), ("eu-1",))
 
@@ -371,7 +371,7 @@ def test_functions_are_tried_with_a_key_that_there_is() -> None:
 
 
 def test_errors_with_a_response_are_counted_by_its_status() -> None:
-    """Others by their class alone, also where everything is an attribute of theirs, or where looking fails."""
+    """An error without a response is counted by its class, even if every attribute exists or reading one fails."""
 
     class Every(Exception):
         def __getattr__(self, name: str) -> Every:

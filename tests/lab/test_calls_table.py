@@ -1,4 +1,4 @@
-"""What calls and answers look like, in scenario files and by the option of the command."""
+"""Calls and answers in scenario files and in the option `--calls`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ NAME = "calls_of_a_test"
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a module of the user's."""
+    """A working directory with a module of the user."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     Path(f"{NAME}.py").write_text(MODULE)
@@ -67,7 +67,7 @@ def simulate(*arguments: str) -> Result:
 
 
 def test_functions_are_named() -> None:
-    """Of the user's modules; statuses are numbers."""
+    """The table names functions of the user's modules, and statuses become numbers."""
     calls = read({"arguments": f"{NAME}:arguments", "answer": f"{NAME}:answer", "statuses": {"200": 0.9, "404": 0.1}})
 
     assert calls is not None
@@ -78,7 +78,7 @@ def test_functions_are_named() -> None:
 
 
 def test_http_is_a_kind() -> None:
-    """With what requests and responses have."""
+    """The kind "http" has the keys of requests and responses."""
     table = {
         "kind": "http",
         "methods": {"GET": 9, "POST": 1},
@@ -91,7 +91,7 @@ def test_http_is_a_kind() -> None:
 
 
 def test_without_a_table_nothing_is_said() -> None:
-    """Then calls have keys for arguments, as ever."""
+    """Without a table, the argument of a call is its key."""
     assert read(None) is None
 
 
@@ -120,7 +120,7 @@ def test_without_a_table_nothing_is_said() -> None:
     ],
 )
 def test_mistake_is_one_line_that_names_its_key(table: Any, message: str) -> None:
-    """When the file is read, and not in the middle of a run."""
+    """A mistake is refused when the file is read, before the run."""
     with pytest.raises(ScenarioError, match="^" + re.escape(message)) as caught:
         read(table)
 
@@ -132,7 +132,7 @@ def test_mistake_is_one_line_that_names_its_key(table: Any, message: str) -> Non
     [("search", f"{NAME}:calls"), ("hosts", "http"), ("hosts", f"{NAME}:posts"), ("client", None), ("client", "http")],
 )
 def test_command_tries_a_pipeline_of_production(pipeline: str, calls: str | None) -> None:
-    """In a scenario that says nothing of calls."""
+    """`--calls` gives calls to a scenario without them."""
     done = simulate("--pipeline", f"{NAME}:{pipeline}", *(() if calls is None else ("--calls", calls)))
 
     assert done.exit_code == 0, done.stderr
@@ -152,7 +152,7 @@ def test_command_tries_a_pipeline_of_production(pipeline: str, calls: str | None
     ],
 )
 def test_mistake_of_the_command_is_one_line_and_exits_with_2(arguments: tuple[str, ...], message: str) -> None:
-    """Of an option, or of a pipeline that needs another one."""
+    """A bad option, or a pipeline that needs other calls, is one line."""
     done = simulate(*arguments)
 
     assert done.exit_code == 2

@@ -1,4 +1,4 @@
-"""The world against closed forms: queues, retries, hedges. What it should be is computed, never measured before."""
+"""The world against closed forms: queues, retries, hedges. Expected values are computed, not measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sojourns(run: Run) -> list[float]:
 
 
 def queue(workers: int, load: float, seconds: float = 0.01, calls: int = 60_000) -> list[float]:
-    """Times in an M/M/c whose workers are busy for a share of `load` of the time, once it has warmed up."""
+    """Times in an M/M/c queue with utilisation `load`, after it has warmed up."""
     rate = load * workers / seconds
     plan = ServicePlan(service_time=Exponential(seconds), workers=workers)
     run = simulate(Scenario(duration=calls / rate, loads=(Poisson(rate),), service=plan), NONE, seed=3)
@@ -27,7 +27,7 @@ def queue(workers: int, load: float, seconds: float = 0.01, calls: int = 60_000)
 
 
 def erlang_c(workers: int, load: float) -> float:
-    """The share of requests that must wait."""
+    """The probability that a request must wait."""
     offered = load * workers
     busy = offered**workers / math.factorial(workers) / (1 - load)
     return busy / (sum(offered**number / math.factorial(number) for number in range(workers)) + busy)
@@ -39,7 +39,7 @@ def beyond(numbers: list[float], limit: float) -> float:
 
 @pytest.mark.parametrize("load", [0.3, 0.7])
 def test_one_worker_takes_as_long_as_m_m_1(load: float) -> None:
-    """The time in the system is exponential with the mean s / (1 - rho): the mean and two places of the tail."""
+    """The time in the system is exponential with the mean s / (1 - rho): the mean and two points of the tail agree."""
     found = queue(1, load)
     mean = 0.01 / (1 - load)
 
@@ -50,7 +50,7 @@ def test_one_worker_takes_as_long_as_m_m_1(load: float) -> None:
 
 @pytest.mark.parametrize(("workers", "load"), [(4, 0.6), (20, 0.85)])
 def test_several_workers_take_as_long_as_m_m_c(workers: int, load: float) -> None:
-    """Erlang's C says how many wait; who waits does so exponentially, at the rate c mu - lambda."""
+    """Erlang's C is the probability of waiting; the wait is exponential, with the rate c mu - lambda."""
     seconds = 0.01
     found = queue(workers, load, seconds)
     waits, drain = erlang_c(workers, load), (1 - load) * workers / seconds
@@ -79,7 +79,7 @@ def test_retries_succeed_and_cost_as_the_geometric_series_says(share: float) -> 
 
 
 def test_hedge_takes_as_long_as_the_quicker_of_two() -> None:
-    """S(t) before the delay, S(t) S(t - d) after it; and S(d) more requests."""
+    """The survival function is S(t) before the delay, S(t) S(t - d) after it; S(d) more requests are sent."""
     delay, mean = 0.05, 0.05
     scenario = Scenario(duration=40, loads=(Poisson(500),), service=ServicePlan(service_time=Exponential(mean)))
     run = simulate(scenario, candidate_from("hedge", Hedge(delay)), seed=7)

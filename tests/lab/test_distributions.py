@@ -1,4 +1,4 @@
-"""Distributions: their means and tails are what was asked for, and nothing impossible is accepted."""
+"""Distributions have the given means and tails, and impossible ones are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def drawn(distribution: Distribution, count: int = 40_000) -> list[float]:
     ],
 )
 def test_mean_of_what_is_drawn_is_the_expected_one(distribution: Distribution, mean: float) -> None:
-    """By its own word, by its closed form, and by 40,000 draws; none is below 0."""
+    """`expected`, the closed form and the mean of 40,000 draws agree, and no draw is below 0."""
     found = drawn(distribution)
 
     assert distribution.expected == pytest.approx(mean, rel=1e-4)
@@ -53,7 +53,7 @@ def test_mean_of_what_is_drawn_is_the_expected_one(distribution: Distribution, m
 
 
 def test_deviation_is_that_of_the_times_not_of_their_logarithms() -> None:
-    """As one measures it."""
+    """The deviation is that of the durations, as people measure it."""
     assert statistics.stdev(drawn(LogNormal(5.0, 2.0))) == pytest.approx(2.0, rel=0.03)
     assert statistics.stdev(drawn(Normal(5.0, 0.5))) == pytest.approx(0.5, rel=0.03)
 
@@ -63,14 +63,14 @@ def test_deviation_is_that_of_the_times_not_of_their_logarithms() -> None:
     [(Pareto(0.1, 1.5), 1.0, 0.1**1.5), (Exponential(0.5), 1.0, math.exp(-2)), (Uniform(0, 2), 1.5, 0.25)],
 )
 def test_tail_is_the_closed_form(distribution: Distribution, at: float, beyond: float) -> None:
-    """The share that takes longer."""
+    """The share of longer draws agrees with the closed form."""
     found = drawn(distribution)
 
     assert sum(each > at for each in found) / len(found) == pytest.approx(beyond, rel=0.1)
 
 
 def test_mean_of_a_heavy_tail_is_infinite() -> None:
-    """A shape of 1 or less has none."""
+    """A Pareto distribution with a shape of 1 or less has no finite mean."""
     assert Pareto(1.0, 1.0).expected == math.inf
 
 
@@ -91,13 +91,13 @@ def test_mean_of_a_heavy_tail_is_infinite() -> None:
     ],
 )
 def test_impossible_distribution_is_refused(make: Any, message: str) -> None:
-    """Saying which argument, and what is allowed."""
+    """The message names the argument and the allowed values."""
     with pytest.raises(ValueError, match=message):
         make()
 
 
 def test_latencies_are_read_a_number_a_line(tmp_path: Path) -> None:
-    """Comments and empty lines aside; what is no number is named by its line."""
+    """Comments and empty lines are skipped; a line that is no number is named by its number."""
     file = tmp_path / "latencies.txt"
     file.write_text("# seconds\n0.5\n\n0.25\n")
     assert read_latencies(file) == [0.5, 0.25]

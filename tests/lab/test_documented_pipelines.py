@@ -1,4 +1,4 @@
-"""Every pipeline that the README and the docs make can be explained and simulated as it stands."""
+"""Every pipeline in the README and the docs can be explained and simulated unchanged."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ CALLS: dict[tuple[str, str], Calls] = {
     ("docs/classify.md", "shop"): Calls(answer=lambda status, retry_after: {"code": status}),
     ("docs/http.md", "users"): HttpCalls(url="https://{key}.example/"),
 }
-"""What calls and answers look like, for the pipelines that look at them, where the block does not say so itself; all
-others are tried without a word."""
+"""Calls and answers for pipelines that look at them, if the block does not define any; all others are tried without."""
 
 
 OUTAGE = Scenario(
@@ -63,7 +62,7 @@ ENDS = {
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """All pipelines, transports and middlewares that a block makes, with a name or without."""
+    """All pipelines, transports and middlewares that a block makes, with or without a name."""
     found: list[Any] = []
     for kind in (Pipeline, HttpTransport, ServerMiddleware):
 
@@ -76,7 +75,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def run(name: str, at: int, tmp_path: Path) -> dict[str, Any]:
-    """Run a block, and the tests in it that need nothing but a directory; the names that it defines."""
+    """Run a block, and its tests that need only a directory; returns the names that it defines."""
     names: dict[str, Any] = {"__name__": __name__}
     source = BLOCK.findall(DOCUMENTS[name])[at]
     exec(compile(source, f"{name}, block {at + 1}", "exec", dont_inherit=True), names)
@@ -90,8 +89,8 @@ def run(name: str, at: int, tmp_path: Path) -> dict[str, Any]:
 
 
 def subjects(names: dict[str, Any], made: list[Any]) -> dict[str, Any]:
-    """What was made, by its name in the block; what has none there (as it is inside of a client, or local to a test) by
-    what it looks like. A pipeline under a transport is that one's."""
+    """The objects with pipelines, by their names in the block; an object without a name (inside a client, or local to a
+    test) by its text. A pipeline under a transport is part of the transport."""
     found = {}
     for key, value in names.items():
         if not inspect.isroutine(value) or hasattr(value, "__pipeline__"):
@@ -110,7 +109,7 @@ def subjects(names: dict[str, Any], made: list[Any]) -> dict[str, Any]:
 def test_pipelines_of_a_block_can_be_explained_and_simulated(
     name: str, at: int, made: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As they stand, through an outage: no call ends in what the lab cannot do."""
+    """Each pipeline runs through an outage, and no call ends with an error of the lab."""
     monkeypatch.setenv("OPENAI_API_KEY", "a key")
     monkeypatch.delenv(VARIABLE, raising=False)
     names = run(name, at, tmp_path)
@@ -127,7 +126,8 @@ def test_pipelines_of_a_block_can_be_explained_and_simulated(
 
 
 def test_pipelines_are_found_by_all_that_has_one(made: list[Any], tmp_path: Path) -> None:
-    """In the README: a pipeline, a guarded function, clients, the one without a name in a transport, an application."""
+    """The README has a pipeline, a guarded function, clients, a pipeline without a name in a transport, and an
+    application."""
     found = [set(subjects(run("README.md", at, tmp_path), made)) for at in range(4)]
 
     assert found[0] == {"users", "get_user"}

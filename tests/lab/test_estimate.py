@@ -1,4 +1,4 @@
-"""What a simulation takes is known before it is begun."""
+"""The cost of a simulation is estimated before it begins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TENTH = ServicePlan(service_time=Constant(0.1))
     ],
 )
 def test_calls_of_a_load_are_what_it_makes(load: Load, calls: float) -> None:
-    """About as many as in a run."""
+    """The estimated number of calls is close to that of a run."""
     scenario = Scenario(duration=10, loads=(load,), service=TENTH)
     found = estimate(scenario, [NONE], runs=1)
     made = len(simulate(scenario, NONE).begins)
@@ -57,7 +57,7 @@ def test_calls_are_those_of_all_pipelines_and_runs() -> None:
     ],
 )
 def test_what_costs_most_is_named(changes: dict[str, Any], most: str) -> None:
-    """Whatever it is that has some zeros too many."""
+    """The message names the setting with too many zeros."""
     found = estimate(Scenario(**{"duration": 60, "loads": (Poisson(1),), **changes}), [NONE], runs=1)
 
     assert found.most == most
@@ -79,14 +79,14 @@ def test_usual_scenario_is_not_large() -> None:
 
 
 def test_what_the_machine_has_not_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known from the system, where it says it."""
+    """The memory of the machine is taken from the system, if it is known."""
     scenario = Scenario(duration=60, loads=(Poisson(1000),))
     monkeypatch.setattr(lab, "_memory_there_is", lambda: 1e6)
     assert not estimate(scenario, [NONE], runs=1).fits
 
 
 def test_memory_of_a_container_is_what_it_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much the machine has; and "max" is all of it."""
+    """The limit of a container counts, and "max" is no limit."""
     monkeypatch.setattr(lab, "CONTAINER", tmp_path / "memory.max")
     there_is = lab._memory_there_is()
     for written, limit in (("1000000\n", 1e6), ("max\n", there_is)):
@@ -95,7 +95,7 @@ def test_memory_of_a_container_is_what_it_may_have(tmp_path: Path, monkeypatch: 
 
 
 def test_run_whose_calls_repeat_without_end_is_given_up() -> None:
-    """In one moment of virtual time, where no clock would end it."""
+    """Retries without a pause in one moment of virtual time end the run with an error."""
     scenario = Scenario(duration=10, loads=(Burst(1),), service=ServicePlan(failure_rate=1.0))
     candidate = candidate_from("endless", Pipeline(Retry(10**9, wait=0)))
 

@@ -1,4 +1,4 @@
-"""Results in files: whole or not there, whatever happens; and standard output whose reader leaves."""
+"""Files of results are complete or absent; and standard output whose reader leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resilient.lab.files import write
 
 
 def test_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
-    """And nothing is left beside it."""
+    """A written file keeps its mode, and no temporary file remains."""
     file = tmp_path / "out.json"
     file.write_text("before")
     file.chmod(0o640)
@@ -27,7 +27,7 @@ def test_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
 
 
 def test_link_stays_a_link(tmp_path: Path) -> None:
-    """What it leads to is replaced."""
+    """Writing through a symbolic link replaces its target."""
     (tmp_path / "real.json").write_text("before")
     (tmp_path / "link.json").symlink_to("real.json")
     write(tmp_path / "link.json", "after")
@@ -40,7 +40,7 @@ def test_link_stays_a_link(tmp_path: Path) -> None:
 def test_write_that_fails_leaves_what_there_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    """A full disk, or Ctrl-C: no half file, and none of ours."""
+    """A full disk or Ctrl-C leaves the previous file, and no temporary file."""
 
     def fail(*args: Any) -> None:
         raise error
@@ -56,7 +56,7 @@ def test_write_that_fails_leaves_what_there_was(
 
 
 def test_error_of_a_write_names_the_file() -> None:
-    """The system says of a full disk only that it is full."""
+    """The error of a full disk names the file, which the system does not."""
     if not Path("/dev/full").exists():
         return
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
@@ -64,7 +64,7 @@ def test_error_of_a_write_names_the_file() -> None:
 
 
 def test_pipe_is_written_to_directly(tmp_path: Path) -> None:
-    """It is not replaced by a file."""
+    """A pipe is not replaced by a file."""
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -75,7 +75,7 @@ def test_pipe_is_written_to_directly(tmp_path: Path) -> None:
 
 
 def test_output_goes_on_when_its_reader_has_left() -> None:
-    """What is written after that goes nowhere."""
+    """Later output is discarded."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as stream:
@@ -86,7 +86,7 @@ def test_output_goes_on_when_its_reader_has_left() -> None:
 
 
 def test_output_shows_what_an_encoding_has_not_as_a_question_mark() -> None:
-    """An ASCII terminal raises nothing."""
+    """Output to an ASCII terminal raises nothing."""
     raw = io.BytesIO()
     output = Output(io.TextIOWrapper(raw, encoding="ascii"))
     output.write("p99 ± 3 µs")
@@ -96,6 +96,6 @@ def test_output_shows_what_an_encoding_has_not_as_a_question_mark() -> None:
 
 
 def test_output_is_a_stream_in_all_else() -> None:
-    """It has the encoding, the number and the rest of what it stands for."""
+    """Other attributes are those of the wrapped stream."""
     output = Output(sys.__stdout__ or io.StringIO())
     assert output.encoding == getattr(sys.__stdout__, "encoding", None)
