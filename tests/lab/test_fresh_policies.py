@@ -1,4 +1,4 @@
-"""A dry_run touches nothing of production: of the user's code only judgement runs, and the rest is counted."""
+"""A dry run has no effects on production: of the user's code only what judges runs, and the rest is counted."""
 
 from __future__ import annotations
 
@@ -50,28 +50,28 @@ CALLS = 200
 
 
 class TouchedError(BaseException):
-    """Nothing catches it: code of production that does something was called."""
+    """Code of production with effects was called; nothing catches this error."""
 
 
 def touch(*args: Any, **kwargs: Any) -> Any:
-    """Stands for whatever pages somebody, writes a metric or asks a replica."""
+    """Stands for code that pages people, writes a metric or calls a replica."""
     raise TouchedError
 
 
 async def touch_later(*args: Any, **kwargs: Any) -> Any:
-    """The same, as a coroutine function."""
+    """`touch` as a coroutine function."""
     raise TouchedError
 
 
 class Pager(pybreaker.CircuitBreakerListener):
-    """Pages somebody, when a circuit opens."""
+    """A listener that pages people when a circuit opens."""
 
     def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:
         raise TouchedError
 
 
 class Redis(pybreaker.CircuitMemoryStorage):
-    """A storage that does I/O, whatever is asked of it."""
+    """A storage that does I/O in every method."""
 
     def __init__(self) -> None:
         pass
@@ -83,7 +83,7 @@ class Redis(pybreaker.CircuitMemoryStorage):
 
 
 def tried(thing: Any, *, faults: tuple[Fault, ...] = (Errors(),), run_hooks: bool = False, **service: Any) -> Run:
-    """A run of something with a service that fails; by name or as a candidate."""
+    """A run of a candidate, or of an object with policies, with a service that fails."""
     candidate = thing if isinstance(thing, Candidate) else candidate_from("tried", thing)
     scenario = Scenario(
         duration=20, loads=(Burst(CALLS, spread=20.0),), clients=2, faults=faults, service=ServicePlan(**service)
@@ -94,11 +94,11 @@ def tried(thing: Any, *, faults: tuple[Fault, ...] = (Errors(),), run_hooks: boo
 # -- which arguments are what ---------------------------------------------------------------------------------------
 
 DATA = (bool, int, float, str, type(None), typing.Any, Budget, FullJitter, Policy, Priority, quantile)
-"""Types of arguments that run no code of the user's. (`Fallback` hands its value on as it is.)"""
+"""Types of arguments that run no code of the user's. (`Fallback` returns its value unchanged.)"""
 
 
 def policies_of_the_library() -> Iterator[type[Policy]]:
-    """Every class of a policy that a pipeline can have."""
+    """Every policy class that a pipeline can have."""
     for module in pkgutil.walk_packages(resilient.__path__, "resilient."):
         if not module.name.startswith(("resilient.demo", "resilient.__main__")):
             importlib.import_module(module.name)
@@ -111,7 +111,7 @@ def policies_of_the_library() -> Iterator[type[Policy]]:
 
 
 def is_data(annotation: Any) -> bool:
-    """Whether an argument of this type can be nothing that runs, or does I/O."""
+    """Whether an argument of this type can neither run nor do I/O."""
     if annotation in DATA or typing.get_origin(annotation) is typing.Literal:
         return True
     parts = [part for part in typing.get_args(annotation) if part is not Ellipsis]
@@ -120,7 +120,7 @@ def is_data(annotation: Any) -> bool:
 
 
 def test_every_argument_that_may_be_code_is_judgement_or_effect() -> None:
-    """Whoever adds one to a policy has to say which: a dry run calls the one, and never the other."""
+    """A policy declares each argument that may be code as one or the other: a dry run calls the first kind only."""
     found, said = {}, {}
     for kind in policies_of_the_library():
         hints = typing.get_type_hints(kind.__init__)
@@ -151,7 +151,7 @@ ACTING = [
 
 @pytest.mark.parametrize(("make", "what"), ACTING, ids=[what for _, what in ACTING])
 def test_what_would_do_something_is_counted_instead(make: Callable[[], Policy], what: str) -> None:
-    """Of a policy alone, in a pipeline, under a `Keyed`, and made by a function; and in shadow mode."""
+    """Effects are counted in a single policy, a pipeline, a `Keyed`, a pipeline from a function, and in shadow mode."""
     alone = tried(make())
     made = tried(lambda: Pipeline(Timeout(9), make()))
 
@@ -162,7 +162,7 @@ def test_what_would_do_something_is_counted_instead(make: Callable[[], Policy], 
 
 
 def test_counts_are_how_often_it_would_have_run() -> None:
-    """To the call: the same run with hooks really calls them as often."""
+    """The same run with hooks calls them exactly as often as the dry run counts."""
     called: Counter[str] = Counter()
 
     class Counting(pybreaker.CircuitBreakerListener):
@@ -192,14 +192,14 @@ def test_counts_are_how_often_it_would_have_run() -> None:
 
 
 def test_storage_is_never_shared_with_a_dry_run() -> None:
-    """With hooks neither: thousands of calls of a scenario must not open the circuit of production."""
+    """Even with hooks, a scenario must not open the circuit of production."""
     run = tried(CircuitBreaker(fail_max=2, state_storage=Redis()), run_hooks=True)
 
     assert run.not_run["CircuitBreaker(state_storage=Redis)"] > 1
 
 
 def test_listeners_that_were_added_later_are_counted_too() -> None:
-    """And what was excluded later is excluded in a dry run: that is judgement."""
+    """And exceptions that were excluded later are excluded in a dry run, because that is judgement."""
     breaker = CircuitBreaker(fail_max=2)
     breaker.add_listener(Pager())
     excluding = CircuitBreaker(fail_max=2)
@@ -211,7 +211,7 @@ def test_listeners_that_were_added_later_are_counted_too() -> None:
 
 
 def test_listeners_of_a_pipeline_and_of_all_hear_nothing() -> None:
-    """They are counted, those of a nested pipeline too; with hooks they hear."""
+    """Listeners are counted, including those of a nested pipeline; with hooks they are called."""
     inner = Pipeline(Retry(2, wait=0.1))
     heard: list[Any] = []
 
@@ -238,7 +238,7 @@ def test_listeners_of_a_pipeline_and_of_all_hear_nothing() -> None:
 
 
 def test_registry_keeps_production(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of a dry run is found there, under whatever name."""
+    """The registry has no pipeline of a dry run, under any name."""
     production = Pipeline(Retry(2), name="users")
 
     tried(production)
@@ -250,7 +250,7 @@ def test_registry_keeps_production(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_factory_of_a_keyed_is_not_called_again() -> None:
-    """Its gates are made as the first one was, and what that has is counted too."""
+    """Its gates are made like the first one, and the effects of these gates are counted too."""
     made: list[int] = []
 
     def make() -> CircuitBreaker:
@@ -265,7 +265,7 @@ def test_factory_of_a_keyed_is_not_called_again() -> None:
 
 
 def test_chaos_that_is_on_acts_by_the_seed_of_the_run() -> None:
-    """With a state of its own: production's experiment has not begun."""
+    """A `Chaos` has its own state: the experiment of production does not begin."""
     chaos = Chaos(Latency(share=0.5, high=1.0), enabled=True)
     one, other = (tried(chaos, faults=()) for _ in range(2))
 
@@ -276,7 +276,7 @@ def test_chaos_that_is_on_acts_by_the_seed_of_the_run() -> None:
 
 
 def test_admission_touches_nothing_either() -> None:
-    """What stands in front of a server, after it has crashed too."""
+    """Policies in front of a server have no effects, even after the server has crashed."""
     gate = CircuitBreaker(fail_max=2, listeners=[Pager()])
     admission = Pipeline(Fallback(call=touch), Retry(2, before_sleep=touch), gate, name="server")
     run = tried(Timeout(5), faults=(Errors(share=0.9), Crash(start=5, end=6)), admission=admission)
@@ -297,7 +297,7 @@ def test_admission_touches_nothing_either() -> None:
 
 @pytest.mark.filterwarnings("ignore::resilient.errors.PipelineWarning")
 def test_judgement_runs() -> None:
-    """Classifiers, predicates, keys, priorities, rules of limits, and delays."""
+    """Classifiers, predicates, key functions, priorities, rules of limits and delays run."""
     asked: set[str] = set()
 
     def ask(name: str, answer: Any) -> Callable[..., Any]:
@@ -325,7 +325,7 @@ def test_judgement_runs() -> None:
 
 
 def test_async_judgement_is_awaited() -> None:
-    """A strategy of tenacity's that waits does so in the world's time."""
+    """An asynchronous strategy of tenacity waits in virtual time."""
 
     async def worth_it(error: BaseException) -> bool:
         return isinstance(error, ConnectionError)
@@ -342,7 +342,7 @@ def test_async_judgement_is_awaited() -> None:
 
 
 class Own(Wrap):
-    """A policy of a user's own, with a callable of each kind."""
+    """A policy of a user's own, with one callable of each kind."""
 
     judgements = frozenset(("decide",))
     effects = frozenset(("client",))
@@ -363,7 +363,7 @@ class Own(Wrap):
 
 
 def test_callables_of_a_policy_of_ones_own_are_counted_unless_it_judges_by_them() -> None:
-    """It says so with `judgements`; classes are no functions that do something."""
+    """The policy names its judging arguments in `judgements`; classes are not effects."""
     run = tried(Own(lambda: False, touch, touch, print), faults=())
 
     assert run.not_run == {"Own(client=touch)": CALLS, "Own(notify=touch)": CALLS, "Own(notify=print)": CALLS}
@@ -371,21 +371,21 @@ def test_callables_of_a_policy_of_ones_own_are_counted_unless_it_judges_by_them(
 
 
 class OurRetry(Retry):
-    """One with a hook of its own, and whatever else a Retry can have."""
+    """A Retry with its own hook, and everything else that a Retry can have."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(2, before_sleep=touch, **options)
 
 
 class OurBreaker(CircuitBreaker):
-    """One that always pages, and shares its state."""
+    """A breaker that always pages, and shares its state."""
 
     def __init__(self, storage: Any = None) -> None:
         super().__init__(fail_max=2, listeners=[Pager()], state_storage=storage or Redis())
 
 
 def test_what_a_subclass_gives_itself_is_counted_too() -> None:
-    """Hooks that its constructor adds, and those that it hands on."""
+    """Hooks that a subclass adds in its constructor, and those that it passes on, are counted."""
     assert tried(OurRetry(after=touch, wait=0.1)).not_run == {
         "OurRetry(after=touch)": 2 * CALLS,  # after each attempt that failed
         "OurRetry(before_sleep=touch)": CALLS,
@@ -399,7 +399,7 @@ def test_what_a_subclass_gives_itself_is_counted_too() -> None:
 
 @pytest.mark.parametrize("share", [Candidate, candidate_from])
 def test_policies_that_are_made_meanwhile_do_nothing_either(share: Any) -> None:
-    """By a candidate made by hand, or inside a decorator."""
+    """Policies made by a hand-made candidate, or inside a decorator, have no effects."""
 
     def decorator() -> Any:
         def decorate(function: Any) -> Any:
@@ -417,7 +417,7 @@ def test_policies_that_are_made_meanwhile_do_nothing_either(share: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore::resilient.errors.PipelineWarning")
 def test_explain_calls_nothing_that_does_something() -> None:
-    """Neither of the pipeline nor of what is behind it; judgement it may ask."""
+    """`explain` calls only what judges, in the pipeline and in the one that it is behind."""
     parts = [make() for make, _ in ACTING]
     for part in parts:
         explanation = explain(part, behind=Pipeline(*parts[:6]), is_async=not isinstance(part, Chaos))
@@ -427,8 +427,8 @@ def test_explain_calls_nothing_that_does_something() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::resilient.errors.PipelineWarning")
-def test_twins_have_the_settings_of_their_pattern() -> None:
-    """All of them, and the keys that a transport finds its gates by."""
+def test_fresh_policies_have_the_settings_of_their_pattern() -> None:
+    """Fresh policies have all settings of the original, including the keys by which a transport finds its gates."""
     budget = Budget(0.3)
     by_key = Keyed(CircuitBreaker, key=len).found_by(str.lower)
     hedge = Hedge(quantile(0.5), budget=budget).by(len, 7).found_by(str.lower)
@@ -446,7 +446,8 @@ def test_twins_have_the_settings_of_their_pattern() -> None:
 
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])
 def test_fallback_under_a_client_is_counted_and_substituted(library: str) -> None:
-    """With a response, which is all that a client can take; its own listeners and hooks are counted too."""
+    """The substitute is a response, which is all that a client accepts; the Fallback's own listeners and hooks are
+    counted too."""
     ours = importlib.import_module(f"resilient.http.{library}")
     breaker = CircuitBreaker(fail_max=2, listeners=[Pager()])
     production = Pipeline(Fallback(call=touch), Retry(2, before_sleep=touch, wait=0.1), breaker, name=f"of {library}")

@@ -1,4 +1,4 @@
-"""Scenario files of strangers: they are data, take bounded time, and every mistake is one line that can be shown."""
+"""Scenario files of strangers are data, take bounded time, and every mistake is one printable line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = "duration = 10\nload.rate = 5\nservice.service_time = 0.1\n"
 
 
 def refused(path: object) -> str:
-    """What is said of a file that cannot be read."""
+    """The message about a file that cannot be read."""
     with pytest.raises(ScenarioError) as raised:
         read(str(path))
     message = str(raised.value)
@@ -32,7 +32,7 @@ def refused(path: object) -> str:
 
 @pytest.mark.parametrize("written", [SMALL, "\ufeff" + SMALL, SMALL.replace("\n", "\r\n")], ids=["unix", "bom", "crlf"])
 def test_text_of_any_system_is_read(tmp_path: Path, written: str) -> None:
-    """With or without a byte order mark, with either end of a line."""
+    """A file may have a byte order mark, and either kind of line end."""
     file = tmp_path / "a.toml"
     file.write_bytes(written.encode())
 
@@ -67,7 +67,7 @@ def _fifo(path: Path) -> None:
     ],
 )
 def test_what_is_no_scenario_is_refused_at_once(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
-    """Its path, and what is wrong with it; with the line where one is known."""
+    """The message has the path and the mistake, with the line if it is known."""
     file = tmp_path / "bad.toml"
     make(file)
 
@@ -77,7 +77,7 @@ def test_what_is_no_scenario_is_refused_at_once(tmp_path: Path, make: Callable[[
 
 
 def test_file_without_permission_is_named(tmp_path: Path) -> None:
-    """As the system says it."""
+    """The message is that of the system."""
     file = tmp_path / "mine.toml"
     file.write_text(SMALL)
     file.chmod(0)
@@ -88,12 +88,12 @@ def test_file_without_permission_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["a" * 5000, "nul\0", "C:\\a.toml", "C:\\worlds", "::", ":a", "a:", "..:x", ""])
 def test_names_that_no_file_has_are_refused(given: str) -> None:
-    """Also what another system would take for a path."""
+    """Impossible names are refused, including those that another system accepts as a path."""
     refused(given)
 
 
 def test_file_of_latencies_is_read_as_carefully(tmp_path: Path) -> None:
-    """A pipe would block for ever."""
+    """A pipe, which would block for ever, is refused."""
     _fifo(tmp_path / "latencies.txt")
     file = tmp_path / "a.toml"
     file.write_text(SMALL.replace("0.1", '{kind = "empirical", file = "latencies.txt"}'))
@@ -102,7 +102,7 @@ def test_file_of_latencies_is_read_as_carefully(tmp_path: Path) -> None:
 
 
 def test_file_that_holds_no_latencies_is_not_quoted(tmp_path: Path) -> None:
-    """A scenario may name any file of whoever reads it."""
+    """A scenario may name any file of its reader, so the content of other files stays secret."""
     (tmp_path / ".env").write_text("TOKEN=secret\n")
     file = tmp_path / "a.toml"
     file.write_text(SMALL.replace("0.1", '{kind = "empirical", file = ".env"}'))
@@ -134,7 +134,7 @@ def test_file_that_holds_no_latencies_is_not_quoted(tmp_path: Path) -> None:
     ],
 )
 def test_value_that_no_line_can_show_is_refused(changes: dict[str, Any], message: str) -> None:
-    """At any key, whatever it means."""
+    """Such a value is refused at any key."""
     with pytest.raises(ScenarioError) as raised:
         scenario_from(small(**changes))
 
@@ -151,7 +151,7 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def put(path: tuple[Any, ...], value: object) -> dict[str, Any]:
-    """All that can be written, with another value at one place."""
+    """A complete scenario, with another value at one place."""
     data: Any = tomllib.loads(WHOLE)
     table = data
     for key in path[:-1]:
@@ -165,7 +165,7 @@ PLACES = list(places(tomllib.loads(WHOLE)))
 
 
 def said_of(data: object, directory: Path) -> str:
-    """What is wrong with a scenario; empty where nothing is."""
+    """The message about a scenario; empty if it can be read."""
     try:
         scenario_from(data, directory=directory)
     except ScenarioError as error:
@@ -186,7 +186,7 @@ def test_any_value_anywhere_is_read_or_refused_in_a_line(tmp_path: Path) -> None
 
 
 def test_reading_a_scenario_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever it may name something."""
+    """No key that may name code causes an import."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "latencies.txt").write_text("0.5\n")
@@ -215,7 +215,7 @@ def test_reading_a_scenario_imports_nothing(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_code_is_named_only_with_leave(changes: dict[str, Any], place: str) -> None:
-    """The message says how to give it."""
+    """The message says how to allow it."""
     with pytest.raises(ScenarioError, match=r"names code, .*: --allow-imports .* if you trust the file") as raised:
         scenario_from(small(**changes))
     assert str(raised.value).startswith(place)
@@ -225,7 +225,7 @@ def test_code_is_named_only_with_leave(changes: dict[str, Any], place: str) -> N
 
 @pytest.mark.parametrize("error", ["ConnectionError", "builtins:OSError"])
 def test_exceptions_of_python_can_be_named_by_anyone(error: str) -> None:
-    """Nothing of a stranger's runs."""
+    """This runs no code of a stranger."""
     scenario_from(small(faults=[{"kind": "errors", "error": error}]))
 
 
@@ -233,7 +233,7 @@ def test_exceptions_of_python_can_be_named_by_anyone(error: str) -> None:
     "name", ["input", "breakpoint", "exit", "print", "open", "httpx:get", "httpx:main", "ValuError"]
 )
 def test_fault_of_a_stranger_names_exceptions_only(name: str) -> None:
-    """Functions of Python and httpx are code as well, and none is called to see whether it makes an exception."""
+    """Functions of Python and httpx are code as well, and are not called to see whether they make an exception."""
     data = {**tomllib.loads(SMALL), "faults": [{"kind": "errors", "error": name}]}
     with pytest.raises(ScenarioError, match=r"^faults\[0\]\.error must be the name of an exception .*, got '"):
         scenario_from(data)

@@ -1,4 +1,4 @@
-"""HTTP in a world: what the transports of production make of methods, statuses, origins and broken connections."""
+"""HTTP in a world: transports of production with methods, statuses, origins and broken connections."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ RETRY = Pipeline(Retry(3, wait=0.1))
 
 
 def test_statuses_are_judged_by_the_transports_classifier() -> None:
-    """A 503 is a failure and repeated, a 404 is an answer; without a pipeline each is what it is."""
+    """A 503 is a failure and retried, a 404 is an answer; without a pipeline both count by their status."""
     calls = HttpCalls(statuses={200: 0.9, 404: 0.1})
     bare, guarded = (live(each, calls, Errors(share=0.3)) for each in (NONE, RETRY))
 
@@ -69,7 +69,7 @@ def test_statuses_are_judged_by_the_transports_classifier() -> None:
 
 
 def test_classifier_of_the_pipelines_own_is_kept() -> None:
-    """One for which a 404 is a failure."""
+    """A classifier may judge a 404 a failure."""
     strict = Pipeline(Retry(3, wait=0.1), classify=HttpClassifier(statuses=[404]))
     calls = HttpCalls(statuses={200: 0.5, 404: 0.5})
 
@@ -88,12 +88,12 @@ def test_classifier_of_the_pipelines_own_is_kept() -> None:
     ],
 )
 def test_only_what_may_be_sent_twice_is(calls: HttpCalls, fault: Fault, requests: float) -> None:
-    """By its method, its key, and by whether the request has left."""
+    """The method, an idempotency key, and whether the request has left decide."""
     assert live(RETRY, calls, fault).requests_per_call == pytest.approx(requests, abs=0.3)
 
 
 def test_post_whose_connection_was_refused_is_repeated() -> None:
-    """It has provably not left: three attempts until the crash is over."""
+    """A refused request has provably not left: three attempts until the crash is over."""
     measures = live(Pipeline(Retry(3, wait=1)), POSTS, Crash(end=1.5), loads=(Burst(calls=4),))
 
     assert measures.outcomes == {"success": 4}
@@ -101,7 +101,7 @@ def test_post_whose_connection_was_refused_is_repeated() -> None:
 
 
 def test_retry_after_is_kept() -> None:
-    """Of a 429 by a quota, rounded up to whole seconds as the transport does."""
+    """The pause of a 429 from a quota is respected, rounded up to whole seconds by the transport."""
     plan = ServicePlan(rate_limit=Quota(0.5, burst=1))
     run = simulate(scenario(GETS, loads=(Replay((0.0, 0.1)),), service=plan), candidate_from("retry", RETRY))
 
@@ -110,7 +110,7 @@ def test_retry_after_is_kept() -> None:
 
 
 def test_each_origin_has_a_circuit() -> None:
-    """Of three, one of which is gone."""
+    """Only the circuit of the failing origin opens."""
     calls = HttpCalls(url="https://{key}.users.example/orders")
     plan = ServicePlan(service_time=Constant(0.05), servers=3, balance="key")
     run = simulate(
@@ -127,7 +127,8 @@ def test_each_origin_has_a_circuit() -> None:
     ("fault", "name"), [(Partition(), "ConnectTimeout"), (PacketLoss(share=1), "ReadTimeout"), (Stall(), "ReadTimeout")]
 )
 def test_silence_ends_with_the_timeout_of_the_client(fault: Fault, name: str) -> None:
-    """What `AsyncClient` takes from the pipeline's Timeout; or httpx's own. Of a partition that for connecting."""
+    """The timeout is that of `AsyncClient`, from the pipeline's Timeout, or httpx's own; in a partition, the one for
+    connecting."""
     for candidate, seconds, error in (
         (Pipeline(Retry(1), Timeout(2)), 2, {"TimedOut", name}),
         (RETRY, 15.2, {name}),
@@ -138,7 +139,7 @@ def test_silence_ends_with_the_timeout_of_the_client(fault: Fault, name: str) ->
 
 
 def test_copies_of_a_hedge_are_requests() -> None:
-    """Only of what may be sent twice; and the answer of either is the call's."""
+    """Only requests that are safe to repeat are hedged, and the answer of either copy is the call's."""
     plan = ServicePlan(service_time=Constant(0.5))
     hedge = Pipeline(Hedge(0.1, copies=2))
 
@@ -147,14 +148,14 @@ def test_copies_of_a_hedge_are_requests() -> None:
 
 
 def test_fallback_is_substitute() -> None:
-    """With a response of its own."""
+    """A substitute response is counted separately."""
     fallback = Pipeline(Fallback(httpx.Response(200, text="yesterday's")))
 
     assert live(fallback, GETS, Errors()).outcomes.keys() == {"stood in"}
 
 
 def test_keys_are_made_of_requests() -> None:
-    """A pipeline that needs a transport, and says so without one."""
+    """A pipeline with a key function for requests needs a transport, and the message says so."""
     users = Pipeline(Retry(3), Keyed(lambda: Bulkhead(20, queue=200), key=lambda request: request.url.host))
 
     assert live(users, GETS).outcomes.keys() == {"success"}
@@ -163,7 +164,7 @@ def test_keys_are_made_of_requests() -> None:
 
 
 def test_other_libraries_guard_requests() -> None:
-    """Their decorators are around the client's `request`."""
+    """Their decorators are put around the client's `request`."""
 
     def twice(function: Any) -> Any:
         async def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -176,7 +177,7 @@ def test_other_libraries_guard_requests() -> None:
 
 
 def test_answers_may_be_made_by_a_function() -> None:
-    """With headers that a classifier or a policy looks at; or as exceptions."""
+    """Answers may have headers that a classifier or a policy reads, or be exceptions."""
 
     def answer(status: int, retry_after: float | None) -> Any:
         if status == 503:
@@ -188,7 +189,7 @@ def test_answers_may_be_made_by_a_function() -> None:
 
 
 def test_requests_may_be_made_by_a_function() -> None:
-    """What the client's `request` is called with."""
+    """The function returns the arguments of the client's `request`."""
     seen: list[str] = []
 
     def by_path(request: httpx.Request) -> str:
@@ -203,7 +204,7 @@ def test_requests_may_be_made_by_a_function() -> None:
 
 
 def test_one_seed_is_one_result() -> None:
-    """In every call, with methods, statuses and jitter."""
+    """Methods, statuses and jitter are the same in every call."""
     calls = HttpCalls(methods={"GET": 0.5, "POST": 0.5}, statuses={200: 0.7, 404: 0.1, 503: 0.2})
     runs = [simulate(scenario(calls, keys=3), candidate_from("standard", standard()), seed) for seed in (1, 1, 2)]
 
@@ -222,7 +223,7 @@ def guarded(library: str, kind: str, pipeline: Pipeline, **options: Any) -> Any:
 
 @pytest.fixture(params=[(library, kind) for library in LIBRARIES for kind in ("AsyncTransport", "AsyncClient")])
 def make(request: pytest.FixtureRequest) -> Any:
-    """Makes transports and clients, for asynchronous and plain code, with a pipeline and options."""
+    """Makes transports and clients, asynchronous and synchronous, with a pipeline and options."""
     library, kind = request.param
     return lambda pipeline, **options: guarded(library, kind, pipeline, **options)
 
@@ -230,7 +231,7 @@ def make(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("kind", ["AsyncTransport", "AsyncClient", "Transport", "Client"])
 def test_transport_of_production_is_tried_as_it_is(library: str, kind: str) -> None:
-    """In a scenario that says nothing of HTTP: with its pipeline, classifier and circuits, and nothing is sent."""
+    """Without HTTP in the scenario, the transport keeps its pipeline, classifier and circuits, and nothing is sent."""
     pattern = guarded(library, kind, Pipeline(Retry(3, wait=0.1), CircuitBreaker(fail_max=200), name="users"))
     measures = live(pattern, None, Errors(share=0.3))
 
@@ -240,7 +241,7 @@ def test_transport_of_production_is_tried_as_it_is(library: str, kind: str) -> N
 
 
 def test_options_of_the_transport_are_kept(make: Any) -> None:
-    """An idempotency key for every POST, circuits by what `by` says."""
+    """Every POST has an idempotency key, and circuits are separated by `by`."""
     retry = Pipeline(Retry(3, wait=0.1), CircuitBreaker(fail_max=5))
     plain, keyed = (live(make(retry, **each), POSTS, Errors(share=0.1)) for each in ({}, {"idempotency_key": True}))
 
@@ -253,7 +254,7 @@ def test_options_of_the_transport_are_kept(make: Any) -> None:
 
 
 def test_servers_hear_of_what_the_transport_sends(make: Any) -> None:
-    """Deadlines, where it has `deadline_header`: what has expired costs the server nothing."""
+    """Servers get deadlines from a transport with `deadline_header`, and drop expired requests without work."""
     plan = ServicePlan(service_time=Constant(1.0), workers=1, drop_expired=True)
     loads = (Burst(calls=4), Burst(calls=1, at=6))
     timeout = Pipeline(Timeout(1.5))
@@ -281,7 +282,7 @@ def test_servers_hear_of_priorities_where_they_are_sent(make: Any, options: dict
 
 @pytest.mark.parametrize("candidate", [NONE, Pipeline(Retry(1))])
 def test_servers_hear_of_priorities_as_they_do_without_http(candidate: Any) -> None:
-    """Where the candidate has no transport that could send them or not."""
+    """Servers get the priority of the call if the candidate has no transport."""
     plan = ServicePlan(service_time=Constant(3.0), admission=AdaptiveLimit(20, least=20, most=20))
     loads = (Burst(calls=40), Burst(calls=4, at=1.0, priority="critical"))
     for calls in (GETS, None):
@@ -289,7 +290,7 @@ def test_servers_hear_of_priorities_as_they_do_without_http(candidate: Any) -> N
 
 
 def test_policies_of_a_server_see_a_request() -> None:
-    """As ASGI has it: a limit by path."""
+    """The request is an ASGI scope, so a limit can be by path."""
     seen: list[Any] = []
 
     def path(scope: Any) -> str:
@@ -308,7 +309,7 @@ def test_policies_of_a_server_see_a_request() -> None:
 
 
 def test_timeouts_of_a_client_of_production_are_kept() -> None:
-    """Its read timeout ends the silence."""
+    """The client's read timeout ends a request without an answer."""
     for client, seconds in (
         (AsyncClient(RETRY, timeout=1), 3.2),
         (httpx.AsyncClient(transport=AsyncTransport(RETRY)), 15.2),
@@ -318,7 +319,7 @@ def test_timeouts_of_a_client_of_production_are_kept() -> None:
 
 
 def test_nothing_of_a_client_of_production_runs() -> None:
-    """Neither its transport, nor hooks, nor authentication."""
+    """Neither its transport, nor its hooks, nor its authentication runs."""
 
     def never(*_: Any) -> Any:
         raise AssertionError("it ran")
@@ -336,7 +337,7 @@ def test_nothing_of_a_client_of_production_runs() -> None:
 
 
 def test_simulated_requests_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """As if they had been sent; those that are sent are, before and afterwards."""
+    """Simulated requests are not logged; real ones are, before and after the simulation."""
     caplog.set_level("INFO", "httpx")
     live(NONE, GETS, loads=(Burst(calls=1),))
     assert caplog.records == []
@@ -346,7 +347,7 @@ def test_simulated_requests_are_not_logged(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_samples_tell_of_every_origin() -> None:
-    """Each has a budget, a limit and observed delays of its own under a transport: what is shown is their mean."""
+    """Under a transport each origin has its own budget, limit and observed delays; samples have their means."""
     policies = Retry(3, wait=0.1, budget=Budget(reserve=2)), Hedge(quantile(0.9)), AdaptiveLimit(7)
     calls = HttpCalls(url="https://{key}.users.example/")
     (run,) = live(AsyncTransport(Pipeline(*policies)), calls, keys=2, duration=40).runs
@@ -360,7 +361,7 @@ def test_samples_tell_of_every_origin() -> None:
 
 
 def test_transport_in_a_scenario_of_other_calls_is_refused() -> None:
-    """It cannot send what is no request."""
+    """A transport cannot send calls that are no requests."""
     with pytest.raises(CandidateError, match=r"^theirs: its transport sends HTTP requests: it needs "):
         live(AsyncTransport(RETRY), Calls(lambda key: (key,)))
 
@@ -383,7 +384,7 @@ def test_transport_in_a_scenario_of_other_calls_is_refused() -> None:
     ],
 )
 def test_calls_that_make_no_sense_are_refused(calls: dict[str, Any], message: str) -> None:
-    """When they are made, with the value."""
+    """Bad arguments are refused in the constructor, with their value."""
     with pytest.raises((TypeError, ValueError)) as caught:
         HttpCalls(**calls)
 
@@ -391,7 +392,7 @@ def test_calls_that_make_no_sense_are_refused(calls: dict[str, Any], message: st
 
 
 def test_key_that_is_no_part_of_a_url_ends_the_run() -> None:
-    """It is no failure of the service."""
+    """It is not a failure of the service."""
     loads = (Replay((0.0, 0.1), ("1", "one")),)
 
     with pytest.raises(CandidateError, match=r"^theirs: calls.url, 'https://a:\{key\}', is no URL for the key 'one': "):
@@ -400,7 +401,7 @@ def test_key_that_is_no_part_of_a_url_ends_the_run() -> None:
 
 @pytest.mark.parametrize("kind", ["AsyncTransport", "AsyncClient"])
 def test_transport_may_be_tried_in_shadow_mode(kind: str) -> None:
-    """Then its policies count, and neither repeat nor refuse."""
+    """Its policies count, and neither repeat nor refuse."""
     users = guarded("httpx", kind, Pipeline(Retry(3, wait=0.1), CircuitBreaker(fail_max=2)))
     measures = live(shadowed(candidate_from("users", users)), None, Errors())
 
@@ -409,6 +410,6 @@ def test_transport_may_be_tried_in_shadow_mode(kind: str) -> None:
 
 
 def test_answer_that_is_no_response_is_refused() -> None:
-    """When the scenario is made, and not in the middle of a run."""
+    """Such an answer is refused when the scenario is made, before the run."""
     with pytest.raises(ValueError, match=r"^calls.answer\(200, None\) raised TypeError: answer must return"):
         scenario(HttpCalls(answer=lambda status, retry_after: status))

@@ -1,4 +1,4 @@
-"""Pictures as files: what the suffix says, and of one figure always the same bytes."""
+"""Image files: the format follows the suffix, and the same figure gives the same bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resilient.lab.image_files import save
 
 @pytest.mark.parametrize(("suffix", "begin"), [(".png", b"\x89PNG"), (".SVG", b"<?xml"), (".pdf", b"%PDF")])
 def test_figure_is_of_the_kind_that_its_name_says(tmp_path: Path, suffix: str, begin: bytes) -> None:
-    """And has no date in it: two files of it are the same."""
+    """The file has no date in it, so two files of the same figure are equal."""
     from matplotlib.figure import Figure
 
     files = [tmp_path / f"one{suffix}", tmp_path / f"two{suffix}"]

@@ -1,4 +1,4 @@
-"""Measures: what is counted, when a run has recovered, and what is drawn over time."""
+"""Measures: counts, recovery, and the timeline."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ EVERY_TENTH = tuple(at / 10 + 0.03 for at in range(300))
 
 
 def measured(policy: Any = None, *, seeds: tuple[int, ...] = (1,), **changes: Any) -> Measures:
-    """Ten calls a second for 30 s, each takes 50 ms."""
+    """Measures of ten calls a second for 30 s, each of which takes 50 ms."""
     settings = {"duration": 30, "loads": (Replay(EVERY_TENTH),), "service": ServicePlan(Constant(0.05)), **changes}
     candidate = NONE if policy is None else candidate_from("policy", policy)
     return Measures([simulate(Scenario(**settings), candidate, seed) for seed in seeds])
 
 
 def test_percentile_is_a_number_that_was_there() -> None:
-    """The least that so many do not exceed; none of none."""
+    """The smallest value that this share does not exceed; None of no values."""
     numbers = [1.0, 2.0, 3.0, 4.0]
 
     assert [percentile(numbers, share) for share in (0.25, 0.5, 0.51, 0.99, 1.0)] == [1.0, 2.0, 3.0, 4.0, 4.0]
@@ -38,7 +38,7 @@ def test_percentile_is_a_number_that_was_there() -> None:
 
 
 def test_success_requests_and_latency_of_a_fault() -> None:
-    """A third of the time all attempts fail; two are made; only successes have a latency."""
+    """For a third of the time all attempts fail; two are made for each call; only successes have a latency."""
     found = measured(Retry(2, wait=0), faults=(Errors(start=10, end=20),))
 
     assert found.calls == 300
@@ -49,13 +49,13 @@ def test_success_requests_and_latency_of_a_fault() -> None:
 
 
 def test_runs_without_calls_are_refused() -> None:
-    """A share of no calls would meet any bound."""
+    """A share of no calls would meet any objective."""
     with pytest.raises(ValueError, match="no calls were made in 30 s: the load must have a higher rate"):
         measured(loads=(Poisson(0.0001),))
 
 
 def test_timeline_tells_of_each_step() -> None:
-    """Calls made, successes when they come, requests, circuits."""
+    """Each step has the calls made, the successes when they come, the requests, and the circuits."""
     pipeline = Pipeline(Retry(2, wait=0.1), CircuitBreaker(fail_max=10_000, failure_rate=None), Timeout(0.3))
     found = measured(pipeline, faults=(Stall(start=10.01, end=20),))
     moments = {moment.at: moment for moment in found.timeline}
@@ -73,7 +73,7 @@ def test_timeline_tells_of_each_step() -> None:
 
 @pytest.mark.parametrize(("rate", "step"), [(1, 2.0), (10, 1.0), (100, 0.2)])
 def test_steps_are_wider_where_calls_are_few(rate: float, step: float) -> None:
-    """Of ten calls each, if there are not 20 of them; and 150 at most."""
+    """Steps have ten calls each unless that gives fewer than 20 steps; there are at most 150."""
     found = measured(loads=(Poisson(rate),))
 
     assert found.runs[0].step == step
@@ -81,7 +81,7 @@ def test_steps_are_wider_where_calls_are_few(rate: float, step: float) -> None:
 
 
 def test_runs_are_pooled() -> None:
-    """Rates are averages over the runs, and calls are added up."""
+    """Rates are averages over the runs, and calls are summed."""
     found = measured(seeds=(1, 2), loads=(Poisson(100),))
 
     assert found.calls == sum(len(run.begins) for run in found.runs) == sum(each.calls for each in found.timeline)
@@ -89,7 +89,7 @@ def test_runs_are_pooled() -> None:
 
 
 def test_data_has_times_in_seconds_and_no_number_that_json_does_not_know() -> None:
-    """What never was is None."""
+    """Missing values are None."""
     data = measured(faults=(Errors(),)).as_json()
 
     assert (data["success"], data["latency_p99_s"], data["recovery_s"]) == (0.0, None, None)
@@ -116,7 +116,7 @@ def in_small(name: str) -> Scenario:
 
 @pytest.mark.parametrize("name", gallery())
 def test_timeline_adds_up_to_the_table(name: str) -> None:
-    """For every pipeline of the gallery: calls, successes, requests, and successes that come in time."""
+    """For every pipeline of the gallery the calls, successes, requests and timely successes add up."""
     scenario = in_small(name)
     for candidate in scenario.candidates.values():
         found = Measures([simulate(scenario, candidate)])
@@ -133,7 +133,7 @@ def test_timeline_adds_up_to_the_table(name: str) -> None:
 
 
 def test_requests_are_counted_with_the_call_that_they_are_for() -> None:
-    """Calls of two seconds are repeated in the next ones, and are nothing that later calls cost."""
+    """Retries in a later step are costs of the step in which their call was made."""
     moments = tuple(at / 10 for at in range(100))
     found = measured(Retry(3, wait=5), duration=10, loads=(Replay(moments),), faults=(Errors(start=1, end=3),))
 
@@ -143,7 +143,7 @@ def test_requests_are_counted_with_the_call_that_they_are_for() -> None:
 
 
 def test_requests_after_the_end_of_their_call_count() -> None:
-    """A decorator that is no policy may leave work behind."""
+    """A decorator may leave background requests after the end of its call."""
 
     def careless(ask: Any) -> Any:
         kept = set()
@@ -164,7 +164,7 @@ def test_requests_after_the_end_of_their_call_count() -> None:
 
 
 def test_calls_at_the_very_end_are_in_the_last_step() -> None:
-    """However steps and duration are rounded; a burst that is spread beyond the end makes no calls there."""
+    """Rounding loses no call; a burst that is spread beyond the end makes no calls there."""
     found = measured(duration=0.3, loads=(Replay((0.1, 0.3 - 1e-15)), Burst(20, at=0.2, spread=0.5)))
 
     assert 2 < found.calls < 15

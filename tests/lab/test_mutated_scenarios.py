@@ -1,6 +1,6 @@
-"""Scenario files with accidents: bytes that flip, words that change places, values of other types, lines lost or twice.
+"""Damaged scenario files: changed characters, swapped words, values of other types, lines lost or repeated.
 
-Each of them is simulated, or refused in one line. `SCENARIO_MUTATIONS=2000` tries so many; the suite tries a few.
+Each of them is simulated, or refused in one line. `SCENARIO_MUTATIONS=2000` tries that many; the suite tries a few.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ TOKENS = re.compile(r'"[^"\n]*"|[\w.+-]+|\s+|.', re.DOTALL)
 
 
 def flip(text: str, luck: random.Random) -> str:
-    """Another character at one place."""
+    """A text with another character at one place."""
     at = luck.randrange(len(text))
     return text[:at] + chr(luck.choice([luck.randrange(128), luck.randrange(0x300)])) + text[at + 1 :]
 
 
 def swap(text: str, luck: random.Random) -> str:
-    """Two words in each other's place."""
+    """A text with two words exchanged."""
     tokens = TOKENS.findall(text)
     one, other = luck.choices(range(len(tokens)), k=2)
     tokens[one], tokens[other] = tokens[other], tokens[one]
@@ -70,14 +70,14 @@ def swap(text: str, luck: random.Random) -> str:
 
 
 def replace(text: str, luck: random.Random) -> str:
-    """Another value after one of the equals signs."""
+    """A text with another value after one of its equals signs."""
     places = [match.span(1) for match in re.finditer(r'= *("[^"\n]*"|[\w.+-]+|\[[^\]\n]*\]|\{[^}\n]*\})', text)]
     begin, end = luck.choice(places or [(0, 0)])
     return text[:begin] + luck.choice(STRANGE) + text[end:]
 
 
 def delete(text: str, luck: random.Random) -> str:
-    """Without one of its lines, or a few characters."""
+    """A text without one of its lines, or without a few characters."""
     if luck.random() < 0.5:
         at = luck.randrange(len(text))
         return text[:at] + text[at + luck.randrange(1, 20) :]
@@ -87,7 +87,7 @@ def delete(text: str, luck: random.Random) -> str:
 
 
 def repeat(text: str, luck: random.Random) -> str:
-    """With some of its lines twice."""
+    """A text with some of its lines repeated."""
     lines = text.splitlines(keepends=True)
     at = luck.randrange(len(lines))
     return "".join([*lines[:at], *lines[at : at + luck.randrange(1, 6)] * 2, *lines[at + 1 :]])
@@ -97,7 +97,7 @@ ACCIDENTS: list[Callable[[str, random.Random], str]] = [flip, swap, delete, repe
 
 
 def mutated(number: int) -> str:
-    """A scenario after one accident, or up to three."""
+    """A scenario with one to three damages."""
     luck = random.Random(f"accident {number}")
     text = luck.choice(TEXTS)
     for _ in range(luck.choice([1, 1, 1, 2])):
@@ -106,7 +106,7 @@ def mutated(number: int) -> str:
 
 
 def test_mutated_scenarios_run_or_are_refused_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing else, whatever has happened to them; and none takes long."""
+    """No other result occurs, and none takes long."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(estimate, "LONGEST", 0.4)
     monkeypatch.setattr(estimate, "MOST_MEMORY", 2e7)

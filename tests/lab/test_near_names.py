@@ -1,4 +1,4 @@
-"""A name that is almost right, in every place where a name is given: the message ends with the right one."""
+"""A misspelt name, at every place where a name is given: the message ends with the right one."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_name_that_is_almost_right_is_answered_with_the_right_one(arguments: str, end: str) -> None:
-    """One line, exit code 2."""
+    """One line with the right name, and exit code 2."""
     done = CliRunner().invoke(app, arguments.split())
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.endswith(f"{end}\n")
 
 
 def test_event_that_is_almost_named_right_is_answered_with_the_right_name() -> None:
-    """In an assertion about a recording."""
+    """An assertion about a recording suggests the right event."""
     with (
         record(Pipeline(Timeout(1), name="users")) as recorder,
         pytest.raises(ValueError, match=r"; did you mean Retrying\?$"),
@@ -73,7 +73,7 @@ def test_event_that_is_almost_named_right_is_answered_with_the_right_name() -> N
 def test_value_of_a_scenario_that_is_almost_right_is_answered_with_the_right_one(
     values: dict[str, Any], end: str
 ) -> None:
-    """How a service chooses servers, and how important a load is."""
+    """The balance of a service and the priority of a load have suggestions."""
     make = partial(ServicePlan, Constant(0.05)) if "balance" in values else partial(Poisson, rate=1)
     with pytest.raises(ValueError, match="must be one of") as caught:
         make(**values)
@@ -88,7 +88,7 @@ def test_value_of_a_scenario_that_is_almost_right_is_answered_with_the_right_one
     ],
 )
 def test_fault_that_is_almost_named_right_is_answered_with_the_right_name(table: dict[str, object], end: str) -> None:
-    """Its kind, and its keys."""
+    """The kind of a fault and its keys have suggestions."""
     with pytest.raises(ValueError, match=r"^fault") as caught:
         fault_from(table)
     assert str(caught.value).endswith(end)

@@ -1,4 +1,4 @@
-"""Objectives are missed where nothing was measured, runs that tested nothing are refused, and notes say the rest."""
+"""Objectives are missed if nothing was measured, runs that tested nothing are refused, and notes report the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resilient.lab.world import Scenario, simulate
 
 
 def scenario(**changes: Any) -> Scenario:
-    """Ten calls a second for 30 s, each takes 50 ms."""
+    """Ten calls a second for 30 s, each of which takes 50 ms."""
     moments = tuple(at / 10 + 0.03 for at in range(300))
     return Scenario(**{"duration": 30, "loads": (Replay(moments),), "service": ServicePlan(Constant(0.05)), **changes})
 
@@ -30,7 +30,7 @@ def measured(world: Scenario, policy: Any = None, name: str = "policy") -> Measu
 
 
 def missed(found: Measures, **limits: float) -> list[str]:
-    """The lines of the objectives that are missed."""
+    """The lines about missed objectives."""
     names = ("min_success", "max_p99", "max_attempts_per_call", "max_recovery")
     return [goal.miss(found) for goal in objectives(*map(limits.get, names)) if not goal.met(found)]
 
@@ -41,7 +41,7 @@ def missed(found: Measures, **limits: float) -> list[str]:
 @pytest.mark.parametrize(("calls", "met"), [(3, False), (99, False), (100, True)])
 @pytest.mark.parametrize("limit", [{"min_success": 0.5}, {"max_p99": 9.0}, {"max_attempts_per_call": 9.0}])
 def test_objective_of_few_calls_is_not_measurable(calls: int, met: bool, limit: dict[str, float]) -> None:
-    """It is missed even where all calls succeed at once."""
+    """It is missed even if all calls succeed at once."""
     lines = missed(measured(scenario(loads=(Burst(calls),))), **limit)
 
     assert (not lines) == met
@@ -50,7 +50,7 @@ def test_objective_of_few_calls_is_not_measurable(calls: int, met: bool, limit: 
 
 @pytest.mark.parametrize("share", [0.6, 0.8, 1.0])
 def test_p99_of_few_successes_is_not_measurable(share: float) -> None:
-    """Of 300 calls: the few that succeed are quick, and say nothing of the others."""
+    """Of 300 calls the few that succeed are fast, and say nothing about the others."""
     world = scenario(faults=(Errors(share=share),))
     found = measured(world)
 
@@ -60,7 +60,7 @@ def test_p99_of_few_successes_is_not_measurable(share: float) -> None:
 
 
 def test_requests_of_calls_that_send_none_are_not_measurable() -> None:
-    """A circuit that is open from the beginning spares its service, and nothing is known."""
+    """A circuit that is always open sends no request, so nothing is measured."""
     found = Measures([simulate(scenario(), Candidate("isolated", _isolated))])
 
     assert found.requests == 0
@@ -76,7 +76,7 @@ def _isolated() -> Any:
 
 
 def test_recovery_that_is_not_measurable_misses_and_says_why() -> None:
-    """Whatever the bound: too little time, and nothing to recover from."""
+    """Any bound is missed if there is too little time, or no fault to recover from."""
     short = measured(scenario(faults=(Errors(start=5, end=27),)))
     calm = measured(scenario())
 
@@ -88,7 +88,7 @@ def test_recovery_that_is_not_measurable_misses_and_says_why() -> None:
 
 
 def test_verdicts_as_data_say_what_is_not_measurable() -> None:
-    """The reason stands beside the value, where there is one."""
+    """The reason stands beside the value, if there is one."""
     found = measured(scenario(loads=(Burst(3),)))
     goals = objectives(0.5, None, None, 1)
 
@@ -117,7 +117,7 @@ FAULTS: list[Fault] = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kind}-{getattr(fault, 'phase', '')}")
 def test_every_kind_of_fault_is_counted_by_the_requests_that_it_changes(fault: Fault) -> None:
-    """About 200 requests come in its time, and none in its time where the calls pause."""
+    """About 200 requests come during the fault, and none if the calls pause then."""
     found = measured(scenario(faults=(fault,), **LOADED), Timeout(1))
     (acted,) = found.acted
     assert 30 < acted < 260
@@ -141,7 +141,7 @@ def test_every_kind_of_fault_is_counted_by_the_requests_that_it_changes(fault: F
     ],
 )
 def test_fault_that_no_request_meets_is_refused(changes: dict[str, Any], faults: tuple[Fault, ...]) -> None:
-    """Work that takes no time, faults behind others, calls that have ended, shares that chance leaves empty."""
+    """Work that takes no time, faults hidden by others, calls that have ended, shares that chance leaves empty."""
     world = scenario(faults=faults, **changes)
 
     with pytest.raises(ScenarioError, match=rf"^faults\[{len(faults) - 1}\] .* changed nothing for any request: its"):
@@ -149,7 +149,7 @@ def test_fault_that_no_request_meets_is_refused(changes: dict[str, Any], faults:
 
 
 def test_fault_whose_requests_wait_in_line_says_that_no_work_began() -> None:
-    """Its time and targets are right: the workers are busy."""
+    """Its time and targets are right, but the workers are busy."""
     busy = scenario(service=ServicePlan(Constant(40), workers=1), faults=(Slowness(factor=2, start=5, end=10),))
 
     with pytest.raises(ScenarioError, match=r"requests were sent meanwhile, but no work began: all workers were busy"):
@@ -189,7 +189,7 @@ def noted(world: Scenario, *policies: Any, **limits: float) -> list[str]:
 
 
 def test_pipelines_that_do_the_same_are_noted() -> None:
-    """Their names are different, and what they do is not."""
+    """Two pipelines with different names have exactly the same results."""
     world = scenario(faults=(Errors(start=5, end=10, share=0.5),))
 
     found = noted(world, Retry(2, wait=0), Pipeline(Retry(2, wait=0), Bulkhead(1000)), Retry(3, wait=0))
@@ -197,7 +197,7 @@ def test_pipelines_that_do_the_same_are_noted() -> None:
 
 
 def test_pipelines_without_anything_to_do_are_noted() -> None:
-    """Every call succeeded at once; a hedge, a retry and a stand-in are something to do."""
+    """Every call succeeded at once; a hedge, a retry or a substitute would be something to do."""
     idle = "a: each call succeeded with one request, so its policies had nothing to do"
 
     assert noted(scenario(), Retry(3)) == [idle]
@@ -206,7 +206,7 @@ def test_pipelines_without_anything_to_do_are_noted() -> None:
 
 
 def test_pipelines_that_only_watch_are_not_said_to_be_alike() -> None:
-    """In shadow mode all of them let calls go as they are."""
+    """In shadow mode no pipeline changes its calls."""
     world = scenario()
     found = compared(world, [candidate_from(name, Retry(3)) for name in "ab"], seed=1, runs=1)
 
@@ -215,7 +215,7 @@ def test_pipelines_that_only_watch_are_not_said_to_be_alike() -> None:
 
 
 def test_unfinished_calls_are_noted() -> None:
-    """One worker takes 20 s for each of 300 calls, so the queue is not worked off."""
+    """One worker takes 20 s for each of 300 calls, so the queue remains."""
     world = scenario(service=ServicePlan(Constant(20), workers=1), drain=5)
 
     assert noted(world, Timeout(1000)) == [
@@ -224,7 +224,7 @@ def test_unfinished_calls_are_noted() -> None:
 
 
 def test_p99_of_a_part_of_the_calls_is_noted() -> None:
-    """Unless there is a bound for the others."""
+    """No note if an objective bounds the others."""
     world = scenario(service=ServicePlan(Constant(0.05), failure_rate=0.1))
     (line,) = noted(world, Timeout(1), max_p99=1)
 
@@ -233,7 +233,7 @@ def test_p99_of_a_part_of_the_calls_is_noted() -> None:
 
 
 def test_recovery_that_is_not_measurable_is_noted_once() -> None:
-    """For all pipelines; not where no fault ends, for then the table has no recovery."""
+    """One note for all pipelines; none if no fault ends, because then the table has no recovery."""
     late = noted(scenario(faults=(Errors(start=5, end=27),)), Retry(2, wait=0), Timeout(1))
 
     assert late == [

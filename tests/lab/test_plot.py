@@ -1,4 +1,4 @@
-"""The picture says what the table says: every candidate can be told from the others, and so can what became of it."""
+"""The plot shows the same as the table: candidates and their results can be distinguished."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STUBBORN = CircuitBreaker(0.2, break_duration=100, max_break=100)
 
 
 def lived(policies: dict[str, Any], **changes: Any) -> list[Measures]:
-    """Thirty calls a second for 20 s, with errors from 5 to 10 s."""
+    """Measures of thirty calls a second for 20 s, with errors from 5 to 10 s."""
     service = ServicePlan(Exponential(0.05), workers=4)
     faults = (Errors(start=5, end=10),)
     settings = {"duration": 20, "loads": (Poisson(30),), "service": service, "faults": faults, **changes}
@@ -52,7 +52,7 @@ def drawn(axes: Axes) -> list[tuple[str, list[float]]]:
 
 
 def plotted(axes: Axes) -> list[tuple[Any, list[float]]]:
-    """Marker and places in time of what is plotted besides the lines."""
+    """Marker and times of everything that is plotted besides the lines."""
     lines: list[Any] = list(axes.lines)
     return [(line.get_marker(), [float(at) for at in line.get_xdata()]) for line in lines]
 
@@ -72,11 +72,11 @@ SIGHTS = {
     "deuteranopia": ((0.367, 0.861, -0.228), (0.280, 0.673, 0.047), (-0.012, 0.043, 0.969)),
     "tritanopia": ((1.256, -0.077, -0.179), (-0.078, 0.931, 0.148), (0.005, 0.691, 0.304)),
 }
-"""What becomes of linear red, green and blue (G. Machado et al., 2009)."""
+"""Linear red, green and blue as people with a colour deficiency see them (G. Machado et al., 2009)."""
 
 
 def seen(color: str, sight: tuple[tuple[float, ...], ...]) -> tuple[float, float, float]:
-    """A colour as CIELAB, in which 2 is just visible."""
+    """A colour in CIELAB, where a distance of 2 is just visible."""
     channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
     r, g, b = (min(1.0, max(0.0, sum(map(math.prod, zip(row, linear, strict=True))))) for row in sight)
@@ -91,14 +91,14 @@ def seen(color: str, sight: tuple[tuple[float, ...], ...]) -> tuple[float, float
 
 @pytest.mark.parametrize("sight", SIGHTS)
 def test_colours_of_twelve_candidates_differ_for_every_eye(sight: str) -> None:
-    """By far more than can just be seen."""
+    """They differ by far more than a just visible distance."""
     assert len(COLORS) == len(set(MARKERS)) == 12
     for one, other in itertools.combinations(COLORS, 2):
         assert math.dist(seen(one, SIGHTS[sight]), seen(other, SIGHTS[sight])) > 15
 
 
 def test_more_candidates_than_colours_have_looks_of_their_own() -> None:
-    """In the legend of 25 candidates no two have one colour and one marker."""
+    """In the legend of 25 candidates no two have the same colour and marker."""
     (one,) = lived({"once": Timeout(1)}, duration=2, faults=())
     found = figure_of([one] * 25).axes[0].get_legend()
 
@@ -128,7 +128,7 @@ def test_lines_have_the_values_of_the_timeline() -> None:
 
 
 def test_load_that_pipelines_change_is_drawn_for_each() -> None:
-    """Users that wait for their answers call less when these come late."""
+    """Users that wait for their answers make fewer calls while answers are late."""
     found = lived(
         {"patient": Timeout(9), "hasty": Timeout(0.5)},
         loads=(Closed(20, think=Constant(0.5)),),
@@ -144,7 +144,7 @@ def test_load_that_pipelines_change_is_drawn_for_each() -> None:
 
 
 def test_lines_that_coincide_show_the_markers_of_all() -> None:
-    """No marker lies on another one's, and the legend names what does the same."""
+    """No marker covers another one, and the legend names candidates with the same results."""
     found = lived({"once": Timeout(1), "roomy": Pipeline(Bulkhead(1000), Timeout(1)), "twice": Retry(2, wait=0)})
     figure = figure_of(found)
 
@@ -156,7 +156,7 @@ def test_lines_that_coincide_show_the_markers_of_all() -> None:
 
 
 def test_last_step_that_is_cut_short_is_not_drawn() -> None:
-    """Its calls a second would be of a part of it."""
+    """Its rates would be those of a part of a step."""
     figure = figure_of(lived({"once": Timeout(1)}, duration=20.01))
 
     (found,) = lived({"once": Timeout(1)}, duration=20.01)
@@ -164,15 +164,15 @@ def test_last_step_that_is_cut_short_is_not_drawn() -> None:
 
 
 def test_panel_of_zeros_is_left_out() -> None:
-    """Circuits that never open, beside one that does in another picture."""
+    """Circuits that never open have no panel; circuits that open have one."""
     shut = {"open": CircuitBreaker(0.9, min_calls=1000)}
     calm = figure_of(lived(shut, faults=(Errors(start=5, share=0.1),)))
 
     assert not any("circuits" in axes.get_ylabel() for axes in calm.axes)
 
 
-def test_picture_says_when_each_has_recovered() -> None:
-    """Or that it never did, which takes a bar to the end."""
+def test_plot_says_when_each_has_recovered() -> None:
+    """A candidate that never recovers has a bar to the end."""
     figure = figure_of(lived({"once": Timeout(1), "stubborn": STUBBORN}))
     recovery = panel(figure, "recovery of")
 
@@ -181,8 +181,8 @@ def test_picture_says_when_each_has_recovered() -> None:
     assert bars == [[10, 10], [10, 20]]
 
 
-def test_picture_says_that_recovery_is_not_measurable() -> None:
-    """Where the calls end too early; and nothing about it where no fault ends."""
+def test_plot_says_that_recovery_is_not_measurable() -> None:
+    """The plot says so if the calls end too early, and has no such panel if no fault ends."""
     figure = figure_of(lived({"once": Timeout(1)}, faults=(Errors(start=5, end=17),)))
     assert [text.get_text() for text in panel(figure, "recovery of").texts] == ["not measurable"]
 
@@ -194,7 +194,7 @@ NAMES = ("_hidden", "$5 or $6", "$x", "名前", "\x1b[31mred\x1b[0m", "a\nb", "x
 
 
 def test_any_name_can_be_drawn(tmp_path: Path) -> None:
-    """A name is shown as it is, or its end where it is long; without a warning, and not as a formula."""
+    """A name is shown unchanged, or its end if it is long, without a warning, and not as a formula."""
     found = lived(dict.fromkeys(NAMES, Timeout(1)), duration=2, faults=(), title=", ".join(NAMES))
     figure = figure_of(found)
     with warnings.catch_warnings():
@@ -207,7 +207,7 @@ def test_any_name_can_be_drawn(tmp_path: Path) -> None:
 
 
 def test_pipeline_without_a_success_can_be_drawn(tmp_path: Path) -> None:
-    """There is no latency to draw; nor one with a logarithm where answers take no time."""
+    """There is no latency to draw, and none with a logarithm if answers take no time."""
     draw(lived({"once": Timeout(1)}, service=ServicePlan(), faults=()), tmp_path / "out.png")
     draw(lived({"once": Timeout(1)}, faults=(Errors(),)), tmp_path / "out.png")
 
@@ -216,7 +216,7 @@ def test_pipeline_without_a_success_can_be_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.00002, 0.0002, 0.02, 2.0])
 def test_latencies_of_any_size_have_an_axis_with_numbers(seconds: float) -> None:
-    """The axis has several ticks, and no two show one number."""
+    """The axis has several ticks, and no two show the same number."""
     service = ServicePlan(Exponential(seconds))
     axes = panel(figure_of(lived({"once": Timeout(9)}, service=service, faults=())), "latency")
 

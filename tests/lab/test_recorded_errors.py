@@ -1,4 +1,4 @@
-"""The errors of a trace, made again: themselves, or judged as they were."""
+"""The errors of a trace as exceptions: originals, or substitutes that are judged alike."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.core.test_known_errors import MEANINGS, of_grpc, of_httpx
 
 
 def again(error: Exception) -> Exception:
-    """The error of a trace that has this one."""
+    """The error that a trace with this one gives."""
     kinds = {
         qualified_name(kind): TracedKind(tuple(lineage(kind)), not is_findable(kind))
         for kind in (type(error), *map(type, getattr(error, "exceptions", ())))
@@ -36,7 +36,7 @@ EVERY = [(made, verdict) for library in MEANINGS.values() for made, verdict in l
 
 @pytest.mark.parametrize(("made", "verdict"), EVERY)
 def test_error_of_a_client_is_itself_and_judged_alike(made: Callable[[], Exception], verdict: Verdict) -> None:
-    """Also one whose constructor needs more than a message."""
+    """This holds for a class whose constructor needs more than a message, too."""
     error = again(made())
     assert isinstance(error, type(made()))
     assert type(error).__name__ == type(made()).__name__
@@ -47,7 +47,7 @@ def test_error_of_a_client_is_itself_and_judged_alike(made: Callable[[], Excepti
 def test_error_whose_client_is_not_loaded_is_judged_alike(
     made: Callable[[], Exception], verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its name, those of the classes above it, and its facts."""
+    """It is judged by its name, the names of its base classes, and its facts."""
     monkeypatch.setattr(recorded_errors, "class_named", lambda name: None if ":" in name else class_named(name))
     error = again(made())
     assert isinstance(error, RecordedError) is (type(made()).__module__ != "builtins")
@@ -60,7 +60,7 @@ class Busy(ConnectionError):
 
 
 def test_class_that_is_not_found_stands_below_those_that_are() -> None:
-    """So a policy that names one of those knows it."""
+    """A policy that names a base class of it matches."""
 
     class Local(Busy):
         pass
@@ -73,7 +73,7 @@ def test_class_that_is_not_found_stands_below_those_that_are() -> None:
 
 
 def test_class_under_the_name_of_another_is_not_that_other() -> None:
-    """Though its name leads there."""
+    """The name refers to another class, which is not used."""
     lying = type("ConnectError", (OSError,), {"__module__": "httpx", "__qualname__": "ConnectError"})
     error = again(lying())
     assert isinstance(error, OSError)
@@ -82,7 +82,7 @@ def test_class_under_the_name_of_another_is_not_that_other() -> None:
 
 
 def test_nothing_is_imported_because_a_trace_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module that exists, and is not loaded, stays so."""
+    """A module that exists and is not loaded stays unloaded."""
     monkeypatch.delitem(sys.modules, "this", raising=False)
     made = ErrorClasses({"this:Zen": TracedKind(("antigravity:Error", "OSError"))})
     assert isinstance(made.error("this:Zen"), OSError)
@@ -94,14 +94,14 @@ def test_nothing_is_imported_because_a_trace_names_it(monkeypatch: pytest.Monkey
     "name", ["StopIteration", "SystemExit", "KeyboardInterrupt", "asyncio.exceptions:CancelledError"]
 )
 def test_what_no_function_may_end_with_is_an_ordinary_error(name: str) -> None:
-    """A stranger's trace ends no program."""
+    """The trace of a stranger cannot end a program."""
     error = ErrorClasses({}).error(name)
     assert isinstance(error, RecordedError)
     assert type(error).__name__ == name.rpartition(":")[2]
 
 
 def test_group_has_its_errors_again() -> None:
-    """Each by itself; a class of groups that is made in its own way is Python's."""
+    """Each error of a group is made by itself; a group class with its own constructor becomes Python's own."""
 
     class Own(ExceptionGroup[Exception]):
         def __new__(cls, *errors: Exception) -> Own:
@@ -116,14 +116,14 @@ def test_group_has_its_errors_again() -> None:
 
 
 class Fixed(Exception):
-    """Has attributes that cannot be set."""
+    """An error whose attributes cannot be set."""
 
     status = property(lambda self: 503)
     retry_after = property(lambda self: 7.0)
 
 
 def test_attributes_that_cannot_be_set_are_those_of_a_subclass() -> None:
-    """Which is one of the class all the same."""
+    """The error is an instance of a subclass, and therefore of the class."""
     made = ErrorClasses({}).error(qualified_name(Fixed), Evidence((("status", 404), ("retry_after", 2.0))))
     assert isinstance(made, Fixed)
     assert (made.status, made.retry_after) == (404, 2.0)
@@ -131,39 +131,39 @@ def test_attributes_that_cannot_be_set_are_those_of_a_subclass() -> None:
 
 
 class Broken(Exception):
-    """Cannot be made without what it is about."""
+    """An error whose constructor needs more arguments."""
 
     def __init__(self, about: int) -> None:
         super().__init__(1 / about)
 
 
 def test_error_that_cannot_be_made_of_a_message_is_made_without_its_constructor() -> None:
-    """Whatever that raises, the error is one of the class."""
+    """Whatever the constructor raises, the error is an instance of the class."""
     assert type(again(Broken(1))) is Broken
 
 
 def test_code_of_grpc_is_grpcs_own() -> None:
-    """For predicates that compare it."""
+    """Predicates that compare the code work."""
     made: Any = again(of_grpc(grpc.StatusCode.UNAVAILABLE))
     assert made.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_answer_of_an_error_has_status_and_pause() -> None:
-    """For predicates that look at it, under the names that the client has for them."""
+    """Predicates find them under the names of the client."""
     made: Any = again(of_httpx(httpx, 429, retry_after="7"))
     assert made.response.status_code == 429
     assert made.response.headers["retry-after"] == "7"
 
 
 def refused_by_the_server() -> Exception:
-    """That does not trust the client's certificate, as an alert of TLS says."""
+    """An error for a server that does not trust the client's certificate, as a TLS alert reports it."""
     error = ssl.SSLError(1, "alert")
     error.reason = "TLSV1_ALERT_UNKNOWN_CA"
     return error
 
 
 def wrapped() -> Exception:
-    """The error of httpx for a server whose certificate does not verify."""
+    """The error of httpx for a server whose certificate is not valid."""
     error = httpx.ConnectError("x")
     error.__cause__ = ssl.SSLCertVerificationError("x")
     return error
@@ -171,7 +171,7 @@ def wrapped() -> Exception:
 
 @pytest.mark.parametrize("made", [refused_by_the_server, wrapped, ssl.SSLCertVerificationError])
 def test_certificate_that_does_not_verify_is_still_the_reason(made: Callable[[], Exception]) -> None:
-    """The cause is recorded as a fact, so a replay repeats nothing either."""
+    """The cause is recorded as a fact, so a replay does not retry either."""
     assert DEFAULT.error(made()) == DEFAULT.error(again(made())) == UNTRUSTED
 
 
@@ -182,21 +182,21 @@ def test_time_that_went_by_in_queues_is_still_no_evidence() -> None:
 
 
 def test_classes_that_do_not_go_together_are_left_out() -> None:
-    """A trace may claim anything of its classes."""
+    """A trace may claim anything about its classes."""
     made = ErrorClasses({"a:B": TracedKind(("SyntaxError", "OSError", "UnicodeDecodeError", "c:D"))})
     assert isinstance(made.error("a:B"), RecordedError)
 
 
 @pytest.mark.parametrize("name", ["calls:CandidateError", "calls:BadAnswer", "server:ServiceError"])
-def test_classes_of_the_lab_are_stood_in_for(name: str) -> None:
-    """The world ends a run, or looks for a status, where it meets one of its own."""
+def test_classes_of_the_lab_have_substitutes(name: str) -> None:
+    """The world ends a run, or reads a status, for errors of its own classes."""
     made = ErrorClasses({}).error(f"resilient.lab.{name}")
     assert isinstance(made, RecordedError)
     assert type(made).__name__ == name.partition(":")[2]
 
 
-def test_group_is_no_stand_in() -> None:
-    """Its class is found, and it has its errors; without any in the trace, one that stands in."""
+def test_group_is_no_substitute() -> None:
+    """The group class is the original and has its errors; without recorded errors it has a substitute."""
     errors = ErrorClasses({})
     leaves = (("ConnectionResetError", None),)
     made, bare = (errors.error("ExceptionGroup", Evidence(leaves=each)) for each in (leaves, ()))

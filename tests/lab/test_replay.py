@@ -1,4 +1,4 @@
-"""Replay: the load of a trace comes again, and the service does what it was seen to do."""
+"""Replay: the load of a trace comes again, and the service answers as it was recorded."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def lived(trace: Trace, thing: Any = None, seed: int = 1) -> Measures:
 
 
 def ends(measures: Measures) -> list[tuple[float, float, str]]:
-    """Begin, end and outcome of each call, by begin."""
+    """Start, end and outcome of each call, by start."""
     (one,) = measures.runs
     return sorted(
         (begin, end, one.names[outcome]) for begin, end, outcome in zip(one.begins, one.ends, one.outcomes, strict=True)
@@ -60,7 +60,7 @@ def ends(measures: Measures) -> list[tuple[float, float, str]]:
 
 
 def test_calls_come_when_they_came_and_end_as_they_ended() -> None:
-    """Where each is alone in its second, exactly."""
+    """Exactly, if each call is alone within a second."""
     trace = traced(
         TracedAttempt(0, 0.25, 1),
         TracedAttempt(10, 3, 1, "ConnectionResetError", failed=True),
@@ -76,7 +76,7 @@ def test_calls_come_when_they_came_and_end_as_they_ended() -> None:
 
 
 def test_errors_of_python_are_themselves_and_others_have_their_names() -> None:
-    """So policies that look at types know them."""
+    """Policies that look at types match them."""
     trace = traced(TracedAttempt(0, 0, 1, "ConnectionResetError", failed=True))
     assert ends(lived(trace, Fallback("stale", on=ConnectionError)))[0][2] == "stood in"
     trace = traced(TracedAttempt(0, 0, 1, "ReadTimeout", failed=True))
@@ -85,21 +85,21 @@ def test_errors_of_python_are_themselves_and_others_have_their_names() -> None:
 
 
 def test_names_of_errors_are_names_only() -> None:
-    """Whatever a file says: nothing is imported, and each is the name of a class."""
+    """Whatever a file contains, nothing is imported, and each name becomes the name of a class."""
     names = ["os:system", "a\0b", "\ud800", "exit", ""]
     trace = traced(*(TracedAttempt(10 * at, 1, 1, name, failed=True) for at, name in enumerate(names)))
     assert [ending for _, _, ending in ends(lived(trace))][:4] == ["system", "a_b", "_", "exit"]
 
 
 def test_retry_in_a_replay_meets_what_happened_then() -> None:
-    """Its second attempt comes when the outage is over."""
+    """Its second attempt comes after the outage."""
     trace = traced(TracedAttempt(0, 0, 1, "ConnectionError", failed=True), TracedAttempt(5, 0.5, 1), calls=[0.0])
     assert ends(lived(trace, Retry(attempts=2, wait=1)))[0][2] == "ConnectionError"
     assert ends(lived(trace, Retry(attempts=2, wait=5))) == [(0, 5.5, "success")]
 
 
 def test_where_nothing_was_tried_the_nearest_say_what_happens() -> None:
-    """The second before a gap, and the second after it."""
+    """Outcomes come from the second before a gap, and the second after it."""
     trace = traced(
         TracedAttempt(0, 1, 1),
         TracedAttempt(100, 2, 1),
@@ -111,7 +111,7 @@ def test_where_nothing_was_tried_the_nearest_say_what_happens() -> None:
 
 
 def test_what_comes_after_the_end_fares_as_one_of_the_last_second() -> None:
-    """Not as the very last request, whose luck would be that of all."""
+    """The outcome is not always that of the very last request."""
     attempts = [TracedAttempt(at / 10, 0.01, 1, "OSError" if at == 99 else None, failed=at == 99) for at in range(100)]
     late = traced(*attempts, calls=[0.0, 15.0])
     outcomes = [ends(lived(late, seed=seed))[1][2] for seed in range(20)]
@@ -119,7 +119,7 @@ def test_what_comes_after_the_end_fares_as_one_of_the_last_second() -> None:
 
 
 def test_attempt_that_was_cut_fares_as_one_that_took_longer() -> None:
-    """What is known of it is that it was not shorter."""
+    """Its recorded duration is only a lower bound."""
     trace = traced(TracedAttempt(0, 2, 1, "CancelledError", cut=True), TracedAttempt(0, 1, 1), TracedAttempt(0, 3, 1))
     seconds = [round(end - begin, 6) for seed in range(20) for begin, end, _ in ends(lived(trace, seed=seed))]
     assert set(seconds) == {1, 3}
@@ -127,14 +127,14 @@ def test_attempt_that_was_cut_fares_as_one_that_took_longer() -> None:
 
 
 def test_attempt_that_was_cut_and_longer_than_all_is_never_answered() -> None:
-    """So a Timeout that is longer does not help."""
+    """So a longer Timeout does not help."""
     trace = traced(TracedAttempt(0, 2, 1, "CancelledError", cut=True))
     assert ends(lived(trace, Timeout(50))) == [(0, 50, "TimedOut")]
     assert ends(lived(trace)) == [(0, pytest.approx(60.001), "unfinished")]
 
 
 def test_replay_whose_calls_repeat_without_end_is_given_up() -> None:
-    """As a scenario is: an error at once, and a retry without a pause, never come to an end."""
+    """An immediate error and a retry without a pause would never end, as in a scenario."""
     trace = traced(TracedAttempt(0, 0, 1, "OSError", failed=True))
     endless = candidate_from("endless", Retry(attempts=None, wait=0, stop=tenacity.stop_never))
     with pytest.raises(CandidateError, match="more than 1,000 requests were sent"):
@@ -161,7 +161,7 @@ def test_keys_keep_apart_what_was_apart() -> None:
 
 
 def test_bad_result_with_a_status_is_an_answer_of_the_service() -> None:
-    """With the pause that it asked for; what is known of another is the pause."""
+    """It has the recorded pause; of a result without a status only the pause is known."""
     for facts, name in (
         ((("status", 503), ("retry_after", 2.0)), "ServiceError"),
         ((("status", 200), ("retry_after", 2.0)), "BadResult"),
@@ -175,7 +175,7 @@ def test_bad_result_with_a_status_is_an_answer_of_the_service() -> None:
 
 
 def test_errors_that_were_ignored_come_again() -> None:
-    """It is the candidate's judgement that counts now: a 404 is an answer, unless a policy is told to repeat it."""
+    """The candidate judges them: a 404 is an answer, unless a policy repeats it."""
     evidence = Evidence((("response.status_code", 404),))
     missing = TracedAttempt(0, 0, 1, "httpx:HTTPStatusError", failed=True, ignored=True, evidence=evidence)
     trace = traced(missing)
@@ -185,25 +185,25 @@ def test_errors_that_were_ignored_come_again() -> None:
 
 @pytest.mark.parametrize("name", ["resilient.errors:CircuitOpen", "ModuleNotFoundError", "NotFound"])
 def test_refusals_mistakes_and_bare_names_that_were_ignored_are_left_out(name: str) -> None:
-    """They say nothing about the service, or nobody knows what."""
+    """They say nothing about the service, or their class is unknown."""
     trace = traced(TracedAttempt(0, 0, 1, name, failed=True, ignored=True), TracedAttempt(0, 1, 1))
     assert lived(trace).success == 1
 
 
 def test_errors_of_the_program_are_not_the_services() -> None:
-    """They say nothing about it."""
+    """Programming errors are left out of the replay."""
     trace = traced(TracedAttempt(0, 0, 1, "TypeError", failed=True), TracedAttempt(0, 1, 1))
     assert lived(trace).success == 1
 
 
 def test_lack_of_memory_then_is_none_of_the_services() -> None:
-    """Nor does it end the replay, as one now does."""
+    """A recorded MemoryError is left out, and does not end the replay as a real one does."""
     trace = traced(TracedAttempt(0, 1, 1), TracedAttempt(0.5, 1, 1, "MemoryError", failed=True))
     assert {ending for _, _, ending in ends(lived(trace))} == {"success"}
 
 
 def test_one_seed_gives_one_result_and_another_one_another() -> None:
-    """To the last digit."""
+    """Results of one seed are equal to the last digit."""
     draw = random.Random(1)
     trace = traced(*(TracedAttempt(at / 50, draw.expovariate(10), 1) for at in range(500)))
     assert ends(lived(trace)) == ends(lived(trace))
@@ -212,7 +212,7 @@ def test_one_seed_gives_one_result_and_another_one_another() -> None:
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Callable[..., Path]:
-    """Records 2,000 calls with an outage in their middle: half of the requests fail."""
+    """A trace of 2,000 calls with an outage in the middle, in which half of the requests fail."""
 
     def record(pipeline: Pipeline, name: str = "calls.trace.gz") -> Path:
         draw = random.Random(7)
@@ -246,7 +246,7 @@ def recorded(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_world_of_a_trace_is_the_world_that_was_recorded(recorded: Any) -> None:
-    """Success, latencies, and the outage at its time: no policy in the replay does as no policy did."""
+    """Without policies, the replay has the recorded success and latencies, and the outage at its time."""
     trace = read_trace(recorded(Pipeline(Timeout(30))))
     was, again = summary(trace), lived(trace)
     assert again.calls == was["calls"] == 2000
@@ -282,7 +282,7 @@ def test_world_of_a_trace_is_the_world_that_was_recorded(recorded: Any) -> None:
     ],
 )
 def test_trace_that_cannot_be_replayed_is_refused(trace: Trace, pipeline: str | None, words: str) -> None:
-    """Saying why."""
+    """The message has the reason."""
     with pytest.raises(TraceError, match=words):
         replayed(trace, "t", pipeline)
 
@@ -291,7 +291,7 @@ def test_trace_that_cannot_be_replayed_is_refused(trace: Trace, pipeline: str | 
 
 
 def test_shadowed_candidate_watches_where_it_can() -> None:
-    """Policies without a shadow act; budgets that are shared stay shared; the original is as it was."""
+    """Policies without a shadow mode act, shared budgets stay shared, and the original does not change."""
     budget = Budget()
     original = Pipeline(
         Fallback(7),
@@ -309,7 +309,7 @@ def test_shadowed_candidate_watches_where_it_can() -> None:
 
 
 def test_shadowed_decorator_is_itself() -> None:
-    """Other libraries have no shadow."""
+    """Decorators of other libraries have no shadow mode."""
     assert shadowed(NONE).make()(len) is len
 
 
@@ -324,7 +324,7 @@ careful = Pipeline(Retry(attempts=3, wait=0.5), CircuitBreaker(failure_rate=0.3,
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """`resilient simulate` in a directory that has the module."""
+    """Runs `resilient simulate` in a directory with the module."""
     (tmp_path / "replay_app.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -332,7 +332,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
 
 
 def test_command_replays_a_trace(command: Any, recorded: Any, tmp_path: Path) -> None:
-    """With what was recorded beside what came of it; twice the same bytes."""
+    """The recorded measures stand beside the simulated ones; twice the same bytes."""
     path = recorded(Pipeline(Timeout(30), name="users"))
     files = [tmp_path / "a.json", tmp_path / "b.json"]
     for file in files:
@@ -366,7 +366,7 @@ others = Pipeline(
 
 @pytest.fixture
 def named(command: Any, tmp_path: Path) -> Iterator[Path]:
-    """A trace in which calls fail with an error of httpx, or with the program's own; their modules may be forgotten."""
+    """A trace in which calls fail with an error of httpx, or of the program; their modules may be unloaded."""
     (tmp_path / "replay_errors.py").write_text(ERRORS)
     (tmp_path / "replay_names.py").write_text("import tenacity" + NAMES)
     busy = importlib.import_module("replay_errors").Busy
@@ -396,7 +396,7 @@ def named(command: Any, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_policies_that_name_classes_meet_them(command: Any, named: Path, tmp_path: Path) -> None:
-    """A candidate's own module has them loaded; each by `on=` and by a classifier."""
+    """The candidate's own module has loaded the classes; `on=` and classifiers match them."""
     file = tmp_path / "a.json"
     result = command("--trace", named, *pipelines("none", "replay_names:typed", "replay_names:judged"), "--json", file)
     assert result.exit_code == 0, result.output
@@ -415,7 +415,7 @@ def test_policies_that_name_classes_meet_them(command: Any, named: Path, tmp_pat
 
 
 def test_classes_that_are_not_loaded_are_named(command: Any, named: Path, tmp_path: Path) -> None:
-    """In one line, and in the data: what names them does not know them."""
+    """They are named in one line and in the data, because options that name them do not match."""
     file = tmp_path / "a.json"
     result = command("--trace", named, *pipelines("none"), "--json", file)
     (note,) = (line for line in result.output.splitlines() if line.startswith("note: "))
@@ -427,7 +427,7 @@ def test_classes_that_are_not_loaded_are_named(command: Any, named: Path, tmp_pa
 
 
 def test_names_that_never_occur_are_told(command: Any, named: Path) -> None:
-    """Of policies, strategies and classifiers; not those that a policy itself may raise."""
+    """Of policies, strategies and classifiers, except errors that a policy itself may raise."""
     result = command("--trace", named, *pipelines("none", "replay_names:others"))
     assert (
         "note: replay_names:others: ignore= names KeyError and on= names httpx:PoolTimeout, replay_errors:Lost, "
@@ -436,7 +436,7 @@ def test_names_that_never_occur_are_told(command: Any, named: Path) -> None:
 
 
 def test_trace_of_an_older_version_says_what_it_lacks(command: Any, named: Path) -> None:
-    """Its errors have bare names, which no class has."""
+    """Its errors have bare names, which refer to no class."""
     text = gzip.decompress(named.read_bytes()).decode()
     old = named.with_name("old.trace")
     old.write_text(text.replace('"trace":2', '"trace":1').replace("httpx:", "").replace("replay_errors:", ""))
@@ -446,7 +446,7 @@ def test_trace_of_an_older_version_says_what_it_lacks(command: Any, named: Path)
 
 
 def test_predicate_that_looks_for_more_than_was_recorded_is_told(command: Any, named: Path, tmp_path: Path) -> None:
-    """In the line that says what it raised."""
+    """The line about its error says what a trace contains."""
     code = "from resilient import *\njudge = Pipeline(Retry(), classify=Classifier(failures=lambda e: e.shard == 1))"
     (tmp_path / "replay_names.py").write_text(code)
     result = command("--trace", named, *pipelines("replay_names:judge"))
@@ -466,7 +466,7 @@ api = AsyncTransport(Pipeline(Retry(attempts=4, wait=0.1), Timeout(5)))
 
 
 def test_requests_of_a_transport_are_replayed_under_another(command: Any, tmp_path: Path) -> None:
-    """Exceptions as the client's own, answers that were failures as answers, with the pause that they asked for."""
+    """Exceptions are the client's own; failed answers are answers, with their recorded pause."""
     (tmp_path / "replay_names.py").write_text(HTTP)
     draw = random.Random(3)
 
@@ -500,7 +500,7 @@ def test_requests_of_a_transport_are_replayed_under_another(command: Any, tmp_pa
 
 
 def test_traces_of_several_workers_are_replayed_together(command: Any, named: Path, tmp_path: Path) -> None:
-    """Each file is given by an option of its own."""
+    """Each file has its own option."""
     file, other = tmp_path / "a.json", tmp_path / "other.trace.gz"
     other.write_bytes(named.read_bytes())
     result = command("--trace", named, "--trace", other, *pipelines("none"), "--json", file)
@@ -510,12 +510,12 @@ def test_traces_of_several_workers_are_replayed_together(command: Any, named: Pa
 
 
 def pipelines(*names: str) -> list[str]:
-    """The options of the command that try these pipelines."""
+    """The options of the command for these pipelines."""
     return [word for name in names for word in ("--pipeline", name)]
 
 
 def test_command_reports_shadows(command: Any, recorded: Any, tmp_path: Path) -> None:
-    """Of the trace as it was, and of a pipeline that is put into shadow mode: nothing changes for its calls."""
+    """The report is about the trace as recorded, and about a pipeline in shadow mode, which changes no call."""
     path = recorded(Pipeline(Retry(attempts=2, shadow=True, name="patience"), Timeout(30), name="users"))
     file = tmp_path / "a.json"
     result = command("--trace", path, "--shadow", "--pipeline", "replay_app:careful", "--json", file)
@@ -533,7 +533,7 @@ def test_command_reports_shadows(command: Any, recorded: Any, tmp_path: Path) ->
 
 
 def test_command_reports_shadows_in_a_scenario_too(command: Any, tmp_path: Path) -> None:
-    """Each pipeline's, of all clients together."""
+    """One report for each pipeline, over all clients."""
     file = tmp_path / "a.json"
     result = command("slow-replica", "--shadow", "--json", file)
     assert result.exit_code == 0, result.output
@@ -563,7 +563,7 @@ def test_command_reports_shadows_in_a_scenario_too(command: Any, tmp_path: Path)
     ],
 )
 def test_command_refuses_what_makes_no_sense(command: Any, tmp_path: Path, arguments: list[str], words: str) -> None:
-    """In one line, with exit code 2."""
+    """One line, and exit code 2."""
     (tmp_path / "empty.trace").write_text('{"trace": 1}\n')
     result = command(*arguments)
     assert result.exit_code == 2
@@ -572,7 +572,7 @@ def test_command_refuses_what_makes_no_sense(command: Any, tmp_path: Path, argum
 
 
 def test_scenario_of_a_trace_is_a_scenario() -> None:
-    """With a name, and long enough for its last call."""
+    """It has a name, and lasts until its last call."""
     scenario = replayed(traced(TracedAttempt(0, 1, 1), TracedAttempt(7, 1, 1)), "mine")
     assert isinstance(scenario, Scenario)
     assert scenario.name == "mine"
@@ -580,7 +580,7 @@ def test_scenario_of_a_trace_is_a_scenario() -> None:
 
 
 def test_pipelines_that_do_the_same_on_a_trace_are_noted() -> None:
-    """The note says that it is the trace that cannot tell them apart."""
+    """The note says that the trace cannot distinguish them."""
     scenario = replayed(traced(TracedAttempt(0, 1, 1)), "trace")
     found = compared(scenario, [candidate_from(name, Timeout(9)) for name in "ab"], seed=1, runs=1)
 

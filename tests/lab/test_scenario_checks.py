@@ -67,7 +67,7 @@ def test_fault_that_begins_after_the_last_call_is_refused(late: float) -> None:
     ],
 )
 def test_fault_that_changes_nothing_is_refused(fault: Any, message: str) -> None:
-    """The report would name the fault as if pipelines had lived through it."""
+    """The report would name a fault that no pipeline has met."""
     with pytest.raises(ValueError, match=r"^faults\[0\]") as caught:
         scenario(faults=(fault,))
 
@@ -94,7 +94,7 @@ def test_fault_that_changes_nothing_is_refused(fault: Any, message: str) -> None
     ],
 )
 def test_target_that_is_no_server_and_no_key_is_refused(changes: dict[str, Any], target: Any, message: str) -> None:
-    """The target is refused alone and beside targets that are right."""
+    """A wrong target is refused alone and beside right ones."""
     for targets in (target, (1, target)):
         with pytest.raises(ValueError, match=r"^faults\[0\]\.targets must be") as caught:
             scenario(faults=(Errors(targets=targets),), **changes)
@@ -104,13 +104,13 @@ def test_target_that_is_no_server_and_no_key_is_refused(changes: dict[str, Any],
 
 @pytest.mark.parametrize("kind", [Crash, Stall])
 def test_fault_of_servers_has_no_keys(kind: Any) -> None:
-    """A key is refused as their target even where calls have it."""
+    """A key as the target is refused even if calls have it."""
     with pytest.raises(ValueError, match=r"^faults\[0\]\.targets must be numbers of servers, got '1'"):
         scenario(faults=(kind(targets="1"),), keys=3)
 
 
 def test_targets_that_calls_can_meet_are_right() -> None:
-    """Drawn keys, replayed ones, servers, and shards that have a key; however many keys there are."""
+    """Drawn keys, replayed keys, servers, and shards with a key are accepted, whatever the number of keys."""
     scenario(keys=10**9, faults=(Errors(targets=("1", "7", str(10**9), 1)),))
     scenario(loads=(NAMED,), faults=(Partition(targets="bob"),))
     scenario(loads=(NAMED, Poisson(1)), faults=(Errors(targets=("ann", "1")),))

@@ -1,4 +1,4 @@
-"""Scenarios as files: what can be written, and that every mistake is one line that names its key."""
+"""Scenarios as files: everything that can be written, and every mistake as one line with its key."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ attempts = 2
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    """A scenario that can be read, with changes at dotted keys."""
+    """A small valid scenario, with changes at dotted keys."""
     data: dict[str, Any] = {"duration": 10, "load": {"rate": 5}, "service": {"service_time": 0.1}}
     for key, value in changes.items():
         *path, last = key.split("__")
@@ -248,7 +248,7 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_mistake_is_one_line_that_names_its_key(changes: dict[str, Any], message: str) -> None:
-    """And says what is allowed there."""
+    """The line has the allowed values."""
     with pytest.raises(ScenarioError, match="^" + re.escape(message)) as raised:
         scenario_from(small(**changes), directory=Path(), imports=True)
 
@@ -256,7 +256,7 @@ def test_mistake_is_one_line_that_names_its_key(changes: dict[str, Any], message
 
 
 def test_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
-    """With its path, and the line."""
+    """The message has the path, and the line."""
     with pytest.raises(
         ScenarioError, match=r"there is no scenario '.*gone.toml': give a file, MODULE:FUNCTION, or one"
     ):
@@ -273,7 +273,7 @@ def test_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
 
 
 def test_function_of_a_module_gives_a_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MODULE:FUNCTION, from the working directory; and what it must return."""
+    """MODULE:FUNCTION is found in the working directory, and must return a Scenario."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "lab_worlds_of_a_test.py").write_text(
@@ -290,7 +290,7 @@ def test_function_of_a_module_gives_a_scenario(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", gallery())
 def test_gallery_can_be_read_and_offers_something_to_compare(name: str) -> None:
-    """Each has a title, a story, faults or a load that changes, and two pipelines at least."""
+    """Each scenario has a title, a story, faults or a changing load, and at least two pipelines."""
     scenario = read(name)
 
     assert scenario.title.partition(":")[0].lower().replace(" ", "-") == name
@@ -300,7 +300,7 @@ def test_gallery_can_be_read_and_offers_something_to_compare(name: str) -> None:
 
 
 def test_circuit_of_a_file_is_made_anew_for_each_key() -> None:
-    """`Keyed` in a file makes the gate that is written there."""
+    """`Keyed` in a file makes a new gate for each key."""
     policies = [{"policy": "Keyed", "each": {"policy": "CircuitBreaker", "fail_max": 7}}]
     made = scenario_from(small(pipelines__a={"policies": policies})).candidates["a"].make()
 
@@ -316,7 +316,8 @@ def test_circuit_of_a_file_is_made_anew_for_each_key() -> None:
 def test_exceptions_that_faults_name_are_found_as_pipelines_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Modules in the working directory count; what cannot be found or made is refused before anything runs."""
+    """Modules in the working directory are found; an exception that cannot be found or made is refused before the
+    run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
     (tmp_path / "lab_errors_of_a_test.py").write_text(

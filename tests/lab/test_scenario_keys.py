@@ -18,7 +18,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text()
 
 
 def documented(place: str) -> set[str]:
-    """The keys that the tables have for a place, such as `[[load]] burst`, and for all places of its kind."""
+    """The keys in the tables for a place, such as `[[load]] burst`, and for all places of its kind."""
     table, _, kind = place.partition(" ")
     found: set[str] = set()
     for row in re.findall(r"^\| (`.*)$", DOCUMENT, re.MULTILINE):
@@ -83,7 +83,7 @@ PLACES: dict[str, dict[str, Any]] = {
 
 
 def accepted(data: dict[str, Any]) -> set[str]:
-    """The keys that the reader says are allowed where one is `unknown`."""
+    """The keys that the reader lists as allowed when one is `unknown`."""
     with pytest.raises(ScenarioError) as caught:
         scenario_from(data, imports=True)
     found = re.search(r"unknown'?\"?: (?:allowed are|\w+ may have) ([\w, ]+)", str(caught.value))
@@ -93,7 +93,7 @@ def accepted(data: dict[str, Any]) -> set[str]:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_keys_of_each_place_are_documented(place: str) -> None:
-    """All that the reader accepts there, and nothing else."""
+    """The document has exactly the keys that the reader accepts."""
     more = {"kind"} if place.startswith("[[faults]]") else set()  # its message leaves that out
 
     assert documented(place) == accepted(PLACES[place]) | more
@@ -101,7 +101,7 @@ def test_keys_of_each_place_are_documented(place: str) -> None:
 
 @pytest.mark.parametrize("table", ["top", "[service]", "[[load]] poisson"])
 def test_key_of_another_table_is_told_where_it_belongs(table: str) -> None:
-    """Keys of the calls are a setting of the clients."""
+    """The keys of calls are a setting of the clients."""
     data = json.loads(json.dumps(PLACES[table]).replace("unknown", "keys"))
 
     with pytest.raises(ScenarioError, match=r"there is no '.*keys': allowed are .*; keys belongs in \[clients\]$"):
@@ -110,6 +110,6 @@ def test_key_of_another_table_is_told_where_it_belongs(table: str) -> None:
 
 @pytest.mark.parametrize("keys", [["eu", "us"], "eu"])
 def test_names_of_keys_are_refused_with_what_keys_are_called(keys: object) -> None:
-    """The message says that keys are given by how many there are."""
+    """The message says that the number of keys is given, not their names."""
     with pytest.raises(ScenarioError, match=r'^clients.keys must be the number of keys \("1", "2", \.\.\.\)'):
         scenario_from(world(clients={"keys": keys}))
