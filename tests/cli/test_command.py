@@ -1,4 +1,4 @@
-"""The `resilient` command as a process: where it writes, and what happens when nothing can be written there."""
+"""The `resilient` command as a process: its output, and what happens if nothing can be written there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ policies = [{policy = "Timeout", seconds = 1}]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The command with standard output in a file descriptor: returns its exit code."""
+    """Runs the command with standard output in a file descriptor; returns its exit code."""
 
     def to(descriptor: int, *arguments: str, encoding: str = "utf-8") -> int:
         with os.fdopen(descriptor, "w", encoding=encoding) as stream:
@@ -41,7 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 def test_reader_that_leaves_changes_no_exit_code(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    """As `| head -1` does."""
+    """`| head -1` closes the pipe early."""
     reader, writer = os.pipe()
     os.close(reader)
 
@@ -52,7 +52,7 @@ def test_reader_that_leaves_changes_no_exit_code(run: Callable[..., int], capsys
 def test_closed_standard_error_changes_no_exit_code(
     run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Daemons have none: where it would be told how far a simulation is, nothing is."""
+    """A daemon has no standard error: the progress of a simulation is not reported."""
     (tmp_path / "small.toml").write_text(SMALL)
     out = tmp_path / "out.txt"
     monkeypatch.setattr(sys, "stderr", None)
@@ -62,7 +62,7 @@ def test_closed_standard_error_changes_no_exit_code(
 
 
 def test_full_disk_is_one_line_and_exits_with_2(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    """A full disk behind standard output is told like that of a file."""
+    """A full disk behind standard output is reported like that of a file."""
     if not Path("/dev/full").exists():
         return
     assert run(os.open("/dev/full", os.O_WRONLY), "--version") == 2
@@ -70,7 +70,7 @@ def test_full_disk_is_one_line_and_exits_with_2(run: Callable[..., int], capsys:
 
 
 def test_ascii_terminal_can_be_read(run: Callable[..., int], tmp_path: Path) -> None:
-    """What it has no letter for is a question mark."""
+    """Characters without an ASCII code are shown as question marks."""
     file = tmp_path / "out.txt"
     (tmp_path / "small.toml").write_text(f'title = "Störung"\n{SMALL}')
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)

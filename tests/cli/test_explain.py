@@ -1,4 +1,4 @@
-"""`resilient explain`: in a terminal, and as a gate."""
+"""`resilient explain` in a terminal, and as a gate in a CI."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run(*arguments: str) -> Result:
-    """The command."""
+    """Runs the command."""
     return CliRunner().invoke(app, ["explain", *arguments])
 
 
 def test_explanation_is_printed(shop: str) -> None:
-    """Of a pipeline in a module of the working directory."""
+    """The pipeline is in a module of the working directory."""
     result = run(f"{shop}:users")
     assert result.exit_code == 0
     assert result.stdout.startswith("users: the worst case of one call of an async def\n")
@@ -76,14 +76,14 @@ def test_explanation_is_printed(shop: str) -> None:
     ],
 )
 def test_whatever_has_a_pipeline_can_be_named(shop: str, name: str, function: str) -> None:
-    """A guarded function, a transport, a policy alone, an attribute; and what they guard is seen."""
+    """A guarded function, a transport, a single policy, an attribute; the kind of the guarded function is found."""
     result = run(f"{shop}:{name}")
     assert result.exit_code == 0
     assert f"one call of {function}\n" in result.stdout
 
 
 def test_from_python_whatever_has_a_pipeline_is_explained_too() -> None:
-    """Guarded functions, and what they call through; nothing is called."""
+    """`explain` takes guarded functions, alone and behind others, and calls nothing."""
 
     @Timeout(3)
     def get_user() -> None:
@@ -99,7 +99,7 @@ def test_from_python_whatever_has_a_pipeline_is_explained_too() -> None:
 
 
 def test_code_of_the_user_that_fails_is_told_with_its_line(tmp_path: Path) -> None:
-    """A classifier that is asked what errors mean."""
+    """A classifier may fail when it judges an error."""
     (tmp_path / "judging.py").write_text(
         "from resilient import Pipeline, Retry, Classifier\n"
         "def judge(error): return error.no_such\n"
@@ -113,18 +113,18 @@ def test_code_of_the_user_that_fails_is_told_with_its_line(tmp_path: Path) -> No
 
 
 def test_kind_of_function_can_be_said(shop: str) -> None:
-    """And how long it takes."""
+    """Options give the kind of the function, and how long it takes."""
     result = run(f"{shop}:front", "--def", "--function-limit", "2")
     assert "one call of a def that takes 2 s at most" in result.stdout
 
 
 def test_diagram_is_printed_instead(shop: str) -> None:
-    """Nothing but the diagram."""
+    """The output is the diagram only."""
     assert run(f"{shop}:users", "--mermaid").stdout.startswith("flowchart TD\n")
 
 
 def test_json_is_written(shop: str, tmp_path: Path) -> None:
-    """Beside the text; the same every time."""
+    """The JSON is written in addition to the text, the same every time."""
     for name in ("one.json", "two.json"):
         assert run(f"{shop}:users", "--json", name, "--behind", f"{shop}:front").exit_code == 0
     data = json.loads((tmp_path / "one.json").read_text())
@@ -135,7 +135,7 @@ def test_json_is_written(shop: str, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_the_plan_is_said_once(shop: str) -> None:
-    """In the explanation, not as a warning too."""
+    """The explanation has the finding, and no warning repeats it."""
     result = run(f"{shop}:wrong")
     assert "Timeout(2 s) stands inside Timeout(1 s)" in result.stdout
     assert "Warning" not in result.stderr
@@ -157,7 +157,7 @@ def test_what_is_wrong_with_the_plan_is_said_once(shop: str) -> None:
     ],
 )
 def test_limits_that_are_exceeded_fail(shop: str, arguments: tuple[str, ...], said: str) -> None:
-    """Exit code 1, and a line for each."""
+    """Exit code 1, and one line for each limit."""
     name, *options = arguments
     result = run(f"{shop}:{name}", *options)
     assert result.exit_code == 1
@@ -165,7 +165,7 @@ def test_limits_that_are_exceeded_fail(shop: str, arguments: tuple[str, ...], sa
 
 
 def test_limits_that_are_kept_pass(shop: str) -> None:
-    """To the second, and to the request."""
+    """A limit that is equal to the worst case passes."""
     assert run(f"{shop}:users", "--max-latency", "30", "--max-requests", "3").exit_code == 0
 
 
@@ -190,7 +190,7 @@ def test_limits_that_are_kept_pass(shop: str) -> None:
     ],
 )
 def test_mistakes_are_one_clear_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    """Exit code 2, no traceback."""
+    """Exit code 2, and no traceback."""
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "leaving.py").write_text("raise SystemExit('bye')\n")
     result = run(*arguments)
@@ -201,7 +201,7 @@ def test_mistakes_are_one_clear_line(tmp_path: Path, arguments: tuple[str, ...],
 
 
 def test_python_m_resilient_explains_too(shop: str, tmp_path: Path) -> None:
-    """As a process of its own, in its own directory."""
+    """The command works as a process in its own directory."""
     command = [sys.executable, "-m", "resilient", "explain", f"{shop}:users", "--max-latency", "5"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -214,7 +214,7 @@ def test_python_m_resilient_explains_too(shop: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [40, 60, 80])
 def test_explanation_fits_the_terminal(shop: str, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    """No line is longer, and no word is lost."""
+    """No line is longer than the terminal, and no word is lost."""
     monkeypatch.setenv("COLUMNS", str(columns))
     shown = run(f"{shop}:users").stdout
     monkeypatch.setenv("COLUMNS", "200")
@@ -224,6 +224,6 @@ def test_explanation_fits_the_terminal(shop: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_text_of_an_explanation_is_the_same_in_each_terminal(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In Python it is a value, and is compared with others."""
+    """In Python the text is a value that does not depend on the terminal."""
     monkeypatch.setenv("COLUMNS", "40")
     assert max(map(len, str(explain(Pipeline(Timeout(2), name="users"))).splitlines())) > 70

@@ -1,4 +1,4 @@
-"""`resilient simulate`: what it shows and writes, how it exits, and that no mistake ends in a traceback."""
+"""`resilient simulate`: its output, its files, its exit codes, and no traceback for a mistake."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def written(*arguments: object) -> dict[str, Any]:
 
 
 def test_all_pipelines_of_a_scenario_are_run_and_shown(scenario: str) -> None:
-    """With what happens to them."""
+    """The table has each pipeline with its outcomes."""
     done = simulate(scenario)
 
     assert done.exit_code == 0
@@ -67,7 +67,7 @@ def test_all_pipelines_of_a_scenario_are_run_and_shown(scenario: str) -> None:
 
 
 def test_two_runs_of_a_seed_write_the_same_bytes(scenario: str) -> None:
-    """And another seed does not."""
+    """Another seed writes other bytes."""
     files = []
     for seed in (7, 7, 8):
         simulate(scenario, "--seed", seed, "--json", "out.json")
@@ -77,7 +77,7 @@ def test_two_runs_of_a_seed_write_the_same_bytes(scenario: str) -> None:
 
 
 def test_same_bytes_in_another_process_with_other_hashes(scenario: str) -> None:
-    """Nothing depends on the order of a set, or on where an object lies."""
+    """Nothing depends on the order of a set, or on the address of an object."""
     assert simulate(scenario, "--json", "here.json").exit_code == 0
     command = [sys.executable, "-m", "resilient", "simulate", scenario, "--json", "there.json"]
     environment = {
@@ -90,7 +90,7 @@ def test_same_bytes_in_another_process_with_other_hashes(scenario: str) -> None:
 
 
 def test_json_has_what_others_read(scenario: str) -> None:
-    """Keys that stay."""
+    """The keys of the JSON are stable."""
     found = written(scenario, "--runs", 2, "--min-success", 0.5)
     assert found["verdict"] == "pass"
 
@@ -119,7 +119,7 @@ def test_json_has_what_others_read(scenario: str) -> None:
     ],
 )
 def test_missed_objective_exits_with_1_and_is_named(scenario: str, option: str, met: float, missed: float) -> None:
-    """Of a pipeline that is tried once, and fails for a quarter of the time."""
+    """A pipeline with one attempt fails for a quarter of the time."""
     assert simulate(scenario, "--pipeline", "once", option, met).exit_code == 0
     if missed < 0:
         return  # it recovers at once
@@ -129,7 +129,7 @@ def test_missed_objective_exits_with_1_and_is_named(scenario: str, option: str, 
 
 
 def test_never_recovering_misses_any_bound(scenario: str) -> None:
-    """However high it is: a circuit that stays open."""
+    """A circuit that stays open misses even a very high bound."""
     stubborn = '"CircuitBreaker", failure_rate = 0.2, break_duration = 60, max_break = 60'
     Path(scenario).write_text(Path(scenario).read_text().replace('"CircuitBreaker"', stubborn))
 
@@ -139,7 +139,7 @@ def test_never_recovering_misses_any_bound(scenario: str) -> None:
 
 
 def test_objectives_of_a_comparison_are_for_the_second(scenario: str) -> None:
-    """The first is there to be compared with."""
+    """The first pipeline is only the reference."""
     assert simulate(scenario, "--compare", "guarded", "once", "--max-attempts-per-call", 1.0).exit_code == 0
     found = written(scenario, "--compare", "once", "guarded", "--min-success", 0.99)
 
@@ -149,7 +149,7 @@ def test_objectives_of_a_comparison_are_for_the_second(scenario: str) -> None:
 
 
 def test_pipeline_of_a_module_is_tried(scenario: str) -> None:
-    """An object, a function that makes one, and none at all."""
+    """MODULE:NAME may be a pipeline, or a function that makes one; `none` is no pipeline."""
     Path("pipelines_of_a_test.py").write_text(
         "from resilient import Pipeline, Retry, standard\nmine = Pipeline(Retry(2))\n"
     )
@@ -165,12 +165,12 @@ def test_pipeline_of_a_module_is_tried(scenario: str) -> None:
 
 
 def test_without_objectives_there_is_no_verdict(scenario: str) -> None:
-    """A report that was made without them must not read as a pass."""
+    """A report without objectives must not read as a pass."""
     assert written(scenario)["verdict"] is None
 
 
 def test_plot_is_a_small_png(scenario: str) -> None:
-    """Of several runs."""
+    """The plot of several runs is a PNG of limited size."""
     assert simulate(scenario, "--runs", 2, "--plot", "out.png").exit_code == 0
     picture = Path("out.png").read_bytes()
 
@@ -179,7 +179,7 @@ def test_plot_is_a_small_png(scenario: str) -> None:
 
 
 def test_list_names_the_gallery() -> None:
-    """With what there is to compare."""
+    """The list has each scenario with its pipelines."""
     done = simulate("list")
 
     assert done.exit_code == 0
@@ -221,7 +221,7 @@ def test_list_names_the_gallery() -> None:
     ],
 )
 def test_mistake_is_one_line_and_exits_with_2(scenario: str, arguments: tuple[str, ...], message: str) -> None:
-    """No traceback."""
+    """There is no traceback."""
     done = simulate(*arguments)
 
     assert done.exit_code == 2
@@ -269,7 +269,7 @@ policies = [{{policy = "Timeout", seconds = 1}}]
 def test_run_that_tests_nothing_exits_with_2(
     scenario: str, changes: dict[str, Any], message: str, goals: tuple[Any, ...]
 ) -> None:
-    """Before it where that can be known, else after it; with objectives or without."""
+    """The refusal comes before the run if possible, else after it, with or without objectives."""
     text = MINUTE.format(**{"rate": 20, "start": 10, "end": 50, "targets": "[]", **changes})
     Path(scenario).write_text(text)
     done = simulate(scenario, *goals)
@@ -281,7 +281,7 @@ def test_run_that_tests_nothing_exits_with_2(
 
 
 def test_recovery_without_the_time_to_see_it_is_told_everywhere(scenario: str) -> None:
-    """In the table, as a note, in what is missed, and as data."""
+    """The table, a note, the missed objectives and the JSON say that it is not measurable."""
     Path(scenario).write_text(MINUTE.format(rate=20, start=20, end=57, targets=[]))
     why = "the last fault ends at 57 s and calls are made until 60 s, which must be 62 s at least"
     done = simulate(scenario, "--max-recovery", 5)
@@ -298,7 +298,7 @@ def test_recovery_without_the_time_to_see_it_is_told_everywhere(scenario: str) -
 
 
 def test_objectives_without_a_pipeline_exit_with_2(scenario: str) -> None:
-    """Calls without policies are judged only where they are asked for."""
+    """Calls without policies are judged only on request."""
     Path(scenario).write_text(Path(scenario).read_text().partition("[pipelines")[0])
 
     done = simulate(scenario, "--min-success", 0.5)
@@ -312,7 +312,7 @@ def test_objectives_without_a_pipeline_exit_with_2(scenario: str) -> None:
 
 
 def test_results_are_alone_on_standard_output(scenario: str) -> None:
-    """Tables, and whatever the user's code prints, go to standard error."""
+    """Tables, and output of the user's code, go to standard error."""
     Path("talking_in_a_test.py").write_text(
         "from resilient import Pipeline, Retry\nprint('imported')\n"
         "def make():\n    print('made')\n    return Pipeline(Retry(2))\n"
@@ -326,7 +326,7 @@ def test_results_are_alone_on_standard_output(scenario: str) -> None:
 
 
 def test_file_that_cannot_be_written_is_one_line(scenario: str) -> None:
-    """A full disk, after the run."""
+    """The disk is full after the run."""
     if not Path("/dev/full").exists():
         return
     done = simulate(scenario, "--pipeline", "once", "--json", "/dev/full")
@@ -345,7 +345,7 @@ def test_file_that_cannot_be_written_is_one_line(scenario: str) -> None:
 def test_simulation_that_would_take_too_long_is_refused_at_once(
     scenario: str, monkeypatch: pytest.MonkeyPatch, rate: str, said: str
 ) -> None:
-    """With what it would take, and how to reduce it."""
+    """The message has the estimated cost, and how to reduce it."""
     monkeypatch.setattr(estimate, "_memory_there_is", lambda: 1e11)
     Path(scenario).write_text(SCENARIO.replace("rate = 50", f"rate = {rate}"))
     done = simulate(scenario)
@@ -375,7 +375,7 @@ def test_names_and_titles_are_no_markup(scenario: str) -> None:
 
 
 def test_ctrl_c_exits_with_130_and_leaves_no_file(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message takes one line."""
+    """The message is one line."""
 
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -389,7 +389,7 @@ def test_ctrl_c_exits_with_130_and_leaves_no_file(scenario: str, monkeypatch: py
 
 
 def test_pipeline_that_does_not_fit_exits_with_2(scenario: str) -> None:
-    """Its key is made from what a call here does not have."""
+    """Its key function needs an attribute that the calls do not have."""
     Path("misfits_of_a_test.py").write_text(
         "from resilient import CircuitBreaker, Keyed\nmine = Keyed(CircuitBreaker, key=lambda request: request.url)\n"
     )
@@ -405,7 +405,7 @@ def test_pipeline_that_does_not_fit_exits_with_2(scenario: str) -> None:
 def test_what_does_not_run_is_counted_in_table_and_json(
     scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the names of the functions; and with --run-hooks they run, and print where no data is."""
+    """By the names of the functions; with --run-hooks they run, and their output is not mixed with data."""
     (tmp_path / "simulated_shop.py").write_text(
         "from resilient import Fallback, Pipeline, Retry\n"
         "def ask_replica(error, key): print('asked')\n"
@@ -428,7 +428,7 @@ def test_what_does_not_run_is_counted_in_table_and_json(
 
 
 def test_several_runs_show_the_lowest_and_the_highest_success(scenario: str) -> None:
-    """As the JSON has it for each run."""
+    """The JSON has the success of each run."""
     done = simulate(scenario, "--pipeline", "guarded", "--runs", "3", "--json", "out.json")
 
     shares = json.loads(Path("out.json").read_text())["pipelines"]["guarded"]["success_of_runs"]
@@ -437,7 +437,7 @@ def test_several_runs_show_the_lowest_and_the_highest_success(scenario: str) -> 
 
 
 def test_calls_without_a_pipeline_are_noted(scenario: str) -> None:
-    """Where none is named, and the scenario has none; `--pipeline none` says that they are meant."""
+    """If no pipeline is named or in the scenario; not with `--pipeline none`."""
     Path(scenario).write_text(SCENARIO.partition("[pipelines")[0])
 
     assert "note: calls were made without policies, because no pipeline is named" in simulate(scenario).stdout
@@ -445,7 +445,7 @@ def test_calls_without_a_pipeline_are_noted(scenario: str) -> None:
 
 
 def test_trace_that_is_given_twice_exits_with_2(scenario: str) -> None:
-    """Its calls would be twice as many."""
+    """Its calls would count twice."""
     done = simulate("--trace", scenario, "--trace", f"./{scenario}")
 
     assert done.exit_code == 2

@@ -1,4 +1,4 @@
-"""The examples of docs/simulate.md: the scenario can be read, the program runs."""
+"""The examples of docs/simulate.md: the scenarios can be read, the programs run."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def examples(language: str) -> list[str]:
 
 
 def test_scenario_can_be_read() -> None:
-    """With its pipelines."""
+    """The example scenario has its two pipelines."""
     assert list(scenario_from(tomllib.loads(examples("toml")[0])).candidates) == ["guarded", "standard"]
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_parts_of_scenarios_can_be_read(number: int) -> None:
-    """In the place of what the first one has."""
+    """Each partial example can replace the same part of the first one."""
     part = {**tomllib.loads(examples("toml")[0]), **tomllib.loads(examples("toml")[number])}
     part |= {"duration": 100, "service": {"service_time": 0.1, **part["service"]}}
 
@@ -33,10 +33,10 @@ def test_parts_of_scenarios_can_be_read(number: int) -> None:
 
 @pytest.mark.parametrize("number", range(2))
 def test_program_runs(number: int) -> None:
-    """And its claim holds."""
+    """The assertions of the program hold."""
     exec(compile(examples("python")[number], "docs/simulate.md", "exec", dont_inherit=True), {"__name__": __name__})
 
 
 def test_programs_are_there() -> None:
-    """They are found by how they are written."""
+    """The pattern finds both programs."""
     assert len(examples("python")) == 2

@@ -1,4 +1,4 @@
-"""What a simulation shows: tables that fit any width, texts as they are, progress without a terminal."""
+"""The output of a simulation: tables that fit any width, texts without markup, progress without a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resilient.cli.terminal import console_on, progress_on, show_table
 
 
 def shown(columns: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A table of two pipelines on a terminal of so many columns."""
+    """A table of two pipelines on a terminal with this number of columns."""
     monkeypatch.setenv("COLUMNS", columns)
     table = Table(title="Errors [bold]for a while[/]")
     for title in ("pipeline", "success %", "requests per call", "recovery s", "failures"):
@@ -27,7 +27,7 @@ def shown(columns: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("columns", ["", "0", "-3", "abc", "140", "80"])
 def test_table_has_its_columns_where_they_fit(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no word of them is cut."""
+    """No word of the table is cut."""
     text = shown(columns, monkeypatch)
 
     assert "│ on[/]ce" in text
@@ -38,7 +38,7 @@ def test_table_has_its_columns_where_they_fit(columns: str, monkeypatch: pytest.
 
 @pytest.mark.parametrize("columns", ["60", "40", "20", "1"])
 def test_table_that_does_not_fit_is_a_block_for_each_row(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of lines that are no longer than the terminal is wide."""
+    """No line of a block is longer than the terminal."""
     text = shown(columns, monkeypatch)
 
     lines = text.splitlines()
@@ -50,7 +50,7 @@ def test_table_that_does_not_fit_is_a_block_for_each_row(columns: str, monkeypat
 
 @pytest.mark.parametrize("columns", ["140", "60", "40"])
 def test_lines_end_without_blanks(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what goes on in a further line is indented."""
+    """Continuation lines are indented."""
     lines = shown(columns, monkeypatch).splitlines()
 
     assert [line for line in lines if line.endswith(" ")] == []
@@ -59,11 +59,11 @@ def test_lines_end_without_blanks(columns: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From time to time, also while nothing new is known."""
+    """A line comes from time to time, even without new progress."""
     stream, told = io.StringIO(), Event()
 
     class Moments:
-        """Ten seconds pass as soon as something is told, and once more."""
+        """Ten seconds pass as soon as progress is reported, and once more."""
 
         def __init__(self) -> None:
             self.left = 2
@@ -87,7 +87,7 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch: pytes
 
 
 def test_nothing_is_told_of_what_is_soon_over() -> None:
-    """Neither a bar nor a line."""
+    """A short simulation shows neither a bar nor a line."""
     stream = io.StringIO()
     with progress_on(stream) as tell:
         tell(1.0)

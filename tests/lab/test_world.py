@@ -1,4 +1,4 @@
-"""The world: what a service does to requests, what faults do to a service, and that one seed gives one result."""
+"""The world: how a service handles requests, the effects of faults, and one result for one seed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ONE = ServicePlan(service_time=Constant(1.0), workers=1)
 
 
 def calls(run: Run) -> list[tuple[float, float, str]]:
-    """Begin, end and outcome, in the order of their begins."""
+    """Start, end and outcome of each call, in the order of their starts."""
     ended = zip(run.begins, run.ends, run.outcomes, strict=True)
     return sorted((round(begin, 6), round(end, 6), run.names[outcome]) for begin, end, outcome in ended)
 
@@ -49,25 +49,25 @@ def calls(run: Run) -> list[tuple[float, float, str]]:
 def live(
     service: ServicePlan, moments: tuple[float, ...], *policies: Any, **more: Any
 ) -> list[tuple[float, float, str]]:
-    """Calls at those moments, through these policies."""
+    """A run with calls at these moments, through these policies."""
     candidate = candidate_from("policies", Pipeline(*policies)) if policies else NONE
     return calls(simulate(Scenario(duration=100, loads=(Replay(moments),), service=service, **more), candidate))
 
 
 def test_worker_takes_one_request_after_the_other() -> None:
-    """First come, first served."""
+    """Requests are served in the order of their arrival."""
     assert live(ONE, (0.0, 0.1, 0.2)) == [(0.0, 1.0, "success"), (0.1, 2.0, "success"), (0.2, 3.0, "success")]
 
 
 def test_lifo_takes_who_came_last() -> None:
-    """The second of three waits longest."""
+    """The second of three requests waits longest."""
     service = ServicePlan(service_time=Constant(1.0), workers=1, queue="lifo")
 
     assert [end for _, end, _ in live(service, (0.0, 0.1, 0.2))] == [1.0, 3.0, 2.0]
 
 
 def test_call_may_become_as_many_requests_as_it_likes() -> None:
-    """More than 65,535, and the run has the figure of each call."""
+    """A call may become more than 65,535 requests, and the run has the number for each call."""
 
     def repeat(ask: Any) -> Any:
         async def call(key: Any) -> object:
@@ -81,19 +81,19 @@ def test_call_may_become_as_many_requests_as_it_likes() -> None:
 
 
 def test_full_queue_refuses() -> None:
-    """One is worked on, one waits, and the third is told at once."""
+    """One request is executed, one waits, and the third is refused at once."""
     service = ServicePlan(service_time=Constant(1.0), workers=1, queue_limit=1)
 
     assert live(service, (0.0, 0.1, 0.2))[2] == (0.2, 0.2, "ServiceError")
 
 
 def test_abandoned_work_is_done_all_the_same() -> None:
-    """Whoever comes after a client that gave up waits for its work to end."""
+    """The next request waits for the end of work whose client has given up."""
     assert live(ONE, (0.0, 0.6), Timeout(0.5)) == [(0.0, 0.5, "TimedOut"), (0.6, 1.1, "TimedOut")]
 
 
 def test_cancelled_work_frees_its_worker() -> None:
-    """The running one, and the one in line, are gone when their clients are."""
+    """When their clients give up, the request in work and the one in the queue are removed."""
     service = ServicePlan(service_time=Constant(0.4), workers=1, abandoned="cancelled")
     candidate = Candidate("impatient", lambda: Timeout(0.3))
     slow = Slowness(factor=10, end=0.05)
@@ -121,7 +121,7 @@ def test_expired_work_is_dropped_by_the_deadline_that_travels() -> None:
 
 
 def test_deadline_of_a_total_timeout_travels_too() -> None:
-    """Around a Retry: what it sets is known to each attempt."""
+    """The deadline of a Timeout around a Retry reaches the server with each attempt."""
     drops = ServicePlan(service_time=Constant(1.0), workers=1, drop_expired=True)
     pipeline = Pipeline(Timeout(0.8), Retry(1))
     run = simulate(
@@ -132,7 +132,7 @@ def test_deadline_of_a_total_timeout_travels_too() -> None:
 
 
 def test_stall_begins_nothing_and_ends_what_has_begun() -> None:
-    """What waits is taken when it is over."""
+    """Waiting requests are taken after the stall."""
     faults = (Stall(start=0.5, end=3.0),)
 
     assert live(ONE, (0.0, 0.1, 4.5), faults=faults) == [
@@ -143,14 +143,14 @@ def test_stall_begins_nothing_and_ends_what_has_begun() -> None:
 
 
 def test_slowness_concerns_what_is_begun_in_it() -> None:
-    """Three times as long, and as before afterwards."""
+    """Work takes three times as long during the fault, and as before afterwards."""
     found = live(ONE, (0.0, 2.0, 6.0), faults=(Slowness(factor=3, start=1.0, end=5.0),))
 
     assert [end for _, end, _ in found] == [1.0, 5.0, 7.0]
 
 
 def test_crash_resets_what_is_inside_and_refuses_what_comes() -> None:
-    """The running and the waiting; until the restart."""
+    """Requests in work and in the queue are reset; new ones are refused until the restart."""
     found = live(ONE, (0.0, 0.1, 0.7, 2.0), faults=(Crash(start=0.5, end=1.5),))
 
     assert found == [
@@ -162,14 +162,14 @@ def test_crash_resets_what_is_inside_and_refuses_what_comes() -> None:
 
 
 def test_partition_is_silence_in_both_directions() -> None:
-    """A request that is sent in it, and an answer that is due in it."""
+    """A request that is sent during it, and an answer that is due during it, are lost."""
     found = live(ONE, (0.0, 1.2, 3.0), Timeout(1.5), faults=(Partition(start=0.5, end=2.0),))
 
     assert [outcome for _, _, outcome in found] == ["TimedOut", "TimedOut", "success"]
 
 
 def test_answer_that_was_lost_does_not_come_when_the_loss_is_over() -> None:
-    """Of requests that are lost on the way back the work is done, and the answer never arrives."""
+    """The work of a request whose answer is lost is done, and the answer never arrives."""
     moments = tuple(number / 100 for number in range(20))
     service = ServicePlan(service_time=Constant(2.0))
     run = simulate(
@@ -181,7 +181,7 @@ def test_answer_that_was_lost_does_not_come_when_the_loss_is_over() -> None:
 
 
 def test_lost_request_is_unfinished_where_nobody_gives_up() -> None:
-    """And the run ends all the same, when the time for it is over."""
+    """The run still ends after its drain time."""
     found = live(ONE, (0.0,), faults=(Partition(end=5.0),), drain=10.0)
 
     assert found == [(0.0, 110.0, "unfinished")]
@@ -189,7 +189,7 @@ def test_lost_request_is_unfinished_where_nobody_gives_up() -> None:
 
 @pytest.mark.parametrize("fault", [Partition(), PacketLoss(share=1), Stall()], ids=lambda fault: fault.kind)
 def test_request_without_an_answer_ends_after_a_quarter_of_an_hour(fault: Any) -> None:
-    """As the kernel gives the connection up; a Retry then sends another."""
+    """Then the kernel gives the connection up, and a Retry sends another request."""
     scenario = Scenario(duration=3000, loads=(Replay((0.0,)),), service=ONE, faults=(fault,))
     run = simulate(scenario, candidate_from("retry", Retry(2, wait=0)))
 
@@ -198,7 +198,7 @@ def test_request_without_an_answer_ends_after_a_quarter_of_an_hour(fault: Any) -
 
 
 def test_programming_error_that_a_fault_names_is_the_service_s() -> None:
-    """It ends its call, as one that `Chaos` raises does, and not the run; of any other a run is over."""
+    """It ends its call, as with `Chaos`, and not the run; any other programming error ends the run."""
     fault = Errors(error=TypeError)
 
     assert live(ONE, (0.0,), Retry(3), faults=(fault,)) == [(0.0, 1.0, "TypeError")]
@@ -210,14 +210,14 @@ def test_programming_error_that_a_fault_names_is_the_service_s() -> None:
 
 
 def test_latency_of_the_link_counts_both_ways() -> None:
-    """There and back."""
+    """The latency of the network is added on the way there and on the way back."""
     service = ServicePlan(service_time=Constant(1.0), link=Link(latency=Constant(0.25)))
 
     assert live(service, (0.0,)) == [(0.0, 1.5, "success")]
 
 
 def test_late_answers_keep_no_worker() -> None:
-    """Latency is the network's, slowness is the worker's."""
+    """Latency delays answers in the network; slowness keeps the worker."""
     found = live(ONE, (0.0, 0.1), faults=(Latency(low=5, high=5),))
 
     assert [end for _, end, _ in found] == [6.0, 7.0]
@@ -234,7 +234,7 @@ def test_late_answers_keep_no_worker() -> None:
     ],
 )
 def test_share_of_requests_is_hit(fault: Any, outcome: str, executed: float) -> None:
-    """Three in ten; half of those that are lost never arrive."""
+    """Three in ten requests are hit; half of the lost ones never arrive."""
     scenario = Scenario(duration=20, loads=(Poisson(500),), faults=(fault,))
     run = simulate(scenario, candidate_from("timeout", Timeout(1)))
 
@@ -243,7 +243,7 @@ def test_share_of_requests_is_hit(fault: Any, outcome: str, executed: float) -> 
 
 
 def test_fault_hits_its_targets_only() -> None:
-    """A server by its number, a request by its key."""
+    """A target is a server by its number, or a request by its key."""
     service = ServicePlan(servers=3, balance="key")
     scenario = Scenario(
         duration=20, loads=(Poisson(300),), service=service, keys=3, faults=(Errors(targets=2), Errors(targets="3"))
@@ -255,7 +255,8 @@ def test_fault_hits_its_targets_only() -> None:
 
 @pytest.mark.parametrize("balance", ["random", "round_robin", "least_busy"])
 def test_balance_spreads_requests(balance: Any) -> None:
-    """A fault of one of four servers is met by about a quarter, and least_busy avoids it where it makes others wait."""
+    """About a quarter of the requests meet a fault of one of four servers; least_busy avoids the server if requests
+    wait there."""
     service = ServicePlan(service_time=Constant(0.01), servers=4, workers=1, balance=balance)
     faults = (Slowness(factor=100, targets=1),)
     run = simulate(Scenario(duration=20, loads=(Poisson(20),), service=service, faults=faults), NONE)
@@ -265,7 +266,7 @@ def test_balance_spreads_requests(balance: Any) -> None:
 
 
 def test_quota_answers_429_with_the_time_to_come_back() -> None:
-    """Retry keeps to it: the second call is repeated when there is a token."""
+    """A Retry respects it: the second call is repeated when there is a token."""
     service = ServicePlan(rate_limit=Quota(rate=2, burst=1))
     found = live(service, (0.0, 0.1), Retry(2, wait=0))
 
@@ -273,7 +274,7 @@ def test_quota_answers_429_with_the_time_to_come_back() -> None:
 
 
 def test_closed_users_wait_for_their_answers_and_think() -> None:
-    """Two users, a worker: one call a second each, in turn."""
+    """Two users and one worker: one call a second each, in turn."""
     service = ServicePlan(service_time=Constant(1.0), workers=2)
     scenario = Scenario(duration=10, loads=(Closed(users=2, think=Constant(1.0)),), service=service)
 
@@ -281,14 +282,14 @@ def test_closed_users_wait_for_their_answers_and_think() -> None:
 
 
 def test_burst_comes_again() -> None:
-    """At its moment, and after each pause."""
+    """A burst comes at its moment, and after each interval."""
     run = simulate(Scenario(duration=10, loads=(Burst(calls=3, at=1, every=4),)), NONE)
 
     assert sorted(run.begins) == [1.0] * 3 + [5.0] * 3 + [9.0] * 3
 
 
 def test_rate_follows_its_steps() -> None:
-    """A hundred a second, nothing, then three hundred."""
+    """The rate is a hundred a second, then zero, then three hundred."""
     run = simulate(Scenario(duration=30, loads=(Poisson(((0, 100), (10, 0), (20, 300))),)), NONE)
     counts = [sum(10 * part <= begin < 10 * part + 10 for begin in run.begins) for part in range(3)]
 
@@ -298,7 +299,7 @@ def test_rate_follows_its_steps() -> None:
 
 
 def test_replayed_keys_reach_the_pipeline() -> None:
-    """A circuit for each key: the one of the broken shard opens, the other stays closed."""
+    """The circuit of the failing shard's key opens, the other stays closed."""
     keys = ("1", "2") * 10
     scenario = Scenario(
         duration=30,
@@ -315,7 +316,7 @@ def test_replayed_keys_reach_the_pipeline() -> None:
 
 
 def everything() -> Pipeline:
-    """What has chance in it."""
+    """A scenario with randomness in every part."""
     return Pipeline(
         Timeout(3), Retry(4, budget=Budget()), CircuitBreaker(break_duration=1), RateLimit(1000), Timeout(0.4)
     )
@@ -338,7 +339,7 @@ SHAKEN = Scenario(
 
 
 def test_two_runs_of_a_seed_are_the_same_in_every_call() -> None:
-    """And another seed is not; the global `random` is left as it was."""
+    """Another seed gives another result; the global `random` is restored."""
     state = random.getstate()
     runs = [simulate(SHAKEN, candidate_from("all", everything()), seed) for seed in (1, 1, 2)]
     first, again, other = ((run.begins, run.ends, run.outcomes, run.requests, run.samples) for run in runs)
@@ -350,7 +351,7 @@ def test_two_runs_of_a_seed_are_the_same_in_every_call() -> None:
 
 
 def test_runs_of_several_threads_are_as_if_alone() -> None:
-    """Python's random numbers are of one run at a time, and clients log again afterwards."""
+    """Runs in several threads happen one after the other, and clients log again afterwards."""
     scenario = Scenario(duration=20, loads=(Poisson(20),), faults=(Errors(share=0.5),), calls=HttpCalls())
     candidate = candidate_from("retries", Pipeline(Retry(3)))
 
@@ -368,7 +369,7 @@ def test_runs_of_several_threads_are_as_if_alone() -> None:
 
 
 def test_run_on_a_loop_that_runs_is_refused_with_what_to_write() -> None:
-    """The world has a loop of its own; in a thread it may."""
+    """A world has its own loop; inside another loop it needs a thread."""
     scenario = Scenario(duration=1, loads=(Burst(1),))
 
     async def main() -> Run:
@@ -380,13 +381,13 @@ def test_run_on_a_loop_that_runs_is_refused_with_what_to_write() -> None:
 
 
 def test_lack_of_memory_that_a_fault_names_fails_calls() -> None:
-    """And ends no run, as a real one does."""
+    """It does not end the run, as a real MemoryError does."""
     faults = (Errors(error=MemoryError),)
     assert live(ONE, (0.0,), faults=faults) == [(0.0, 1.0, "MemoryError")]
 
 
 def test_judgement_that_ends_the_process_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    """By the error of the run, and not by the event loop as well."""
+    """The error of the run reports it, and the event loop does not report it again."""
     pipeline = Pipeline(Retry(3, on=lambda error: sys.exit(5)))
     scenario = Scenario(duration=1, loads=(Burst(1),), faults=(Errors(),))
     with pytest.raises(CandidateError, match=r"^exits: the run ended with SystemExit: 5 \(.*test_world"):
@@ -396,7 +397,7 @@ def test_judgement_that_ends_the_process_is_told_once(caplog: pytest.LogCaptureF
 
 
 def test_candidates_meet_the_same_arrivals() -> None:
-    """Whatever the pipeline does."""
+    """Arrivals do not depend on the pipeline."""
     scenario = Scenario(duration=20, loads=(Poisson(100),), service=ONE, clients=3)
     one, other = (simulate(scenario, candidate) for candidate in (NONE, candidate_from("timeout", Timeout(0.1))))
 
@@ -404,7 +405,7 @@ def test_candidates_meet_the_same_arrivals() -> None:
 
 
 def test_each_client_has_a_state_of_its_own_and_no_run_knows_of_another() -> None:
-    """A circuit for each of ten clients; the pattern itself stays as it was."""
+    """Each of ten clients has its own circuit; the original pipeline does not change."""
     breaker = CircuitBreaker(fail_max=1, break_duration=60)
     pattern = Pipeline(breaker)
     scenario = Scenario(duration=1, loads=(Burst(calls=100, spread=1.0),), clients=10, faults=(Errors(),))
@@ -416,7 +417,7 @@ def test_each_client_has_a_state_of_its_own_and_no_run_knows_of_another() -> Non
 
 
 def test_fresh_pipelines_keep_their_settings_and_share_what_was_shared() -> None:
-    """A budget of two policies is one budget again."""
+    """The shared budget of two policies becomes one shared new budget."""
     budget = Budget(0.5, cap=3)
     pattern = Pipeline(Retry(5, wait=0.5, budget=budget), Pipeline(Hedge(0.1, budget=budget), Timeout(2, name="inner")))
     made = candidate_from("nested", pattern).make()
@@ -432,12 +433,12 @@ def test_fresh_pipelines_keep_their_settings_and_share_what_was_shared() -> None
 
 
 def test_answers_of_a_fallback_are_counted_by_themselves() -> None:
-    """They are no successes of the service."""
+    """They are not successes of the service."""
     assert live(ONE, (0.0,), Fallback(None), faults=(Errors(),)) == [(0.0, 1.0, "stood in")]
 
 
 def test_watcher_is_given_every_pipeline() -> None:
-    """For a shadow report: one for each client, to listen to and to keep."""
+    """`watch` is called with the pipeline of each client, for example to listen to it."""
     seen: list[Any] = []
     events: list[Any] = []
 
@@ -461,7 +462,7 @@ def test_watcher_is_given_every_pipeline() -> None:
     ],
 )
 def test_shadow_mode_counts_what_the_acting_pipeline_does(gate: Any) -> None:
-    """Of the same calls, where the service takes as long for all."""
+    """The same calls give the same counts if the service takes the same time for all."""
     scenario = Scenario(duration=20, loads=(Poisson(90),), keys=4, service=ServicePlan(service_time=Constant(0.1)))
     acting = candidate_from("acting", lambda: Pipeline(gate()))
     run = simulate(scenario, acting)
@@ -473,7 +474,7 @@ def test_shadow_mode_counts_what_the_acting_pipeline_does(gate: Any) -> None:
 
 
 def test_pipeline_that_does_not_fit_is_told_of_in_a_line() -> None:
-    """Its key function wants something that a key is not."""
+    """Its key function needs an attribute that a key does not have."""
     keyed = Keyed(CircuitBreaker, key=lambda request: request.url)
 
     with pytest.raises(CandidateError, match=r"^theirs: its classifier, a key or a strategy raised AttributeError: "):
@@ -481,7 +482,7 @@ def test_pipeline_that_does_not_fit_is_told_of_in_a_line() -> None:
 
 
 def test_pipeline_that_does_real_io_is_told_of_in_a_line() -> None:
-    """Though a policy would have answered for it."""
+    """The run ends even if a policy would have handled the error."""
 
     def theirs(function: Any) -> Any:
         async def call(key: str) -> Any:
@@ -495,7 +496,7 @@ def test_pipeline_that_does_real_io_is_told_of_in_a_line() -> None:
 
 
 def test_pipeline_that_never_ends_is_told_of_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It sends request after request in no time."""
+    """It sends request after request while virtual time stands still."""
     monkeypatch.setattr("resilient.runtime.virtual.STEPS", 10_000)
     monkeypatch.setattr("resilient.lab.event_loop.STEPS", 10_000)
 
@@ -512,7 +513,7 @@ def test_pipeline_that_never_ends_is_told_of_in_a_line(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("error", [RuntimeError("no\nhost"), MemoryError(), SystemExit(3)])
 def test_whatever_ends_a_run_is_told_in_a_line(error: BaseException) -> None:
-    """With the candidate, and the line of the code that raised it."""
+    """The line has the candidate, and the place in the code that raised the error."""
 
     def make() -> Pipeline:
         raise error
@@ -532,13 +533,13 @@ def test_whatever_ends_a_run_is_told_in_a_line(error: BaseException) -> None:
     ],
 )
 def test_world_has_an_end(arguments: dict[str, float], message: str) -> None:
-    """Sums of its seconds stay exact."""
+    """The duration of a world is limited, so that sums of seconds stay exact."""
     with pytest.raises(ValueError, match=f"^{message}"):
         Scenario(**{"duration": 10.0, "loads": (Burst(1),), **arguments})
 
 
 def test_samples_tell_of_circuits_and_budgets() -> None:
-    """While everything fails, circuits are open and budgets are empty."""
+    """While all calls fail, circuits are open and budgets are empty."""
     scenario = Scenario(duration=60, loads=(Poisson(100),), faults=(Errors(start=20, end=40),))
     run = simulate(scenario, candidate_from("standard", standard()))
     shares = {sample.at: (sample.open, sample.tokens) for sample in run.samples}
@@ -550,7 +551,7 @@ def test_samples_tell_of_circuits_and_budgets() -> None:
 
 
 def test_deadline_of_the_user_travels() -> None:
-    """A block that sets one, inside a decorator of another library."""
+    """A deadline that the user sets inside a decorator of another library reaches the server."""
     drops = ServicePlan(service_time=Constant(1.0), workers=1, drop_expired=True)
 
     def hurried() -> Any:
