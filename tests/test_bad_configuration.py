@@ -50,7 +50,7 @@ SECONDS: dict[str, Build] = {
     "RateLimit per": lambda value: RateLimit(5, per=value),
     "deadline seconds": deadline,
     "CircuitBreaker lease": lambda value: CircuitBreaker(lease=value),
-    "Face reset_timeout": lambda value: setattr(CircuitBreaker().pybreaker, "reset_timeout", value),
+    "pybreaker reset_timeout": lambda value: setattr(CircuitBreaker().pybreaker, "reset_timeout", value),
 }
 """Durations that have to be above zero."""
 
@@ -75,7 +75,7 @@ COUNTS: dict[str, Build] = {
     "CircuitBreaker min_calls": lambda value: CircuitBreaker(min_calls=value),
     "CircuitBreaker probes": lambda value: CircuitBreaker(probes=value),
     "CircuitBreaker success_threshold": lambda value: CircuitBreaker(success_threshold=value),
-    "Face fail_max": lambda value: setattr(CircuitBreaker().pybreaker, "fail_max", value),
+    "pybreaker fail_max": lambda value: setattr(CircuitBreaker().pybreaker, "fail_max", value),
 }
 """Numbers of things, of which there has to be one at least."""
 

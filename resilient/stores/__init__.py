@@ -1,4 +1,4 @@
 """Shared state: what several processes keep together, behind a local view that is kept fresh in the background.
 
-pybreaker    a storage of pybreaker's, synchronised with a circuit in the background
+pybreaker    a pybreaker storage, synchronised with a circuit in the background
 """

@@ -2,7 +2,7 @@
 
 breaker      the policy
 circuit      its state machine
-pybreaker    a real `pybreaker.CircuitBreaker` that shows the circuit, for its listeners and storages
+pybreaker    a real `pybreaker.CircuitBreaker` in front of the circuit, for its listeners and storages
 """
 
 from resilient.policies.breaker.breaker import CircuitBreaker

@@ -26,7 +26,7 @@ from resilient.errors import CircuitOpen, Template, refusal
 from resilient.events.channel import Channels, emit, heard, joined
 from resilient.policies.breaker import circuit
 from resilient.policies.breaker.circuit import Change, Circuit, Criteria
-from resilient.policies.breaker.pybreaker import Face
+from resilient.policies.breaker.pybreaker import Facade
 from resilient.runtime import TRIO, VIRTUAL, current
 from resilient.runtime.clock import monotonic
 from resilient.stats.window import CountWindow, TimeWindow
@@ -79,7 +79,7 @@ class CircuitBreaker(Gate):
 
     stored = False
     """Whether it was given a `state_storage`."""
-    _mirror: Face | None = None
+    _mirror: Facade | None = None
 
     def __init__(
         self,
@@ -160,15 +160,15 @@ class CircuitBreaker(Gate):
             self.stored = True
         listeners, storage = self.effect("listeners", listeners), self.effect("state_storage", state_storage)
         if listeners != () or storage is not None:
-            self._mirror = Face(self, self._circuit, listeners, storage)
+            self._mirror = Facade(self, self._circuit, listeners, storage)
 
     @property
-    def _face(self) -> Face:
+    def _facade(self) -> Facade:
         """The pybreaker object, made when it is first needed: most circuits never need one."""
         if self._mirror is None:
             with _lock:
                 if self._mirror is None:
-                    self._mirror = Face(self, self._circuit, (), None)
+                    self._mirror = Facade(self, self._circuit, (), None)
         return self._mirror
 
     # -- the gate -----------------------------------------------------------------------------------------------
@@ -189,9 +189,9 @@ class CircuitBreaker(Gate):
     def _admit_watched(self, call: Call) -> Any:
         """Admit a call of a watched circuit: read the storage first, and tell the listeners afterwards."""
         now = call.begin().now()
-        self._announce(self._face.synchronise(now), mirror=False)
+        self._announce(self._facade.synchronise(now), mirror=False)
         ticket = self._admit_carefully(now)
-        self._face.before(call)
+        self._facade.before(call)
         return ticket
 
     def _admit_carefully(self, now: float) -> Any:
@@ -227,7 +227,7 @@ class CircuitBreaker(Gate):
             return
         if not failed:
             self._announce(change)
-        by_all = self._face.after(failed, error, now, counts)
+        by_all = self._facade.after(failed, error, now, counts)
         if failed:  # is told before what it has brought about, as by pybreaker
             self._announce(change)
         self._announce(by_all)
@@ -289,7 +289,7 @@ class CircuitBreaker(Gate):
     def _exclude_as(self, other: CircuitBreaker) -> None:
         """Take over the excluded exceptions of another breaker."""
         if other._mirror is not None:
-            self._face.exclude_as(other._mirror)
+            self._facade.exclude_as(other._mirror)
 
     # -- by hand, in pybreaker's words --------------------------------------------------------------------------
 
@@ -335,7 +335,7 @@ class CircuitBreaker(Gate):
     @property
     def pybreaker(self) -> pybreaker.CircuitBreaker:
         """This circuit as a real `pybreaker.CircuitBreaker`, for whatever expects one."""
-        return self._face
+        return self._facade
 
     @property
     def listeners(self) -> tuple[CircuitBreakerListener, ...]:
@@ -344,11 +344,11 @@ class CircuitBreaker(Gate):
 
     def add_listener(self, listener: CircuitBreakerListener) -> None:
         """Tell a pybreaker listener from now on."""
-        self._face.add_listener(listener)
+        self._facade.add_listener(listener)
 
     def remove_listener(self, listener: CircuitBreakerListener) -> None:
         """Stop telling a listener of this circuit."""
-        self._face.remove_listener(listener)
+        self._facade.remove_listener(listener)
 
     # -- telling ------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import pybreaker
 import pytest
 
 from resilient import Bulkhead, CircuitBreaker, CircuitOpen, Classifier, Pipeline, Timeout
-from resilient.policies.breaker.pybreaker import _Shared
+from resilient.stores.pybreaker import SharedStorage
 from tests.servers import Valkey
 from tests.worlds import World
 
@@ -816,7 +816,7 @@ def until(condition: Callable[[], bool]) -> bool:
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A breaker reads a storage that does I/O twenty times a second, not twice: so these tests wait less."""
-    monkeypatch.setattr(_Shared, "INTERVAL", 0.05)
+    monkeypatch.setattr(SharedStorage, "INTERVAL", 0.05)
 
 
 def refuses(breaker: CircuitBreaker) -> bool:
