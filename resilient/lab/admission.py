@@ -19,13 +19,13 @@ from typing import Any, Protocol
 from resilient.core.classify import Classifier
 from resilient.core.deadline import deadline
 from resilient.core.policy import Policy
-from resilient.core.priority import PRIORITIES, Priority, priority
+from resilient.core.priority import PRIORITIES
 from resilient.errors import Rejected, TimedOut
 from resilient.explain.subject import subject_of
 from resilient.lab.answers import ANSWER, ServiceError
 from resilient.lab.event_loop import WorldLoop
 from resilient.lab.fresh_policies import fresh
-from resilient.lab.request import Request
+from resilient.lab.request import Request, with_priority
 from resilient.pipeline import Pipeline
 
 __all__ = ["Admission", "Workers", "admission_from"]
@@ -69,13 +69,6 @@ _served: ContextVar[Request] = ContextVar("resilient_lab_served")
 """The request that a server's policies consider in this context."""
 
 
-def _context_of(name: Priority) -> Context:
-    """The context of a call on the server: nothing of the client's context but the priority."""
-    context = Context()
-    context.run(priority(name).__enter__)
-    return context
-
-
 class Admission:
     """The policies in front of one server, made anew after each crash of the server.
 
@@ -97,7 +90,8 @@ class Admission:
         self.workers = workers
         self.loop = loop
         self.answer = answer
-        self.contexts = {each: _context_of(each) for each in PRIORITIES}
+        # Nothing of a client's context reaches the server but the priority.
+        self.contexts = {each: with_priority(Context(), each) for each in PRIORITIES}
         self.tasks: dict[Request, asyncio.Task[None]] = {}
         self._set_up()
 

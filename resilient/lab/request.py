@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import Any, Protocol
 
-from resilient.core.priority import Priority
+from resilient.core.priority import Priority, priority
 
-__all__ = ["Receiver", "Request"]
+__all__ = ["Receiver", "Request", "with_priority"]
 
 
 class Receiver(Protocol):
@@ -55,3 +56,9 @@ class Request:
         self.gone = False
         self.late = 0.0
         self.state: Any = None
+
+
+def with_priority(context: Context, name: Priority) -> Context:
+    """Set the priority in a context; returns the context."""
+    context.run(priority(name).__enter__)
+    return context

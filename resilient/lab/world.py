@@ -34,7 +34,7 @@ import random
 from asyncio import Task
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +51,7 @@ from resilient.lab.event_loop import WorldLoop
 from resilient.lab.fresh_policies import dry_run
 from resilient.lab.http import HttpCalls, unlogged
 from resilient.lab.policy_states import PolicyStates, Sample
+from resilient.lab.request import with_priority
 from resilient.lab.run import Run
 from resilient.lab.scenario import Scenario
 from resilient.lab.service import MOST_REQUESTS, build_service
@@ -88,7 +89,7 @@ class _World:
         named = (fault for fault in scenario.faults if isinstance(fault, Errors) and fault.error is not None)
         self.meant = {type(fault.failure()) for fault in named}
         self.deadline_header = run.candidate.deadline_header
-        self.contexts = {name: _context_of(name) for name in PRIORITIES}
+        self.contexts = {name: with_priority(copy_context(), name) for name in PRIORITIES}
         self.over: asyncio.Future[None] = loop.create_future()
         self.calling = 0  # number of loads that have not ended
         self.inside: dict[int, asyncio.Task[None]] = {}
@@ -249,13 +250,6 @@ class _World:
         self.run.samples.append(self.watched.sample(now, self.service.admissions))
         if progress is not None:
             progress(min(1.0, now / self.duration))
-
-
-def _context_of(urgency: Priority) -> Context:
-    """The context of a call under a priority."""
-    context = copy_context()
-    context.run(priority(urgency).__enter__)
-    return context
 
 
 def step_of(duration: float, calls: float) -> float:

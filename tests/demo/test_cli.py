@@ -1,4 +1,4 @@
-"""The command itself, as a process: real runs, bad arguments, Ctrl-C, and nothing left behind."""
+"""The demo command as a process: real runs, bad arguments, Ctrl-C, and no process left behind."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ SIDE_KEYS = {
 
 
 def environment(mark: str) -> dict[str, str]:
-    """Ours, with this checkout first, and a mark by which the processes of one test are known."""
+    """The environment of this process, with this checkout first, and a mark that identifies the processes of one
+    test."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path, "RESILIENT_DEMO_TEST": mark, "COLUMNS": "100"}
 
 
 def servers(mark: str) -> list[int]:
-    """The server processes that carry `mark`, whoever their parent is by now."""
+    """The server processes that carry `mark`, whatever their parent is by now."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -58,7 +59,7 @@ def servers(mark: str) -> list[int]:
 
 
 def gone(mark: str) -> bool:
-    """Whether no server process is left; the kernel is given a moment to end one."""
+    """Whether no server process is left; the kernel gets a moment to end one."""
     give_up = time.monotonic() + 5
     while servers(mark) and time.monotonic() < give_up:
         time.sleep(0.05)
@@ -83,10 +84,10 @@ def refused(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
 def finished(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """One short run to its end, and the directory with its files.
+    """A complete short run, and the directory with its files.
 
-    A healthy answer takes 17 ms. Where the plain client's median says that this machine is too busy to answer in that
-    time, whatever guards the calls, it is run again.
+    A healthy answer takes 17 ms. If the plain client's median shows that this machine is too busy for that, the run is
+    repeated.
     """
     directory = tmp_path_factory.mktemp("demo")
     arguments = ["--duration", "8", "--rate", "100", "--seed", "1"]
@@ -125,7 +126,7 @@ def test_demo_passes_its_gates(finished: tuple[subprocess.CompletedProcess[str],
 
 
 def test_demo_writes_its_plot(finished: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    """A PNG, whose path is printed."""
+    """The plot is a PNG, and its path is printed."""
     process, directory = finished
     assert (directory / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert f"plot: {directory / 'plot.png'}" in process.stdout
@@ -159,14 +160,14 @@ def test_demo_json_has_its_stable_keys(results: dict[str, Any]) -> None:
 
 
 def test_demo_gives_both_sides_the_same_calls(results: dict[str, Any]) -> None:
-    """And counts every request: one a call for the plain client, some more for the other."""
+    """Every request is counted: one per call for the plain client, some more for the guarded one."""
     plain, resilient = results["plain"], results["resilient"]
     assert plain["calls"] == resilient["calls"] == plain["requests"] > 600
     assert resilient["requests"] > resilient["calls"]
 
 
 def test_demo_accounts_for_the_requests_it_adds(results: dict[str, Any]) -> None:
-    """What is sent beyond one request a call was paid for by the budget, and some of it was worth it."""
+    """The budget paid for every additional request, and some of these won."""
     resilient = results["resilient"]
     assert resilient["budget_spent_requests"] == resilient["hedges_started"] + resilient["retries"]
     assert 0 < resilient["hedges_won"] <= resilient["hedges_started"]
@@ -178,7 +179,7 @@ def test_demo_accounts_for_the_requests_it_adds(results: dict[str, Any]) -> None
 def test_demo_shows_what_the_hedges_and_the_budget_did(
     finished: tuple[subprocess.CompletedProcess[str], Path], results: dict[str, Any]
 ) -> None:
-    """In the lines while it runs, and in the table at the end."""
+    """The lines during the run and the table at the end show it."""
     output, resilient = finished[0].stdout, results["resilient"]
     assert re.search(r"hedges won \d+ of \d+, budget spent \d+", output)
     for title, key in (("hedges won", "hedges_won"), ("budget spent", "budget_spent_requests")):
@@ -186,7 +187,7 @@ def test_demo_shows_what_the_hedges_and_the_budget_did(
 
 
 def test_demo_kills_and_restarts_a_process_on_both_sides(results: dict[str, Any]) -> None:
-    """At the same moment, and both are back."""
+    """The kill is at the same moment on both sides, and both processes restart."""
     plain, resilient = results["downtime"]["plain"], results["downtime"]["resilient"]
     assert plain["start_seconds"] == pytest.approx(resilient["start_seconds"], abs=0.2)
     assert plain["end_seconds"] > plain["start_seconds"]
@@ -202,7 +203,7 @@ def test_demo_leaves_no_process(finished: tuple[subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run in the middle, all its servers up."""
+    """A run in progress with all its servers started."""
     process = subprocess.Popen(
         [*COMMAND, "demo", "--duration", "60", "--plot", str(tmp_path / "plot.png")],
         stdout=subprocess.PIPE,
@@ -224,7 +225,7 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 @needs_proc
 def test_ctrl_c_ends_the_demo_cleanly(running: subprocess.Popen[str], tmp_path: Path) -> None:
-    """Exit code 130, a line, no traceback, no process, whatever the moment."""
+    """Exit code 130, one line, no traceback and no process, at any moment."""
     assert len(servers(str(tmp_path))) == 6
     time.sleep(1.0)  # into the load; no event tells
     running.send_signal(signal.SIGINT)
@@ -236,7 +237,7 @@ def test_ctrl_c_ends_the_demo_cleanly(running: subprocess.Popen[str], tmp_path: 
 
 @needs_proc
 def test_ctrl_c_while_the_servers_start_ends_the_demo_cleanly(running: subprocess.Popen[str], tmp_path: Path) -> None:
-    """The processes exist, and have not answered yet."""
+    """The processes exist and have not answered yet."""
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=15)
     assert (running.returncode, errors) == (130, "resilient: stopped\n")
@@ -264,7 +265,7 @@ def test_killed_demo_leaves_no_process(running: subprocess.Popen[str], tmp_path:
     ],
 )
 def test_bad_argument_is_refused_in_one_line(arguments: list[str], message: str) -> None:
-    """Exit code 2, the option and the value it got, before anything is started."""
+    """Exit code 2, with the option and its value, before anything starts."""
     done = CliRunner().invoke(app, ["demo", *arguments])
     assert done.exit_code == 2
     assert done.stderr.startswith(f"resilient: {message}")
@@ -297,7 +298,7 @@ def test_refusal_of_the_process_is_that_of_the_command() -> None:
     ],
 )
 def test_value_that_is_no_number_is_refused_in_one_line(arguments: str, message: str) -> None:
-    """The option, its unit, the value as it was typed, and the number to write where a unit stands behind it."""
+    """The line has the option, its unit, the typed value, and the number to write for a value with a unit."""
     done = CliRunner().invoke(app, arguments.split())
     assert (done.exit_code, done.stderr) == (2, f"resilient: {message}\n")
 
@@ -328,8 +329,8 @@ def test_version_is_printed() -> None:
     ],
 )
 def test_missing_extra_is_said_in_one_line(module: str, arguments: str, extra: str, tmp_path: Path) -> None:
-    """Exit code 2, and what to install: no more than the command needs."""
-    # As if it were not installed: no finder finds it.
+    """Exit code 2, and the extra that the command needs."""
+    # The module seems not installed: no finder finds it.
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Without:\n"

@@ -1,4 +1,4 @@
-"""What the policies add to a load: counted from events."""
+"""The requests that policies add, counted from events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_hedges_and_retries_cost_one_token_each() -> None:
 
 
 def test_hedge_has_won_when_a_further_copy_had_the_answer() -> None:
-    """Where the first copy was quicker after all, the hedge was for nothing."""
+    """If the first copy was faster after all, the hedge did not win."""
     extras = heard(events.HedgeWon("service", 1.0, "Hedge", 1, 2), events.HedgeWon("service", 2.0, "Hedge", 2, 2))
     assert extras.won == [2.0]
 
@@ -36,5 +36,5 @@ def test_request_without_a_token_is_refused_and_not_spent() -> None:
 
 
 def test_other_events_are_not_counted() -> None:
-    """The circuits' news is told elsewhere."""
+    """Changes of circuits are reported elsewhere."""
     assert heard(events.CircuitChanged("service", 1.0, "CircuitBreaker", "closed", "open", "")) == Extras()

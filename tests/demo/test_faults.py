@@ -1,4 +1,4 @@
-"""The plan of what goes wrong: drawn from a seed, in proportion to the run."""
+"""The plan of faults: drawn from a seed, in proportion to the run."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def test_plan_of_one_seed_is_always_the_same() -> None:
 
 
 def test_plans_of_different_seeds_differ() -> None:
-    """Another seed is another run."""
+    """Another seed gives another run."""
     assert draw_plan(7, 20.0) != draw_plan(8, 20.0)
 
 
 @pytest.mark.parametrize("duration", DURATIONS)
 @pytest.mark.parametrize("seed", range(20))
 def test_faults_lie_within_the_run_and_never_overlap(seed: int, duration: float) -> None:
-    """Each fault can be told from the others, and the last one's end can be seen."""
+    """Each fault can be distinguished, and the end of the last one can be seen."""
     edges = [edge for window in windows(seed, duration) for edge in window]
     assert edges == sorted(edges)
     assert edges[0] > 0
@@ -41,7 +41,7 @@ def test_faults_lie_within_the_run_and_never_overlap(seed: int, duration: float)
 
 @pytest.mark.parametrize("duration", DURATIONS)
 def test_faults_take_the_same_share_of_any_run(duration: float) -> None:
-    """A long run has more bursts, a short one shorter ones; neither is spared."""
+    """A long run has more bursts, a short one shorter bursts."""
     plan = draw_plan(1, duration)
     burst_seconds = sum(burst.until - burst.start for burst in plan.bursts)
     slots = len(plan.bursts) + 1
@@ -50,7 +50,7 @@ def test_faults_take_the_same_share_of_any_run(duration: float) -> None:
 
 
 def test_default_run_has_a_process_replaced_after_more_than_a_second() -> None:
-    """And it loads for half a second: few calls could wait until it is back, so they have to go elsewhere."""
+    """The new process loads for half a second: few calls could wait for it, so they must go elsewhere."""
     crash = draw_plan(1, 20.0).crash
     assert 1.0 < crash.until - crash.start < 2.0
 
@@ -75,7 +75,7 @@ def test_json_names_every_fault_by_its_kind() -> None:
 
 
 def test_json_has_names_that_do_not_change() -> None:
-    """Whatever the vocabulary of faults calls them; a burst that hits all servers lists them."""
+    """The keys do not follow renamed faults; a burst on all servers lists them."""
     latency, first, crash, second = draw_plan(1, 20.0).as_json()
     assert latency == {"kind": "latency", "share": 0.02, "low_seconds": 0.5, "high_seconds": 3.0}
     assert list(first) == list(second) == ["kind", "start_seconds", "end_seconds", "servers", "share", "status"]

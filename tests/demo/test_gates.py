@@ -1,4 +1,4 @@
-"""The verdict: three limits, each at its very edge."""
+"""The gates: each limit at its edge."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def figures(succeeded: int) -> Tally:
 def test_gates_hold_at_their_limit_and_fail_just_beyond(
     plain: int, resilient: int, requests_per_call: float, expected: list[bool]
 ) -> None:
-    """99 %, 97 % and 1.2 themselves are good enough."""
+    """99 %, 97 % and 1.2 themselves pass."""
     gates = judge(figures(plain), figures(resilient), requests_per_call)
     assert [gate.passed for gate in gates] == expected
 
@@ -49,7 +49,7 @@ def experiment(latency: float) -> Experiment:
 
 
 def shown(run: Experiment) -> str:
-    """The verdict as a wide terminal has it."""
+    """The report as a wide terminal shows it."""
     console = Console(width=500)
     with console.capture() as captured:
         console.print(verdict(run))
@@ -58,7 +58,7 @@ def shown(run: Experiment) -> str:
 
 @pytest.mark.parametrize(("late", "passed"), [(10, True), (11, False)])
 def test_machine_keeps_up_until_more_than_a_tenth_is_late(late: int, passed: bool) -> None:
-    """Late are answers, and timeouts too: on a slow machine they may be all that there is."""
+    """Late calls include timeouts, because on a slow machine there may be nothing else."""
     calls = [Record(0, 0.1, None)] * (100 - late) + [Record(0, 5.0, "ReadTimeout")] * late
     assert machine(calls).passed is passed
 
@@ -71,7 +71,7 @@ def test_machine_that_keeps_up_is_a_gate_among_the_others() -> None:
 
 
 def test_machine_that_cannot_keep_up_ends_with_that_reason_alone() -> None:
-    """Neither a pass nor a failure of the policies is said, and the run is not passed."""
+    """The report says neither that the policies passed nor that they failed, and the run does not pass."""
     run = experiment(3.1)
     text = shown(run)
     assert "This machine cannot keep up with 100 calls/s" in text

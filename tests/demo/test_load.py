@@ -1,4 +1,4 @@
-"""The open-loop load: a seeded schedule that waits for nobody."""
+"""The open-loop load: a seeded schedule that does not wait for answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_schedule_of_one_seed_is_always_the_same() -> None:
 
 
 def test_schedule_has_the_rate_and_the_duration_asked_for() -> None:
-    """Within four standard deviations of a Poisson count."""
+    """The count is within four standard deviations of the Poisson distribution."""
     schedule = list(arrivals(1, 100.0, 50.0))
     assert len(schedule) == pytest.approx(5000, abs=4 * 5000**0.5)
     assert all(0 < arrival.at < 100 for arrival in schedule)
@@ -27,7 +27,7 @@ def test_schedule_has_the_rate_and_the_duration_asked_for() -> None:
 
 @pytest.mark.asyncio
 async def test_load_does_not_wait_for_answers() -> None:
-    """All calls are under way before the first is answered: the loop is open."""
+    """All calls are in flight before the first is answered: the loop is open."""
     load = Load("test")
     answered = asyncio.Event()
 
@@ -46,7 +46,7 @@ async def test_load_does_not_wait_for_answers() -> None:
 
 @pytest.mark.asyncio
 async def test_latency_counts_from_the_moment_a_call_was_due() -> None:
-    """What the client itself was late by is not hidden."""
+    """A delay of the client itself is included."""
     load = Load("test")
 
     async def get_item(number: int) -> dict[str, Any]:
@@ -58,7 +58,7 @@ async def test_latency_counts_from_the_moment_a_call_was_due() -> None:
 
 @pytest.mark.asyncio
 async def test_failures_are_recorded_by_status_or_by_type() -> None:
-    """What went wrong can be counted."""
+    """Kinds of failures can be counted."""
     load = Load("test")
     errors: list[Exception] = [
         httpx.HTTPStatusError("", request=httpx.Request("GET", "http://x"), response=httpx.Response(503)),
@@ -74,7 +74,7 @@ async def test_failures_are_recorded_by_status_or_by_type() -> None:
 
 @pytest.mark.asyncio
 async def test_programming_error_ends_the_load() -> None:
-    """A bug must not pass for one of the failures that the demo is about."""
+    """A bug must not count as one of the demonstrated failures."""
     load = Load("test")
 
     async def get_item(number: int) -> dict[str, Any]:

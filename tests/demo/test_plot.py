@@ -1,4 +1,4 @@
-"""The picture of a run."""
+"""The plot of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resilient.demo.load import Record
 
 
 def test_requests_after_the_load_do_not_flatten_the_others() -> None:
-    """A backlog that is repeated when no calls are due any more belongs to no step, and to no axis."""
+    """Retries after the last scheduled call belong to no step, and do not stretch an axis."""
     run = Experiment(Settings(seed=1, duration=20, rate=100))
     run.resilient.records = [Record(at / 100, 3.0, None) for at in range(2000)]
     run.extras.retries = [5.0] * 5 + [20.5] * 600

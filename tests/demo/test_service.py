@@ -20,29 +20,29 @@ Behaviour = Callable[[], Awaitable[httpx.Response]]
 
 
 async def well() -> httpx.Response:
-    """Answers as a healthy process does."""
+    """A healthy answer."""
     await asyncio.sleep(0.012)
     return httpx.Response(200, json={"item": 7})
 
 
 async def slow() -> httpx.Response:
-    """Answers late."""
+    """A late answer."""
     await asyncio.sleep(1.0)
     return httpx.Response(200, json={"item": 7})
 
 
 async def overloaded() -> httpx.Response:
-    """Answers 503."""
+    """A 503."""
     return httpx.Response(503)
 
 
 async def dead() -> httpx.Response:
-    """Refuses connections."""
+    """A refused connection."""
     raise httpx.ConnectError("refused")
 
 
 class Processes(httpx.AsyncBaseTransport):
-    """Three processes that behave as told, and what was asked of them."""
+    """Three scripted processes, and the requests that they got."""
 
     def __init__(self, **behaviours: Behaviour) -> None:
         told = {"one": ONE, "two": TWO, "three": THREE}
@@ -51,7 +51,7 @@ class Processes(httpx.AsyncBaseTransport):
         self.requests: list[httpx.Request] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Behave."""
+        """Behave as scripted."""
         origin = f"{request.url.scheme}://{request.url.host}:{request.url.port}"
         self.asked.append(origin)
         self.requests.append(request)
@@ -59,7 +59,7 @@ class Processes(httpx.AsyncBaseTransport):
 
 
 async def test_in_turn_sends_each_request_to_the_next_process() -> None:
-    """Path, method, headers and body stay; the request that was given is left as it was."""
+    """Path, method, headers and body stay; the original request does not change."""
     processes = Processes()
     async with httpx.AsyncClient(transport=InTurn(PROCESSES, processes)) as client:
         answers = [await client.put("http://inventory/items/7?full=1", content=b"new") for _ in range(4)]
@@ -71,7 +71,7 @@ async def test_in_turn_sends_each_request_to_the_next_process() -> None:
 
 
 async def test_in_turn_goes_past_a_process_whose_circuit_is_open() -> None:
-    """Nothing was sent, so the next one has the request at once."""
+    """Nothing was sent, so the next process gets the request at once."""
 
     async def refused() -> httpx.Response:
         raise CircuitOpen("open")
@@ -87,7 +87,7 @@ async def test_in_turn_goes_past_a_process_whose_circuit_is_open() -> None:
 
 
 async def test_plain_client_is_at_the_mercy_of_the_process_it_meets() -> None:
-    """One request a call, and its failure is the call's."""
+    """One request per call, and its failure is that of the call."""
     processes = Processes(two=dead, three=overloaded)
     async with plain_client(PROCESSES, processes) as client:
         assert await get_item(client, 7) == {"item": 7}
@@ -100,7 +100,7 @@ async def test_plain_client_is_at_the_mercy_of_the_process_it_meets() -> None:
 
 @pytest.mark.parametrize("behaviour", [dead, overloaded])
 async def test_failure_has_its_second_copy_at_the_next_process_at_once(behaviour: Behaviour) -> None:
-    """Neither the hedge's delay nor a pause of the retry passes."""
+    """There is neither a hedge delay nor a pause of the Retry."""
     heard: list[events.Event] = []
     processes = Processes(one=behaviour)
     async with resilient_client(PROCESSES, processes, 100, heard.append) as client:
@@ -112,7 +112,7 @@ async def test_failure_has_its_second_copy_at_the_next_process_at_once(behaviour
 
 
 async def test_slow_answer_is_overtaken_by_a_second_copy() -> None:
-    """After 50 ms and the 12 ms of a healthy answer."""
+    """The call takes 50 ms and the 12 ms of a healthy answer."""
     heard: list[events.Event] = []
     processes = Processes(one=slow)
     async with resilient_client(PROCESSES, processes, 100, heard.append) as client:

@@ -1,8 +1,8 @@
-"""Adversaries who do their worst to a call through a pipeline, in virtual time.
+"""Adversaries: they make a call through a pipeline as bad as possible, in virtual time.
 
-An adversary plays the dependency (hangs, fails at once, late or just before a limit, asks for the longest pause,
-returns what takes long to close), the jitter (it draws what it likes), and everybody else: it holds permits, takes
-tokens, and pays into budgets.
+An adversary controls the dependency (it hangs, fails at once, late or just before a limit, asks for the longest pause,
+returns results that take long to close), the jitter (any draw), and all other callers: they hold permits, take tokens,
+and pay into budgets.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from tests.explain.stacks import HANG, Bad, Drawn, Odd
 __all__ = ["ENOUGH", "Found", "attack"]
 
 ENOUGH = 300
-"""Requests of one call: then it is not repeated any more."""
+"""The most requests of one call; after them it is no longer repeated."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one call came to."""
+    """The cost of one call."""
 
     seconds: float
     requests: int
@@ -55,14 +55,14 @@ class _Asks(OSError):
 
 
 class Move(NamedTuple):
-    """What one request meets.
+    """The fate of one request.
 
     Attributes:
-        seconds: that it takes; below 0: until so many after the call has begun.
-        asked: the pause that its failure asks for. None: it answers.
+        seconds: that it takes; below 0: until this long after the start of the call.
+        asked: the pause that its failure asks for; None: it succeeds.
         draw: share of the longest jitter, from now on; None: as the adversary says.
-        closing: it does not raise, but returns a bad result that takes so long to close. odd: one that the judge does
-            not understand.
+        closing: it does not raise, but returns a bad result that takes this long to close.
+        odd: it returns a result about which the classifier raises.
     """
 
     seconds: float
@@ -74,15 +74,15 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True)
 class _Adversary:
-    """Decides what each request meets.
+    """Decides the fate of each request.
 
-    What hedges have observed before the call (`past`: seconds; None: nothing) is his choice, too.
+    It also chooses what hedges have observed before the call (`past`: seconds; None: nothing).
 
     Attributes:
-        moves: request by request, the last one again and again.
+        moves: request by request; the last one is repeated.
         draw: share of the longest jitter.
-        crowd: which gates others fill or empty: numbers of those that wait.
-        early: seconds before the call at which they begin.
+        crowd: the gates that other callers fill or empty, by the number of those that wait.
+        early: seconds before the call at which the other callers start.
     """
 
     moves: tuple[Move, ...]
@@ -95,10 +95,11 @@ class _Adversary:
 def attack(
     make: Callable[[], Sequence[Pipeline]], explanation: Explanation, dice: random.Random, tries: int
 ) -> Iterator[Found]:
-    """What a call comes to, by adversary after adversary: some that are known, and then the best ones, varied, until
-    they have all but reached what is said to be possible.
+    """The costs of a call, against one adversary after the other: first known ones, then variations of the worst ones,
+    until they have nearly reached the possible worst case.
 
-    `make`: the pipelines anew, the outermost first, each of which guards a call through the next one.
+    Args:
+        make: makes the pipelines, the outermost first, each of which guards a call through the next one.
     """
     choices = _Choices(make())
     worst = explanation.overall
@@ -127,7 +128,7 @@ def attack(
 
 
 class _Choices:
-    """What adversaries of a pipeline choose from."""
+    """The choices of adversaries of a pipeline."""
 
     def __init__(self, pipelines: Sequence[Pipeline]) -> None:
         policies = flat(pipelines)
@@ -149,7 +150,7 @@ class _Choices:
         self.heads = sorted({0.0, *(others(*each) * each[0] - each[1] for each in paced)})
 
     def known(self) -> Iterator[_Adversary]:
-        """Those that everybody would think of."""
+        """The obvious adversaries."""
         hang = Move(HANG)
         for crowd in self.crowds:
             for asked in self.pauses:
@@ -157,7 +158,7 @@ class _Choices:
                     for draw in self.draws:
                         for early in self.heads if crowd else (0.0,):
                             yield _Adversary((Move(late, asked),), draw, crowd, early)
-                for number in range(1, 5):  # fail so often at once, then hang
+                for number in range(1, 5):  # several immediate failures, then a hanging request
                     yield _Adversary((*[Move(0.0, asked)] * number, hang), 1.0, crowd)
             for one, other in itertools.permutations(self.pauses, 2):
                 for late in self.seconds[2:]:
@@ -168,7 +169,7 @@ class _Choices:
                     yield _Adversary((bad,), 1.0, crowd)
                     yield _Adversary((bad._replace(odd=True),), 1.0, crowd)
                     yield _Adversary((Move(0.0, closing=closing), bad, bad._replace(odd=True)), 1.0, crowd)
-        for end in self.ends:  # fail so often at once, then just in time to be repeated
+        for end in self.ends:  # several immediate failures, then one just in time to be repeated
             for asked in self.pauses:
                 for number in (0, 1, 2, 3, 7):
                     for draw in self.draws:
@@ -186,7 +187,7 @@ class _Choices:
         yield _Adversary((Move(0.0, None),), 1.0)
 
     def varied(self, one: _Adversary, dice: random.Random) -> _Adversary:
-        """One that is a little different."""
+        """A slightly different adversary."""
         often = max(len(one.moves), dice.randint(1, 16))
         moves = [one.moves[min(number, len(one.moves) - 1)] for number in range(often)]
         for _ in range(dice.choice([1, 1, 2, 4])):
@@ -211,7 +212,7 @@ class _Choices:
 
 
 def _ends(stop: Any) -> Iterator[float]:
-    """The seconds at which a plan ends."""
+    """The seconds at which retries end."""
     for part in getattr(stop, "parts", (stop,)):
         if part is not stop:
             yield from _ends(part)
@@ -225,12 +226,12 @@ def _judging(pipeline: Pipeline) -> bool:
 
 
 def _draws(policy: Policy) -> bool:
-    """Whether its pauses are a matter of chance."""
+    """Whether pauses are random."""
     return _jitter(policy) is not None or (isinstance(policy, Retry) and policy.wait is not None)
 
 
 class _Chance:
-    """The module `random`, for tenacity's wait strategies: it draws a share of what there is to be drawn."""
+    """Replaces the module `random` for tenacity's wait strategies: it draws a given share of the range."""
 
     def __init__(self) -> None:
         self.share = 1.0
@@ -275,7 +276,7 @@ def _play(pipelines: Sequence[Pipeline], explanation: Explanation, adversary: _A
             attempts = max(attempts, around.attempt)
         move = adversary.moves[min(requests, len(adversary.moves) - 1)]
         requests += 1
-        for budget in budgets:  # others succeed all the while
+        for budget in budgets:  # other calls succeed meanwhile
             for _ in range(200):
                 budget.earn()
         if requests > ENOUGH:

@@ -1,4 +1,4 @@
-"""Everybody else, for adversaries: those who hold the permits and take the tokens that a call waits for."""
+"""Other callers, for adversaries: they hold the permits and take the tokens that a call waits for."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.explain.stacks import HANG, elsewhere
 __all__ = ["LESS", "Crowd", "gate_of", "limited", "others"]
 
 LESS = 1 - 1e-7
-"""Just before."""
+"""A moment before."""
 
 
 def gate_of(policy: Policy) -> Policy:
-    """Itself, or of many the one that all calls here have to do with."""
+    """The gate itself; for a gate by keys, the one that all calls here use."""
     return policy.gate_for("everybody") if isinstance(policy, Keyed) else policy
 
 
 def limited(policies: Sequence[Policy], at: int) -> tuple[float, float]:
-    """Seconds between the tokens of a rate limit, and how long a call can wait for one."""
+    """Seconds between the tokens of a rate limit, and the longest wait of a call for one."""
     limits = [policy.limit for policy in policies[:at] if policy.limit is not None]
     gate = gate_of(policies[at])
     assert gate.pace is not None
@@ -36,12 +36,12 @@ def limited(policies: Sequence[Policy], at: int) -> tuple[float, float]:
 
 
 def others(interval: float, wait: float) -> int:
-    """How many tokens come until somebody has waited so long: one for each of those before him, and his own."""
+    """The number of tokens until a caller has waited this long: one for each caller before it, and its own."""
     return max(1, math.ceil(wait / interval))
 
 
 class Crowd:
-    """Everybody else: they hold all permits until the caller in line has waited its longest, and take every token."""
+    """Other callers: they hold all permits until the call has waited its longest, and take every token."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Crowd:
                 self.limits.append((gate, others(*limited(policies, policies.index(policy)))))
 
     def gather(self) -> None:
-        """Be there before the call."""
+        """Start before the call."""
         _listen(self.pipelines, self.hear)
         self.push()
         for gate, before in self.limits:
@@ -86,7 +86,7 @@ class Crowd:
     def hear(self, event: Event) -> None:
         if isinstance(event, Queued) and event.policy in self.waits:
             gate, seconds = self.waits[event.policy]
-            # Those before it in line have come and gone by then: that is more permits than were held.
+            # The callers before it in the queue have finished by then: that is more permits than were held.
             asyncio.get_running_loop().call_later(seconds * LESS, gate.release, self.tickets[gate])
         if isinstance(event, Retrying):
             self.push()

@@ -1,4 +1,4 @@
-"""Random pipelines of every policy there is, for those who hold explanations to what they say."""
+"""Random pipelines of all policies, for tests of the bounds of explanations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HANG = 1e6
 
 
 class Bad:
-    """A result that is judged a failure, and belongs to its caller alone: closing it takes a while."""
+    """A result that is judged a failure, belongs to one caller, and takes a while to close."""
 
     status_code = 500
 
@@ -52,7 +52,7 @@ class Bad:
 
 
 class Odd(Bad):
-    """One about which the judge raises."""
+    """A result about which the classifier raises."""
 
 
 def _is_bad(result: object) -> bool:
@@ -65,7 +65,7 @@ Part = tuple[Any, ...]
 """How to make a policy or a pipeline: (class, arguments, options), or ("nest", parts)."""
 
 JUDGES: Part = ("judges",)
-"""In front of the parts of a pipeline that judges results."""
+"""In front of the parts of a pipeline whose classifier judges results."""
 
 
 OBSERVED = (
@@ -76,7 +76,7 @@ OBSERVED = (
 
 
 class Drawn(FullJitter):
-    """Jitter whose draws somebody chooses: `share` of the longest."""
+    """Jitter whose draws are chosen: `share` of the longest."""
 
     share = 1.0
 
@@ -85,7 +85,7 @@ class Drawn(FullJitter):
 
 
 def random_stack(dice: random.Random, most: int = 5) -> tuple[Part, ...]:
-    """One to `most` policies of any kind, some of them in pipelines of their own."""
+    """One to `most` policies of any kind, some of them in nested pipelines."""
     parts = [dice.choice(_MAKERS)(dice) for _ in range(dice.randint(1, most))]
     if len(parts) > 2 and dice.random() < 0.3:
         at = dice.randint(0, len(parts) - 2)
@@ -158,7 +158,8 @@ WAITS = (
 
 
 def _tenacious(dice: random.Random, options: dict[str, Any]) -> Part:
-    """A Retry in tenacity's words. Pauses are not 0: rejections that are repeated without end would stop the clock."""
+    """A Retry with strategies of tenacity. Pauses are not 0, because endless retries without a pause would stop virtual
+    time."""
     told = {"stop": dice.choice(STOPS), "wait": dice.choice(WAITS)}
     if told["stop"] in (FEW, SOME) and dice.random() < 0.5:
         told["wait"] = options["wait"]
@@ -251,8 +252,8 @@ _MAKERS: tuple[Callable[[random.Random], Part], ...] = (
 
 
 def build(parts: Sequence[Part], budget: Budget | None = None) -> Pipeline:
-    """A pipeline of fresh instances, all of whose budgets are one. What is warned of is built all the same: its bounds
-    must hold too."""
+    """A pipeline of new policies that share one budget. Orders that cause warnings are built too: their bounds must
+    also hold."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
         return _built(parts, Budget() if budget is None else budget, iter(range(1000)))

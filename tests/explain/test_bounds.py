@@ -1,7 +1,7 @@
-"""No adversary ever gets more out of a pipeline than `explain` says; and what it says can happen, one brings about.
+"""No adversary exceeds a bound of `explain`, and adversaries reach the values that it says can happen.
 
-Random pipelines of all policies there are, each against up to hundreds of adversaries, in virtual time. Here a few
-thousand calls are made. `RESILIENT_ADVERSARIAL_CALLS=100000 pytest tests/explain/test_bounds.py` makes more.
+Random pipelines of all policies, each against up to hundreds of adversaries, in virtual time. Here a few thousand calls
+are made. `RESILIENT_ADVERSARIAL_CALLS=100000 pytest tests/explain/test_bounds.py` makes more.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def each_wait_is_read_once() -> Iterator[None]:
 def worst_found(
     make: Callable[[], Sequence[Pipeline]], explanation: Explanation, dice: random.Random, what: str, tries: int = 1500
 ) -> tuple[Found, int]:
-    """The worst of each quantity that adversaries have brought about, none of it beyond the bounds; and in how many
+    """The largest value of each quantity that adversaries have reached, none beyond its bound; and the number of
     calls."""
     worst, calls = explanation.overall, 0
     longest = Found(0.0, 0, 0)
@@ -53,7 +53,7 @@ def worst_found(
 
 
 def stacks_of(pipeline: Pipeline) -> Iterator[Any]:
-    """All policies, those of nested pipelines too."""
+    """All policies, including those of nested pipelines."""
     for policy in pipeline.policies:
         if isinstance(policy, Pipeline):
             yield from stacks_of(policy)
@@ -62,8 +62,8 @@ def stacks_of(pipeline: Pipeline) -> Iterator[Any]:
 
 
 def is_found(*pipelines: Pipeline) -> bool:
-    """Whether adversaries find the worst case as a rule: not where chance has its own way, and not where a time after
-    which a Retry ends counts from a moment in the midst of the call, or its runs are made of runs themselves."""
+    """Whether adversaries usually find the worst case: not if it depends on chance, on a limit that counts from a
+    moment within the call, or on runs that consist of runs."""
     policies = [policy for pipeline in pipelines for policy in stacks_of(pipeline)]
     repeating = [policy for policy in policies if policy.runs != 1]
     timed = any(isinstance(policy, Retry) and policy.schedule.stop.timed for policy in repeating)
@@ -71,8 +71,8 @@ def is_found(*pipelines: Pipeline) -> bool:
 
 
 def test_bounds_hold_and_what_can_happen_is_brought_about() -> None:
-    """Neither latency nor attempts and requests ever exceed the bound, and the worst that is found is within 10% of
-    what is said to be possible: where that is the bound itself, the bound is exact."""
+    """Latency, attempts and requests never exceed their bounds, and the worst found is within 10% of the value that can
+    happen; if that equals the bound, the bound is exact."""
     seed = calls = 0
     while calls < 0.8 * CALLS:
         seed += 1
@@ -91,7 +91,7 @@ def test_bounds_hold_and_what_can_happen_is_brought_about() -> None:
 
 
 def test_bounds_hold_behind_another_pipeline() -> None:
-    """The call through one pipeline is the function of another: the same holds for both together."""
+    """The call through one pipeline is the function of another: the bounds of both together hold."""
     seed = calls = 0
     while calls < 0.2 * CALLS:
         seed += 1

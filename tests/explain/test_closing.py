@@ -1,4 +1,4 @@
-"""Results that nobody gets are closed, which may take long: what a caller waits for it is a part of the bounds."""
+"""Discarded results are closed, which may take long: the time that a caller waits for this is part of the bounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resilient.http.httpx import AsyncTransport
 pytestmark = pytest.mark.virtual_time
 
 TAKEN = 2.0
-"""Seconds that each attempt takes."""
+"""Seconds of each attempt."""
 
 
 class Response:
@@ -33,7 +33,7 @@ class Response:
 
 
 def of(*policies: Any, **options: Any) -> Explanation:
-    """What is said of a pipeline that judges each response a failure."""
+    """The explanation of a pipeline that judges each response a failure."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
         return explain(Pipeline(*policies, classify=JUDGE), function_limit=TAKEN, **options)
@@ -47,7 +47,7 @@ JUDGE = Classifier(results=_is_bad)
 
 
 async def respond() -> Response:
-    """Answers in the place of a dependency."""
+    """A dependency that answers."""
     await asyncio.sleep(TAKEN)
     return Response()
 
@@ -67,7 +67,7 @@ PIPELINES: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("policies", PIPELINES.values(), ids=PIPELINES)
 async def test_closing_takes_no_more_than_is_said(policies: tuple[Any, ...]) -> None:
-    """A second for each result that is superseded, and none where it is closed beside the caller."""
+    """A second for each replaced result, and nothing if it is closed in the background."""
     most = of(*policies).worst.seconds.most
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
@@ -81,7 +81,7 @@ async def test_closing_takes_no_more_than_is_said(policies: tuple[Any, ...]) -> 
 
 
 def test_seconds_for_closing_are_said() -> None:
-    """Exact, and with their reason; nothing where results are not judged, or a plain def closes them."""
+    """They are exact and have a reason; there are none without judged results, or in a plain def."""
     retry = Retry(3, wait=0, max_retry_after=0)
     worst = of(retry).worst
     spent = 2 * CLOSING_SECONDS
@@ -94,13 +94,13 @@ def test_seconds_for_closing_are_said() -> None:
 
 
 def test_strategy_that_asks_about_results_has_them_closed() -> None:
-    """As a classifier that judges them."""
+    """A result strategy of tenacity has the same cost as a classifier that judges results."""
     retry = Retry(2, wait=0, max_retry_after=0, on=tenacity.retry_if_result(_is_bad))
     assert explain(retry, function_limit=TAKEN).worst.seconds.most == 2 * TAKEN + CLOSING_SECONDS
 
 
 def test_transport_reads_what_is_superseded_to_free_its_connection() -> None:
-    """For a second, and closes it."""
+    """It reads for up to a second, and then closes the response."""
     transport = AsyncTransport(
         Pipeline(Retry(2, wait=0, max_retry_after=0), Timeout(2)),
         transport=httpx.MockTransport(lambda request: httpx.Response(503)),
@@ -109,7 +109,7 @@ def test_transport_reads_what_is_superseded_to_free_its_connection() -> None:
 
 
 async def test_no_timeout_is_outlived_by_the_closing_of_what_comes_too_late() -> None:
-    """It goes on beside the caller."""
+    """Closing goes on in the background."""
     begin = asyncio.get_running_loop().time()
     with pytest.raises(TimedOut):
         await Pipeline(Timeout(3), Chaos(Slowness(factor=9), enabled=True))(respond)()
@@ -117,7 +117,7 @@ async def test_no_timeout_is_outlived_by_the_closing_of_what_comes_too_late() ->
 
 
 async def test_no_timeout_is_outlived_by_the_closing_of_what_a_predicate_failed_upon() -> None:
-    """Whatever the caller's own code raises, the caller has it at once."""
+    """An error of the caller's own predicate reaches the caller at once."""
 
     def confused(result: Any) -> bool:
         raise LookupError

@@ -1,4 +1,4 @@
-"""What a pipeline does to a call at worst, told from the pipeline alone."""
+"""The worst case of a pipeline, from its settings alone."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ INFINITE = Bound(math.inf, math.inf)
 
 
 def of(*policies: Any, classify: Classifier | None = None, **options: Any) -> Explanation:
-    """What is said of a pipeline of these policies."""
+    """The explanation of a pipeline of these policies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
         return explain(Pipeline(*policies, classify=classify), **options)
 
 
 def exactly(value: float) -> Bound:
-    """A worst case that is known."""
+    """An exact worst case."""
     return Bound(value, value)
 
 
@@ -54,33 +54,33 @@ def exactly(value: float) -> Bound:
 
 
 def test_without_a_timeout_nothing_bounds_a_call() -> None:
-    """And it is said why."""
+    """The explanation has the reason."""
     worst = of(Retry(3)).worst
     assert worst.seconds == INFINITE
     assert worst.why == "nothing ends the function: there is no Timeout"
 
 
 def test_timeout_bounds_a_call() -> None:
-    """Exactly: the dependency may hang."""
+    """The bound is exact, because the dependency may hang."""
     assert of(Timeout(2)).worst.seconds == exactly(2)
 
 
 def test_attempts_and_the_waits_between_them_add_up() -> None:
-    """Three times 2 s, twice 1 s, and twice what the dependency may ask for."""
+    """Three times 2 s, twice 1 s, and twice the pause that the dependency may ask for."""
     worst = of(Retry(3, wait=1, max_retry_after=5), Timeout(2)).worst
     assert worst.seconds == exactly(3 * 2 + 2 * 1 + 2 * 5)
     assert worst.why == "3 attempts of 2 s, waits of 2 s, and the pauses asked for, 2 of up to 5 s"
 
 
 def test_jitter_counts_with_its_longest_draws() -> None:
-    """0.1 s and 0.2 s of the default."""
+    """The longest default pauses are 0.1 s and 0.2 s."""
     seconds = of(Retry(3, max_retry_after=0), Timeout(2)).worst.seconds
     assert seconds.exact
     assert seconds.most == pytest.approx(6.3)
 
 
 def test_total_ends_what_would_take_longer() -> None:
-    """The standard pipeline: its total is what remains of 3 x 9 s and the pauses that are asked for."""
+    """The total of the standard pipeline is shorter than 3 x 9 s and the requested pauses."""
     worst = explain(standard()).worst
     assert worst.seconds == exactly(30)
     assert worst.why == "Timeout(30 s) ends it"
@@ -88,7 +88,7 @@ def test_total_ends_what_would_take_longer() -> None:
 
 
 def test_retry_whose_pause_outlives_the_total_makes_one_attempt() -> None:
-    """No pause begins that would end after the deadline, so the total is never reached either."""
+    """A pause that would end after the deadline does not begin, so the total is never reached either."""
     worst = of(Timeout(10), Retry(3, wait=20), Timeout(2)).worst
     assert (worst.seconds, worst.attempts, worst.requests) == (exactly(2), exactly(1), exactly(1))
 
@@ -99,33 +99,33 @@ def test_pause_that_ends_at_the_very_deadline_leaves_a_bound() -> None:
 
 
 def test_last_copy_of_a_hedge_begins_after_all_delays() -> None:
-    """And takes its time, while none before it has failed."""
+    """It begins so late only if no earlier copy fails."""
     worst = of(Hedge((1, 2)), Timeout(5)).worst
     assert (worst.seconds, worst.requests, worst.attempts) == (exactly(3 + 5), exactly(3), exactly(1))
 
 
 def test_copy_that_fails_starts_the_next_at_once() -> None:
-    """So a delay beyond the limit is never waited for."""
+    """So a delay beyond the limit of the copy is never waited for."""
     assert of(Hedge(5), Timeout(2)).worst.seconds == exactly(2 + 2)
 
 
 def test_queue_is_as_long_as_its_calls_take() -> None:
-    """A hundred in line for five permits, of 2 s each."""
+    """A hundred calls wait for five permits, of 2 s each."""
     assert of(Bulkhead(5, queue=100), Timeout(2)).worst.seconds == exactly(20 * 2 + 2)
 
 
 def test_queue_timeout_bounds_the_wait() -> None:
-    """Just before it, a permit comes free."""
+    """A permit is released just before the queue timeout."""
     assert of(Bulkhead(5, queue=100, queue_timeout=3), Timeout(2)).worst.seconds == exactly(3 + 2)
 
 
 def test_rate_limit_may_have_a_call_wait() -> None:
-    """Others are in line before it."""
+    """Other calls are in the queue before it."""
     assert of(RateLimit(10, max_wait=3), Timeout(2)).worst.seconds == exactly(3 + 2)
 
 
 def test_fallback_that_asks_elsewhere_may_hang() -> None:
-    """A Timeout inside it does not bound it; one outside does."""
+    """A Timeout inside the Fallback does not bound its function; one outside does."""
 
     async def elsewhere(error: Exception | None) -> str:
         return "elsewhere"
@@ -137,25 +137,25 @@ def test_fallback_that_asks_elsewhere_may_hang() -> None:
 
 
 def test_keyed_gates_cost_what_one_of_them_costs() -> None:
-    """Each key has its own."""
+    """Each call uses only the gate of its key."""
     keyed = Keyed(lambda: Bulkhead(1, queue=1, queue_timeout=3), key=lambda: "k")
     assert of(keyed, Timeout(2)).worst.seconds == exactly(2 + 2)
 
 
 def test_shadows_cost_nothing() -> None:
-    """They neither wait nor repeat."""
+    """Policies in shadow mode neither wait nor repeat."""
     policies = (Retry(3, shadow=True), Hedge(1, shadow=True), Bulkhead(1, queue=5, shadow=True), Timeout(2))
     assert of(*policies).worst.seconds == exactly(2)
 
 
 def test_breaker_that_opens_earlier_leaves_a_bound() -> None:
-    """After two failures the third attempt is refused, unless others succeed in between."""
+    """After two failures the third attempt is refused, unless other calls succeed in between."""
     worst = of(Retry(3, wait=0, max_retry_after=0), CircuitBreaker(fail_max=2), Timeout(1)).worst
     assert (worst.seconds, worst.requests) == (Bound(2, 3), Bound(2, 3))
 
 
 def test_nested_pipelines_are_as_their_policies() -> None:
-    """Wherever the boxes are."""
+    """Nesting does not change the figures."""
     policies = (Timeout(9), Retry(2, wait=1), Bulkhead(2, queue=3), Timeout(2))
     flat = of(*policies).worst
     assert of(policies[0], Pipeline(policies[1], Pipeline(policies[2])), policies[3]).worst == flat
@@ -165,26 +165,26 @@ def test_nested_pipelines_are_as_their_policies() -> None:
 
 
 def test_timeout_does_not_stop_a_plain_def() -> None:
-    """Which is why nothing bounds it."""
+    """So nothing bounds the call."""
     worst = of(Timeout(2), is_async=False).worst
     assert worst.seconds == INFINITE
     assert worst.why == "nothing ends the function: no Timeout stops a plain def"
 
 
 def test_thread_bounds_a_plain_def() -> None:
-    """Its caller stops waiting."""
+    """The caller of a `thread=True` Timeout stops waiting."""
     assert of(Timeout(2, thread=True), is_async=False).worst.seconds == exactly(2)
 
 
 def test_function_that_ends_by_itself_bounds_a_plain_def() -> None:
-    """And a deadline the attempts: the last of them begins before it."""
+    """A deadline bounds the attempts: the last one begins before it."""
     policies = (Timeout(10), Retry(5, wait=1, max_retry_after=0))
     assert of(*policies, is_async=False, function_limit=0.5).worst.seconds == exactly(5 * 0.5 + 4 * 1)
     assert of(*policies, is_async=False, function_limit=6).worst.seconds.most == 10 + 6
 
 
 def test_hedge_that_cannot_guard_a_def_is_said() -> None:
-    """Among what never acts."""
+    """It is among the policies that never act."""
     (idle,) = of(Hedge(1), is_async=False).idle
     assert "say Hedge(..., thread=True)" in idle.why
 
@@ -193,19 +193,19 @@ def test_hedge_that_cannot_guard_a_def_is_said() -> None:
 
 
 def test_budget_bounds_the_long_run() -> None:
-    """A tenth of the calls that succeed, and a burst of what was saved up."""
+    """A tenth of the successful calls, and a burst of saved-up tokens."""
     long_run = explain(standard()).long_run
     assert long_run.requests_per_call == pytest.approx(1.1)
     assert long_run.burst == 10
 
 
 def test_without_a_budget_total_failure_costs_every_attempt() -> None:
-    """Call after call."""
+    """Each call makes all its attempts."""
     assert of(Retry(4), Timeout(2)).long_run.requests_per_call == 4
 
 
 def test_attempts_of_layers_multiply() -> None:
-    """Three times three."""
+    """Three attempts outside and three inside are nine requests."""
     layered = of(Retry(3), Timeout(1), behind=Pipeline(Retry(3), Timeout(20))).behind
     assert layered is not None
     assert layered.worst.requests == exactly(9)
@@ -213,7 +213,7 @@ def test_attempts_of_layers_multiply() -> None:
 
 
 def test_inner_layer_that_leaves_the_repeating_does_not_multiply() -> None:
-    """`nested="once"`."""
+    """`Retry(nested="once")` leaves retries to the outer layer."""
     found = of(Retry(3, nested="once"), Timeout(1), behind=Retry(3))
     assert found.behind is not None
     assert found.behind.worst.requests == exactly(3)
@@ -222,7 +222,7 @@ def test_inner_layer_that_leaves_the_repeating_does_not_multiply() -> None:
 
 
 def test_inner_layer_repeats_under_one_that_does_not() -> None:
-    """There is nobody else."""
+    """The outer layer does not repeat, so the inner one does."""
     found = of(Retry(3, nested="once"), Timeout(1), behind=Timeout(10))
     assert found.behind is not None
     assert not found.behind.once
@@ -230,7 +230,7 @@ def test_inner_layer_repeats_under_one_that_does_not() -> None:
 
 
 def test_transport_leaves_the_repeating_to_the_call_around() -> None:
-    """As it is told by default."""
+    """This is the default of a transport."""
     transport = AsyncTransport(standard(), transport=httpx.MockTransport(lambda request: httpx.Response(200)))
     found = explain(transport.pipeline, behind=Retry(4))
     assert found.behind is not None
@@ -241,13 +241,13 @@ def test_transport_leaves_the_repeating_to_the_call_around() -> None:
 
 
 def route(found: Explanation, end: str) -> Route:
-    """The way of one end."""
+    """The route of one kind of outcome."""
     (only,) = (each for each in found.routes if each.end == end)
     return only
 
 
 def test_open_circuit_is_not_repeated() -> None:
-    """A rejection says nothing new."""
+    """A rejection is not retried by default."""
     found = route(of(Retry(3), CircuitBreaker()), "CircuitOpen")
     assert found.origin == "CircuitBreaker"
     assert [(step.policy, step.does.split(";")[0]) for step in found.steps] == [
@@ -257,45 +257,45 @@ def test_open_circuit_is_not_repeated() -> None:
 
 
 def test_rejection_that_is_named_is_repeated() -> None:
-    """`on=`."""
+    """`on=` may name the rejection."""
     (step,) = route(of(Retry(3, on=(OSError, Rejected)), Bulkhead(1)), "BulkheadFull").steps
     assert step.does.startswith("repeats the call")
 
 
 def test_failure_is_counted_and_repeated() -> None:
-    """Innermost first."""
+    """The steps of the route are innermost first."""
     found = route(of(Retry(3), CircuitBreaker(), Timeout(1)), "a failure")
     assert [step.policy for step in found.steps] == ["CircuitBreaker", "Retry"]
 
 
 def test_programming_error_passes_everybody() -> None:
-    """It is ours."""
+    """No policy acts on a programming error."""
     found = route(of(Fallback(0), CircuitBreaker()), "a programming error")
     assert (found.steps, found.caller) == ((), "gets it")
 
 
 def test_stand_in_ends_the_way_of_a_failure() -> None:
-    """Nobody outside hears of it."""
+    """A Fallback ends the route, so outer policies do not see the failure."""
     found = route(of(Retry(2), Fallback(0)), "a failure")
     assert [step.policy for step in found.steps] == ["Fallback"]
     assert found.caller == "gets the answer"
 
 
 def test_unacceptable_result_has_a_way_where_results_are_judged() -> None:
-    """And only there."""
+    """The route exists only if the classifier judges results."""
     judging = of(Retry(2), classify=Classifier(results=lambda result: result is None))
     assert route(judging, "an unacceptable result").steps[0].does.startswith("repeats")
     assert all(each.end != "an unacceptable result" for each in of(Retry(2)).routes)
 
 
 def test_cancellation_teaches_by_its_age() -> None:
-    """As the frame of the gates does."""
+    """Gates count an old cancelled call as a failure, and ignore a young one."""
     (step,) = route(of(CircuitBreaker(), Timeout(1)), "a cancellation").steps
     assert "limit of its Timeout" in step.does
 
 
 def test_timeouts_are_told_apart() -> None:
-    """By their settings, where they have one name."""
+    """Policies with the same name are shown by their settings."""
     ends = {each.origin: each.steps for each in of(Timeout(9), Retry(2), Timeout(1)).routes if each.end == "TimedOut"}
     assert ends["Timeout(9 s)"] == ()
     assert [step.policy for step in ends["Timeout(1 s)"]] == ["Retry"]
@@ -306,12 +306,12 @@ def test_timeouts_are_told_apart() -> None:
 
 @pytest.mark.parametrize("policy", [Retry(1), Retry(3, shadow=True), Hedge(1, shadow=True), Bulkhead(5, shadow=True)])
 def test_policy_that_does_nothing_is_said(policy: Any) -> None:
-    """As it is set."""
+    """With the setting that makes it do nothing."""
     assert [idle.policy for idle in of(policy, Timeout(2)).idle] == [str(policy)]
 
 
 def test_chaos_that_is_off_is_said_to_do_nothing() -> None:
-    """As a policy innermost, and as the transport beneath one of ours."""
+    """As the innermost policy, and as the transport below one of ours."""
     off = Chaos(Errors(share=1.0), enabled=False)
     assert [idle.policy for idle in of(Retry(2), off).idle] == [str(off)]
     beneath = AsyncChaosTransport(Errors(share=1.0), enabled=False)
@@ -319,14 +319,14 @@ def test_chaos_that_is_off_is_said_to_do_nothing() -> None:
 
 
 def test_findings_are_those_of_the_plan() -> None:
-    """One mechanism."""
+    """The explanation and the warnings of a pipeline have the same findings."""
     with pytest.warns(PipelineWarning):
         pipeline = Pipeline(CircuitBreaker(), Retry(3))
     assert list(explain(pipeline).findings) == pipeline.findings != []
 
 
 class Doubling(Wrap):
-    """A wrap of a user's."""
+    """A wrap of a user."""
 
     runs = 2
 
@@ -335,21 +335,21 @@ class Doubling(Wrap):
 
 
 class Turnstile(Gate):
-    """A gate of a user's."""
+    """A gate of a user."""
 
     waits = True
     longest_wait = 4.0
 
 
 class Telling(Doubling):
-    """One that says what it costs."""
+    """A policy of a user that defines its worst case."""
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         return inner(view.sooner(1))
 
 
 def test_custom_policies_are_taken_at_their_word() -> None:
-    """And it is said."""
+    """The explanation says that their settings are trusted."""
     found = of(Doubling(), Turnstile(), Timeout(2))
     assert found.worst.seconds == Bound(0, 2 * (4 + 2))
     assert found.worst.requests == Bound(0, 2)
@@ -358,21 +358,21 @@ def test_custom_policies_are_taken_at_their_word() -> None:
 
 
 def test_custom_policy_takes_part_by_saying_its_worst() -> None:
-    """Like ours."""
+    """A custom policy with `worst` is treated like a built-in one."""
     found = of(Telling(), Timeout(2))
     assert found.worst.seconds == exactly(2)
     assert not any("taken at its word" in each for each in found.assumes)
 
 
 def test_chaos_is_known() -> None:
-    """Off, it costs nothing; on, it may be late by as much as its faults are."""
+    """Switched off it costs nothing; switched on, it adds the longest delay of its faults."""
     late = Latency(share=0.5, low=1, high=3)
     assert of(Chaos(late, enabled=False), Timeout(2)).worst.seconds == exactly(2)
     assert of(Chaos(late, enabled=True), Timeout(2)).worst.seconds == Bound(2, 2 + 3)
 
 
 def test_any_jitter_is_bounded_by_its_cap() -> None:
-    """Ten thousand attempts are added up as well as three."""
+    """Ten thousand attempts are summed as well as three."""
     seconds = of(Retry(20_001, wait=FullJitter(1, 2), max_retry_after=0), Timeout(1)).worst.seconds
     assert seconds.most == 20_001 + 1 + 2 * 19_999
 
@@ -381,7 +381,7 @@ def test_any_jitter_is_bounded_by_its_cap() -> None:
 
 
 def test_adaptive_limit_adds_the_time_in_its_queue_and_no_other() -> None:
-    """Its limit is one of calls: no rule takes it for seconds."""
+    """Its limit is a number of calls, and no rule takes it for seconds."""
     plain, queued = of(AdaptiveLimit(5), Timeout(2)), of(AdaptiveLimit(5, queue=9, queue_timeout=0.5), Timeout(2))
 
     assert plain.worst.seconds == exactly(2)
@@ -392,7 +392,7 @@ def test_adaptive_limit_adds_the_time_in_its_queue_and_no_other() -> None:
 
 
 def test_adaptive_limit_learns_and_its_refusal_is_told_of() -> None:
-    """In the text, the data and the diagram; one that only watches is listed."""
+    """The text, the data and the diagram have it; in shadow mode it is listed as idle."""
     found = of(Retry(3), AdaptiveLimit(), Timeout(1))
 
     assert "  LimitExceeded, from AdaptiveLimit\n      Retry: does not repeat a rejection" in str(found)
@@ -403,7 +403,7 @@ def test_adaptive_limit_learns_and_its_refusal_is_told_of() -> None:
 
 
 def test_observed_hedge_is_shown_with_the_bounds_of_its_delay() -> None:
-    """Its last copy begins at the ceiling at the latest, or when the one before has failed."""
+    """Its last copy begins at the ceiling at the latest, or when the copy before has failed."""
     found = of(Hedge(delay=quantile(0.95, floor=0.01, ceiling=0.5, initial=0.2, growth=1), copies=3), Timeout(2))
 
     assert found.worst.seconds.most == 3

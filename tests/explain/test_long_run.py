@@ -1,4 +1,4 @@
-"""What budgets make of a pipeline over many calls, alone and shared by layers."""
+"""The limits of budgets over many calls, alone and shared by layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEVER_FADES = 1e9
 
 
 def of(*policies: Any, behind: Any = None) -> LongRun:
-    """The long run of a pipeline of these policies; with the one in front of it."""
+    """The long run of a pipeline of these policies, alone and behind another pipeline."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
         found = explain(Pipeline(*policies), behind=behind)
@@ -28,27 +28,27 @@ def of(*policies: Any, behind: Any = None) -> LongRun:
 
 
 def test_shared_budget_is_spent_once() -> None:
-    """By retries or by hedges."""
+    """Retries or hedges spend it."""
     assert explain(standard_hedged()).long_run.requests_per_call == pytest.approx(1.1)
 
 
 def test_budgets_of_two_policies_add_up() -> None:
-    """Each pays for its own."""
+    """Each budget pays for its own policy."""
     long_run = of(Retry(3, budget=Budget(0.1)), Hedge(1, budget=Budget(0.2)), Timeout(3))
     assert long_run.requests_per_call == pytest.approx(1.3)
     assert long_run.burst == 20
 
 
 def test_what_is_repeated_without_a_budget_multiplies_what_a_budget_pays_for() -> None:
-    """The burst, too: each token is a run of two requests."""
+    """The burst is multiplied too: each token pays for a run of two requests."""
     long_run = of(Retry(3, budget=Budget(0.1)), Pipeline(Retry(2)), Timeout(3))
     assert long_run.requests_per_call == pytest.approx(2 * 1.1)
     assert long_run.burst == 20
 
 
 def test_budget_shared_by_layers_is_paid_for_by_both() -> None:
-    """Each call succeeds twice, an attempt that the outer layer does not accept may have succeeded inside, and the
-    tokens pay for attempts that earn in turn."""
+    """Each call succeeds twice, an attempt that the outer layer rejects may have succeeded inside, and tokens pay for
+    attempts that earn again."""
     budget = Budget(0.1)
     long_run = of(Retry(3, budget=budget), behind=Pipeline(Retry(3, budget=budget)))
     assert long_run.requests_per_call == pytest.approx(1 + 0.2 / 0.9)
@@ -56,14 +56,14 @@ def test_budget_shared_by_layers_is_paid_for_by_both() -> None:
 
 
 def test_budget_of_a_layer_that_leaves_the_repeating_is_paid_into_all_the_same() -> None:
-    """So the outer one may spend what both have earned."""
+    """So the outer layer may spend what both have earned."""
     budget = Budget(0.1)
     long_run = of(Retry(3, budget=budget, nested="once"), behind=Pipeline(Retry(3, budget=budget)))
     assert long_run.requests_per_call == pytest.approx(1 + 0.2 / 0.9)
 
 
 def test_transport_earns_for_each_origin_by_itself() -> None:
-    """Nothing of it for the layer around, which has the same budget; and it is said so."""
+    """An outer layer with the same budget earns separately, and the explanation says so."""
     budget = Budget(0.1)
     mock = httpx.MockTransport(lambda request: httpx.Response(200))
     once = AsyncTransport(Pipeline(Retry(3, budget=budget)), transport=mock)
@@ -82,7 +82,7 @@ def test_transport_earns_for_each_origin_by_itself() -> None:
 
 
 def test_budget_that_earns_as_much_as_it_spends_bounds_nothing() -> None:
-    """The attempts of the Retries are the only bound then."""
+    """Then only the attempts of the Retries limit the requests."""
     budget = Budget(1.0)
     assert of(Retry(3, budget=budget), behind=Pipeline(Retry(2, budget=budget))).requests_per_call == 6
     assert of(Retry(3, budget=budget), behind=Pipeline(Retry(2, budget=budget))).burst == 0
@@ -116,7 +116,7 @@ STACKS: dict[str, Any] = {
 @pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
 @pytest.mark.parametrize("ratio", [0.1, 0.4])
 def test_no_sequence_of_failures_costs_more_than_the_budgets_allow(stack: Any, ratio: float) -> None:
-    """Failures at any rate, of requests, and of answers that a layer does not accept; good times and bad times."""
+    """Failures at any rate, of requests, and of answers that a layer rejects; good times and bad times."""
     layers = stack(Budget(ratio, ttl=NEVER_FADES))
     outer = None
     for layer in layers[:-1]:  # `explain` takes two at a time
@@ -155,7 +155,7 @@ def test_no_sequence_of_failures_costs_more_than_the_budgets_allow(stack: Any, r
 
 
 def _picky(call: Any, dice: random.Random, rate: float) -> Any:
-    """A function around a layer that does not accept each answer."""
+    """A function around a layer that rejects some answers."""
 
     async def picky() -> None:
         await call()

@@ -1,4 +1,4 @@
-"""What is examined: by its name, and as an object; and what is said of all that cannot be examined."""
+"""Subjects by name and as objects; and the messages about everything that is no subject."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def delete_again(): raise TouchedError
 
 @pytest.fixture(autouse=True)
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A module in the working directory, and what it has been imported as is forgotten afterwards."""
+    """A module in the working directory; its imports are undone afterwards."""
     (tmp_path / "named_shop.py").write_text(SHOP)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -139,7 +139,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def stocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ModuleType]]:
-    """A directory with the shop, and all modules once it has been imported from there."""
+    """A directory with the shop, and all modules after it has been imported from there."""
     directory = tmp_path_factory.mktemp("stocked")
     (directory / "named_shop.py").write_text(SHOP)
     with pytest.MonkeyPatch.context() as patch:
@@ -152,14 +152,14 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, M
 
 @pytest.fixture
 def imported(shop: Path, stocked: tuple[Path, dict[str, ModuleType]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shop has been imported before, by a test that only looks at it: its clients take a while to make."""
+    """The shop, imported earlier, for a test that only looks at it: its clients take a while to make."""
     directory, modules = stocked
     monkeypatch.chdir(directory)
     monkeypatch.setattr(sys, "modules", dict(modules))
 
 
 def first_policies(subject: Subject) -> list[str]:
-    """The kinds of its policies, one level deep."""
+    """The classes of its policies, one level deep."""
     assert subject.policy is not None
     policies = subject.policy.policies if isinstance(subject.policy, Pipeline) else (subject.policy,)
     return [type(each).__name__ for each in policies]
@@ -206,7 +206,7 @@ def first_policies(subject: Subject) -> list[str]:
     ],
 )
 def test_whatever_has_a_pipeline_is_found_and_not_called(name: str, kind: str, guards: str | None) -> None:
-    """Its pipeline, and what that guards; of a class that has a pipeline too."""
+    """Its pipeline, and the kind of its function; a class with a pipeline is found too."""
     found = named(f"named_shop:{name}")
 
     assert (found.kind, found.guards) == (kind, guards)
@@ -216,7 +216,7 @@ def test_whatever_has_a_pipeline_is_found_and_not_called(name: str, kind: str, g
 
 
 def test_several_decorators_are_examined_together() -> None:
-    """The outermost first."""
+    """The pipelines are in order, the outermost first."""
     found = named("named_shop:stacked")
 
     assert first_policies(found) == ["Pipeline", "Pipeline"]
@@ -225,7 +225,7 @@ def test_several_decorators_are_examined_together() -> None:
 
 
 def test_middleware_has_its_gate() -> None:
-    """Which is what stands in front of a server of a scenario."""
+    """The gate stands in front of each server of a scenario."""
     found = named("named_shop:server")
 
     assert found.kind == "middleware"
@@ -234,7 +234,7 @@ def test_middleware_has_its_gate() -> None:
 
 @pytest.mark.parametrize("framework", ["starlette", "fastapi", "litestar", "ours"])
 def test_application_has_the_middleware_that_it_was_given(framework: str) -> None:
-    """Before its first request, with what bounds its requests; the one that is in the registry stays there."""
+    """It is found before the first request, with its `max_deadline`; the registry does not change."""
     before = Pipeline(Bulkhead(1), name="server")
     options: Any = {"limit": Bulkhead(7), "max_deadline": 30}
     app: Any
@@ -254,7 +254,7 @@ def test_application_has_the_middleware_that_it_was_given(framework: str) -> Non
 
 
 def test_what_a_module_prints_does_not_get_between_data(capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither while it is imported nor while a function makes a pipeline."""
+    """Output goes to standard error, while a module is imported and while a function makes a pipeline."""
     named("named_shop:make")
 
     printed = capsys.readouterr()
@@ -263,7 +263,7 @@ def test_what_a_module_prints_does_not_get_between_data(capsys: pytest.CaptureFi
 
 
 def test_file_is_a_module(shop: Path) -> None:
-    """By its path; in a package by its full name, so that relative imports work."""
+    """A file in a package is imported by its full name, so that relative imports work."""
     package = shop / "far" / "pack" / "inner"
     package.mkdir(parents=True)
     for place in (package, package.parent):
@@ -317,7 +317,7 @@ def test_package_and_its_modules_are_found(shop: Path) -> None:
     ],
 )
 def test_name_that_leads_nowhere_is_told_in_a_line(target: str, said: str) -> None:
-    """And what would be right."""
+    """The line has the right form."""
     with pytest.raises(ValueError, match=r"^[^\n]*$") as raised:
         named(target)
     assert said in str(raised.value)
@@ -355,7 +355,7 @@ def test_name_that_leads_nowhere_is_told_in_a_line(target: str, said: str) -> No
     ],
 )
 def test_what_cannot_be_examined_is_told_in_a_line_and_not_called(name: str, said: str) -> None:
-    """What it is, and what would be right."""
+    """The line says what the object is, and what would be right."""
     with pytest.raises(ValueError, match=rf"^'named_shop:{name}' [^\n]*$") as raised:
         named(f"named_shop:{name}")
     assert said in str(raised.value)
@@ -375,7 +375,7 @@ def test_what_cannot_be_examined_is_told_in_a_line_and_not_called(name: str, sai
     ],
 )
 def test_error_of_an_import_has_file_and_line(shop: Path, code: str, said: str) -> None:
-    """Of the user's code, in which it was raised or which called what raised it."""
+    """They are those of the user's code that raised the error, or called the code that raised it."""
     (shop / "named_broken.py").write_text(code)
     with pytest.raises(ValueError, match=r"^'named_broken:users' cannot be imported: [^\n]*$") as raised:
         named("named_broken:users")
@@ -383,14 +383,14 @@ def test_error_of_an_import_has_file_and_line(shop: Path, code: str, said: str) 
 
 
 def test_another_module_of_the_name_of_a_file_is_not_taken_for_it(shop: Path) -> None:
-    """A file called as a module that is there already."""
+    """The name of the file is that of a module that is already imported."""
     (shop / "json.py").write_text("from resilient import Retry\nusers = Retry()\n")
     with pytest.raises(ValueError, match=r"^'json.py:users' cannot be imported: another module is called 'json' \("):
         named("json.py:users")
 
 
 def test_object_that_cannot_be_looked_at_is_told_in_a_line() -> None:
-    """A proxy, say, that stands for nothing outside a request."""
+    """For example, a proxy without its object outside a request."""
 
     class Proxy:
         def __getattr__(self, name: str) -> Any:
@@ -403,7 +403,7 @@ def test_object_that_cannot_be_looked_at_is_told_in_a_line() -> None:
 
 
 def test_working_directory_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It was said of standard output."""
+    """The message names the working directory, not standard output."""
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -413,7 +413,7 @@ def test_working_directory_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch,
 
 
 class Anything:
-    """Has every attribute, and each of them is the object itself."""
+    """Has every attribute, each of which is the object itself."""
 
     def __getattr__(self, name: str) -> Anything:
         return self
@@ -429,7 +429,7 @@ def test_object_with_every_attribute_is_told_in_a_line() -> None:
 
 
 def test_object_is_examined_as_its_name_is() -> None:
-    """A decorator of another library's is one that a function makes."""
+    """A decorator of another library is accepted from a function that makes one."""
     retry: Any = Retry()
 
     assert subject_of("mine", retry) == Subject("policy", retry)

@@ -1,4 +1,4 @@
-"""tenacity's own strategies are read: plans in its words are known as well as plans in ours."""
+"""tenacity's own strategies are understood like the library's."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.searches import search
 
 
 def of(*policies: Any, classify: Classifier | None = None) -> Explanation:
-    """What is said of a pipeline of these policies."""
+    """The explanation of a pipeline of these policies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
         return explain(Pipeline(*policies, classify=classify))
 
 
 def exactly(value: float) -> Bound:
-    """A worst case that is known."""
+    """An exact worst case."""
     return Bound(value, value)
 
 
@@ -70,7 +70,7 @@ FIXED, HALVES = tenacity.wait_fixed(2), tenacity.wait_fixed(0.5)
     ids=repr,
 )
 def test_waits_of_tenacity_are_read(wait: Any, seconds: float) -> None:
-    """Four attempts of a second, and the longest that each of the three pauses can be."""
+    """Four attempts of a second, and the longest value of each of the three pauses."""
     retry = Retry(4, wait=wait, max_retry_after=0)
     assert retry.pause == seconds
     assert of(retry, Timeout(1)).worst.seconds == exactly(4 + seconds)
@@ -96,13 +96,13 @@ def test_waits_of_tenacity_are_read(wait: Any, seconds: float) -> None:
     ids=repr,
 )
 def test_stops_of_tenacity_are_read(stop: Any, attempts: float, seconds: float) -> None:
-    """Attempts of up to 2 s, and 2 s between them: exact, whatever ends them."""
+    """Attempts of up to 2 s, and 2 s between them: exact for each stop strategy."""
     worst = of(Retry(stop=stop, wait=FIXED, max_retry_after=0), Timeout(2)).worst
     assert (worst.attempts, worst.seconds) == (exactly(attempts), exactly(seconds))
 
 
 def test_functions_of_users_are_not_known() -> None:
-    """They may say anything; only a total bounds what they do, and the explanation names them."""
+    """Their results are unknown; only a total bounds them, and the explanation names them."""
     waiting, stopping = Retry(3, wait=_a_while), Retry(stop=_enough, wait=0, max_retry_after=0)
     assert of(waiting, Timeout(2)).worst.seconds == Bound(3 * 2, math.inf)
     assert of(Timeout(30), waiting, Timeout(2)).worst.seconds == Bound(2, 30)
@@ -139,7 +139,7 @@ WAITS = st.recursive(
 
 
 class Attempt:
-    """What wait strategies look at."""
+    """The argument of wait strategies."""
 
     def __init__(self, number: int) -> None:
         self.attempt_number = number
@@ -148,7 +148,7 @@ class Attempt:
 @search(150)
 @given(WAITS, st.integers(1, 2000), st.randoms(use_true_random=False))
 def test_what_a_wait_strategy_says_lies_between_what_is_read(wait: Any, attempt: int, dice: random.Random) -> None:
-    """And comes to both ends of it, with chance on their side."""
+    """Random waits reach both ends of the range."""
     known = span(wait, attempt)
     assert known is not None
     least, most = known
@@ -177,21 +177,21 @@ def test_what_a_wait_strategy_says_lies_between_what_is_read(wait: Any, attempt:
     ids=repr,
 )
 def test_waits_of_users_are_not_read(wait: Any) -> None:
-    """Nor those that have a user's function in them, or figures that are none."""
+    """Nor waits with a user's function inside, or with values that are no numbers."""
     assert span(wait, 1) is None
     assert Retry(3, wait=wait).pause is None
 
 
 @pytest.mark.parametrize("kind", [tenacity.wait_exponential, tenacity.wait_exponential_jitter])
 def test_late_attempts_of_exponential_waits_are_read_in_no_time(kind: Any) -> None:
-    """Two to the power of a quintillion is a number that no memory has room for."""
+    """Two to the power of a quintillion does not fit into memory."""
     assert span(kind(multiplier=0, max=8, exp_base=2), 10**18) is not None
     assert span(kind(max=8, exp_base=2), 10**18) == (8, 8)
     assert of(Retry(stop=tenacity.stop_never, wait=kind(max=8))).worst.requests == exactly(math.inf)
 
 
 def test_wait_of_a_subclass_with_other_figures_is_read() -> None:
-    """It does what its class does."""
+    """It behaves as its base class does."""
     kind = type("Mine", (tenacity.wait_fixed,), {"__init__": lambda self: tenacity.wait_fixed.__init__(self, 7)})
     assert span(kind(), 1) == (7, 7)
 
@@ -228,7 +228,7 @@ PREDICATE = tenacity.retry_if_exception(lambda error: True)
 def test_answers_of_retry_strategies_are_known_without_their_users_predicates(
     strategy: Any, of_error: bool | None, of_result: bool | None
 ) -> None:
-    """None: such a predicate decides, and it is not asked."""
+    """None means that a user's predicate decides; the predicate is not called."""
     assert (answer_to(strategy, ConnectionError("in the lab")), answer_to(strategy, None)) == (of_error, of_result)
 
 
@@ -241,6 +241,6 @@ def test_answers_of_retry_strategies_are_known_without_their_users_predicates(
     ],
 )
 def test_what_a_retry_strategy_does_with_a_failure_is_said(strategy: Any, does: str) -> None:
-    """It names the strategy's predicate where the answer depends on it."""
+    """The explanation names the strategy's predicate if the answer depends on it."""
     (step,) = of(Retry(3, on=strategy)).routes[0].steps
     assert step.does.startswith(does)

@@ -1,4 +1,4 @@
-"""How an explanation is said: as text for people, as data for programs, and as a diagram."""
+"""The forms of an explanation: text for people, data for programs, and a diagram."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from resilient.http.httpx import AsyncTransport
 
 
 def of(*policies: Any, **options: Any) -> Explanation:
-    """What is said of a pipeline of these policies."""
+    """The explanation of a pipeline of these policies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
         return explain(Pipeline(*policies), **options)
@@ -42,7 +42,7 @@ def of(*policies: Any, **options: Any) -> Explanation:
 
 
 def test_text_says_what_is_exact_and_what_a_bound() -> None:
-    """In the figures at the top."""
+    """The figures at the top say so."""
     said = str(of(Timeout(10), Retry(3, wait=lambda state: 1.0), Timeout(2)))
     assert "latency   at most 10 s (a bound; 2 s can happen): Timeout(10 s) ends it" in said
     assert "latency   10 s (exact)" in str(of(Timeout(10)))
@@ -50,7 +50,7 @@ def test_text_says_what_is_exact_and_what_a_bound() -> None:
 
 
 def test_tree_shows_pipelines_in_pipelines() -> None:
-    """Each policy under its own, even where neighbours nest."""
+    """Each policy is below its own pipeline, even if neighbours are nested too."""
     inner = Pipeline(Retry(2), name="a"), Pipeline(Timeout(1), name="b")
     lines = str(explain(Pipeline(Timeout(9), *inner, name="users"))).splitlines()
     start = next(at for at, line in enumerate(lines) if line.strip() == "users")
@@ -59,7 +59,7 @@ def test_tree_shows_pipelines_in_pipelines() -> None:
 
 
 def test_data_is_json_with_units_and_without_infinities() -> None:
-    """`null` where there is no limit."""
+    """A figure without limit is `null`."""
     data = json.loads(json.dumps(of(Retry(3)).data(), allow_nan=False))
     assert data["latency"] == {
         "at_most_seconds": None,
@@ -88,7 +88,7 @@ def test_data_is_json_with_units_and_without_infinities() -> None:
 
 
 def test_diagram_has_a_box_for_each_pipeline_and_no_loose_end() -> None:
-    """Every box is closed; what Mermaid would take for its own is escaped."""
+    """Every box is closed, and special characters of Mermaid are escaped."""
     inner = Pipeline(Retry(2), Pipeline(CircuitBreaker(), name='say "hi"'), name="a"), Pipeline(Timeout(1), name="b")
     lines = of(Timeout(9), *inner).mermaid().splitlines()
     assert lines[0] == "flowchart TD"
@@ -119,7 +119,7 @@ def test_diagram_has_a_box_for_each_pipeline_and_no_loose_end() -> None:
     ],
 )
 def test_reason_for_no_limit_is_not_that_the_function_has_one(policies: Any, why: str) -> None:
-    """What takes without limit is named."""
+    """The reason names the part without a limit."""
     worst = of(*policies, function_limit=1).worst
     assert worst.seconds.most == float("inf")
     assert worst.why.startswith(why)
@@ -135,7 +135,7 @@ def test_wait_of_known_length_before_what_is_endless_is_not_the_reason(gate: Any
 
 
 def test_lateness_of_chaos_is_a_part_of_the_reason() -> None:
-    """With what comes after it."""
+    """The reason has the delay of the chaos and what follows it."""
     late = Chaos(Latency(share=0.5, low=1, high=2), enabled=True)
     assert of(late, function_limit=1).worst.why == "Chaos(50% of answers 1-2 s late) is up to 2 s late, then 1 s"
 
@@ -145,7 +145,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_servers_say_whose_deadline_it_is() -> None:
-    """Without a limit of its own, the server is said to have none."""
+    """A server without its own limit is described as having none."""
     assert explain(ServerMiddleware(application).pipeline).worst.why == (
         "nothing ends the request: a client need not send a deadline, and there is no max_deadline"
     )
@@ -153,20 +153,20 @@ def test_servers_say_whose_deadline_it_is() -> None:
 
 
 def test_figure_of_no_chance_is_not_said_to_be_possible() -> None:
-    """Chaos may let no request through; that is not what a reader wants to know."""
+    """A Chaos that lets no request through is not what a reader wants to know."""
     said = str(of(Chaos(Latency(high=1), enabled=True), Timeout(1)))
     assert "  requests  at most 1 (a bound)\n" in said
 
 
 def test_long_figures_have_a_line_of_their_own() -> None:
-    """They never touch what follows."""
+    """They never touch the text after them."""
     lines = str(of(Retry(stop=tenacity.stop_never))).splitlines()
     at = next(number for number, line in enumerate(lines) if line.endswith("unlimited requests"))
     assert lines[at + 1].strip().startswith("Retry(attempts without end")
 
 
 def test_long_names_are_wrapped() -> None:
-    """Of pipelines, policies and the layer around, wherever they stand."""
+    """Long names of pipelines, policies and the outer layer are wrapped everywhere."""
     name = "a name that is " + "rather " * 12 + "long"
     inner = Pipeline(Retry(2, name=f"retry, {name}"), Timeout(1, name=f"timeout, {name}"), name=f"inner, {name}")
     outer = Pipeline(Timeout(9), Retry(2), name=f"outer, {name}")
@@ -175,7 +175,7 @@ def test_long_names_are_wrapped() -> None:
 
 
 def test_keyed_gates_are_told_apart_by_what_they_keep() -> None:
-    """In what ends meet, and in what to write instead."""
+    """In the routes, and in the suggestions of findings."""
     with pytest.warns(PipelineWarning):
         pipeline = Pipeline(
             Keyed(CircuitBreaker, key=lambda: "k"), Keyed(lambda: RateLimit(5, max_wait=1), key=lambda: "k"), Timeout(1)
@@ -186,20 +186,20 @@ def test_keyed_gates_are_told_apart_by_what_they_keep() -> None:
 
 
 def test_shadow_is_no_part_of_a_plan() -> None:
-    """What repeats nothing takes no time, and assumes nothing."""
+    """A policy that repeats nothing takes no time, and adds no assumption."""
     found = of(Timeout(5), Retry(3, shadow=True), Hedge(1, shadow=True), Timeout(2))
     assert found.findings == ()
     assert not any("may fail in any way that is repeated" in each for each in found.assumes)
 
 
 def test_nobody_cancels_a_plain_def() -> None:
-    """So no cancellation comes up in one."""
+    """A plain def has no route for a cancellation."""
     assert any(route.end == "a cancellation" for route in of(Retry(2)).routes)
     assert not any(route.end == "a cancellation" for route in of(Retry(2), is_async=False).routes)
 
 
 def test_pipeline_that_is_switched_says_so() -> None:
-    """The figures are those of when it acts."""
+    """The figures are those of the mode "on"."""
     pipeline = standard("switched pipeline")
     assert not any("switched" in each for each in explain(pipeline).assumes)
     with pipeline.switch("off"):
@@ -210,7 +210,7 @@ def test_pipeline_that_is_switched_says_so() -> None:
 
 
 def layers(inner: Pipeline, outer: Pipeline) -> str:
-    """What is said of the two."""
+    """The line about two layers."""
     said = str(explain(inner, behind=outer)).split("  layers    ")[1].split("\n\n")[0]
     return " ".join(said.split())
 
@@ -227,7 +227,7 @@ def test_layers_are_said_not_to_contradict_the_pipeline_alone() -> None:
 
 
 def test_layers_that_multiply_say_what_limits_leave_of_it() -> None:
-    """Nine requests, of which a total leaves three where no pause fits into it; and a hint for a Retry only."""
+    """Nine requests, of which a total allows three because no pause fits into it; only a Retry gets the hint."""
     inner = Pipeline(Retry(3, wait=2, max_retry_after=0), name="inner")
     assert layers(inner, Pipeline(Retry(3), name="outer")) == (
         'they multiply: 3 x 3 requests; with Retry(nested="once") inner would leave retries to outer'
@@ -239,7 +239,7 @@ def test_layers_that_multiply_say_what_limits_leave_of_it() -> None:
 
 
 def test_layers_that_do_not_repeat_are_said_so() -> None:
-    """Both, or one of them."""
+    """Both layers, or one of them, do not repeat."""
     once, often = Pipeline(Timeout(1), name="once"), Pipeline(Retry(2), name="often")
     assert layers(once, Pipeline(Timeout(2), name="outer")) == "neither pipeline repeats calls, so nothing multiplies"
     assert layers(once, often) == "only one pipeline repeats calls, so nothing multiplies"
@@ -249,7 +249,7 @@ def test_layers_that_do_not_repeat_are_said_so() -> None:
 
 
 def test_what_is_not_repeated_under_a_transport_is_said() -> None:
-    """A POST without a key, and what a request may say for itself."""
+    """For example, a POST without a key; the request's own options matter too."""
     transport = AsyncTransport(standard(), transport=httpx.MockTransport(lambda request: httpx.Response(200)))
     said = " ".join(str(explain(transport.pipeline)).split())
     assert "another one (a POST or PATCH without a key) is never hedged, and repeated only when it provably was" in said
