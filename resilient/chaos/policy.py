@@ -24,7 +24,7 @@ from resilient.chaos.experiment import Enabled, Experiment
 from resilient.core.background import discard, is_own
 from resilient.core.call import Call
 from resilient.core.callbacks import asked_of
-from resilient.core.layer import Layer, Marks, Watch, marked, marks_of
+from resilient.core.layer import BoundLayer, Layer, Watch
 from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import Stopped
@@ -118,28 +118,26 @@ class Chaos(Wrap):
 
     # -- in the place of the dependency -----------------------------------------------------------------------------
 
-    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
+    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         if not self.experiment.possible:
             return inner
-        is_on, disturb = self.experiment.is_on, self._disturb
+        is_on, disturb, rest, plainly = self.experiment.is_on, self._disturb, inner.run, inner.plainly
 
         def layer(call: Call) -> Any:
-            return disturb(call, inner, context) if is_on() else inner(call)
+            return disturb(call, rest, context) if is_on() else rest(call)
 
-        marks = marks_of(inner)
-        plainly = marks.plainly
         if plainly is None:
-            return marked(layer, Marks(is_leaf=marks.is_leaf))
+            return BoundLayer(layer, is_leaf=inner.is_leaf)
 
         def layer_plainly(call: Call) -> Any:
             if not is_on():
                 return plainly(call)
             try:
-                return finish(disturb(call, inner, context))
+                return finish(disturb(call, rest, context))
             except StopIteration as error:
                 raise Stopped(error) from None  # it must get past the coroutines around it
 
-        return marked(layer, Marks(layer_plainly, is_leaf=marks.is_leaf))
+        return BoundLayer(layer, layer_plainly, is_leaf=inner.is_leaf)
 
     async def _disturb(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         runtime = call.begin()

@@ -1,65 +1,52 @@
-"""Layers: what a pipeline is made of, once its policies are bound to each other; and what they tell each other.
+"""Layers: what a pipeline is made of, once its policies are bound to each other.
 
-Policies are bound from the inside out, so a layer knows the one inside it. What it can do without depends on that one:
-around a plain function, for example, it needs no coroutine. So each layer may carry `Marks`, which are read when the
-next layer is made around it, never at a call.
+A layer is a function of a `Call` that runs one policy and everything inside it. Policies are bound from the inside out,
+so each one knows the layer inside it when it makes its own. How cheap its layer can be depends on that one: around a
+plain function, for example, it needs no coroutine. So a layer is handed on as a `BoundLayer`, the function together
+with such facts. They are read while layers are bound, never at a call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from resilient.core.call import Call
 
-__all__ = ["Layer", "Marks", "Recovery", "Watch", "marked", "marks_of"]
-
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["BoundLayer", "Layer", "Recovery", "Watch"]
 
 Layer = Callable[[Call], Coroutine[Any, Any, Any]]
-"""The rest of a pipeline, seen from one of its policies."""
+"""The rest of a pipeline, as the policy around it calls it."""
 
 Recovery = Callable[[Call, Exception], Coroutine[Any, Any, Any] | None]
-"""Handles the failure of a layer: returns a coroutine whose result or error the caller gets; or None, where it is not
-for this error, which then goes on to the caller."""
+"""Handles a failure of the layer inside it. Returns a coroutine whose result or error the caller gets; or None if it
+does not handle this error, which then goes on to the caller."""
 
 Watch = Callable[[Call, Any, Exception | None], None]
-"""Is told how a call ended: by its result and None, or by None and its error."""
+"""Called at the end of each call: with the call's result and None, or with None and the call's error."""
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """What a layer tells the layers around it.
+class BoundLayer:
+    """A layer, and the facts about it that the layers around it use.
 
     Attributes:
-        plainly: a plain function of the call that does the same as the layer without a coroutine, and blocks its thread
-            where it waits; or None.
-        is_leaf: whether no policy is inside it.
-        is_direct: whether it only calls the guarded function, so a frame may do that itself.
+        run: the layer itself.
+        plainly: a plain function of the call that does the same as `run` without a coroutine, and blocks its thread
+            where it waits; None if there is no such form.
+        is_leaf: whether there is no policy inside it.
+        is_direct: whether it only calls the guarded function, so that the outermost gate layer can call it instead.
         waits: whether a call may wait inside it for a connection or a permit.
-        limited: of a Timeout: the layer inside it and its limit, so that a frame may apply the limit itself; or None.
-        observes_itself: of a leaf: whether it emits the events of its attempts.
+        limited: of a Timeout: the layer inside it and its limit, so that a gate layer can apply the limit itself; else
+            None.
+        observes_itself: of a leaf: whether it emits the events of its attempts itself.
     """
 
+    run: Layer
     plainly: Callable[[Call], Any] | None = None
     is_leaf: bool = False
     is_direct: bool = False
     waits: bool = False
     limited: tuple[Layer, Any] | None = None
     observes_itself: bool = False
-
-
-_NONE = Marks()
-
-
-def marked(layer: F, marks: Marks) -> F:
-    """Give a layer its marks, and return it."""
-    vars(layer)["marks"] = marks
-    return layer
-
-
-def marks_of(layer: Callable[..., Any]) -> Marks:
-    """The marks of a layer, or of an attempt that stands in place of one; the defaults if it was given none."""
-    marks: Marks = getattr(layer, "marks", _NONE)
-    return marks

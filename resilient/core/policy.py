@@ -21,7 +21,7 @@ from resilient import _validation
 from resilient.core.budget import Budget
 from resilient.core.call import Call
 from resilient.core.context import Mode, PipelineContext
-from resilient.core.layer import Layer, Recovery, Watch
+from resilient.core.layer import BoundLayer, Layer, Recovery, Watch
 from resilient.core.stop import AnyOf, Runs, Unknown
 from resilient.core.worst_case import Bound, Ending, InnerCost, Pause, Reaction, Surroundings, WorstCase, sequential
 from resilient.errors import Rejected
@@ -249,7 +249,7 @@ class Policy:
     def attach(self, channel: Channel) -> None:
         """Called when a pipeline takes this policy up: `channel` is where its events go."""
 
-    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
+    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         """The layer that applies this policy around `inner`; where it is no gate."""
         raise NotImplementedError
 
@@ -261,7 +261,7 @@ class Policy:
         """True if it does nothing on success and acts by `recovery`: no code of it runs unless the call raises."""
         return False
 
-    def recovery(self, inner: Layer, context: PipelineContext) -> Recovery:
+    def recovery(self, inner: BoundLayer, context: PipelineContext) -> Recovery:
         """What a policy that `failure_only` does when `inner(call)` has raised an `Exception`."""
         raise NotImplementedError
 
@@ -431,6 +431,6 @@ class Wrap(Policy):
         """
         raise NotImplementedError
 
-    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
-        run = self.run
-        return lambda call: run(call, inner, context)
+    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+        run, rest = self.run, inner.run
+        return BoundLayer(lambda call: run(call, rest, context))

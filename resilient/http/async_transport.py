@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Generic
 
 from resilient.core.call import Call
 from resilient.core.emit import observed
-from resilient.core.layer import Marks, marked
+from resilient.core.layer import BoundLayer
 from resilient.core.policy import NEARLY, PipelineContext
 from resilient.errors import Rejected, TimedOut
 from resilient.http import bodies
@@ -36,16 +36,16 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
     def _attempt(self, context: PipelineContext) -> Attempt:
         simple, fully, channel = self._simple, self._fully, context.channel
 
-        def attempt(call: Call, told: bool = False) -> Awaitable[Any]:
+        def attempt(call: Call, told: bool = False) -> Any:
             if channel.wants.observed and not told:
                 return observed(call, context, attempt(call, True))
             request = call.args[0]
             deadline = call.deadline
             if simple and (deadline is None or is_in_time(request, (deadline - call.runtime.now()) / NEARLY)):
-                return self.transport.handle_async_request(request)  # type: ignore[no-any-return]
+                return self.transport.handle_async_request(request)
             return fully(call, context, self.transport.handle_async_request, True, call.begin())
 
-        return marked(attempt, Marks(observes_itself=True))
+        return BoundLayer(attempt, observes_itself=True)
 
     def _whole_attempt(self, context: PipelineContext) -> Attempt:
         simple, fully, channel, streams = self._simple, self._fully, context.channel, self.library.streams
@@ -66,7 +66,7 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
                 self._bound(call, begin, response)
             return response
 
-        return marked(whole_attempt, Marks(observes_itself=True))
+        return BoundLayer(whole_attempt, observes_itself=True)
 
     async def handle_async_request(self, request: Request) -> Response:
         """Send one request through the pipeline, and return its response."""

@@ -24,7 +24,7 @@ from resilient.chaos.experiment import Enabled, Experiment
 from resilient.chaos.policy import objective
 from resilient.core.background import discard
 from resilient.core.call import new_call
-from resilient.core.layer import Layer, Watch
+from resilient.core.layer import BoundLayer, Watch
 from resilient.core.policy import PipelineContext, Policy
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.events import Channel, ChaosHalted, Event, FaultInjected, Listener
@@ -316,7 +316,7 @@ class Witness(Policy):
         super().__init__(chaos.name)
         self._chaos = chaos
 
-    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
+    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         return inner
 
     @property

@@ -32,6 +32,7 @@ from resilient import _validation
 from resilient.core.call import Call
 from resilient.core.classify import DEFAULT
 from resilient.core.deadline import deadline, holding, remaining
+from resilient.core.layer import BoundLayer
 from resilient.core.policy import NEARLY, PipelineContext, Policy
 from resilient.core.priority import current_priority, priority
 from resilient.errors import TimedOut
@@ -72,7 +73,7 @@ NO_LIMITS: dict[str, float | None] = dict.fromkeys(("connect", "read", "write", 
 ANYHOW: tuple[bool, Proof | None] = (True, None)
 """Of a request that every policy may repeat: attempts may overlap, and no proof is needed that it never left."""
 
-Attempt = Callable[[Call], Any]
+Attempt = Callable[[Call], Any] | BoundLayer
 
 
 class HttpTransport(Generic[Inner]):

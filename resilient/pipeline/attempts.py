@@ -28,7 +28,7 @@ from resilient.core.call import Call, new_call
 from resilient.core.classify import SUCCESS
 from resilient.core.current_call import block_begins, block_ends
 from resilient.core.emit import observed
-from resilient.core.layer import Layer, Marks, marked
+from resilient.core.layer import BoundLayer
 from resilient.core.policy import PipelineContext
 from resilient.errors import Stopped, TimedOut
 from resilient.runtime import Limit, Runtime
@@ -118,13 +118,13 @@ def block_call(block: Callable[..., Any], runtime: Runtime, *, repeats: bool) ->
     return new_call(block, (), {}, where, _BlockCall)
 
 
-def block_leaf(context: PipelineContext) -> Layer:
+def block_leaf(context: PipelineContext) -> BoundLayer:
     """Stands where the function would be called."""
 
     async def body(call: Call) -> Any:
         return await (observed(call, context, _Body()) if context.channel.wants.observed else _Body())
 
-    return marked(body, Marks(is_leaf=True))
+    return BoundLayer(body, is_leaf=True)
 
 
 class Attempt:

@@ -10,19 +10,19 @@ from typing import Any
 
 from resilient.core.call import Call
 from resilient.core.gate_group import GateGroup
-from resilient.core.layer import Layer, Recovery, marks_of
+from resilient.core.layer import BoundLayer, Recovery
 from resilient.core.policy import Gate, PipelineContext, Policy
 from resilient.pipeline.gate_layer import Composed, layer_of
 
 __all__ = ["compose"]
 
 
-def compose(policies: Sequence[Policy], context: PipelineContext, leaf: Layer, *, waits: bool = False) -> Composed:
+def compose(policies: Sequence[Policy], context: PipelineContext, leaf: BoundLayer, *, waits: bool = False) -> Composed:
     """Bind `policies` around `leaf`, the layer that calls the guarded function.
 
-    `waits`: whether a policy inside `leaf` may have a queue. A leaf can say so itself, by its `Marks`.
+    `waits`: whether a policy inside `leaf` may have a queue, though `leaf.waits` does not say so.
     """
-    waits = waits or marks_of(leaf).waits
+    waits = waits or leaf.waits
     inner, at = leaf, len(policies)
     while True:
         last = at

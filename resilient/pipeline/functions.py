@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from resilient.core.call import Call, name_of
 from resilient.core.emit import attempt_failed, attempt_returned, attempt_started, count_request, observed
-from resilient.core.layer import Layer, Marks, marked, marks_of
+from resilient.core.layer import BoundLayer
 from resilient.core.policy import PipelineContext
 from resilient.core.result import is_awaitable
 from resilient.errors import Stopped
@@ -84,9 +84,9 @@ def unwrapped(fn: Any) -> Iterator[Any]:
         fn = getattr(fn, "__wrapped__", None)
 
 
-def async_leaf(context: PipelineContext, attempt: Layer | None = None) -> Layer:
-    """The layer that calls a coroutine function; or `attempt` with the call, in the function's place. An `attempt` that
-    emits its own events (`Marks.observes_itself`) is the layer itself, without a frame around it."""
+def async_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> BoundLayer:
+    """The layer that calls a coroutine function; or, in the function's place, `attempt` with the call. An `attempt`
+    that emits its own events (`BoundLayer.observes_itself`) is the layer itself, without a coroutine around it."""
     channel = context.channel
 
     def call_it(call: Call) -> Any:
@@ -100,28 +100,29 @@ def async_leaf(context: PipelineContext, attempt: Layer | None = None) -> Layer:
         kwargs = call.kwargs
         return call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
 
+    if attempt is None:
+        return BoundLayer(call_it, is_leaf=True, is_direct=True)
+    run = attempt.run
+
     def make_attempt(call: Call) -> Any:
-        assert attempt is not None
-        return observed(call, context, attempt(call)) if channel.wants.observed else attempt(call)
+        return observed(call, context, run(call)) if channel.wants.observed else run(call)
 
-    leaf: Layer = call_it if attempt is None else make_attempt
-    if attempt is not None and marks_of(attempt).observes_itself:
-        leaf = attempt
-    return marked(leaf, Marks(is_leaf=True, is_direct=attempt is None, waits=attempt is not None))
+    return BoundLayer(run if attempt.observes_itself else make_attempt, is_leaf=True, waits=True)
 
 
-def sync_leaf(context: PipelineContext, attempt: Callable[[Call], Any] | None = None) -> Layer:
+def sync_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> BoundLayer:
     """The layer that calls a plain function, or `attempt` with the call. It has a plain form, `plainly`."""
     channel = context.channel
+    make_attempt = None if attempt is None else attempt.run
 
     def plainly(call: Call) -> Any:
         begin = attempt_started(call, context) if channel.wants.observed else None
         try:
-            if attempt is None:
+            if make_attempt is None:
                 kwargs = call.kwargs
                 result = call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
             else:
-                result = attempt(call)
+                result = make_attempt(call)
         except BaseException as error:
             if begin is not None:
                 attempt_failed(call, context, begin, error)
@@ -137,7 +138,7 @@ def sync_leaf(context: PipelineContext, attempt: Callable[[Call], Any] | None = 
     async def call_it(call: Call) -> Any:
         return plainly(call)
 
-    return marked(call_it, Marks(plainly, is_leaf=True, is_direct=attempt is None, waits=attempt is not None))
+    return BoundLayer(call_it, plainly, is_leaf=True, is_direct=attempt is None, waits=attempt is not None)
 
 
 plain_types: set[type] = set()

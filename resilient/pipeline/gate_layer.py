@@ -32,7 +32,7 @@ from resilient.core.call import Call, name_of
 from resilient.core.callbacks import CallbackError
 from resilient.core.emit import Ends
 from resilient.core.gate_group import FILE, GateGroup
-from resilient.core.layer import Layer, Marks, Recovery, marked, marks_of
+from resilient.core.layer import BoundLayer, Layer, Recovery
 from resilient.core.policy import PipelineContext
 from resilient.errors import Stopped
 from resilient.pipeline.functions import plain_types, refuse_awaitable
@@ -60,8 +60,8 @@ class Composed:
 
     recover: Recovery | None
     gate_group: GateGroup
-    inner: Layer
-    layer: Layer
+    inner: BoundLayer
+    layer: BoundLayer
 
 
 def guard_with(
@@ -101,7 +101,7 @@ def guard_with(
     return write(names | mine | telling)  # type: ignore[no-any-return]
 
 
-def layer_of(gate_group: GateGroup, inner: Layer, recover: Recovery | None = None) -> Layer:
+def layer_of(gate_group: GateGroup, inner: BoundLayer, recover: Recovery | None = None) -> BoundLayer:
     """The layer that applies these gates around `inner`, and `recover` around both."""
     if not gate_group.gates and recover is None:
         return inner
@@ -110,21 +110,19 @@ def layer_of(gate_group: GateGroup, inner: Layer, recover: Recovery | None = Non
         shape, names = _shape_of(gate_group, inner, is_async=is_async, recovers=recover is not None)
         return _inside(shape)({**names, "recover": recover})()
 
-    layer: Layer = write(is_async=True)
-    return layer if marks_of(inner).plainly is None else marked(layer, Marks(plainly=write(is_async=False)))
+    return BoundLayer(write(is_async=True), plainly=None if inner.plainly is None else write(is_async=False))
 
 
 def _shape_of(
-    gate_group: GateGroup, inner: Layer, *, is_async: bool, recovers: bool, is_outermost: bool = False
+    gate_group: GateGroup, inner: BoundLayer, *, is_async: bool, recovers: bool, is_outermost: bool = False
 ) -> tuple[Shape, dict[str, Any]]:
     """The shape of a frame, and the values of the names in its source."""
-    marks = marks_of(inner)
-    awaits = is_async and marks.plainly is None
-    rest, limit = (marks.limited if awaits else None) or (None, None)
+    awaits = is_async and inner.plainly is None
+    rest, limit = (inner.limited if awaits else None) or (None, None)
     names = {
         **gate_group.names,
         "gate_group": gate_group,
-        "inner": marks.plainly or (inner if is_async else _driven(inner)),
+        "inner": inner.plainly or (inner.run if is_async else _driven(inner.run)),
         "rest": rest,
         "limit": limit,
     }
@@ -139,7 +137,7 @@ def _shape_of(
         is_async=is_async,
         awaits=awaits,
         limited=limit is not None,
-        direct=is_outermost and marks.is_direct,
+        direct=is_outermost and inner.is_direct,
         recovers=recovers,
     )
     return shape, names

@@ -21,7 +21,7 @@ from resilient.core.classify import DEFAULT, Classifier
 from resilient.core.context import Mode, PipelineContext, switch_all
 from resilient.core.current_call import Enclosing, enclosing, is_guard, is_guarded, waiting
 from resilient.core.emit import Ends
-from resilient.core.layer import Layer
+from resilient.core.layer import BoundLayer, Layer
 from resilient.core.levels import levels
 from resilient.core.policy import Gate, Policy
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
@@ -79,7 +79,7 @@ class Pipeline(Policy):
         classify: Classifier | None,
         strict: bool,
         twin: Pipeline | None = None,
-        attempt: Callable[[PipelineContext], Callable[[Call], Any]] | None = None,
+        attempt: Callable[[PipelineContext], Callable[[Call], Any] | BoundLayer] | None = None,
     ) -> None:
         _check_policies(policies)
         if not policies:
@@ -114,7 +114,8 @@ class Pipeline(Policy):
             self._earn = watched_earnings(self._paid, self._watches)
         for policy in policies:
             policy.attach(self._context.channel)
-        self._attempt = None if attempt is None else attempt(self._context)
+        made = None if attempt is None else attempt(self._context)
+        self._attempt = made if made is None or isinstance(made, BoundLayer) else BoundLayer(made)
         self._ends = Ends(self._context, substitutes=self.substitutes)
         self._composed: dict[Kind, tuple[Composed, Layer]] = {}
         self._guards: dict[Kind, Callable[[Any], Callable[..., Any]]] = {}
@@ -132,7 +133,7 @@ class Pipeline(Policy):
             self._composed[kind] = self._compose(leaf)
         return self._composed[kind]
 
-    def _compose(self, leaf: Layer, *, waits: bool = False) -> tuple[Composed, Layer]:
+    def _compose(self, leaf: BoundLayer, *, waits: bool = False) -> tuple[Composed, Layer]:
         """Bind the policies around `leaf`. Returns them, and the full path of a call through the pipeline."""
         composed = compose(self.policies, self._context, leaf, waits=waits)
         recover = composed.recover
@@ -142,7 +143,7 @@ class Pipeline(Policy):
             recover = watched_recovery(recover, self._watches)
         composed = replace(composed, recover=recover)
         return composed, self._in_flight.full_path(
-            self._context, composed.layer, recover, self._earn, None if waits else self._ends
+            self._context, composed.layer.run, recover, self._earn, None if waits else self._ends
         )
 
     def _complain(self, findings: Sequence[Finding], where: str) -> None:
@@ -206,13 +207,14 @@ class Pipeline(Policy):
     def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
         call = block_call(block, current_async() if is_async else THREADS, repeats=self._context.repeats)
         if self._context.mode == "off":
-            return call, block_leaf(self._context)(call)
+            return call, block_leaf(self._context).run(call)
         _, full_path = self._composed_for("block")
         return call, full_path(call)
 
-    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
+    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         _, full_path = self._compose(inner, waits=True)  # what is in `inner` is another pipeline's business
-        return lambda call: inner(call) if self._context.mode == "off" else full_path(call)
+        rest = inner.run
+        return BoundLayer(lambda call: rest(call) if self._context.mode == "off" else full_path(call))
 
     # -- variations ---------------------------------------------------------------------------------------------
 
@@ -262,7 +264,7 @@ class Pipeline(Policy):
         self,
         policies: tuple[Policy, ...],
         classify: Classifier | None = None,
-        attempt: Callable[[PipelineContext], Callable[[Call], Any]] | None = None,
+        attempt: Callable[[PipelineContext], Callable[[Call], Any] | BoundLayer] | None = None,
     ) -> Pipeline:
         """The same pipeline by other policies, and another judgement: its calls are this one's to all who listen to it,
         switch it, count them or close it. For what has to fit policies to its own kind of calls, as our transports do.

@@ -18,7 +18,7 @@ from resilient.core.background import discard, is_own
 from resilient.core.call import Call, name_of
 from resilient.core.callbacks import ask
 from resilient.core.classify import ErrorFilter, Verdict, error_filter
-from resilient.core.layer import Layer, Recovery
+from resilient.core.layer import BoundLayer, Layer, Recovery
 from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.result import CLOSING_SECONDS, is_awaitable
 from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase
@@ -81,7 +81,7 @@ class Fallback(Wrap):
     def failure_only(self, context: PipelineContext) -> bool:
         return self._on is not None or not context.classifier.judges_results
 
-    def recovery(self, inner: Layer, context: PipelineContext) -> Recovery:
+    def recovery(self, inner: BoundLayer, context: PipelineContext) -> Recovery:
         def fall_back(call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
             return self._answer(call, error, context) if self._answers_for(call, error, context) else None
 

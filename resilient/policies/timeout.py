@@ -16,7 +16,7 @@ from resilient.core.background import BackgroundCall, Stragglers
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError
 from resilient.core.deadline import in_callers_time, lifted, total
-from resilient.core.layer import Layer, Marks, marked, marks_of
+from resilient.core.layer import BoundLayer, Layer
 from resilient.core.policy import NEARLY, PipelineContext, Wrap
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import Rejected, TimedOut
@@ -70,16 +70,15 @@ class Timeout(Wrap):
     def run(self, call: Call, inner: Layer, context: PipelineContext) -> Coroutine[Any, Any, Any]:
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
 
-    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
-        marks = marks_of(inner)
-        is_leaf = marks.is_leaf
+    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+        is_leaf = inner.is_leaf
         limit = _Limit(self, context, total=not (is_leaf or self.abandon or self.thread))
         seen.any = seen.any or limit.total
-        rest = inner
+        rest = inner.run
         if self.abandon:
-            rest = lifted(inner)
+            rest = lifted(rest)
         elif self.thread and not is_leaf:
-            rest = total(inner, self.seconds)
+            rest = total(rest, self.seconds)
 
         def within(call: Call) -> Coroutine[Any, Any, Any]:
             return call.runtime.within(call, rest, limit)
@@ -90,9 +89,9 @@ class Timeout(Wrap):
             return within(call)
 
         if self.abandon or self.thread:
-            return aside
-        plainly = None if marks.plainly is None else THREADS.plainly_within(marks.plainly, limit)
-        return marked(within, Marks(plainly, limited=(rest, limit)))
+            return BoundLayer(aside)
+        plainly = None if inner.plainly is None else THREADS.plainly_within(inner.plainly, limit)
+        return BoundLayer(within, plainly, limited=(rest, limit))
 
     async def _aside(self, call: Call, inner: Layer, limit: _Limit) -> Any:
         """Run the rest beside the caller, and leave it running when its time is over."""

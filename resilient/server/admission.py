@@ -18,7 +18,7 @@ from typing import Any
 from resilient.core.call import Call
 from resilient.core.classify import FATAL, IGNORED, Classifier, Verdict
 from resilient.core.emit import count_request
-from resilient.core.layer import Layer
+from resilient.core.layer import BoundLayer, Layer
 from resilient.core.policy import Gate, PipelineContext, Withdrawn, Wrap
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import TimedOut
@@ -73,15 +73,17 @@ class UntilAnswered(Wrap):
     def attach(self, channel: Channel) -> None:
         self.channel = channel
 
-    def bind(self, inner: Layer, scope: PipelineContext) -> Layer:
+    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+        rest = inner.run
+
         def until_answered(call: Call) -> Coroutine[Any, Any, Any]:
             request: Request = call.args[0].pop(REQUEST)  # else scope and request would keep each other alive
             if request.seconds <= 0:
                 raise request.expired()
-            layer = inner if request.upload is None else _with_body(request, request.upload, inner)
+            layer = rest if request.upload is None else _with_body(request, request.upload, rest)
             return layer(call) if request.at == math.inf else request.bound(call, layer)
 
-        return until_answered
+        return BoundLayer(until_answered)
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.limit is None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from resilient.core.call import Call
-from resilient.core.layer import Marks, marked
+from resilient.core.layer import BoundLayer
 from resilient.core.policy import PipelineContext
 
 __all__ = ["AWAITS_BODY", "ENDED", "HELD", "Guard", "hold_told", "hold_untold", "stand_in_line"]
@@ -62,10 +62,10 @@ def hold_told(scope: PipelineContext) -> Callable[[Call], Any]:
     return lambda call: HELD
 
 
-def hold_untold(scope: PipelineContext) -> Callable[[Call], Any]:
+def hold_untold(scope: PipelineContext) -> BoundLayer:
     """The same without telling listeners, which saves a frame. Used only while there are none."""
 
     def attempt(call: Call) -> Any:
         return HELD
 
-    return marked(attempt, Marks(observes_itself=True))
+    return BoundLayer(attempt, observes_itself=True)

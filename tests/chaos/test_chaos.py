@@ -27,6 +27,7 @@ from resilient import (
     remaining,
 )
 from resilient.chaos.experiment import VARIABLE
+from resilient.core.layer import BoundLayer
 from resilient.core.worst_case import Bound, Surroundings, WorstCase
 from resilient.events import AttemptStarted, ChaosHalted, FaultInjected
 from resilient.faults import (
@@ -326,7 +327,8 @@ def test_what_can_never_be_on_has_no_part_in_a_call() -> None:
 
     async def inner(call: Any) -> Any: ...
 
-    assert chaos.bind(inner, Pipeline(chaos)._context) is inner
+    layer = BoundLayer(inner)
+    assert chaos.bind(layer, Pipeline(chaos)._context) is layer
 
 
 def test_calls_while_it_is_off_do_not_count(world: World) -> None:

@@ -34,7 +34,7 @@ from resilient.core.budget import Budget
 from resilient.core.call import Call
 from resilient.core.callbacks import asked_of
 from resilient.core.deadline import in_callers_time
-from resilient.core.layer import Layer
+from resilient.core.layer import BoundLayer, Layer
 from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase, share
 from resilient.events import Hedging
@@ -173,21 +173,23 @@ class Hedge(Wrap):
             return observed  # type: ignore[return-value]
         return observed.of(asked_of(call, key))
 
-    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
+    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+        rest = inner.run
+
         async def watch(call: Call) -> Any:
-            return await self._watch(call, inner, context)
+            return await self._watch(call, rest, context)
 
         def race(call: Call) -> Coroutine[Any, Any, Any]:
             if context.mode == "once":
-                return inner(call) if self.observes is None else watch(call)
-            copies = Race(self, call, inner, context)
+                return rest(call) if self.observes is None else watch(call)
+            copies = Race(self, call, rest, context)
             if call.runtime is THREADS:
                 return in_callers_time(call, context, lambda _: copies.decide())
             if self.inline and isinstance(call.runtime, AsyncioRuntime):
                 return copies.run_inline(call.runtime)
             return copies.decide()
 
-        return watch if self.shadow else race
+        return BoundLayer(watch if self.shadow else race)
 
     async def _watch(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         """One copy alone: observe it, and in shadow see whether it would have been hedged."""

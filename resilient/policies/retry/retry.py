@@ -22,7 +22,7 @@ from resilient.core.background import Stragglers
 from resilient.core.budget import Budget
 from resilient.core.callbacks import ask
 from resilient.core.classify import REFUSALS, ErrorFilter, Verdict, error_filter, error_types, is_refusal
-from resilient.core.layer import Layer, Recovery
+from resilient.core.layer import BoundLayer, Recovery
 from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.worst_case import NOTHING, Discard, Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.errors import bare, leaves
@@ -137,14 +137,14 @@ class Retry(Wrap):
         # What tenacity is told begins before the first attempt, and results have to be looked at.
         return not (self._speaks_tenacity or context.classifier.judges_results)
 
-    def recovery(self, inner: Layer, context: PipelineContext) -> Recovery:
+    def recovery(self, inner: BoundLayer, context: PipelineContext) -> Recovery:
         return RetryState(self, inner, context).recover
 
-    def bind(self, inner: Layer, context: PipelineContext) -> Layer:
+    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         if self.failure_only(context):
             return super().bind(inner, context)
         series = RetryState(self, inner, context)
-        return series.run if self._speaks_tenacity else series.judge_results
+        return BoundLayer(series.run if self._speaks_tenacity else series.judge_results)
 
     def repeats(self, error: Exception | None, verdict: Verdict) -> bool | None:
         """Whether an attempt that ended with this error (None: with a result) is worth repeating; None: tenacity's

@@ -20,7 +20,7 @@ from resilient.core.callbacks import CallbackError, ask
 from resilient.core.classify import Verdict
 from resilient.core.current_call import enclosing
 from resilient.core.deadline import remaining
-from resilient.core.layer import Layer, marks_of
+from resilient.core.layer import BoundLayer
 from resilient.core.policy import PipelineContext
 from resilient.core.result import is_awaitable
 from resilient.errors import Rejected, TimedOut, bare, reason_of
@@ -53,10 +53,10 @@ class RetryState:
 
     __slots__ = ("context", "inner", "looks", "plainly", "retry")
 
-    def __init__(self, retry: Retry, inner: Layer, context: PipelineContext) -> None:
+    def __init__(self, retry: Retry, inner: BoundLayer, context: PipelineContext) -> None:
         self.retry = retry
-        self.inner = inner
-        self.plainly = marks_of(inner).plainly
+        self.inner = inner.run
+        self.plainly = inner.plainly
         self.context = context
         self.looks = retry.looks_at_results(context)
 
