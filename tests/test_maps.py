@@ -23,6 +23,8 @@ import pytest
         "resilient.limiters",
         "resilient.stats",
         "resilient.stores",
+        "resilient.policies.hedge",
+        "resilient.policies.retry",
         "benchmarks",
         "benchmarks.harness",
         "benchmarks.contenders",

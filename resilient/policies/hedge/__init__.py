@@ -1,8 +1,10 @@
 """Hedge: when an answer is late, ask once more and take the first good one.
 
-hedge    the policy
-race     the copies of one call: which run, when the next one starts, and whose outcome counts
-delay    the delay before the next copy, by observed latencies
+hedge           the policy
+race            the copies of one call: which run, when the next one starts, and whose outcome counts
+inline          a race whose first copy runs in the caller's task
+latency_sample  the latency of a first copy, measured for the observed delays
+delay           the delays before further copies, fixed or observed
 """
 
 from resilient.policies.hedge.hedge import Cancel, Hedge

@@ -39,7 +39,9 @@ from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase, share
 from resilient.events import Hedging
 from resilient.policies.hedge.delay import Delays, Observed, PerKey, quantile
-from resilient.policies.hedge.race import LatencySample, Race, judged, wants_another
+from resilient.policies.hedge.inline import InlineRace
+from resilient.policies.hedge.latency_sample import LatencySample
+from resilient.policies.hedge.race import Counts, Race, Settings, judged, wants_another
 from resilient.runtime import Runtime
 from resilient.runtime.asyncio import AsyncioRuntime
 from resilient.runtime.threads import THREADS
@@ -119,7 +121,7 @@ class Hedge(Wrap):
             if self.observes is None:
                 raise ValueError(f"key= has no meaning with delays that are not observed, as {delay!r}")
             self._observe_by(key, max_keys)
-        self.accept = None if accept is None else _validation.callback("accept", accept)
+        accept = None if accept is None else _validation.callback("accept", accept)
         self.inline = _validation.flag("inline", inline)
         self.thread = _validation.flag("thread", thread)
         if self.inline and self.thread:
@@ -133,8 +135,8 @@ class Hedge(Wrap):
         self.shadow = _validation.flag("shadow", shadow)
         self.lingers = self.late and not self.shadow
         self.outlived = self.lingers or (self.thread and not self.shadow)
-        self.stragglers = Stragglers(_validation.count("max_stragglers", max_stragglers))
-        self.started = self.won = self.would_have_started = 0
+        stragglers = Stragglers(_validation.count("max_stragglers", max_stragglers))
+        self._race = Settings(self.name, self.copies, self.delays, accept, self.late, self.budget, stragglers)
 
     def _observe_by(self, key: Callable[..., Hashable], max_keys: int) -> None:
         assert self.observes is not None
@@ -146,7 +148,7 @@ class Hedge(Wrap):
         """One like it that observes each key by itself, with the same budget and stragglers. (For our transports.)"""
         twin = copy(self)
         twin._as_pipeline = None
-        twin.started = twin.won = twin.would_have_started = 0
+        twin._race = replace(self._race, counts=Counts())
         twin._observe_by(key, max_keys)
         twin.given = self.given[0], {**self.given[1], "key": key, "max_keys": max_keys}
         return twin
@@ -157,6 +159,7 @@ class Hedge(Wrap):
             return self
         twin = copy(self)
         twin._as_pipeline = None
+        twin._race = replace(self._race, counts=copy(self._race.counts))
         twin._key = key
         twin.given = self.given[0], {**self.given[1], "key": key}
         return twin
@@ -174,7 +177,7 @@ class Hedge(Wrap):
         return observed.of(asked_of(call, key))
 
     def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
-        rest = inner.run
+        rest, settings = inner.run, self._race
 
         async def watch(call: Call) -> Any:
             return await self._watch(call, rest, context)
@@ -182,11 +185,12 @@ class Hedge(Wrap):
         def race(call: Call) -> Coroutine[Any, Any, Any]:
             if context.mode == "once":
                 return rest(call) if self.observes is None else watch(call)
-            copies = Race(self, call, rest, context)
+            observed = self.alike or (None if self.observes is None else self.observed(call))
+            if self.inline and isinstance(call.runtime, AsyncioRuntime):
+                return InlineRace(settings, call, rest, context, observed).run(call.runtime)
+            copies = Race(settings, call, rest, context, observed)
             if call.runtime is THREADS:
                 return in_callers_time(call, context, lambda _: copies.decide())
-            if self.inline and isinstance(call.runtime, AsyncioRuntime):
-                return copies.run_inline(call.runtime)
             return copies.decide()
 
         return BoundLayer(watch if self.shadow else race)
@@ -200,7 +204,7 @@ class Hedge(Wrap):
         begin, again = now(), False
         try:
             result = await inner(call)
-            verdict = judged(context, call, self.accept, result)
+            verdict = judged(context, call, self._race.accept, result)
             again = wants_another(verdict)
             first.ended(None, verdict, call)
             return result
@@ -212,7 +216,7 @@ class Hedge(Wrap):
         finally:
             late = delay is not None and now() - begin >= delay
             if self.shadow and (late or again):
-                self.would_have_started += 1
+                self._race.counts.would_have_started += 1
                 if context.channel.wants[Hedging]:
                     reason = "delay" if late else "failure"
                     context.channel.emit(Hedging(context.name, now(), self.name, 2, reason, shadow=True))
@@ -300,23 +304,24 @@ class Hedge(Wrap):
 
     def renew(self) -> None:
         super().renew()
-        self.stragglers.renew()
+        self._race.stragglers.renew()
         if self._observed is not None:
             self._observed.renew()
 
     async def drain(self, runtime: Runtime) -> None:
-        await self.stragglers.drain(runtime)
+        await self._race.stragglers.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:
         """Further copies `started`, of which `won`; losers that are still ending; what shadow would have started. Where
         latencies are observed, the `delays` of now (None: the next copy does not start for being late) and the number
         of `samples`; or, by key, how many `keys` there are, and what was `observed` of the 100 used last."""
+        counts = self._race.counts
         return {
             **({} if self._observed is None else self._observed.snapshot()),
-            "started": self.started,
-            "won": self.won,
-            "stragglers": self.stragglers.count,
-            **({"would_have_started": self.would_have_started} if self.shadow else {}),
+            "started": counts.started,
+            "won": counts.won,
+            "stragglers": self._race.stragglers.count,
+            **({"would_have_started": counts.would_have_started} if self.shadow else {}),
             **({} if self.budget is None else {"budget": self.budget.snapshot()}),
         }
 

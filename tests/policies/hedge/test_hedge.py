@@ -1790,7 +1790,7 @@ def test_hedge_that_is_dropped_with_a_closed_loop_ends() -> None:
     call = loop.run_until_complete(begin())
     loop.close()
     call.close()
-    assert hedge.stragglers.count == 0
+    assert hedge.snapshot()["stragglers"] == 0
 
 
 async def test_hedge_inline_begins_no_copy_for_a_caller_that_has_left() -> None:
