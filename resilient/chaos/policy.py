@@ -19,7 +19,6 @@ from dataclasses import replace
 from typing import Any
 
 from resilient import _validation
-from resilient._atomic import module_lock
 from resilient.chaos.experiment import Enabled, Experiment
 from resilient.core.background import discard, is_own
 from resilient.core.call import Call
@@ -28,8 +27,8 @@ from resilient.core.layer import BoundLayer, Layer, Watch
 from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import Stopped
-from resilient.events import Channel, ChaosHalted, FaultInjected
-from resilient.events.channel import Channels, heard, joined
+from resilient.events import ChaosHalted, FaultInjected
+from resilient.events.channel import Emitter
 from resilient.faults import (
     Crash,
     Errors,
@@ -47,13 +46,11 @@ from resilient.runtime.threads import THREADS, finish
 
 __all__ = ["Chaos", "objective"]
 
-_lock = module_lock()
-
 KINDS = (Errors, Results, Latency, Slowness, Stall, Crash, Partition, PacketLoss, Reset)
 SLOW = (Latency, Slowness, Stall, Partition, PacketLoss)
 
 
-class Chaos(Wrap):
+class Chaos(Emitter, Wrap):
     """Has calls meet faults, as if their dependency had them.
 
     Args:
@@ -114,7 +111,6 @@ class Chaos(Wrap):
             ending = (fault for fault in faults if fault.ending not in (None, "result"))
             self.raises = tuple(dict.fromkeys(type(fault.failure()) for fault in ending))
         self._answers = any(isinstance(fault, Results) for fault in faults)
-        self._channels: Channels = ()
 
     # -- in the place of the dependency -----------------------------------------------------------------------------
 
@@ -192,17 +188,11 @@ class Chaos(Wrap):
         return objective(self.experiment, context, self._halt)
 
     def _halt(self, reason: str) -> None:
-        now = current().now()
-        for channel in heard(self._channels, ChaosHalted):
-            channel.emit(ChaosHalted(channel.pipeline, now, self.name, reason))
+        self._emit(ChaosHalted, current().now(), self.name, reason)
 
     def renew(self) -> None:
         super().renew()
         self.experiment.renew()
-
-    def attach(self, channel: Channel) -> None:
-        with _lock:
-            self._channels = joined(self._channels, channel)
 
     def resume(self) -> None:
         """Go on after a halt, with nothing remembered; the times of faults begin anew."""

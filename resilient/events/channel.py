@@ -20,7 +20,7 @@ from resilient.events.records import (
     Event,
 )
 
-__all__ = ["Channel", "Channels", "Listener", "alive", "apart", "emit", "heard", "joined", "listen", "unheard"]
+__all__ = ["Channel", "Emitter", "Listener", "apart", "emit", "listen", "unheard"]
 
 _log = logging.getLogger("resilient")
 
@@ -157,24 +157,40 @@ class Channel:
 
 _channels = weakref.WeakSet()
 
-Channels = tuple["weakref.ref[Channel]", ...]
-"""Weak references to the channels of the pipelines that a policy is part of. (A `WeakSet` of one channel takes twenty
-times as much memory.)"""
 
+class Emitter:
+    """An object that several pipelines share, and that emits events on the channel of each.
 
-def joined(channels: Channels, channel: Channel) -> Channels:
-    """`channels` with another one, and without those whose pipelines no longer exist."""
-    return (*(each for each in channels if each() not in (None, channel)), weakref.ref(channel))
+    It does not keep pipelines in memory: it holds weak references to their channels. (In a tuple: a `WeakSet` of one
+    channel takes twenty times as much memory.)
+    """
 
+    _channels: tuple[weakref.ref[Channel], ...] = ()
 
-def alive(channels: Channels) -> list[Channel]:
-    """The channels whose pipelines still exist."""
-    return [channel for each in channels if (channel := each()) is not None]
+    def attach(self, channel: Channel) -> None:
+        """Emit events on the channel of one more pipeline from now on."""
+        with _lock:
+            others = (each for each in self._channels if each() not in (None, channel))
+            self._channels = (*others, weakref.ref(channel))
 
+    def _attached(self) -> list[Channel]:
+        """The channels of those pipelines that still exist."""
+        return [channel for each in self._channels if (channel := each()) is not None]
 
-def heard(channels: Channels, kind: type[Event]) -> list[Channel]:
-    """The channels on which an event of this kind is wanted."""
-    return [channel for channel in alive(channels) if channel.wants[kind]]
+    def _emit(self, kind: type[Any], now: float, *fields: Any) -> None:
+        """Emit an event for each pipeline. A listener of several pipelines with one name gets it once.
+
+        Args:
+            kind: of the event.
+            now: the time.
+            fields: of the event, after the pipeline's name and the time.
+        """
+        channels = [channel for channel in self._attached() if channel.wants[kind]]
+        for channel in channels:
+            channel.catch_up()
+        told = dict.fromkeys((channel.pipeline, entry) for channel in channels for entry in channel.wants[kind])
+        for pipeline, entry in told:
+            emit((entry,), kind(pipeline, now, *fields))
 
 
 def emit(entries: tuple[_Entry, ...], event: Event) -> None:

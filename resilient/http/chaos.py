@@ -14,7 +14,6 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -28,7 +27,7 @@ from resilient.core.layer import BoundLayer, Watch
 from resilient.core.policy import PipelineContext, Policy
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.events import Channel, ChaosHalted, Event, FaultInjected, Listener
-from resilient.events.channel import Channels, heard, joined
+from resilient.events.channel import Emitter
 from resilient.faults import (
     Crash,
     DrippingBody,
@@ -72,7 +71,7 @@ KINDS = (
 BODILESS = frozenset({204, 304})
 
 
-class HttpChaos(Generic[Inner]):
+class HttpChaos(Emitter, Generic[Inner]):
     """Has requests meet faults, as if the network and the server had them.
 
     Args:
@@ -135,8 +134,6 @@ class HttpChaos(Generic[Inner]):
         if halt_rate is not None:
             self._watch = objective(self.experiment, PipelineContext(self.name, self.library.classifier()), self._halt)
         self._channel = Channel(self.name)
-        self._channels: Channels = ()  # of pipelines around it, which have its events in place of its own
-        self._lock = threading.RLock()
         renew_in_forked_child(self)
 
     def _new_transport(self, **options: Any) -> Inner:
@@ -259,30 +256,23 @@ class HttpChaos(Generic[Inner]):
 
     def renew(self) -> None:
         """In a forked child: take new locks."""
-        self._lock = threading.RLock()
         self.experiment.renew()
-
-    def attach(self, channel: Channel) -> None:
-        """Send the events of this transport to the channel of a pipeline around it."""
-        with self._lock:
-            self._channels = joined(self._channels, channel)
 
     def listen(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
         """Send its events of these kinds (without any: all events) to `listener`, where it is not inside one of our
         transports (whose pipeline has them then). Returns a function that ends that."""
         return self._channel.listen(listener, *kinds)
 
-    def _wanting(self, kind: type[Event]) -> list[Channel]:
-        return heard(self._channels or joined((), self._channel), kind)
+    def _attached(self) -> list[Channel]:
+        """The channels of the pipelines around this transport; without any, its own."""
+        return super()._attached() if self._channels else [self._channel]
 
     def _tell(self, fault: Fault, seconds: float, now: float) -> None:
         self.experiment.count(fault.kind)
-        for channel in self._wanting(FaultInjected):
-            channel.emit(FaultInjected(channel.pipeline, now, self.name, fault.kind, fault.describe(), seconds))
+        self._emit(FaultInjected, now, self.name, fault.kind, fault.describe(), seconds)
 
     def _halt(self, reason: str) -> None:
-        for channel in self._wanting(ChaosHalted):
-            channel.emit(ChaosHalted(channel.pipeline, current().now(), self.name, reason))
+        self._emit(ChaosHalted, current().now(), self.name, reason)
 
     @property
     def halted(self) -> str | None:

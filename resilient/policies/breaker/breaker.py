@@ -17,13 +17,14 @@ from typing import Any, Self
 import pybreaker
 from pybreaker import CircuitBreakerListener
 
-from resilient import _validation, events
+from resilient import _validation
 from resilient._atomic import GIL, module_lock
 from resilient.core.call import Call
 from resilient.core.policy import Gate
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import CircuitOpen, Template, refusal
-from resilient.events.channel import Channels, emit, heard, joined
+from resilient.events import CircuitChanged
+from resilient.events.channel import Emitter
 from resilient.policies.breaker import circuit
 from resilient.policies.breaker.circuit import Change, Circuit, Criteria
 from resilient.policies.breaker.pybreaker import Facade
@@ -42,7 +43,7 @@ _criteria = lru_cache(maxsize=256)(Criteria)
 """Returns the same object for the same settings: the circuits of a `Keyed` share one."""
 
 
-class CircuitBreaker(Gate):
+class CircuitBreaker(Emitter, Gate):
     """Opens when calls fail too often, refuses calls while open, and closes when probes succeed.
 
     It learns only from what the dependency did: not from rejections, local queues, inherited deadlines or young calls
@@ -138,7 +139,7 @@ class CircuitBreaker(Gate):
                 raise ValueError(f"max_break={max_break!r} is shorter than break_duration={break_duration!r}")
             max_break = break_duration
         self.refused = 0
-        self._channels: Channels = ()
+        self._channels = ()
         self._circuit = Circuit(
             window,
             criteria,
@@ -352,21 +353,14 @@ class CircuitBreaker(Gate):
 
     # -- telling ------------------------------------------------------------------------------------------------
 
-    def attach(self, channel: events.Channel) -> None:
-        with _lock:
-            self._channels = joined(self._channels, channel)
-
     def _announce(self, change: Change | None, *, mirror: bool = True) -> None:
-        """Tell pybreaker's side (the storage too, if `mirror`) and every pipeline that has this circuit."""
+        """Emit a change of state: to pybreaker's listeners (with `mirror` also to the storage) and to every pipeline
+        that has this circuit."""
         if change is None:
             return
         if self._mirror is not None:
             self._mirror.changed(change, mirror=mirror)
-        channels = heard(self._channels, events.CircuitChanged)
-        told = dict.fromkeys((each.pipeline, entry) for each in channels for entry in each.wants[events.CircuitChanged])
-        for pipeline, entry in told:
-            event = events.CircuitChanged(pipeline, current().now(), self.name, change.old, change.new, change.reason)
-            emit((entry,), event)
+        self._emit(CircuitChanged, current().now(), self.name, change.old, change.new, change.reason)
 
     def snapshot(self) -> dict[str, Any]:
         """State, evidence in the window, and what was refused."""

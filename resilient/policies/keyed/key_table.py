@@ -27,7 +27,7 @@ from typing import Any
 from resilient import _validation, events
 from resilient._atomic import GIL, atomic, members
 from resilient.core.policy import Gate
-from resilient.events.channel import Channels, alive, joined
+from resilient.events.channel import Emitter
 
 __all__ = ["LOOKS", "Entry", "Keys"]
 
@@ -71,7 +71,7 @@ class Entry:
         return now - (self.used if self.span is None else self.span.end)
 
 
-class Keys:
+class Keys(Emitter):
     """The table of keys, shared by all twins of a `Keyed`.
 
     Args:
@@ -94,7 +94,6 @@ class Keys:
         self.at_hand: Mapping[Hashable, Entry] = self._table if GIL else {}
         self.latest: Entry | None = None
         self.span = _Span()
-        self._channels: Channels = ()
         self._lock = threading.RLock()  # held while the table changes
         pattern.made_for = self
 
@@ -112,7 +111,7 @@ class Keys:
                 entry = self._table[key] = Entry(key, gate, now)
                 self.span.end = now
                 self.span = _Span()
-                for channel in alive(self._channels):
+                for channel in self._attached():
                     gate.attach(channel)
             return self._used(entry, now, calls)
 
@@ -148,7 +147,7 @@ class Keys:
     def attach(self, channel: events.Channel) -> None:
         """Connect the gates of all keys, later ones included, to the channel of a pipeline."""
         with self._lock:
-            self._channels = joined(self._channels, channel)
+            super().attach(channel)
             for entry in self.entries():
                 entry.gate.attach(channel)
 
