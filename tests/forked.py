@@ -155,7 +155,7 @@ async def bulkhead_is_empty() -> None:
     assert bulkhead.at_rest, bulkhead.snapshot()
 
 
-adaptive = AdaptiveLimit(1, most=1, queue=1)
+adaptive = AdaptiveLimit(1, max_limit=1, queue=1)
 
 
 @check(adaptive(forever), adaptive(quick))

@@ -218,7 +218,7 @@ def _full() -> Policy:
 
 def _crowded() -> Policy:
     """An adaptive limit with a call inside that never ends."""
-    limit = AdaptiveLimit(1, most=1, name="gate")
+    limit = AdaptiveLimit(1, max_limit=1, name="gate")
     limit.admit(Call())
     return limit
 

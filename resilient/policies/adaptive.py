@@ -33,7 +33,7 @@ from resilient.core.shadow import ShadowQueue
 from resilient.core.wait_queue import Turns
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import LimitExceeded, Template, refusal
-from resilient.events.channel import Channels, heard, joined
+from resilient.events.channel import Emitter
 from resilient.limiters import Limiter, Vegas, Window
 from resilient.runtime import current
 
@@ -55,12 +55,12 @@ class _Count:
         self.inside = 0
 
 
-class AdaptiveLimit(Gate):
+class AdaptiveLimit(Emitter, Gate):
     """Limits concurrent calls to what the dependency can do with, and finds out how many that are.
 
     Args:
         initial: the limit to begin with. Default 20 (Netflix).
-        least, most: the limit never leaves these bounds. Default 1 and 1,000 (Netflix).
+        min_limit, max_limit: the limit never leaves these bounds. Default 1 and 1,000 (Netflix).
         limiter: makes the rule that finds the limit: a class, or `lambda: Vegas(window=0.5)`. Default `Vegas`.
         queue: how many calls may wait for a place; 0 (the default): none. When the line is full, a call takes the place
             of the last one of a less important class.
@@ -94,8 +94,8 @@ class AdaptiveLimit(Gate):
         self,
         initial: int = 20,
         *,
-        least: int = 1,
-        most: int = 1000,
+        min_limit: int = 1,
+        max_limit: int = 1000,
         limiter: Callable[[], Limiter] = Vegas,
         queue: int = 0,
         queue_timeout: float | None = None,
@@ -105,11 +105,11 @@ class AdaptiveLimit(Gate):
         name: str | None = None,
     ) -> None:
         super().__init__(name, shadow=shadow)
-        self.least = _validation.count("least", least)
-        self.most = _validation.count("most", most)
+        self.min_limit = _validation.count("min_limit", min_limit)
+        self.max_limit = _validation.count("max_limit", max_limit)
         self.initial = _validation.count("initial", initial)
-        if not least <= initial <= most:
-            raise ValueError(f"initial={initial!r} must be within least={least!r} and most={most!r}")
+        if not min_limit <= initial <= max_limit:
+            raise ValueError(f"initial={initial!r} must be within min_limit={min_limit!r} and max_limit={max_limit!r}")
         self.queue = _validation.count("queue", queue, least=0)
         self.queue_timeout = None if queue_timeout is None else _validation.seconds("queue_timeout", queue_timeout)
         if queue_timeout is not None and not queue:
@@ -124,7 +124,6 @@ class AdaptiveLimit(Gate):
             self.waits, self.longest_wait = True, self.queue_timeout
         self.refused = dict.fromkeys(PRIORITIES, 0)
         self._limit = float(initial)
-        self._channels: Channels = ()
         self._count = _Count()
         self._lock = threading.RLock()
         self._turns = Turns(self._lock, self._take, self._give_back)
@@ -282,7 +281,8 @@ class AdaptiveLimit(Gate):
             window = self._seen(now - self._begin)
             old = int(self._limit)
             try:
-                self._limit = min(max(float(self.limiter.update(self._limit, window)), self.least), self.most)
+                limit = float(self.limiter.update(self._limit, window))
+                self._limit = min(max(limit, self.min_limit), self.max_limit)
                 new = int(self._limit)
             except Exception:  # whatever a rule does: the call that ends here has nothing to do with it
                 _log.exception("resilient: %s has failed to find the next limit of %s", self.limiter, self.name)
@@ -290,7 +290,7 @@ class AdaptiveLimit(Gate):
             self._forget(now, now + self.limiter.window)
             self._set_bounds()
         if old != new:
-            self._announce(now, old, new, window)
+            self._emit(events.LimitChanged, now, self.name, old, new, str(window))
 
     def _seen(self, seconds: float) -> Window:
         """The window that ends now."""
@@ -309,14 +309,6 @@ class AdaptiveLimit(Gate):
         """How many calls may be inside when one of each class is admitted."""
         self._bounds = tuple(max(1, int(self._limit * self.shares[name] + 1e-9)) for name in PRIORITIES)
         self._open = self._bounds[-1]
-
-    def attach(self, channel: events.Channel) -> None:
-        with self._lock:
-            self._channels = joined(self._channels, channel)
-
-    def _announce(self, now: float, old: int, new: int, window: Window) -> None:
-        for channel in heard(self._channels, events.LimitChanged):
-            channel.emit(events.LimitChanged(channel.pipeline, now, self.name, old, new, str(window)))
 
     def fresh(self) -> AdaptiveLimit:
         """A new one with the same settings, which knows nothing yet: one of many for `Keyed`."""
@@ -379,7 +371,7 @@ class AdaptiveLimit(Gate):
         timeout = "" if self.queue_timeout is None else f" for up to {self.queue_timeout:g} s"
         shadow = ", shadow" if self.shadow else ""
         rule = type(self.limiter).__name__
-        return f"AdaptiveLimit({rule} from {self.initial}, {self.least} to {self.most}{line}{timeout}{shadow})"
+        return f"AdaptiveLimit({rule} from {self.initial}, {self.min_limit} to {self.max_limit}{line}{timeout}{shadow})"
 
 
 def _shares(given: Mapping[Priority, float] | None) -> dict[Priority, float]:

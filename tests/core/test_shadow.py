@@ -144,7 +144,7 @@ def test_shadow_counts_what_the_acting_gate_does_with_any_settings(seed: int) ->
         queued = {"queue": queue, "queue_timeout": patience, "shadow": shadow}
         kinds: list[Callable[[], Any]] = [
             lambda: Bulkhead(size, **queued),
-            lambda: AdaptiveLimit(size, least=size, most=size, **queued),
+            lambda: AdaptiveLimit(size, min_limit=size, max_limit=size, **queued),
             lambda: Keyed(lambda: Bulkhead(size, **queued), key=lambda key, number: key),
             lambda: RateLimit(size / SERVICE, burst=queue, max_wait=patience or 0, shadow=shadow),
         ]
@@ -194,7 +194,7 @@ def test_shadow_counts_too_many_where_the_gate_would_prevent_an_overload(load: f
 
 ONE_PLACE: dict[str, Callable[[], Any]] = {
     "Bulkhead": lambda: Bulkhead(1, queue=10, queue_timeout=0.45, shadow=True),
-    "AdaptiveLimit": lambda: AdaptiveLimit(1, least=1, most=1, queue=10, queue_timeout=0.45, shadow=True),
+    "AdaptiveLimit": lambda: AdaptiveLimit(1, min_limit=1, max_limit=1, queue=10, queue_timeout=0.45, shadow=True),
     "Keyed": lambda: Keyed(ONE_PLACE["AdaptiveLimit"], key=lambda: "one"),
 }
 
@@ -246,7 +246,7 @@ def test_burst_that_is_lived_through_ahead_keeps_its_places() -> None:
 
 def test_more_important_call_takes_a_place_in_line() -> None:
     """The last of the less important ones would be refused, while it runs."""
-    gate = AdaptiveLimit(1, least=1, most=1, queue=1, shadow=True)
+    gate = AdaptiveLimit(1, min_limit=1, max_limit=1, queue=1, shadow=True)
     pipeline = Pipeline(gate, name="users")
     guarded = pipeline(Dependency(default=Slow(1)))
     heard: list[CallRejected] = []

@@ -22,7 +22,7 @@ from resilient.runtime import current_async
 
 GATES: dict[str, Callable[[], Gate]] = {
     "Bulkhead": lambda: Bulkhead(1, queue=10),
-    "AdaptiveLimit": lambda: AdaptiveLimit(1, most=1, queue=10),
+    "AdaptiveLimit": lambda: AdaptiveLimit(1, max_limit=1, queue=10),
     "Keyed": lambda: Keyed(lambda: Bulkhead(1, queue=10), key=lambda *args: 1),
 }
 each_gate = pytest.mark.parametrize("make", GATES.values(), ids=GATES)
@@ -114,7 +114,7 @@ def test_turn_of_a_loop_that_does_not_run_goes_to_the_next_in_line_at_once(
     "make",
     [
         lambda: Bulkhead(1, queue=10, queue_timeout=0.001),
-        lambda: AdaptiveLimit(1, most=1, queue=10, queue_timeout=0.001),
+        lambda: AdaptiveLimit(1, max_limit=1, queue=10, queue_timeout=0.001),
     ],
     ids=["Bulkhead", "AdaptiveLimit"],
 )

@@ -283,7 +283,7 @@ def test_samples_tell_of_limits_and_observed_delays() -> None:
 def test_priority_of_a_load_reaches_the_limit_of_the_server() -> None:
     """Sheddable calls are refused while critical ones are admitted, and both are measured."""
     service = ServicePlan(
-        service_time=Exponential(0.1), workers=10, admission=lambda: AdaptiveLimit(10, least=10, most=10)
+        service_time=Exponential(0.1), workers=10, admission=lambda: AdaptiveLimit(10, min_limit=10, max_limit=10)
     )
     loads = (Poisson(50, priority="critical"), Closed(users=50, think=Constant(0.1), priority="sheddable"))
     measures = Measures([simulate(Scenario(duration=30, loads=loads, service=service, clients=5), NONE)])

@@ -271,7 +271,7 @@ def test_servers_hear_of_what_the_transport_sends(make: Any) -> None:
 @pytest.mark.parametrize(("options", "admitted"), [({}, 0), ({"priority_header": True}, 1)])
 def test_servers_hear_of_priorities_where_they_are_sent(make: Any, options: dict[str, Any], admitted: int) -> None:
     """The last places of a limit are for critical requests."""
-    limit = AdaptiveLimit(20, least=20, most=20)
+    limit = AdaptiveLimit(20, min_limit=20, max_limit=20)
     plan = ServicePlan(service_time=Constant(3.0), admission=limit)
     loads = (Burst(calls=40), Burst(calls=4, at=1.0, priority="critical"))
     (run,) = live(make(Pipeline(Retry(1)), **options), GETS, service=plan, loads=loads, clients=1).runs
@@ -283,7 +283,7 @@ def test_servers_hear_of_priorities_where_they_are_sent(make: Any, options: dict
 @pytest.mark.parametrize("candidate", [NONE, Pipeline(Retry(1))])
 def test_servers_hear_of_priorities_as_they_do_without_http(candidate: Any) -> None:
     """Servers get the priority of the call if the candidate has no transport."""
-    plan = ServicePlan(service_time=Constant(3.0), admission=AdaptiveLimit(20, least=20, most=20))
+    plan = ServicePlan(service_time=Constant(3.0), admission=AdaptiveLimit(20, min_limit=20, max_limit=20))
     loads = (Burst(calls=40), Burst(calls=4, at=1.0, priority="critical"))
     for calls in (GETS, None):
         assert live(candidate, calls, service=plan, loads=loads, clients=1).classes["critical"].success > 0

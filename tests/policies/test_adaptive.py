@@ -94,7 +94,7 @@ def outcome(task: asyncio.Task[Any]) -> Any:
 
 def test_never_more_inside_than_the_limit(world: World) -> None:
     """Seven at once, two at a time: all are served, and never three together."""
-    limit = AdaptiveLimit(2, most=2, queue=5, shares={"normal": 1.0})
+    limit = AdaptiveLimit(2, max_limit=2, queue=5, shares={"normal": 1.0})
     dependency = world.dependency(*[Slow(0.02, "done")] * 7)
     outcomes = world.together(*[limit(dependency.fn)] * 7)
     assert [each.value for each in outcomes] == ["done"] * 7
@@ -494,7 +494,7 @@ def test_limit_stays_within_its_bounds(wish: float, found: int) -> None:
             return wish
 
     async def main() -> AdaptiveLimit:
-        limit = AdaptiveLimit(3, least=2, most=9, limiter=Wishing)
+        limit = AdaptiveLimit(3, min_limit=2, max_limit=9, limiter=Wishing)
         for _ in range(4):
             await Pipeline(limit).call(asyncio.sleep, 1)
         return limit
@@ -556,7 +556,7 @@ def test_keyed_has_a_limit_and_a_rule_for_each_key() -> None:
 
 def test_fresh_one_has_the_settings_and_knows_nothing() -> None:
     """Its rule is another one, too."""
-    limit = AdaptiveLimit(7, least=2, queue=3, limiter=Seeing, name="mine")
+    limit = AdaptiveLimit(7, min_limit=2, queue=3, limiter=Seeing, name="mine")
     Pipeline(limit).call(lambda: 1)
     fresh = limit.fresh()
     assert fresh.describe() == limit.describe()
@@ -566,7 +566,7 @@ def test_fresh_one_has_the_settings_and_knows_nothing() -> None:
 
 def test_threads_and_event_loops_share_one() -> None:
     """Never more inside than the limit, and nobody is lost."""
-    limit = AdaptiveLimit(3, most=3, queue=100, shares={"normal": 1.0})
+    limit = AdaptiveLimit(3, max_limit=3, queue=100, shares={"normal": 1.0})
     pipeline = Pipeline(limit)
     lock, inside, most, served = threading.Lock(), 0, 0, 0
 
@@ -650,7 +650,7 @@ def test_shadow_counts_whom_it_would_have_refused() -> None:
 
 def test_snapshot_and_description_say_what_there_is() -> None:
     """As plain data, and in a line."""
-    limit = AdaptiveLimit(5, least=2, most=50, queue=3, queue_timeout=0.5)
+    limit = AdaptiveLimit(5, min_limit=2, max_limit=50, queue=3, queue_timeout=0.5)
     assert limit.snapshot() == {
         "limit": 5,
         "in_flight": 0,
@@ -668,8 +668,8 @@ def test_snapshot_and_description_say_what_there_is() -> None:
     [
         ({"initial": 0}, ValueError, "initial"),
         ({"initial": 2.5}, TypeError, "initial"),
-        ({"initial": 5, "least": 6}, ValueError, "initial=5 must be within least=6 and most=1000"),
-        ({"initial": 5, "most": 4}, ValueError, "initial=5 must be within least=1 and most=4"),
+        ({"initial": 5, "min_limit": 6}, ValueError, "initial=5 must be within min_limit=6 and max_limit=1000"),
+        ({"initial": 5, "max_limit": 4}, ValueError, "initial=5 must be within min_limit=1 and max_limit=4"),
         ({"queue": -1}, ValueError, "queue"),
         ({"queue_timeout": 1}, ValueError, "queue_timeout=1 has no meaning without a queue"),
         ({"queue": 1, "queue_timeout": 0}, ValueError, "queue_timeout"),
