@@ -102,7 +102,7 @@ def would(policies: list[Policy], load: float, **options: Any) -> Counted:
     return Counted(done.refused, done.queued)
 
 
-FIXED = {"initial": 10, "least": 10, "most": 10}
+FIXED = {"initial": 10, "min_limit": 10, "max_limit": 10}
 
 GATES: dict[str, Make] = {
     "bulkhead": lambda shadow: Bulkhead(7, shadow=shadow),
