@@ -117,7 +117,7 @@ class BackgroundCall:
 
     Attributes:
         call: the fork that it works on; scope: of its pipeline.
-        sets_aside: whether a result that nobody takes is set aside before it is closed (`Classifier.set_aside`).
+        sets_aside: whether a result that nobody takes is set aside before it is closed (`ResultLifecycle.set_aside`).
         done: whether it has ended; then `error`, or else `result`, says how.
     """
 
@@ -278,7 +278,7 @@ async def _close_unwanted(
     try:
         if is_own(result, call, context.classifier):
             if sets_aside:
-                await context.classifier.set_aside(result, call.runtime)
+                await context.lifecycle.set_aside(result, call.runtime)
             await _close(result, call.runtime)
     except Exception as error:  # of the judge
         _log.debug("resilient: a result that nobody gets could not be closed: %s", type(error).__name__)

@@ -20,17 +20,17 @@ A group of errors is judged by the errors in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import UnionType
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import pybreaker
 
 from resilient import _validation
 from resilient.core.known_errors import is_bare, is_untrusted, read_of, reader_of
 from resilient.core.pushback import FAILURE_STATUSES
-from resilient.core.result import CLOSING_SECONDS, is_of_one_use
+from resilient.core.result import is_of_one_use
 from resilient.core.verdict import (
     FAILURE,
     FATAL,
@@ -57,7 +57,6 @@ __all__ = [
     "WAITED",
     "Classifier",
     "ErrorFilter",
-    "Unsettled",
     "Verdict",
     "asked_to_wait",
     "error_filter",
@@ -129,16 +128,6 @@ def asked_to_wait(error: BaseException) -> float | None:
         return pause_of(getattr(error, "retry_after", None))
     except Exception:  # a property that raises, say where the answer has no such header
         return None
-
-
-class Unsettled(Protocol):
-    """Those who learn from a result whose end is open. One of the two is called, once."""
-
-    def learn(self, error: Exception | None) -> None:
-        """It has ended well; or it has failed after all."""
-
-    def drop(self, *, collected: bool = False) -> None:
-        """Its end says nothing. `collected`: the garbage collector has found it, so no code of users may run."""
 
 
 REFUSALS: tuple[type[Exception], ...] = (Rejected, pybreaker.CircuitBreakerError)
@@ -325,50 +314,6 @@ class Classifier:
         have those closed that your function makes anew for each call.
         """
         return is_of_one_use(result)
-
-    # -- for results that go on after they have been returned, as streams do --------------------------------------
-
-    assumes: tuple[str, ...] = ()
-    """What explanations of its pipelines take for granted of calls and their results; in sentences."""
-
-    leaves_repeating: bool = False
-    """Whether nothing is to be repeated that is part of a call which is itself repeated."""
-
-    follows: bool = False
-    """Whether successful results may have an open end, so that gates must not learn of a success too soon."""
-
-    def is_open(self, result: Any) -> bool:
-        """Whether it is still unknown how this result ends. Asked if the classifier `follows`."""
-        return False
-
-    def follow(self, result: Any, unsettled: Unsettled) -> None:
-        """Tell them how an open result has ended, once it has."""
-        raise NotImplementedError
-
-    closing_seconds: float = CLOSING_SECONDS
-    """How long a caller waits for a result to be closed that a later attempt has superseded."""
-    aside_seconds: float = 0.0
-    """How long a caller waits for `set_aside`."""
-    results_ask: bool = False
-    """Whether results are known to ask for pauses, as errors may."""
-
-    async def set_aside(self, result: Any, runtime: Any) -> None:
-        """Have a result hold nothing while there is another attempt. It may come back all the same, as the last one."""
-
-    # -- for calls that say something for themselves, as requests do -----------------------------------------------
-
-    def repeated(self, call: Any) -> bool:
-        """Whether whoever made this call repeats it himself, so that we must not."""
-        return False
-
-    def dependency(self, call: Any) -> Hashable | None:
-        """Which dependency a call asks, where one pipeline serves several that fail by themselves: each has a budget
-        of its own. None: there is one."""
-        return None
-
-    def attempts(self, call: Any) -> int | None:
-        """How many attempts this call may have, instead of those of the Retry; None: as many as the Retry says."""
-        return None
 
 
 def _filter_or_none(argument: str, value: ErrorFilter) -> Callable[[Exception], bool] | None:

@@ -12,9 +12,11 @@ from typing import Any, Literal, get_args
 
 from resilient._atomic import Renewed, members, module_lock, renew_in_forked_child
 from resilient.core.call import Call
+from resilient.core.call_options import NO_OPTIONS, CallOptions
 from resilient.core.callbacks import CallbackError
 from resilient.core.classify import REFUSED, Classifier, Verdict
 from resilient.core.known_errors import is_bare
+from resilient.core.lifecycle import PLAIN_RESULTS, ResultLifecycle
 from resilient.errors import Rejected, Stopped
 from resilient.events import Channel
 
@@ -45,18 +47,29 @@ class PipelineContext:
         "_usual",
         "channel",
         "classifier",
+        "lifecycle",
         "mode",
         "name",
         "on_result",
+        "options",
         "parts",
         "repeats",
     )
 
     def __init__(
-        self, name: str, classifier: Classifier, *, repeats: bool = False, twin: PipelineContext | None = None
+        self,
+        name: str,
+        classifier: Classifier,
+        *,
+        repeats: bool = False,
+        lifecycle: ResultLifecycle = PLAIN_RESULTS,
+        options: CallOptions = NO_OPTIONS,
+        twin: PipelineContext | None = None,
     ) -> None:
         self.name = name
         self.classifier = classifier
+        self.lifecycle = lifecycle
+        self.options = options
         self.on_result: Callable[[Call, Any], Verdict] = classifier.on_result(self._ask)
         self._usual = classifier.usual
         self.repeats = repeats

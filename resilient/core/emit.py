@@ -116,8 +116,9 @@ def attempt_returned(call: Call, context: PipelineContext, begin: float, result:
     values["failed"] = failed
     values["status"] = _status(result) if failed else None
     values["retry_after"] = verdict.retry_after if failed else None
-    if not failed and context.classifier.follows and context.classifier.is_open(result):
-        context.classifier.follow(result, _Late(call, context, event, lambda error: replace(event, failed=True), event))
+    lifecycle = context.lifecycle
+    if not failed and lifecycle.may_be_open and lifecycle.is_open(result):
+        lifecycle.follow(result, _Late(call, context, event, lambda error: replace(event, failed=True), event))
     else:
         tell(call, context, event)
 
@@ -163,8 +164,8 @@ class Ends:
     __slots__ = ("_pipeline", "failed", "returned")
 
     def __init__(self, context: PipelineContext, *, substitutes: bool) -> None:
-        classifier, channel = context.classifier, context.channel
-        by_evidence, follows = classifier.judges_results, classifier.follows
+        lifecycle, channel = context.lifecycle, context.channel
+        by_evidence, may_be_open = context.classifier.judges_results, lifecycle.may_be_open
 
         def returned(call: Call, begin: float, end: float, result: Any, good: dict[str, Any]) -> None:
             """Emit the event of a call that has returned `result`: at once, or when a result that is open has ended."""
@@ -180,9 +181,9 @@ class Ends:
                 values["verdict"] = "nothing"
             event = _new(CallEnded)
             _fill(event, values)
-            if follows and event.ending == "success" and classifier.is_open(result):
+            if may_be_open and event.ending == "success" and lifecycle.is_open(result):
                 left = replace(event, ending="cancelled", verdict="nothing")
-                classifier.follow(result, _Late(call, context, event, lambda error: _broken_off(event, error), left))
+                lifecycle.follow(result, _Late(call, context, event, lambda error: _broken_off(event, error), left))
                 return
             if channel.later:
                 channel.catch_up()

@@ -9,7 +9,7 @@ The path of a call that is admitted at once and succeeds is generated in the fra
   call that was cut short is a failure if it had reached its configured limit (the nearest Timeout of its pipeline, or
   else the gate's `slow`), and nothing if it was younger; time in local queues does not count as its age. A call that
   returned after its limit is a failure for the gates, though its caller gets the result. Where a good result is still
-  open (`Classifier.follows`: the body of a response), gates learn when it has ended.
+  open (`ResultLifecycle`: the body of a response), gates learn when it has ended.
 - *A gate that raises at the end of a call affects only itself.* Its error is logged; the other gates get their tickets,
   and the caller gets the call's own result or error. (A BaseException, as a Ctrl-C, is raised after that.)
 """
@@ -64,7 +64,7 @@ class GateGroup:
         learning = [gate for gate in gates if gate.learns]
         self.learns = bool(learning)
         self.looks_at_results = context.classifier.judges_results and self.learns
-        self.follows = context.classifier.follows and any(gate.follows for gate in learning)
+        self.follows = context.lifecycle.may_be_open and any(gate.follows for gate in learning)
         places = range(len(gates))[::-1]
         self._followers = [at for at in places if gates[at].learns and gates[at].follows]
         self._others = [at for at in places if at not in self._followers]
@@ -74,7 +74,7 @@ class GateGroup:
         self.endings = tuple(["settle" if gate.learns else "release" if gate.holds else "" for gate in gates])
         self.names: dict[str, Any] = {
             "verdict_on": context.on_result,
-            "is_open": context.classifier.is_open,
+            "is_open": context.lifecycle.is_open,
             "too_late": math.inf if limit is None else limit,
         }
         for at, gate in enumerate(gates):
@@ -209,7 +209,7 @@ class GateGroup:
                 gate.release(ticket)
 
         try:
-            self.context.classifier.follow(result, _Unsettled(self, call, tickets, late, elapsed))
+            self.context.lifecycle.follow(result, _OpenTickets(self, call, tickets, late, elapsed))
         except BaseException:
             self.give_back(tickets)
             raise
@@ -249,8 +249,8 @@ def _undo(gate: Gate, ticket: Ticket) -> None:
     gate.undo(ticket)
 
 
-class _Unsettled:
-    """Tells gates of the end of a result that was still open when the call returned it (an `outcome.Unsettled`)."""
+class _OpenTickets:
+    """An `EndObserver` that settles the tickets of a call whose result was still open when the call returned it."""
 
     __slots__ = ("elapsed", "gate_group", "late", "runtime", "tickets")
 

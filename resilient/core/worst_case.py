@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from resilient.core.classify import DEFAULT, Classifier, Verdict
+from resilient.core.lifecycle import PLAIN_RESULTS, ResultLifecycle
 from resilient.core.stop import AnyOf, Before, RunEnd, Stop
 
 __all__ = [
@@ -81,7 +82,7 @@ class Surroundings:
         once: whether nothing is to be repeated then.
         again: whether others cannot have prepared for it: it may be one of several runs of a call, or has waited.
         pressed: whether it is repeated only as long as its runs take little time.
-        judge: the classifier of the layer's pipeline.
+        classifier, lifecycle: of the layer's pipeline.
     """
 
     within: float = math.inf
@@ -91,6 +92,7 @@ class Surroundings:
     again: bool = False
     pressed: bool = False
     classifier: Classifier = DEFAULT
+    lifecycle: ResultLifecycle = PLAIN_RESULTS
 
     def sooner(self, seconds: float) -> Surroundings:
         """With a deadline in so many seconds, if there is none that is nearer."""

@@ -56,9 +56,9 @@ def explain(
     is_async = guards != "def" if is_async is None else is_async
     places = _places(inner)
     policies = [place.policy for place in places]
-    view = Surroundings(is_async=is_async, once=inner.classify.leaves_repeating)
+    view = Surroundings(is_async=is_async, once=inner._context.options.leaves_repeating)
     function = _function(function_limit, is_async=is_async)
-    found = levels([(place.policy, place.pipeline.classify) for place in places], function)
+    found = levels([(place.policy, place.pipeline._context) for place in places], function)
     worst = found[0](view)
     idle = [Idle(str(policy), policy.inactive) for policy in policies if policy.inactive is not None]
     unfit = [(policy, policy.unfit(is_async=is_async, block=False)) for policy in policies]
@@ -148,7 +148,7 @@ def _places(pipeline: Pipeline, path: tuple[int, ...] = (), around: tuple[str, .
 def _layered(outer: Pipeline, inner: Pipeline, function: InnerCost, view: Surroundings) -> Behind:
     policies = [place.policy for place in _places(outer)]
     repeated = any(policy.runs != 1 for policy in policies)
-    whole = levels([(inner, inner.classify)], function)[0]
+    whole = levels([(inner, inner._context)], function)[0]
     # A Timeout directly around the function does not pass its deadline inward, but it still ends the inner calls.
     told = [policy.limit for policy in policies[:-1] if policy.limit is not None]
 
@@ -171,7 +171,7 @@ def _layered(outer: Pipeline, inner: Pipeline, function: InnerCost, view: Surrou
         return _may_leave(policy, view)
 
     once = repeated and any(leaves(place.policy) for place in _places(inner))
-    worst = levels([(outer, outer.classify)], call)[0](Surroundings(is_async=view.is_async))
+    worst = levels([(outer, outer._context)], call)[0](Surroundings(is_async=view.is_async))
     return Behind(
         outer.name or "pipeline",
         worst,
@@ -263,6 +263,7 @@ def _assumptions(places: Sequence[_Place], view: Surroundings) -> list[str]:
         )
     if any(policy.waits for policy in policies):
         assumed.append("queues are shared only with calls that hold their places no longer than this one")
-    assumed += [each for judge in judges for each in judge.assumes]
+    contexts = [place.pipeline._context for place in places]
+    assumed += [each for context in contexts for each in (*context.options.assumes, *context.lifecycle.assumes)]
     assumed += [each for policy in policies for each in policy.assumes]
     return list(dict.fromkeys(assumed))

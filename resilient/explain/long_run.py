@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from resilient.core.budget import Budget
-from resilient.core.classify import Classifier
 from resilient.core.policy import Policy
 from resilient.explain.records import LongRun
 from resilient.pipeline import Pipeline, flat
@@ -68,7 +67,7 @@ class _Walk:
 
     def through(self, pipeline: Pipeline, calls: float, leaves: Leaves) -> float:
         """Requests that leave a pipeline, for calls that enter it."""
-        of_each = type(pipeline.classify).dependency is not Classifier.dependency
+        of_each = pipeline._context.options.has_dependencies
         for budget in _earning(pipeline):
             key = id(budget), of_each
             self.earned[key] = self.earned.get(key, 0.0) + budget.ratio * calls

@@ -2,6 +2,7 @@
 
 semantics        what HTTP says about methods, headers and origins
 classify         what the outcome of a request was, and whether it may be sent again
+lifecycle        when a response has ended, and what frees its connection before that
 bodies           bodies of responses, which may end badly
 request_bodies   bodies of requests, which may have to be sent again
 library          a client library, as all that needs it: its streams, its errors, and whether its client reads a body

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from resilient.core.background import discard
 from resilient.core.call import Call, new_call
-from resilient.core.classify import Classifier, Unsettled
+from resilient.core.classify import Classifier
+from resilient.core.lifecycle import EndObserver
 from resilient.core.result import CLOSING_SECONDS
 from resilient.errors import TimedOut
 from resilient.http.delegate import Around, Parts, begun, end, following
@@ -63,46 +64,46 @@ class Streams:
 
 
 class Followed(Around):
-    """Tells, once, how the body ended: well (also when its reader had enough), with an error, or not for its own part
-    (the reader was cancelled, or forgot it).
+    """A body that notifies observers, once, of its end: it ended well (also when its reader stopped early), or failed,
+    or its end says nothing (the reader was cancelled, or dropped the response).
 
     Args:
         stream: the client's.
-        unsettled: who is told; others may `join`.
-        judge: of errors. It is asked once, for all.
+        observer: is notified; others may `join`.
+        classifier: of errors. It is asked once, for all observers.
     """
 
-    def __init__(self, stream: Any, unsettled: Unsettled, classifier: Classifier) -> None:
+    def __init__(self, stream: Any, observer: EndObserver, classifier: Classifier) -> None:
         self._stream = stream
-        self._unsettled: tuple[Unsettled, ...] = (unsettled,)
-        self._judge = classifier
+        self._observers: tuple[EndObserver, ...] = (observer,)
+        self._classifier = classifier
 
-    def join(self, unsettled: Unsettled, classifier: Classifier) -> bool:
-        """Have `unsettled` told, too, after the others. False: it is over, or another one judges."""
-        if not self._unsettled or classifier is not self._judge:
+    def join(self, observer: EndObserver, classifier: Classifier) -> bool:
+        """Notify `observer`, too, after the others. False: the body has ended, or has another classifier."""
+        if not self._observers or classifier is not self._classifier:
             return False
-        self._unsettled += (unsettled,)
+        self._observers += (observer,)
         return True
 
     def _ended(self) -> None:
-        waiting, self._unsettled = self._unsettled, ()
-        for unsettled in waiting:
-            unsettled.learn(None)
+        waiting, self._observers = self._observers, ()
+        for observer in waiting:
+            observer.learn(None)
 
     def _failed(self, error: BaseException) -> None:
-        waiting, self._unsettled = self._unsettled, ()
+        waiting, self._observers = self._observers, ()
         if not waiting:
             return
         kind = "nothing"
         try:
             if isinstance(error, Exception):
-                kind = self._judge.error(error).kind
+                kind = self._classifier.error(error).kind
         finally:
-            for unsettled in waiting:
+            for observer in waiting:
                 if kind == "nothing":
-                    unsettled.drop()
+                    observer.drop()
                 else:
-                    unsettled.learn(error if kind == "failure" else None)  # type: ignore[arg-type]
+                    observer.learn(error if kind == "failure" else None)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -135,9 +136,9 @@ class Followed(Around):
         await self._stream.aclose()
 
     def __del__(self) -> None:
-        waiting, self._unsettled = getattr(self, "_unsettled", ()), ()
-        for unsettled in waiting:
-            unsettled.drop(collected=True)
+        waiting, self._observers = getattr(self, "_observers", ()), ()
+        for observer in waiting:
+            observer.drop(collected=True)
 
 
 class Bounded(Around):

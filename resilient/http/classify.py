@@ -6,19 +6,14 @@ The same exceptions have the same names in every client, so the client's module 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from resilient.core import pushback
-from resilient.core.classify import FAILURE, IGNORED, SUCCESS, WAITED, Classifier, Unsettled, Verdict
-from resilient.core.current_call import enclosing
-from resilient.core.result import CLOSING_SECONDS
+from resilient.core.classify import FAILURE, IGNORED, SUCCESS, WAITED, Classifier, Verdict
 from resilient.errors import Rejected, bare
 from resilient.http import semantics
-from resilient.http.bodies import KEPT_SECONDS, Followed, Streams, set_aside
-from resilient.http.options import origin_of
-from resilient.runtime import Runtime
 
 __all__ = ["HttpClassifier", "Proof", "TransportClassifier", "untouched"]
 
@@ -108,48 +103,24 @@ def _statuses(statuses: Collection[int]) -> frozenset[int]:
 
 
 class TransportClassifier(Classifier):
-    """A pipeline's own judgement, and what a transport knows beyond it: how bodies end, and what may be repeated.
+    """The classifier of a pipeline under a transport: the pipeline's own, and what may be repeated.
 
     Args:
-        given: the pipeline's own.
-        streams: of the client.
-        once: whether nothing is repeated that somebody else repeats as well.
-        is_proof: of a request that is not safe to repeat: whether an error shows that it may be all the same. None: it
-            is safe.
+        given: the pipeline's own classifier.
+        is_proof: for requests that are not safe to repeat: whether an error shows that this one may be repeated all the
+            same. None: requests are safe to repeat.
     """
 
-    follows = True
-    assumes = (
-        "the request is safe to repeat: its method is idempotent (GET, HEAD, OPTIONS, TRACE, PUT, DELETE), or it has "
-        "an Idempotency-Key; another one (a POST or PATCH without a key) is never hedged, and repeated only when it "
-        "provably was not sent",
-        "the request does not say how many attempts it may have (`attempts` in its extensions)",
-        "a call ends with what an attempt reads of the response: its body, or of a stream its head",
-    )
-    closing_seconds = 0.0
-    aside_seconds = KEPT_SECONDS + CLOSING_SECONDS  # a body that takes longer is closed when it has been superseded
-    results_ask = True
-
-    def __init__(
-        self, given: Classifier, streams: Streams, *, once: bool, is_proof: Callable[[Exception], bool] | None = None
-    ) -> None:
+    def __init__(self, given: Classifier, is_proof: Callable[[Exception], bool] | None = None) -> None:
         super().__init__()
         self.given = given
-        self._streams = streams
-        self._once = once
         self._is_proof = is_proof
-        self.is_open = streams.is_open  # type: ignore[method-assign]  # a frame less for each request
         if is_proof is None:
             self.result = given.result  # type: ignore[method-assign]
 
     def careful(self, is_proof: Callable[[Exception], bool]) -> TransportClassifier:
         """The same, for requests that are not safe to repeat."""
-        return TransportClassifier(self.given, self._streams, once=self._once, is_proof=is_proof)
-
-    @property
-    def leaves_repeating(self) -> bool:  # type: ignore[override]
-        """As its transport was told."""
-        return self._once
+        return TransportClassifier(self.given, is_proof)
 
     @property
     def judges_results(self) -> bool:
@@ -183,33 +154,6 @@ class TransportClassifier(Classifier):
     def closes(self, result: Any) -> bool:
         """As the given one says."""
         return self.given.closes(result)
-
-    def follow(self, result: Any, unsettled: Unsettled) -> None:
-        """Have the end of a response's body decide what an unsettled verdict is."""
-        stream = result.stream
-        if not (isinstance(stream, Followed) and stream.join(unsettled, self.given)):
-            result.stream = self._streams.followed(stream, unsettled, self.given)
-
-    async def set_aside(self, result: Any, runtime: Runtime) -> None:
-        """Free the connection of a response that is about to be superseded (see `bodies.set_aside`)."""
-        await set_aside(result, self._streams, runtime)
-
-    def repeated(self, call: Any) -> bool:
-        """Whether the SDK above, or a guarded function around, repeats it."""
-        if not self._once:
-            return False
-        around = (outer.repeats for other, outer in enclosing() if other.origin is not call.origin)
-        return semantics.is_repeated(call.args[0].headers.items()) or any(around)
-
-    def dependency(self, call: Any) -> Hashable:
-        """The origin that its request is for."""
-        request = call.args[0]
-        return getattr(request, "_resilient_origin", None) or origin_of(request)  # a circuit has asked for it, mostly
-
-    def attempts(self, call: Any) -> int | None:
-        """How many attempts the request of a call asks for in its extensions; None: it does not say."""
-        options = call.args[0].extensions.get("resilient")
-        return options.get("attempts") if options else None
 
 
 def untouched(library: Any) -> Callable[[Exception], bool]:

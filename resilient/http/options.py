@@ -6,10 +6,13 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal
 
 from resilient import _validation
+from resilient.core.call import Call
+from resilient.core.call_options import CallOptions
+from resilient.core.current_call import enclosing
 from resilient.core.priority import PRIORITIES
 from resilient.http import semantics
 
-__all__ = ["By", "header", "is_in_time", "key_by", "options_of", "origin_of", "variation", "with_key"]
+__all__ = ["By", "RequestOptions", "header", "is_in_time", "key_by", "options_of", "variation", "with_key"]
 
 By = Literal["origin", "host"] | Callable[[Any], Hashable]
 
@@ -82,6 +85,42 @@ def _bound(request: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in options.items() if name != "idempotency_key"}
 
 
+class RequestOptions(CallOptions):
+    """The options of requests, as the policies of their pipeline read them.
+
+    Args:
+        once: whether a request is not repeated if an SDK, or a guarded function around it, repeats it as well.
+    """
+
+    has_dependencies = True
+    assumes = (
+        "the request is safe to repeat: its method is idempotent (GET, HEAD, OPTIONS, TRACE, PUT, DELETE), or it has "
+        "an Idempotency-Key; another one (a POST or PATCH without a key) is never hedged, and repeated only when it "
+        "provably was not sent",
+        "the request does not say how many attempts it may have (`attempts` in its extensions)",
+    )
+
+    def __init__(self, *, once: bool) -> None:
+        self.leaves_repeating = once
+
+    def dependency(self, call: Call) -> Hashable:
+        """The origin that a request is for."""
+        request = call.args[0]
+        return getattr(request, "_resilient_origin", None) or origin_of(request)  # mostly known: `_origin_key`
+
+    def is_repeated(self, call: Call) -> bool:
+        """Whether an SDK, or a guarded function around, repeats a request."""
+        if not self.leaves_repeating:
+            return False
+        around = (outer.repeats for other, outer in enclosing() if other.origin is not call.origin)
+        return semantics.is_repeated(call.args[0].headers.items()) or any(around)
+
+    def attempts(self, call: Call) -> int | None:
+        """The number of attempts that a request asks for in its extensions; None: it does not say."""
+        options = call.args[0].extensions.get("resilient")
+        return options.get("attempts") if options else None
+
+
 def header(argument: str, value: bool | str, default: str) -> str:
     """The name of a header, or "" for none."""
     if isinstance(value, bool):
@@ -113,7 +152,7 @@ def key_by(by: Any) -> Callable[..., Hashable]:
 
 def _origin_key(request: Any) -> Hashable:
     """`key` of origins in one frame: most requests are asked for it. The answer stays with the request, for its budget
-    (see `TransportClassifier.dependency`)."""
+    (see `RequestOptions.dependency`)."""
     options = request.extensions.get("resilient")
     key: Hashable
     if options and "key" in options:

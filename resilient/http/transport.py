@@ -43,7 +43,8 @@ from resilient.http.client import attempt_limit, standard_for
 from resilient.http.connections import tend
 from resilient.http.delegate import AsyncAround, checked, library_of
 from resilient.http.library import Library
-from resilient.http.options import By, header, key_by, options_of, variation, with_key
+from resilient.http.lifecycle import ResponseLifecycle
+from resilient.http.options import By, RequestOptions, header, key_by, options_of, variation, with_key
 from resilient.http.request_bodies import make_ready
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.pipeline import Pipeline
@@ -210,12 +211,17 @@ class HttpTransport(Generic[Inner]):
         if outermost and isinstance(self.transport, HttpChaos):
             policies = (*policies, self.transport.witness())
         given = self.library.classifier() if pipeline.classify is DEFAULT else pipeline.classify
-        classifier = (
-            given
-            if isinstance(given, TransportClassifier)
-            else TransportClassifier(given, self.library.streams, once=self._once)
+        classifier = given if isinstance(given, TransportClassifier) else TransportClassifier(given)
+        lifecycle, options = pipeline._context.lifecycle, pipeline._context.options
+        twin = pipeline.twin(
+            policies,
+            classifier,
+            self._whole_attempt if outermost else None,
+            lifecycle
+            if isinstance(lifecycle, ResponseLifecycle)
+            else ResponseLifecycle(self.library.streams, classifier.given),
+            options if isinstance(options, RequestOptions) else RequestOptions(once=self._once),
         )
-        twin = pipeline.twin(policies, classifier, self._whole_attempt if outermost else None)
         if twin.name:
             register(twin)
         return twin

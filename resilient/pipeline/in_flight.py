@@ -21,7 +21,7 @@ from resilient.core.background import discard, is_own
 from resilient.core.budget import Budget
 from resilient.core.call import Call, new_call
 from resilient.core.callbacks import CallbackError, release
-from resilient.core.classify import IGNORED, Classifier
+from resilient.core.classify import IGNORED
 from resilient.core.deadline import under
 from resilient.core.emit import Ends, told_call
 from resilient.core.layer import Layer, Recovery, Watch
@@ -46,8 +46,8 @@ def earnings(budgets: Sequence[Budget], context: PipelineContext, *, substitutes
     if not budgets:
         return None
 
-    classifier, verdict_on = context.classifier, context.on_result
-    by_evidence, dependency_of = classifier.judges_results, classifier.dependency
+    options, verdict_on = context.options, context.on_result
+    by_evidence, dependency_of = context.classifier.judges_results, options.dependency
 
     def earn(call: Call, result: Any) -> None:
         if substitutes and call.is_substituted:
@@ -67,7 +67,7 @@ def earnings(budgets: Sequence[Budget], context: PipelineContext, *, substitutes
                 except KeyError:
                     budget.of(dependency).earn()
 
-    if type(classifier).dependency is not Classifier.dependency:
+    if options.has_dependencies:
         return earn_each
     if len(budgets) > 1 or by_evidence or substitutes:
         return earn

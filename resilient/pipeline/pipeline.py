@@ -17,12 +17,14 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from resilient import _validation
 from resilient.core.call import Call, name_of
+from resilient.core.call_options import NO_OPTIONS, CallOptions
 from resilient.core.classify import DEFAULT, Classifier
 from resilient.core.context import Mode, PipelineContext, switch_all
 from resilient.core.current_call import Enclosing, enclosing, is_guard, is_guarded, waiting
 from resilient.core.emit import Ends
 from resilient.core.layer import BoundLayer, Layer
 from resilient.core.levels import levels
+from resilient.core.lifecycle import PLAIN_RESULTS, ResultLifecycle
 from resilient.core.policy import Gate, Policy
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import Deadlock, PipelineError, PipelineWarning
@@ -80,6 +82,8 @@ class Pipeline(Policy):
         strict: bool,
         twin: Pipeline | None = None,
         attempt: Callable[[PipelineContext], Callable[[Call], Any] | BoundLayer] | None = None,
+        lifecycle: ResultLifecycle = PLAIN_RESULTS,
+        options: CallOptions = NO_OPTIONS,
     ) -> None:
         _check_policies(policies)
         if not policies:
@@ -98,10 +102,14 @@ class Pipeline(Policy):
         if twin is None:
             where = f"pipeline {self.name!r}: " if self.name else ""
             self._complain(self.findings, where)
-            self._context: PipelineContext = PipelineContext(self.name, self.classify, repeats=repeats)
+            self._context: PipelineContext = PipelineContext(
+                self.name, self.classify, repeats=repeats, lifecycle=lifecycle, options=options
+            )
             self._in_flight: InFlight = InFlight(self._context)
         else:
-            self._context = PipelineContext(self.name, self.classify, repeats=repeats, twin=twin._context)
+            self._context = PipelineContext(
+                self.name, self.classify, repeats=repeats, lifecycle=lifecycle, options=options, twin=twin._context
+            )
             self._in_flight = twin._in_flight
         self._context.parts = (self._in_flight, *policies)
         # A nested pipeline earns for itself, and a success counts once.
@@ -254,7 +262,14 @@ class Pipeline(Policy):
             mine[places[0]] = policy
         classifier = self.classify if classify is None else classify
         varied = Pipeline.__new__(Pipeline)
-        varied._set_up(tuple(mine), (self.name or None) if name is None else name, classifier, strict)
+        varied._set_up(
+            tuple(mine),
+            (self.name or None) if name is None else name,
+            classifier,
+            strict,
+            lifecycle=self._context.lifecycle if classify is None else PLAIN_RESULTS,
+            options=self._context.options if classify is None else NO_OPTIONS,
+        )
         if name is not None:
             register(varied)
         varied._context.switch(self._context.own_mode)
@@ -265,15 +280,27 @@ class Pipeline(Policy):
         policies: tuple[Policy, ...],
         classify: Classifier | None = None,
         attempt: Callable[[PipelineContext], Callable[[Call], Any] | BoundLayer] | None = None,
+        lifecycle: ResultLifecycle | None = None,
+        options: CallOptions | None = None,
     ) -> Pipeline:
         """The same pipeline by other policies, and another judgement: its calls are this one's to all who listen to it,
         switch it, count them or close it. For what has to fit policies to its own kind of calls, as our transports do.
 
         `attempt(context)` makes what an attempt calls with the call, instead of the guarded function: it sees the
-        deadline, and the number, and `context.on_result` has its result judged.
+        deadline, and the number, and `context.on_result` has its result judged. `lifecycle` and `options` are those of
+        its results and calls; None: this one's.
         """
         twin = Pipeline.__new__(Pipeline)
-        twin._set_up(policies, self.name or None, classify or self.classify, strict=False, twin=self, attempt=attempt)
+        twin._set_up(
+            policies,
+            self.name or None,
+            classify or self.classify,
+            strict=False,
+            twin=self,
+            attempt=attempt,
+            lifecycle=lifecycle or self._context.lifecycle,
+            options=options or self._context.options,
+        )
         return twin
 
     # -- operations ---------------------------------------------------------------------------------------------
@@ -350,7 +377,7 @@ class Pipeline(Policy):
             await policy.drain(runtime)
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        return levels([(policy, self.classify) for policy in self.policies], inner)[0](view)
+        return levels([(policy, self._context) for policy in self.policies], inner)[0](view)
 
     def snapshot(self) -> dict[str, Any]:
         """Its state now, as plain data: name, mode, calls `in_flight`, and each policy's own snapshot."""

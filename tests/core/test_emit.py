@@ -22,7 +22,7 @@ VERDICTS = ["success", "failure", "failure", "nothing", "nothing", "success"]
 ENDINGS = ["success", "failure", "failure", "failure", "failure", "success"]
 
 
-class TransportClassifier(Classifier):
+class BadResults(Classifier):
     """Bad results are failures, a KeyError says nothing; counts how often it is asked."""
 
     def __init__(self) -> None:
@@ -75,11 +75,11 @@ WANTED = pytest.mark.parametrize("wanted", [(), (CallEnded,)], ids=["everything"
 @pytest.mark.parametrize("twin", [False, True], ids=["pipeline", "twin"])
 def test_told_is_what_was_learned(world: World, way: Any, twin: bool, wanted: Any) -> None:
     """Of each attempt and of each call, by the judgement of the pipeline that makes them; which is asked once."""
-    ledger, judge = Ledger(), TransportClassifier()
-    pipeline = Pipeline(ledger, classify=None if twin else judge)
+    ledger, classifier = Ledger(), BadResults()
+    pipeline = Pipeline(ledger, classify=None if twin else classifier)
     told = Told(pipeline, *wanted)
     if twin:
-        pipeline = pipeline.twin((ledger,), judge)
+        pipeline = pipeline.twin((ledger,), classifier)
     dependency = world.dependency(*SCRIPT)
     for _ in SCRIPT:
         world.outcome(way(world, pipeline, dependency.fn))
@@ -88,7 +88,7 @@ def test_told_is_what_was_learned(world: World, way: Any, twin: bool, wanted: An
     assert [call.verdict for call in told.calls] == VERDICTS
     assert [call.ending for call in told.calls] == ENDINGS
     assert sum(call.requests for call in told.calls) == dependency.calls == len(SCRIPT)
-    assert judge.asked == len(SCRIPT)
+    assert classifier.asked == len(SCRIPT)
 
 
 @WANTED
@@ -96,7 +96,7 @@ def test_told_is_what_was_learned(world: World, way: Any, twin: bool, wanted: An
 def test_told_is_the_last_outcome_of_a_call_that_was_repeated(world: World, way: Any, wanted: Any) -> None:
     """And each attempt by itself."""
     ledger = Ledger()
-    pipeline = Pipeline(Retry(2, wait=0), ledger, classify=TransportClassifier())
+    pipeline = Pipeline(Retry(2, wait=0), ledger, classify=BadResults())
     told = Told(pipeline, *wanted)
     dependency = world.dependency("bad", "good", "bad", OSError(), OSError(), "bad", OSError(), KeyError())
     for _ in range(4):
@@ -113,7 +113,7 @@ def test_told_is_the_last_outcome_of_a_call_that_was_repeated(world: World, way:
 @pytest.mark.parametrize(("value", "ending"), [("stale", "success"), ("bad", "failure")])
 def test_answer_of_a_fallback_says_nothing_of_the_dependency(world: World, value: str, ending: str) -> None:
     """It is good or bad for the caller."""
-    pipeline = Pipeline(Fallback(value), Ledger(), classify=TransportClassifier())
+    pipeline = Pipeline(Fallback(value), Ledger(), classify=BadResults())
     told = Told(pipeline)
     for step in (OSError(), "bad", "good"):
         world.call(pipeline(world.dependency(step).fn))
@@ -182,7 +182,7 @@ def test_mistake_says_nothing_though_its_type_would_be_a_failure(world: World, w
 def test_copies_of_a_hedge_are_told_of_one_by_one(world: World, wanted: Any) -> None:
     """Each by its own verdict."""
     ledger = Ledger()
-    pipeline = Pipeline(Hedge(60, copies=3, thread=True), ledger, classify=TransportClassifier())
+    pipeline = Pipeline(Hedge(60, copies=3, thread=True), ledger, classify=BadResults())
     told = Told(pipeline, *wanted)
     dependency = world.dependency(OSError(), "bad", Slow(0.005, "good"))
     assert world.call(pipeline(dependency.fn)) == "good"
@@ -212,7 +212,7 @@ def test_shadow_report_and_trace_have_what_was_learned(world: World, way: Any, t
     """Of calls that would have been refused, those that really went well."""
     ledger = Ledger()
     breaker = CircuitBreaker(None, fail_max=1, break_duration=60, shadow=True)
-    pipeline = Pipeline(ledger, breaker, name="users", classify=TransportClassifier())
+    pipeline = Pipeline(ledger, breaker, name="users", classify=BadResults())
     dependency = world.dependency("bad", *SCRIPT)
     with report_shadows(pipeline) as report, record_trace(tmp_path / "trace.jsonl", pipeline):
         for _ in range(7):

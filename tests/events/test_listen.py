@@ -262,7 +262,7 @@ SHAPES: dict[str, Callable[[], list[Any]]] = {
 }
 
 
-class TransportClassifier(Classifier):
+class BadResults(Classifier):
     """ "bad" is a failure, a KeyError says nothing, and "odd" and a LookupError are too much for it."""
 
     def __init__(self) -> None:
@@ -279,7 +279,7 @@ class TransportClassifier(Classifier):
         return super().result(result)
 
 
-@pytest.mark.parametrize("judge", [None, TransportClassifier()], ids=["default", "judge"])
+@pytest.mark.parametrize("judge", [None, BadResults()], ids=["default", "judge"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ends_are_told_alike_whatever_else_is_told(world: World, shape: str, judge: Classifier | None) -> None:
     """Of good calls, of failures, refusals and cancelled calls, and of mistakes of a classifier."""

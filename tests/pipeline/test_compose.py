@@ -28,6 +28,7 @@ from resilient import (
     events,
 )
 from resilient.core.call import Call
+from resilient.core.lifecycle import EndObserver, ResultLifecycle
 from resilient.core.policy import Gate
 from resilient.runtime import virtual
 from tests.properties.stacks import Turnstile
@@ -234,23 +235,22 @@ def test_gate_that_is_interrupted_at_the_end_gives_the_others_their_tickets_firs
     assert (outer.out, inner.out) == (0, 0)
 
 
-class Streams(Classifier):
-    """Results are open until `end` is called."""
+class Streams(ResultLifecycle):
+    """Results are open until their end is told to the `observers`."""
 
-    follows = True
+    may_be_open = True
 
     def __init__(self, error: Exception | None = None) -> None:
-        super().__init__()
         self.error = error
-        self.unsettled: list[Any] = []
+        self.observers: list[EndObserver] = []
 
     def is_open(self, result: Any) -> bool:
         if self.error is not None:
             raise self.error
         return True
 
-    def follow(self, result: Any, unsettled: Any) -> None:
-        self.unsettled.append(unsettled)
+    def follow(self, result: Any, observer: EndObserver) -> None:
+        self.observers.append(observer)
 
 
 @pytest.mark.parametrize(
@@ -260,18 +260,21 @@ def test_gate_that_raises_at_the_end_of_an_open_result_costs_nobody_anything(
     world: World, end: Callable[[Any], None]
 ) -> None:
     """Neither those that had to wait for the end, nor those that had not."""
-    judge, outer, holds = Streams(), Turnstile(learns=True), Turnstile()
+    lifecycle, outer, holds = Streams(), Turnstile(learns=True), Turnstile()
     raises = Raises(LookupError("broken"), learns=False), Raises(LookupError("broken"), learns=True)
-    assert world.call(stack(holds, outer, *raises, classify=judge)(world.dependency(7).fn)) == 7
+    policies = holds, outer, *raises
+    pipeline = stack(*policies).twin(policies, lifecycle=lifecycle)
+    assert world.call(pipeline(world.dependency(7).fn)) == 7
     assert (outer.out, holds.out) == (1, 0)
-    end(judge.unsettled[0])
+    end(lifecycle.observers[0])
     assert outer.out == 0
 
 
-def test_classifier_that_raises_about_an_open_result_costs_no_ticket(world: World) -> None:
-    """It is the caller's error."""
-    outer, judge = Turnstile(learns=True), Streams(LookupError("broken"))
-    assert isinstance(world.outcome(stack(outer, classify=judge)(world.dependency(7).fn)).error, LookupError)
+def test_lifecycle_that_raises_about_an_open_result_costs_no_ticket(world: World) -> None:
+    """The caller gets its error."""
+    outer = Turnstile(learns=True)
+    pipeline = stack(outer).twin((outer,), lifecycle=Streams(LookupError("broken")))
+    assert isinstance(world.outcome(pipeline(world.dependency(7).fn)).error, LookupError)
     assert outer.tickets
     assert outer.out == 0
 

@@ -183,9 +183,9 @@ class Retry(Wrap):
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.inactive or (view.repeated and (view.once or self.nested == "once")):
             return inner(view)
-        classifier, discard = view.classifier, NOTHING
-        if view.is_async and (classifier.judges_results or self._asks_results):
-            discard = Discard(classifier.aside_seconds, classifier.closing_seconds, classifier.results_ask)
+        lifecycle, discard = view.lifecycle, NOTHING
+        if view.is_async and (view.classifier.judges_results or self._asks_results):
+            discard = Discard(lifecycle.aside_seconds, lifecycle.closing_seconds, lifecycle.may_ask_to_wait)
         return self.schedule.worst(inner, view, self.max_retry_after, discard, str(self))
 
     @property

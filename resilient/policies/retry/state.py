@@ -174,7 +174,7 @@ class RetryState:
                     wait = 0.0
                 if state is not None:
                     state.upcoming_sleep = wait
-                most = classifier.attempts(call) or retry.attempts
+                most = context.options.attempts(call) or retry.attempts
                 if context.mode == "once":
                     reason = "the pipeline is switched to one attempt"
                 elif most is not None and attempt >= most:
@@ -191,7 +191,7 @@ class RetryState:
                 if channel.wants[Retrying]:
                     self._tell_of_retry(call, attempt, wait, error)
                 if error is None:
-                    await classifier.set_aside(result, call.runtime)
+                    await context.lifecycle.set_aside(result, call.runtime)
                 if state is not None:
                     state.idle_for += wait
                     if "before_sleep" in hooks:
@@ -252,21 +252,21 @@ class RetryState:
         """The reason why there is no further attempt after this wait, although attempts are left; "" if there is one.
         Then the budget has paid for it."""
         retry, context = self.retry, self.context
-        classifier = context.classifier
+        options = context.options
         if verdict.retry_after is not None and verdict.retry_after > retry.max_retry_after:
             return f"asked to wait {verdict.retry_after:g} s, longer than {retry.max_retry_after:g} s"
         if (call.deadline is not None or seen.limits) and wait >= _left(call, wait):
             return f"a wait of {wait:.3g} s would outlive the deadline"
         if retry.nested == "once" and any(outer.repeats and other is not call for other, outer in enclosing()):
             return "the call that this one is part of is repeated as a whole"
-        if classifier.repeated(call):
+        if options.is_repeated(call):
             return "its caller repeats it"
         if retry.shadow:
             retry.would_have_retried += 1
             if context.channel.wants[Retrying]:
                 self._tell_of_retry(call, attempt, wait, error, shadow=True)
             return "in shadow mode nothing is repeated"
-        if retry.budget is not None and not retry.budget.of(classifier.dependency(call)).spend(call.begin().now()):
+        if retry.budget is not None and not retry.budget.of(options.dependency(call)).spend(call.begin().now()):
             if context.channel.wants[BudgetExhausted]:
                 context.channel.emit(BudgetExhausted(context.name, call.runtime.now(), retry.name, "retry"))
             return "the budget for extra requests is exhausted"

@@ -1,0 +1,46 @@
+"""What a call itself asks for, or shows, that its policies respect: its dependency, its number of attempts, and whether
+its caller repeats it.
+
+The call of a plain function says nothing (`CallOptions`, and `NO_OPTIONS`, which every pipeline has by default). A
+request does: by its URL, its headers and its extensions (`resilient.http.options.RequestOptions`). A `PipelineContext`
+holds the options. Transports set them when they derive their pipeline from the user's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from resilient.core.call import Call
+
+__all__ = ["NO_OPTIONS", "CallOptions"]
+
+
+class CallOptions:
+    """The options of calls that ask for nothing.
+
+    Attributes:
+        has_dependencies: whether calls of one pipeline go to several dependencies, each with a budget of its own. If
+            not, `dependency` is not called for each success.
+        leaves_repeating: whether a call is not repeated if it is part of another call that is.
+        assumes: what explanations of pipelines take for granted of these calls, in sentences.
+    """
+
+    has_dependencies: bool = False
+    leaves_repeating: bool = False
+    assumes: tuple[str, ...] = ()
+
+    def dependency(self, call: Call) -> Hashable | None:
+        """The key of the dependency that a call goes to; None: the pipeline has only one."""
+        return None
+
+    def is_repeated(self, call: Call) -> bool:
+        """Whether the caller repeats this call, so that its pipeline must not."""
+        return False
+
+    def attempts(self, call: Call) -> int | None:
+        """The most attempts of this call, instead of those of the Retry; None: those of the Retry."""
+        return None
+
+
+NO_OPTIONS = CallOptions()
+"""The options of calls in pipelines that were given no others."""
