@@ -227,7 +227,7 @@ def _judging(pipeline: Pipeline) -> bool:
 
 def _draws(policy: Policy) -> bool:
     """Whether pauses are random."""
-    return _jitter(policy) is not None or (isinstance(policy, Retry) and policy.wait is not None)
+    return _jitter(policy) is not None or (isinstance(policy, Retry) and policy._settings.wait is not None)
 
 
 class _Chance:
@@ -244,7 +244,7 @@ class _Chance:
 
 
 def _jitter(policy: Policy) -> Drawn | None:
-    backoff = getattr(policy, "_backoff", None)
+    backoff = policy._settings.backoff if isinstance(policy, Retry) else None
     return backoff if isinstance(backoff, Drawn) else None
 
 

@@ -1,11 +1,12 @@
 """Retry: most failures of a remote call are gone a moment later; the art is not to make the others worse.
 
-retry          the policy
-state          the attempts of one call
-schedule       how many attempts there may be, and how long the pauses between them are
-backoff        how long to wait before the next attempt
-tenacity       tenacity's strategies: what they are given, and what they will say
-error_notes    the note that a retried error carries
+retry        the policy
+predicate    which outcomes are repeated
+state        the attempts of a call
+schedule     how many attempts there may be, and how long the pauses between them are
+backoff      our own waits: the same each time, or with full jitter
+tenacity     tenacity's strategies: what they are given, and what is known of their answers
+error_notes  the note on the error that comes back
 """
 
 from resilient.policies.retry.retry import Retry

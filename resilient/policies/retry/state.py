@@ -8,13 +8,16 @@ function is awaited: tenacity's strategies and hooks, and the closing of a resul
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Coroutine
+from dataclasses import dataclass, field
 from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tenacity
 
-from resilient.core.background import close_beside, discard, is_own
+from resilient.core.background import Stragglers, close_beside, discard, is_own
+from resilient.core.budget import Budget
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, ask
 from resilient.core.classify import Verdict
@@ -25,45 +28,91 @@ from resilient.core.policy import PipelineContext
 from resilient.core.result import is_awaitable
 from resilient.errors import Rejected, TimedOut, bare, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
+from resilient.policies.retry.backoff import Fixed, FullJitter
 from resilient.policies.retry.error_notes import behind, forget_before, note
+from resilient.policies.retry.predicate import Predicate
 from resilient.policies.retry.tenacity import State, Strategy, controller
 from resilient.runtime.inherited_deadline import seen
 from resilient.runtime.threads import THREADS
 
-if TYPE_CHECKING:
-    from resilient.policies.retry import Retry
+__all__ = ["Counts", "RetryState", "Settings"]
 
-__all__ = ["RetryState"]
+
+@dataclass(slots=True)
+class Counts:
+    """What a Retry has done so far: further attempts that it `retried`, and those that it `would_have_retried` in
+    shadow mode."""
+
+    retried: int = 0
+    would_have_retried: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a Retry is made with, checked.
+
+    Attributes:
+        name: of the policy, for events and notes.
+        attempts, stop: as for `Retry`.
+        wait, backoff: tenacity's wait strategy, or ours: one of them.
+        predicate: says which outcomes are worth repeating.
+        hooks: tenacity's hooks that are given, by the names of their arguments.
+        max_retry_after, budget, shadow: as for `Retry`.
+        once: whether it repeats nothing within a guarded call that retries (`nested="once"`).
+        counts: of all calls.
+        closing: results that are being closed in the background.
+    """
+
+    name: str
+    attempts: int | None
+    stop: Strategy | None
+    wait: Strategy | None
+    backoff: FullJitter | Fixed | None
+    predicate: Predicate
+    hooks: dict[str, Strategy]
+    max_retry_after: float
+    budget: Budget | None
+    once: bool
+    shadow: bool
+    counts: Counts = field(default_factory=Counts)
+    closing: Stragglers = field(default_factory=lambda: Stragglers(sys.maxsize))
+
+    @property
+    def speaks_tenacity(self) -> bool:
+        """Whether there are strategies or hooks of tenacity's."""
+        return bool(self.hooks) or any((self.stop, self.wait, self.predicate.strategy))
 
 
 class RetryState:
-    """A Retry around one layer. A call enters by one of three methods; each hands a failure to `go_on`.
+    """A Retry in one pipeline: makes the attempts of each call. What is known of one call is local to `go_on`.
 
-        recover          the first attempt has failed in a frame outside (`Policy.failure_only`)
-        judge_results    results can be worth repeating, so it makes the first attempt itself
-        run              the same, where tenacity's strategies and hooks are told of each attempt
+    A call enters by one of three methods; each of them leaves the further attempts to `go_on`.
+
+        recover          the first attempt has failed in the layer outside (`Policy.failure_only`)
+        judge_results    makes the first attempt, too: its result may be worth repeating
+        run              the same, with a tenacity state for strategies and hooks
 
     Attributes:
-        retry: the policy.
+        settings: of the Retry.
         inner: the layer that is repeated.
         plainly: its plain form, or None.
-        scope: of the pipeline.
-        looks: whether results can be worth repeating.
+        context: of the pipeline.
+        looks: whether a call can be repeated for its result.
     """
 
-    __slots__ = ("context", "inner", "looks", "plainly", "retry")
+    __slots__ = ("context", "inner", "looks", "plainly", "settings")
 
-    def __init__(self, retry: Retry, inner: BoundLayer, context: PipelineContext) -> None:
-        self.retry = retry
+    def __init__(self, settings: Settings, inner: BoundLayer, context: PipelineContext) -> None:
+        self.settings = settings
         self.inner = inner.run
         self.plainly = inner.plainly
         self.context = context
-        self.looks = retry.looks_at_results(context)
+        self.looks = settings.predicate.asks_results or context.classifier.judges_results
 
     def recover(self, call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
         """A `Recovery`: the further attempts after this error, or None if it is not worth repeating."""
         verdict = self.context.on_error(call, error)
-        again = self.retry.repeats(error, verdict)
+        again = self.settings.predicate.repeats(error, verdict)
         return self.go_on(call, error, None, verdict, again) if again else None
 
     async def judge_results(self, call: Call) -> Any:
@@ -78,38 +127,39 @@ class RetryState:
             verdict = self.context.on_result(call, result)
             if verdict.kind == "success":
                 return result
-            rest = self.go_on(call, None, result, verdict, self.retry.repeats(None, verdict))
+            rest = self.go_on(call, None, result, verdict, self.settings.predicate.repeats(None, verdict))
         return await rest  # outside the clause, so that what it raises has no false context
 
     async def run(self, call: Call) -> Any:
         """A layer that makes all attempts, and tells tenacity's strategies and hooks of each."""
-        retry, runtime = self.retry, call.begin()
+        settings, runtime = self.settings, call.begin()
+        predicate = settings.predicate
         state = State(
             lambda: controller(
                 is_async=runtime is not THREADS,
-                retry=retry.strategy,
-                wait=retry.wait,
-                stop=retry.stop,
-                attempts=retry.attempts,
-                hooks=retry.hooks,
+                retry=predicate.strategy,
+                wait=settings.wait,
+                stop=settings.stop,
+                attempts=settings.attempts,
+                hooks=settings.hooks,
             ),
             call.fn,
             call.args,
             call.kwargs,
         )
         state.start_time = runtime.now()
-        if "before" in retry.hooks:
-            await _answer(retry.hooks["before"], state)
+        if "before" in settings.hooks:
+            await _answer(settings.hooks["before"], state)
         try:
             result = await self.inner(call)
         except Exception as error:
             verdict = self.context.on_error(call, error)
-            rest = self.go_on(call, error, None, verdict, retry.repeats(error, verdict), state)
+            rest = self.go_on(call, error, None, verdict, predicate.repeats(error, verdict), state)
         else:
             if not self.looks:
                 return result
             verdict = self.context.on_result(call, result)
-            rest = self.go_on(call, None, result, verdict, retry.repeats(None, verdict), state)
+            rest = self.go_on(call, None, result, verdict, predicate.repeats(None, verdict), state)
         return await rest
 
     async def go_on(
@@ -125,13 +175,14 @@ class RetryState:
 
         Args:
             error, result, verdict: how the first attempt ended.
-            again: the answer of `Retry.repeats` to that.
+            again: the answer of `Predicate.repeats` to that.
             state: given to tenacity's strategies and hooks; None: there are none.
 
         Returns the last result, or raises the last error that was an answer of the dependency.
         """
-        retry, context, looks, plainly = self.retry, self.context, self.looks, self.plainly
-        classifier, channel, hooks = context.classifier, context.channel, retry.hooks
+        settings, context, looks, plainly = self.settings, self.context, self.looks, self.plainly
+        predicate = settings.predicate
+        classifier, channel, hooks = context.classifier, context.channel, settings.hooks
         attempt = 1  # `call.attempt` counts those of all Retries around the call
         answered = False  # whether there was an answer of the dependency, rather than a rejection
         last_error: Exception | None = None  # what comes back at the end, or else `last_result`
@@ -145,7 +196,7 @@ class RetryState:
                 if state is not None:
                     state.ended(result if error is None else bare(error), error is not None, call.runtime.now())
                     if again is None:
-                        again = bool(await _answer(retry.strategy, state))
+                        again = bool(await _answer(predicate.strategy, state))
 
                 # What comes back if this was the last attempt.
                 if not (verdict.refused and answered):
@@ -156,7 +207,7 @@ class RetryState:
                     if looks:
                         superseded, last_result = last_result, result
                         if superseded is not result and is_own(superseded, call, classifier):
-                            await discard(superseded, call.runtime, retry.closing)
+                            await discard(superseded, call.runtime, settings.closing)
                 if not again:
                     reason = "" if attempt == 1 else self._hopeless(attempt, error, verdict)
                     break
@@ -164,22 +215,22 @@ class RetryState:
                 # How long to wait, and whether it has been enough.
                 if state is not None and "after" in hooks:
                     await _answer(hooks["after"], state)
-                if retry.backoff is not None:
-                    wait = retry.backoff(attempt)
+                if settings.backoff is not None:
+                    wait = settings.backoff(attempt)
                 else:
-                    wait = ask(float, await _answer(retry.wait, state))
+                    wait = ask(float, await _answer(settings.wait, state))
                 if verdict.retry_after is not None:
                     wait += verdict.retry_after  # the pause that was asked for, plus the usual wait as jitter
                 if context.mode == "instant":
                     wait = 0.0
                 if state is not None:
                     state.upcoming_sleep = wait
-                most = context.options.attempts(call) or retry.attempts
+                most = context.options.attempts(call) or settings.attempts
                 if context.mode == "once":
                     reason = "the pipeline is switched to one attempt"
                 elif most is not None and attempt >= most:
                     reason = "attempts spent"
-                elif retry.stop is not None and await _answer(retry.stop, state):
+                elif settings.stop is not None and await _answer(settings.stop, state):
                     reason = "the stop strategy said so"
                 else:
                     reason = self._held_back(call, attempt, wait, verdict, error)
@@ -187,7 +238,7 @@ class RetryState:
                     break
 
                 # There is another attempt.
-                retry.retried += 1
+                settings.counts.retried += 1
                 if channel.wants[Retrying]:
                     self._tell_of_retry(call, attempt, wait, error)
                 if error is None:
@@ -205,7 +256,7 @@ class RetryState:
                 if wait > 0:
                     await call.begin().sleep(wait)
                     if channel.wants[Waited]:
-                        channel.emit(Waited(context.name, call.runtime.now(), retry.name, "backoff", wait))
+                        channel.emit(Waited(context.name, call.runtime.now(), settings.name, "backoff", wait))
                 attempt += 1
                 call.attempt += 1
                 call.verdict = None
@@ -226,7 +277,7 @@ class RetryState:
                         call.error = None
                         return result
                     verdict = context.on_result(call, result)
-                again = retry.repeats(error, verdict)
+                again = predicate.repeats(error, verdict)
 
             call.verdict, call.error = known, None
             if reason:
@@ -251,30 +302,31 @@ class RetryState:
     def _held_back(self, call: Call, attempt: int, wait: float, verdict: Verdict, error: Exception | None) -> str:
         """The reason why there is no further attempt after this wait, although attempts are left; "" if there is one.
         Then the budget has paid for it."""
-        retry, context = self.retry, self.context
+        settings, context = self.settings, self.context
         options = context.options
-        if verdict.retry_after is not None and verdict.retry_after > retry.max_retry_after:
-            return f"asked to wait {verdict.retry_after:g} s, longer than {retry.max_retry_after:g} s"
+        if verdict.retry_after is not None and verdict.retry_after > settings.max_retry_after:
+            return f"asked to wait {verdict.retry_after:g} s, longer than {settings.max_retry_after:g} s"
         if (call.deadline is not None or seen.limits) and wait >= _left(call, wait):
             return f"a wait of {wait:.3g} s would outlive the deadline"
-        if retry.nested == "once" and any(outer.repeats and other is not call for other, outer in enclosing()):
+        if settings.once and any(outer.repeats and other is not call for other, outer in enclosing()):
             return "the call that this one is part of is repeated as a whole"
         if options.is_repeated(call):
             return "its caller repeats it"
-        if retry.shadow:
-            retry.would_have_retried += 1
+        if settings.shadow:
+            settings.counts.would_have_retried += 1
             if context.channel.wants[Retrying]:
                 self._tell_of_retry(call, attempt, wait, error, shadow=True)
             return "in shadow mode nothing is repeated"
-        if retry.budget is not None and not retry.budget.of(options.dependency(call)).spend(call.begin().now()):
+        budget = settings.budget
+        if budget is not None and not budget.of(options.dependency(call)).spend(call.begin().now()):
             if context.channel.wants[BudgetExhausted]:
-                context.channel.emit(BudgetExhausted(context.name, call.runtime.now(), retry.name, "retry"))
+                context.channel.emit(BudgetExhausted(context.name, call.runtime.now(), settings.name, "retry"))
             return "the budget for extra requests is exhausted"
         return ""
 
     def _give_up(self, call: Call, attempt: int, reason: str, error: Exception | None) -> None:
         """Emit `GaveUp` with the reason, and add it as a note to the error that comes back."""
-        context, name = self.context, self.retry.name
+        context, name = self.context, self.settings.name
         if context.channel.wants[GaveUp]:
             context.channel.emit(GaveUp(context.name, call.begin().now(), name, attempt, reason, error))
         if error is not None:
@@ -287,7 +339,7 @@ class RetryState:
         context = self.context
         shown = None if error is None else bare(error)
         at = call.begin().now()
-        context.channel.emit(Retrying(context.name, at, self.retry.name, attempt, wait, shown, shadow))
+        context.channel.emit(Retrying(context.name, at, self.settings.name, attempt, wait, shown, shadow))
 
     def _drop(self, call: Call, newest: Any, kept: Any, ended: BaseException) -> None:
         """Close the newest result and the one that was kept before it, in the background. The result that a
@@ -296,7 +348,7 @@ class RetryState:
         about = ended.about if type(ended) is CallbackError else None
         for result in (newest,) if kept is newest else (newest, kept):
             if result is not about:
-                close_beside(result, call, self.context, self.retry.closing)
+                close_beside(result, call, self.context, self.settings.closing)
 
 
 _PLAIN = frozenset((float, int, bool, NoneType))
