@@ -200,14 +200,18 @@ class Waited(Event):
 
 @dataclass(frozen=True)
 class CallRejected(Event):
-    """A policy refused the call. In shadow mode `shadow` is True, and the call went on. Where it has ended by now (it
-    would have been refused later, in a queue), `went_well` says how."""
+    """A policy refused the call.
+
+    In shadow mode `shadow` is True, and the call went on. `went_well`: whether it succeeded, if it has ended by now (it
+    would have been refused later, in a queue). `would_wait`: it would not have been refused, but made to wait.
+    """
 
     policy: str
     reason: str
     retry_after: float | None
     shadow: bool = False
     went_well: bool | None = None
+    would_wait: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@
       Hedge           would have done nothing
 
 A gate with a queue counts as refused, too, what would not have been made after a wait: calls too long in line, or too
-late for their deadline. That is known when a report is read, unless calls still run; `resilient.core.shadow` says how.
+late for their deadline. That is known when a report is read, unless calls still run; `resilient.core.shadow_queue`
+says how.
 
 From a trace (`resilient.observe.trace`): `ShadowReport.of(read_trace(path))`; how refused calls went is not in it.
 """
@@ -30,7 +31,6 @@ from resilient._validation import legible
 from resilient.core.call import Call
 from resilient.core.current_call import enclosing
 from resilient.core.policy import Gate
-from resilient.core.shadow import WOULD_WAIT
 from resilient.events import Event
 from resilient.observe.trace import Trace
 from resilient.pipeline import Pipeline, flat
@@ -167,7 +167,7 @@ class ShadowReport:
             case events.CallRejected(shadow=True):
                 with self._lock:
                     policy = self._policy(name, event.policy)
-                    if event.reason.endswith(WOULD_WAIT):
+                    if event.would_wait:
                         policy.queued += 1
                     else:
                         policy.refused += 1

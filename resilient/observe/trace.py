@@ -46,7 +46,6 @@ from resilient import _validation, events
 from resilient._atomic import Wake, renew_in_forked_child
 from resilient.core.call import name_of
 from resilient.core.current_call import enclosing
-from resilient.core.shadow import WOULD_WAIT
 from resilient.errors import leaves
 from resilient.events import Event
 from resilient.observe import evidence
@@ -327,7 +326,7 @@ def _shadowed(what: str) -> Callable[[Any], dict[str, Any] | None]:
 
 
 def _refused(event: events.CallRejected) -> dict[str, Any] | None:
-    what = "wait" if event.reason.endswith(WOULD_WAIT) else "refuse"
+    what = "wait" if event.would_wait else "refuse"
     return _shadowed(what)(event)
 
 

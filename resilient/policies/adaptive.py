@@ -29,8 +29,8 @@ from resilient.core.callbacks import CallbackError, asked_of
 from resilient.core.deadlocks import refuse_endless_wait
 from resilient.core.policy import Gate, PipelineContext
 from resilient.core.priority import PRIORITIES, RANKS, Priority, current_priority
-from resilient.core.shadow import ShadowQueue
-from resilient.core.wait_queue import Turns
+from resilient.core.shadow_queue import ShadowQueue
+from resilient.core.wait_queue import PermitQueue
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import LimitExceeded, Template, refusal
 from resilient.events.channel import Emitter
@@ -126,8 +126,8 @@ class AdaptiveLimit(Emitter, Gate):
         self._limit = float(initial)
         self._count = _Count()
         self._lock = threading.RLock()
-        self._turns = Turns(self._lock, self._take, self._give_back)
-        self._waiting = self._turns.line.groups  # false when nobody waits
+        self._permit_queue = PermitQueue(self._lock, self._take, self._give_back)
+        self._waiting = self._permit_queue.waiters.groups  # false when nobody waits
         self._forget(math.inf, math.inf)
         self._set_bounds()
         if self.shadow and queue:
@@ -139,7 +139,7 @@ class AdaptiveLimit(Emitter, Gate):
         super().renew()
         self._count = _Count()
         self._lock = threading.RLock()
-        self._turns.renew(self._lock)
+        self._permit_queue.renew(self._lock)
         if self.shadow_queue is not None:
             self.shadow_queue.renew()
 
@@ -170,7 +170,7 @@ class AdaptiveLimit(Emitter, Gate):
     @atomic
     def _enter(self, rank: int) -> _Count | None:
         """Where there is room for a class, and none in line that goes before."""
-        if self._waiting and rank >= self._turns.line.rank:
+        if self._waiting and rank >= self._permit_queue.waiters.rank:
             return None
         return self._count if self._take(rank) else None
 
@@ -183,31 +183,31 @@ class AdaptiveLimit(Emitter, Gate):
             raise CallbackError(wrong) from None
 
     async def wait(self, call: Call, context: PipelineContext) -> _Count:
-        turns, runtime, rank = self._turns, call.runtime, self._rank(call)
-        line = turns.line
+        queue, runtime, rank = self._permit_queue, call.runtime, self._rank(call)
+        waiters = queue.waiters
         with self._lock:
-            place = line.join(runtime, rank)
-            turns.hand_out()  # a place may have come free since `admit` looked
-            evicted = line.last() if len(line) > self.queue else None
+            waiter = waiters.join(runtime, rank)
+            queue.grant()  # a place may have come free since `admit` looked
+            evicted = waiters.last() if len(waiters) > self.queue else None
             if evicted is not None:
-                line.remove(evicted)
+                waiters.remove(evicted)
                 evicted.evicted = True
                 evicted.parking.wake()
-            position = line.up_to(rank)
+            position = waiters.count_to(rank)
         try:
-            if evicted is place:
+            if evicted is waiter:
                 raise self._refusal(rank)
-            if turns.look(place, runtime) is not None:
+            if queue.look(waiter, runtime) is not None:
                 if context.channel.wants[events.Queued]:
                     context.channel.emit(events.Queued(context.name, runtime.now(), self.name, position))
                 if self.queue_timeout is None:
                     refuse_endless_wait(self, call, max(self._bounds[rank], self._count.inside))
-                if not await turns.wait(place, call, runtime, self.queue_timeout):
-                    why = "its place in line went to a more important call" if place.evicted else ""
+                if not await queue.wait(waiter, call, runtime, self.queue_timeout):
+                    why = "its place in line went to a more important call" if waiter.evicted else ""
                     raise self._refusal(rank, why or f"no place within {self.queue_timeout:g} s")
             return self._count
         finally:
-            turns.leave(place)
+            queue.leave(waiter)
 
     # -- on the way out -----------------------------------------------------------------------------------------
 
@@ -217,7 +217,7 @@ class AdaptiveLimit(Emitter, Gate):
         if self._learn(ticket, failed, elapsed, now):
             self._turn(now)
         if self._waiting:
-            self._turns.hand_out()
+            self._permit_queue.grant()
 
     def _learn_in_shadow(self, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         """Count a call in, whose place would come back at another time."""
@@ -244,7 +244,7 @@ class AdaptiveLimit(Emitter, Gate):
     def release(self, ticket: _Count) -> None:
         ticket.inside -= 1
         if self._waiting:
-            self._turns.hand_out()
+            self._permit_queue.grant()
 
     @atomic
     def _take(self, rank: int) -> bool:
@@ -325,7 +325,7 @@ class AdaptiveLimit(Emitter, Gate):
     @property
     def queued(self) -> int:
         """Calls in line; in shadow mode, those that would be."""
-        return len((self.shadow_queue or self._turns).line)
+        return len((self.shadow_queue or self._permit_queue).waiters)
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.shadow:

@@ -20,8 +20,8 @@ from resilient._atomic import atomic
 from resilient.core.call import Call
 from resilient.core.deadlocks import refuse_endless_wait
 from resilient.core.policy import Gate, PipelineContext
-from resilient.core.shadow import ShadowQueue
-from resilient.core.wait_queue import Turns
+from resilient.core.shadow_queue import ShadowQueue
+from resilient.core.wait_queue import PermitQueue
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import BulkheadFull, Template, refusal
 from resilient.events import Queued
@@ -80,8 +80,8 @@ class Bulkhead(Gate):
         self.longest_wait = self.queue_timeout
         self._permits = _Permits(self.max_concurrent)
         self._lock = threading.RLock()
-        self._turns = Turns(self._lock, self._take, self._give_back)
-        self._waiting = self._turns.line.groups  # false when nobody waits
+        self._permit_queue = PermitQueue(self._lock, self._take, self._give_back)
+        self._waiting = self._permit_queue.waiters.groups  # false when nobody waits
         if self.shadow and queue:
             permits = self.max_concurrent
             self.shadow_queue = ShadowQueue(self, lambda rank: permits, lambda rank, why: self._full(why))
@@ -90,7 +90,7 @@ class Bulkhead(Gate):
         super().renew()
         self._permits = _Permits(self.max_concurrent)
         self._lock = threading.RLock()
-        self._turns.renew(self._lock)
+        self._permit_queue.renew(self._lock)
         if self.shadow_queue is not None:
             self.shadow_queue.renew()
 
@@ -105,29 +105,29 @@ class Bulkhead(Gate):
         return None
 
     async def wait(self, call: Call, context: PipelineContext) -> _Permits:
-        turns, runtime = self._turns, call.runtime
+        queue, runtime = self._permit_queue, call.runtime
         with self._lock:
-            position = len(turns.line) + 1
+            position = len(queue.waiters) + 1
             if position > self.queue + self._permits.free:
                 raise self._full()
-            place = turns.line.join(runtime)
+            waiter = queue.waiters.join(runtime)
         try:
-            if turns.look(place, runtime) is not None:  # a permit may have come free since `admit` looked
+            if queue.look(waiter, runtime) is not None:  # a permit may have come free since `admit` looked
                 if context.channel.wants[Queued]:
                     context.channel.emit(Queued(context.name, runtime.now(), self.name, position))
                 if self.queue_timeout is None:
                     refuse_endless_wait(self, call, self.max_concurrent)
-                if not await turns.wait(place, call, runtime, self.queue_timeout):
+                if not await queue.wait(waiter, call, runtime, self.queue_timeout):
                     raise self._full(f"no permit within {self.queue_timeout:g} s")
             return self._permits
         finally:
-            turns.leave(place)
+            queue.leave(waiter)
 
     @atomic
     def release(self, ticket: _Permits) -> None:
         ticket.free += 1
         if self._waiting:
-            self._turns.hand_out()
+            self._permit_queue.grant()
 
     @atomic
     def _take(self, rank: int) -> bool:
@@ -181,7 +181,7 @@ class Bulkhead(Gate):
         return {
             "in_use": self.max_concurrent - self._permits.free if shadow is None else shadow.in_use,
             "max_concurrent": self.max_concurrent,
-            "queued": len((shadow or self._turns).line),
+            "queued": len((shadow or self._permit_queue).waiters),
             "queue": self.queue,
             **self.would_have(),
         }

@@ -26,7 +26,7 @@ from resilient import _validation
 from resilient._atomic import atomic
 from resilient.core.call import Call
 from resilient.core.policy import Gate, PipelineContext
-from resilient.core.wait_queue import STALLED, Line, Place
+from resilient.core.wait_queue import STALLED, Waiter, WaitQueue
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import RateLimited, Template, refusal
 from resilient.events import Queued
@@ -96,12 +96,12 @@ class RateLimit(Gate):
         self._anchor = -math.inf
         self._taken = 0.0
         self._lock = threading.RLock()
-        self._line = Line()
+        self._waiters = WaitQueue()
 
     def renew(self) -> None:
         super().renew()
         self._lock = threading.RLock()
-        self._line.groups.clear()
+        self._waiters.groups.clear()
         self._enough = self._nearly
 
     @atomic
@@ -125,20 +125,20 @@ class RateLimit(Gate):
         runtime = call.begin()
         with self._lock:
             self._enough = math.inf
-            position = len(self._line) + 1
-            place = self._line.join(runtime)
+            position = len(self._waiters) + 1
+            waiter = self._waiters.join(runtime)
         try:
             expected = self._expected(call, position - 1)
-            seconds = self._look(place, runtime, expected)
+            seconds = self._look(waiter, runtime, expected)
             if seconds is not None and context.channel.wants[Queued]:
                 context.channel.emit(Queued(context.name, runtime.now(), self.name, position))
             while seconds is not None:
-                woken = await place.parking.wait(seconds, call)
-                seconds = self._look(place, runtime, expected)
+                woken = await waiter.parking.wait(seconds, call)
+                seconds = self._look(waiter, runtime, expected)
                 if seconds is not None and not woken:
                     seconds = max(seconds, COARSE)
         finally:
-            self._leave(place)
+            self._leave(waiter)
         return self
 
     def line_up(self, call: Call, refused: Callable[..., None]) -> object:
@@ -154,7 +154,7 @@ class RateLimit(Gate):
     @atomic
     def undo(self, ticket: object) -> None:
         self._taken -= 1.0
-        if self._line.groups:  # whose first may have it
+        if self._waiters.groups:  # whose first may have it
             with self._lock:
                 self._call_first()
 
@@ -174,48 +174,48 @@ class RateLimit(Gate):
                 raise self._refusal(ahead)
             return now + ahead
 
-    def _look(self, place: Place, runtime: Runtime, expected: float) -> float | None:
+    def _look(self, waiter: Waiter, runtime: Runtime, expected: float) -> float | None:
         """Take the token that is there for a call in line: None; or say when it shall look again, unless woken."""
-        line = self._line
+        waiters = self._waiters
         with self._lock:
-            if place not in line:  # it was passed over
-                line.enter(place)
+            if waiter not in waiters:  # it was passed over
+                waiters.insert(waiter)
                 self._enough = math.inf
             now = runtime.now()
             ahead = self._ahead(now)
-            place.parking = runtime.park()
-            first = line.first()
+            waiter.parking = runtime.park()
+            first = waiters.first()
             assert first is not None
-            if first in place.lying and ahead <= MOMENT:
-                if first.home != place.home:
-                    line.pass_over(first.home)
+            if first in waiter.unused and ahead <= MOMENT:
+                if first.home != waiter.home:
+                    waiters.pass_over(first.home)
                 else:
-                    line.remove(first)
+                    waiters.remove(first)
                 self._call_first()
-                first = line.first()
-            if first is place:
+                first = waiters.first()
+            if first is waiter:
                 if ahead > MOMENT:
                     return ahead
                 self._take(now)
                 return None
-            place.lying = {first: 0.0} if first is not None and ahead <= MOMENT else {}
+            waiter.unused = {first: 0.0} if first is not None and ahead <= MOMENT else {}
             return max(0.0, expected - now) + STALLED
 
-    def _leave(self, place: Place) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         """Leave the line, with a token or without; those behind move up."""
         with self._lock:
-            was_first = self._line.first() is place
-            self._line.remove(place)
+            was_first = self._waiters.first() is waiter
+            self._waiters.remove(waiter)
             if was_first:
                 self._call_first()
-            elif not self._line.groups:
+            elif not self._waiters.groups:
                 self._enough = self._nearly
 
     def _call_first(self) -> None:
         """Have the first in line look; those of event loops that are closed or stopped are passed over."""
-        line = self._line
-        while (first := line.first()) is not None and first.parking.wake() in ("stands still", "gone"):
-            line.pass_over(first.home)
+        waiters = self._waiters
+        while (first := waiters.first()) is not None and first.parking.wake() in ("stands still", "gone"):
+            waiters.pass_over(first.home)
         if first is None:
             self._enough = self._nearly
 
@@ -278,7 +278,7 @@ class RateLimit(Gate):
 
     @property
     def at_rest(self) -> bool:
-        return not self._line.groups and self._spare(current().now()) >= self._full
+        return not self._waiters.groups and self._spare(current().now()) >= self._full
 
     def snapshot(self) -> dict[str, Any]:
         """`tokens` there now, of `burst`; when the next one comes; how many calls are `queued`."""
@@ -289,7 +289,7 @@ class RateLimit(Gate):
             "burst": self.burst,
             "rate_per_second": self.rate / self.per,
             "next_token_seconds": max(0.0, self._ahead(now)),
-            "queued": len(self._line),
+            "queued": len(self._waiters),
             "max_wait_seconds": self.max_wait,
             **self.would_have(),
         }

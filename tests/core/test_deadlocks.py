@@ -26,7 +26,7 @@ from resilient import (
     events,
 )
 from resilient.core.policy import Gate
-from resilient.core.wait_queue import Turns
+from resilient.core.wait_queue import PermitQueue
 from resilient.events import Queued
 
 PATIENCE = 10
@@ -199,17 +199,17 @@ def test_permit_that_another_thread_gives_back_just_now_is_waited_for(
     """It is free, but not handed on yet: what is held in this thread is not all there is."""
     bulkhead = Bulkhead(permits, queue=5)
     began, go, freed, waiting = (threading.Event() for _ in range(4))
-    hand_out, wait = Turns.hand_out, Turns.wait
+    grant, wait = PermitQueue.grant, PermitQueue.wait
 
-    def in_its_own_time(turns: Turns) -> None:
+    def in_its_own_time(queue: PermitQueue) -> None:
         if threading.current_thread() is thread:
             freed.set()
             assert waiting.wait(PATIENCE)
-        hand_out(turns)
+        grant(queue)
 
-    async def told(turns: Turns, *args: Any) -> bool:
+    async def told(queue: PermitQueue, *args: Any) -> bool:
         waiting.set()
-        return await wait(turns, *args)
+        return await wait(queue, *args)
 
     def elsewhere() -> None:
         began.set()
@@ -223,8 +223,8 @@ def test_permit_that_another_thread_gives_back_just_now_is_waited_for(
     def recursive(left: int) -> str:
         return recursive(left - 1) if left else "done"
 
-    monkeypatch.setattr(Turns, "hand_out", in_its_own_time)
-    monkeypatch.setattr(Turns, "wait", told)
+    monkeypatch.setattr(PermitQueue, "grant", in_its_own_time)
+    monkeypatch.setattr(PermitQueue, "wait", told)
     thread = threading.Thread(target=bulkhead(elsewhere))
     thread.start()
     assert began.wait(PATIENCE)

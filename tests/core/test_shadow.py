@@ -276,7 +276,7 @@ def test_shadow_of_a_plain_def_has_the_deadlines_around(world: World) -> None:
     world.together(*calls)
     assert (dependency.most, gate.would_have_queued) == (3, 2)
     assert gate.shadow_queue is not None
-    assert len(gate.shadow_queue._patiences) == 2
+    assert len(gate.shadow_queue._expiries) == 2
 
 
 def _hurried(guarded: Callable[..., Any], is_async: bool) -> Callable[[], Any]:
@@ -378,7 +378,7 @@ def test_queue_keeps_no_call_that_it_needs_no_more() -> None:
     queue = gate.shadow_queue
     assert queue is not None
     assert gate.would_have_queued == 600
-    assert len(queue._patiences) + len(queue._ends) + len(queue._leaving) < 250
+    assert len(queue._expiries) + len(queue._returns) + len(queue._departures) < 250
 
 
 def test_call_in_the_midst_of_an_admission_is_left_out() -> None:
@@ -397,7 +397,7 @@ def test_call_in_the_midst_of_an_admission_is_left_out() -> None:
     queue._permits = interrupted
     assert [guarded() for _ in range(9)] == [7] * 9
     assert inner == [7] * 5
-    assert (queue._running, queue.in_use, len(queue.line), len(queue._ended)) == (0, 0, 0, 0)
+    assert (queue._running, queue.in_use, len(queue.waiters), len(queue._ended)) == (0, 0, 0, 0)
 
 
 def test_many_threads_lose_no_count() -> None:
@@ -418,4 +418,4 @@ def test_many_threads_lose_no_count() -> None:
         thread.join()
     queue = gate.shadow_queue
     assert queue is not None
-    assert (queue._running, queue.in_use, len(queue.line)) == (0, 0, 0)
+    assert (queue._running, queue.in_use, len(queue.waiters)) == (0, 0, 0)

@@ -15,9 +15,9 @@ import pytest
 import trio
 
 from resilient import AdaptiveLimit, Bulkhead, Keyed, RateLimit
-from resilient.core import wait_queue as line_module
+from resilient.core import wait_queue
 from resilient.core.policy import Gate
-from resilient.core.wait_queue import Line
+from resilient.core.wait_queue import WaitQueue
 from resilient.runtime import current_async
 
 GATES: dict[str, Callable[[], Gate]] = {
@@ -31,8 +31,8 @@ each_gate = pytest.mark.parametrize("make", GATES.values(), ids=GATES)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop that is held up is passed over soon."""
-    monkeypatch.setattr(line_module, "STALLED", 0.002)
-    monkeypatch.setattr(line_module, "PATIENCE", 0.004)
+    monkeypatch.setattr(wait_queue, "STALLED", 0.002)
+    monkeypatch.setattr(wait_queue, "PATIENCE", 0.004)
 
 
 @contextmanager
@@ -282,17 +282,17 @@ def test_stopped_loop_that_is_dropped_is_collected() -> None:
     assert dropped() is None
 
 
-async def test_line_orders_by_rank_and_then_by_arrival_and_so_do_those_that_come_back() -> None:
-    """Whatever the order in which they come back."""
-    line, runtime = Line(), current_async()
-    third, first, second = (line.join(runtime, rank) for rank in (1, 0, 0))
-    assert (line.first(), line.last(), len(line), line.up_to(0)) == (first, third, 3, 2)
-    line.pass_over(first.home)
-    assert (line.first(), len(line), line.rank) == (None, 0, float("inf"))
-    for place in (second, third, first):
-        line.enter(place)
+async def test_queue_orders_by_rank_and_then_by_arrival_and_so_do_those_that_come_back() -> None:
+    """The order in which they come back does not matter."""
+    waiters, runtime = WaitQueue(), current_async()
+    third, first, second = (waiters.join(runtime, rank) for rank in (1, 0, 0))
+    assert (waiters.first(), waiters.last(), len(waiters), waiters.count_to(0)) == (first, third, 3, 2)
+    waiters.pass_over(first.home)
+    assert (waiters.first(), len(waiters), waiters.rank) == (None, 0, float("inf"))
+    for waiter in (second, third, first):
+        waiters.insert(waiter)
     left: list[Any] = []
-    while (place := line.first()) is not None:
-        left.append(place)
-        line.remove(place)
+    while (waiter := waiters.first()) is not None:
+        left.append(waiter)
+        waiters.remove(waiter)
     assert left == [first, second, third]

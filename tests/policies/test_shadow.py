@@ -35,10 +35,11 @@ def test_rate_limit_lets_all_pass_and_counts(world: World) -> None:
     assert [world.call(guarded) for _ in range(3)] == [1, 2, 3]
     assert state(pipeline)["would_have_refused"] == 2
     assert [(event.pipeline, event.policy, event.shadow) for event in heard] == [("users", "quota", True)] * 2
+    assert not any(event.would_wait for event in heard)
 
 
 def test_rate_limit_makes_nobody_wait_and_counts(world: World) -> None:
-    """Not for the hour that the token would take."""
+    """Not for the hour that the token would take. The event distinguishes a wait from a refusal."""
     pipeline = Pipeline(RateLimit(1, per=3600, burst=1, max_wait=7200, shadow=True))
     heard = heard_by(pipeline, CallRejected)
     guarded = pipeline(world.dependency(1, 2).fn)
@@ -47,7 +48,7 @@ def test_rate_limit_makes_nobody_wait_and_counts(world: World) -> None:
     assert world.now() - begin < 60
     counted = state(pipeline)
     assert (counted["would_have_queued"], counted["would_have_refused"]) == (1, 0)
-    assert [event.shadow for event in heard] == [True]
+    assert [(event.shadow, event.would_wait) for event in heard] == [(True, True)]
 
 
 def test_bulkhead_lets_all_in_and_counts(world: World) -> None:
