@@ -54,6 +54,7 @@ class Endpoint(Protocol):
 
     def ask(self, key: str, deadline: float | None = None, seen: object = None) -> asyncio.Future[object]:
         """Send a request; the future ends with its answer."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
