@@ -16,6 +16,7 @@ import pytest
         "resilient.http",
         "resilient.lab",
         "resilient.observe",
+        "resilient.pipeline",
         "resilient.policies.breaker",
         "resilient.policies.keyed",
         "resilient.chaos",

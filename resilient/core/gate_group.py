@@ -35,7 +35,7 @@ _log = logging.getLogger("resilient")
 
 Tickets = Sequence[Ticket | None]
 
-FILE = "<resilient frame "
+FILE = "<resilient gate layer "
 """The beginning of the file name of generated code; a number follows."""
 
 

@@ -12,10 +12,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from resilient.core.budget import Budget
 from resilient.core.policy import Policy
 from resilient.explain.records import LongRun
-from resilient.pipeline import Pipeline, flat
+from resilient.pipeline import Pipeline, own_budgets
 
 __all__ = ["long_run"]
 
@@ -68,7 +67,7 @@ class _Walk:
     def through(self, pipeline: Pipeline, calls: float, leaves: Leaves) -> float:
         """Requests that leave a pipeline, for calls that enter it."""
         of_each = pipeline._context.options.has_dependencies
-        for budget in _earning(pipeline):
+        for budget in own_budgets(pipeline.policies):
             key = id(budget), of_each
             self.earned[key] = self.earned.get(key, 0.0) + budget.ratio * calls
         requests = calls
@@ -93,14 +92,6 @@ class _Walk:
         spent = tokens if self.saved else min(tokens, times - requests)
         self.tokens[key] = tokens - spent
         return requests + spent
-
-
-def _earning(pipeline: Pipeline) -> set[Budget]:
-    """The budgets that a success of this pipeline pays into, without those of nested pipelines, which pay in
-    themselves."""
-    inside = (flat(policy.policies) for policy in pipeline.policies if isinstance(policy, Pipeline))
-    nested = {policy.budget for policies in inside for policy in policies}
-    return {policy.budget for policy in pipeline.policies if policy.budget is not None} - nested
 
 
 def _solved(layers: Sequence[tuple[Pipeline, Leaves]], *, calls: float, saved: bool) -> _Walk:

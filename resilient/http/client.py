@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from resilient.pipeline import Pipeline
+from resilient.pipeline import Pipeline, flat
 from resilient.policies.timeout import Timeout
 from resilient.presets import standard
 
@@ -37,11 +37,8 @@ STREAMS = 100
 
 def attempt_limit(pipeline: Pipeline) -> float | None:
     """Seconds of the innermost Timeout of a pipeline, which ends each attempt; or None."""
-    for policy in reversed(pipeline.policies):
-        limit = attempt_limit(policy) if isinstance(policy, Pipeline) else getattr(policy, "seconds", None)
-        if limit is not None and isinstance(policy, Pipeline | Timeout):
-            return float(limit)
-    return None
+    limits = [policy.seconds for policy in flat(pipeline.policies) if isinstance(policy, Timeout)]
+    return limits[-1] if limits else None
 
 
 def standard_for(*, limits: Any = None, http2: bool = False, **options: Any) -> Pipeline:

@@ -47,7 +47,7 @@ from resilient.http.lifecycle import ResponseLifecycle
 from resilient.http.options import By, RequestOptions, header, key_by, options_of, variation, with_key
 from resilient.http.request_bodies import make_ready
 from resilient.http.semantics import IDEMPOTENT_METHODS
-from resilient.pipeline import Pipeline
+from resilient.pipeline import Pipeline, flat
 from resilient.pipeline.names import register
 from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
@@ -404,11 +404,10 @@ def _total(pipeline: Pipeline) -> tuple[float | None, bool]:
     """Seconds that a whole request may take: of the shortest Timeout that is not for an attempt only; or None. And
     whether a policy repeats requests: Timeouts inside that are for its attempts."""
     total: float | None = None
-    for policy in pipeline.policies:
-        limit, repeats = _total(policy) if isinstance(policy, Pipeline) else (policy.limit, policy.runs != 1)
-        if limit is not None:
-            total = limit if total is None else min(total, limit)
-        if repeats:
+    for policy in flat(pipeline.policies):
+        if policy.limit is not None:
+            total = policy.limit if total is None else min(total, policy.limit)
+        if policy.runs != 1:
             return total, True
     return total, False
 

@@ -14,7 +14,7 @@ from resilient.core.layer import BoundLayer, Recovery
 from resilient.core.policy import Gate, PipelineContext, Policy
 from resilient.pipeline.gate_layer import Composed, layer_of
 
-__all__ = ["compose"]
+__all__ = ["check_policies", "compose"]
 
 
 def compose(policies: Sequence[Policy], context: PipelineContext, leaf: BoundLayer, *, waits: bool = False) -> Composed:
@@ -69,3 +69,24 @@ def _nearest_limit(policies: Sequence[Policy], begin: int, end: int) -> float | 
         if policy.limit is not None:
             return policy.limit
     return None
+
+
+def check_policies(policies: tuple[Policy, ...]) -> None:
+    for policy in policies:
+        if not isinstance(policy, Policy):
+            raise TypeError(f"a pipeline is made of policies, got {policy!r}{_instead(policy)}")
+        if type(policy).bind is Policy.bind and not isinstance(policy, Gate):
+            raise TypeError(f"{policy!r} is neither a Gate nor a Wrap")
+
+
+def _instead(given: object) -> str:
+    """What to write instead of what is no policy."""
+    if isinstance(given, type):
+        return f": write {given.__name__}()" if issubclass(given, Policy) else ""
+    if isinstance(given, str):
+        return f": write name={given!r}"
+    if isinstance(given, list | tuple):
+        return ": write them one after the other, Pipeline(Retry(), Timeout(2)), or Pipeline(*policies)"
+    if callable(given):
+        return ": write @Pipeline(...), with policies in the parentheses, above a function"
+    return ""

@@ -1,19 +1,96 @@
-"""The frames that guarded calls run through, written out for the policies at hand.
+"""Gate layers: the functions that guarded calls run through, generated and compiled for the gates at hand.
 
-Every guarded call runs through a frame, so what is known when a function is decorated is not asked at the call. As
-`dataclasses` generates an `__init__`, the source of a frame is generated (`resilient.pipeline.gate_layer_source`) and
-compiled for its gates and its kind of function: without a loop over gates, a clock that is not needed, or a coroutine
+What is known when a function is decorated need not be looked up at each call. As `dataclasses` generates an `__init__`,
+the source of a gate layer is generated for its gates and its kind of function (`resilient.pipeline.call_path`,
+`resilient.pipeline.gate_layer_source`): without a loop over gates, a clock read that no gate needs, or a coroutine
 around a plain `def`. Measured for a bulkhead and a breaker, a loop over gates costs three bare awaits more than a
-generated frame, and a second frame inside the outermost one costs two.
+generated gate layer, and a second Python frame inside the outermost one costs two.
 
-    guard_with   the frame that stands in place of a guarded function: `guarded(*args, **kwargs)`
-    layer_of     a frame inside a policy that wraps: `layer(call)`
+    guard_with   the gate layer that stands in place of a guarded function: `guarded(*args, **kwargs)`
+    layer_of     a gate layer inside a policy that wraps: `layer(call)`
 
 Both have the same parts, outermost first: a `Recovery`, which handles a failure; the gates; the layer inside them. A
-frame with neither gates nor wraps makes no `Call` unless something fails.
+gate layer with neither gates nor wraps makes no `Call` unless something fails. A layer that awaits nothing has a second
+form (`BoundLayer.plainly`), because a plain `def` needs no coroutine: a plain function of the call, which blocks its
+thread where it has to wait.
 
-A plain `def` needs no coroutine. So a layer that awaits nothing has a second form (`Marks.plainly`): a plain
-function of the call that does the same, and blocks its thread where it has to wait.
+Around an `async def`, `Pipeline(Bulkhead(50), CircuitBreaker())` generates this (a test compares it):
+
+    async def guarded(*args, **kwargs):
+        if in_flight.needs_full_path or (seen.any and inherited() is not None):
+            if not in_flight.tells_ends or context.channel.wants.attempts or (seen.any and inherited() is not None):
+                if context.mode == "off":
+                    return await fn(*args, **kwargs)
+                call = in_flight.begin(fn, args, kwargs, None)
+                return await full_path(call)
+            call = Call()
+            call.fn = fn
+            call.args = args
+            call.kwargs = kwargs
+            call.runtime = None
+            call.attempt = 1
+            call.deadline = None
+            call.waited = 0.0
+            call.error = None
+            call.verdict = None
+            call.requests = 0
+            since = call.begin().now()
+        else:
+            call = Call()
+            call.fn = fn
+            call.args = args
+            call.kwargs = kwargs
+            call.runtime = None
+            call.attempt = 1
+            call.deadline = None
+            call.waited = 0.0
+            call.error = None
+            call.verdict = None
+            since = None
+        count = in_flight.count
+        count.inside += 1
+        try:
+            t0 = t1 = None
+            try:
+                t0 = admit0(call)
+                if t0 is not None: t1 = admit1(call)
+                if t1 is None:
+                    held = (t0, t1)
+                    t0 = t1 = None
+                    (t0, t1) = await gate_group.queue(call, held)
+                if since is not None:
+                    call.requests = 1
+                result = await (fn(*args, **kwargs) if kwargs else fn(*args))
+            except BaseException as error:
+                gate_group.failed(call, (t0, t1), error, 0.0)
+                raise
+            end = call.begin().now() if 'trio' in modules or 'resilient.runtime.virtual' in modules else monotonic()
+            try:
+                settle1(t1, False, 0.0, end, None)
+            except BaseException as error:
+                gate_group.raised(1, (t0, t1), error)
+            try:
+                release0(t0)
+            except BaseException as error:
+                gate_group.raised(0, (t0, t1), error)
+            if since is not None:
+                count.inside -= 1
+                count, begun, since = uncounted, since, None
+                call_returned(call, begun, end, result, good)
+            return result
+        except CallbackError as callback_error:
+            await raise_callback_error(call, callback_error, context, since, call_failed)
+        except BaseException:
+            if since is not None:
+                count.inside -= 1
+                count, begun, since = uncounted, since, None
+                call_failed(call, begun, exception())
+            call.verdict = None
+            raise
+        finally:
+            count.inside -= 1
+            if in_flight.notes_exits:
+                in_flight.exited()
 """
 
 from __future__ import annotations
@@ -35,9 +112,11 @@ from resilient.core.gate_group import FILE, GateGroup
 from resilient.core.layer import BoundLayer, Layer, Recovery
 from resilient.core.policy import PipelineContext
 from resilient.errors import Stopped
+from resilient.pipeline.call_path import inside, outermost, raise_callback_error
+from resilient.pipeline.earnings import Earn
 from resilient.pipeline.functions import plain_types, refuse_awaitable
-from resilient.pipeline.gate_layer_source import Lines, Shape, deeper, inside, outermost
-from resilient.pipeline.in_flight import Count, Earn, InFlight, raise_callback_error
+from resilient.pipeline.gate_layer_source import Lines, Shape, deeper
+from resilient.pipeline.in_flight import Count, InFlight
 from resilient.runtime import current_async
 from resilient.runtime.asyncio import running
 from resilient.runtime.clock import monotonic
@@ -49,13 +128,13 @@ __all__ = ["Composed", "guard_with", "layer_of"]
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """The policies of a pipeline, bound to each other, in the parts that the outermost frame is made of.
+    """The policies of a pipeline, bound to each other, in the parts that the outermost gate layer is made of.
 
     Attributes:
-        recover: the outermost policies that act only after a failure; None: there are none.
-        passage: the gates inside those.
+        recover: the outermost policies that act only after a failure; None if there are none.
+        gate_group: the gates inside those.
         inner: the layer inside the gates.
-        layer: the gates around `inner`, as a layer of its own.
+        layer: the gates around `inner`, as one layer.
     """
 
     recover: Recovery | None
@@ -75,11 +154,11 @@ def guard_with(
     is_async: bool,
     timed: bool,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator, which replaces a function by the frame that guards it.
+    """Make a decorator that replaces a function by the gate layer that guards it.
 
     Args:
-        full_path: `InFlight.full_path`, the full path of calls that the frame does not handle itself.
-        earn: is given each success, to pay it into budgets.
+        full_path: the layer of calls that the gate layer does not handle itself (`call_path.full_path`).
+        earn: called with each success, to pay into budgets.
         ends: emits `CallEnded`.
         timed: whether a policy needs the call's runtime even if the call succeeds.
     """
@@ -90,15 +169,15 @@ def guard_with(
     is_blind = earn is None or getattr(earn, "__func__", None) is Budget.earn  # `earn` ignores its arguments
     needs_call = bool(shape.kinds) or not shape.direct or not is_blind
     write = _outermost(shape, earns=earn is not None, needs_call=needs_call, timed=timed)
-    mine = {
+    values = {
         "in_flight": in_flight,
         "context": context,
         "recover": composed.recover,
         "earn": earn,
         "full_path": full_path,
     }
-    telling = {"call_returned": ends.returned, "call_failed": ends.failed, "good_fields": ends.good_fields}
-    return write(names | mine | telling)  # type: ignore[no-any-return]
+    events = {"call_returned": ends.returned, "call_failed": ends.failed, "good_fields": ends.good_fields}
+    return write(names | values | events)  # type: ignore[no-any-return]
 
 
 def layer_of(gate_group: GateGroup, inner: BoundLayer, recover: Recovery | None = None) -> BoundLayer:
@@ -116,7 +195,7 @@ def layer_of(gate_group: GateGroup, inner: BoundLayer, recover: Recovery | None 
 def _shape_of(
     gate_group: GateGroup, inner: BoundLayer, *, is_async: bool, recovers: bool, is_outermost: bool = False
 ) -> tuple[Shape, dict[str, Any]]:
-    """The shape of a frame, and the values of the names in its source."""
+    """The shape of a gate layer, and the values of the names in its source."""
     awaits = is_async and inner.plainly is None
     rest, limit = (inner.limited if awaits else None) or (None, None)
     names = {
@@ -170,16 +249,16 @@ _COMMON: dict[str, Any] = {
     "uncounted": Count(),
 }
 
-_OTHERS = re.compile(
+_CLOSED_OVER = re.compile(
     r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|earn|full_path|good_fields|in_flight|inner|is_open|limit|gate_group"
     r"|recover|rest|context|too_late|verdict_on)\b"
 )
-"""The names in a frame's source that have another value in each frame."""
+"""The names in the source of a gate layer whose values differ between gate layers of one shape."""
 
 _number = itertools.count(1)
 
 Write = Callable[[Mapping[str, Any]], Any]
-"""Takes the values of the names in a frame's source, and returns the function that makes the frame."""
+"""Takes the values of the names in the source of a gate layer; returns the function that makes the gate layer."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -193,12 +272,12 @@ def _outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> W
 
 
 def _written(shape: Shape, body: Lines, argument: str) -> Write:
-    """Compile the source of a frame.
+    """Compile the source of a gate layer.
 
-    There are few shapes and many pipelines, so all frames of one shape share one code object, which CPython specializes
-    while it runs. Values that differ between frames are closed over. The classes of gates are part of the shape,
-    because code specialized for one class is slow with another."""
-    used = sorted(set(_OTHERS.findall("\n".join(body))))
+    There are few shapes and many pipelines, so all gate layers of one shape share one code object, which CPython
+    specializes while it runs. Values that differ between them are closed over. The classes of gates are part of the
+    shape, because code specialized for one class is slow with another."""
+    used = sorted(set(_CLOSED_OVER.findall("\n".join(body))))
     source = "\n".join(
         [
             f"# {', '.join(shape.kinds)}",

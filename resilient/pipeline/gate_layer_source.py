@@ -1,7 +1,8 @@
-"""The source of the frames that guarded calls run through, as pure functions of a frame's shape.
+"""The source of a gate layer's gates: how they admit a call, and how they learn of its end.
 
-`resilient.pipeline.gate_layer` compiles it and says why. Each function returns lines of Python. In a frame, `t0`, `t1`,
-... are the tickets of its gates, outermost first, and `admit0`, `settle0`, `release0`, ... the methods of these gates.
+A `Shape` says all that the source depends on; each function takes one and returns lines of Python. In them `t0`, `t1`,
+... are the tickets of the gates, outermost first, and `admit0`, `settle0`, `release0`, ... are methods of these gates.
+`resilient.pipeline.call_path` has the source around that, and `resilient.pipeline.gate_layer` shows an example.
 """
 
 from __future__ import annotations
@@ -10,25 +11,25 @@ from dataclasses import dataclass
 
 from resilient.runtime import TRIO, VIRTUAL
 
-__all__ = ["Lines", "Shape", "inside", "outermost"]
+__all__ = ["Lines", "Shape", "deeper", "pass_gates"]
 
 Lines = list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """All that the source of a frame depends on.
+    """What the source of a gate layer depends on.
 
     Attributes:
         kinds: the class names of the gates, outermost first.
         endings: for each gate, the method that takes its ticket back after a success: "settle", "release", or "" where
             there is nothing to take back.
         clocked, dated, waits, looks_at_results, follows: as in the `GateGroup` of these gates.
-        is_async: whether the frame is a coroutine function.
+        is_async: whether the gate layer is a coroutine function.
         awaits: whether the layer inside the gates is awaited.
-        limited: whether that layer is a Timeout, whose limit the frame applies itself.
+        limited: whether that layer is a Timeout, whose limit the gate layer applies itself.
         direct: whether the guarded function itself is inside the gates.
-        recovers: whether the frame has a `Recovery`.
+        recovers: whether the gate layer has a `Recovery`.
     """
 
     kinds: tuple[str, ...]
@@ -52,118 +53,16 @@ class Shape:
     @property
     def together(self) -> str:
         """A tuple of all tickets, as source."""
-        return f"({', '.join(self.tickets)},)"
+        return f"({', '.join(self.tickets)}{',' if len(self.kinds) == 1 else ''})"
 
     @property
     def end(self) -> str:
-        """The time at which the inner layer has returned, as source: the gates' own reading of the clock if there is
-        one."""
+        """The time at which the inner layer has returned, as source: as the gates have read it, if they have."""
         return "end" if self.kinds and (self.clocked or self.dated) else "call.runtime.now()"
 
     def waiting(self, coroutine: str) -> str:
-        """The result of a coroutine, as source: awaited in a coroutine function, else run to its end in this thread."""
+        """The result of a coroutine, as source: awaited in a coroutine function, else run to its end in the thread."""
         return f"await {coroutine}" if self.is_async else f"finish({coroutine})"
-
-
-_RECOVERED = ("    recovery = recover(call, error)", "    if recovery is None:", "        raise")
-
-
-def inside(shape: Shape) -> Lines:
-    """The source of a layer inside a policy that wraps: recovery, gates and inner layer, without what only the
-    outermost frame does."""
-    section = pass_gates(shape)
-    lines = [f"{'async ' if shape.is_async else ''}def layer(call):"]
-    if not shape.recovers:
-        return [*lines, *deeper([*section, "return result"]), "return layer"]
-    body = [
-        *("try:", *deeper([*section, "return result"])),
-        *("except Exception as error:", *_RECOVERED),
-        f"return {shape.waiting('recovery')}",  # outside the clause, so that what it raises has no false context
-    ]
-    return [*lines, *deeper(body), "return layer"]
-
-
-def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Lines:
-    """The source of the frame that stands in place of the function.
-
-    It counts the calls in flight and raises mistakes of the caller's own code. Where a listener of `CallEnded` is all
-    that differs from the common case, it emits that, too: `since` is then the time at which the call began. A call
-    whose end is told is no longer counted as in flight.
-
-    Args:
-        earns: whether a success is paid into a budget.
-        needs_call: whether it makes a `Call` at once, not only after a failure.
-        timed: whether a policy needs the call's runtime even if the call succeeds.
-    """
-    runtime = "THREADS" if not shape.is_async else "running() or current_async()" if timed else "None"
-    begin = f"call = in_flight.begin(fn, args, kwargs, {runtime})"
-    made = [  # `InFlight.begin`, inlined
-        *("call = Call()", "call.fn = fn", "call.args = args", "call.kwargs = kwargs", f"call.runtime = {runtime}"),
-        *("call.attempt = 1", "call.deadline = None", "call.waited = 0.0", "call.error = None", "call.verdict = None"),
-    ]
-    earned = [f"earn({'call, result' if needs_call else ''})"] if earns else []
-    section = pass_gates(shape)
-    done = [*told(f"call_returned(call, begun, {shape.end}, result, good)"), "return result"]
-    body = [*section, *earned, *done]
-    if shape.recovers:
-        begun = [] if needs_call else ["    if call is None:", f"        {begin}"]
-        body = [
-            *("try:", *deeper(section)),
-            *("except Exception as error:", *begun, *_RECOVERED),
-            *("else:", *deeper([*earned, *done])),
-            f"result = {shape.waiting('recovery')}",
-            *told("call_returned(call, begun, call.runtime.now(), result, good)"),
-            "return result",
-        ]
-    forget = f"{'' if needs_call else 'if call is not None: '}call.verdict = None"
-    unwrapped = "raise stopped.error from None"
-
-    def failed(error: str) -> Lines:
-        return [*told(f"call_failed(call, begun, {error})"), forget]
-
-    tells_ends = (
-        "in_flight.tells_ends and not context.channel.wants.attempts" if shape.direct else "in_flight.tells_ends"
-    )
-    return [
-        "good = good_fields(name_of(fn))",
-        f"{'async ' if shape.is_async else ''}def guarded(*args, **kwargs):",
-        "    if in_flight.needs_full_path or (seen.any and inherited() is not None):",
-        f"        if not ({tells_ends}) or (seen.any and inherited() is not None):",
-        '            if context.mode == "off":',
-        f"                return {'await ' if shape.is_async else ''}fn(*args, **kwargs)",
-        f"            {begin}",
-        f"            return {'await' if shape.is_async else 'drive'}(full_path(call))",
-        *deeper(made if needs_call else [begin], 2),
-        f"        call.requests = {int(shape.direct and not shape.kinds)}",  # without gates the function is called
-        f"        since = call.{'runtime' if timed or not shape.is_async else 'begin()'}.now()",
-        "    else:",
-        *deeper([*made, "since = None"] if needs_call else ["call = since = None"], 2),
-        "    count = in_flight.count",
-        "    count.inside += 1",
-        "    try:",
-        *deeper(body, 2),
-        "    except CallbackError as callback_error:",
-        f"        {shape.waiting('raise_callback_error(call, callback_error, context, since, call_failed)')}",
-        *([] if shape.is_async else deeper(["except Stopped as stopped:", *deeper([*failed("stopped"), unwrapped])])),
-        "    except BaseException:",  # binding a name would cost each failure the code that unbinds it
-        *deeper([*failed("exception()"), "raise"], 2),
-        "    finally:",
-        "        count.inside -= 1",
-        "        if in_flight.notes_exits:",
-        "            in_flight.exited()",
-        "return guarded",
-    ]
-
-
-def told(tell: str) -> Lines:
-    """The source that emits `CallEnded`, once, by the expression `tell`; before that the call leaves the count of calls
-    in flight."""
-    return [
-        "if since is not None:",
-        "    count.inside -= 1",
-        "    count, begun, since = uncounted, since, None",
-        f"    {tell}",
-    ]
 
 
 def pass_gates(shape: Shape) -> Lines:
@@ -224,7 +123,7 @@ def call_inner(shape: Shape) -> Lines:
 
 
 def way_out(shape: Shape, late: str, elapsed: str, end: str) -> Lines:
-    """The source that tells the gates, innermost first, how the inner layer has returned."""
+    """The source that settles or releases the tickets, innermost first, after the inner layer has returned."""
     together = shape.together
     settled: Lines = []
     for at, ending in reversed([*enumerate(shape.endings)]):
@@ -261,5 +160,5 @@ def way_out(shape: Shape, late: str, elapsed: str, end: str) -> Lines:
 
 
 def deeper(lines: Lines, levels: int = 1) -> Lines:
-    """The lines, indented by so many levels."""
+    """The lines, indented by a number of levels."""
     return ["    " * levels + line for line in lines]

@@ -7,12 +7,15 @@ state about themselves (`Policy.by_evidence`, `waits`, `runs`, `limit`, `pause`)
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resilient.core.policy import Policy
+from resilient.errors import PipelineError, PipelineWarning
 
-__all__ = ["Finding", "examine", "examine_stack"]
+__all__ = ["Finding", "examine", "examine_stack", "report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,25 @@ def examine_stack(outer: Sequence[Policy], inner: Sequence[Policy]) -> list[Find
         inner = [policy for policy in inner if getattr(policy, "nested", "") != "once"]
     known = {*examine(outer), *examine(inner)}
     return [finding for finding in examine([*outer, *inner]) if finding not in known]
+
+
+def report(findings: Sequence[Finding], where: str, *, strict: bool) -> None:
+    """Warn of findings (`PipelineWarning`), in one message that begins with `where`; with `strict` raise a
+    `PipelineError`. Does nothing without findings."""
+    if not findings:
+        return
+    message = where + "; ".join(str(finding) for finding in findings)
+    if strict:
+        raise PipelineError(message)
+    warnings.warn(message, PipelineWarning, stacklevel=_level_of_the_user())
+
+
+def _level_of_the_user() -> int:
+    """The `stacklevel`, for whoever calls this, of the line outside this library that all began with."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_globals.get("__name__", "").partition(".")[0] == "resilient" and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _repeats_calls(policy: Policy) -> bool:

@@ -8,39 +8,40 @@ async def get_user(user_id: int) -> User: ...
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from resilient import _validation
+from resilient.core.budget import Budget
 from resilient.core.call import Call, name_of
 from resilient.core.call_options import NO_OPTIONS, CallOptions
 from resilient.core.classify import DEFAULT, Classifier
-from resilient.core.context import Mode, PipelineContext, switch_all
+from resilient.core.context import Mode, PipelineContext
 from resilient.core.current_call import Enclosing, enclosing, is_guard, is_guarded, waiting
 from resilient.core.emit import Ends
 from resilient.core.layer import BoundLayer, Layer
 from resilient.core.levels import levels
 from resilient.core.lifecycle import PLAIN_RESULTS, ResultLifecycle
-from resilient.core.policy import Gate, Policy
+from resilient.core.policy import Policy
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
-from resilient.errors import Deadlock, PipelineError, PipelineWarning
+from resilient.errors import Deadlock
 from resilient.events import Event, Listener
 from resilient.pipeline.attempts import Attempts, block_call, block_leaf
-from resilient.pipeline.compose import compose
+from resilient.pipeline.call_path import full_path, unless_off
+from resilient.pipeline.compose import check_policies, compose
+from resilient.pipeline.earnings import earning, earnings, watched_earnings, watched_recovery
 from resilient.pipeline.functions import async_leaf, call_kind, copy_signature, sync_leaf, unwrapped
 from resilient.pipeline.gate_layer import Composed, guard_with
-from resilient.pipeline.in_flight import InFlight, earning, earnings, watched_earnings, watched_recovery
-from resilient.pipeline.lint import Finding, examine, examine_stack
+from resilient.pipeline.in_flight import InFlight
+from resilient.pipeline.lint import Finding, examine, examine_stack, report
 from resilient.pipeline.names import register
+from resilient.pipeline.switching import Switch
 from resilient.runtime import current, current_async
 from resilient.runtime.inherited_deadline import seen
 from resilient.runtime.threads import THREADS, drive
 
-__all__ = ["Pipeline", "flat", "switch"]
+__all__ = ["Pipeline", "flat", "own_budgets"]
 
 Kind = Literal["async", "sync", "block"]
 """What is guarded: a coroutine function, another function, a block."""
@@ -85,7 +86,7 @@ class Pipeline(Policy):
         lifecycle: ResultLifecycle = PLAIN_RESULTS,
         options: CallOptions = NO_OPTIONS,
     ) -> None:
-        _check_policies(policies)
+        check_policies(policies)
         if not policies:
             raise ValueError("a pipeline without policies guards nothing: give it at least one")
         if callable(classify) and not isinstance(classify, type):
@@ -101,7 +102,7 @@ class Pipeline(Policy):
         self._strict = _validation.flag("strict", strict)
         if twin is None:
             where = f"pipeline {self.name!r}: " if self.name else ""
-            self._complain(self.findings, where)
+            report(self.findings, where, strict=self._strict)
             self._context: PipelineContext = PipelineContext(
                 self.name, self.classify, repeats=repeats, lifecycle=lifecycle, options=options
             )
@@ -112,11 +113,8 @@ class Pipeline(Policy):
             )
             self._in_flight = twin._in_flight
         self._context.parts = (self._in_flight, *policies)
-        # A nested pipeline earns for itself, and a success counts once.
-        nested = {each.budget for policy in policies if isinstance(policy, Pipeline) for each in flat(policy.policies)}
-        budgets = [each.budget for each in policies if each.budget is not None and each.budget not in nested]
         self.substitutes = any(policy.substitutes for policy in policies)
-        self._paid = self._earn = earnings(list(dict.fromkeys(budgets)), self._context, substitutes=self.substitutes)
+        self._paid = self._earn = earnings(own_budgets(policies), self._context, substitutes=self.substitutes)
         self._watches = [watch for watch in (policy.watch(self._context) for policy in policies) if watch is not None]
         if self._watches:
             self._earn = watched_earnings(self._paid, self._watches)
@@ -136,9 +134,13 @@ class Pipeline(Policy):
         """The policies bound around one kind of function, and their full path. Bound when the first such function is
         guarded."""
         if kind not in self._composed:
-            leaves = {"async": async_leaf, "sync": sync_leaf}
-            leaf = leaves[kind](self._context, self._attempt) if kind in leaves else block_leaf(self._context)
-            self._composed[kind] = self._compose(leaf)
+            if kind == "block":
+                leaf = block_leaf(self._context)
+                composed, path = self._compose(leaf)
+                self._composed[kind] = composed, unless_off(self._context, leaf.run, path)
+            else:
+                leaf = (async_leaf if kind == "async" else sync_leaf)(self._context, self._attempt)
+                self._composed[kind] = self._compose(leaf)
         return self._composed[kind]
 
     def _compose(self, leaf: BoundLayer, *, waits: bool = False) -> tuple[Composed, Layer]:
@@ -150,17 +152,8 @@ class Pipeline(Policy):
         if self._watches:
             recover = watched_recovery(recover, self._watches)
         composed = replace(composed, recover=recover)
-        return composed, self._in_flight.full_path(
-            self._context, composed.layer.run, recover, self._earn, None if waits else self._ends
-        )
-
-    def _complain(self, findings: Sequence[Finding], where: str) -> None:
-        if not findings:
-            return
-        message = where + "; ".join(str(finding) for finding in findings)
-        if self._strict:
-            raise PipelineError(message)
-        warnings.warn(message, PipelineWarning, stacklevel=_level_of_the_user())
+        ends = None if waits else self._ends
+        return composed, full_path(self._in_flight, self._context, composed.layer.run, recover, self._earn, ends)
 
     # -- guarding -----------------------------------------------------------------------------------------------
 
@@ -173,7 +166,8 @@ class Pipeline(Policy):
             return type(fn)(self(fn.__func__))  # pyright: ignore[reportReturnType]
         beneath = _policies_beneath(fn)
         if beneath:
-            self._complain(examine_stack(flat(self.policies), beneath), f"the decorators of {name_of(fn)}: ")
+            found = examine_stack(flat(self.policies), beneath)
+            report(found, f"the decorators of {name_of(fn)}: ", strict=self._strict)
         guarded = copy_signature(self._guard(fn), fn)
         guarded.__dict__["__pipeline__"] = self  # the registry finds it as long as somebody uses the function
         return guarded
@@ -192,8 +186,8 @@ class Pipeline(Policy):
         self._refuse_unfit(is_async=kind == "async", block=False)
         seen.limits = seen.limits or self._is_deadline
         if kind not in self._guards:
-            composed, full_path = self._composed_for(kind)
-            parts = (self._in_flight, self._context, composed, full_path, self._earn, self._ends)
+            composed, path = self._composed_for(kind)
+            parts = (self._in_flight, self._context, composed, path, self._earn, self._ends)
             self._guards[kind] = guard_with(*parts, is_async=kind == "async", timed=self.timed)
         guarded = self._guards[kind](fn)
         is_guard(guarded.__code__)
@@ -214,15 +208,12 @@ class Pipeline(Policy):
 
     def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
         call = block_call(block, current_async() if is_async else THREADS, repeats=self._context.repeats)
-        if self._context.mode == "off":
-            return call, block_leaf(self._context).run(call)
-        _, full_path = self._composed_for("block")
-        return call, full_path(call)
+        _, path = self._composed_for("block")
+        return call, path(call)
 
     def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
-        _, full_path = self._compose(inner, waits=True)  # what is in `inner` is another pipeline's business
-        rest = inner.run
-        return BoundLayer(lambda call: rest(call) if self._context.mode == "off" else full_path(call))
+        _, path = self._compose(inner, waits=True)  # what is in `inner` belongs to another pipeline
+        return BoundLayer(unless_off(self._context, inner.run, path))
 
     # -- variations ---------------------------------------------------------------------------------------------
 
@@ -243,7 +234,7 @@ class Pipeline(Policy):
 
         Raises `ValueError` when there is no policy to replace, or more than one that it could be.
         """
-        _check_policies(policies)
+        check_policies(policies)
         left_out = without if isinstance(without, tuple) else (without,)
         if not all(isinstance(each, type) and issubclass(each, Policy) for each in left_out):
             raise TypeError(f"without must be classes of policies, got {without!r}")
@@ -326,11 +317,11 @@ class Pipeline(Policy):
         """How it is switched now: its own mode, else the global one, else "on"."""
         return self._context.mode
 
-    def switch(self, mode: Mode | None) -> _Switch:
+    def switch(self, mode: Mode | None) -> Switch:
         """Set its mode; None: follow the global one. Also as `with pipeline.switch("instant"): ...`."""
         before = self.own_mode
         self._context.switch(mode)
-        return _Switch(lambda: self._context.switch(before))
+        return Switch(lambda: self._context.switch(before))
 
     async def aclose(self) -> None:
         """Take no more calls (`PipelineClosed`), and wait until those that are in flight have ended.
@@ -418,62 +409,16 @@ def _policies_beneath(fn: Any) -> list[Policy]:
     return found
 
 
-def _level_of_the_user() -> int:
-    """The `stacklevel`, for whoever calls this, of the line outside this library that all began with."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_globals.get("__name__", "").partition(".")[0] == "resilient" and frame.f_back is not None:
-        frame, level = frame.f_back, level + 1
-    return level
-
-
-class _Switch:
-    """Undoes a change of mode at the end of a `with` block; without one, the change stays."""
-
-    def __init__(self, undo: Callable[[], Any]) -> None:
-        self._undo = undo
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._undo()
-
-
-def switch(mode: Mode | None) -> _Switch:
-    """Switch every pipeline that has no mode of its own.
-
-    "on"; "off": functions run unguarded; "once": no second attempts; "instant": no waits between attempts; None: the
-    same as "on". For tests (`with switch("instant"): ...`) and for operations (`switch("off")` stays).
-    """
-    before = switch_all(mode)
-    return _Switch(lambda: switch_all(before))
-
-
-def _check_policies(policies: tuple[Policy, ...]) -> None:
-    for policy in policies:
-        if not isinstance(policy, Policy):
-            raise TypeError(f"a pipeline is made of policies, got {policy!r}{_instead(policy)}")
-        if type(policy).bind is Policy.bind and not isinstance(policy, Gate):
-            raise TypeError(f"{policy!r} is neither a Gate nor a Wrap")
-
-
-def _instead(given: object) -> str:
-    """What to write instead of what is no policy."""
-    if isinstance(given, type):
-        return f": write {given.__name__}()" if issubclass(given, Policy) else ""
-    if isinstance(given, str):
-        return f": write name={given!r}"
-    if isinstance(given, list | tuple):
-        return ": write them one after the other, Pipeline(Retry(), Timeout(2)), or Pipeline(*policies)"
-    if callable(given):
-        return ": write @Pipeline(...), with policies in the parentheses, above a function"
-    return ""
+def own_budgets(policies: Sequence[Policy]) -> list[Budget]:
+    """The budgets that a success of a pipeline of these policies pays into. Those of nested pipelines are left out:
+    these pay into them, and a success counts once."""
+    nested = {each.budget for each in flat(policy for policy in policies if isinstance(policy, Pipeline))}
+    found = [policy.budget for policy in policies if policy.budget is not None and policy.budget not in nested]
+    return list(dict.fromkeys(found))
 
 
 def flat(policies: Iterable[Policy]) -> list[Policy]:
-    """The policies with those of nested pipelines in their places."""
+    """The policies, with those of nested pipelines in place of these."""
     found: list[Policy] = []
     for policy in policies:
         found += flat(policy.policies) if isinstance(policy, Pipeline) else [policy]

@@ -1,7 +1,9 @@
-"""The frames that are written out for guarded functions: shared, readable in tracebacks, and gone with their calls."""
+"""Generated gate layers: shown in a docstring, shared by pipelines of one shape, readable in tracebacks."""
 
 from __future__ import annotations
 
+import linecache
+import textwrap
 import traceback
 import weakref
 from typing import Any
@@ -10,11 +12,25 @@ import pytest
 
 from resilient import Bulkhead, CircuitBreaker, Fallback, Pipeline, Retry, Timeout, current_call
 from resilient.core.policy import Policy
+from resilient.pipeline import gate_layer
 from tests.worlds import World
 
 
-def test_frames_of_one_shape_run_one_code() -> None:
-    """So decorating a function compiles nothing new, and the interpreter adapts one code to what it meets."""
+def test_docstring_shows_what_is_generated_for_a_bulkhead_and_a_breaker() -> None:
+    """A reader of the generator sees its output, as it is today."""
+
+    async def fetch() -> None: ...
+
+    guarded: Any = Pipeline(Bulkhead(50), CircuitBreaker())(fetch)
+    lines = linecache.getlines(guarded.__code__.co_filename)
+    begin = lines.index("        async def guarded(*args, **kwargs):\n")
+    end = lines.index("        return guarded\n")
+    shown = textwrap.indent(textwrap.dedent("".join(lines[begin:end])), "    ")
+    assert shown in (gate_layer.__doc__ or "")
+
+
+def test_gate_layers_of_one_shape_share_one_code_object() -> None:
+    """Decorating a function then compiles nothing new, and the interpreter specializes one code object."""
 
     def first() -> None: ...
 
@@ -28,19 +44,19 @@ def test_frames_of_one_shape_run_one_code() -> None:
     assert guarded(first).__code__ is not guarded(second).__code__
 
 
-def test_traceback_shows_the_lines_of_a_frame(world: World) -> None:
-    """Whoever reads one wants to see where the function was called."""
+def test_traceback_shows_the_lines_of_a_gate_layer(world: World) -> None:
+    """A reader of a traceback sees where the function was called."""
     fails = world.dependency(KeyError("x"))
     with pytest.raises(KeyError) as caught:
         world.call(Bulkhead()(fails.fn))
     lines = "".join(traceback.format_exception(caught.value))
-    assert "<resilient frame" in lines
+    assert "<resilient gate layer" in lines
     assert "fn(*args, **kwargs) if kwargs else fn(*args)" in lines
 
 
 @pytest.mark.parametrize("policy", [Retry(), Fallback(0), Pipeline(Fallback(0), Retry())], ids=repr)
 def test_call_that_was_asked_for_is_gone_when_it_ends(world: World, policy: Policy) -> None:
-    """A call that goes well is made only for who asks which it is, and nobody keeps it then."""
+    """A call that succeeds has a `Call` only if `current_call()` was called, and nothing keeps it afterwards."""
 
     class Argument: ...
 
@@ -67,7 +83,7 @@ def test_call_that_was_asked_for_is_gone_when_it_ends(world: World, policy: Poli
 
 
 def test_call_that_was_asked_for_goes_on_when_it_fails(world: World) -> None:
-    """Its id is that of the attempts that follow, also while others of the pipeline ask for theirs."""
+    """Its id is that of the attempts that follow, also while other calls of the pipeline look up theirs."""
     pipeline = Pipeline(Retry(3, wait=0))
     ids: list[str] = []
 
@@ -95,7 +111,7 @@ def test_policy_that_is_neither_gate_nor_wrap_is_refused() -> None:
 
 
 def test_gates_around_a_plain_def_inside_a_timeout_need_no_coroutine() -> None:
-    """A plain function is called in frames of plain functions only, as long as nothing waits."""
+    """Around a plain function all frames are those of plain functions, as long as nothing waits."""
     seen: list[str] = []
 
     @Pipeline(Timeout(10), Retry(), Bulkhead(), CircuitBreaker(), Timeout(2))

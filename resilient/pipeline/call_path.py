@@ -1,0 +1,252 @@
+"""The path of a call through a pipeline: its four writings, each with what it adds to the one before.
+
+A call travels inward through the policies, outermost first, reaches the guarded function, and travels back outward with
+a result or an error. The same path is written several times, because each addition costs time that most calls need not
+spend:
+
+1. **Inside a policy that wraps**: `inside`. The gates admit the call, or it waits in a queue; the layer inside them is
+   called; the gates learn how it ended, innermost first, and give their permits back. A failure goes to the policies
+   that act only then (`Recovery`), which may call the gates again.
+2. **In place of the function**: `outermost`. This is the common case of a whole call. It adds to 1: the call is counted
+   as in flight; a `Call` is made, at once where gates need it, else after a failure; a success is paid into budgets;
+   an error of the caller's own code (a predicate, a key) is raised as it is; and `CallEnded` is emitted where that is
+   all that listeners want. It hands on to 3 what it does not do itself.
+3. **The full path**: `full_path`. It adds to 2: a closed pipeline refuses the call; a deadline inherited from an outer
+   call or a request bounds it; events of attempts are emitted; without a GIL, calls are counted under a lock.
+   `InFlight.needs_full_path` says when calls take it.
+4. **Nested pipelines and blocks**: `unless_off`. It adds to 3: there is no outermost gate layer around them, which
+   would look whether the pipeline is switched off, so this one does.
+
+1 and 2 are source, generated for the gates at hand: `resilient.pipeline.gate_layer_source` generates the part that
+differs with the gates, and shows what comes out; `resilient.pipeline.gate_layer` compiles it. 3 and 4 are plain
+functions around the same gates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from math import inf
+from typing import Any, NoReturn
+
+from resilient._atomic import GIL
+from resilient.core.background import discard, is_own
+from resilient.core.call import Call
+from resilient.core.callbacks import CallbackError, release
+from resilient.core.classify import IGNORED
+from resilient.core.deadline import under
+from resilient.core.emit import Ends, told_call
+from resilient.core.layer import Layer, Recovery
+from resilient.core.policy import PipelineContext
+from resilient.events import CallEnded
+from resilient.pipeline.earnings import Earn
+from resilient.pipeline.gate_layer_source import Lines, Shape, deeper, pass_gates
+from resilient.pipeline.in_flight import InFlight
+from resilient.runtime.inherited_deadline import inherited
+
+__all__ = ["full_path", "inside", "outermost", "raise_callback_error", "unless_off"]
+
+
+# -- 1: inside a policy that wraps ----------------------------------------------------------------------------------
+
+
+def inside(shape: Shape) -> Lines:
+    """The source of a layer inside a policy that wraps: recovery, gates and inner layer."""
+    section = pass_gates(shape)
+    lines = [f"{'async ' if shape.is_async else ''}def layer(call):"]
+    if not shape.recovers:
+        return [*lines, *deeper([*section, "return result"]), "return layer"]
+    body = [
+        *("try:", *deeper([*section, "return result"])),
+        *("except Exception as error:", *_RECOVERED),
+        f"return {shape.waiting('recovery')}",  # outside the clause, so that what it raises has no false context
+    ]
+    return [*lines, *deeper(body), "return layer"]
+
+
+_RECOVERED = ("    recovery = recover(call, error)", "    if recovery is None:", "        raise")
+
+
+# -- 2: in place of the function ------------------------------------------------------------------------------------
+
+
+def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Lines:
+    """The source of the gate layer that stands in place of the guarded function.
+
+    Its variable `since` is the time at which the call began if it emits `CallEnded`, else None. It emits that event
+    after the call has left the count of calls in flight.
+
+    Args:
+        earns: whether a success is paid into a budget.
+        needs_call: whether it makes a `Call` at once, not only after a failure.
+        timed: whether a policy needs the call's runtime even if the call succeeds.
+    """
+    runtime = "THREADS" if not shape.is_async else "running() or current_async()" if timed else "None"
+    begin = f"call = in_flight.begin(fn, args, kwargs, {runtime})"
+    made = [  # `InFlight.begin`, inlined
+        *("call = Call()", "call.fn = fn", "call.args = args", "call.kwargs = kwargs", f"call.runtime = {runtime}"),
+        *("call.attempt = 1", "call.deadline = None", "call.waited = 0.0", "call.error = None", "call.verdict = None"),
+    ]
+    earned = [f"earn({'call, result' if needs_call else ''})"] if earns else []
+    section = pass_gates(shape)
+    done = [*_tell(f"call_returned(call, begun, {shape.end}, result, good)"), "return result"]
+    body = [*section, *earned, *done]
+    if shape.recovers:
+        begun = [] if needs_call else ["    if call is None:", f"        {begin}"]
+        body = [
+            *("try:", *deeper(section)),
+            *("except Exception as error:", *begun, *_RECOVERED),
+            *("else:", *deeper([*earned, *done])),
+            f"result = {shape.waiting('recovery')}",
+            *_tell("call_returned(call, begun, call.runtime.now(), result, good)"),
+            "return result",
+        ]
+    forget = f"{'' if needs_call else 'if call is not None: '}call.verdict = None"
+    unwrapped = "raise stopped.error from None"
+
+    def failed(error: str) -> Lines:
+        return [*_tell(f"call_failed(call, begun, {error})"), forget]
+
+    others = " or context.channel.wants.attempts" if shape.direct else ""  # else the leaf emits events of attempts
+    return [
+        "good = good_fields(name_of(fn))",
+        f"{'async ' if shape.is_async else ''}def guarded(*args, **kwargs):",
+        "    if in_flight.needs_full_path or (seen.any and inherited() is not None):",
+        f"        if not in_flight.tells_ends{others} or (seen.any and inherited() is not None):",
+        '            if context.mode == "off":',
+        f"                return {'await ' if shape.is_async else ''}fn(*args, **kwargs)",
+        f"            {begin}",
+        f"            return {'await full_path(call)' if shape.is_async else 'drive(full_path(call))'}",
+        *deeper(made if needs_call else [begin], 2),
+        f"        call.requests = {int(shape.direct and not shape.kinds)}",  # without gates the function is called
+        f"        since = call.{'runtime' if timed or not shape.is_async else 'begin()'}.now()",
+        "    else:",
+        *deeper([*made, "since = None"] if needs_call else ["call = since = None"], 2),
+        "    count = in_flight.count",
+        "    count.inside += 1",
+        "    try:",
+        *deeper(body, 2),
+        "    except CallbackError as callback_error:",
+        f"        {shape.waiting('raise_callback_error(call, callback_error, context, since, call_failed)')}",
+        *([] if shape.is_async else deeper(["except Stopped as stopped:", *deeper([*failed("stopped"), unwrapped])])),
+        "    except BaseException:",  # binding a name would cost each failure the code that unbinds it
+        *deeper([*failed("exception()"), "raise"], 2),
+        "    finally:",
+        "        count.inside -= 1",
+        "        if in_flight.notes_exits:",
+        "            in_flight.exited()",
+        "return guarded",
+    ]
+
+
+def _tell(emit: str) -> Lines:
+    """The source that emits `CallEnded`, once, by the expression `emit`. Before that the call leaves the count of calls
+    in flight."""
+    return [
+        "if since is not None:",
+        "    count.inside -= 1",
+        "    count, begun, since = uncounted, since, None",
+        f"    {emit}",
+    ]
+
+
+async def raise_callback_error(
+    call: Call,
+    callback_error: CallbackError,
+    context: PipelineContext,
+    since: float | None = None,
+    failed: Callable[[Call, float, BaseException], None] | None = None,
+) -> NoReturn:
+    """Raise the error that the user's own code (a classifier, a predicate) raised when the pipeline called it.
+
+    Only the outermost pipeline does so. A result that was being classified is closed first, in the background: no
+    Timeout of the pipeline bounds this function.
+
+    `failed`: emits `CallEnded` for a call that began at `since`; not called if `since` is None.
+    """
+    told = context.channel.wants[CallEnded]  # then `told_call` looks at the verdict
+    call.verdict = (context.classifier, callback_error.error, IGNORED) if told else None
+    if is_own(callback_error.about, call, context.classifier):
+        await discard(callback_error.about, call.begin(), patience=0.0)
+    if since is not None and failed is not None:
+        failed(call, since, callback_error.error)
+    release(callback_error)
+
+
+# -- 3: the full path -----------------------------------------------------------------------------------------------
+
+
+def full_path(
+    in_flight: InFlight,
+    context: PipelineContext,
+    gates: Layer,
+    recover: Recovery | None,
+    earn: Earn | None,
+    ends: Ends | None,
+) -> Layer:
+    """The layer of calls that the outermost gate layer does not handle itself.
+
+    Args:
+        context: of the pipeline, or of one derived from it: its classifier decides what a failure is.
+        gates: the outermost gates and everything inside them.
+        recover: handles failures of `gates`.
+        earn: called with each success.
+        ends: emits `CallEnded`; None in a nested pipeline, because only the outermost one emits it.
+    """
+
+    async def counted(call: Call) -> Any:
+        if in_flight.closed:
+            raise in_flight.refusal(call)
+        count = in_flight.count
+        if GIL:
+            count.inside += 1
+        else:
+            in_flight.add(count, 1)
+        try:
+            try:
+                result = await gates(call)
+            except Exception as error:
+                recovery = None if recover is None else recover(call, error)
+                if recovery is None:
+                    raise
+            else:
+                if earn is not None:
+                    earn(call, result)
+                return result
+            return await recovery
+        except CallbackError as callback_error:
+            if ends is None:
+                raise
+            await raise_callback_error(call, callback_error, context)
+        except BaseException:
+            if ends is not None and not context.channel.wants[CallEnded]:
+                call.verdict = None
+            raise
+        finally:
+            if GIL:
+                count.inside -= 1
+            else:
+                in_flight.add(count, -1)
+            if in_flight.closed:
+                in_flight.wake()
+
+    def full_path(call: Call) -> Coroutine[Any, Any, Any]:
+        limit = inherited()
+        if limit is None or limit.at == inf or (call.deadline is not None and call.deadline <= limit.at):
+            run = counted(call)
+        else:
+            run = under(call, context, counted, limit)
+        return told_call(call, ends, run) if ends and context.channel.wants[CallEnded] else run
+
+    return full_path
+
+
+# -- 4: nested pipelines and blocks ---------------------------------------------------------------------------------
+
+
+def unless_off(context: PipelineContext, inner: Layer, full_path: Layer) -> Layer:
+    """The layer of a nested pipeline or of a block: `full_path`; while the pipeline is switched off, only `inner`."""
+
+    def layer(call: Call) -> Coroutine[Any, Any, Any]:
+        return inner(call) if context.mode == "off" else full_path(call)
+
+    return layer
