@@ -24,7 +24,7 @@ import uvloop
 
 from resilient.runtime.virtual import VirtualLoop
 
-__all__ = ["WORLDS", "Dependency", "Hang", "Joined", "Outcome", "Slow", "Until", "World"]
+__all__ = ["WORLDS", "Dependency", "Hang", "Joined", "Outcome", "Slow", "Until", "UvloopWorld", "World"]
 
 MOMENT = 0.001
 """Seconds between two looks."""

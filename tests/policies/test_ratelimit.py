@@ -39,7 +39,16 @@ from resilient.core.call import Call, new_call
 from resilient.core.policy import PipelineContext
 from resilient.runtime import virtual
 from tests.properties.cancellation_driver import cancel_at_every_point, cancel_at_every_step_of_trio
-from tests.worlds import Dependency, Slow, World
+from tests.worlds import WORLDS, Dependency, Slow, World
+
+
+@pytest.fixture(params=WORLDS, ids=lambda kind: kind.name)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Each runtime in turn, uvloop too, whose clock counts milliseconds."""
+    made: World = request.param()
+    yield made
+    made.close()
+
 
 PATIENCE = 10
 """Seconds after which a test in threads has hung."""

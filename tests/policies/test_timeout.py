@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,7 +27,16 @@ from resilient import (
 from resilient.events import CallTimedOut, Event
 from resilient.runtime import virtual
 from tests.searches import search
-from tests.worlds import Hang, Slow, World
+from tests.worlds import WORLDS, Hang, Slow, World
+
+
+@pytest.fixture(params=WORLDS, ids=lambda kind: kind.name)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Each runtime in turn, uvloop too, whose clock counts milliseconds."""
+    made: World = request.param()
+    yield made
+    made.close()
+
 
 LIMIT = 0.02
 LONG = 60.0
