@@ -17,7 +17,7 @@ from typing import Any
 from resilient import _validation
 from resilient._atomic import locked
 from resilient.faults import Fault, Slowness
-from resilient.faults.kinds import met
+from resilient.faults.selection import met
 from resilient.stats.window import CountWindow
 
 __all__ = ["VARIABLE", "Enabled", "Experiment"]

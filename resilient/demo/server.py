@@ -31,7 +31,7 @@ from starlette.routing import Route
 
 from resilient.demo.faults import draw_plan
 from resilient.faults import Errors, Fault, Latency, Slowness, Stall
-from resilient.faults.kinds import met
+from resilient.faults.selection import met
 
 __all__ = ["Inventory", "main"]
 

@@ -1,18 +1,20 @@
 """What can go wrong with a dependency: one vocabulary for the demo, for simulated worlds, and for chaos in real calls.
 
+fault         the base of all kinds: share, time, targets, and what a fault does to a request
 kinds         the kinds of faults, one class each
-tables        faults from plain data, as scenario files have it
+selection     which faults one request meets
+tables        faults from plain data, as in scenario files
 fields        checks of the fields of a fault
-exceptions    the exceptions that a fault raises in the place of an answer
+exceptions    the exceptions that a fault raises instead of an answer
 """
 
+from resilient.faults.fault import Fault
 from resilient.faults.fields import Target
 from resilient.faults.kinds import (
     KINDS,
     Crash,
     DrippingBody,
     Errors,
-    Fault,
     Latency,
     PacketLoss,
     Partition,

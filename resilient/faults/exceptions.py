@@ -1,7 +1,7 @@
-"""How a request ends that gets no answer, and the exceptions in which one place says so.
+"""The endings of a request that gets no answer, and the exceptions that one place raises for them.
 
-A crash is a `ConnectionRefusedError` to a function, and a `ConnectError` to a client of httpx; both are one ending,
-"refused". `resilient.faults` says which fault ends how, and `Exceptions` has the names of a place for each ending.
+A crash is a `ConnectionRefusedError` for a function, and a `ConnectError` for a client of httpx; both are one ending,
+"refused". A fault has an ending; `Exceptions` has the exception of a place for each ending.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any, Literal
 __all__ = ["LOST", "PYTHON", "Exceptions", "FaultEnding"]
 
 LOST = 900.0
-"""Seconds after which a request is given up that never gets an answer: as Linux gives up a connection that is not
-acknowledged any more (`tcp_retries2`, about 15 minutes)."""
+"""Seconds after which a request that never gets an answer fails: about 15 minutes, as Linux gives up a connection whose
+peer does not acknowledge any more (`tcp_retries2`)."""
 
 FaultEnding = Literal["error", "result", "refused", "reset", "unreachable", "silent"]
-"""What a request gets instead of an answer: an error, a result, a connection that is refused or breaks, or nothing at
-all (from nobody, or from somebody who had accepted it)."""
+"""What a request gets instead of an answer: an error; a result; a connection that is refused or reset; or nothing, from
+a host that cannot be reached ("unreachable") or one that had accepted the request ("silent")."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exceptions:
-    """The exceptions in which one place says what has happened, each made of a message.
+    """The exceptions that one place raises, each made from a message.
 
     Attributes:
-        error: of `Errors` that name neither a status nor an exception.
-        refused, reset, unreachable, silent: of the other endings.
+        error: for `Errors` that name neither a status nor an exception.
+        refused, reset, unreachable, silent: for the other endings.
     """
 
     error: Callable[[str], Exception] = ConnectionError
@@ -49,4 +49,4 @@ class Exceptions:
 
 
 PYTHON = Exceptions()
-"""Python's own, for calls that are no requests of a client library."""
+"""Python's own exceptions, for calls that are not requests of a client library."""

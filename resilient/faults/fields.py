@@ -1,5 +1,5 @@
-"""What may stand in the fields of a fault, checked where it is written: each check returns the value, or raises
-`TypeError` or `ValueError` in one line that names the field, the value and what would be right.
+"""Checks of the fields of a fault: each returns the value, or raises `TypeError` or `ValueError` in one line that names
+the field, the value and what would be right.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _asked(argument: str, value: object) -> float | None:
     if value is None:
         return None
     seconds = _from_zero(argument, value)
-    if seconds > LONGEST_PAUSE:  # a client takes more for a mistake, or for a moment
+    if seconds > LONGEST_PAUSE:  # clients ignore a longer one, or read it as a point in time
         raise ValueError(f"{argument} must be at most {LONGEST_PAUSE:.0f} seconds (a year), got {value!r}")
     return seconds
 
@@ -71,7 +71,7 @@ def _status(argument: str, value: object) -> int | None:
 
 
 def _error(argument: str, value: object) -> Callable[[str], Exception] | None:
-    """A class of exceptions, or a function that makes one of a message."""
+    """A class of exceptions, or a function that makes an exception from a message."""
     if value is None:
         return None
     found = _named(argument, value) if isinstance(value, str) else value
@@ -97,7 +97,7 @@ def _call(argument: str, value: object) -> Callable[..., Any] | None:
 
 
 def _named(argument: str, name: str) -> object:
-    """What has this name, or None where there is nothing of that name."""
+    """The object of this name, or None if there is none."""
     module, _, path = name.rpartition(":")
     try:
         found: Any = importlib.import_module(module or "builtins")
@@ -117,7 +117,7 @@ def _unimportable(argument: str, name: str, error: BaseException) -> str:
 
 
 def _with_colon(value: object) -> str:
-    """What to write instead of "package.module.Name"."""
+    """For messages: the right form of "package.module.Name"."""
     if not isinstance(value, str) or ":" in value or "." not in value:
         return ""
     module, _, name = value.rpartition(".")

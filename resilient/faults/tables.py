@@ -1,4 +1,4 @@
-"""Faults from plain data: the tables of a scenario file, or of a demo's plan."""
+"""Faults from plain data: the tables of a scenario file or of the demo's plan."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 
 from resilient import _validation
-from resilient.faults.kinds import KINDS, Fault
+from resilient.faults.fault import Fault
+from resilient.faults.kinds import KINDS
 
 __all__ = ["fault_from", "faults_from"]
 
 
 def fault_from(data: object, where: str = "fault", kinds: Iterable[type[Fault]] = tuple(KINDS.values())) -> Fault:
-    """A fault from plain data: a mapping with its `kind` and its arguments.
+    """A fault from plain data.
 
-    `where` is what messages call it (`"faults[2]"`); `kinds` are those that make sense there. Raises `ValueError` or
-    `TypeError`, in one line that names the key and what is allowed.
+    Args:
+        data: a mapping with the fault's `kind` and its arguments.
+        where: its name in messages: `"faults[2]"`.
+        kinds: the kinds that are allowed. Default: all.
+
+    Raises `ValueError` or `TypeError`, in one line that names the wrong key and what is allowed.
     """
     if not isinstance(data, Mapping):
         raise TypeError(f"{where} must be a table with a kind, got {data!r}")
@@ -44,7 +49,7 @@ def fault_from(data: object, where: str = "fault", kinds: Iterable[type[Fault]] 
 def faults_from(
     data: object, where: str = "faults", kinds: Iterable[type[Fault]] = tuple(KINDS.values())
 ) -> tuple[Fault, ...]:
-    """Several faults from plain data, a list of what `fault_from` reads; messages count them from 0."""
+    """Faults from plain data: a list of what `fault_from` reads. Messages count them from 0."""
     if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
         raise TypeError(f"{where} must be a list of tables, got {data!r}")
     kinds = tuple(kinds)

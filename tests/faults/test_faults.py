@@ -34,7 +34,7 @@ from resilient.faults import (
     faults_from,
 )
 from resilient.faults.exceptions import LOST
-from resilient.faults.kinds import met
+from resilient.faults.selection import met
 
 SAID: list[tuple[Fault, str]] = [
     (Errors(share=0.3, status=503, targets=2), "30% 503 on server 2"),
