@@ -4,14 +4,26 @@
         async with attempt:
             ...
 
-The pipeline's coroutine is started when the block is entered, runs up to where it would call the function, and is held
-there while the block runs, in the same task; how the block ends is then told to it. So the same policies act in the
-same way: an attempt that fails and is to be repeated is swallowed, and the loop goes round again. Without `async`, the
-same in plain code.
+The pipeline's coroutine starts when the block is entered, and runs up to the place where it would call the function.
+There it is suspended while the block runs, in the same task, and it gets the block's result or error when the block
+ends. So the same policies act in the same way. If the block is to be repeated, its error is swallowed, and the loop
+goes round again. Without `async` the same holds for plain code.
+
+    state      on                                                 to        remark
+    new        the loop asks for an attempt                       waiting   `TypeError` if a policy cannot guard a block
+    waiting    the attempt is entered                             entering  the pipeline starts, or goes on
+    entering   the pipeline would call the function               inside    the block runs
+    entering   the pipeline ends before that                      done      its error is raised: a rejection, a timeout
+    inside     the block ends, and the pipeline repeats it        again     an error of the block is swallowed
+    inside     the block ends, and so does the pipeline           done      an error is raised
+    again      the loop asks for an attempt                       waiting
+    done       the loop asks for an attempt                       done      the loop ends
+    any other  the loop asks for an attempt                       done      `RuntimeError`: the block was not entered
+    any        the loop is left, and the `Attempts` is collected  -         the pipeline is closed, its permits released
 
 Between its blocks a loop is its user's own code, which nothing may cancel. So where a Retry is about to begin a further
-attempt (`Call.again`), the coroutine is held until the next block is entered, and the Timeouts and deadlines around the
-Retry are let go until then (`_Runtime`): only in blocks do they have the user's task in their hands.
+attempt (`Call.again`), the coroutine is suspended until the next block is entered, and the Timeouts and deadlines
+around the Retry are suspended with it (`_BlockRuntime`): they can cancel the user's task only inside blocks.
 """
 
 from __future__ import annotations
@@ -22,7 +34,7 @@ import types
 import weakref
 from collections.abc import Callable, Coroutine, Generator
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from resilient.core.call import Call, new_call
 from resilient.core.classify import SUCCESS
@@ -40,19 +52,19 @@ _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE
 __all__ = ["Attempt", "Attempts", "block_call", "block_leaf"]
 
 
-class _Mark:
-    """What the pipeline of a block awaits; seen by `_advance`, never by an event loop."""
+class _Suspension:
+    """Awaited by the pipeline of a block: suspends it, and is returned by `_advance`. No event loop ever sees it."""
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return (yield self)
 
 
-class _Body(_Mark):
-    """It awaits the block, in place of a function's result."""
+class _UntilBlockEnds(_Suspension):
+    """Awaited in place of the function's result: resumed with the result or the error of the block."""
 
 
-class _Turn(_Mark):
-    """It awaits that the user enters the next block."""
+class _UntilNextBlock(_Suspension):
+    """Awaited before a further attempt: resumed when the user enters the next block."""
 
 
 class _BlockCall(Call):
@@ -61,13 +73,13 @@ class _BlockCall(Call):
     __slots__ = ()
 
     async def again(self) -> None:
-        await _Turn()
+        await _UntilNextBlock()
         if self.runtime is THREADS and self.deadline is not None and THREADS.now() >= self.deadline:
             raise THREADS.cancelled
 
 
-class _Runtime:
-    """A block's runtime, whose limits hold in the blocks only: each is let go when the block has ended, and holds again
+class _BlockRuntime:
+    """The runtime of a block. Its limits act inside blocks only: each is suspended when a block ends, and acts again
     when the next one is entered."""
 
     def __init__(self, runtime: Runtime) -> None:
@@ -79,25 +91,25 @@ class _Runtime:
         return getattr(self._runtime, name)
 
     async def within(self, call: Any, inner: Callable[[Any], Any], limit: Limit) -> Any:
-        """As `Runtime.within`; time goes on between the blocks."""
-        moment = _Moment(limit, call, self.now())
+        """As `Runtime.within`. The time between blocks counts."""
+        fixed = _FixedLimit(limit, call, self.now())
         rest = inner(call)
-        held = hold_total(moment.at, limit.seconds) if limit.total else None
+        held = hold_total(fixed.at, limit.seconds) if limit.total else None
         try:
             while True:
-                stop = await self._runtime.within(call, lambda _: _advance(rest, None, None, _Turn), moment)
-                if not isinstance(stop, _Turn):
+                stop = await self._runtime.within(call, lambda _: _advance(rest, None, None, _UntilNextBlock), fixed)
+                if not isinstance(stop, _UntilNextBlock):
                     return stop.value
                 await stop
-                if self.now() >= moment.at:
-                    raise moment.expired(call, 0.0) from call.error
+                if self.now() >= fixed.at:
+                    raise fixed.expired(call, 0.0) from call.error
         finally:
             rest.close()
             let_go(held)
 
 
-class _Moment:
-    """When a limit of a block ends, whatever the number of its parts."""
+class _FixedLimit:
+    """A limit of a block that ends at one time, however often it is suspended."""
 
     total = False
 
@@ -108,38 +120,40 @@ class _Moment:
         self.at: float = now + limit.seconds if limit.at is None else limit.at
 
     def expired(self, call: Call, waited: float) -> TimedOut:
-        """The error of the limit."""
+        """The error of a call that has reached the limit."""
         return self._limit.expired(call, call.waited - self._waited)
 
 
 def block_call(block: Callable[..., Any], runtime: Runtime, *, repeats: bool) -> Call:
-    """The call of a block, of a pipeline that may repeat it or not."""
-    where: Any = runtime if runtime is THREADS or not repeats else _Runtime(runtime)
+    """The call of a block. `repeats`: whether a policy of the pipeline may run it more than once."""
+    where: Any = runtime if runtime is THREADS or not repeats else _BlockRuntime(runtime)
     return new_call(block, (), {}, where, _BlockCall)
 
 
 def block_leaf(context: PipelineContext) -> BoundLayer:
-    """Stands where the function would be called."""
+    """The innermost layer of a block: it suspends the pipeline where it would call the function."""
 
     async def body(call: Call) -> Any:
-        return await (observed(call, context, _Body()) if context.channel.wants.observed else _Body())
+        return await (
+            observed(call, context, _UntilBlockEnds()) if context.channel.wants.observed else _UntilBlockEnds()
+        )
 
     return BoundLayer(body, is_leaf=True)
 
 
 class Attempt:
-    """One run of the block.
+    """One attempt: a context manager around one run of the block.
 
     Attributes:
-        number: from 1.
-        result: what the block made of it, for a classifier that judges results. Set it in the block. One that sets none
-            and raises nothing is a success, which no classifier is asked about.
+        number: the number of the attempt, from 1.
+        result: the result of the block, for a classifier that judges results. Set it in the block. A block that sets
+            none and raises nothing is a success; the classifier is not asked.
     """
 
     result: Any = None
 
     def __init__(self, attempts: Attempts, number: int) -> None:
-        self._attempts = weakref.ref(attempts)  # so a loop that is left without entering it gives its permits back
+        self._attempts = weakref.ref(attempts)  # weak: a loop that is left without entering it releases its permits
         self._entered: Attempts | None = None
         self.number = number
 
@@ -173,8 +187,12 @@ class Attempt:
         return await attempts._leave(self, error)
 
 
+State = Literal["new", "waiting", "entering", "inside", "again", "done"]
+"""The states of an `Attempts`: see the table at the top of this file."""
+
+
 class Attempts:
-    """Iterates over the attempts of one block. Use each object once."""
+    """The attempts of one block, as an iterator. Use each object for one loop."""
 
     def __init__(
         self,
@@ -190,7 +208,7 @@ class Attempts:
         self._frame: FrameType | None = None
         self._call: Call | None = None
         self._coroutine: Coroutine[Any, Any, Any] | None = None
-        self._state = "new"  # -> waiting (for its block) -> entering -> inside -> again -> waiting ... -> done
+        self._state: State = "new"
         self._is_async = False
         self._outside: Deadline | None = None
         self._inside: Deadline | None = None
@@ -214,7 +232,7 @@ class Attempts:
 
     def _begin(self) -> Attempts:
         if self._state != "new":
-            raise RuntimeError("these attempts are used up: call attempts() anew for each block")
+            raise RuntimeError("these attempts are used up: call attempts() again for each loop")
         return self
 
     async def __anext__(self) -> Attempt:
@@ -234,7 +252,7 @@ class Attempts:
             return None
         if self._state not in ("new", "again"):
             self._close()
-            raise RuntimeError("the block of the attempt before was not entered: write `with attempt:` in the loop")
+            raise RuntimeError("the block of the last attempt was not entered: write `with attempt:` in the loop")
         if self._state == "new":
             self._refuse(is_async)
         self._is_async = is_async
@@ -243,9 +261,9 @@ class Attempts:
         return Attempt(self, self._number)
 
     async def _enter(self, frame: FrameType) -> int:
-        """Let the pipeline run up to the block. The number of the attempt."""
+        """Run the pipeline up to the block. Returns the number of the attempt."""
         if self._state != "waiting":
-            raise RuntimeError("an attempt can be entered once, in its own turn of the loop")
+            raise RuntimeError("an attempt can be entered once, in its own round of the loop")
         self._state = "entering"
         if self._coroutine is None:
             self._outside = inherited()
@@ -254,9 +272,9 @@ class Attempts:
             self._outside = swap(self._inside)
         assert self._call is not None
         try:
-            while not isinstance(stop := await self._go_on(None, None), _Body):
+            while not isinstance(stop := await self._go_on(None, None), _UntilBlockEnds):
                 if stop is None:
-                    raise RuntimeError("a policy answered for a block, which cannot be skipped")
+                    raise RuntimeError("a policy answered in place of the block, which cannot be skipped")
         finally:
             if self._state != "entering":
                 swap(self._outside)
@@ -266,31 +284,31 @@ class Attempts:
         return self._number
 
     async def _leave(self, attempt: Attempt, error: BaseException | None) -> bool:
-        """Tell the pipeline how the block ended. True: its error is dealt with (there is another attempt)."""
+        """Resume the pipeline with the end of the block. Returns whether the error of the block is swallowed."""
         assert self._call is not None
         assert self._frame is not None
         block_ends(self._frame, self._call)
         self._frame = None
         if "result" not in vars(attempt):
-            self._call.verdict = self._context.classifier, None, SUCCESS  # as if it had been judged
+            self._call.verdict = self._context.classifier, None, SUCCESS  # as if it had been classified
         try:
             if await self._go_on(attempt.result, error) is not None:
                 self._state = "again"
         except BaseException as raised:
             if raised is error or (type(raised) is Stopped and raised.error is error):
-                return False  # let it go on by itself, with its own traceback
+                return False  # the `with` statement raises it, with its own traceback
             raise
         finally:
             self._inside = swap(self._outside)
         return True
 
-    async def _go_on(self, result: Any, error: BaseException | None) -> _Mark | None:
-        """Let the pipeline run until it waits for the block or for its turn; None: it has ended."""
+    async def _go_on(self, result: Any, error: BaseException | None) -> _Suspension | None:
+        """Run the pipeline until it is suspended again, and return by what; None: it has ended."""
         state, self._state = self._state, "done"
         assert self._coroutine is not None
         if issubclass(type(error), StopIteration):
             error = Stopped(error)  # type: ignore[arg-type]
-        stop: _Mark | StopIteration = await _advance(self._coroutine, result, error, _Mark)
+        stop: _Suspension | StopIteration = await _advance(self._coroutine, result, error, _Suspension)
         if isinstance(stop, StopIteration):
             return None
         self._state = state
@@ -304,10 +322,11 @@ class Attempts:
 
 @types.coroutine
 def _advance(
-    coroutine: Coroutine[Any, Any, Any], result: Any, error: BaseException | None, kind: type[_Mark]
+    coroutine: Coroutine[Any, Any, Any], result: Any, error: BaseException | None, kind: type[_Suspension]
 ) -> Generator[Any, Any, Any]:
-    """Run `coroutine` on until it awaits a mark of a kind, which is returned; or else the `StopIteration` that has its
-    result. What else it awaits is passed on."""
+    """Resume `coroutine` with a result or an error, until it awaits a suspension of this `kind`. Returns that; if the
+    coroutine ends, the `StopIteration` with its result. Everything else that it awaits is passed on to the event loop.
+    """
     try:
         item = coroutine.send(result) if error is None else coroutine.throw(error)
         while not isinstance(item, kind):

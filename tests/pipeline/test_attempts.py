@@ -763,7 +763,7 @@ def test_plain_block_broken_out_of_after_a_failure_gives_its_permit_back() -> No
     assert in_use(bulkhead) == 0
 
 
-# -- held wrong -----------------------------------------------------------------------------------------------------
+# -- wrong use ------------------------------------------------------------------------------------------------------
 
 
 async def test_async_attempt_not_entered_is_refused_in_the_next_round() -> None:
@@ -809,7 +809,7 @@ async def test_async_attempts_used_twice_are_refused() -> None:
     async for attempt in attempts:
         async with attempt:
             pass
-    with pytest.raises(RuntimeError, match="used up: call attempts\\(\\) anew"):
+    with pytest.raises(RuntimeError, match="used up: call attempts\\(\\) again"):
         async for _ in attempts:
             pass
 
@@ -820,7 +820,7 @@ def test_plain_attempts_used_twice_are_refused() -> None:
     for attempt in attempts:
         with attempt:
             pass
-    with pytest.raises(RuntimeError, match="used up: call attempts\\(\\) anew"):
+    with pytest.raises(RuntimeError, match="used up: call attempts\\(\\) again"):
         for _ in attempts:
             pass
 
