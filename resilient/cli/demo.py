@@ -8,7 +8,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from resilient.cli.extras import find_missing, missing
+from resilient.cli.extras import lacks_any, missing_extra
 from resilient.cli.options import check_outputs, number, results_to
 from resilient.cli.refusal import reported
 
@@ -38,8 +38,8 @@ def demo(
     """
     with reported():
         check_outputs(json, plot)
-    if find_missing(["httpx", "matplotlib", "rich", "starlette", "uvicorn"]):
-        typer.echo(missing("demo"), err=True)
+    if lacks_any(["httpx", "matplotlib", "rich", "starlette", "uvicorn"]):
+        typer.echo(missing_extra("demo"), err=True)
         raise typer.Exit(2)
     with reported(), results_to(json) as results:
         passed = _run_demo(seed, duration, rate, plot, results)

@@ -15,9 +15,9 @@ __all__ = [
     "EXTRAS",
     "SUMMARY",
     "Command",
-    "find_missing",
     "install",
-    "missing",
+    "lacks_any",
+    "missing_extra",
     "version_line",
     "without_typer",
 ]
@@ -51,12 +51,12 @@ def install(extra: str) -> str:
     return f'pip install "resilient-middleware[{extra}]"'
 
 
-def missing(extra: str) -> str:
+def missing_extra(extra: str) -> str:
     """The message of a command whose extra is not installed."""
     return f"resilient: this command needs more packages: {install(extra)}"
 
 
-def find_missing(packages: Sequence[str]) -> bool:
+def lacks_any(packages: Sequence[str]) -> bool:
     """Whether one of these packages is not installed."""
     return not all(map(importlib.util.find_spec, packages))
 
@@ -79,7 +79,7 @@ def without_typer(arguments: Sequence[str]) -> tuple[int, str]:
     named = next((each for each in arguments if each in COMMANDS), None)
     if not arguments or "--help" in arguments:
         return 0 if arguments else 2, _help(named)
-    return 2, missing("cli" if named is None else COMMANDS[named].extra)
+    return 2, missing_extra("cli" if named is None else COMMANDS[named].extra)
 
 
 def _help(named: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from resilient.cli.extras import find_missing, missing
+from resilient.cli.extras import lacks_any, missing_extra
 from resilient.cli.options import check_outputs, number, results_to
 from resilient.cli.refusal import refuse, reported
 
@@ -108,8 +108,8 @@ def simulate(
     with reported():
         check_outputs(json, plot, *(trace or ()), Path(scenario or ""))
     for package, extra in (("rich", "cli"), *([("matplotlib", "lab")] if plot is not None else [])):
-        if find_missing([package]):
-            typer.echo(missing(extra), err=True)
+        if lacks_any([package]):
+            typer.echo(missing_extra(extra), err=True)
             raise typer.Exit(2)
     from resilient.cli import simulation
     from resilient.lab.answers import CandidateError

@@ -33,10 +33,10 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
     """The results as a table: a row for each pipeline."""
     table = Table(title=scenario.title or scenario.name, title_justify="left")
     table.add_column("pipeline", style="bold")
-    stand_ins = any(each.stood_in for each in measures)
+    substitutes = any(each.stood_in for each in measures)
     fades = scenario.calm != (0.0, 0.0)
     several = len(measures[0].runs) > 1
-    for title in ("success %", *(["lowest to highest %"] if several else []), *(["fallback %"] if stand_ins else [])):
+    for title in ("success %", *(["lowest to highest %"] if several else []), *(["fallback %"] if substitutes else [])):
         table.add_column(title, justify="right")
     for title in ("p50 ms", "p99 ms", "requests per call", *(["recovery s"] if fades else [])):
         table.add_column(title, justify="right")
@@ -48,7 +48,7 @@ def _table(scenario: Scenario, measures: Sequence[Measures]) -> Table:
         if several:
             shares = [share for share in each.success_of_runs if share is not None]
             cells.append(f"{100 * min(shares):.2f}-{100 * max(shares):.2f}")
-        if stand_ins:
+        if substitutes:
             cells.append(f"{100 * each.stood_in:.2f}")
         cells += [_milliseconds(each.latency(0.5)), _milliseconds(each.latency(0.99)), f"{each.requests_per_call:.3f}"]
         if fades:

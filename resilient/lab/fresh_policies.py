@@ -58,7 +58,7 @@ class DryRun:
     run_hooks: bool = False
     not_run: Counter[str] = field(default_factory=Counter)
 
-    def stand_in(self, policy: Policy, argument: str, value: Any) -> Any:
+    def substitute(self, policy: Policy, argument: str, value: Any) -> Any:
         """The substitute for an argument of a policy, or the argument itself if it has no effects."""
         return self.without_effects(f"{type(policy).__name__}({argument}=%s)", value)
 
@@ -103,15 +103,15 @@ def dry_run(*, run_hooks: bool = False) -> Iterator[DryRun]:
     made = DryRun(run_hooks)
     token = _current.set(made)
     try:
-        with _standing_in(made), apart():
+        with _substituting(made), apart():
             yield made
     finally:
         _current.reset(token)
 
 
 @contextmanager
-def _standing_in(dry: DryRun) -> Iterator[None]:
-    token = standing_in.set(dry.stand_in)
+def _substituting(dry: DryRun) -> Iterator[None]:
+    token = standing_in.set(dry.substitute)
     try:
         yield
     finally:
@@ -133,7 +133,7 @@ class FreshPolicies:
 
     def of(self, policy: Policy) -> Any:
         """The fresh policy for this one."""
-        with _standing_in(self._dry_run):
+        with _substituting(self._dry_run):
             return self._once(policy, self._pipeline if isinstance(policy, Pipeline) else self._policy)
 
     def _once(self, thing: Any, make: Callable[[Any], Any]) -> Any:
@@ -166,7 +166,7 @@ class FreshPolicies:
         if isinstance(value, Budget):
             return self._once(value, _like)
         ours = type(policy).__module__.partition(".")[0] == "resilient"
-        return value if ours or name in policy.judgements else self._dry_run.stand_in(policy, name, value)
+        return value if ours or name in policy.judgements else self._dry_run.substitute(policy, name, value)
 
 
 def fresh(pattern: Policy, *, shadow: bool = False) -> Policy:

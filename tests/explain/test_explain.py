@@ -237,7 +237,7 @@ def test_transport_leaves_the_repeating_to_the_call_around() -> None:
     assert found.behind.worst.requests == exactly(4)
 
 
-# -- what ends meet -------------------------------------------------------------------------------------------------
+# -- routes of outcomes ----------------------------------------------------------------------------------------------
 
 
 def route(found: Explanation, end: str) -> Route:
@@ -301,7 +301,7 @@ def test_timeouts_are_told_apart() -> None:
     assert [step.policy for step in ends["Timeout(1 s)"]] == ["Retry"]
 
 
-# -- what never acts, and what is not known -------------------------------------------------------------------------
+# -- policies that never act, and unknown ones -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", [Retry(1), Retry(3, shadow=True), Hedge(1, shadow=True), Bulkhead(5, shadow=True)])
@@ -377,7 +377,7 @@ def test_any_jitter_is_bounded_by_its_cap() -> None:
     assert seconds.most == 20_001 + 1 + 2 * 19_999
 
 
-# -- what learns from what it sees ----------------------------------------------------------------------------------
+# -- adaptive policies ------------------------------------------------------------------------------------------------
 
 
 def test_adaptive_limit_adds_the_time_in_its_queue_and_no_other() -> None:
