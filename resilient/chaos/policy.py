@@ -246,8 +246,7 @@ def objective(experiment: Experiment, context: PipelineContext, halt: Callable[[
         if experiment.began is None:
             return
         if error is not None:
-            verdict = context.on_error(call, error)
-            failed = verdict.kind == "failure" or verdict.retryable or verdict.refused
+            failed = context.on_error(call, error).unanswered
         else:
             failed = context.classifier.judges_results and context.on_result(call, result).kind == "failure"
         reason = experiment.saw(failed)

@@ -1,8 +1,8 @@
-"""What the caller's own code raises while a pipeline asks it something is the caller's error, on every path.
+"""Errors of callbacks: what a classifier, a predicate, a strategy, a hook or a key function of the user raises.
 
-A classifier, a predicate, a strategy, a key function may raise. That is no doing of the dependency: it is neither
-judged, counted nor repeated, and nothing stands in for it. So it travels as a `CallbackError`, which is no `Exception`,
-past all policies to the outermost frame of the pipeline, which raises the error itself.
+The dependency has no part in such an error. It is not classified, counted or repeated, and no Fallback answers for it.
+So it leaves the callback as a `CallbackError`, which is no `Exception` and so passes all policies. The outermost
+pipeline raises the error itself to the caller.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 class CallbackError(BaseException):
-    """Carries what the caller's own code raised (a classifier, a predicate, a strategy, a key function) past all
-    policies, which neither judge nor repeat it; the pipeline's outermost frame raises it to the caller, by `release`.
+    """Carries the error of a callback past all policies. The outermost pipeline raises that error, by `release`.
 
     Attributes:
-        error: what was raised. Its context leads to the error that was being judged, if it was one.
-        about: what was being judged: an error; or a result, which nobody gets, and which that frame closes.
+        error: what the callback raised. If the callback was called about an error, its chain of contexts ends there.
+        about: what the callback was called about: an error; a result, which no caller gets, and which the outermost
+            pipeline closes; or None.
     """
 
     def __init__(self, error: Exception, about: object = None) -> None:
@@ -33,11 +33,11 @@ class CallbackError(BaseException):
 
 
 LINKS = 20
-"""Contexts of an error that are followed."""
+"""The most contexts of an error that are followed."""
 
 
 def _put_behind(error: BaseException, first: BaseException) -> None:
-    """Make `first` the end of the chain of contexts of `error`, which was raised because of it."""
+    """Make `first` the end of the chain of contexts of `error`, which was raised while `first` was handled."""
     for _ in range(LINKS):
         if error is first:
             return
@@ -49,7 +49,7 @@ def _put_behind(error: BaseException, first: BaseException) -> None:
 
 
 def ask(question: Callable[[Any], T], about: Any) -> T:
-    """`question(about)`; what it raises leaves as a `CallbackError`."""
+    """Return `question(about)`, the answer of a callback. Raises `CallbackError` if the callback raises."""
     try:
         return question(about)
     except Exception as error:
@@ -57,7 +57,7 @@ def ask(question: Callable[[Any], T], about: Any) -> T:
 
 
 def asked_of(call: Any, question: Callable[..., T]) -> T:
-    """`question` of the arguments of a call; what it raises leaves as a `CallbackError`."""
+    """Return the answer of a callback that gets the arguments of a call. Raises `CallbackError` if it raises."""
     try:
         return question(*call.args, **call.kwargs)
     except Exception as error:
@@ -65,18 +65,18 @@ def asked_of(call: Any, question: Callable[..., T]) -> T:
 
 
 def release(callback_error: CallbackError) -> NoReturn:
-    """Raise what a `CallbackError` carries, with the context that it had."""
+    """Raise the error that a `CallbackError` carries, with the context that it had."""
     error = callback_error.error
     context, callback_error.about = error.__context__, None
     try:
         raise error
     finally:
-        error.__context__ = context  # which `raise` has made the mistake
+        error.__context__ = context  # `raise` has set it to the `CallbackError`
         del error, context, callback_error  # the traceback leads to this frame
 
 
 def is_callback_error(error: BaseException) -> bool:
-    """Whether an error that was caught was raised by the caller's own code, and left a pipeline by `release`."""
+    """Whether an error that was caught is that of a callback, which a pipeline raised by `release`."""
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code is release.__code__:

@@ -1,21 +1,24 @@
-"""One judgement of what an outcome was, shared by every policy of a pipeline.
+"""The classifier of a pipeline: what each outcome of a call means.
 
-Retry, breaker, hedge and fallback must not disagree about what a failure is; so a pipeline has one `Classifier`, and
-each outcome gets one `Verdict`: what it says about the dependency (success, failure, or nothing), whether repeating
-can help, and how long the dependency asked to be left alone.
+Retry, breaker, hedge and fallback must agree on what a failure is. So a pipeline has one `Classifier`, and each outcome
+gets one `Verdict`: the evidence about the dependency (success, failure, or nothing), whether another attempt may help,
+and how long the dependency asked to wait. (When the end of a result is known is the subject of
+`resilient.core.lifecycle`.)
 
 By default every `Exception` is a failure worth repeating, except
 
-- programming errors (`TypeError`, `AttributeError`, ...): they are ours, so they trip nothing and are not repeated;
-- `Rejected`, and pybreaker's own: a local refusal is no evidence about the dependency, and repeating it at once cannot
-  help;
-- a `TimedOut` whose time went by in local queues: no evidence, though a new try may help;
+- programming errors (`TypeError`, `AttributeError`, ...): the dependency does not cause them, so they open no circuit
+  and are not repeated;
+- `Rejected`, and pybreaker's `CircuitBreakerError`: a local refusal is no evidence about the dependency, and repeating
+  it at once cannot help;
+- a `TimedOut` whose time passed in local queues: no evidence, though another attempt may help;
 - a certificate that does not verify: no evidence, and never repeated;
 - errors of well-known clients that say something else (`resilient.core.known_errors`): a 404 is an answer.
 
-A group of errors is judged by the errors in it.
+A group of errors is classified by its members.
 
-`BaseException` (cancellation, `KeyboardInterrupt`) is never judged. Results are successes unless `results=` says not.
+A `BaseException` that is no `Exception` (a cancellation, `KeyboardInterrupt`) is never classified. Results are
+successes unless `results=` says otherwise.
 """
 
 from __future__ import annotations
@@ -75,15 +78,15 @@ PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
     ReferenceError,
     Deadlock,
 )
-"""Errors of the code itself, which no dependency causes and no repetition cures."""
-
+"""Errors in the code of the caller: no dependency causes them, and no further attempt cures them."""
 
 ErrorTypes = type[BaseException] | Collection[type[BaseException]] | UnionType
 ErrorFilter = ErrorTypes | Callable[[Exception], bool]
 
 
 def error_types(value: object) -> tuple[type[BaseException], ...] | None:
-    """Exception types as a tuple: of one, of a tuple, list or set of them, or of `A | B`; None: it is none of these."""
+    """`value` (an exception type, several in a tuple, list or set, or `A | B`) as a tuple of types; None: it is none of
+    these."""
     types: Any = get_args(value) if isinstance(value, UnionType) else value
     found = tuple(types) if isinstance(types, tuple | list | set | frozenset) else (types,)
     fit = all(isinstance(each, type) and issubclass(each, BaseException) for each in found)
@@ -91,10 +94,10 @@ def error_types(value: object) -> tuple[type[BaseException], ...] | None:
 
 
 def error_filter(argument: str, value: ErrorFilter) -> Callable[[Exception], bool]:
-    """`value` (exception types, or a predicate of the exception) as a predicate. Of a group of errors it is true if it
-    is true of each error in it; or, for types, if the group itself is named.
+    """`value` (exception types, or a predicate of an exception) as a predicate. It is true of a group of errors if it
+    is true of each member, or if `value` names the group's own type.
 
-    Raises `TypeError` when it is neither.
+    Raises `TypeError` if `value` is neither; `argument` is its name in the message.
     """
     types = error_types(value)
     if types is not None:
@@ -123,31 +126,33 @@ def _is_of(error: BaseException, types: tuple[type[BaseException], ...]) -> bool
 
 
 def asked_to_wait(error: BaseException) -> float | None:
-    """The `retry_after` (seconds) that an exception carries, or None when it has none that makes sense."""
+    """The attribute `retry_after` of an exception, in seconds; None: it has none that makes sense."""
     try:
         return pause_of(getattr(error, "retry_after", None))
-    except Exception:  # a property that raises, say where the answer has no such header
+    except Exception:  # a property that raises, as where the response has no such header
         return None
 
 
 REFUSALS: tuple[type[Exception], ...] = (Rejected, pybreaker.CircuitBreakerError)
-"""Refusals on this side that every classifier knows."""
+"""Errors that every classifier takes for a refusal on this side."""
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether it is one of those."""
+    """Whether an error is one of the `REFUSALS`."""
     return issubclass(type(error), REFUSALS)
 
 
 class _Kind:
-    """What is known of errors by their type alone.
+    """What the type of an error tells about it.
 
     Attributes:
-        group: whether they are groups of errors.
-        refused: whether they are refusals on this side. timed_out: whether they are `TimedOut`.
-        programming: whether they are errors of the code itself.
-        builtin: whether they are Python's own, which have no attributes.
-        reader: what else can be read of one. plain: whether that is nothing but what `is_bare` looks at.
+        group: whether it is a group of errors.
+        refused: whether it is a refusal on this side.
+        timed_out: whether it is a `TimedOut`.
+        programming: whether it is one of the `PROGRAMMING_ERRORS`.
+        builtin: whether it is Python's own, which has no attributes to read.
+        reader: reads what its attributes say; None: nothing special is known of the type.
+        plain: whether an error that `is_bare` has nothing to read.
     """
 
     __slots__ = ("builtin", "group", "plain", "programming", "reader", "refused", "timed_out")
@@ -162,8 +167,8 @@ class _Kind:
         self.plain = self.reader is None and not issubclass(kind, OSError)
 
     def usual(self, kind: type[BaseException]) -> Verdict | None:
-        """The verdict on all errors of this type that have no attributes of their own, where no filters are given;
-        None: the type alone does not decide."""
+        """The verdict on all errors of this type that are `is_bare`, where no filters are given; None: the type alone
+        does not decide."""
         names = {name for each in kind.__mro__ if each not in _ROOTS for name in vars(each)}
         if self.group or self.refused or self.timed_out or not (self.builtin or self.plain) or names & _ANSWERS:
             return None
@@ -172,11 +177,12 @@ class _Kind:
 
 _ROOTS = (BaseException, object)
 _ANSWERS = frozenset(("retry_after", "__getattr__", "__getattribute__"))
-"""Names by which a type can give its errors a `retry_after`, though they have no attributes of their own."""
+"""Names by which a type can give its errors a `retry_after`, although the instances have no attributes."""
 
 _kinds: dict[type[BaseException], _Kind] = {}
 _usual: dict[type[BaseException], Verdict] = {}
 _MOST_KINDS = 1000
+"""Types that are remembered; with more, all are forgotten."""
 
 
 def _kind_of(error: BaseException) -> _Kind:
@@ -195,33 +201,33 @@ def _kind_of(error: BaseException) -> _Kind:
 
 
 class Classifier:
-    """Judges the outcomes of a pipeline.
+    """Says what the outcomes of a pipeline mean.
 
     Args:
-        failures: exceptions that are the dependency's failures: types (one, several in a tuple or list, or `A | B`), or
-            a predicate. Exceptions outside it say nothing and are not repeated. A `TimedOut` of the pipeline's own
-            Timeout is one in any case, unless `ignore` names it. Default: every `Exception`, but for programming
-            errors, and for what the errors of well-known clients say of their cause (`resilient.core.known_errors`).
-        fatal: failures that repeating cannot cure (types or a predicate): they count, and are not retried.
-        ignore: exceptions that say nothing about the dependency (a "not found", say), and are not repeated.
-        rejections: exceptions that mean a refusal on this side (types or a predicate), as those of another library's
-            circuit breaker or rate limiter: nothing was sent. They are treated as a `Rejected`, as pybreaker's are
-            without saying.
-        results: asked about every result: True means that this result is a retryable failure; or returns a `Verdict`.
-            None (the default) judges every result a success, at no cost.
+        failures: exceptions that are failures of the dependency: types (one, several in a tuple or list, or `A | B`),
+            or a predicate. Other exceptions are no evidence and are not repeated. A `TimedOut` of the pipeline's own
+            Timeout is a failure in any case, unless `ignore` names it. Default: every `Exception` except programming
+            errors, and except errors of well-known clients that say otherwise (`resilient.core.known_errors`).
+        fatal: failures that another attempt cannot cure (types or a predicate): they count, and are not repeated.
+        ignore: exceptions that are no evidence about the dependency (for example a "not found"), and are not repeated.
+        rejections: exceptions that mean a refusal on this side (types or a predicate), such as those of another
+            library's circuit breaker or rate limiter: nothing was sent. They are treated like a `Rejected`, as
+            pybreaker's always are.
+        results: called with every result: returns True for a failure worth repeating, or a `Verdict`. None (the
+            default): every result is a success, at no cost.
 
-    An exception's `retry_after` attribute (seconds; finite and not negative, else it is disregarded) is taken over. A
-    certificate that does not verify is final and no evidence, whatever was given.
+    The `retry_after` attribute of an exception (seconds) becomes that of its verdict if it is finite and not negative.
+    A certificate that does not verify is final and no evidence, whatever the arguments say.
 
-    A group of errors is judged by the errors in it, each by itself. It is a failure if one of them is; worth repeating
-    if all of them are, after the longest pause that one asks for; and a rejection only if all of them are.
+    A group of errors is classified by its members. It is a failure if one of them is; worth repeating if all of them
+    are, after the longest pause that one asks for; and a rejection only if all of them are.
 
-    A predicate that raises is the caller's error: it is raised to the caller, nothing is repeated, and no permit or
-    probe is lost. Each outcome is judged once; what is asked for it again is remembered on its call.
+    An error that a predicate raises is raised to the caller; the call is not repeated, and no permit or probe is lost.
+    The classifier is called once for each outcome; the call keeps the verdict.
     """
 
     statuses: Collection[int] = FAILURE_STATUSES
-    """HTTP statuses in exceptions that are failures worth repeating."""
+    """The HTTP statuses of exceptions that are failures worth repeating."""
 
     def __init__(
         self,
@@ -238,7 +244,7 @@ class Classifier:
             "ignore": ignore,
             "rejections": rejections,
         }
-        """The filters of errors, as the caller gave them."""
+        """The filters of exceptions, as they were given."""
         self._failures = None if failures is None else error_filter("failures", failures)
         self._fatal = _filter_or_none("fatal", fatal)
         self._ignore = _filter_or_none("ignore", ignore)
@@ -247,13 +253,13 @@ class Classifier:
 
     @property
     def judges_results(self) -> bool:
-        """Whether results are looked at; when not, every result is a success."""
+        """Whether results are classified. If not, every result is a success."""
         return self._results is not None
 
     @property
     def usual(self) -> Mapping[type[BaseException], Verdict]:
-        """The verdicts on errors that are judged by their type alone (if they are `is_bare`). It fills as errors are
-        judged, and stays empty where filters are given or `error` is overridden."""
+        """The verdicts on errors whose type alone decides (if they are `is_bare`). It fills while errors are
+        classified, and is always empty if there are filters or if `error` is overridden."""
         if getattr(self.error, "__func__", None) is not Classifier.error:
             return {}
         filters = (self._failures, self._fatal, self._ignore, self._rejections)
@@ -300,26 +306,28 @@ class Classifier:
         return FAILURE if judged else SUCCESS
 
     def on_result(self, ask: Callable[[Any, Any], Verdict]) -> Callable[[Any, Any], Verdict]:
-        """What a pipeline calls for the verdict on a result, with the call and the result: `ask`, which asks `result`
-        and keeps the answer on the call. A classifier that knows at a glance that a result is good, without code of
-        users, can answer these itself."""
+        """The function that a pipeline calls for the verdict on a result, with the call and the result.
+
+        Default: `ask`, which calls `result` and keeps the verdict on the call. A classifier that recognises good
+        results quickly, without code of users, can return a function that answers for these, and calls `ask` for the
+        others."""
         return ask
 
     def closes(self, result: Any) -> bool:
-        """Whether a result that nobody gets is closed, by its `aclose` or `close`: that of a hedge's loser, of an
-        attempt that another one has superseded, of work whose caller has left.
+        """Whether a result that no caller gets is closed, by its `aclose` or `close`: the result of a hedge's loser, of
+        an attempt that another one has replaced, of a call whose caller has left.
 
-        By default responses (by their HTTP status) and streams (iterators, files), which only their caller can use.
-        Sessions, connections and other objects may come from a pool or a cache and are left alone; override this to
-        have those closed that your function makes anew for each call.
+        By default responses (recognised by their HTTP status) and streams (iterators, files), which only their caller
+        can use. Sessions, connections and other objects may come from a pool or a cache, so they are not closed;
+        override this method to close those that your function makes for each call.
         """
         return is_of_one_use(result)
 
 
 def _filter_or_none(argument: str, value: ErrorFilter) -> Callable[[Exception], bool] | None:
-    """None: it names nothing, and need not be asked."""
+    """`value` as a predicate of exceptions; None: it names no exceptions."""
     return None if isinstance(value, Collection) and not value else error_filter(argument, value)
 
 
 DEFAULT = Classifier()
-"""The judgement of pipelines that were given none."""
+"""The classifier of pipelines that were given none."""

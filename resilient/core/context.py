@@ -1,7 +1,7 @@
-"""What a pipeline gives its policies: its name, one judgement for all of them, its listeners, and how it is switched.
+"""What the policies of a pipeline share: its name, its classifier, its listeners and its mode.
 
-The classifier of a pipeline is asked once about each outcome, however many policies want to know. The mode of a
-pipeline is its own, or else that of all (`switch_all`).
+The classifier is called once for each outcome, however many policies need the verdict: the call keeps the answer. The
+mode of a pipeline is its own, or else the global one (`switch_all`).
 """
 
 from __future__ import annotations
@@ -26,19 +26,23 @@ Mode = Literal["on", "off", "once", "instant"]
 
 
 class PipelineContext:
-    """What a pipeline gives its policies.
+    """What the policies of one pipeline share.
+
+    Args:
+        twin: the context of the pipeline that this one is derived from. The two have the same channel, and are switched
+            together.
 
     Attributes:
         name: the pipeline's name, or "".
-        judge: the pipeline's classifier.
+        classifier: says what an outcome means.
+        lifecycle: says when the end of a result is known, and what a replaced result costs.
+        options: what calls themselves ask for: attempts, their dependency.
         channel: where events go.
-        repeats: whether one of its policies may run a call more than once.
+        repeats: whether a policy of the pipeline may run a call more than once.
         mode: "on"; "off" (functions run unguarded); "once" (no second attempt); "instant" (no waits between attempts).
-        parts: what has state in this pipeline; a forked child renews it.
-        on_result: the verdict on a result of a call, as `on_error` has the one on an error. What is called has been
-            chosen by the classifier (`Classifier.on_result`).
-
-    Twins have the same listeners, and are switched together.
+        parts: the parts of the pipeline that have state, renewed in a forked child.
+        on_result(call, result): the verdict on a result, as `on_error` gives the verdict on an error. The classifier
+            chooses this function once (`Classifier.on_result`).
     """
 
     __slots__ = (
@@ -70,7 +74,7 @@ class PipelineContext:
         self.classifier = classifier
         self.lifecycle = lifecycle
         self.options = options
-        self.on_result: Callable[[Call, Any], Verdict] = classifier.on_result(self._ask)
+        self.on_result: Callable[[Call, Any], Verdict] = classifier.on_result(self._result)
         self._usual = classifier.usual
         self.repeats = repeats
         self.parts: Sequence[Renewed] = ()
@@ -78,62 +82,67 @@ class PipelineContext:
         self._family: _Family = _Family() if twin is None else twin._family
         with _lock:
             self._family.add(self)
-            _scopes.add(self)
+            _contexts.add(self)
             self.mode: Mode = self._family.mode or _mode_of_all or "on"
         renew_in_forked_child(self)
 
     def renew(self) -> None:
-        """In a forked child: renew all that is in this pipeline."""
+        """In a forked child: renew all parts of the pipeline."""
         for part in self.parts:
             part.renew()
 
     def on_error(self, call: Call, error: Exception) -> Verdict:
-        """The verdict on what an attempt of `call` raised. The classifier is asked once; who asks again, finds the
-        answer on the call. What the classifier raises leaves as a `CallbackError`. A `Rejected` is
-        judged without it; so are most errors where it is `Classifier` itself without filters (`Classifier.usual`)."""
+        """The verdict on an error that an attempt of `call` raised.
+
+        The classifier is called once; the call keeps the verdict for the next policy. It is not called for a
+        `Rejected`, nor for most errors if it is a `Classifier` without filters (`Classifier.usual`). An error that it
+        raises leaves as a `CallbackError`.
+        """
         usual = self._usual.get(type(error))
         if usual is not None and is_bare(error):
             return usual
         known, classifier = call.verdict, self.classifier
         if known is not None and known[1] is error and known[0] is classifier:
-            return _again(known[2])
+            return _kept(known[2])
         bare_error = error.error if type(error) is Stopped else error  # as `bare`, without its frame
         if issubclass(type(bare_error), Rejected):
             return REFUSED
         try:
             verdict = classifier.error(bare_error)
             if type(verdict) is not Verdict:
-                _refuse(classifier, "error", verdict)
+                _check(verdict, classifier, "error")
         except Exception as raised:
-            callback_error = CallbackError(raised, bare_error)
-            call.verdict = classifier, error, callback_error
-            raise callback_error from None
+            raise self._failed(call, error, bare_error, raised) from None
         call.verdict = classifier, error, verdict
         return verdict
 
-    def _ask(self, call: Call, result: Any) -> Verdict:
-        """The verdict on a result: the classifier is asked once, and the answer kept on the call."""
+    def _result(self, call: Call, result: Any) -> Verdict:
+        """The verdict on a result. The classifier is called once; the call keeps the verdict."""
         known, classifier = call.verdict, self.classifier
         if known is not None and known[1] is result and known[0] is classifier:
-            return _again(known[2])
+            return _kept(known[2])
         try:
             verdict = classifier.result(result)
             if type(verdict) is not Verdict:
-                _refuse(classifier, "result", verdict)
+                _check(verdict, classifier, "result")
         except Exception as raised:
-            callback_error = CallbackError(raised, result)
-            call.verdict = classifier, result, callback_error
-            raise callback_error from None
+            raise self._failed(call, result, result, raised) from None
         call.verdict = classifier, result, verdict
         return verdict
 
+    def _failed(self, call: Call, outcome: Any, about: Any, raised: Exception) -> CallbackError:
+        """The `CallbackError` of a classifier that raised. The call keeps it as if it were the verdict."""
+        callback_error = CallbackError(raised, about)
+        call.verdict = self.classifier, outcome, callback_error
+        return callback_error
+
     @property
     def own_mode(self) -> Mode | None:
-        """This pipeline's own mode; None follows the global one."""
+        """The mode of this pipeline; None: it follows the global mode."""
         return self._family.mode
 
     def switch(self, mode: Mode | None) -> None:
-        """Set the mode of this pipeline; it goes before the global one. None: follow the global one again."""
+        """Set the mode of this pipeline, which overrides the global mode. None: follow the global mode."""
         _check_mode(mode)
         with _lock:
             self._family.mode = mode
@@ -146,39 +155,41 @@ class PipelineContext:
 
 
 class _Family(weakref.WeakSet[PipelineContext]):
-    """The scopes of a pipeline and of its twins, and the mode that they share."""
+    """The contexts of a pipeline and of those derived from it, and the mode that they share."""
 
     mode: Mode | None = None
 
 
-def _again(known: Verdict | CallbackError) -> Verdict:
+def _kept(known: Verdict | CallbackError) -> Verdict:
+    """The verdict that a call keeps; or raises the error that the classifier raised instead."""
     if type(known) is CallbackError:
         raise known
     return known  # type: ignore[return-value]
 
 
-def _refuse(classifier: Classifier, method: str, verdict: object) -> None:
+def _check(verdict: object, classifier: Classifier, method: str) -> None:
+    """Raise `TypeError` for an answer of a classifier that is no verdict."""
     if not isinstance(verdict, Verdict):
         raise TypeError(f"{type(classifier).__name__}.{method}() must return a Verdict, got {verdict!r}")
 
 
 def _check_mode(mode: Mode | None) -> None:
-    """Raise `ValueError` for what is neither a mode nor None."""
+    """Raise `ValueError` for a value that is neither a mode nor None."""
     if mode is not None and mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, or None, got {mode!r}")
 
 
 _lock = module_lock()
-_scopes: weakref.WeakSet[PipelineContext] = weakref.WeakSet()
+_contexts: weakref.WeakSet[PipelineContext] = weakref.WeakSet()
 _mode_of_all: Mode | None = None
 
 
 def switch_all(mode: Mode | None) -> Mode | None:
-    """Set the global mode, for pipelines that have none of their own. Returns the one before."""
+    """Set the mode of all pipelines that have none of their own. Returns the global mode before."""
     global _mode_of_all
     _check_mode(mode)
     with _lock:
         before, _mode_of_all = _mode_of_all, mode
-        for context in members(_scopes):
+        for context in members(_contexts):
             context._follow_family()
     return before

@@ -1,8 +1,8 @@
-"""What the errors of well-known clients mean: which of them say "not like that" rather than "not now".
+"""What the errors of well-known clients mean: which of them are answers, and which are failures worth repeating.
 
-requests, aiohttp, botocore, grpc and the drivers of databases raise for answers such as 404 and a unique violation just
-as for an outage. Those are the caller's business: they are neither repeated nor evidence against the dependency. None
-of these libraries is imported. An error is read by its public attributes:
+requests, aiohttp, botocore, grpc and the drivers of databases raise errors for an outage, but also for answers such as
+a 404 or a unique violation. The answers are for the caller: they are not repeated, and are no evidence against the
+dependency. None of these libraries is imported. An error is read by its public attributes:
 
     response.status_code, status_code, status     an HTTP status: httpx, requests, aiohttp, urllib, the SDKs of models
     response["Error"]["Code"]                     botocore
@@ -10,7 +10,7 @@ of these libraries is imported. An error is read by its public attributes:
     code()                                        grpc
     the name of its class                         where there is nothing else: redis, requests' InvalidURL, ...
 
-Attributes come from anywhere, so none is believed: what is not of the right type, or raises, says nothing.
+Attributes may hold anything: one that is not of the right type, or that raises when it is read, is ignored.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from resilient.core.pushback import pause
-from resilient.core.verdict import FAILURE, FATAL, IGNORED, WAITED, Verdict
+from resilient.core.verdict import FAILURE, FATAL, IGNORED, WAITED, Verdict, failure_after
 
 __all__ = ["GRPC", "ILL_REDIS", "PUSHBACK", "Reader", "is_bare", "is_untrusted", "pushback_ms", "read_of", "reader_of"]
 
 Reader = Callable[[Any, Collection[int]], Verdict | None]
-"""Reads an error; the collection has the HTTP statuses that are failures worth repeating. None: nothing is known."""
+"""Returns the verdict on an error; None: the error says nothing. The collection has the HTTP statuses that are failures
+worth repeating."""
 
 ATTRIBUTES = frozenset({"response", "status_code", "status", "sqlstate", "pgcode"})
+"""Names of the attributes that are read of errors of any type."""
 
 # -- by name --------------------------------------------------------------------------------------------------------
 
 _DATABASES = ("psycopg", "psycopg2", "sqlite3", "pymysql", "MySQLdb", "mysql", "oracledb", "sqlalchemy")
-_MISTAKES = {
+_CALLER_ERRORS = {
     "aiohttp": "InvalidURL NonHttpUrlClientError TooManyRedirects ServerFingerprintMismatch",
     "asyncpg": "InterfaceError",
     "botocore": "BotoCoreError",
@@ -46,7 +48,7 @@ _MISTAKES = {
     "StreamConsumedError UnrewindableBodyError",
     **dict.fromkeys(_DATABASES, "IntegrityError DataError ProgrammingError NotSupportedError"),
 }
-"""Errors of the caller: neither repeated nor evidence."""
+"""Errors of the caller, by library: not repeated, and no evidence."""
 
 _FAILURES = {
     "botocore": "HTTPClientError ConnectionError ResponseStreamingError IncompleteReadError ChecksumError "
@@ -54,7 +56,7 @@ _FAILURES = {
     "redis": "ReadOnlyError OutOfMemoryError AskError TryAgainError ClusterDownError ExternalAuthProviderError",
     "requests": "JSONDecodeError",
 }
-"""Failures worth repeating, although a class above them is one of a caller's mistakes."""
+"""Failures worth repeating, although a base class is an error of the caller."""
 
 _WAITS = {
     "httpcore": "PoolTimeout",
@@ -64,27 +66,30 @@ _WAITS = {
     "redis": "WatchError MaxConnectionsError",
     "sqlalchemy": "TimeoutError",
 }
-"""No evidence, but worth repeating: a wait for a connection of our own pool, or another transaction was quicker."""
+"""No evidence, but worth repeating: a wait for a connection of the local pool, or another transaction was first."""
 
 _NAMES: dict[tuple[str, str], Verdict] = {
     (library, name): verdict
-    for names, verdict in ((_MISTAKES, IGNORED), (_FAILURES, FAILURE), (_WAITS, WAITED))
+    for names, verdict in ((_CALLER_ERRORS, IGNORED), (_FAILURES, FAILURE), (_WAITS, WAITED))
     for library, listed in names.items()
     for name in listed.split()
 }
 
-# -- by what they say -----------------------------------------------------------------------------------------------
+# -- by attributes --------------------------------------------------------------------------------------------------
 
 ILL_REDIS = frozenset(
     {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNKILLABLE"}
 )
-"""Redis itself cannot do it now; other replies begin with ERR, WRONGTYPE, NOAUTH, NOPERM, ..."""
+"""First words of the replies of a Redis that cannot answer now. Replies to a wrong command begin with ERR, WRONGTYPE,
+NOAUTH, NOPERM, ..."""
 
 _WRONG_SQL = re.compile(r"0[ABFLMPZ]|2[0-8BDF]|3[489BDF]|4[24]|P0")
-"""Classes of SQLSTATE that are the statement's fault or its rights': data, constraints, syntax, access, ..."""
+"""Classes of SQLSTATE that are errors of the statement or of its rights: data, constraints, syntax, access, ..."""
 
-_READ_ONLY = "25006"  # after a failover: a new connection finds the new primary
-_CONTENDED = "40"  # a serialization failure, a deadlock
+_READ_ONLY = "25006"
+"""The SQLSTATE of a write to a replica. After a failover, a new connection finds the new primary."""
+_CONTENDED = "40"
+"""The class of SQLSTATE of serialization failures and deadlocks."""
 
 GRPC = {
     **dict.fromkeys(
@@ -105,9 +110,10 @@ GRPC = {
     "ABORTED": WAITED,
     "DATA_LOSS": FATAL,
 }
+"""The verdicts on the status codes of grpc."""
 
 PUSHBACK = "grpc-retry-pushback-ms"
-"""The field of a grpc answer's trailing metadata that says when to come back."""
+"""The field of grpc's trailing metadata that has the pause before the next attempt, in milliseconds (gRFC A6)."""
 
 _AWS_THROTTLES = frozenset(
     {
@@ -128,12 +134,14 @@ _AWS_THROTTLES = frozenset(
         "TooManyRequestsException",
     }
 )
-"""Codes that botocore's own retry modes repeat, and that come with 400."""
+"""Codes that botocore's own retry modes repeat, and that come with status 400."""
 _AWS_CONTENDED = frozenset({"TransactionInProgressException", "TransactionConflictException"})
+"""Codes that mean that another transaction was first."""
 
 
 def reader_of(kind: type[BaseException]) -> Reader | None:
-    """How errors of this type are read; None: they are read only if the error itself has one of `ATTRIBUTES`."""
+    """The reader of errors of this type; None: an error of the type is read only if the instance has one of
+    `ATTRIBUTES`."""
     libraries = {str(each.__module__).partition(".")[0] for each in kind.__mro__}
     named = (_NAMES.get((str(each.__module__).partition(".")[0], each.__name__)) for each in kind.__mro__)
     by_name = next((verdict for verdict in named if verdict is not None), None)
@@ -148,7 +156,7 @@ def reader_of(kind: type[BaseException]) -> Reader | None:
 
 
 def read_of(reader: Reader | None, error: Exception, statuses: Collection[int]) -> Verdict | None:
-    """What is known of an error, by the reader of its type."""
+    """The verdict on an error by `reader`, which is `reader_of` its type; None: the error says nothing."""
     if reader is not None:
         return reader(error, statuses)
     try:
@@ -159,7 +167,7 @@ def read_of(reader: Reader | None, error: Exception, statuses: Collection[int]) 
 
 
 def read(error: Any, statuses: Collection[int]) -> Verdict | None:
-    """What the attributes of an error say; None: nothing."""
+    """The verdict on an error by its attributes; None: they say nothing."""
     try:
         return _read(error, statuses)
     except Exception:
@@ -174,15 +182,11 @@ def _read(error: Any, statuses: Collection[int]) -> Verdict | None:
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):
         return _of_aws(response, statuses)
-    if response is not None:
+    for each in (error,) if response is None else (response, error):
         for name in ("status_code", "status"):
-            verdict = _of_status(getattr(response, name, None), getattr(response, "headers", None), statuses)
+            verdict = _of_status(getattr(each, name, None), getattr(each, "headers", None), statuses)
             if verdict is not None:
                 return verdict
-    for name in ("status_code", "status"):
-        verdict = _of_status(getattr(error, name, None), getattr(error, "headers", None), statuses)
-        if verdict is not None:
-            return verdict
     return None
 
 
@@ -198,15 +202,15 @@ def _of_status(status: object, fields: object, statuses: Collection[int]) -> Ver
         return None
     if status not in statuses:
         return IGNORED if status < 500 else FAILURE
-    asked = pause(_lower(fields), status, time.time())
-    return FAILURE if asked is None else Verdict("failure", retryable=True, retry_after=asked)
+    return failure_after(pause(_lower(fields), status, time.time()))
 
 
 _MOST_FIELDS = 200
+"""The most header fields of a response that are read."""
 
 
 def _lower(fields: object) -> dict[str, str]:
-    """Header fields under names in lower case."""
+    """Header fields, with their names in lower case."""
     try:
         given = list(fields.items())[:_MOST_FIELDS]  # type: ignore[attr-defined]
         return {name.lower(): value for name, value in given if isinstance(name, str) and isinstance(value, str)}
@@ -233,7 +237,7 @@ def _read_redis(error: Any, by_name: Verdict | None) -> Verdict | None:
             if str(error.args[0]).partition(" ")[0] in ILL_REDIS:
                 return FAILURE
         except Exception:
-            pass  # it says nothing
+            pass  # it has no reply to read
     return by_name
 
 
@@ -245,11 +249,12 @@ def _read_grpc(error: Any, statuses: Collection[int]) -> Verdict | None:
         return None
     if asked is None:
         return verdict
-    return FATAL if asked < 0 else Verdict("failure", retryable=True, retry_after=asked / 1000)
+    return FATAL if asked < 0 else failure_after(asked / 1000)
 
 
 def pushback_ms(error: Any) -> int | None:
-    """Milliseconds that a grpc server asks to be left alone; below 0, not to be asked again (gRFC A6)."""
+    """The pause in milliseconds that a grpc server asks for; negative: it asks for no further attempt (gRFC A6). None:
+    it asks for nothing."""
     for name, value in error.trailing_metadata() or ():
         if name == PUSHBACK:
             return int(value)
@@ -257,23 +262,24 @@ def pushback_ms(error: Any) -> int | None:
 
 
 def is_bare(error: BaseException) -> bool:
-    """Whether there is nothing to read in an error but its message, as in most: no cause, attribute or other error."""
+    """Whether an error has nothing but a message, as most have: no cause, no attributes, and no other error as its
+    argument."""
     try:
         return (
             error.__cause__ is None and not error.__dict__ and not (error.args and isinstance(error.args[0], Exception))
         )
-    except Exception:  # an attribute that raises
+    except Exception:  # an attribute that raises when it is read
         return False
 
 
 # -- certificates ---------------------------------------------------------------------------------------------------
 
 _LINKS = 20
-"""Errors that are looked at behind one."""
+"""The most errors that are examined for one: itself, its causes, and the errors in its arguments."""
 
 
 def is_untrusted(error: BaseException) -> bool:
-    """Whether a certificate is the reason of an error: one that does not verify will not verify a moment later.
+    """Whether the cause of an error is a certificate. One that does not verify will not verify a moment later.
 
     Clients wrap `ssl.SSLCertVerificationError`, as the cause (httpx, aiohttp) or as an argument (requests, botocore).
     A server that does not trust the client's certificate says so in an alert.
@@ -287,7 +293,7 @@ def is_untrusted(error: BaseException) -> bool:
                 return True
             waiting += [every for every in _behind(each) if isinstance(every, BaseException)]
         except Exception:
-            pass  # an attribute that raises says nothing
+            pass  # an attribute that raises when it is read
     return False
 
 
@@ -299,7 +305,7 @@ def _is_about_a_certificate(error: BaseException) -> bool:
 
 
 def _behind(error: BaseException) -> list[object]:
-    """What clients have as the reason of an error: its cause, its first argument, or an attribute."""
+    """Where clients put the cause of an error: its `__cause__`, its first argument, or an attribute."""
     found = vars(error)
     inside = found.get("kwargs")
     return [

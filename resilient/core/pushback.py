@@ -1,6 +1,6 @@
-"""How long a server asks to be left alone: `Retry-After`, and the fields like it.
+"""The pause that a server asks for before the next request: `Retry-After`, and header fields like it.
 
-What comes from the network is not believed: a value that makes no sense asks for nothing.
+The values come from the network and may be anything, so a value that makes no sense is ignored.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from datetime import UTC
 __all__ = ["FAILURE_STATUSES", "LONGEST_PAUSE", "header", "pause", "rate_limit_reset", "retry_after", "retry_after_ms"]
 
 FAILURE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Request Timeout, Too Early, Too Many Requests, Internal Server Error, Bad Gateway, Service Unavailable, Gateway
-Timeout: the server's trouble, and perhaps gone in a moment. Other errors are answers."""
+"""HTTP statuses that are failures worth repeating: Request Timeout, Too Early, Too Many Requests, Internal Server
+Error, Bad Gateway, Service Unavailable, Gateway Timeout. The server may have recovered a moment later. Other statuses
+are answers."""
 
 LONGEST_PAUSE = 366 * 86400.0
-"""Seconds: whoever asks for more than a year has made a mistake."""
+"""The longest pause, in seconds, that is believed: a value above a year is an error of the server."""
 
-_SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?", re.ASCII)  # the RFC has whole ones, some servers have not
+_SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?", re.ASCII)  # whole numbers in the RFC; some servers send fractions
 _LONGEST_DATE = 40  # RFC 850 with Wednesday has 33 characters
 _SPAN = re.compile(
     r"(?:([0-9]{1,6}) ?h(?:ours?)?)? ?"
@@ -28,40 +29,43 @@ _SPAN = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _BETWEEN = re.compile(r",(?! *[0-9]{1,2}[ -][A-Z][a-z]{2}[ -])")
-"""The comma between two values, where a field was sent twice: all but that of a date ("Tue, 24 Nov")."""
+"""The comma between two values of a field that was sent twice; not the comma of a date ("Tue, 24 Nov")."""
 _MOST_VALUES = 10
-_EPOCH = 1e9  # a "seconds from now" of thirty years is a moment
+_EPOCH = 1e9
+"""From this number on, a value is not seconds from now (that would be 30 years) but seconds since 1970."""
 _EPOCH_MS = 1e12
+"""From this number on, it is milliseconds since 1970."""
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Seconds that a `Retry-After` field asks for, or None when it asks for nothing that makes sense.
+    """The pause of a `Retry-After` field in seconds; None: there is no value that makes sense.
 
     Args:
-        value: of the field, None when there is none: a number of seconds, or one of the three formats of an HTTP-date
-            (RFC 9110, section 10.2.3). Servers also send what `rate_limit_reset` understands. Of several values,
-            separated by commas, the longest counts.
-        now: the time (as `time.time()`), from which a date counts. One that has passed asks for nothing.
+        value: of the field, or None: a number of seconds, or a date in one of the three formats of HTTP (RFC 9110,
+            section 10.2.3). Servers also send what `rate_limit_reset` understands. Of several values, separated by
+            commas, the longest counts.
+        now: the time, as `time.time()`, at which the pause begins. A date in the past is ignored.
     """
     return _longest(value, lambda each: _date(each, now) if (asked := _reset(each, now)) is None else asked)
 
 
 def retry_after_ms(value: str | None) -> float | None:
-    """Seconds that a `retry-after-ms` field (Azure, OpenAI) asks for, or None."""
+    """The pause of a `retry-after-ms` field (Azure, OpenAI) in seconds; None: there is no value that makes sense."""
     return _longest(value, lambda each: None if (number := _number(each)) is None else number / 1000)
 
 
 def rate_limit_reset(value: str | None, now: float) -> float | None:
-    """Seconds until a `RateLimit-Reset` or `x-ratelimit-reset` field says that there is more, or None.
+    """Seconds until the quota is renewed, by a `RateLimit-Reset` or `x-ratelimit-reset` field; None: there is no value
+    that makes sense.
 
-    There are servers that send seconds from now, seconds or milliseconds since 1970, and spans such as "6m0s" and
-    "30 seconds".
+    Servers send seconds from now, seconds or milliseconds since 1970, or durations such as "6m0s" and "30 seconds".
     """
     return _longest(value, lambda each: _reset(each, now))
 
 
 def _longest(value: str | None, seconds: Callable[[str], float | None]) -> float | None:
-    """Of the values of a field, as it has them when it was sent more than once, the longest that makes sense."""
+    """The longest pause of the values of a field, which has several if it was sent more than once; None: no value makes
+    sense."""
     if value is None:
         return None
     asked = (seconds(each.strip()) for each in _BETWEEN.split(value, _MOST_VALUES))
@@ -88,22 +92,24 @@ def _reset(value: str, now: float) -> float | None:
 def _date(value: str, now: float) -> float | None:
     if len(value) > _LONGEST_DATE:
         return None
-    from email.utils import parsedate_to_datetime  # for those who are never sent a date
+    from email.utils import parsedate_to_datetime  # it takes time, and most servers send no dates
 
     try:
         date = parsedate_to_datetime(value)
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now  # else the local zone's
+        return (
+            date if date.tzinfo else date.replace(tzinfo=UTC)
+        ).timestamp() - now  # without a zone it would be local time
     except (ValueError, TypeError, IndexError, OverflowError, OSError):
         return None
 
 
 def pause(fields: Mapping[str, str], status: int, now: float) -> float | None:
-    """Seconds that an answer asks to be left alone, or None when it does not.
+    """The pause that a response asks for, in seconds; None: it asks for none.
 
     Args:
-        fields: its header fields, under names in lower case.
-        status: its status. Only "too many requests" (429) is about a rate limit; there the latest of the resets counts
-            of which nothing remains, unless there is a `Retry-After`.
+        fields: the header fields of the response, with names in lower case.
+        status: of the response. For 429 (too many requests) the resets of rate limits count as well, unless there is a
+            `Retry-After`: the latest reset of the limits of which nothing remains.
         now: the time, as `time.time()`.
     """
     asked = retry_after_ms(fields.get("retry-after-ms"))
@@ -120,7 +126,7 @@ def pause(fields: Mapping[str, str], status: int, now: float) -> float | None:
 
 
 def header(seconds: float) -> str:
-    """Seconds as a `Retry-After` field has them: 2.5, and never 1e+06."""
+    """Seconds as the value of a `Retry-After` field: for example 2.5, and never 1e+06."""
     return f"{seconds:.9f}".rstrip("0").rstrip(".")
 
 

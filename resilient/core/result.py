@@ -1,7 +1,8 @@
-"""What a result is, by its type.
+"""What a result is, found from its type: whether it can be awaited, is a response or stream, and how it is closed.
 
-A result may be any object. Some answer every attribute (`addict.Dict`, a proxy of xmlrpc), some do work when they are
-asked for one (a lazy object, werkzeug's `LocalProxy`). So no result is asked what it is: its type is looked at.
+A result may be any object. Some objects have every attribute (`addict.Dict`, a proxy of xmlrpc), some do work when an
+attribute is read (a lazy object, werkzeug's `LocalProxy`). So no attribute of a result is read here: only its type is
+examined.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import Any
 __all__ = ["CLOSING_SECONDS", "closing_of", "is_awaitable", "is_of_one_use"]
 
 CLOSING_SECONDS = 1.0
-"""So long a caller waits for a result to be closed that it does not get. The closing itself goes on after that."""
+"""The most seconds that a caller waits for the closing of a result that it does not get. The closing goes on after
+that."""
 
 
 def _of_type(result: Any, name: str) -> Any:
-    """The attribute `name` as the classes of `result` define it, or None. A class that defines `__class__`, too, passes
-    everything on to an object behind it, of which this says nothing."""
+    """The attribute `name` as a class of `result` defines it; None: no class does. None, too, for a class that defines
+    `__class__`: it is a proxy, and its methods say nothing about the object behind it."""
     for kind in type(result).__mro__:
         if name in vars(kind):
             return None if "__class__" in vars(kind) else vars(kind)[name]
@@ -34,8 +36,8 @@ def is_awaitable(result: Any) -> bool:
 
 
 def is_of_one_use(result: Any) -> bool:
-    """Whether `result` is a response (it has an HTTP status) or a stream (an iterator, a file): what one caller reads,
-    once. Sessions, connections and clients are not: others may use them too."""
+    """Whether `result` is a response (it has an HTTP status) or a stream (an iterator, a file), which one caller reads,
+    once. Sessions, connections and clients are not: other callers may use them too."""
     if any(_of_type(result, name) is not None for name in ("__anext__", "__next__", "status_code")):
         return True
     found = (inspect.getattr_static(result, name, None) for name in ("status_code", "status"))
@@ -43,7 +45,8 @@ def is_of_one_use(result: Any) -> bool:
 
 
 def closing_of(result: Any, *, awaits: bool) -> Callable[[], Any] | None:
-    """What closes `result`: its `aclose` where that can be awaited, else its `close`; None: it cannot be closed."""
+    """The method that closes `result`: its `aclose`, if the caller `awaits` and it has one, else its `close`; None: it
+    has neither."""
     for name in ("aclose", "close") if awaits else ("close",):
         if callable(_of_type(result, name)):
             return getattr(result, name)  # type: ignore[no-any-return]

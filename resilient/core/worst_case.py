@@ -342,7 +342,7 @@ class Ending:
     @property
     def helps_to_repeat(self) -> bool:
         """Whether another try may end better."""
-        return self.verdict is not None and self.verdict.retryable and self.verdict.kind != "success"
+        return self.verdict is not None and self.verdict.worth_repeating
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,9 @@
-"""What the outcome of a request was, and whether the request may be sent again after it.
+"""What the outcome of a request means, and whether the request may be sent again after it.
 
-The same exceptions have the same names in every client, so the client's module is given, not imported.
+`HttpClassifier` is the classifier of pipelines that were given none; `TransportClassifier` adds, to any classifier,
+which requests are not safe to repeat.
+
+The exceptions have the same names in every client library, so the library's module is passed in, not imported.
 """
 
 from __future__ import annotations
@@ -12,35 +15,41 @@ from typing import Any, ClassVar, Literal
 
 from resilient.core import pushback
 from resilient.core.classify import FAILURE, IGNORED, SUCCESS, WAITED, Classifier, Verdict
+from resilient.core.verdict import failure_after
 from resilient.errors import Rejected, bare
 from resilient.http import semantics
 
-__all__ = ["HttpClassifier", "Proof", "TransportClassifier", "untouched"]
+__all__ = ["HttpClassifier", "Proof", "TransportClassifier", "unsent", "untouched"]
 
 _GOOD = Verdict("success", final=True)
 
 Proof = Literal["unsent", "untouched"]
-"""What must be known of a failed attempt of a request that is not safe to repeat: that the server has not acted upon
-it; or that even its body, a stream, has not been begun."""
+"""What must be known of a failed attempt before a request that is not safe to repeat is sent again.
+
+    unsent       the server has not acted upon the request
+    untouched    nothing has read the body of the request, which is a stream
+"""
 
 
 class HttpClassifier(Classifier):
-    """What a failure is, for pipelines under a transport; the judgement of those that are given none.
+    """What a failure is, for pipelines under a transport that were given no classifier.
 
     Args:
-        statuses: of answers that are failures worth repeating. Default 408, 425, 429, 500, 502, 503 and 504, with the
-            pause that the answer asks for (`Retry-After`, `retry-after-ms`; for 429 also `RateLimit-Reset` and
-            `x-ratelimit-reset`). Other answers are successes, those of 400 and above too: the server did its part.
+        statuses: of responses that are failures worth repeating, after the pause that the response asks for
+            (`Retry-After`, `retry-after-ms`; for 429 also `RateLimit-Reset` and `x-ratelimit-reset`). Default 408, 425,
+            429, 500, 502, 503 and 504. Responses with other statuses are successes, 400 and above included: the server
+            did its part.
 
     Exceptions are failures worth repeating, except these:
 
-    - Nothing about the server, and not repeated: mistakes of the caller (`UnsupportedProtocol`, `LocalProtocolError`,
-      `InvalidURL`, a stream used twice, a proxy's 4xx), rejections, and programming errors.
-    - Nothing about the server, and repeated: `PoolTimeout`, a wait for one of our own connections; and a request for
-      which its HTTP/2 connection had no stream left, which was not sent.
+    - No evidence, and not repeated: errors of the caller (`UnsupportedProtocol`, `LocalProtocolError`, `InvalidURL`, a
+      stream that is used twice, a proxy's 4xx), rejections, and programming errors.
+    - No evidence, and repeated: `PoolTimeout`, a wait for one of our own connections; and a request that was not sent
+      because its HTTP/2 connection had no stream left.
     """
 
     library: ClassVar[Any]
+    """The module of the client library."""
 
     def __init__(self, *, statuses: Collection[int] = pushback.FAILURE_STATUSES) -> None:
         library = self.library
@@ -57,7 +66,7 @@ class HttpClassifier(Classifier):
 
     @property
     def judges_results(self) -> bool:
-        """True: a status can make a response a failure."""
+        """True: the status of a response can make it a failure."""
         return True
 
     def error(self, error: Exception) -> Verdict:
@@ -68,7 +77,7 @@ class HttpClassifier(Classifier):
         if isinstance(cause, self.library.PoolTimeout) or _had_no_stream(cause):
             return WAITED
         if isinstance(cause, self.library.LocalProtocolError) and type(_event(cause)).__name__ == "StreamClosedError":
-            return FAILURE  # h2's: the server has reset the stream, and another request's reader has heard it first
+            return FAILURE  # h2's: the server has reset the stream, and the reader of another request saw it first
         if isinstance(cause, self.library.ProxyError) and semantics.is_refusal(str(cause)):
             return IGNORED
         return super().error(error)
@@ -77,18 +86,17 @@ class HttpClassifier(Classifier):
         """The verdict on a response."""
         if result.status_code not in self.statuses:
             return SUCCESS
-        pause = pushback.pause(dict(result.headers.items()), result.status_code, time.time())
-        return FAILURE if pause is None else Verdict("failure", retryable=True, retry_after=pause)
+        return failure_after(pushback.pause(dict(result.headers.items()), result.status_code, time.time()))
 
     def on_result(self, ask: Callable[[Any, Any], Verdict]) -> Callable[[Any, Any], Verdict]:
-        """Good responses are known by their status, in one frame."""
-        if getattr(self.result, "__func__", None) is not HttpClassifier.result:  # a user's own
+        """A function that recognises good responses by their status, in one frame, and calls `ask` for the others."""
+        if getattr(self.result, "__func__", None) is not HttpClassifier.result:  # overridden by the user
             return ask
 
         def on_result(call: Any, result: Any) -> Verdict:
             try:
                 good = result.status_code not in self.statuses
-            except Exception:  # it is no response: `ask` has the error
+            except Exception:  # it is no response: `ask` raises the error
                 good = False
             return SUCCESS if good else ask(call, result)
 
@@ -103,12 +111,13 @@ def _statuses(statuses: Collection[int]) -> frozenset[int]:
 
 
 class TransportClassifier(Classifier):
-    """The classifier of a pipeline under a transport: the pipeline's own, and what may be repeated.
+    """The classifier of a pipeline under a transport: the verdicts of the pipeline's own classifier, marked as final
+    where the request must not be sent again.
 
     Args:
         given: the pipeline's own classifier.
-        is_proof: for requests that are not safe to repeat: whether an error shows that this one may be repeated all the
-            same. None: requests are safe to repeat.
+        is_proof: for requests that are not safe to repeat: whether an error proves that this one may be repeated all
+            the same. None: the requests are safe to repeat.
     """
 
     def __init__(self, given: Classifier, is_proof: Callable[[Exception], bool] | None = None) -> None:
@@ -116,31 +125,30 @@ class TransportClassifier(Classifier):
         self.given = given
         self._is_proof = is_proof
         if is_proof is None:
-            self.result = given.result  # type: ignore[method-assign]
+            self.result = given.result  # type: ignore[method-assign]  # a frame less
 
     def careful(self, is_proof: Callable[[Exception], bool]) -> TransportClassifier:
-        """The same, for requests that are not safe to repeat."""
+        """The same classifier, for requests that are not safe to repeat."""
         return TransportClassifier(self.given, is_proof)
 
     @property
     def judges_results(self) -> bool:
-        """Always: of bad ones the server's wishes have to be known, and of good ones how they end."""
+        """True: a response can ask for a pause, and its body can fail."""
         return True
 
     def error(self, error: Exception) -> Verdict:
         """The verdict on an exception."""
         verdict = self.given.error(error)
-        if self._is_proof is None or self._is_proof(bare(error)):
-            return verdict
-        return replace(verdict, retryable=False, final=True)
+        return verdict if self._is_proof is None or self._is_proof(bare(error)) else _unrepeatable(verdict)
 
     def result(self, result: Any) -> Verdict:
-        """The verdict on a response. A good one is final, too: a Retry may be told to repeat it."""
+        """The verdict on a response to a request that is not safe to repeat. That on a good one is final, too, because
+        a Retry may be told to repeat good results."""
         verdict = self.given.result(result)
-        return _GOOD if verdict.kind == "success" else replace(verdict, retryable=False, final=True)
+        return _GOOD if verdict.kind == "success" else _unrepeatable(verdict)
 
     def on_result(self, ask: Callable[[Any, Any], Verdict]) -> Callable[[Any, Any], Verdict]:
-        """As the given one does. `ask` asks this one."""
+        """The function of the given classifier, which recognises good responses; `ask` calls `result`."""
         known = self.given.on_result(ask)
         if self._is_proof is None or known is ask:
             return known
@@ -152,19 +160,24 @@ class TransportClassifier(Classifier):
         return on_result
 
     def closes(self, result: Any) -> bool:
-        """As the given one says."""
+        """The answer of the given classifier."""
         return self.given.closes(result)
 
 
+def _unrepeatable(verdict: Verdict) -> Verdict:
+    """The same verdict, for a request that must not be sent again."""
+    return replace(verdict, retryable=False, final=True)
+
+
 def untouched(library: Any) -> Callable[[Exception], bool]:
-    """Whether an error shows that no connection had the request yet: it has not been sent, not even begun."""
+    """A predicate of errors: whether no connection had the request yet, so that its body has not been read."""
     kinds = (Rejected, library.ConnectError, library.ConnectTimeout, library.PoolTimeout, library.ProxyError)
     return lambda error: isinstance(error, kinds) or _had_no_stream(error)
 
 
 def unsent(library: Any) -> Callable[[Exception], bool]:
-    """Whether an error shows that the server has not acted upon the request: it was not sent, or an HTTP/2 server
-    refused its stream or went away before it (RFC 9113, sections 8.7 and 6.8)."""
+    """A predicate of errors: whether the server has not acted upon the request. Either it was not sent, or an HTTP/2
+    server refused its stream or went away before it (RFC 9113, sections 8.7 and 6.8)."""
     is_untouched = untouched(library)
 
     def is_unsent(error: Exception) -> bool:
@@ -174,22 +187,24 @@ def unsent(library: Any) -> Callable[[Exception], bool]:
 
 
 def _event(error: Exception) -> Any:
-    """What httpcore has from h2."""
+    """The event or error of h2 that httpcore raised this error for; None: there is none."""
     cause = error.__cause__
     return cause.args[0] if cause is not None and cause.args else None
 
 
 def _had_no_stream(error: Exception) -> bool:
-    """Whether h2 has refused to open a stream for a request, before anything of it was sent."""
+    """Whether h2 refused to open a stream for a request, so that nothing of it was sent."""
     return type(_event(error)).__name__ == "TooManyStreamsError"
 
 
 REFUSED_STREAM = 7
+"""The error code of HTTP/2 by which a server refuses a stream before it acts upon it."""
 
 
 def _refused(error: Exception) -> bool:
+    """Whether an HTTP/2 server refused the stream of a request, or closed the connection before it."""
     event = _event(error)
     if type(event).__name__ == "StreamReset":  # h2's, which httpcore raises
         return bool(getattr(event, "remote_reset", False)) and getattr(event, "error_code", None) == REFUSED_STREAM
-    # What it says of later streams httpcore repeats by itself.
+    # Where `last_stream_id` is not 0, httpcore itself repeats the requests of later streams.
     return type(event).__name__ == "ConnectionTerminated" and getattr(event, "last_stream_id", None) == 0

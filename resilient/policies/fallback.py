@@ -17,7 +17,7 @@ from resilient import _validation
 from resilient.core.background import discard, is_own
 from resilient.core.call import Call, name_of
 from resilient.core.callbacks import ask
-from resilient.core.classify import ErrorFilter, Verdict, error_filter
+from resilient.core.classify import ErrorFilter, error_filter
 from resilient.core.layer import BoundLayer, Layer, Recovery
 from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.result import CLOSING_SECONDS, is_awaitable
@@ -104,11 +104,7 @@ class Fallback(Wrap):
     def _answers_for(self, call: Call, error: Exception, context: PipelineContext) -> bool:
         if self._on is not None:
             return ask(self._on, bare(error))
-        return self._is_meant(context.on_error(call, error))
-
-    @staticmethod
-    def _is_meant(verdict: Verdict) -> bool:
-        return verdict.kind == "failure" or verdict.retryable or verdict.refused
+        return context.on_error(call, error).unanswered
 
     async def _answer(self, call: Call, error: Exception | None, context: PipelineContext, result: Any = None) -> Any:
         call.substituted_at = call.attempt
@@ -150,7 +146,7 @@ class Fallback(Wrap):
         if error is None:
             answers = self._on is None and end.failed
         elif isinstance(error, Exception) and verdict is not None:
-            answers = self._is_meant(verdict) if self._on is None else self._on(error)
+            answers = verdict.unanswered if self._on is None else self._on(error)
         else:
             answers = False
         does = "answers with a value" if self._call is None else f"asks {name_of(self._call)}"

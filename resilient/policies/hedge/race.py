@@ -80,7 +80,7 @@ class Settings:
 
 def goes_on(verdict: Verdict) -> bool:
     """Whether an outcome leaves the race open: another copy may do better. (A refused one may be sent elsewhere.)"""
-    return verdict.refused or (verdict.retryable and verdict.kind != "success")
+    return verdict.refused or verdict.worth_repeating
 
 
 def wants_another(verdict: Verdict) -> bool:

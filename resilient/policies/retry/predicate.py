@@ -61,7 +61,7 @@ class Predicate:
         if error is None:
             if self.asks_results and not (verdict.retryable and verdict.kind == "failure"):
                 return None
-            return verdict.retryable and verdict.kind != "success"
+            return verdict.worth_repeating
         if verdict.refused:
             return bool(self._named) and self._names_all(leaves(error))
         if issubclass(type(error), _RARE):
@@ -74,7 +74,7 @@ class Predicate:
             return None
         if self.on is not None:
             return ask(self.on, bare(error))
-        return verdict.retryable and verdict.kind != "success"
+        return verdict.worth_repeating
 
     def names(self, rejection: BaseException) -> bool:
         """Whether `on` names the type of a rejection: the same type, or a base class that has rejections only."""
