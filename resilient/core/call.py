@@ -1,4 +1,4 @@
-"""One guarded call: what is called, where it runs, and how far it has got."""
+"""One guarded call: what is called, where it runs, and how far it is."""
 
 from __future__ import annotations
 
@@ -21,18 +21,23 @@ class Call:
 
     Attributes:
         fn, args, kwargs: the user's function and arguments.
-        runtime: the only thing that may wait. Where nothing needs it while all goes well (`Policy.timed`), it is None
-            until `begin()`: finding it costs as much as two bare awaits.
-        attempt: number of the current attempt, from 1. deadline: when the innermost surrounding Timeout expires
-        (seconds on `runtime.now()`), or None. waited: seconds spent in local queues so far. They are no evidence about
-        the dependency. error: the last failure of an earlier attempt, for the one who must report why there was
-        another. queued_at: since when it stands in a local queue, or None. Known of forks only, which others look at.
-        requests: how often the function was called, hedges included; counted while somebody listens. identity: its id,
-        once somebody has asked. stood_in: the attempt for which a policy answered in the dependency's place
-        (`Policy.substitutes`); unset before.
-        verdict: the latest judgement of an outcome of this call: the classifier that was asked, the outcome, and its
-            `Verdict` (or what it raised); or None. `PipelineContext.on_error` and `on_result` keep it, so that each
-            outcome is judged once. A policy that runs the rest again sets it to None first.
+        runtime: does all waiting. If no policy needs it while the call succeeds (`Policy.timed`), it is None until
+            `begin()`: finding it costs as much as two bare awaits.
+        attempt: the number of the current attempt, from 1.
+        deadline: the time at which the innermost surrounding Timeout expires (seconds on `runtime.now()`), or None.
+        waited: seconds spent in local queues so far. They are no evidence about the dependency.
+        error: the last failure of an earlier attempt, or None. A later error names it as its cause.
+        verdict: the latest verdict on an outcome of this call: the classifier, the outcome, and its `Verdict` (or the
+            error that the classifier raised); or None. `PipelineContext.on_error` and `on_result` set it, so that each
+            outcome is classified once. A policy that runs the rest again sets it to None first.
+
+    These are unset until they are needed:
+
+        queued_at: the time since when it waits in a local queue; None: it waits in none. Set from the start on forks,
+            because only these are read from outside.
+        requests: how often the function was called, hedges included. Counted only while there are listeners.
+        identity: its id, made when it is first read.
+        substituted_at: the attempt for which a policy answered in the dependency's place (`Policy.substitutes`).
     """
 
     __slots__ = (
@@ -66,23 +71,23 @@ class Call:
     verdict: tuple[object, object, Verdict | CallbackError] | None
 
     def begin(self) -> Runtime:
-        """Set `runtime` if it is not, and return it: whatever acts only after a failure or in a queue begins so."""
+        """Set `runtime` if it is None, and return it. Code that runs only after a failure or in a queue calls it."""
         if self.runtime is None:
             self.runtime = current_async()
         return self.runtime
 
     @property
     def origin(self) -> Call:
-        """The call that this is, or is a fork of."""
+        """The call that was forked, for a fork; else this call."""
         return self
 
     def again(self) -> Awaitable[None] | None:
-        """What to wait for before a further attempt begins (that the next block is entered, say); None: nothing."""
+        """What to await before a further attempt begins (in a block: that the next one is entered); None: nothing."""
         return None
 
     def fork(self) -> Fork:
-        """A copy that goes its own way from here (another thread, another copy of a request)."""
-        fork = Fork()  # as `new_call`, without its frame
+        """A copy for concurrent work on the same call: in another thread, or for another copy of a request."""
+        fork = Fork()  # `new_call`, inlined
         fork.fn = self.fn
         fork.args = self.args
         fork.kwargs = self.kwargs
@@ -98,19 +103,19 @@ class Call:
         return fork
 
     def join(self, fork: Call) -> None:
-        """Take over from a fork whose outcome is this call's."""
+        """Take over what a fork has recorded; its outcome becomes the outcome of this call."""
         self.waited = max(self.waited, fork.waited)
         self.substituted_at = self.attempt if fork.substituted_at == fork.attempt else 0
         self.verdict, fork.verdict = fork.verdict, None
 
     @property
     def is_substituted(self) -> bool:
-        """Whether the answer is not the dependency's."""
+        """Whether a policy answered in the dependency's place, in the current attempt."""
         return getattr(self, "substituted_at", 0) == self.attempt
 
 
 class Fork(Call):
-    """A call that runs beside the one that it was forked from."""
+    """A call that runs concurrently with the one that it was forked from."""
 
     __slots__ = ("origin",)  # pyright: ignore[reportIncompatibleMethodOverride]
 
@@ -124,7 +129,7 @@ def new_call(
     runtime: Runtime | None,
     kind: type[Call] = Call,
 ) -> Call:
-    """A call that begins. (`Pipeline` writes this out where every nanosecond counts.)"""
+    """A new call, of class `kind`. (Generated gate layers inline this function.)"""
     call = kind()
     call.fn, call.args, call.kwargs = fn, args, kwargs
     call.runtime = runtime  # type: ignore[assignment]
@@ -133,7 +138,7 @@ def new_call(
 
 
 def name_of(fn: Callable[..., Any]) -> str:
-    """What to call a callable in events and messages."""
+    """The name of a callable in events and messages."""
     if type(fn) is FunctionType:
         return fn.__qualname__
     inner = getattr(fn, "func", fn)  # a partial is known by its function

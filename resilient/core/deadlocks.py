@@ -1,11 +1,12 @@
-"""Waits that nothing could end, found before they begin.
+"""Deadlocks, found before they happen: a wait in a queue that nothing could end.
 
-A plain `def` that waits blocks its thread. Where an event loop runs in that thread, none of its tasks goes on
-meanwhile; so a permit that they hold never comes back, nor does one that the waiting call itself holds further out.
-Other threads may hold permits, too, and theirs come back.
+A plain `def` that waits blocks its thread. If an event loop runs in that thread, none of its tasks can continue; so a
+permit that they hold is never released, nor is one that the waiting call holds itself, at an outer gate. Permits that
+other threads hold are released.
 
-Who holds what is written down nowhere, for that would cost every call. So it is looked for only where a call is about
-to block without a limit: in the stack and in the tasks of the loop, where the frames of the gates have their tickets.
+A gate does not record who holds its permits, because that would cost every call. So holders are looked up only when a
+call is about to block without a limit: in the stack and in the tasks of the loop, where the Python frames of gate
+layers have their tickets.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ __all__ = ["refuse_endless_wait"]
 
 def refuse_endless_wait(gate: Gate, call: Call, permits: int) -> None:
     """Raise `Deadlock` if a call is about to block its thread, without a limit, for one of a gate's `permits`, and all
-    of them are held in this very thread. (All that there are: one that another thread gives back just now is free.)"""
+    of them are held in this thread."""
     if call.runtime is THREADS and call.deadline is None and held_in_this_thread(gate) >= permits:
         raise Deadlock(
-            f"a plain def would wait in the queue of {gate.name}, for ever: all {permits} inside are calls of its own "
-            "thread, which cannot go on while it waits. Make it an async def, run it in a thread "
+            f"a plain def would wait in the queue of {gate.name} for ever: all {permits} permits are held by calls of "
+            "its own thread, which cannot continue while it waits. Make it an async def, run it in a thread "
             "(asyncio.to_thread), or bound its wait (queue_timeout=, Timeout)"
         )
 
 
 def held_in_this_thread(gate: Gate) -> int:
-    """Permits of a gate that are held in the stack, and in the tasks of the event loop that runs in this thread."""
+    """The number of a gate's permits that are held in this thread: in its stack, and in the tasks of its event loop."""
     frames = chain(stack(sys._getframe(1)), *(frames_of(task) for task in current().tasks()))
-    found = {id(frame): frame for frame in frames}  # those of the running task are in its stack, too
+    found = {id(frame): frame for frame in frames}  # frames of the running task are in the stack, too
     return sum(giver is gate for frame in found.values() for giver in givers(frame))

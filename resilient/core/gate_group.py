@@ -1,10 +1,11 @@
-"""Neighbouring gates of a pipeline: how a call is admitted by all of them, and how they learn of its end.
+"""A gate group: neighbouring gates of a pipeline, how they all admit a call, and how they learn of its end.
 
-The path of a call that is admitted at once and succeeds is generated in the frames
-(`resilient.pipeline.gate_layer_source`); they call a `GateGroup` for everything else. These rules hold at every await:
+The path of a call that is admitted at once and succeeds is generated source (`resilient.pipeline.gate_layer_source`),
+which calls a `GateGroup` for everything else. These rules hold at every await:
 
-- *All or nothing.* When a later gate refuses, or the call is cancelled in a queue, earlier tickets go back, last first.
-- *Judgements do not go stale.* After a wait, judging gates that admitted the call before it are asked again.
+- *All or nothing.* When a later gate refuses, or the call is cancelled in a queue, earlier gates get their tickets
+  back, innermost first.
+- *No stale admissions.* After a wait, gates that decide by evidence and admitted the call before it are asked again.
 - *Evidence is what the dependency did.* After an outcome that says nothing, tickets are released and no gate learns. A
   call that was cut short is a failure if it had reached its configured limit (the nearest Timeout of its pipeline, or
   else the gate's `slow`), and nothing if it was younger; time in local queues does not count as its age. A call that
@@ -36,7 +37,7 @@ _log = logging.getLogger("resilient")
 Tickets = Sequence[Ticket | None]
 
 FILE = "<resilient gate layer "
-"""The beginning of the file name of generated code; a number follows."""
+"""The file name of generated code begins with this; a number follows."""
 
 
 class GateGroup:
@@ -47,13 +48,13 @@ class GateGroup:
         waits: whether a policy inside the gates has a queue.
 
     Attributes:
-        learns: whether a gate wants to know how calls end.
-        looks_at_results: whether results must be judged for that.
+        learns: whether a gate learns from the end of calls.
+        looks_at_results: whether results must be classified for that.
         follows: whether the gates wait for the end of results that are still open.
         clocked: whether a gate needs the duration of a call.
         dated: whether a gate needs the time at which it ended.
-        kinds, endings: see `frame_text.Shape`.
-        names: the values of names in the frames' source.
+        kinds, endings: see `gate_layer_source.Shape`.
+        names: the values of names in the generated source.
     """
 
     def __init__(self, gates: Sequence[Gate], context: PipelineContext, limit: float | None, waits: bool) -> None:
@@ -83,11 +84,11 @@ class GateGroup:
     # -- on the way in ------------------------------------------------------------------------------------------
 
     def failed(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
-        """The call has raised: in a gate if the last ticket is None, else in the layer inside the gates."""
+        """Handle an error of the call: of a gate if the last ticket is None, else of the layer inside the gates."""
         if tickets[-1] is not None:
             self.learn_error(call, tickets, error, begin)
             return
-        if len(tickets) > 1:  # the gates outside the one that raised have given tickets
+        if len(tickets) > 1:  # gates outside the one that raised have given tickets
             self._end(tickets, _undo)
         if isinstance(error, Rejected):
             context = self.context
@@ -117,9 +118,9 @@ class GateGroup:
         return held
 
     def _ask_again(self, held: list[Ticket | None], call: Call) -> bool:
-        """Ask the judging gates outside the last one again: what they know may have changed while the call waited.
+        """Ask the gates outside the last one again, if they decide by evidence, which may have changed during the wait.
 
-        Returns whether all admit the call. Where one makes it wait, the gates inside that one get their tickets back: a
+        Returns whether all admit the call. If one makes it wait, the gates inside that one get their tickets back: a
         call that waits at an outer gate must not hold a permit for which other calls wait at an inner one.
         """
         for at, gate in enumerate(self.gates[: len(held) - 1]):
@@ -135,7 +136,7 @@ class GateGroup:
         return True
 
     async def _wait(self, gate: Gate, call: Call, held: list[Ticket | None]) -> None:
-        """Wait at a gate and add its ticket to `held`. The time counts as local (`Call.waited`)."""
+        """Wait at a gate, and add its ticket to `held`. The time counts as local waiting (`Call.waited`)."""
         now = call.begin().now
         begin = call.queued_at = now()
         try:
@@ -150,7 +151,7 @@ class GateGroup:
     # -- on the way out -----------------------------------------------------------------------------------------
 
     def learn_error(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
-        """Judge what the call raised, and tell the gates: `settle`, `cut`, `withdraw` or `release`."""
+        """Classify the error of the call, and call `settle`, `cut`, `withdraw` or `release` of each gate."""
         if type(error) is Withdrawn:
             again = error.again
 
@@ -199,7 +200,7 @@ class GateGroup:
             self._end(tickets, learn)
 
     def follow(self, call: Call, tickets: Tickets, result: Any, late: bool, elapsed: float) -> None:
-        """Settle the tickets of a good result that is still open: now, or at its end for gates that follow it."""
+        """Settle the tickets of a good result that is still open: at its end if their gates follow it, else now."""
         end = call.begin().now() if self.clocked or self.dated else None
 
         def learn(gate: Gate, ticket: Ticket) -> None:
@@ -216,18 +217,18 @@ class GateGroup:
         self._end(tickets, learn, self._others)
 
     def follow_to(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None]) -> None:
-        """Call `tell` for the gates that have followed a result to its end."""
+        """Call `tell` for the gates that follow results, at the end of one."""
         self._end(tickets, tell, self._followers)
 
     def give_back(self, tickets: Tickets) -> None:
-        """Release the tickets: their gates learn nothing."""
+        """Release the tickets; the gates learn nothing."""
         self._end(tickets, lambda gate, ticket: gate.release(ticket))
 
     def raised(self, at: int, tickets: Tickets, error: BaseException) -> None:
-        """Handle an error of the gate at place `at`, which it raised when it was told of a call's end.
+        """Handle an error that the gate at place `at` raised at the end of a call.
 
-        An `Exception` is logged, and the caller does not get it. Any other error is raised again after the tickets of
-        the gates outside are released.
+        An `Exception` is logged, and the caller does not get it. Any other error is raised again, after the tickets of
+        the gates outside this one are released.
         """
         if isinstance(error, Exception):
             _log.error("resilient: %s raised at the end of a call", self.gates[at].name, exc_info=error)
@@ -236,7 +237,7 @@ class GateGroup:
         raise error
 
     def _end(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None], places: Sequence[int] | None = None) -> None:
-        """Call `tell` with each gate that has given a ticket, innermost first; or only with those at these `places`."""
+        """Call `tell` for each gate that has given a ticket, innermost first; with `places`, only for those."""
         for at in reversed(range(len(tickets))) if places is None else places:
             if tickets[at] is not None:
                 try:
@@ -256,7 +257,7 @@ class _OpenTickets:
 
     def __init__(self, gate_group: GateGroup, call: Call, tickets: Tickets, late: bool, elapsed: float) -> None:
         self.gate_group = gate_group
-        # The call itself is not kept: it holds the result by its verdict.
+        # The call is not kept, because its verdict refers to the result.
         self.runtime = call.begin() if gate_group.clocked or gate_group.dated else None
         self.tickets = tickets
         self.late = late
@@ -273,7 +274,7 @@ class _OpenTickets:
 
 
 def givers(frame: FrameType) -> Iterator[Gate | None]:
-    """The gates whose tickets the call in this frame holds; none if the frame has no gates."""
+    """The gates whose tickets the call in this Python frame holds; none if it is not the frame of a gate layer."""
     names = frame.f_locals
     if frame.f_code is GateGroup.queue.__code__:
         gates, tickets = names["self"].gates, names.get("held", ())
@@ -281,7 +282,7 @@ def givers(frame: FrameType) -> Iterator[Gate | None]:
         gates = names["gate_group"].gates
         tickets = [names.get(f"t{at}") for at in range(len(gates))]
         if tickets[-1] is None:
-            return  # on the way in: `queue` holds them
+            return  # being admitted: `queue` holds them
     else:
         return
     for gate, ticket in zip(gates, tickets, strict=False):

@@ -1,6 +1,7 @@
-"""Binds a list of policies, outermost first, into one function of a `Call`. What can be built once is not built for
-each call: policies that act only after a failure and the gates next to them share one frame
-(`resilient.pipeline.gate_layer`), and every other wrap is one coroutine.
+"""Composes policies, outermost first, into layers around a guarded function.
+
+What can be built once is not built for each call. Policies that act only after a failure, and the gate group inside
+them, share one gate layer (`resilient.pipeline.gate_layer`); every other wrap is one coroutine.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ __all__ = ["check_policies", "compose"]
 
 def compose(policies: Sequence[Policy], context: PipelineContext, leaf: BoundLayer, *, waits: bool = False) -> Composed:
     """Bind `policies` around `leaf`, the layer that calls the guarded function.
+
+    From the inside out: a gate group, the policies outside it that act only after its failure, another policy, and
+    again.
 
     `waits`: whether a policy inside `leaf` may have a queue, though `leaf.waits` does not say so.
     """
@@ -64,7 +68,7 @@ def _one_after_the_other(first: Recovery, second: Recovery) -> Recovery:
 
 def _nearest_limit(policies: Sequence[Policy], begin: int, end: int) -> float | None:
     """The limit of the Timeout nearest to the gates at places `begin` to `end`: the outermost one inside them, else the
-    innermost one outside. A gate can have a limit, too (`http.entrance`)."""
+    innermost one outside. A gate can have a limit, too (`server.admission`)."""
     for policy in (*policies[end:], *reversed(policies[:end])):
         if policy.limit is not None:
             return policy.limit
@@ -72,6 +76,7 @@ def _nearest_limit(policies: Sequence[Policy], begin: int, end: int) -> float | 
 
 
 def check_policies(policies: tuple[Policy, ...]) -> None:
+    """Raise `TypeError`, saying what to write instead, if one of them is no policy that can be composed."""
     for policy in policies:
         if not isinstance(policy, Policy):
             raise TypeError(f"a pipeline is made of policies, got {policy!r}{_instead(policy)}")
@@ -80,7 +85,7 @@ def check_policies(policies: tuple[Policy, ...]) -> None:
 
 
 def _instead(given: object) -> str:
-    """What to write instead of what is no policy."""
+    """What to write instead of something that is no policy, as the end of a sentence."""
     if isinstance(given, type):
         return f": write {given.__name__}()" if issubclass(given, Policy) else ""
     if isinstance(given, str):

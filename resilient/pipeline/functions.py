@@ -1,8 +1,8 @@
-"""What can be guarded, and how a guarded function keeps looking like itself.
+"""Functions: which can be guarded, how a guarded one keeps its signature, and the innermost layer, which calls it.
 
 Coroutine functions, plain functions, methods, class and static methods, partials and objects with `__call__` are
-guarded; whatever else can be called is refused when it is decorated, in a sentence. Nothing is silently unguarded: a
-`def` that turns out to return an awaitable raises a `TypeError` at the call.
+guarded. Everything else that can be called is refused when it is decorated, and the message says what to do instead.
+Nothing is silently unguarded: a `def` that returns an awaitable raises a `TypeError` at the call.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _KIND_FLAGS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GEN
 
 
 def call_kind(fn: Any) -> Literal["async", "sync"]:
-    """How `fn` must be called. Raises `TypeError` when it cannot be guarded."""
-    if type(fn) is FunctionType and not fn.__dict__:  # nor marked by `inspect.markcoroutinefunction`
+    """Whether `fn` must be awaited ("async") or not ("sync"). Raises `TypeError` if it cannot be guarded."""
+    if type(fn) is FunctionType and not fn.__dict__:  # `inspect.markcoroutinefunction` would set one
         flags = fn.__code__.co_flags & _KIND_FLAGS
         if not flags & ~inspect.CO_COROUTINE:
             return "async" if flags else "sync"
     if is_awaitable(fn):
-        raise TypeError(f"got {fn!r}: pass the function itself, not the coroutine that calling it made")
+        raise TypeError(f"got {fn!r}: pass the function itself, not the coroutine that it returns")
     if isinstance(fn, property | functools.cached_property):
         kind = type(fn).__name__
         raise TypeError(f"cannot guard {fn!r}: write the policy below @{kind}, where it guards the function")
@@ -43,7 +43,7 @@ def call_kind(fn: Any) -> Literal["async", "sync"]:
     target = fn
     while isinstance(target, functools.partial):
         target = target.func
-    if not inspect.isroutine(target) and not inspect.iscoroutinefunction(target):  # a mark goes before `__call__`
+    if not inspect.isroutine(target) and not inspect.iscoroutinefunction(target):  # the mark comes first
         target = type(target).__call__
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         raise TypeError(
@@ -71,12 +71,12 @@ def copy_signature(guarded: Callable[..., Any], fn: Any) -> Callable[..., Any]:
 
 
 MOST_WRAPPED = 1_000
-"""The most functions that are looked through, one wrapped by the other."""
+"""The most functions that `unwrapped` returns."""
 
 
 def unwrapped(fn: Any) -> Iterator[Any]:
-    """A function, and those that it wraps by decorators, outermost first. It ends also where an object that has any
-    attribute seems to wrap another one each time it is asked."""
+    """A function, and the functions that it wraps by decorators, outermost first. An object that answers to every
+    attribute (a mock) seems to wrap others without end; so the number of functions is limited."""
     for _ in range(MOST_WRAPPED):
         if fn is None:
             return
@@ -85,8 +85,8 @@ def unwrapped(fn: Any) -> Iterator[Any]:
 
 
 def async_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> BoundLayer:
-    """The layer that calls a coroutine function; or, in the function's place, `attempt` with the call. An `attempt`
-    that emits its own events (`BoundLayer.observes_itself`) is the layer itself, without a coroutine around it."""
+    """The innermost layer around a coroutine function. It calls the function; or, in its place, `attempt` with the
+    call. An `attempt` that emits its own events (`BoundLayer.observes_itself`) needs no layer around it."""
     channel = context.channel
 
     def call_it(call: Call) -> Any:
@@ -94,7 +94,7 @@ def async_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> B
             if channel.wants.attempts:
                 return observed(call, context, call.fn(*call.args, **call.kwargs))
             try:
-                call.requests += 1  # as `count_request`, without its frame
+                call.requests += 1  # `count_request`, inlined
             except AttributeError:
                 count_request(call)
         kwargs = call.kwargs
@@ -111,7 +111,7 @@ def async_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> B
 
 
 def sync_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> BoundLayer:
-    """The layer that calls a plain function, or `attempt` with the call. It has a plain form, `plainly`."""
+    """The innermost layer around a plain function, in both forms. Calls the function; or, in its place, `attempt`."""
     channel = context.channel
     make_attempt = None if attempt is None else attempt.run
 
@@ -127,7 +127,7 @@ def sync_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> Bo
             if begin is not None:
                 attempt_failed(call, context, begin, error)
             if issubclass(type(error), StopIteration):
-                raise Stopped(error) from None  # type: ignore[arg-type]  # it must get past the coroutines around it
+                raise Stopped(error) from None  # type: ignore[arg-type]  # a coroutine would turn it into a RuntimeError
             raise
         if type(result) not in plain_types:
             refuse_awaitable(call.fn, result)
@@ -142,14 +142,14 @@ def sync_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> Bo
 
 
 plain_types: set[type] = set()
-"""Types of results that were seen and cannot be awaited: looking into a type costs five times as much as this set."""
+"""Types of results that cannot be awaited, as seen so far: inspecting a type costs five times as much as this set."""
 
 MOST_PLAIN = 256
-"""The most types in `plain_types`: some programs make new classes as long as they run."""
+"""The most types in `plain_types`, because some programs make new classes without end."""
 
 
 def refuse_awaitable(fn: Callable[..., Any], result: Any) -> None:
-    """Raise `TypeError` if the result of a plain function has to be awaited; else its type is one of `plain_types`."""
+    """Raise `TypeError` if the result of a plain function is awaitable; else add its type to `plain_types`."""
     if not is_awaitable(result):
         if len(plain_types) >= MOST_PLAIN:
             plain_types.clear()

@@ -1,6 +1,6 @@
-"""The table of named pipelines, which `resilient.registry` shows to users.
+"""The table of named pipelines, which users read through `resilient.registry`.
 
-It holds weak references: a pipeline is in it as long as something uses the pipeline.
+It holds weak references: a pipeline is in it as long as something else refers to the pipeline.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Named", "named", "register"]
 
 
 class Named(Protocol):
-    """A pipeline, as far as this table needs it."""
+    """The part of a pipeline that this table needs."""
 
     name: str
     _context: PipelineContext
@@ -30,8 +30,8 @@ _named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 
 def register(pipeline: Named) -> None:
-    """Enter a pipeline under its name, in place of an earlier one of the same name; not if it was made apart from the
-    program (`apart`)."""
+    """Enter a pipeline under its name, in place of an earlier one of the same name. A pipeline of a simulation is not
+    entered (`events.channel.apart`)."""
     if pipeline._context.channel.apart:
         return
     with _lock:
