@@ -30,8 +30,8 @@ def refuse_endless_wait(gate: Gate, call: Call, permits: int) -> None:
     of them are held in this thread."""
     if call.runtime is THREADS and call.deadline is None and held_in_this_thread(gate) >= permits:
         raise Deadlock(
-            f"a plain def would wait in the queue of {gate.name} for ever: all {permits} permits are held by calls of "
-            "its own thread, which cannot continue while it waits. Make it an async def, run it in a thread "
+            f"a plain def would wait in the queue of {gate.name} for ever: all permits ({permits}) are held by calls "
+            "of its own thread, which cannot continue while it waits. Make it an async def, run it in a thread "
             "(asyncio.to_thread), or bound its wait (queue_timeout=, Timeout)"
         )
 

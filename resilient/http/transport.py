@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from math import inf
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from resilient import _validation
 from resilient.core.call import Call
@@ -54,19 +54,18 @@ from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.fallback import Fallback
 from resilient.policies.hedge import Hedge
 from resilient.policies.keyed import Keyed
-from resilient.policies.retry import Retry
+from resilient.policies.retry import Nested, Retry
 from resilient.presets import standard
 from resilient.runtime import Runtime
 from resilient.runtime.inherited_deadline import Deadline, hold, inherited, let_go
 from resilient.runtime.threads import THREADS
 
-__all__ = ["Attempt", "HttpTransport", "Inner", "Nested", "Request", "Response"]
+__all__ = ["Attempt", "HttpTransport", "Inner", "Request", "Response"]
 
 Request = TypeVar("Request", bound=Any)
 Response = TypeVar("Response", bound=Any)
 Inner = TypeVar("Inner")
 
-Nested = Literal["once", "multiply"]
 
 NO_LIMITS: dict[str, float | None] = dict.fromkeys(("connect", "read", "write", "pool"))
 """The timeouts of a request that has none."""

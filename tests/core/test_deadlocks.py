@@ -117,7 +117,7 @@ def test_plain_def_in_the_thread_of_a_loop_does_not_wait_for_a_task_of_that_loop
     policy = gate()
 
     def then() -> None:
-        with pytest.raises(Deadlock, match=r"would wait in the queue of .*, for ever.*asyncio\.to_thread"):
+        with pytest.raises(Deadlock, match=r"would wait in the queue of .* for ever.*asyncio\.to_thread"):
             policy(work)()
 
     within_time(lambda: on_loop(policy, then=then))

@@ -758,9 +758,9 @@ async def a_coroutine(request: Any) -> str:
         ({"deadline_header": 0}, TypeError, r"deadline_header must be a string, got 0"),
         ({"attempt_header": "x\n"}, ValueError, r"attempt_header must be True, False or the name of a header"),
         ({"attempt_header": b"x"}, TypeError, r"attempt_header must be a string"),
-        ({"nested": "twice"}, ValueError, r"nested must be one of once, multiply, got 'twice'"),
-        ({"nested": True}, ValueError, r"nested must be one of once, multiply, got True"),
-        ({"nested": ["once"]}, ValueError, r"nested must be one of once, multiply"),
+        ({"nested": "twice"}, ValueError, r"nested must be one of multiply, once, got 'twice'"),
+        ({"nested": True}, ValueError, r"nested must be one of multiply, once, got True"),
+        ({"nested": ["once"]}, ValueError, r"nested must be one of multiply, once"),
     ],
     ids=str,
 )

@@ -9,6 +9,6 @@ tenacity     tenacity's strategies: what they are given, and what is known of th
 error_notes  the note on the error that comes back
 """
 
-from resilient.policies.retry.retry import Retry
+from resilient.policies.retry.retry import Nested, Retry
 
-__all__ = ["Retry"]
+__all__ = ["Nested", "Retry"]

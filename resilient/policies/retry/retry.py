@@ -26,9 +26,10 @@ from resilient.policies.retry.state import RetryState, Settings
 from resilient.policies.retry.tenacity import Strategy, answer_to, awaits
 from resilient.runtime import Runtime
 
-__all__ = ["Retry"]
+__all__ = ["Nested", "Retry"]
 
 Nested = Literal["multiply", "once"]
+"""What a Retry does inside a call that another Retry repeats: its attempts multiply with those, or it makes one."""
 
 
 class Retry(Wrap):
