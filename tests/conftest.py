@@ -39,6 +39,16 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """After a module, what it has left behind is collected, and what is still there is passed over from now on: the
+    reports of thousands of tests would make each later collection slower, and pipelines that nobody holds each look at
+    all pipelines."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
     """Lets reports collect everything again."""
