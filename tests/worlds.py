@@ -4,7 +4,7 @@
         dependency = world.dependency(OSError(), 7)          # fails, then answers 7
         guarded = Retry(attempts=2, wait=0)(dependency.fn)   # `async def`, or `def` in the world of threads
         assert world.call(guarded) == 7
-        assert dependency.calls == 2
+        assert len(dependency.calls) == 2
 
 Times are real seconds but in virtual time: keep them around 0.05 and let events, not sleeps, order what happens.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,20 +22,14 @@ import trio
 import trio.testing
 import uvloop
 
-from resilient.runtime.virtual import VirtualLoop
+from resilient import testing
+from resilient.runtime import Runtime
+from resilient.testing import Hang, Slow, VirtualLoop
 
 __all__ = ["WORLDS", "Dependency", "Hang", "Joined", "Outcome", "Slow", "Until", "UvloopWorld", "World"]
 
 MOMENT = 0.001
 """Seconds between two looks."""
-
-
-@dataclass(frozen=True)
-class Slow:
-    """Take `seconds`, and then do `then`: answer it, or raise it."""
-
-    seconds: float
-    then: Any = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +49,6 @@ class Until:
 
 
 @dataclass(frozen=True)
-class Hang:
-    """Never answer. (A thread cannot be stopped: there it ends with the test, or after 5 seconds.)"""
-
-
-@dataclass(frozen=True)
 class Outcome:
     """How a call ended: with a value, or with an error."""
 
@@ -67,53 +56,35 @@ class Outcome:
     error: BaseException | None = None
 
 
-class Dependency:
-    """Does what its script says, call by call; an exception in it is raised. A call beyond its end is a mistake.
+class Dependency(testing.Dependency):
+    """`resilient.testing.Dependency` as tests of the library use it: with two more steps, `Joined` and `Until`.
 
     Attributes:
-        fn: the function to guard.
-        calls: how often it was called. `arguments`: with what.
-        running: calls inside now; `most`: the most there ever were. ended: calls that have left.
+        fn: the function to guard, as its world needs it: `async def`, or `def`.
     """
 
-    fn: Callable[..., Any]
+    def __init__(self, script: Sequence[Any], *, is_async: bool) -> None:
+        super().__init__(*script)
+        self.fn: Callable[..., Any] = self if is_async else self.plain
 
-    def __init__(self, script: Sequence[Any]) -> None:
-        self._script = list(script)
-        self.calls = 0
-        self.arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        self.running = self.most = self.ended = 0
-        self.lock = threading.Lock()
+    @property
+    def arguments(self) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """The positional and keyword arguments of each call so far."""
+        return [(call.args, call.kwargs) for call in self.calls]
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The next step of the script."""
-        with self.lock:
-            self.calls += 1
-            self.arguments.append((args, kwargs))
-            assert self.calls <= len(self._script), f"call {self.calls} of a script of {len(self._script)} steps"
-            self.running += 1
-            self.most = max(self.most, self.running)
-            return self._script[self.calls - 1]
+    @property
+    def ended(self) -> int:
+        """How many calls have ended."""
+        return sum(call.ended is not None for call in self.calls)
 
-    def moments(self, step: Joined | Until) -> Iterator[None]:
-        """Those to wait for, until what the step waits for has come."""
+    async def _do(self, step: Any, runtime: Runtime) -> Any:
+        if not isinstance(step, Joined | Until):
+            return await super()._do(step, runtime)
         for _ in range(5000):
-            if self.calls >= step.calls if isinstance(step, Joined) else step.met():
-                return
-            yield
-
-    def end(self) -> None:
-        """A call has left, however."""
-        with self.lock:
-            self.running -= 1
-            self.ended += 1
-
-
-def play(step: Any) -> Any:
-    """Answer, or raise."""
-    if isinstance(step, BaseException):
-        raise step
-    return step
+            if len(self.calls) >= step.calls if isinstance(step, Joined) else step.met():
+                break
+            await runtime.sleep(MOMENT)
+        return await super()._do(step.then, runtime)
 
 
 class World:
@@ -138,27 +109,8 @@ class World:
         """End of the test."""
 
     def dependency(self, *script: Any) -> Dependency:
-        """It follows `script`: values, exceptions, `Slow(...)`, `Joined(...)`, `Until(...)`, `Hang()`."""
-        dependency = Dependency(script)
-
-        async def fetch(*args: Any, **kwargs: Any) -> Any:
-            step = dependency.begin(args, kwargs)
-            try:
-                if isinstance(step, Hang):
-                    await self.sleep(3600)
-                if isinstance(step, Slow):
-                    await self.sleep(step.seconds)
-                    step = step.then
-                if isinstance(step, (Joined, Until)):
-                    for _ in dependency.moments(step):
-                        await self.sleep(MOMENT)
-                    step = step.then
-                return play(step)
-            finally:
-                dependency.end()
-
-        dependency.fn = fetch
-        return dependency
+        """A dependency of this world that follows `script`: values, exceptions, `Slow`, `Hang`, `Joined`, `Until`."""
+        return Dependency(script, is_async=self.is_async)
 
     def call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a guarded function and return its result, or raise its error."""
@@ -282,34 +234,18 @@ class ThreadWorld(World):
     is_async = False
 
     def __init__(self) -> None:
-        self._over = threading.Event()
+        self._dependencies: list[Dependency] = []
 
     def close(self) -> None:
-        self._over.set()
+        for dependency in self._dependencies:
+            dependency.release()
 
     def run(self, main: Callable[[], Any]) -> Any:
         return main()
 
     def dependency(self, *script: Any) -> Dependency:
-        dependency = Dependency(script)
-
-        def fetch(*args: Any, **kwargs: Any) -> Any:
-            step = dependency.begin(args, kwargs)
-            try:
-                if isinstance(step, Hang):
-                    self._over.wait(5)
-                if isinstance(step, Slow):
-                    time.sleep(step.seconds)
-                    step = step.then
-                if isinstance(step, (Joined, Until)):
-                    for _ in dependency.moments(step):
-                        time.sleep(MOMENT)
-                    step = step.then
-                return play(step)
-            finally:
-                dependency.end()
-
-        dependency.fn = fetch
+        dependency = super().dependency(*script)
+        self._dependencies.append(dependency)
         return dependency
 
     def nested(self, guard: Callable[[Any], Any]) -> Callable[[], Any]:

@@ -88,7 +88,7 @@ def test_errors_are_raised_instead_of_the_call(world: World) -> None:
     assert type(error) is OSError
     assert str(error) == "injected by chaos: 100% OSError"
     assert type(world.outcome(Chaos(Errors(), **ON)(dependency.fn)).error) is ConnectionError
-    assert dependency.calls == 0
+    assert len(dependency.calls) == 0
 
 
 def test_errors_carry_the_pause_that_the_dependency_asks_for(world: World) -> None:
@@ -103,7 +103,7 @@ def test_results_are_returned_instead_of_the_dependency_s(world: World) -> None:
     assert world.call(Chaos(Results(value=[]), **ON)(dependency.fn)) == []
     double = Chaos(Results(call=lambda number: 2 * number), **ON)(dependency.fn)
     assert world.call(double, 21) == 42
-    assert dependency.calls == 0
+    assert len(dependency.calls) == 0
 
 
 def test_latency_makes_the_answer_late(world: World) -> None:

@@ -198,7 +198,7 @@ def test_stragglers_drain_waits_for_the_last(world: World) -> None:
         await stragglers.drain(call.runtime)
 
     run(world, main)
-    assert (dependency.calls, dependency.running) == (2, 0)
+    assert (len(dependency.calls), dependency.running) == (2, 0)
 
 
 def test_stragglers_of_another_thread_wake_those_who_drain_here(world: World) -> None:
@@ -257,7 +257,7 @@ def test_beside_on_trio_cancelled_before_it_began_is_never_called() -> None:
         await stragglers.drain(call.runtime)
 
     world.run(main)
-    assert (dependency.calls, stragglers.count) == (0, 0)
+    assert (len(dependency.calls), stragglers.count) == (0, 0)
 
 
 def test_beside_cancelled_while_it_runs_is_counted_off(world: World) -> None:
@@ -278,7 +278,7 @@ def test_beside_cancelled_while_it_runs_is_counted_off(world: World) -> None:
         assert isinstance(race.error, call.runtime.cancelled)
 
     world.run(main)
-    assert (dependency.calls, dependency.running) == (1, 0)
+    assert (len(dependency.calls), dependency.running) == (1, 0)
 
 
 # -- what is closed ----------------------------------------------------------------------------------------------

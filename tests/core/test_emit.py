@@ -87,7 +87,7 @@ def test_told_is_what_was_learned(world: World, way: Any, twin: bool, wanted: An
     assert told.verdicts == ([] if wanted else VERDICTS)
     assert [call.verdict for call in told.calls] == VERDICTS
     assert [call.ending for call in told.calls] == ENDINGS
-    assert sum(call.requests for call in told.calls) == dependency.calls == len(SCRIPT)
+    assert sum(call.requests for call in told.calls) == len(dependency.calls) == len(SCRIPT)
     assert classifier.asked == len(SCRIPT)
 
 

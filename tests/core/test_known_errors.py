@@ -295,7 +295,7 @@ def test_not_found_is_neither_repeated_nor_counted(world: World) -> None:
     breaker = CircuitBreaker(min_calls=100)
     dependency = world.dependency(of_requests(404))
     world.outcome(Pipeline(Retry(3, wait=0), breaker)(dependency.fn))
-    assert (dependency.calls, breaker.snapshot()["failures"]) == (1, 0)
+    assert (len(dependency.calls), breaker.snapshot()["failures"]) == (1, 0)
 
 
 @pytest.mark.parametrize("named", ["failures", "fatal"])
@@ -399,7 +399,7 @@ def test_certificate_that_does_not_verify_is_final_and_no_evidence(world: World,
     world.outcome(
         Pipeline(Retry(3, wait=0, on=Exception), breaker, classify=Classifier(failures=Exception))(dependency.fn)
     )
-    assert (dependency.calls, breaker.snapshot()["failures"]) == (1, 0)
+    assert (len(dependency.calls), breaker.snapshot()["failures"]) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_refusal_by_a_later_gate_gives_earlier_tickets_back_last_first(world: Wo
     fetch = world.dependency()
     error = world.outcome(stack(first, second, third, fourth)(fetch.fn)).error
     assert isinstance(error, Rejected)
-    assert fetch.calls == 0
+    assert len(fetch.calls) == 0
     assert journal == [
         *[("first", "admit"), ("second", "admit"), ("third", "refuse")],
         *[("second", "release"), ("first", "release")],
@@ -97,7 +97,7 @@ def test_refusal_after_a_wait_gives_earlier_tickets_back_last_first(world: World
     third = Turnstile(name="third", journal=journal, line=0.01, shut=FOR_EVER)
     fetch = world.dependency()
     assert isinstance(world.outcome(stack(first, second, third)(fetch.fn)).error, Rejected)
-    assert fetch.calls == 0
+    assert len(fetch.calls) == 0
     assert journal == [
         *[("first", "admit"), ("second", "admit"), ("third", "refuse")],
         *[("second", "release"), ("first", "release")],

@@ -83,7 +83,7 @@ def test_full_bulkhead_without_a_queue_refuses_at_once(world: World) -> None:
     error = holding_outcome(world, bulkhead, bulkhead(dependency.fn))
     assert isinstance(error, BulkheadFull)
     assert str(error) == "Bulkhead is full: 1 running, 0 queued"
-    assert dependency.calls == 0
+    assert len(dependency.calls) == 0
     assert usage(bulkhead) == (0, 0)
 
 
@@ -280,7 +280,7 @@ def test_queue_timeout_ends_the_wait_with_bulkhead_full(world: World) -> None:
     error = holding_outcome(world, bulkhead, guarded)
     assert isinstance(error, BulkheadFull)
     assert str(error) == "Bulkhead is full: no permit within 0.02 s"
-    assert dependency.calls == 0
+    assert len(dependency.calls) == 0
     assert usage(bulkhead) == (0, 0)
     assert world.call(guarded) == "later"
 
@@ -292,7 +292,7 @@ def test_deadline_of_the_call_ends_the_wait_with_timed_out(world: World) -> None
     error = holding_outcome(world, bulkhead, guarded)
     assert isinstance(error, TimedOut)
     assert not error.evidence
-    assert dependency.calls == 0
+    assert len(dependency.calls) == 0
     assert usage(bulkhead) == (0, 0)
     assert world.call(guarded) == "later"
 
@@ -387,7 +387,7 @@ def test_permit_is_held_for_all_attempts_only_where_the_retry_stands_inside(worl
     bulkhead, dependency = Bulkhead(1), world.dependency(OSError(), OSError(), 7)
     guarded = Pipeline(Retry(3, wait=0), bulkhead)(dependency.fn)
     assert world.call(guarded) == 7
-    assert dependency.calls == 3
+    assert len(dependency.calls) == 3
     assert usage(bulkhead) == (0, 0)
 
 

@@ -482,7 +482,7 @@ def test_on_takes_tenacitys_retry_strategies_in_every_runtime(
         return
     dependency = world.dependency(*script)
     outcome = world.outcome(Retry(4, wait=0, on=on)(dependency.fn))
-    assert dependency.calls == calls
+    assert len(dependency.calls) == calls
     last = script[-1]
     assert (outcome.error or outcome.value) is last
 
@@ -502,7 +502,7 @@ def test_strategy_beside_a_classifier_of_results_repeats_what_either_names(world
     )
     pipeline = Pipeline(retry, classify=Classifier(results=lambda status: status == 503))
     assert world.call(pipeline(dependency.fn)) == 200
-    assert dependency.calls == 4
+    assert len(dependency.calls) == 4
 
 
 def test_async_hooks_are_awaited(world: World) -> None:
@@ -675,7 +675,7 @@ def test_tenacitys_logging_hooks_log(world: World, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.INFO, logger="tests.tenacity"):
         assert world.call(retry(dependency.fn)) == 7
     first, after, sleep, second = [record.getMessage() for record in caplog.records]
-    assert "fetch" in first
+    assert "dependency" in first
     assert "1st time" in first
     assert "1st time" in after
     assert "OSError" in sleep
