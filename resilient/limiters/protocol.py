@@ -1,4 +1,4 @@
-"""The protocol of a limiter, and the window of evidence that it is given."""
+"""The protocol of a limiter, and the window of evidence that it gets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ __all__ = ["Limiter", "Window"]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What was seen between two updates.
+    """The evidence between two updates of a limit.
 
     Attributes:
-        seconds: how long it lasted.
-        successes: calls that ended well; `mean` and `deviation` (standard): of the seconds they took; 0 without any.
+        seconds: the length of the window.
+        successes: calls that succeeded.
         failures: calls that ended as a failure of the dependency, or at their own time limit.
-        peak: the most calls that were inside at a time.
+        mean, deviation: mean and standard deviation of the successful calls' durations in seconds; 0 without any.
+        peak: the largest number of calls that were inside at a time.
     """
 
     seconds: float
@@ -33,16 +34,16 @@ class Window:
 
 @runtime_checkable
 class Limiter(Protocol):
-    """Finds a limit. One instance for one dependency."""
+    """Finds the limit of one `AdaptiveLimit`."""
 
     window: float = 1.0
-    """Seconds that the next window lasts at the least."""
+    """Seconds that the next window lasts at least."""
     samples: int = 10
-    """Calls that must have ended in it. It also waits for twice as many as were inside: what is seen is then of calls
-    that came under this limit."""
+    """Calls that end in a window at least. A window also lasts until twice as many calls have ended as were inside, so
+    that most of them arrived under the current limit."""
     unloaded: float | None = None
-    """Seconds that a call takes when none waits, if it knows."""
+    """Seconds that a call takes when no call waits at the dependency, for snapshots; None: not known."""
 
     def update(self, limit: float, window: Window) -> float:
-        """The next limit. `limit`: the one that held during `window`."""
+        """Return the next limit, given the one that held during `window`. `AdaptiveLimit` applies its bounds to it."""
         ...

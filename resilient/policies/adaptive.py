@@ -1,15 +1,15 @@
-"""AdaptiveLimit: as many calls at a time as the dependency can do with, found out from how long they take.
+"""AdaptiveLimit: limits concurrent calls to what the dependency can process, which their durations tell.
 
 A fixed limit is wrong by next week: too high, and calls wait at the dependency until their callers have gone; too low,
-and what could be served is refused. Here each window of time ends with a new limit (`resilient.limiters`, where the
-rule is a part that can be changed); between windows this is a bulkhead that knows priorities.
+and calls are refused that could be served. Here each window of time ends with a new limit, from a rule that can be
+replaced (`resilient.limiters`). Between windows this is a bulkhead with priorities.
 
 Each class of calls (`resilient.core.priority`) has a share of the limit, and is admitted while fewer calls than that
-are inside, of whichever class. So when there is not room for all the sheddable are refused first, and the last places
-are for critical calls. Who may wait stands in line by class, and within a class in order of arrival.
+are inside, of any class. So when there is not enough room, sheddable calls are refused first, and the last permits are
+for critical calls. The queue is ordered by class, and within a class by arrival.
 
-One instance keeps one limit over all event loops and threads. While there is room for all, and nobody in line, a call
-is admitted, and settled, without a lock.
+One instance keeps one limit over all event loops and threads. While there is room for every class, and the queue is
+empty, a call is admitted and settled without a lock.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NO_ROOM = Template("{} of {} has no room for a {} call: {}")
 
 
 class _Count:
-    """How many calls are inside; the ticket of each. (Those that were inside at a fork end in their own count.)"""
+    """The number of calls inside; the ticket of each. (Calls that began before a fork end in the parent's count.)"""
 
     __slots__ = ("inside",)
 
@@ -56,30 +56,30 @@ class _Count:
 
 
 class AdaptiveLimit(Emitter, Gate):
-    """Limits concurrent calls to what the dependency can do with, and finds out how many that are.
+    """Limits concurrent calls, and adapts the limit to what the dependency can process.
 
     Args:
-        initial: the limit to begin with. Default 20 (Netflix).
+        initial: the first limit. Default 20 (Netflix).
         min_limit, max_limit: the limit never leaves these bounds. Default 1 and 1,000 (Netflix).
         limiter: makes the rule that finds the limit: a class, or `lambda: Vegas(window=0.5)`. Default `Vegas`.
-        queue: how many calls may wait for a place; 0 (the default): none. When the line is full, a call takes the place
-            of the last one of a less important class.
-        queue_timeout: seconds a call waits at the most; None: as long as its deadline lets it.
+        queue: how many calls may wait for a permit; 0 (the default): none. When the queue is full, a call takes the
+            place of the last one of a less important class.
+        queue_timeout: seconds a call waits at most; None: until its deadline.
         shares: of the limit, for each class. Default 1 for critical calls, 0.9 for normal ones, 0.7 for sheddable ones.
-        priority: the class of a call by its arguments, instead of `current_priority()`. A call that must wait is asked
-            for twice. Any other name raises `ValueError` to the caller.
-        shadow: count whom it would have refused or made to wait, and let all pass.
+        priority: a function of the call's arguments that returns its class, instead of `current_priority()`. For a call
+            that must wait it is called twice. Any other name raises `ValueError` to the caller.
+        shadow: count the calls that it would have refused or queued, and admit all.
         name: for events and errors; default "AdaptiveLimit".
 
-    Raises `LimitExceeded` to refuse a call; and `Deadlock` where a plain `def` would wait for ever, for calls that only
-    its own thread could go on with.
+    Raises `LimitExceeded` to refuse a call; and `Deadlock` where a plain `def` would wait for ever, because its own
+    callers in the same thread hold all permits.
     """
 
     above = ""
     learns = True
     permits = True
     judgements = frozenset(("limiter", "priority"))
-    follows = False  # how long a stream takes is up to its reader
+    follows = False  # the duration of a stream depends on its reader
     raises = (LimitExceeded,)
 
     _begin: float
@@ -127,7 +127,7 @@ class AdaptiveLimit(Emitter, Gate):
         self._count = _Count()
         self._lock = threading.RLock()
         self._permit_queue = PermitQueue(self._lock, self._take, self._give_back)
-        self._waiting = self._permit_queue.waiters.groups  # false when nobody waits
+        self._waiting = self._permit_queue.waiters.groups  # empty, and so false, when no call waits
         self._forget(math.inf, math.inf)
         self._set_bounds()
         if self.shadow and queue:
@@ -143,7 +143,7 @@ class AdaptiveLimit(Emitter, Gate):
         if self.shadow_queue is not None:
             self.shadow_queue.renew()
 
-    # -- on the way in ------------------------------------------------------------------------------------------
+    # -- admission ----------------------------------------------------------------------------------------------
 
     def admit(self, call: Call) -> object | None:
         if self._priority is None:
@@ -160,7 +160,7 @@ class AdaptiveLimit(Emitter, Gate):
 
     @atomic
     def _enter_at_once(self) -> _Count | None:
-        """Where there is room for any class."""
+        """Admit a call if there is room for any class, and the queue is empty."""
         count = self._count
         if count.inside < self._open and not self._waiting:
             count.inside += 1
@@ -169,7 +169,7 @@ class AdaptiveLimit(Emitter, Gate):
 
     @atomic
     def _enter(self, rank: int) -> _Count | None:
-        """Where there is room for a class, and none in line that goes before."""
+        """Admit a call of this rank if there is room for it, and no call in the queue goes before it."""
         if self._waiting and rank >= self._permit_queue.waiters.rank:
             return None
         return self._count if self._take(rank) else None
@@ -187,7 +187,7 @@ class AdaptiveLimit(Emitter, Gate):
         waiters = queue.waiters
         with self._lock:
             waiter = waiters.join(runtime, rank)
-            queue.grant()  # a place may have come free since `admit` looked
+            queue.grant()  # a permit may have come free since `admit`
             evicted = waiters.last() if len(waiters) > self.queue else None
             if evicted is not None:
                 waiters.remove(evicted)
@@ -209,7 +209,7 @@ class AdaptiveLimit(Emitter, Gate):
         finally:
             queue.leave(waiter)
 
-    # -- on the way out -----------------------------------------------------------------------------------------
+    # -- the end of a call --------------------------------------------------------------------------------------
 
     def settle(self, ticket: _Count, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         if now is None:
@@ -220,14 +220,14 @@ class AdaptiveLimit(Emitter, Gate):
             self._permit_queue.grant()
 
     def _learn_in_shadow(self, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
-        """Count a call in, whose place would come back at another time."""
+        """Learn from a call in shadow mode, whose permit comes back at the simulated time, not now."""
         seen = _Count()
         seen.inside = (self.shadow_queue or self._count).inside
         self.settle(seen, failed, elapsed, now, error)
 
     @atomic
     def _learn(self, ticket: _Count, failed: bool, elapsed: float, now: float) -> bool:
-        """Take a place back, and count the call in. Returns whether the window is over."""
+        """Take a permit back, and add the call to the window. Returns whether the window is over."""
         inside = ticket.inside
         ticket.inside = inside - 1
         if inside > self._peak:  # noqa: PLR1730 (a call of `max` would let other threads in)
@@ -268,7 +268,7 @@ class AdaptiveLimit(Emitter, Gate):
     # -- the limit ----------------------------------------------------------------------------------------------
 
     def _turn(self, now: float) -> None:
-        """End the window, if enough calls have ended in it, and find the next limit."""
+        """End the window, if enough calls have ended in it, and compute the next limit."""
         with self._lock:
             if self._begin <= now < self._end:
                 return  # another thread was first
@@ -284,7 +284,7 @@ class AdaptiveLimit(Emitter, Gate):
                 limit = float(self.limiter.update(self._limit, window))
                 self._limit = min(max(limit, self.min_limit), self.max_limit)
                 new = int(self._limit)
-            except Exception:  # whatever a rule does: the call that ends here has nothing to do with it
+            except Exception:  # an error of the rule does not concern the call that ends here
                 _log.exception("resilient: %s has failed to find the next limit of %s", self.limiter, self.name)
                 self._limit = new = old
             self._forget(now, now + self.limiter.window)
@@ -293,29 +293,29 @@ class AdaptiveLimit(Emitter, Gate):
             self._emit(events.LimitChanged, now, self.name, old, new, str(window))
 
     def _seen(self, seconds: float) -> Window:
-        """The window that ends now."""
+        """The evidence of the window that ends now, which lasted so many seconds."""
         count = self._successes
         mean = self._elapsed / count if count else 0.0
         deviation = math.sqrt(max(0.0, self._squares / count - mean * mean)) if count else 0.0
         return Window(seconds, count, self._failures, mean, deviation, self._peak)
 
     def _forget(self, begin: float, end: float) -> None:
-        """Begin a new window of measurement, and forget the last one."""
+        """Begin a new window, and forget the last one."""
         self._begin, self._end = begin, end
         self._successes = self._failures = self._peak = 0
         self._elapsed = self._squares = 0.0
 
     def _set_bounds(self) -> None:
-        """How many calls may be inside when one of each class is admitted."""
+        """Compute for each class how many calls may be inside when one of it is admitted."""
         self._bounds = tuple(max(1, int(self._limit * self.shares[name] + 1e-9)) for name in PRIORITIES)
         self._open = self._bounds[-1]
 
     def fresh(self) -> AdaptiveLimit:
-        """A new one with the same settings, which knows nothing yet: one of many for `Keyed`."""
+        """A new one with the same settings and its first limit, for one key of a `Keyed`."""
         args, kwargs = self.given
         return type(self)(*args, **kwargs)
 
-    # -- what it says -------------------------------------------------------------------------------------------
+    # -- for people ---------------------------------------------------------------------------------------------
 
     @property
     def current_limit(self) -> int:
@@ -324,7 +324,7 @@ class AdaptiveLimit(Emitter, Gate):
 
     @property
     def queued(self) -> int:
-        """Calls in line; in shadow mode, those that would be."""
+        """Calls in the queue; in shadow mode, those that would be."""
         return len((self.shadow_queue or self._permit_queue).waiters)
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
@@ -355,7 +355,7 @@ class AdaptiveLimit(Emitter, Gate):
         return not self._count.inside and not self._waiting
 
     def snapshot(self) -> dict[str, Any]:
-        """`limit` and `in_flight` now; `queued` of `queue`; `unloaded_seconds` of a call; whom it `refused`."""
+        """`limit` and `in_flight` now; `queued` of `queue`; `unloaded_seconds` of a call; how many were `refused`."""
         return {
             "limit": self.current_limit,
             "in_flight": self._count.inside if self.shadow_queue is None else self.shadow_queue.in_use,
@@ -375,7 +375,7 @@ class AdaptiveLimit(Emitter, Gate):
 
 
 def _shares(given: Mapping[Priority, float] | None) -> dict[Priority, float]:
-    """The share of each class, checked."""
+    """The share of each class: the given ones, checked, and defaults."""
     if given is None:
         return dict(SHARES)
     if not isinstance(given, Mapping):

@@ -1,11 +1,11 @@
-"""Bulkhead: one slow dependency may fill its own compartment with waiting calls, not the ship.
+"""Bulkhead: a slow dependency fills its own compartment with waiting calls, not the whole ship.
 
 At most `max_concurrent` calls are inside at a time; up to `queue` more wait in order of arrival; the rest are refused
-at once, which is the kindest thing that can be said to a caller when the answer would come too late anyway.
+at once: a caller is better off with a quick refusal than with an answer that comes too late.
 
-One instance keeps one limit over all event loops and threads. An admission that finds a permit free and nobody in line
-takes it without a lock; whoever must wait joins the line (`resilient.core.wait_queue`) under the lock and looks again,
-so that no wake-up is lost.
+One instance keeps one limit over all event loops and threads. An admission that finds a free permit and an empty queue
+takes the permit without a lock. A call that must wait joins the queue (`resilient.core.wait_queue`) under the lock and
+looks again, so that no wake-up is lost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FULL_FOR = Template("{} is full: {}")
 
 
 class _Permits:
-    """How many are free; the ticket of each that is not. (Those taken before a fork go back to the parent's.)"""
+    """The number of free permits; the ticket of each call. (Permits taken before a fork go back to the parent's.)"""
 
     __slots__ = ("free",)
 
@@ -48,12 +48,12 @@ class Bulkhead(Gate):
         max_concurrent: permits. Default 100 (Microsoft's default of 1,000 is for a whole process; a single dependency
             that needs more than 100 at once is rare, and says so).
         queue: how many calls may wait for a permit; 0 (the default, as Microsoft's): none.
-        queue_timeout: seconds a call waits for a permit at the most; None: as long as its deadline lets it.
-        shadow: count whom it would have refused or made to wait, and let all pass.
+        queue_timeout: seconds a call waits for a permit at most; None: until its deadline.
+        shadow: count the calls that it would have refused or queued, and admit all.
         name: for events and errors; default "Bulkhead".
 
-    Raises `BulkheadFull` to refuse a call; and `Deadlock` where a plain `def` would wait for ever, for calls that only
-    its own thread could go on with.
+    Raises `BulkheadFull` to refuse a call; and `Deadlock` where a plain `def` would wait for ever, because its own
+    callers in the same thread hold all permits.
     """
 
     above = "100"
@@ -81,7 +81,7 @@ class Bulkhead(Gate):
         self._permits = _Permits(self.max_concurrent)
         self._lock = threading.RLock()
         self._permit_queue = PermitQueue(self._lock, self._take, self._give_back)
-        self._waiting = self._permit_queue.waiters.groups  # false when nobody waits
+        self._waiting = self._permit_queue.waiters.groups  # empty, and so false, when no call waits
         if self.shadow and queue:
             permits = self.max_concurrent
             self.shadow_queue = ShadowQueue(self, lambda rank: permits, lambda rank, why: self._full(why))
@@ -112,7 +112,7 @@ class Bulkhead(Gate):
                 raise self._full()
             waiter = queue.waiters.join(runtime)
         try:
-            if queue.look(waiter, runtime) is not None:  # a permit may have come free since `admit` looked
+            if queue.look(waiter, runtime) is not None:  # a permit may have come free since `admit`
                 if context.channel.wants[Queued]:
                     context.channel.emit(Queued(context.name, runtime.now(), self.name, position))
                 if self.queue_timeout is None:
@@ -153,7 +153,7 @@ class Bulkhead(Gate):
         rest = inner(view)
         if not self.queue:
             return replace(rest, at_once=min(rest.at_once, self.max_concurrent))
-        # Those that hold the permits, and those before it in line, are calls like this one.
+        # The calls that hold the permits, and those before it in the queue, are like this one.
         rounds = math.ceil(self.queue / self.max_concurrent)
         limit = min(math.inf if self.longest_wait is None else self.longest_wait, view.within)
         line = rest.seconds.times(rounds, rounds).up_to(limit)

@@ -1,15 +1,17 @@
-"""RateLimit: keep to a quota that somebody else enforces, or that one's own neighbours need.
+"""RateLimit: keeps calls within a quota, of the dependency or agreed with its other users.
 
-A bucket holds up to `burst` tokens and gets `rate` new ones every `per` seconds; a call takes one. When there is none,
-the call is refused, or waits for its turn where `max_wait` allows.
+A bucket holds up to `burst` tokens and gets `rate` new ones every `per` seconds; a call takes one. Without a token a
+call is refused, or waits where `max_wait` allows.
 
-Nothing ticks here: when each token comes is known in advance (the generic cell rate algorithm, GCRA, of ATM and of
-redis-cell). Since the bucket was last full, at `anchor`, so many have been taken; the next one comes at
+No timer fills the bucket: the time of each token is known in advance (the generic cell rate algorithm, GCRA, of ATM and
+of redis-cell). `taken` counts the tokens taken since the bucket was last full, at `anchor`, less the bucketful that was
+there; the next token comes at
 
-    anchor + taken * per / rate        where the bucketful that was there counts as taken before
+    anchor + taken * per / rate
 
-One multiplication and one division, however long it has run, so rounding does not add up. Whoever must wait joins one
-line over all event loops and threads. Only the first in it sleeps until its token comes; on leaving it wakes the next.
+That is one multiplication and one division, however long it has run, so rounding errors do not add up. Waiting calls
+stand in one queue over all event loops and threads. Only the first one sleeps until its token comes; when it leaves, it
+wakes the next one.
 """
 
 from __future__ import annotations
@@ -37,29 +39,30 @@ from resilient.stats.window import CLOCK_CHANGE
 __all__ = ["RateLimit"]
 
 MOMENT = 1e-6
-"""Seconds: a token that is no further away is there. Sums of times and timers are about that exact. Nothing is gained
-by it: the tokens after it come when they would have come."""
+"""Seconds: a token that comes within this time counts as there, since sums of times and timers are exact to about this.
+No call gains by it: later tokens come at their own times."""
 
 COARSE = 0.001
-"""Seconds to sleep at least when a timer has come early: uvloop's count milliseconds, and shorter ones would spin."""
+"""Seconds to sleep at least after a timer came early: uvloop's timers count milliseconds, and shorter sleeps would
+spin."""
 
 
 USED_UP = Template("{} of {:g} per {} is used up; the next token comes in {:.3g} s")
 
 
 class RateLimit(Gate):
-    """Lets `rate` calls through every `per` seconds, and up to `burst` at once after a pause.
+    """Admits `rate` calls every `per` seconds, and up to `burst` at once after a pause.
 
     Args:
         rate: tokens that come in `per` seconds, above 0; need not be whole (0.5 per second is one every two seconds).
         per: seconds. Default 1.
-        burst: tokens that can be saved up. Default: those of one second, and 1 at the least (Guava's `SmoothBursty`).
-        max_wait: seconds that a call may wait for its token. Whose token would come later, or not before its deadline,
-            is refused at once. Default 0: nobody waits.
-        shadow: decide and count, but refuse nothing and make nobody wait.
+        burst: tokens that can be saved up. Default: those of one second, and at least 1 (Guava's `SmoothBursty`).
+        max_wait: seconds that a call may wait for its token. A call whose token would come later, or not before its
+            deadline, is refused at once. Default 0: no call waits.
+        shadow: count the calls that it would have refused or queued, and admit all.
         name: for events and errors; default "RateLimit".
 
-    Raises `RateLimited` to refuse a call; its `retry_after` says when the token would have come that it did not get.
+    Raises `RateLimited` to refuse a call, with the seconds until its token would have come as `retry_after`.
     """
 
     above = "10"
@@ -89,10 +92,10 @@ class RateLimit(Gate):
         self.waits = self.max_wait > 0
         self.longest_wait = self.max_wait
         self.pace = self.burst, self.rate / self.per
-        self._first_taken = 2.0 - self.burst  # `_taken` of a bucket that was full and has given one token
+        self._first_taken = 2.0 - self.burst  # `_taken` after the first token of a full bucket
         self._full = (self.burst - 1.0) * self.per  # `_spare` of a full bucket
-        self._nearly = -MOMENT * self.rate  # of one that has a token, or as good as has
-        self._enough = self._nearly  # of one from which a call may take a token at once: none while there is a line
+        self._nearly = -MOMENT * self.rate  # `_spare` of one with exactly one token, within MOMENT
+        self._enough = self._nearly  # `_spare` from which a call takes a token at once; infinite while calls wait
         self._anchor = -math.inf
         self._taken = 0.0
         self._lock = threading.RLock()
@@ -142,30 +145,30 @@ class RateLimit(Gate):
         return self
 
     def line_up(self, call: Call, refused: Callable[..., None]) -> object:
-        """In shadow mode: take the token that is still to come. When it comes is known, and so is all that follows."""
+        """In shadow mode: take the next token before it comes. Its time is known, and so is all that follows."""
         with self._lock:
             self._expected(call, 0)
             self._taken += 1.0
         return self
 
     def release(self, ticket: object) -> None:
-        """A token that was used does not come back."""
+        """Does nothing: a used token does not come back."""
 
     @atomic
     def undo(self, ticket: object) -> None:
         self._taken -= 1.0
-        if self._waiters.groups:  # whose first may have it
+        if self._waiters.groups:  # the first waiter may have the token
             with self._lock:
                 self._call_first()
 
     def withdraw(self, ticket: object) -> Callable[[], None]:
-        """The token is used until the call comes again: else those that never do were free."""
+        """The token stays taken until the call comes again: otherwise calls that never do so would cost none."""
         return partial(self.undo, ticket)
 
-    # -- the line -----------------------------------------------------------------------------------------------
+    # -- the queue ----------------------------------------------------------------------------------------------
 
     def _expected(self, call: Call, others: int) -> float:
-        """When a call should have its token that has so many `others` before it. Refuses it where that is too late."""
+        """The time of the token of a call with so many `others` before it. Refuses the call if that is too late."""
         with self._lock:
             now = call.runtime.now()
             ahead = self._ahead(now, others)
@@ -175,7 +178,7 @@ class RateLimit(Gate):
             return now + ahead
 
     def _look(self, waiter: Waiter, runtime: Runtime, expected: float) -> float | None:
-        """Take the token that is there for a call in line: None; or say when it shall look again, unless woken."""
+        """Take the token for a waiter: None. Else return the seconds after which it looks again, unless it is woken."""
         waiters = self._waiters
         with self._lock:
             if waiter not in waiters:  # it was passed over
@@ -202,7 +205,7 @@ class RateLimit(Gate):
             return max(0.0, expected - now) + STALLED
 
     def _leave(self, waiter: Waiter) -> None:
-        """Leave the line, with a token or without; those behind move up."""
+        """Leave the queue, with a token or without, and wake the next one if this was the first."""
         with self._lock:
             was_first = self._waiters.first() is waiter
             self._waiters.remove(waiter)
@@ -212,7 +215,7 @@ class RateLimit(Gate):
                 self._enough = self._nearly
 
     def _call_first(self) -> None:
-        """Have the first in line look; those of event loops that are closed or stopped are passed over."""
+        """Wake the first waiter to look; waiters of closed or stopped event loops are passed over."""
         waiters = self._waiters
         while (first := waiters.first()) is not None and first.parking.wake() in ("stands still", "gone"):
             waiters.pass_over(first.home)
@@ -222,34 +225,34 @@ class RateLimit(Gate):
     # -- the bucket ---------------------------------------------------------------------------------------------
 
     def _begin_anew(self, now: float) -> object:
-        """On another clock the bucket is full, and gives a token."""
+        """Take a token of a full bucket: the time comes from another clock."""
         with self._lock:
             self._anchor, self._taken = now, self._first_taken
         return self
 
     def _spare(self, now: float) -> float:
-        """What has come and not been taken, in 1/`per` of a token; one token less than there is."""
+        """Tokens that have come and were not taken, less one; in units of 1/`per` of a token."""
         return (now - self._anchor) * self.rate - self._taken * self.per
 
     def _ahead(self, now: float, others: int = 0) -> float:
-        """Seconds until the next token comes that is not for the `others`; not above 0: it is there."""
+        """Seconds until the next token after those of the `others`; 0 or less: it is there."""
         return (others * self.per - self._spare(now)) / self.rate
 
     def _take(self, now: float) -> None:
-        """As `admit` does, for the first in line."""
+        """Take a token for the first waiter, as `admit` does."""
         if self._spare(now) < self._full:
             self._taken += 1.0
         else:
             self._anchor, self._taken = now, self._first_taken
 
-    # -- what it says -------------------------------------------------------------------------------------------
+    # -- for people ---------------------------------------------------------------------------------------------
 
     def _refusal(self, ahead: float) -> RateLimited:
         message = (USED_UP, self.name, self.rate, self._time(), ahead)
         return refusal(RateLimited, message, self.name, ahead)
 
     def _time(self) -> str:
-        """The time that the rate is for, in words: "second", or "60 s"."""
+        """The period of the rate in words: "second", or "60 s"."""
         return "second" if self.per == 1 else f"{self.per:g} s"
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
@@ -259,7 +262,7 @@ class RateLimit(Gate):
         view = replace(view, again=again or self.waits)
         rest = inner(view)
         interval = self.per / self.rate
-        # Others are in line. Whoever comes again finds the tokens in the step that they were in.
+        # Other calls wait, too. A call that comes again finds the tokens in the same rhythm.
         wait = Bound(0.0 if again else self.max_wait, self.max_wait).up_to(view.within)
         why = rest.why
         if self.waits and math.isfinite(rest.seconds.most):
@@ -281,7 +284,7 @@ class RateLimit(Gate):
         return not self._waiters.groups and self._spare(current().now()) >= self._full
 
     def snapshot(self) -> dict[str, Any]:
-        """`tokens` there now, of `burst`; when the next one comes; how many calls are `queued`."""
+        """`tokens` there now, of `burst`; seconds until the next one; how many calls are `queued`."""
         now = current().now()
         spare = min(self._spare(now), self._full)
         return {
