@@ -3,8 +3,10 @@
 semantics        what HTTP says about methods, headers and origins
 classify         what the outcome of a request was, and whether it may be sent again
 lifecycle        when a response has ended, and what frees its connection before that
-bodies           bodies of responses, which may end badly
+bodies           bodies of responses, each of which adds one thing to a client's own body
+reading          reads the body of a response as a part of the attempt
 request_bodies   bodies of requests, which may have to be sent again
+streams          the classes of bodies for one client library
 library          a client library, as all that needs it: its streams, its errors, and whether its client reads a body
 options          what a transport's user, and a request for itself, may ask for
 transport        what every transport does with its pipeline

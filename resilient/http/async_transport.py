@@ -11,7 +11,7 @@ from resilient.core.emit import observed
 from resilient.core.layer import BoundLayer
 from resilient.core.policy import NEARLY, PipelineContext
 from resilient.errors import Rejected, TimedOut
-from resilient.http import bodies
+from resilient.http import reading
 from resilient.http.delegate import AsyncAround
 from resilient.http.options import is_in_time
 from resilient.http.semantics import IDEMPOTENT_METHODS
@@ -49,7 +49,7 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
 
     def _whole_attempt(self, context: PipelineContext) -> Attempt:
         simple, fully, channel, streams = self._simple, self._fully, context.channel, self.library.streams
-        is_open, on_result, read, most = streams.is_open, context.on_result, bodies.read, self._buffer
+        is_open, on_result, read, most = streams.is_open, context.on_result, reading.read, self._buffer
 
         async def whole_attempt(call: Call, told: bool = False) -> Any:
             if channel.wants.observed and not told:

@@ -1,76 +1,38 @@
-"""Bodies of responses, which may end badly; and the classes of bodies for each client library. (For bodies of requests
-see `resilient.http.request_bodies`.)
+"""Bodies of responses: classes around a client's own body, each of which adds one thing.
 
-A client takes only streams of its own classes. So what is done with a stream is written here once, and `Streams`
-derives the classes for a client from it. The client's module is passed in, not imported.
+    Followed   notifies observers of its end
+    Bounded    must be complete by a given time
+    Held       begins with what has been read of it
+    Whole      has been read to its end
+
+A client takes only streams of its own classes, so `resilient.http.streams` derives one class for each client from each
+of these. (For bodies of requests see `resilient.http.request_bodies`.)
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any, Self
 
-from resilient.core.background import discard
-from resilient.core.call import Call, new_call
+from resilient.core.call import new_call
 from resilient.core.classify import Classifier
 from resilient.core.lifecycle import EndObserver
-from resilient.core.result import CLOSING_SECONDS
 from resilient.errors import TimedOut
-from resilient.http.delegate import Around, Parts, begun, end, following
-from resilient.http.request_bodies import Once, Punctual, Rewound
-from resilient.runtime import Runtime, current_async
-from resilient.runtime.threads import THREADS, drive
+from resilient.http.delegate import Around, Parts, end, following
+from resilient.runtime import current_async
+from resilient.runtime.threads import THREADS
 
-__all__ = ["KEPT_BYTES", "KEPT_SECONDS", "Streams", "read", "read_plainly", "set_aside"]
-
-KEPT_BYTES = 65536
-"""So much of the body of a response that is about to be superseded is read, so that its connection is free again."""
-
-KEPT_BYTES_HTTP2 = 1 << 20
-"""The same for HTTP/2. There a body that is not read to its end costs the connection, which goes on, that much of its
-flow-control window for ever (of 16 MiB): httpcore neither resets the stream nor gives credit for what still comes."""
-
-KEPT_SECONDS = 1.0
-"""Seconds that reading such a body may take."""
-
-
-class Streams:
-    """The classes of one client's streams.
-
-    Args:
-        library: the client's module.
-        timed_out: what a body that takes too long raises.
-    """
-
-    def __init__(self, library: Any, timed_out: type[TimedOut]) -> None:
-        self.timed_out = timed_out
-        self.bytes = library.ByteStream
-        both = (library.AsyncByteStream, library.SyncByteStream)
-        self.rewound = type("Rewound", (Rewound, *both), {})
-        self.once = type("Once", (Once, *both), {"consumed": library.StreamConsumed})
-        self.followed = type("Followed", (Followed, *both), {})
-        self.bounded = type("Bounded", (Bounded, *both), {})
-        self.held = type("Held", (Held, *both), {})
-        self.punctual = type("Punctual", (Punctual, library.SyncByteStream), {})
-        self.whole = type("Whole", (Whole, library.ByteStream), {})
-
-    def limit(self, at: float, seconds: float, *, evidence: bool = True) -> _BodyLimit:
-        """The moment by which a body has to be there, for `bounded`; `seconds` after it began to count."""
-        return _BodyLimit(at, seconds, self.timed_out, evidence)
-
-    def is_open(self, result: Any) -> bool:
-        """Whether something of a response's body is still to come."""
-        return not (isinstance(result.stream, self.bytes) or result.is_closed or result.is_stream_consumed)
+__all__ = ["BodyLimit", "Bounded", "Followed", "Held", "Whole"]
 
 
 class Followed(Around):
-    """A body that notifies observers, once, of its end: it ended well (also when its reader stopped early), or failed,
+    """A body that notifies observers, once, of its end: it ended well (also when its reader stopped early), it failed,
     or its end says nothing (the reader was cancelled, or dropped the response).
 
     Args:
-        stream: the client's.
-        observer: is notified; others may `join`.
-        classifier: of errors. It is asked once, for all observers.
+        stream: the client's own.
+        observer: is notified of the end; others may `join`.
+        classifier: of the error that breaks off the body; called once for all observers.
     """
 
     def __init__(self, stream: Any, observer: EndObserver, classifier: Classifier) -> None:
@@ -79,7 +41,8 @@ class Followed(Around):
         self._classifier = classifier
 
     def join(self, observer: EndObserver, classifier: Classifier) -> bool:
-        """Notify `observer`, too, after the others. False: the body has ended, or has another classifier."""
+        """Notify `observer`, too, after the others. Returns False, and does nothing, if the body has ended or has
+        another classifier."""
         if not self._observers or classifier is not self._classifier:
             return False
         self._observers += (observer,)
@@ -142,17 +105,17 @@ class Followed(Around):
 
 
 class Bounded(Around):
-    """A body that has to be there in time.
+    """A body that must be complete by a given time. Raises `TimedOut` to its reader if it is not.
+
+    A read that blocks a thread is not interrupted: there the error is raised after the next part, or when the client's
+    own read timeout expires, which is no longer than the limit.
 
     Args:
-        stream: the client's.
-        limit: by when, on the runtime's clock.
-
-    Raises `TimedOut`. A read that blocks a thread is not interrupted: there the end comes with the next part, or with
-    the client's own read timeout, which is no longer than this.
+        stream: the client's own.
+        limit: the time, on the runtime's clock.
     """
 
-    def __init__(self, stream: Any, limit: _BodyLimit) -> None:
+    def __init__(self, stream: Any, limit: BodyLimit) -> None:
         self._stream = stream
         self._limit = limit
 
@@ -176,8 +139,14 @@ class Bounded(Around):
         return part
 
 
-class _BodyLimit:
-    """A limit, as a runtime knows one."""
+class BodyLimit:
+    """The time by which a body must be complete (a `resilient.runtime.Limit`).
+
+    Args:
+        at: on the runtime's clock. seconds: from the begin of the body, for the error.
+        kind: the class of the error.
+        evidence: whether a slow body is evidence against the server: not if the limit is an inherited deadline.
+    """
 
     total = False
 
@@ -198,17 +167,21 @@ class _BodyLimit:
 
 
 class Whole:
-    """A body that has been read; also a `ByteStream` of the client.
+    """A body that has been read to its end; also a `ByteStream` of the client.
 
-    Closing it closes the stream it was read from, and frees the connection. The client does that, outside the attempt:
-    an attempt can be cut short, and httpcore loses a connection whose closing is cut short.
+    Closing it closes the stream that it was read from, which frees the connection. The client does that, outside the
+    attempt: an attempt can be cut short, and httpcore loses a connection whose closing is cut short.
 
     It is its own iterator, for one reader at a time: an async generator would take twice as long, because event loops
     register each one.
+
+    Args:
+        body: what was read.
+        source: the stream that it was read from.
     """
 
     def __init__(self, body: bytes, source: Any) -> None:
-        self._stream = body  # the attribute in which a `ByteStream` has its bytes
+        self._stream = body  # a `ByteStream` has its bytes in this attribute
         self._source = source
         self._next: bytes | None = None
 
@@ -226,12 +199,19 @@ class Whole:
         self._source.close()
 
     def aclose(self) -> Awaitable[None]:
-        """Returns the awaitable of the source's own `aclose`, without a coroutine around it."""
+        """The awaitable of the source's own `aclose`, without a coroutine around it."""
         return self._source.aclose()  # type: ignore[no-any-return]
 
 
 class Held(Around):
-    """A body of which a part has been read, or as much as there was until an error."""
+    """A body of which a part has been read: the reader gets that part again, then the rest, or the error that ended it.
+
+    Args:
+        stream: the client's own.
+        read: the parts that have been read.
+        chunks: the iterator over the rest.
+        error: the error that the next read has raised; None: the rest has not been read.
+    """
 
     def __init__(self, stream: Any, read: list[bytes], chunks: Any, error: Exception | None = None) -> None:
         self._stream = stream
@@ -260,78 +240,3 @@ class Held(Around):
             await end(self._chunks)
         finally:
             await super().aclose()
-
-
-async def read(response: Any, streams: Streams, most: int, call: Call) -> bool:
-    """Read the body of a response, up to `most` bytes. Returns whether that was all; the rest is left to its reader. An
-    error closes the response."""
-    stream, parts, size = response.stream, [], 0
-    try:
-        chunks = aiter(stream)
-        async for part in chunks:
-            parts.append(part)
-            size += len(part)
-            if size > most:
-                response.stream = streams.held(stream, parts, chunks)
-                return False
-    except BaseException as error:
-        failed = isinstance(error, Exception)  # else it is cancelled, and its Timeout has no time left
-        await discard(stream, call.begin(), patience=CLOSING_SECONDS if failed else 0.0)
-        raise
-    response.stream = streams.whole(b"".join(parts), stream)
-    return True
-
-
-def read_plainly(response: Any, streams: Streams, most: int, late: Callable[[], Exception | None]) -> bool:
-    """`read` for a plain client. Nothing interrupts it, so `late` is asked after each part, and its error raised."""
-    stream, parts, size = response.stream, [], 0
-    try:
-        chunks = iter(stream)
-        for part in chunks:
-            parts.append(part)
-            size += len(part)
-            if (expired := late()) is not None:
-                raise expired
-            if size > most:
-                response.stream = streams.held(stream, parts, chunks)
-                return False
-    except BaseException as error:
-        drive(discard(stream, THREADS))
-        if isinstance(error, Exception) and (expired := late()) is not None:
-            raise expired from error
-        raise
-    response.stream = streams.whole(b"".join(parts), stream)
-    return True
-
-
-async def set_aside(response: Any, streams: Streams, runtime: Runtime) -> None:
-    """Read the body of a response that is about to be superseded, and free its connection. Should it come back all the
-    same, it is to its reader as it was; but a body that took longer than `KEPT_SECONDS` ends there with `TimedOut`.
-    One that is longer than `KEPT_BYTES` (`KEPT_BYTES_HTTP2`) keeps its connection until the response is closed.
-    """
-    if not streams.is_open(response):
-        return
-    stream, read = response.stream, []
-    most = KEPT_BYTES_HTTP2 if response.http_version == "HTTP/2" else KEPT_BYTES
-    chunks = begun(stream, runtime)
-    limit = _BodyLimit(runtime.now() + KEPT_SECONDS, KEPT_SECONDS, streams.timed_out)
-
-    async def reading(_: Any) -> bool:
-        size = 0
-        while (part := await following(chunks)) is not None:
-            read.append(part)
-            size += len(part)
-            if size > most or runtime.now() >= limit.at:
-                return False
-        return True
-
-    error: Exception | None = None
-    try:
-        whole = await runtime.within(new_call(reading, (), {}, runtime), reading, limit)
-    except Exception as caught:
-        whole, error = False, caught.with_traceback(None)  # it leads to this frame, which has it
-    if not whole:
-        response.stream = streams.held(stream, read, chunks, error)
-        return
-    await discard(stream, runtime)
-    response.stream = streams.bytes(b"".join(read))

@@ -16,8 +16,8 @@ from types import CodeType, FrameType
 from typing import Any
 
 from resilient.errors import TimedOut
-from resilient.http import bodies
 from resilient.http.classify import HttpClassifier, unsent, untouched
+from resilient.http.streams import Streams
 
 __all__ = ["Library"]
 
@@ -45,7 +45,7 @@ class Library:
         self._send, self._request, self._stream = (self._codes(name) for name in ("send", "request", "stream"))
         self._as_pipeline: CodeType | None = None
         self.classifier = classifier
-        self.streams = bodies.Streams(module, errors[TimedOut])  # type: ignore[arg-type]
+        self.streams = Streams(module, errors[TimedOut])  # type: ignore[arg-type]
         self.proofs = {"unsent": unsent(module), "untouched": untouched(module)}
         self._errors = errors
 

@@ -1,29 +1,47 @@
-"""The lifecycle of HTTP responses: a response is open until its body has ended."""
+"""The lifecycle of HTTP responses: a response is open until its body has ended, and holds its connection until then.
+
+Before a further attempt, a response that may be replaced is set aside: its body is read, so that its connection is free
+for that attempt. Not more is read than a connection is worth: a long body keeps its connection.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from resilient.core.background import discard
+from resilient.core.call import new_call
 from resilient.core.classify import Classifier
 from resilient.core.lifecycle import EndObserver, ResultLifecycle
 from resilient.core.result import CLOSING_SECONDS
-from resilient.http.bodies import KEPT_SECONDS, Followed, Streams, set_aside
+from resilient.http.bodies import Followed
+from resilient.http.delegate import begun, following
+from resilient.http.streams import Streams
 from resilient.runtime import Runtime
 
-__all__ = ["ResponseLifecycle"]
+__all__ = ["KEPT_BYTES", "KEPT_BYTES_HTTP2", "KEPT_SECONDS", "ResponseLifecycle"]
+
+KEPT_BYTES = 65536
+"""The most bytes of a body that are read when its response is set aside."""
+
+KEPT_BYTES_HTTP2 = 1 << 20
+"""The same for HTTP/2. There, a body that is not read to its end costs the connection, which goes on, as many bytes of
+its flow-control window (16 MiB) for ever: httpcore neither resets the stream nor gives credit for what still comes."""
+
+KEPT_SECONDS = 1.0
+"""The most seconds that reading such a body takes."""
 
 
 class ResponseLifecycle(ResultLifecycle):
     """The lifecycle of the responses of one client library.
 
     Args:
-        streams: of the client library.
-        classifier: classifies the errors that break off a body.
+        streams: the classes of bodies for the library.
+        classifier: of the errors that break off a body.
     """
 
     may_be_open = True
     may_ask_to_wait = True
-    aside_seconds = KEPT_SECONDS + CLOSING_SECONDS  # a body that takes longer is closed when the response is replaced
+    aside_seconds = KEPT_SECONDS + CLOSING_SECONDS  # a body that takes longer is closed when its response is replaced
     closing_seconds = 0.0
     assumes = ("a call ends with what an attempt reads of the response: its body, or of a stream its head",)
 
@@ -39,5 +57,36 @@ class ResponseLifecycle(ResultLifecycle):
             result.stream = self._streams.followed(stream, observer, self._classifier)
 
     async def set_aside(self, result: Any, runtime: Runtime) -> None:
-        """Free the connection of a response that the next attempt may replace (see `bodies.set_aside`)."""
-        await set_aside(result, self._streams, runtime)
+        """Read the body of a response that the next attempt may replace, and free its connection.
+
+        If the caller gets this response after all, its body is as it was; but a body that took longer than
+        `KEPT_SECONDS` ends with `TimedOut`. A body of more than `KEPT_BYTES` (`KEPT_BYTES_HTTP2`) keeps its connection
+        until the response is closed.
+        """
+        streams = self._streams
+        if not streams.is_open(result):
+            return
+        stream, read = result.stream, []
+        most = KEPT_BYTES_HTTP2 if result.http_version == "HTTP/2" else KEPT_BYTES
+        chunks = begun(stream, runtime)
+        limit = streams.limit(runtime.now() + KEPT_SECONDS, KEPT_SECONDS)
+
+        async def reading(_: Any) -> bool:
+            size = 0
+            while (part := await following(chunks)) is not None:
+                read.append(part)
+                size += len(part)
+                if size > most or runtime.now() >= limit.at:
+                    return False
+            return True
+
+        error: Exception | None = None
+        try:
+            whole = await runtime.within(new_call(reading, (), {}, runtime), reading, limit)
+        except Exception as caught:
+            whole, error = False, caught.with_traceback(None)  # it leads to this frame, which has it
+        if not whole:
+            result.stream = streams.held(stream, read, chunks, error)
+            return
+        await discard(stream, runtime)
+        result.stream = streams.bytes(b"".join(read))

@@ -7,17 +7,14 @@ they were read or rewound, and some only once. `make_ready` finds out which, and
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from resilient.core.call import new_call
 from resilient.http.delegate import begun, end, following
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.threads import THREADS
 
-if TYPE_CHECKING:
-    from resilient.http.bodies import Streams
-
-__all__ = ["Once", "Punctual", "Rewound", "make_ready"]
+__all__ = ["BodyClasses", "Once", "Punctual", "Rewound", "make_ready"]
 
 
 def is_file(source: Any) -> bool:
@@ -113,8 +110,16 @@ class Punctual:
                 raise self._limit.expired(None, 0.0)
 
 
+class BodyClasses(Protocol):
+    """The classes of request bodies for one client library, as `resilient.http.streams.Streams` has them."""
+
+    bytes: Any
+    rewound: Any
+    once: Any
+
+
 async def make_ready(
-    request: Any, streams: Streams, buffer: int | None, runtime: Runtime, limit: Limit | None = None
+    request: Any, streams: BodyClasses, buffer: int | None, runtime: Runtime, limit: Limit | None = None
 ) -> tuple[bool, bool]:
     """Prepare a request's body to be sent again.
 

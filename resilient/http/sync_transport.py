@@ -11,7 +11,7 @@ from resilient.core.call import Call
 from resilient.core.deadline import holding
 from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, TimedOut
-from resilient.http import bodies
+from resilient.http import reading
 from resilient.http.delegate import SyncAround
 from resilient.http.options import is_in_time
 from resilient.http.semantics import IDEMPOTENT_METHODS
@@ -47,7 +47,7 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
 
     def _whole_attempt(self, context: PipelineContext) -> Attempt:
         simple, fully, late, streams = self._simple, self._fully, self._late, self.library.streams
-        is_open, on_result, read, most = streams.is_open, context.on_result, bodies.read_plainly, self._buffer
+        is_open, on_result, read, most = streams.is_open, context.on_result, reading.read_plainly, self._buffer
 
         def whole_attempt(call: Call) -> Any:
             request, deadline = call.args[0], call.deadline

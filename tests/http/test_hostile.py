@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from resilient import CircuitBreaker, Pipeline, Retry, Timeout, deadline
-from resilient.http.bodies import KEPT_BYTES, KEPT_SECONDS
+from resilient.http.lifecycle import KEPT_BYTES, KEPT_SECONDS
 from resilient.observe.logging import log_events
 from tests.http.kinds import Kind
 

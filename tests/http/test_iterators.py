@@ -12,8 +12,8 @@ import trio
 
 from resilient import CircuitBreaker, Pipeline, Retry
 from resilient.faults import DrippingBody, TruncatedBody
-from resilient.http.bodies import KEPT_BYTES
 from resilient.http.delegate import end
+from resilient.http.lifecycle import KEPT_BYTES
 from tests.http.kinds import URL, AsyncHttpx, AsyncHttpx2, Kind
 
 ASYNC: Any = pytest.mark.parametrize("kind", [AsyncHttpx, AsyncHttpx2], ids=lambda kind: kind.name)
