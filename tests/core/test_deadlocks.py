@@ -1,4 +1,4 @@
-"""Waits that nothing could end: refused in words, and only those."""
+"""Deadlocks: a wait that nothing could end is refused, and no other wait is."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ every_gate = pytest.mark.parametrize("gate", [pytest.param(make, id=name) for na
 
 
 def within_time(function: Callable[[], object]) -> None:
-    """Run it in a thread of its own, which must not hang."""
+    """Run a function in a thread of its own, and fail if it hangs."""
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -64,7 +64,7 @@ def work() -> str:
 
 
 def on_asyncio(*policies: Any, then: Callable[[], None]) -> None:
-    """Call `then` in the thread of a loop, one of whose tasks is inside."""
+    """Call `then` in the thread of an asyncio loop, one of whose tasks is inside the gate."""
 
     async def main() -> None:
         inside, go = asyncio.Event(), asyncio.Event()
@@ -85,7 +85,7 @@ def on_asyncio(*policies: Any, then: Callable[[], None]) -> None:
 
 
 def on_trio(*policies: Any, then: Callable[[], None]) -> None:
-    """The same on trio."""
+    """Call `then` in the thread of a trio loop, one of whose tasks is inside the gate."""
 
     async def main() -> None:
         inside, go = trio.Event(), trio.Event()
@@ -113,7 +113,7 @@ LOOPS = pytest.mark.parametrize("on_loop", [on_asyncio, on_trio], ids=["asyncio"
 def test_plain_def_in_the_thread_of_a_loop_does_not_wait_for_a_task_of_that_loop(
     on_loop: Callable[..., None], gate: Callable[[], Gate]
 ) -> None:
-    """Nothing of the loop goes on while it waits: it says so, and the next call finds nothing lost."""
+    """No task of the loop could continue during the wait: `Deadlock` is raised, and no permit is lost."""
     policy = gate()
 
     def then() -> None:
@@ -129,7 +129,7 @@ def test_plain_def_in_the_thread_of_a_loop_does_not_wait_for_a_task_of_that_loop
 def test_such_a_wait_is_found_behind_other_policies_in_copies_and_in_lines_further_in(
     on_loop: Callable[..., None],
 ) -> None:
-    """And a call in a line holds what it was given further out."""
+    """A call that waits in an inner queue holds the permits of outer gates."""
     bulkhead = Bulkhead(1, queue=5)
 
     def then() -> None:
@@ -155,7 +155,7 @@ def test_such_a_wait_is_found_behind_other_policies_in_copies_and_in_lines_furth
 
 @every_gate
 def test_plain_def_does_not_wait_for_itself(gate: Callable[[], Gate]) -> None:
-    """A function that calls itself, with one permit for both."""
+    """A function that calls itself needs two permits where there is one."""
     policy = gate()
 
     @policy
@@ -173,7 +173,7 @@ def test_plain_def_does_not_wait_for_itself(gate: Callable[[], Gate]) -> None:
 
 @LOOPS
 def test_plain_def_in_the_thread_of_a_loop_waits_for_other_threads(on_loop: Callable[..., None]) -> None:
-    """Their permits come back, whatever the loop does."""
+    """Other threads release their permits, whatever the loop does."""
     bulkhead = Bulkhead(2, queue=5)
     began, go = threading.Event(), threading.Event()
 
@@ -196,7 +196,7 @@ def test_plain_def_in_the_thread_of_a_loop_waits_for_other_threads(on_loop: Call
 def test_permit_that_another_thread_gives_back_just_now_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, permits: int
 ) -> None:
-    """It is free, but not handed on yet: what is held in this thread is not all there is."""
+    """A permit that is being released is held by no call of this thread, so there is no deadlock."""
     bulkhead = Bulkhead(permits, queue=5)
     began, go, freed, waiting = (threading.Event() for _ in range(4))
     grant, wait = PermitQueue.grant, PermitQueue.wait
@@ -237,7 +237,7 @@ def test_permit_that_another_thread_gives_back_just_now_is_waited_for(
 
 @LOOPS
 def test_plain_def_in_the_thread_of_a_loop_waits_as_long_as_it_may(on_loop: Callable[..., None]) -> None:
-    """A wait with an end is no deadlock: of the queue, of a Timeout, of a deadline."""
+    """A wait that ends is no deadlock: by `queue_timeout`, a Timeout or a deadline."""
     impatient, patient = Bulkhead(1, queue=5, queue_timeout=0.001), Bulkhead(1, queue=5)
     adaptive = AdaptiveLimit(1, queue=5, queue_timeout=0.001)
 
@@ -255,7 +255,7 @@ def test_plain_def_in_the_thread_of_a_loop_waits_as_long_as_it_may(on_loop: Call
 
 
 def test_deadlock_is_neither_repeated_nor_evidence() -> None:
-    """It is a mistake of the caller's."""
+    """A deadlock is an error of the caller's own code."""
     bulkhead, calls = Bulkhead(1, queue=5), 0
 
     @Pipeline(Retry(3, wait=0), bulkhead)

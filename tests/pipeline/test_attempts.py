@@ -33,7 +33,7 @@ from tests.worlds import WORLDS, VirtualWorld, World
 
 
 def run_block(world: World, pipeline: Pipeline, body: Callable[[Any], Any]) -> Any:
-    """Run `body(attempt)` as the block, in async or plain code; what the block returned last."""
+    """Run `body(attempt)` as the block, in async or plain code. Returns the last result of `body`."""
     if not world.is_async:
         for attempt in pipeline.attempts():
             with attempt:
@@ -95,7 +95,7 @@ def test_block_whose_attempts_are_spent_raises_its_own_last_error(world: World) 
 
 
 def test_block_error_that_is_not_worth_repeating_comes_out_at_once(world: World) -> None:
-    """Programming errors are not repeated."""
+    """A programming error in a block is raised after one attempt."""
     error = TypeError("mine")
     body = Body(error)
     with pytest.raises(TypeError, match="mine") as caught:
@@ -105,7 +105,7 @@ def test_block_error_that_is_not_worth_repeating_comes_out_at_once(world: World)
 
 
 def test_block_result_is_judged_when_it_is_set(world: World) -> None:
-    """`attempt.result` is what the classifier judges; the attempt is repeated while it is a failure."""
+    """The classifier gets `attempt.result`; the block is repeated as long as that is a failure."""
     answers = [503, 503, 200]
 
     def body(attempt: Any) -> int:
@@ -118,7 +118,7 @@ def test_block_result_is_judged_when_it_is_set(world: World) -> None:
 
 
 def test_block_result_not_set_is_not_judged(world: World) -> None:
-    """A block has none of its own: it is a success, and a predicate that looks at results is not asked about None."""
+    """A block without a result is a success. A predicate of results is not called with None."""
     judged: list[Any] = []
 
     def judge(result: Any) -> bool:
@@ -137,7 +137,7 @@ def test_block_result_not_set_is_not_judged(world: World) -> None:
 
 
 def test_block_result_set_to_none_is_judged(world: World) -> None:
-    """It is one; and the last attempt's is not the next one's."""
+    """None is a result once it is set, and an attempt does not keep the result of the one before."""
     judged: list[Any] = []
 
     def judge(result: Any) -> bool:
@@ -153,7 +153,7 @@ def test_block_result_set_to_none_is_judged(world: World) -> None:
 
 
 def test_block_whose_last_result_is_a_failure_ends_without_an_error(world: World) -> None:
-    """As a function's last result comes back when attempts are spent, the loop just ends."""
+    """When attempts are spent, the loop just ends, as a function returns its last result."""
     seen: list[int] = []
 
     def body(attempt: Any) -> None:
@@ -165,7 +165,7 @@ def test_block_whose_last_result_is_a_failure_ends_without_an_error(world: World
 
 
 def test_block_in_mode_off_runs_once_unguarded(world: World) -> None:
-    """Switched off, a block is just a block."""
+    """While the pipeline is switched off, a block runs once, without policies."""
     pipeline = Pipeline(Retry(attempts=3, wait=0), Bulkhead(1))
     error = OSError()
     body = Body(error)
@@ -190,7 +190,7 @@ def test_block_holds_its_permit_while_it_runs(world: World) -> None:
 
 
 def test_attempt_outside_its_loop_cannot_be_entered() -> None:
-    """Once the loop is gone, so is its permit: the attempt is worth nothing."""
+    """When the loop is gone, its permit is released, and its attempts cannot be entered."""
     bulkhead = Bulkhead(1)
     attempt = next(iter(Pipeline(bulkhead).attempts()))
     assert in_use(bulkhead) == 0
@@ -199,7 +199,7 @@ def test_attempt_outside_its_loop_cannot_be_entered() -> None:
 
 
 def test_block_teaches_its_breaker(world: World) -> None:
-    """What a block raises is a failure, and an open circuit refuses the next block before it is entered."""
+    """An error of a block counts as a failure; an open circuit refuses the next block before it is entered."""
     pipeline = Pipeline(CircuitBreaker(fail_max=1, failure_rate=None))
     with pytest.raises(OSError):
         run_block(world, pipeline, Body(OSError()))
@@ -210,7 +210,7 @@ def test_block_teaches_its_breaker(world: World) -> None:
 
 
 def test_block_of_a_closed_pipeline_is_refused(world: World) -> None:
-    """A closed pipeline takes no blocks either."""
+    """A closed pipeline refuses blocks, too."""
     pipeline = Pipeline(Retry())
     pipeline.close()
     with pytest.raises(PipelineClosed):
@@ -218,7 +218,7 @@ def test_block_of_a_closed_pipeline_is_refused(world: World) -> None:
 
 
 def test_block_is_counted_as_in_flight(world: World) -> None:
-    """A pipeline that is being closed waits for its blocks too."""
+    """A pipeline that is being closed waits for its blocks, too."""
     pipeline = Pipeline(Retry())
     seen: list[int] = []
     run_block(world, pipeline, lambda attempt: seen.append(pipeline.snapshot()["in_flight"]))
@@ -227,7 +227,7 @@ def test_block_is_counted_as_in_flight(world: World) -> None:
 
 
 def test_block_in_nested_pipelines_passes_both(world: World) -> None:
-    """A pipeline inside a pipeline guards the block as well."""
+    """Both pipelines guard the block if one is nested in the other."""
     bulkhead = Bulkhead(1)
     held: list[int] = []
     body = Body(OSError(), "fine")
@@ -242,7 +242,7 @@ def test_block_in_nested_pipelines_passes_both(world: World) -> None:
 
 
 def test_block_emits_events_under_its_name(world: World) -> None:
-    """Attempts of a block are told of like those of a function called "block", or as named."""
+    """Events name a block like a function called "block", or by the name given to `attempts()`."""
     pipeline = Pipeline(Retry(attempts=2, wait=0), name="p")
     seen: list[Any] = []
     pipeline.listen(seen.append)
@@ -260,7 +260,7 @@ def test_block_emits_events_under_its_name(world: World) -> None:
 
 @pytest.mark.parametrize(("name", "error"), [("", ValueError), (" ", ValueError), (7, TypeError)])
 def test_block_with_a_bad_name_is_refused(name: Any, error: type[Exception]) -> None:
-    """The name is checked where it is written."""
+    """The name is checked by `attempts()` itself."""
     with pytest.raises(error, match="name must"):
         Pipeline(Retry()).attempts(name)
 
@@ -284,7 +284,7 @@ async def test_block_is_ended_by_a_timeout_and_run_again() -> None:
 
 @pytest.mark.every_loop
 async def test_block_that_is_timed_out_raises_timed_out() -> None:
-    """Where nothing repeats it, `TimedOut` comes out of the block, and the task is not cancelled."""
+    """Without a Retry, `TimedOut` is raised out of the block, and the task is not cancelled."""
     with pytest.raises(TimedOut) as caught:
         async for attempt in Pipeline(Timeout(0.02), name="p").attempts():
             async with attempt:
@@ -295,7 +295,7 @@ async def test_block_that_is_timed_out_raises_timed_out() -> None:
 
 
 def test_block_is_ended_by_a_timeout_on_trio() -> None:
-    """The same in trio."""
+    """On trio a Timeout ends a block, too."""
     numbers = []
 
     async def main() -> None:
@@ -311,7 +311,7 @@ def test_block_is_ended_by_a_timeout_on_trio() -> None:
 
 @pytest.mark.virtual_time
 async def test_block_waits_between_attempts() -> None:
-    """The backoff goes by between the end of one attempt and the beginning of the next."""
+    """The pause of a Retry lies between the end of one attempt and the beginning of the next."""
     loop = asyncio.get_running_loop()
     begun = []
     async for attempt in Pipeline(Retry(attempts=3, wait=10)).attempts():
@@ -329,7 +329,7 @@ LIMIT, LONGER = 0.01, 0.02
 
 @pytest.fixture(params=[world for world in WORLDS if world.is_async], ids=lambda kind: kind.name)
 def loop(request: pytest.FixtureRequest) -> Iterator[World]:
-    """Each runtime with an event loop in turn."""
+    """Each runtime that has an event loop."""
     made: World = request.param()
     yield made
     made.close()
@@ -337,7 +337,7 @@ def loop(request: pytest.FixtureRequest) -> Iterator[World]:
 
 @pytest.fixture
 def virtual() -> Iterator[World]:
-    """Virtual time, for what a busy machine must not decide."""
+    """Virtual time, for tests whose outcome must not depend on how busy the machine is."""
     made = VirtualWorld()
     yield made
     made.close()
@@ -353,7 +353,7 @@ LIMITS: list[Any] = [
 
 @pytest.mark.parametrize("policies", LIMITS, ids=["lone", "each attempt", "total", "nested"])
 def test_code_before_the_first_block_has_no_limit(loop: World, policies: Any) -> None:
-    """The pipeline begins with the block: what comes before is neither cancelled nor counted."""
+    """The Timeout begins with the first block. Code before it is neither cancelled nor counted."""
 
     async def main() -> str:
         async for attempt in Pipeline(*policies).attempts():
@@ -367,7 +367,7 @@ def test_code_before_the_first_block_has_no_limit(loop: World, policies: Any) ->
 
 
 def test_code_between_blocks_is_not_cancelled_by_the_next_attempt(loop: World) -> None:
-    """Whose Timeout begins with its block."""
+    """The Timeout of an attempt begins when its block is entered."""
 
     async def main() -> list[int]:
         numbers = []
@@ -385,7 +385,7 @@ def test_code_between_blocks_is_not_cancelled_by_the_next_attempt(loop: World) -
 
 @pytest.mark.parametrize("inherited", [False, True], ids=["total Timeout", "deadline"])
 def test_limit_of_the_whole_that_passes_between_blocks_ends_the_next_one(virtual: World, inherited: bool) -> None:
-    """The code between runs to its end; the block is not entered."""
+    """The code between blocks runs to its end, and the next block is not entered."""
     did: list[str] = []
     pipeline = Pipeline(Retry(2, wait=0)) if inherited else Pipeline(Timeout(LIMIT), Retry(2, wait=0))
 
@@ -406,7 +406,7 @@ def test_limit_of_the_whole_that_passes_between_blocks_ends_the_next_one(virtual
 
 
 def test_limit_of_the_whole_ends_a_later_block(virtual: World) -> None:
-    """It holds again when that is entered."""
+    """A total Timeout acts again when a later block is entered."""
 
     async def main() -> None:
         async for attempt in Pipeline(Timeout(LIMIT), Retry(2, wait=0)).attempts():
@@ -420,7 +420,7 @@ def test_limit_of_the_whole_ends_a_later_block(virtual: World) -> None:
 
 
 def test_plain_limit_of_the_whole_that_passes_between_blocks_ends_the_next_one() -> None:
-    """In threads, too."""
+    """In plain code, too, the next block is not entered after the total limit."""
     did = []
     with pytest.raises(TimedOut):
         for attempt in Pipeline(Timeout(LIMIT), Retry(2, wait=0)).attempts():
@@ -435,7 +435,7 @@ def test_plain_limit_of_the_whole_that_passes_between_blocks_ends_the_next_one()
 @pytest.mark.parametrize("policies", LIMITS, ids=["lone", "each attempt", "total", "nested"])
 @pytest.mark.parametrize("failures", [0, 1])
 def test_kept_attempts_cancel_nobody(loop: World, policies: Any, failures: int) -> None:
-    """After a `break`, in the first round or in a later one."""
+    """After a `break`, in the first round or a later one, no Timeout of the loop cancels the task."""
 
     async def main() -> str:
         attempts = Pipeline(*policies).attempts()
@@ -452,7 +452,7 @@ def test_kept_attempts_cancel_nobody(loop: World, policies: Any, failures: int) 
 
 
 def test_total_is_a_deadline_in_its_blocks_only(loop: World) -> None:
-    """Neither the code between them nor what follows a `break` inherits it."""
+    """Calls between the blocks, and after a `break`, do not inherit the deadline of the loop."""
 
     async def main() -> list[bool]:
         seen = []
@@ -470,7 +470,7 @@ def test_total_is_a_deadline_in_its_blocks_only(loop: World) -> None:
 
 
 def test_permit_is_taken_when_the_block_is_entered(world: World) -> None:
-    """Not by the code before it; and a refusal is raised there."""
+    """The permit is taken, or refused, by `with attempt`, not by code before it."""
     bulkhead = Bulkhead(1)
     pipeline = Pipeline(Retry(2, wait=0), bulkhead)
     free = []
@@ -501,7 +501,7 @@ def test_permit_is_taken_when_the_block_is_entered(world: World) -> None:
 
 
 def test_block_in_a_scope_of_its_user_nests_on_trio() -> None:
-    """Scopes of the pipeline are opened and closed with the block, inside those that the user opens in the loop."""
+    """The pipeline's cancel scopes open and close with the block, inside those that the user opens in the loop."""
 
     async def main() -> list[int]:
         numbers = []
@@ -523,7 +523,7 @@ def test_block_in_a_scope_of_its_user_nests_on_trio() -> None:
 
 
 def test_block_that_an_exit_stack_entered_is_its_users(world: World) -> None:
-    """The function that fills the stack is in the block, and no other one is."""
+    """The function that fills the exit stack is inside the block; no other function is."""
     outer, inner = Pipeline(Retry(2, wait=0), name="outer"), Retry(3, wait=0, nested="once")
     seen: list[Any] = []
     tries: list[int] = []
@@ -570,7 +570,7 @@ def test_block_that_an_exit_stack_entered_is_its_users(world: World) -> None:
 
 
 def test_block_that_a_function_entered_and_left_open_is_nobody_elses() -> None:
-    """Its frame is gone; functions that get its place are not in the block."""
+    """If the function that entered a block has returned, no other function is taken to be inside the block."""
     pipeline = Pipeline(Retry(2, wait=0), name="p")
     stack = contextlib.ExitStack()
 
@@ -591,7 +591,7 @@ def test_block_that_a_function_entered_and_left_open_is_nobody_elses() -> None:
 
 @pytest.mark.every_loop
 async def test_block_cancelled_inside_lets_the_cancellation_through() -> None:
-    """The caller's cancellation is not judged, not repeated, and gives the permit back."""
+    """A cancellation by the caller is neither classified nor repeated, and the permit is released."""
     bulkhead, breaker = Bulkhead(1), CircuitBreaker(fail_max=1, failure_rate=None)
     entered, numbers = asyncio.Event(), []
 
@@ -614,7 +614,7 @@ async def test_block_cancelled_inside_lets_the_cancellation_through() -> None:
 
 @pytest.mark.every_loop
 async def test_block_cancelled_between_attempts_lets_the_cancellation_through() -> None:
-    """So does a cancellation that comes while the loop waits for the next attempt."""
+    """A cancellation during the pause before the next attempt gets through, too."""
     bulkhead = Bulkhead(1)
     failed, numbers = asyncio.Event(), []
 
@@ -638,7 +638,7 @@ async def test_block_cancelled_between_attempts_lets_the_cancellation_through() 
 
 @pytest.mark.every_loop
 async def test_block_cancelled_in_a_queue_is_never_entered() -> None:
-    """A block that waits for its permit when it is cancelled leaves the queue."""
+    """A block that is cancelled while it waits for its permit leaves the queue."""
     bulkhead = Bulkhead(1, queue=1)
     inside, in_line, leave, second_entered = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
     pipeline = Pipeline(bulkhead)
@@ -669,7 +669,7 @@ async def test_block_cancelled_in_a_queue_is_never_entered() -> None:
 
 
 def test_block_cancelled_on_trio_lets_the_cancellation_through() -> None:
-    """trio's cancel scopes work across a block."""
+    """Cancel scopes of trio work across a block."""
     bulkhead = Bulkhead(1)
     numbers = []
 
@@ -691,7 +691,7 @@ def test_block_cancelled_on_trio_lets_the_cancellation_through() -> None:
 
 
 async def test_async_block_left_by_break_is_a_success() -> None:
-    """`break` in the block ends the attempt well: the permit goes back, and nothing is repeated."""
+    """`break` in the block is the end of a successful attempt: the permit is released, and nothing is repeated."""
     bulkhead, numbers = Bulkhead(1), []
     async for attempt in Pipeline(Retry(attempts=3), bulkhead).attempts():
         async with attempt:
@@ -702,7 +702,7 @@ async def test_async_block_left_by_break_is_a_success() -> None:
 
 
 def test_plain_block_left_by_break_is_a_success() -> None:
-    """The same in plain code."""
+    """In plain code, too, `break` in the block is a success."""
     bulkhead, numbers = Bulkhead(1), []
     for attempt in Pipeline(Retry(attempts=3), bulkhead).attempts():
         with attempt:
@@ -729,7 +729,7 @@ async def test_async_block_left_by_return_is_a_success() -> None:
 
 
 def test_plain_block_left_by_return_is_a_success() -> None:
-    """The same in plain code."""
+    """In plain code, too, `return` in the block is a success."""
     bulkhead = Bulkhead(1)
 
     def fetch() -> str | None:
@@ -746,7 +746,7 @@ def test_plain_block_left_by_return_is_a_success() -> None:
 
 @pytest.mark.every_loop
 async def test_async_block_never_entered_gives_its_permit_back() -> None:
-    """Whoever breaks out before `async with` has taken a permit; it goes back when the loop is gone."""
+    """A loop that is left before `async with` holds no permit when it is gone."""
     bulkhead = Bulkhead(1)
     async for _ in Pipeline(Timeout(5), bulkhead).attempts():
         break
@@ -754,7 +754,7 @@ async def test_async_block_never_entered_gives_its_permit_back() -> None:
 
 
 def test_plain_block_broken_out_of_after_a_failure_gives_its_permit_back() -> None:
-    """The same where the next attempt was already admitted."""
+    """A loop that is left after a failed attempt holds no permit for the next one."""
     bulkhead = Bulkhead(1)
     for attempt in Pipeline(Retry(attempts=3, wait=0), bulkhead).attempts():
         with attempt:
@@ -767,7 +767,7 @@ def test_plain_block_broken_out_of_after_a_failure_gives_its_permit_back() -> No
 
 
 async def test_async_attempt_not_entered_is_refused_in_the_next_round() -> None:
-    """A loop body without `async with` would run unguarded: it is said at once, and the permit goes back."""
+    """A loop body without `async with` would run unguarded: the second round raises, and the permit is released."""
     bulkhead, rounds = Bulkhead(1), 0
     with pytest.raises(RuntimeError, match="was not entered: write `with attempt:` in the loop"):
         async for _ in Pipeline(Retry(), bulkhead).attempts():
@@ -777,7 +777,7 @@ async def test_async_attempt_not_entered_is_refused_in_the_next_round() -> None:
 
 
 def test_plain_attempt_not_entered_is_refused_in_the_next_round() -> None:
-    """The same in plain code."""
+    """In plain code, too, a loop body without `with` is refused."""
     bulkhead, rounds = Bulkhead(1), 0
     with pytest.raises(RuntimeError, match="was not entered: write `with attempt:` in the loop"):
         for _ in Pipeline(Retry(), bulkhead).attempts():
@@ -787,7 +787,7 @@ def test_plain_attempt_not_entered_is_refused_in_the_next_round() -> None:
 
 
 def test_attempt_entered_twice_is_refused() -> None:
-    """An attempt is one run of the block."""
+    """An attempt guards one run of the block."""
     for attempt in Pipeline(Retry()).attempts():
         with attempt:
             pass
@@ -796,7 +796,7 @@ def test_attempt_entered_twice_is_refused() -> None:
 
 
 def test_attempt_inside_itself_is_refused() -> None:
-    """Entering it again from within does not run the block twice."""
+    """An attempt that is entered again inside its block raises."""
     for attempt in Pipeline(Retry(attempts=1)).attempts():
         with pytest.raises(RuntimeError, match="entered once"):
             with attempt, attempt:
@@ -804,7 +804,7 @@ def test_attempt_inside_itself_is_refused() -> None:
 
 
 async def test_async_attempts_used_twice_are_refused() -> None:
-    """One object is one guarded block; a second loop over it would silently do nothing."""
+    """One object serves one loop; a second loop over it would silently do nothing."""
     attempts = Pipeline(Retry()).attempts()
     async for attempt in attempts:
         async with attempt:
@@ -815,7 +815,7 @@ async def test_async_attempts_used_twice_are_refused() -> None:
 
 
 def test_plain_attempts_used_twice_are_refused() -> None:
-    """The same in plain code."""
+    """In plain code, too, one object serves one loop."""
     attempts = Pipeline(Retry()).attempts()
     for attempt in attempts:
         with attempt:
@@ -826,7 +826,7 @@ def test_plain_attempts_used_twice_are_refused() -> None:
 
 
 async def test_plain_with_in_an_async_loop_is_refused() -> None:
-    """It could not wait for the next attempt; nothing is taken, and the block is not entered."""
+    """It could not wait for the next attempt. No permit is taken, and the block is not entered."""
     bulkhead, entered = Bulkhead(1), []
     with pytest.raises(RuntimeError, match="write `async with attempt:` in a loop of `async for attempt in"):
         async for attempt in Pipeline(bulkhead, Retry(attempts=2)).attempts():
@@ -837,7 +837,7 @@ async def test_plain_with_in_an_async_loop_is_refused() -> None:
 
 
 async def test_plain_loop_in_an_async_def_is_refused() -> None:
-    """It would block the event loop where it waits, and a Timeout would not end it. In a generator, too."""
+    """It would block the event loop while it waits, and no Timeout could end its block. So it is in a generator."""
     pipeline = Pipeline(Retry(attempts=2), Timeout(1))
 
     async def generator() -> Any:
@@ -854,7 +854,7 @@ async def test_plain_loop_in_an_async_def_is_refused() -> None:
 
 
 async def test_plain_loop_in_a_plain_function_is_fine_in_the_thread_of_a_loop() -> None:
-    """Such a function is called there like any other."""
+    """A plain function that a coroutine calls may have a plain loop."""
 
     def work() -> list[int]:
         numbers = []
@@ -869,7 +869,7 @@ async def test_plain_loop_in_a_plain_function_is_fine_in_the_thread_of_a_loop() 
 
 
 def test_async_with_in_a_plain_loop_is_refused() -> None:
-    """However that came about."""
+    """`async with` needs a loop of `async for`."""
     attempts = Pipeline(Retry(attempts=2)).attempts()
     attempt = next(iter(attempts))
 
@@ -886,7 +886,7 @@ def test_async_with_in_a_plain_loop_is_refused() -> None:
 
 @pytest.mark.every_loop
 async def test_blocks_of_several_tasks_share_the_state_of_their_policies() -> None:
-    """Blocks queue for the permits of one bulkhead like calls do."""
+    """Blocks queue for the permits of one bulkhead, as calls do."""
     pipeline = Pipeline(Bulkhead(2, queue=10))
     running = most = 0
 
@@ -904,7 +904,7 @@ async def test_blocks_of_several_tasks_share_the_state_of_their_policies() -> No
 
 
 def test_blocks_of_several_threads_share_the_state_of_their_policies() -> None:
-    """The same for plain code in threads."""
+    """Blocks in threads queue for the permits of one bulkhead, too."""
     pipeline = Pipeline(Bulkhead(2, queue=10))
     lock, running, most = threading.Lock(), 0, 0
     both = threading.Barrier(2, timeout=5)
@@ -930,7 +930,7 @@ def test_blocks_of_several_threads_share_the_state_of_their_policies() -> None:
 
 
 def test_block_sees_context_variables_set_in_it(world: World) -> None:
-    """The block runs in its caller's context: nothing stands between."""
+    """The block runs in its caller's context, so context variables set in it stay."""
     import contextvars
 
     variable = contextvars.ContextVar("variable", default="before")

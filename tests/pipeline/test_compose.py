@@ -1,4 +1,4 @@
-"""How gates stand together: all or nothing, fresh judgements, and evidence of what the dependency did."""
+"""Gates of one pipeline: all or nothing, no stale admissions, and evidence only of the dependency."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FOR_EVER = ((0.0, float("inf")),)
 
 
 def stack(*policies: Any, classify: Classifier | None = None, name: str | None = None) -> Pipeline:
-    """A pipeline that is built without a word about its order."""
+    """A pipeline whose order gives no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
         return Pipeline(*policies, classify=classify, name=name)
@@ -50,7 +50,7 @@ def stack(*policies: Any, classify: Classifier | None = None, name: str | None =
 def dependency(
     *, seconds: float = 0.0, error: BaseException | None = None, answer: object = "done"
 ) -> Callable[[], Any]:
-    """Takes its time in an asyncio loop; then raises or answers."""
+    """A function that takes some time on an asyncio loop, then raises or answers."""
 
     async def fetch() -> object:
         await asyncio.sleep(seconds)
@@ -65,7 +65,7 @@ def dependency(
 
 
 def test_gates_are_passed_outermost_first_and_left_innermost_first(world: World) -> None:
-    """On the way in from the outside, on the way out from the inside; all are held while the function runs."""
+    """Gates admit a call outermost first and are settled innermost first; all hold it while the function runs."""
     journal: Journal = []
     outer, middle, inner = (Turnstile(name=name, journal=journal) for name in ("outer", "middle", "inner"))
     assert world.call(stack(outer, middle, inner)(world.dependency(7).fn)) == 7
@@ -76,7 +76,7 @@ def test_gates_are_passed_outermost_first_and_left_innermost_first(world: World)
 
 
 def test_refusal_by_a_later_gate_gives_earlier_tickets_back_last_first(world: World) -> None:
-    """Nothing is held and nothing is sent; gates further in are not asked."""
+    """No ticket stays held, the function is not called, and gates further in are not asked."""
     journal: Journal = []
     first, second = Turnstile(name="first", journal=journal), Turnstile(name="second", journal=journal, learns=True)
     third, fourth = Turnstile(name="third", journal=journal, shut=FOR_EVER), Turnstile(name="fourth", journal=journal)
@@ -105,7 +105,7 @@ def test_refusal_after_a_wait_gives_earlier_tickets_back_last_first(world: World
 
 
 def test_gate_that_raises_something_else_gives_earlier_tickets_back(world: World) -> None:
-    """A mistake in a gate costs no permit."""
+    """An unexpected error in a gate costs no permit."""
 
     class Broken(Gate):
         def admit(self, call: Call) -> object:
@@ -137,7 +137,7 @@ async def test_call_cancelled_in_a_line_gives_earlier_tickets_back_last_first() 
 
 @pytest.mark.parametrize("others", [[], [CircuitBreaker(window_calls=10)]], ids=["holding", "learning"])
 def test_coroutine_that_is_dropped_where_no_event_loop_runs_gives_tickets_back(others: list[Gate]) -> None:
-    """As happens to the tasks of a loop that was closed too early."""
+    """Tasks of a loop that was closed too early are dropped in this way."""
 
     @types.coroutine
     def never() -> Generator[None, None, None]:
@@ -155,7 +155,7 @@ def test_coroutine_that_is_dropped_where_no_event_loop_runs_gives_tickets_back(o
 
 
 class Raises(Gate):
-    """Raises `error` whenever it is told of an end."""
+    """A gate that raises `error` at the end of each call."""
 
     timed = False
 
@@ -184,7 +184,7 @@ HOLDS_OR_LEARNS = pytest.mark.parametrize("learns", [False, True], ids=["holds",
 def test_gate_that_raises_at_the_end_is_logged_and_costs_nobody_anything(
     world: World, answer: Any, learns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The gates on both sides have their tickets back, and the caller has the call's own result or error."""
+    """The gates on both sides get their tickets back, and the caller gets the call's own result or error."""
     outer, inner = Turnstile(learns=True), Turnstile()
     outcome = world.outcome(
         stack(outer, Raises(LookupError("broken"), learns=learns), inner)(world.dependency(answer).fn)
@@ -200,7 +200,7 @@ def test_gate_that_raises_at_the_end_is_logged_and_costs_nobody_anything(
 
 @HOLDS_OR_LEARNS
 def test_gate_that_raises_when_a_later_gate_refuses_costs_nobody_anything(world: World, learns: bool) -> None:
-    """The refusal gets through."""
+    """The caller gets the rejection of the later gate."""
     outer = Turnstile()
     policies = outer, Raises(LookupError("broken"), learns=learns), Turnstile(shut=FOR_EVER, name="shut")
     error = world.outcome(stack(*policies)(world.dependency().fn)).error
@@ -213,7 +213,7 @@ def test_gate_that_raises_when_a_later_gate_refuses_costs_nobody_anything(world:
 @HOLDS_OR_LEARNS
 @pytest.mark.virtual_time
 async def test_gate_that_raises_when_a_call_is_cancelled_costs_nobody_anything(learns: bool) -> None:
-    """The cancellation gets through: in the function, in a line, and where a gate is asked anew after a wait."""
+    """The cancellation gets through: in the function, in a queue, and where a gate is asked again after a wait."""
     for more in ([], [Turnstile(line=1.0)], [Turnstile(line=0.1)]):
         outer, raises = Turnstile(), Raises(LookupError("broken"), learns=learns)
         raises.by_evidence = True
@@ -227,7 +227,7 @@ async def test_gate_that_raises_when_a_call_is_cancelled_costs_nobody_anything(l
 
 @pytest.mark.parametrize("answer", [7, OSError("down")], ids=["result", "failure"])
 def test_gate_that_is_interrupted_at_the_end_gives_the_others_their_tickets_first(world: World, answer: Any) -> None:
-    """Ctrl-C is not swallowed, and costs no permit."""
+    """A Ctrl-C is raised, and costs no permit."""
     outer, inner = Turnstile(learns=True), Turnstile()
     guarded = stack(outer, Raises(KeyboardInterrupt(), learns=True), inner)(world.dependency(answer).fn)
     with pytest.raises(KeyboardInterrupt):
@@ -259,7 +259,7 @@ class Streams(ResultLifecycle):
 def test_gate_that_raises_at_the_end_of_an_open_result_costs_nobody_anything(
     world: World, end: Callable[[Any], None]
 ) -> None:
-    """Neither those that had to wait for the end, nor those that had not."""
+    """Gates that follow the result, and gates that do not, get their tickets back."""
     lifecycle, outer, holds = Streams(), Turnstile(learns=True), Turnstile()
     raises = Raises(LookupError("broken"), learns=False), Raises(LookupError("broken"), learns=True)
     policies = holds, outer, *raises
@@ -271,7 +271,7 @@ def test_gate_that_raises_at_the_end_of_an_open_result_costs_nobody_anything(
 
 
 def test_lifecycle_that_raises_about_an_open_result_costs_no_ticket(world: World) -> None:
-    """The caller gets its error."""
+    """The caller gets the error of the lifecycle, and every gate gets its ticket back."""
     outer = Turnstile(learns=True)
     pipeline = stack(outer).twin((outer,), lifecycle=Streams(LookupError("broken")))
     assert isinstance(world.outcome(pipeline(world.dependency(7).fn)).error, LookupError)
@@ -284,7 +284,7 @@ def test_lifecycle_that_raises_about_an_open_result_costs_no_ticket(world: World
 
 @pytest.mark.parametrize("kind", ["by_evidence", "learns"])
 def test_only_judging_gates_are_asked_again_after_a_wait_further_in(world: World, kind: str) -> None:
-    """What decides by evidence decides anew; what only counts is not asked twice."""
+    """Gates that decide by evidence are asked again; gates that only count are not."""
     journal: Journal = []
     outer = Turnstile(name="outer", journal=journal, **{kind: True})
     line = Turnstile(name="line", journal=journal, line=0.01)
@@ -295,7 +295,7 @@ def test_only_judging_gates_are_asked_again_after_a_wait_further_in(world: World
 
 
 def test_judging_gate_is_not_asked_again_after_a_wait_further_out(world: World) -> None:
-    """It was asked after that wait: its judgement is fresh."""
+    """It was asked after that wait, so its evidence is fresh."""
     journal: Journal = []
     line, judge = Turnstile(line=0.01), Turnstile(name="judge", journal=journal, by_evidence=True)
     assert world.call(stack(line, judge)(world.dependency(7).fn)) == 7
@@ -304,7 +304,7 @@ def test_judging_gate_is_not_asked_again_after_a_wait_further_out(world: World) 
 
 @pytest.mark.virtual_time
 async def test_judging_gate_is_asked_again_after_each_wait_further_in() -> None:
-    """What it said after the first wait is stale after the second."""
+    """Its answer after the first wait is stale after the second one."""
     journal: Journal = []
     lines = [Turnstile(name=f"line {number}", journal=journal, line=0.5) for number in (1, 2, 3)]
     judge = Turnstile(name="judge", journal=journal, by_evidence=True)
@@ -318,7 +318,7 @@ async def test_judging_gate_is_asked_again_after_each_wait_further_in() -> None:
 
 @pytest.mark.virtual_time
 async def test_judge_that_makes_a_call_wait_again_lets_nobody_hold_what_others_wait_for() -> None:
-    """Who waits outside gives back what he has inside; otherwise both gates would be taken for ever."""
+    """A call that has to wait at an outer gate releases its inner permits; otherwise both gates would stay taken."""
 
     class Judging(Bulkhead):
         by_evidence = True
@@ -332,7 +332,7 @@ async def test_judge_that_makes_a_call_wait_again_lets_nobody_hold_what_others_w
 
 @pytest.mark.virtual_time
 async def test_judge_that_has_changed_its_mind_during_a_wait_refuses() -> None:
-    """The ticket that was waited for goes back too, and nothing is sent to a dependency that is known to be dead."""
+    """The ticket of the inner gate is released, too, and no call goes to a dependency that is known to be dead."""
     journal: Journal = []
     judge = Turnstile(name="judge", journal=journal, by_evidence=True, shut=((0.5, 8.0),))
     line = Turnstile(name="line", journal=journal, line=1.0)
@@ -351,7 +351,7 @@ async def test_judge_that_has_changed_its_mind_during_a_wait_refuses() -> None:
 
 @pytest.mark.virtual_time
 async def test_queue_behind_a_breaker_sends_nothing_after_the_breaker_has_opened() -> None:
-    """Those who queued while it was closed are refused when their turn comes."""
+    """Calls that queued while it was closed are refused when they leave the queue."""
     requests = 0
 
     async def fetch() -> None:
@@ -373,7 +373,7 @@ async def test_queue_behind_a_breaker_sends_nothing_after_the_breaker_has_opened
 
 @pytest.mark.virtual_time
 async def test_success_is_learnt_once_with_the_time_that_it_took() -> None:
-    """Every gate that learns is told."""
+    """A success settles every gate that learns, once."""
     outer, inner = Turnstile(learns=True), Turnstile(learns=True)
     await stack(outer, inner).call(dependency(seconds=0.5))
     assert outer.lessons == inner.lessons == [("settled", 0.5, False)]
@@ -382,7 +382,7 @@ async def test_success_is_learnt_once_with_the_time_that_it_took() -> None:
 
 @pytest.mark.virtual_time
 async def test_failure_is_learnt_once_with_the_time_that_it_took() -> None:
-    """And the error goes on to the caller."""
+    """A failure settles every gate that learns, once, and its error goes on to the caller."""
     gate = Turnstile(learns=True)
     error = OSError()
     with pytest.raises(OSError) as caught:
@@ -393,13 +393,13 @@ async def test_failure_is_learnt_once_with_the_time_that_it_took() -> None:
 
 
 class _Exit(BaseException):
-    """Not an `Exception`."""
+    """An error that is no `Exception`."""
 
 
 @pytest.mark.parametrize("error", [TypeError(), BulkheadFull(), _Exit()], ids=["programming", "rejection", "base"])
 @pytest.mark.virtual_time
 async def test_error_that_says_nothing_gives_tickets_back_unread(error: BaseException) -> None:
-    """Our own mistakes, local refusals and what is no `Exception` teach nothing."""
+    """Programming errors, local rejections and errors that are no `Exception` are not evidence."""
     learning, holding = Turnstile(learns=True), Turnstile()
     with pytest.raises(type(error)):
         await stack(holding, learning).call(dependency(error=error))
@@ -418,7 +418,7 @@ async def test_error_that_says_nothing_gives_tickets_back_unread(error: BaseExce
 )
 @pytest.mark.virtual_time
 async def test_result_is_judged_before_it_is_learnt(verdict: bool | Verdict, end: tuple[str, bool] | None) -> None:
-    """A result can be a failure, or say nothing; its caller gets it in any case."""
+    """A result can be a failure, or no evidence; its caller gets it in either case."""
     gate = Turnstile(learns=True)
     pipeline = stack(gate, classify=Classifier(results=lambda result: verdict))
     assert await pipeline.call(dependency()) == "done"
@@ -435,7 +435,7 @@ def _raise(_: object) -> bool:
 )
 @pytest.mark.virtual_time
 async def test_classifier_that_raises_costs_no_ticket(classify: Classifier, error: Exception | None) -> None:
-    """Its error goes to the caller, as interlock's probe slot did not come back."""
+    """Its error goes to the caller, and tickets are released (in interlock the place of a probe stayed taken)."""
     outer, inner = Turnstile(), Turnstile(learns=True)
     with pytest.raises(LookupError):
         await stack(outer, inner, classify=classify).call(dependency(error=error))
@@ -444,7 +444,7 @@ async def test_classifier_that_raises_costs_no_ticket(classify: Classifier, erro
 
 @pytest.mark.virtual_time
 async def test_gate_that_does_not_learn_is_only_ever_told_to_release() -> None:
-    """Even where its neighbour learns."""
+    """It is released also where a neighbouring gate learns."""
     journal: Journal = []
     pipeline = stack(Turnstile(name="holding", journal=journal), Turnstile(learns=True))
     await pipeline.call(dependency())
@@ -472,7 +472,7 @@ async def test_gate_that_does_not_learn_is_only_ever_told_to_release() -> None:
 async def test_time_in_a_local_queue_further_in_does_not_count_as_the_age_of_a_call(
     around: Callable[[Gate, Gate], Pipeline],
 ) -> None:
-    """A healthy dependency behind a long queue is not slow, wherever the queue stands."""
+    """A healthy dependency behind a long queue is not slow, at whichever gate the queue is."""
     learning = Turnstile(learns=True)
     pipeline = around(learning, Turnstile(line=4.0))
     await pipeline.call(dependency(seconds=0.5))
@@ -483,14 +483,14 @@ async def test_time_in_a_local_queue_further_in_does_not_count_as_the_age_of_a_c
 
 @pytest.mark.virtual_time
 async def test_age_of_a_call_begins_when_the_last_gate_has_admitted_it() -> None:
-    """Waiting at a neighbouring gate, further out or further in, is not the dependency's doing."""
+    """A wait at a neighbouring gate is not the dependency's time."""
     learning = Turnstile(learns=True)
     await stack(Turnstile(line=1.0), learning, Turnstile(line=2.0)).call(dependency(seconds=0.5))
     assert learning.lessons == [("settled", 0.5, False)]
 
 
 async def _cancel_after(seconds: float, call: Any) -> None:
-    """Cancel the call from outside."""
+    """Cancel the call from outside, after some time."""
     task = asyncio.ensure_future(call)
     asyncio.get_running_loop().call_later(seconds, task.cancel)
     with pytest.raises(asyncio.CancelledError):
@@ -514,7 +514,7 @@ async def _cancel_after(seconds: float, call: Any) -> None:
 async def test_cut_short_call_is_measured_by_the_nearest_timeout_of_its_pipeline(
     around: Callable[[Gate], list[Any]], limit: float | None
 ) -> None:
-    """The one inside comes first, then the one outside; another pipeline's is none of ours."""
+    """The Timeout inside comes first, then the one outside; Timeouts of other pipelines do not count."""
     gate = Turnstile(learns=True)
     await _cancel_after(0.5, stack(*around(gate)).call(dependency(seconds=64)))
     assert gate.lessons == [("cut", 0.5, limit)]
@@ -522,7 +522,7 @@ async def test_cut_short_call_is_measured_by_the_nearest_timeout_of_its_pipeline
 
 
 class Learner(Gate):
-    """Takes `Gate`'s own meaning of a call that was cut short."""
+    """A gate with the default meaning of a call that was cut short."""
 
     learns = True
 
@@ -558,7 +558,7 @@ class Learner(Gate):
 async def test_cut_short_call_is_a_failure_at_its_configured_limit_and_nothing_before(
     slow: float | None, limit: float | None, age: float, failed: bool
 ) -> None:
-    """The nearest Timeout is the limit, else `slow`; a caller who goes away early has shown nothing."""
+    """The limit is the nearest Timeout, else `slow`. A caller who goes away early is no evidence."""
     gate = Learner(slow)
     pipeline = stack(gate) if limit is None else stack(Timeout(limit), gate)
     await _cancel_after(age, pipeline.call(dependency(seconds=64)))
@@ -568,7 +568,7 @@ async def test_cut_short_call_is_a_failure_at_its_configured_limit_and_nothing_b
 
 @pytest.mark.virtual_time
 async def test_call_that_outlived_its_limit_is_a_failure_though_its_result_is_used() -> None:
-    """A callee that swallows the cancellation cannot make itself look healthy."""
+    """A callee that swallows the cancellation still counts as too slow."""
 
     async def stubborn() -> str:
         try:
@@ -586,7 +586,7 @@ async def test_call_that_outlived_its_limit_is_a_failure_though_its_result_is_us
 
 
 def test_refusal_carries_the_name_of_its_own_pipeline_and_is_told_once(world: World) -> None:
-    """Pipelines around it pass it on as it is."""
+    """Pipelines around it pass the rejection on unchanged."""
     heard: list[Any] = []
     inner = stack(Turnstile(name="gate", shut=FOR_EVER), name="inner")
     outer = stack(Turnstile(learns=True), inner, name="outer")
@@ -602,7 +602,7 @@ def test_refusal_carries_the_name_of_its_own_pipeline_and_is_told_once(world: Wo
 
 @pytest.mark.virtual_time
 async def test_wait_in_a_line_is_told_with_its_length() -> None:
-    """Whoever listens knows where the time went."""
+    """An event says how long the call waited, and where."""
     heard: list[Any] = []
     pipeline = stack(Turnstile(learns=True), Turnstile(name="line", line=0.5), name="waits")
     pipeline.listen(heard.append)
@@ -616,7 +616,7 @@ async def test_wait_in_a_line_is_told_with_its_length() -> None:
 
 
 def turnstiles(journal: Journal) -> st.SearchStrategy[list[Turnstile]]:
-    """Gates of every kind, in any order, that are called by their positions."""
+    """Gates of every kind, in any order, named by their positions."""
     shut = st.sampled_from([(), (), ((0.25, 0.5),), ((0.5, 8.0),)])
     kind = st.one_of(
         st.fixed_dictionaries({"learns": st.booleans(), "by_evidence": st.booleans(), "shut": shut}),
@@ -634,14 +634,15 @@ ENDS = {"release", "settle", "cut"}
 def test_any_stack_of_gates_is_passed_by_all_or_nothing(
     data: st.DataObject, error: Exception | None, cancel: float | None
 ) -> None:
-    """Held together, fresh where judged, given back together and last first; each ticket ends once."""
+    """Tickets are held together, fresh where they depend on evidence, and returned together, innermost first, once
+    each."""
     journal: Journal = []
     gates = data.draw(turnstiles(journal), label="gates")
     held: list[tuple[list[int], float]] = []
     issued: dict[str, float] = {}
 
     class Clocked(list[tuple[str, str]]):
-        """Notes when the latest ticket of each gate was issued."""
+        """Records when the latest ticket of each gate was issued."""
 
         def append(self, entry: tuple[str, str]) -> None:
             super().append(entry)
@@ -680,7 +681,7 @@ def test_any_stack_of_gates_is_passed_by_all_or_nothing(
 
 
 def test_names_are_never_code() -> None:
-    """The frame of gates is written out as source: whatever names and keys there are, they are not in it."""
+    """A gate layer is generated as source. Names and keys of users are not part of it."""
     evil = '''"""\n'); raise SystemExit("gone")\n#{0} %s {evil!r}\\'''
     gates = (Bulkhead(1, name=evil), CircuitBreaker(name=evil), RateLimit(5, name=evil))
     keyed = Keyed(lambda: Bulkhead(1), key=lambda key: key, name=evil)

@@ -1,4 +1,4 @@
-"""What can be guarded is, in every shape; it keeps looking like itself; and the rest is refused when decorated."""
+"""Functions: every kind of callable is guarded and keeps its signature, or is refused when it is decorated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resilient.pipeline import functions
 
 
 class Flaky:
-    """Fails the first time, then answers with what it was given."""
+    """A function that fails the first time, then returns its arguments."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -125,7 +125,7 @@ if sys.version_info >= (3, 12):
 
 
 def _sharing(shape: Any, flaky: Flaky) -> Any:
-    """An object with `__call__` whose steps are `flaky`'s."""
+    """An object with `__call__` that shares the steps of `flaky`."""
     shape.step = flaky.step
     return shape
 
@@ -138,7 +138,7 @@ twice = Retry(attempts=2, wait=0)
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_decorator_around_any_plain_callable_guards_it(shape: Callable[[Flaky], Callable[..., Any]]) -> None:
-    """Whatever can be called is really guarded: its first failure is repeated."""
+    """Every callable is really guarded: its first failure is repeated."""
     flaky = Flaky()
     guarded = twice(shape(flaky))
     assert not inspect.iscoroutinefunction(guarded)
@@ -148,7 +148,7 @@ def test_decorator_around_any_plain_callable_guards_it(shape: Callable[[Flaky], 
 
 @pytest.mark.parametrize("shape", ASYNC_SHAPES.values(), ids=ASYNC_SHAPES)
 async def test_decorator_around_any_async_callable_guards_it(shape: Callable[[Flaky], Callable[..., Any]]) -> None:
-    """Whatever is a coroutine function in any shape is guarded as one, its body and not only its creation."""
+    """A coroutine function of any kind is guarded while it runs, not only while it makes its coroutine."""
     flaky = Flaky()
     guarded = twice(shape(flaky))
     assert inspect.iscoroutinefunction(guarded)
@@ -157,7 +157,7 @@ async def test_decorator_around_any_async_callable_guards_it(shape: Callable[[Fl
 
 
 def test_decorator_passes_arguments_and_result() -> None:
-    """Arguments arrive as they were given, by position and by name, and the result comes back itself."""
+    """Positional and keyword arguments arrive as they were given, and the result object is returned itself."""
     answer = object()
     seen: list[Any] = []
 
@@ -171,7 +171,7 @@ def test_decorator_passes_arguments_and_result() -> None:
 
 
 async def test_decorator_on_async_passes_arguments_of_any_name() -> None:
-    """No argument name is taken by the library."""
+    """The library reserves no argument name."""
 
     @twice
     async def fetch(*args: Any, **kwargs: Any) -> Any:
@@ -181,7 +181,7 @@ async def test_decorator_on_async_passes_arguments_of_any_name() -> None:
 
 
 def test_builtin_is_guarded_and_keeps_its_signature() -> None:
-    """Functions written in C are guarded like any other."""
+    """A function written in C is guarded like any other."""
     guarded = twice(len)
     assert guarded([1, 2]) == 2
     assert guarded.__name__ == "len"
@@ -192,7 +192,7 @@ def test_builtin_is_guarded_and_keeps_its_signature() -> None:
 
 
 class Service:
-    """Guarded methods of every kind; each fails once per instance or class and then answers who was asked."""
+    """Guarded methods of every kind. Each fails once per instance or class, and then returns what it was called on."""
 
     calls = 0
 
@@ -258,7 +258,7 @@ def test_method_guarded_in_class_works_per_instance() -> None:
 
 
 async def test_async_method_guarded_in_class_works_per_instance() -> None:
-    """The same for coroutine methods."""
+    """A guarded coroutine method is bound to each instance, too."""
     first, second = Service("first"), Service("second")
     assert [await first.async_method(), await second.async_method()] == ["first", "second"]
     assert inspect.iscoroutinefunction(first.async_method)
@@ -283,14 +283,14 @@ def test_static_method_is_guarded_in_either_order_of_decorators(name: str) -> No
 
 
 async def test_async_class_method_is_guarded_from_outside() -> None:
-    """A coroutine class method stays one."""
+    """A guarded coroutine class method is still a coroutine function."""
     assert await Service.async_class_outside("hi") == (Service, "hi")
     assert inspect.iscoroutinefunction(Service.async_class_outside)
 
 
 @pytest.mark.parametrize("kind", [classmethod, staticmethod])
 def test_class_and_static_methods_are_really_guarded_from_outside(kind: Any) -> None:
-    """What stands under the descriptor is the guarded function, not the bare one."""
+    """The descriptor holds the guarded function, not the bare one."""
     flaky = Flaky()
     guarded = twice(kind(function(flaky)))
     owner = type("Owner", (), {"fetch": guarded})
@@ -299,7 +299,7 @@ def test_class_and_static_methods_are_really_guarded_from_outside(kind: Any) -> 
 
 
 def test_property_over_guarded_function_works() -> None:
-    """A getter can be guarded beneath its property."""
+    """A getter is guarded below `@property`."""
     assert Service("x").guarded_property == "x"
 
 
@@ -318,7 +318,7 @@ async def documented_async(a: int, /, b: str = "b", *args: float, c: bool, **kwa
 
 @pytest.mark.parametrize("fn", [documented, documented_async])
 def test_guarded_function_keeps_name_docstring_signature_and_annotations(fn: Callable[..., Any]) -> None:
-    """To tools and readers the guarded function is the function."""
+    """Tools and readers see the name, docstring, signature and annotations of the function."""
     guarded = Pipeline(Retry())(fn)
     for attribute in ("__name__", "__qualname__", "__doc__", "__module__", "__annotations__"):
         assert getattr(guarded, attribute) == getattr(fn, attribute)
@@ -328,7 +328,7 @@ def test_guarded_function_keeps_name_docstring_signature_and_annotations(fn: Cal
 
 
 def test_guarded_function_keeps_attributes() -> None:
-    """Marks that other decorators have left stay."""
+    """Attributes that other decorators have set stay."""
 
     def fetch() -> None: ...
 
@@ -337,14 +337,14 @@ def test_guarded_function_keeps_attributes() -> None:
 
 
 def test_guarded_method_keeps_name_docstring_and_signature() -> None:
-    """Methods too, bound and unbound."""
+    """This holds for bound and for unbound methods."""
     assert (Service.method.__qualname__, Service.method.__doc__) == ("Service.method", "The method's own words.")
     assert str(inspect.signature(Service.method)) == "(self, extra: 'int' = 0) -> 'str'"
     assert str(inspect.signature(Service("x").method)) == "(extra: 'int' = 0) -> 'str'"
 
 
 def test_guarded_partial_is_known_by_its_function() -> None:
-    """A partial has no name of its own: it takes its function's, with the signature that is left."""
+    """A partial has no name: it gets that of its function, and the signature that is left."""
     fn = functools.partial(functools.partial(documented, 1), c=True)
     guarded = twice(fn)
     assert (guarded.__name__, guarded.__qualname__, guarded.__module__) == ("documented", "documented", __name__)
@@ -354,14 +354,14 @@ def test_guarded_partial_is_known_by_its_function() -> None:
 
 
 def test_guarded_partial_keeps_a_docstring_of_its_own() -> None:
-    """A partial may have been given a docstring, as functools' documentation does."""
+    """A partial may have its own docstring, as the documentation of functools shows."""
     fn = functools.partial(documented, 1)
     fn.__doc__ = "Its own words."
     assert twice(fn).__doc__ == "Its own words."
 
 
 class Fetcher:
-    """Fetches."""
+    """Fetches one item."""
 
     timeout: float = 3.0
 
@@ -374,7 +374,7 @@ class Fetcher:
 
 
 def test_guarded_object_is_known_by_its_class() -> None:
-    """An object with `__call__` takes its class's name and docstring, and the signature of `__call__`."""
+    """An object with `__call__` gets the name and docstring of its class, and the signature of `__call__`."""
     guarded = twice(Fetcher())
     assert (guarded.__name__, guarded.__qualname__, guarded.__doc__) == ("Fetcher", "Fetcher", "Fetches.")
     assert str(inspect.signature(guarded)) == "(key: 'int') -> 'bytes'"
@@ -382,13 +382,13 @@ def test_guarded_object_is_known_by_its_class() -> None:
 
 
 def test_guarded_object_does_not_copy_the_state_of_the_object() -> None:
-    """A copy of an object's attributes would go stale at once."""
+    """Copies of an object's attributes would soon be out of date."""
     assert not hasattr(twice(Fetcher()), "fetched")
 
 
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_guarding_twice_applies_both() -> None:
-    """A guarded function can be guarded again, and still looks like the first."""
+    """A guarded function can be guarded again, and keeps the name of the first."""
     steps: list[int] = []
 
     def fetch() -> None:
@@ -451,14 +451,14 @@ GENERATORS = {
 
 @pytest.mark.parametrize("fn", GENERATORS.values(), ids=GENERATORS)
 def test_generator_of_any_shape_is_refused_when_decorated(fn: Any) -> None:
-    """The items of a generator are made after the call, where no policy would see them; so it is refused."""
+    """A generator makes its items after the call has returned, where no policy would see them."""
     with pytest.raises(TypeError, match=r"cannot guard the generator .*: its items .*; guard the function that"):
         twice(fn)
 
 
 @pytest.mark.parametrize("thing", [7, "fetch", None, object()], ids=repr)
 def test_what_cannot_be_called_is_refused_when_decorated(thing: Any) -> None:
-    """It is named, and the reason given."""
+    """The message names the object, and the reason."""
     with pytest.raises(TypeError, match=r"cannot guard .* it cannot be called") as caught:
         twice(thing)
     assert repr(thing) in str(caught.value)
@@ -471,7 +471,7 @@ def test_class_is_refused_when_decorated() -> None:
 
 
 def test_coroutine_is_refused_with_what_to_pass_instead() -> None:
-    """A coroutine can run only once: the function that makes them is due."""
+    """A coroutine can run only once; the message asks for the function that makes it."""
     coroutine = documented_async(1, c=True)
     with pytest.raises(TypeError, match="pass the function itself, not the coroutine"):
         twice(coroutine)  # type: ignore[arg-type]
@@ -481,7 +481,7 @@ def test_coroutine_is_refused_with_what_to_pass_instead() -> None:
 
 
 def test_refusal_is_the_same_for_call() -> None:
-    """`pipeline.call` refuses what the decorator refuses."""
+    """`pipeline.call` refuses the same functions as the decorator."""
     with pytest.raises(TypeError, match="cannot guard the generator"):
         Pipeline(twice).call(generator)
 
@@ -491,7 +491,7 @@ def test_refusal_is_the_same_for_call() -> None:
 
 @pytest.mark.parametrize("shape", [lambda fn: fn, functools.partial, functools.lru_cache, lambda fn: Mock(wraps=fn)])
 def test_plain_function_that_returns_a_coroutine_raises_at_the_call(shape: Any) -> None:
-    """It would run unguarded; so it is said, the coroutine is closed, and nothing is repeated."""
+    """The coroutine would run unguarded: it is closed, `TypeError` is raised, and nothing is repeated."""
     made: list[Any] = []
 
     async def fetch() -> int:
@@ -507,7 +507,7 @@ def test_plain_function_that_returns_a_coroutine_raises_at_the_call(shape: Any) 
 
 
 def test_plain_function_that_returns_another_awaitable_raises_at_the_call() -> None:
-    """Futures and the like are awaitable too."""
+    """A future is refused as a result, too."""
 
     class Later:
         def __await__(self) -> Iterator[Any]:
@@ -523,14 +523,14 @@ def test_plain_function_that_returns_another_awaitable_raises_at_the_call() -> N
 
 
 class Everything:
-    """A result that answers every attribute, `__await__` too."""
+    """A result that has every attribute, also `__await__`."""
 
     def __getattr__(self, name: str) -> Any:
         return Everything()
 
 
 def test_plain_function_may_return_an_object_that_answers_every_attribute() -> None:
-    """It is not asked: the call has succeeded, and is not repeated."""
+    """Such an object is an ordinary result: the call has succeeded."""
     results: list[Any] = []
 
     @twice
@@ -542,7 +542,7 @@ def test_plain_function_may_return_an_object_that_answers_every_attribute() -> N
 
 
 def test_types_of_results_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program may make a class for each result, as mocks do."""
+    """A program may make a class for each result, as mock libraries do."""
     monkeypatch.setattr(functions, "MOST_PLAIN", 3)
 
     @twice
@@ -555,7 +555,7 @@ def test_types_of_results_that_are_remembered_are_bounded(monkeypatch: pytest.Mo
 
 
 async def test_async_function_may_return_an_awaitable() -> None:
-    """What a coroutine function returns is its caller's, whatever it is."""
+    """An awaitable result of a coroutine function is returned unchanged."""
 
     async def inner() -> int:
         return 1
@@ -568,7 +568,7 @@ async def test_async_function_may_return_an_awaitable() -> None:
 
 
 def test_stop_iteration_of_a_plain_function_reaches_the_caller() -> None:
-    """The policies are coroutines, which may not raise it; a guarded `next` must still do so."""
+    """Policies are coroutines, which cannot raise it; a guarded `next` still does."""
     done = StopIteration("value")
 
     @Pipeline(Retry(attempts=1))
@@ -592,7 +592,7 @@ def test_stop_iteration_of_a_plain_function_reaches_the_caller() -> None:
     ids=str,
 )
 def test_stop_iteration_reaches_the_caller_past_policies(policies: tuple[Policy, ...]) -> None:
-    """It gets past those that repeat the call or not, and past the coroutines around them."""
+    """It passes policies that repeat the call and those that do not."""
     done = StopIteration("value")
 
     @Pipeline(*policies)
@@ -605,7 +605,7 @@ def test_stop_iteration_reaches_the_caller_past_policies(policies: tuple[Policy,
 
 
 def test_function_that_seems_to_wrap_itself_is_guarded() -> None:
-    """Looking for policies beneath it ends."""
+    """The search for policies beneath a function ends."""
 
     def answer() -> int:
         return 42

@@ -1,4 +1,4 @@
-"""Pipeline: composition, variations, switches, closing, and what it says of itself."""
+"""Pipeline: composition, variations, switches, closing, and its descriptions of itself."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.worlds import Slow, World
 
 
 def tripping(name: str | None = None) -> CircuitBreaker:
-    """A breaker that one failure opens."""
+    """A breaker that opens after one failure."""
     return CircuitBreaker(fail_max=1, failure_rate=None, name=name)
 
 
@@ -43,7 +43,7 @@ def tripping(name: str | None = None) -> CircuitBreaker:
 
 
 def test_pipeline_as_decorator_applies_its_policies_outermost_first(world: World) -> None:
-    """The first policy sees what the others have made of the call."""
+    """The first policy sees the result of all others."""
     order: list[str] = []
 
     class Noting(Wrap):
@@ -60,7 +60,7 @@ def test_pipeline_as_decorator_applies_its_policies_outermost_first(world: World
 
 
 def test_call_guards_without_decorating(world: World) -> None:
-    """`pipeline.call(fn, *args, **kwargs)` calls once, guarded, with these arguments."""
+    """`pipeline.call(fn, *args, **kwargs)` calls the function once, guarded, with these arguments."""
     dependency = world.dependency(OSError(), "answer")
     assert world.call(Pipeline(Retry(attempts=2, wait=0)).call, dependency.fn, 1, key=2) == "answer"
     assert dependency.arguments == [((1,), {"key": 2})] * 2
@@ -76,7 +76,7 @@ def test_call_leaves_argument_names_to_the_function() -> None:
 
 
 def test_pipeline_may_guard_several_functions_with_one_state(world: World) -> None:
-    """What one function teaches a breaker holds for the other."""
+    """A breaker learns from all functions of its pipeline."""
     pipeline = Pipeline(tripping())
     bad, good = world.dependency(OSError()), world.dependency("never")
     assert isinstance(world.outcome(pipeline(bad.fn)).error, OSError)
@@ -84,14 +84,14 @@ def test_pipeline_may_guard_several_functions_with_one_state(world: World) -> No
 
 
 def test_pipelines_that_share_an_instance_share_its_state(world: World) -> None:
-    """An instance is its state."""
+    """Two pipelines with one breaker have one circuit."""
     breaker = tripping()
     assert world.outcome(Pipeline(breaker)(world.dependency(OSError()).fn)).error
     assert isinstance(world.outcome(Pipeline(Retry(), breaker)(world.dependency().fn)).error, CircuitOpen)
 
 
 def test_policy_alone_is_a_decorator_that_keeps_its_state(world: World) -> None:
-    """A policy used by itself shares its state with the pipelines that it is in."""
+    """A policy used as a decorator shares its state with the pipelines that it is in."""
     breaker = tripping()
     assert world.outcome(breaker(world.dependency(OSError()).fn)).error
     assert isinstance(world.outcome(breaker(world.dependency().fn)).error, CircuitOpen)
@@ -99,7 +99,7 @@ def test_policy_alone_is_a_decorator_that_keeps_its_state(world: World) -> None:
 
 
 def test_error_of_the_function_comes_out_itself(world: World) -> None:
-    """Never wrapped, through all four policies."""
+    """The error object passes four policies without a wrapper."""
     error = OSError("mine")
     pipeline = Pipeline(Timeout(5), Retry(attempts=1), Bulkhead(1), CircuitBreaker(), Timeout(1))
     assert world.outcome(pipeline(world.dependency(error).fn)).error is error
@@ -107,14 +107,14 @@ def test_error_of_the_function_comes_out_itself(world: World) -> None:
 
 @pytest.mark.parametrize("policies", [(Retry,), ("retry",), (None,), (Retry(), Timeout)])
 def test_pipeline_of_something_else_is_refused(policies: Any) -> None:
-    """It says what it got, and what to write where a class was given."""
+    """The message says what was given, and what to write if it was a class."""
     with pytest.raises(TypeError, match="a pipeline is made of policies, got") as caught:
         Pipeline(*policies)
     assert (f"write {getattr(policies[-1], '__name__', '')}()" in str(caught.value)) == isinstance(policies[-1], type)
 
 
 def test_pipeline_without_policies_is_refused() -> None:
-    """It would guard nothing."""
+    """A pipeline without policies would guard nothing."""
     with pytest.raises(ValueError, match="guards nothing"):
         Pipeline()
 
@@ -131,7 +131,7 @@ def test_pipeline_without_policies_is_refused() -> None:
     ],
 )
 def test_pipeline_with_a_bad_option_is_refused(options: Any, error: type[Exception], words: str) -> None:
-    """Where it is written, naming the argument and the value."""
+    """The constructor raises, and names the argument and the value."""
     with pytest.raises(error, match=words):
         Pipeline(Retry(), **options)
 
@@ -140,13 +140,13 @@ def test_pipeline_with_a_bad_option_is_refused(options: Any, error: type[Excepti
 
 
 def test_nested_pipeline_guards_like_its_policies_in_place(world: World) -> None:
-    """A pipeline is a policy."""
+    """A pipeline is a policy, so pipelines nest."""
     dependency = world.dependency(OSError(), 7)
     assert world.call(Pipeline(Timeout(5), Pipeline(Retry(attempts=2, wait=0)))(dependency.fn)) == 7
 
 
 def test_nested_pipeline_keeps_its_name_in_errors_and_events(world: World) -> None:
-    """A rejection names the pipeline whose policy it was."""
+    """A rejection names the pipeline of the policy that refused."""
     breaker = tripping("inner breaker")
     inner = Pipeline(breaker, name="inner")
     outer = Pipeline(Retry(attempts=1), inner, name="outer")
@@ -160,7 +160,7 @@ def test_nested_pipeline_keeps_its_name_in_errors_and_events(world: World) -> No
 
 
 def test_nested_pipeline_keeps_its_classifier(world: World) -> None:
-    """What the inner one ignores does not trip its breaker, and what the outer one calls a failure is repeated."""
+    """The inner classifier decides for the inner breaker, the outer one for the outer Retry."""
     breaker = tripping()
     inner = Pipeline(breaker, classify=Classifier(ignore=KeyError))
     outer = Pipeline(Retry(attempts=2, wait=0), inner)
@@ -169,7 +169,7 @@ def test_nested_pipeline_keeps_its_classifier(world: World) -> None:
 
 
 def test_nested_pipeline_keeps_its_mode(world: World) -> None:
-    """Switching the inner one off leaves the outer one on, and the other way round only the bare function."""
+    """The inner pipeline can be off while the outer one is on, and the reverse."""
     breaker = tripping()
     inner = Pipeline(breaker)
     outer = Pipeline(Retry(attempts=3, wait=0), inner)
@@ -182,7 +182,7 @@ def test_nested_pipeline_keeps_its_mode(world: World) -> None:
 
 
 def test_nested_pipeline_keeps_its_listeners(world: World) -> None:
-    """Events of the inner policies go to the inner one's listeners, and those of the outer to the outer one's."""
+    """Events of inner policies go to listeners of the inner pipeline, and those of outer ones to the outer."""
     inner = Pipeline(Retry(attempts=2, wait=0), name="inner")
     outer = Pipeline(Timeout(5), inner, name="outer")
     heard: dict[str, list[Any]] = {"inner": [], "outer": []}
@@ -195,7 +195,7 @@ def test_nested_pipeline_keeps_its_listeners(world: World) -> None:
 
 
 def test_nested_pipeline_that_is_closed_refuses_the_outer_ones_calls(world: World) -> None:
-    """Its policies take no more calls, wherever they come from; the outer one itself stays open."""
+    """Its policies take no more calls, and the outer pipeline stays open."""
     inner = Pipeline(Bulkhead(1), name="inner")
     outer = Pipeline(Retry(attempts=2, wait=0), inner, name="outer")
     inner.close()
@@ -209,7 +209,7 @@ def test_nested_pipeline_that_is_closed_refuses_the_outer_ones_calls(world: Worl
 
 
 def test_with_replaces_the_policy_of_the_same_class(world: World) -> None:
-    """The original keeps its own."""
+    """The original keeps its own policy."""
     pipeline = Pipeline(Retry(attempts=1), Timeout(5))
     varied = pipeline.with_(Retry(attempts=2, wait=0))
     assert world.call(varied(world.dependency(OSError(), 7).fn)) == 7
@@ -217,7 +217,7 @@ def test_with_replaces_the_policy_of_the_same_class(world: World) -> None:
 
 
 def test_with_keeps_the_order_of_the_policies() -> None:
-    """Each stands where the one was that it replaces."""
+    """Each new policy stands in the place of the one that it replaces."""
     pipeline = Pipeline(Timeout(20, name="total"), Retry(), Bulkhead(5, queue=5), Timeout(2, name="each"))
     varied = pipeline.with_(Timeout(3, name="each"), Retry(attempts=2))
     assert [policy.describe() for policy in varied.policies] == [
@@ -229,7 +229,7 @@ def test_with_keeps_the_order_of_the_policies() -> None:
 
 
 def test_with_shares_the_state_of_what_it_does_not_replace(world: World) -> None:
-    """The circuit of the original is the variation's too."""
+    """The variation shares the circuit of the original."""
     pipeline = Pipeline(Retry(attempts=1), tripping())
     varied = pipeline.with_(Retry(attempts=3, wait=0))
     assert world.outcome(pipeline(world.dependency(OSError()).fn)).error
@@ -237,33 +237,33 @@ def test_with_shares_the_state_of_what_it_does_not_replace(world: World) -> None
 
 
 def test_with_without_leaves_classes_out(world: World) -> None:
-    """`without=` drops every policy of these classes."""
+    """`without=` leaves out every policy of these classes."""
     pipeline = Pipeline(Timeout(10), Retry(attempts=1), tripping(), Timeout(1))
     varied = pipeline.with_(without=(Timeout, CircuitBreaker))
     assert varied.policies == (pipeline.policies[1],)
 
 
 def test_with_without_everything_is_refused() -> None:
-    """Nothing would be left to guard with."""
+    """No policy would be left."""
     with pytest.raises(ValueError, match="guards nothing"):
         Pipeline(Retry()).with_(without=(Retry,))
 
 
 def test_with_nothing_to_replace_is_refused() -> None:
-    """A variation does not add policies: where would they stand?"""
+    """A variation adds no policies, because it could not know their places."""
     with pytest.raises(ValueError, match=r"has no Bulkhead that Bulkhead\(5\) could replace"):
         Pipeline(Retry()).with_(Bulkhead(5))
 
 
 def test_with_several_candidates_is_refused_unless_they_are_named() -> None:
-    """It says how to say which."""
+    """The message says to give them names."""
     pipeline = Pipeline(Timeout(10), Retry(attempts=1), Timeout(1))
     with pytest.raises(ValueError, match=r"has 2 Timeouts: give them names, and Timeout\(2 s\) the one it replaces"):
         pipeline.with_(Timeout(2))
 
 
 def test_with_keeps_name_classifier_and_mode(world: World) -> None:
-    """What is not said anew is as in the original."""
+    """Options that are not given stay as in the original."""
     judge = Classifier(ignore=KeyError)
     pipeline = Pipeline(Retry(attempts=3, wait=0), name="users", classify=judge)
     pipeline.switch("once")
@@ -286,7 +286,7 @@ def test_with_uses_its_name_in_every_event(world: World) -> None:
 
 
 def test_with_a_new_classifier_judges_anew(world: World) -> None:
-    """`classify=` replaces the judgement for this call site only."""
+    """`classify=` replaces the classifier of the variation only."""
     pipeline = Pipeline(Retry(attempts=2, wait=0))
     varied = pipeline.with_(classify=Classifier(ignore=OSError))
     dependency = world.dependency(OSError())
@@ -344,7 +344,7 @@ def test_twin_judges_as_it_is_told(world: World) -> None:
 
 
 def test_describe_is_a_tree_outermost_first() -> None:
-    """Nested pipelines are branches."""
+    """Nested pipelines are branches of the tree."""
     inner = Pipeline(Bulkhead(5), CircuitBreaker(), name="inner")
     pipeline = Pipeline(Timeout(20), Pipeline(Retry(attempts=3)), inner, Timeout(2), name="users")
     assert pipeline.describe() == "\n".join(
@@ -362,13 +362,13 @@ def test_describe_is_a_tree_outermost_first() -> None:
 
 
 def test_repr_is_one_line_with_the_name() -> None:
-    """As it would be written, more or less."""
+    """The text is close to the source."""
     assert repr(Pipeline(Timeout(5), Bulkhead(2), name="users")) == "Pipeline(Timeout(5 s), Bulkhead(2), name='users')"
     assert repr(Pipeline(Bulkhead(2))) == "Pipeline(Bulkhead(2))"
 
 
 def test_snapshot_is_plain_data_of_the_state_now() -> None:
-    """Name, mode, calls in flight, and each policy's own state, nested pipelines included."""
+    """Name, mode, calls in flight, and the state of each policy, also in nested pipelines."""
     breaker = tripping("circuit")
     pipeline = Pipeline(Bulkhead(2, queue=3), Pipeline(breaker, name="inner"), name="users")
     seen: list[Any] = []
@@ -389,7 +389,7 @@ def test_snapshot_is_plain_data_of_the_state_now() -> None:
 
 
 def test_snapshot_counts_calls_in_flight_of_every_runtime(world: World) -> None:
-    """Also while they wait, and none after they have ended, however they did."""
+    """Waiting calls count, too; none counts after its end."""
     pipeline = Pipeline(Timeout(5), Bulkhead(5))
     seen: list[int] = []
     dependency = world.dependency(Slow(0.02), Slow(0.02, OSError()), Slow(0.02))
@@ -409,7 +409,7 @@ def test_snapshot_counts_calls_in_flight_of_every_runtime(world: World) -> None:
 
 
 def test_closed_pipeline_refuses_calls_by_its_name(world: World) -> None:
-    """Every entrance is closed, with an error that names the pipeline."""
+    """Every way to make a call raises an error that names the pipeline."""
     pipeline = Pipeline(Retry(attempts=3), name="users")
     dependency = world.dependency()
     guarded = pipeline(dependency.fn)
@@ -424,7 +424,7 @@ def test_closed_pipeline_refuses_calls_by_its_name(world: World) -> None:
 
 
 def test_closing_twice_does_no_harm(world: World) -> None:
-    """Also at once, also in both ways."""
+    """Also at the same time, and by `close` and `aclose`."""
     pipeline = Pipeline(Retry())
     if world.is_async:
         world.run(pipeline.aclose)
@@ -436,7 +436,7 @@ def test_closing_twice_does_no_harm(world: World) -> None:
 
 @pytest.mark.every_loop
 async def test_aclose_waits_for_calls_in_flight_and_refuses_new_ones() -> None:
-    """It drains: what is inside ends as it would have, its further attempts included."""
+    """Calls in flight end as usual, after their further attempts."""
     pipeline = Pipeline(Retry(attempts=2, wait=0), Bulkhead(5, queue=5))
     entered, leave, attempts = asyncio.Event(), asyncio.Event(), 0
 
@@ -465,7 +465,7 @@ async def test_aclose_waits_for_calls_in_flight_and_refuses_new_ones() -> None:
 
 @pytest.mark.every_loop
 async def test_aclose_returns_when_the_last_call_is_cancelled() -> None:
-    """A cancelled call has ended too."""
+    """A cancelled call has ended, too."""
     pipeline = Pipeline(Timeout(60))
     entered = asyncio.Event()
 
@@ -485,7 +485,7 @@ async def test_aclose_returns_when_the_last_call_is_cancelled() -> None:
 
 @pytest.mark.every_loop
 async def test_aclose_can_be_bounded_and_leaves_the_pipeline_closed() -> None:
-    """It cancels nobody; giving up waiting leaves the calls running and new ones refused."""
+    """A timeout around `aclose` cancels no call in flight; new calls stay refused."""
     pipeline = Pipeline(Bulkhead(1))
     entered, leave = asyncio.Event(), asyncio.Event()
 
@@ -508,7 +508,7 @@ async def test_aclose_can_be_bounded_and_leaves_the_pipeline_closed() -> None:
 
 
 def test_aclose_on_trio_waits_for_calls_in_flight() -> None:
-    """The same in trio."""
+    """`aclose` waits on trio, too."""
     pipeline = Pipeline(Bulkhead(1))
     order: list[str] = []
 
@@ -538,7 +538,7 @@ def test_aclose_on_trio_waits_for_calls_in_flight() -> None:
 
 
 def test_close_from_a_thread_waits_for_async_calls_in_flight() -> None:
-    """`close()` blocks its thread until the calls on an event loop elsewhere have ended."""
+    """`close()` blocks its thread until calls on an event loop in another thread have ended."""
     pipeline = Pipeline(Bulkhead(1))
     order: list[str] = []
     closed = threading.Event()
@@ -572,7 +572,8 @@ def test_close_from_a_thread_waits_for_async_calls_in_flight() -> None:
 
 @pytest.mark.parametrize("nested", [False, True], ids=["alone", "nested"])
 def test_closing_in_the_midst_of_an_own_call_is_refused_in_words(world: World, nested: bool) -> None:
-    """It would wait for the call, and the call for it: also for a pipeline in another one, a twin and a copy."""
+    """The close and the call would wait for each other. This holds for nested pipelines, derived ones and hedged
+    copies, too."""
     pipeline = Pipeline(Bulkhead(5), name="users")
     outer = Pipeline(Retry(1), pipeline) if nested else pipeline
 
@@ -591,7 +592,7 @@ def test_closing_in_the_midst_of_an_own_call_is_refused_in_words(world: World, n
 
 @pytest.mark.virtual_time
 async def test_aclose_in_a_block_or_a_copy_of_its_own_is_refused_and_in_another_task_it_is_not() -> None:
-    """Whatever the call is made of; a task that a call has begun is none."""
+    """Blocks and copies are parts of a call; a task that the call has started is not."""
     pipeline = Pipeline(Hedge(1, copies=2), Bulkhead(9))
     errors: list[Exception] = []
 
@@ -617,7 +618,7 @@ async def test_aclose_in_a_block_or_a_copy_of_its_own_is_refused_and_in_another_
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_close_in_the_thread_of_a_running_loop_does_not_wait_for_ever(loop: str) -> None:
-    """Calls on that loop could never end: it says to use `aclose()`. With nothing to wait for it closes."""
+    """Calls on that loop could never end: the message says to await `aclose()`. Without such calls it closes."""
     pipeline = Pipeline(Bulkhead(5))
 
     async def in_flight(inside: Callable[[], None], leave: Callable[[], Any]) -> None:
@@ -650,7 +651,7 @@ def test_close_in_the_thread_of_a_running_loop_does_not_wait_for_ever(loop: str)
 
 
 async def test_close_in_the_thread_of_a_running_loop_waits_for_other_threads() -> None:
-    """Calls and what was left behind there end without the loop, as in a notebook."""
+    """Calls and background work in other threads end without the loop, as in a notebook."""
     abandoned, counted = Pipeline(Timeout(0.001, thread=True, abandon=True)), Pipeline(Bulkhead(5))
     began, go = threading.Event(), threading.Event()
 
@@ -673,7 +674,7 @@ async def test_close_in_the_thread_of_a_running_loop_waits_for_other_threads() -
 
 @pytest.mark.virtual_time
 async def test_close_in_the_thread_of_a_running_loop_does_not_wait_for_what_was_left_behind() -> None:
-    """As abandoned work, which goes on there."""
+    """Abandoned work on that loop goes on there."""
     pipeline = Pipeline(Timeout(1, abandon=True))
     with pytest.raises(TimedOut):
         await pipeline.call(asyncio.sleep, 5)
@@ -683,7 +684,7 @@ async def test_close_in_the_thread_of_a_running_loop_does_not_wait_for_what_was_
 
 
 async def test_aclose_waits_for_calls_in_threads() -> None:
-    """And the other way round."""
+    """`aclose` on an event loop waits for calls in threads."""
     pipeline = Pipeline(Bulkhead(1))
     entered, leave, order = threading.Event(), threading.Event(), []
 
@@ -707,7 +708,7 @@ async def test_aclose_waits_for_calls_in_threads() -> None:
 
 @pytest.mark.parametrize("_", range(20))
 def test_close_races_with_calls_from_threads_and_misses_none(_: int) -> None:
-    """Each call either ran to its end before `close` returned, or was refused."""
+    """Each call either ends before `close` returns, or is refused."""
     pipeline = Pipeline(Bulkhead(100))
     lock, inside, calls = threading.Lock(), 0, threading.Event()
 
@@ -747,7 +748,7 @@ def failing_twice(world: World) -> Any:
 
 
 def test_mode_off_runs_the_bare_function(world: World) -> None:
-    """No policy acts: no retry, no refusal."""
+    """No policy acts: nothing is repeated or refused."""
     breaker = tripping()
     pipeline = Pipeline(Retry(attempts=3, wait=0), breaker)
     breaker.isolate()
@@ -759,7 +760,7 @@ def test_mode_off_runs_the_bare_function(world: World) -> None:
 
 
 def test_mode_once_makes_one_attempt(world: World) -> None:
-    """The other policies still act."""
+    """Policies that do not repeat calls still act."""
     breaker = tripping()
     pipeline = Pipeline(Retry(attempts=3, wait=0), breaker)
     pipeline.switch("once")
@@ -772,7 +773,7 @@ def test_mode_once_makes_one_attempt(world: World) -> None:
 
 
 def test_mode_instant_makes_all_attempts_without_waiting(world: World) -> None:
-    """So a test of a service with long backoff takes no time."""
+    """A test of a service with long pauses then takes no time."""
     pipeline = Pipeline(Retry(attempts=3, wait=3600))
     pipeline.switch("instant")
     begin = world.now()
@@ -781,7 +782,7 @@ def test_mode_instant_makes_all_attempts_without_waiting(world: World) -> None:
 
 
 def test_mode_set_after_decorating_takes_effect_at_the_next_call(world: World) -> None:
-    """Functions need not be decorated anew."""
+    """Functions that are decorated already follow the mode."""
     pipeline = Pipeline(Retry(attempts=3, wait=0))
     dependency = world.dependency(OSError(), OSError(), OSError(), 7)
     guarded = pipeline(dependency.fn)
@@ -791,7 +792,7 @@ def test_mode_set_after_decorating_takes_effect_at_the_next_call(world: World) -
 
 
 def test_switch_as_a_with_block_restores_the_mode_before() -> None:
-    """Also when nested, and when the block raises."""
+    """Also if blocks are nested, and if the block raises."""
     pipeline = Pipeline(Retry())
     with pipeline.switch("instant"):
         with pytest.raises(KeyError), pipeline.switch("off"):
@@ -802,7 +803,7 @@ def test_switch_as_a_with_block_restores_the_mode_before() -> None:
 
 
 def test_switch_without_a_block_stays() -> None:
-    """For operations."""
+    """The mode stays until it is changed again."""
     pipeline = Pipeline(Retry())
     pipeline.switch("off")
     assert pipeline.mode == "off"
@@ -811,7 +812,7 @@ def test_switch_without_a_block_stays() -> None:
 
 
 def test_global_switch_reaches_pipelines_of_before_and_after(world: World) -> None:
-    """And the decorators made of one policy alone."""
+    """It holds for earlier and later pipelines, and for policies used as decorators."""
     before, alone = Pipeline(Retry(attempts=3, wait=0)), Retry(attempts=3, wait=0)
     guarded = [before(failing_twice(world).fn), alone(failing_twice(world).fn)]
     with resilient.switch("off"):
@@ -824,7 +825,7 @@ def test_global_switch_reaches_pipelines_of_before_and_after(world: World) -> No
 
 
 def test_own_mode_goes_before_the_global_one() -> None:
-    """Until it is given up with None."""
+    """Until it is set to None."""
     pipeline = Pipeline(Retry())
     with resilient.switch("off"):
         pipeline.switch("on")
@@ -835,7 +836,7 @@ def test_own_mode_goes_before_the_global_one() -> None:
 
 
 def test_global_switch_blocks_nest() -> None:
-    """Each restores what was before it, also with an error."""
+    """Each block restores the mode before it, also after an error."""
     pipeline = Pipeline(Retry())
     with resilient.switch("instant"):
         with pytest.raises(KeyError), resilient.switch("once"):
@@ -849,7 +850,7 @@ def test_global_switch_blocks_nest() -> None:
 
 @pytest.mark.parametrize("mode", ["of", "", True, 1, "OFF"])
 def test_switch_to_an_unknown_mode_is_refused(mode: Any) -> None:
-    """Naming those that there are, and changing nothing."""
+    """The message names the modes, and nothing changes."""
     pipeline = Pipeline(Retry())
     for switch in (pipeline.switch, resilient.switch):
         with pytest.raises(ValueError, match="mode must be one of on, off, once, instant, or None, got"):
@@ -861,7 +862,7 @@ def test_switch_to_an_unknown_mode_is_refused(mode: Any) -> None:
 
 
 def test_pipeline_named_in_a_decorator_is_found_while_its_function_lives(world: World) -> None:
-    """`@Pipeline(..., name="inline")` leaves no other reference; operations must find it all the same."""
+    """`@Pipeline(..., name="inline")` leaves no other reference, and the registry still finds it."""
     guarded = Pipeline(Retry(), name="inline")(world.dependency(7).fn)
     assert registry.pipeline("inline").name == "inline"
     assert world.call(guarded) == 7
@@ -902,7 +903,7 @@ def test_one_pipeline_keeps_one_limit_over_event_loops_and_threads() -> None:
 
 
 def test_pipeline_on_several_event_loops_one_after_the_other() -> None:
-    """A guarded function is bound to no loop: neither its timers nor its queues outlive one."""
+    """A guarded function is bound to no loop: its timers and queues end with each loop."""
 
     @Pipeline(Timeout(5), Retry(attempts=2, wait=0.001), Bulkhead(1, queue=1), Timeout(0.01))
     async def fetch(seconds: float) -> str:
@@ -916,7 +917,7 @@ def test_pipeline_on_several_event_loops_one_after_the_other() -> None:
 
 
 def test_async_function_without_an_event_loop_says_what_it_needs() -> None:
-    """Driven by hand, outside of any loop."""
+    """The coroutine is driven by hand, outside any event loop."""
 
     @Pipeline(Timeout(5))
     async def fetch() -> None: ...
@@ -927,7 +928,7 @@ def test_async_function_without_an_event_loop_says_what_it_needs() -> None:
 
 
 def test_with_warns_like_a_new_pipeline() -> None:
-    """What a variation makes impossible is said too."""
+    """A variation that cannot work warns, too."""
     pipeline = Pipeline(Timeout(10), Retry(attempts=2), Timeout(1, name="each"))
     with pytest.warns(PipelineWarning, match="stands inside"):
         pipeline.with_(Timeout(20, name="each"))

@@ -1,4 +1,4 @@
-"""Whoever writes what looks right and is not is told what to write instead."""
+"""Mistakes that look right: the message of the error says what to write instead."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def fetch_async() -> None: ...
 
 
 class Fetches:
-    """A class, which somebody decorates."""
+    """A class that a policy decorates by mistake."""
 
 
 ABOVE: dict[str, Callable[[Any], Any]] = {
@@ -55,13 +55,13 @@ ABOVE: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("fn", [fetch, fetch_async, lambda: 1, fetch.__call__], ids=repr)
 @pytest.mark.parametrize(("written", "policy"), ABOVE.items(), ids=ABOVE)
 def test_policy_without_parentheses_is_told_of_them(written: str, policy: Callable[[Any], Any], fn: Any) -> None:
-    """`@Retry` above a function makes a Retry of the function."""
+    """`@Retry` above a function raises, and the message shows the parentheses."""
     with pytest.raises(TypeError, match=re.escape(f"write {written}")):
         policy(fn)
 
 
 def test_policy_of_a_user_is_told_by_its_own_name() -> None:
-    """A subclass is written like its parent."""
+    """The message for a subclass names the subclass."""
 
     class Patient(Retry):
         pass
@@ -92,20 +92,20 @@ INSTEAD: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize(("written", "make"), INSTEAD.items(), ids=INSTEAD)
 def test_what_looks_right_is_told_what_to_write(written: str, make: Callable[[], Any]) -> None:
-    """In the message of the error."""
+    """The message of the error says what to write instead."""
     with pytest.raises((TypeError, ValueError), match=re.escape(f"write {written}")):
         make()
 
 
 def test_share_of_a_hundred_is_told_as_one() -> None:
-    """10% is 0.1."""
+    """The message for 10 as a share suggests 0.1."""
     with pytest.raises(ValueError, match=re.escape("got 10: 10% is 0.1")):
         Budget(10)
 
 
 @pytest.mark.parametrize("value", ["soon", "", "p95"])
 def test_text_that_is_no_number_has_no_hint(value: str) -> None:
-    """Nobody knows what was meant."""
+    """A text that is no number suggests nothing."""
     with pytest.raises(TypeError, match=re.escape(f"got {value!r}") + "$"):
         deadline(value).__enter__()  # type: ignore[arg-type]
 
@@ -120,7 +120,7 @@ TYPES: dict[str, Any] = {
 
 @pytest.mark.parametrize("types", TYPES.values(), ids=TYPES)
 def test_exception_types_may_be_written_in_any_way(world: World, types: Any) -> None:
-    """Wherever exceptions are named: `on=`, `failures=`, `fatal=`, `ignore=`."""
+    """One type, a tuple or a union: in `on=`, `failures=`, `fatal=` and `ignore=`."""
     dependency = world.dependency(KeyError(), OSError(), ValueError(), KeyError(), OSError())
     assert isinstance(world.outcome(Retry(5, wait=0, on=types)(dependency.fn)).error, ValueError)
     assert world.outcome(Fallback(7, on=types)(dependency.fn)).value == 7
@@ -134,17 +134,17 @@ def test_exception_types_may_be_written_in_any_way(world: World, types: Any) -> 
 
 @pytest.mark.parametrize("types", [[503], [OSError, "KeyError"], OSError | int, {}], ids=repr)
 def test_what_is_no_exception_type_is_refused(types: Any) -> None:
-    """At once."""
+    """The constructor raises."""
     with pytest.raises(TypeError, match="on must be exception types or a predicate"):
         Retry(on=types)
 
 
 def test_rejections_named_in_a_union_are_repeated(world: World) -> None:
-    """As those in a tuple."""
+    """A union names rejections as a tuple does."""
     dependency = world.dependency(CircuitOpen(), 7)
     assert world.call(Retry(2, wait=0, on=CircuitOpen | OSError)(dependency.fn)) == 7
 
 
 def test_standard_with_a_name_only_keeps_its_figures() -> None:
-    """The usual ones."""
+    """The other settings keep their defaults."""
     assert [policy.limit for policy in standard("users").policies if policy.limit] == [30, 9]
