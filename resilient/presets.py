@@ -129,7 +129,7 @@ def _p95(total: float) -> quantile:
 
 def _fitting(usual: float, whole: Timeout, retry: Retry, hedge: Hedge | None = None) -> float:
     """Seconds for an attempt: as usual, or so many that all attempts fit into the whole."""
-    pauses, late = retry.pause or 0.0, 0.0 if hedge is None else hedge.pause or 0.0
+    pauses, late = retry.facts.pause or 0.0, 0.0 if hedge is None else hedge.facts.pause or 0.0
     room = min(0.9 * whole.seconds, (whole.seconds - pauses) / (retry.attempts or 1)) - late
     if room >= usual or room <= 0:  # then none would fit, and the pipeline says so
         return usual

@@ -44,7 +44,6 @@ from resilient import (
     quantile,
     remaining,
 )
-from resilient.core.policy import Policy
 from resilient.faults import Errors
 
 LONG = 3600.0
@@ -114,7 +113,7 @@ abandoning = Timeout(SHORT, abandon=True, max_abandoned=1)
 async def abandoned_work_is_the_parents() -> None:
     assert abandoning.snapshot() == {"abandoned": 0}, abandoning.snapshot()
     await raises(TimedOut, abandoning(asyncio.sleep)(2 * SHORT))
-    await asyncio.wait_for(Policy.alone(abandoning).aclose(), 5)
+    await asyncio.wait_for(abandoning._as_pipeline().aclose(), 5)
 
 
 total = Pipeline(Timeout(LONG), Retry(attempts=2, wait=0), Timeout(SHORT), name="total")
@@ -146,13 +145,13 @@ bulkhead = Bulkhead(1, queue=1)
 
 @check(bulkhead(forever), bulkhead(quick))
 async def bulkhead_is_empty() -> None:
-    assert bulkhead.at_rest, bulkhead.snapshot()
+    assert bulkhead._at_rest, bulkhead.snapshot()
     holder, waiter = asyncio.create_task(bulkhead(forever)()), asyncio.create_task(bulkhead(quick)())
     await asyncio.sleep(SHORT)
     await raises(BulkheadFull, bulkhead(quick)())
     holder.cancel()
     assert await waiter == 7
-    assert bulkhead.at_rest, bulkhead.snapshot()
+    assert bulkhead._at_rest, bulkhead.snapshot()
 
 
 adaptive = AdaptiveLimit(1, max_limit=1, queue=1)
@@ -160,13 +159,13 @@ adaptive = AdaptiveLimit(1, max_limit=1, queue=1)
 
 @check(adaptive(forever), adaptive(quick))
 async def adaptive_limit_is_empty() -> None:
-    assert adaptive.at_rest, adaptive.snapshot()
+    assert adaptive._at_rest, adaptive.snapshot()
     holder, waiter = asyncio.create_task(adaptive(forever)()), asyncio.create_task(adaptive(quick)())
     await asyncio.sleep(SHORT)
     await raises(LimitExceeded, adaptive(quick)())
     holder.cancel()
     assert await waiter == 7
-    assert adaptive.at_rest, adaptive.snapshot()
+    assert adaptive._at_rest, adaptive.snapshot()
 
 
 rate = RateLimit(1, per=LONG, burst=2)
@@ -249,7 +248,7 @@ async def hedge_begins_its_copies_and_has_no_stragglers() -> None:
     assert hedge.snapshot()["stragglers"] == 0, hedge.snapshot()
     for each in (hedge, inline, observing):
         assert await each(slow_at_first())() == 7
-    await asyncio.wait_for(Policy.alone(hedge).aclose(), 5)
+    await asyncio.wait_for(hedge._as_pipeline().aclose(), 5)
 
 
 fallback = Fallback(8)
@@ -265,7 +264,7 @@ keyed = Keyed(lambda: Bulkhead(1, queue=1), key=lambda key: key, max_keys=2)
 
 @check(lambda: keyed(forever)("a"), lambda: keyed(quick)("a"), lambda: keyed(quick)("b"))
 async def keyed_keeps_its_keys_and_no_calls() -> None:
-    assert keyed.at_rest, keyed.snapshot()
+    assert keyed._at_rest, keyed.snapshot()
     assert list(keyed.snapshot()["gates"]) == ["Bulkhead[b]", "Bulkhead[a]"], keyed.snapshot()
     assert [await keyed(quick)(key) for key in "abc"] == [7] * 3
     assert keyed.snapshot()["keys"] == 2, keyed.snapshot()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from resilient import Pipeline, events
+from resilient.core.facts import Facts
 from resilient.core.policy import Gate
 
 __all__ = ["Ledger", "Told"]
@@ -13,7 +14,7 @@ __all__ = ["Ledger", "Told"]
 class Ledger(Gate):
     """Admits everybody, and notes what it learns: "success", "failure", or "nothing"."""
 
-    learns = True
+    facts = Facts(learns=True)
 
     def __init__(self) -> None:
         super().__init__()

@@ -77,7 +77,7 @@ def test_plan_fits_its_total_whatever_it_is(make: Make, total: float, attempts: 
     """Without a word: there is nothing to warn of, and no attempt is longer than it usually is."""
     pipeline = make(total=total, attempts=attempts)
     assert pipeline.findings == []
-    *_, attempt = (policy.limit for policy in pipeline.policies if policy.limit is not None)
+    *_, attempt = (policy.facts.time_limit for policy in pipeline.policies if policy.facts.time_limit is not None)
     assert min(8, total / (5 * attempts)) <= attempt <= 9
 
 
@@ -86,13 +86,13 @@ def test_attempt_that_is_given_is_kept(make: Make) -> None:
     """And said if it does not fit."""
     with pytest.warns(PipelineWarning, match="does not fit into 5 s"):
         pipeline = make(total=5, attempt=2)
-    assert [policy.limit for policy in pipeline.policies if policy.limit is not None] == [5, 2]
+    assert [policy.facts.time_limit for policy in pipeline.policies if policy.facts.time_limit is not None] == [5, 2]
 
 
 @BOTH
 def test_budget_is_as_documented(make: Make) -> None:
     """A tenth of successes, one in reserve, ten at the most; one for retries and hedges."""
-    budgets = {policy.budget for policy in make().policies if policy.budget is not None}
+    budgets = {policy.facts.budget for policy in make().policies if policy.facts.budget is not None}
     (budget,) = budgets
     assert (budget.ratio, budget.reserve, budget.cap) == (0.1, 1.0, 10.0)
 
@@ -133,7 +133,7 @@ def test_figures_can_be_changed(make: Make) -> None:
     (retry,) = (policy for policy in pipeline.policies if isinstance(policy, Retry))
     (bulkhead,) = (policy for policy in pipeline.policies if isinstance(policy, Bulkhead))
     assert (total.seconds, attempt.seconds, retry.attempts, bulkhead.max_concurrent) == (10, 2, 2, 5)
-    assert {policy.budget for policy in pipeline.policies if policy.budget is not None} == {budget}
+    assert {policy.facts.budget for policy in pipeline.policies if policy.facts.budget is not None} == {budget}
 
 
 def test_hedge_can_be_changed() -> None:
@@ -156,8 +156,8 @@ def test_each_has_state_of_its_own(make: Make) -> None:
     """One dependency's outage is not another's."""
     one, other = make(), make()
     assert not {id(policy) for policy in one.policies} & {id(policy) for policy in other.policies}
-    assert not {id(policy.budget) for policy in one.policies if policy.budget} & {
-        id(policy.budget) for policy in other.policies if policy.budget
+    assert not {id(policy.facts.budget) for policy in one.policies if policy.facts.budget} & {
+        id(policy.facts.budget) for policy in other.policies if policy.facts.budget
     }
 
 

@@ -46,7 +46,7 @@ async def _kept(name: str, url: str, calls: int) -> Figure:
                 times.append(1000 * (time.perf_counter() - began))
 
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
-        await transport.pipeline.drain(current_async())
+        await transport.pipeline._drain(current_async())
         pool = transport.transport._pool
         lost = sum(not (each.is_idle() or each.is_closed()) for each in pool.connections)
     half = len(times) // 2

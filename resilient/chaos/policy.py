@@ -23,6 +23,7 @@ from resilient.chaos.experiment import Enabled, Experiment
 from resilient.core.background import discard, is_own
 from resilient.core.call import Call
 from resilient.core.callbacks import asked_of
+from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Layer, Watch
 from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
@@ -44,13 +45,20 @@ from resilient.faults import (
 from resilient.runtime import Runtime, current
 from resilient.runtime.threads import THREADS, finish
 
-__all__ = ["Chaos", "objective"]
+__all__ = ["SWITCHED_OFF", "Chaos", "objective"]
+
+SWITCHED_OFF = "it is switched off"
 
 KINDS = (Errors, Results, Latency, Slowness, Stall, Crash, Partition, PacketLoss, Reset)
 SLOW = (Latency, Slowness, Stall, Partition, PacketLoss)
 
 
-class Chaos(Emitter, Wrap):
+class Chaos(
+    Emitter,
+    Wrap,
+    judgements=("by",),
+    effects=("enabled", "faults"),  # the results of some faults are made by a function
+):
     """Has calls meet faults, as if their dependency had them.
 
     Args:
@@ -78,10 +86,6 @@ class Chaos(Emitter, Wrap):
     Times of faults count from the first call that finds it on. `resume()` starts it again after a halt.
     """
 
-    injects = True
-    judgements = frozenset(("by",))
-    effects = frozenset(("enabled", "faults"))  # the results of some faults are made by a function
-
     def __init__(
         self,
         *faults: Fault,
@@ -94,7 +98,7 @@ class Chaos(Emitter, Wrap):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        faults, enabled = self.effect("faults", faults), self.effect("enabled", enabled)
+        faults, enabled = self._effect("faults", faults), self._effect("enabled", enabled)
         self.experiment = Experiment(
             faults, KINDS, enabled=enabled, rate=rate, seed=seed, halt_rate=halt_rate, halt_calls=halt_calls
         )
@@ -104,17 +108,20 @@ class Chaos(Emitter, Wrap):
                 raise ValueError(f"fault[{at}] has status={fault.status}, which only HTTP has: give it error= here")
             if fault.targets and self._by is None:
                 raise ValueError(f"fault[{at}] has targets={fault.targets!r}: give by=, which says whom a call is for")
-        self.timed = self.experiment.possible
+        self.facts = Facts(timed=False, injects=True, inactive=SWITCHED_OFF)
         if self.experiment.possible:
             late = [fault.high if isinstance(fault, Latency) else None for fault in faults if isinstance(fault, SLOW)]
-            self.pause = None if None in late else sum(each or 0.0 for each in late)
             ending = (fault for fault in faults if fault.ending not in (None, "result"))
-            self.raises = tuple(dict.fromkeys(type(fault.failure()) for fault in ending))
+            self.facts = Facts(
+                injects=True,
+                pause=None if None in late else sum(each or 0.0 for each in late),
+                raises=tuple(dict.fromkeys(type(fault.failure()) for fault in ending)),
+            )
         self._answers = any(isinstance(fault, Results) for fault in faults)
 
     # -- in the place of the dependency -----------------------------------------------------------------------------
 
-    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+    def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         if not self.experiment.possible:
             return inner
         is_on, disturb, rest, plainly = self.experiment.is_on, self._disturb, inner.run, inner.plainly
@@ -182,7 +189,7 @@ class Chaos(Emitter, Wrap):
 
     # -- for whom it must not get too bad ---------------------------------------------------------------------------
 
-    def watch(self, context: PipelineContext) -> Watch | None:
+    def _watch(self, context: PipelineContext) -> Watch | None:
         if not self.experiment.possible or self.experiment.halt_rate is None:
             return None
         return objective(self.experiment, context, self._halt)
@@ -190,8 +197,8 @@ class Chaos(Emitter, Wrap):
     def _halt(self, reason: str) -> None:
         self._emit(ChaosHalted, current().now(), self.name, reason)
 
-    def renew(self) -> None:
-        super().renew()
+    def _renew(self) -> None:
+        super()._renew()
         self.experiment.renew()
 
     def resume(self) -> None:
@@ -205,16 +212,12 @@ class Chaos(Emitter, Wrap):
         """Why it stopped by itself, or None."""
         return self.experiment.halted
 
-    @property
-    def inactive(self) -> str | None:
-        """Why it does nothing, as it is set; None: it acts."""
-        return None if self.experiment.possible else "it is switched off"
-
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         rest = inner(view)
         if not self.experiment.possible:
             return rest
-        late = math.inf if self.pause is None else self.pause
+        pause = self.facts.pause
+        late = math.inf if pause is None else pause
         seconds, requests = rest.seconds, rest.requests
         why = rest.why
         if math.isfinite(seconds.most) and late:
@@ -224,7 +227,7 @@ class Chaos(Emitter, Wrap):
         seconds = Bound(seconds.sure, seconds.most + late)
         return replace(rest, seconds=seconds, requests=Bound(0, requests.most), why=why)
 
-    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
         return "a block has no result that could be injected; guard a function" if block and self._answers else None
 
     def snapshot(self) -> dict[str, Any]:

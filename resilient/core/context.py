@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
-from resilient._atomic import Renewed, members, module_lock, renew_in_forked_child
+from resilient._atomic import members, module_lock, renew_in_forked_child
 from resilient.core.call import Call
 from resilient.core.call_options import NO_OPTIONS, CallOptions
 from resilient.core.callbacks import CallbackError
@@ -40,7 +40,8 @@ class PipelineContext:
         channel: where events go.
         repeats: whether a policy of the pipeline may run a call more than once.
         mode: "on"; "off" (functions run unguarded); "once" (no second attempt); "instant" (no waits between attempts).
-        parts: the parts of the pipeline that have state, renewed in a forked child.
+        parts: the objects with state in this pipeline: its policies, and its calls in flight.
+        renewals: functions that renew them in a forked child.
         on_result(call, result): the verdict on a result, as `on_error` gives the verdict on an error. The classifier
             chooses this function once (`Classifier.on_result`).
     """
@@ -57,6 +58,7 @@ class PipelineContext:
         "on_result",
         "options",
         "parts",
+        "renewals",
         "repeats",
     )
 
@@ -68,7 +70,7 @@ class PipelineContext:
         repeats: bool = False,
         lifecycle: ResultLifecycle = PLAIN_RESULTS,
         options: CallOptions = NO_OPTIONS,
-        twin: PipelineContext | None = None,
+        derived_from: PipelineContext | None = None,
     ) -> None:
         self.name = name
         self.classifier = classifier
@@ -77,9 +79,10 @@ class PipelineContext:
         self.on_result: Callable[[Call, Any], Verdict] = classifier.on_result(self._result)
         self._usual = classifier.usual
         self.repeats = repeats
-        self.parts: Sequence[Renewed] = ()
-        self.channel: Channel = Channel(name) if twin is None else twin.channel
-        self._family: _Family = _Family() if twin is None else twin._family
+        self.parts: Sequence[object] = ()
+        self.renewals: Sequence[Callable[[], None]] = ()
+        self.channel: Channel = Channel(name) if derived_from is None else derived_from.channel
+        self._family: _Family = _Family() if derived_from is None else derived_from._family
         with _lock:
             self._family.add(self)
             _contexts.add(self)
@@ -88,8 +91,8 @@ class PipelineContext:
 
     def renew(self) -> None:
         """In a forked child: renew all parts of the pipeline."""
-        for part in self.parts:
-            part.renew()
+        for renew in self.renewals:
+            renew()
 
     def on_error(self, call: Call, error: Exception) -> Verdict:
         """The verdict on an error that an attempt of `call` raised.

@@ -62,17 +62,18 @@ class GateGroup:
         self.context = context
         self.limit = limit
         self.waits = waits
-        learning = [gate for gate in gates if gate.learns]
+        learning = [gate for gate in gates if gate.facts.learns]
         self.learns = bool(learning)
         self.looks_at_results = context.classifier.judges_results and self.learns
-        self.follows = context.lifecycle.may_be_open and any(gate.follows for gate in learning)
+        self.follows = context.lifecycle.may_be_open and any(gate.facts.follows for gate in learning)
         places = range(len(gates))[::-1]
-        self._followers = [at for at in places if gates[at].learns and gates[at].follows]
+        self._followers = [at for at in places if gates[at].facts.learns and gates[at].facts.follows]
         self._others = [at for at in places if at not in self._followers]
-        self.clocked = self.learns and (limit is not None or any(gate.timed for gate in learning))
-        self.dated = any(gate.dated for gate in learning)
+        self.clocked = self.learns and (limit is not None or any(gate.facts.timed for gate in learning))
+        self.dated = any(gate.facts.dated for gate in learning)
         self.kinds = tuple([type(gate).__name__ for gate in gates])
-        self.endings = tuple(["settle" if gate.learns else "release" if gate.holds else "" for gate in gates])
+        facts = [gate.facts for gate in gates]
+        self.endings = tuple(["settle" if each.learns else "release" if each.holds else "" for each in facts])
         self.names: dict[str, Any] = {
             "verdict_on": context.on_result,
             "is_open": context.lifecycle.is_open,
@@ -124,7 +125,7 @@ class GateGroup:
         call that waits at an outer gate must not hold a permit for which other calls wait at an inner one.
         """
         for at, gate in enumerate(self.gates[: len(held) - 1]):
-            if gate.by_evidence:
+            if gate.facts.by_evidence:
                 stale, held[at] = held[at], None
                 self._end([*[None] * at, stale], _undo)
                 held[at] = gate.admit(call)
@@ -156,7 +157,7 @@ class GateGroup:
             again = error.again
 
             def withdraw(gate: Gate, ticket: Ticket) -> None:
-                if (undo := gate.withdraw(ticket)) is not None:
+                if (undo := gate._withdraw(ticket)) is not None:
                     again.append(undo)
 
             self._end(tickets, withdraw)
@@ -176,8 +177,8 @@ class GateGroup:
         elif is_cut(error, call.runtime.cancelled):
 
             def cut(gate: Gate, ticket: Ticket) -> None:
-                if gate.learns:
-                    gate.cut(ticket, elapsed, end, self.limit)
+                if gate.facts.learns:
+                    gate._cut(ticket, elapsed, end, self.limit)
                 else:
                     gate.release(ticket)
 
@@ -189,7 +190,7 @@ class GateGroup:
         """Settle the tickets by the `kind` of a verdict: "success", "failure" or "nothing"."""
 
         def learn(gate: Gate, ticket: Ticket) -> None:
-            if gate.learns:
+            if gate.facts.learns:
                 gate.settle(ticket, kind == "failure", elapsed, end, error)
             else:
                 gate.release(ticket)
@@ -204,7 +205,7 @@ class GateGroup:
         end = call.begin().now() if self.clocked or self.dated else None
 
         def learn(gate: Gate, ticket: Ticket) -> None:
-            if gate.learns:
+            if gate.facts.learns:
                 gate.settle(ticket, late, elapsed, end, None)
             else:
                 gate.release(ticket)
@@ -287,4 +288,4 @@ def givers(frame: FrameType) -> Iterator[Gate | None]:
         return
     for gate, ticket in zip(gates, tickets, strict=False):
         if ticket is not None:
-            yield gate.giver(ticket)
+            yield gate._giver(ticket)

@@ -7,6 +7,7 @@ wait for each other needs more, a `ShadowQueue` (`resilient.core.shadow_queue`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from resilient.core.call import Call
 from resilient.core.deadline import holding
@@ -35,34 +36,31 @@ class Shadow(Gate):
         super().__init__(gate.name)
         self.gate = gate
         self.context = context
-        self.decides = gate.shadow_queue or gate
-        self.by_evidence = gate.by_evidence
-        self.learns, self.follows = self.decides.learns, self.decides.follows
-        self.holds = gate.holds
-        self.timed, self.dated = gate.timed, gate.dated
-        self.slow = gate.slow
+        self.decides = gate._shadow_queue or gate
+        decides = self.decides.facts
+        self.facts = replace(gate.facts, learns=decides.learns, follows=decides.follows)
 
     def admit(self, call: Call) -> Ticket:
         try:
             ticket = self.decides.admit(call)
             if ticket is not None:
                 return ticket
-            ticket = self._line_up(call)
+            ticket = self._queue(call)
         except Rejected as error:
             self.refused(call, error)
             return self.BYPASS
-        self.gate.would_have_queued += 1
+        self.gate._would_have_queued += 1
         self._tell(call, f"{self.gate.name} would have made it wait", would_wait=True)
         return self.BYPASS if ticket is None else ticket
 
-    def _line_up(self, call: Call) -> Ticket | None:
+    def _queue(self, call: Call) -> Ticket | None:
         """Put a call into the simulated queue, with the deadline that it would have there (see `in_callers_time`)."""
         deadline = call.deadline
         limit = holding(call) if call.begin() is THREADS else None
         if limit is not None and (deadline is None or limit.at < deadline):
             call.deadline = limit.at
         try:
-            return self.decides.line_up(call, self.refused)
+            return self.decides._line_up(call, self.refused)
         finally:
             call.deadline = deadline
 
@@ -74,7 +72,7 @@ class Shadow(Gate):
             error: the refusal.
             went_well: whether the call succeeded; None: it has not ended yet.
         """
-        self.gate.would_have_refused += 1
+        self.gate._would_have_refused += 1
         self._tell(call, reason_of(error), error.retry_after, went_well)
 
     def _tell(
@@ -103,9 +101,9 @@ class Shadow(Gate):
         if ticket is not self.BYPASS:
             self.decides.settle(ticket, failed, elapsed, now, error)
 
-    def cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
+    def _cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
         if ticket is not self.BYPASS:
-            self.decides.cut(ticket, elapsed, now, limit)
+            self.decides._cut(ticket, elapsed, now, limit)
 
     def release(self, ticket: Ticket) -> None:
         if ticket is not self.BYPASS:
@@ -115,8 +113,8 @@ class Shadow(Gate):
         if ticket is not self.BYPASS:
             self.decides.undo(ticket)
 
-    def withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
-        return None if ticket is self.BYPASS else self.decides.withdraw(ticket)
+    def _withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
+        return None if ticket is self.BYPASS else self.decides._withdraw(ticket)
 
-    def giver(self, ticket: Ticket) -> Gate | None:
-        return None if ticket is self.BYPASS else self.decides.giver(ticket)
+    def _giver(self, ticket: Ticket) -> Gate | None:
+        return None if ticket is self.BYPASS else self.decides._giver(ticket)

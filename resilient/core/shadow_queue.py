@@ -35,6 +35,7 @@ from itertools import count
 from typing import Protocol
 
 from resilient.core.call import Call
+from resilient.core.facts import Facts
 from resilient.core.policy import Gate, Ticket
 from resilient.core.wait_queue import Waiter, WaitQueue
 from resilient.errors import Rejected
@@ -93,9 +94,7 @@ class _Queueing(Protocol):
     name: str
     queue: int
     queue_timeout: float | None
-    learns: bool
-    follows: bool
-    slow: float | None
+    facts: Facts
 
 
 class ShadowQueue(Gate):
@@ -114,8 +113,6 @@ class ShadowQueue(Gate):
         in_use: calls that would hold a permit, and really run.
     """
 
-    learns = True
-
     def __init__(
         self,
         gate: _Queueing,
@@ -125,8 +122,8 @@ class ShadowQueue(Gate):
         learn: Callable[[bool, float, float | None, Exception | None], None] | None = None,
     ) -> None:
         super().__init__(gate.name)
-        self.follows = gate.learns and gate.follows
-        self.slow = gate.slow
+        facts = gate.facts
+        self.facts = Facts(learns=True, follows=facts.learns and facts.follows, slow=facts.slow)
         self._length = gate.queue
         self._queue_timeout = gate.queue_timeout
         self._permits, self._refusal, self._learn = permits, refusal, learn
@@ -139,9 +136,9 @@ class ShadowQueue(Gate):
         self._lock = threading.RLock()
         self._reset()
 
-    def renew(self) -> None:
+    def _renew(self) -> None:
         """In a forked child, where the gate's permits are new."""
-        super().renew()
+        super()._renew()
         self._lock = threading.RLock()
         self._busy = False
         self._reset()
@@ -177,7 +174,7 @@ class ShadowQueue(Gate):
             self._end_update(refusals)
         return ticket
 
-    def line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> _ShadowCall:
+    def _line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> _ShadowCall:
         rank = self._rank(call)
         refusals = self._begin_update()
         assert refusals is not None, "`admit` has returned a ticket"
@@ -219,7 +216,7 @@ class ShadowQueue(Gate):
         if refusals is not None:
             self._end_update(refusals)  # which processes `_ended`
 
-    def foretell(self) -> None:
+    def _foretell(self) -> None:
         """If no call runs, report the waiting calls that would be refused if no other call came."""
         refusals = self._begin_update()
         if refusals is not None:

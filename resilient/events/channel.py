@@ -167,7 +167,7 @@ class Emitter:
 
     _channels: tuple[weakref.ref[Channel], ...] = ()
 
-    def attach(self, channel: Channel) -> None:
+    def _attach(self, channel: Channel) -> None:
         """Emit events on the channel of one more pipeline from now on."""
         with _lock:
             others = (each for each in self._channels if each() not in (None, channel))

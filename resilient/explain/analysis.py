@@ -19,7 +19,7 @@ from typing import Any
 
 from resilient.core.classify import FAILURE, Verdict
 from resilient.core.levels import levels
-from resilient.core.policy import Policy
+from resilient.core.policy import Gate, Policy
 from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.events.channel import apart
 from resilient.explain.explanation import Explanation
@@ -60,8 +60,8 @@ def explain(
     function = _function(function_limit, is_async=is_async)
     found = levels([(place.policy, place.pipeline._context) for place in places], function)
     worst = found[0](view)
-    idle = [Idle(str(policy), policy.inactive) for policy in policies if policy.inactive is not None]
-    unfit = [(policy, policy.unfit(is_async=is_async, block=False)) for policy in policies]
+    idle = [Idle(str(policy), policy.facts.inactive) for policy in policies if policy.facts.inactive is not None]
+    unfit = [(policy, policy._unfit(is_async=is_async, block=False)) for policy in policies]
     idle += [Idle(str(policy), f"it cannot guard this: {why}") for policy, why in unfit if why is not None]
     layered = None if outer is None else _layered(outer, inner, function, view)
     if layered is not None and layered.once:
@@ -80,7 +80,7 @@ def explain(
                 place.path,
                 place.pipelines,
                 level.seen,
-                place.policy.inactive,
+                place.policy.facts.inactive,
             )
             for place, level in zip(places, found, strict=True)
         ),
@@ -126,7 +126,7 @@ def _shown(policy: Policy, policies: Sequence[Policy]) -> str:
     """The name of a policy in the explanation: its own name; if several have that name, its noun; else its settings."""
     if [each.name for each in policies].count(policy.name) == 1:
         return policy.name
-    return policy.noun if [each.noun for each in policies].count(policy.noun) == 1 else str(policy)
+    return policy._noun if [each._noun for each in policies].count(policy._noun) == 1 else str(policy)
 
 
 def _places(pipeline: Pipeline, path: tuple[int, ...] = (), around: tuple[str, ...] = ()) -> list[_Place]:
@@ -147,15 +147,15 @@ def _places(pipeline: Pipeline, path: tuple[int, ...] = (), around: tuple[str, .
 
 def _layered(outer: Pipeline, inner: Pipeline, function: InnerCost, view: Surroundings) -> Behind:
     policies = [place.policy for place in _places(outer)]
-    repeated = any(policy.runs != 1 for policy in policies)
+    repeated = any(policy.facts.runs != 1 for policy in policies)
     whole = levels([(inner, inner._context)], function)[0]
     # A Timeout directly around the function does not pass its deadline inward, but it still ends the inner calls.
-    told = [policy.limit for policy in policies[:-1] if policy.limit is not None]
+    told = [policy.facts.time_limit for policy in policies[:-1] if policy.facts.time_limit is not None]
 
     def call(around: Surroundings) -> WorstCase:
         seen = replace(view, within=around.within, again=around.again, repeated=repeated)
         near = whole(seen)
-        if policies[-1].limit is None:
+        if policies[-1].facts.time_limit is None:
             return near
         far = whole(replace(seen, within=min(told, default=math.inf)))
         return replace(
@@ -187,7 +187,8 @@ def _never(policy: Policy) -> bool:
 
 def _may_leave(policy: Policy, view: Surroundings) -> bool:
     """Whether a policy leaves retries to an outer pipeline that retries."""
-    return policy.runs != 1 and not policy.overlaps and (view.once or getattr(policy, "nested", "multiply") == "once")
+    facts = policy.facts
+    return facts.runs != 1 and not facts.overlaps and (view.once or facts.leaves_repeating)
 
 
 # -- routes of outcomes ---------------------------------------------------------------------------------------------
@@ -202,10 +203,9 @@ def _routes(places: Sequence[_Place], *, is_async: bool) -> list[Route]:
     if any(place.pipeline.classify.judges_results for place in places):
         routes.insert(1, _route("an unacceptable result", "the function", None, places))
     for at, place in enumerate(places):
-        if place.policy.inactive is None:
-            routes += [
-                _route(kind.__name__, place.shown, kind("in the lab"), places[:at]) for kind in place.policy.raises
-            ]
+        facts = place.policy.facts
+        if facts.inactive is None:
+            routes += [_route(kind.__name__, place.shown, kind("in the lab"), places[:at]) for kind in facts.raises]
     return routes
 
 
@@ -219,7 +219,7 @@ _ENDS: tuple[tuple[str, BaseException], ...] = (
 def _route(end: str, origin: str, error: BaseException | None, places: Sequence[_Place]) -> Route:
     steps = []
     for place in reversed(places):
-        if place.policy.inactive is not None:
+        if place.policy.facts.inactive is not None:
             continue
         meeting = _meeting(place, error)
         if meeting is None:
@@ -257,13 +257,20 @@ def _assumptions(places: Sequence[_Place], view: Surroundings) -> list[str]:
     judges = list(dict.fromkeys(place.pipeline.classify for place in places))
     if not view.is_async and any(judge.judges_results for judge in judges):
         assumed.append("closing a discarded result takes no time, because a plain def waits for it")
-    if any(policy.runs != 1 and policy.inactive is None for policy in policies):
+    if any(policy.facts.repeats for policy in policies):
         assumed.append(
             "the function may fail in any way that is repeated, and ask for the longest pause that is respected"
         )
-    if any(policy.waits for policy in policies):
+    if any(policy.facts.waits for policy in policies):
         assumed.append("queues are shared only with calls that hold their places no longer than this one")
     contexts = [place.pipeline._context for place in places]
     assumed += [each for context in contexts for each in (*context.options.assumes, *context.lifecycle.assumes)]
-    assumed += [each for policy in policies for each in policy.assumes]
+    assumed += [each for policy in policies for each in _assumed_of(policy)]
     return list(dict.fromkeys(assumed))
+
+
+def _assumed_of(policy: Policy) -> tuple[str, ...]:
+    """Sentences about what the figures of a policy take for granted."""
+    if type(policy).worst in (Policy.worst, Gate.worst):
+        return (f"{policy} is not known here: it is taken at its word",)
+    return policy.facts.assumes

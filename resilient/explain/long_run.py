@@ -74,13 +74,13 @@ class _Walk:
         for policy in pipeline.policies:
             if isinstance(policy, Pipeline):
                 requests = self.through(policy, requests, leaves)
-            elif policy.runs != 1 and policy.inactive is None and not leaves(policy):
+            elif policy.facts.repeats and not leaves(policy):
                 requests = self._repeated(policy, requests, of_each)
         return requests
 
     def _repeated(self, policy: Policy, requests: float, of_each: bool) -> float:
-        times = 0.0 if not requests else math.inf if policy.runs is None else requests * policy.runs
-        budget = policy.budget
+        times = 0.0 if not requests else math.inf if policy.facts.runs is None else requests * policy.facts.runs
+        budget = policy.facts.budget
         if budget is None:
             return times
         key = id(budget), of_each

@@ -146,9 +146,9 @@ def _listed(thing: Any, name: str) -> list[Any]:
 def _admission(pipeline: Pipeline) -> Policy | None:
     """The part of a middleware's pipeline that acts on requests: its gate, within its `max_deadline`."""
     until, *gates = pipeline.policies
-    if until.limit is None:
+    if until.facts.time_limit is None:
         return gates[0] if gates else None
-    return Pipeline(Timeout(until.limit, name=until.name), *gates, classify=pipeline.classify)
+    return Pipeline(Timeout(until.facts.time_limit, name=until.name), *gates, classify=pipeline.classify)
 
 
 def _of_transport(transport: HttpTransport[Any]) -> Subject:

@@ -87,4 +87,4 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
             raise
 
     async def _drain(self) -> None:
-        await self.pipeline.drain(current_async())
+        await self.pipeline._drain(current_async())

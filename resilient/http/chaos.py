@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from resilient import _validation
 from resilient._atomic import renew_in_forked_child
 from resilient.chaos.experiment import Enabled, Experiment
-from resilient.chaos.policy import objective
+from resilient.chaos.policy import SWITCHED_OFF, objective
 from resilient.core.background import discard
 from resilient.core.call import new_call
+from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Watch
 from resilient.core.policy import PipelineContext, Policy
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
@@ -295,36 +296,28 @@ class HttpChaos(Emitter, Generic[Inner]):
         return self.describe()
 
 
-class Witness(Policy):
+class Witness(Policy, effects=("chaos",)):
     """Stands for a chaos transport in the pipeline of the transport around it; does nothing to a call."""
-
-    injects = True
-    timed = False
-    effects = frozenset(("chaos",))
 
     def __init__(self, chaos: HttpChaos[Any]) -> None:
         super().__init__(chaos.name)
         self._chaos = chaos
+        self.facts = Facts(timed=False, injects=True, inactive=None if chaos.experiment.possible else SWITCHED_OFF)
 
-    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+    def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         return inner
-
-    @property
-    def inactive(self) -> str | None:
-        """Why it does nothing, as it is set; None: it acts."""
-        return None if self._chaos.experiment.possible else "it is switched off"
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         return inner(view)  # of a request nothing is known that a fault could make worse
 
-    def watch(self, context: PipelineContext) -> Watch | None:
+    def _watch(self, context: PipelineContext) -> Watch | None:
         experiment = self._chaos.experiment
         if not experiment.possible or experiment.halt_rate is None:
             return None
         return objective(experiment, context, self._chaos._halt)
 
-    def attach(self, channel: Channel) -> None:
-        self._chaos.attach(channel)
+    def _attach(self, channel: Channel) -> None:
+        self._chaos._attach(channel)
 
     def snapshot(self) -> dict[str, Any]:
         """The state of the chaos transport that it watches."""

@@ -96,4 +96,4 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
                 let_go(held)
 
     def _drain(self) -> None:
-        drive(self.pipeline.drain(THREADS))
+        drive(self.pipeline._drain(THREADS))

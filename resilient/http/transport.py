@@ -212,7 +212,7 @@ class HttpTransport(Generic[Inner]):
         given = self.library.classifier() if pipeline.classify is DEFAULT else pipeline.classify
         classifier = given if isinstance(given, TransportClassifier) else TransportClassifier(given)
         lifecycle, options = pipeline._context.lifecycle, pipeline._context.options
-        twin = pipeline.twin(
+        derived = pipeline._derive(
             policies,
             classifier,
             self._whole_attempt if outermost else None,
@@ -221,31 +221,28 @@ class HttpTransport(Generic[Inner]):
             else ResponseLifecycle(self.library.streams, classifier.given),
             options if isinstance(options, RequestOptions) else RequestOptions(once=self._once),
         )
-        if twin.name:
-            register(twin)
-        return twin
+        if derived.name:
+            register(derived)
+        return derived
 
     def _fitted_policy(self, policy: Policy) -> Policy:
+        """The policy that keeps one circuit, limit or latency for each key; it is remembered by the policy that it is
+        made from. A key is known by itself, not by the function that returns it: a function that is made anew for each
+        client finds the circuits of the last one."""
         if isinstance(policy, Pipeline):
             return self._fitted(policy)
-        if (isinstance(policy, CircuitBreaker) and not policy.stored) or isinstance(policy, AdaptiveLimit):
-            max_keys, idle, name = self._max_keys, self._idle, policy.name
-            return self._by_key(
-                policy, lambda: Keyed(policy.fresh, key=self._by, max_keys=max_keys, idle=idle, name=name)
-            )
-        if isinstance(policy, Hedge) and policy.observes_all_alike:
-            return self._by_key(policy, lambda: policy.by(self._by, self._max_keys))
-        if isinstance(policy, Fallback):
-            return policy.answering(self.library.answer)
-        return policy
+        key, max_keys, idle = self._by, self._max_keys, self._idle
+        if (isinstance(policy, CircuitBreaker) and not policy._stored) or isinstance(policy, AdaptiveLimit):
 
-    def _by_key(self, policy: Policy, make: Callable[[], Keyed | Hedge]) -> Policy:
-        """What a policy is the pattern of, which it remembers. Keys are told apart, and not the functions that give
-        them: one that is made anew for each client finds the circuits of the last one."""
-        known: dict[Any, Keyed | Hedge] = vars(policy).setdefault("keyed", {})
-        if self._table not in known:
-            known.setdefault(self._table, make())
-        return known[self._table].found_by(self._by)
+            def keyed() -> Keyed:
+                return Keyed(policy.clone, key=key, max_keys=max_keys, idle=idle, name=policy.name)
+
+            return policy._per_key(self._table, keyed)._found_by(key)
+        if isinstance(policy, Hedge) and policy._observes_all_alike:
+            return policy._per_key(self._table, lambda: policy._by(key, max_keys))._found_by(key)
+        if isinstance(policy, Fallback):
+            return policy._answering(self.library.answer)
+        return policy
 
     def _guard(self, streamed: bool, overlapping: bool, proof: Proof | None) -> Callable[[Any], Any]:
         """What sends a request whose response is streamed, or is read by the client: under the whole pipeline; or
@@ -257,7 +254,7 @@ class HttpTransport(Generic[Inner]):
             if (overlapping, proof) != ANYHOW:
                 pipeline = self._without(self.pipeline, proof, attempt)
             elif streamed:
-                pipeline = self.pipeline.twin(self.pipeline.policies, self.pipeline.classify, attempt)
+                pipeline = self.pipeline._derive(self.pipeline.policies, self.pipeline.classify, attempt)
             known = self._unguarded() if pipeline is None else pipeline(self._unguarded())
             self._guards[streamed, overlapping, proof] = known
         return known
@@ -266,13 +263,13 @@ class HttpTransport(Generic[Inner]):
         kept: list[Policy] = []
         for policy in pipeline.policies:
             left: Policy | None = self._without(policy, proof) if isinstance(policy, Pipeline) else policy
-            if left is not None and (isinstance(left, Pipeline | Retry) or left.runs == 1):
+            if left is not None and (isinstance(left, Pipeline | Retry) or left.facts.runs == 1):
                 kept.append(left)
         classifier = pipeline.classify
         assert isinstance(classifier, TransportClassifier)
         if proof is not None:
             classifier = classifier.careful(self.library.proofs[proof])
-        return pipeline.twin(tuple(kept), classifier, attempt) if kept else None
+        return pipeline._derive(tuple(kept), classifier, attempt) if kept else None
 
     # -- one request ------------------------------------------------------------------------------------------------
 
@@ -404,9 +401,10 @@ def _total(pipeline: Pipeline) -> tuple[float | None, bool]:
     whether a policy repeats requests: Timeouts inside that are for its attempts."""
     total: float | None = None
     for policy in flat(pipeline.policies):
-        if policy.limit is not None:
-            total = policy.limit if total is None else min(total, policy.limit)
-        if policy.runs != 1:
+        limit = policy.facts.time_limit
+        if limit is not None:
+            total = limit if total is None else min(total, limit)
+        if policy.facts.runs != 1:
             return total, True
     return total, False
 

@@ -2,9 +2,9 @@
 
 A pipeline in production pages people, writes to Redis, counts metrics and calls replicas. A run of a world makes
 thousands of calls, so of the user's own code it runs only what judges: classifiers, predicates, key functions, and
-strategies of tenacity and of limits (`Policy.judgements`). Everything else (`Policy.effects`, listeners of pipelines,
-and callables that a policy of one's own takes) is replaced by a substitute that counts and does nothing. This holds for
-every policy that is constructed during the dry run (`Policy.effect`), whoever constructs it:
+strategies of tenacity and of limits (the `judgements` of a `Policy`). Everything else (its `effects`, listeners of
+pipelines, and callables that a policy of one's own takes) is replaced by a substitute that counts and does nothing.
+This holds for every policy that is constructed during the dry run (`Policy._effect`), whoever constructs it:
 
     hooks of a Retry, listeners of a CircuitBreaker or of a pipeline     return nothing
     Fallback(call=)                                                      an answer that counts as a substitute
@@ -143,18 +143,18 @@ class FreshPolicies:
 
     def _pipeline(self, pipeline: Pipeline) -> Pipeline:
         policies = (self.of(each) for each in pipeline.policies if not isinstance(each, Witness))
-        twin = Pipeline(*policies, classify=pipeline.classify)
-        twin.switch(pipeline.own_mode)
+        fresh_one = Pipeline(*policies, classify=pipeline.classify)
+        fresh_one.switch(pipeline.own_mode)
         for listener, kinds in pipeline._context.channel.heard_by():
-            twin.listen(self._dry_run.without_effects("listen(%s)", listener), *kinds)
-        return twin
+            fresh_one.listen(self._dry_run.without_effects("listen(%s)", listener), *kinds)
+        return fresh_one
 
     def _policy(self, policy: Policy) -> Policy:
-        return policy.again(partial(self._argument, policy))
+        return policy.clone(partial(self._argument, policy))
 
     def _argument(self, policy: Policy, name: str, value: Any) -> Any:
         """The argument of a fresh policy, from that of the original. The library's own constructors pass effects to
-        `Policy.effect` themselves; for a policy of the user's, they are replaced here."""
+        `Policy._effect` themselves; for a policy of the user's, they are replaced here."""
         if name == "shadow" and self._shadow:
             return True
         if name == "factory" and isinstance(policy, Keyed):
@@ -166,7 +166,7 @@ class FreshPolicies:
         if isinstance(value, Budget):
             return self._once(value, _like)
         ours = type(policy).__module__.partition(".")[0] == "resilient"
-        return value if ours or name in policy.judgements else self._dry_run.substitute(policy, name, value)
+        return value if ours or name in policy._judgements else self._dry_run.substitute(policy, name, value)
 
 
 def fresh(pattern: Policy, *, shadow: bool = False) -> Policy:

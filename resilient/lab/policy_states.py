@@ -57,8 +57,9 @@ class PolicyStates:
                 self.hedges[id(policy)] = policy
             if isinstance(policy, AdaptiveLimit):
                 self.limits[id(policy)] = policy
-            if policy.budget is not None:
-                self.budgets[id(policy.budget)] = policy.budget
+            budget = policy.facts.budget
+            if budget is not None:
+                self.budgets[id(budget)] = budget
 
     def sample(self, now: float, admissions: Sequence[Pipeline]) -> Sample:
         """The state at the moment `now`. Limits are those of the servers' `admissions`, if these have any."""

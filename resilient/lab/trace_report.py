@@ -136,7 +136,7 @@ def _of_classifier(classifier: Classifier) -> Iterator[tuple[str, Sequence[type[
 
 
 def _of_policy(policy: Policy) -> Iterator[tuple[str, Sequence[type[BaseException]]]]:
-    waiting: list[Any] = [policy.given[1].get("on")]
+    waiting: list[Any] = [policy._init_args[1].get("on")]
     while waiting:
         given = waiting.pop()
         yield "on", error_types(given) or error_types(getattr(given, "exception_types", None)) or ()

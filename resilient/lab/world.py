@@ -146,7 +146,7 @@ class _World:
         pipeline = guard if isinstance(guard, Pipeline) else Pipeline(guard)
         self._adopt(pipeline, watch)
         ask_it = attempt if self.deadline_header else untold
-        return pipeline.twin(pipeline.policies, attempt=lambda scope: ask_it)(request)
+        return pipeline._derive(pipeline.policies, attempt=lambda scope: ask_it)(request)
 
     # -- calls --------------------------------------------------------------------------------------------------
 

@@ -133,7 +133,7 @@ class ShadowReport:
     def _foretell(self) -> None:
         """Hear of calls that would still be in line."""
         for gate in self._gates:
-            gate.foretell()
+            gate._foretell()
 
     def __enter__(self) -> Self:
         return self

@@ -33,20 +33,20 @@ def compose(policies: Sequence[Policy], context: PipelineContext, leaf: BoundLay
         while at and isinstance(policies[at - 1], Gate):
             at -= 1
         gates = [policy for policy in policies[at:last] if isinstance(policy, Gate)]
-        queues = waits or any(policy.waits for policy in policies[last:])
+        queues = waits or any(policy.facts.waits for policy in policies[last:])
         gate_group = GateGroup(gates, context, _nearest_limit(policies, at, last), queues)
         layer = layer_of(gate_group, inner)
         recover: Recovery | None = None
-        while at and policies[at - 1].failure_only(context):
+        while at and policies[at - 1]._failure_only(context):
             at -= 1
-            outer = policies[at].recovery(layer if recover is None else layer_of(gate_group, inner, recover), context)
+            outer = policies[at]._recovery(layer if recover is None else layer_of(gate_group, inner, recover), context)
             recover = outer if recover is None else _one_after_the_other(recover, outer)
         if not at:
             return Composed(recover, gate_group, inner, layer)
         inner = layer if recover is None else layer_of(gate_group, inner, recover)
         if not isinstance(policies[at - 1], Gate):
             at -= 1
-            inner = policies[at].bind(inner, context)
+            inner = policies[at]._bind(inner, context)
 
 
 def _one_after_the_other(first: Recovery, second: Recovery) -> Recovery:
@@ -70,8 +70,8 @@ def _nearest_limit(policies: Sequence[Policy], begin: int, end: int) -> float | 
     """The limit of the Timeout nearest to the gates at places `begin` to `end`: the outermost one inside them, else the
     innermost one outside. A gate can have a limit, too (`server.admission`)."""
     for policy in (*policies[end:], *reversed(policies[:end])):
-        if policy.limit is not None:
-            return policy.limit
+        if policy.facts.time_limit is not None:
+            return policy.facts.time_limit
     return None
 
 
@@ -80,7 +80,7 @@ def check_policies(policies: tuple[Policy, ...]) -> None:
     for policy in policies:
         if not isinstance(policy, Policy):
             raise TypeError(f"a pipeline is made of policies, got {policy!r}{_instead(policy)}")
-        if type(policy).bind is Policy.bind and not isinstance(policy, Gate):
+        if type(policy)._bind is Policy._bind and not isinstance(policy, Gate):
             raise TypeError(f"{policy!r} is neither a Gate nor a Wrap")
 
 

@@ -1,7 +1,7 @@
 """Finds, when a pipeline is built, what could never work: a wrong order, or a plan that does not fit its total.
 
 Each finding says what is wrong, why it matters, and what to write instead. The rules go by the facts that policies
-state about themselves (`Policy.by_evidence`, `waits`, `runs`, `limit`, `pause`), not by their classes.
+state about themselves (`Policy.facts`), not by their classes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def examine(policies: Sequence[Policy]) -> list[Finding]:
 def examine_stack(outer: Sequence[Policy], inner: Sequence[Policy]) -> list[Finding]:
     """The findings about the decorators of one function that neither those of the outer one have, nor those inside."""
     if any(map(_repeats_calls, outer)):  # a Retry that leaves the repeating to others leaves it to these
-        inner = [policy for policy in inner if getattr(policy, "nested", "") != "once"]
+        inner = [policy for policy in inner if not policy.facts.leaves_repeating]
     known = {*examine(outer), *examine(inner)}
     return [finding for finding in examine([*outer, *inner]) if finding not in known]
 
@@ -67,13 +67,13 @@ def _level_of_the_user() -> int:
 
 
 def _repeats_calls(policy: Policy) -> bool:
-    return policy.runs != 1 and policy.inactive is None
+    return policy.facts.repeats
 
 
 def _order(first: Policy, then: Policy) -> str:
     """The right order of two policies, by their classes; by what is in them, where they have one class."""
     if type(first) is type(then):
-        return f"{first.noun} first, then {then.noun}"
+        return f"{first._noun} first, then {then._noun}"
     return f"{type(first).__name__} first, then {type(then).__name__}"
 
 
@@ -82,13 +82,14 @@ def _limits(policies: Sequence[Policy]) -> list[Finding]:
     found = []
     for at, outer in enumerate(policies):
         for inner in policies[at + 1 :]:
-            if outer.limit is None or inner.limit is None or inner.limit < outer.limit:
+            most, limit = outer.facts.time_limit, inner.facts.time_limit
+            if most is None or limit is None or limit < most:
                 continue
             found.append(
                 Finding(
                     f"{inner} stands inside {outer}",
                     "the outer limit ends the call first, so the inner one never acts",
-                    f"an inner Timeout shorter than {outer.limit:g} s, or none",
+                    f"an inner Timeout shorter than {most:g} s, or none",
                 )
             )
     return found
@@ -98,10 +99,10 @@ def _judges(policies: Sequence[Policy]) -> list[Finding]:
     """Judges in the wrong place: outside a queue, outside a retry."""
     found = []
     for at, judge in enumerate(policies):
-        if not judge.by_evidence:
+        if not judge.facts.by_evidence:
             continue
         for inner in policies[at + 1 :]:
-            if inner.waits:
+            if inner.facts.waits:
                 found.append(
                     Finding(
                         f"{judge} stands outside {inner}",
@@ -123,10 +124,10 @@ def _judges(policies: Sequence[Policy]) -> list[Finding]:
 
 def _repeats(policies: Sequence[Policy]) -> list[Finding]:
     """Findings about retries whose attempts multiply."""
-    repeating = [policy for policy in policies if _repeats_calls(policy) and not policy.overlaps]
+    repeating = [policy for policy in policies if _repeats_calls(policy) and not policy.facts.overlaps]
     if len(repeating) < 2:
         return []
-    counts = [policy.runs for policy in repeating]
+    counts = [policy.facts.runs for policy in repeating]
     total = "without end"
     if None not in counts:
         product = 1
@@ -165,11 +166,11 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
     for at, repeating in enumerate(policies):
         if not _repeats_calls(repeating):
             continue
-        limit, pause = _longest(policies[at + 1 :]), repeating.pause or 0.0
-        totals = [policy.limit for policy in policies[:at] if policy.limit is not None]
-        needed = repeating.takes(limit or 0.0)
-        what = "copies" if repeating.overlaps else "attempts"
-        if totals and repeating.least_pause >= min(totals):
+        limit, pause = _longest(policies[at + 1 :]), repeating.facts.pause or 0.0
+        totals = [policy.facts.time_limit for policy in policies[:at] if policy.facts.time_limit is not None]
+        needed = repeating._takes(limit or 0.0)
+        what = "copies" if repeating.facts.overlaps else "attempts"
+        if totals and repeating.facts.least_pause >= min(totals):
             found.append(
                 Finding(
                     f"{repeating} stands inside a limit of {min(totals):g} s",
@@ -177,8 +178,8 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
                     f"pauses well below {min(totals):g} s, or none of it",
                 )
             )
-        elif repeating.runs is None:
-            if totals and min(totals) <= repeating.ends_after < math.inf:
+        elif repeating.facts.runs is None:
+            if totals and min(totals) <= repeating.facts.ends_after < math.inf:
                 found.append(
                     Finding(
                         f"{repeating} stands inside a limit of {min(totals):g} s",
@@ -188,7 +189,7 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
                 )
         elif totals and needed > min(totals):
             each = f" with {limit:g} s an attempt" if limit else ""
-            tries = f"{repeating.runs} {what} that time out" if limit else f"{repeating.runs} {what}"
+            tries = f"{repeating.facts.runs} {what} that time out" if limit else f"{repeating.facts.runs} {what}"
             waits = f", with up to {pause:.3g} s between them," if pause else ""
             found.append(
                 Finding(
@@ -197,7 +198,7 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
                     f"a total of at least {needed:.3g} s, fewer {what}, or shorter limits and waits",
                 )
             )
-        if repeating.overlaps and limit is not None and repeating.head_start >= limit:
+        if repeating.facts.overlaps and limit is not None and repeating.facts.head_start >= limit:
             found.append(
                 Finding(
                     f"{repeating} stands outside a limit of {limit:g} s",
@@ -212,10 +213,11 @@ def _longest(policies: Sequence[Policy]) -> float | None:
     """Seconds that a run of these can take at most, or None where nothing says so."""
     longest: float | None = None
     for policy in reversed(policies):
-        if policy.limit is not None:
-            longest = policy.limit if longest is None else min(longest, policy.limit)
-        elif policy.inactive is None and longest is not None and policy.runs is not None and policy.pause is not None:
-            longest = longest * (1 if policy.overlaps else policy.runs) + policy.pause
+        facts = policy.facts
+        if facts.time_limit is not None:
+            longest = facts.time_limit if longest is None else min(longest, facts.time_limit)
+        elif facts.inactive is None and longest is not None and facts.runs is not None and facts.pause is not None:
+            longest = longest * (1 if facts.overlaps else facts.runs) + facts.pause
     return longest
 
 
@@ -223,8 +225,8 @@ def _evidence(policies: Sequence[Policy]) -> list[Finding]:
     """Judges that can never have the evidence that they ask for."""
     found = []
     for at, judge in enumerate(policies):
-        limits = [policy.limit for policy in policies[at + 1 :] if policy.limit is not None]
-        if judge.slow_from is not None and limits and min(limits) < judge.slow_from:
+        limits = [policy.facts.time_limit for policy in policies[at + 1 :] if policy.facts.time_limit is not None]
+        if judge.facts.slow_from is not None and limits and min(limits) < judge.facts.slow_from:
             found.append(
                 Finding(
                     f"{judge} stands outside a limit of {min(limits):g} s",
@@ -232,9 +234,9 @@ def _evidence(policies: Sequence[Policy]) -> list[Finding]:
                     f"slow= below {min(limits):g} s",
                 )
             )
-        if judge.needs is None:
+        if judge.facts.needs is None:
             continue
-        calls, seconds = judge.needs
+        calls, seconds = judge.facts.needs
         for pacer, most in _paces(policies, at, seconds):
             if most < calls:
                 found.append(
@@ -251,12 +253,12 @@ def _paces(policies: Sequence[Policy], at: int, seconds: float) -> list[tuple[Po
     """What lets only so many calls come to, or out of, the policy at a place in so many seconds."""
     found = []
     for place, pacer in enumerate(policies):
-        if pacer.pace is None or pacer.inactive is not None:
+        if pacer.facts.pace is None or pacer.facts.inactive is not None:
             continue
-        burst, rate = pacer.pace
+        burst, rate = pacer.facts.pace
         most = burst + rate * seconds
         for between in policies[place + 1 : at]:  # where it stands outside
-            most = math.inf if between.runs is None else most * between.runs
+            most = math.inf if between.facts.runs is None else most * between.facts.runs
         found.append((pacer, most))
     return found
 
@@ -265,18 +267,18 @@ def _budgets(policies: Sequence[Policy]) -> list[Finding]:
     """Budgets that never have a whole token, or fewer than are asked for."""
     found = []
     for policy in policies:
-        wanted = 2 * policy.extra
-        if policy.budget is not None and policy.budget.ratio < wanted - 1e-9:
+        wanted = 2 * policy.facts.extra
+        if policy.facts.budget is not None and policy.facts.budget.ratio < wanted - 1e-9:
             found.append(
                 Finding(
-                    f"{policy} is paid for by {policy.budget}",
-                    f"a further copy of {policy.extra:.3g} of the calls needs twice that, for late calls come in "
+                    f"{policy} is paid for by {policy.facts.budget}",
+                    f"a further copy of {policy.facts.extra:.3g} of the calls needs twice that, for late calls come in "
                     "bunches: with less the budget is empty when it is needed",
                     f"a ratio of at least {wanted:.3g}, or a higher quantile",
                 )
             )
     for at, policy in enumerate(policies):
-        budget = policy.budget
+        budget = policy.facts.budget
         if budget is None or budget.reserve >= 1:
             continue
         for pacer, calls in _paces(policies, at, budget.ttl):
@@ -303,7 +305,7 @@ def _quotas(policies: Sequence[Policy]) -> list[Finding]:
         )
         for at, quota in enumerate(policies)
         for inner in policies[at + 1 :]
-        if quota.metered and quota.inactive is None and _repeats_calls(inner)
+        if quota.facts.metered and quota.facts.inactive is None and _repeats_calls(inner)
     ]
 
 
@@ -319,7 +321,7 @@ def _outliving(policies: Sequence[Policy]) -> list[Finding]:
         )
         for at, gate in enumerate(policies)
         for inner in policies[at + 1 :]
-        if gate.permits and gate.inactive is None and inner.outlived
+        if gate.facts.permits and gate.facts.inactive is None and inner.facts.outlived
     ]
 
 
@@ -332,7 +334,7 @@ def _lingering(policies: Sequence[Policy]) -> list[Finding]:
             f"{policy}, then a Timeout for each copy",
         )
         for at, policy in enumerate(policies)
-        if policy.lingers and all(inner.limit is None for inner in policies[at + 1 :])
+        if policy.facts.lingers and all(inner.facts.time_limit is None for inner in policies[at + 1 :])
     ]
 
 
@@ -346,7 +348,7 @@ def _stand_ins(policies: Sequence[Policy]) -> list[Finding]:
         )
         for at, outer in enumerate(policies)
         for inner in policies[at + 1 :]
-        if inner.substitutes and (outer.by_evidence or _repeats_calls(outer))
+        if inner.facts.substitutes and (outer.facts.by_evidence or _repeats_calls(outer))
     ]
 
 
@@ -360,5 +362,5 @@ def _injections(policies: Sequence[Policy]) -> list[Finding]:
         )
         for at, chaos in enumerate(policies)
         for inner in policies[at + 1 :]
-        if chaos.injects and not inner.injects
+        if chaos.facts.injects and not inner.facts.injects
     ]

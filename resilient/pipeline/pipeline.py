@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from resilient import _validation
 from resilient.core.budget import Budget
@@ -20,6 +20,7 @@ from resilient.core.classify import DEFAULT, Classifier
 from resilient.core.context import Mode, PipelineContext
 from resilient.core.current_call import Enclosing, enclosing, is_guard, is_guarded, waiting
 from resilient.core.emit import Ends
+from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Layer
 from resilient.core.levels import levels
 from resilient.core.lifecycle import PLAIN_RESULTS, ResultLifecycle
@@ -50,7 +51,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Pipeline(Policy):
+class Pipeline(Policy, judgements=("classify",)):
     """Guards functions with policies, outermost first.
 
     A pipeline is a policy too, so pipelines nest: the inner one keeps its own name, classifier, mode and listeners.
@@ -61,8 +62,6 @@ class Pipeline(Policy):
         classify: what a failure is; default `Classifier()`.
         strict: raise `PipelineError` for an order or a plan that cannot work, instead of warning (`PipelineWarning`).
     """
-
-    judgements = frozenset(("classify",))
 
     def __init__(
         self,
@@ -81,7 +80,7 @@ class Pipeline(Policy):
         name: str | None,
         classify: Classifier | None,
         strict: bool,
-        twin: Pipeline | None = None,
+        original: Pipeline | None = None,
         attempt: Callable[[PipelineContext], Callable[[Call], Any] | BoundLayer] | None = None,
         lifecycle: ResultLifecycle = PLAIN_RESULTS,
         options: CallOptions = NO_OPTIONS,
@@ -98,9 +97,9 @@ class Pipeline(Policy):
         self.classify = classify or DEFAULT
         self.findings: list[Finding] = examine(flat(policies))
         """What is wrong with the order of its policies or with their plan."""
-        repeats = any(each.runs != 1 for each in flat(policies))
+        repeats = any(each.facts.runs != 1 for each in flat(policies))
         self._strict = _validation.flag("strict", strict)
-        if twin is None:
+        if original is None:
             where = f"pipeline {self.name!r}: " if self.name else ""
             report(self.findings, where, strict=self._strict)
             self._context: PipelineContext = PipelineContext(
@@ -109,26 +108,35 @@ class Pipeline(Policy):
             self._in_flight: InFlight = InFlight(self._context)
         else:
             self._context = PipelineContext(
-                self.name, self.classify, repeats=repeats, lifecycle=lifecycle, options=options, twin=twin._context
+                self.name,
+                self.classify,
+                repeats=repeats,
+                lifecycle=lifecycle,
+                options=options,
+                derived_from=original._context,
             )
-            self._in_flight = twin._in_flight
+            self._in_flight = original._in_flight
         self._context.parts = (self._in_flight, *policies)
-        self.substitutes = any(policy.substitutes for policy in policies)
-        self._paid = self._earn = earnings(own_budgets(policies), self._context, substitutes=self.substitutes)
-        self._watches = [watch for watch in (policy.watch(self._context) for policy in policies) if watch is not None]
+        self._context.renewals = (self._in_flight.renew, *(policy._renew for policy in policies))
+        substitutes = any(policy.facts.substitutes for policy in policies)
+        self._paid = self._earn = earnings(own_budgets(policies), self._context, substitutes=substitutes)
+        self._watches = [watch for watch in (policy._watch(self._context) for policy in policies) if watch is not None]
         if self._watches:
             self._earn = watched_earnings(self._paid, self._watches)
         for policy in policies:
-            policy.attach(self._context.channel)
+            policy._attach(self._context.channel)
         made = None if attempt is None else attempt(self._context)
         self._attempt = made if made is None or isinstance(made, BoundLayer) else BoundLayer(made)
-        self._ends = Ends(self._context, substitutes=self.substitutes)
+        self._ends = Ends(self._context, substitutes=substitutes)
         self._composed: dict[Kind, tuple[Composed, Layer]] = {}
         self._guards: dict[Kind, Callable[[Any], Callable[..., Any]]] = {}
-        self._unfit: dict[tuple[bool, bool], str | None] = {}
-        self.timed = any(policy.timed for policy in policies)
-        self._is_deadline = attempt is None and any(policy.limit is not None for policy in flat(policies))
-        self.waits = any(policy.waits for policy in policies)
+        self._unfit_for: dict[tuple[bool, bool], str | None] = {}
+        self._is_deadline = attempt is None and any(policy.facts.time_limit is not None for policy in flat(policies))
+        self.facts = Facts(
+            timed=any(policy.facts.timed for policy in policies),
+            waits=any(policy.facts.waits for policy in policies),
+            substitutes=substitutes,
+        )
 
     def _composed_for(self, kind: Kind) -> tuple[Composed, Layer]:
         """The policies bound around one kind of function, and their full path. Bound when the first such function is
@@ -188,18 +196,18 @@ class Pipeline(Policy):
         if kind not in self._guards:
             composed, path = self._composed_for(kind)
             parts = (self._in_flight, self._context, composed, path, self._earn, self._ends)
-            self._guards[kind] = guard_with(*parts, is_async=kind == "async", timed=self.timed)
+            self._guards[kind] = guard_with(*parts, is_async=kind == "async", timed=self.facts.timed)
         guarded = self._guards[kind](fn)
         is_guard(guarded.__code__)
         return guarded
 
     def _refuse_unfit(self, *, is_async: bool, block: bool) -> None:
         key = is_async, block
-        if key not in self._unfit:
-            reasons = ((policy, policy.unfit(is_async=is_async, block=block)) for policy in flat(self.policies))
+        if key not in self._unfit_for:
+            reasons = ((policy, policy._unfit(is_async=is_async, block=block)) for policy in flat(self.policies))
             said = (f"{policy!r} cannot guard this: {why}" for policy, why in reasons if why is not None)
-            self._unfit[key] = next(said, None)
-        why = self._unfit[key]
+            self._unfit_for[key] = next(said, None)
+        why = self._unfit_for[key]
         if why is not None:
             raise TypeError(why)
 
@@ -211,7 +219,7 @@ class Pipeline(Policy):
         _, path = self._composed_for("block")
         return call, path(call)
 
-    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+    def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         _, path = self._compose(inner, waits=True)  # what is in `inner` belongs to another pipeline
         return BoundLayer(unless_off(self._context, inner.run, path))
 
@@ -266,7 +274,30 @@ class Pipeline(Policy):
         varied._context.switch(self._context.own_mode)
         return varied
 
-    def twin(
+    def clone(self, change: Callable[[str, Any], Any] | None = None) -> Self:
+        """Make another pipeline with clones of its policies, switched to the same mode and not registered. It has no
+        listeners. `change(argument, value)` is called for "classify" and "strict" only."""
+        clones: dict[int, Policy] = {}
+        for policy in self.policies:
+            if id(policy) not in clones:
+                clones[id(policy)] = policy.clone()
+        policies = tuple(clones[id(policy)] for policy in self.policies)
+        classify, strict = self.classify, self._strict
+        if change is not None:
+            classify, strict = change("classify", classify), change("strict", strict)
+        clone = type(self).__new__(type(self))
+        clone._set_up(
+            policies,
+            self.name or None,
+            classify,
+            strict,
+            lifecycle=self._context.lifecycle,
+            options=self._context.options,
+        )
+        clone._context.switch(self._context.own_mode)
+        return clone
+
+    def _derive(
         self,
         policies: tuple[Policy, ...],
         classify: Classifier | None = None,
@@ -274,25 +305,26 @@ class Pipeline(Policy):
         lifecycle: ResultLifecycle | None = None,
         options: CallOptions | None = None,
     ) -> Pipeline:
-        """The same pipeline by other policies, and another judgement: its calls are this one's to all who listen to it,
-        switch it, count them or close it. For what has to fit policies to its own kind of calls, as our transports do.
+        """The same pipeline with other policies and another classifier. Whoever listens to this one, switches it,
+        counts its calls or closes it, does so to the derived one, too. Our transports derive pipelines whose policies
+        fit their own kind of calls.
 
         `attempt(context)` makes what an attempt calls with the call, instead of the guarded function: it sees the
         deadline, and the number, and `context.on_result` has its result judged. `lifecycle` and `options` are those of
         its results and calls; None: this one's.
         """
-        twin = Pipeline.__new__(Pipeline)
-        twin._set_up(
+        derived = Pipeline.__new__(Pipeline)
+        derived._set_up(
             policies,
             self.name or None,
             classify or self.classify,
             strict=False,
-            twin=self,
+            original=self,
             attempt=attempt,
             lifecycle=lifecycle or self._context.lifecycle,
             options=options or self._context.options,
         )
-        return twin
+        return derived
 
     # -- operations ---------------------------------------------------------------------------------------------
 
@@ -361,11 +393,11 @@ class Pipeline(Policy):
     async def _close(self, runtime: Any) -> None:
         await self._in_flight.close(runtime)
         for policy in self.policies:
-            await policy.drain(runtime)
+            await policy._drain(runtime)
 
-    async def drain(self, runtime: Any) -> None:
+    async def _drain(self, runtime: Any) -> None:
         for policy in self.policies:
-            await policy.drain(runtime)
+            await policy._drain(runtime)
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         return levels([(policy, self._context) for policy in self.policies], inner)[0](view)
@@ -412,9 +444,9 @@ def _policies_beneath(fn: Any) -> list[Policy]:
 def own_budgets(policies: Sequence[Policy]) -> list[Budget]:
     """The budgets that a success of a pipeline of these policies pays into. Those of nested pipelines are left out:
     these pay into them, and a success counts once."""
-    nested = {each.budget for each in flat(policy for policy in policies if isinstance(policy, Pipeline))}
-    found = [policy.budget for policy in policies if policy.budget is not None and policy.budget not in nested]
-    return list(dict.fromkeys(found))
+    nested = {each.facts.budget for each in flat(policy for policy in policies if isinstance(policy, Pipeline))}
+    found = dict.fromkeys(policy.facts.budget for policy in policies)
+    return [budget for budget in found if budget is not None and budget not in nested]
 
 
 def flat(policies: Iterable[Policy]) -> list[Policy]:
@@ -425,4 +457,4 @@ def flat(policies: Iterable[Policy]) -> list[Policy]:
     return found
 
 
-Policy.alone = Pipeline
+Policy._pipeline_of = Pipeline

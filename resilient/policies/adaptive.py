@@ -27,7 +27,8 @@ from resilient._atomic import atomic
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, asked_of
 from resilient.core.deadlocks import refuse_endless_wait
-from resilient.core.policy import Gate, PipelineContext
+from resilient.core.facts import shared_facts
+from resilient.core.policy import IN_SHADOW, Gate, PipelineContext
 from resilient.core.priority import PRIORITIES, RANKS, Priority, current_priority
 from resilient.core.shadow_queue import ShadowQueue
 from resilient.core.wait_queue import PermitQueue
@@ -55,7 +56,7 @@ class _Count:
         self.inside = 0
 
 
-class AdaptiveLimit(Emitter, Gate):
+class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority")):
     """Limits concurrent calls, and adapts the limit to what the dependency can process.
 
     Args:
@@ -74,13 +75,6 @@ class AdaptiveLimit(Emitter, Gate):
     Raises `LimitExceeded` to refuse a call; and `Deadlock` where a plain `def` would wait for ever, because its own
     callers in the same thread hold all permits.
     """
-
-    above = ""
-    learns = True
-    permits = True
-    judgements = frozenset(("limiter", "priority"))
-    follows = False  # the duration of a stream depends on its reader
-    raises = (LimitExceeded,)
 
     _begin: float
     _end: float
@@ -120,8 +114,15 @@ class AdaptiveLimit(Emitter, Gate):
         self.limiter: Limiter = rule
         self.shares = _shares(shares)
         self._priority = None if priority is None else _validation.callback("priority", priority)
-        if queue:
-            self.waits, self.longest_wait = True, self.queue_timeout
+        self.facts = shared_facts(
+            learns=True,
+            follows=False,  # the duration of a stream depends on its reader
+            waits=queue > 0,
+            longest_wait=self.queue_timeout,
+            permits=True,
+            raises=(LimitExceeded,),
+            inactive=IN_SHADOW if shadow else None,
+        )
         self.refused = dict.fromkeys(PRIORITIES, 0)
         self._limit = float(initial)
         self._count = _Count()
@@ -131,17 +132,17 @@ class AdaptiveLimit(Emitter, Gate):
         self._forget(math.inf, math.inf)
         self._set_bounds()
         if self.shadow and queue:
-            self.shadow_queue = ShadowQueue(
+            self._shadow_queue = ShadowQueue(
                 self, lambda rank: self._bounds[rank], self._refusal, self._rank, self._learn_in_shadow
             )
 
-    def renew(self) -> None:
-        super().renew()
+    def _renew(self) -> None:
+        super()._renew()
         self._count = _Count()
         self._lock = threading.RLock()
         self._permit_queue.renew(self._lock)
-        if self.shadow_queue is not None:
-            self.shadow_queue.renew()
+        if self._shadow_queue is not None:
+            self._shadow_queue._renew()
 
     # -- admission ----------------------------------------------------------------------------------------------
 
@@ -222,7 +223,7 @@ class AdaptiveLimit(Emitter, Gate):
     def _learn_in_shadow(self, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         """Learn from a call in shadow mode, whose permit comes back at the simulated time, not now."""
         seen = _Count()
-        seen.inside = (self.shadow_queue or self._count).inside
+        seen.inside = (self._shadow_queue or self._count).inside
         self.settle(seen, failed, elapsed, now, error)
 
     @atomic
@@ -262,7 +263,7 @@ class AdaptiveLimit(Emitter, Gate):
         name = PRIORITIES[rank]
         with self._lock:
             self.refused[name] += 1
-        why = why or f"{(self.shadow_queue or self._count).inside} inside, {self.queued} in line"
+        why = why or f"{(self._shadow_queue or self._count).inside} inside, {self.queued} in line"
         return refusal(LimitExceeded, (NO_ROOM, self.name, int(self._limit), name, why), self.name)
 
     # -- the limit ----------------------------------------------------------------------------------------------
@@ -310,11 +311,6 @@ class AdaptiveLimit(Emitter, Gate):
         self._bounds = tuple(max(1, int(self._limit * self.shares[name] + 1e-9)) for name in PRIORITIES)
         self._open = self._bounds[-1]
 
-    def fresh(self) -> AdaptiveLimit:
-        """A new one with the same settings and its first limit, for one key of a `Keyed`."""
-        args, kwargs = self.given
-        return type(self)(*args, **kwargs)
-
     # -- for people ---------------------------------------------------------------------------------------------
 
     @property
@@ -325,17 +321,17 @@ class AdaptiveLimit(Emitter, Gate):
     @property
     def queued(self) -> int:
         """Calls in the queue; in shadow mode, those that would be."""
-        return len((self.shadow_queue or self._permit_queue).waiters)
+        return len((self._shadow_queue or self._permit_queue).waiters)
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.shadow:
             return inner(view)
-        view = replace(view, again=view.again or self.waits)
+        view = replace(view, again=view.again or self.queue > 0)
         rest = inner(view)
         if not self.queue:
             return replace(rest, at_once=min(rest.at_once, self.initial))
         # More important calls may come all the time: nothing but these limits ends the wait.
-        line = min(math.inf if self.longest_wait is None else self.longest_wait, view.within)
+        line = min(math.inf if self.queue_timeout is None else self.queue_timeout, view.within)
         if math.isinf(line):
             why = f"nothing bounds the wait in the queue of {self}"
         elif math.isinf(rest.seconds.most):
@@ -351,19 +347,19 @@ class AdaptiveLimit(Emitter, Gate):
         )
 
     @property
-    def at_rest(self) -> bool:
+    def _at_rest(self) -> bool:
         return not self._count.inside and not self._waiting
 
     def snapshot(self) -> dict[str, Any]:
         """`limit` and `in_flight` now; `queued` of `queue`; `unloaded_seconds` of a call; how many were `refused`."""
         return {
             "limit": self.current_limit,
-            "in_flight": self._count.inside if self.shadow_queue is None else self.shadow_queue.in_use,
+            "in_flight": self._count.inside if self._shadow_queue is None else self._shadow_queue.in_use,
             "queued": self.queued,
             "queue": self.queue,
             "unloaded_seconds": self.limiter.unloaded,
             "refused": dict(self.refused),
-            **self.would_have(),
+            **self._would_have(),
         }
 
     def describe(self) -> str:

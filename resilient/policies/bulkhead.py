@@ -19,7 +19,8 @@ from resilient import _validation
 from resilient._atomic import atomic
 from resilient.core.call import Call
 from resilient.core.deadlocks import refuse_endless_wait
-from resilient.core.policy import Gate, PipelineContext
+from resilient.core.facts import shared_facts
+from resilient.core.policy import IN_SHADOW, Gate, PipelineContext
 from resilient.core.shadow_queue import ShadowQueue
 from resilient.core.wait_queue import PermitQueue
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
@@ -41,7 +42,7 @@ class _Permits:
         self.free = free
 
 
-class Bulkhead(Gate):
+class Bulkhead(Gate, example="100"):
     """Limits concurrent calls, with a bounded first-in-first-out queue.
 
     Args:
@@ -55,11 +56,6 @@ class Bulkhead(Gate):
     Raises `BulkheadFull` to refuse a call; and `Deadlock` where a plain `def` would wait for ever, because its own
     callers in the same thread hold all permits.
     """
-
-    above = "100"
-    permits = True
-    timed = False
-    raises = (BulkheadFull,)
 
     def __init__(
         self,
@@ -76,23 +72,29 @@ class Bulkhead(Gate):
         self.queue_timeout = None if queue_timeout is None else _validation.seconds("queue_timeout", queue_timeout)
         if queue_timeout is not None and not queue:
             raise ValueError(f"queue_timeout={queue_timeout!r} has no meaning without a queue: give queue= too")
-        self.waits = queue > 0
-        self.longest_wait = self.queue_timeout
+        self.facts = shared_facts(
+            timed=False,
+            waits=queue > 0,
+            longest_wait=self.queue_timeout,
+            permits=True,
+            raises=(BulkheadFull,),
+            inactive=IN_SHADOW if shadow else None,
+        )
         self._permits = _Permits(self.max_concurrent)
         self._lock = threading.RLock()
         self._permit_queue = PermitQueue(self._lock, self._take, self._give_back)
         self._waiting = self._permit_queue.waiters.groups  # empty, and so false, when no call waits
         if self.shadow and queue:
             permits = self.max_concurrent
-            self.shadow_queue = ShadowQueue(self, lambda rank: permits, lambda rank, why: self._full(why))
+            self._shadow_queue = ShadowQueue(self, lambda rank: permits, lambda rank, why: self._full(why))
 
-    def renew(self) -> None:
-        super().renew()
+    def _renew(self) -> None:
+        super()._renew()
         self._permits = _Permits(self.max_concurrent)
         self._lock = threading.RLock()
         self._permit_queue.renew(self._lock)
-        if self.shadow_queue is not None:
-            self.shadow_queue.renew()
+        if self._shadow_queue is not None:
+            self._shadow_queue._renew()
 
     @atomic
     def admit(self, call: Call) -> _Permits | None:
@@ -149,13 +151,13 @@ class Bulkhead(Gate):
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.shadow:
             return inner(view)
-        view = replace(view, again=view.again or self.waits)
+        view = replace(view, again=view.again or self.queue > 0)
         rest = inner(view)
         if not self.queue:
             return replace(rest, at_once=min(rest.at_once, self.max_concurrent))
         # The calls that hold the permits, and those before it in the queue, are like this one.
         rounds = math.ceil(self.queue / self.max_concurrent)
-        limit = min(math.inf if self.longest_wait is None else self.longest_wait, view.within)
+        limit = min(math.inf if self.queue_timeout is None else self.queue_timeout, view.within)
         line = rest.seconds.times(rounds, rounds).up_to(limit)
         late = inner(view.after(line.sure)) if line.sure < math.inf else rest
         if math.isinf(line.most):
@@ -172,18 +174,18 @@ class Bulkhead(Gate):
         )
 
     @property
-    def at_rest(self) -> bool:
+    def _at_rest(self) -> bool:
         return self._permits.free == self.max_concurrent and not self._waiting
 
     def snapshot(self) -> dict[str, Any]:
         """`in_use` and `queued` now, of `max_concurrent` and `queue`."""
-        shadow = self.shadow_queue
+        shadow = self._shadow_queue
         return {
             "in_use": self.max_concurrent - self._permits.free if shadow is None else shadow.in_use,
             "max_concurrent": self.max_concurrent,
             "queued": len((shadow or self._permit_queue).waiters),
             "queue": self.queue,
-            **self.would_have(),
+            **self._would_have(),
         }
 
     def describe(self) -> str:

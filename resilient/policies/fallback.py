@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Coroutine
-from copy import copy
 from dataclasses import replace
 from typing import Any, Self
 
@@ -18,6 +17,7 @@ from resilient.core.background import discard, is_own
 from resilient.core.call import Call, name_of
 from resilient.core.callbacks import ask
 from resilient.core.classify import ErrorFilter, error_filter
+from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Layer, Recovery
 from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.result import CLOSING_SECONDS, is_awaitable
@@ -30,7 +30,7 @@ __all__ = ["Fallback"]
 _UNSET: Any = object()
 
 
-class Fallback(Wrap):
+class Fallback(Wrap, judgements=("on",), effects=("call",)):
     """Answers for a call that failed.
 
     Args:
@@ -45,10 +45,7 @@ class Fallback(Wrap):
         name: for events; default "Fallback".
     """
 
-    substitutes = True
-    timed = False
-    judgements = frozenset(("on",))
-    effects = frozenset(("call",))
+    facts = Facts(timed=False, substitutes=True)
 
     def __init__(
         self,
@@ -64,24 +61,23 @@ class Fallback(Wrap):
         if inspect.isroutine(value) or inspect.isclass(value):
             raise TypeError(f"Fallback would return {value!r} itself: to ask it instead, write Fallback(call=...)")
         self._value = value
-        self._call = None if call is None else self.effect("call", _validation.strategy("call", call))
+        self._call = None if call is None else self._effect("call", _validation.strategy("call", call))
         self._on = None if on is None else error_filter("on", on)
         self._prepare: Callable[[Any, bool], Any] | None = None
 
-    def answering(self, prepare: Callable[[Any, bool], Any]) -> Self:
+    def _answering(self, prepare: Callable[[Any, bool], Any]) -> Self:
         """One like it whose answers are `prepare(answer, shared)`, which may copy one, and raises for what cannot be an
         answer; `shared`: it is the value, which all callers get. (For our transports.)"""
         if self._call is None:
             prepare(self._value, True)
-        twin = copy(self)
-        twin._as_pipeline = None
-        twin._prepare = prepare
-        return twin
+        derived = self._derived()
+        derived._prepare = prepare
+        return derived
 
-    def failure_only(self, context: PipelineContext) -> bool:
+    def _failure_only(self, context: PipelineContext) -> bool:
         return self._on is not None or not context.classifier.judges_results
 
-    def recovery(self, inner: BoundLayer, context: PipelineContext) -> Recovery:
+    def _recovery(self, inner: BoundLayer, context: PipelineContext) -> Recovery:
         def fall_back(call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
             return self._answer(call, error, context) if self._answers_for(call, error, context) else None
 
@@ -152,7 +148,7 @@ class Fallback(Wrap):
         does = "answers with a value" if self._call is None else f"asks {name_of(self._call)}"
         return Reaction(does, stops=True) if answers else None
 
-    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
         if block:
             return "a block has no result that could be replaced; guard a function"
         if not is_async and self._call is not None and _validation.is_async(self._call):

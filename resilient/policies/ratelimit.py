@@ -27,7 +27,8 @@ from typing import Any
 from resilient import _validation
 from resilient._atomic import atomic
 from resilient.core.call import Call
-from resilient.core.policy import Gate, PipelineContext
+from resilient.core.facts import shared_facts
+from resilient.core.policy import IN_SHADOW, Gate, PipelineContext
 from resilient.core.wait_queue import STALLED, Waiter, WaitQueue
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import RateLimited, Template, refusal
@@ -50,7 +51,7 @@ spin."""
 USED_UP = Template("{} of {:g} per {} is used up; the next token comes in {:.3g} s")
 
 
-class RateLimit(Gate):
+class RateLimit(Gate, example="10"):
     """Admits `rate` calls every `per` seconds, and up to `burst` at once after a pause.
 
     Args:
@@ -64,12 +65,6 @@ class RateLimit(Gate):
 
     Raises `RateLimited` to refuse a call, with the seconds until its token would have come as `retry_after`.
     """
-
-    above = "10"
-    holds = False
-    metered = True
-    timed = False
-    raises = (RateLimited,)
 
     def __init__(
         self,
@@ -89,9 +84,16 @@ class RateLimit(Gate):
         a_second = math.floor(self.rate / self.per + MOMENT)
         self.burst = max(1, a_second) if burst is None else _validation.count("burst", burst)
         self.max_wait = _validation.seconds("max_wait", max_wait, zero=True)
-        self.waits = self.max_wait > 0
-        self.longest_wait = self.max_wait
-        self.pace = self.burst, self.rate / self.per
+        self.facts = shared_facts(
+            timed=False,
+            holds=False,
+            waits=self.max_wait > 0,
+            longest_wait=self.max_wait,
+            metered=True,
+            pace=(self.burst, self.rate / self.per),
+            raises=(RateLimited,),
+            inactive=IN_SHADOW if shadow else None,
+        )
         self._first_taken = 2.0 - self.burst  # `_taken` after the first token of a full bucket
         self._full = (self.burst - 1.0) * self.per  # `_spare` of a full bucket
         self._nearly = -MOMENT * self.rate  # `_spare` of one with exactly one token, within MOMENT
@@ -101,8 +103,8 @@ class RateLimit(Gate):
         self._lock = threading.RLock()
         self._waiters = WaitQueue()
 
-    def renew(self) -> None:
-        super().renew()
+    def _renew(self) -> None:
+        super()._renew()
         self._lock = threading.RLock()
         self._waiters.groups.clear()
         self._enough = self._nearly
@@ -120,7 +122,7 @@ class RateLimit(Gate):
             return self
         if now < self._anchor - CLOCK_CHANGE:
             return self._begin_anew(now)
-        if not self.waits:
+        if not self.max_wait:
             raise self._refusal(self._ahead(now))
         return None
 
@@ -144,7 +146,7 @@ class RateLimit(Gate):
             self._leave(waiter)
         return self
 
-    def line_up(self, call: Call, refused: Callable[..., None]) -> object:
+    def _line_up(self, call: Call, refused: Callable[..., None]) -> object:
         """In shadow mode: take the next token before it comes. Its time is known, and so is all that follows."""
         with self._lock:
             self._expected(call, 0)
@@ -161,7 +163,7 @@ class RateLimit(Gate):
             with self._lock:
                 self._call_first()
 
-    def withdraw(self, ticket: object) -> Callable[[], None]:
+    def _withdraw(self, ticket: object) -> Callable[[], None]:
         """The token stays taken until the call comes again: otherwise calls that never do so would cost none."""
         return partial(self.undo, ticket)
 
@@ -259,13 +261,13 @@ class RateLimit(Gate):
         if self.shadow:
             return inner(view)
         again = view.again
-        view = replace(view, again=again or self.waits)
+        view = replace(view, again=again or self.max_wait > 0)
         rest = inner(view)
         interval = self.per / self.rate
         # Other calls wait, too. A call that comes again finds the tokens in the same rhythm.
         wait = Bound(0.0 if again else self.max_wait, self.max_wait).up_to(view.within)
         why = rest.why
-        if self.waits and math.isfinite(rest.seconds.most):
+        if self.max_wait and math.isfinite(rest.seconds.most):
             why = f"{wait.most:.4g} s until {self} has a token, then {rest.seconds.most:.4g} s"
         patient = interval <= self.max_wait and math.isinf(view.within) and not view.pressed
         return replace(
@@ -280,7 +282,7 @@ class RateLimit(Gate):
         )
 
     @property
-    def at_rest(self) -> bool:
+    def _at_rest(self) -> bool:
         return not self._waiters.groups and self._spare(current().now()) >= self._full
 
     def snapshot(self) -> dict[str, Any]:
@@ -294,11 +296,11 @@ class RateLimit(Gate):
             "next_token_seconds": max(0.0, self._ahead(now)),
             "queued": len(self._waiters),
             "max_wait_seconds": self.max_wait,
-            **self.would_have(),
+            **self._would_have(),
         }
 
     def describe(self) -> str:
-        wait = f", waits up to {self.max_wait:g} s" if self.waits else ""
+        wait = f", waits up to {self.max_wait:g} s" if self.max_wait else ""
         return (
             f"RateLimit({self.rate:g} per {self._time()}, burst {self.burst}{wait}{', shadow' if self.shadow else ''})"
         )

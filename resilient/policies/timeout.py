@@ -16,6 +16,7 @@ from resilient.core.background import BackgroundCall, Stragglers
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError
 from resilient.core.deadline import in_callers_time, lifted, total
+from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Layer
 from resilient.core.policy import NEARLY, PipelineContext, Wrap
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
@@ -28,7 +29,7 @@ from resilient.runtime.threads import THREADS
 __all__ = ["Timeout"]
 
 
-class Timeout(Wrap):
+class Timeout(Wrap, example="2"):
     """Ends what is inside it after `seconds`, with `TimedOut`.
 
     Only its own expiry becomes `TimedOut`: the callee's own `TimeoutError`, and the caller's cancellation, even in the
@@ -48,8 +49,6 @@ class Timeout(Wrap):
         name: for events and errors; default "Timeout".
     """
 
-    above = "2"
-
     def __init__(
         self,
         seconds: float,
@@ -60,17 +59,21 @@ class Timeout(Wrap):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.seconds = self.limit = _validation.seconds("seconds", seconds)
+        self.seconds = _validation.seconds("seconds", seconds)
         self.thread = _validation.flag("thread", thread)
         self.abandon = _validation.flag("abandon", abandon)
         self._abandoned = Stragglers(_validation.count("max_abandoned", max_abandoned))
-        self.outlived = self.abandon or self.thread
-        self.raises = (TimedOut, Rejected) if self.outlived else (TimedOut,)
+        outlived = self.abandon or self.thread
+        self.facts = Facts(
+            time_limit=self.seconds,
+            outlived=outlived,
+            raises=(TimedOut, Rejected) if outlived else (TimedOut,),
+        )
 
     def run(self, call: Call, inner: Layer, context: PipelineContext) -> Coroutine[Any, Any, Any]:
         raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
 
-    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+    def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         is_leaf = inner.is_leaf
         limit = _Limit(self, context, total=not (is_leaf or self.abandon or self.thread))
         seen.any = seen.any or limit.total
@@ -151,11 +154,11 @@ class Timeout(Wrap):
         before = call.error if work.call.error is None else work.call.error
         raise limit.expired(call, work.waited() - waited) from before
 
-    def renew(self) -> None:
-        super().renew()
+    def _renew(self) -> None:
+        super()._renew()
         self._abandoned.renew()
 
-    async def drain(self, runtime: Runtime) -> None:
+    async def _drain(self, runtime: Runtime) -> None:
         await self._abandoned.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:
@@ -171,7 +174,7 @@ class Timeout(Wrap):
         why = f"{self} ends it" if rest.seconds.most > self.seconds else rest.why
         return replace(rest, seconds=rest.seconds.up_to(self.seconds), why=why)
 
-    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
         if self.thread and block and not is_async:
             return "a block runs in its own thread, so its time can be bounded by Timeout(...) without thread=True only"
         if self.abandon and block:

@@ -18,6 +18,7 @@ from typing import Any
 from resilient.core.call import Call
 from resilient.core.classify import FATAL, IGNORED, Classifier, Verdict
 from resilient.core.emit import count_request
+from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Layer
 from resilient.core.policy import Gate, PipelineContext, Withdrawn, Wrap
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
@@ -37,11 +38,9 @@ class Entrance(Gate):
     with the limit, where a wrap would need a coroutine of its own.
     """
 
-    timed = holds = False
-
     def __init__(self, limit: float | None) -> None:
         super().__init__(OWN)
-        self.limit = limit
+        self.facts = Facts(timed=False, holds=False, time_limit=limit)
 
     def admit(self, call: Call) -> Request:
         request: Request = call.args[0].pop(REQUEST)
@@ -63,17 +62,15 @@ class UntilAnswered(Wrap):
         limit: the middleware's `max_deadline` in seconds, or None.
     """
 
-    timed = False  # a request with a deadline knows its runtime
-    raises = (TimedOut,)
-
     def __init__(self, limit: float | None) -> None:
         super().__init__(OWN)
-        self.limit = limit
+        # A request with a deadline knows its runtime.
+        self.facts = Facts(timed=False, time_limit=limit, raises=(TimedOut,))
 
-    def attach(self, channel: Channel) -> None:
+    def _attach(self, channel: Channel) -> None:
         self.channel = channel
 
-    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+    def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         rest = inner.run
 
         def until_answered(call: Call) -> Coroutine[Any, Any, Any]:
@@ -86,16 +83,18 @@ class UntilAnswered(Wrap):
         return BoundLayer(until_answered)
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        if self.limit is None:
+        limit = self.facts.time_limit
+        if limit is None:
             rest = inner(view)
             endless = "nothing ends the request: a client need not send a deadline, and there is no max_deadline"
             return replace(rest, why=endless if math.isinf(rest.seconds.most) else rest.why)
-        rest = inner(view.sooner(self.limit))
-        why = f"max_deadline of {self.limit:g} s ends it" if rest.seconds.most > self.limit else rest.why
-        return replace(rest, seconds=rest.seconds.up_to(self.limit), why=why)
+        rest = inner(view.sooner(limit))
+        why = f"max_deadline of {limit:g} s ends it" if rest.seconds.most > limit else rest.why
+        return replace(rest, seconds=rest.seconds.up_to(limit), why=why)
 
     def describe(self) -> str:
-        own = "" if self.limit is None else f", {self.limit:g} s at the most"
+        limit = self.facts.time_limit
+        own = "" if limit is None else f", {limit:g} s at the most"
         return f"the client's deadline{own}"
 
 

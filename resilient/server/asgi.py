@@ -47,6 +47,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from resilient import _validation
@@ -151,7 +152,7 @@ class ServerMiddleware:
         self._until_answered = UntilAnswered(None if max_deadline is None else self._most)
         gates = () if gate is None else (gate,)
         policies = (self._until_answered, *gates)
-        self.pipeline = Pipeline(*policies, name=name, classify=ServerClassifier()).twin(policies, attempt=hold_told)
+        self.pipeline = Pipeline(*policies, name=name, classify=ServerClassifier())._derive(policies, attempt=hold_told)
         """The pipeline that guards requests: for its events, its state, its switches. Once closed, it refuses all
         requests."""
         register(self.pipeline)
@@ -159,8 +160,8 @@ class ServerMiddleware:
         asks = self._deadline_header or self._priority_header or self._ask_priority is not None
         self._limits_nothing = gate is None and max_deadline is None and not asks
         self._in_flight = self.pipeline._in_flight
-        fast = self.pipeline.twin((Entrance(self._until_answered.limit), *gates), attempt=hold_untold)
-        fast.timed = False  # the entrance knows on which runtime a request is
+        fast = self.pipeline._derive((Entrance(self._until_answered.facts.time_limit), *gates), attempt=hold_untold)
+        fast.facts = replace(fast.facts, timed=False)  # the entrance knows on which runtime a request is
         self._fast_path: Guarded = fast(_handle)  # of requests without a body, while there are no listeners
         self._full_path: Guarded = self.pipeline(_handle)
 

@@ -58,7 +58,7 @@ def stand_in_line(guard: Guard, waits_for: Any) -> Generator[Any, Any, None]:
 
 
 def hold_told(scope: PipelineContext) -> Callable[[Call], Any]:
-    """What the pipeline's attempts call (`Pipeline.twin`): they await `HELD`, and listeners are told of them."""
+    """What the pipeline's attempts call (`Pipeline._derive`): they await `HELD`, and listeners are told of them."""
     return lambda call: HELD
 
 

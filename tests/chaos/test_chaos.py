@@ -328,7 +328,7 @@ def test_what_can_never_be_on_has_no_part_in_a_call() -> None:
     async def inner(call: Any) -> Any: ...
 
     layer = BoundLayer(inner)
-    assert chaos.bind(layer, Pipeline(chaos)._context) is layer
+    assert chaos._bind(layer, Pipeline(chaos)._context) is layer
 
 
 def test_calls_while_it_is_off_do_not_count(world: World) -> None:
@@ -612,10 +612,10 @@ def test_what_it_can_cost_a_call_is_known_in_advance() -> None:
 def test_what_it_may_raise_is_known_in_advance() -> None:
     """Each kind once; and whether it does anything at all."""
     chaos = Chaos(Errors(error=OSError), Errors(), Crash(), Stall(end=3), Partition(), PacketLoss(share=1), **ON)
-    assert chaos.raises == (OSError, ConnectionError, ConnectionRefusedError, TimeoutError)
-    assert chaos.inactive is None
+    assert chaos.facts.raises == (OSError, ConnectionError, ConnectionRefusedError, TimeoutError)
+    assert chaos.facts.inactive is None
     off = Chaos(Errors(), enabled=False)
-    assert (off.raises, off.inactive) == ((), "it is switched off")
+    assert (off.facts.raises, off.facts.inactive) == ((), "it is switched off")
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------

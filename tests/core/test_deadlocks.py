@@ -122,7 +122,7 @@ def test_plain_def_in_the_thread_of_a_loop_does_not_wait_for_a_task_of_that_loop
 
     within_time(lambda: on_loop(policy, then=then))
     assert policy(work)() == "done"
-    assert policy.at_rest
+    assert policy._at_rest
 
 
 @LOOPS
@@ -168,7 +168,7 @@ def test_plain_def_does_not_wait_for_itself(gate: Callable[[], Gate]) -> None:
             recursive(1)
 
     within_time(run)
-    assert policy.at_rest
+    assert policy._at_rest
 
 
 @LOOPS
@@ -232,7 +232,7 @@ def test_permit_that_another_thread_gives_back_just_now_is_waited_for(
     within_time(lambda: recursive(permits - 1))
     stop()
     thread.join()
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
 
 
 @LOOPS

@@ -79,7 +79,7 @@ def test_told_is_what_was_learned(world: World, way: Any, twin: bool, wanted: An
     pipeline = Pipeline(ledger, classify=None if twin else classifier)
     told = Told(pipeline, *wanted)
     if twin:
-        pipeline = pipeline.twin((ledger,), classifier)
+        pipeline = pipeline._derive((ledger,), classifier)
     dependency = world.dependency(*SCRIPT)
     for _ in SCRIPT:
         world.outcome(way(world, pipeline, dependency.fn))

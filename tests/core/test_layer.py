@@ -26,7 +26,7 @@ def test_layer_of_a_users_policy_has_no_facts() -> None:
     """The layers around it then make no use of its kind: they await it."""
     policy = PassThrough()
     context = PipelineContext("", Pipeline(policy).classify)
-    bound = policy.bind(sync_leaf(context), context)
+    bound = policy._bind(sync_leaf(context), context)
     assert bound == BoundLayer(bound.run)
 
 

@@ -32,14 +32,14 @@ def test_pipeline_has_the_lifecycle_of_plain_results_and_calls_without_options()
 def test_derived_pipeline_keeps_lifecycle_and_options_unless_it_is_given_others() -> None:
     """As it keeps its classifier."""
     rows, queries = Rows(), Queries()
-    derived = Pipeline(Retry()).twin((Retry(),), lifecycle=rows, options=queries)
-    assert held(derived) == held(derived.twin((Retry(),))) == (rows, queries)
+    derived = Pipeline(Retry())._derive((Retry(),), lifecycle=rows, options=queries)
+    assert held(derived) == held(derived._derive((Retry(),))) == (rows, queries)
 
 
 def test_variation_of_a_pipeline_keeps_lifecycle_and_options_unless_it_is_given_a_classifier() -> None:
     """A classifier is for results of a certain kind."""
     rows, queries = Rows(), Queries()
-    derived = Pipeline(Retry()).twin((Retry(),), lifecycle=rows, options=queries)
+    derived = Pipeline(Retry())._derive((Retry(),), lifecycle=rows, options=queries)
     assert held(derived.with_(Retry(2))) == (rows, queries)
     assert held(derived.with_(Retry(2), classify=Classifier())) == (PLAIN_RESULTS, NO_OPTIONS)
 

@@ -215,7 +215,7 @@ def test_calls_that_would_time_out_in_line_are_counted_after_they_have_ended(kin
     with report_shadows(pipeline) as report:
         assert run(main()) == pytest.approx(0.1)
     assert report.policies["users", kind] == WouldHaveDone(refused=5, queued=9, went_well=4)
-    assert gate.would_have_refused == 5
+    assert gate._would_have_refused == 5
     assert heard[0].reason.endswith(": no place in line for longer than 0.45 s")
 
 
@@ -237,7 +237,7 @@ def test_burst_that_is_lived_through_ahead_keeps_its_places() -> None:
                 refused += ended is not None
 
         run(main())
-        return refused, gate.would_have_refused
+        return refused, gate._would_have_refused
 
     acting, _ = counted(False)
     assert counted(True) == (0, acting)
@@ -274,9 +274,9 @@ def test_shadow_of_a_plain_def_has_the_deadlines_around(world: World) -> None:
     guarded = pipeline(dependency.fn)
     calls = [guarded, _hurried(guarded, world.is_async), _hurried(guarded, world.is_async)]
     world.together(*calls)
-    assert (dependency.most, gate.would_have_queued) == (3, 2)
-    assert gate.shadow_queue is not None
-    assert len(gate.shadow_queue._expiries) == 2
+    assert (dependency.most, gate._would_have_queued) == (3, 2)
+    assert gate._shadow_queue is not None
+    assert len(gate._shadow_queue._expiries) == 2
 
 
 def _hurried(guarded: Callable[..., Any], is_async: bool) -> Callable[[], Any]:
@@ -307,7 +307,7 @@ def test_instance_on_a_clock_that_begins_anew_forgets_what_was() -> None:
 
     for _ in range(3):
         run(cut_short())
-    assert (gate.would_have_queued, gate.would_have_refused) == (3, 0)
+    assert (gate._would_have_queued, gate._would_have_refused) == (3, 0)
 
 
 def test_renewed_queue_ignores_the_calls_that_were_inside() -> None:
@@ -318,11 +318,11 @@ def test_renewed_queue_ignores_the_calls_that_were_inside() -> None:
     async def main() -> None:
         calls = [asyncio.create_task(guarded()) for _ in range(3)]
         await asyncio.sleep(0.5)
-        gate.renew()
+        gate._renew()
         await asyncio.gather(*calls, guarded())
 
     run(main())
-    assert (gate.would_have_queued, gate.would_have_refused) == (1, 1)
+    assert (gate._would_have_queued, gate._would_have_refused) == (1, 1)
     assert gate.snapshot()["in_use"] == 0
 
 
@@ -375,9 +375,9 @@ def test_queue_keeps_no_call_that_it_needs_no_more() -> None:
 
     run(main())
     gc.collect()
-    queue = gate.shadow_queue
+    queue = gate._shadow_queue
     assert queue is not None
-    assert gate.would_have_queued == 600
+    assert gate._would_have_queued == 600
     assert len(queue._expiries) + len(queue._returns) + len(queue._departures) < 250
 
 
@@ -385,7 +385,7 @@ def test_call_in_the_midst_of_an_admission_is_left_out() -> None:
     """From a signal handler or a finalizer, which may come at any moment; the calls that it ends meanwhile count."""
     gate = Bulkhead(1, queue=3, shadow=True)
     guarded = Pipeline(gate)(lambda: 7)
-    queue = gate.shadow_queue
+    queue = gate._shadow_queue
     inner: list[int] = []
 
     def interrupted(rank: int) -> int:
@@ -416,6 +416,6 @@ def test_many_threads_lose_no_count() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    queue = gate.shadow_queue
+    queue = gate._shadow_queue
     assert queue is not None
     assert (queue._running, queue.in_use, len(queue.waiters)) == (0, 0, 0)

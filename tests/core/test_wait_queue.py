@@ -212,7 +212,7 @@ def test_loop_that_runs_again_takes_its_old_places() -> None:
     ticket: Any = bulkhead.admit(None)  # type: ignore[arg-type]  # it does not look at the call
     stranded = there.run_until_complete(calls.stand_in_line("a", "b"))
     bulkhead.release(ticket)  # passes them over
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
     ticket = bulkhead.admit(None)  # type: ignore[arg-type]
     late = here.run_until_complete(calls.stand_in_line("c"))
 
@@ -241,7 +241,7 @@ def test_call_in_a_trio_run_that_is_over_loses_no_turn() -> None:
     trio.run(main)
     assert bulkhead.snapshot()["queued"] == 0
     bulkhead.release(ticket)
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
 
 
 @each_gate

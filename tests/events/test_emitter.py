@@ -14,7 +14,7 @@ def test_event_goes_to_the_channel_of_each_pipeline() -> None:
     """Each event carries the name of its pipeline."""
     emitter, channels, heard = Emitter(), [Channel("one"), Channel("other")], list[Event]()
     for channel in channels:
-        emitter.attach(channel)
+        emitter._attach(channel)
         channel.listen(heard.append)
     emitted(emitter)
     assert heard == [LimitChanged(name, 1.0, "limit", 20, 22, "why") for name in ("one", "other")]
@@ -24,8 +24,8 @@ def test_channel_that_is_attached_twice_gets_an_event_once() -> None:
     """Attaching again has no effect."""
     emitter, channel, heard = Emitter(), Channel("one"), list[Event]()
     channel.listen(heard.append)
-    emitter.attach(channel)
-    emitter.attach(channel)
+    emitter._attach(channel)
+    emitter._attach(channel)
     emitted(emitter)
     assert len(heard) == 1
 
@@ -33,8 +33,8 @@ def test_channel_that_is_attached_twice_gets_an_event_once() -> None:
 def test_emitter_keeps_no_pipeline_in_memory() -> None:
     """Its references to channels are weak, and those of collected ones go when the next one is attached."""
     emitter, kept = Emitter(), Channel("kept")
-    emitter.attach(Channel("collected"))
+    emitter._attach(Channel("collected"))
     gc.collect()
-    emitter.attach(kept)
+    emitter._attach(kept)
     assert emitter._attached() == [kept]
     assert len(emitter._channels) == 1

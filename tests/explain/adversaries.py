@@ -132,7 +132,7 @@ class _Choices:
 
     def __init__(self, pipelines: Sequence[Pipeline]) -> None:
         policies = flat(pipelines)
-        limits = sorted({policy.limit for policy in policies if policy.limit is not None})
+        limits = sorted({policy.facts.time_limit for policy in policies if policy.facts.time_limit is not None})
         hedges = [policy for policy in policies if isinstance(policy, Hedge)]
         delays = {delay for hedge in hedges for delay in (*hedge.delays, *hedge.longest, sum(hedge.longest)) if delay}
         left = {limit - delay for limit in limits for delay in delays if delay < limit}
@@ -141,12 +141,12 @@ class _Choices:
         self.pauses = sorted({0.0, *(policy.max_retry_after for policy in policies if isinstance(policy, Retry))})
         self.draws = (0.0, 1.0) if any(_draws(policy) for policy in policies) else (1.0,)
         self.closings = [0.5, HANG] if any(_judging(pipeline) for pipeline in pipelines) else []
-        ends = {each for policy in policies if isinstance(policy, Retry) for each in _ends(policy.schedule.stop)}
+        ends = {each for policy in policies if isinstance(policy, Retry) for each in _ends(policy._schedule.stop)}
         self.ends = [-each * LESS for each in sorted(ends)]
-        gates = range(sum(policy.waits for policy in policies))
+        gates = range(sum(policy.facts.waits for policy in policies))
         every = frozenset(gates)
         self.crowds = list(dict.fromkeys([frozenset(), every, *(every - {each} for each in gates)]))
-        paced = [limited(policies, at) for at, policy in enumerate(policies) if gate_of(policy).pace is not None]
+        paced = [limited(policies, at) for at, policy in enumerate(policies) if gate_of(policy).facts.pace is not None]
         self.heads = sorted({0.0, *(others(*each) * each[0] - each[1] for each in paced)})
 
     def known(self) -> Iterator[_Adversary]:
@@ -256,7 +256,7 @@ def _play(pipelines: Sequence[Pipeline], explanation: Explanation, adversary: _A
             assert observed is not None
             for _ in range(policy.observes.samples):
                 observed.record(adversary.past)
-    budgets = {policy.budget for policy in policies if policy.budget is not None}
+    budgets = {policy.facts.budget for policy in policies if policy.facts.budget is not None}
     jitters = [jitter for jitter in map(_jitter, policies) if jitter is not None]
     requests = attempts = 0
     began = 0.0

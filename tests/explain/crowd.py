@@ -28,11 +28,11 @@ def gate_of(policy: Policy) -> Policy:
 
 def limited(policies: Sequence[Policy], at: int) -> tuple[float, float]:
     """Seconds between the tokens of a rate limit, and the longest wait of a call for one."""
-    limits = [policy.limit for policy in policies[:at] if policy.limit is not None]
+    limits = [policy.facts.time_limit for policy in policies[:at] if policy.facts.time_limit is not None]
     gate = gate_of(policies[at])
-    assert gate.pace is not None
-    assert gate.longest_wait is not None
-    return 1 / gate.pace[1], min(gate.longest_wait, *limits, HANG) * LESS
+    assert gate.facts.pace is not None
+    assert gate.facts.longest_wait is not None
+    return 1 / gate.facts.pace[1], min(gate.facts.longest_wait, *limits, HANG) * LESS
 
 
 def others(interval: float, wait: float) -> int:
@@ -57,13 +57,13 @@ class Crowd:
         self.tasks: list[asyncio.Task[Any]] = []
         after = [part.worst for part in explanation.parts[1:]]
         policies = policies[-len(explanation.parts) :]
-        waiting = [policy for policy in policies if policy.waits]
+        waiting = [policy for policy in policies if policy.facts.waits]
         mine = [policy for number, policy in enumerate(waiting) if number in chosen]
         for policy, rest in zip(policies, [*after, None], strict=True):
             if policy not in mine:
                 continue
             gate = gate_of(policy)
-            if gate.inactive is not None:
+            if gate.facts.inactive is not None:
                 continue
             if isinstance(gate, Bulkhead) and gate.queue:
                 hold = HANG if rest is None else rest.seconds.most

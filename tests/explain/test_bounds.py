@@ -65,8 +65,8 @@ def is_found(*pipelines: Pipeline) -> bool:
     """Whether adversaries usually find the worst case: not if it depends on chance, on a limit that counts from a
     moment within the call, or on runs that consist of runs."""
     policies = [policy for pipeline in pipelines for policy in stacks_of(pipeline)]
-    repeating = [policy for policy in policies if policy.runs != 1]
-    timed = any(isinstance(policy, Retry) and policy.schedule.stop.timed for policy in repeating)
+    repeating = [policy for policy in policies if policy.facts.runs != 1]
+    timed = any(isinstance(policy, Retry) and policy._schedule.stop.timed for policy in repeating)
     return not (any(isinstance(each, AdaptiveLimit | Chaos) for each in policies) or (timed and len(repeating) > 1))
 
 
@@ -100,7 +100,7 @@ def test_bounds_hold_behind_another_pipeline() -> None:
         explanation = explain(build(inner), behind=build(outer))
         worst = explanation.overall
         what = f"seed {seed}:\n{build(outer).describe()}\n{build(inner).describe()}\n{worst}"
-        findable = is_found(build(outer), build(inner)) and not (build(outer).waits or build(inner).waits)
+        findable = is_found(build(outer), build(inner)) and not (build(outer).facts.waits or build(inner).facts.waits)
         found, made = worst_found(
             lambda o=outer, i=inner: [build(o), build(i)],  # type: ignore[misc]
             explanation,

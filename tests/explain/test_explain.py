@@ -29,6 +29,7 @@ from resilient import (
     standard,
 )
 from resilient.core.call import Call
+from resilient.core.facts import Facts
 from resilient.core.policy import Gate, Layer, PipelineContext, Wrap
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.explain import Explanation, Route, explain
@@ -328,7 +329,7 @@ def test_findings_are_those_of_the_plan() -> None:
 class Doubling(Wrap):
     """A wrap of a user."""
 
-    runs = 2
+    facts = Facts(runs=2)
 
     async def run(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         return await inner(call)
@@ -337,8 +338,7 @@ class Doubling(Wrap):
 class Turnstile(Gate):
     """A gate of a user."""
 
-    waits = True
-    longest_wait = 4.0
+    facts = Facts(waits=True, longest_wait=4.0)
 
 
 class Telling(Doubling):

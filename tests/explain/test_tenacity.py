@@ -72,7 +72,7 @@ FIXED, HALVES = tenacity.wait_fixed(2), tenacity.wait_fixed(0.5)
 def test_waits_of_tenacity_are_read(wait: Any, seconds: float) -> None:
     """Four attempts of a second, and the longest value of each of the three pauses."""
     retry = Retry(4, wait=wait, max_retry_after=0)
-    assert retry.pause == seconds
+    assert retry.facts.pause == seconds
     assert of(retry, Timeout(1)).worst.seconds == exactly(4 + seconds)
 
 
@@ -179,7 +179,7 @@ def test_what_a_wait_strategy_says_lies_between_what_is_read(wait: Any, attempt:
 def test_waits_of_users_are_not_read(wait: Any) -> None:
     """Nor waits with a user's function inside, or with values that are no numbers."""
     assert span(wait, 1) is None
-    assert Retry(3, wait=wait).pause is None
+    assert Retry(3, wait=wait).facts.pause is None
 
 
 @pytest.mark.parametrize("kind", [tenacity.wait_exponential, tenacity.wait_exponential_jitter])

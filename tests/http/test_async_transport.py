@@ -68,7 +68,7 @@ async def test_hedge_beats_a_slow_answer_and_leaks_no_connection(client: Opener,
         for _ in range(8):
             server.script.append(Answer(200, b"late", seconds=0.5))
             assert (await opened.get(server.origin)).content == b"sent: "
-        await opened._transport.pipeline.drain(_runtime())
+        await opened._transport.pipeline._drain(_runtime())
         assert is_free(opened)
     assert hedge.snapshot()["won"] == 8
 
@@ -126,7 +126,7 @@ async def test_caller_is_cancelled_and_no_copy_runs_on(client: Opener, server: S
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await opened._transport.pipeline.drain(_runtime())
+        await opened._transport.pipeline._drain(_runtime())
         assert is_free(opened)
 
 
@@ -382,7 +382,7 @@ def test_it_works_on_trio(client: Opener, server: Server) -> None:
             with trio.move_on_after(0.05) as limit:
                 await opened.get(server.origin)
             assert limit.cancelled_caught
-            await transport.pipeline.drain(_runtime())
+            await transport.pipeline._drain(_runtime())
             assert is_free(opened)
 
     trio.run(main)

@@ -184,7 +184,7 @@ async def cut(kind: type[Http], case: Case, ticks: int) -> bool:
         task.cancel()
         await asyncio.wait([task])
         await asyncio.sleep(1)  # closing goes on without him who was cancelled
-        await transport.pipeline.drain(current_async())
+        await transport.pipeline._drain(current_async())
         assert is_free(transport)
         assert len(transport.transport._pool.connections) == network.open
         network.script.clear()

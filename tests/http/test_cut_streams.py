@@ -18,6 +18,7 @@ import trio
 
 from resilient import CircuitBreaker, Hedge, Pipeline, Retry, Timeout, deadline
 from resilient.core.call import Call
+from resilient.core.facts import Facts
 from resilient.core.policy import Gate
 from resilient.errors import TimedOut
 from resilient.http import http2
@@ -122,7 +123,7 @@ async def test_loser_of_a_hedge_is_reset_and_its_connection_stays(kind: type[Htt
     pipeline = (Hedge(SOON), Timeout(60))
     async with connect(kind, *pipeline) as client:
         assert (await client.get(f"{raw_http2.origin}/")).status_code == 200
-        await client.ours.pipeline.drain(current_async())
+        await client.ours.pipeline._drain(current_async())
         await until(lambda: raw_http2.cut == ["/"])
         assert (raw_http2.opened, len(raw_http2.seen)) == (1, 2)
         assert is_free(client.ours)
@@ -271,7 +272,7 @@ async def test_wait_for_a_stream_is_no_evidence(kind: type[Http], raw_http2: Raw
 class Watch(Gate):
     """Writes down how long calls take."""
 
-    learns = timed = True
+    facts = Facts(learns=True)
 
     def __init__(self, seen: list[float]) -> None:
         super().__init__(None)

@@ -27,7 +27,7 @@ async def test_connections_of_losers_are_kept_where_they_are_left_to_end(
             server.script.extend([Answer(200, b"late", seconds=0.4), Answer(200, b"in time")])
             response = await client.get(server.origin)
             assert response.text == "in time"
-            await pipeline.drain(current_async())
+            await pipeline._drain(current_async())
         assert len(server.seen) == 2 * REQUESTS
         assert len(server.peers) == (2 if lost == 0 else lost + 1)
 

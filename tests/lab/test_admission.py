@@ -23,6 +23,7 @@ from resilient import (
     quantile,
     remaining,
 )
+from resilient.core.facts import Facts
 from resilient.core.policy import Gate
 from resilient.faults import Crash, Errors, Stall
 from resilient.http.asgi import ServerMiddleware
@@ -54,7 +55,7 @@ def calls(run: Run) -> list[tuple[float, float, str]]:
 class Seen(Gate):
     """A policy that admits every call and records the calls."""
 
-    learns = True
+    facts = Facts(learns=True)
 
     def __init__(self, told: list[Any]) -> None:
         super().__init__()

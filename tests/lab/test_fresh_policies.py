@@ -126,8 +126,8 @@ def test_every_argument_that_may_be_code_is_judgement_or_effect() -> None:
         hints = typing.get_type_hints(kind.__init__)
         arguments = [*inspect.signature(kind.__init__).parameters][1:]
         found[kind] = {argument for argument in arguments if not is_data(hints.get(argument, typing.Any))}
-        said[kind] = kind.judgements | kind.effects
-        assert not kind.judgements & kind.effects
+        said[kind] = kind._judgements | kind._effects
+        assert not kind._judgements & kind._effects
 
     assert found == said
     assert found[Retry]
@@ -341,11 +341,8 @@ def test_async_judgement_is_awaited() -> None:
     assert len(tried(Retry(3, on=strategy, wait=soon), faults=(Errors(error="OSError"),)).sent) == CALLS
 
 
-class Own(Wrap):
+class Own(Wrap, judgements=("decide",), effects=("client",)):
     """A policy of a user's own, with one callable of each kind."""
-
-    judgements = frozenset(("decide",))
-    effects = frozenset(("client",))
 
     def __init__(
         self, decide: Callable[[], bool], client: Any, *notify: Callable[[], None], error: type[Exception] = OSError
@@ -363,7 +360,7 @@ class Own(Wrap):
 
 
 def test_callables_of_a_policy_of_ones_own_are_counted_unless_it_judges_by_them() -> None:
-    """The policy names its judging arguments in `judgements`; classes are not effects."""
+    """The policy names its judging arguments as `judgements`; classes are not effects."""
     run = tried(Own(lambda: False, touch, touch, print), faults=())
 
     assert run.not_run == {"Own(client=touch)": CALLS, "Own(notify=touch)": CALLS, "Own(notify=print)": CALLS}
@@ -430,8 +427,8 @@ def test_explain_calls_nothing_that_does_something() -> None:
 def test_fresh_policies_have_the_settings_of_their_pattern() -> None:
     """Fresh policies have all settings of the original, including the keys by which a transport finds its gates."""
     budget = Budget(0.3)
-    by_key = Keyed(CircuitBreaker, key=len).found_by(str.lower)
-    hedge = Hedge(quantile(0.5), budget=budget).by(len, 7).found_by(str.lower)
+    by_key = Keyed(CircuitBreaker, key=len)._found_by(str.lower)
+    hedge = Hedge(quantile(0.5), budget=budget)._by(len, 7)._found_by(str.lower)
     pattern = Pipeline(
         *(Timeout(9), Retry(stop=tenacity.stop_after_attempt(7), budget=budget), by_key, hedge),
         *(Bulkhead(5, queue=7), Chaos(Latency(high=1.0), Crash(start=5), enabled=False, seed=3), RateLimit(7)),

@@ -303,8 +303,8 @@ def test_shadowed_candidate_watches_where_it_can() -> None:
     made: Any = shadowed(candidate_from("mine", original)).make()
     fallback, nested, keyed, limit, timeout = made.policies
     assert [each.shadow for each in (*nested.policies, keyed, limit)] == [True] * 4
-    assert nested.policies[0].budget is nested.policies[1].budget is not budget
-    assert (type(fallback), type(timeout), timeout.limit) == (Fallback, Timeout, 2)
+    assert nested.policies[0].budget is nested.policies[1].facts.budget is not budget
+    assert (type(fallback), type(timeout), timeout.facts.time_limit) == (Fallback, Timeout, 2)
     assert not original.policies[3].shadow  # type: ignore[attr-defined]
 
 

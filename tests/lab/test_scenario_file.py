@@ -143,7 +143,7 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
     assert service.admit().policies[1].shares == {"critical": 1.0, "normal": 0.9, "sheddable": 0.5}
     standard = scenario.candidates["preset"].make()
     assert isinstance(standard, Pipeline)
-    assert standard.policies[1].runs == 2
+    assert standard.policies[1].facts.runs == 2
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import types
 import warnings
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from resilient import (
     events,
 )
 from resilient.core.call import Call
+from resilient.core.facts import Facts
 from resilient.core.lifecycle import EndObserver, ResultLifecycle
 from resilient.core.policy import Gate
 from resilient.runtime import virtual
@@ -157,12 +159,10 @@ def test_coroutine_that_is_dropped_where_no_event_loop_runs_gives_tickets_back(o
 class Raises(Gate):
     """A gate that raises `error` at the end of each call."""
 
-    timed = False
-
     def __init__(self, error: BaseException, *, learns: bool) -> None:
         super().__init__()
         self.error = error
-        self.learns = learns
+        self.facts = Facts(timed=False, learns=learns)
 
     def admit(self, call: Call) -> object:
         return self
@@ -263,7 +263,7 @@ def test_gate_that_raises_at_the_end_of_an_open_result_costs_nobody_anything(
     lifecycle, outer, holds = Streams(), Turnstile(learns=True), Turnstile()
     raises = Raises(LookupError("broken"), learns=False), Raises(LookupError("broken"), learns=True)
     policies = holds, outer, *raises
-    pipeline = stack(*policies).twin(policies, lifecycle=lifecycle)
+    pipeline = stack(*policies)._derive(policies, lifecycle=lifecycle)
     assert world.call(pipeline(world.dependency(7).fn)) == 7
     assert (outer.out, holds.out) == (1, 0)
     end(lifecycle.observers[0])
@@ -273,7 +273,7 @@ def test_gate_that_raises_at_the_end_of_an_open_result_costs_nobody_anything(
 def test_lifecycle_that_raises_about_an_open_result_costs_no_ticket(world: World) -> None:
     """The caller gets the error of the lifecycle, and every gate gets its ticket back."""
     outer = Turnstile(learns=True)
-    pipeline = stack(outer).twin((outer,), lifecycle=Streams(LookupError("broken")))
+    pipeline = stack(outer)._derive((outer,), lifecycle=Streams(LookupError("broken")))
     assert isinstance(world.outcome(pipeline(world.dependency(7).fn)).error, LookupError)
     assert outer.tickets
     assert outer.out == 0
@@ -321,7 +321,9 @@ async def test_judge_that_makes_a_call_wait_again_lets_nobody_hold_what_others_w
     """A call that has to wait at an outer gate releases its inner permits; otherwise both gates would stay taken."""
 
     class Judging(Bulkhead):
-        by_evidence = True
+        def __init__(self, permits: int, *, queue: int) -> None:
+            super().__init__(permits, queue=queue)
+            self.facts = replace(self.facts, by_evidence=True)
 
     inside = Bulkhead(1, queue=9)
     guarded = stack(Judging(1, queue=9), inside)(dependency(seconds=1))
@@ -524,11 +526,9 @@ async def test_cut_short_call_is_measured_by_the_nearest_timeout_of_its_pipeline
 class Learner(Gate):
     """A gate with the default meaning of a call that was cut short."""
 
-    learns = True
-
     def __init__(self, slow: float | None = None) -> None:
         super().__init__()
-        self.slow = slow
+        self.facts = Facts(learns=True, slow=slow)
         self.learnt: list[bool] = []
         self.released = 0
 
@@ -673,7 +673,7 @@ def test_any_stack_of_gates_is_passed_by_all_or_nothing(
     for outs, begun in held:
         assert outs == [1] * len(gates), "the function ran without a ticket of every gate"
         for at, gate in enumerate(gates):
-            if gate.by_evidence and any(later.waits for later in gates[at:]):
+            if gate.facts.by_evidence and any(later.facts.waits for later in gates[at:]):
                 assert issued[gate.name] == begun, "it was judged before a wait"
     last_act = max((at for at, (_, verb) in enumerate(clocked) if verb not in ENDS), default=-1)
     given_back = [int(name) for name, _ in clocked[last_act + 1 :]]

@@ -309,7 +309,7 @@ def test_with_has_listeners_and_closing_of_its_own(world: World) -> None:
 def test_twin_has_the_same_listeners_mode_and_closing(world: World) -> None:
     """To all who have the original, its calls are the original's."""
     pipeline = Pipeline(Retry(attempts=3, wait=0), name="users")
-    twin = pipeline.twin((Retry(attempts=2, wait=0),))
+    twin = pipeline._derive((Retry(attempts=2, wait=0),))
     heard: list[Any] = []
     pipeline.listen(heard.append)
     assert world.call(twin(world.dependency(OSError(), 7).fn)) == 7
@@ -325,7 +325,7 @@ def test_twin_has_the_same_listeners_mode_and_closing(world: World) -> None:
 
 def test_twin_complains_of_the_decorators_beneath(world: World) -> None:
     """As a pipeline does that is no twin."""
-    twin = Pipeline(Timeout(9)).twin((Timeout(1),))
+    twin = Pipeline(Timeout(9))._derive((Timeout(1),))
     with pytest.warns(PipelineWarning):
         twin(Pipeline(Timeout(2))(world.dependency(7).fn))
 
@@ -334,7 +334,7 @@ def test_twin_judges_as_it_is_told(world: World) -> None:
     """Its policies and its judgement are what may differ; it warns of nothing that the original has warned of."""
     with pytest.warns(PipelineWarning):
         pipeline = Pipeline(CircuitBreaker(), Retry(attempts=2, wait=0))
-    twin = pipeline.twin(pipeline.policies, Classifier(ignore=OSError))
+    twin = pipeline._derive(pipeline.policies, Classifier(ignore=OSError))
     dependency = world.dependency(OSError())
     assert isinstance(world.outcome(twin(dependency.fn)).error, OSError)
     assert len(dependency.calls) == 1

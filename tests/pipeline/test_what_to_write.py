@@ -147,4 +147,4 @@ def test_rejections_named_in_a_union_are_repeated(world: World) -> None:
 
 def test_standard_with_a_name_only_keeps_its_figures() -> None:
     """The other settings keep their defaults."""
-    assert [policy.limit for policy in standard("users").policies if policy.limit] == [30, 9]
+    assert [policy.facts.time_limit for policy in standard("users").policies if policy.facts.time_limit] == [30, 9]

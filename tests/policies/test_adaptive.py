@@ -130,7 +130,7 @@ def test_place_comes_back_however_a_call_ends(end: Any) -> None:
         except BaseException as error:
             assert error is end  # noqa: PT017
     assert state(limit) == (0, 0)
-    assert limit.at_rest
+    assert limit._at_rest
 
 
 def test_lower_limit_lets_nobody_in_until_there_are_fewer_inside() -> None:
@@ -558,7 +558,7 @@ def test_fresh_one_has_the_settings_and_knows_nothing() -> None:
     """Its rule is another one, too."""
     limit = AdaptiveLimit(7, min_limit=2, queue=3, limiter=Seeing, name="mine")
     Pipeline(limit).call(lambda: 1)
-    fresh = limit.fresh()
+    fresh = limit.clone()
     assert fresh.describe() == limit.describe()
     assert fresh.name == "mine"
     assert fresh.limiter is not limit.limiter

@@ -253,15 +253,15 @@ async def test_snapshot_counts_tokens_and_calls_in_line() -> None:
 async def test_limit_is_at_rest_when_its_bucket_is_full_and_nobody_in_line() -> None:
     """A fresh one in its place would let no more calls through."""
     limit = RateLimit(2, burst=2, max_wait=9)
-    assert limit.at_rest
+    assert limit._at_rest
     calls = asyncio.gather(*(limit(asyncio.sleep)(0) for _ in range(3)))
     await asyncio.sleep(0.25)
-    assert not limit.at_rest
+    assert not limit._at_rest
     await calls
     await asyncio.sleep(0.75)
-    assert not limit.at_rest
+    assert not limit._at_rest
     await asyncio.sleep(0.25)
-    assert limit.at_rest
+    assert limit._at_rest
 
 
 def test_description_says_rate_burst_and_wait() -> None:

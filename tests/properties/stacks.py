@@ -31,6 +31,7 @@ from resilient import (
     quantile,
 )
 from resilient.core.call import Call
+from resilient.core.facts import Facts
 from resilient.core.policy import Gate, PipelineContext, Policy
 from resilient.errors import Rejected
 from resilient.runtime import current_async
@@ -143,10 +144,7 @@ class Turnstile(Gate):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.learns = learns
-        self.by_evidence = by_evidence
-        self.waits = line is not None
-        self.slow = slow
+        self.facts = Facts(learns=learns, by_evidence=by_evidence, waits=line is not None, slow=slow)
         self.line = line
         self.shut = shut
         self.journal = [] if journal is None else journal
@@ -175,13 +173,13 @@ class Turnstile(Gate):
 
     def settle(self, ticket: _Ticket, failed: bool, elapsed: float, now: float, error: Exception | None) -> None:
         ticket.ends.append("settled")
-        if self.learns:
+        if self.facts.learns:
             self.lessons.append(("settled", elapsed, failed))
         self._write("settle")
 
-    def cut(self, ticket: _Ticket, elapsed: float, now: float, limit: float | None) -> None:
+    def _cut(self, ticket: _Ticket, elapsed: float, now: float, limit: float | None) -> None:
         ticket.ends.append("cut")
-        if self.learns:
+        if self.facts.learns:
             self.lessons.append(("cut", elapsed, limit))
         self._write("cut")
 

@@ -253,7 +253,7 @@ class Swallowing(Wrap):
 class Leaking(Turnstile):
     """Forgets to take back the ticket of a call that was cut short."""
 
-    def cut(self, ticket: Any, elapsed: float, now: float, limit: float | None) -> None:
+    def _cut(self, ticket: Any, elapsed: float, now: float, limit: float | None) -> None:
         pass
 
 

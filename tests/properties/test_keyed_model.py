@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from resilient import Keyed, Pipeline
 from resilient.core.call import Call
+from resilient.core.facts import Facts
 from resilient.core.policy import Gate
 from resilient.runtime.virtual import VirtualLoop
 from tests.searches import search
@@ -21,7 +22,7 @@ KEYS = st.sampled_from("abcdef")
 class Slot(Gate):
     """A gate that is at rest when it is told so."""
 
-    learns = True
+    facts = Facts(learns=True)
 
     def __init__(self, number: int) -> None:
         super().__init__("slot")
@@ -30,7 +31,7 @@ class Slot(Gate):
         self.inside = 0
 
     @property
-    def at_rest(self) -> bool:
+    def _at_rest(self) -> bool:
         return not self.restless
 
     def admit(self, call: Call) -> object:

@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from resilient import current_priority, events, remaining
+from resilient.core.facts import Facts
 from resilient.core.policy import Gate
 from resilient.http.asgi import ServerMiddleware
 from resilient.runtime import current_async, virtual
@@ -178,7 +179,7 @@ def is_too_late(reply: Reply) -> bool:
 class Ledger(Gate):
     """Admits everybody, and notes how calls end."""
 
-    learns = True
+    facts = Facts(learns=True)
 
     def __init__(self) -> None:
         super().__init__()

@@ -105,7 +105,7 @@ async def test_deadline_that_passes_in_the_queue_is_too_late(limit: Callable[[],
         assert held.inside == 1
 
     await with_one_inside(app, held, late)
-    assert gate.at_rest
+    assert gate._at_rest
     assert app.pipeline.snapshot()["in_flight"] == 0
 
 
@@ -143,8 +143,8 @@ async def test_limit_in_shadow_only_counts() -> None:
             held.event.set()
 
     await with_one_inside(app, held, second)
-    assert bulkhead.would_have_refused == 1
-    assert bulkhead.at_rest
+    assert bulkhead._would_have_refused == 1
+    assert bulkhead._at_rest
 
 
 @on_both
@@ -241,7 +241,7 @@ async def test_client_that_does_not_take_the_head_holds_no_permit(headers: Any, 
     async with anyio.create_task_group() as group:
         group.start_soon(stalled)
         await settle_down()
-        assert limit.at_rest or on_trio
+        assert limit._at_rest or on_trio
         await anyio.sleep(31)
         assert (await ask(app)).status == 200
         group.cancel_scope.cancel()

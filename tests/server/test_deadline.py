@@ -125,7 +125,7 @@ async def test_request_that_has_expired_is_refused_unseen() -> None:
     assert is_too_late(await ask(app, deadline="0"))
     assert is_too_late(await ask(app, deadline="0.0"))
     assert not called
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
 
 
 @pytest.mark.parametrize(("sent", "seconds"), [("2000", 2.0), (None, 30.0)])
@@ -337,8 +337,8 @@ async def test_middlewares_may_nest() -> None:
         begin = now()
         assert is_too_late(await ask(outer, deadline=sent))
         assert now() - begin == pytest.approx(seconds)
-        assert outer_limit.at_rest
-        assert inner_limit.at_rest
+        assert outer_limit._at_rest
+        assert inner_limit._at_rest
     inner.app = answering(tell_remaining)
     assert (await ask(outer)).text == "5.0"
 
@@ -388,7 +388,7 @@ async def test_error_passes_before_the_response_and_after_it() -> None:
     for parts in ([fail_at_once], [b"one", fail_at_once]):
         after = await ask(trusting(streaming(*parts), limit=bulkhead), deadline="2000")
         assert (after.status, after.error) == (200, callback_error)
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
 
 
 @on_both
@@ -398,7 +398,7 @@ async def test_permit_is_held_until_the_first_part_of_a_stream() -> None:
     seen: list[bool] = []
 
     def look() -> None:
-        seen.append(bulkhead.at_rest)
+        seen.append(bulkhead._at_rest)
 
     await ask(trusting(streaming(look, b"one", look, b"two", look), limit=bulkhead))
     assert seen == [False, True, True]
@@ -412,7 +412,7 @@ async def test_background_task_holds_no_permit() -> None:
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await answering(tell_remaining)(scope, receive, send)
-        seen.append(bulkhead.at_rest)
+        seen.append(bulkhead._at_rest)
 
     await ask(trusting(application, limit=bulkhead))
     assert seen == [True]

@@ -145,7 +145,7 @@ def test_server_that_is_full_says_so(site: Site, limit: Any) -> None:
     site.stage.go.set()
     assert answer(held.result()) == (200, "held")
     assert site.get("/left").status_code == 200
-    assert gate.at_rest
+    assert gate._at_rest
 
 
 def test_answer_to_head_is_whole(site: Site) -> None:
@@ -255,7 +255,7 @@ def test_clients_that_do_not_send_hold_no_permit(site: Site) -> None:
             ):
                 connection.send(*rest)
                 assert "HTTP/1.1 200" in connection.until("\r\n\r\n6")
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
 
 
 def test_body_that_does_not_come_is_408(site: Site) -> None:
@@ -322,7 +322,7 @@ def test_client_that_does_not_read_holds_no_permit(kind: str) -> None:
         while (answered := client.get("/")).status_code == 503:
             pass
         assert answered.text == "small"
-        assert bulkhead.at_rest
+        assert bulkhead._at_rest
 
 
 # -- what is let be -------------------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_stream_is_let_be_after_its_first_part(site: Site) -> None:
                 continue
             parts = response.iter_text()
             text = next(parts)
-            assert bulkhead.at_rest
+            assert bulkhead._at_rest
             assert answer(site.get("/hang")) == TOO_LATE  # so it is later than the deadline of the stream was
             site.stage.go.set()
             text += "".join(parts)
@@ -376,7 +376,7 @@ def test_client_that_goes_away_leaves_nothing_behind(site: Site) -> None:
     while response.status_code == 503:  # it ends a moment after its handler
         response = site.get("/left")
     assert response.status_code == 200
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
 
 
 def test_websocket_is_let_be(site: Site) -> None:
@@ -458,7 +458,7 @@ def test_http2_upload_that_pauses_holds_no_permit() -> None:
         options: dict[str, Any] = {"base_url": server.origin, "http1": False, "http2": True, "timeout": 20}
         with httpx.Client(**options) as client, httpx.Client(**options) as other:
             uploaded = pool.submit(client.post, "/", content=parts())
-            while registry.pipeline("shop").snapshot()["in_flight"] == 0 or not bulkhead.at_rest:
+            while registry.pipeline("shop").snapshot()["in_flight"] == 0 or not bulkhead._at_rest:
                 pass
             assert answer(other.get("/")) == (200, "0")
             go.set()

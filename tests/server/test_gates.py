@@ -48,7 +48,7 @@ def test_limit_lets_requests_through_one_after_the_other(loop: World, options: d
         for deadline in (None, "20000"):
             reply = loop.run(lambda app=app, deadline=deadline: ask(app, deadline=deadline))
             assert (reply.error, reply.status) == (None, status)
-    assert limit.at_rest or gate.startswith("rate")
+    assert limit._at_rest or gate.startswith("rate")
 
 
 @pytest.mark.parametrize("gate", GATES)

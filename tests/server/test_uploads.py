@@ -173,7 +173,7 @@ async def test_permit_is_asked_for_when_the_body_is_there() -> None:
         assert now() - begin == pytest.approx(2)
         held.event.set()
     assert reader.called == 0
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
 
 
 @on_both
@@ -183,16 +183,16 @@ async def test_upload_gets_its_permit_back_when_it_is_complete() -> None:
     bulkhead = Bulkhead(1)
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(bulkhead.at_rest)
+        seen.append(bulkhead._at_rest)
         while (await receive())["more_body"]:
-            seen.append(bulkhead.at_rest)
-        seen.append(bulkhead.at_rest)
+            seen.append(bulkhead._at_rest)
+        seen.append(bulkhead._at_rest)
         await answering(tell_remaining)(scope, receive, send)
 
     app = trusting(application, limit=bulkhead)
     assert (await post(app, b"x", 1.0, b"y", b"z", 1.0, b"", headers=[CHUNKED])).status == 200
     assert seen == [False, False, True, True, False]
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
 
 
 @pytest.mark.parametrize(("headers", "most"), [([LENGTH], READ_AHEAD), ([CHUNKED], 1), ([LENGTH, EXPECT], 0)])
@@ -276,7 +276,7 @@ async def test_upload_that_finds_a_full_server_in_the_end_is_refused(limit: Any)
             assert (reply.status, reply.error) == (503, None)
             assert told == [b"1", b"2"]
             held.event.set()
-        assert gate.at_rest
+        assert gate._at_rest
         assert app.pipeline.snapshot()["in_flight"] == 0
 
 
@@ -537,7 +537,7 @@ async def test_response_may_begin_before_its_body_has_ended() -> None:
     app = trusting(Starlette(routes=[Route("/", echo, methods=["POST"])]), limit=bulkhead, max_deadline=30)
     reply = await post(app, b"1", 50.0, b"2", 50.0, b"3", headers=[CHUNKED])
     assert (reply.status, reply.text, reply.error) == (200, "123", None)
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
 
 
 @on_both
@@ -560,7 +560,7 @@ async def test_starlette_reads_a_slow_body() -> None:
             reply = await post(app, b"1", FOREVER, headers=headers, path=path)
             assert is_408(reply)
             assert reply.error is None
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
 
 
 @on_both
@@ -604,7 +604,7 @@ async def test_client_that_leaves_amid_its_upload_is_told_of() -> None:
     reply = await post(app, b"x", 1.0, None, headers=[CHUNKED])
     assert (reply.status, reply.error) == (None, None)
     assert reader.told == [1, "left"]
-    assert bulkhead.at_rest
+    assert bulkhead._at_rest
     assert app.pipeline.snapshot()["in_flight"] == 0
 
 

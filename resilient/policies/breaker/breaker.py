@@ -20,7 +20,8 @@ from pybreaker import CircuitBreakerListener
 from resilient import _validation
 from resilient._atomic import GIL, module_lock
 from resilient.core.call import Call
-from resilient.core.policy import Gate
+from resilient.core.facts import shared_facts
+from resilient.core.policy import IN_SHADOW, Gate
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import CircuitOpen, Template, refusal
 from resilient.events import CircuitChanged
@@ -43,7 +44,7 @@ _criteria = lru_cache(maxsize=256)(Criteria)
 """Returns the same object for the same settings: the circuits of a `Keyed` share one."""
 
 
-class CircuitBreaker(Emitter, Gate):
+class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_storage")):
     """Opens when calls fail too often, refuses calls while open, and closes when probes succeed.
 
     It learns only from what the dependency did: not from rejections, local queues, inherited deadlines or young calls
@@ -72,13 +73,7 @@ class CircuitBreaker(Emitter, Gate):
     Raises `CircuitOpen`, with `retry_after`, to refuse a call.
     """
 
-    above = ""
-    by_evidence = True
-    learns = True
-    raises = (CircuitOpen,)
-    effects = frozenset(("listeners", "state_storage"))
-
-    stored = False
+    _stored = False
     """Whether it was given a `state_storage`."""
     _mirror: Facade | None = None
 
@@ -108,7 +103,8 @@ class CircuitBreaker(Emitter, Gate):
                 f"in a row write fail_max={failure_rate}, for {failure_rate}% write {failure_rate / 100:g}"
             )
         super().__init__(name, shadow=shadow)
-        self.slow = None if slow is None else _validation.seconds("slow", slow)
+        if slow is not None:
+            slow = _validation.seconds("slow", slow)
         if window_calls is not None and window_seconds is not None:
             raise ValueError(f"give window_calls={window_calls!r} or window_seconds={window_seconds!r}, not both")
         window: CountWindow | TimeWindow
@@ -138,7 +134,7 @@ class CircuitBreaker(Emitter, Gate):
             if max_break != 60.0:
                 raise ValueError(f"max_break={max_break!r} is shorter than break_duration={break_duration!r}")
             max_break = break_duration
-        self.refused = 0
+        self._refused = 0
         self._channels = ()
         self._circuit = Circuit(
             window,
@@ -150,16 +146,23 @@ class CircuitBreaker(Emitter, Gate):
             lease=_validation.seconds("lease", lease),
         )
         self._slow_from = math.inf if slow is None or slow_rate is None else slow
-        self.timed = slow is not None
-        self.dated = isinstance(window, TimeWindow)
-        by_rate = criteria.fail_max is None
-        self.needs = (criteria.min_calls, window.seconds) if by_rate and isinstance(window, TimeWindow) else None
-        self.slow_from = self.slow if by_rate and criteria.failure_rate is None else None
+        by_time, by_rate = isinstance(window, TimeWindow), criteria.fail_max is None
+        self.facts = shared_facts(
+            timed=slow is not None,
+            learns=True,
+            dated=by_time,
+            slow=slow,
+            by_evidence=True,
+            needs=(criteria.min_calls, window.seconds) if by_rate and isinstance(window, TimeWindow) else None,
+            slow_from=slow if by_rate and criteria.failure_rate is None else None,
+            raises=(CircuitOpen,),
+            inactive=IN_SHADOW if shadow else None,
+        )
         # The attributes above are set for every breaker, in one order: then instances share the keys of their
         # dictionaries.
         if state_storage is not None:
-            self.stored = True
-        listeners, storage = self.effect("listeners", listeners), self.effect("state_storage", state_storage)
+            self._stored = True
+        listeners, storage = self._effect("listeners", listeners), self._effect("state_storage", state_storage)
         if listeners != () or storage is not None:
             self._mirror = Facade(self, self._circuit, listeners, storage)
 
@@ -204,7 +207,7 @@ class CircuitBreaker(Emitter, Gate):
 
     def _refusal(self, retry_after: float | None) -> CircuitOpen:
         if not self.shadow:
-            self.refused += 1
+            self._refused += 1
         name, state = self.name, self._circuit.state
         message = (REFUSED, name, state) if retry_after is None else (TRY_AGAIN, name, state, retry_after)
         return refusal(CircuitOpen, message, name, retry_after)
@@ -243,8 +246,8 @@ class CircuitBreaker(Emitter, Gate):
     def release(self, ticket: Any) -> None:
         self._circuit.release(ticket)
 
-    def renew(self) -> None:
-        super().renew()
+    def _renew(self) -> None:
+        super()._renew()
         self._circuit.renew()
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
@@ -259,31 +262,29 @@ class CircuitBreaker(Emitter, Gate):
         return replace(rest, allowed=min(counts))
 
     @property
-    def at_rest(self) -> bool:
+    def _at_rest(self) -> bool:
         return self.state is circuit.CLOSED or not self._circuit.wanted(current().now())
 
     @property
-    def steered(self) -> bool:
+    def _steered(self) -> bool:
         return self.state == circuit.ISOLATED
 
-    def fresh(self) -> CircuitBreaker:
-        """A new circuit, closed and empty, with the same settings, listeners and excluded exceptions: one of many for
-        `Keyed`.
+    def clone(self, change: Callable[[str, Any], Any] | None = None) -> Self:
+        """A new circuit, closed and empty, with the same settings, excluded exceptions and listeners (those that were
+        added later, too).
 
-        Raises `ValueError` for one with a `state_storage`: whoever has that has the same circuit.
+        Raises `ValueError` for one with a `state_storage`, unless `change` replaces that: two breakers with one storage
+        are one circuit.
         """
-        if self.stored:
+        if change is not None:
+            breaker = super().clone(
+                lambda argument, value: change(argument, self.listeners if argument == "listeners" else value)
+            )
+        elif self._stored:
             raise ValueError(f"{self.name} has a state_storage: another with it would be the same circuit")
-        args, kwargs = self.given
-        breaker = type(self)(*args, **({**kwargs, "listeners": self.listeners} if self.listeners else kwargs))
-        breaker._exclude_as(self)
-        return breaker
-
-    def again(self, change: Callable[[str, Any], Any]) -> Self:
-        """Another one with the same settings, excluded exceptions, and listeners (those that were added later, too)."""
-        breaker = super().again(
-            lambda argument, value: change(argument, self.listeners if argument == "listeners" else value)
-        )
+        else:
+            args, kwargs = self._init_args
+            breaker = type(self)(*args, **({**kwargs, "listeners": self.listeners} if self.listeners else kwargs))
         breaker._exclude_as(self)
         return breaker
 
@@ -372,8 +373,8 @@ class CircuitBreaker(Emitter, Gate):
             "slow": machine.window.slows,
             "failures_in_a_row": machine.consecutive,
             "probes": machine.probes_out,
-            "refused": self.refused,
-            "would_have_refused": self.would_have_refused,
+            "refused": self._refused,
+            "would_have_refused": self._would_have_refused,
             "retry_after_seconds": machine.retry_after(current().now()),
         }
 
@@ -386,7 +387,7 @@ class CircuitBreaker(Emitter, Gate):
         if criteria.failure_rate is not None:
             when.append(f"{criteria.failure_rate:.0%} failures")
         if criteria.slow_rate is not None:
-            when.append(f"{criteria.slow_rate:.0%} slower than {self.slow:g} s")
+            when.append(f"{criteria.slow_rate:.0%} slower than {self.facts.slow:g} s")
         rate = "" if when == when[:1] and criteria.fail_max is not None else f" of >= {criteria.min_calls} in {span}"
         shadow = ", shadow" if self.shadow else ""
         return (

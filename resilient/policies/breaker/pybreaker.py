@@ -21,7 +21,6 @@ import pybreaker
 
 from resilient import _validation
 from resilient.core.call import Call
-from resilient.core.policy import Policy
 from resilient.errors import bare
 from resilient.policies.breaker import circuit
 from resilient.policies.breaker.circuit import Change, Circuit
@@ -62,6 +61,7 @@ class Owner(Protocol):
     def open(self) -> None: ...
     def half_open(self) -> None: ...
     def close(self) -> None: ...
+    def _as_pipeline(self) -> Any: ...
 
 
 class Facade(pybreaker.CircuitBreaker):
@@ -240,7 +240,7 @@ class Facade(pybreaker.CircuitBreaker):
 
     @contextlib.contextmanager
     def calling(self) -> Iterator[None]:
-        for attempt in Policy.alone(self._owner).attempts("calling"):  # type: ignore[arg-type]  # it is a policy
+        for attempt in self._owner._as_pipeline().attempts("calling"):
             with attempt:
                 yield
 

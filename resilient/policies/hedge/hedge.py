@@ -34,8 +34,9 @@ from resilient.core.budget import Budget
 from resilient.core.call import Call
 from resilient.core.callbacks import asked_of
 from resilient.core.deadline import in_callers_time
+from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Layer
-from resilient.core.policy import PipelineContext, Wrap
+from resilient.core.policy import IN_SHADOW, PipelineContext, Wrap
 from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase, share
 from resilient.events import Hedging
 from resilient.policies.hedge.delay import Delays, Observed, PerKey, quantile
@@ -51,7 +52,7 @@ __all__ = ["Hedge"]
 Cancel = Literal["now", "late"]
 
 
-class Hedge(Wrap):
+class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
     """Starts further copies of a call that is late, and takes the first acceptable outcome.
 
     Args:
@@ -81,10 +82,6 @@ class Hedge(Wrap):
     pause, or else of the first one.
     """
 
-    above = "0.5"
-    overlaps = True
-    judgements = frozenset(("key", "accept"))
-
     def __init__(
         self,
         delay: float | Sequence[float] | quantile,
@@ -107,12 +104,9 @@ class Hedge(Wrap):
         self.delays: Delays = _delays(delay, copies)
         """Those of a call, while nothing has been observed."""
         more = len(self.delays)
-        self.copies = self.runs = more + 1
+        self.copies = more + 1
         known = _known(self.delays)
         shortest, self.longest = (known, known) if self.observes is None else self.observes.bounds(more)
-        self.pause = sum(self.longest) if math.isfinite(self.longest[-1]) else None
-        self.head_start = sum(shortest) / more
-        self.extra = 0.0 if self.observes is None else 1 - self.observes.share
         self.alike = None if self.observes is None else Observed(self.observes, more)
         """What is known of all calls, if they have no keys."""
         self._observed: Observed | PerKey | None = self.alike
@@ -133,10 +127,20 @@ class Hedge(Wrap):
             raise ValueError("cancel='late' has no meaning with inline=True: the caller's own task is the loser then")
         self.budget = _validation.instance("budget", budget, Budget)
         self.shadow = _validation.flag("shadow", shadow)
-        self.lingers = self.late and not self.shadow
-        self.outlived = self.lingers or (self.thread and not self.shadow)
         stragglers = Stragglers(_validation.count("max_stragglers", max_stragglers))
         self._race = Settings(self.name, self.copies, self.delays, accept, self.late, self.budget, stragglers)
+        lingers = self.late and not self.shadow
+        self.facts = Facts(
+            runs=self.copies,
+            overlaps=True,
+            head_start=sum(shortest) / more,
+            extra=0.0 if self.observes is None else 1 - self.observes.share,
+            pause=sum(self.longest) if math.isfinite(self.longest[-1]) else None,
+            budget=self.budget,
+            lingers=lingers,
+            outlived=lingers or (self.thread and not self.shadow),
+            inactive=IN_SHADOW if self.shadow else None,
+        )
 
     def _observe_by(self, key: Callable[..., Hashable], max_keys: int) -> None:
         assert self.observes is not None
@@ -144,28 +148,24 @@ class Hedge(Wrap):
         self.alike = None
         self._observed = PerKey(self.observes, len(self.delays), _validation.count("max_keys", max_keys))
 
-    def by(self, key: Callable[..., Hashable], max_keys: int) -> Self:
+    def _by(self, key: Callable[..., Hashable], max_keys: int) -> Self:
         """One like it that observes each key by itself, with the same budget and stragglers. (For our transports.)"""
-        twin = copy(self)
-        twin._as_pipeline = None
-        twin._race = replace(self._race, counts=Counts())
-        twin._observe_by(key, max_keys)
-        twin.given = self.given[0], {**self.given[1], "key": key, "max_keys": max_keys}
-        return twin
+        derived = self._derived(key=key, max_keys=max_keys)
+        derived._race = replace(self._race, counts=Counts())
+        derived._observe_by(key, max_keys)
+        return derived
 
-    def found_by(self, key: Callable[..., Hashable]) -> Self:
+    def _found_by(self, key: Callable[..., Hashable]) -> Self:
         """One like it that knows the same latencies of each key, by the keys of another function."""
         if key is self._key:
             return self
-        twin = copy(self)
-        twin._as_pipeline = None
-        twin._race = replace(self._race, counts=copy(self._race.counts))
-        twin._key = key
-        twin.given = self.given[0], {**self.given[1], "key": key}
-        return twin
+        derived = self._derived(key=key)
+        derived._race = replace(self._race, counts=copy(self._race.counts))
+        derived._key = key
+        return derived
 
     @property
-    def observes_all_alike(self) -> bool:
+    def _observes_all_alike(self) -> bool:
         """Whether latencies are observed, and nobody has said of which key."""
         return self.alike is not None
 
@@ -176,11 +176,11 @@ class Hedge(Wrap):
             return observed  # type: ignore[return-value]
         return observed.of(asked_of(call, key))
 
-    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+    def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         rest, settings = inner.run, self._race
 
         async def watch(call: Call) -> Any:
-            return await self._watch(call, rest, context)
+            return await self._observe_alone(call, rest, context)
 
         def race(call: Call) -> Coroutine[Any, Any, Any]:
             if context.mode == "once":
@@ -195,7 +195,7 @@ class Hedge(Wrap):
 
         return BoundLayer(watch if self.shadow else race)
 
-    async def _watch(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
+    async def _observe_alone(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         """One copy alone: observe it, and in shadow see whether it would have been hedged."""
         observed, now = self.observed(call), call.runtime.now
         delay = (self.delays if observed is None else observed.delays)[0]
@@ -291,24 +291,20 @@ class Hedge(Wrap):
             return Reaction("starts the next copy at once, and waits for the others; passes it on when all have failed")
         return Reaction("ends the race")
 
-    @property
-    def inactive(self) -> str | None:
-        return "in shadow mode it only counts" if self.shadow else None
-
-    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
         if block:
             return "a block runs once; hedge a function"
         if not is_async and not self.thread and not self.shadow:
             return "copies of a plain def need threads: say Hedge(..., thread=True)"
         return None
 
-    def renew(self) -> None:
-        super().renew()
+    def _renew(self) -> None:
+        super()._renew()
         self._race.stragglers.renew()
         if self._observed is not None:
             self._observed.renew()
 
-    async def drain(self, runtime: Runtime) -> None:
+    async def _drain(self, runtime: Runtime) -> None:
         await self._race.stragglers.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Entry:
     def __init__(self, key: Hashable, gate: Gate, now: float) -> None:
         self.key = key
         self.gate = gate
-        self.acts = gate.shadow_queue or gate
+        self.acts = gate._shadow_queue or gate
         self.inside = 0
         self.used = now
         self.span: _Span | None = None
@@ -72,7 +72,7 @@ class Entry:
 
 
 class Keys(Emitter):
-    """The table of keys, shared by all twins of a `Keyed`.
+    """The table of keys, shared by a `Keyed` and those derived from it.
 
     Args:
         factory: makes the gate of a new key.
@@ -95,7 +95,7 @@ class Keys(Emitter):
         self.latest: Entry | None = None
         self.span = _Span()
         self._lock = threading.RLock()  # held while the table changes
-        pattern.made_for = self
+        pattern._made_for = self
 
     def enter(self, key: Hashable, now: float, calls: int = 1) -> Entry:
         """The entry of a key, made if there is none. `calls` are counted as inside it."""
@@ -112,7 +112,7 @@ class Keys(Emitter):
                 self.span.end = now
                 self.span = _Span()
                 for channel in self._attached():
-                    gate.attach(channel)
+                    gate._attach(channel)
             return self._used(entry, now, calls)
 
     def _used(self, entry: Entry, now: float, calls: int) -> Entry:
@@ -144,19 +144,19 @@ class Keys(Emitter):
         with self._lock:
             return members(self._table.values())  # a key that hashes by Python code may let another thread in
 
-    def attach(self, channel: events.Channel) -> None:
+    def _attach(self, channel: events.Channel) -> None:
         """Connect the gates of all keys, later ones included, to the channel of a pipeline."""
         with self._lock:
-            super().attach(channel)
+            super()._attach(channel)
             for entry in self.entries():
-                entry.gate.attach(channel)
+                entry.gate._attach(channel)
 
     def renew(self) -> None:
         """In a forked child: take new locks, and count no call as inside."""
         self._lock = threading.RLock()
-        self._pattern.renew()
+        self._pattern._renew()
         for key, entry in list(self._table.items()):
-            entry.gate.renew()
+            entry.gate._renew()
             new = self._table[key] = Entry(key, entry.gate, entry.used)
             new.span = entry.span
         self.latest = None
@@ -171,9 +171,9 @@ class Keys(Emitter):
                 table[key] = entry
                 table.move_to_end(key, last=False)
                 break
-            if entry.inside or entry.gate.steered:
+            if entry.inside or entry.gate._steered:
                 table[key] = entry
-            elif not entry.gate.at_rest:
+            elif not entry.gate._at_rest:
                 spared.append(entry)
         too_many = max(0, len(table) + len(spared) + 1 - self.max_keys)
         for entry in spared[too_many:]:
@@ -188,18 +188,18 @@ class Keys(Emitter):
         if not isinstance(gate, Gate) or _kind(gate) != _kind(self._pattern):
             raise TypeError(f"factory must always make the same kind of gate: first {self._pattern!r}, now {gate!r}")
         with self._lock:
-            if gate.made_for is self:
+            if gate._made_for is self:
                 raise ValueError(f"factory must make a new gate for each key, got the same {gate!r} again")
-            gate.made_for = self
+            gate._made_for = self
         if _is_given_the_same(gate, self._pattern):
-            gate.given = self._pattern.given  # one tuple for all keys takes less memory
+            gate._init_args = self._pattern._init_args  # one tuple for all keys takes less memory
         gate.name = f"{gate.name}[{_validation.legible(key)}]"
         return gate
 
 
 def _is_given_the_same(gate: Gate, other: Gate) -> bool:
     """Whether two gates were made with the same objects, as they are by one line of code with constants."""
-    (args, kwargs), (others, named) = gate.given, other.given
+    (args, kwargs), (others, named) = gate._init_args, other._init_args
     return (
         len(args) == len(others)
         and kwargs.keys() == named.keys()
@@ -209,15 +209,16 @@ def _is_given_the_same(gate: Gate, other: Gate) -> bool:
 
 
 def _kind(gate: Gate) -> tuple[Any, ...]:
-    """What a frame's source depends on: it must be the same for the gates of all keys."""
+    """The facts that the source of a gate layer depends on: they must be the same for the gates of all keys."""
+    facts = gate.facts
     return (
         type(gate),
         gate.shadow,
-        gate.by_evidence,
-        gate.learns,
-        gate.waits,
-        gate.holds,
-        gate.timed,
-        gate.dated,
-        gate.slow,
+        facts.by_evidence,
+        facts.learns,
+        facts.waits,
+        facts.holds,
+        facts.timed,
+        facts.dated,
+        facts.slow,
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable
-from copy import copy
+from dataclasses import replace
 from typing import Any, Self
 
 from resilient import _validation
@@ -32,7 +32,7 @@ SHOWN = 100
 """Keys in a snapshot, those used last."""
 
 
-class Keyed(Gate):
+class Keyed(Gate, judgements=("key",), effects=("factory",)):
     """Keeps one gate for each key.
 
     Args:
@@ -50,9 +50,6 @@ class Keyed(Gate):
         name: for snapshots; default "Keyed". In errors and events, each gate goes by its own name and its key:
             "CircuitBreaker[eu-1]".
     """
-
-    judgements = frozenset(("key",))
-    effects = frozenset(("factory",))
 
     def __init__(
         self,
@@ -74,24 +71,23 @@ class Keyed(Gate):
             raise TypeError(f"factory must make a gate (CircuitBreaker, Bulkhead, RateLimit, ...), got {pattern!r}")
         super().__init__(name, shadow=pattern.shadow)
         self._pattern = pattern
-        self.by_evidence, self.waits = pattern.by_evidence, pattern.waits
-        decides = pattern.shadow_queue or pattern
-        self.learns, self.follows = decides.learns, decides.follows
-        self.timed, self.dated, self.slow = pattern.timed, pattern.dated, pattern.slow
-        self.permits, self.metered = pattern.permits, pattern.metered
-        self.longest_wait, self.needs = pattern.longest_wait, pattern.needs  # all keys together have no pace
-        self.slow_from, self.raises = pattern.slow_from, pattern.raises
+        decides = (pattern._shadow_queue or pattern).facts
+        self.facts = replace(
+            pattern.facts,
+            learns=decides.learns,
+            follows=decides.follows,
+            holds=True,  # the entry of the key
+            pace=None,  # all keys together have none
+        )
         self._keys = Keys(make, pattern, self.max_keys, self.idle)
 
-    def found_by(self, key: Callable[..., Hashable]) -> Self:
+    def _found_by(self, key: Callable[..., Hashable]) -> Self:
         """The same gates, found by the keys of another function. (For our transports.)"""
         if key is self._key:
             return self
-        twin = copy(self)
-        twin._as_pipeline = None
-        twin._key = key
-        twin.given = self.given[0], {**self.given[1], "key": key}
-        return twin
+        derived = self._derived(key=key)
+        derived._key = key
+        return derived
 
     @property
     def pattern(self) -> Gate:
@@ -135,19 +131,19 @@ class Keyed(Gate):
             self._keys.leave(entry)
             raise
 
-    def line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
+    def _line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
         entry = self._enter(asked_of(call, self._key), call)
         ticket = None
         try:
-            ticket = entry.acts.line_up(call, refused)
+            ticket = entry.acts._line_up(call, refused)
         finally:
             if ticket is None:
                 self._keys.leave(entry)
         return None if ticket is None else (entry, ticket)
 
-    def foretell(self) -> None:
+    def _foretell(self) -> None:
         for entry in self._keys.entries():
-            entry.gate.foretell()
+            entry.gate._foretell()
 
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         entry, inner = ticket
@@ -161,10 +157,10 @@ class Keyed(Gate):
             else:
                 self._keys.leave(entry)
 
-    def cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
+    def _cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
         entry, inner = ticket
         try:
-            entry.acts.cut(inner, elapsed, now, limit)
+            entry.acts._cut(inner, elapsed, now, limit)
         finally:
             entry.used, entry.span = now, None
             self._keys.leave(entry)
@@ -186,16 +182,16 @@ class Keyed(Gate):
         finally:
             self._keys.leave(entry)
 
-    def withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
+    def _withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
         entry, inner = ticket
         try:
-            return entry.acts.withdraw(inner)  # type: ignore[no-any-return]
+            return entry.acts._withdraw(inner)  # type: ignore[no-any-return]
         finally:
             self._keys.leave(entry)
 
-    def giver(self, ticket: Ticket) -> Gate | None:
+    def _giver(self, ticket: Ticket) -> Gate | None:
         entry, inner = ticket
-        return entry.acts.giver(inner)  # type: ignore[no-any-return]
+        return entry.acts._giver(inner)  # type: ignore[no-any-return]
 
     def _enter(self, key: Hashable, call: Call) -> Entry:
         """The entry of a key that the look-up without a lock did not find. An error of its hash or the factory is a
@@ -205,8 +201,8 @@ class Keyed(Gate):
         except Exception as error:
             raise CallbackError(error) from None
 
-    def renew(self) -> None:
-        super().renew()
+    def _renew(self) -> None:
+        super()._renew()
         self._keys.renew()
 
     # -- for people ---------------------------------------------------------------------------------------------
@@ -222,16 +218,16 @@ class Keyed(Gate):
         """
         return self._keys.forget(key)
 
-    def attach(self, channel: Channel) -> None:
-        self._keys.attach(channel)
+    def _attach(self, channel: Channel) -> None:
+        self._keys._attach(channel)
 
     @property
-    def at_rest(self) -> bool:
-        return all(not entry.inside and entry.gate.at_rest for entry in self._keys.entries())
+    def _at_rest(self) -> bool:
+        return all(not entry.inside and entry.gate._at_rest for entry in self._keys.entries())
 
     @property
-    def steered(self) -> bool:
-        return any(entry.gate.steered for entry in self._keys.entries())
+    def _steered(self) -> bool:
+        return any(entry.gate._steered for entry in self._keys.entries())
 
     def snapshot(self) -> dict[str, Any]:
         """How many `keys` there are and how many calls are inside (`in_use`); the `gates` of the 100 used last."""
@@ -243,7 +239,7 @@ class Keyed(Gate):
             "idle_seconds": self.idle,
             "in_use": sum(entry.inside for entry in entries),
             "gates": _validation.by_name((entry.gate.name, entry.gate.snapshot()) for entry in shown),
-            **self.would_have(),
+            **self._would_have(),
         }
 
     def describe(self) -> str:
@@ -251,8 +247,8 @@ class Keyed(Gate):
         return f"Keyed({settings}{')' if colon else ''} for each of up to {self.max_keys} keys, idle {self.idle:g} s)"
 
     @property
-    def noun(self) -> str:
-        return f"Keyed({self._pattern.noun})"
+    def _noun(self) -> str:
+        return f"Keyed({self._pattern._noun})"
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         return self._pattern.worst(inner, view)
@@ -260,5 +256,5 @@ class Keyed(Gate):
     def meets(self, end: Ending) -> Reaction | None:
         return self._pattern.meets(end)
 
-    def unfit(self, *, is_async: bool, block: bool) -> str | None:
-        return self._pattern.unfit(is_async=is_async, block=block)
+    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
+        return self._pattern._unfit(is_async=is_async, block=block)

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from resilient import _validation
 from resilient.core.budget import Budget
 from resilient.core.classify import ErrorFilter
+from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Recovery
 from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.worst_case import NOTHING, Discard, Ending, InnerCost, Reaction, Surroundings, WorstCase
@@ -32,7 +33,12 @@ Nested = Literal["multiply", "once"]
 """What a Retry does inside a call that another Retry repeats: its attempts multiply with those, or it makes one."""
 
 
-class Retry(Wrap):
+class Retry(
+    Wrap,
+    example="",
+    judgements=("stop", "wait", "on"),
+    effects=("before", "after", "before_sleep"),
+):
     """Repeats a call that failed.
 
     Args:
@@ -53,11 +59,6 @@ class Retry(Wrap):
         shadow: decide and count, but repeat nothing.
         name: for events and errors; default "Retry".
     """
-
-    above = ""
-    timed = False
-    judgements = frozenset(("stop", "wait", "on"))
-    effects = frozenset(("before", "after", "before_sleep"))
 
     def __init__(
         self,
@@ -96,13 +97,9 @@ class Retry(Wrap):
         self.max_retry_after = _validation.seconds("max_retry_after", max_retry_after, zero=True)
         given = {"before": before, "after": after, "before_sleep": before_sleep}
         hooks = {
-            key: self.effect(key, _validation.strategy(key, hook)) for key, hook in given.items() if hook is not None
+            key: self._effect(key, _validation.strategy(key, hook)) for key, hook in given.items() if hook is not None
         }
-        self.schedule = Schedule(self.attempts, stop, backoff if strategy is None else strategy)
-        self.runs, self.ends_after = self.schedule.runs, self.schedule.stop.horizon
-        pause = math.inf if self.runs is None else self.schedule.waits(self.runs)
-        self.pause = pause if math.isfinite(pause) else None
-        self.least_pause = self.schedule.pause(1).least
+        self._schedule = Schedule(self.attempts, stop, backoff if strategy is None else strategy)
         self.budget = _validation.instance("budget", budget, Budget)
         if nested not in get_args(Nested):
             raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
@@ -121,38 +118,51 @@ class Retry(Wrap):
             nested == "once",
             self.shadow,
         )
+        self.facts = self._facts()
 
-    def failure_only(self, context: PipelineContext) -> bool:
+    def _facts(self) -> Facts:
+        schedule, runs = self._schedule, self._schedule.runs
+        pause = math.inf if runs is None else schedule.waits(runs)
+        inactive = "one attempt is all it makes" if runs == 1 else None
+        return Facts(
+            timed=False,
+            runs=runs,
+            ends_after=schedule.stop.horizon,
+            pause=pause if math.isfinite(pause) else None,
+            least_pause=schedule.pause(1).least,
+            budget=self.budget,
+            leaves_repeating=self.nested == "once",
+            inactive="in shadow mode nothing is repeated" if self.shadow else inactive,
+            assumes=schedule.unknown,
+        )
+
+    def _failure_only(self, context: PipelineContext) -> bool:
         # Strategies and hooks of tenacity's need a state from the first attempt on, and results have to be judged.
         return not (self._settings.speaks_tenacity or context.classifier.judges_results)
 
-    def recovery(self, inner: BoundLayer, context: PipelineContext) -> Recovery:
+    def _recovery(self, inner: BoundLayer, context: PipelineContext) -> Recovery:
         return RetryState(self._settings, inner, context).recover
 
-    def bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
-        if self.failure_only(context):
-            return super().bind(inner, context)
+    def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+        if self._failure_only(context):
+            return super()._bind(inner, context)
         state = RetryState(self._settings, inner, context)
         return BoundLayer(state.run if self._settings.speaks_tenacity else state.judge_results)
 
-    def takes(self, each: float) -> float:
-        timed = self.schedule.stop.timed and self.schedule.knows_its_waits
-        return self.schedule.takes(each) if timed else super().takes(each)
+    def _takes(self, each: float) -> float:
+        timed = self._schedule.stop.timed and self._schedule.knows_its_waits
+        return self._schedule.takes(each) if timed else super()._takes(each)
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        if self.inactive or (view.repeated and (view.once or self._settings.once)):
+        if self.facts.inactive or (view.repeated and (view.once or self._settings.once)):
             return inner(view)
         lifecycle, discard = view.lifecycle, NOTHING
         if view.is_async and (view.classifier.judges_results or self._settings.predicate.asks_results):
             discard = Discard(lifecycle.aside_seconds, lifecycle.closing_seconds, lifecycle.may_ask_to_wait)
-        return self.schedule.worst(inner, view, self.max_retry_after, discard, str(self))
-
-    @property
-    def assumes(self) -> tuple[str, ...]:
-        return self.schedule.unknown
+        return self._schedule.worst(inner, view, self.max_retry_after, discard, str(self))
 
     def meets(self, end: Ending) -> Reaction | None:
-        if self.inactive or end.verdict is None:
+        if self.facts.inactive or end.verdict is None:
             return None
         predicate = self._settings.predicate
         again = "repeats the call; passes the last one on when attempts, time or budget are spent"
@@ -171,13 +181,7 @@ class Retry(Wrap):
             repeats = end.helps_to_repeat and not end.verdict.final
         return Reaction(again) if repeats else Reaction("does not repeat it")
 
-    @property
-    def inactive(self) -> str | None:
-        if self.shadow:
-            return "in shadow mode nothing is repeated"
-        return "one attempt is all it makes" if self.runs == 1 else None
-
-    def unfit(self, *, is_async: bool, block: bool) -> str | None:
+    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
         if is_async:
             return None
         settings = self._settings
@@ -186,7 +190,7 @@ class Retry(Wrap):
         name = next(found, None)
         return None if name is None else f"its {name}= is an async def, which a plain def cannot await"
 
-    async def drain(self, runtime: Runtime) -> None:
+    async def _drain(self, runtime: Runtime) -> None:
         await self._settings.closing.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:
@@ -200,4 +204,4 @@ class Retry(Wrap):
 
     def describe(self) -> str:
         flags = (", once" if self._settings.once else "") + (", shadow" if self.shadow else "")
-        return f"Retry({self.schedule.describe()}{flags})"
+        return f"Retry({self._schedule.describe()}{flags})"

@@ -88,7 +88,7 @@ class RetryState:
 
     A call enters by one of three methods; each of them leaves the further attempts to `go_on`.
 
-        recover          the first attempt has failed in the layer outside (`Policy.failure_only`)
+        recover          the first attempt has failed in the layer outside (`Policy._failure_only`)
         judge_results    makes the first attempt, too: its result may be worth repeating
         run              the same, with a tenacity state for strategies and hooks
 

@@ -998,7 +998,7 @@ def test_fresh_circuit_has_the_settings_and_listeners_and_no_history() -> None:
     breaker = CircuitBreaker(0.25, slow=2, slow_rate=0.5, window_calls=20, probes=3, name="users")
     breaker.add_listener(listener)
     breaker.isolate()
-    fresh = breaker.fresh()
+    fresh = breaker.clone()
     assert (fresh.state, fresh.name, fresh.listeners) == ("closed", "users", (listener,))
     assert fresh.describe() == breaker.describe().replace("isolated", "closed")
     assert breaker.state == "isolated"
@@ -1008,4 +1008,4 @@ def test_circuit_with_a_storage_has_no_fresh_one() -> None:
     """Whoever has the storage has the circuit."""
     breaker = CircuitBreaker(state_storage=pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED))
     with pytest.raises(ValueError, match="same circuit"):
-        breaker.fresh()
+        breaker.clone()

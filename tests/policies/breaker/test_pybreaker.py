@@ -336,7 +336,7 @@ def test_pybreaker_object_excludes_exceptions_as_pybreaker_does(world: World, ex
     breaker.pybreaker.remove_excluded_exception(excluded)
     world.outcome(breaker(world.dependency(OSError("down")).fn))
     assert breaker.fail_counter == 1
-    assert breaker.fresh().pybreaker.excluded_exceptions == ()
+    assert breaker.clone().pybreaker.excluded_exceptions == ()
 
 
 def test_pybreaker_object_whose_exclusion_raises_costs_no_probe(caplog: pytest.LogCaptureFixture) -> None:
@@ -358,7 +358,7 @@ def test_breaker_for_another_key_excludes_the_same_exceptions() -> None:
     """As it has the same listeners."""
     breaker = CircuitBreaker()
     breaker.pybreaker.add_excluded_exception(OSError)
-    assert breaker.fresh().pybreaker.excluded_exceptions == (OSError,)
+    assert breaker.clone().pybreaker.excluded_exceptions == (OSError,)
 
 
 @pytest.mark.parametrize("truth", [RuntimeError("no truth"), False], ids=["raises", "false"])

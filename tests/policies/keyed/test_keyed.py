@@ -37,6 +37,7 @@ from resilient import (
     events,
 )
 from resilient.core.call import Call
+from resilient.core.facts import Facts
 from resilient.core.policy import Gate
 from resilient.policies.keyed.key_table import LOOKS
 from tests.properties.cancellation_driver import cancel_at_every_point, cancel_at_every_step_of_trio
@@ -416,7 +417,7 @@ def test_gates_found_by_two_functions_tell_the_pipelines_of_both() -> None:
     """Whichever of them a key came by first, also where the pipelines were made before the key."""
     heard: list[str] = []
     keyed = Keyed(CircuitBreaker, key=first)
-    pipelines = [Pipeline(keyed, name="by place"), Pipeline(keyed.found_by(lambda *, key: key), name="by name")]
+    pipelines = [Pipeline(keyed, name="by place"), Pipeline(keyed._found_by(lambda *, key: key), name="by name")]
     for pipeline in pipelines:
         pipeline.listen(lambda event: heard.append(event.pipeline))
     for gate in keyed.gate_for("a"), pipelines[1].policies[0].gate_for("b"):  # type: ignore[attr-defined]
@@ -429,8 +430,8 @@ def test_gate_of_a_key_knows_what_it_was_made_with() -> None:
     permits = iter([1, 1, 2])
     keyed = Keyed(lambda: Bulkhead(next(permits), queue=3), key=first)
     same, other = keyed.gate_for("a"), keyed.gate_for("b")
-    assert same.given is keyed.pattern.given == ((1,), {"queue": 3})
-    assert other.given == ((2,), {"queue": 3})
+    assert same._init_args is keyed.pattern._init_args == ((1,), {"queue": 3})
+    assert other._init_args == ((2,), {"queue": 3})
 
 
 async def _coroutine() -> Gate:
@@ -510,7 +511,7 @@ def test_pybreaker_listener_is_told_the_name_with_the_key(world: World) -> None:
         def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:
             told.append(cb.name)
 
-    guarded = Keyed(CircuitBreaker(fail_max=1, listeners=[Listener()]).fresh, key=first)(Service(world, "a").fn)
+    guarded = Keyed(CircuitBreaker(fail_max=1, listeners=[Listener()]).clone, key=first)(Service(world, "a").fn)
     for key in ("a", "b"):
         world.outcome(guarded, key)
     assert told == ["CircuitBreaker[a]"]
@@ -825,14 +826,14 @@ async def test_key_that_is_looked_at_is_not_idle() -> None:
 async def test_keyed_gate_is_at_rest_when_all_its_gates_are() -> None:
     """So that it may be kept for each key of another."""
     hosts = breakers()
-    assert hosts.at_rest
+    assert hosts._at_rest
     call = asyncio.ensure_future(hosts(take)("a", 1))
     await asyncio.sleep(0.5)
-    assert not hosts.at_rest
+    assert not hosts._at_rest
     await call
-    assert hosts.at_rest
+    assert hosts._at_rest
     hosts.gate_for("b").isolate()  # type: ignore[attr-defined]
-    assert not hosts.at_rest
+    assert not hosts._at_rest
 
 
 @pytest.mark.virtual_time
@@ -880,10 +881,10 @@ async def test_only_so_many_keys_are_looked_at_when_a_new_one_comes() -> None:
     resting = False
 
     class Restless(Gate):
-        timed = False
+        facts = Facts(timed=False)
 
         @property
-        def at_rest(self) -> bool:
+        def _at_rest(self) -> bool:
             nonlocal looks
             looks += 1
             return resting

@@ -1113,7 +1113,7 @@ def test_error_of_a_long_retry_is_as_long_as_that_of_a_short_one(make: Callable[
         await asyncio.sleep(3600)
 
     async def run(pipeline: Pipeline) -> None:
-        if block and not any(policy.unfit(is_async=True, block=True) for policy in pipeline.policies):
+        if block and not any(policy._unfit(is_async=True, block=True) for policy in pipeline.policies):
             async for attempt in pipeline.attempts():
                 async with attempt:
                     await hang()
