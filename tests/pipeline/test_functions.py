@@ -361,7 +361,7 @@ def test_guarded_partial_keeps_a_docstring_of_its_own() -> None:
 
 
 class Fetcher:
-    """Fetches one item."""
+    """Fetches."""
 
     timeout: float = 3.0
 
