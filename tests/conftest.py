@@ -41,9 +41,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """After a module, what it has left behind is collected, and what is still there is passed over from now on: the
-    reports of thousands of tests would make each later collection slower, and pipelines that nobody holds each look at
-    all pipelines."""
+    """After each module: collects what it has left behind, and keeps the rest out of later collections.
+
+    Hundreds of tests collect garbage. The reports of the thousands before would make each collection slower.
+    """
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         gc.freeze()
