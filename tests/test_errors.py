@@ -42,7 +42,7 @@ from resilient.core.policy import Policy
 from resilient.events import CallRejected
 from resilient.http.httpx import AsyncClient
 from resilient.runtime import virtual
-from tests.worlds import Hang, Slow, World
+from tests.worlds import Hang, Until, World, left_queue
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_timed_out_carries_pipeline_policy_seconds_and_evidence(world: World) ->
 
 def test_timed_out_in_a_local_queue_is_no_evidence(world: World) -> None:
     """The dependency never had the time."""
-    pipeline = Pipeline(Timeout(0.03), Bulkhead(1, queue=1))
-    blocker = Pipeline(*pipeline.policies[1:])
-    dependency = world.dependency(Slow(0.2))
+    bulkhead = Bulkhead(1, queue=1)
+    pipeline, blocker = Pipeline(Timeout(0.03), bulkhead), Pipeline(bulkhead)
+    dependency = world.dependency(Until(left_queue(bulkhead)))
     error = world.together(blocker(dependency.fn), pipeline(dependency.fn))[1].error
     assert isinstance(error, TimedOut)
     assert not error.evidence

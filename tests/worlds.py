@@ -26,7 +26,7 @@ from resilient import testing
 from resilient.runtime import Runtime
 from resilient.testing import Hang, Slow, VirtualLoop
 
-__all__ = ["WORLDS", "Dependency", "Hang", "Joined", "Outcome", "Slow", "Until", "UvloopWorld", "World"]
+__all__ = ["WORLDS", "Dependency", "Hang", "Joined", "Outcome", "Slow", "Until", "UvloopWorld", "World", "left_queue"]
 
 MOMENT = 0.001
 """Seconds between two looks."""
@@ -46,6 +46,19 @@ class Until:
 
     met: Callable[[], object]
     then: Any = None
+
+
+def left_queue(gate: Any) -> Callable[[], bool]:
+    """For `Until`: whether a call has stood in the gate's queue since, and has left it."""
+    stood = False
+
+    def met() -> bool:
+        nonlocal stood
+        queued = gate.snapshot()["queued"]
+        stood = stood or queued > 0
+        return stood and not queued
+
+    return met
 
 
 @dataclass(frozen=True)

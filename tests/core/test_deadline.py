@@ -38,7 +38,7 @@ from tests.properties.cancellation_driver import (
     cancel_at_every_step_of_trio,
     leave_alone,
 )
-from tests.worlds import Hang, Slow, World
+from tests.worlds import Hang, Slow, Until, World, left_queue
 
 
 def under(world: World, seconds: float, fn: Callable[[], Any]) -> Callable[[], Any]:
@@ -253,7 +253,7 @@ def test_wait_in_a_queue_ends_with_the_deadline(world: World) -> None:
     """Nothing is sent then, and the place in line is given back."""
     bulkhead = Bulkhead(1, queue=1)
     pipeline = Pipeline(bulkhead, name="users")
-    dependency = world.dependency(Slow(0.15, 7), 8)
+    dependency = world.dependency(Until(left_queue(bulkhead), 7), 8)
     guarded = pipeline(dependency.fn)
     first, second = world.together(guarded, under(world, 0.03, guarded))
     assert first.value == 7
@@ -707,7 +707,7 @@ def test_nested_call_makes_no_pause_that_outlives_the_outer_total(world: World) 
 def test_error_of_a_total_timeout_is_its_own(world: World) -> None:
     """Not that of the deadline that it set, whatever waits inside, in nested pipelines too."""
     bulkhead = Bulkhead(1, queue=1)
-    dependency = world.dependency(Slow(0.15, 7))
+    dependency = world.dependency(Until(left_queue(bulkhead), 7))
     holding = bulkhead(dependency.fn)
     bounded = Pipeline(Timeout(0.03), Pipeline(bulkhead, name="inner"), name="outer")(world.dependency().fn)
     first, second = world.together(holding, bounded)
@@ -766,7 +766,7 @@ def test_deadline_of_a_nested_call_is_no_evidence_for_the_breaker_around_it(worl
     """The error comes to it as an exception, and says so itself."""
     breaker = tripping()
     inner = Bulkhead(1, queue=1)
-    holding = inner(world.dependency(Slow(0.15, 7)).fn)
+    holding = inner(world.dependency(Until(left_queue(inner), 7)).fn)
     outer = Pipeline(breaker)(around(world, under(world, 0.03, inner(world.dependency().fn))))
     _, second = world.together(holding, outer)
     assert isinstance(second.error, TimedOut)

@@ -27,7 +27,7 @@ from resilient import (
 )
 from resilient.events import FellBack
 from tests.properties.cancellation_driver import assert_idle, cancel_at_every_point
-from tests.worlds import Hang, Slow, World
+from tests.worlds import Hang, Until, World, left_queue
 
 BAD = Classifier(results=lambda result: result == "bad")
 
@@ -238,8 +238,9 @@ def test_timeouts_are_answered_for(world: World) -> None:
 
 def test_time_that_went_by_in_a_queue_is_answered_for(world: World) -> None:
     """It is no evidence about the dependency, but the caller has no answer all the same."""
-    pipeline = Pipeline(Fallback("instead"), Timeout(0.03), Bulkhead(1, queue=1, name="compartment"))
-    holding = pipeline.policies[2](world.dependency(Slow(0.15, 7)).fn)
+    bulkhead = Bulkhead(1, queue=1, name="compartment")
+    pipeline = Pipeline(Fallback("instead"), Timeout(0.03), bulkhead)
+    holding = bulkhead(world.dependency(Until(left_queue(bulkhead), 7)).fn)
     outcomes = world.together(holding, pipeline(world.dependency().fn))
     assert [outcome.value for outcome in outcomes] == [7, "instead"]
 

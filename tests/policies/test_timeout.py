@@ -27,7 +27,7 @@ from resilient import (
 from resilient.events import CallTimedOut, Event
 from resilient.runtime import virtual
 from tests.searches import search
-from tests.worlds import WORLDS, Hang, Slow, World
+from tests.worlds import WORLDS, Hang, Slow, Until, World, left_queue
 
 
 @pytest.fixture(params=WORLDS, ids=lambda kind: kind.name)
@@ -337,7 +337,7 @@ async def test_timeout_of_one_attempt_is_over_when_the_next_begins() -> None:
 def test_timeout_ends_a_wait_in_a_queue_which_is_no_evidence(world: World) -> None:
     """The dependency was not asked; and the permit goes back when the other has ended."""
     bulkhead = Bulkhead(1, queue=1)
-    dependency = world.dependency(Slow(LIMIT * 8, "first"), "second")
+    dependency = world.dependency(Until(left_queue(bulkhead), "first"), "second")
     queued = Pipeline(Timeout(LIMIT), bulkhead)(dependency.fn)
     first, second = world.together(bulkhead(dependency.fn), queued)
 
@@ -377,7 +377,7 @@ async def test_timeout_inside_the_queue_counts_from_the_admission() -> None:
 def test_timeout_later_than_the_queue_timeout_leaves_that_to_it(world: World) -> None:
     """The refusal is the bulkhead's."""
     bulkhead = Bulkhead(1, queue=1, queue_timeout=LIMIT)
-    dependency = world.dependency(Slow(LIMIT * 8, "first"), "second")
+    dependency = world.dependency(Until(left_queue(bulkhead), "first"), "second")
     queued = Pipeline(Timeout(LONG), bulkhead)(dependency.fn)
     _, second = world.together(bulkhead(dependency.fn), queued)
     assert isinstance(second.error, BulkheadFull)

@@ -30,7 +30,7 @@ from resilient import (
     Verdict,
     events,
 )
-from tests.worlds import Slow, World
+from tests.worlds import Slow, Until, World
 
 
 async def ends(call: Awaitable[Any]) -> Any:
@@ -669,7 +669,7 @@ async def test_breaker_counts_by_the_nearest_timeout_of_its_own_pipeline() -> No
 def test_breaker_counts_a_result_that_came_after_the_limit_as_a_failure(world: World) -> None:
     """A callee that outlives its limit is no success, even where its caller gets what it returned."""
     breaker = CircuitBreaker(None, fail_max=1)
-    dependency = world.dependency(Slow(0.2, "late"))
+    dependency = world.dependency(Slow(0.1, "late"))
     outcome = world.outcome(Pipeline(Timeout(0.05), breaker)(dependency.fn))
     assert outcome.value == "late" if world.name == "threads" else isinstance(outcome.error, TimedOut)
     assert breaker.state == "open"
@@ -719,7 +719,8 @@ def test_order_queue_before_a_dead_dependency_sends_nothing_after_opening(world:
     """Those who were in line already are refused when their turn comes, and give their permits back."""
     breaker = CircuitBreaker(None, fail_max=1)
     bulkhead = Bulkhead(1, queue=10)
-    dependency = world.dependency(Slow(0.2, OSError("down")))  # a second call would fail the test
+    in_line = Until(lambda: bulkhead.snapshot()["queued"] == 7, OSError("down"))
+    dependency = world.dependency(in_line)  # a second call would fail the test
     guarded = Pipeline(bulkhead, breaker)(dependency.fn)
     outcomes = world.together(*[guarded] * 8)
     assert isinstance(outcomes[0].error, OSError)
