@@ -31,7 +31,7 @@ from typing import Any, get_args
 import pybreaker
 
 from resilient import _validation
-from resilient.core.known_errors import is_bare, is_untrusted, read_of, reader_of
+from resilient.core.known_errors import has_only_message, is_untrusted, read_of, reader_of
 from resilient.core.pushback import FAILURE_STATUSES
 from resilient.core.result import is_of_one_use
 from resilient.core.verdict import (
@@ -142,7 +142,7 @@ def is_refusal(error: BaseException) -> bool:
     return issubclass(type(error), REFUSALS)
 
 
-class _Kind:
+class _ErrorType:
     """What the type of an error tells about it.
 
     Attributes:
@@ -152,7 +152,7 @@ class _Kind:
         programming: whether it is one of the `PROGRAMMING_ERRORS`.
         builtin: whether it is Python's own, which has no attributes to read.
         reader: reads what its attributes say; None: nothing special is known of the type.
-        plain: whether an error that `is_bare` has nothing to read.
+        plain: whether there is nothing to read in an error that `has_only_message`.
     """
 
     __slots__ = ("builtin", "group", "plain", "programming", "reader", "refused", "timed_out")
@@ -167,8 +167,8 @@ class _Kind:
         self.plain = self.reader is None and not issubclass(kind, OSError)
 
     def usual(self, kind: type[BaseException]) -> Verdict | None:
-        """The verdict on all errors of this type that are `is_bare`, where no filters are given; None: the type alone
-        does not decide."""
+        """The verdict on all errors of this type that have nothing but a message (`has_only_message`), where no filters
+        are given; None: the type alone does not decide."""
         names = {name for each in kind.__mro__ if each not in _ROOTS for name in vars(each)}
         if self.group or self.refused or self.timed_out or not (self.builtin or self.plain) or names & _ANSWERS:
             return None
@@ -179,21 +179,22 @@ _ROOTS = (BaseException, object)
 _ANSWERS = frozenset(("retry_after", "__getattr__", "__getattribute__"))
 """Names by which a type can give its errors a `retry_after`, although the instances have no attributes."""
 
-_kinds: dict[type[BaseException], _Kind] = {}
+_known_types: dict[type[BaseException], _ErrorType] = {}
 _usual: dict[type[BaseException], Verdict] = {}
-_MOST_KINDS = 1000
+_MOST_TYPES = 1000
 """Types that are remembered; with more, all are forgotten."""
 
 
-def _kind_of(error: BaseException) -> _Kind:
+def _known(error: BaseException) -> _ErrorType:
+    """What the type of an error tells about it, found once for each type."""
     kind = type(error)
     try:
-        return _kinds[kind]
+        return _known_types[kind]
     except KeyError:
-        if len(_kinds) >= _MOST_KINDS:
-            _kinds.clear()
+        if len(_known_types) >= _MOST_TYPES:
+            _known_types.clear()
             _usual.clear()
-        known = _kinds[kind] = _Kind(kind)
+        known = _known_types[kind] = _ErrorType(kind)
         usual = known.usual(kind)
         if usual is not None:
             _usual[kind] = usual
@@ -258,37 +259,37 @@ class Classifier:
 
     @property
     def usual(self) -> Mapping[type[BaseException], Verdict]:
-        """The verdicts on errors whose type alone decides (if they are `is_bare`). It fills while errors are
-        classified, and is always empty if there are filters or if `error` is overridden."""
+        """The verdicts on errors whose type alone decides, if they have nothing but a message (`has_only_message`). It
+        fills while errors are classified, and is always empty if there are filters or if `error` is overridden."""
         if getattr(self.error, "__func__", None) is not Classifier.error:
             return {}
         filters = (self._failures, self._fatal, self._ignore, self._rejections)
         return _usual if filters == (None,) * 4 else {}
 
     def error(self, error: Exception) -> Verdict:
-        """The verdict on an exception."""
-        kind = _kind_of(error)
-        bare_error = error.__cause__ is None if kind.builtin else kind.plain and is_bare(error)
-        if kind.group:
+        """The verdict on an exception, from its type and attributes, and the filters. Raises what a filter raises."""
+        known = _known(error)
+        only_message = error.__cause__ is None if known.builtin else known.plain and has_only_message(error)
+        if known.group:
             return together(self.error(leaf) for leaf in leaves(error))  # type: ignore[arg-type]
-        if kind.refused or (self._rejections is not None and self._rejections(error)):
+        if known.refused or (self._rejections is not None and self._rejections(error)):
             return REFUSED
         if self._ignore is not None and self._ignore(error):
             return IGNORED
-        if kind.timed_out:
+        if known.timed_out:
             if not error.evidence:  # type: ignore[attr-defined]
                 return WAITED
-        elif not bare_error and is_untrusted(error):
+        elif not only_message and is_untrusted(error):
             return UNTRUSTED
-        elif (kind.programming and self._failures is None) or (
+        elif (known.programming and self._failures is None) or (
             self._failures is not None and not self._failures(error)
         ):
             return IGNORED
         verdict: Verdict | None = None
         if self._fatal is not None and self._fatal(error):
             verdict = FATAL
-        elif self._failures is None and not (bare_error or kind.builtin):
-            verdict = read_of(kind.reader, error, self.statuses)
+        elif self._failures is None and not (only_message or known.builtin):
+            verdict = read_of(known.reader, error, self.statuses)
         if verdict is None:
             verdict = FAILURE
         if verdict.kind == "nothing":
@@ -297,13 +298,13 @@ class Classifier:
         return verdict if asked is None else replace(verdict, retry_after=asked)
 
     def result(self, result: Any) -> Verdict:
-        """The verdict on a result."""
+        """The verdict on a result: the answer of `results`, or a success. Raises what `results` raises."""
         if self._results is None:
             return SUCCESS
-        judged = self._results(result)
-        if isinstance(judged, Verdict):
-            return judged
-        return FAILURE if judged else SUCCESS
+        answer = self._results(result)
+        if isinstance(answer, Verdict):
+            return answer
+        return FAILURE if answer else SUCCESS
 
     def on_result(self, ask: Callable[[Any, Any], Verdict]) -> Callable[[Any, Any], Verdict]:
         """The function that a pipeline calls for the verdict on a result, with the call and the result.

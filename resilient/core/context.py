@@ -15,7 +15,7 @@ from resilient.core.call import Call
 from resilient.core.call_options import NO_OPTIONS, CallOptions
 from resilient.core.callbacks import CallbackError
 from resilient.core.classify import REFUSED, Classifier, Verdict
-from resilient.core.known_errors import is_bare
+from resilient.core.known_errors import has_only_message
 from resilient.core.lifecycle import PLAIN_RESULTS, ResultLifecycle
 from resilient.errors import Rejected, Stopped
 from resilient.events import Channel
@@ -102,20 +102,20 @@ class PipelineContext:
         raises leaves as a `CallbackError`.
         """
         usual = self._usual.get(type(error))
-        if usual is not None and is_bare(error):
+        if usual is not None and has_only_message(error):
             return usual
         known, classifier = call.verdict, self.classifier
         if known is not None and known[1] is error and known[0] is classifier:
             return _kept(known[2])
-        bare_error = error.error if type(error) is Stopped else error  # as `bare`, without its frame
-        if issubclass(type(bare_error), Rejected):
+        cause = error.error if type(error) is Stopped else error  # as `bare`, without its frame
+        if issubclass(type(cause), Rejected):
             return REFUSED
         try:
-            verdict = classifier.error(bare_error)
+            verdict = classifier.error(cause)
             if type(verdict) is not Verdict:
                 _check(verdict, classifier, "error")
         except Exception as raised:
-            raise self._failed(call, error, bare_error, raised) from None
+            raise self._failed(call, error, cause, raised) from None
         call.verdict = classifier, error, verdict
         return verdict
 

@@ -24,7 +24,17 @@ from typing import Any
 from resilient.core.pushback import pause
 from resilient.core.verdict import FAILURE, FATAL, IGNORED, WAITED, Verdict, failure_after
 
-__all__ = ["GRPC", "ILL_REDIS", "PUSHBACK", "Reader", "is_bare", "is_untrusted", "pushback_ms", "read_of", "reader_of"]
+__all__ = [
+    "GRPC",
+    "ILL_REDIS",
+    "PUSHBACK",
+    "Reader",
+    "has_only_message",
+    "is_untrusted",
+    "pushback_ms",
+    "read_of",
+    "reader_of",
+]
 
 Reader = Callable[[Any, Collection[int]], Verdict | None]
 """Returns the verdict on an error; None: the error says nothing. The collection has the HTTP statuses that are failures
@@ -261,7 +271,7 @@ def pushback_ms(error: Any) -> int | None:
     return None
 
 
-def is_bare(error: BaseException) -> bool:
+def has_only_message(error: BaseException) -> bool:
     """Whether an error has nothing but a message, as most have: no cause, no attributes, and no other error as its
     argument."""
     try:

@@ -70,7 +70,7 @@ class HttpClassifier(Classifier):
         return True
 
     def error(self, error: Exception) -> Verdict:
-        """The verdict on an exception."""
+        """The verdict on an exception that the client raised for a request."""
         cause = bare(error)
         if isinstance(cause, Rejected):
             return super().error(error)
@@ -83,7 +83,7 @@ class HttpClassifier(Classifier):
         return super().error(error)
 
     def result(self, result: Any) -> Verdict:
-        """The verdict on a response."""
+        """The verdict on a response, from its status and the pause that it asks for."""
         if result.status_code not in self.statuses:
             return SUCCESS
         return failure_after(pushback.pause(dict(result.headers.items()), result.status_code, time.time()))
@@ -137,7 +137,7 @@ class TransportClassifier(Classifier):
         return True
 
     def error(self, error: Exception) -> Verdict:
-        """The verdict on an exception."""
+        """The verdict of the given classifier on an exception; final if the request must not be sent again."""
         verdict = self.given.error(error)
         return verdict if self._is_proof is None or self._is_proof(bare(error)) else _unrepeatable(verdict)
 
@@ -160,7 +160,7 @@ class TransportClassifier(Classifier):
         return on_result
 
     def closes(self, result: Any) -> bool:
-        """The answer of the given classifier."""
+        """Whether a result that no caller gets is closed, by the given classifier."""
         return self.given.closes(result)
 
 

@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from resilient.core.classify import asked_to_wait
-from resilient.core.known_errors import GRPC, ILL_REDIS, is_bare, is_untrusted, pushback_ms, read_of, reader_of
+from resilient.core.known_errors import GRPC, ILL_REDIS, has_only_message, is_untrusted, pushback_ms, read_of, reader_of
 from resilient.core.pushback import FAILURE_STATUSES, LONGEST_PAUSE
 from resilient.core.verdict import pause_of
 from resilient.errors import TimedOut, is_group, leaves
@@ -203,7 +203,7 @@ def _at(error: Any, path: str) -> Any:
         case "args.0":
             return str(error.args[0]).partition(" ")[0]
         case "certificate":
-            return (isinstance(error, ssl.SSLError) or not is_bare(error)) and is_untrusted(error)
+            return (isinstance(error, ssl.SSLError) or not has_only_message(error)) and is_untrusted(error)
     found = error
     for name in path.split("."):
         found = found[name] if isinstance(found, Mapping) else getattr(found, name)
