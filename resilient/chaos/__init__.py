@@ -1,7 +1,7 @@
-"""Failure on purpose: find out before an outage does.
+"""Failure on purpose: shows before an outage whether timeouts, retries and fallbacks hold.
 
-policy        Chaos, the policy that has the dependency of real calls fail
-experiment    whether an experiment is on, which faults a call meets, and when it has to stop
+policy        Chaos, the policy that injects faults into real calls
+experiment    the decisions: whether it is on, which faults a call meets, and when it must stop
 """
 
 from resilient.chaos.policy import Chaos

@@ -1,7 +1,7 @@
-"""A chaos experiment: whether it is on, which faults a call meets, and when it has to stop.
+"""A chaos experiment: whether it is on, which faults a call meets, and when it must stop.
 
-It decides only: `resilient.policies.chaos` and `resilient.http.chaos` do what it says. Nothing happens unless somebody
-switched it on, and it ends by itself when more calls fail than its objective allows.
+It only decides; `resilient.chaos.policy` and `resilient.http.chaos` inject the faults. Nothing happens until it is
+switched on, and it ends by itself when more calls fail than its objective allows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from resilient.stats.window import CountWindow
 __all__ = ["VARIABLE", "Enabled", "Experiment"]
 
 VARIABLE = "RESILIENT_CHAOS"
-"""The environment variable that switches on what has no switch of its own."""
+"""The environment variable that switches on experiments without `enabled=`."""
 
 Enabled = bool | Callable[[], bool] | None
 
@@ -32,19 +32,21 @@ _WORDS["off"] = False
 
 
 class Experiment:
-    """Decides for one instance of chaos.
+    """The decisions of one instance of chaos.
 
     Args:
         faults: what may happen, in this order.
-        kinds: which kinds the caller can do.
-        enabled: the switch: True or False; a function, which is asked for each call; None: the environment variable
+        kinds: the kinds of faults that the caller can inject.
+        enabled: the switch: True or False; a function, called for each call; None: the environment variable
             `RESILIENT_CHAOS`, read now.
         rate: share of the calls that can meet a fault at all.
-        seed: of the draws. The same calls in the same order meet the same faults. None: others each time.
-        halt_rate: with a larger share of the last `halt_calls` calls failed, it stops. None: never.
-        halt_calls: how many calls that looks at.
+        seed: of the draws: the same calls in the same order meet the same faults. None: different ones each time.
+        halt_rate: it stops when a larger share of the last `halt_calls` calls has failed. None: never.
+        halt_calls: the number of calls that `halt_rate` refers to.
 
-    Times of faults count from the first call that finds it on; switched off and on again, it begins anew.
+    Raises `ValueError` or `TypeError` for faults that the caller cannot inject, and for values out of range.
+
+    Times of faults count from the first call while it is on; switching it off and on starts them again.
     """
 
     def __init__(
@@ -84,16 +86,16 @@ class Experiment:
             self._asked = _validation.callback("enabled", enabled)
         self._draw = random.Random(seed)
         self.began: float | None = None
-        """When the first call found it on; None: the last one found it off."""
+        """The time of the first call while it is on; None: it was off at the last call."""
         self._seeded = seed is not None
         self._window = CountWindow(self.halt_calls)
         self.injected: Counter[str] = Counter()
         self.halted: str | None = None
-        """Why it stopped by itself, or None."""
+        """The reason for which it stopped by itself, or None."""
         self._lock = threading.RLock()
 
     def renew(self) -> None:
-        """In a forked child: take a new lock, and draw otherwise than the parent, unless there is a seed."""
+        """In a forked child: take a new lock, and without a seed draw other numbers than the parent."""
         self._lock = threading.RLock()
         if not self._seeded:
             self._draw.seed()
@@ -112,9 +114,9 @@ class Experiment:
         return False
 
     def draw(self, now: float, hits: Callable[[Fault], bool]) -> list[tuple[Fault, float]]:
-        """The faults that a call meets now, in order, each with the seconds for which it keeps the call."""
+        """The faults that a call meets now, in order, each with the seconds by which it delays the call."""
         began = self.began
-        if began is None or now < began:  # a clock that went back is another clock
+        if began is None or now < began:  # a clock that goes back is another clock
             self.began = began = now
         at = now - began
         if self.rate < 1 and self._draw.random() >= self.rate:
@@ -123,12 +125,12 @@ class Experiment:
 
     @locked
     def count(self, kind: str) -> None:
-        """A fault of this kind is being injected."""
+        """Count a fault of this kind that is being injected."""
         self.injected[kind] += 1
 
     @locked
     def saw(self, failed: bool) -> str | None:
-        """A call has ended. Returns why the experiment stops, once, if it does by this."""
+        """Count a call that has ended. Returns the reason if the experiment stops now, else None."""
         window = self._window
         window.record(failed, False, None)
         if self.halted is not None or window.failures <= self._most:
@@ -138,7 +140,7 @@ class Experiment:
 
     @locked
     def resume(self) -> None:
-        """Go on after a halt, with nothing remembered; the times of faults begin anew."""
+        """Continue after a halt, with an empty window; the times of faults start again."""
         self._window.clear()
         self.began = None
         self.halted = None
@@ -148,7 +150,7 @@ class Experiment:
         return f"{100 * (self.halt_rate or 0):.3g}% of {self.halt_calls}"
 
     def snapshot(self) -> dict[str, Any]:
-        """Whether it can be on, why it stopped, what it has injected, and what it has seen of the last calls."""
+        """Whether it can be on, why it stopped, the faults injected by kind, and how many of the last calls failed."""
         return {
             "enabled": self.possible,
             "halted": self.halted,
@@ -158,7 +160,7 @@ class Experiment:
         }
 
     def describe(self) -> str:
-        """What may happen, for people."""
+        """The faults that may happen, for people."""
         what = [f"{fault.describe()} {fault.when()}".removesuffix(" throughout") for fault in self.faults]
         if self.rate < 1:
             what.append(f"to {100 * self.rate:.3g}% of calls")

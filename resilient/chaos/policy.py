@@ -1,14 +1,14 @@
-"""Chaos: find out before an outage does, by having the dependency of real calls fail on purpose.
+"""Chaos: injects faults into real calls, to show before an outage whether their policies hold.
 
-It stands in for a dependency that fails, so it stands innermost: what it injects is judged, counted and retried as the
-dependency's own failures are. After Polly's Simmy and Envoy's fault filter; the words are those of `resilient.faults`.
+It represents a dependency that fails, so it stands innermost: its faults are judged, counted and retried like the
+dependency's own failures. After Polly's Simmy and Envoy's fault filter; the faults are those of `resilient.faults`.
 
     users = Pipeline(Timeout(10), Retry(attempts=3), CircuitBreaker(), Timeout(2),
                      Chaos(Latency(share=0.1, low=1, high=3), Errors(share=0.05, start=60, end=120)))
 
 Nothing happens unless it is switched on: by `enabled=`, or where that is not given, by `RESILIENT_CHAOS=1` in the
 environment. It stops by itself when too many calls of its pipeline fail *for their callers*, after all retries and
-fallbacks: an experiment should cost nobody more than was agreed on.
+fallbacks: an experiment should cost no more than was agreed on.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class Chaos(
     judgements=("by",),
     effects=("enabled", "faults"),  # the results of some faults are made by a function
 ):
-    """Has calls meet faults, as if their dependency had them.
+    """Injects faults into calls, as if their dependency failed.
 
     Args:
-        faults: what may happen (`resilient.faults`), each with its share, time and targets. Those that a call meets
-            happen to it in this order, until one of them ends it:
+        faults: what may happen (`resilient.faults`), each with its share, time and targets. A call meets them in this
+            order, until one of them ends it:
 
             `Latency`              a wait before the call
             `Slowness`             a wait after it, in proportion
@@ -72,18 +72,18 @@ class Chaos(
             `Results`              its result
             `Crash`                `ConnectionRefusedError`
             `Reset`                `ConnectionResetError`, or in the phase "connect" `ConnectionRefusedError`
-            `Partition`, `PacketLoss`, a `Stall` without an end: a wait for nothing, and after 15 minutes `TimeoutError`
+            `Partition`, `PacketLoss`, a `Stall` without an end: no answer, and after 15 minutes `TimeoutError`
                                    (around a plain `def` at the call's deadline: a thread cannot be stopped)
-        enabled: the switch. True or False decide; a function is asked for each attempt of a call, and must be quick.
+        enabled: the switch: True, False, or a function, which is called for each attempt of a call and must be quick.
             None (the default): the environment variable `RESILIENT_CHAOS` (1, true, yes, on), read now.
-        by: the key of a call, by the arguments of the call: faults with `targets` happen to those keys.
+        by: a function of the call's arguments that returns the call's key: faults with `targets` happen to those keys.
         rate: share of the calls that may meet a fault at all, from 0 to 1. Default 1.
-        seed: the same calls in the same order meet the same faults. Default: others each time.
-        halt_rate, halt_calls: the objective: it stops when of the last `halt_calls` calls (default 100) a larger share
-            than this has failed (default 0.1: at the 11th). None: it never stops.
+        seed: with a seed, the same calls in the same order meet the same faults. Default: different ones each time.
+        halt_rate, halt_calls: the objective: it stops when a larger share than this (default 0.1: at the 11th failure)
+            of the last `halt_calls` calls (default 100) has failed. None: it never stops.
         name: for events; default "Chaos".
 
-    Times of faults count from the first call that finds it on. `resume()` starts it again after a halt.
+    Times of faults count from the first call while it is on. `resume()` starts it again after a halt.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Chaos(
             )
         self._answers = any(isinstance(fault, Results) for fault in faults)
 
-    # -- in the place of the dependency -----------------------------------------------------------------------------
+    # -- faults -----------------------------------------------------------------------------------------------------
 
     def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         if not self.experiment.possible:
@@ -138,7 +138,7 @@ class Chaos(
             try:
                 return finish(disturb(call, rest, context))
             except StopIteration as error:
-                raise Stopped(error) from None  # it must get past the coroutines around it
+                raise Stopped(error) from None  # it must pass the coroutines around it
 
         return BoundLayer(layer, layer_plainly, is_leaf=inner.is_leaf)
 
@@ -171,7 +171,8 @@ class Chaos(
         return result
 
     def _patience(self, call: Call, seconds: float, runtime: Runtime) -> float:
-        """How long a call waits for nothing: in a thread, which cannot be stopped, until its deadline at most."""
+        """Seconds that a call waits for an answer that never comes: in a thread, which cannot be stopped, at most until
+        its deadline."""
         if runtime is THREADS and call.deadline is not None:
             return min(seconds, max(0.0, call.deadline - runtime.now()))
         return seconds
@@ -187,7 +188,7 @@ class Chaos(
         if context.channel.wants[FaultInjected]:
             context.channel.emit(FaultInjected(context.name, now, self.name, fault.kind, fault.describe(), seconds))
 
-    # -- for whom it must not get too bad ---------------------------------------------------------------------------
+    # -- the halt ---------------------------------------------------------------------------------------------------
 
     def _watch(self, context: PipelineContext) -> Watch | None:
         if not self.experiment.possible or self.experiment.halt_rate is None:
@@ -202,14 +203,14 @@ class Chaos(
         self.experiment.renew()
 
     def resume(self) -> None:
-        """Go on after a halt, with nothing remembered; the times of faults begin anew."""
+        """Continue after a halt, with an empty window; the times of faults start again."""
         self.experiment.resume()
 
-    # -- what it says -----------------------------------------------------------------------------------------------
+    # -- for people -------------------------------------------------------------------------------------------------
 
     @property
     def halted(self) -> str | None:
-        """Why it stopped by itself, or None."""
+        """The reason for which it stopped by itself, or None."""
         return self.experiment.halted
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
@@ -231,8 +232,8 @@ class Chaos(
         return "a block has no result that could be injected; guard a function" if block and self._answers else None
 
     def snapshot(self) -> dict[str, Any]:
-        """Whether it is `enabled` (or can be), why it has `halted`, how often it has `injected` which kind of fault,
-        and of how many of the last calls it saw how many fail."""
+        """Whether it is `enabled` (or can be), why it `halted`, how many faults of each kind it has `injected`, and how
+        many of the last `calls` have `failed`."""
         return self.experiment.snapshot()
 
     def describe(self) -> str:
@@ -240,9 +241,15 @@ class Chaos(
 
 
 def objective(experiment: Experiment, context: PipelineContext, halt: Callable[[str], None]) -> Watch:
-    """Counts calls for the objective of an experiment while it is on; with the one too many, calls `halt(reason)`.
+    """A function that counts the calls of a pipeline for the objective of an experiment, while the experiment is on.
 
-    A failure is what the classifier calls one, and whatever else kept a caller from an answer: a refusal, a timeout.
+    A call counts as failed if the classifier judges it a failure, or if its caller got no answer for another reason: a
+    refusal, a timeout.
+
+    Args:
+        experiment: the experiment.
+        context: of the pipeline.
+        halt: called with the reason when one call too many has failed.
     """
 
     def watch(call: Call, result: Any, error: Exception | None) -> None:

@@ -1,4 +1,4 @@
-"""Pure statistics of what a dependency did lately: no I/O, no clock of their own.
+"""Statistics of recent calls of a dependency, without I/O and without clocks.
 
 window       sums over the last calls, or over the last seconds
 histogram    one quantile of a stream of latencies

@@ -1,24 +1,24 @@
-"""One quantile of a stream of latencies, as of lately: fixed memory, constant work a sample.
+"""One quantile of the recent latencies of a stream: fixed memory, constant work for each sample.
 
-A hedge wants to know "how long do 95% of the calls take at most?" at every call, of a dependency that changes. So each
-sample is counted in a bucket, and the buckets are as wide as their latency is long: bucket i holds what lies between
-gamma^(i-1) and gamma^i, with gamma = (1 + a) / (1 - a), and any of it is within a = 1% of the one value that stands for
-the bucket (DDSketch: C. Masson, J. Rim, H. Lee, VLDB 2019). From 10 µs to 10,000 s that makes 1,037 buckets, 8 KB.
+For each call, a hedge needs the time within which 95% of the calls end, of a dependency that changes. So each sample is
+counted in a bucket, and the width of a bucket grows with its latency: bucket i holds latencies from gamma^(i-1) to
+gamma^i, with gamma = (1 + a) / (1 - a). One value represents the bucket, and each of its latencies is within a = 1% of
+it (DDSketch: C. Masson, J. Rim, H. Lee, VLDB 2019). From 10 µs to 10,000 s that makes 1,037 buckets, 8 KB.
 
-*Old samples fade.* Each new one weighs more than the one before, by 1/2,000, so nothing has to be made smaller; only
+*Old samples fade.* Each new one weighs more than the one before, by 1/2,000, so that old weights need not shrink; only
 once in 55,000 samples all weights are divided by the latest, before they grow too large (forward decay: G. Cormode et
-al., ICDE 2009). A sample's weight has fallen to 1/e after `MEMORY` = 2,000 others. That is as exact as the last 4,000
-samples, evenly weighted, would be: the share of calls that take longer than the estimate has a standard error of
-sqrt(q (1 - q) / 4,000), 0.34% around the 5% of a p95, 0.22% around the 2% of a p98. A dependency that becomes slow
-moves its p95 after some 100 samples (5% of the weight is new then), and one that has become fast again after up to
+al., ICDE 2009). A sample's weight has fallen to 1/e after `MEMORY` = 2,000 others. The estimate is as exact as one from
+the last 4,000 samples, evenly weighted: the share of calls that take longer than the estimate has a standard error of
+sqrt(q (1 - q) / 4,000), 0.34% around the 5% of a p95, 0.22% around the 2% of a p98. When a dependency becomes slow, its
+p95 moves after some 100 samples (5% of the weight is new then); when it becomes fast again, after up to
 2,000 ln 20 = 6,000.
 
-*A pointer stands at the quantile's bucket*, with the weight of all below it, and each sample moves it by one bucket at
-the most. Where the samples are elsewhere all at once, it gets there bucket by bucket: ten times slower is 115 away.
+*A pointer marks the quantile's bucket*, with the weight of all buckets below it, and each sample moves it by one bucket
+at most. When the latencies change suddenly, it moves bucket by bucket: ten times slower is 115 buckets away.
 
 On builds with a GIL, `record` makes no call between reading and writing its sums, so that threads cannot tear them; a
-new scale is made beside the old one and put in its place at once, and what others record meanwhile is lost. On
-free-threaded builds all of it is done under the histogram's lock.
+new scale is computed in a copy, which replaces the old one at once, and samples that other threads record meanwhile are
+lost. On free-threaded builds all of it runs under the histogram's lock.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ ERROR = 0.01
 """The greatest relative error of a value, from `LEAST` to `MOST`."""
 
 LEAST, MOST = 1e-5, 1e4
-"""Seconds. What is shorter counts as `LEAST`, and what is longer as `MOST`."""
+"""Seconds. Shorter latencies count as `LEAST`, longer ones as `MOST`."""
 
 MEMORY = 2000
 """Samples after which a sample's weight has fallen to 1/e."""
 
 HEAVY = 1e12
-"""The weight at which all are divided: far from where a sample of weight 1 would be lost in the rounding of the sum."""
+"""The weight at which all are divided: far below that at which rounding the sum would lose a sample of weight 1."""
 
 _GROWTH = MEMORY / (MEMORY - 1)
 _LOG_GAMMA = math.log((1 + ERROR) / (1 - ERROR))
 _PER_LOG = 1 / _LOG_GAMMA
-_FIRST = 1 - math.floor(math.log(LEAST) / _LOG_GAMMA)  # so that `LEAST` is in bucket 1, and what is shorter in bucket 0
+_FIRST = 1 - math.floor(math.log(LEAST) / _LOG_GAMMA)  # so that `LEAST` is in bucket 1, and shorter ones in bucket 0
 _LAST = int(math.log(MOST) * _PER_LOG + _FIRST)
 _VALUES = tuple(
     min(MOST, max(LEAST, (1 - ERROR) * math.exp((number - _FIRST + 1) * _LOG_GAMMA))) for number in range(_LAST + 1)
@@ -61,8 +61,8 @@ class Histogram:
     """Latencies, and a quantile of them.
 
     Args:
-        share: of the samples, the share that the quantile is not below: 0.95 for the p95.
-        warm_up: samples before it has a value. Before so many it would be mere chance.
+        share: the share of the samples that are not above the quantile: 0.95 for the p95.
+        warm_up: samples before it has a value: fewer would make it a matter of chance.
 
     Attributes:
         count: samples so far.
@@ -95,7 +95,7 @@ class Histogram:
 
     @atomic
     def record(self, seconds: float) -> None:
-        """Take in a sample. (No number is none.)"""
+        """Count a sample; NaN is ignored."""
         if seconds >= LEAST:
             number = int(_log(seconds) * _PER_LOG + _FIRST) if seconds < MOST else _LAST
         elif seconds < LEAST:
@@ -115,7 +115,7 @@ class Histogram:
 
     def _move(self) -> None:
         """Move the pointer one bucket towards the quantile. At the end of the warm-up, and when the weights have become
-        heavy, find its bucket anew."""
+        too large, search its bucket."""
         at, below, reached, weights = self.at, self._below, self._reached, self._weights
         wanted = self._total * self.share
         if below >= wanted and at > 0:
@@ -131,7 +131,7 @@ class Histogram:
             self._settle()
 
     def _settle(self) -> None:
-        """Begin with light weights again, and find the bucket of the quantile anew."""
+        """Divide all weights by the latest, and search the bucket of the quantile."""
         with self._lock:
             if self.at >= 0 and self._weight < HEAVY:
                 return  # another thread was first

@@ -1,11 +1,11 @@
-"""Sliding windows over what a dependency did lately: fixed memory, constant work a call.
+"""Sliding windows over the recent calls of a dependency: fixed memory, constant work for each call.
 
-A breaker asks "how many of the last calls failed, or were slow?". `CountWindow` answers for the last N calls,
-`TimeWindow` for the last N seconds, in slices, so that old news leaves a tenth of the window at a time.
+A breaker needs to know how many of the last calls failed, or were slow. `CountWindow` counts the last N calls,
+`TimeWindow` those of the last N seconds, in slices, so that old calls leave a tenth of the window at a time.
 
 Neither reads a clock. On builds with a GIL, `record` makes no call between reading and writing its sums while it stays
-in the ring or slice, and `clear` none while it writes them, so that threads cannot tear them; turning to a new slice is
-done by one thread under the window's lock. On free-threaded builds the circuit records under its own lock.
+in the ring or slice, and `clear` none while it writes them, so that threads cannot tear them; one thread begins a new
+slice under the window's lock. On free-threaded builds the circuit records under its own lock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["CLOCK_CHANGE", "CountWindow", "TimeWindow", "Window"]
 
 CLOCK_CHANGE = 1.0
 """Seconds. A time that is earlier than a previous one by more than this comes from a different clock (virtual time
-starts at 0), and what was timed by the old clock is timed anew. Two threads that read one clock may differ by less."""
+starts at 0), and times of the old clock are replaced. Two threads that read one clock may differ by less."""
 
 
 class Window(Protocol):
@@ -36,10 +36,10 @@ class Window(Protocol):
         ...
 
     def record(self, failed: bool, slow: bool, now: Any) -> None:
-        """Remember one call that ended at `now` (seconds; a CountWindow takes anything)."""
+        """Count one call that ended at `now` (seconds; a `CountWindow` ignores it)."""
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all calls."""
 
     def renew(self) -> None:
         """In a forked child: take a new lock."""
@@ -56,7 +56,7 @@ class CountWindow:
         self.clear()
 
     def renew(self) -> None:
-        """It has no lock."""
+        """Do nothing: it has no lock."""
 
     def clear(self) -> None:
         ring = None if self._ring is None else bytearray(self.size)
@@ -77,7 +77,7 @@ class CountWindow:
             ring[at] = failed | slow << 1
             at += 1
             self._at = 0 if at == self.size else at
-        # else there are only good calls, before and after: which place of the ring is whose does not matter
+        # else all calls are good, before and after: the ring need not change
         if self.calls < self.size:
             self.calls += 1
         self.steady = self.calls == self.size and not (self.failures or self.slows)
@@ -109,7 +109,7 @@ class TimeWindow:
         self.clear()
 
     def renew(self) -> None:
-        """Take a new lock, and sum up again: another thread may have been at it when the process was forked."""
+        """Take a new lock, and add up the slices: another thread may have been updating the sums at the fork."""
         self._lock = rare_lock()
         slices = (*self._earlier, self._current)
         self.failures = sum(each.failures for each in slices)
@@ -126,7 +126,8 @@ class TimeWindow:
 
     @property
     def calls(self) -> int:
-        """Remembered calls: a sum over the slices, computed after failures, so that a good call updates one counter."""
+        """The number of calls in the window: a sum over the slices, read only after failures. So a good call
+        updates one counter."""
         return sum(each.calls for each in self._earlier) + self._current.calls
 
     def record(self, failed: bool, slow: bool, now: Any) -> None:

@@ -1,4 +1,4 @@
-"""CircuitBreaker: when a dependency fails, stop asking for a while, then ask carefully.
+"""CircuitBreaker: stops calling a failing dependency for a while, then calls it again carefully.
 
 breaker      the policy
 circuit      its state machine

@@ -1,8 +1,7 @@
-"""CircuitBreaker: when a dependency fails, stop asking for a while, then ask carefully.
+"""CircuitBreaker: stops calling a failing dependency for a while, then calls it again carefully.
 
-The decisions are `resilient.policies.breaker.circuit`'s; this is the gate around it, with a pybreaker face
-(`resilient.policies.breaker.pybreaker`): pybreaker's listeners hear of it, its storages share it with synchronous
-users, its manual controls steer it.
+The circuit (`resilient.policies.breaker.circuit`) decides; this is the gate around it. A pybreaker object in front of
+it (`resilient.policies.breaker.pybreaker`) serves pybreaker's listeners, storages and manual controls.
 """
 
 from __future__ import annotations
@@ -41,30 +40,30 @@ REFUSED = Template("{} is {}")
 TRY_AGAIN = Template("{} is {}; try again in {:.3g} s")
 
 _criteria = lru_cache(maxsize=256)(Criteria)
-"""Returns the same object for the same settings: the circuits of a `Keyed` share one."""
+"""Makes one object for equal settings: the circuits of a `Keyed` share it."""
 
 
 class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_storage")):
     """Opens when calls fail too often, refuses calls while open, and closes when probes succeed.
 
     It learns only from what the dependency did: not from rejections, local queues, inherited deadlines or young calls
-    that were cancelled. Put it inside Retry and inside whatever may wait.
+    that were cancelled. Put it inside Retry and inside policies with a queue.
 
     Args:
         failure_rate: share of failures in the window that opens it. Default 0.5 (Hystrix, resilience4j).
             None: not by rate.
         fail_max: this many failures in a row open it. Default None: not by count (pybreaker's default is 5).
         slow: seconds from which a call is slow, and `slow_rate`: the share of slow calls that opens it. Default None.
-        window_seconds: the last so many seconds count. Default 10 (Hystrix), unless `window_calls` is given.
-        window_calls: the last so many calls count, instead.
-        min_calls: calls in the window before a rate means anything. Default 10: with Microsoft's 100 in 30 s small
-            services never open (Polly #1854).
+        window_seconds: the seconds of the sliding window. Default 10 (Hystrix), unless `window_calls` is given.
+        window_calls: the last calls in the window, instead of seconds.
+        min_calls: calls in the window before a rate counts. Default 10: with Microsoft's 100 in 30 s the circuits of
+            small services never open (Polly #1854).
         break_duration: seconds it stays open at first. Default 5 (Hystrix, Microsoft).
         max_break: each failed probe doubles the break, with jitter, up to this many seconds. Default 60.
         probes: calls admitted at a time while half-open. Default 1.
         success_threshold: successful probes that close it. Default 1.
-        lease: seconds after which a probe that has not reported loses its place. Default 30.
-        shadow: decide and count, but refuse nothing.
+        lease: seconds after which a probe that has not ended loses its place. Default 30.
+        shadow: count the calls that it would have refused, and admit all.
         listeners: pybreaker listeners.
         state_storage: a pybreaker storage, shared with pybreaker users. One in memory is read at each call; any other
             is synchronised in the background, at most a second late.
@@ -158,7 +157,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
             raises=(CircuitOpen,),
             inactive=IN_SHADOW if shadow else None,
         )
-        # The attributes above are set for every breaker, in one order: then instances share the keys of their
+        # Every breaker sets the attributes above, in one order, so that instances share the keys of their
         # dictionaries.
         if state_storage is not None:
             self._stored = True
@@ -191,7 +190,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         return self._admit_carefully(now)
 
     def _admit_watched(self, call: Call) -> Any:
-        """Admit a call of a watched circuit: read the storage first, and tell the listeners afterwards."""
+        """Admit a call of a watched circuit: read the storage before, and call the listeners after."""
         now = call.begin().now()
         self._announce(self._facade.synchronise(now), mirror=False)
         ticket = self._admit_carefully(now)
@@ -232,14 +231,14 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         if not failed:
             self._announce(change)
         by_all = self._facade.after(failed, error, now, counts)
-        if failed:  # is told before what it has brought about, as by pybreaker
+        if failed:  # the failure comes before the change that it caused, as in pybreaker
             self._announce(change)
         self._announce(by_all)
 
     def _excludes(self, ticket: Any, error: Exception) -> bool:
         try:
             return self._mirror is not None and self._mirror.excludes(error)
-        except BaseException:  # of the user's predicate
+        except BaseException:  # raised by the user's predicate
             self.release(ticket)
             raise
 
@@ -293,10 +292,10 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         if other._mirror is not None:
             self._facade.exclude_as(other._mirror)
 
-    # -- by hand, in pybreaker's words --------------------------------------------------------------------------
+    # -- manual control, with pybreaker's names -------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open now, as if it had tripped: it will probe after the break."""
+        """Open now, as after a failure: it admits probes after the break."""
         self._force(circuit.OPEN)
 
     def half_open(self) -> None:
@@ -304,7 +303,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         self._force(circuit.HALF_OPEN)
 
     def close(self) -> None:
-        """Close now, with empty windows. The only end of `isolate()`."""
+        """Close now, with empty windows. Only this ends `isolate()`."""
         self._force(circuit.CLOSED)
 
     def isolate(self) -> None:
@@ -321,7 +320,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
 
     @property
     def current_state(self) -> str:
-        """pybreaker's word for `state`: an isolated circuit is "open"."""
+        """pybreaker's name of the `state`: an isolated circuit is "open"."""
         return pybreaker.STATE_OPEN if self.state is circuit.ISOLATED else self.state
 
     @property
@@ -336,23 +335,23 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
 
     @property
     def pybreaker(self) -> pybreaker.CircuitBreaker:
-        """This circuit as a real `pybreaker.CircuitBreaker`, for whatever expects one."""
+        """This circuit as a real `pybreaker.CircuitBreaker`, for code that expects one."""
         return self._facade
 
     @property
     def listeners(self) -> tuple[CircuitBreakerListener, ...]:
-        """The pybreaker listeners of this circuit, in the order in which they are told."""
+        """The pybreaker listeners of this circuit, in the order in which they are called."""
         return () if self._mirror is None else self._mirror.listeners
 
     def add_listener(self, listener: CircuitBreakerListener) -> None:
-        """Tell a pybreaker listener from now on."""
+        """Call a pybreaker listener from now on."""
         self._facade.add_listener(listener)
 
     def remove_listener(self, listener: CircuitBreakerListener) -> None:
-        """Stop telling a listener of this circuit."""
+        """Call a listener no more."""
         self._facade.remove_listener(listener)
 
-    # -- telling ------------------------------------------------------------------------------------------------
+    # -- events and reports ---------------------------------------------------------------------------------------
 
     def _announce(self, change: Change | None, *, mirror: bool = True) -> None:
         """Emit a change of state: to pybreaker's listeners (with `mirror` also to the storage) and to every pipeline
@@ -364,7 +363,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         self._emit(CircuitChanged, current().now(), self.name, change.old, change.new, change.reason)
 
     def snapshot(self) -> dict[str, Any]:
-        """State, evidence in the window, and what was refused."""
+        """The state, the evidence in the window, and the number of refused calls."""
         machine = self._circuit
         return {
             "state": machine.state,

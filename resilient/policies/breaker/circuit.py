@@ -1,6 +1,6 @@
-"""The circuit: when to stop calling a dependency that fails, and how to find out that it is back.
+"""The circuit: the state machine that decides when to stop calling a failing dependency, and when to call it again.
 
-Pure decisions: no I/O, no clock of its own, no callbacks under its lock. `CircuitBreaker` is the gate around it.
+Pure decisions: no I/O, no clock, no callbacks under its lock. `CircuitBreaker` is the gate around it.
 
     state      on                                         to         remark
     closed     a failure, with a criterion met            open       for `break_duration`
@@ -11,11 +11,11 @@ Pure decisions: no I/O, no clock of its own, no callbacks under its lock. `Circu
     isolated   close()                                    closed     nothing else ends it
     any other  open() · half_open() · close()             as named
 
-Each change of state begins a new *generation*, and an admission carries the one it belongs to: news from an earlier
-generation is dropped, so late results of the time before can neither trip nor close it (Polly #216-#218).
+Each change of state begins a new *generation*, and each admission carries the generation it belongs to. A result of an
+earlier generation is dropped, so late results can neither trip nor close the circuit (Polly #216-#218).
 
-A probe holds its place under a *lease*: when it has not reported within `lease` seconds, its place goes to another
-call, and its own late news is dropped (Polly #1979, resilience4j #544).
+A probe holds its place under a *lease*: when it has not ended within `lease` seconds, its place goes to another call,
+and its own late result is dropped (Polly #1979, resilience4j #544).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ISOLATED: State = "isolated"
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What trips the circuit: any one of the three that is given.
+    """The criteria that open the circuit: any one of the three, where given.
 
     Attributes:
         fail_max: this many failures in a row.
@@ -72,12 +72,12 @@ class Probe:
 
 
 class Circuit:
-    """The machine. Times are seconds on whichever clock the caller uses throughout.
+    """The state machine. Times are seconds; a caller uses one clock throughout.
 
     Attributes:
-        ticket: what a call gets without asking `admit`: the generation, while the circuit is closed and not watched.
-            Else None: `admit` decides.
-        watched: whether each call must ask `admit`, because a listener or a shared storage has to know of it.
+        ticket: the ticket of a call without `admit`: the generation, while the circuit is closed and not watched. Else
+            None: `admit` decides.
+        watched: whether each call must go through `admit`, because a listener or a shared storage needs it.
     """
 
     __slots__ = (
@@ -134,12 +134,12 @@ class Circuit:
         self.renew()
 
     def renew(self) -> None:
-        """Take a new lock; in a forked child no probe is out, and the others' late news is dropped."""
+        """Take a new lock. In a forked child no probe is in flight; those of the parent are dropped."""
         self._lock = rare_lock()
         self._probes.clear()
         self.window.renew()
 
-    # -- the life of a call -------------------------------------------------------------------------------------
+    # -- admission and outcome ----------------------------------------------------------------------------------
 
     def refuses_for(self, now: float) -> float:
         """Seconds for which an open circuit is certain to refuse every call; 0 where only `admit` can decide. Takes no
@@ -151,7 +151,7 @@ class Circuit:
         return left
 
     def admit(self, now: float) -> tuple[int | Probe | None, Change | None]:
-        """A ticket for one call, or None when it is refused; and the change of state that asking brought about."""
+        """Decide on one call. Returns its ticket, or None to refuse it; and the change of state, if there was one."""
         with self._lock:
             self._asked_at = now
             change = None
@@ -170,7 +170,7 @@ class Circuit:
 
     @atomic
     def settle(self, ticket: int | Probe, failed: bool, slow: bool, now: float) -> Change | None:
-        """Learn how an admitted call ended; returns the change of state that this brought about."""
+        """Learn the outcome of an admitted call. Returns the change of state, if there was one."""
         if ticket != self.generation:
             return self._settle_probe(ticket, failed or slow, now) if isinstance(ticket, Probe) else None
         if not failed:
@@ -194,7 +194,7 @@ class Circuit:
                 return None  # its lease expired, or the circuit has changed since
             self._probes.pop(probe, None)
             if now > probe.expires:
-                return None  # and nobody has asked for its place yet
+                return None  # and no other call has taken its place yet
             if failed:
                 self._failed_probes += 1
                 return self._open_for(self._next_break(), now, "a probe failed")
@@ -206,7 +206,10 @@ class Circuit:
     # -- by hand ------------------------------------------------------------------------------------------------
 
     def force(self, state: State, now: float, reason: str, *, seconds: float | None = None) -> Change | None:
-        """Go to `state` whatever the evidence says; an open circuit stays so for `seconds` (default: its break)."""
+        """Change to `state` regardless of the evidence. Returns the change; None if there was none.
+
+        An open circuit stays open for `seconds` (default: its break). An isolated one changes only to closed.
+        """
         with self._lock:
             if self.state is ISOLATED and state is not CLOSED:
                 return None
@@ -216,7 +219,7 @@ class Circuit:
             return self._become(state, reason)
 
     def watch(self, watched: bool) -> None:
-        """Set whether each call must ask `admit` from now on."""
+        """Set whether each call must go through `admit` from now on."""
         with self._lock:
             self.watched = watched  # no call between these two lines: threads see both or neither
             self.ticket = None if self.state is not CLOSED or self.watched else self.generation
@@ -224,7 +227,7 @@ class Circuit:
     # -- questions ----------------------------------------------------------------------------------------------
 
     def retry_after(self, now: float) -> float | None:
-        """Seconds until a refused call may be admitted, or None when only `close()` can tell."""
+        """Seconds until a refused call may be admitted; None if that is not known."""
         with self._lock:
             if self.state is OPEN:
                 return max(0.0, self._left(now))
@@ -233,8 +236,8 @@ class Circuit:
             return None
 
     def wanted(self, now: float) -> bool:
-        """Whether it matters that it is not closed: until nobody has asked for it in `max_break` seconds after its
-        break; an isolated one does for ever."""
+        """Whether its state must be kept. A circuit that is not closed must be kept until no call has come for
+        `max_break` seconds after its break; an isolated one, for ever."""
         with self._lock:
             if self.state in (CLOSED, ISOLATED):
                 return self.state is ISOLATED
@@ -243,18 +246,18 @@ class Circuit:
 
     @property
     def successes(self) -> int:
-        """Probes that have succeeded since it was half-open."""
+        """Probes that have succeeded since it became half-open."""
         return self._successes
 
     @property
     def probes_out(self) -> int:
-        """Probes that are on their way."""
+        """Probes in flight."""
         return len(self._probes)
 
-    # -- inner works, all under the lock ------------------------------------------------------------------------
+    # -- transitions, all under the lock ------------------------------------------------------------------------
 
     def _trip(self, now: float) -> Change | None:
-        """Open if a criterion is met. Asked only after a failure or a slow call: a good call never opens a circuit."""
+        """Open if a criterion is met. Called only after a failure or a slow call: a good call never opens a circuit."""
         reason = self._met()
         if reason is None:
             return None
@@ -264,6 +267,7 @@ class Circuit:
             return self._open_for(self.break_duration, now, reason)
 
     def _met(self) -> str | None:
+        """The criterion that is met, in words; None: none."""
         criteria, window = self.criteria, self.window
         if criteria.fail_max is not None and self.consecutive >= criteria.fail_max:
             return f"{self.consecutive} failures in a row"
@@ -279,14 +283,14 @@ class Circuit:
     def _next_break(self) -> float:
         """The break after the n-th failed probe: doubled n times, capped, with equal jitter (half fixed, half random).
 
-        So it is never shorter than the break before could have been at least, and instances that broke together
-        do not probe together. After Finagle's failure accrual (5 s to 300 s, equal jittered).
+        So it is never shorter than the shortest possible break before it, and instances that opened together do not
+        probe together. After Finagle's failure accrual (5 s to 300 s, equal jittered).
         """
         grown = min(self.max_break, self.break_duration * 2.0 ** min(self._failed_probes, 60))
         return max(self.break_duration, grown * random.uniform(0.5, 1.0))
 
     def _left(self, now: float) -> float:
-        """Seconds of the break that are left. On another clock it begins anew."""
+        """Seconds of the break that are left. When the clock has changed, the break begins again."""
         left = self._reopens_at - now
         if left > self._break + CLOCK_CHANGE:
             self._reopens_at, left = now + self._break, self._break
@@ -312,5 +316,5 @@ class Circuit:
 
     def _expire(self, now: float) -> None:
         for probe in list(self._probes):
-            if now >= probe.expires or now + self.lease + CLOCK_CHANGE < probe.expires:  # or another clock has set it
+            if now >= probe.expires or now + self.lease + CLOCK_CHANGE < probe.expires:  # or set by another clock
                 self._probes.pop(probe, None)

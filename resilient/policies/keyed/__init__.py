@@ -1,7 +1,7 @@
 """Keyed: one circuit, one bulkhead or one limit for each host or tenant.
 
 keyed        the policy
-key_table    its gates by key: bounded in size, least recently used first
+key_table    the gates by key: an LRU table of bounded size
 """
 
 from resilient.policies.keyed.keyed import Keyed

@@ -1,18 +1,18 @@
-"""The table of the keys of a `Keyed`, each with its own gate: bounded in size, least recently used first.
+"""The gates of a `Keyed` by key: an LRU table of bounded size.
 
-Keys often come from strangers: addresses, host names, tenants. So when a new key comes, those that were used longest
-ago are looked at until there is room, but at most `LOOKS` of them, so a call costs the same however many keys there
-are:
+Keys often come from outside: addresses, host names, tenants. So when a new key comes, the table examines the least
+recently used keys until there is room, but at most `LOOKS` of them, so that a call costs the same with any number of
+keys:
 
-- A key with calls inside is never forgotten: with a new gate it would have twice its permits. So there may be more than
-  `max_keys` keys, but only while calls of others are in flight, which take more memory than their keys do.
-- A key whose gate is at rest (a closed circuit, a full bucket) is forgotten when there is no room, or when it has been
-  idle for too long: its gate knows nothing that a new one does not.
-- A key whose gate is not at rest (an open circuit, a bucket that is not full) lets the next one go in its place. Only
-  where all that were looked at are such is the one that was used longest ago forgotten. That costs a few calls to a
-  dependency that may still be dead, or a burst beyond a limit. Refusing the new key instead would let strangers who
-  come first shut everybody else out; keeping both would let them take all memory. An isolated circuit is kept: no
-  stranger can isolate one.
+- A key with calls inside is never evicted: with a new gate it would have twice its permits. So there may be more than
+  `max_keys` keys, but only while calls of other keys are in flight, which take more memory than their keys do.
+- A key whose gate is at rest (a closed circuit, a full bucket) is evicted when there is no room, or when it has been
+  idle for too long: its gate has no more state than a new one.
+- A key whose gate is not at rest (an open circuit, a bucket that is not full) stays, and the next one is examined. If
+  no examined key can go otherwise, the least recently used of these is evicted. That costs a few calls to a dependency
+  that may still be dead, or a burst beyond a limit. If the new key were refused instead, an attacker who comes first
+  could lock out everyone else; if both were kept, he could take all memory. An isolated circuit is kept: only an
+  operator can isolate one.
 """
 
 from __future__ import annotations
@@ -32,11 +32,15 @@ from resilient.events.channel import Emitter
 __all__ = ["LOOKS", "Entry", "Keys"]
 
 LOOKS = 16
-"""The most keys that are looked at when a new key comes. Of so many open circuits in a row, one is forgotten."""
+"""Keys examined at most when a new key comes. If the circuits of all of them are open, one is evicted."""
 
 
 class _Span:
-    """The time between the arrivals of two new keys. `end` is infinite until the second one arrives."""
+    """The time between the arrivals of two new keys.
+
+    Attributes:
+        end: the time at which the second one arrived; infinite before.
+    """
 
     __slots__ = ("end",)
 
@@ -45,15 +49,16 @@ class _Span:
 
 
 class Entry:
-    """What is kept for one key.
+    """The entry of one key.
 
     Attributes:
-        gate: of this key.
+        key: the key.
+        gate: the gate of this key.
         acts: the gate that decides: in shadow mode the gate's `shadow_queue`, if it has one.
         inside: calls that were admitted or wait, and have not ended.
-        used: when it was last used, of the uses at which the clock was read.
-        span: the time in which it was used again after that, or None. Reading the clock at each use would cost more
-            than finding the entry.
+        used: the time of the latest use at which the clock was read.
+        span: the span between two new keys in which the latest use fell, or None if the clock was read at that use.
+            Reading the clock at each use would cost more than finding the entry.
     """
 
     __slots__ = ("acts", "gate", "inside", "key", "span", "used")
@@ -67,7 +72,7 @@ class Entry:
         self.span: _Span | None = None
 
     def idle(self, now: float) -> float:
-        """Seconds since its last use; fewer where the clock was not read at that use."""
+        """Seconds since its last use; too few, if anything, where the clock was not read at that use."""
         return now - (self.used if self.span is None else self.span.end)
 
 
@@ -82,7 +87,7 @@ class Keys(Emitter):
     Attributes:
         at_hand: the table for a look-up without the lock; empty on free-threaded builds, where each look-up takes it.
         latest: the entry that was used last.
-        span: the time since the last new key arrived.
+        span: the current span: it began when the last new key arrived.
     """
 
     def __init__(self, factory: Callable[[], Gate], pattern: Gate, max_keys: int, idle: float) -> None:
@@ -98,12 +103,12 @@ class Keys(Emitter):
         pattern._made_for = self
 
     def enter(self, key: Hashable, now: float, calls: int = 1) -> Entry:
-        """The entry of a key, made if there is none. `calls` are counted as inside it."""
+        """Return the entry of a key, made if there is none, and count so many `calls` as inside it."""
         with self._lock:
             entry = self._table.get(key)
             if entry is not None:
                 return self._used(entry, now, calls)
-        gate = self._make(key)  # the user's code: under no lock
+        gate = self._make(key)  # the user's code runs without the lock
         with self._lock:
             entry = self._table.get(key)  # another thread may have made it meanwhile
             if entry is None:
@@ -122,20 +127,20 @@ class Keys(Emitter):
         return entry
 
     def used_last(self, entry: Entry) -> None:
-        """Move an entry to the end of the table: it is forgotten last."""
+        """Move an entry to the end of the table: it is evicted last."""
         self.latest = entry
         try:
             self._table.move_to_end(entry.key)
         except KeyError:
-            pass  # `_make_room` has it out in another thread, and puts it back; or `forget` has removed it
+            pass  # another thread has taken it out in `_make_room`, and puts it back; or `forget` has removed it
 
     @atomic
     def leave(self, entry: Entry) -> None:
-        """Count one call less inside an entry."""
+        """Count a call of an entry as ended."""
         entry.inside -= 1
 
     def forget(self, key: Hashable) -> bool:
-        """Forget a key, whatever its state. Returns whether it was known."""
+        """Remove a key in any state. Returns whether it was there."""
         with self._lock:
             return self._table.pop(key, None) is not None
 
@@ -162,7 +167,7 @@ class Keys(Emitter):
         self.latest = None
 
     def _make_room(self, now: float) -> None:
-        """Look at the least recently used keys, and forget those that can go, by the rules of the module."""
+        """Examine the least recently used keys, and evict some by the rules of the module."""
         table, spared = self._table, list[Entry]()
         for _ in range(min(LOOKS, len(table))):
             full = len(table) + len(spared) >= self.max_keys
@@ -178,12 +183,13 @@ class Keys(Emitter):
         too_many = max(0, len(table) + len(spared) + 1 - self.max_keys)
         for entry in spared[too_many:]:
             table[entry.key] = entry
-        if too_many:  # those left were used before the others, and stay first
+        if too_many:  # the remaining ones were used before the others, and stay first
             for entry in reversed(spared[too_many:]):
                 table.move_to_end(entry.key, last=False)
 
     def _make(self, key: Hashable) -> Gate:
-        """Make a gate for a key, named after it. Raises if it is not like the gates of the other keys."""
+        """Make a gate for a key, named after it. Raises `TypeError` or `ValueError` if the factory made no new gate of
+        the same kind."""
         gate = self._factory()
         if not isinstance(gate, Gate) or _kind(gate) != _kind(self._pattern):
             raise TypeError(f"factory must always make the same kind of gate: first {self._pattern!r}, now {gate!r}")
@@ -209,7 +215,7 @@ def _is_given_the_same(gate: Gate, other: Gate) -> bool:
 
 
 def _kind(gate: Gate) -> tuple[Any, ...]:
-    """The facts that the source of a gate layer depends on: they must be the same for the gates of all keys."""
+    """The facts on which the source of a gate layer depends: they must be equal for the gates of all keys."""
     facts = gate.facts
     return (
         type(gate),

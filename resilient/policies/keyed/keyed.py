@@ -1,11 +1,11 @@
-"""Keyed: one circuit, one bulkhead or one limit for each host or tenant, and none for those long unheard of.
+"""Keyed: one circuit, one bulkhead or one limit for each host or tenant, evicted when idle.
 
-A dependency is often many: the shards behind one client, the tenants of one API. One circuit for all of them opens for
-the healthy nine when the tenth fails. So a key is taken from the arguments of each call, and each key has a gate of its
-own, made when it is first needed.
+A dependency often has many parts: the shards behind one client, the tenants of one API. One circuit for all of them
+opens for the nine healthy parts when the tenth fails. So a key is computed from the arguments of each call, and each
+key has its own gate, made when it is first needed.
 
-What is remembered is bounded, for keys often come from strangers; `resilient.policies.keyed.key_table` says which ones
-are forgotten.
+The number of keys is bounded, since keys often come from outside; `resilient.policies.keyed.key_table` has the rules of
+eviction.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from resilient.runtime import current
 __all__ = ["Keyed"]
 
 SHOWN = 100
-"""Keys in a snapshot, those used last."""
+"""Keys in a snapshot: those used most recently."""
 
 
 class Keyed(Gate, judgements=("key",), effects=("factory",)):
     """Keeps one gate for each key.
 
     Args:
-        factory: makes a gate: `lambda: CircuitBreaker(fail_max=5)`, or a class. It is called once right away, to see
-            what it makes, and then for each new key; a new gate each time, and always of the same kind.
-        key: the key of a call, by the arguments of the call: `lambda host, *rest: host`. Anything hashable will do;
-            what it raises, or a key that cannot be hashed, is an error of the caller. A call that must wait has its key
-            taken twice.
-        max_keys: so many keys are remembered, and beyond them only those with calls inside. Default 1,024. A key takes
-            about 1 KB with a CircuitBreaker, Bulkhead or RateLimit, 2 KB with an AdaptiveLimit, besides what the
-            key itself takes. It should be more than the keys that are in use within minutes: what a key has used of its
-            limit is forgotten with it.
-        idle: seconds without a call after which a key may be forgotten. Default 300. Where nothing else reads the clock
+        factory: makes a gate: `lambda: CircuitBreaker(fail_max=5)`, or a class. It is called once at once, to learn the
+            kind of gate, and then for each new key. It must return a new gate each time, always of the same kind.
+        key: a function of the call's arguments that returns the call's key: `lambda host, *rest: host`. Any hashable
+            key is allowed. An error that it raises, or a key that cannot be hashed, is an error of the caller. For a
+            call that must wait it is called twice.
+        max_keys: the number of keys that are kept; more only while they have calls inside. Default 1,024. A key takes
+            about 1 KB with a CircuitBreaker, Bulkhead or RateLimit, 2 KB with an AdaptiveLimit, besides the memory of
+            the key itself. Choose more than the number of keys in use within minutes: an evicted key loses the state of
+            its limit.
+        idle: seconds without a call after which a key may be evicted. Default 300. Where nothing else reads the clock
             (a count window or a bulkhead, without Timeout), a key counts as used until the next new key comes.
-        name: for snapshots; default "Keyed". In errors and events, each gate goes by its own name and its key:
+        name: for snapshots; default "Keyed". In errors and events, each gate has its own name and its key:
             "CircuitBreaker[eu-1]".
     """
 
@@ -91,7 +91,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
 
     @property
     def pattern(self) -> Gate:
-        """The first gate that the factory made, which guards no call: those of the keys are like it."""
+        """The first gate that the factory made. It guards no call, and has the settings of the others."""
         return self._pattern
 
     # -- the gate -----------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
             raise CallbackError(error) from None
         try:
             entry = keys.at_hand[key]
-            entry.inside += 1  # no call between these two: from here on nobody forgets it
+            entry.inside += 1  # no call between these two lines: from here on it is not evicted
         except KeyError:
             entry = self._enter(key, call)
         except Exception as error:  # it cannot be hashed
@@ -194,8 +194,8 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         return entry.acts._giver(inner)  # type: ignore[no-any-return]
 
     def _enter(self, key: Hashable, call: Call) -> Entry:
-        """The entry of a key that the look-up without a lock did not find. An error of its hash or the factory is a
-        `CallbackError`."""
+        """The entry of a key that the look-up without a lock did not find. Raises `CallbackError` for an error of the
+        key's hash or of the factory."""
         try:
             return self._keys.enter(key, call.begin().now())
         except Exception as error:
@@ -208,13 +208,13 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
     # -- for people ---------------------------------------------------------------------------------------------
 
     def gate_for(self, key: Hashable) -> Gate:
-        """The gate of a key, made if there is none: to look at it, or to steer it by hand."""
+        """The gate of a key, made if there is none: to inspect it, or to control it by hand."""
         return self._keys.enter(key, current().now(), calls=0).gate
 
     def forget(self, key: Hashable) -> bool:
-        """Forget a key, whatever its state: the next call has a new gate. Calls inside end with the old one.
+        """Remove a key in any state: its next call gets a new gate. Calls inside end with the old one.
 
-        Returns whether it was known.
+        Returns whether the key was there.
         """
         return self._keys.forget(key)
 
@@ -230,7 +230,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         return any(entry.gate._steered for entry in self._keys.entries())
 
     def snapshot(self) -> dict[str, Any]:
-        """How many `keys` there are and how many calls are inside (`in_use`); the `gates` of the 100 used last."""
+        """The number of `keys`, and of calls inside (`in_use`); the `gates` of the 100 keys used most recently."""
         entries = self._keys.entries()
         shown = entries[: -SHOWN - 1 : -1]
         return {
