@@ -22,7 +22,7 @@ from resilient import _validation
 from resilient.chaos.experiment import Enabled, Experiment
 from resilient.core.background import discard, is_own
 from resilient.core.call import Call
-from resilient.core.callbacks import asked_of
+from resilient.core.callbacks import ask_about_call
 from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Layer, Watch
 from resilient.core.policy import PipelineContext, Wrap
@@ -180,7 +180,7 @@ class Chaos(
     def _hits(self, call: Call) -> Callable[[Fault], bool]:
         if self._by is None:
             return lambda fault: True
-        key: Any = asked_of(call, self._by)
+        key: Any = ask_about_call(call, self._by)
         return lambda fault: fault.hits(key)
 
     def _tell(self, fault: Fault, seconds: float, now: float, context: PipelineContext) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-__all__ = ["CallbackError", "ask", "asked_of", "is_callback_error", "release"]
+__all__ = ["CallbackError", "ask", "ask_about_call", "is_callback_error", "raise_original"]
 
 T = TypeVar("T")
 
 
 class CallbackError(BaseException):
-    """Carries the error of a callback past all policies. The outermost pipeline raises that error, by `release`.
+    """Carries the error of a callback past all policies. The outermost pipeline raises that error, by `raise_original`.
 
     Attributes:
         error: what the callback raised. If the callback was called about an error, its chain of contexts ends there.
@@ -48,23 +48,23 @@ def _put_behind(error: BaseException, first: BaseException) -> None:
         error = context
 
 
-def ask(question: Callable[[Any], T], about: Any) -> T:
-    """Return `question(about)`, the answer of a callback. Raises `CallbackError` if the callback raises."""
+def ask(callback: Callable[[Any], T], about: Any) -> T:
+    """Return `callback(about)`, the answer of a callback. Raises `CallbackError` if the callback raises."""
     try:
-        return question(about)
+        return callback(about)
     except Exception as error:
         raise CallbackError(error, about) from None
 
 
-def asked_of(call: Any, question: Callable[..., T]) -> T:
+def ask_about_call(call: Any, callback: Callable[..., T]) -> T:
     """Return the answer of a callback that gets the arguments of a call. Raises `CallbackError` if it raises."""
     try:
-        return question(*call.args, **call.kwargs)
+        return callback(*call.args, **call.kwargs)
     except Exception as error:
         raise CallbackError(error) from None
 
 
-def release(callback_error: CallbackError) -> NoReturn:
+def raise_original(callback_error: CallbackError) -> NoReturn:
     """Raise the error that a `CallbackError` carries, with the context that it had."""
     error = callback_error.error
     context, callback_error.about = error.__context__, None
@@ -76,10 +76,10 @@ def release(callback_error: CallbackError) -> NoReturn:
 
 
 def is_callback_error(error: BaseException) -> bool:
-    """Whether an error that was caught is that of a callback, which a pipeline raised by `release`."""
+    """Whether an error that was caught is that of a callback, which a pipeline raised by `raise_original`."""
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code is release.__code__:
+        if trace.tb_frame.f_code is raise_original.__code__:
             return True
         trace = trace.tb_next
     return False

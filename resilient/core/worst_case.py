@@ -340,7 +340,7 @@ class Ending:
         return self.verdict is not None and self.verdict.kind == "failure"
 
     @property
-    def helps_to_repeat(self) -> bool:
+    def worth_repeating(self) -> bool:
         """Whether another try may end better."""
         return self.verdict is not None and self.verdict.worth_repeating
 

@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 from resilient._atomic import GIL
 from resilient.core.background import discard, is_own
 from resilient.core.call import Call
-from resilient.core.callbacks import CallbackError, release
+from resilient.core.callbacks import CallbackError, raise_original
 from resilient.core.classify import IGNORED
 from resilient.core.deadline import under
 from resilient.core.emit import Ends, told_call
@@ -169,7 +169,7 @@ async def raise_callback_error(
         await discard(callback_error.about, call.begin(), patience=0.0)
     if since is not None and failed is not None:
         failed(call, since, callback_error.error)
-    release(callback_error)
+    raise_original(callback_error)
 
 
 # -- 3: the full path -----------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from typing import Any
 from resilient import _validation, events
 from resilient._atomic import atomic
 from resilient.core.call import Call
-from resilient.core.callbacks import CallbackError, asked_of
+from resilient.core.callbacks import CallbackError, ask_about_call
 from resilient.core.deadlocks import refuse_endless_wait
 from resilient.core.facts import shared_facts
 from resilient.core.policy import IN_SHADOW, Gate, PipelineContext
@@ -176,7 +176,7 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
         return self._count if self._take(rank) else None
 
     def _rank(self, call: Call) -> int:
-        name = current_priority() if self._priority is None else asked_of(call, self._priority)
+        name = current_priority() if self._priority is None else ask_about_call(call, self._priority)
         try:
             return RANKS[name]
         except (KeyError, TypeError):

@@ -27,7 +27,7 @@ from resilient import (
     quantile,
     standard,
 )
-from resilient.core.callbacks import CallbackError, is_callback_error, release
+from resilient.core.callbacks import CallbackError, is_callback_error, raise_original
 from resilient.core.policy import Policy
 from tests.worlds import World
 
@@ -252,8 +252,8 @@ def test_block_whose_result_cannot_be_judged_ends_with_the_error() -> None:
     assert untouched(pipeline)
 
 
-def test_release_leaves_no_mistake_behind() -> None:
-    """The carrier is gone when its error is out."""
+def test_raise_original_leaves_no_callback_error_behind() -> None:
+    """The `CallbackError` is freed when the error that it carries has been raised."""
     callback_error = CallbackError(Broken("x"), OSError("down"))
     carrier = weakref.ref(callback_error)
     with pytest.raises(Broken) as caught:
@@ -261,7 +261,7 @@ def test_release_leaves_no_mistake_behind() -> None:
             raise callback_error
         except CallbackError as carried:
             del callback_error
-            release(carried)
+            raise_original(carried)
     gc.collect()
     assert carrier() is None
     assert isinstance(caught.value.__context__, OSError)

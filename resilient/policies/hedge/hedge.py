@@ -32,7 +32,7 @@ from resilient import _validation
 from resilient.core.background import Stragglers
 from resilient.core.budget import Budget
 from resilient.core.call import Call
-from resilient.core.callbacks import asked_of
+from resilient.core.callbacks import ask_about_call
 from resilient.core.deadline import in_callers_time
 from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Layer
@@ -174,7 +174,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         observed, key = self._observed, self._key
         if key is None or not isinstance(observed, PerKey):
             return observed  # type: ignore[return-value]
-        return observed.of(asked_of(call, key))
+        return observed.of(ask_about_call(call, key))
 
     def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         rest, settings = inner.run, self._race
@@ -287,7 +287,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
             return None
         if end.error is not None and not isinstance(end.error, Exception):
             return Reaction("cancels its copies")
-        if (end.verdict is not None and end.verdict.refused) or end.helps_to_repeat:
+        if (end.verdict is not None and end.verdict.refused) or end.worth_repeating:
             return Reaction("starts the next copy at once, and waits for the others; passes it on when all have failed")
         return Reaction("ends the race")
 

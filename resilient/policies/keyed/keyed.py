@@ -18,7 +18,7 @@ from typing import Any, Self
 from resilient import _validation
 from resilient._atomic import GIL
 from resilient.core.call import Call
-from resilient.core.callbacks import CallbackError, asked_of
+from resilient.core.callbacks import CallbackError, ask_about_call
 from resilient.core.policy import Gate, PipelineContext, Policy, Ticket
 from resilient.core.worst_case import Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.errors import Rejected
@@ -124,7 +124,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         return entry, ticket
 
     async def wait(self, call: Call, context: PipelineContext) -> Ticket:
-        entry = self._enter(asked_of(call, self._key), call)
+        entry = self._enter(ask_about_call(call, self._key), call)
         try:
             return entry, await entry.gate.wait(call, context)
         except BaseException:
@@ -132,7 +132,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
             raise
 
     def _line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
-        entry = self._enter(asked_of(call, self._key), call)
+        entry = self._enter(ask_about_call(call, self._key), call)
         ticket = None
         try:
             ticket = entry.acts._line_up(call, refused)

@@ -178,7 +178,7 @@ class Retry(
         elif isinstance(end.error, Exception) and predicate.on is not None and not end.verdict.final:
             repeats = predicate.on(end.error)
         else:
-            repeats = end.helps_to_repeat and not end.verdict.final
+            repeats = end.worth_repeating and not end.verdict.final
         return Reaction(again) if repeats else Reaction("does not repeat it")
 
     def _unfit(self, *, is_async: bool, block: bool) -> str | None:
