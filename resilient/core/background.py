@@ -1,7 +1,8 @@
-"""Calls that run beside their caller, as copies of a hedge do, and work that must not be cancelled.
+"""Background calls: calls that run in a task or thread of their own, such as copies of a hedge and abandoned work.
 
-Each has a context of its own; whose result is taken has its context merged back into the caller's. What nobody waits
-for any more is a straggler: counted, capped, and waited for when its pipeline is closed.
+Each runs in a context of its own. When the caller takes its result, that context is merged back into the caller's.
+A call that no caller waits for any more is a straggler: counted, limited in number, and awaited when its pipeline is
+closed.
 """
 
 from __future__ import annotations
@@ -33,48 +34,52 @@ _log = logging.getLogger("resilient")
 
 
 class Straggler(Protocol):
-    """What runs on although nobody waits for it any more."""
+    """A background call or the closing of a result, for which no caller waits any more."""
 
     @property
     def runtime(self) -> Runtime:
-        """The runtime on which it runs."""
+        """The runtime on which it is running."""
         ...
 
 
 class Stragglers:
-    """What runs on although nobody waits for it any more; at most `cap` are let be so."""
+    """The stragglers of one policy that have not ended yet.
+
+    Attributes:
+        cap: how many there may be. It is for the policy to ask: `full`.
+    """
 
     def __init__(self, cap: int) -> None:
         self.cap = cap
         self.renew()
 
     def renew(self) -> None:
-        """In a forked child: none, and nobody waits for any."""
+        """In a forked child: forget the stragglers, which run in the parent only, and take a new lock."""
         self._running: set[Straggler] = set()  # an event loop keeps only weak references to its tasks
         self._lock = threading.RLock()
         self._waiting: set[Parking] = set()
 
     @property
     def count(self) -> int:
-        """How many runs go on that nobody waits for any more."""
+        """How many stragglers have not ended yet; those of a closed event loop, which cannot end, do not count."""
         if not self._running:
             return 0
         with self._lock:
-            self._running -= {who for who in members(self._running) if who.runtime.is_closed}  # they never end
+            self._running -= {who for who in members(self._running) if who.runtime.is_closed}
             return len(self._running)
 
     @property
     def full(self) -> bool:
-        """Whether no more may be left behind."""
+        """Whether there are as many stragglers as there may be."""
         return self.count >= self.cap
 
     def add(self, who: Straggler) -> None:
-        """One more is left behind."""
+        """Add a straggler."""
         with self._lock:
             self._running.add(who)
 
     def remove(self, who: Straggler) -> None:
-        """Forget a run that has ended; when it was the last one, wake whoever waits for that."""
+        """Remove a straggler that has ended. The last one wakes the callers of `drain`."""
         with self._lock:
             self._running.discard(who)
             waiting = () if self._running else tuple(self._waiting)
@@ -82,7 +87,8 @@ class Stragglers:
             parking.wake()
 
     async def drain(self, runtime: Runtime) -> None:
-        """Wait until there are none."""
+        """Wait until all stragglers have ended. Raises `Deadlock` in plain code that would block the event loop of
+        one of them."""
         while self.count:
             if runtime is THREADS:
                 self._refuse_to_block(current())
@@ -110,14 +116,20 @@ _NO_DEADLINE = _NoDeadline()
 
 
 class BackgroundCall:
-    """One call of `inner` that runs beside its caller, once `run` is called.
+    """One call of `inner` in a task or thread of its own, which begins with `run`.
 
-    `ended` is told, once, in its own task or thread. It answers whether nobody waits for this any more: then its result
-    is closed if it `is_own`, and it is one straggler less (whoever stopped waiting has counted it, by `leave`).
+    Args:
+        call: the caller's; the background call works on a fork of it.
+        inner: the layer to call.
+        context: of the pipeline.
+        stragglers: where it counts from `leave` until its end.
+        ended: called once at its end, with this object, in its own task or thread. Returns whether the caller has
+            stopped waiting: then the result is closed here, if it `is_own`, and this is no straggler any more.
+        number: its place among the copies of a hedge, from 1.
 
     Attributes:
-        call: the fork that it works on; scope: of its pipeline.
-        sets_aside: whether a result that nobody takes is set aside before it is closed (`ResultLifecycle.set_aside`).
+        call: the fork.
+        sets_aside: whether a result that is not taken is set aside before it is closed (`ResultLifecycle.set_aside`).
         done: whether it has ended; then `error`, or else `result`, says how.
     """
 
@@ -164,8 +176,8 @@ class BackgroundCall:
         self._outer: Enclosing | None = None
 
     def run(self, caller: Any = None, context_vars: Context | None = None) -> None:
-        """Begin, on behalf of `caller` (its task, or thread) and in a copy of its `context_vars`; default: of this
-        one."""
+        """Begin, on behalf of `caller` (a task or thread) and in a copy of `context_vars`. Default: the current task or
+        thread, and its context. Raises if no task or thread can be started."""
         runtime = self.call.runtime
         if runtime is THREADS:
             self.call.queued_at = runtime.now()  # until the thread has begun
@@ -180,10 +192,10 @@ class BackgroundCall:
         except GeneratorExit:
             self.error = RuntimeError(AWAITED)  # see `drive`
             raise
-        except BaseException as error:  # whoever waits for it raises it
+        except BaseException as error:  # raised again by `take`
             self.error = error
             if type(error) is CallbackError:
-                self.result = error.about  # to be closed where nobody takes it
+                self.result = error.about  # to be closed if the outcome is not taken
         finally:
             self.done = True
             if self._ended(self):
@@ -192,7 +204,7 @@ class BackgroundCall:
                 await _close_unwanted(self, result, self.call, self.context, self._stragglers, self.sets_aside)
 
     def forget(self) -> None:
-        """Let go of its outcome, which nobody takes. The traceback of an error leads back to this very object."""
+        """Drop the references to its outcome. (The traceback of an error refers back to this object.)"""
         self.result = self.error = self.call.verdict = None
 
     @property
@@ -201,27 +213,27 @@ class BackgroundCall:
         return self.call.runtime
 
     def outer(self) -> Enclosing:
-        """The calls that its own is part of."""
+        """The guarded calls that this one is part of, from the inside out."""
         return self._beyond(waiting(self._caller)) if self._outer is None else self._outer
 
     def _beyond(self, calls: Enclosing) -> Enclosing:
-        """Those around the call that this one was forked from."""
+        """Of `calls`, those around the call that this one was forked from."""
         for at, (call, _) in enumerate(calls):
             if call.origin is self.call.origin:
                 return calls[at + 1 :]
         return calls
 
     def leave(self) -> None:
-        """Nobody waits for it any more: it is a straggler. (It is told by its caller, while that still runs.)"""
+        """Make it a straggler: the caller stops waiting. To be called in the caller's task or thread."""
         self._outer = self._beyond(enclosing())
         self._stragglers.add(self)
 
     def stay(self) -> None:
-        """It had ended before it could be left."""
+        """Take `leave` back: it had ended before."""
         self._stragglers.remove(self)
 
     def cancel(self) -> None:
-        """End it, and be told of the end even if it has not begun."""
+        """Cancel it. `ended` is called even if it has not begun to run. Has no effect on a thread."""
         self.call.runtime.cancel(self.spawned, self._never_ran)
 
     def _never_ran(self) -> None:
@@ -231,18 +243,19 @@ class BackgroundCall:
             self._stragglers.remove(self)
 
     def waited(self) -> float:
-        """Seconds it has spent in local queues so far, with what its caller had before."""
+        """Seconds spent in local queues so far, including those of its caller before it began."""
         since = self.call.queued_at  # first: it may leave the queue meanwhile, in its thread
         return self.call.waited + (0.0 if since is None else self.call.runtime.now() - since)
 
     def close(self) -> None:
-        """Close its result, if it has one, beside the caller: nobody takes it."""
+        """Close its result in the background, if it has one and `is_own`: the caller does not take it."""
         result = self.result
         self.forget()
         close_beside(result, self.call, self.context, self._stragglers, self.sets_aside)
 
     def take(self) -> Any:
-        """Return its result, or raise its error, as if it had run here: what it set in its context is set here."""
+        """Return its result, or raise its error, as if it had run in the caller: context variables that it has set are
+        set in the current context."""
         self._from.join(self.call)
         for variable, value in self._context.items():
             if variable.get(_UNSET) is not value:
@@ -254,7 +267,7 @@ class BackgroundCall:
         try:
             raise error
         finally:
-            del error  # its traceback leads to this frame
+            del error  # its traceback refers to this frame
 
 
 runs_elsewhere(BackgroundCall._work.__code__)
@@ -263,7 +276,7 @@ _UNSET = object()
 
 
 def is_own(result: Any, call: Call, classifier: Classifier) -> bool:
-    """Whether a result that nobody gets belongs to `call` alone, so that it is to be closed: the judge `closes` its
+    """Whether a result that no caller gets belongs to `call` alone, so that it is to be closed: the judge `closes` its
     kind, and it is no argument of the call."""
     if closing_of(result, awaits=True) is None or not classifier.closes(result):
         return False
@@ -273,15 +286,15 @@ def is_own(result: Any, call: Call, classifier: Classifier) -> bool:
 async def _close_unwanted(
     who: Straggler, result: Any, call: Call, context: PipelineContext, stragglers: Stragglers, sets_aside: bool
 ) -> None:
-    """The end of a straggler; its result, if it is its own, is closed, and set aside before that where it
-    `sets_aside`. It raises nothing: nobody waits."""
+    """Close the result of the straggler `who` if it `is_own`, and remove `who` from the stragglers. With `sets_aside`,
+    set the result aside first. Raises no `Exception`."""
     try:
         if is_own(result, call, context.classifier):
             if sets_aside:
                 await context.lifecycle.set_aside(result, call.runtime)
             await _close(result, call.runtime)
-    except Exception as error:  # of the judge
-        _log.debug("resilient: a result that nobody gets could not be closed: %s", type(error).__name__)
+    except Exception as error:  # of the user's classifier
+        _log.debug("resilient: a result that no caller gets could not be closed: %s", type(error).__name__)
     except BaseException as error:
         if not is_cut(error, call.runtime.cancelled):
             raise
@@ -291,7 +304,7 @@ async def _close_unwanted(
 
 
 class _Closing:
-    """A result on its way out."""
+    """The straggler that closes a result."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -301,7 +314,7 @@ class _Closing:
 def close_beside(
     result: Any, call: Call, context: PipelineContext, stragglers: Stragglers, sets_aside: bool = False
 ) -> None:
-    """Close a result that nobody gets, if it `is_own`, without making anybody wait."""
+    """Close a result that no caller gets, if it `is_own`, in the background."""
     if closing_of(result, awaits=True) is None:
         return  # most results
     closing = _Closing(call.runtime)
@@ -312,7 +325,7 @@ def close_beside(
         )
     except Exception as error:  # a task factory that refuses, no more threads
         stragglers.remove(closing)
-        _log.debug("resilient: closing a result that nobody gets could not begin: %s", type(error).__name__)
+        _log.debug("resilient: closing a result that no caller gets could not begin: %s", type(error).__name__)
 
 
 _discarding = Stragglers(sys.maxsize)
@@ -322,11 +335,11 @@ renew_in_forked_child(_discarding)
 async def discard(
     result: Any, runtime: Runtime, stragglers: Stragglers = _discarding, *, patience: float = CLOSING_SECONDS
 ) -> None:
-    """Close a result that nobody gets, if it can be closed (`aclose`, else `close`). Never raises an `Exception`.
+    """Close a result that no caller gets, if it can be closed (`aclose`, else `close`). Never raises an `Exception`.
 
-    The caller waits for `patience` seconds at the most: none where it has been cancelled, or where no Timeout would end
-    its wait. The closing goes on after that, and when the caller is cancelled: httpcore forgets a connection for ever
-    whose closing is cut short. In a thread it is closed at once.
+    The caller waits for the closing for up to `patience` seconds: 0 where it has been cancelled, or where no Timeout
+    would end its wait. The closing goes on after that, and when the caller is cancelled: httpcore loses a connection
+    for ever if its closing is cut short. In plain code the result is closed at once.
     """
     if runtime is THREADS:
         await _close(result, runtime)
@@ -362,4 +375,4 @@ async def _close(result: Any, runtime: Runtime) -> None:
         if is_awaitable(closing):
             await closing
     except Exception as error:  # whose message may quote what was sent
-        _log.debug("resilient: closing a result that nobody gets failed with %s", type(error).__name__)
+        _log.debug("resilient: closing a result that no caller gets failed with %s", type(error).__name__)

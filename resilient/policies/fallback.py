@@ -1,7 +1,8 @@
-"""Fallback: an answer that is good enough, for when there is no good one.
+"""Fallback: another answer for a call that failed.
 
-A stale price, an empty list, another service: whatever keeps the caller going. It stands outermost, so that it answers
-for all that can go wrong inside; and an event says that it stood in, for nobody should find out by accident.
+A stale price, an empty list, the answer of another service: whatever the caller can go on with. It belongs outermost,
+so that it answers for every failure inside. Each substitute is reported by an event, `FellBack`, so that an outage
+behind it does not go unnoticed.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ _UNSET: Any = object()
 
 
 class Fallback(Wrap, judgements=("on",), effects=("call",)):
-    """Answers for a call that failed.
+    """Answers in place of a call that failed.
 
     Args:
-        value: what to return instead: this very object, to each caller. (Under our HTTP transports each has a copy of
-            the response.) One of `value` and `call` is given.
-        call: a function (around an `async def` also a coroutine function) that is asked instead, as
-            `call(error, *args, **kwargs)`: the error (None when a result was judged a failure), and the arguments of
-            the call. What it raises is what the caller gets.
-        on: for which failures: exception types, or a predicate of an exception. Default: what the pipeline's
-            classifier calls a failure, exceptions and results alike, every rejection, and a `TimedOut` whose time
-            went by in a queue. Programming errors and what the classifier ignores (a "not found") pass.
+        value: the answer: the same object for each caller. (Under our HTTP transports each caller gets a copy of the
+            response.) Give either `value` or `call`.
+        call: a function (around an `async def` also a coroutine function) that returns the answer. It is called as
+            `call(error, *args, **kwargs)`: the error (None where a result was judged a failure), and the arguments of
+            the call. If it raises, the caller gets its error.
+        on: for which failures: exception types, or a predicate of an exception. Default: errors and results that the
+            pipeline's classifier calls failures, every rejection, and a `TimedOut` whose time was spent in a queue.
+            Programming errors and errors that the classifier ignores (a "not found") pass.
         name: for events; default "Fallback".
     """
 
@@ -66,8 +67,9 @@ class Fallback(Wrap, judgements=("on",), effects=("call",)):
         self._prepare: Callable[[Any, bool], Any] | None = None
 
     def _answering(self, prepare: Callable[[Any, bool], Any]) -> Self:
-        """One like it whose answers are `prepare(answer, shared)`, which may copy one, and raises for what cannot be an
-        answer; `shared`: it is the value, which all callers get. (For our transports.)"""
+        """A Fallback with the same settings that returns `prepare(answer, shared)`, for our HTTP transports. `prepare`
+        may copy an answer, and raises for an object that cannot be one; `shared` says that the answer is `value`, which
+        all callers get."""
         if self._call is None:
             prepare(self._value, True)
         derived = self._derived()
@@ -84,7 +86,7 @@ class Fallback(Wrap, judgements=("on",), effects=("call",)):
         return fall_back
 
     async def run(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
-        """Where results are judged too."""
+        """Run the call, where results can be failures, too."""
         try:
             result = await inner(call)
         except Exception as error:
@@ -121,7 +123,7 @@ class Fallback(Wrap, judgements=("on",), effects=("call",)):
             raise Stopped(stop) from None
         except Exception as failure:
             if failure.__context__ is None and failure is not shown:
-                failure.__context__ = shown  # as if it had been raised while handling it
+                failure.__context__ = shown  # as if raised while `shown` was handled
             raise
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:

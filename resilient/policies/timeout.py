@@ -1,7 +1,8 @@
-"""Timeout: no caller waits longer than it can use the answer.
+"""Timeout: a limit of time, for a whole call or for each attempt.
 
-By position it bounds the whole call (outermost: waits and retries included) or each attempt (innermost). The outer one
-is a deadline that inner policies see: no backoff or queue wait starts that would outlive it.
+An answer that comes when the caller cannot use it any more is worth nothing, and waiting for it holds permits and
+connections. The outermost Timeout limits the whole call, waits and retries included; the innermost one limits each
+attempt. The outer one is a deadline that inner policies know: no backoff or queue wait starts that would outlive it.
 """
 
 from __future__ import annotations
@@ -32,20 +33,21 @@ __all__ = ["Timeout"]
 class Timeout(Wrap, example="2"):
     """Ends what is inside it after `seconds`, with `TimedOut`.
 
-    Only its own expiry becomes `TimedOut`: the callee's own `TimeoutError`, and the caller's cancellation, even in the
-    same tick, pass unchanged. A result that the callee returns although its time is over (it swallowed the
-    cancellation) is returned. Around a plain `def` it is a cooperative deadline (see `resilient.runtime.threads`).
+    Only its own expiry becomes `TimedOut`: the callee's own `TimeoutError` passes unchanged, and so does the caller's
+    cancellation, even in the same tick. If the callee swallows the cancellation and returns a result after the limit,
+    the result is returned. Around a plain `def` it is a cooperative deadline (see `resilient.runtime.threads`).
 
     Args:
-        seconds: the limit, above 0. No default: a right limit depends on the dependency; p99.9 of its latency is a
+        seconds: the limit, above 0. No default: the right limit depends on the dependency; p99.9 of its latency is a
             usual choice for one attempt. (Microsoft's standard handler: 10 s an attempt, 30 s in total.)
-        thread: around a plain `def`, run what is inside in a thread of its own and stop waiting for it at the limit.
-            The thread cannot be stopped: it runs to its end, and holds the permits of gates inside it until then, so
-            permits belong inside. No effect on `async def`.
-        abandon: for work that must not be cancelled (a commit): at the limit, and when the caller is cancelled, it runs
-            on in a task of its own (around a `def` in its thread: say `thread=True` too), and its end becomes an event.
-            Guarded calls in it do not inherit the deadlines of the caller, which are not the work's.
-        max_abandoned: so many may run on at a time; with more, calls are refused (`Rejected`). Default 100.
+        thread: around a plain `def`, run the inner layers in a thread of their own, and stop waiting for it at the
+            limit. The thread cannot be stopped: it runs to its end, and holds the permits of gates inside it until
+            then, so bulkheads belong inside. No effect on `async def`.
+        abandon: for work that must not be cancelled (a commit): at the limit, and when the caller is cancelled, it goes
+            on in a task of its own (around a `def` in its thread: `thread=True` is needed, too), and its end becomes an
+            event. Guarded calls in it do not inherit the caller's deadlines, which do not limit this work.
+        max_abandoned: how much abandoned work may run at a time; with more, calls are refused (`Rejected`). Default
+            100.
         name: for events and errors; default "Timeout".
     """
 
@@ -71,7 +73,7 @@ class Timeout(Wrap, example="2"):
         )
 
     def run(self, call: Call, inner: Layer, context: PipelineContext) -> Coroutine[Any, Any, Any]:
-        raise NotImplementedError  # bound below: the runtime's own coroutine is this policy's frame
+        raise NotImplementedError  # `bind` returns the runtime's own coroutine: one frame less
 
     def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         is_leaf = inner.is_leaf
@@ -97,7 +99,8 @@ class Timeout(Wrap, example="2"):
         return BoundLayer(within, plainly, limited=(rest, limit))
 
     async def _aside(self, call: Call, inner: Layer, limit: _Limit) -> Any:
-        """Run the rest beside the caller, and leave it running when its time is over."""
+        """Run `inner` in the background, wait for it until the limit, and let it go on after that. Raises `TimedOut` at
+        the limit, `Rejected` while too much abandoned work is running."""
         abandoned, runtime, context = self._abandoned, call.runtime, limit.context
         if abandoned.full:
             why = f"{abandoned.cap} calls that {self.name} abandoned are still running"
@@ -124,7 +127,7 @@ class Timeout(Wrap, example="2"):
             if not work.done:
                 work.leave()
                 if self.abandon:
-                    work.call.deadline = None  # it was the caller's
+                    work.call.deadline = None  # the caller's deadline does not limit abandoned work
             return not work.done
 
         outer, waited, began = call.deadline, call.waited, runtime.now()
@@ -149,7 +152,7 @@ class Timeout(Wrap, example="2"):
         with lock:
             left = leave()
         expired_inside = mine and runtime is THREADS and _is_ours(work.error, runtime, at)
-        if not left and not expired_inside:  # it may notice its deadline, in a queue, before we do
+        if not left and not expired_inside:  # its wait in a queue may end at the deadline before ours does
             return work.take()
         before = call.error if work.call.error is None else work.call.error
         raise limit.expired(call, work.waited() - waited) from before
@@ -162,7 +165,7 @@ class Timeout(Wrap, example="2"):
         await self._abandoned.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:
-        """How many abandoned calls are still running."""
+        """Plain data: the number of `abandoned` calls that are still running, if there can be any."""
         return {"abandoned": self._abandoned.count} if self.abandon or self.thread else {}
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
@@ -188,15 +191,15 @@ class Timeout(Wrap, example="2"):
 
 
 def _is_ours(error: BaseException | None, runtime: Runtime, at: float) -> bool:
-    """Whether work in a thread ended because its deadline had passed: its own wait did, or that of a guarded call in
-    it, which knows it as a deadline of its caller's."""
+    """Whether work in a thread ended because the limit `at` had passed: in its own wait, or in that of a guarded call
+    inside it, for which this is an inherited deadline."""
     if isinstance(error, TimedOut):
         return error.policy == Deadline.name and runtime.now() >= at
     return issubclass(type(error), runtime.cancelled)
 
 
 class _Limit:
-    """A Timeout in one pipeline, as a runtime sees it."""
+    """The limit of a Timeout in one pipeline, for `Runtime.within`."""
 
     __slots__ = ("at", "context", "policy", "seconds", "total")
 

@@ -1,4 +1,4 @@
-"""Hedge: when an answer is late, ask once more and take the first good one.
+"""Hedge: when an answer is late, send the call once more and take the first acceptable outcome.
 
 hedge           the policy
 race            the copies of one call: which run, when the next one starts, and whose outcome counts

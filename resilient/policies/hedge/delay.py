@@ -1,4 +1,4 @@
-"""The delays of a hedge, by the latencies that it has observed: what is asked for, and what is known of each key.
+"""The delays before the further copies of a hedge: how they are asked for, and how they follow the observed latencies.
 
     Hedge(delay=quantile(0.95), copies=3)      the second copy after the p95, the third 1.2 times as long after it
 
@@ -21,29 +21,31 @@ from resilient.stats.histogram import ERROR, MOST, Histogram
 __all__ = ["Delays", "Observed", "PerKey", "quantile"]
 
 Delays = tuple[float | None, ...]
-"""Seconds from the start of each copy to the next one's; None: the next one does not start for being late."""
+"""Seconds from the start of each copy to the start of the next one; None: lateness does not start the next copy."""
 
 BEYOND = 10
-"""Samples beyond the quantile that end the warm-up: then the share of calls that are hedged is known to a third."""
+"""Samples beyond the quantile that end the warm-up: the share of hedged calls is then right within a third."""
 
 SHOWN = 100
-"""Keys in a snapshot, those used last."""
+"""How many keys a snapshot has: those used last."""
 
 
 @dataclass(frozen=True, slots=True)
 class quantile:
-    """A delay that is observed: so long that this share of the calls is quicker.
+    """A delay that follows the observed latencies: the latency below which this share of the calls ends.
 
     Args:
-        share: above 0 and below 1: 0.95 hedges 5% of the calls, 0.98 2%. That is met within some 0.3% of the calls, by
-            a delay that is up to 2% longer than needed, and never shorter (see `resilient.stats.histogram`).
-        warm_up: calls to observe first. Default: as many as have ten beyond the quantile, 200 for 0.95, 500 for 0.98.
-        initial: seconds to wait during the warm-up. Default None: until then no copy starts for being late (a failed
-            one starts the next all the same).
-        floor: seconds; it never waits less. Default 1 ms: a busy event loop is as late as that by itself.
-        ceiling: seconds; it never waits longer. Default None: as long as was observed.
-        growth: each further copy waits so many times as long as the one before, within floor and ceiling. Default 1.2:
-            the later a call is already, the less the next copy would tell.
+        share: above 0 and below 1: 0.95 hedges 5% of the calls, 0.98 2%. The share of hedged calls is right within
+            0.3% of the calls; the delay is up to 2% longer than needed, and never shorter (see
+            `resilient.stats.histogram`).
+        warm_up: calls to observe first. Default: until ten are expected beyond the quantile: 200 for 0.95, 500 for
+            0.98.
+        initial: the delay during the warm-up, in seconds. Default None: until its end, lateness starts no copy (a
+            failed copy starts the next one all the same).
+        floor: the shortest delay, in seconds. Default 1 ms: a busy event loop alone can be late by that much.
+        ceiling: the longest delay, in seconds. Default None: no limit.
+        growth: factor by which each further delay is longer than the one before, within floor and ceiling. Default 1.2:
+            the later a call is already, the less likely another copy helps.
     """
 
     share: float
@@ -56,11 +58,11 @@ class quantile:
 
     def __post_init__(self) -> None:
         if _validation.share("share", self.share) >= 1:
-            raise ValueError(f"share must be below 1, for no call is later than all others, got {self.share!r}")
+            raise ValueError(f"share must be below 1, because no call is later than all others, got {self.share!r}")
         if self.warm_up is not None:
             _validation.count("warm_up", self.warm_up)
         if _validation.seconds("floor", self.floor, zero=True) > MOST:
-            raise ValueError(f"floor must be at most {MOST:g} s, for nothing longer is observed, got {self.floor!r}")
+            raise ValueError(f"floor must be at most {MOST:g} s, the longest observed latency, got {self.floor!r}")
         if self.ceiling is not None and _validation.seconds("ceiling", self.ceiling) < self.floor:
             raise ValueError(f"ceiling={self.ceiling!r} must be at least floor={self.floor!r}")
         if self.initial is not None:
@@ -74,25 +76,26 @@ class quantile:
 
     @property
     def most(self) -> float:
-        """The ceiling."""
+        """The longest delay in seconds: `ceiling`, or infinity."""
         return math.inf if self.ceiling is None else self.ceiling
 
     @property
     def samples(self) -> int:
-        """Calls to observe first."""
+        """How many calls are observed before the delay is known: `warm_up`, or its default."""
         return max(1, round(BEYOND / (1 - self.share))) if self.warm_up is None else self.warm_up
 
     def first(self, more: int) -> Delays:
-        """The delays of so many further copies during the warm-up."""
+        """The delays before `more` further copies during the warm-up."""
         return (None,) * more if self.initial is None else self.grown(self.initial, more)
 
     def bounds(self, more: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Delays than which theirs are never shorter, and never longer. (Without `initial` a copy may have to fail
-        before the next one starts.)"""
+        """The shortest and the longest possible delays before `more` further copies. Without `initial` the longest are
+        infinite: a copy may have to fail before the next one starts."""
         return self.grown(self.floor, more), (math.inf if self.initial is None else self.most,) * more
 
     def grown(self, seconds: float, more: int) -> tuple[float, ...]:
-        """The delays of so many further copies, the first of which is about so long."""
+        """The delays before `more` further copies, the first one about `seconds`: each `growth` times the one before,
+        within floor and ceiling."""
         first = max(self.floor, seconds)
         return tuple(min(self.most, first * self.growth**number) for number in range(more))
 
@@ -102,10 +105,10 @@ class quantile:
 
 
 class Observed(Histogram):
-    """The observed latencies of one key.
+    """The observed latencies of one key, and the delays that follow from them.
 
     Attributes:
-        delays: of the copies of a hedge, computed from them.
+        delays: the current delays before the further copies of a hedge.
     """
 
     __slots__ = ("_more", "_spec", "delays")
@@ -130,7 +133,7 @@ class Observed(Histogram):
 
 
 class PerKey:
-    """Those of each key, and no more of them than `most`: beyond that, what was not used for longest is forgotten."""
+    """The observed latencies of each key. Holds up to `most` keys, and evicts the least recently used."""
 
     __slots__ = ("_lock", "_more", "_spec", "_table", "most")
 
@@ -143,14 +146,14 @@ class PerKey:
 
     @atomic
     def of(self, key: Hashable) -> Observed:
-        """Those of a key, made if there are none."""
+        """The observed latencies of a key; new ones if it has none yet."""
         table = self._table
         try:
             observed = table[key]
             table.move_to_end(key)
             return observed
         except KeyError:
-            pass  # it is new, or another thread has just made room
+            pass  # the key is new, or another thread has just evicted it
         observed = Observed(self._spec, self._more)
         with self._lock:
             observed = table.setdefault(key, observed)
@@ -165,7 +168,7 @@ class PerKey:
             observed.renew()
 
     def snapshot(self) -> dict[str, Any]:
-        """How many `keys` there are; of the 100 used last, what was `observed`."""
+        """The number of `keys`; and of the 100 used last, what was `observed`."""
         table = self._items()
         return {
             "keys": len(table),

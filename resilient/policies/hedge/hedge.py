@@ -1,22 +1,20 @@
-"""Hedge: when an answer is late, ask once more and take the first good one.
+"""Hedge: when an answer is late, send the call once more and take the first acceptable outcome.
 
-Most slow answers are slow by bad luck (a pause, a queue, a lost packet), and a second copy seldom has the same. A hedge
-that starts when 2% of calls are still out costs 2% more requests and takes the worst of the tail away (J. Dean,
-L. Barroso, The Tail at Scale, 2013).
+Most slow answers are slow by chance (a pause, a queue, a lost packet), and a second copy is seldom slow for the same
+reason. A hedge that starts when 2% of the calls are still running costs 2% more requests and removes the worst of the
+tail (J. Dean, L. Barroso, The Tail at Scale, 2013).
 
-The first *acceptable* outcome wins. A fast failure does not: it starts the next copy at once, or none if it asks for a
-pause (`retry_after`). An outcome that repeating cannot change (a fatal failure, an error that says nothing about the
-dependency) ends all. Losers are cancelled, and awaited and closed off the winner's path.
+The first *acceptable* outcome wins. A fast failure does not win: it starts the next copy at once, or none if it asks
+for a pause (`retry_after`). An outcome that repeating cannot change (a fatal failure, an error that says nothing about
+the dependency) ends the race. Losers are cancelled; their clean-up does not delay the winner. The states of a copy
+stand in `resilient.policies.hedge.race`.
 
-The best delay is the dependency's own, as of lately: `Hedge(delay=quantile(0.95))` observes how long calls take and
-waits for the p95 (see `resilient.policies.hedge.delay`). Only first copies are observed, for how a later one ends
-depends on the race. A success tells its latency. One that was superseded, timed out, or failed although it was late,
-had no answer at an age that is beyond the delay, and this age is on the right side of the quantile. A failure that came
-before the delay tells nothing; nor does a refusal, a caller's cancellation or an inherited deadline. Time in local
-queues is no latency.
+The best delay is what the dependency has shown lately: `Hedge(delay=quantile(0.95))` observes how long calls take and
+waits for the p95 (see `resilient.policies.hedge.delay`). Only first copies are observed, because the end of a later one
+depends on the race (see `resilient.policies.hedge.latency_sample`).
 
-Copies are tasks, each with a context of its own; the winner's is merged back. With `inline=True` the first copy runs in
-the caller's own task, at a sixth of the cost, but with its clean-up on the winner's path (see `Hedge`).
+Copies are tasks, each with its own context; the winner's context is merged back. With `inline=True` the first copy runs
+in the caller's own task, at a sixth of the cost, but its clean-up delays the winner (see `Hedge`).
 """
 
 from __future__ import annotations
@@ -53,33 +51,33 @@ Cancel = Literal["now", "late"]
 
 
 class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
-    """Starts further copies of a call that is late, and takes the first acceptable outcome.
+    """Starts further copies of a late call and takes the first acceptable outcome.
 
     Args:
-        delay: seconds after which the next copy starts; or a sequence, one for each further copy; or `quantile(0.95)`,
-            to take it from the latencies that are observed. No default: p95 costs 5% more requests, p98 2%.
-        copies: calls at the most, the first included. Default 2 (Microsoft's handler: one hedge), or one more than
+        delay: seconds after which the next copy starts; or a sequence, one number for each further copy; or
+            `quantile(0.95)`, to take it from observed latencies. No default: p95 costs 5% more requests, p98 2%.
+        copies: calls at the most, the first one included. Default 2 (Microsoft's handler: one hedge), or one more than
             there are delays.
-        key: the key of a call, by its arguments, as for `Keyed`: then the latencies of each key are observed by
-            themselves. Default None: all together. (The HTTP transports observe each origin by itself.)
+        key: a function that returns the key of a call from its arguments, as for `Keyed`: the latencies of each key are
+            observed separately. Default None: all together. (The HTTP transports observe each origin separately.)
         max_keys: keys that are remembered. Default 1,024, of 9 KB each.
-        accept: asked about every result that the pipeline does not judge a failure. One that it refuses does not win,
-            and starts the next copy. What it raises is an error of the caller.
-        cancel: what becomes of those that lose: "now" (default) they are cancelled; "late" they are left to end by
-            themselves, or by a Timeout inside. Then they hold their permits until they have ended, and the dependency
-            does their work for nothing; but an HTTP/1 connection can be used again, which a cancelled request closes.
-            With more than `max_stragglers` of them, and where the caller is cancelled, they are cancelled all the same.
-        inline: run the first copy in the caller's own task, context and clean-up path: cheap while it does not fire.
-            Then the loser's clean-up delays the winner, it may swallow the cancellation, and what it has set in its
-            context stays. For callers whose clean-up is known. asyncio only; elsewhere copies are tasks all the same.
-        thread: around a plain `def`, run each copy in a thread (that cannot be stopped). No effect on `async def`.
-        budget: what pays for further copies. Without a token for it none starts; what is running is left alone.
-        max_stragglers: losers that may still be ending; with more, no further copies start. Default 100.
-        shadow: run one copy, and count when another would have started.
+        accept: a predicate of a result, asked about each result that the pipeline does not judge a failure. A result
+            that it refuses does not win, and starts the next copy. If it raises, the caller gets its error.
+        cancel: what happens to losers. "now" (default): they are cancelled. "late": they run to their own end, or to
+            that of a Timeout inside. Then they hold their permits until they have ended, and the dependency does their
+            work for nothing; but an HTTP/1 connection can be used again, which a cancelled request closes. Losers above
+            `max_stragglers`, and those of a cancelled caller, are cancelled all the same.
+        inline: run the first copy in the caller's own task and context: cheap as long as no further copy starts. But
+            the clean-up of a losing first copy delays the winner, it may swallow the cancellation, and what it has set
+            in its context stays. For functions whose clean-up is known. asyncio only; elsewhere copies are tasks.
+        thread: around a plain `def`, run each copy in a thread (which cannot be stopped). No effect on `async def`.
+        budget: the `Budget` that pays for further copies. Without a token no further copy starts; running copies go on.
+        max_stragglers: no further copies start while this many losers have not ended yet. Default 100.
+        shadow: run one copy, and count the calls for which another one would have started.
         name: for events; default "Hedge".
 
-    When all copies fail, what comes back is the error (or unacceptable result) of the one that asks for the longest
-    pause, or else of the first one.
+    When all copies fail, the outcome of the one that asks for the longest pause comes back, else that of the first
+    copy: its error, or its unacceptable result.
     """
 
     def __init__(
@@ -100,15 +98,15 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
     ) -> None:
         super().__init__(name)
         self.observes = delay if isinstance(delay, quantile) else None
-        """The quantile that is observed, if one is."""
+        """The quantile whose latencies are observed; None: the delays are fixed."""
         self.delays: Delays = _delays(delay, copies)
-        """Those of a call, while nothing has been observed."""
+        """The delays of a call as long as nothing has been observed."""
         more = len(self.delays)
         self.copies = more + 1
         known = _known(self.delays)
         shortest, self.longest = (known, known) if self.observes is None else self.observes.bounds(more)
         self.alike = None if self.observes is None else Observed(self.observes, more)
-        """What is known of all calls, if they have no keys."""
+        """The observed latencies of all calls; None: delays are fixed, or latencies are observed by key."""
         self._observed: Observed | PerKey | None = self.alike
         self._key: Callable[..., Hashable] | None = None
         if key is not None:
@@ -166,11 +164,12 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
 
     @property
     def _observes_all_alike(self) -> bool:
-        """Whether latencies are observed, and nobody has said of which key."""
+        """Whether latencies are observed without keys."""
         return self.alike is not None
 
     def observed(self, call: Call) -> Observed | None:
-        """What is known of the latencies of calls like this one; None: its delays are fixed."""
+        """The observed latencies for this call, by its key; None: its delays are fixed. Raises a `CallbackError` where
+        the key function raises."""
         observed, key = self._observed, self._key
         if key is None or not isinstance(observed, PerKey):
             return observed  # type: ignore[return-value]
@@ -196,7 +195,8 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         return BoundLayer(watch if self.shadow else race)
 
     async def _observe_alone(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
-        """One copy alone: observe it, and in shadow see whether it would have been hedged."""
+        """Run one copy only, and observe its latency. In shadow mode, count and report it if a further copy would have
+        started."""
         observed, now = self.observed(call), call.runtime.now
         delay = (self.delays if observed is None else observed.delays)[0]
         first = LatencySample()
@@ -308,9 +308,10 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         await self._race.stragglers.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:
-        """Further copies `started`, of which `won`; losers that are still ending; what shadow would have started. Where
-        latencies are observed, the `delays` of now (None: the next copy does not start for being late) and the number
-        of `samples`; or, by key, how many `keys` there are, and what was `observed` of the 100 used last."""
+        """Its counters and observed delays, as plain data: further copies `started`, how many of those have `won`,
+        `stragglers` (losers that have not ended yet); in shadow mode, copies that it `would_have_started`. Where
+        latencies are observed, the current `delays` (None: lateness does not start the next copy) and the number of
+        `samples`; or, by key, the number of `keys`, and what was `observed` of the 100 used last."""
         counts = self._race.counts
         return {
             **({} if self._observed is None else self._observed.snapshot()),

@@ -21,7 +21,7 @@ from resilient.policies.hedge.delay import Observed
 __all__ = ["LatencySample"]
 
 ROUNDING = 1 - 1e-9
-"""A timer of a second is over after a second, but for the rounding of sums."""
+"""Share of the hedge delay that counts as the whole delay: sums of times are rounded."""
 
 
 class LatencySample:
@@ -47,7 +47,7 @@ class LatencySample:
         self.began = now()
 
     def age(self, call: Call) -> float:
-        """Seconds so far, without those in local queues."""
+        """Seconds since the copy began, without those in local queues."""
         now, since = self._now(), getattr(call, "queued_at", None)
         return now - self.began - (call.waited - self._waited) - (0.0 if since is None else now - since)
 

@@ -1,4 +1,4 @@
-"""Retry: most failures of a remote call are gone a moment later; the art is not to make the others worse.
+"""Retry: repeats a call that failed. Most failures of a remote call are gone a moment later.
 
 retry        the policy
 predicate    which outcomes are repeated

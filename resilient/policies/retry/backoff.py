@@ -1,4 +1,4 @@
-"""How long to wait before trying again."""
+"""Our own waits between attempts: with full jitter, or the same each time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class FullJitter:
         base: seconds, default 0.1.
         cap: seconds, default 20 (AWS standard mode).
 
-    Source: M. Brooker, Exponential Backoff and Jitter (AWS, 2015): of the variants compared there, the least work for
-    about the least time. Draws from the global `random`, as tenacity's do.
+    Source: M. Brooker, Exponential Backoff and Jitter (AWS, 2015): of the variants compared there, it needs the least
+    work, in about the least time. Draws from the global `random`, as tenacity's strategies do.
     """
 
     def __init__(self, base: float = 0.1, cap: float = 20.0) -> None:
@@ -37,7 +37,7 @@ class FullJitter:
 
 
 class Fixed:
-    """Waits the same every time."""
+    """Waits the same number of seconds after each attempt."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = _validation.seconds("wait", seconds, zero=True)

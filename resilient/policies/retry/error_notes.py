@@ -1,4 +1,4 @@
-"""What is written on an exception object of the user's, which may be raised again and again."""
+"""Notes and tracebacks of the user's exception objects, which may be raised again and again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MARK = "resilient: "
 
 
 def note(error: BaseException, text: str) -> None:
-    """Add one note; an exception object that is raised again and again keeps only the latest."""
+    """Add a note to an error, in place of an earlier note of ours. Does nothing to an object that takes no notes."""
     try:
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, list):
@@ -23,7 +23,7 @@ def note(error: BaseException, text: str) -> None:
 
 
 def forget_before(error: BaseException, older: TracebackType | None) -> None:
-    """Take `older` off the traceback of an object that was raised again: Python puts each upon those before."""
+    """Cut `older` off the traceback of an object that was raised again, to which Python has added the new one."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not older:
         trace = trace.tb_next

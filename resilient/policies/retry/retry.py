@@ -1,11 +1,15 @@
-"""Retry: most failures of a remote call are gone a moment later; the art is not to make the others worse.
+"""Retry: repeats a call that failed.
 
-Nothing happens here until an attempt has failed; then there is a series of attempts (`resilient.policies.retry.state`).
-tenacity's strategies are understood wherever one is due and get a real `RetryCallState`; our own defaults need none and
-cost half.
+Most failures of a remote call are gone a moment later. The others get worse if every caller repeats its call at once:
+so pauses are random, attempts are few, and a budget limits them for all callers together.
 
-What comes back when retries end, for whatever reason, is the last real error (the very object the function raised,
-with one note of what happened) or the last result: never a wrapper, and never a rejection that only ended the trying.
+A call that succeeds runs no code of this policy; the attempts after a failure are made in
+`resilient.policies.retry.state`. tenacity's strategies are accepted for `stop`, `wait` and `on`, and get a real
+`RetryCallState`; our own defaults need none and cost half.
+
+When retries end, for whatever reason, the last real error or the last result comes back: the same exception object
+that the function raised, with one note of what happened; never a wrapper, and never a rejection that only ended the
+attempts.
 """
 
 from __future__ import annotations
@@ -43,17 +47,18 @@ class Retry(
 
     Args:
         attempts: calls at the most, the first one included. Default 3 (AWS standard mode), unless `stop` is given.
-        stop: a tenacity stop strategy, instead of or besides `attempts`.
+        stop: a tenacity stop strategy, instead of `attempts` or in addition to it.
         wait: seconds, a `FullJitter`, or a tenacity wait strategy. Default `FullJitter()`.
         on: what to repeat: exception types, a predicate of an exception, or a tenacity retry strategy (which may look
             at results too). Default: what the pipeline's classifier calls retryable. Rejections are repeated only
             where their type is named here: an open circuit is not retried against the same endpoint.
-        max_retry_after: when the dependency asks (an exception's `retry_after`, or the classifier's) for a longer
-            pause than this many seconds, give up at once. Default 60. A shorter one is kept, plus the usual wait.
-        budget: what pays for further attempts, shared with the other retries and hedges of the dependency. Without a
-            token, retries end. Default None: nobody counts (the standard pipelines have one).
-        nested: "multiply" (the default), or "once": when the call is part of another guarded call that retries, leave
-            the repeating to that one.
+        max_retry_after: the longest pause, in seconds, that the dependency may ask for (by `retry_after` of an
+            exception, or of the classifier's verdict). If it asks for a longer one, retries end at once; otherwise the
+            pause is that plus the usual wait. Default 60.
+        budget: the `Budget` that pays for further attempts, shared with the other retries and hedges of the dependency.
+            Without a token, retries end. Default None: no limit (the standard pipelines have one).
+        nested: "multiply" (the default), or "once": repeat nothing where the call is part of another guarded call that
+            retries.
         before, after, before_sleep: tenacity's hooks. These and the strategies may be coroutine functions where an
             `async def` is guarded; around a plain `def` they are refused when it is decorated.
         shadow: decide and count, but repeat nothing.
@@ -194,7 +199,8 @@ class Retry(
         await self._settings.closing.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:
-        """Attempts `retried`, those that shadow would have, and the budget."""
+        """Its counters as plain data: attempts `retried`, in shadow mode those that it `would_have_retried`, and the
+        `budget`."""
         counts = self._settings.counts
         return {
             "retried": counts.retried,

@@ -1,7 +1,7 @@
-"""The plan of a Retry: how many attempts there may be, and how long the pauses between them are, as far as it is known.
+"""The schedule of a Retry: how many attempts there may be, and how long the pauses between them are, as far as known.
 
-Ours and tenacity's strategies are read once, when a Retry is made. So a plan that cannot work is found at once, and
-`resilient.lab.explain` tells what it costs at worst.
+Our own and tenacity's strategies are read once, when a Retry is made. So a schedule that cannot work is found at once,
+and `resilient.explain` computes what it costs at worst.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ __all__ = ["Schedule"]
 
 
 class Schedule:
-    """When attempts follow each other, and until when.
+    """When the attempts of a Retry begin, and when they end.
 
     Args:
-        attempts: at the most, and stop: a strategy that ends them; one of the two is given.
-        wait: what says how long the pauses are; None: `FullJitter()`.
+        attempts: how many attempts there are at the most, or None.
+        stop: tenacity's stop strategy, or None. At least one of the two is given.
+        wait: decides how long the pauses are; None: `FullJitter()`.
     """
 
     def __init__(self, attempts: int | None, stop: Strategy | None, wait: Fixed | FullJitter | Strategy | None) -> None:
@@ -35,11 +36,11 @@ class Schedule:
 
     @property
     def runs(self) -> int | None:
-        """How many attempts there may be; None: no number bounds them."""
+        """How many attempts there are at the most; None: no number limits them."""
         return int(self.stop.runs) if math.isfinite(self.stop.runs) else None
 
     def pause(self, run: int) -> Pause:
-        """The pause after attempt number `run`, but for what the dependency asks for."""
+        """The pause after attempt number `run` (from 1), without the pause that the dependency may ask for."""
         if isinstance(self._wait, Fixed | FullJitter):
             most = self._wait.most(run)
             return Pause(most if isinstance(self._wait, Fixed) else 0.0, most, most)
@@ -50,7 +51,7 @@ class Schedule:
         return Pause(least, most if math.isfinite(most) else least, most)
 
     def waits(self, runs: float) -> float:
-        """Seconds of all pauses between so many attempts at the longest; infinite: they are not known."""
+        """Seconds of all pauses between `runs` attempts at the longest; infinite if they are not known."""
         counted = int(min(runs, MANY))
         rest = (runs - counted) * self.pause(int(min(runs, sys.maxsize))).most if runs > counted else 0.0
         return math.fsum(self.pause(run).most for run in range(1, counted)) + rest
@@ -61,7 +62,7 @@ class Schedule:
 
     @property
     def knows_its_waits(self) -> bool:
-        """Whether no function of a user's takes part in them."""
+        """Whether all pauses are known: no function of the user decides how long they are."""
         wait = self._wait
         if isinstance(wait, Fixed | FullJitter):
             return True
@@ -69,7 +70,7 @@ class Schedule:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What is not known of this plan because code of a user decides it, in sentences."""
+        """What is not known of this schedule because the user's code decides it, in sentences."""
         said = [
             f"what {name} says is not known: it may end the attempts at any time, or never"
             for name in self.stop.unknown
@@ -116,7 +117,7 @@ class Schedule:
         return sequential(inner, view, stop, pause, why, discard)
 
     def describe(self) -> str:
-        """In a few words, as "3 attempts, 2 s"."""
+        """The schedule in a few words, such as "3 attempts, 2 s"."""
         ends = self.stop.describe()
         return f"{ends if ends[0].isdigit() else f'attempts {ends}'}, {self._waiting()}"
 

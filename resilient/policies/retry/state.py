@@ -1,6 +1,6 @@
-"""The attempts of one call that a Retry makes.
+"""The attempts that a Retry makes of one call.
 
-After each failure it goes on in tenacity's order: predicate (is it worth repeating?), `after`, wait, stop,
+After each failure, the steps follow in tenacity's order: predicate (is it worth repeating?), `after`, wait, stop,
 `before_sleep`, sleep, `before`, the next attempt. Each decision is a plain function. Only what may be a coroutine
 function is awaited: tenacity's strategies and hooks, and the closing of a result that a later attempt supersedes.
 """
@@ -110,13 +110,14 @@ class RetryState:
         self.looks = settings.predicate.asks_results or context.classifier.judges_results
 
     def recover(self, call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
-        """A `Recovery`: the further attempts after this error, or None if it is not worth repeating."""
+        """A `Recovery`: returns a coroutine of the further attempts after this error, or None if it is not worth
+        repeating."""
         verdict = self.context.on_error(call, error)
         again = self.settings.predicate.repeats(error, verdict)
         return self.go_on(call, error, None, verdict, again) if again else None
 
     async def judge_results(self, call: Call) -> Any:
-        """A layer that makes all attempts, and judges the result of each."""
+        """A layer that makes all attempts of a call, where a result can be a failure."""
         try:
             result = await self.inner(call) if self.plainly is None else self.plainly(call)
         except Exception as error:
@@ -131,7 +132,7 @@ class RetryState:
         return await rest  # outside the clause, so that what it raises has no false context
 
     async def run(self, call: Call) -> Any:
-        """A layer that makes all attempts, and tells tenacity's strategies and hooks of each."""
+        """A layer that makes all attempts of a call, where tenacity's strategies or hooks are given."""
         settings, runtime = self.settings, call.begin()
         predicate = settings.predicate
         state = State(
@@ -294,14 +295,14 @@ class RetryState:
             result = last_result = state = None
 
     def _hopeless(self, attempt: int, error: Exception | None, verdict: Verdict) -> str:
-        """The reason to give up after an attempt, not the first one, that is not worth repeating."""
+        """The reason to give up after an attempt (not the first one) that is not worth repeating; "" after a result."""
         if verdict.refused:
             return f"attempt {attempt} was rejected: {_told(error, self.context)}"
         return "" if error is None else "not worth repeating"
 
     def _held_back(self, call: Call, attempt: int, wait: float, verdict: Verdict, error: Exception | None) -> str:
-        """The reason why there is no further attempt after this wait, although attempts are left; "" if there is one.
-        Then the budget has paid for it."""
+        """The reason to give up before this wait, although attempts are left; "" if there is none. Then the budget has
+        paid for the next attempt."""
         settings, context = self.settings, self.context
         options = context.options
         if verdict.retry_after is not None and verdict.retry_after > settings.max_retry_after:
@@ -343,8 +344,8 @@ class RetryState:
 
     def _drop(self, call: Call, newest: Any, kept: Any, ended: BaseException) -> None:
         """Close the newest result and the one that was kept before it, in the background. The result that a
-        `CallbackError`
-        is about is closed where that is raised to the caller (`in_flight.raise_callback_error`)."""
+        `CallbackError` is about stays: it is closed where that error is raised to the caller
+        (`in_flight.raise_callback_error`)."""
         about = ended.about if type(ended) is CallbackError else None
         for result in (newest,) if kept is newest else (newest, kept):
             if result is not about:
@@ -355,8 +356,7 @@ _PLAIN = frozenset((float, int, bool, NoneType))
 
 
 async def _answer(strategy: Strategy | None, state: State | None) -> Any:
-    """Ask one of tenacity's strategies or hooks, and await its answer if need be. An error of it is a
-    `CallbackError`."""
+    """Call one of tenacity's strategies or hooks, and await an awaitable answer. Its error is a `CallbackError`."""
     assert strategy is not None
     assert state is not None
     try:
@@ -371,7 +371,7 @@ async def _answer(strategy: Strategy | None, state: State | None) -> Any:
 def _left(call: Call, wait: float) -> float:
     """Seconds until the deadline of the call.
 
-    A deadline around the call counts, too, if the call would sleep, or is a plain `def`, which nothing else ends.
+    An inherited deadline counts if the call would sleep, or is a plain `def`, which nothing else ends.
     """
     left = math.inf if call.deadline is None else call.deadline - call.begin().now()
     if seen.limits and (wait > 0 or call.runtime is THREADS) and (around := remaining()) is not None:
@@ -385,7 +385,7 @@ def _meant(error: Exception) -> Exception:
 
 
 def _told(error: Exception | None, context: PipelineContext) -> str:
-    """The text of a rejection, without the pipeline's name where the sentence has it already."""
+    """The text of a rejection; without the pipeline's name if that is this pipeline's, which the note names already."""
     if not isinstance(error, Rejected):
         return type(error).__name__
     return reason_of(error) if error.pipeline == context.name else str(error)

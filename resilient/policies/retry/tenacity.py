@@ -1,7 +1,7 @@
-"""tenacity's strategies: what they are told, which of them have to be asked about results, and what they will say.
+"""tenacity's strategies: the state that they are called with, and what is known of their answers without a call.
 
-A strategy is known by what it does (its `__call__`), so one of a subclass that only has other figures is known, too. Of
-a user's own function nothing is.
+A strategy is known by its `__call__`, so an instance of a subclass that only changes settings is known, too. Of a
+user's own function nothing is known.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def controller(
 
 
 class State(tenacity.RetryCallState):
-    """What strategies and hooks are told of a call.
+    """The state of a call that tenacity's strategies and hooks are called with.
 
-    Its `retry_object` and its `outcome` are made when one asks for them, which few do: they cost as much as all else.
+    Its `retry_object` and `outcome` are made when they are first read, which is rare: they cost as much as the rest.
 
     Args:
         control: makes the `retry_object`.
@@ -74,7 +74,7 @@ class State(tenacity.RetryCallState):
         self._ended: tuple[int, Any, bool] = 0, None, False
 
     def ended(self, value: Any, failed: bool, now: float) -> None:
-        """The attempt has ended with this result; or with this error, if it has `failed`."""
+        """Record the end of an attempt at the time `now`: `value` is its error if it has `failed`, else its result."""
         self._ended = self.attempt_number, value, failed
         self.outcome_timestamp = now
         del self.outcome
@@ -101,18 +101,18 @@ _ERRORS_ONLY = {
 
 
 def looks_at_errors_only(strategy: Strategy) -> bool:
-    """Whether a tenacity strategy is sure to say no to every result, so that none needs to be asked about."""
+    """Whether a tenacity retry strategy repeats no call for its result, so that it need not be asked about results."""
     if isinstance(strategy, tenacity.retry_any | tenacity.retry_all):
         return all(looks_at_errors_only(each) for each in strategy.retries)
     return type(strategy) in _ERRORS_ONLY
 
 
 _PARTS = ("retries", "stops", "wait_funcs", "strategies", "predicate")
-"""Where tenacity's strategies keep those that they ask."""
+"""The attributes in which tenacity's strategies hold the strategies and predicates that they call."""
 
 
 def awaits(strategy: Strategy) -> bool:
-    """Whether a strategy or hook, or one that it asks, is a coroutine function."""
+    """Whether a strategy or hook, or one that it calls, is a coroutine function."""
     if _validation.is_async(strategy):
         return True
     found = (getattr(strategy, name, ()) for name in _PARTS if type(strategy).__module__.startswith("tenacity"))
@@ -120,19 +120,19 @@ def awaits(strategy: Strategy) -> bool:
     return any(awaits(each) for each in asked if callable(each))
 
 
-# -- what they will say ---------------------------------------------------------------------------------------------
+# -- known answers ---------------------------------------------------------------------------------------------------
 
 
 def _name(strategy: Strategy) -> str:
-    """What to call it: its class; or the function that it is."""
+    """The name of a strategy: of its class, or of the function."""
     return getattr(strategy, "__qualname__", None) or type(strategy).__name__
 
 
 def stop_of(strategy: Strategy) -> Stop:
-    """When a stop strategy ends a plan."""
+    """When a tenacity stop strategy ends the attempts; `Unknown` for a strategy that is not tenacity's."""
     try:
         return _stop_of(strategy)
-    except Exception:  # figures that are none
+    except Exception:  # settings that are no numbers
         return Unknown(_name(strategy))
 
 
@@ -157,21 +157,21 @@ def _stop_of(strategy: Any) -> Stop:
 
 
 Span = tuple[float, float]
-"""The least and the most seconds of a pause."""
+"""The shortest and the longest pause, in seconds."""
 
 
 class _Attempt:
-    """All that tenacity's own wait strategies look at."""
+    """Has the attributes of a `RetryCallState` that tenacity's own strategies read."""
 
     def __init__(self, number: int) -> None:
         self.attempt_number = number
 
 
 def span(strategy: Strategy, attempt: int) -> Span | None:
-    """The seconds that a wait strategy may say after attempt number `attempt` (from 1); None: they are not known."""
+    """The pauses that a wait strategy may return after attempt number `attempt` (from 1); None: they are not known."""
     try:
         found = _span(strategy, attempt)
-    except Exception:  # figures that are none
+    except Exception:  # settings that are no numbers
         return None
     if found is None or any(map(math.isnan, found)):
         return None
@@ -179,7 +179,7 @@ def span(strategy: Strategy, attempt: int) -> Span | None:
 
 
 def words_of(wait: Strategy) -> str:
-    """A wait strategy for people: the seconds of one that is always the same, else its name."""
+    """A wait strategy in words: the seconds of `wait_fixed`, else its name."""
     known = span(wait, 1)
     if isinstance(wait, tenacity.wait_fixed) and known is not None:
         return f"{known[0]:g} s"
@@ -187,7 +187,8 @@ def words_of(wait: Strategy) -> str:
 
 
 def _in_floats(strategy: Any) -> Any:
-    """An exponential strategy whose powers are floats: those of whole numbers take all memory for late attempts."""
+    """A copy of an exponential strategy that computes in floats: powers of whole numbers take all memory for late
+    attempts."""
     strategy = copy(strategy)
     strategy.exp_base = float(strategy.exp_base)
     return strategy
@@ -212,7 +213,7 @@ def _span(strategy: Any, attempt: int) -> Span | None:
             least = regular(asked)
             regular.min = 0.0
             raised = min(regular(asked) + strategy.jitter, strategy.max)
-            return least, max(raised, getattr(strategy, "min", 0.0))  # which came with tenacity 9.1
+            return least, max(raised, getattr(strategy, "min", 0.0))  # `min` came with tenacity 9.1
         case tenacity.wait_chain.__call__:
             return span(strategy.strategies[min(attempt, len(strategy.strategies)) - 1], attempt)
         case tenacity.wait_combine.__call__:
@@ -236,8 +237,8 @@ _WITHOUT_PREDICATES = {
 
 
 def answer_to(strategy: Strategy, error: BaseException | None) -> bool | None:
-    """What a retry strategy says of an attempt that raised `error` (None: that returned a result); None: a predicate of
-    a user decides."""
+    """Whether a retry strategy repeats an attempt that raised `error` (None: that returned a result). Returns None if a
+    predicate of the user decides."""
     if isinstance(strategy, tenacity.retry_any | tenacity.asyncio.retry_any):
         answers = {answer_to(each, error) for each in strategy.retries}
         return True if True in answers else None if None in answers else False
