@@ -8,8 +8,7 @@ async def get_user(user_id: int) -> User: ...
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from resilient import _validation
@@ -18,28 +17,24 @@ from resilient.core.call import Call, name_of
 from resilient.core.call_options import NO_OPTIONS, CallOptions
 from resilient.core.classify import DEFAULT, Classifier
 from resilient.core.context import Mode, PipelineContext
-from resilient.core.current_call import Enclosing, enclosing, is_guard, is_guarded, waiting
-from resilient.core.emit import Ends
+from resilient.core.current_call import Enclosing, enclosing, is_guarded, waiting
 from resilient.core.facts import Facts
-from resilient.core.layer import BoundLayer, Layer
+from resilient.core.layer import BoundLayer
 from resilient.core.levels import levels
 from resilient.core.lifecycle import PLAIN_RESULTS, ResultLifecycle
 from resilient.core.policy import Policy
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import Deadlock
 from resilient.events import Event, Listener
-from resilient.pipeline.attempts import Attempts, block_call, block_leaf
-from resilient.pipeline.call_path import full_path, unless_off
-from resilient.pipeline.compose import check_policies, compose
-from resilient.pipeline.earnings import earning, earnings, watched_earnings, watched_recovery
-from resilient.pipeline.functions import async_leaf, call_kind, copy_signature, sync_leaf, unwrapped
-from resilient.pipeline.gate_layer import Composed, guard_with
+from resilient.pipeline.attempts import Attempts
+from resilient.pipeline.bindings import Bindings
+from resilient.pipeline.compose import check_policies
+from resilient.pipeline.functions import copy_signature, unwrapped
 from resilient.pipeline.in_flight import InFlight
 from resilient.pipeline.lint import Finding, examine, examine_stack, report
 from resilient.pipeline.names import register
 from resilient.pipeline.switching import Switch
-from resilient.runtime import current, current_async
-from resilient.runtime.inherited_deadline import seen
+from resilient.runtime import current
 from resilient.runtime.threads import THREADS, drive
 
 __all__ = ["Pipeline", "flat", "own_budgets"]
@@ -95,9 +90,10 @@ class Pipeline(Policy, judgements=("classify",)):
         self.name = name or ""
         self.policies = policies
         self.classify = classify or DEFAULT
-        self.findings: list[Finding] = examine(flat(policies))
-        """What is wrong with the order of its policies or with their plan."""
-        repeats = any(each.facts.runs != 1 for each in flat(policies))
+        every = flat(policies)
+        self.findings: list[Finding] = examine(every)
+        """What cannot work in the order of its policies, or in their settings; usually empty."""
+        repeats = any(each.facts.runs != 1 for each in every)
         self._strict = _validation.flag("strict", strict)
         if original is None:
             where = f"pipeline {self.name!r}: " if self.name else ""
@@ -118,50 +114,16 @@ class Pipeline(Policy, judgements=("classify",)):
             self._in_flight = original._in_flight
         self._context.parts = (self._in_flight, *policies)
         self._context.renewals = (self._in_flight.renew, *(policy._renew for policy in policies))
-        substitutes = any(policy.facts.substitutes for policy in policies)
-        self._paid = self._earn = earnings(own_budgets(policies), self._context, substitutes=substitutes)
-        self._watches = [watch for watch in (policy._watch(self._context) for policy in policies) if watch is not None]
-        if self._watches:
-            self._earn = watched_earnings(self._paid, self._watches)
+        made = None if attempt is None else attempt(self._context)
+        layer = made if made is None or isinstance(made, BoundLayer) else BoundLayer(made)
+        self._bindings = Bindings(policies, every, own_budgets(policies), self._context, self._in_flight, layer)
         for policy in policies:
             policy._attach(self._context.channel)
-        made = None if attempt is None else attempt(self._context)
-        self._attempt = made if made is None or isinstance(made, BoundLayer) else BoundLayer(made)
-        self._ends = Ends(self._context, substitutes=substitutes)
-        self._composed: dict[Kind, tuple[Composed, Layer]] = {}
-        self._guards: dict[Kind, Callable[[Any], Callable[..., Any]]] = {}
-        self._unfit_for: dict[tuple[bool, bool], str | None] = {}
-        self._is_deadline = attempt is None and any(policy.facts.time_limit is not None for policy in flat(policies))
         self.facts = Facts(
             timed=any(policy.facts.timed for policy in policies),
             waits=any(policy.facts.waits for policy in policies),
-            substitutes=substitutes,
+            substitutes=any(policy.facts.substitutes for policy in policies),
         )
-
-    def _composed_for(self, kind: Kind) -> tuple[Composed, Layer]:
-        """The policies bound around one kind of function, and their full path. Bound when the first such function is
-        guarded."""
-        if kind not in self._composed:
-            if kind == "block":
-                leaf = block_leaf(self._context)
-                composed, path = self._compose(leaf)
-                self._composed[kind] = composed, unless_off(self._context, leaf.run, path)
-            else:
-                leaf = (async_leaf if kind == "async" else sync_leaf)(self._context, self._attempt)
-                self._composed[kind] = self._compose(leaf)
-        return self._composed[kind]
-
-    def _compose(self, leaf: BoundLayer, *, waits: bool = False) -> tuple[Composed, Layer]:
-        """Bind the policies around `leaf`. Returns them, and the full path of a call through the pipeline."""
-        composed = compose(self.policies, self._context, leaf, waits=waits)
-        recover = composed.recover
-        if recover is not None and self._paid is not None:
-            recover = earning(recover, self._paid)
-        if self._watches:
-            recover = watched_recovery(recover, self._watches)
-        composed = replace(composed, recover=recover)
-        ends = None if waits else self._ends
-        return composed, full_path(self._in_flight, self._context, composed.layer.run, recover, self._earn, ends)
 
     # -- guarding -----------------------------------------------------------------------------------------------
 
@@ -176,52 +138,21 @@ class Pipeline(Policy, judgements=("classify",)):
         if beneath:
             found = examine_stack(flat(self.policies), beneath)
             report(found, f"the decorators of {name_of(fn)}: ", strict=self._strict)
-        guarded = copy_signature(self._guard(fn), fn)
-        guarded.__dict__["__pipeline__"] = self  # the registry finds it as long as somebody uses the function
+        guarded = copy_signature(self._bindings.guard(fn), fn)
+        guarded.__dict__["__pipeline__"] = self  # so the registry finds it while the function is in use
         return guarded
 
     def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call `fn(*args, **kwargs)` guarded, once: a coroutine to await for an `async def`, else its result."""
-        return self._guard(fn)(*args, **kwargs)  # type: ignore[no-any-return]
+        """Call `fn(*args, **kwargs)` guarded. Returns a coroutine for an `async def`, else the result."""
+        return self._bindings.guard(fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     def attempts(self, name: str = "block") -> Attempts:
         """Guard a block: `async for attempt in pipeline.attempts(): async with attempt: ...`, or without `async`."""
-        seen.limits = seen.limits or self._is_deadline
-        return Attempts(_validation.name("name", name), self._context, self._start_block, self._refuse_block)
-
-    def _guard(self, fn: Any) -> Callable[..., Any]:
-        kind = call_kind(fn)
-        self._refuse_unfit(is_async=kind == "async", block=False)
-        seen.limits = seen.limits or self._is_deadline
-        if kind not in self._guards:
-            composed, path = self._composed_for(kind)
-            parts = (self._in_flight, self._context, composed, path, self._earn, self._ends)
-            self._guards[kind] = guard_with(*parts, is_async=kind == "async", timed=self.facts.timed)
-        guarded = self._guards[kind](fn)
-        is_guard(guarded.__code__)
-        return guarded
-
-    def _refuse_unfit(self, *, is_async: bool, block: bool) -> None:
-        key = is_async, block
-        if key not in self._unfit_for:
-            reasons = ((policy, policy._unfit(is_async=is_async, block=block)) for policy in flat(self.policies))
-            said = (f"{policy!r} cannot guard this: {why}" for policy, why in reasons if why is not None)
-            self._unfit_for[key] = next(said, None)
-        why = self._unfit_for[key]
-        if why is not None:
-            raise TypeError(why)
-
-    def _refuse_block(self, is_async: bool) -> None:
-        self._refuse_unfit(is_async=is_async, block=True)
-
-    def _start_block(self, block: Callable[..., Any], is_async: bool) -> tuple[Call, Coroutine[Any, Any, Any]]:
-        call = block_call(block, current_async() if is_async else THREADS, repeats=self._context.repeats)
-        _, path = self._composed_for("block")
-        return call, path(call)
+        bindings = self._bindings
+        return Attempts(_validation.name("name", name), self._context, bindings.start_block, bindings.refuse_block)
 
     def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
-        _, path = self._compose(inner, waits=True)  # what is in `inner` belongs to another pipeline
-        return BoundLayer(unless_off(self._context, inner.run, path))
+        return self._bindings.nest(inner)
 
     # -- variations ---------------------------------------------------------------------------------------------
 
@@ -236,11 +167,12 @@ class Pipeline(Policy, judgements=("classify",)):
         """A variation for one call site that shares the state of all policies that it does not replace.
 
         Args:
-            policies: each takes the place of the one of its class (and of its name, where there are several).
+            policies: each replaces the policy of the same class (and, if there are several, of the same name).
             without: classes of policies to leave out.
-            name, classify, strict: as for `Pipeline`; by default as they are here (the registry keeps the original).
+            name, classify: as for `Pipeline`; default: as in this pipeline (the registry keeps the original).
+            strict: as for `Pipeline`.
 
-        Raises `ValueError` when there is no policy to replace, or more than one that it could be.
+        Raises `ValueError` if a policy could replace none, or more than one.
         """
         check_policies(policies)
         left_out = without if isinstance(without, tuple) else (without,)
@@ -305,13 +237,13 @@ class Pipeline(Policy, judgements=("classify",)):
         lifecycle: ResultLifecycle | None = None,
         options: CallOptions | None = None,
     ) -> Pipeline:
-        """The same pipeline with other policies and another classifier. Whoever listens to this one, switches it,
-        counts its calls or closes it, does so to the derived one, too. Our transports derive pipelines whose policies
-        fit their own kind of calls.
+        """A pipeline with the same listeners, mode and count of calls, which is closed with this one, but with other
+        policies and another classifier. Our transports derive pipelines whose policies fit their own kind of calls.
 
-        `attempt(context)` makes what an attempt calls with the call, instead of the guarded function: it sees the
-        deadline, and the number, and `context.on_result` has its result judged. `lifecycle` and `options` are those of
-        its results and calls; None: this one's.
+        Args:
+            attempt: `attempt(context)` makes what each attempt calls with the `Call`, in place of the guarded function. It
+                can read the deadline and the number of the attempt, and classify its result by `context.on_result`.
+            lifecycle, options: of its results and calls; None: as in this pipeline.
         """
         derived = Pipeline.__new__(Pipeline)
         derived._set_up(
@@ -329,45 +261,45 @@ class Pipeline(Policy, judgements=("classify",)):
     # -- operations ---------------------------------------------------------------------------------------------
 
     def listen(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
-        """Send this pipeline's events of these kinds (classes of `resilient.events`) to `listener`; without kinds, all
-        events. Returns a function that ends that. Fewer kinds cost less: an event that no listener wants is not
-        built."""
+        """Call `listener` with each of this pipeline's events of these kinds (classes of `resilient.events`); without
+        kinds, with all events. Returns a function that removes the listener. Fewer kinds cost less: an event that no
+        listener wants is not built."""
         return self._context.channel.listen(listener, *kinds)
 
     @property
     def listeners(self) -> list[Listener]:
-        """The listeners of this pipeline and of all pipelines, as they were given."""
+        """The listeners of this pipeline, and those of all pipelines, as they were given."""
         return [listener for listener, _ in self._context.channel.heard_by()]
 
     @property
     def own_mode(self) -> Mode | None:
-        """The mode of this pipeline alone; None: it follows the global one."""
+        """This pipeline's own mode; None: it follows the global one."""
         return self._context.own_mode
 
     @property
     def mode(self) -> Mode:
-        """How it is switched now: its own mode, else the global one, else "on"."""
+        """The mode that holds now: its own, else the global one, else "on"."""
         return self._context.mode
 
     def switch(self, mode: Mode | None) -> Switch:
-        """Set its mode; None: follow the global one. Also as `with pipeline.switch("instant"): ...`."""
+        """Set its own mode; None: follow the global one. With `with pipeline.switch("off"): ...`, until the block ends."""
         before = self.own_mode
         self._context.switch(mode)
         return Switch(lambda: self._context.switch(before))
 
     async def aclose(self) -> None:
-        """Take no more calls (`PipelineClosed`), and wait until those that are in flight have ended.
+        """Refuse new calls (`PipelineClosed`), and wait until those in flight have ended.
 
-        It never cancels them: bound it with your own timeout if they may hang. Closing twice does no harm. Raises
-        `Deadlock` in the midst of one of its own calls, which it would wait for.
+        No call is cancelled: put your own timeout around this if calls may hang. Closing twice does no harm. Raises
+        `Deadlock` inside one of the pipeline's own calls, because it would wait for that call.
         """
         self._refuse_from_inside("aclose")
         await self._close(current())
 
     def close(self) -> None:
-        """The same for plain code: blocks until calls in other threads have ended.
+        """As `aclose`, for plain code: blocks until calls in other threads have ended.
 
-        Raises `Deadlock` in the thread of an event loop on which there are such: they could never end meanwhile.
+        Raises `Deadlock` in the thread of an event loop that has calls in flight, which could not end meanwhile.
         """
         self._refuse_from_inside("close")
         if any(self._has_part_in(waiting(task)) for task in current().tasks()):
@@ -377,8 +309,8 @@ class Pipeline(Policy, judgements=("classify",)):
     def _refuse_from_inside(self, verb: str) -> None:
         if self._has_part_in(enclosing(3)):
             raise Deadlock(
-                f"{verb}() in the midst of a call of {self.name or 'this pipeline'} would wait for that call, which "
-                "waits for it: close it outside, or in a task that the call does not wait for"
+                f"{verb}() inside a call of {self.name or 'this pipeline'} would wait for that call, which "
+                "waits for it: close the pipeline outside, or in a task that the call does not wait for"
             )
 
     def _has_part_in(self, calls: Enclosing) -> bool:
@@ -403,7 +335,7 @@ class Pipeline(Policy, judgements=("classify",)):
         return levels([(policy, self._context) for policy in self.policies], inner)[0](view)
 
     def snapshot(self) -> dict[str, Any]:
-        """Its state now, as plain data: name, mode, calls `in_flight`, and each policy's own snapshot."""
+        """The state now, as plain data: name, mode, calls `in_flight`, and the snapshot of each policy."""
         return {
             "name": self.name,
             "mode": self.mode,
@@ -415,7 +347,7 @@ class Pipeline(Policy, judgements=("classify",)):
         }
 
     def describe(self) -> str:
-        """A tree of its policies, outermost first, for people."""
+        """A tree of its policies, outermost first, as text for people."""
         return "\n".join(self._tree())
 
     def _tree(self) -> list[str]:
@@ -433,7 +365,7 @@ class Pipeline(Policy, judgements=("classify",)):
 
 
 def _policies_beneath(fn: Any) -> list[Policy]:
-    """The policies of decorators beneath, which guard a function already; outermost first."""
+    """The policies of decorators that guard a function already; outermost first."""
     found: list[Policy] = []
     for each in unwrapped(fn):
         if is_guarded(each):

@@ -583,7 +583,7 @@ def test_closing_in_the_midst_of_an_own_call_is_refused_in_words(world: World, n
     guarded = outer(close if world.is_async else pipeline.close)
     error = world.outcome(guarded).error
     assert isinstance(error, Deadlock)
-    assert "in the midst of a call of users" in str(error)
+    assert "inside a call of users" in str(error)
     assert "a task that the call does not wait for" in str(error)
     assert not pipeline.snapshot()["closed"]
     world.run(pipeline.aclose) if world.is_async else pipeline.close()
