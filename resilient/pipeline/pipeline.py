@@ -241,8 +241,8 @@ class Pipeline(Policy, judgements=("classify",)):
         policies and another classifier. Our transports derive pipelines whose policies fit their own kind of calls.
 
         Args:
-            attempt: `attempt(context)` makes what each attempt calls with the `Call`, in place of the guarded function. It
-                can read the deadline and the number of the attempt, and classify its result by `context.on_result`.
+            attempt: `attempt(context)` makes what each attempt calls with the `Call`, in place of the guarded function.
+                It can read the deadline and the number of the attempt, and classify its result by `context.on_result`.
             lifecycle, options: of its results and calls; None: as in this pipeline.
         """
         derived = Pipeline.__new__(Pipeline)
@@ -282,7 +282,7 @@ class Pipeline(Policy, judgements=("classify",)):
         return self._context.mode
 
     def switch(self, mode: Mode | None) -> Switch:
-        """Set its own mode; None: follow the global one. With `with pipeline.switch("off"): ...`, until the block ends."""
+        """Set its own mode; None: follow the global one. In `with pipeline.switch("off"):`, for its block."""
         before = self.own_mode
         self._context.switch(mode)
         return Switch(lambda: self._context.switch(before))
