@@ -6,7 +6,7 @@ from typing import Any
 
 from resilient import Pipeline, events
 from resilient.core.facts import Facts
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 
 __all__ = ["Ledger", "Told"]
 

@@ -11,6 +11,7 @@ import pytest
     "package",
     [
         "resilient.cli",
+        "resilient.core",
         "resilient.demo",
         "resilient.explain",
         "resilient.http",

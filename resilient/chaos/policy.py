@@ -213,6 +213,19 @@ class Chaos(
         """The reason for which it stopped by itself, or None."""
         return self.experiment.halted
 
+    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
+        return "a block has no result that could be injected; guard a function" if block and self._answers else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Whether it is `enabled` (or can be), why it `halted`, how many faults of each kind it has `injected`, and how
+        many of the last `calls` have `failed`."""
+        return self.experiment.snapshot()
+
+    def describe(self) -> str:
+        return f"Chaos({self.experiment.describe()})"
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         rest = inner(view)
         if not self.experiment.possible:
@@ -227,17 +240,6 @@ class Chaos(
                 why = f"nothing bounds how late {self} is"
         seconds = Bound(seconds.sure, seconds.most + late)
         return replace(rest, seconds=seconds, requests=Bound(0, requests.most), why=why)
-
-    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
-        return "a block has no result that could be injected; guard a function" if block and self._answers else None
-
-    def snapshot(self) -> dict[str, Any]:
-        """Whether it is `enabled` (or can be), why it `halted`, how many faults of each kind it has `injected`, and how
-        many of the last `calls` have `failed`."""
-        return self.experiment.snapshot()
-
-    def describe(self) -> str:
-        return f"Chaos({self.experiment.describe()})"
 
 
 def objective(experiment: Experiment, context: PipelineContext, halt: Callable[[str], None]) -> Watch:

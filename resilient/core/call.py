@@ -21,7 +21,7 @@ class Call:
 
     Attributes:
         fn, args, kwargs: the user's function and arguments.
-        runtime: does all waiting. If no policy needs it while the call succeeds (`Policy.timed`), it is None until
+        runtime: does all waiting. If no policy needs it while the call succeeds (`Facts.timed`), it is None until
             `begin()`: finding it costs as much as two bare awaits.
         attempt: the number of the current attempt, from 1.
         deadline: the time at which the innermost surrounding Timeout expires (seconds on `runtime.now()`), or None.
@@ -37,7 +37,7 @@ class Call:
             because only these are read from outside.
         requests: how often the function was called, hedges included. Counted only while there are listeners.
         identity: its id, made when it is first read.
-        substituted_at: the attempt for which a policy answered in the dependency's place (`Policy.substitutes`).
+        substituted_at: the attempt for which a policy answered in the dependency's place (`Facts.substitutes`).
     """
 
     __slots__ = (

@@ -16,8 +16,8 @@ from itertools import chain
 
 from resilient.core.call import Call
 from resilient.core.current_call import frames_of, stack
+from resilient.core.gate import Gate
 from resilient.core.gate_group import givers
-from resilient.core.policy import Gate
 from resilient.errors import Deadlock
 from resilient.runtime import current
 from resilient.runtime.threads import THREADS

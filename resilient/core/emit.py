@@ -15,7 +15,8 @@ from resilient.core.call import Call, name_of
 from resilient.core.callbacks import CallbackError
 from resilient.core.classify import IGNORED, SUCCESS, Verdict
 from resilient.core.current_call import is_guard
-from resilient.core.policy import PipelineContext, Withdrawn
+from resilient.core.gate import Withdrawn
+from resilient.core.policy import PipelineContext
 from resilient.errors import TimedOut, bare, leaves
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event
 from resilient.events.channel import unheard

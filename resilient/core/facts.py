@@ -14,7 +14,10 @@ from functools import lru_cache
 
 from resilient.core.budget import Budget
 
-__all__ = ["Facts", "shared_facts"]
+__all__ = ["IN_SHADOW", "Facts", "shared_facts"]
+
+IN_SHADOW = "in shadow mode it only counts"
+"""The `inactive` of a policy in shadow mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

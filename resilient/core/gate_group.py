@@ -25,7 +25,8 @@ from typing import Any
 
 from resilient.core.call import Call
 from resilient.core.deadline import in_callers_time
-from resilient.core.policy import Gate, PipelineContext, Ticket, Withdrawn
+from resilient.core.gate import Gate, Ticket, Withdrawn
+from resilient.core.policy import PipelineContext
 from resilient.core.shadow import Shadow
 from resilient.errors import Rejected, is_cut, reason_of
 from resilient.events import CallRejected, Waited

@@ -12,7 +12,8 @@ from dataclasses import replace
 from resilient.core.call import Call
 from resilient.core.deadline import holding
 from resilient.core.emit import tell
-from resilient.core.policy import Gate, PipelineContext, Ticket
+from resilient.core.gate import Gate, Ticket
+from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, reason_of
 from resilient.events import CallRejected
 from resilient.runtime.threads import THREADS

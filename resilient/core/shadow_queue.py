@@ -36,7 +36,7 @@ from typing import Protocol
 
 from resilient.core.call import Call
 from resilient.core.facts import Facts
-from resilient.core.policy import Gate, Ticket
+from resilient.core.gate import Gate, Ticket
 from resilient.core.wait_queue import Waiter, WaitQueue
 from resilient.errors import Rejected
 from resilient.stats.window import CLOCK_CHANGE

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from resilient.core.classify import FAILURE, Verdict
+from resilient.core.gate import Gate
 from resilient.core.levels import levels
-from resilient.core.policy import Gate, Policy
+from resilient.core.policy import Policy
 from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.events.channel import apart
 from resilient.explain.explanation import Explanation

@@ -8,8 +8,9 @@ from typing import Any, Generic
 
 from resilient.core.call import Call
 from resilient.core.emit import observed
+from resilient.core.gate import NEARLY
 from resilient.core.layer import BoundLayer
-from resilient.core.policy import NEARLY, PipelineContext
+from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, TimedOut
 from resilient.http import reading
 from resilient.http.delegate import AsyncAround

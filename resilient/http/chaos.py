@@ -307,9 +307,6 @@ class Witness(Policy, effects=("chaos",)):
     def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         return inner
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        return inner(view)  # of a request nothing is known that a fault could make worse
-
     def _watch(self, context: PipelineContext) -> Watch | None:
         experiment = self._chaos.experiment
         if not experiment.possible or experiment.halt_rate is None:
@@ -325,6 +322,11 @@ class Witness(Policy, effects=("chaos",)):
 
     def describe(self) -> str:
         return self._chaos.describe()
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+        return inner(view)  # of a request nothing is known that a fault could make worse
 
 
 class AsyncHttpChaos(AsyncAround, HttpChaos[Inner], Generic[Request, Response, Inner]):

@@ -32,8 +32,9 @@ from resilient import _validation
 from resilient.core.call import Call
 from resilient.core.classify import DEFAULT
 from resilient.core.deadline import deadline, holding, remaining
+from resilient.core.gate import NEARLY
 from resilient.core.layer import BoundLayer
-from resilient.core.policy import NEARLY, PipelineContext, Policy
+from resilient.core.policy import PipelineContext, Policy
 from resilient.core.priority import current_priority, priority
 from resilient.errors import TimedOut
 from resilient.http import semantics

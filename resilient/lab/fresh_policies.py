@@ -158,7 +158,7 @@ class FreshPolicies:
         if name == "shadow" and self._shadow:
             return True
         if name == "factory" and isinstance(policy, Keyed):
-            return partial(self._policy, policy.pattern)
+            return partial(self._policy, policy._pattern)
         if name == "seed" and isinstance(policy, Chaos) and value is None:
             return random.getrandbits(64)  # `random` is seeded by the run
         if isinstance(value, Policy):

@@ -13,7 +13,8 @@ from typing import Any
 
 from resilient import presets
 from resilient.core.budget import Budget
-from resilient.core.policy import Gate, Policy
+from resilient.core.gate import Gate
+from resilient.core.policy import Policy
 from resilient.errors import PipelineWarning
 from resilient.explain.object_reference import imported
 from resilient.lab.candidates import Candidate, candidate_from

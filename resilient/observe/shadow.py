@@ -30,7 +30,7 @@ from resilient._atomic import renew_in_forked_child
 from resilient._validation import legible
 from resilient.core.call import Call
 from resilient.core.current_call import enclosing
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.events import Event
 from resilient.observe.trace import Trace
 from resilient.pipeline import Pipeline, flat

@@ -331,9 +331,6 @@ class Pipeline(Policy, judgements=("classify",)):
         for policy in self.policies:
             await policy._drain(runtime)
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        return levels([(policy, self._context) for policy in self.policies], inner)[0](view)
-
     def snapshot(self) -> dict[str, Any]:
         """The state now, as plain data: name, mode, calls `in_flight`, and the snapshot of each policy."""
         return {
@@ -362,6 +359,11 @@ class Pipeline(Policy, judgements=("classify",)):
     def __repr__(self) -> str:
         name = f", name={self.name!r}" if self.name else ""
         return f"Pipeline({', '.join(map(repr, self.policies))}{name})"
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+        return levels([(policy, self._context) for policy in self.policies], inner)[0](view)
 
 
 def _policies_beneath(fn: Any) -> list[Policy]:

@@ -27,8 +27,9 @@ from resilient._atomic import atomic
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, ask_about_call
 from resilient.core.deadlocks import refuse_endless_wait
-from resilient.core.facts import shared_facts
-from resilient.core.policy import IN_SHADOW, Gate, PipelineContext
+from resilient.core.facts import IN_SHADOW, shared_facts
+from resilient.core.gate import Gate
+from resilient.core.policy import PipelineContext
 from resilient.core.priority import PRIORITIES, RANKS, Priority, current_priority
 from resilient.core.shadow_queue import ShadowQueue
 from resilient.core.wait_queue import PermitQueue
@@ -123,7 +124,7 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
             raises=(LimitExceeded,),
             inactive=IN_SHADOW if shadow else None,
         )
-        self.refused = dict.fromkeys(PRIORITIES, 0)
+        self._refused = dict.fromkeys(PRIORITIES, 0)
         self._limit = float(initial)
         self._count = _Count()
         self._lock = threading.RLock()
@@ -262,7 +263,7 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
     def _refusal(self, rank: int, why: str = "") -> LimitExceeded:
         name = PRIORITIES[rank]
         with self._lock:
-            self.refused[name] += 1
+            self._refused[name] += 1
         why = why or f"{(self._shadow_queue or self._count).inside} inside, {self.queued} in line"
         return refusal(LimitExceeded, (NO_ROOM, self.name, int(self._limit), name, why), self.name)
 
@@ -323,6 +324,31 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
         """Calls in the queue; in shadow mode, those that would be."""
         return len((self._shadow_queue or self._permit_queue).waiters)
 
+    @property
+    def _at_rest(self) -> bool:
+        return not self._count.inside and not self._waiting
+
+    def snapshot(self) -> dict[str, Any]:
+        """`limit` and `in_flight` now; `queued` of `queue`; `unloaded_seconds` of a call; how many were `refused`."""
+        return {
+            "limit": self.current_limit,
+            "in_flight": self._count.inside if self._shadow_queue is None else self._shadow_queue.in_use,
+            "queued": self.queued,
+            "queue": self.queue,
+            "unloaded_seconds": self.limiter.unloaded,
+            "refused": dict(self._refused),
+            **self._would_have(),
+        }
+
+    def describe(self) -> str:
+        line = f", queue {self.queue}" if self.queue else ""
+        timeout = "" if self.queue_timeout is None else f" for up to {self.queue_timeout:g} s"
+        shadow = ", shadow" if self.shadow else ""
+        rule = type(self.limiter).__name__
+        return f"AdaptiveLimit({rule} from {self.initial}, {self.min_limit} to {self.max_limit}{line}{timeout}{shadow})"
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.shadow:
             return inner(view)
@@ -345,29 +371,6 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
             why=why,
             at_once=min(rest.at_once, self.initial, self.queue),
         )
-
-    @property
-    def _at_rest(self) -> bool:
-        return not self._count.inside and not self._waiting
-
-    def snapshot(self) -> dict[str, Any]:
-        """`limit` and `in_flight` now; `queued` of `queue`; `unloaded_seconds` of a call; how many were `refused`."""
-        return {
-            "limit": self.current_limit,
-            "in_flight": self._count.inside if self._shadow_queue is None else self._shadow_queue.in_use,
-            "queued": self.queued,
-            "queue": self.queue,
-            "unloaded_seconds": self.limiter.unloaded,
-            "refused": dict(self.refused),
-            **self._would_have(),
-        }
-
-    def describe(self) -> str:
-        line = f", queue {self.queue}" if self.queue else ""
-        timeout = "" if self.queue_timeout is None else f" for up to {self.queue_timeout:g} s"
-        shadow = ", shadow" if self.shadow else ""
-        rule = type(self.limiter).__name__
-        return f"AdaptiveLimit({rule} from {self.initial}, {self.min_limit} to {self.max_limit}{line}{timeout}{shadow})"
 
 
 def _shares(given: Mapping[Priority, float] | None) -> dict[Priority, float]:

@@ -19,8 +19,9 @@ from resilient import _validation
 from resilient._atomic import atomic
 from resilient.core.call import Call
 from resilient.core.deadlocks import refuse_endless_wait
-from resilient.core.facts import shared_facts
-from resilient.core.policy import IN_SHADOW, Gate, PipelineContext
+from resilient.core.facts import IN_SHADOW, shared_facts
+from resilient.core.gate import Gate
+from resilient.core.policy import PipelineContext
 from resilient.core.shadow_queue import ShadowQueue
 from resilient.core.wait_queue import PermitQueue
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
@@ -148,6 +149,28 @@ class Bulkhead(Gate, example="100"):
         message = (FULL_FOR, name, why) if why else (FULL, name, self.max_concurrent, self.queue)
         return refusal(BulkheadFull, message, name)
 
+    @property
+    def _at_rest(self) -> bool:
+        return self._permits.free == self.max_concurrent and not self._waiting
+
+    def snapshot(self) -> dict[str, Any]:
+        """`in_use` and `queued` now, of `max_concurrent` and `queue`."""
+        shadow = self._shadow_queue
+        return {
+            "in_use": self.max_concurrent - self._permits.free if shadow is None else shadow.in_use,
+            "max_concurrent": self.max_concurrent,
+            "queued": len((shadow or self._permit_queue).waiters),
+            "queue": self.queue,
+            **self._would_have(),
+        }
+
+    def describe(self) -> str:
+        line = f", queue {self.queue}" if self.queue else ""
+        timeout = "" if self.queue_timeout is None else f" for up to {self.queue_timeout:g} s"
+        return f"Bulkhead({self.max_concurrent}{line}{timeout}{', shadow' if self.shadow else ''})"
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.shadow:
             return inner(view)
@@ -172,23 +195,3 @@ class Bulkhead(Gate, example="100"):
             why=why,
             at_once=min(rest.at_once, self.max_concurrent, self.queue),
         )
-
-    @property
-    def _at_rest(self) -> bool:
-        return self._permits.free == self.max_concurrent and not self._waiting
-
-    def snapshot(self) -> dict[str, Any]:
-        """`in_use` and `queued` now, of `max_concurrent` and `queue`."""
-        shadow = self._shadow_queue
-        return {
-            "in_use": self.max_concurrent - self._permits.free if shadow is None else shadow.in_use,
-            "max_concurrent": self.max_concurrent,
-            "queued": len((shadow or self._permit_queue).waiters),
-            "queue": self.queue,
-            **self._would_have(),
-        }
-
-    def describe(self) -> str:
-        line = f", queue {self.queue}" if self.queue else ""
-        timeout = "" if self.queue_timeout is None else f" for up to {self.queue_timeout:g} s"
-        return f"Bulkhead({self.max_concurrent}{line}{timeout}{', shadow' if self.shadow else ''})"

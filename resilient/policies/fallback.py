@@ -126,6 +126,18 @@ class Fallback(Wrap, judgements=("on",), effects=("call",)):
                 failure.__context__ = shown  # as if raised while `shown` was handled
             raise
 
+    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
+        if block:
+            return "a block has no result that could be replaced; guard a function"
+        if not is_async and self._call is not None and _validation.is_async(self._call):
+            return "its call= is an async def, which a plain def cannot await"
+        return None
+
+    def describe(self) -> str:
+        return f"Fallback({'a value' if self._call is None else name_of(self._call)})"
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         inside = inner(view)
         rest = replace(inside, fails=False)
@@ -149,13 +161,3 @@ class Fallback(Wrap, judgements=("on",), effects=("call",)):
             answers = False
         does = "answers with a value" if self._call is None else f"asks {name_of(self._call)}"
         return Reaction(does, stops=True) if answers else None
-
-    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
-        if block:
-            return "a block has no result that could be replaced; guard a function"
-        if not is_async and self._call is not None and _validation.is_async(self._call):
-            return "its call= is an async def, which a plain def cannot await"
-        return None
-
-    def describe(self) -> str:
-        return f"Fallback({'a value' if self._call is None else name_of(self._call)})"

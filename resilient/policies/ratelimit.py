@@ -27,8 +27,9 @@ from typing import Any
 from resilient import _validation
 from resilient._atomic import atomic
 from resilient.core.call import Call
-from resilient.core.facts import shared_facts
-from resilient.core.policy import IN_SHADOW, Gate, PipelineContext
+from resilient.core.facts import IN_SHADOW, shared_facts
+from resilient.core.gate import Gate
+from resilient.core.policy import PipelineContext
 from resilient.core.wait_queue import STALLED, Waiter, WaitQueue
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import RateLimited, Template, refusal
@@ -257,30 +258,6 @@ class RateLimit(Gate, example="10"):
         """The period of the rate in words: "second", or "60 s"."""
         return "second" if self.per == 1 else f"{self.per:g} s"
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        if self.shadow:
-            return inner(view)
-        again = view.again
-        view = replace(view, again=again or self.max_wait > 0)
-        rest = inner(view)
-        interval = self.per / self.rate
-        # Other calls wait, too. A call that comes again finds the tokens in the same rhythm.
-        wait = Bound(0.0 if again else self.max_wait, self.max_wait).up_to(view.within)
-        why = rest.why
-        if self.max_wait and math.isfinite(rest.seconds.most):
-            why = f"{wait.most:.4g} s until {self} has a token, then {rest.seconds.most:.4g} s"
-        patient = interval <= self.max_wait and math.isinf(view.within) and not view.pressed
-        return replace(
-            rest,
-            seconds=Bound(
-                max(rest.seconds.sure, wait.sure + inner(view.after(wait.sure)).seconds.sure),
-                wait.most + rest.seconds.most,
-            ),
-            why=why,
-            allowed=rest.allowed if patient else min(rest.allowed, self.burst),
-            at_once=rest.at_once if patient else min(rest.at_once, self.burst),
-        )
-
     @property
     def _at_rest(self) -> bool:
         return not self._waiters.groups and self._spare(current().now()) >= self._full
@@ -303,4 +280,30 @@ class RateLimit(Gate, example="10"):
         wait = f", waits up to {self.max_wait:g} s" if self.max_wait else ""
         return (
             f"RateLimit({self.rate:g} per {self._time()}, burst {self.burst}{wait}{', shadow' if self.shadow else ''})"
+        )
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+        if self.shadow:
+            return inner(view)
+        again = view.again
+        view = replace(view, again=again or self.max_wait > 0)
+        rest = inner(view)
+        interval = self.per / self.rate
+        # Other calls wait, too. A call that comes again finds the tokens in the same rhythm.
+        wait = Bound(0.0 if again else self.max_wait, self.max_wait).up_to(view.within)
+        why = rest.why
+        if self.max_wait and math.isfinite(rest.seconds.most):
+            why = f"{wait.most:.4g} s until {self} has a token, then {rest.seconds.most:.4g} s"
+        patient = interval <= self.max_wait and math.isinf(view.within) and not view.pressed
+        return replace(
+            rest,
+            seconds=Bound(
+                max(rest.seconds.sure, wait.sure + inner(view.after(wait.sure)).seconds.sure),
+                wait.most + rest.seconds.most,
+            ),
+            why=why,
+            allowed=rest.allowed if patient else min(rest.allowed, self.burst),
+            at_once=rest.at_once if patient else min(rest.at_once, self.burst),
         )

@@ -18,8 +18,9 @@ from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError
 from resilient.core.deadline import in_callers_time, lifted, total
 from resilient.core.facts import Facts
+from resilient.core.gate import NEARLY
 from resilient.core.layer import BoundLayer, Layer
-from resilient.core.policy import NEARLY, PipelineContext, Wrap
+from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
@@ -168,15 +169,6 @@ class Timeout(Wrap, example="2"):
         """Plain data: the number of `abandoned` calls that are still running, if there can be any."""
         return {"abandoned": self._abandoned.count} if self.abandon or self.thread else {}
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        rest = inner(view.sooner(self.seconds))
-        if self.abandon or self.thread:
-            rest = replace(rest, allowed=min(rest.allowed, self._abandoned.cap))
-        if not (view.is_async or self.thread):
-            return rest  # a plain def cannot be stopped
-        why = f"{self} ends it" if rest.seconds.most > self.seconds else rest.why
-        return replace(rest, seconds=rest.seconds.up_to(self.seconds), why=why)
-
     def _unfit(self, *, is_async: bool, block: bool) -> str | None:
         if self.thread and block and not is_async:
             return "a block runs in its own thread, so its time can be bounded by Timeout(...) without thread=True only"
@@ -188,6 +180,17 @@ class Timeout(Wrap, example="2"):
 
     def describe(self) -> str:
         return f"Timeout({self.seconds:g} s{', thread' if self.thread else ''}{', abandon' if self.abandon else ''})"
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+        rest = inner(view.sooner(self.seconds))
+        if self.abandon or self.thread:
+            rest = replace(rest, allowed=min(rest.allowed, self._abandoned.cap))
+        if not (view.is_async or self.thread):
+            return rest  # a plain def cannot be stopped
+        why = f"{self} ends it" if rest.seconds.most > self.seconds else rest.why
+        return replace(rest, seconds=rest.seconds.up_to(self.seconds), why=why)
 
 
 def _is_ours(error: BaseException | None, runtime: Runtime, at: float) -> bool:

@@ -19,8 +19,9 @@ from resilient.core.call import Call
 from resilient.core.classify import FATAL, IGNORED, Classifier, Verdict
 from resilient.core.emit import count_request
 from resilient.core.facts import Facts
+from resilient.core.gate import Gate, Withdrawn
 from resilient.core.layer import BoundLayer, Layer
-from resilient.core.policy import Gate, PipelineContext, Withdrawn, Wrap
+from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import TimedOut
 from resilient.events import Channel
@@ -82,6 +83,13 @@ class UntilAnswered(Wrap):
 
         return BoundLayer(until_answered)
 
+    def describe(self) -> str:
+        limit = self.facts.time_limit
+        own = "" if limit is None else f", {limit:g} s at the most"
+        return f"the client's deadline{own}"
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         limit = self.facts.time_limit
         if limit is None:
@@ -91,11 +99,6 @@ class UntilAnswered(Wrap):
         rest = inner(view.sooner(limit))
         why = f"max_deadline of {limit:g} s ends it" if rest.seconds.most > limit else rest.why
         return replace(rest, seconds=rest.seconds.up_to(limit), why=why)
-
-    def describe(self) -> str:
-        limit = self.facts.time_limit
-        own = "" if limit is None else f", {limit:g} s at the most"
-        return f"the client's deadline{own}"
 
 
 def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:

@@ -52,7 +52,7 @@ from typing import Any, Final
 
 from resilient import _validation
 from resilient.core.deadline import milliseconds
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.core.priority import PRIORITIES, current_priority, priority
 from resilient.core.pushback import LONGEST_PAUSE
 from resilient.errors import Rejected, TimedOut

@@ -16,8 +16,8 @@ from types import CoroutineType
 from typing import Any, Final
 
 from resilient.core.call import Call
+from resilient.core.gate import Withdrawn
 from resilient.core.layer import Layer
-from resilient.core.policy import Withdrawn
 from resilient.errors import Rejected, TimedOut, is_cut
 from resilient.runtime import Runtime
 from resilient.runtime.asyncio import current_task

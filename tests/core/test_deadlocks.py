@@ -25,7 +25,7 @@ from resilient import (
     deadline,
     events,
 )
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.core.wait_queue import PermitQueue
 from resilient.events import Queued
 

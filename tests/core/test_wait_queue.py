@@ -16,7 +16,7 @@ import trio
 
 from resilient import AdaptiveLimit, Bulkhead, Keyed, RateLimit
 from resilient.core import wait_queue
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.core.wait_queue import WaitQueue
 from resilient.runtime import current_async
 

@@ -134,7 +134,7 @@ class _Choices:
         policies = flat(pipelines)
         limits = sorted({policy.facts.time_limit for policy in policies if policy.facts.time_limit is not None})
         hedges = [policy for policy in policies if isinstance(policy, Hedge)]
-        delays = {delay for hedge in hedges for delay in (*hedge.delays, *hedge.longest, sum(hedge.longest)) if delay}
+        delays = {delay for hedge in hedges for delay in (*hedge.delays, *hedge._longest, sum(hedge._longest)) if delay}
         left = {limit - delay for limit in limits for delay in delays if delay < limit}
         self.seconds = [0.0, HANG, *(each * LESS for each in sorted({*limits, *left}))]
         self.pasts = [0.0, 0.5, 1.0, 3.0, HANG] if any(hedge.observes for hedge in hedges) else []

@@ -30,7 +30,8 @@ from resilient import (
 )
 from resilient.core.call import Call
 from resilient.core.facts import Facts
-from resilient.core.policy import Gate, Layer, PipelineContext, Wrap
+from resilient.core.gate import Gate
+from resilient.core.policy import Layer, PipelineContext, Wrap
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.explain import Explanation, Route, explain
 from resilient.faults import Errors, Latency

@@ -19,7 +19,7 @@ import trio
 from resilient import CircuitBreaker, Hedge, Pipeline, Retry, Timeout, deadline
 from resilient.core.call import Call
 from resilient.core.facts import Facts
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.errors import TimedOut
 from resilient.http import http2
 from resilient.runtime import current_async

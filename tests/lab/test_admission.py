@@ -24,7 +24,7 @@ from resilient import (
     remaining,
 )
 from resilient.core.facts import Facts
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.faults import Crash, Errors, Stall
 from resilient.http.asgi import ServerMiddleware
 from resilient.lab.candidates import NONE, Candidate, candidate_from

@@ -136,7 +136,7 @@ def test_everything_that_can_be_written_is_read(tmp_path: Path) -> None:
     assert (timeout.seconds, timeout.name) == (1.5, "each")
     assert isinstance(hedge, Hedge)
     assert hedge.observes == quantile(0.9, initial=0.2, ceiling=0.5)
-    assert (hedge.copies, hedge.late) == (3, True)
+    assert (hedge.copies, hedge._late) == (3, True)
     assert str(scenario.candidates["written"].admission) == "Bulkhead(7)"
     assert not scenario.candidates["written"].deadline_header
     assert [type(each).__name__ for each in service.admit().policies] == ["RateLimit", "AdaptiveLimit"]

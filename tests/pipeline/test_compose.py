@@ -30,8 +30,8 @@ from resilient import (
 )
 from resilient.core.call import Call
 from resilient.core.facts import Facts
+from resilient.core.gate import Gate
 from resilient.core.lifecycle import EndObserver, ResultLifecycle
-from resilient.core.policy import Gate
 from resilient.runtime import virtual
 from tests.properties.stacks import Turnstile
 from tests.searches import search

@@ -32,7 +32,8 @@ from resilient import (
 )
 from resilient.core.call import Call
 from resilient.core.facts import Facts
-from resilient.core.policy import Gate, PipelineContext, Policy
+from resilient.core.gate import Gate
+from resilient.core.policy import PipelineContext, Policy
 from resilient.errors import Rejected
 from resilient.runtime import current_async
 

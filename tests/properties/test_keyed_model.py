@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from resilient import Keyed, Pipeline
 from resilient.core.call import Call
 from resilient.core.facts import Facts
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.runtime.virtual import VirtualLoop
 from tests.searches import search
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from resilient import Pipeline, RateLimit, RateLimited, Rejected, TimedOut, Timeout
 from resilient.core.call import Call, new_call
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.runtime import virtual
 from resilient.runtime.virtual import VirtualLoop
 from tests.searches import search

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from resilient import AdaptiveLimit, CircuitBreaker, CircuitOpen, Keyed, RateLimit, RateLimited
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.runtime import virtual
 from resilient.stats.window import CLOCK_CHANGE, TimeWindow
 

@@ -17,7 +17,7 @@ import trio.testing
 
 from resilient import current_priority, events, remaining
 from resilient.core.facts import Facts
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.http.asgi import ServerMiddleware
 from resilient.runtime import current_async, virtual
 

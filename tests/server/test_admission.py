@@ -22,7 +22,7 @@ from resilient import (
     priority,
     remaining,
 )
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.http.asgi import ServerMiddleware
 from tests.server.memory import (
     TOO_LATE,

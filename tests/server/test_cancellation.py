@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from resilient import AdaptiveLimit, Bulkhead, Retry, current_priority, events, remaining
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.runtime.asyncio import running
 from tests.properties.cancellation_driver import (
     assert_idle,

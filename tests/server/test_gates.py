@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Keyed, RateLimit
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.http.asgi import ServerMiddleware
 from tests.server.memory import after, answering, ask, hang
 from tests.worlds import WORLDS, World

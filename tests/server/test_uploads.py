@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Keyed, RateLimit, Retry, remaining
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.events import AttemptFailed, CallEnded, CallRejected, CallTimedOut
 from resilient.server.upload import READ_AHEAD
 from tests.server.memory import (

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Keyed, Retry, remaining
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.runtime import virtual
 from tests.ledger import Ledger
 from tests.searches import search

@@ -21,7 +21,8 @@ from resilient import (
     Timeout,
 )
 from resilient.core.call import Call
-from resilient.core.policy import Gate, Layer, PipelineContext, Ticket, Wrap
+from resilient.core.gate import Gate, Ticket
+from resilient.core.policy import Layer, PipelineContext, Wrap
 from resilient.faults import Crash, Errors, Latency, Results
 
 # -- Timeout --------------------------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from pybreaker import CircuitBreakerListener
 from resilient import _validation
 from resilient._atomic import GIL, module_lock
 from resilient.core.call import Call
-from resilient.core.facts import shared_facts
-from resilient.core.policy import IN_SHADOW, Gate
+from resilient.core.facts import IN_SHADOW, shared_facts
+from resilient.core.gate import Gate
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import CircuitOpen, Template, refusal
 from resilient.events import CircuitChanged
@@ -249,17 +249,6 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         super()._renew()
         self._circuit.renew()
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        rest = inner(view)
-        if self.shadow:
-            return rest
-        criteria, counts = self._circuit.criteria, [rest.allowed]
-        if criteria.fail_max is not None:
-            counts.append(criteria.fail_max)
-        if criteria.failure_rate is not None or criteria.slow_rate is not None:
-            counts.append(criteria.min_calls)
-        return replace(rest, allowed=min(counts))
-
     @property
     def _at_rest(self) -> bool:
         return self.state is circuit.CLOSED or not self._circuit.wanted(current().now())
@@ -392,3 +381,16 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         return (
             f"CircuitBreaker({' or '.join(when)}{rate}, break {self._circuit.break_duration:g} s{shadow}: {self.state})"
         )
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
+    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+        rest = inner(view)
+        if self.shadow:
+            return rest
+        criteria, counts = self._circuit.criteria, [rest.allowed]
+        if criteria.fail_max is not None:
+            counts.append(criteria.fail_max)
+        if criteria.failure_rate is not None or criteria.slow_rate is not None:
+            counts.append(criteria.min_calls)
+        return replace(rest, allowed=min(counts))

@@ -32,9 +32,9 @@ from resilient.core.budget import Budget
 from resilient.core.call import Call
 from resilient.core.callbacks import ask_about_call
 from resilient.core.deadline import in_callers_time
-from resilient.core.facts import Facts
+from resilient.core.facts import IN_SHADOW, Facts
 from resilient.core.layer import BoundLayer, Layer
-from resilient.core.policy import IN_SHADOW, PipelineContext, Wrap
+from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase, share
 from resilient.events import Hedging
 from resilient.policies.hedge.delay import Delays, Observed, PerKey, quantile
@@ -104,10 +104,10 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         more = len(self.delays)
         self.copies = more + 1
         known = _known(self.delays)
-        shortest, self.longest = (known, known) if self.observes is None else self.observes.bounds(more)
-        self.alike = None if self.observes is None else Observed(self.observes, more)
+        shortest, self._longest = (known, known) if self.observes is None else self.observes.bounds(more)
+        self._alike = None if self.observes is None else Observed(self.observes, more)
         """The observed latencies of all calls; None: delays are fixed, or latencies are observed by key."""
-        self._observed: Observed | PerKey | None = self.alike
+        self._observed: Observed | PerKey | None = self._alike
         self._key: Callable[..., Hashable] | None = None
         if key is not None:
             if self.observes is None:
@@ -120,20 +120,20 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
             raise ValueError("inline=True has no meaning with thread=True: a thread cannot be stopped for the winner")
         if cancel not in get_args(Cancel):
             raise ValueError(f"cancel must be one of {', '.join(get_args(Cancel))}, got {cancel!r}")
-        self.late = cancel == "late"
-        if self.inline and self.late:
+        self._late = cancel == "late"
+        if self.inline and self._late:
             raise ValueError("cancel='late' has no meaning with inline=True: the caller's own task is the loser then")
         self.budget = _validation.instance("budget", budget, Budget)
         self.shadow = _validation.flag("shadow", shadow)
         stragglers = Stragglers(_validation.count("max_stragglers", max_stragglers))
-        self._race = Settings(self.name, self.copies, self.delays, accept, self.late, self.budget, stragglers)
-        lingers = self.late and not self.shadow
+        self._race = Settings(self.name, self.copies, self.delays, accept, self._late, self.budget, stragglers)
+        lingers = self._late and not self.shadow
         self.facts = Facts(
             runs=self.copies,
             overlaps=True,
             head_start=sum(shortest) / more,
             extra=0.0 if self.observes is None else 1 - self.observes.share,
-            pause=sum(self.longest) if math.isfinite(self.longest[-1]) else None,
+            pause=sum(self._longest) if math.isfinite(self._longest[-1]) else None,
             budget=self.budget,
             lingers=lingers,
             outlived=lingers or (self.thread and not self.shadow),
@@ -143,7 +143,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
     def _observe_by(self, key: Callable[..., Hashable], max_keys: int) -> None:
         assert self.observes is not None
         self._key = key if inspect.isclass(key) else _validation.callback("key", key)
-        self.alike = None
+        self._alike = None
         self._observed = PerKey(self.observes, len(self.delays), _validation.count("max_keys", max_keys))
 
     def _by(self, key: Callable[..., Hashable], max_keys: int) -> Self:
@@ -165,9 +165,9 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
     @property
     def _observes_all_alike(self) -> bool:
         """Whether latencies are observed without keys."""
-        return self.alike is not None
+        return self._alike is not None
 
-    def observed(self, call: Call) -> Observed | None:
+    def _latencies_of(self, call: Call) -> Observed | None:
         """The observed latencies for this call, by its key; None: its delays are fixed. Raises a `CallbackError` where
         the key function raises."""
         observed, key = self._observed, self._key
@@ -184,7 +184,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         def race(call: Call) -> Coroutine[Any, Any, Any]:
             if context.mode == "once":
                 return rest(call) if self.observes is None else watch(call)
-            observed = self.alike or (None if self.observes is None else self.observed(call))
+            observed = self._alike or (None if self.observes is None else self._latencies_of(call))
             if self.inline and isinstance(call.runtime, AsyncioRuntime):
                 return InlineRace(settings, call, rest, context, observed).run(call.runtime)
             copies = Race(settings, call, rest, context, observed)
@@ -197,7 +197,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
     async def _observe_alone(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         """Run one copy only, and observe its latency. In shadow mode, count and report it if a further copy would have
         started."""
-        observed, now = self.observed(call), call.runtime.now
+        observed, now = self._latencies_of(call), call.runtime.now
         delay = (self.delays if observed is None else observed.delays)[0]
         first = LatencySample()
         first.observe(call, observed)
@@ -221,6 +221,49 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
                     reason = "delay" if late else "failure"
                     context.channel.emit(Hedging(context.name, now(), self.name, 2, reason, shadow=True))
 
+    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
+        if block:
+            return "a block runs once; hedge a function"
+        if not is_async and not self.thread and not self.shadow:
+            return "copies of a plain def need threads: say Hedge(..., thread=True)"
+        return None
+
+    def _renew(self) -> None:
+        super()._renew()
+        self._race.stragglers.renew()
+        if self._observed is not None:
+            self._observed.renew()
+
+    async def _drain(self, runtime: Runtime) -> None:
+        await self._race.stragglers.drain(runtime)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Its counters and observed delays, as plain data: further copies `started`, how many of those have `won`,
+        `stragglers` (losers that have not ended yet); in shadow mode, copies that it `would_have_started`. Where
+        latencies are observed, the current `delays` (None: lateness does not start the next copy) and the number of
+        `samples`; or, by key, the number of `keys`, and what was `observed` of the 100 used last."""
+        counts = self._race.counts
+        return {
+            **({} if self._observed is None else self._observed.snapshot()),
+            "started": counts.started,
+            "won": counts.won,
+            "stragglers": self._race.stragglers.count,
+            **({"would_have_started": counts.would_have_started} if self.shadow else {}),
+            **({} if self.budget is None else {"budget": self.budget.snapshot()}),
+        }
+
+    def describe(self) -> str:
+        after = str(self.observes)
+        if self.observes is None:
+            after = ", ".join(f"{delay:g}" for delay in dict.fromkeys(self.delays)) + " s"
+        if self._key is not None:
+            after += " of each key"
+        flags = {"inline": self.inline, "thread": self.thread, "late": self._late, "shadow": self.shadow}
+        shown = "".join(f", {flag}" for flag, is_set in flags.items() if is_set)
+        return f"Hedge({self.copies} copies, after {after}{shown})"
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.shadow:
             return inner(view)
@@ -228,7 +271,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         one = inner(view)
         # At the latest, each begins when it is due, or the one before it has failed; those before that may have failed
         # in the very moment in which another one was due.
-        begins = sum(min(delay, one.seconds.most) for delay in self.longest)
+        begins = sum(min(delay, one.seconds.most) for delay in self._longest)
         most = begins + one.seconds.most
         _, overlap = self._last_begins(self._fresh, one.seconds.sure, self.copies)
         sure = self._surely_lasts(inner, view, overlap=overlap)
@@ -290,46 +333,6 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         if (end.verdict is not None and end.verdict.refused) or end.worth_repeating:
             return Reaction("starts the next copy at once, and waits for the others; passes it on when all have failed")
         return Reaction("ends the race")
-
-    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
-        if block:
-            return "a block runs once; hedge a function"
-        if not is_async and not self.thread and not self.shadow:
-            return "copies of a plain def need threads: say Hedge(..., thread=True)"
-        return None
-
-    def _renew(self) -> None:
-        super()._renew()
-        self._race.stragglers.renew()
-        if self._observed is not None:
-            self._observed.renew()
-
-    async def _drain(self, runtime: Runtime) -> None:
-        await self._race.stragglers.drain(runtime)
-
-    def snapshot(self) -> dict[str, Any]:
-        """Its counters and observed delays, as plain data: further copies `started`, how many of those have `won`,
-        `stragglers` (losers that have not ended yet); in shadow mode, copies that it `would_have_started`. Where
-        latencies are observed, the current `delays` (None: lateness does not start the next copy) and the number of
-        `samples`; or, by key, the number of `keys`, and what was `observed` of the 100 used last."""
-        counts = self._race.counts
-        return {
-            **({} if self._observed is None else self._observed.snapshot()),
-            "started": counts.started,
-            "won": counts.won,
-            "stragglers": self._race.stragglers.count,
-            **({"would_have_started": counts.would_have_started} if self.shadow else {}),
-            **({} if self.budget is None else {"budget": self.budget.snapshot()}),
-        }
-
-    def describe(self) -> str:
-        after = str(self.observes)
-        if self.observes is None:
-            after = ", ".join(f"{delay:g}" for delay in dict.fromkeys(self.delays)) + " s"
-        if self._key is not None:
-            after += " of each key"
-        flags = "".join(f", {flag}" for flag in ("inline", "thread", "late", "shadow") if getattr(self, flag))
-        return f"Hedge({self.copies} copies, after {after}{flags})"
 
 
 def _delays(delay: object, copies: object) -> Delays:

@@ -26,7 +26,7 @@ from typing import Any
 
 from resilient import _validation, events
 from resilient._atomic import GIL, atomic, members
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.events.channel import Emitter
 
 __all__ = ["LOOKS", "Entry", "Keys"]

@@ -19,7 +19,8 @@ from resilient import _validation
 from resilient._atomic import GIL
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, ask_about_call
-from resilient.core.policy import Gate, PipelineContext, Policy, Ticket
+from resilient.core.gate import Gate, Ticket
+from resilient.core.policy import PipelineContext, Policy
 from resilient.core.worst_case import Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.errors import Rejected
 from resilient.events import Channel
@@ -71,6 +72,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
             raise TypeError(f"factory must make a gate (CircuitBreaker, Bulkhead, RateLimit, ...), got {pattern!r}")
         super().__init__(name, shadow=pattern.shadow)
         self._pattern = pattern
+        """The first gate that the factory made. It guards no call; the gates of the keys are like it."""
         decides = (pattern._shadow_queue or pattern).facts
         self.facts = replace(
             pattern.facts,
@@ -88,11 +90,6 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         derived = self._derived(key=key)
         derived._key = key
         return derived
-
-    @property
-    def pattern(self) -> Gate:
-        """The first gate that the factory made. It guards no call, and has the settings of the others."""
-        return self._pattern
 
     # -- the gate -----------------------------------------------------------------------------------------------
 
@@ -250,11 +247,13 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
     def _noun(self) -> str:
         return f"Keyed({self._pattern._noun})"
 
+    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
+        return self._pattern._unfit(is_async=is_async, block=block)
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         return self._pattern.worst(inner, view)
 
     def meets(self, end: Ending) -> Reaction | None:
         return self._pattern.meets(end)
-
-    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
-        return self._pattern._unfit(is_async=is_async, block=block)

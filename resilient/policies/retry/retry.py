@@ -158,6 +158,34 @@ class Retry(
         timed = self._schedule.stop.timed and self._schedule.knows_its_waits
         return self._schedule.takes(each) if timed else super()._takes(each)
 
+    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
+        if is_async:
+            return None
+        settings = self._settings
+        given = {"stop": settings.stop, "wait": settings.wait, "on": settings.predicate.strategy, **settings.hooks}
+        found = (name for name, strategy in given.items() if strategy is not None and awaits(strategy))
+        name = next(found, None)
+        return None if name is None else f"its {name}= is an async def, which a plain def cannot await"
+
+    async def _drain(self, runtime: Runtime) -> None:
+        await self._settings.closing.drain(runtime)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Its counters as plain data: attempts `retried`, in shadow mode those that it `would_have_retried`, and the
+        `budget`."""
+        counts = self._settings.counts
+        return {
+            "retried": counts.retried,
+            **({"would_have_retried": counts.would_have_retried} if self.shadow else {}),
+            **({} if self.budget is None else {"budget": self.budget.snapshot()}),
+        }
+
+    def describe(self) -> str:
+        flags = (", once" if self._settings.once else "") + (", shadow" if self.shadow else "")
+        return f"Retry({self._schedule.describe()}{flags})"
+
+    # Asked by `explain`: see `resilient.core.worst_case`.
+
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         if self.facts.inactive or (view.repeated and (view.once or self._settings.once)):
             return inner(view)
@@ -185,29 +213,3 @@ class Retry(
         else:
             repeats = end.worth_repeating and not end.verdict.final
         return Reaction(again) if repeats else Reaction("does not repeat it")
-
-    def _unfit(self, *, is_async: bool, block: bool) -> str | None:
-        if is_async:
-            return None
-        settings = self._settings
-        given = {"stop": settings.stop, "wait": settings.wait, "on": settings.predicate.strategy, **settings.hooks}
-        found = (name for name, strategy in given.items() if strategy is not None and awaits(strategy))
-        name = next(found, None)
-        return None if name is None else f"its {name}= is an async def, which a plain def cannot await"
-
-    async def _drain(self, runtime: Runtime) -> None:
-        await self._settings.closing.drain(runtime)
-
-    def snapshot(self) -> dict[str, Any]:
-        """Its counters as plain data: attempts `retried`, in shadow mode those that it `would_have_retried`, and the
-        `budget`."""
-        counts = self._settings.counts
-        return {
-            "retried": counts.retried,
-            **({"would_have_retried": counts.would_have_retried} if self.shadow else {}),
-            **({} if self.budget is None else {"budget": self.budget.snapshot()}),
-        }
-
-    def describe(self) -> str:
-        flags = (", once" if self._settings.once else "") + (", shadow" if self.shadow else "")
-        return f"Retry({self._schedule.describe()}{flags})"

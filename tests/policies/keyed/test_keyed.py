@@ -38,7 +38,7 @@ from resilient import (
 )
 from resilient.core.call import Call
 from resilient.core.facts import Facts
-from resilient.core.policy import Gate
+from resilient.core.gate import Gate
 from resilient.policies.keyed.key_table import LOOKS
 from tests.properties.cancellation_driver import cancel_at_every_point, cancel_at_every_step_of_trio
 from tests.worlds import World
@@ -430,7 +430,7 @@ def test_gate_of_a_key_knows_what_it_was_made_with() -> None:
     permits = iter([1, 1, 2])
     keyed = Keyed(lambda: Bulkhead(next(permits), queue=3), key=first)
     same, other = keyed.gate_for("a"), keyed.gate_for("b")
-    assert same._init_args is keyed.pattern._init_args == ((1,), {"queue": 3})
+    assert same._init_args is keyed._pattern._init_args == ((1,), {"queue": 3})
     assert other._init_args == ((2,), {"queue": 3})
 
 
