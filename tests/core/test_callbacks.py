@@ -1,5 +1,5 @@
-"""What the caller's own code raises while it judges (a classifier, a predicate, a strategy, a key function) is the
-caller's error on every path: it is raised to the caller, nothing is repeated, and nothing is learnt."""
+"""Errors of callbacks (a classifier, a predicate, a strategy, a key function) are raised to the caller on every path;
+the call is not repeated, and no policy learns from it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from tests.worlds import World
 
 
 class Broken(Exception):
-    """What the caller's code raises."""
+    """The error that the callbacks of these tests raise."""
 
 
 class Answer:
-    """A result that holds something, as a response does."""
+    """A result that must be closed, like a response."""
 
     status_code = 200
 
@@ -49,12 +49,12 @@ class Answer:
 
 
 def broken(*args: Any, **kwargs: Any) -> Any:
-    """Any predicate."""
+    """A predicate that raises."""
     raise Broken("in the predicate")
 
 
 class BrokenResult(Classifier):
-    """A subclass that does not keep its promise about results."""
+    """A classifier whose `result` raises."""
 
     @property
     def judges_results(self) -> bool:
@@ -65,7 +65,7 @@ class BrokenResult(Classifier):
 
 
 class BrokenError(Classifier):
-    """A subclass that does not keep its promise about errors."""
+    """A classifier whose `error` raises."""
 
     def error(self, error: Exception) -> Verdict:
         raise Broken("in the subclass")
@@ -93,14 +93,14 @@ POLICIES: dict[str, Callable[[], tuple[Policy, ...]]] = {
 
 
 def raised(world: World, pipeline: Policy, dependency: Any) -> BaseException:
-    """The error that the caller gets."""
+    """The error that the caller of a guarded function gets."""
     error = world.outcome(pipeline(dependency.fn)).error
     assert error is not None
     return error
 
 
 def untouched(pipeline: Pipeline) -> bool:
-    """Whether every gate is as new: no permit is out, and no failure is known."""
+    """Whether no gate of a pipeline has given out a permit or learned of a failure."""
     states = pipeline.snapshot()["policies"]
     return not any(state.get(key) for state in states for key in ("in_use", "in_flight", "failures", "probes"))
 
@@ -108,7 +108,7 @@ def untouched(pipeline: Pipeline) -> bool:
 @pytest.mark.parametrize("classify", RESULTS, ids=["results", "subclass"])
 @pytest.mark.parametrize("policies", POLICIES.values(), ids=POLICIES)
 def test_result_predicate_that_raises_repeats_nothing(world: World, policies: Any, classify: Classifier) -> None:
-    """The call had succeeded: it is not made again, its result is closed, and the circuit learns nothing."""
+    """The call has succeeded, so it is not repeated; its result is closed, and the circuit learns nothing."""
     pipeline, answer = Pipeline(*policies(), classify=classify), Answer()
     dependency = world.dependency(answer, answer, answer)
     assert type(raised(world, pipeline, dependency)) is Broken
@@ -120,7 +120,7 @@ def test_result_predicate_that_raises_repeats_nothing(world: World, policies: An
 @pytest.mark.parametrize("classify", ERRORS, ids=["failures", "ignore", "fatal", "subclass"])
 @pytest.mark.parametrize("policies", [*POLICIES.values()][:-1], ids=[*POLICIES][:-1])
 def test_error_predicate_that_raises_repeats_nothing(world: World, policies: Any, classify: Classifier) -> None:
-    """The caller gets the predicate's error, and the real one in its context."""
+    """The caller gets the error of the predicate, with the error of the function in its context."""
     pipeline, down = Pipeline(*policies(), classify=classify), OSError("down")
     dependency = world.dependency(down, down, down)
     error = raised(world, pipeline, dependency)
@@ -146,7 +146,7 @@ ASKED: dict[str, Callable[[], Policy]] = {
 @pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER)
 @pytest.mark.parametrize("policy", ASKED.values(), ids=ASKED)
 def test_strategy_that_raises_is_no_failure_to_the_policies_around(world: World, policy: Any, outer: Any) -> None:
-    """What a policy is told by its user is not the dependency's doing: it is neither repeated, counted nor replaced."""
+    """The dependency has no part in such an error: it is not repeated or counted, and no Fallback answers for it."""
     down = OSError("down")
     dependency = world.dependency(down, down)
     error = raised(world, Pipeline(outer(), policy(), Bulkhead(5)), dependency)
@@ -168,7 +168,7 @@ KEYS: dict[str, Callable[[], Policy]] = {
 
 @pytest.mark.parametrize("policy", KEYS.values(), ids=KEYS)
 def test_key_function_that_raises_is_asked_once(world: World, policy: Any) -> None:
-    """A Retry around does not ask it again, and a Fallback does not hide it."""
+    """A Retry around the call does not call the key function again, and a Fallback does not hide its error."""
     dependency = world.dependency()
     error = raised(world, Pipeline(Fallback("stale"), Retry(3, wait=0), policy()), dependency)
     assert type(error) in (Broken, KeyError, TypeError, ValueError)
@@ -176,7 +176,7 @@ def test_key_function_that_raises_is_asked_once(world: World, policy: Any) -> No
 
 
 def test_accept_that_raises_closes_the_result(world: World) -> None:
-    """A copy whose result cannot be judged is not taken."""
+    """The copy of a hedge whose result cannot be classified does not win."""
     answer = Answer()
     dependency = world.dependency(answer)
     error = raised(world, Pipeline(Retry(3, wait=0), Hedge(10, accept=broken, thread=True)), dependency)
@@ -185,7 +185,7 @@ def test_accept_that_raises_closes_the_result(world: World) -> None:
 
 
 def test_standard_pipeline_charges_once_for_each_call(world: World) -> None:
-    """A predicate that trips over an unexpected answer does not have the work done again."""
+    """An unexpected answer that makes a predicate raise does not make the pipeline send the request again."""
     dependency = world.dependency(*[{"status": "ok"}] * 12)
     pipeline = standard(classify=Classifier(results=lambda answer: answer["code"] >= 500))
     for _ in range(12):
@@ -194,7 +194,7 @@ def test_standard_pipeline_charges_once_for_each_call(world: World) -> None:
 
 
 def test_predicate_that_raises_from_another_error_keeps_its_own_chain(world: World) -> None:
-    """The real error stands at the end of the chain of contexts that the predicate has made."""
+    """The error of the function is appended to the end of the chain of contexts that the predicate made."""
     down = OSError("down")
 
     def chained(error: Exception) -> bool:
@@ -209,7 +209,7 @@ def test_predicate_that_raises_from_another_error_keeps_its_own_chain(world: Wor
 
 
 def test_predicate_that_raises_the_error_itself_raises_that(world: World) -> None:
-    """No chain is made of one object."""
+    """The error is not made its own context."""
     down = OSError("down")
 
     def again(error: Exception) -> bool:
@@ -220,7 +220,7 @@ def test_predicate_that_raises_the_error_itself_raises_that(world: World) -> Non
 
 
 def test_classifier_that_returns_no_verdict_is_told(world: World) -> None:
-    """A subclass that forgets its `return` reads so in the error, rather than that None has no `kind`."""
+    """The error of a subclass without a `return` says so, instead of that None has no attribute `kind`."""
 
     class Forgetful(Classifier):
         def error(self, error: Exception) -> Verdict:
@@ -233,7 +233,7 @@ def test_classifier_that_returns_no_verdict_is_told(world: World) -> None:
 
 @pytest.mark.parametrize("way", ["attempt", "deadline"])
 def test_listener_alone_does_not_make_a_broken_predicate_an_error(world: World, way: str) -> None:
-    """Where no policy judges results, telling of the call does not fail it."""
+    """If no policy classifies results, a listener of events does not make the call fail."""
     pipeline, answer, heard = Pipeline(Bulkhead(5), classify=RESULTS[0]), Answer(), []
     pipeline.listen(heard.append)
     assert world.call(pipeline(world.dependency(answer).fn)) is answer
@@ -241,7 +241,7 @@ def test_listener_alone_does_not_make_a_broken_predicate_an_error(world: World, 
 
 
 def test_block_whose_result_cannot_be_judged_ends_with_the_error() -> None:
-    """`attempts()` swallows nothing of it."""
+    """`attempts()` does not swallow the error of a callback."""
     pipeline, rounds = Pipeline(Retry(3, wait=0), CircuitBreaker(None, fail_max=1), classify=RESULTS[0]), 0
     with pytest.raises(Broken):
         for attempt in pipeline.attempts():
@@ -271,7 +271,7 @@ def test_raise_original_leaves_no_callback_error_behind() -> None:
 
 
 class Counting(Classifier):
-    """Counts what it is asked."""
+    """A classifier that counts its calls."""
 
     def __init__(self) -> None:
         super().__init__(results=lambda result: result == "bad")
@@ -288,7 +288,8 @@ class Counting(Classifier):
 
 @pytest.mark.parametrize("listens", [False, True], ids=["", "with a listener"])
 def test_each_outcome_is_judged_once(world: World, listens: bool) -> None:
-    """However many policies and listeners want to know, the classifier is asked once for each attempt's outcome."""
+    """The classifier is called once for the outcome of each attempt, however many policies and listeners use the
+    verdict."""
     classify, down = Counting(), [OSError(), OSError()]
     budget = Budget()
     policies = (
@@ -309,7 +310,7 @@ def test_each_outcome_is_judged_once(world: World, listens: bool) -> None:
 
 
 def test_last_failure_is_judged_once(world: World) -> None:
-    """What comes back when attempts end, after a rejection too, is known to those outside."""
+    """The outer policies use the verdict on the failure that comes back when attempts end, also after a rejection."""
     classify, down = Counting(), OSError()
     breaker = CircuitBreaker(None, fail_max=1)
     pipeline = Pipeline(Fallback("stale"), Retry(3, wait=0, on=(OSError,)), breaker, classify=classify)
@@ -319,7 +320,7 @@ def test_last_failure_is_judged_once(world: World) -> None:
 
 
 def test_same_object_is_judged_anew_for_each_attempt(world: World) -> None:
-    """An object that changes between attempts is what it is now."""
+    """The verdict on a result object that changes between attempts is not kept from the attempt before."""
     states = iter(["pending", "done"])
     pipeline = Pipeline(Retry(3, wait=0), classify=Classifier(results=lambda job: job["state"] == "pending"))
     job: dict[str, str] = {}
@@ -332,7 +333,7 @@ def test_same_object_is_judged_anew_for_each_attempt(world: World) -> None:
 
 
 def test_error_of_the_callers_own_code_is_told_from_a_failure(world: World) -> None:
-    """By whoever catches it outside."""
+    """`is_callback_error` tells it to code that catches the error outside the pipeline."""
     down = OSError()
     judged = Pipeline(Retry(2, wait=0), classify=Classifier(failures=lambda error: error.errno > 7))
     with pytest.raises(TypeError) as mistaken:

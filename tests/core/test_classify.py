@@ -1,4 +1,4 @@
-"""The classifier: one judgement of every outcome, and what retry and breaker make of it."""
+"""The classifier: the verdicts on errors and results, and what a Retry and a circuit do with them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NONSENSE = [math.nan, math.inf, -math.inf, -1, -0.001, True, False, "3", b"3", N
 
 
 class Asks(OSError):
-    """An error that asks for a pause."""
+    """An error with a `retry_after`."""
 
     def __init__(self, retry_after: Any) -> None:
         super().__init__("slow down")
@@ -48,13 +48,13 @@ class Foreign(Exception):
 
 
 class AlwaysAsks(Exception):
-    """A type whose errors all ask for the same pause."""
+    """A type whose errors all have the same `retry_after`."""
 
     retry_after = 3
 
 
 class Answers(Exception):
-    """An error that answers whatever it is asked."""
+    """An error that has every attribute."""
 
     def __getattr__(self, name: str) -> float:
         return 4.0
@@ -97,73 +97,74 @@ ERRORS: list[Callable[[], Exception]] = [
 
 @pytest.mark.parametrize("error", [OSError(), ValueError(), KeyError(), TimeoutError(), RuntimeError(), Exception()])
 def test_error_of_a_dependency_is_a_retryable_failure(error: Exception) -> None:
-    """By default whatever a dependency raises counts, and is worth repeating."""
+    """By default every error that a dependency raises is a failure worth repeating."""
     assert Classifier().error(error) == FAILURE
 
 
 @pytest.mark.parametrize("make", ERRORS)
 @pytest.mark.parametrize("filters", [{}, {"fatal": ValueError}, {"ignore": Foreign}], ids=str)
 def test_verdict_of_a_pipeline_is_that_of_its_classifier(filters: Any, make: Callable[[], Exception]) -> None:
-    """Also of the second error of a type, which a pipeline knows by then."""
-    judge = Classifier(**filters)
-    context = PipelineContext("", judge)
+    """The context returns the classifier's verdict also for the second error of a type, which it knows by then."""
+    classifier = Classifier(**filters)
+    context = PipelineContext("", classifier)
     for _ in range(2):
         error = make()
-        assert context.on_error(new_call(print, (), {}, None), error) == judge.error(error)
+        assert context.on_error(new_call(print, (), {}, None), error) == classifier.error(error)
 
 
 @pytest.mark.parametrize("kind", PROGRAMMING_ERRORS)
 def test_programming_error_says_nothing(kind: type[Exception]) -> None:
-    """An error of our own code trips nothing and is not repeated."""
+    """An error of the caller's code opens no circuit and is not repeated."""
     assert Classifier().error(kind()) == IGNORED
 
 
 @pytest.mark.parametrize("kind", [CircuitOpen, BulkheadFull, PipelineClosed])
 def test_rejection_says_nothing_whatever_the_classifier_counts(kind: type[Exception]) -> None:
-    """A local refusal is no evidence, also where `failures=` names everything."""
+    """A local refusal is no evidence, even if `failures=` names every exception."""
     assert Classifier().error(kind()) == REFUSED
     assert Classifier(failures=Exception).error(kind()) == REFUSED
     assert Classifier(failures=lambda error: True).error(kind()) == REFUSED
 
 
 def test_rejection_keeps_its_retry_after_to_itself() -> None:
-    """How long a circuit stays open is not what the dependency asked for."""
+    """The `retry_after` of a rejection is not a pause that the dependency asked for."""
     assert Classifier().error(CircuitOpen(retry_after=31.0)).retry_after is None
 
 
 def test_timeout_of_the_pipeline_is_a_failure_only_with_evidence() -> None:
-    """A limit that local queues used up says nothing about the dependency, though a new try may help."""
+    """A timeout whose time passed in local queues is no evidence about the dependency, though another attempt may
+    help."""
     assert Classifier().error(TimedOut(evidence=True)) == FAILURE
     assert Classifier().error(TimedOut(evidence=False)) == Verdict("nothing", retryable=True)
 
 
 @pytest.mark.parametrize("failures", [OSError, (OSError, KeyError), lambda error: isinstance(error, OSError)])
 def test_failures_given_leave_the_rest_unjudged(failures: Any) -> None:
-    """Types, a tuple of types or a predicate: what is outside says nothing and is not repeated."""
+    """With `failures=` (types, a tuple of types or a predicate), other errors are no evidence and are not repeated."""
     classifier = Classifier(failures=failures)
     assert classifier.error(ConnectionResetError()) == FAILURE
     assert classifier.error(ValueError()) == IGNORED
 
 
 def test_failures_given_may_name_programming_errors() -> None:
-    """Who names a type explicitly means it."""
+    """A type in `failures=` is a failure, even if it is a programming error."""
     assert Classifier(failures=TypeError).error(TypeError()) == FAILURE
 
 
 def test_failures_empty_judges_no_error_a_failure() -> None:
-    """An empty tuple names nothing; it is not the same as the default."""
+    """With an empty tuple as `failures=` no error is a failure; it is not the same as the default."""
     assert Classifier(failures=()).error(OSError()) == IGNORED
 
 
 def test_fatal_error_counts_and_is_not_retryable() -> None:
-    """Repeating cannot cure it, but the dependency did fail."""
+    """A fatal error is evidence against the dependency, but another attempt cannot cure it."""
     classifier = Classifier(fatal=PermissionError)
     assert classifier.error(PermissionError()) == FATAL
     assert classifier.error(OSError()) == FAILURE
 
 
 def test_ignored_error_says_nothing_even_where_it_is_named_a_failure() -> None:
-    """`ignore` goes before `failures` and `fatal`."""
+    """`ignore` comes before `failures` and `fatal`."""
     classifier = Classifier(failures=OSError, fatal=FileNotFoundError, ignore=FileNotFoundError)
     assert classifier.error(FileNotFoundError()) == IGNORED
     assert classifier.error(ConnectionError()) == FAILURE
@@ -171,7 +172,7 @@ def test_ignored_error_says_nothing_even_where_it_is_named_a_failure() -> None:
 
 @pytest.mark.parametrize("failures", [(), ValueError, lambda error: False], ids=["none", "a type", "a predicate"])
 def test_timeout_of_the_pipeline_is_a_failure_whatever_failures_names(failures: Any) -> None:
-    """`failures=` is about what the function raises; `ignore=` may name our Timeout."""
+    """`failures=` is about errors of the function; only `ignore=` can exclude the pipeline's own timeout."""
     assert Classifier(failures=failures).error(TimedOut()) == FAILURE
     assert Classifier(failures=failures, ignore=TimedOut).error(TimedOut()) == IGNORED
     assert Classifier(failures=failures, fatal=TimedOut).error(TimedOut()) == FATAL
@@ -179,7 +180,7 @@ def test_timeout_of_the_pipeline_is_a_failure_whatever_failures_names(failures: 
 
 
 def test_hanging_dependency_opens_a_circuit_whose_failures_do_not_name_timeouts(world: World) -> None:
-    """An attempt that our Timeout ends is the dependency's failure."""
+    """An attempt that the pipeline's Timeout ends is a failure of the dependency."""
     breaker = CircuitBreaker(None, fail_max=1)
     late = TimedOut(policy="Timeout", seconds=1.0)
     world.outcome(Pipeline(breaker, classify=Classifier(failures=ValueError))(world.dependency(late).fn))
@@ -198,9 +199,10 @@ def test_hanging_dependency_opens_a_circuit_whose_failures_do_not_name_timeouts(
     ids=["pybreaker", "pybreaker and failures", "type", "predicate", "group"],
 )
 def test_refusal_of_another_library_is_a_rejection(world: World, error: Exception, classify: Classifier) -> None:
-    """Neither counted nor repeated; a Fallback answers, a Hedge goes on, and the last real failure comes back."""
+    """Such a refusal is neither counted nor repeated; a Fallback answers, a Hedge goes on, and the last real failure
+    comes back."""
     assert classify.error(error) == REFUSED
-    assert judged(world, classify, error) == (1, 0)
+    assert attempts_and_failures(world, classify, error) == (1, 0)
     assert world.call(Pipeline(Fallback("stale"), classify=classify)(world.dependency(error).fn)) == "stale"
     hedged = Pipeline(Hedge(60, thread=True), classify=classify)
     assert world.call(hedged(world.dependency(error, "good").fn)) == "good"
@@ -211,14 +213,14 @@ def test_refusal_of_another_library_is_a_rejection(world: World, error: Exceptio
 
 @pytest.mark.parametrize(("on", "calls"), [(Foreign, 2), ((Foreign, OSError), 2), (Exception, 1), (OSError, 1)])
 def test_refusal_of_another_library_is_repeated_only_where_it_is_named(world: World, on: Any, calls: int) -> None:
-    """As our own are: a type above it does not name it."""
+    """`Retry(on=...)` must name the type of the refusal itself; naming a base class is not enough."""
     dependency = world.dependency(Foreign(), 7)
     world.outcome(Pipeline(Retry(2, wait=0, on=on), classify=Classifier(rejections=Foreign))(dependency.fn))
     assert len(dependency.calls) == calls
 
 
 def test_call_that_another_library_refused_has_been_rejected(world: World) -> None:
-    """For those who listen, too."""
+    """Events, too, report the call as rejected."""
     pipeline, heard = Pipeline(Retry(2, wait=0), classify=Classifier(rejections=Foreign)), []
     pipeline.listen(heard.append)
     world.outcome(pipeline(world.dependency(Foreign()).fn))
@@ -226,14 +228,14 @@ def test_call_that_another_library_refused_has_been_rejected(world: World) -> No
 
 
 def test_rejections_that_are_no_types_are_refused() -> None:
-    """When the classifier is made, by their value."""
+    """The constructor raises an error that quotes the value."""
     with pytest.raises(TypeError, match="rejections must be exception types or a predicate"):
         Classifier(rejections="all")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("option", ["failures", "fatal", "ignore"])
 def test_predicate_is_given_the_error_itself(option: str) -> None:
-    """What a predicate sees is the very object that was raised."""
+    """A predicate gets the very object that was raised."""
     seen: list[Exception] = []
     options: dict[str, Any] = {option: lambda error: bool(seen.append(error))}
     error = OSError()
@@ -244,7 +246,7 @@ def test_predicate_is_given_the_error_itself(option: str) -> None:
 
 @pytest.mark.parametrize("option", ["failures", "fatal", "ignore"])
 def test_predicate_that_raises_reaches_whoever_asked(option: str) -> None:
-    """The classifier hides no error of its predicates."""
+    """`Classifier.error` does not hide the errors of its predicates."""
 
     def broken(error: Exception) -> bool:
         raise LookupError("broken predicate")
@@ -256,14 +258,14 @@ def test_predicate_that_raises_reaches_whoever_asked(option: str) -> None:
 
 @pytest.mark.parametrize("asked", [0, 0.0, 2, 1.5, Fraction(1, 2), 1e300])
 def test_retry_after_of_an_error_is_taken_over(asked: Any) -> None:
-    """A finite number of seconds from zero on is what the dependency asked for."""
+    """A finite `retry_after` of at least 0 is the pause that the dependency asked for."""
     verdict = Classifier().error(Asks(asked))
     assert verdict == Verdict("failure", retryable=True, retry_after=float(asked))
 
 
 @pytest.mark.parametrize("asked", NONSENSE, ids=lambda asked: repr(asked)[:9])
 def test_retry_after_that_makes_no_sense_is_disregarded(asked: Any) -> None:
-    """It comes from outside and must not break the judgement of the failure itself."""
+    """Such a value comes from outside and does not change the verdict on the failure itself."""
     assert Classifier().error(Asks(asked)) == FAILURE
 
 
@@ -276,7 +278,7 @@ def test_retry_after_of_a_fatal_error_is_kept_beside_its_verdict() -> None:
 
 
 def test_results_are_successes_by_default() -> None:
-    """Without `results=` nothing that is returned is a failure, not even an exception object."""
+    """Without `results=` no result is a failure, not even an exception object."""
     classifier = Classifier()
     assert not classifier.judges_results
     assert [classifier.result(each) for each in (None, 0, OSError())] == [SUCCESS] * 3
@@ -294,14 +296,15 @@ def test_results_are_successes_by_default() -> None:
     ],
 )
 def test_results_answer_is_the_verdict(answer: Any, verdict: Verdict) -> None:
-    """True is a retryable failure, false a success, and a `Verdict` is taken as it is."""
+    """`results=` returns true for a failure worth repeating, false for a success, or a `Verdict`, which is used as it
+    is."""
     classifier = Classifier(results=lambda result: answer)
     assert classifier.judges_results
     assert classifier.result("anything") == verdict
 
 
 def test_results_that_raises_reaches_whoever_asked() -> None:
-    """The classifier hides no error of `results=`."""
+    """`Classifier.result` does not hide the errors of `results=`."""
     with pytest.raises(ZeroDivisionError):
         Classifier(results=lambda result: 1 / result).result(0)
 
@@ -311,13 +314,14 @@ def test_results_that_raises_reaches_whoever_asked() -> None:
 
 @pytest.mark.parametrize("asked", NONSENSE, ids=lambda asked: repr(asked)[:9])
 def test_verdict_with_a_senseless_retry_after_has_none(asked: Any) -> None:
-    """A verdict that a user makes of a header is as forgiving as one that we make of an exception."""
+    """A user may pass the value of a header to a `Verdict`: one that makes no sense becomes None, as with
+    exceptions."""
     assert Verdict("failure", True, asked).retry_after is None
 
 
 @pytest.mark.parametrize("kind", ["faliure", "", None, True, "Failure"])
 def test_verdict_of_an_unknown_kind_raises_value_error(kind: Any) -> None:
-    """A misspelt kind would silently count as a success."""
+    """A misspelt kind would count as a success and not be noticed."""
     with pytest.raises(ValueError) as caught:
         Verdict(kind)
     assert str(caught.value) == f"kind must be one of success, failure, nothing, got {kind!r}"
@@ -325,24 +329,24 @@ def test_verdict_of_an_unknown_kind_raises_value_error(kind: Any) -> None:
 
 @pytest.mark.parametrize("retryable", ["no", 1, None])
 def test_verdict_with_a_retryable_that_is_no_bool_raises_type_error(retryable: Any) -> None:
-    """`Verdict("failure", 3.0)`, with the pause in the wrong place, does not pass for retryable."""
+    """`Verdict("failure", 3.0)`, with the pause in the wrong place, is not taken for retryable."""
     with pytest.raises(TypeError) as caught:
         Verdict("failure", retryable)
     assert str(caught.value) == f"retryable must be True or False, got {retryable!r}"
 
 
 def test_verdict_pickles_and_compares_by_value() -> None:
-    """Plain data: it travels between processes."""
+    """A verdict is plain data, which can be sent to another process."""
     verdict = Verdict("failure", True, 1.5)
     assert pickle.loads(pickle.dumps(verdict)) == verdict
     assert len({verdict, Verdict("failure", True, 1.5), FAILURE}) == 2
 
 
-# -- one judgement for every policy ---------------------------------------------------------------------------------
+# -- one verdict for every policy ------------------------------------------------------------------------------------
 
 
-def judged(world: World, classify: Classifier, *script: Any) -> tuple[int, int]:
-    """Calls made for one logical call with up to three attempts, and failures that the breaker counted."""
+def attempts_and_failures(world: World, classify: Classifier, *script: Any) -> tuple[int, int]:
+    """The attempts that one call made, of three at most, and the failures that the breaker counted."""
     breaker = CircuitBreaker(min_calls=100)
     dependency = world.dependency(*script)
     world.outcome(Pipeline(Retry(3, wait=0), breaker, classify=classify)(dependency.fn))
@@ -350,43 +354,43 @@ def judged(world: World, classify: Classifier, *script: Any) -> tuple[int, int]:
 
 
 def test_failure_is_repeated_and_counted(world: World) -> None:
-    """Retry and breaker agree that it was a failure."""
-    assert judged(world, Classifier(), OSError(), OSError(), 1) == (3, 2)
+    """Retry and breaker agree that the outcome is a failure."""
+    assert attempts_and_failures(world, Classifier(), OSError(), OSError(), 1) == (3, 2)
 
 
 def test_fatal_error_is_counted_and_not_repeated(world: World) -> None:
-    """The breaker learns from it; another attempt would be wasted."""
-    assert judged(world, Classifier(fatal=PermissionError), PermissionError()) == (1, 1)
+    """The breaker counts the failure; another attempt would be wasted."""
+    assert attempts_and_failures(world, Classifier(fatal=PermissionError), PermissionError()) == (1, 1)
 
 
 def test_ignored_error_is_neither_repeated_nor_counted(world: World) -> None:
-    """A "not found" is an answer."""
-    assert judged(world, Classifier(ignore=KeyError), KeyError("user 7")) == (1, 0)
+    """An ignored error, such as a "not found", is an answer."""
+    assert attempts_and_failures(world, Classifier(ignore=KeyError), KeyError("user 7")) == (1, 0)
 
 
 def test_error_outside_failures_is_neither_repeated_nor_counted(world: World) -> None:
-    """What `failures=` does not name says nothing to anybody."""
-    assert judged(world, Classifier(failures=OSError), ValueError()) == (1, 0)
+    """An error that `failures=` does not name is no evidence for any policy."""
+    assert attempts_and_failures(world, Classifier(failures=OSError), ValueError()) == (1, 0)
 
 
 @pytest.mark.parametrize("kind", PROGRAMMING_ERRORS)
 def test_programming_error_is_neither_repeated_nor_counted(world: World, kind: type[Exception]) -> None:
-    """It would only fail again, and it is ours."""
-    assert judged(world, Classifier(), kind()) == (1, 0)
+    """A programming error is the caller's, and would be raised again."""
+    assert attempts_and_failures(world, Classifier(), kind()) == (1, 0)
 
 
 def test_failed_result_is_repeated_and_counted(world: World) -> None:
-    """A result that was judged a failure is one for both."""
-    assert judged(world, Classifier(results=lambda status: status >= 500), 503, 503, 200) == (3, 2)
+    """Retry and breaker agree that the result is a failure."""
+    assert attempts_and_failures(world, Classifier(results=lambda status: status >= 500), 503, 503, 200) == (3, 2)
 
 
 def test_result_verdict_not_retryable_is_counted_and_not_repeated(world: World) -> None:
-    """A `Verdict` says both things separately."""
-    assert judged(world, Classifier(results=lambda status: Verdict("failure")), 501) == (1, 1)
+    """A `Verdict` says separately whether a result is a failure and whether to repeat the call."""
+    assert attempts_and_failures(world, Classifier(results=lambda status: Verdict("failure")), 501) == (1, 1)
 
 
 def test_result_verdict_nothing_is_neither_counted_nor_repeated(world: World) -> None:
-    """Neither a success nor a failure."""
+    """A result with the verdict "nothing" is neither a success nor a failure."""
     breaker = CircuitBreaker(min_calls=100)
     dependency = world.dependency(204)
     classify = Classifier(results=lambda status: Verdict("nothing"))
@@ -395,13 +399,13 @@ def test_result_verdict_nothing_is_neither_counted_nor_repeated(world: World) ->
 
 
 def test_error_and_result_classifiers_work_side_by_side(world: World) -> None:
-    """One script with both kinds of failure, and an end that is a success."""
+    """A call fails by an error, then by a result, and then succeeds."""
     classify = Classifier(failures=OSError, results=lambda status: status >= 500)
-    assert judged(world, classify, OSError(), 503, 200) == (3, 2)
+    assert attempts_and_failures(world, classify, OSError(), 503, 200) == (3, 2)
 
 
 def test_classifier_of_an_inner_pipeline_judges_inside_it_only(world: World) -> None:
-    """Each pipeline has its own judgement."""
+    """Each of two nested pipelines has its own classifier."""
     breaker = CircuitBreaker(min_calls=100)
     inner = Pipeline(breaker, classify=Classifier(ignore=OSError))
     dependency = world.dependency(OSError(), 1)
@@ -411,7 +415,7 @@ def test_classifier_of_an_inner_pipeline_judges_inside_it_only(world: World) -> 
 
 @pytest.mark.parametrize("kinds", [(Retry,), (CircuitBreaker,), (Retry, CircuitBreaker)])
 def test_predicate_that_raises_reaches_the_caller(world: World, kinds: Any) -> None:
-    """The caller gets the predicate's error, and nothing is repeated on its word."""
+    """The caller gets the error of the predicate, and the call is not repeated."""
 
     def broken(error: Exception) -> bool:
         raise LookupError("broken predicate")
@@ -423,7 +427,7 @@ def test_predicate_that_raises_reaches_the_caller(world: World, kinds: Any) -> N
 
 
 async def test_cancellation_is_never_judged() -> None:
-    """A `BaseException` passes without anybody's opinion."""
+    """The classifier is not called for a `BaseException` that is no `Exception`."""
     asked: list[BaseException] = []
     classify = Classifier(
         failures=lambda error: bool(asked.append(error)), ignore=lambda error: bool(asked.append(error))

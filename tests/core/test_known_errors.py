@@ -37,7 +37,7 @@ Made = Callable[[], Exception]
 
 
 def asks(seconds: float) -> Verdict:
-    """A failure after which the server wants a pause."""
+    """The verdict on a failure with a pause of this many seconds."""
     return Verdict("failure", retryable=True, retry_after=seconds)
 
 
@@ -271,19 +271,20 @@ CASES = [
 
 @pytest.mark.parametrize(("make", "verdict"), CASES)
 def test_error_of_a_client_means_what_its_answer_says(make: Made, verdict: Verdict) -> None:
-    """Answers that blame the caller are neither repeated nor evidence, and the pause that one asks for is kept."""
+    """Answers that blame the caller are not repeated and are no evidence, and the pause that an answer asks for is
+    kept."""
     error = make()
     assert Classifier().error(error) == verdict, repr(error)
 
 
 @pytest.mark.parametrize(("make", "verdict"), CASES)
 def test_error_of_a_client_in_a_group_means_the_same(make: Made, verdict: Verdict) -> None:
-    """A TaskGroup around the call changes nothing."""
+    """A group, such as a TaskGroup raises, has the verdict on its only member."""
     assert Classifier().error(ExceptionGroup("", [make()])) == verdict
 
 
 def test_importing_the_classifier_imports_no_client() -> None:
-    """They are known by their attributes and names."""
+    """Errors of clients are recognised by their attributes and names."""
     clients = ["requests", "aiohttp", "botocore", "grpc", "asyncpg", "psycopg"]  # pybreaker itself imports redis
     code = f"import sys, resilient, json; print(json.dumps([each for each in {clients} if each in sys.modules]))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -291,7 +292,7 @@ def test_importing_the_classifier_imports_no_client() -> None:
 
 
 def test_not_found_is_neither_repeated_nor_counted(world: World) -> None:
-    """By a Retry and a circuit with their defaults."""
+    """A Retry and a circuit with default arguments treat a "not found" as an answer."""
     breaker = CircuitBreaker(min_calls=100)
     dependency = world.dependency(of_requests(404))
     world.outcome(Pipeline(Retry(3, wait=0), breaker)(dependency.fn))
@@ -300,13 +301,13 @@ def test_not_found_is_neither_repeated_nor_counted(world: World) -> None:
 
 @pytest.mark.parametrize("named", ["failures", "fatal"])
 def test_what_the_user_names_goes_before_what_an_error_says(named: str) -> None:
-    """Whoever names a type means it."""
+    """The filters of a classifier come before the attributes of an error."""
     options: dict[str, Any] = {named: requests.HTTPError}
     assert Classifier(**options).error(of_requests(404)).kind == "failure"
 
 
 def test_retry_on_goes_before_what_an_error_says(world: World) -> None:
-    """`on=` says what to repeat; the circuit still learns nothing."""
+    """`Retry(on=...)` decides what is repeated; the circuit still learns nothing."""
     dependency = world.dependency(of_requests(404), 7)
     assert world.call(Retry(2, wait=0, on=requests.HTTPError)(dependency.fn)) == 7
 
@@ -334,7 +335,7 @@ def test_retry_on_goes_before_what_an_error_says(world: World) -> None:
     ],
 )
 def test_error_of_ones_own_is_read_by_the_same_attributes(attributes: dict[str, Any], verdict: Verdict) -> None:
-    """Set on the object, or on its class; what is not of the right type says nothing."""
+    """Attributes of the user's own errors are read from the object or its class; those of a wrong type are ignored."""
     own = RuntimeError("x")
     vars(own).update(attributes)
     assert Classifier().error(own) == FAILURE  # Python's own classes have no such attributes
@@ -393,7 +394,7 @@ UNTRUSTED_ERRORS: dict[str, Made] = {
 
 @pytest.mark.parametrize("make", UNTRUSTED_ERRORS.values(), ids=UNTRUSTED_ERRORS)
 def test_certificate_that_does_not_verify_is_final_and_no_evidence(world: World, make: Made) -> None:
-    """Under any client, also where a Retry was told to repeat its error."""
+    """Such an error is not repeated under any client, even if `Retry(on=...)` names it."""
     breaker = CircuitBreaker(min_calls=100)
     dependency = world.dependency(make())
     world.outcome(
@@ -414,12 +415,12 @@ def test_certificate_that_does_not_verify_is_final_and_no_evidence(world: World,
     ids=repr,
 )
 def test_other_errors_of_a_handshake_are_failures(error: Exception) -> None:
-    """They may be gone a moment later."""
+    """A handshake that failed for another reason may succeed a moment later."""
     assert Classifier().error(error) == FAILURE
 
 
 def test_certificate_of_another_attempt_does_not_count() -> None:
-    """What was handled when an error came about is not its cause."""
+    """An error's `__context__`, which was being handled when it was raised, is not its cause."""
     with pytest.raises(ConnectionRefusedError) as caught:
         try:
             raise untrusted()
@@ -429,14 +430,14 @@ def test_certificate_of_another_attempt_does_not_count() -> None:
 
 
 def test_causes_in_a_circle_are_looked_through_once() -> None:
-    """Whatever somebody has made of them."""
+    """Errors that are each other's cause do not make the search endless."""
     first, second = OSError(), OSError()
     first.__cause__, second.__cause__ = second, first
     assert not is_untrusted(first)
 
 
 async def test_real_handshake_with_a_self_signed_certificate_is_made_once(tmp_path: Any) -> None:
-    """Over httpx, for a POST too: one handshake, and the circuit stays closed."""
+    """Over httpx, also for a POST: there is one handshake, and the circuit stays closed."""
     import trustme
 
     authority, shaken = trustme.CA(), 0

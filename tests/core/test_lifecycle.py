@@ -21,23 +21,24 @@ class Queries(CallOptions):
 
 
 def held(pipeline: Pipeline) -> tuple[ResultLifecycle, CallOptions]:
+    """The lifecycle and the options that a pipeline's context holds."""
     return pipeline._context.lifecycle, pipeline._context.options
 
 
 def test_pipeline_has_the_lifecycle_of_plain_results_and_calls_without_options() -> None:
-    """One object each, for all pipelines."""
+    """All pipelines share one default lifecycle and one default object of options."""
     assert held(Pipeline(Retry())) == (PLAIN_RESULTS, NO_OPTIONS)
 
 
 def test_derived_pipeline_keeps_lifecycle_and_options_unless_it_is_given_others() -> None:
-    """As it keeps its classifier."""
+    """A derived pipeline has the same kind of results and calls, unless it is told otherwise."""
     rows, queries = Rows(), Queries()
     derived = Pipeline(Retry())._derive((Retry(),), lifecycle=rows, options=queries)
     assert held(derived) == held(derived._derive((Retry(),))) == (rows, queries)
 
 
 def test_variation_of_a_pipeline_keeps_lifecycle_and_options_unless_it_is_given_a_classifier() -> None:
-    """A classifier is for results of a certain kind."""
+    """A new classifier may be for results of another kind, so the variation starts with the default lifecycle."""
     rows, queries = Rows(), Queries()
     derived = Pipeline(Retry())._derive((Retry(),), lifecycle=rows, options=queries)
     assert held(derived.with_(Retry(2))) == (rows, queries)
@@ -45,7 +46,7 @@ def test_variation_of_a_pipeline_keeps_lifecycle_and_options_unless_it_is_given_
 
 
 def test_transport_gives_its_pipeline_the_lifecycle_of_responses_and_the_options_of_requests() -> None:
-    """Nested pipelines, too; the user's own pipeline is not changed."""
+    """Nested pipelines get them, too; the user's own pipelines do not change."""
     inner = Pipeline(Timeout(1))
     pipeline = Pipeline(Retry(3), inner)
     transport = AsyncTransport(pipeline, transport=httpx.MockTransport(lambda request: httpx.Response(200)))
@@ -56,7 +57,7 @@ def test_transport_gives_its_pipeline_the_lifecycle_of_responses_and_the_options
 
 
 def test_transport_keeps_the_lifecycle_of_a_pipeline_that_another_transport_derived() -> None:
-    """Its bodies are followed once."""
+    """A body is followed once, although two transports use the pipeline."""
     answer = httpx.MockTransport(lambda request: httpx.Response(200))
     first = AsyncTransport(Pipeline(Retry()), transport=answer)
     second = AsyncTransport(first.pipeline, transport=answer)
@@ -64,6 +65,6 @@ def test_transport_keeps_the_lifecycle_of_a_pipeline_that_another_transport_deri
 
 
 def test_plain_results_are_never_open() -> None:
-    """So the lifecycle does nothing when a call succeeds."""
+    """The lifecycle of plain results does nothing when a call succeeds."""
     assert not PLAIN_RESULTS.may_be_open
     assert not PLAIN_RESULTS.is_open(object())

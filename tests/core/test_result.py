@@ -1,4 +1,4 @@
-"""What a result is, is seen by its type: no result is asked."""
+"""What a result is, is found from its type; no attribute of a result is read."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from resilient.core.result import closing_of, is_awaitable, is_of_one_use
 
 
 class Everything:
-    """Answers every attribute, as `addict.Dict` and proxies do."""
+    """An object that has every attribute, like `addict.Dict` and some proxies."""
 
     def __getattr__(self, name: str) -> Any:
         return Everything()
 
 
 class Lazy:
-    """Has nothing to say yet, and fails when it is asked, as a lazy object whose factory fails."""
+    """A lazy object whose factory fails whenever an attribute is read."""
 
     def __getattribute__(self, name: str) -> Any:
         raise OSError("not now")
 
 
 class Transparent(Lazy):
-    """Passes all on to an object that is not there: werkzeug's `LocalProxy`, lazy-object-proxy's `Proxy`."""
+    """A proxy of an object that does not exist, like werkzeug's `LocalProxy` and lazy-object-proxy's `Proxy`."""
 
     @property
     def __class__(self) -> type:
@@ -69,7 +69,7 @@ DYNAMIC: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("make", DYNAMIC.values(), ids=DYNAMIC)
 def test_dynamic_result_is_plain(make: Callable[[], Any]) -> None:
-    """It need not be awaited and cannot be closed, whatever it would say."""
+    """A dynamic object need not be awaited and cannot be closed, whatever its attributes say."""
     assert not is_awaitable(make())
     assert closing_of(make(), awaits=True) is None
 
@@ -96,7 +96,7 @@ class _Awaitable:
 
 
 class _ProxyThatAwaits(Everything):
-    """A wrapper that defines `__class__` in one class, and `__await__` in a class of its own."""
+    """A wrapper with `__class__` in one of its classes and `__await__` in another."""
 
     @property
     def __class__(self) -> type:
@@ -113,13 +113,13 @@ class _Traced(_ProxyThatAwaits):
 
 @pytest.mark.parametrize("make", [_old_coroutine, _Awaitable, _Traced], ids=lambda make: make.__name__)
 def test_awaitable_is_known_by_its_type(make: Callable[[], Any]) -> None:
-    """Coroutines of generators too, and wrappers that say themselves how they are awaited."""
+    """A coroutine of a decorated generator is awaitable, and so is a wrapper that defines `__await__` itself."""
     assert is_awaitable(make())
     assert not is_awaitable(_items())
 
 
 async def test_coroutine_and_future_are_awaitable() -> None:
-    """The usual two."""
+    """A coroutine and an asyncio future are awaitable."""
     coroutine = _coroutine()
     assert is_awaitable(coroutine)
     assert is_awaitable(asyncio.get_running_loop().create_future())
@@ -145,13 +145,13 @@ ONE_USE: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("make", ONE_USE.values(), ids=ONE_USE)
 def test_response_or_stream_is_of_one_use(make: Callable[[], Any]) -> None:
-    """And can be closed."""
+    """Responses of clients, iterators and files are of one use, and can be closed."""
     assert is_of_one_use(make())
     assert closing_of(make(), awaits=True) is not None
 
 
 def test_response_of_aiohttp_is_of_one_use() -> None:
-    """Its status is in its instance."""
+    """A response of aiohttp is recognised, although its status is an attribute of the instance."""
     response: Any = aiohttp.ClientResponse.__new__(aiohttp.ClientResponse)
     response.status = 200
     assert is_of_one_use(response)
@@ -160,14 +160,14 @@ def test_response_of_aiohttp_is_of_one_use() -> None:
 
 @pytest.mark.parametrize("make", [httpx.Client, requests.Session, asyncio.new_event_loop, urllib3.PoolManager])
 def test_session_is_not_of_one_use(make: Callable[[], Any]) -> None:
-    """Others may have it, from a pool or a cache."""
+    """A session may come from a pool or a cache, where other callers use it."""
     session = make()
     assert not is_of_one_use(session)
     getattr(session, "close", session.clear if hasattr(session, "clear") else None)()
 
 
 def test_status_that_is_not_of_http_makes_no_response() -> None:
-    """A connection, a job: 1 is "ready"."""
+    """A connection or a job with a `status` of 1 ("ready") is no response."""
 
     class Connection:
         def __init__(self, status: object) -> None:
