@@ -1,7 +1,7 @@
-"""Finds, when a pipeline is built, what could never work: a wrong order, or a plan that does not fit its total.
+"""Lint: finds settings that cannot work when a pipeline is built. An order is wrong, or a plan does not fit its total.
 
-Each finding says what is wrong, why it matters, and what to write instead. The rules go by the facts that policies
-state about themselves (`Policy.facts`), not by their classes.
+Each finding says what is wrong, why it matters, and what to write instead. The rules read the facts that policies state
+about themselves (`Policy.facts`), not their classes, so they hold for users' policies, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Finding", "examine", "examine_stack", "report"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that cannot work as one would expect."""
+    """One thing that cannot work: what is wrong, why, and what to write instead; all as parts of a sentence."""
 
     what: str
     why: str
@@ -31,17 +31,17 @@ class Finding:
 
 
 def examine(policies: Sequence[Policy]) -> list[Finding]:
-    """The findings about a pipeline's policies, outermost first."""
+    """The findings about the policies of a pipeline, which are given outermost first."""
     rules = (
-        *(_limits, _judges, _repeats, _twice, _plans, _evidence, _budgets),
-        *(_quotas, _outliving, _lingering, _stand_ins, _injections),
+        *(_limits, _by_evidence, _repeats, _twice, _plans, _evidence, _budgets),
+        *(_quotas, _outliving, _lingering, _substitutes, _injections),
     )
     return [finding for rule in rules for finding in rule(policies)]
 
 
 def examine_stack(outer: Sequence[Policy], inner: Sequence[Policy]) -> list[Finding]:
-    """The findings about the decorators of one function that neither those of the outer one have, nor those inside."""
-    if any(map(_repeats_calls, outer)):  # a Retry that leaves the repeating to others leaves it to these
+    """The findings that two decorators of one function have only together: `outer` is above `inner`."""
+    if any(map(_repeats_calls, outer)):  # then a Retry with nested="once" makes one attempt
         inner = [policy for policy in inner if not policy.facts.leaves_repeating]
     known = {*examine(outer), *examine(inner)}
     return [finding for finding in examine([*outer, *inner]) if finding not in known]
@@ -59,7 +59,7 @@ def report(findings: Sequence[Finding], where: str, *, strict: bool) -> None:
 
 
 def _level_of_the_user() -> int:
-    """The `stacklevel`, for whoever calls this, of the line outside this library that all began with."""
+    """The `stacklevel`, for the caller of this function, of the innermost frame outside this library."""
     frame, level = sys._getframe(1), 1
     while frame.f_globals.get("__name__", "").partition(".")[0] == "resilient" and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
@@ -71,14 +71,14 @@ def _repeats_calls(policy: Policy) -> bool:
 
 
 def _order(first: Policy, then: Policy) -> str:
-    """The right order of two policies, by their classes; by what is in them, where they have one class."""
+    """The right order of two policies: their classes; if these are the same, what their kind of policy is called."""
     if type(first) is type(then):
         return f"{first._noun} first, then {then._noun}"
     return f"{type(first).__name__} first, then {type(then).__name__}"
 
 
 def _limits(policies: Sequence[Policy]) -> list[Finding]:
-    """An inner limit that can never be reached."""
+    """Finds inner limits that can never be reached."""
     found = []
     for at, outer in enumerate(policies):
         for inner in policies[at + 1 :]:
@@ -95,40 +95,40 @@ def _limits(policies: Sequence[Policy]) -> list[Finding]:
     return found
 
 
-def _judges(policies: Sequence[Policy]) -> list[Finding]:
-    """Judges in the wrong place: outside a queue, outside a retry."""
+def _by_evidence(policies: Sequence[Policy]) -> list[Finding]:
+    """Finds gates that decide by evidence outside a queue or outside a retry."""
     found = []
-    for at, judge in enumerate(policies):
-        if not judge.facts.by_evidence:
+    for at, gate in enumerate(policies):
+        if not gate.facts.by_evidence:
             continue
         for inner in policies[at + 1 :]:
             if inner.facts.waits:
                 found.append(
                     Finding(
-                        f"{judge} stands outside {inner}",
-                        "it admits calls that then wait in a queue, and go on to a dependency that may be known to be "
-                        "dead by then",
-                        _order(inner, judge),
+                        f"{gate} stands outside {inner}",
+                        "it admits calls that then wait in a queue, and are sent although the dependency may be known "
+                        "to be dead by then",
+                        _order(inner, gate),
                     )
                 )
             if _repeats_calls(inner):
                 found.append(
                     Finding(
-                        f"{judge} stands outside {inner}",
+                        f"{gate} stands outside {inner}",
                         "it sees one failure where several attempts failed, opens late, and cannot stop the attempts",
-                        _order(inner, judge),
+                        _order(inner, gate),
                     )
                 )
     return found
 
 
 def _repeats(policies: Sequence[Policy]) -> list[Finding]:
-    """Findings about retries whose attempts multiply."""
+    """Finds retries whose attempts multiply with each other."""
     repeating = [policy for policy in policies if _repeats_calls(policy) and not policy.facts.overlaps]
     if len(repeating) < 2:
         return []
     counts = [policy.facts.runs for policy in repeating]
-    total = "without end"
+    total = "without limit"
     if None not in counts:
         product = 1
         for each in counts:
@@ -138,13 +138,13 @@ def _repeats(policies: Sequence[Policy]) -> list[Finding]:
         Finding(
             " and ".join(str(policy) for policy in repeating) + " stand in one pipeline",
             f"their attempts multiply: one call may be sent {total}",
-            f"one {type(repeating[0]).__name__} with the attempts that you mean",
+            f"one {type(repeating[0]).__name__} with the number of attempts that you want",
         )
     ]
 
 
 def _twice(policies: Sequence[Policy]) -> list[Finding]:
-    """One instance in two places."""
+    """Finds one instance of a policy in two places."""
     found = []
     seen: set[int] = set()
     for policy in policies:
@@ -161,7 +161,7 @@ def _twice(policies: Sequence[Policy]) -> list[Finding]:
 
 
 def _plans(policies: Sequence[Policy]) -> list[Finding]:
-    """Plans that cannot be carried out within their total, or that never come to pass."""
+    """Finds attempts that do not fit into the total limit, or that are never made."""
     found = []
     for at, repeating in enumerate(policies):
         if not _repeats_calls(repeating):
@@ -183,7 +183,7 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
                 found.append(
                     Finding(
                         f"{repeating} stands inside a limit of {min(totals):g} s",
-                        "that limit ends the call first, so what is to end the attempts never does",
+                        "that limit ends the call first, so the condition that is to end the attempts is never reached",
                         f"an end of the attempts well before {min(totals):g} s, or a number of them",
                     )
                 )
@@ -194,7 +194,7 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
             found.append(
                 Finding(
                     f"{repeating}{each} does not fit into {min(totals):g} s",
-                    f"{tries}{waits} take {needed:.3g} s, so the last of them are never made or cut off",
+                    f"{tries}{waits} take {needed:.3g} s, so the last of them are cut off or never made",
                     f"a total of at least {needed:.3g} s, fewer {what}, or shorter limits and waits",
                 )
             )
@@ -210,7 +210,7 @@ def _plans(policies: Sequence[Policy]) -> list[Finding]:
 
 
 def _longest(policies: Sequence[Policy]) -> float | None:
-    """Seconds that a run of these can take at most, or None where nothing says so."""
+    """The most seconds that a run of these policies can take; None if nothing limits it."""
     longest: float | None = None
     for policy in reversed(policies):
         facts = policy.facts
@@ -222,27 +222,27 @@ def _longest(policies: Sequence[Policy]) -> float | None:
 
 
 def _evidence(policies: Sequence[Policy]) -> list[Finding]:
-    """Judges that can never have the evidence that they ask for."""
+    """Finds gates that can never get the evidence that they need."""
     found = []
-    for at, judge in enumerate(policies):
+    for at, gate in enumerate(policies):
         limits = [policy.facts.time_limit for policy in policies[at + 1 :] if policy.facts.time_limit is not None]
-        if judge.facts.slow_from is not None and limits and min(limits) < judge.facts.slow_from:
+        if gate.facts.slow_from is not None and limits and min(limits) < gate.facts.slow_from:
             found.append(
                 Finding(
-                    f"{judge} stands outside a limit of {min(limits):g} s",
+                    f"{gate} stands outside a limit of {min(limits):g} s",
                     "no call is ever as slow as it asks for, so it never opens",
                     f"slow= below {min(limits):g} s",
                 )
             )
-        if judge.facts.needs is None:
+        if gate.facts.needs is None:
             continue
-        calls, seconds = judge.facts.needs
+        calls, seconds = gate.facts.needs
         for pacer, most in _paces(policies, at, seconds):
             if most < calls:
                 found.append(
                     Finding(
-                        f"{judge} stands in one pipeline with {pacer}",
-                        f"it wants to see {calls} calls in {seconds:g} s, and is never sent more than {most:.4g}",
+                        f"{gate} stands in one pipeline with {pacer}",
+                        f"it needs {calls} calls in {seconds:g} s, and never gets more than {most:.4g}",
                         f"min_calls of at most {max(1, int(most))}, a longer window, or fail_max",
                     )
                 )
@@ -250,7 +250,7 @@ def _evidence(policies: Sequence[Policy]) -> list[Finding]:
 
 
 def _paces(policies: Sequence[Policy], at: int, seconds: float) -> list[tuple[Policy, float]]:
-    """What lets only so many calls come to, or out of, the policy at a place in so many seconds."""
+    """The policies that limit the calls through the policy at place `at`, each with the most calls in these seconds."""
     found = []
     for place, pacer in enumerate(policies):
         if pacer.facts.pace is None or pacer.facts.inactive is not None:
@@ -264,7 +264,7 @@ def _paces(policies: Sequence[Policy], at: int, seconds: float) -> list[tuple[Po
 
 
 def _budgets(policies: Sequence[Policy]) -> list[Finding]:
-    """Budgets that never have a whole token, or fewer than are asked for."""
+    """Finds budgets that never have a whole token, or fewer tokens than their policy needs."""
     found = []
     for policy in policies:
         wanted = 2 * policy.facts.extra
@@ -272,8 +272,8 @@ def _budgets(policies: Sequence[Policy]) -> list[Finding]:
             found.append(
                 Finding(
                     f"{policy} is paid for by {policy.facts.budget}",
-                    f"a further copy of {policy.facts.extra:.3g} of the calls needs twice that, for late calls come in "
-                    "bunches: with less the budget is empty when it is needed",
+                    f"a further copy of {policy.facts.extra:.3g} of the calls needs twice that, because late calls "
+                    "come in bursts: with less, the budget is empty when it is needed",
                     f"a ratio of at least {wanted:.3g}, or a higher quantile",
                 )
             )
@@ -287,7 +287,7 @@ def _budgets(policies: Sequence[Policy]) -> list[Finding]:
                 found.append(
                     Finding(
                         f"{policy} is paid for by {budget} in one pipeline with {pacer}",
-                        f"so few successes never earn more than {tokens:.2g} tokens before they fade, and a further "
+                        f"these few successes never earn more than {tokens:.2g} tokens before they fade, and a further "
                         "request costs 1",
                         "a reserve of at least 1, a larger ratio, or a longer ttl",
                     )
@@ -296,7 +296,7 @@ def _budgets(policies: Sequence[Policy]) -> list[Finding]:
 
 
 def _quotas(policies: Sequence[Policy]) -> list[Finding]:
-    """Attempts that no quota counts."""
+    """Finds quotas that do not count further attempts."""
     return [
         Finding(
             f"{quota} stands outside {inner}",
@@ -310,13 +310,13 @@ def _quotas(policies: Sequence[Policy]) -> list[Finding]:
 
 
 def _outliving(policies: Sequence[Policy]) -> list[Finding]:
-    """Work that goes on when its permit has been given back. (A permit that waited for such work could not wait for the
-    work of each attempt: a call has one.)"""
+    """Finds gates whose permit is released while work of the call continues. (A call has one permit, so it could not be kept
+    for the work of each attempt.)"""
     return [
         Finding(
             f"{gate} stands outside {inner}",
-            "the work that the inner one leaves running goes on when the call's permit has been given back, so more is "
-            "going on at a time than there are permits",
+            "work that the inner policy leaves running continues after the call's permit has been released, so more "
+            "runs at a time than there are permits",
             _order(inner, gate),
         )
         for at, gate in enumerate(policies)
@@ -326,11 +326,11 @@ def _outliving(policies: Sequence[Policy]) -> list[Finding]:
 
 
 def _lingering(policies: Sequence[Policy]) -> list[Finding]:
-    """What is left to end by itself, and may never end."""
+    """Finds policies that let losing copies run, without a limit that ends them."""
     return [
         Finding(
             f"{policy} leaves losers to end by themselves",
-            "nothing inside it ends one that hangs, so in the end there is no room for more, and nothing is hedged",
+            "nothing inside it ends a loser that hangs, so in the end there is no room for more, and nothing is hedged",
             f"{policy}, then a Timeout for each copy",
         )
         for at, policy in enumerate(policies)
@@ -338,12 +338,12 @@ def _lingering(policies: Sequence[Policy]) -> list[Finding]:
     ]
 
 
-def _stand_ins(policies: Sequence[Policy]) -> list[Finding]:
-    """A stand-in that hides failures from those who would do something about them."""
+def _substitutes(policies: Sequence[Policy]) -> list[Finding]:
+    """Finds substitutes that hide failures from policies that act on failures."""
     return [
         Finding(
             f"{inner} stands inside {outer}",
-            "it answers for every failure, so what stands outside it never sees one",
+            "it answers for every failure, so the policy outside it never sees one",
             _order(inner, outer),
         )
         for at, outer in enumerate(policies)
@@ -353,11 +353,11 @@ def _stand_ins(policies: Sequence[Policy]) -> list[Finding]:
 
 
 def _injections(policies: Sequence[Policy]) -> list[Finding]:
-    """Injected faults that some policies never see."""
+    """Finds injected faults that never reach some policies."""
     return [
         Finding(
             f"{chaos} stands outside {inner}",
-            "it stands for the dependency, so what it injects never meets what stands inside it",
+            "it takes the place of the dependency, so its faults never reach the policy inside it",
             _order(inner, chaos) + ", innermost",
         )
         for at, chaos in enumerate(policies)

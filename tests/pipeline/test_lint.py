@@ -1,4 +1,4 @@
-"""What cannot work is found when a pipeline is built: what is wrong, why it matters, what to write instead."""
+"""Lint: each finding says what cannot work, why, and what to write instead."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from resilient.pipeline.lint import Finding
 
 
 def findings(*policies: Any) -> list[Finding]:
-    """What is found in a pipeline of these policies."""
+    """The findings about a pipeline of these policies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
         return Pipeline(*policies).findings
 
 
 def only(*policies: Any) -> Finding:
-    """The one finding there is."""
+    """The only finding about a pipeline of these policies."""
     (finding,) = findings(*policies)
     return finding
 
@@ -53,7 +53,7 @@ def only(*policies: Any) -> Finding:
 
 
 def test_inner_timeout_longer_than_the_outer_is_found() -> None:
-    """The inner one could never act."""
+    """The inner Timeout could never act."""
     finding = only(Timeout(2), Bulkhead(5), Timeout(10))
     assert finding.what == "Timeout(10 s) stands inside Timeout(2 s)"
     assert "the outer limit ends the call first" in finding.why
@@ -61,17 +61,17 @@ def test_inner_timeout_longer_than_the_outer_is_found() -> None:
 
 
 def test_inner_timeout_equal_to_the_outer_is_found() -> None:
-    """It would never act either, or by chance."""
+    """The inner Timeout would act by chance only."""
     assert only(Timeout(2), Timeout(2)).what == "Timeout(2 s) stands inside Timeout(2 s)"
 
 
 def test_inner_timeout_shorter_than_the_outer_is_right() -> None:
-    """The total outside, each attempt inside."""
+    """The outer Timeout bounds the whole call, the inner one each attempt."""
     assert findings(Timeout(10), Timeout(2)) == []
 
 
 def test_each_inner_timeout_is_compared_with_each_outer() -> None:
-    """Not only with its neighbour."""
+    """Two Timeouts are compared also if another one stands between them."""
     assert [finding.what for finding in findings(Timeout(5), Timeout(3), Timeout(4))] == [
         "Timeout(4 s) stands inside Timeout(3 s)"
     ]
@@ -81,7 +81,7 @@ def test_each_inner_timeout_is_compared_with_each_outer() -> None:
 
 
 def test_breaker_outside_a_queue_is_found() -> None:
-    """It admits calls that are sent when it may long have opened."""
+    """It admits calls that are sent when it may have opened since."""
     finding = only(CircuitBreaker(), Bulkhead(5, queue=10))
     assert finding.what.startswith("CircuitBreaker(")
     assert finding.what.endswith("stands outside Bulkhead(5, queue 10)")
@@ -90,12 +90,12 @@ def test_breaker_outside_a_queue_is_found() -> None:
 
 
 def test_breaker_outside_a_bulkhead_without_a_queue_is_right() -> None:
-    """Nobody waits there."""
+    """Without a queue no call waits inside the breaker."""
     assert findings(CircuitBreaker(), Bulkhead(5)) == []
 
 
 def test_breaker_inside_a_queue_is_right() -> None:
-    """What may wait stands outside what judges."""
+    """Queues stand outside gates that decide by evidence."""
     assert findings(Bulkhead(5, queue=10), CircuitBreaker()) == []
 
 
@@ -108,7 +108,7 @@ def test_breaker_outside_a_retry_is_found() -> None:
 
 
 def test_breaker_outside_a_retry_of_one_attempt_is_right() -> None:
-    """That one repeats nothing."""
+    """A Retry of one attempt repeats nothing."""
     assert findings(CircuitBreaker(), Retry(attempts=1)) == []
 
 
@@ -118,7 +118,7 @@ def test_breaker_inside_a_retry_is_right() -> None:
 
 
 def test_breaker_outside_both_is_found_twice() -> None:
-    """Each is said."""
+    """A queue and a Retry inside a breaker are two findings."""
     found = findings(CircuitBreaker(), Retry(attempts=3), Bulkhead(5, queue=10))
     assert [finding.instead for finding in found] == [
         "Retry first, then CircuitBreaker",
@@ -130,20 +130,20 @@ def test_breaker_outside_both_is_found_twice() -> None:
 
 
 def test_two_retries_are_found_with_what_they_multiply_to() -> None:
-    """Three times four is twelve requests for one call."""
+    """Three times four attempts are twelve requests for one call."""
     finding = only(Retry(attempts=3), Retry(attempts=4))
     assert "their attempts multiply: one call may be sent 12 times" in finding.why
-    assert finding.instead == "one Retry with the attempts that you mean"
+    assert finding.instead == "one Retry with the number of attempts that you want"
 
 
 def test_two_retries_of_which_one_has_no_limit_are_found() -> None:
-    """A tenacity stop strategy alone says nothing of a number."""
+    """A stop strategy of tenacity states no number of attempts."""
     finding = only(Retry(attempts=3), Retry(stop=tenacity.stop_after_delay(5)))
-    assert "one call may be sent without end" in finding.why
+    assert "one call may be sent without limit" in finding.why
 
 
 def test_a_retry_beside_one_of_one_attempt_is_right() -> None:
-    """Nothing multiplies."""
+    """Their attempts do not multiply."""
     assert findings(Retry(attempts=3), Retry(attempts=1)) == []
 
 
@@ -160,7 +160,7 @@ def test_one_instance_in_two_places_is_found() -> None:
 
 
 def test_two_instances_alike_are_right() -> None:
-    """They have two states."""
+    """Each instance has a state of its own."""
     assert findings(Bulkhead(5), Bulkhead(5)) == []
 
 
@@ -168,7 +168,7 @@ def test_two_instances_alike_are_right() -> None:
 
 
 def test_retry_plan_that_does_not_fit_its_total_is_found() -> None:
-    """Attempts that all time out, and the waits between them, take longer than the whole call may."""
+    """Attempts that all time out, and the pauses between them, take longer than the total limit."""
     finding = only(Timeout(10), Retry(attempts=3, wait=1), Timeout(4))
     assert finding.what == "Retry(3 attempts, 1 s) with 4 s an attempt does not fit into 10 s"
     assert "3 attempts that time out, with up to 2 s between them, take 14 s" in finding.why
@@ -188,19 +188,19 @@ def test_retry_plan_counts_the_longest_jitter() -> None:
 
 
 def test_retry_plan_whose_waits_alone_do_not_fit_is_found() -> None:
-    """Also where no attempt has a limit of its own."""
+    """This holds also where an attempt has no limit."""
     finding = only(Timeout(10), Retry(attempts=4, wait=5))
     assert finding.what == "Retry(4 attempts, 5 s) does not fit into 10 s"
     assert "4 attempts, with up to 15 s between them, take 15 s" in finding.why
 
 
 def test_retry_plan_without_a_limit_for_each_attempt_is_right_where_its_waits_fit() -> None:
-    """How long the attempts take is then not known."""
+    """The duration of the attempts is then unknown."""
     assert findings(Timeout(10), Retry(attempts=3, wait=5)) == []
 
 
 def test_retry_plan_whose_attempts_alone_do_not_fit_is_found() -> None:
-    """Even where the waits are a function's of its user, and unknown."""
+    """This holds also where the pauses come from a function of the user, and are unknown."""
     finding = only(Timeout(5), Retry(attempts=3, wait=lambda state: 1), Timeout(2))
     assert "3 attempts that time out take 6 s" in finding.why
 
@@ -224,7 +224,7 @@ _TWO, _NONE = tenacity.wait_fixed(2), tenacity.wait_none()
 def test_retry_plan_in_tenacitys_words_has_the_findings_of_the_same_in_ours(
     ours: dict[str, Any], theirs: dict[str, Any], total: float
 ) -> None:
-    """What is found is told in the same words, but for those that describe the strategies."""
+    """The text is the same, except for the description of the Retry."""
     mine, others = Retry(**ours), Retry(**theirs)
     found = findings(Timeout(total), mine, Timeout(2))
     expected = [dataclasses.replace(each, what=each.what.replace(str(mine), str(others))) for each in found]
@@ -232,34 +232,34 @@ def test_retry_plan_in_tenacitys_words_has_the_findings_of_the_same_in_ours(
 
 
 def test_retry_plan_that_would_go_on_beyond_its_total_is_found() -> None:
-    """Its own end never comes."""
+    """Its stop condition is never reached."""
     late = Retry(stop=tenacity.stop_after_delay(60), wait=tenacity.wait_fixed(1))
-    assert "what is to end the attempts never does" in only(Timeout(10), late, Timeout(2)).why
+    assert "is never reached" in only(Timeout(10), late, Timeout(2)).why
     soon = Retry(stop=tenacity.stop_before_delay(9), wait=tenacity.wait_fixed(1))
     assert findings(Timeout(10), soon, Timeout(2)) == []
 
 
 def test_retry_plan_of_a_number_that_ends_at_a_time_is_found_where_that_does_not_fit() -> None:
-    """Two seconds after its end, the last attempt has timed out."""
+    """The last attempt may time out two seconds after the end of the plan."""
     retry = Retry(9, stop=tenacity.stop_before_delay(4), wait=tenacity.wait_fixed(1))
     assert "take 6 s" in only(Timeout(5.5), retry, Timeout(2)).why
     assert findings(Timeout(6.5), retry, Timeout(2)) == []
 
 
 def test_retry_plan_whose_end_is_the_total_is_right() -> None:
-    """As long as a pause fits into it."""
+    """It is right as long as one pause fits into the total."""
     endless = Retry(stop=tenacity.stop_never, wait=tenacity.wait_fixed(5))
     assert findings(Timeout(9), endless, Timeout(2)) == []
     assert "there is never a second one" in only(Timeout(4), endless, Timeout(2)).why
 
 
 def test_retry_plan_without_a_total_is_right() -> None:
-    """Nothing cuts it off."""
+    """No limit cuts the attempts off."""
     assert findings(Retry(attempts=10, wait=60), Timeout(30)) == []
 
 
 def test_retry_plan_without_a_number_of_attempts_is_not_judged() -> None:
-    """A stop strategy knows best."""
+    """A stop strategy may end the attempts in time."""
     assert findings(Timeout(10), Retry(stop=tenacity.stop_after_delay(9), wait=5), Timeout(5)) == []
 
 
@@ -275,7 +275,7 @@ def test_retry_plan_of_the_standard_order_is_right() -> None:
 
 
 def test_hedge_plan_that_does_not_fit_its_total_is_found() -> None:
-    """Copies overlap: the last one begins after the delays, and has its whole limit from there."""
+    """Copies overlap: the last one starts after all delays, and then has its whole limit."""
     assert findings(Timeout(9), Hedge([1, 3]), Timeout(5)) == []
     finding = only(Timeout(5.5), Hedge(1), Timeout(5))
     assert finding.what == "Hedge(2 copies, after 1 s) with 5 s an attempt does not fit into 5.5 s"
@@ -283,7 +283,7 @@ def test_hedge_plan_that_does_not_fit_its_total_is_found() -> None:
 
 
 def test_hedge_whose_copies_never_come_is_found() -> None:
-    """The first has ended by the time that the second is due."""
+    """The first copy has ended when the second one is due."""
     finding = only(Hedge(2), Timeout(2))
     assert finding.what == "Hedge(2 copies, after 2 s) stands outside a limit of 2 s"
     assert "nothing is ever hedged" in finding.why
@@ -292,7 +292,7 @@ def test_hedge_whose_copies_never_come_is_found() -> None:
 
 
 def test_retry_of_hedges_counts_the_delays_of_each_attempt() -> None:
-    """3 x (8 + 1) and 2 x 1 s are 29 s: each attempt is a hedge's whole race."""
+    """3 x (8 + 1) and 2 x 1 s are 29 s: each attempt is a whole race."""
     assert findings(Timeout(29), Retry(3, wait=1), Hedge(1), Timeout(8)) == []
     finding = only(Timeout(28), Retry(3, wait=1), Hedge(1), Timeout(8))
     assert "take 29 s" in finding.why
@@ -306,7 +306,7 @@ def test_breaker_outside_a_hedge_is_found() -> None:
 
 
 def test_hedge_inside_a_retry_is_right() -> None:
-    """Copies do not multiply attempts for ever: it is what `standard_hedged` is made of."""
+    """`standard_hedged` has this order."""
     assert findings(Retry(), Hedge(1), CircuitBreaker()) == []
 
 
@@ -314,14 +314,14 @@ def test_hedge_inside_a_retry_is_right() -> None:
 
 
 def test_breaker_outside_a_rate_limit_that_waits_is_found() -> None:
-    """Its calls go on to a dependency that may be dead by then."""
+    """Its calls are sent when the dependency may be known to be dead."""
     finding = only(CircuitBreaker(), RateLimit(5, max_wait=1))
     assert "wait in a queue" in finding.why
     assert finding.instead == "RateLimit first, then CircuitBreaker"
 
 
 def test_breaker_outside_a_rate_limit_that_refuses_is_right() -> None:
-    """Nobody waits there."""
+    """No call waits inside the breaker."""
     assert findings(CircuitBreaker(), RateLimit(5)) == []
     assert findings(RateLimit(5, max_wait=1), CircuitBreaker()) == []
 
@@ -331,7 +331,7 @@ def test_breaker_outside_a_rate_limit_that_refuses_is_right() -> None:
 
 @pytest.mark.parametrize("outer", [Retry(), CircuitBreaker(), Hedge(1)])
 def test_fallback_inside_what_acts_on_failures_is_found(outer: Any) -> None:
-    """It answers for every failure, so that nobody outside it sees one."""
+    """It answers for every failure, so no policy outside it sees one."""
     finding = only(outer, Fallback(7))
     assert finding.what == f"Fallback(a value) stands inside {outer}"
     assert "never sees one" in finding.why
@@ -340,12 +340,12 @@ def test_fallback_inside_what_acts_on_failures_is_found(outer: Any) -> None:
 
 @pytest.mark.parametrize("outer", [Timeout(5), Bulkhead(5), RateLimit(5), Fallback(8), Retry(1)])
 def test_fallback_inside_what_does_not_ask_for_failures_is_right(outer: Any) -> None:
-    """Nothing is hidden from it."""
+    """The policy outside it needs no failures."""
     assert findings(outer, Fallback(7)) == []
 
 
 def test_fallback_outermost_is_right() -> None:
-    """Where it belongs."""
+    """A Fallback that is outermost answers for all policies."""
     assert findings(Fallback(7), Timeout(30), Retry(), Bulkhead(5), CircuitBreaker(), Timeout(5)) == []
 
 
@@ -374,12 +374,12 @@ def test_fallback_outermost_is_right() -> None:
     ids=["limits", "judge and retry", "judge and queue", "retries", "plan", "stand-in", "hedge"],
 )
 def test_nested_pipelines_are_looked_into(nest: Any, outer: Any, inner: Any) -> None:
-    """A pipeline in a pipeline stands there for its policies."""
+    """The policies of a nested pipeline count as if they stood in its place."""
     assert len(findings(*nest(outer, inner))) == 1
 
 
 def test_one_instance_in_a_pipeline_and_in_a_nested_one_is_found() -> None:
-    """It is passed twice all the same."""
+    """A call passes it twice."""
     breaker = CircuitBreaker()
     assert "stands in the pipeline twice" in only(breaker, Pipeline(breaker)).what
 
@@ -388,7 +388,7 @@ def test_one_instance_in_a_pipeline_and_in_a_nested_one_is_found() -> None:
 
 
 def test_finding_is_said_as_a_warning_with_what_why_and_instead() -> None:
-    """In this order, with the pipeline's name."""
+    """The warning begins with the pipeline's name, and has the three parts in this order."""
     with pytest.warns(PipelineWarning) as caught:
         pipeline = Pipeline(Timeout(2), Timeout(10), name="users")
     (finding,) = pipeline.findings
@@ -399,7 +399,7 @@ def test_finding_is_said_as_a_warning_with_what_why_and_instead() -> None:
 
 
 def test_several_findings_are_said_in_one_warning() -> None:
-    """One pipeline, one warning."""
+    """One pipeline gives one warning."""
     with pytest.warns(PipelineWarning) as caught:
         pipeline = Pipeline(CircuitBreaker(), Retry(attempts=3), Bulkhead(5, queue=10))
     assert len(caught) == 1
@@ -408,19 +408,19 @@ def test_several_findings_are_said_in_one_warning() -> None:
 
 
 def place(warning: warnings.WarningMessage) -> tuple[str, str]:
-    """The file, and the text of the line, that a warning points at."""
+    """The file that a warning points at, and the text of the line."""
     return warning.filename, linecache.getline(warning.filename, warning.lineno).strip()
 
 
 def test_warning_points_at_the_line_that_built_the_pipeline() -> None:
-    """Not into the library."""
+    """The warning does not point into the library."""
     with pytest.warns(PipelineWarning) as caught:
         Pipeline(Timeout(2), Timeout(10))
     assert place(caught[0]) == (__file__, "Pipeline(Timeout(2), Timeout(10))")
 
 
 def test_warning_of_a_variation_points_at_the_line_that_made_it() -> None:
-    """`with_` builds a pipeline too, in the name of the original."""
+    """`with_` builds a pipeline, too; the warning has the name of the original."""
     pipeline = Pipeline(Timeout(5, name="total"), Timeout(1, name="each"), name="users")
     with pytest.warns(PipelineWarning) as caught:
         pipeline.with_(Timeout(10, name="each"))
@@ -448,14 +448,14 @@ class _Mine(Pipeline):
 
 @pytest.mark.parametrize("build", BUILT.values(), ids=BUILT)
 def test_warning_points_at_the_users_line(build: Callable[[], object]) -> None:
-    """Whatever of this library it went through."""
+    """The pipeline is built by different functions of the library."""
     with pytest.warns(PipelineWarning) as caught:
         build()
     assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, build.__code__.co_firstlineno)]
 
 
 def test_strict_raises_what_would_have_been_warned_of() -> None:
-    """An error that is a ValueError, and no pipeline: it is not registered either."""
+    """The error is a ValueError, and the pipeline is not registered."""
     with pytest.raises(PipelineError, match=r"pipeline 'refused': Timeout.* stands inside") as caught:
         Pipeline(Timeout(2), Timeout(10), name="refused", strict=True)
     assert isinstance(caught.value, ValueError)
@@ -463,7 +463,7 @@ def test_strict_raises_what_would_have_been_warned_of() -> None:
 
 
 def test_strict_variation_raises() -> None:
-    """`with_` takes `strict=` too, and does not inherit it."""
+    """`with_` takes `strict=`, and does not inherit it."""
     pipeline = Pipeline(Timeout(5, name="total"), Timeout(1, name="each"), strict=True)
     with pytest.raises(PipelineError, match="stands inside"):
         pipeline.with_(Timeout(10, name="each"), strict=True)
@@ -472,12 +472,12 @@ def test_strict_variation_raises() -> None:
 
 
 def test_strict_pipeline_without_findings_is_built() -> None:
-    """There is nothing to refuse."""
+    """`strict=True` changes nothing where there are no findings."""
     assert Pipeline(Timeout(10), Retry(), strict=True).findings == []
 
 
 def test_pipeline_that_was_warned_of_works_all_the_same() -> None:
-    """A warning is not a refusal."""
+    """A warning does not prevent a call."""
     with pytest.warns(PipelineWarning):
         pipeline = Pipeline(CircuitBreaker(), Retry(attempts=2, wait=0))
     assert pipeline.call(lambda: 7) == 7
@@ -495,7 +495,7 @@ def test_retry_whose_pauses_outlive_the_total_is_found() -> None:
 
 
 def test_retry_of_one_attempt_needs_no_pause() -> None:
-    """It has none."""
+    """A single attempt has no pause after it."""
     assert findings(Timeout(10), Retry(1, wait=10)) == []
 
 
@@ -506,7 +506,7 @@ def test_jitter_may_be_short_enough() -> None:
 
 @pytest.mark.parametrize("gate", [Bulkhead(1, queue=5, queue_timeout=12), RateLimit(5, max_wait=12)])
 def test_wait_in_a_queue_longer_than_the_total_is_right(gate: Any) -> None:
-    """It is then as long as the deadline lets it, which may be another one for other calls."""
+    """The deadline bounds the wait, and other calls may have another deadline."""
     assert findings(Timeout(10), gate) == []
 
 
@@ -519,30 +519,28 @@ def test_slow_beyond_the_limit_of_an_attempt_is_found() -> None:
 
 
 def test_slow_beside_failures_is_right() -> None:
-    """Failures still open it."""
+    """Failures can still open the breaker."""
     assert findings(CircuitBreaker(slow=5, slow_rate=0.5), Timeout(2)) == []
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_breaker_that_a_rate_limit_keeps_from_its_evidence_is_found(order: int) -> None:
-    """Inside and outside: what is refused is no evidence."""
+    """Inside and outside the RateLimit, which refuses too many of its calls."""
     policies = [RateLimit(1), CircuitBreaker(min_calls=20)]
     finding = only(*policies[::order])
-    assert "it wants to see 20 calls in 10 s, and is never sent more than 11" in finding.why
+    assert "it needs 20 calls in 10 s, and never gets more than 11" in finding.why
     assert finding.instead.startswith("min_calls of at most 11")
 
 
 def test_breaker_that_retries_bring_its_evidence_is_right() -> None:
-    """Each call through the limit may be two calls for the breaker."""
-    assert all(
-        "wants to see" not in each.why for each in findings(RateLimit(1), Retry(2), CircuitBreaker(min_calls=20))
-    )
+    """Each call through the RateLimit may be two calls for the breaker."""
+    assert all("it needs" not in each.why for each in findings(RateLimit(1), Retry(2), CircuitBreaker(min_calls=20)))
     of_each = Keyed(lambda: RateLimit(1), key=lambda tenant: tenant)  # there may be any number of tenants
     assert findings(of_each, CircuitBreaker(min_calls=20)) == []
 
 
 def test_breaker_that_counts_failures_in_a_row_is_right() -> None:
-    """However slowly they come."""
+    """It needs no number of calls in a window."""
     assert findings(RateLimit(1), CircuitBreaker(min_calls=20, fail_max=5)) == []
 
 
@@ -554,7 +552,7 @@ def test_budget_that_never_has_a_token_is_found() -> None:
 
 
 def test_budget_with_a_reserve_is_right() -> None:
-    """It is paid back, a tenth at a time, and does not fade."""
+    """The reserve is refilled by a tenth a success, and does not fade."""
     assert findings(Retry(2, budget=Budget(0.1)), RateLimit(0.5)) == []
 
 
@@ -564,7 +562,7 @@ def test_budget_with_a_reserve_is_right() -> None:
 @pytest.mark.parametrize("quota", [RateLimit(5), Keyed(lambda: RateLimit(5), key=str)])
 @pytest.mark.parametrize("inner", [Retry(2), Hedge(1)])
 def test_quota_outside_what_makes_more_requests_is_found(quota: Any, inner: Any) -> None:
-    """Only the first of them would be counted."""
+    """It would count the first request of a call only."""
     finding = only(quota, inner)
     assert "beyond the quota" in finding.why
     assert finding.instead == f"{type(inner).__name__} first, then {type(quota).__name__}"
@@ -574,7 +572,7 @@ def test_quota_outside_what_makes_more_requests_is_found(quota: Any, inner: Any)
 @pytest.mark.parametrize("quota", [RateLimit(5, shadow=True)])
 @pytest.mark.parametrize("inner", [Retry(2), Retry(1)])
 def test_quota_that_refuses_nothing_may_stand_anywhere(quota: Any, inner: Any) -> None:
-    """It only looks."""
+    """In shadow mode a RateLimit only counts."""
     assert findings(quota, inner) == []
 
 
@@ -585,16 +583,16 @@ def test_quota_that_refuses_nothing_may_stand_anywhere(quota: Any, inner: Any) -
     ids=["thread", "left", "hedge"],
 )
 def test_permits_outside_work_that_outlives_its_call_are_found(gate: Any, inner: Any) -> None:
-    """The permit would be back while the work goes on."""
+    """The permit would be released while the work continues."""
     finding = only(gate, inner)
     assert finding.what == f"{gate} stands outside {inner}"
-    assert "permit has been given back" in finding.why
+    assert "permit has been released" in finding.why
     assert finding.instead == f"{type(inner).__name__} first, then {type(gate).__name__}"
     assert findings(inner, gate) == []
 
 
 def test_breaker_outside_work_that_outlives_its_call_is_right() -> None:
-    """It has no permits."""
+    """A breaker has no permits."""
     assert findings(CircuitBreaker(), Timeout(1, thread=True)) == []
 
 
@@ -602,11 +600,11 @@ def test_breaker_outside_work_that_outlives_its_call_is_right() -> None:
 
 
 async def fetch() -> None:
-    """To be guarded."""
+    """A function to be guarded."""
 
 
 def warned(guard: Callable[[], Any]) -> str:
-    """The warning that there is, or nothing."""
+    """The text of the warning, or nothing."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         guard()
@@ -616,7 +614,7 @@ def warned(guard: Callable[[], Any]) -> str:
 
 
 def test_stacked_decorators_get_the_findings_of_a_pipeline() -> None:
-    """Each once, at the decorator that makes it so."""
+    """Each finding is reported once, by the outer decorator."""
     assert warned(lambda: Timeout(1)(Timeout(2)(fetch))).startswith(
         "the decorators of fetch: Timeout(2 s) stands inside Timeout(1 s): "
     )
@@ -626,13 +624,13 @@ def test_stacked_decorators_get_the_findings_of_a_pipeline() -> None:
 
 
 def test_stacked_decorators_in_the_right_order_are_right() -> None:
-    """As they are in a pipeline."""
+    """They give no warning, as in a pipeline."""
     assert warned(lambda: Timeout(30)(Retry(2)(Bulkhead(5)(CircuitBreaker()(Timeout(5)(fetch)))))) == ""
     assert warned(lambda: Retry(2)(Retry(3, nested="once")(fetch))) == ""
 
 
 def test_decorators_with_another_one_in_between_are_a_stack() -> None:
-    """One of the user's own, that keeps the function's looks."""
+    """A decorator of the user's own stands between them, and keeps the function's metadata."""
 
     @functools.wraps(fetch)
     async def between() -> None: ...
@@ -642,6 +640,6 @@ def test_decorators_with_another_one_in_between_are_a_stack() -> None:
 
 
 def test_strict_pipeline_refuses_a_stack() -> None:
-    """As it refuses an order."""
+    """A strict pipeline raises for decorators as for an order."""
     with pytest.raises(PipelineError, match="the decorators of fetch"):
         Pipeline(Timeout(1), strict=True)(Timeout(2)(fetch))
