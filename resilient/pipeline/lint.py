@@ -310,8 +310,8 @@ def _quotas(policies: Sequence[Policy]) -> list[Finding]:
 
 
 def _outliving(policies: Sequence[Policy]) -> list[Finding]:
-    """Finds gates whose permit is released while work of the call continues. (A call has one permit, so it could not be kept
-    for the work of each attempt.)"""
+    """Finds gates whose permit is released while work of the call continues. (A call has one permit, so it could not be
+    kept for the work of each attempt.)"""
     return [
         Finding(
             f"{gate} stands outside {inner}",
