@@ -29,14 +29,14 @@ class PipelineContext:
     """What the policies of one pipeline share.
 
     Args:
-        twin: the context of the pipeline that this one is derived from. The two have the same channel, and are switched
-            together.
+        derived_from: the context of the pipeline that this one is derived from. The two have the same channel, and are
+            switched together.
 
     Attributes:
         name: the pipeline's name, or "".
         classifier: says what an outcome means.
         lifecycle: says when the end of a result is known, and what a replaced result costs.
-        options: what calls themselves ask for: attempts, their dependency.
+        call_options: what calls themselves ask for: their dependency, their number of attempts.
         channel: where events go.
         repeats: whether a policy of the pipeline may run a call more than once.
         mode: "on"; "off" (functions run unguarded); "once" (no second attempt); "instant" (no waits between attempts).
@@ -50,13 +50,13 @@ class PipelineContext:
         "__weakref__",
         "_family",
         "_usual",
+        "call_options",
         "channel",
         "classifier",
         "lifecycle",
         "mode",
         "name",
         "on_result",
-        "options",
         "parts",
         "renewals",
         "repeats",
@@ -69,13 +69,13 @@ class PipelineContext:
         *,
         repeats: bool = False,
         lifecycle: ResultLifecycle = PLAIN_RESULTS,
-        options: CallOptions = NO_OPTIONS,
+        call_options: CallOptions = NO_OPTIONS,
         derived_from: PipelineContext | None = None,
     ) -> None:
         self.name = name
         self.classifier = classifier
         self.lifecycle = lifecycle
-        self.options = options
+        self.call_options = call_options
         self.on_result: Callable[[Call, Any], Verdict] = classifier.on_result(self._result)
         self._usual = classifier.usual
         self.repeats = repeats

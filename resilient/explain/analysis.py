@@ -57,7 +57,7 @@ def explain(
     is_async = guards != "def" if is_async is None else is_async
     places = _places(inner)
     policies = [place.policy for place in places]
-    view = Surroundings(is_async=is_async, once=inner._context.options.leaves_repeating)
+    view = Surroundings(is_async=is_async, once=inner._context.call_options.leaves_repeating)
     function = _function(function_limit, is_async=is_async)
     found = levels([(place.policy, place.pipeline._context) for place in places], function)
     worst = found[0](view)
@@ -234,7 +234,7 @@ def _route(end: str, origin: str, error: BaseException | None, places: Sequence[
 def _meeting(place: _Place, error: BaseException | None) -> Reaction | None:
     verdict: Verdict | None = None
     if error is None or isinstance(error, ConnectionError):
-        verdict = FAILURE  # it stands for any error that the classifier judges a failure
+        verdict = FAILURE  # it stands for any error that the classifier takes for a failure
     elif isinstance(error, Exception):
         verdict = place.pipeline.classify.error(error)
     try:
@@ -255,8 +255,8 @@ def _assumptions(places: Sequence[_Place], view: Surroundings) -> list[str]:
     else:
         assumed.append("a plain def runs to its end: a Timeout bounds the waits and the further attempts around it")
     assumed.append("hooks, predicates, strategies, key functions and listeners take no time")
-    judges = list(dict.fromkeys(place.pipeline.classify for place in places))
-    if not view.is_async and any(judge.judges_results for judge in judges):
+    classifiers = dict.fromkeys(place.pipeline.classify for place in places)
+    if not view.is_async and any(each.judges_results for each in classifiers):
         assumed.append("closing a discarded result takes no time, because a plain def waits for it")
     if any(policy.facts.repeats for policy in policies):
         assumed.append(
@@ -265,7 +265,7 @@ def _assumptions(places: Sequence[_Place], view: Surroundings) -> list[str]:
     if any(policy.facts.waits for policy in policies):
         assumed.append("queues are shared only with calls that hold their places no longer than this one")
     contexts = [place.pipeline._context for place in places]
-    assumed += [each for context in contexts for each in (*context.options.assumes, *context.lifecycle.assumes)]
+    assumed += [each for context in contexts for each in (*context.call_options.assumes, *context.lifecycle.assumes)]
     assumed += [each for policy in policies for each in _assumed_of(policy)]
     return list(dict.fromkeys(assumed))
 

@@ -66,7 +66,7 @@ class _Walk:
 
     def through(self, pipeline: Pipeline, calls: float, leaves: Leaves) -> float:
         """Requests that leave a pipeline, for calls that enter it."""
-        of_each = pipeline._context.options.has_dependencies
+        of_each = pipeline._context.call_options.has_dependencies
         for budget in own_budgets(pipeline.policies):
             key = id(budget), of_each
             self.earned[key] = self.earned.get(key, 0.0) + budget.ratio * calls

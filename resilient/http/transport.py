@@ -212,7 +212,7 @@ class HttpTransport(Generic[Inner]):
             policies = (*policies, self.transport.witness())
         given = self.library.classifier() if pipeline.classify is DEFAULT else pipeline.classify
         classifier = given if isinstance(given, TransportClassifier) else TransportClassifier(given)
-        lifecycle, options = pipeline._context.lifecycle, pipeline._context.options
+        lifecycle, options = pipeline._context.lifecycle, pipeline._context.call_options
         derived = pipeline._derive(
             policies,
             classifier,

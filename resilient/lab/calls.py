@@ -133,11 +133,11 @@ class Calls:
     def check_classifier(self, pipeline: Pipeline) -> None:
         """Let the classifier of a pipeline judge a successful answer. Raises `CandidateError` if it cannot, or judges a
         failure: then it expects answers of another kind."""
-        judge = pipeline.classify
-        if judge.judges_results and OK in self.statuses:
+        classifier = pipeline.classify
+        if classifier.judges_results and OK in self.statuses:
             answer = self.answered(OK, None)
             try:
-                verdict = judge.result(answer)
+                verdict = classifier.result(answer)
             except Exception as error:
                 raise self._unfit(f"its classifier raised {located(error)}") from error
             if verdict.kind == "failure":

@@ -31,7 +31,7 @@ def earnings(budgets: Sequence[Budget], context: PipelineContext, *, substitutes
     if not budgets:
         return None
 
-    options, verdict_on = context.options, context.on_result
+    options, verdict_on = context.call_options, context.on_result
     judges_results, dependency_of = context.classifier.judges_results, options.dependency
 
     def earn(call: Call, result: Any) -> None:

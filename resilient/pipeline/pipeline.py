@@ -78,7 +78,7 @@ class Pipeline(Policy, judgements=("classify",)):
         original: Pipeline | None = None,
         attempt: Callable[[PipelineContext], Callable[[Call], Any] | BoundLayer] | None = None,
         lifecycle: ResultLifecycle = PLAIN_RESULTS,
-        options: CallOptions = NO_OPTIONS,
+        call_options: CallOptions = NO_OPTIONS,
     ) -> None:
         check_policies(policies)
         if not policies:
@@ -99,7 +99,7 @@ class Pipeline(Policy, judgements=("classify",)):
             where = f"pipeline {self.name!r}: " if self.name else ""
             report(self.findings, where, strict=self._strict)
             self._context: PipelineContext = PipelineContext(
-                self.name, self.classify, repeats=repeats, lifecycle=lifecycle, options=options
+                self.name, self.classify, repeats=repeats, lifecycle=lifecycle, call_options=call_options
             )
             self._in_flight: InFlight = InFlight(self._context)
         else:
@@ -108,7 +108,7 @@ class Pipeline(Policy, judgements=("classify",)):
                 self.classify,
                 repeats=repeats,
                 lifecycle=lifecycle,
-                options=options,
+                call_options=call_options,
                 derived_from=original._context,
             )
             self._in_flight = original._in_flight
@@ -199,7 +199,7 @@ class Pipeline(Policy, judgements=("classify",)):
             classifier,
             strict,
             lifecycle=self._context.lifecycle if classify is None else PLAIN_RESULTS,
-            options=self._context.options if classify is None else NO_OPTIONS,
+            call_options=self._context.call_options if classify is None else NO_OPTIONS,
         )
         if name is not None:
             register(varied)
@@ -224,7 +224,7 @@ class Pipeline(Policy, judgements=("classify",)):
             classify,
             strict,
             lifecycle=self._context.lifecycle,
-            options=self._context.options,
+            call_options=self._context.call_options,
         )
         clone._context.switch(self._context.own_mode)
         return clone
@@ -235,7 +235,7 @@ class Pipeline(Policy, judgements=("classify",)):
         classify: Classifier | None = None,
         attempt: Callable[[PipelineContext], Callable[[Call], Any] | BoundLayer] | None = None,
         lifecycle: ResultLifecycle | None = None,
-        options: CallOptions | None = None,
+        call_options: CallOptions | None = None,
     ) -> Pipeline:
         """A pipeline with the same listeners, mode and count of calls, which is closed with this one, but with other
         policies and another classifier. Our transports derive pipelines whose policies fit their own kind of calls.
@@ -243,7 +243,7 @@ class Pipeline(Policy, judgements=("classify",)):
         Args:
             attempt: `attempt(context)` makes what each attempt calls with the `Call`, in place of the guarded function.
                 It can read the deadline and the number of the attempt, and classify its result by `context.on_result`.
-            lifecycle, options: of its results and calls; None: as in this pipeline.
+            lifecycle, call_options: of its results and calls; None: as in this pipeline.
         """
         derived = Pipeline.__new__(Pipeline)
         derived._set_up(
@@ -254,7 +254,7 @@ class Pipeline(Policy, judgements=("classify",)):
             original=self,
             attempt=attempt,
             lifecycle=lifecycle or self._context.lifecycle,
-            options=options or self._context.options,
+            call_options=call_options or self._context.call_options,
         )
         return derived
 

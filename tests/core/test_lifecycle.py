@@ -22,7 +22,7 @@ class Queries(CallOptions):
 
 def held(pipeline: Pipeline) -> tuple[ResultLifecycle, CallOptions]:
     """The lifecycle and the options that a pipeline's context holds."""
-    return pipeline._context.lifecycle, pipeline._context.options
+    return pipeline._context.lifecycle, pipeline._context.call_options
 
 
 def test_pipeline_has_the_lifecycle_of_plain_results_and_calls_without_options() -> None:
@@ -33,14 +33,14 @@ def test_pipeline_has_the_lifecycle_of_plain_results_and_calls_without_options()
 def test_derived_pipeline_keeps_lifecycle_and_options_unless_it_is_given_others() -> None:
     """A derived pipeline has the same kind of results and calls, unless it is told otherwise."""
     rows, queries = Rows(), Queries()
-    derived = Pipeline(Retry())._derive((Retry(),), lifecycle=rows, options=queries)
+    derived = Pipeline(Retry())._derive((Retry(),), lifecycle=rows, call_options=queries)
     assert held(derived) == held(derived._derive((Retry(),))) == (rows, queries)
 
 
 def test_variation_of_a_pipeline_keeps_lifecycle_and_options_unless_it_is_given_a_classifier() -> None:
     """A new classifier may be for results of another kind, so the variation starts with the default lifecycle."""
     rows, queries = Rows(), Queries()
-    derived = Pipeline(Retry())._derive((Retry(),), lifecycle=rows, options=queries)
+    derived = Pipeline(Retry())._derive((Retry(),), lifecycle=rows, call_options=queries)
     assert held(derived.with_(Retry(2))) == (rows, queries)
     assert held(derived.with_(Retry(2), classify=Classifier())) == (PLAIN_RESULTS, NO_OPTIONS)
 

@@ -205,7 +205,7 @@ class Race(LatencySample):
                 return
             now = self.call.runtime.now()
             budget = settings.budget
-            if budget is not None and not budget.of(context.options.dependency(self.call)).spend(now):
+            if budget is not None and not budget.of(context.call_options.dependency(self.call)).spend(now):
                 self.may_start = False
                 if context.channel.wants[BudgetExhausted]:
                     context.channel.emit(BudgetExhausted(context.name, now, settings.name, "hedge"))

@@ -226,7 +226,7 @@ class RetryState:
                     wait = 0.0
                 if state is not None:
                     state.upcoming_sleep = wait
-                most = context.options.attempts(call) or settings.attempts
+                most = context.call_options.attempts(call) or settings.attempts
                 if context.mode == "once":
                     reason = "the pipeline is switched to one attempt"
                 elif most is not None and attempt >= most:
@@ -304,7 +304,7 @@ class RetryState:
         """The reason to give up before this wait, although attempts are left; "" if there is none. Then the budget has
         paid for the next attempt."""
         settings, context = self.settings, self.context
-        options = context.options
+        options = context.call_options
         if verdict.retry_after is not None and verdict.retry_after > settings.max_retry_after:
             return f"asked to wait {verdict.retry_after:g} s, longer than {settings.max_retry_after:g} s"
         if (call.deadline is not None or seen.limits) and wait >= _left(call, wait):
