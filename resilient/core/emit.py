@@ -152,7 +152,7 @@ def attempt_failed(call: Call, context: PipelineContext, begin: float, error: Ba
 class Ends:
     """Emits `CallEnded` for the calls of one pipeline.
 
-    The frame that guards a call sets `call.requests` when the call begins, and passes the time of that.
+    The outermost gate layer sets `call.requests` when the call begins, and passes the time of that.
 
     Args:
         stood_in: whether a policy of the pipeline may answer in the dependency's place.
@@ -225,7 +225,7 @@ class Ends:
 
 
 async def told_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) -> Any:
-    """Await `rest`, the whole call, and emit its `CallEnded`. Used on the full path; frames emit it themselves."""
+    """Await `rest`, the whole call, and emit its `CallEnded`. Used on the full path; a gate layer emits it itself."""
     begin = call.begin().now()
     call.requests = 0
     try:

@@ -35,8 +35,8 @@ __all__ = ["Entrance", "ServerClassifier", "UntilAnswered"]
 class Entrance(Gate):
     """Sets the deadline of a request for the gates inside it, and refuses a request that is too late.
 
-    It does what `UntilAnswered` does, for requests without a body and without listeners. As a gate it shares a frame
-    with the limit, where a wrap would need a coroutine of its own.
+    It does what `UntilAnswered` does, for requests without a body and without listeners. As a gate it shares a gate
+    layer with the limit; a wrap would need a coroutine of its own.
     """
 
     def __init__(self, limit: float | None) -> None:

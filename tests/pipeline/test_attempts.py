@@ -68,7 +68,7 @@ class Body:
         return step
 
 
-# -- retry ----------------------------------------------------------------------------------------------------------
+# -- retry ------------------------------------------------------------------------------------------------------------
 
 
 def test_block_that_succeeds_runs_once(world: World) -> None:
@@ -104,7 +104,7 @@ def test_block_error_that_is_not_worth_repeating_comes_out_at_once(world: World)
     assert body.numbers == [1]
 
 
-def test_block_result_is_judged_when_it_is_set(world: World) -> None:
+def test_block_result_is_classified_when_it_is_set(world: World) -> None:
     """The classifier gets `attempt.result`; the block is repeated as long as that is a failure."""
     answers = [503, 503, 200]
 
@@ -117,12 +117,12 @@ def test_block_result_is_judged_when_it_is_set(world: World) -> None:
     assert answers == []
 
 
-def test_block_result_not_set_is_not_judged(world: World) -> None:
+def test_block_result_not_set_is_not_classified(world: World) -> None:
     """A block without a result is a success. A predicate of results is not called with None."""
-    judged: list[Any] = []
+    classified: list[Any] = []
 
-    def judge(result: Any) -> bool:
-        judged.append(result)
+    def is_failure(result: Any) -> bool:
+        classified.append(result)
         return result.status >= 500  # type: ignore[no-any-return]
 
     def body(attempt: Any) -> None:
@@ -130,26 +130,29 @@ def test_block_result_not_set_is_not_judged(world: World) -> None:
             raise OSError
 
     pipeline = Pipeline(
-        Retry(attempts=3, wait=0, budget=Budget()), Bulkhead(5), CircuitBreaker(), classify=Classifier(results=judge)
+        Retry(attempts=3, wait=0, budget=Budget()),
+        Bulkhead(5),
+        CircuitBreaker(),
+        classify=Classifier(results=is_failure),
     )
     run_block(world, pipeline, body)
-    assert judged == []
+    assert classified == []
 
 
-def test_block_result_set_to_none_is_judged(world: World) -> None:
+def test_block_result_set_to_none_is_classified(world: World) -> None:
     """None is a result once it is set, and an attempt does not keep the result of the one before."""
-    judged: list[Any] = []
+    classified: list[Any] = []
 
-    def judge(result: Any) -> bool:
-        judged.append(result)
+    def is_failure(result: Any) -> bool:
+        classified.append(result)
         return result is None
 
     def body(attempt: Any) -> None:
         if attempt.number == 1:
             attempt.result = None
 
-    run_block(world, Pipeline(Retry(attempts=3, wait=0), classify=Classifier(results=judge)), body)
-    assert judged == [None]
+    run_block(world, Pipeline(Retry(attempts=3, wait=0), classify=Classifier(results=is_failure)), body)
+    assert classified == [None]
 
 
 def test_block_whose_last_result_is_a_failure_ends_without_an_error(world: World) -> None:
@@ -175,11 +178,11 @@ def test_block_in_mode_off_runs_once_unguarded(world: World) -> None:
     assert body.numbers == [1]
 
 
-# -- gates ----------------------------------------------------------------------------------------------------------
+# -- gates ------------------------------------------------------------------------------------------------------------
 
 
 def test_block_holds_its_permit_while_it_runs(world: World) -> None:
-    """The permit is taken before the block and given back after it, however it ends."""
+    """The permit is taken before the block and released after it, however it ends."""
     bulkhead = Bulkhead(1)
     held: list[int] = []
     run_block(world, Pipeline(bulkhead), lambda attempt: held.append(in_use(bulkhead)))
@@ -198,7 +201,7 @@ def test_attempt_outside_its_loop_cannot_be_entered() -> None:
         attempt.__enter__()
 
 
-def test_block_teaches_its_breaker(world: World) -> None:
+def test_breaker_learns_from_blocks(world: World) -> None:
     """An error of a block counts as a failure; an open circuit refuses the next block before it is entered."""
     pipeline = Pipeline(CircuitBreaker(fail_max=1, failure_rate=None))
     with pytest.raises(OSError):
@@ -265,7 +268,7 @@ def test_block_with_a_bad_name_is_refused(name: Any, error: type[Exception]) -> 
         Pipeline(Retry()).attempts(name)
 
 
-# -- time -----------------------------------------------------------------------------------------------------------
+# -- time -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.every_loop
@@ -322,7 +325,7 @@ async def test_block_waits_between_attempts() -> None:
     assert begun == [0, 10, 20]
 
 
-# -- between blocks -------------------------------------------------------------------------------------------------
+# -- between blocks ---------------------------------------------------------------------------------------------------
 
 LIMIT, LONGER = 0.01, 0.02
 
@@ -434,7 +437,7 @@ def test_plain_limit_of_the_whole_that_passes_between_blocks_ends_the_next_one()
 
 @pytest.mark.parametrize("policies", LIMITS, ids=["lone", "each attempt", "total", "nested"])
 @pytest.mark.parametrize("failures", [0, 1])
-def test_kept_attempts_cancel_nobody(loop: World, policies: Any, failures: int) -> None:
+def test_attempts_that_are_kept_cancel_no_task(loop: World, policies: Any, failures: int) -> None:
     """After a `break`, in the first round or a later one, no Timeout of the loop cancels the task."""
 
     async def main() -> str:
@@ -500,7 +503,7 @@ def test_permit_is_taken_when_the_block_is_entered(world: World) -> None:
     assert free == [0, 1, 0, 1]
 
 
-def test_block_in_a_scope_of_its_user_nests_on_trio() -> None:
+def test_block_inside_a_cancel_scope_of_its_user_nests_on_trio() -> None:
     """The pipeline's cancel scopes open and close with the block, inside those that the user opens in the loop."""
 
     async def main() -> list[int]:
@@ -519,10 +522,10 @@ def test_block_in_a_scope_of_its_user_nests_on_trio() -> None:
     assert trio.run(main) == [1, 2, 3]
 
 
-# -- exit stacks ----------------------------------------------------------------------------------------------------
+# -- exit stacks ------------------------------------------------------------------------------------------------------
 
 
-def test_block_that_an_exit_stack_entered_is_its_users(world: World) -> None:
+def test_block_that_an_exit_stack_entered_belongs_to_the_function_that_fills_it(world: World) -> None:
     """The function that fills the exit stack is inside the block; no other function is."""
     outer, inner = Pipeline(Retry(2, wait=0), name="outer"), Retry(3, wait=0, nested="once")
     seen: list[Any] = []
@@ -569,7 +572,7 @@ def test_block_that_an_exit_stack_entered_is_its_users(world: World) -> None:
     assert [call and call.pipeline for call in seen] == ["outer", None]
 
 
-def test_block_that_a_function_entered_and_left_open_is_nobody_elses() -> None:
+def test_block_that_a_function_entered_and_left_open_belongs_to_no_other_function() -> None:
     """If the function that entered a block has returned, no other function is taken to be inside the block."""
     pipeline = Pipeline(Retry(2, wait=0), name="p")
     stack = contextlib.ExitStack()
@@ -586,7 +589,7 @@ def test_block_that_a_function_entered_and_left_open_is_nobody_elses() -> None:
         stack.close()
 
 
-# -- cancellation ---------------------------------------------------------------------------------------------------
+# -- cancellation -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.every_loop
@@ -687,7 +690,7 @@ def test_block_cancelled_on_trio_lets_the_cancellation_through() -> None:
     assert in_use(bulkhead) == 0
 
 
-# -- leaving early --------------------------------------------------------------------------------------------------
+# -- leaving early ----------------------------------------------------------------------------------------------------
 
 
 async def test_async_block_left_by_break_is_a_success() -> None:
@@ -745,7 +748,7 @@ def test_plain_block_left_by_return_is_a_success() -> None:
 
 
 @pytest.mark.every_loop
-async def test_async_block_never_entered_gives_its_permit_back() -> None:
+async def test_async_block_never_entered_releases_its_permit() -> None:
     """A loop that is left before `async with` holds no permit when it is gone."""
     bulkhead = Bulkhead(1)
     async for _ in Pipeline(Timeout(5), bulkhead).attempts():
@@ -753,7 +756,7 @@ async def test_async_block_never_entered_gives_its_permit_back() -> None:
     assert in_use(bulkhead) == 0
 
 
-def test_plain_block_broken_out_of_after_a_failure_gives_its_permit_back() -> None:
+def test_plain_block_broken_out_of_after_a_failure_releases_its_permit() -> None:
     """A loop that is left after a failed attempt holds no permit for the next one."""
     bulkhead = Bulkhead(1)
     for attempt in Pipeline(Retry(attempts=3, wait=0), bulkhead).attempts():
@@ -763,7 +766,7 @@ def test_plain_block_broken_out_of_after_a_failure_gives_its_permit_back() -> No
     assert in_use(bulkhead) == 0
 
 
-# -- wrong use ------------------------------------------------------------------------------------------------------
+# -- wrong use --------------------------------------------------------------------------------------------------------
 
 
 async def test_async_attempt_not_entered_is_refused_in_the_next_round() -> None:
@@ -881,7 +884,7 @@ def test_async_with_in_a_plain_loop_is_refused() -> None:
         asyncio.run(enter())
 
 
-# -- several at once ------------------------------------------------------------------------------------------------
+# -- several at once --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.every_loop

@@ -63,7 +63,7 @@ def dependency(
     return fetch
 
 
-# -- all or nothing -------------------------------------------------------------------------------------------------
+# -- all or nothing ---------------------------------------------------------------------------------------------------
 
 
 def test_gates_are_passed_outermost_first_and_left_innermost_first(world: World) -> None:
@@ -120,7 +120,7 @@ def test_gate_that_raises_something_else_gives_earlier_tickets_back(world: World
 
 
 @pytest.mark.virtual_time
-async def test_call_cancelled_in_a_line_gives_earlier_tickets_back_last_first() -> None:
+async def test_call_cancelled_in_a_queue_gives_earlier_tickets_back_last_first() -> None:
     """The caller's cancellation gets through, and the function is not called."""
     journal: Journal = []
     outer, inner = Turnstile(name="outer", journal=journal), Turnstile(name="inner", journal=journal)
@@ -181,7 +181,7 @@ HOLDS_OR_LEARNS = pytest.mark.parametrize("learns", [False, True], ids=["holds",
 @pytest.mark.parametrize(
     "answer", [7, OSError("down"), TypeError("a mistake")], ids=["result", "failure", "no evidence"]
 )
-def test_gate_that_raises_at_the_end_is_logged_and_costs_nobody_anything(
+def test_gate_that_raises_at_the_end_is_logged_and_affects_nothing_else(
     world: World, answer: Any, learns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The gates on both sides get their tickets back, and the caller gets the call's own result or error."""
@@ -199,7 +199,7 @@ def test_gate_that_raises_at_the_end_is_logged_and_costs_nobody_anything(
 
 
 @HOLDS_OR_LEARNS
-def test_gate_that_raises_when_a_later_gate_refuses_costs_nobody_anything(world: World, learns: bool) -> None:
+def test_gate_that_raises_when_a_later_gate_refuses_affects_nothing_else(world: World, learns: bool) -> None:
     """The caller gets the rejection of the later gate."""
     outer = Turnstile()
     policies = outer, Raises(LookupError("broken"), learns=learns), Turnstile(shut=FOR_EVER, name="shut")
@@ -212,7 +212,7 @@ def test_gate_that_raises_when_a_later_gate_refuses_costs_nobody_anything(world:
 
 @HOLDS_OR_LEARNS
 @pytest.mark.virtual_time
-async def test_gate_that_raises_when_a_call_is_cancelled_costs_nobody_anything(learns: bool) -> None:
+async def test_gate_that_raises_when_a_call_is_cancelled_affects_nothing_else(learns: bool) -> None:
     """The cancellation gets through: in the function, in a queue, and where a gate is asked again after a wait."""
     for more in ([], [Turnstile(line=1.0)], [Turnstile(line=0.1)]):
         outer, raises = Turnstile(), Raises(LookupError("broken"), learns=learns)
@@ -236,7 +236,7 @@ def test_gate_that_is_interrupted_at_the_end_gives_the_others_their_tickets_firs
 
 
 class Streams(ResultLifecycle):
-    """Results are open until their end is told to the `observers`."""
+    """Results are open until the `observers` are told of their end."""
 
     may_be_open = True
 
@@ -256,7 +256,7 @@ class Streams(ResultLifecycle):
 @pytest.mark.parametrize(
     "end", [lambda each: each.learn(None), lambda each: each.learn(OSError()), lambda each: each.drop()]
 )
-def test_gate_that_raises_at_the_end_of_an_open_result_costs_nobody_anything(
+def test_gate_that_raises_at_the_end_of_an_open_result_affects_nothing_else(
     world: World, end: Callable[[Any], None]
 ) -> None:
     """Gates that follow the result, and gates that do not, get their tickets back."""
@@ -279,45 +279,45 @@ def test_lifecycle_that_raises_about_an_open_result_costs_no_ticket(world: World
     assert outer.out == 0
 
 
-# -- judgements do not go stale -------------------------------------------------------------------------------------
+# -- no stale admissions ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["by_evidence", "learns"])
-def test_only_judging_gates_are_asked_again_after_a_wait_further_in(world: World, kind: str) -> None:
+def test_only_gates_by_evidence_are_asked_again_after_a_wait_further_in(world: World, kind: str) -> None:
     """Gates that decide by evidence are asked again; gates that only count are not."""
     journal: Journal = []
     outer = Turnstile(name="outer", journal=journal, **{kind: True})
-    line = Turnstile(name="line", journal=journal, line=0.01)
-    assert world.call(stack(outer, line)(world.dependency(7).fn)) == 7
+    queue = Turnstile(name="queue", journal=journal, line=0.01)
+    assert world.call(stack(outer, queue)(world.dependency(7).fn)) == 7
     again = [("outer", "release"), ("outer", "admit")] if kind == "by_evidence" else []
     end = "release" if kind == "by_evidence" else "settle"
-    assert journal == [("outer", "admit"), ("line", "admit"), *again, ("line", "release"), ("outer", end)]
+    assert journal == [("outer", "admit"), ("queue", "admit"), *again, ("queue", "release"), ("outer", end)]
 
 
-def test_judging_gate_is_not_asked_again_after_a_wait_further_out(world: World) -> None:
+def test_gate_by_evidence_is_not_asked_again_after_a_wait_further_out(world: World) -> None:
     """It was asked after that wait, so its evidence is fresh."""
     journal: Journal = []
-    line, judge = Turnstile(line=0.01), Turnstile(name="judge", journal=journal, by_evidence=True)
-    assert world.call(stack(line, judge)(world.dependency(7).fn)) == 7
-    assert journal == [("judge", "admit"), ("judge", "release")]
+    queue, gate = Turnstile(line=0.01), Turnstile(name="gate", journal=journal, by_evidence=True)
+    assert world.call(stack(queue, gate)(world.dependency(7).fn)) == 7
+    assert journal == [("gate", "admit"), ("gate", "release")]
 
 
 @pytest.mark.virtual_time
-async def test_judging_gate_is_asked_again_after_each_wait_further_in() -> None:
+async def test_gate_by_evidence_is_asked_again_after_each_wait_further_in() -> None:
     """Its answer after the first wait is stale after the second one."""
     journal: Journal = []
-    lines = [Turnstile(name=f"line {number}", journal=journal, line=0.5) for number in (1, 2, 3)]
-    judge = Turnstile(name="judge", journal=journal, by_evidence=True)
-    await stack(lines[0], judge, lines[1], lines[2]).call(dependency())
-    again = [("judge", "release"), ("judge", "admit")]
+    queues = [Turnstile(name=f"queue {number}", journal=journal, line=0.5) for number in (1, 2, 3)]
+    gate = Turnstile(name="gate", journal=journal, by_evidence=True)
+    await stack(queues[0], gate, queues[1], queues[2]).call(dependency())
+    again = [("gate", "release"), ("gate", "admit")]
     assert journal[:-4] == [
-        *[("line 1", "admit"), ("judge", "admit")],
-        *[("line 2", "admit"), *again, ("line 3", "admit"), *again],
+        *[("queue 1", "admit"), ("gate", "admit")],
+        *[("queue 2", "admit"), *again, ("queue 3", "admit"), *again],
     ]
 
 
 @pytest.mark.virtual_time
-async def test_judge_that_makes_a_call_wait_again_lets_nobody_hold_what_others_wait_for() -> None:
+async def test_gate_by_evidence_that_makes_a_call_wait_again_releases_the_inner_permits() -> None:
     """A call that has to wait at an outer gate releases its inner permits; otherwise both gates would stay taken."""
 
     class Judging(Bulkhead):
@@ -333,21 +333,21 @@ async def test_judge_that_makes_a_call_wait_again_lets_nobody_hold_what_others_w
 
 
 @pytest.mark.virtual_time
-async def test_judge_that_has_changed_its_mind_during_a_wait_refuses() -> None:
+async def test_gate_whose_evidence_has_changed_during_a_wait_refuses() -> None:
     """The ticket of the inner gate is released, too, and no call goes to a dependency that is known to be dead."""
     journal: Journal = []
-    judge = Turnstile(name="judge", journal=journal, by_evidence=True, shut=((0.5, 8.0),))
-    line = Turnstile(name="line", journal=journal, line=1.0)
+    gate = Turnstile(name="gate", journal=journal, by_evidence=True, shut=((0.5, 8.0),))
+    queue = Turnstile(name="queue", journal=journal, line=1.0)
     called: list[int] = []
 
     async def fetch() -> None:
         called.append(1)
 
-    with pytest.raises(Rejected, match="judge refuses"):
-        await stack(judge, line).call(fetch)
+    with pytest.raises(Rejected, match="gate refuses"):
+        await stack(gate, queue).call(fetch)
     assert not called
     assert sorted(journal) == sorted(
-        [("judge", "admit"), ("line", "admit"), ("judge", "release"), ("judge", "refuse"), ("line", "release")]
+        [("gate", "admit"), ("queue", "admit"), ("gate", "release"), ("gate", "refuse"), ("queue", "release")]
     )
 
 
@@ -370,7 +370,7 @@ async def test_queue_behind_a_breaker_sends_nothing_after_the_breaker_has_opened
     assert bulkhead.snapshot()["in_use"] == 0
 
 
-# -- what gates learn -----------------------------------------------------------------------------------------------
+# -- what gates learn -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.virtual_time
@@ -400,7 +400,7 @@ class _Exit(BaseException):
 
 @pytest.mark.parametrize("error", [TypeError(), BulkheadFull(), _Exit()], ids=["programming", "rejection", "base"])
 @pytest.mark.virtual_time
-async def test_error_that_says_nothing_gives_tickets_back_unread(error: BaseException) -> None:
+async def test_error_that_says_nothing_gives_tickets_back_without_learning(error: BaseException) -> None:
     """Programming errors, local rejections and errors that are no `Exception` are not evidence."""
     learning, holding = Turnstile(learns=True), Turnstile()
     with pytest.raises(type(error)):
@@ -419,7 +419,9 @@ async def test_error_that_says_nothing_gives_tickets_back_unread(error: BaseExce
     ],
 )
 @pytest.mark.virtual_time
-async def test_result_is_judged_before_it_is_learnt(verdict: bool | Verdict, end: tuple[str, bool] | None) -> None:
+async def test_result_is_classified_before_gates_learn_it(
+    verdict: bool | Verdict, end: tuple[str, bool] | None
+) -> None:
     """A result can be a failure, or no evidence; its caller gets it in either case."""
     gate = Turnstile(learns=True)
     pipeline = stack(gate, classify=Classifier(results=lambda result: verdict))
@@ -445,7 +447,7 @@ async def test_classifier_that_raises_costs_no_ticket(classify: Classifier, erro
 
 
 @pytest.mark.virtual_time
-async def test_gate_that_does_not_learn_is_only_ever_told_to_release() -> None:
+async def test_gate_that_does_not_learn_is_only_released() -> None:
     """It is released also where a neighbouring gate learns."""
     journal: Journal = []
     pipeline = stack(Turnstile(name="holding", journal=journal), Turnstile(learns=True))
@@ -456,7 +458,7 @@ async def test_gate_that_does_not_learn_is_only_ever_told_to_release() -> None:
     assert journal == [("holding", "admit"), ("holding", "release")] * 3
 
 
-# -- how old a call was ---------------------------------------------------------------------------------------------
+# -- the age of a call ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -582,10 +584,10 @@ async def test_call_that_outlived_its_limit_is_a_failure_though_its_result_is_us
     assert gate.lessons == [("settled", 1.5, True)]
 
 
-# -- what is told ---------------------------------------------------------------------------------------------------
+# -- events -----------------------------------------------------------------------------------------------------------
 
 
-def test_refusal_carries_the_name_of_its_own_pipeline_and_is_told_once(world: World) -> None:
+def test_refusal_carries_the_name_of_its_own_pipeline_and_is_one_event(world: World) -> None:
     """Pipelines around it pass the rejection on unchanged."""
     heard: list[Any] = []
     inner = stack(Turnstile(name="gate", shut=FOR_EVER), name="inner")
@@ -601,18 +603,18 @@ def test_refusal_carries_the_name_of_its_own_pipeline_and_is_told_once(world: Wo
 
 
 @pytest.mark.virtual_time
-async def test_wait_in_a_line_is_told_with_its_length() -> None:
+async def test_wait_in_a_queue_is_an_event_with_its_duration() -> None:
     """An event says how long the call waited, and where."""
     heard: list[Any] = []
-    pipeline = stack(Turnstile(learns=True), Turnstile(name="line", line=0.5), name="waits")
+    pipeline = stack(Turnstile(learns=True), Turnstile(name="waiting", line=0.5), name="waits")
     pipeline.listen(heard.append)
     begin = asyncio.get_running_loop().time()
     await pipeline.call(dependency())
     (event,) = (event for event in heard if isinstance(event, events.Waited))
-    assert event == events.Waited("waits", begin + 0.5, "line", "queue", 0.5)
+    assert event == events.Waited("waits", begin + 0.5, "waiting", "queue", 0.5)
 
 
-# -- any stack of gates ---------------------------------------------------------------------------------------------
+# -- any stack of gates -----------------------------------------------------------------------------------------------
 
 
 def turnstiles(journal: Journal) -> st.SearchStrategy[list[Turnstile]]:
@@ -674,7 +676,7 @@ def test_any_stack_of_gates_is_passed_by_all_or_nothing(
         assert outs == [1] * len(gates), "the function ran without a ticket of every gate"
         for at, gate in enumerate(gates):
             if gate.facts.by_evidence and any(later.facts.waits for later in gates[at:]):
-                assert issued[gate.name] == begun, "it was judged before a wait"
+                assert issued[gate.name] == begun, "it was asked before a wait only"
     last_act = max((at for at, (_, verb) in enumerate(clocked) if verb not in ENDS), default=-1)
     given_back = [int(name) for name, _ in clocked[last_act + 1 :]]
     assert given_back == sorted(given_back, reverse=True), "tickets did not come back last first"

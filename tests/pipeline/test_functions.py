@@ -133,7 +133,7 @@ def _sharing(shape: Any, flaky: Flaky) -> Any:
 twice = Retry(attempts=2, wait=0)
 
 
-# -- guarded, in every shape ----------------------------------------------------------------------------------------
+# -- what is guarded --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -188,7 +188,7 @@ def test_builtin_is_guarded_and_keeps_its_signature() -> None:
     assert inspect.signature(guarded) == inspect.signature(len)
 
 
-# -- in classes -----------------------------------------------------------------------------------------------------
+# -- in classes -------------------------------------------------------------------------------------------------------
 
 
 class Service:
@@ -303,7 +303,7 @@ def test_property_over_guarded_function_works() -> None:
     assert Service("x").guarded_property == "x"
 
 
-# -- looking like itself --------------------------------------------------------------------------------------------
+# -- name and signature -----------------------------------------------------------------------------------------------
 
 
 def documented(a: int, /, b: str = "b", *args: float, c: bool, **kwargs: bytes) -> list[str]:
@@ -402,7 +402,7 @@ def test_guarding_twice_applies_both() -> None:
     assert guarded.__name__ == "fetch"
 
 
-# -- refused --------------------------------------------------------------------------------------------------------
+# -- refused ----------------------------------------------------------------------------------------------------------
 
 
 def generator() -> Iterator[int]:
@@ -486,7 +486,7 @@ def test_refusal_is_the_same_for_call() -> None:
         Pipeline(twice).call(generator)
 
 
-# -- a def that returns an awaitable --------------------------------------------------------------------------------
+# -- a def that returns an awaitable ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [lambda fn: fn, functools.partial, functools.lru_cache, lambda fn: Mock(wraps=fn)])

@@ -49,7 +49,7 @@ def only(*policies: Any) -> Finding:
     return finding
 
 
-# -- limits ---------------------------------------------------------------------------------------------------------
+# -- limits -----------------------------------------------------------------------------------------------------------
 
 
 def test_inner_timeout_longer_than_the_outer_is_found() -> None:
@@ -77,7 +77,7 @@ def test_each_inner_timeout_is_compared_with_each_outer() -> None:
     ]
 
 
-# -- judges ---------------------------------------------------------------------------------------------------------
+# -- gates by evidence ------------------------------------------------------------------------------------------------
 
 
 def test_breaker_outside_a_queue_is_found() -> None:
@@ -126,7 +126,7 @@ def test_breaker_outside_both_is_found_twice() -> None:
     ]
 
 
-# -- retries that multiply ------------------------------------------------------------------------------------------
+# -- retries that multiply --------------------------------------------------------------------------------------------
 
 
 def test_two_retries_are_found_with_what_they_multiply_to() -> None:
@@ -147,7 +147,7 @@ def test_a_retry_beside_one_of_one_attempt_is_right() -> None:
     assert findings(Retry(attempts=3), Retry(attempts=1)) == []
 
 
-# -- one instance twice ---------------------------------------------------------------------------------------------
+# -- one instance twice -----------------------------------------------------------------------------------------------
 
 
 def test_one_instance_in_two_places_is_found() -> None:
@@ -164,7 +164,7 @@ def test_two_instances_alike_are_right() -> None:
     assert findings(Bulkhead(5), Bulkhead(5)) == []
 
 
-# -- retry plans ----------------------------------------------------------------------------------------------------
+# -- retry plans ------------------------------------------------------------------------------------------------------
 
 
 def test_retry_plan_that_does_not_fit_its_total_is_found() -> None:
@@ -221,7 +221,7 @@ _TWO, _NONE = tenacity.wait_fixed(2), tenacity.wait_none()
     ],
 )
 @pytest.mark.parametrize("total", [3, 10, 100])
-def test_retry_plan_in_tenacitys_words_has_the_findings_of_the_same_in_ours(
+def test_retry_plan_by_tenacity_strategies_has_the_same_findings(
     ours: dict[str, Any], theirs: dict[str, Any], total: float
 ) -> None:
     """The text is the same, except for the description of the Retry."""
@@ -258,7 +258,7 @@ def test_retry_plan_without_a_total_is_right() -> None:
     assert findings(Retry(attempts=10, wait=60), Timeout(30)) == []
 
 
-def test_retry_plan_without_a_number_of_attempts_is_not_judged() -> None:
+def test_retry_plan_without_a_number_of_attempts_has_no_finding() -> None:
     """A stop strategy may end the attempts in time."""
     assert findings(Timeout(10), Retry(stop=tenacity.stop_after_delay(9), wait=5), Timeout(5)) == []
 
@@ -271,7 +271,7 @@ def test_retry_plan_of_the_standard_order_is_right() -> None:
     )
 
 
-# -- hedges ---------------------------------------------------------------------------------------------------------
+# -- hedges -----------------------------------------------------------------------------------------------------------
 
 
 def test_hedge_plan_that_does_not_fit_its_total_is_found() -> None:
@@ -310,7 +310,7 @@ def test_hedge_inside_a_retry_is_right() -> None:
     assert findings(Retry(), Hedge(1), CircuitBreaker()) == []
 
 
-# -- rate limits ----------------------------------------------------------------------------------------------------
+# -- rate limits ------------------------------------------------------------------------------------------------------
 
 
 def test_breaker_outside_a_rate_limit_that_waits_is_found() -> None:
@@ -326,7 +326,7 @@ def test_breaker_outside_a_rate_limit_that_refuses_is_right() -> None:
     assert findings(RateLimit(5, max_wait=1), CircuitBreaker()) == []
 
 
-# -- stand-ins ------------------------------------------------------------------------------------------------------
+# -- substitutes ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("outer", [Retry(), CircuitBreaker(), Hedge(1)])
@@ -349,7 +349,7 @@ def test_fallback_outermost_is_right() -> None:
     assert findings(Fallback(7), Timeout(30), Retry(), Bulkhead(5), CircuitBreaker(), Timeout(5)) == []
 
 
-# -- nested pipelines -----------------------------------------------------------------------------------------------
+# -- nested pipelines -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -371,9 +371,9 @@ def test_fallback_outermost_is_right() -> None:
         (Retry(), Fallback(7)),
         (Hedge(5), Timeout(1)),
     ],
-    ids=["limits", "judge and retry", "judge and queue", "retries", "plan", "stand-in", "hedge"],
+    ids=["limits", "breaker and retry", "breaker and queue", "retries", "plan", "stand-in", "hedge"],
 )
-def test_nested_pipelines_are_looked_into(nest: Any, outer: Any, inner: Any) -> None:
+def test_policies_of_nested_pipelines_are_examined(nest: Any, outer: Any, inner: Any) -> None:
     """The policies of a nested pipeline count as if they stood in its place."""
     assert len(findings(*nest(outer, inner))) == 1
 
@@ -384,10 +384,10 @@ def test_one_instance_in_a_pipeline_and_in_a_nested_one_is_found() -> None:
     assert "stands in the pipeline twice" in only(breaker, Pipeline(breaker)).what
 
 
-# -- how it is said -------------------------------------------------------------------------------------------------
+# -- the warning ------------------------------------------------------------------------------------------------------
 
 
-def test_finding_is_said_as_a_warning_with_what_why_and_instead() -> None:
+def test_finding_is_a_warning_with_what_why_and_instead() -> None:
     """The warning begins with the pipeline's name, and has the three parts in this order."""
     with pytest.warns(PipelineWarning) as caught:
         pipeline = Pipeline(Timeout(2), Timeout(10), name="users")
@@ -398,7 +398,7 @@ def test_finding_is_said_as_a_warning_with_what_why_and_instead() -> None:
     assert at == sorted(at)
 
 
-def test_several_findings_are_said_in_one_warning() -> None:
+def test_several_findings_are_one_warning() -> None:
     """One pipeline gives one warning."""
     with pytest.warns(PipelineWarning) as caught:
         pipeline = Pipeline(CircuitBreaker(), Retry(attempts=3), Bulkhead(5, queue=10))
@@ -483,7 +483,7 @@ def test_pipeline_that_was_warned_of_works_all_the_same() -> None:
     assert pipeline.call(lambda: 7) == 7
 
 
-# -- what never acts ------------------------------------------------------------------------------------------------
+# -- settings that never act ------------------------------------------------------------------------------------------
 
 
 def test_retry_whose_pauses_outlive_the_total_is_found() -> None:
@@ -556,7 +556,7 @@ def test_budget_with_a_reserve_is_right() -> None:
     assert findings(Retry(2, budget=Budget(0.1)), RateLimit(0.5)) == []
 
 
-# -- attempts and work that are not counted -------------------------------------------------------------------------
+# -- attempts and work that are not counted ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quota", [RateLimit(5), Keyed(lambda: RateLimit(5), key=str)])
@@ -596,7 +596,7 @@ def test_breaker_outside_work_that_outlives_its_call_is_right() -> None:
     assert findings(CircuitBreaker(), Timeout(1, thread=True)) == []
 
 
-# -- stacked decorators ---------------------------------------------------------------------------------------------
+# -- stacked decorators -----------------------------------------------------------------------------------------------
 
 
 async def fetch() -> None:

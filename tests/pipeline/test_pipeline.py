@@ -39,7 +39,7 @@ def tripping(name: str | None = None) -> CircuitBreaker:
     return CircuitBreaker(fail_max=1, failure_rate=None, name=name)
 
 
-# -- guarding -------------------------------------------------------------------------------------------------------
+# -- guarding ---------------------------------------------------------------------------------------------------------
 
 
 def test_pipeline_as_decorator_applies_its_policies_outermost_first(world: World) -> None:
@@ -47,7 +47,7 @@ def test_pipeline_as_decorator_applies_its_policies_outermost_first(world: World
     order: list[str] = []
 
     class Noting(Wrap):
-        async def run(self, call: Any, inner: Any, scope: Any) -> Any:
+        async def run(self, call: Any, inner: Any, context: Any) -> Any:
             order.append(f"{self.name} in")
             try:
                 return await inner(call)
@@ -136,7 +136,7 @@ def test_pipeline_with_a_bad_option_is_refused(options: Any, error: type[Excepti
         Pipeline(Retry(), **options)
 
 
-# -- nesting --------------------------------------------------------------------------------------------------------
+# -- nesting ----------------------------------------------------------------------------------------------------------
 
 
 def test_nested_pipeline_guards_like_its_policies_in_place(world: World) -> None:
@@ -205,7 +205,7 @@ def test_nested_pipeline_that_is_closed_refuses_the_outer_ones_calls(world: Worl
     assert not outer.snapshot()["closed"]
 
 
-# -- variations -----------------------------------------------------------------------------------------------------
+# -- variations -------------------------------------------------------------------------------------------------------
 
 
 def test_with_replaces_the_policy_of_the_same_class(world: World) -> None:
@@ -264,11 +264,11 @@ def test_with_several_candidates_is_refused_unless_they_are_named() -> None:
 
 def test_with_keeps_name_classifier_and_mode(world: World) -> None:
     """Options that are not given stay as in the original."""
-    judge = Classifier(ignore=KeyError)
-    pipeline = Pipeline(Retry(attempts=3, wait=0), name="users", classify=judge)
+    classifier = Classifier(ignore=KeyError)
+    pipeline = Pipeline(Retry(attempts=3, wait=0), name="users", classify=classifier)
     pipeline.switch("once")
     varied = pipeline.with_(Retry(attempts=2, wait=0))
-    assert (varied.name, varied.classify, varied.mode) == ("users", judge, "once")
+    assert (varied.name, varied.classify, varied.mode) == ("users", classifier, "once")
     dependency = world.dependency(KeyError())
     assert isinstance(world.outcome(varied(dependency.fn)).error, KeyError)
     assert len(dependency.calls) == 1
@@ -285,7 +285,7 @@ def test_with_uses_its_name_in_every_event(world: World) -> None:
         assert {event.pipeline for event in heard} == {name}
 
 
-def test_with_a_new_classifier_judges_anew(world: World) -> None:
+def test_with_a_new_classifier_classifies_by_it(world: World) -> None:
     """`classify=` replaces the classifier of the variation only."""
     pipeline = Pipeline(Retry(attempts=2, wait=0))
     varied = pipeline.with_(classify=Classifier(ignore=OSError))
@@ -306,41 +306,41 @@ def test_with_has_listeners_and_closing_of_its_own(world: World) -> None:
     assert world.call(pipeline(world.dependency(7).fn)) == 7
 
 
-def test_twin_has_the_same_listeners_mode_and_closing(world: World) -> None:
-    """To all who have the original, its calls are the original's."""
+def test_derived_pipeline_has_the_same_listeners_mode_and_closing(world: World) -> None:
+    """Its calls count as calls of the original."""
     pipeline = Pipeline(Retry(attempts=3, wait=0), name="users")
-    twin = pipeline._derive((Retry(attempts=2, wait=0),))
+    derived = pipeline._derive((Retry(attempts=2, wait=0),))
     heard: list[Any] = []
     pipeline.listen(heard.append)
-    assert world.call(twin(world.dependency(OSError(), 7).fn)) == 7
+    assert world.call(derived(world.dependency(OSError(), 7).fn)) == 7
     assert {event.pipeline for event in heard} == {"users"}
     with pipeline.switch("once"):
-        assert twin.mode == "once"
-    assert twin.mode == "on"
-    with twin.switch("off"):
+        assert derived.mode == "once"
+    assert derived.mode == "on"
+    with derived.switch("off"):
         assert pipeline.mode == "off"
     pipeline.close()
-    assert isinstance(world.outcome(twin(world.dependency(7).fn)).error, PipelineClosed)
+    assert isinstance(world.outcome(derived(world.dependency(7).fn)).error, PipelineClosed)
 
 
-def test_twin_complains_of_the_decorators_beneath(world: World) -> None:
-    """As a pipeline does that is no twin."""
-    twin = Pipeline(Timeout(9))._derive((Timeout(1),))
+def test_derived_pipeline_warns_of_the_decorators_beneath(world: World) -> None:
+    """A derived pipeline warns as any other does."""
+    derived = Pipeline(Timeout(9))._derive((Timeout(1),))
     with pytest.warns(PipelineWarning):
-        twin(Pipeline(Timeout(2))(world.dependency(7).fn))
+        derived(Pipeline(Timeout(2))(world.dependency(7).fn))
 
 
-def test_twin_judges_as_it_is_told(world: World) -> None:
-    """Its policies and its judgement are what may differ; it warns of nothing that the original has warned of."""
+def test_derived_pipeline_has_policies_and_a_classifier_of_its_own(world: World) -> None:
+    """Its policies and its classifier may differ. It does not repeat the original\'s warnings."""
     with pytest.warns(PipelineWarning):
         pipeline = Pipeline(CircuitBreaker(), Retry(attempts=2, wait=0))
-    twin = pipeline._derive(pipeline.policies, Classifier(ignore=OSError))
+    derived = pipeline._derive(pipeline.policies, Classifier(ignore=OSError))
     dependency = world.dependency(OSError())
-    assert isinstance(world.outcome(twin(dependency.fn)).error, OSError)
+    assert isinstance(world.outcome(derived(dependency.fn)).error, OSError)
     assert len(dependency.calls) == 1
 
 
-# -- what it says of itself -----------------------------------------------------------------------------------------
+# -- descriptions -----------------------------------------------------------------------------------------------------
 
 
 def test_describe_is_a_tree_outermost_first() -> None:
@@ -405,7 +405,7 @@ def test_snapshot_counts_calls_in_flight_of_every_runtime(world: World) -> None:
     assert pipeline.snapshot()["in_flight"] == 0
 
 
-# -- closing --------------------------------------------------------------------------------------------------------
+# -- closing ----------------------------------------------------------------------------------------------------------
 
 
 def test_closed_pipeline_refuses_calls_by_its_name(world: World) -> None:
@@ -571,7 +571,7 @@ def test_close_from_a_thread_waits_for_async_calls_in_flight() -> None:
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["alone", "nested"])
-def test_closing_in_the_midst_of_an_own_call_is_refused_in_words(world: World, nested: bool) -> None:
+def test_closing_inside_an_own_call_is_refused(world: World, nested: bool) -> None:
     """The close and the call would wait for each other. This holds for nested pipelines, derived ones and hedged
     copies, too."""
     pipeline = Pipeline(Bulkhead(5), name="users")
@@ -673,7 +673,7 @@ async def test_close_in_the_thread_of_a_running_loop_waits_for_other_threads() -
 
 
 @pytest.mark.virtual_time
-async def test_close_in_the_thread_of_a_running_loop_does_not_wait_for_what_was_left_behind() -> None:
+async def test_close_in_the_thread_of_a_running_loop_does_not_wait_for_abandoned_work() -> None:
     """Abandoned work on that loop goes on there."""
     pipeline = Pipeline(Timeout(1, abandon=True))
     with pytest.raises(TimedOut):
@@ -740,7 +740,7 @@ def test_close_races_with_calls_from_threads_and_misses_none(_: int) -> None:
     assert pipeline.snapshot()["in_flight"] == 0
 
 
-# -- switching ------------------------------------------------------------------------------------------------------
+# -- switching --------------------------------------------------------------------------------------------------------
 
 
 def failing_twice(world: World) -> Any:
@@ -858,7 +858,7 @@ def test_switch_to_an_unknown_mode_is_refused(mode: Any) -> None:
     assert pipeline.mode == "on"
 
 
-# -- the registry holds what is in use ------------------------------------------------------------------------------
+# -- the registry holds what is in use --------------------------------------------------------------------------------
 
 
 def test_pipeline_named_in_a_decorator_is_found_while_its_function_lives(world: World) -> None:
@@ -870,7 +870,7 @@ def test_pipeline_named_in_a_decorator_is_found_while_its_function_lives(world: 
     assert "inline" not in registry.pipelines()
 
 
-# -- several threads and loops --------------------------------------------------------------------------------------
+# -- several threads and loops ----------------------------------------------------------------------------------------
 
 
 def test_one_pipeline_keeps_one_limit_over_event_loops_and_threads() -> None:

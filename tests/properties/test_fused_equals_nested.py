@@ -1,14 +1,14 @@
-"""Fusing neighbouring gates into one frame changes nothing: one pipeline behaves as pipelines inside pipelines do.
+"""Neighbouring gates share one gate layer, which changes nothing: one pipeline behaves as nested pipelines do.
 
-Two meanings of DESIGN.md make an honest difference, so stacks in which they would are not compared:
+Two rules make a difference by design, so stacks in which they apply are not compared:
 
 - The age at which a cut-short call is a failure is the limit of the nearest Timeout *of its own pipeline*. A gate that
   learns must have the same nearest limit in both shapes.
-- A judging gate is asked again after a wait further in only where it neighbours the gate that waits, in one pipeline.
-  (A judge outside a queue is warned of.) No judge stands outside a waiter here unless they are in one pipeline in both
-  shapes.
+- A gate that decides by evidence is asked again after a wait at an inner gate only if both are in one gate group. (Lint
+  warns of such a gate outside a queue.) No such gate stands outside a queue here, unless both are in one pipeline in
+  both shapes.
 
-All pipelines of a stack have equal classifiers, which is the other thing that is a pipeline's own.
+All pipelines of a stack have equal classifiers, because each pipeline has its own.
 """
 
 from __future__ import annotations
