@@ -152,7 +152,7 @@ class RateLimited(Rejected):
 
 
 class LimitExceeded(Rejected):
-    """More calls are inside than an `AdaptiveLimit` thinks good, for a call of this priority, and no place in line."""
+    """An `AdaptiveLimit` has no permit for a call of this priority, and its queue is full."""
 
 
 class PipelineClosed(Rejected):

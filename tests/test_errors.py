@@ -227,7 +227,7 @@ GATES: dict[Callable[[], Policy], str] = {
     _open: r"gate is open; try again in 3\.6e\+03 s",
     _used: r"gate of 1 per 3600 s is used up; the next token comes in 3\.6e\+03 s",
     _full: r"gate is full: 1 running, 0 queued",
-    _crowded: r"gate of 1 has no room for a normal call: 1 inside, 0 in line",
+    _crowded: r"gate of 1 has no room for a normal call: 1 inside, 0 queued",
 }
 
 

@@ -190,7 +190,7 @@ class ShadowQueue(Gate):
                 assert isinstance(last, _ShadowCall)
                 self._refuse(last)
                 if last is not ticket:
-                    refusals.append((last, "its place in line went to a more important call"))
+                    refusals.append((last, "its place in the queue went to a more important call"))
             if ticket in self.waiters:
                 ticket.refused = refused
                 self._expire_later(ticket)
@@ -312,7 +312,7 @@ class ShadowQueue(Gate):
                 self._refuse(ticket)
                 if until > now:
                     heappush(self._departures, until)
-                reason = f"no place in line for longer than {until - ticket.began:.4g} s"
+                reason = f"no permit within {until - ticket.began:.4g} s"
                 refusals.append((ticket, reason))
         while self._returns and self._returns[0] <= now:
             self._return_permit()

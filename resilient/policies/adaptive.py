@@ -205,8 +205,8 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
                 if self.queue_timeout is None:
                     refuse_endless_wait(self, call, max(self._bounds[rank], self._count.inside))
                 if not await queue.wait(waiter, call, runtime, self.queue_timeout):
-                    why = "its place in line went to a more important call" if waiter.evicted else ""
-                    raise self._refusal(rank, why or f"no place within {self.queue_timeout:g} s")
+                    why = "its place in the queue went to a more important call" if waiter.evicted else ""
+                    raise self._refusal(rank, why or f"no permit within {self.queue_timeout:g} s")
             return self._count
         finally:
             queue.leave(waiter)
@@ -264,7 +264,7 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
         name = PRIORITIES[rank]
         with self._lock:
             self._refused[name] += 1
-        why = why or f"{(self._shadow_queue or self._count).inside} inside, {self.queued} in line"
+        why = why or f"{(self._shadow_queue or self._count).inside} inside, {self.queued} queued"
         return refusal(LimitExceeded, (NO_ROOM, self.name, int(self._limit), name, why), self.name)
 
     # -- the limit ----------------------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ def test_calls_that_would_time_out_in_line_are_counted_after_they_have_ended(kin
         assert run(main()) == pytest.approx(0.1)
     assert report.policies["users", kind] == WouldHaveDone(refused=5, queued=9, went_well=4)
     assert gate._would_have_refused == 5
-    assert heard[0].reason.endswith(": no place in line for longer than 0.45 s")
+    assert heard[0].reason.endswith(": no permit within 0.45 s")
 
 
 def test_burst_that_is_lived_through_ahead_keeps_its_places() -> None:

@@ -108,7 +108,7 @@ def test_full_one_refuses_at_once_and_says_whom(world: World) -> None:
     ticket = limit.admit(None)  # type: ignore[arg-type]
     error = world.outcome(Pipeline(limit, name="users")(world.dependency().fn)).error
     assert isinstance(error, LimitExceeded)
-    assert str(error) == "users: AdaptiveLimit of 1 has no room for a normal call: 1 inside, 0 in line"
+    assert str(error) == "users: AdaptiveLimit of 1 has no room for a normal call: 1 inside, 0 queued"
     assert (error.policy, error.pipeline) == ("AdaptiveLimit", "users")
     limit.release(ticket)
     assert limit.snapshot()["refused"] == {"critical": 0, "normal": 1, "sheddable": 0}
@@ -253,7 +253,7 @@ def test_full_line_gives_the_last_place_of_a_less_important_class_away() -> None
         assert isinstance(outcome(equal), LimitExceeded)
         await held.come(4, "critical")
         await asyncio.sleep(0)
-        assert "its place in line went to a more important call" in str(outcome(lost))
+        assert "its place in the queue went to a more important call" in str(outcome(lost))
         assert not kept.done()
         await held.end()
         assert held.order == ["inside", 4, 1]
@@ -308,7 +308,7 @@ def test_wait_ends_with_queue_timeout_and_with_the_deadline() -> None:
         return first.value, one, second.value, two
 
     first, one, second, two = virtual.run(main())
-    assert str(first) == "AdaptiveLimit of 1 has no room for a normal call: no place within 2 s"
+    assert str(first) == "AdaptiveLimit of 1 has no room for a normal call: no permit within 2 s"
     assert (one, two - one) == (pytest.approx(2.0), pytest.approx(1.0))
     assert isinstance(second, TimedOut)
     assert not second.evidence
