@@ -262,7 +262,7 @@ def test_more_important_call_takes_a_place_in_line() -> None:
     with report_shadows(pipeline) as report:
         run(main())
     assert report.policies["users", "AdaptiveLimit"] == WouldHaveDone(refused=2, queued=2, went_well=2)
-    assert "its place in line went to a more important call" in heard[1].reason + heard[2].reason
+    assert "its place in the queue went to a more important call" in heard[1].reason + heard[2].reason
     assert gate.snapshot()["refused"] == {"critical": 0, "normal": 1, "sheddable": 1}
 
 
