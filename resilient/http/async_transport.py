@@ -14,8 +14,8 @@ from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, TimedOut
 from resilient.http import reading
 from resilient.http.delegate import AsyncAround
-from resilient.http.options import is_in_time
 from resilient.http.semantics import IDEMPOTENT_METHODS
+from resilient.http.time_limits import is_in_time
 from resilient.http.transport import Attempt, HttpTransport, Inner, Request, Response
 from resilient.runtime import current_async
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from resilient import _validation
@@ -43,7 +43,8 @@ from resilient.faults import (
     TruncatedBody,
 )
 from resilient.faults.exceptions import Exceptions
-from resilient.http.delegate import Around, AsyncAround, SyncAround, checked
+from resilient.http.chaos_bodies import stream_classes
+from resilient.http.delegate import AsyncAround, SyncAround, checked
 from resilient.runtime import Runtime, current, current_async
 from resilient.runtime.threads import THREADS, drive
 
@@ -210,7 +211,7 @@ class HttpChaos(Emitter, Generic[Inner]):
     def _spoil(self, response: Any, faults: Sequence[Fault], limit: float | None) -> Any:
         """A response whose body breaks off or trickles, as the faults say."""
         module, stream = self.library.module, response.stream
-        truncated, dripping = _streams(module)
+        truncated, dripping = stream_classes(module)
         for fault in faults:
             words = fault.words
             if isinstance(fault, TruncatedBody):
@@ -361,73 +362,3 @@ def _pattern(at: int, fault: Fault, by: object) -> re.Pattern[str] | None:
         if not isinstance(target, str):
             raise ValueError(f"fault[{at}].targets must be patterns of hosts and paths, or give by=; got {target!r}")
     return re.compile("|".join(fnmatch.translate(str(target)) for target in fault.targeted))
-
-
-# -- bodies ---------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _streams(module: Any) -> tuple[Any, Any]:
-    """The classes of a client's spoiled streams."""
-    both = (module.AsyncByteStream, module.SyncByteStream)
-    return type("Truncated", (_Truncated, *both), {}), type("Dripping", (_Dripping, *both), {})
-
-
-class _Truncated(Around):
-    """The first `keep` bytes, and then an error; also where there are no more than that."""
-
-    def __init__(self, stream: Any, keep: int, error: Callable[[], Exception]) -> None:
-        self._stream = stream
-        self._left = keep
-        self._error = error
-
-    def _kept(self, part: bytes) -> bytes:
-        kept = part[: self._left]
-        self._left -= len(part)
-        return kept
-
-    def __iter__(self) -> Iterator[bytes]:
-        for part in self._stream:
-            if kept := self._kept(part):
-                yield kept
-            if self._left < 0:
-                break
-        raise self._error()
-
-    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
-        while self._left >= 0 and (part := await anext(chunks, None)) is not None:
-            if kept := self._kept(part):
-                return kept
-        raise self._error()
-
-
-class _Dripping(Around):
-    """`piece` bytes at a time, each after a pause; with an error, that comes after the first pause instead."""
-
-    def __init__(self, stream: Any, piece: int, pause: float, error: Callable[[], Exception] | None) -> None:
-        self._stream = stream
-        self._piece = piece
-        self._pause = pause
-        self._error = error
-        self._left: Iterator[bytes] = iter(())
-
-    def _pieces(self, part: bytes) -> Iterator[bytes]:
-        for at in range(0, len(part), self._piece):
-            yield part[at : at + self._piece]
-
-    async def _wait(self, runtime: Runtime) -> None:
-        await runtime.sleep(self._pause)
-        if self._error is not None:
-            raise self._error()
-
-    def __iter__(self) -> Iterator[bytes]:
-        for part in self._stream:
-            for piece in self._pieces(part):
-                drive(self._wait(THREADS))
-                yield piece
-
-    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
-        while (piece := next(self._left, None)) is None:
-            self._left = self._pieces(await anext(chunks))
-        await self._wait(current_async())
-        return piece

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from resilient.pipeline import Pipeline, flat
-from resilient.policies.timeout import Timeout
+from resilient.http.time_limits import attempt_limit
+from resilient.pipeline import Pipeline
 from resilient.presets import standard
 
-__all__ = ["attempt_limit", "client_timeout", "install", "split", "standard_for"]
+__all__ = ["client_timeout", "install", "split", "standard_for"]
 
 OWN = frozenset(
     (
@@ -33,12 +33,6 @@ CONNECTIONS = 100
 
 STREAMS = 100
 """Requests that httpcore lets an HTTP/2 connection have at a time, and most servers."""
-
-
-def attempt_limit(pipeline: Pipeline) -> float | None:
-    """Seconds of the innermost Timeout of a pipeline, which ends each attempt; or None."""
-    limits = [policy.seconds for policy in flat(pipeline.policies) if isinstance(policy, Timeout)]
-    return limits[-1] if limits else None
 
 
 def standard_for(*, limits: Any = None, http2: bool = False, **options: Any) -> Pipeline:

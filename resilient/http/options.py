@@ -12,7 +12,7 @@ from resilient.core.current_call import enclosing
 from resilient.core.priority import PRIORITIES
 from resilient.http import semantics
 
-__all__ = ["By", "RequestOptions", "header", "is_in_time", "key_by", "options_of", "variation", "with_key"]
+__all__ = ["By", "RequestOptions", "header", "key_by", "options_of", "variation", "with_key"]
 
 By = Literal["origin", "host"] | Callable[[Any], Hashable]
 
@@ -173,17 +173,3 @@ def origin_of(request: Any) -> str:
     """The origin of the server that a request is for."""
     parts = request.url._uri_reference
     return semantics.origin(parts.scheme, parts.host, parts.port)
-
-
-def is_in_time(request: Any, left: float) -> bool:
-    """Whether the client's own timeouts end a request in the time that is left.
-
-    An asynchronous attempt is ended by its Timeout in any case, so there a hundredth more is allowed: timeouts of a
-    client that are as long as the attempt, as those of `AsyncClient` by default, need not be changed.
-    """
-    try:
-        limit = request.extensions["timeout"]
-        in_time: bool = limit["connect"] <= left and limit["read"] <= left  # (`max` takes twice as long)
-        return in_time and limit["write"] <= left and limit["pool"] <= left
-    except (KeyError, TypeError):  # one of them is missing or None
-        return False

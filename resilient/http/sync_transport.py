@@ -13,8 +13,8 @@ from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, TimedOut
 from resilient.http import reading
 from resilient.http.delegate import SyncAround
-from resilient.http.options import is_in_time
 from resilient.http.semantics import IDEMPOTENT_METHODS
+from resilient.http.time_limits import is_in_time
 from resilient.http.transport import Attempt, HttpTransport, Inner, Request, Response
 from resilient.runtime.inherited_deadline import hold, let_go, seen
 from resilient.runtime.threads import THREADS, drive

@@ -40,7 +40,7 @@ from resilient.errors import TimedOut
 from resilient.http import semantics
 from resilient.http.chaos import HttpChaos
 from resilient.http.classify import HttpClassifier, Proof, TransportClassifier
-from resilient.http.client import attempt_limit, standard_for
+from resilient.http.client import standard_for
 from resilient.http.connections import tend
 from resilient.http.delegate import AsyncAround, checked, library_of
 from resilient.http.library import Library
@@ -48,7 +48,8 @@ from resilient.http.lifecycle import ResponseLifecycle
 from resilient.http.options import By, RequestOptions, header, key_by, options_of, variation, with_key
 from resilient.http.request_bodies import make_ready
 from resilient.http.semantics import IDEMPOTENT_METHODS
-from resilient.pipeline import Pipeline, flat
+from resilient.http.time_limits import NO_LIMITS, RequestDeadline, attempt_limit, nearer, total_limit
+from resilient.pipeline import Pipeline
 from resilient.pipeline.names import register
 from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
@@ -66,10 +67,6 @@ __all__ = ["Attempt", "HttpTransport", "Inner", "Request", "Response"]
 Request = TypeVar("Request", bound=Any)
 Response = TypeVar("Response", bound=Any)
 Inner = TypeVar("Inner")
-
-
-NO_LIMITS: dict[str, float | None] = dict.fromkeys(("connect", "read", "write", "pool"))
-"""The timeouts of a request that has none."""
 
 ANYHOW: tuple[bool, Proof | None] = (True, None)
 """Of a request that every policy may repeat: attempts may overlap, and no proof is needed that it never left."""
@@ -180,7 +177,7 @@ class HttpTransport(Generic[Inner]):
         self._simple = own and not (self._body_timeout or headers)
         self.pipeline = self._fitted(given, outermost=True)
         """The one in use, with its circuits."""
-        self._total, self._repeats = _total(given)
+        self._total, self._repeats = total_limit(given)
         self._guards: dict[tuple[bool, bool, Proof | None], Callable[[Any], Any]] = {}
         self._anyhow, self._anyhow_streamed = self._guard(False, *ANYHOW), self._guard(True, *ANYHOW)
 
@@ -299,7 +296,7 @@ class HttpTransport(Generic[Inner]):
         overlapping, whole = await make_ready(
             request, self.library.streams, self._buffer if repeatable else None, runtime, limit
         )
-        if repeatable and isinstance(limit, _Whole):  # reading it has begun the time of the whole
+        if repeatable and isinstance(limit, RequestDeadline):  # reading it has begun the time of the whole
             around.callback(let_go, hold(limit))
         send = self._guard(streamed, overlapping and repeatable, None if repeatable else "unsent")
         if not whole:
@@ -315,7 +312,7 @@ class HttpTransport(Generic[Inner]):
         on."""
         limit = holding()
         if self._total is not None and (limit is None or runtime.now() + self._total < limit.at):
-            limit = _Whole(runtime.now() + self._total, self._total)
+            limit = RequestDeadline(runtime.now() + self._total, self._total)
         return limit
 
     def _stranger(self, request: Any) -> TypeError:
@@ -341,7 +338,7 @@ class HttpTransport(Generic[Inner]):
             left = call.deadline - begin
             if left <= 0:
                 raise self._out_of_time(0.0, None)
-            limits = {phase: _nearer(limit, left) for phase, limit in limits.items()}
+            limits = {phase: nearer(limit, left) for phase, limit in limits.items()}
         if self.deadline_header and (tell := remaining()) is not None:
             headers[self.deadline_header] = str(int(tell * 1000))
         if self._attempt_header:
@@ -361,7 +358,7 @@ class HttpTransport(Generic[Inner]):
                 # The attempt is over, or its Timeout ends it, too; the client looks at its own timeout again.
                 limits["read"] = own["read"]
             if seconds is not None:
-                limits["read"] = _nearer(limits["read"], seconds)
+                limits["read"] = nearer(limits["read"], seconds)
                 limit = streams.limit(runtime.now() + seconds, seconds)
                 response.stream = streams.bounded(response.stream, limit)
         return response
@@ -386,29 +383,3 @@ class HttpTransport(Generic[Inner]):
             seconds=seconds,
             evidence=asked and self._limit is not None and seconds >= self._limit * NEARLY,
         )
-
-
-class _Whole(Deadline):
-    """The time of a request, of which reading its body takes a part."""
-
-    def expired(self, call: Any, waited: float) -> TimedOut:
-        """The error when it is over."""
-        message = f"the {self.seconds:g} s for the request and its body are over"
-        return TimedOut(message, policy=self.name, seconds=self.seconds, evidence=False)
-
-
-def _total(pipeline: Pipeline) -> tuple[float | None, bool]:
-    """Seconds that a whole request may take: of the shortest Timeout that is not for an attempt only; or None. And
-    whether a policy repeats requests: Timeouts inside that are for its attempts."""
-    total: float | None = None
-    for policy in flat(pipeline.policies):
-        limit = policy.facts.time_limit
-        if limit is not None:
-            total = limit if total is None else min(total, limit)
-        if policy.facts.runs != 1:
-            return total, True
-    return total, False
-
-
-def _nearer(limit: float | None, left: float) -> float:
-    return left if limit is None else min(limit, left)
