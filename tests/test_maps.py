@@ -18,6 +18,7 @@ import pytest
         "resilient.lab",
         "resilient.observe",
         "resilient.pipeline",
+        "resilient.server",
         "resilient.policies.breaker",
         "resilient.policies.keyed",
         "resilient.chaos",

@@ -1,24 +1,26 @@
-"""The same policies under HTTP clients: transports that a client takes as its own.
+"""Policies under HTTP clients: transports that a client uses in place of its own.
 
-semantics        what HTTP says about methods, headers and origins
-classify         what the outcome of a request was, and whether it may be sent again
-lifecycle        when a response has ended, and what frees its connection before that
-bodies           bodies of responses, each of which adds one thing to a client's own body
-reading          reads the body of a response as a part of the attempt
-request_bodies   bodies of requests, which may have to be sent again
-streams          the classes of bodies for one client library
-library          a client library, as all that needs it: its streams, its errors, and whether its client reads a body
-options          what a transport's user, and a request for itself, may ask for
-transport        what every transport does with its pipeline
+httpx            the transports, clients and chaos transports for httpx; the modules below import no client library
+httpx2           the same for httpx2
+transport        the transport for any client library: its pipeline, and the attempts that a request may have
 async_transport  one request and one attempt of an asynchronous client
 sync_transport   the same of a plain client
-client           how a whole client is fitted out
-connections      a client's own connections, mended for requests that are cut short
-http2            one HTTP/2 connection of them: its streams, and who waits for one
-sockets          steps of a connection that a cancellation cannot tear
-chaos            what every chaos transport does
-delegate         what all of them pass on to the transport, and the body, that they go around
-httpx            all that for httpx; the modules above import no client
-httpx2           the same for httpx2
+client           puts transports into a whole client, with a pipeline and timeouts that suit it
+options          the options of a transport, and those of a single request
+time_limits      the time limits of a request: its attempts', its own, and the client's timeouts
+classify         classifies the outcome of a request, and decides whether it may be sent again
+semantics        the rules of HTTP about methods, headers and origins
+lifecycle        when a response has ended, and how its connection is freed before that
+bodies           the bodies of responses, each of which adds one thing to the client's own body
+reading          reads the body of a response as a part of the attempt
+request_bodies   the bodies of requests, which may have to be sent again
+streams          the classes of bodies for one client library
+library          what the transports need of one client library: streams, errors, whether its client reads the body
+delegate         the base classes of transports around another one, and of bodies around the client's own
+connections      repairs of a client's connection pool, for requests that are cancelled
+http2            repairs of one HTTP/2 connection: its streams, and the queue for them
+sockets          coroutines of a connection without the event loop's turns, so that a cancellation cannot split them
+chaos            the chaos transport for any client library: faults on purpose
+chaos_bodies     bodies that break off or arrive slowly, for the chaos transports
 asgi             the middleware of `resilient.server`, under its former path
 """

@@ -1,4 +1,4 @@
-"""The transport of an asynchronous client: one request and one attempt. (See `resilient.http.transport`.)"""
+"""The transport of an asynchronous client: one request and one attempt (`resilient.http.transport` has the rest)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resilient.core.layer import BoundLayer
 from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, TimedOut
 from resilient.http import reading
-from resilient.http.delegate import AsyncAround
+from resilient.http.delegate import AsyncDelegatingTransport
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.http.time_limits import is_in_time
 from resilient.http.transport import Attempt, HttpTransport, Inner, Request, Response
@@ -22,7 +22,7 @@ from resilient.runtime import current_async
 __all__ = ["AsyncHttpTransport"]
 
 
-class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Response, Inner]):
+class AsyncHttpTransport(AsyncDelegatingTransport, HttpTransport[Inner], Generic[Request, Response, Inner]):
     """A transport for an asynchronous client."""
 
     transport: Any
@@ -35,39 +35,39 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
         return send
 
     def _attempt(self, context: PipelineContext) -> Attempt:
-        simple, fully, channel = self._simple, self._fully, context.channel
+        simple, full_attempt, channel = self._simple, self._full_attempt, context.channel
 
-        def attempt(call: Call, told: bool = False) -> Any:
-            if channel.wants.observed and not told:
+        def attempt(call: Call, is_observed: bool = False) -> Any:
+            if channel.wants.observed and not is_observed:
                 return observed(call, context, attempt(call, True))
             request = call.args[0]
             deadline = call.deadline
             if simple and (deadline is None or is_in_time(request, (deadline - call.runtime.now()) / NEARLY)):
                 return self.transport.handle_async_request(request)
-            return fully(call, context, self.transport.handle_async_request, True, call.begin())
+            return full_attempt(call, context, self.transport.handle_async_request, True, call.begin())
 
         return BoundLayer(attempt, observes_itself=True)
 
-    def _whole_attempt(self, context: PipelineContext) -> Attempt:
-        simple, fully, channel, streams = self._simple, self._fully, context.channel, self.library.streams
-        is_open, on_result, read, most = streams.is_open, context.on_result, reading.read, self._buffer
+    def _reading_attempt(self, context: PipelineContext) -> Attempt:
+        simple, full_attempt, channel, streams = self._simple, self._full_attempt, context.channel, self.library.streams
+        is_open, on_result, read, max_bytes = streams.is_open, context.on_result, reading.read, self._buffer
 
-        async def whole_attempt(call: Call, told: bool = False) -> Any:
-            if channel.wants.observed and not told:
-                return await observed(call, context, whole_attempt(call, True))
+        async def reading_attempt(call: Call, is_observed: bool = False) -> Any:
+            if channel.wants.observed and not is_observed:
+                return await observed(call, context, reading_attempt(call, True))
             request, deadline = call.args[0], call.deadline
             begin = None if deadline is None else call.runtime.now()
             if simple and (begin is None or is_in_time(request, (deadline - begin) / NEARLY)):  # type: ignore[operator]
                 response = await self.transport.handle_async_request(request)
             else:
-                response = await fully(call, context, self.transport.handle_async_request, False, call.begin())
+                response = await full_attempt(call, context, self.transport.handle_async_request, False, call.begin())
             if is_open(response) and not (
-                on_result(call, response).kind == "success" and await read(response, streams, most, call)
+                on_result(call, response).kind == "success" and await read(response, streams, max_bytes, call)
             ):
-                self._bound(call, begin, response)
+                self._bound_body(call, begin, response)
             return response
 
-        return BoundLayer(whole_attempt, observes_itself=True)
+        return BoundLayer(reading_attempt, observes_itself=True)
 
     async def handle_async_request(self, request: Request) -> Response:
         """Send one request through the pipeline, and return its response."""
@@ -78,10 +78,10 @@ class AsyncHttpTransport(AsyncAround, HttpTransport[Inner], Generic[Request, Res
                 and type(request.stream) is self._bytes
                 and "resilient" not in request.extensions
             ):
-                send = self._anyhow_streamed if streamed else self._anyhow
+                send = self._send_repeatable_streamed if streamed else self._send_repeatable
                 return await send(request)  # type: ignore[no-any-return]
-            with ExitStack() as around:
-                send, prepared = await self._prepare(request, streamed, current_async(), around)
+            with ExitStack() as stack:
+                send, prepared = await self._prepare(request, streamed, current_async(), stack)
                 return await send(prepared)  # type: ignore[no-any-return]
         except (Rejected, TimedOut) as error:
             self.library.claim(error, request)

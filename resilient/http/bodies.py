@@ -18,14 +18,14 @@ from resilient.core.call import new_call
 from resilient.core.classify import Classifier
 from resilient.core.lifecycle import EndObserver
 from resilient.errors import TimedOut
-from resilient.http.delegate import Around, Parts, end, following
+from resilient.http.delegate import DelegatingBody, PartIterator, close_iterator, next_part
 from resilient.runtime import current_async
 from resilient.runtime.threads import THREADS
 
 __all__ = ["BodyLimit", "Bounded", "Followed", "Held", "Whole"]
 
 
-class Followed(Around):
+class Followed(DelegatingBody):
     """A body that notifies observers, once, of its end: it ended well (also when its reader stopped early), it failed,
     or its end says nothing (the reader was cancelled, or dropped the response).
 
@@ -104,7 +104,7 @@ class Followed(Around):
             observer.drop(collected=True)
 
 
-class Bounded(Around):
+class Bounded(DelegatingBody):
     """A body that must be complete by a given time. Raises `TimedOut` to its reader if it is not.
 
     A read that blocks a thread is not interrupted: there the error is raised after the next part, or when the client's
@@ -132,8 +132,8 @@ class Bounded(Around):
 
     async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
         runtime = current_async()
-        call = new_call(following, (), {}, runtime)
-        part: bytes | None = await runtime.within(call, lambda _: following(chunks), self._limit)
+        call = new_call(next_part, (), {}, runtime)
+        part: bytes | None = await runtime.within(call, lambda _: next_part(chunks), self._limit)
         if part is None:
             raise StopAsyncIteration
         return part
@@ -203,7 +203,7 @@ class Whole:
         return self._source.aclose()  # type: ignore[no-any-return]
 
 
-class Held(Around):
+class Held(DelegatingBody):
     """A body of which a part has been read: the reader gets that part again, then the rest, or the error that ended it.
 
     Args:
@@ -225,8 +225,8 @@ class Held(Around):
             raise self._error
         yield from self._chunks
 
-    def __aiter__(self) -> Parts:
-        return Parts(self._chunks, self._next)
+    def __aiter__(self) -> PartIterator:
+        return PartIterator(self._chunks, self._next)
 
     async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
         if self._read:
@@ -237,6 +237,6 @@ class Held(Around):
 
     async def aclose(self) -> None:
         try:
-            await end(self._chunks)
+            await close_iterator(self._chunks)
         finally:
             await super().aclose()

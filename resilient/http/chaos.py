@@ -44,7 +44,7 @@ from resilient.faults import (
 )
 from resilient.faults.exceptions import Exceptions
 from resilient.http.chaos_bodies import stream_classes
-from resilient.http.delegate import AsyncAround, SyncAround, checked
+from resilient.http.delegate import AsyncDelegatingTransport, SyncDelegatingTransport, checked
 from resilient.runtime import Runtime, current, current_async
 from resilient.runtime.threads import THREADS, drive
 
@@ -129,7 +129,7 @@ class HttpChaos(Emitter, Generic[Inner]):
         self._by = None if by is None else _validation.callback("by", by)
         self._patterns = {id(fault): _pattern(at, fault, by) for at, fault in enumerate(faults)}
         if transport is not None:
-            transport = checked(transport, self.library.module, is_async=isinstance(self, AsyncAround))
+            transport = checked(transport, self.library.module, is_async=isinstance(self, AsyncDelegatingTransport))
         self.transport: Inner = self._new_transport(**options) if transport is None else transport
         self._names = Exceptions.of_client(self.library.module)
         self._watch: Watch | None = None
@@ -143,13 +143,13 @@ class HttpChaos(Emitter, Generic[Inner]):
 
     # -- one request ------------------------------------------------------------------------------------------------
 
-    async def _watched(self, request: Any, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime) -> Any:
+    async def _send(self, request: Any, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime) -> Any:
         watch = self._watch
         if watch is None:
-            return await self._disturbed(request, handle, runtime)
+            return await self._with_faults(request, handle, runtime)
         call = new_call(handle, (request,), {}, runtime)
         try:
-            response = await self._disturbed(request, handle, runtime)
+            response = await self._with_faults(request, handle, runtime)
         except Exception as error:
             watch(call, None, error)
             call.verdict = None
@@ -157,7 +157,7 @@ class HttpChaos(Emitter, Generic[Inner]):
         watch(call, response, None)
         return response
 
-    async def _disturbed(
+    async def _with_faults(
         self, request: Any, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime
     ) -> Any:
         limits = request.extensions.get("timeout") or {}
@@ -166,7 +166,7 @@ class HttpChaos(Emitter, Generic[Inner]):
             if isinstance(fault, TruncatedBody | DrippingBody):
                 bodies.append(fault)
                 continue
-            self._tell(fault, delay if isinstance(fault, Latency) else 0.0, runtime.now())
+            self._emit_fault(fault, delay if isinstance(fault, Latency) else 0.0, runtime.now())
             slowing *= fault.slowing
             if delay:
                 await self._wait(delay, fault, limits, runtime)
@@ -189,8 +189,8 @@ class HttpChaos(Emitter, Generic[Inner]):
                 raise
         if bodies and request.method != "HEAD" and response.status_code not in BODILESS:
             for fault in bodies:
-                self._tell(fault, 0.0, runtime.now())
-            return self._spoil(response, bodies, limits.get("read"))
+                self._emit_fault(fault, 0.0, runtime.now())
+            return self._spoiled(response, bodies, limits.get("read"))
         return response
 
     async def _wait(self, seconds: float, fault: Fault, limits: Any, runtime: Runtime) -> None:
@@ -208,7 +208,7 @@ class HttpChaos(Emitter, Generic[Inner]):
         headers = {"content-type": "text/plain", **asked}
         return self.library.module.Response(status, headers=headers, content=fault.words.encode())
 
-    def _spoil(self, response: Any, faults: Sequence[Fault], limit: float | None) -> Any:
+    def _spoiled(self, response: Any, faults: Sequence[Fault], limit: float | None) -> Any:
         """A response whose body breaks off or trickles, as the faults say."""
         module, stream = self.library.module, response.stream
         truncated, dripping = stream_classes(module)
@@ -269,7 +269,7 @@ class HttpChaos(Emitter, Generic[Inner]):
         """The channels of the pipelines around this transport; without any, its own."""
         return super()._attached() if self._channels else [self._channel]
 
-    def _tell(self, fault: Fault, seconds: float, now: float) -> None:
+    def _emit_fault(self, fault: Fault, seconds: float, now: float) -> None:
         self.experiment.count(fault.kind)
         self._emit(FaultInjected, now, self.name, fault.kind, fault.describe(), seconds)
 
@@ -330,7 +330,7 @@ class Witness(Policy, effects=("chaos",)):
         return inner(view)  # of a request nothing is known that a fault could make worse
 
 
-class AsyncHttpChaos(AsyncAround, HttpChaos[Inner], Generic[Request, Response, Inner]):
+class AsyncHttpChaos(AsyncDelegatingTransport, HttpChaos[Inner], Generic[Request, Response, Inner]):
     """A chaos transport for an asynchronous client."""
 
     transport: Any
@@ -339,10 +339,10 @@ class AsyncHttpChaos(AsyncAround, HttpChaos[Inner], Generic[Request, Response, I
         """Send one request, or have it meet a fault. While it is off, this adds no coroutine to the transport's."""
         if not self.experiment.is_on():
             return self.transport.handle_async_request(request)
-        return self._watched(request, self.transport.handle_async_request, current_async())
+        return self._send(request, self.transport.handle_async_request, current_async())
 
 
-class SyncHttpChaos(SyncAround, HttpChaos[Inner], Generic[Request, Response, Inner]):
+class SyncHttpChaos(SyncDelegatingTransport, HttpChaos[Inner], Generic[Request, Response, Inner]):
     """A chaos transport for a plain client."""
 
     transport: Any
@@ -351,7 +351,7 @@ class SyncHttpChaos(SyncAround, HttpChaos[Inner], Generic[Request, Response, Inn
         """Send one request, or have it meet a fault."""
         if not self.experiment.is_on():
             return self.transport.handle_request(request)  # type: ignore[no-any-return]
-        return drive(self._watched(request, self._handle, THREADS))  # type: ignore[no-any-return]
+        return drive(self._send(request, self._handle, THREADS))  # type: ignore[no-any-return]
 
 
 def _pattern(at: int, fault: Fault, by: object) -> re.Pattern[str] | None:

@@ -9,7 +9,7 @@ import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from resilient.http.delegate import Around
+from resilient.http.delegate import DelegatingBody
 from resilient.runtime import Runtime, current_async
 from resilient.runtime.threads import THREADS, drive
 
@@ -23,7 +23,7 @@ def stream_classes(module: Any) -> tuple[Any, Any]:
     return type("Truncated", (Truncated, *both), {}), type("Dripping", (Dripping, *both), {})
 
 
-class Truncated(Around):
+class Truncated(DelegatingBody):
     """A body that ends in an error after its first `keep` bytes, or at its end if it is shorter.
 
     Args:
@@ -57,7 +57,7 @@ class Truncated(Around):
         raise self._error()
 
 
-class Dripping(Around):
+class Dripping(DelegatingBody):
     """A body that arrives in small pieces, each after a pause.
 
     Args:

@@ -1,5 +1,4 @@
-"""How a client is fitted out: transports of ours before its own, a pipeline that suits its connections, and timeouts
-that suit the pipeline."""
+"""Puts transports into a whole client, with a pipeline and timeouts that suit it."""
 
 from __future__ import annotations
 
@@ -10,9 +9,9 @@ from resilient.http.time_limits import attempt_limit
 from resilient.pipeline import Pipeline
 from resilient.presets import standard
 
-__all__ = ["client_timeout", "install", "split", "standard_for"]
+__all__ = ["client_timeout", "install", "split_options", "standard_for"]
 
-OWN = frozenset(
+TRANSPORT_OPTIONS = frozenset(
     (
         "by",
         "max_keys",
@@ -26,19 +25,19 @@ OWN = frozenset(
         "nested",
     )
 )
-"""Options of our transports, which the clients pass on to them."""
+"""The options of our transports, which our clients pass on to them."""
 
 CONNECTIONS = 100
-"""The clients' default for the connections of a transport."""
+"""The default of httpx and httpx2 for the connections of a transport."""
 
 STREAMS = 100
-"""Requests that httpcore lets an HTTP/2 connection have at a time, and most servers."""
+"""The limit of httpcore, and of most servers, for the concurrent requests of an HTTP/2 connection."""
 
 
 def standard_for(*, limits: Any = None, http2: bool = False, **options: Any) -> Pipeline:
-    """`standard()`, with a permit for each request that a transport with these options can have on its way: one for a
-    connection over HTTP/1.1, one for a stream over HTTP/2. So a request waits for a permit before its attempt begins,
-    and not for a connection or a stream in the time that its attempt has."""
+    """Return `standard()` with a permit for each request that a transport with these options can send at a time: one
+    for each connection over HTTP/1.1, one for each stream over HTTP/2. So a request waits for a permit before its
+    attempt begins, and not for a connection or a stream while the time of its attempt runs."""
     connections = CONNECTIONS if limits is None else limits.max_connections
     if http2:
         return standard(max_concurrent=STREAMS, queue=1000)
@@ -47,14 +46,20 @@ def standard_for(*, limits: Any = None, http2: bool = False, **options: Any) -> 
     return standard(max_concurrent=connections, queue=1000)
 
 
-def split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those of our transports, and those of the client."""
-    ours = {name: value for name, value in options.items() if name in OWN}
-    return ours, {name: value for name, value in options.items() if name not in OWN}
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of our transports, and those of the client."""
+    ours = {name: value for name, value in options.items() if name in TRANSPORT_OPTIONS}
+    return ours, {name: value for name, value in options.items() if name not in TRANSPORT_OPTIONS}
 
 
 def install(kind: Callable[..., Any], client: Any, pipeline: Pipeline, options: Mapping[str, Any]) -> None:
-    """Put a transport of ours before each transport of a client."""
+    """Wrap each transport of a client in one of ours.
+
+    Args:
+        kind: the class of transport.
+        client: an httpx or httpx2 client.
+        options: of the transports.
+    """
     client._transport = kind(pipeline, transport=client._transport, **options)
     for pattern, mounted in client._mounts.items():
         if mounted is not None:
@@ -62,8 +67,9 @@ def install(kind: Callable[..., Any], client: Any, pipeline: Pipeline, options: 
 
 
 def client_timeout(timeout: Any, pipeline: Pipeline, library: Any) -> Any:
-    """The client's own timeout, where its user gave none (`...`)."""
+    """Return the client's own timeout: `timeout`, or if the user gave none (`...`), the limit of the pipeline's
+    attempts (without one the client's default, 5 s)."""
     if timeout is not ...:
         return timeout
-    limit = attempt_limit(pipeline) if isinstance(pipeline, Pipeline) else None  # else the transport complains
+    limit = attempt_limit(pipeline) if isinstance(pipeline, Pipeline) else None  # else the transport raises
     return library.Timeout(5.0 if limit is None else limit)

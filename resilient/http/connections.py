@@ -1,21 +1,22 @@
-"""The connections of httpx's and httpx2's own transports, made fit for requests that are cut short.
+"""Repairs of the connection pools of httpx's and httpx2's own transports, for requests that are cancelled.
 
-Timeouts, deadlines, hedges and callers who leave cancel requests as a matter of routine, and httpcore loses connections
-when they do. `tend` mends the pool of one transport, of the connections that it opens from then on:
+Timeouts, deadlines, hedges and callers that leave cancel requests all the time, and httpcore loses connections when
+they do. `repair_pool` repairs the pool of one transport, for the connections that it opens from then on:
 
 - HTTP/2: see `resilient.http.http2`.
-- HTTP/1.1 (httpcore 1.0): a request that is cancelled in the tick in which it is given a new connection leaves it in
-  the pool for ever: it is neither free nor closed. Here such a connection, which no request has, has expired.
+- HTTP/1.1 (httpcore 1.0): a request that is cancelled in the tick in which it gets a new connection leaves it in the
+  pool forever, neither free nor closed. Repair: a new connection that belongs to no request counts as expired.
 - Both: a request can be cancelled while it takes a connection's state lock, at its beginning and when it is given up,
-  and leaves the connection between two states for ever. What the lock guards waits for nothing, so here nobody waits.
-- Both: each request takes the lock under which its connection is opened, which costs a turn of the event loop. Here
-  that lock is dropped once the connection is open: there is nothing left that it guards.
-- Both: a request that is cancelled while another one connects takes the connection out of the pool, where it is never
-  closed. Here it stays while a request has it.
-- Both: a request that waits for a free connection waits on its own account: see `http2.LocalWait`.
+  and leaves the connection between two states forever. Repair: there is no lock, because the code under it never waits.
+- Both: each request takes the lock under which its connection is opened, which costs a turn of the event loop. Repair:
+  the lock is removed once the connection is open, because it guards nothing after that.
+- Both: a request that is cancelled while another one connects removes the connection from the pool, and it is never
+  closed. Repair: it stays in the pool while it belongs to a request.
+- Both: the wait of a request for a free connection is recorded as a local wait, not as slowness of the server: see
+  `http2.LocalWait`.
 
-Nothing is done to other transports (mocks, an ASGI application, another library), nor where httpcore has none of the
-names that are needed; then what is described above happens.
+Other transports (mocks, an ASGI application, another library) stay as they are, and so does an httpcore without the
+names that are needed. Then the defects above remain.
 """
 
 from __future__ import annotations
@@ -26,28 +27,28 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from resilient.http.delegate import AsyncAround, SyncAround
+from resilient.http.delegate import AsyncDelegatingTransport, SyncDelegatingTransport
 from resilient.http.http2 import NEEDED, Http2, LocalWait
-from resilient.http.sockets import Socket, Whole
+from resilient.http.sockets import Socket, WithoutTurns
 from resilient.runtime import current_async
 from resilient.runtime.threads import THREADS
 
-__all__ = ["tend"]
+__all__ = ["repair_pool"]
 
 CORES = ("httpcore", "httpcore2")
 
-OF_POOLS = ("create_connection", "_requests", "_max_connections")
-"""The names that are needed of a pool."""
+NEEDED_OF_POOL = ("create_connection", "_requests", "_max_connections")
+"""The attributes of a pool that the repairs need."""
 
 
-def tend(transport: Any) -> None:
-    """Mend the connections of a transport, if it has a pool of httpcore's. Doing so twice does no harm."""
-    while isinstance(transport, AsyncAround | SyncAround):
+def repair_pool(transport: Any) -> None:
+    """Repair the connection pool of a transport, if it is one of httpcore's. A second call does nothing."""
+    while isinstance(transport, AsyncDelegatingTransport | SyncDelegatingTransport):
         transport = transport.transport
     pool: Any = getattr(transport, "_pool", None)
     core = _core(pool)
-    if core is not None and all(hasattr(pool, name) for name in OF_POOLS) and not hasattr(pool, "tended"):
-        pool.tended = _Pool(pool, core)
+    if core is not None and all(hasattr(pool, name) for name in NEEDED_OF_POOL) and not hasattr(pool, "repaired"):
+        pool.repaired = _Pool(pool, core)
 
 
 def _core(pool: Any) -> ModuleType | None:
@@ -59,7 +60,12 @@ def _core(pool: Any) -> ModuleType | None:
 
 
 class _Pool:
-    """A pool that is tended: replaces its `create_connection` and `handle_async_request` (or `handle_request`)."""
+    """The repairs of one pool: replaces its `create_connection` and `handle_async_request` (or `handle_request`).
+
+    Args:
+        pool: httpcore's.
+        core: httpcore or httpcore2.
+    """
 
     def __init__(self, pool: Any, core: ModuleType) -> None:
         self.core = core
@@ -73,15 +79,15 @@ class _Pool:
             self._handle, pool.handle_request = pool.handle_request, self.handle_request
 
     def create_connection(self, origin: Any) -> Any:
-        """A connection; the pool gives it to a request at once."""
+        """Return a new, repaired connection, which the pool assigns to a request at once."""
         connection = self._create(origin)
         if hasattr(connection, "_connection"):
-            _tend_connection(connection, self)
+            _repair_connection(connection, self)
             connection.has_expired = lambda: self._is_lost(connection)  # until it has answered
         return connection
 
     def _is_lost(self, connection: Any) -> bool:
-        """Whether a connection that has not answered yet has expired, or no request has it, nor could have."""
+        """Whether a connection without an answer so far has expired, or belongs to no request and can get none."""
         if type(connection).has_expired(connection):
             return True
         of_use = connection.is_idle() or connection.is_available()
@@ -112,80 +118,80 @@ class _Pool:
             wait.end()
             self.waiting.pop(id(request), None)
 
-    def arrived(self, request: Any) -> None:
-        """It has a connection."""
+    def got_connection(self, request: Any) -> None:
+        """End the local wait of a request, which has got a connection."""
         wait = self.waiting.pop(id(request), None)
         if wait is not None:
             wait.end()
 
 
 class _Connection:
-    """Mixed into the class of a connection, which has its protocol, once it is connected, as `_connection`."""
+    """Mixed into the class of a connection. Once connected, it has its protocol as `_connection`."""
 
-    tended: _Pool
-    beginning: set[int]
-    """Requests on it while it has not answered any, by their `id`."""
+    repaired: _Pool
+    first_requests: set[int]
+    """Requests on a connection that has not answered any, by their `id`."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_connect_failed" and value and len(self.beginning) > 1:
-            return  # one has left: another one connects, or will
+        if name == "_connect_failed" and value and len(self.first_requests) > 1:
+            return  # a request was cancelled: another one connects, or will
         super().__setattr__(name, value)
         if name == "_connection":
-            _tend_protocol(value, self.tended)
-            if self.tended.is_async and hasattr(self, "_request_lock"):
-                self._request_lock = _Open()  # requests that wait for the old lock keep it
+            _repair_protocol(value, self.repaired)
+            if self.repaired.is_async and hasattr(self, "_request_lock"):
+                self._request_lock = _NoLock()  # requests that wait for the old lock keep it
 
 
 class _AsyncConnection(_Connection):
     def handle_async_request(self, request: Any) -> Any:
-        if self.tended.waiting:
-            self.tended.arrived(request)
+        if self.repaired.waiting:
+            self.repaired.got_connection(request)
         handle: Callable[[Any], Any] = super().handle_async_request  # type: ignore[misc]
         return self._first(request, handle) if "has_expired" in self.__dict__ else handle(request)
 
     async def _first(self, request: Any, handle: Callable[[Any], Any]) -> Any:
-        self.beginning.add(id(request))
+        self.first_requests.add(id(request))
         try:
             response = await handle(request)
         finally:
-            self.beginning.discard(id(request))
+            self.first_requests.discard(id(request))
         self.__dict__.pop("has_expired", None)
         return response
 
 
 class _SyncConnection(_Connection):
     def handle_request(self, request: Any) -> Any:
-        if self.tended.waiting:
-            self.tended.arrived(request)
+        if self.repaired.waiting:
+            self.repaired.got_connection(request)
         handle: Callable[[Any], Any] = super().handle_request  # type: ignore[misc]
         if "has_expired" not in self.__dict__:
             return handle(request)
-        self.beginning.add(id(request))
+        self.first_requests.add(id(request))
         try:
             response = handle(request)
         finally:
-            self.beginning.discard(id(request))
+            self.first_requests.discard(id(request))
         self.__dict__.pop("has_expired", None)
         return response
 
 
 @cache
-def _tended(kind: Hashable, mixin: type) -> type:
+def _repaired_class(kind: Hashable, mixin: type) -> type:
     return type(kind.__name__, (mixin, kind), {})  # type: ignore[attr-defined, arg-type]
 
 
-def _tend_connection(connection: Any, pool: _Pool) -> None:
-    connection.__dict__.update(tended=pool, beginning=set())
+def _repair_connection(connection: Any, pool: _Pool) -> None:
+    connection.__dict__.update(repaired=pool, first_requests=set())
     kind: Any = type(connection)
-    connection.__class__ = _tended(kind, _AsyncConnection if pool.is_async else _SyncConnection)
-    _tend_protocol(connection._connection, pool)
+    connection.__class__ = _repaired_class(kind, _AsyncConnection if pool.is_async else _SyncConnection)
+    _repair_protocol(connection._connection, pool)
 
 
-def _tend_protocol(protocol: Any, pool: _Pool) -> None:
-    """Mend what speaks HTTP/1.1 or HTTP/2; or a connection to a proxy, which has that inside."""
+def _repair_protocol(protocol: Any, pool: _Pool) -> None:
+    """Repair an HTTP/1.1 or HTTP/2 protocol, or the connection to a proxy that contains one."""
     if hasattr(protocol, "_connection"):
         if not isinstance(protocol, _Connection):
-            _tend_connection(protocol, pool)
+            _repair_connection(protocol, pool)
         return
     if not hasattr(protocol, "_network_stream"):
         return
@@ -193,16 +199,16 @@ def _tend_protocol(protocol: Any, pool: _Pool) -> None:
     if pool.is_async:
         socket = Socket(protocol._network_stream)
         if hasattr(protocol, "_state_lock"):
-            protocol._state_lock = _Open()
+            protocol._state_lock = _NoLock()
     if all(hasattr(protocol, name) for name in NEEDED):
         Http2(protocol, pool.core, socket)
     elif pool.is_async and hasattr(protocol, "_response_closed"):
         closed = protocol._response_closed
-        protocol._response_closed = lambda **which: Whole(closed(**which))
+        protocol._response_closed = lambda **which: WithoutTurns(closed(**which))
 
 
-class _Open:
-    """In place of a lock that guards nothing which waits."""
+class _NoLock:
+    """Replaces a lock around code that never waits."""
 
     async def __aenter__(self) -> None:
         pass

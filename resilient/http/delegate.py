@@ -1,4 +1,7 @@
-"""Transports around another one, and bodies around a client's own: what both have to pass on."""
+"""Base classes of transports around another one, and of bodies around the client's own.
+
+They delegate what they do not change: closing, entering and leaving, and reading.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,42 @@ from typing import Any, NoReturn, Self
 from resilient.runtime import Runtime
 from resilient.runtime.threads import THREADS
 
-__all__ = ["Around", "AsyncAround", "Parts", "SyncAround", "begun", "checked", "end", "following", "library_of"]
+__all__ = [
+    "AsyncDelegatingTransport",
+    "DelegatingBody",
+    "PartIterator",
+    "SyncDelegatingTransport",
+    "checked",
+    "close_iterator",
+    "iterate",
+    "library_of",
+    "next_part",
+]
 
 LIBRARIES = frozenset(("httpx", "httpx2"))
 
 
-class AsyncAround:
-    """A transport of an asynchronous client, around another."""
+class AsyncDelegatingTransport:
+    """A transport of an asynchronous client, around another one.
+
+    Attributes:
+        transport: the other one.
+    """
 
     transport: Any
 
     def handle_request(self, request: Any) -> NoReturn:
-        """What a plain client calls. Raises `TypeError`: this is not for one."""
-        raise TypeError(f"{_name(self)} is for an AsyncClient; a plain Client needs {_twin(self)}")
+        """Raise `TypeError`: a plain client, which calls this, cannot use this transport."""
+        raise TypeError(f"{_name(self)} is for an AsyncClient; a plain Client needs {_counterpart(self)}")
 
     def __enter__(self) -> NoReturn:
-        raise TypeError(f"{_name(self)} is for an AsyncClient; a plain Client needs {_twin(self)}")
+        raise TypeError(f"{_name(self)} is for an AsyncClient; a plain Client needs {_counterpart(self)}")
 
     async def _drain(self) -> None:
-        """Wait for what has to end before the inner one is closed."""
+        """Wait for calls that must end before the inner transport is closed."""
 
     async def aclose(self) -> None:
-        """Wait for what a call has left behind to end, and close the transport that sends."""
+        """Wait for the background calls that earlier calls have left, and close the inner transport."""
         try:
             await self._drain()
         finally:
@@ -53,27 +70,31 @@ class AsyncAround:
             await self.transport.__aexit__(exc_type, exc_value, traceback)
 
 
-class SyncAround:
-    """A transport of a plain client, around another."""
+class SyncDelegatingTransport:
+    """A transport of a plain client, around another one.
+
+    Attributes:
+        transport: the other one.
+    """
 
     transport: Any
 
     async def handle_async_request(self, request: Any) -> NoReturn:
-        """What an asynchronous client calls. Raises `TypeError`: this is not for one."""
-        raise TypeError(f"{_name(self)} is for a plain Client; an AsyncClient needs {_twin(self)}")
+        """Raise `TypeError`: an asynchronous client, which calls this, cannot use this transport."""
+        raise TypeError(f"{_name(self)} is for a plain Client; an AsyncClient needs {_counterpart(self)}")
 
     async def __aenter__(self) -> NoReturn:
-        raise TypeError(f"{_name(self)} is for a plain Client; an AsyncClient needs {_twin(self)}")
+        raise TypeError(f"{_name(self)} is for a plain Client; an AsyncClient needs {_counterpart(self)}")
 
     def _drain(self) -> None:
-        """Wait for what has to end before the inner one is closed."""
+        """Wait for calls that must end before the inner transport is closed."""
 
     async def _handle(self, request: Any) -> Any:
-        """For what is written once, as a coroutine."""
+        """Send a request: `handle_request` as a coroutine, for code that both kinds of transport share."""
         return self.transport.handle_request(request)
 
     def close(self) -> None:
-        """Wait for what a call has left behind to end, and close the transport that sends."""
+        """Wait for the background calls that earlier calls have left, and close the inner transport."""
         try:
             self._drain()
         finally:
@@ -95,16 +116,16 @@ class SyncAround:
             self.transport.__exit__(exc_type, exc_value, traceback)
 
 
-class Around:
-    """A body around the client's own."""
+class DelegatingBody:
+    """A body around the client's own. Subclasses replace `_next` and `__iter__`."""
 
     _stream: Any
 
-    def __aiter__(self) -> Parts:
-        return Parts(aiter(self._stream), self._next)
+    def __aiter__(self) -> PartIterator:
+        return PartIterator(aiter(self._stream), self._next)
 
     async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
-        """The next part, made of the next one of the body inside. Raises `StopAsyncIteration` at the end."""
+        """Return the next part, from the iterator of the inner body. Raises `StopAsyncIteration` at the end."""
         return await anext(chunks)
 
     def close(self) -> None:
@@ -114,56 +135,64 @@ class Around:
         await self._stream.aclose()
 
 
-class Parts(AsyncGenerator[bytes, None]):
-    """The parts of a body around another one, whose iterator is closed with this one.
+class PartIterator(AsyncGenerator[bytes, None]):
+    """The asynchronous iterator of a body around another one. Closing it closes the inner iterator.
 
-    It is not a generator of Python's: httpx leaves those that it has begun to the garbage collector when a reader stops
-    early, and each costs a task to close it on asyncio, and a warning on trio. It is an `AsyncGenerator` because httpx2
-    closes those.
+    It is no Python generator, because httpx leaves a generator to the garbage collector when its reader stops early:
+    closing it then costs a task on asyncio, and a warning on trio. It is an `AsyncGenerator`, because httpx2 closes
+    those.
+
+    Args:
+        chunks: the iterator of the inner body.
+        read_part: returns the next part, given `chunks`.
     """
 
-    __slots__ = ("_chunks", "_following")
+    __slots__ = ("_chunks", "_read_part")
 
-    def __init__(self, chunks: AsyncIterator[bytes], following: Callable[[Any], Coroutine[Any, Any, bytes]]) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], read_part: Callable[[Any], Coroutine[Any, Any, bytes]]) -> None:
         self._chunks = chunks
-        self._following = following
+        self._read_part = read_part
 
     def __anext__(self) -> Coroutine[Any, Any, bytes]:
-        return self._following(self._chunks)
+        return self._read_part(self._chunks)
 
     async def asend(self, value: None) -> bytes:
-        return await self._following(self._chunks)
+        return await self._read_part(self._chunks)
 
     async def athrow(self, kind: Any, error: Any = None, traceback: Any = None) -> bytes:
         await self.aclose()
         raise kind if error is None else error
 
     async def aclose(self) -> None:
-        await end(self._chunks)
+        await close_iterator(self._chunks)
 
 
-def begun(stream: Any, runtime: Runtime) -> Any:
-    """An iterator over a body: a plain one in threads, else an asynchronous one."""
+def iterate(stream: Any, runtime: Runtime) -> Any:
+    """Return an iterator over a body: a plain one in threads, else an asynchronous one."""
     return iter(stream) if runtime is THREADS else aiter(stream)
 
 
-async def following(chunks: Any) -> bytes | None:
-    """The next part of a body, from either kind of iterator; None at the end."""
+async def next_part(chunks: Any) -> bytes | None:
+    """Return the next part of a body, from either kind of iterator; None at the end."""
     return next(chunks, None) if isinstance(chunks, Iterator) else await anext(chunks, None)
 
 
-async def end(chunks: Any) -> None:
-    """Close an iterator that is not read to its end, unless its reader is in the midst of it."""
+async def close_iterator(chunks: Any) -> None:
+    """Close an asynchronous iterator that is not read to its end, unless it is running."""
     if hasattr(chunks, "aclose") and not getattr(chunks, "ag_running", False):
         await chunks.aclose()
 
 
 def checked(transport: Any, library: ModuleType, *, is_async: bool) -> Any:
-    """`transport`, if it sends requests of such a client.
+    """Return `transport` if it can send requests of a client of `library`.
 
     Raises `TypeError` for a class, a transport of the other kind of client, or of the other client library.
     """
-    prefix, wrong, right = ("Async", SyncAround, AsyncAround) if is_async else ("", AsyncAround, SyncAround)
+    prefix, wrong, right = (
+        ("Async", SyncDelegatingTransport, AsyncDelegatingTransport)
+        if is_async
+        else ("", AsyncDelegatingTransport, SyncDelegatingTransport)
+    )
     wanted = f"transport must be one for {library.__name__}.{prefix}Client, such as {prefix}HTTPTransport"
     if isinstance(transport, type):
         raise TypeError(f"{wanted}, got the class {transport.__qualname__}: an instance is due")
@@ -178,8 +207,11 @@ def checked(transport: Any, library: ModuleType, *, is_async: bool) -> Any:
 
 
 def library_of(kind: type[Any]) -> str:
-    """The library that a class is of. One that it has by its name, since packages that hand a class on may call it
-    theirs: with openai 3, the `__module__` of `httpx2.BaseTransport` is "openai"."""
+    """Return the name of the library of a class.
+
+    The libraries' own names are looked up first, because other packages may claim a class that they re-export: with
+    openai 3, the `__module__` of `httpx2.BaseTransport` is "openai".
+    """
     for library in LIBRARIES:
         if getattr(modules.get(library), kind.__name__, None) is kind:
             return library
@@ -190,7 +222,7 @@ def _name(transport: object) -> str:
     return type(transport).__qualname__
 
 
-def _twin(transport: object) -> str:
-    """The name of what the other kind of client needs instead."""
+def _counterpart(transport: object) -> str:
+    """Return the name of the transport for the other kind of client."""
     name = _name(transport)
     return name.removeprefix("Async") if name.startswith("Async") else f"Async{name}"

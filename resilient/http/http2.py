@@ -1,19 +1,19 @@
-"""One HTTP/2 connection of httpcore, made fit for requests that are cut short.
+"""Repairs of one HTTP/2 connection of httpcore, for requests that are cancelled.
 
-What httpcore leaves undone, and what is done here instead:
+Each defect of httpcore, and its repair:
 
 - A request that is given up (cancelled, timed out, its body not read to the end) leaves its stream open: after 100 of
-  them the connection refuses to send anything. Here the stream is reset, and what had arrived for it is acknowledged,
-  so that it uses up nothing of the connection's window.
-- A read timeout of one request ends all requests of its connection. Here it ends that request. The others read on, and
-  new requests have a new connection.
-- A connection that is dead is used on, if requests end by cancellation. Here one on which nothing was heard for
-  `SILENCE` seconds, when a request is cut short, is given no new requests and is closed with its last one.
-- More requests than the server allows streams wait inside httpcore, where nobody can tell the wait from a slow answer.
-  Here they stand in a line: the wait is the call's own (`Call.waited`), says nothing about the server, and ends with
+  them the connection refuses to send anything. Repair: the stream is reset, and the bytes that had arrived for it are
+  acknowledged, so that they take nothing of the connection's window.
+- A read timeout of one request ends all requests of its connection. Repair: it ends that request. The others go on
+  reading, and new requests get a new connection.
+- A dead connection stays in use if requests end by cancellation. Repair: if nothing has arrived on it for `SILENCE`
+  seconds when a request is cancelled, it gets no new requests, and is closed with its last one.
+- Requests beyond the server's limit of streams wait inside httpcore, where the wait looks like a slow answer. Repair:
+  they wait in a queue here. The wait is a local one (`Call.waited`), is no evidence about the server, and ends with
   the client's pool timeout.
 
-The names of httpcore's that are needed are in `NEEDED`: without one of them a connection stays as httpcore made it.
+`NEEDED` lists the attributes of httpcore that the repairs use: a connection without one of them stays as it is.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from resilient.core.call import Call, new_call
 from resilient.core.current_call import enclosing
-from resilient.http.sockets import Socket, Whole, hurry
+from resilient.http.sockets import Socket, WithoutTurns, run_until_blocked
 from resilient.runtime import Parking, Runtime, current_async
 from resilient.runtime.asyncio import AsyncioRuntime
 from resilient.runtime.clock import monotonic
@@ -36,8 +35,8 @@ from resilient.runtime.threads import THREADS, drive
 __all__ = ["NEEDED", "SILENCE", "Http2", "LocalWait"]
 
 SILENCE = 0.5
-"""Seconds. Shorter than attempts are, longer than a round trip; a connection that is replaced without need costs a
-handshake."""
+"""Seconds without data after which a connection counts as dead: shorter than attempts, longer than a round trip. A
+connection that is replaced without need costs a handshake."""
 
 NEEDED = (
     "_connection_error",
@@ -54,14 +53,19 @@ CANCEL = 8
 """RST_STREAM's code for a response that is no longer wanted (RFC 9113, section 7)."""
 
 
-class _Brief:
-    """What httpcore asks of a request when it writes: its timeouts, in seconds."""
+class _ShortTimeout:
+    """Stands for a request while a reset is written: httpcore reads only its timeouts, in seconds."""
 
     extensions: ClassVar[dict[str, Any]] = {"timeout": {"write": 0.1}}
 
 
 class LocalWait:
-    """A wait of the call around for something of our own: its time is no evidence about the server."""
+    """A wait of the current call for a local resource (a connection, a stream). It is added to `Call.waited`, so its
+    time is no evidence about the server.
+
+    Args:
+        runtime: measures the wait, from now on.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         calls = enclosing(2)
@@ -72,14 +76,16 @@ class LocalWait:
             self.call.queued_at = self._begin
 
     def end(self) -> None:
-        """It is over; only the first time counts."""
+        """End the wait. Further calls do nothing."""
         call, self.call = self.call, None
         if call is not None:
             call.waited += self._now() - self._begin
             call.queued_at = None
 
 
-class _Place:
+class _Waiter:
+    """A request in the queue for a stream."""
+
     __slots__ = ("granted", "parking")
 
     def __init__(self, parking: Parking) -> None:
@@ -88,7 +94,13 @@ class _Place:
 
 
 class Http2:
-    """Tends one HTTP/2 connection; `core` is httpcore or httpcore2. Replaces some methods of the object `protocol`."""
+    """The repairs of one HTTP/2 connection. It replaces some methods of `protocol`.
+
+    Args:
+        protocol: httpcore's `HTTP2Connection` or `AsyncHTTP2Connection`.
+        core: httpcore or httpcore2.
+        socket: the writes of an asynchronous connection; else None.
+    """
 
     def __init__(self, protocol: Any, core: Any, socket: Socket | None) -> None:
         self.protocol = protocol
@@ -98,9 +110,9 @@ class Http2:
         self.retired = False
         self._since, self._heard = monotonic(), True
         self._lock = threading.Lock()
-        self._inside = 0
+        self._in_use = 0
         self._answered: set[int] = set()
-        self._line: OrderedDict[_Place, None] = OrderedDict()
+        self._waiters: OrderedDict[_Waiter, None] = OrderedDict()
         self._receive, self.state.receive_data = self.state.receive_data, self.receive
         self._closed, self._read = protocol._response_closed, protocol._read_incoming_data
         if hasattr(protocol, "handle_async_request"):
@@ -114,105 +126,107 @@ class Http2:
 
     async def handle_async(self, request: Any) -> Any:
         """In place of `handle_async_request`."""
-        if not self._enter():
+        if not self._take_stream():
             await self._queue(request, current_async())
         try:
-            response = await Whole(self._handle(request))
+            response = await WithoutTurns(self._handle(request))
         except BaseException as error:
             if self._failed(error):
-                await Whole(self.protocol.aclose())
-            self._moved(error)
+                await WithoutTurns(self.protocol.aclose())
+            self._reroute(error)
             raise
         self._answered.add(response.extensions["stream_id"])
         return response
 
     def handle(self, request: Any) -> Any:
         """In place of `handle_request`."""
-        if not self._enter():
+        if not self._take_stream():
             drive(self._queue(request, THREADS))
         try:
             response = self._handle(request)
         except BaseException as error:
             if self._failed(error):
                 self.protocol.close()
-            self._moved(error)
+            self._reroute(error)
             raise
         self._answered.add(response.extensions["stream_id"])
         return response
 
     def _failed(self, error: BaseException) -> bool:
-        """A request has no answer. Returns whether the connection is of no use any more."""
+        """Note that a request has failed. Returns whether the connection must be closed."""
         if not isinstance(error, self.core.ConnectionNotAvailable):
             refused = type(error.args[0] if error.args else None).__name__ == "TooManyStreamsError"
-            if refused or self._silent or not self.protocol.is_available():
-                self.retire()  # those in line are for another one, too
-        self._leave()
-        return self._over
+            if refused or self._is_silent or not self.protocol.is_available():
+                self.retire()  # the requests in the queue need another one, too
+        self._free_stream()
+        return self._must_close
 
-    def _moved(self, error: BaseException) -> None:
-        """A request that found its connection closed, and has sent nothing, is for another one."""
+    def _reroute(self, error: BaseException) -> None:
+        """Send a request over another connection if it found this one closed, and has sent nothing. Raises
+        `ConnectionNotAvailable`, which makes httpcore do so."""
         if isinstance(error, self.core.LocalProtocolError) and "SEND_HEADERS in state" in str(error):
             raise self.core.ConnectionNotAvailable from error
 
     @property
-    def _over(self) -> bool:
-        """Whether the connection is to be closed: it is broken; or it is retired, or in doubt, and has no requests."""
+    def _must_close(self) -> bool:
+        """Whether the connection must be closed: it is broken; or it has no requests, and is retired or in a state that
+        is neither idle nor closed."""
         protocol = self.protocol
         if protocol.is_closed():
             return False
         if self.socket is not None and self.socket.torn:
             return True
-        return not (self._inside or protocol._events) and (self.retired or not protocol.is_idle())
+        return not (self._in_use or protocol._events) and (self.retired or not protocol.is_idle())
 
     @property
-    def _silent(self) -> bool:
+    def _is_silent(self) -> bool:
         return monotonic() - self._since >= SILENCE
 
     def retire(self) -> None:
-        """Give it no new requests; those that it has may end."""
+        """Take no new requests. The present ones go on to their end."""
         self.retired = True
         self.protocol.is_available = _never
         with self._lock:
-            line, self._line = list(self._line), OrderedDict()
-        for place in line:
-            place.parking.wake()
+            waiters, self._waiters = list(self._waiters), OrderedDict()
+        for waiter in waiters:
+            waiter.parking.wake()
 
     # -- streams ----------------------------------------------------------------------------------------------------
 
     async def closed_async(self, stream_id: int) -> None:
         """In place of `_response_closed`."""
-        if self._give_up(stream_id):
-            sending = self.protocol._write_outgoing_data(_Brief)
+        if self._reset_stream(stream_id):
+            sending = self.protocol._write_outgoing_data(_ShortTimeout)
             if isinstance(current_async(), AsyncioRuntime):
-                hurry(sending)
+                run_until_blocked(sending)
             else:
-                with _leniently():
+                with suppress(Exception):  # the connection has recorded it
                     await sending
-        await Whole(self._closed(stream_id))
-        if self._over:
-            await Whole(self.protocol.aclose())
+        await WithoutTurns(self._closed(stream_id))
+        if self._must_close:
+            await WithoutTurns(self.protocol.aclose())
 
     def closed(self, stream_id: int) -> None:
         """In place of `_response_closed`."""
-        if self._give_up(stream_id):
-            with _leniently():
-                self.protocol._write_outgoing_data(_Brief)
+        if self._reset_stream(stream_id):
+            with suppress(Exception):  # the connection has recorded it
+                self.protocol._write_outgoing_data(_ShortTimeout)
         self._closed(stream_id)
-        if self._over:
+        if self._must_close:
             self.protocol.close()
 
-    def _give_up(self, stream_id: int) -> bool:
-        """Reset a stream that has not ended, and acknowledge what had arrived for it. Whether there is something to
-        send."""
+    def _reset_stream(self, stream_id: int) -> bool:
+        """Reset a stream that has not ended, and acknowledge the data that had arrived for it. Returns whether there
+        is something to send."""
         if stream_id in self._answered:
             self._answered.discard(stream_id)
-            self._leave()
+            self._free_stream()
         state, unread = self.state, 0
         for event in self.protocol._events.get(stream_id, ()):
             unread += getattr(event, "flow_controlled_length", None) or 0
         stream = state.streams.get(stream_id)
         open_ = stream is not None and not stream.closed
-        if open_ and self._silent:
+        if open_ and self._is_silent:
             self.retire()
         try:
             if open_:
@@ -227,8 +241,8 @@ class Http2:
         """In place of `receive_data`."""
         self._since, self._heard = monotonic(), True
         events = self._receive(data)
-        if self._line:
-            self._hand_out()  # the server may have allowed more
+        if self._waiters:
+            self._grant_streams()  # the server may have allowed more
         return events
 
     async def read_async(self, request: Any) -> Any:
@@ -248,86 +262,77 @@ class Http2:
             raise
 
     def _timed_out(self) -> None:
-        """One request has waited long enough: the others have not."""
+        """Undo the read timeout of one request for the others: the connection is retired, but not broken."""
         self.protocol._read_exception = None
         self.protocol._connection_error = False
         self.retire()
 
-    # -- the line of those for whom there is no stream --------------------------------------------------------------
+    # -- the queue for streams --------------------------------------------------------------------------------------
 
     @property
-    def _room(self) -> bool:
+    def _has_stream(self) -> bool:
         state = self.state
         return bool(
-            self._inside < state.local_settings.max_concurrent_streams  # which httpcore keeps to
-            and self._inside < state.remote_settings.max_concurrent_streams
+            self._in_use < state.local_settings.max_concurrent_streams  # httpcore's own limit
+            and self._in_use < state.remote_settings.max_concurrent_streams
         )
 
-    def _enter(self) -> bool:
+    def _take_stream(self) -> bool:
         with self._lock:
-            if self._line or not self._room:
+            if self._waiters or not self._has_stream:
                 return False
-            self._begin()
+            self._count_request()
         return True
 
-    def _begin(self) -> None:
-        self._inside += 1
+    def _count_request(self) -> None:
+        self._in_use += 1
         if self._heard:
             self._since, self._heard = monotonic(), False
 
-    def _leave(self) -> None:
+    def _free_stream(self) -> None:
         with self._lock:
-            self._inside -= 1
-        if self._line:
-            self._hand_out()
+            self._in_use -= 1
+        if self._waiters:
+            self._grant_streams()
 
-    def _hand_out(self) -> None:
+    def _grant_streams(self) -> None:
         woken = []
         with self._lock:
-            while self._line and self._room:
-                place, _ = self._line.popitem(last=False)
-                place.granted = True
-                self._begin()
-                woken.append(place)
-        for place in woken:
-            place.parking.wake()
+            while self._waiters and self._has_stream:
+                waiter, _ = self._waiters.popitem(last=False)
+                waiter.granted = True
+                self._count_request()
+                woken.append(waiter)
+        for waiter in woken:
+            waiter.parking.wake()
 
     async def _queue(self, request: Any, runtime: Runtime) -> None:
-        """Wait for a stream."""
-        place, wait = _Place(runtime.park()), LocalWait(runtime)
+        """Wait for a stream. Raises the client's `PoolTimeout`, or `ConnectionNotAvailable` after a retirement."""
+        waiter, wait = _Waiter(runtime.park()), LocalWait(runtime)
         with self._lock:
-            self._line[place] = None
+            self._waiters[waiter] = None
         try:
-            self._hand_out()  # one may have ended meanwhile
-            if not place.granted:
+            self._grant_streams()  # one may have ended meanwhile
+            if not waiter.granted:
                 call = wait.call or new_call(self._queue, (), {}, runtime)
-                await place.parking.wait(request.extensions.get("timeout", {}).get("pool"), call)
+                await waiter.parking.wait(request.extensions.get("timeout", {}).get("pool"), call)
         except BaseException:
-            self._step_out(place)
+            self._leave_queue(waiter)
             raise
         finally:
             wait.end()
-        if not self._step_out(place, keep=not self.retired):
+        if not self._leave_queue(waiter, keep=not self.retired):
             raise self.core.ConnectionNotAvailable if self.retired else self.core.PoolTimeout
 
-    def _step_out(self, place: _Place, *, keep: bool = False) -> bool:
-        """Leave the line. Whether with a stream, which it gives back unless it is to be kept."""
+    def _leave_queue(self, waiter: _Waiter, *, keep: bool = False) -> bool:
+        """Leave the queue. Returns whether the request keeps a stream; without `keep`, a granted stream is freed."""
         with self._lock:
-            self._line.pop(place, None)
-            granted = place.granted
+            self._waiters.pop(waiter, None)
+            granted = waiter.granted
         if granted and not keep:
-            self._leave()
+            self._free_stream()
         return granted and keep
 
 
 def _never() -> bool:
     return False
-
-
-@contextmanager
-def _leniently() -> Iterator[None]:
-    """What goes wrong with a farewell, the connection has noted."""
-    try:
-        yield
-    except Exception:
-        pass

@@ -26,7 +26,7 @@ from resilient import errors
 from resilient.http.async_transport import AsyncHttpTransport
 from resilient.http.chaos import AsyncHttpChaos, SyncHttpChaos
 from resilient.http.classify import HttpClassifier as _HttpClassifier
-from resilient.http.client import client_timeout, install, split, standard_for
+from resilient.http.client import client_timeout, install, split_options, standard_for
 from resilient.http.library import Library
 from resilient.http.sync_transport import SyncHttpTransport
 from resilient.pipeline import Pipeline
@@ -152,7 +152,7 @@ class AsyncClient(httpx.AsyncClient):
     """
 
     def __init__(self, pipeline: Pipeline | None = None, *, timeout: Any = ..., **options: Any) -> None:
-        ours, theirs = split(options)
+        ours, theirs = split_options(options)
         pipeline = standard_for(**theirs) if pipeline is None else pipeline
         super().__init__(timeout=client_timeout(timeout, pipeline, httpx), **theirs)
         install(AsyncTransport, self, pipeline, ours)
@@ -162,7 +162,7 @@ class Client(httpx.Client):
     """`httpx.Client`, as `AsyncClient` is `httpx.AsyncClient`."""
 
     def __init__(self, pipeline: Pipeline | None = None, *, timeout: Any = ..., **options: Any) -> None:
-        ours, theirs = split(options)
+        ours, theirs = split_options(options)
         pipeline = standard_for(**theirs) if pipeline is None else pipeline
         super().__init__(timeout=client_timeout(timeout, pipeline, httpx), **theirs)
         install(Transport, self, pipeline, ours)

@@ -14,7 +14,7 @@ from resilient.core.classify import Classifier
 from resilient.core.lifecycle import EndObserver, ResultLifecycle
 from resilient.core.result import CLOSING_SECONDS
 from resilient.http.bodies import Followed
-from resilient.http.delegate import begun, following
+from resilient.http.delegate import iterate, next_part
 from resilient.http.streams import Streams
 from resilient.runtime import Runtime
 
@@ -68,12 +68,12 @@ class ResponseLifecycle(ResultLifecycle):
             return
         stream, read = result.stream, []
         most = KEPT_BYTES_HTTP2 if result.http_version == "HTTP/2" else KEPT_BYTES
-        chunks = begun(stream, runtime)
+        chunks = iterate(stream, runtime)
         limit = streams.limit(runtime.now() + KEPT_SECONDS, KEPT_SECONDS)
 
         async def reading(_: Any) -> bool:
             size = 0
-            while (part := await following(chunks)) is not None:
+            while (part := await next_part(chunks)) is not None:
                 read.append(part)
                 size += len(part)
                 if size > most or runtime.now() >= limit.at:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
 
 from resilient.core.call import new_call
-from resilient.http.delegate import begun, end, following
+from resilient.http.delegate import close_iterator, iterate, next_part
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.threads import THREADS
 
@@ -87,7 +87,7 @@ class Once:
             async for part in chunks:
                 yield part
         finally:
-            await end(chunks)
+            await close_iterator(chunks)
 
 
 def source_of(stream: Any) -> Any:
@@ -153,11 +153,11 @@ async def make_ready(
             request.stream = streams.once(stream)
         return False, False
     read: list[bytes] = []
-    chunks, most = begun(stream, runtime), buffer
+    chunks, most = iterate(stream, runtime), buffer
 
     async def reading(_: Any) -> bool:
         size = 0
-        while (part := await following(chunks)) is not None:
+        while (part := await next_part(chunks)) is not None:
             read.append(part)
             size += len(part)
             if size > most:

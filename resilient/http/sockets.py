@@ -1,10 +1,11 @@
-"""Steps that a cancellation cannot tear, for the connections of httpcore under asyncio.
+"""Coroutines of httpcore's connections without needless turns of the event loop, so that a cancellation cannot split
+them.
 
-anyio, on which httpcore runs, lets the event loop turn once at each lock, each write and each close, although nothing
-is waited for. A task that is cancelled in such a turn has changed one half of a connection's state and not the other:
-frames are encoded and not sent, a connection is given up and not free. `Whole` runs a coroutine without these turns, so
-that a cancellation arrives only where something is really waited for. (On trio, whose tasks are shielded by httpcore,
-it changes nothing.)
+anyio, on which httpcore runs, lets the event loop turn once at each lock, each write and each close, although there is
+nothing to wait for. A task that is cancelled in such a turn has changed one half of a connection's state and not the
+other: frames are encoded but not sent, a connection is given up but not free. `WithoutTurns` runs a coroutine without
+these turns, so that a cancellation arrives only where the coroutine really waits. (On trio it changes nothing, because
+httpcore shields its tasks there.)
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from typing import Any
 from resilient.runtime import current_async
 from resilient.runtime.asyncio import AsyncioRuntime
 
-__all__ = ["Socket", "Whole", "hurry"]
+__all__ = ["Socket", "WithoutTurns", "run_until_blocked"]
 
-TURNS = 200
-"""Turns in a row that are left out at the most: httpcore takes 99 when it opens an HTTP/2 connection. With more, the
-coroutine does wait for the event loop: as anyio does in a scope whose time is over, until it is cancelled."""
+MAX_TURNS = 200
+"""The longest run of turns that is left out: httpcore takes 99 when it opens an HTTP/2 connection. A coroutine with
+more does wait for the event loop: anyio waits so, in a scope whose time is over, until it is cancelled."""
 
 
-class Whole:
-    """Awaits a coroutine, without the turns of the event loop in which it waits for nothing."""
+class WithoutTurns:
+    """An awaitable that runs a coroutine without the turns of the event loop in which it waits for nothing."""
 
     __slots__ = ("_coroutine",)
 
@@ -36,7 +37,7 @@ class Whole:
         try:
             awaited = coroutine.send(None)
             while True:
-                if awaited is None and turns < TURNS:
+                if awaited is None and turns < MAX_TURNS:
                     turns += 1
                     awaited = coroutine.send(None)
                     continue
@@ -51,18 +52,18 @@ class Whole:
             return end.value
 
 
-def hurry(coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Run a coroutine of asyncio as far as it goes without waiting, and end it there. Raises no `Exception`."""
+def run_until_blocked(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run a coroutine of asyncio until it has to wait, and cancel it there. Raises no `Exception`."""
     try:
-        for _ in range(TURNS):
+        for _ in range(MAX_TURNS):
             awaited = coroutine.send(None)
             if awaited is not None:
-                awaited.cancel()  # its lock asks the future whether it was
+                awaited.cancel()  # asyncio's lock looks whether its future was cancelled
                 break
         coroutine.throw(CancelledError())
     except (StopIteration, CancelledError):
         pass
-    except Exception:  # the connection has noted it
+    except Exception:  # the connection has recorded it
         pass
     finally:
         coroutine.close()
@@ -71,7 +72,9 @@ def hurry(coroutine: Coroutine[Any, Any, Any]) -> None:
 class Socket:
     """The writes of one connection: replaces `write` of httpcore's network stream.
 
-    `torn`: whether a write was cut short so that a part of it may be lost. Nothing can be sent on the connection then.
+    Attributes:
+        torn: whether a write was cancelled, so that a part of it may be lost. Then nothing more can be sent on the
+            connection.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -82,12 +85,12 @@ class Socket:
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:
-            await Whole(self._write(buffer, timeout))
+            await WithoutTurns(self._write(buffer, timeout))
         except Exception:
             raise
         except BaseException:
-            # It waits for the peer to read. On asyncio all of it is in the transport's buffer by then, unless it still
-            # waits for what a write that was cut short before has left there.
+            # The write waits for the peer to read. On asyncio all of it is in the transport's buffer by then, unless it
+            # waits for the rest of an earlier write that was cancelled.
             self.torn = self._pending or not isinstance(current_async(), AsyncioRuntime)
             self._pending = True
             raise

@@ -1,4 +1,4 @@
-"""The transport of a plain client: one request and one attempt. (See `resilient.http.transport`.)"""
+"""The transport of a plain client: one request and one attempt (`resilient.http.transport` has the rest)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resilient.core.deadline import holding
 from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, TimedOut
 from resilient.http import reading
-from resilient.http.delegate import SyncAround
+from resilient.http.delegate import SyncDelegatingTransport
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.http.time_limits import is_in_time
 from resilient.http.transport import Attempt, HttpTransport, Inner, Request, Response
@@ -22,7 +22,7 @@ from resilient.runtime.threads import THREADS, drive
 __all__ = ["SyncHttpTransport"]
 
 
-class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Response, Inner]):
+class SyncHttpTransport(SyncDelegatingTransport, HttpTransport[Inner], Generic[Request, Response, Inner]):
     """A transport for a plain client."""
 
     transport: Any
@@ -35,38 +35,38 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
         return send
 
     def _attempt(self, context: PipelineContext) -> Attempt:
-        simple, fully = self._simple, self._fully
+        simple, full_attempt = self._simple, self._full_attempt
 
         def attempt(call: Call) -> Any:
             request = call.args[0]
             if simple and (call.deadline is None or is_in_time(request, call.deadline - THREADS.now())):
                 return self.transport.handle_request(request)
-            return drive(fully(call, context, self._handle, True, THREADS))
+            return drive(full_attempt(call, context, self._handle, True, THREADS))
 
         return attempt
 
-    def _whole_attempt(self, context: PipelineContext) -> Attempt:
-        simple, fully, late, streams = self._simple, self._fully, self._late, self.library.streams
-        is_open, on_result, read, most = streams.is_open, context.on_result, reading.read_plainly, self._buffer
+    def _reading_attempt(self, context: PipelineContext) -> Attempt:
+        simple, full_attempt, expired, streams = self._simple, self._full_attempt, self._expired, self.library.streams
+        is_open, on_result, read, max_bytes = streams.is_open, context.on_result, reading.read_plainly, self._buffer
 
-        def whole_attempt(call: Call) -> Any:
+        def reading_attempt(call: Call) -> Any:
             request, deadline = call.args[0], call.deadline
             begin = None if deadline is None else THREADS.now()
             if simple and (begin is None or is_in_time(request, deadline - begin)):  # type: ignore[operator]
                 response = self.transport.handle_request(request)
             else:
-                response = drive(fully(call, context, self._handle, False, THREADS))
+                response = drive(full_attempt(call, context, self._handle, False, THREADS))
             if is_open(response) and not (
                 on_result(call, response).kind == "success"
-                and read(response, streams, most, functools.partial(late, call, begin))
+                and read(response, streams, max_bytes, functools.partial(expired, call, begin))
             ):
-                self._bound(call, begin, response)
+                self._bound_body(call, begin, response)
             return response
 
-        return whole_attempt
+        return reading_attempt
 
-    def _late(self, call: Call, begin: float | None) -> TimedOut | None:
-        """The error of a plain client's attempt that has taken too long, or None."""
+    def _expired(self, call: Call, begin: float | None) -> TimedOut | None:
+        """Return the `TimedOut` of an attempt that has passed its deadline, or None."""
         if begin is None or call.deadline is None or (now := THREADS.now()) < call.deadline:
             return None
         return self._out_of_time(now - begin, None)
@@ -83,10 +83,10 @@ class SyncHttpTransport(SyncAround, HttpTransport[Inner], Generic[Request, Respo
                 and type(request.stream) is self._bytes
                 and "resilient" not in request.extensions
             ):
-                send = self._anyhow_streamed if streamed else self._anyhow
+                send = self._send_repeatable_streamed if streamed else self._send_repeatable
                 return send(request)  # type: ignore[no-any-return]
-            with ExitStack() as around:
-                send, prepared = drive(self._prepare(request, streamed, THREADS, around))
+            with ExitStack() as stack:
+                send, prepared = drive(self._prepare(request, streamed, THREADS, stack))
                 return send(prepared)  # type: ignore[no-any-return]
         except (Rejected, TimedOut) as error:
             self.library.claim(error, request)

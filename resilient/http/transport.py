@@ -41,8 +41,8 @@ from resilient.http import semantics
 from resilient.http.chaos import HttpChaos
 from resilient.http.classify import HttpClassifier, Proof, TransportClassifier
 from resilient.http.client import standard_for
-from resilient.http.connections import tend
-from resilient.http.delegate import AsyncAround, checked, library_of
+from resilient.http.connections import repair_pool
+from resilient.http.delegate import AsyncDelegatingTransport, checked, library_of
 from resilient.http.library import Library
 from resilient.http.lifecycle import ResponseLifecycle
 from resilient.http.options import By, RequestOptions, header, key_by, options_of, variation, with_key
@@ -68,7 +68,7 @@ Request = TypeVar("Request", bound=Any)
 Response = TypeVar("Response", bound=Any)
 Inner = TypeVar("Inner")
 
-ANYHOW: tuple[bool, Proof | None] = (True, None)
+FREELY_REPEATABLE: tuple[bool, Proof | None] = (True, None)
 """Of a request that every policy may repeat: attempts may overlap, and no proof is needed that it never left."""
 
 Attempt = Callable[[Call], Any] | BoundLayer
@@ -158,9 +158,9 @@ class HttpTransport(Generic[Inner]):
             raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
         self._once = nested == "once"
         if transport is not None:
-            transport = checked(transport, self.library.module, is_async=isinstance(self, AsyncAround))
+            transport = checked(transport, self.library.module, is_async=isinstance(self, AsyncDelegatingTransport))
         self.transport: Inner = self._new_transport(**options) if transport is None else transport
-        tend(self.transport)
+        repair_pool(self.transport)
         self._bytes = self.library.streams.bytes
         self._limit = attempt_limit(given)
         self.given = given
@@ -178,8 +178,11 @@ class HttpTransport(Generic[Inner]):
         self.pipeline = self._fitted(given, outermost=True)
         """The one in use, with its circuits."""
         self._total, self._repeats = total_limit(given)
-        self._guards: dict[tuple[bool, bool, Proof | None], Callable[[Any], Any]] = {}
-        self._anyhow, self._anyhow_streamed = self._guard(False, *ANYHOW), self._guard(True, *ANYHOW)
+        self._senders: dict[tuple[bool, bool, Proof | None], Callable[[Any], Any]] = {}
+        self._send_repeatable, self._send_repeatable_streamed = (
+            self._sender(False, *FREELY_REPEATABLE),
+            self._sender(True, *FREELY_REPEATABLE),
+        )
 
     def _new_transport(self, **options: Any) -> Inner:
         raise NotImplementedError
@@ -187,12 +190,12 @@ class HttpTransport(Generic[Inner]):
     def _attempt(self, context: PipelineContext) -> Attempt:
         """What an attempt calls, for a response that is streamed.
 
-        It looks the inner transport's method up each time, as `_whole_attempt` does: mocks, recorders and tracers put
+        It looks the inner transport's method up each time, as `_reading_attempt` does: mocks, recorders and tracers put
         their own in its place after the client was made, and take it away again.
         """
         raise NotImplementedError
 
-    def _whole_attempt(self, context: PipelineContext) -> Attempt:
+    def _reading_attempt(self, context: PipelineContext) -> Attempt:
         """The same, for a response whose body is a part of the attempt."""
         raise NotImplementedError
 
@@ -213,7 +216,7 @@ class HttpTransport(Generic[Inner]):
         derived = pipeline._derive(
             policies,
             classifier,
-            self._whole_attempt if outermost else None,
+            self._reading_attempt if outermost else None,
             lifecycle
             if isinstance(lifecycle, ResponseLifecycle)
             else ResponseLifecycle(self.library.streams, classifier.given),
@@ -242,19 +245,19 @@ class HttpTransport(Generic[Inner]):
             return policy._answering(self.library.answer)
         return policy
 
-    def _guard(self, streamed: bool, overlapping: bool, proof: Proof | None) -> Callable[[Any], Any]:
+    def _sender(self, streamed: bool, overlapping: bool, proof: Proof | None) -> Callable[[Any], Any]:
         """What sends a request whose response is streamed, or is read by the client: under the whole pipeline; or
         without copies that overlap, or without whatever repeats it except a Retry that demands a proof."""
-        known = self._guards.get((streamed, overlapping, proof))
+        known = self._senders.get((streamed, overlapping, proof))
         if known is None:
-            attempt = self._attempt if streamed else self._whole_attempt
+            attempt = self._attempt if streamed else self._reading_attempt
             pipeline: Pipeline | None = self.pipeline
-            if (overlapping, proof) != ANYHOW:
+            if (overlapping, proof) != FREELY_REPEATABLE:
                 pipeline = self._without(self.pipeline, proof, attempt)
             elif streamed:
                 pipeline = self.pipeline._derive(self.pipeline.policies, self.pipeline.classify, attempt)
             known = self._unguarded() if pipeline is None else pipeline(self._unguarded())
-            self._guards[streamed, overlapping, proof] = known
+            self._senders[streamed, overlapping, proof] = known
         return known
 
     def _without(self, pipeline: Pipeline, proof: Proof | None, attempt: Any = None) -> Pipeline | None:
@@ -272,42 +275,42 @@ class HttpTransport(Generic[Inner]):
     # -- one request ------------------------------------------------------------------------------------------------
 
     async def _prepare(
-        self, request: Any, streamed: bool, runtime: Runtime, around: ExitStack
+        self, request: Any, streamed: bool, runtime: Runtime, stack: ExitStack
     ) -> tuple[Callable[[Any], Any], Any]:
         """What sends this request, and as what. Its deadline and its priority hold from here on, until the end of
-        `around`: a body that is a stream is read in that time."""
+        `stack`: a body that is a stream is read in that time."""
         if not isinstance(request, self.library.module.Request):
-            raise self._stranger(request)
+            raise self._wrong_library(request)
         options = options_of(request)
         name = self._key_header or semantics.IDEMPOTENCY_HEADER
         key, idempotent = options.get("idempotency_key"), request.method in IDEMPOTENT_METHODS
         if options.get("off"):
             return self._unguarded(), with_key(request, name, key)
         if "deadline" in options:
-            around.enter_context(deadline(options["deadline"]))
+            stack.enter_context(deadline(options["deadline"]))
         if "priority" in options:
-            around.enter_context(priority(options["priority"]))
+            stack.enter_context(priority(options["priority"]))
         if key is None and self._key_header and not idempotent and name not in request.headers:
             key = semantics.new_idempotency_key()
         repeatable = options.get("idempotent")
         if repeatable is None:
             repeatable = idempotent or key is not None or name in request.headers
-        limit = None if isinstance(request.stream, self._bytes) else self._until(runtime)
-        overlapping, whole = await make_ready(
+        limit = None if isinstance(request.stream, self._bytes) else self._body_deadline(runtime)
+        overlapping, resendable = await make_ready(
             request, self.library.streams, self._buffer if repeatable else None, runtime, limit
         )
         if repeatable and isinstance(limit, RequestDeadline):  # reading it has begun the time of the whole
-            around.callback(let_go, hold(limit))
-        send = self._guard(streamed, overlapping and repeatable, None if repeatable else "unsent")
-        if not whole:
-            send = self._guard(streamed, False, "untouched")
+            stack.callback(let_go, hold(limit))
+        send = self._sender(streamed, overlapping and repeatable, None if repeatable else "unsent")
+        if not resendable:
+            send = self._sender(streamed, False, "untouched")
         request = with_key(request, name, key)
-        if limit is not None and runtime is THREADS and not whole:
+        if limit is not None and runtime is THREADS and not resendable:
             request = variation(request, request.extensions, {})
             request.stream = self.library.streams.punctual(request.stream, limit)
         return send, request
 
-    def _until(self, runtime: Runtime) -> Deadline | None:
+    def _body_deadline(self, runtime: Runtime) -> Deadline | None:
         """The deadline of a request whose body is a stream: the one that holds here, or the pipeline's total from now
         on."""
         limit = holding()
@@ -315,7 +318,7 @@ class HttpTransport(Generic[Inner]):
             limit = RequestDeadline(runtime.now() + self._total, self._total)
         return limit
 
-    def _stranger(self, request: Any) -> TypeError:
+    def _wrong_library(self, request: Any) -> TypeError:
         """The error of a client of the other library, which was given this transport."""
         ours, theirs, name = self.library.module.__name__, library_of(type(request)), type(self).__qualname__
         given = f"{name} of resilient.http.{ours} was given a {type(request).__qualname__} of {theirs}"
@@ -323,7 +326,7 @@ class HttpTransport(Generic[Inner]):
 
     # -- one attempt ------------------------------------------------------------------------------------------------
 
-    async def _fully(
+    async def _full_attempt(
         self,
         call: Call,
         context: PipelineContext,
@@ -363,7 +366,7 @@ class HttpTransport(Generic[Inner]):
                 response.stream = streams.bounded(response.stream, limit)
         return response
 
-    def _bound(self, call: Call, begin: float | None, response: Any) -> None:
+    def _bound_body(self, call: Call, begin: float | None, response: Any) -> None:
         """Bound the rest of a body that the attempt has not read by the deadline that holds here, that of a total
         Timeout included."""
         streams, limit = self.library.streams, inherited()

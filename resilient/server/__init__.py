@@ -1,9 +1,9 @@
 """Deadlines, admission and priorities in front of an ASGI application.
 
-asgi           the middleware
-admission      the policies around its limit
-request        one request: its deadline, its body, what the application sends, and how it ends
+asgi           `ServerMiddleware`
+admission      the policies around its limit: a request's deadline, and the wait for its body
+request        the states of one request, on asyncio
 request_trio   the same under trio
-held           the pipeline, held while the application handles a request
-upload         the body of a request on its way in
+held_call      the call of a pipeline, suspended while the application handles the request
+upload         the body of a request, while it arrives
 """

@@ -1,11 +1,11 @@
-"""The policies around the limit of a server: they know a request's deadline, and whether its body has been read.
+"""The policies around the limit of a server: they apply a request's deadline, and read its body first.
 
 A request takes one of two paths through the same limit:
 
-- Most have no body, and there is no listener: then an `Entrance` stands before the limit. It is a gate like the limit,
-  so the pipeline is one coroutine.
-- Else `UntilAnswered` wraps the limit. It reads the body first. If the deadline cuts a request short, it turns the
-  cancellation into `TimedOut`, so that listeners are told of a timeout.
+- Fast path: the request has no body, and the pipeline has no listener. An `EntryGate` stands before the limit. It is a
+  gate like the limit, so the pipeline is one coroutine.
+- Full path: `UntilAnswered` wraps the limit. It reads the body first. If the deadline cancels a request, it turns the
+  cancellation into `TimedOut`, so that events report a timeout.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ from resilient.core.policy import PipelineContext, Wrap
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import TimedOut
 from resilient.events import Channel
-from resilient.server.held import AWAITS_BODY
-from resilient.server.request import OWN, REQUEST, Request
+from resilient.server.held_call import AWAITS_BODY
+from resilient.server.request import MAX_DEADLINE, REQUEST, Request
 from resilient.server.upload import Upload
 
-__all__ = ["Entrance", "ServerClassifier", "UntilAnswered"]
+__all__ = ["EntryGate", "ServerClassifier", "UntilAnswered"]
 
 
-class Entrance(Gate):
+class EntryGate(Gate):
     """Sets the deadline of a request for the gates inside it, and refuses a request that is too late.
 
-    It does what `UntilAnswered` does, for requests without a body and without listeners. As a gate it shares a gate
-    layer with the limit; a wrap would need a coroutine of its own.
+    It replaces `UntilAnswered` for requests without a body, while there are no listeners. As a gate it shares a gate
+    layer with the limit, where a wrap would need a coroutine of its own.
+
+    Args:
+        limit: the middleware's `max_deadline` in seconds, or None.
     """
 
     def __init__(self, limit: float | None) -> None:
-        super().__init__(OWN)
+        super().__init__(MAX_DEADLINE)
         self.facts = Facts(timed=False, holds=False, time_limit=limit)
 
     def admit(self, call: Call) -> Request:
@@ -64,7 +67,7 @@ class UntilAnswered(Wrap):
     """
 
     def __init__(self, limit: float | None) -> None:
-        super().__init__(OWN)
+        super().__init__(MAX_DEADLINE)
         # A request with a deadline knows its runtime.
         self.facts = Facts(timed=False, time_limit=limit, raises=(TimedOut,))
 
@@ -75,11 +78,11 @@ class UntilAnswered(Wrap):
         rest = inner.run
 
         def until_answered(call: Call) -> Coroutine[Any, Any, Any]:
-            request: Request = call.args[0].pop(REQUEST)  # else scope and request would keep each other alive
+            request: Request = call.args[0].pop(REQUEST)  # else the scope and the request refer to each other
             if request.seconds <= 0:
                 raise request.expired()
             layer = rest if request.upload is None else _with_body(request, request.upload, rest)
-            return layer(call) if request.at == math.inf else request.bound(call, layer)
+            return layer(call) if request.at == math.inf else request.run_until_deadline(call, layer)
 
         return BoundLayer(until_answered)
 
@@ -102,7 +105,11 @@ class UntilAnswered(Wrap):
 
 
 def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
-    """`inner`, run only while the request does not wait for its body: it is withdrawn from the limit when it has to."""
+    """Return a layer that runs `inner` only while the request does not wait for its body.
+
+    When the application waits for more of the body, `Withdrawn` ends `inner`, which releases the permit. When the body
+    is complete, `inner` runs again, which asks the limit again.
+    """
 
     async def with_body(call: Call) -> Any:
         await upload.read_ahead()
@@ -116,7 +123,7 @@ def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
                 again = withdrawn.again
                 count_request(call, -1)
             await AWAITS_BODY
-            if request.begun:
+            if request.response_begun:
                 return None
             for undo in again:
                 undo()
@@ -125,7 +132,7 @@ def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
 
 
 class ServerClassifier(Classifier):
-    """Judges requests of a server: its own `max_deadline` is a failure; every other error says nothing."""
+    """Classifies errors of a server: its own `max_deadline` is a failure; every other error is no evidence."""
 
     def error(self, error: Exception) -> Verdict:
-        return FATAL if isinstance(error, TimedOut) and error.policy == OWN else IGNORED
+        return FATAL if isinstance(error, TimedOut) and error.policy == MAX_DEADLINE else IGNORED

@@ -4,42 +4,47 @@
     Litestar(..., middleware=[ServerMiddleware.shared(limit=AdaptiveLimit(), max_deadline=30)])
     app = ServerMiddleware(app, limit=AdaptiveLimit(), max_deadline=30)                     # any other
 
-A client that has given up, and tries again, leaves its first request in the server's queue. A server that works such
-requests off does nothing else soon: it stays down when what had slowed it is long over. This one refuses what is
-already too late, ends what has become too late, and takes in no more than it can do.
+A client that gives up and tries again leaves its first request in the server's queue. A server that works on such
+requests soon does nothing else: it stays down long after the cause of its slowness is over. This middleware refuses
+requests that are already too late, ends requests that have become too late, and admits no more than the server can do.
 
-What a client says of itself is believed only where that is asked for, as whoever says it chooses the moment at which a
-handler is cancelled, and takes the places of others: `deadline_header=True` and `priority=True` are for servers whose
-clients are your own.
+The middleware trusts a client's deadline and priority only if it is told to. A client that sets them chooses the moment
+at which a handler is cancelled, and can take the places of others. So `deadline_header=True` and `priority=True` are
+for servers whose clients are your own.
 
-The guarded part of a request begins when its body is there, and ends when its response does, or with the first part of
-a stream:
+The guarded part of a request begins when its body is there. It ends when the response is complete, or with the first
+part of a stream (`resilient.server.request` has the table of states):
 
 - *While a request waits for its body it holds no permit*, and that time is neither work nor evidence: a client decides
-  how fast it sends, and a few slow ones would else shut all others out. 64 KiB are read ahead, then the limit is asked,
-  and the application is called. Where that has to wait for more of the body, the permit is given back, and asked for
-  again when the body is complete (`resilient.server.upload`). A body that does not come within `max_deadline` is 408;
-  the work has all of `max_deadline` from then on.
+  how fast it sends, and a few slow clients would otherwise shut out all others. 64 KiB are read ahead, then the limit
+  is asked, and the application is called. While the application waits for more of the body, the permit is released; the
+  limit is asked again when the body is complete (`resilient.server.upload`). If the body does not arrive within
+  `max_deadline`, the answer is 408. The work has all of `max_deadline` after that.
+- *The deadline holds until the response begins.* A response that has begun is never cut short: half a response is of no
+  use. The deadline is lifted for everything that runs on (a stream, background tasks): `remaining()` is None there.
+- *The permit is held until the response is complete*, or until the first part of a stream. The time to the first part
+  is the server's own work. The rest depends on the reader: a limit that waited for slow readers would limit readers,
+  and measure their latencies. The permit is also released before the head of a response that the client does not read,
+  because it has not read an earlier response on its connection. (On trio, such a wait cannot be told from sending: the
+  response is cut off at its deadline.) Background tasks hold no permit.
 
-- *The deadline holds until the response begins.* What has begun is never cut short: a half response helps nobody. It is
-  lifted for all that runs on (a stream, background tasks): `remaining()` is None there.
-- *The permit is held until the response is complete*, or up to the first part of a stream. How long the rest takes is
-  up to its reader: a limit that waited for slow readers would be one on readers, and its latencies would be theirs. Nor
-  is it held for a head that the client does not take, as it has not read an earlier response on its connection. (On
-  trio, where that cannot be told from sending, such a response is cut off at its deadline.)
-  The time to the first part is what the server's own work takes. Background tasks hold no permit.
+Without a limit, a deadline or a priority there is nothing to guard, and the middleware passes requests on as they are.
+It only counts each until the application has returned, so that it can be closed. While it has a listener, it guards
+them.
 
-Without a limit, a deadline or a priority there is nothing to guard: such a middleware passes requests on as they are.
-It only counts each until the application has returned, so that it can be closed; and guards them for a listener.
+What the limit learns from the end of a request:
 
-What the limit learns: an answer below 500 is a success, with the time that it took. An exception of the application,
-and an answer of 500 or more, is nothing: a mistake of the code says nothing about how many requests the server can
-take, and is often quicker than its work. Ended by the server's own `max_deadline` is a failure; ended by the caller's
-deadline, or gone with its client, is nothing, unless it was as old as that. So where every request ends so, an
-`AdaptiveLimit` sees nothing and stays as it is: else clients could lower it with short deadlines.
+    an answer below 500                           a success, with its latency
+    an answer of 500 or more, an exception        nothing: an error in the code says nothing about the capacity of the
+                                                  server, and is often quicker than its work
+    ended by the server's own `max_deadline`      a failure
+    ended by the client's deadline, or the        nothing, unless the request was as old as `max_deadline`; otherwise
+    client has left                               clients could lower an `AdaptiveLimit` with short deadlines
+
+So if every request ends by its client's deadline, an `AdaptiveLimit` sees nothing and stays as it is.
 
 To add little to a request, the application runs in the server's own task. The pipeline's coroutine is started before
-it, is held where it would call its function, and is told the end from within `send` (`resilient.server.held`).
+it, is suspended where it would call its function, and is resumed from within `send` (`resilient.server.held_call`).
 """
 
 from __future__ import annotations
@@ -64,9 +69,9 @@ from resilient.pipeline.names import register
 from resilient.runtime import current_async
 from resilient.runtime.asyncio import running
 from resilient.runtime.inherited_deadline import LIFTED, Deadline, hold, inherit, inherited, let_go, seen
-from resilient.server.admission import Entrance, ServerClassifier, UntilAnswered
-from resilient.server.held import ENDED, HELD, hold_told, hold_untold, stand_in_line
-from resilient.server.request import REQUEST, START, ErrorAnswer, Request, Send, nowhere
+from resilient.server.admission import EntryGate, ServerClassifier, UntilAnswered
+from resilient.server.held_call import ENDED, HELD, hold_observed, hold_unobserved, pass_queue
+from resilient.server.request import REQUEST, START, ErrorAnswer, Request, Send, drop_message
 from resilient.server.request_trio import RequestOnTrio
 from resilient.server.upload import READ_AHEAD, ClientLeft, Receive, Upload
 
@@ -76,44 +81,42 @@ Guarded = Callable[[Any], Coroutine[Any, Any, None]]
 Application = Callable[[Any, Receive, Send], Awaitable[None]]
 
 HEALTH_CHECKS: Final = ("/health", "/healthz", "/live", "/livez", "/ready", "/readyz", "/ping")
-"""Paths by which orchestrators and balancers commonly ask whether a server lives: it does, however busy it is."""
+"""Paths by which orchestrators and balancers commonly check a server's health. A busy server is healthy."""
 
-PLAIN: Final = {name.encode(): name for name in PRIORITIES}
-"""The priorities by the bytes of a header, as most clients write them."""
+PRIORITY_BYTES: Final = {name.encode(): name for name in PRIORITIES}
+"""The priorities by the bytes of a header, in the spelling of most clients."""
 
 _LENGTH, _CODING, _EXPECT = b"content-length", b"transfer-encoding", b"expect"
 
 
 class ServerMiddleware:
-    """Guards an ASGI application; see the module for what exactly, and why.
+    """Guards an ASGI application: deadlines, admission and priorities for its requests (see the module's docstring).
 
     Args:
         app: the application.
-        limit: who may come in: an `AdaptiveLimit`, a `Bulkhead`, or any other gate. Whom it refuses has 503, with
-            `Retry-After`, before anything else is done. Its functions of the call (`priority=`, `key=`) are given the
-            ASGI scope. Default: everybody may.
-        max_deadline: seconds that a request may take until its response begins, whatever its client says; and before
-            that as many again for its body, where it has one. Default None: as long as its client says.
-        deadline_header: where clients say how many milliseconds they have left: True (`X-Deadline-Ms`, which our
-            transports send with `deadline_header=True`), or a header's name. Default False: they cannot. Whoever says
-            it is believed, and with it chooses the moment at which a handler is cancelled: so it is for servers whose
-            clients are your own (or behind a proxy that takes the header away). It can only shorten a request's time;
-            what makes no sense is ignored. 0 is refused, as all that comes too late: 504, and the application is not
-            called. A handler that is still at work at the deadline is cancelled, and the answer is 504.
-        priority: where clients say which `priority` a request has ("critical", "normal" or "sheddable"; anything else
-            is ignored): True (`X-Priority`), a header's name, or a function of the scope. Default False: they cannot.
-            Whoever says it is believed: so a header is for servers whose clients are your own (or behind a proxy that
-            takes the header away).
-        exempt: paths (below the `root_path`, and exactly so) that nothing of this is done to; or a function of the
-            scope, which says so. Default: those of the usual health checks. Others to exempt: long polls and streams of
-            events whose first one is long in coming.
-        retry_after: seconds that refused clients are asked to wait where the limit does not know better; whole ones are
-            sent, at least 1.
+        limit: the gate that admits requests: an `AdaptiveLimit`, a `Bulkhead`, or any other. A refused request gets
+            503 with `Retry-After`, and the application is not called. The gate's functions of the call (`priority=`,
+            `key=`) get the ASGI scope. Default None: every request is admitted.
+        max_deadline: seconds until a response begins, whatever the client asks for; and as many again, before that, for
+            the body of a request that has one. Default None: only the client's deadline holds.
+        deadline_header: the header in which clients send the milliseconds that they have left: True (`X-Deadline-Ms`,
+            which our transports send with `deadline_header=True`), or a name. Default False: none. A client that sends
+            it chooses the moment at which a handler is cancelled. So it is for servers whose clients are your own (or
+            behind a proxy that removes the header). It can only shorten a request's time. Invalid values are ignored.
+            For 0, and for every request that is too late, the answer is 504, and the application is not called. A
+            handler that still works at the deadline is cancelled, and the answer is 504.
+        priority: the source of a request's `priority` ("critical", "normal" or "sheddable"; other values are ignored):
+            True (the header `X-Priority`), a header's name, or a function of the scope. Default False: none. A header
+            is for servers whose clients are your own (or behind a proxy that removes the header).
+        exempt: paths (below the `root_path`, exact matches) that are passed on unguarded; or a function of the scope
+            that returns whether to do so. Default: `HEALTH_CHECKS`. Others to exempt: long polls, and event streams
+            whose first event takes long.
+        retry_after: seconds in `Retry-After` if the limit gives none; rounded up to whole seconds, at least 1.
         name: of the pipeline, for events and the registry.
 
     Websockets and lifespan events pass untouched. A handler that runs in a thread (a `def` endpoint of Starlette or
-    FastAPI) cannot be stopped: its client has the answer in time, and its guarded calls end; it runs on to its end. (On
-    trio, which leaves no thread behind, its client waits for that.)
+    FastAPI) cannot be stopped. Its client gets the answer in time, and its guarded calls end, but the handler runs on
+    to its end. (Trio leaves no thread behind: there the client waits for that.)
     """
 
     def __init__(
@@ -132,7 +135,7 @@ class ServerMiddleware:
             raise TypeError(f"app must be an ASGI application, got {app!r}")
         self.app = app
         gate = _validation.instance("limit", limit, Gate)
-        self._most = math.inf if max_deadline is None else _validation.seconds("max_deadline", max_deadline)
+        self._max_deadline = math.inf if max_deadline is None else _validation.seconds("max_deadline", max_deadline)
         self._deadline_header = header("deadline_header", deadline_header, semantics.DEADLINE_HEADER).lower().encode()
         self._ask_priority: Callable[[Any], Any] | None = None
         if isinstance(priority, bool | str):
@@ -149,10 +152,12 @@ class ServerMiddleware:
         else:
             self._ask_exempt = _validation.callback("exempt", exempt)
         self._retry_after = _validation.seconds("retry_after", retry_after)
-        self._until_answered = UntilAnswered(None if max_deadline is None else self._most)
+        self._until_answered = UntilAnswered(None if max_deadline is None else self._max_deadline)
         gates = () if gate is None else (gate,)
         policies = (self._until_answered, *gates)
-        self.pipeline = Pipeline(*policies, name=name, classify=ServerClassifier())._derive(policies, attempt=hold_told)
+        self.pipeline = Pipeline(*policies, name=name, classify=ServerClassifier())._derive(
+            policies, attempt=hold_observed
+        )
         """The pipeline that guards requests: for its events, its state, its switches. Once closed, it refuses all
         requests."""
         register(self.pipeline)
@@ -160,15 +165,17 @@ class ServerMiddleware:
         asks = self._deadline_header or self._priority_header or self._ask_priority is not None
         self._limits_nothing = gate is None and max_deadline is None and not asks
         self._in_flight = self.pipeline._in_flight
-        fast = self.pipeline._derive((Entrance(self._until_answered.facts.time_limit), *gates), attempt=hold_untold)
-        fast.facts = replace(fast.facts, timed=False)  # the entrance knows on which runtime a request is
+        fast = self.pipeline._derive(
+            (EntryGate(self._until_answered.facts.time_limit), *gates), attempt=hold_unobserved
+        )
+        fast.facts = replace(fast.facts, timed=False)  # the gate knows on which runtime a request is
         self._fast_path: Guarded = fast(_handle)  # of requests without a body, while there are no listeners
         self._full_path: Guarded = self.pipeline(_handle)
 
     @classmethod
     def shared(cls, **options: Any) -> Shared:
-        """What puts applications under one and the same middleware, with these options: for frameworks that put each
-        of their routes under one (Litestar). Its `pipeline` is there before the first request is."""
+        """Return a factory that wraps applications in one shared middleware with these options, for frameworks that
+        wrap each of their routes (Litestar). Its `pipeline` exists before the first request."""
         return Shared(cls(_nowhere, **options))
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -190,68 +197,70 @@ class ServerMiddleware:
                 if in_flight.needs_full_path:
                     in_flight.wake()
             return
-        request, wanted = self._request(scope, receive, send, outer)
+        request, priority_value = self._request(scope, receive, send, outer)
         is_off = in_flight.needs_full_path and self.pipeline.mode == "off"
-        around = urgency = None
+        lifted = priority_set = None
         try:
             if outer is not None and not is_off:
-                request.yield_to(outer)
-                around = hold(LIFTED)  # the request itself has it now
-            if self._ask_priority is not None or (wanted is not None and PLAIN.get(wanted) != current_priority()):
-                urgency = self._urgency(scope, wanted)
+                request.take_earlier(outer)
+                lifted = hold(LIFTED)  # the request itself applies it now
+            if self._ask_priority is not None or (
+                priority_value is not None and PRIORITY_BYTES.get(priority_value) != current_priority()
+            ):
+                priority_set = self._set_priority(scope, priority_value)
             if is_off:
                 await self.app(scope, receive, send)
                 return
             scope[REQUEST] = request
             guarded = self._fast_path if request.upload is None and not in_flight.needs_full_path else self._full_path
-            request.open()
+            request.start_deadline()
             try:
-                guard = guarded(scope).__await__()
+                run = guarded(scope).__await__()
                 try:
-                    waits_for = next(guard, ENDED)
+                    waits_for = next(run, ENDED)
                     if waits_for is not HELD and waits_for is not ENDED:
-                        await stand_in_line(guard, waits_for)
+                        await pass_queue(run, waits_for)
                 except (Rejected, TimedOut) as error:
-                    request.turned_away(error)
+                    request.refuse(error)
                 except ClientLeft:
                     pass
                 else:
                     if waits_for is ENDED:  # the pipeline has just been switched off: nothing is held
                         scope.pop(REQUEST, None)
                     else:
-                        request.guard = guard
-                    held = inherit(request) if request.at < math.inf else None
+                        request.pipeline_run = run
+                    inheritance = inherit(request) if request.at < math.inf else None
                     try:
                         await self.app(
                             scope, receive if request.upload is None else request.upload.receive, request.send
                         )
                     except BaseException as error:
-                        if not request.failed(error):
+                        if not request.application_raised(error):
                             raise
                     else:
-                        if request.guard is not None:
-                            request.returned()
+                        if request.pipeline_run is not None:
+                            request.application_returned()
                     finally:
-                        if held is not None:
-                            let_go(held)
+                        if inheritance is not None:
+                            let_go(inheritance)
             except BaseException as error:
-                if not request.close(error):
-                    if request.over and isinstance(error, Exception):
+                if not request.end_deadline(error):
+                    if request.is_over and isinstance(error, Exception):
                         await self._answer_instead(scope, request)
                     raise
             else:
-                request.close(None)
-            if request.over:
+                request.end_deadline(None)
+            if request.is_over:
                 await self._answer_instead(scope, request)
         finally:
-            request.pass_on = nowhere
+            request.pass_on = drop_message
             request.upload = None  # it refers to the request
-            if urgency is not None:
-                urgency.__exit__(None, None, None)
-            if around is not None:
-                let_go(around)
+            if priority_set is not None:
+                priority_set.__exit__(None, None, None)
+            if lifted is not None:
+                let_go(lifted)
 
-    # -- what a request says for itself -----------------------------------------------------------------------------
+    # -- the options of a request -----------------------------------------------------------------------------------
 
     def _request(
         self, scope: Any, receive: Receive, send: Send, outer: Deadline | None
@@ -260,33 +269,33 @@ class ServerMiddleware:
         loop = running()
         request = Request(send, loop) if loop is not None else RequestOnTrio(send, current_async())
         read, deadline_header, priority_header = self._read, self._deadline_header, self._priority_header
-        sent = wanted = body = None
+        sent = priority_value = body = None
         for field, value in scope["headers"]:
             if field in read:
                 if field == deadline_header:
                     sent = value if sent is None else b""  # repeated headers are ignored
                 elif field == priority_header:
-                    wanted = value if wanted is None else b""
+                    priority_value = value if priority_value is None else b""
                 elif value != b"0":
                     body = _CODING if body is not None else field
-        seconds = self._most
+        seconds = self._max_deadline
         if sent is not None:
             left = int(sent) if sent.isdigit() and len(sent) < 9 else milliseconds(sent)  # most clients send digits
             if left is not None and left < seconds * 1000:
-                seconds, request.own = left / 1000, False
+                seconds, request.is_own = left / 1000, False
         if seconds < math.inf:
             request.seconds = seconds
             request.at = request.runtime.now() + seconds
         if self._limits_nothing and outer is None:
-            return request, wanted  # guarded for a listener only: nothing waits for the body
+            return request, priority_value  # guarded for a listener only: nothing waits for the body
         if body is not None or scope.get("http_version", "") >= "2":  # HTTP/2 need not announce a body
             self._expect_body(scope, receive, request, body, sent, outer)
-        return request, wanted
+        return request, priority_value
 
     def _expect_body(
         self, scope: Any, receive: Receive, request: Request, field: bytes | None, sent: bytes | None, outer: Any
     ) -> None:
-        """Have a request wait for its body. `field`: the header that announced the body; None: there is none."""
+        """Make a request wait for its body. `field`: the header that announced the body, or None."""
         now = request.runtime.now()
         seconds = math.inf
         if sent is not None and (left := milliseconds(sent)) is not None:
@@ -296,7 +305,7 @@ class ServerMiddleware:
         ahead = READ_AHEAD if field == _LENGTH else 1
         if any(name == _EXPECT for name, _ in scope["headers"]):
             ahead = 0  # the application decides whether there is to be a body
-        request.expect_body(Upload(request, receive, ahead), self._most, (now + seconds, seconds))
+        request.expect_body(Upload(request, receive, ahead), self._max_deadline, (now + seconds, seconds))
 
     def _is_exempt(self, scope: Any) -> bool:
         if self._ask_exempt is not None:
@@ -306,8 +315,8 @@ class ServerMiddleware:
             path = path[len(root) :]
         return path in self._exempt
 
-    def _urgency(self, scope: Any, sent: bytes | None) -> priority | None:
-        """Set the priority of a request, and return what resets it; None: it has the priority that holds already."""
+    def _set_priority(self, scope: Any, sent: bytes | None) -> priority | None:
+        """Set the priority of a request. Returns the context to exit at its end; None: the priority is unchanged."""
         asked = sent if self._ask_priority is None else self._ask_priority(scope)
         if asked is None:
             return None
@@ -316,11 +325,11 @@ class ServerMiddleware:
         asked = asked.strip().lower() if isinstance(asked, str) else ""
         if asked not in PRIORITIES or asked == current_priority():
             return None
-        urgency = priority(asked)
-        urgency.__enter__()
-        return urgency
+        priority_set = priority(asked)
+        priority_set.__enter__()
+        return priority_set
 
-    # -- answers in the application's place -------------------------------------------------------------------------
+    # -- answers of the middleware ----------------------------------------------------------------------------------
 
     async def _answer_instead(self, scope: Any, request: Request) -> None:
         if request.refused:
@@ -329,7 +338,7 @@ class ServerMiddleware:
             seconds = max(1, math.ceil(min(pause, LONGEST_PAUSE)))
             text = b"The server cannot take this request now."
             await _answer(scope, request.pass_on, 503, text, (b"retry-after", b"%d" % seconds))
-        elif request.is_late():
+        elif request.is_unanswered():
             channel = self._until_answered.channel
             if channel.wants[CallTimedOut]:
                 now = request.runtime.now()
@@ -342,10 +351,11 @@ class ServerMiddleware:
 
 
 class Shared:
-    """Applications that it is called with come under one and the same middleware.
+    """A factory of middleware: called with an application, it wraps it in a copy of one `ServerMiddleware`, which
+    shares its pipeline.
 
     Attributes:
-        pipeline: of all of them.
+        pipeline: the shared pipeline.
     """
 
     def __init__(self, middleware: ServerMiddleware) -> None:
@@ -359,7 +369,7 @@ class Shared:
 
 
 async def _handle(scope: Any) -> None:
-    """Gives the calls of the pipeline their name; `HELD` stands in its place."""
+    """Gives the calls of the pipeline their name. It is never called: the pipeline awaits `HELD` instead."""
 
 
 _handle.__qualname__ = "ServerMiddleware"

@@ -1,10 +1,41 @@
-"""One request that a server guards: its deadline, its body, what the application sends, and how it ends.
+"""One request of a server: its deadline, its body, the messages that the application sends, and its end.
 
-On asyncio its deadline is a timer that cancels the server's task; on trio it is a cancel scope around the application.
-The pipeline that guards the request is held meanwhile (`resilient.server.held`), and is told how the request ended.
+    state      on                                                  to         remark
+    reading    the first part of the body is there                 queued     `max_deadline` counts from here
+    reading    its deadline passes                                 late       the answer is 408
+    reading    the client leaves                                   done       there is no answer
+    queued     the limit admits it                                 working    the application is called, or goes on
+    queued     the limit refuses it                                refused    the answer is 503
+    queued     its deadline passes                                 late       the answer is 504
+    working    the application waits for more of the body          uploading  the permit is released
+    uploading  the body is complete                                queued     the limit is asked again
+    uploading  its deadline passes                                 late       the answer is 408
+    working    its deadline passes                                 late       the application is cancelled; 504
+    working    its response begins with 500 or more, after the     late       it is an error page about the deadline,
+               deadline                                                       and is dropped; the answer is 504
+    working    its response begins                                 answering  the deadline is lifted
+    working    the application ends without a response             done       the limit learns nothing
+    uploading  its response begins, or the application ends        as from working
+    answering  its response is complete, a stream has begun, or    done       the permit is released, and the limit
+               the application ends                                           learns the status
+    answering  the client does not read the head of its response   done       the same, before the head is sent
+    refused    the application sends a message                     refused    the message is dropped
+    late       the application sends a message                     late       the message is dropped
 
-A request that waits for its body (`resilient.server.upload`) is withdrawn from the limit. Its pipeline awaits
-`AWAITS_BODY` until the body is complete, and then asks the limit for a permit again.
+A request without a body begins as queued. Each state as attributes of `Request`:
+
+    reading    awaits_body
+    queued     (none)
+    working    pipeline_run
+    uploading  pipeline_run, awaits_body
+    answering  pipeline_run, response_begun
+    done       neither pipeline_run nor is_over
+    refused    is_over, refused
+    late       is_over, not refused
+
+On asyncio the deadline is a timer that cancels the server's task; on trio it is a cancel scope around the application.
+The call of the pipeline is suspended meanwhile (`resilient.server.held_call`), and is resumed with the result or error
+of the request. While a request is uploading, that call awaits `AWAITS_BODY`.
 """
 
 from __future__ import annotations
@@ -23,37 +54,37 @@ from resilient.runtime import Runtime
 from resilient.runtime.asyncio import current_task
 from resilient.runtime.inherited_deadline import Deadline
 from resilient.runtime.timers import DeadlineEntry, Entries
-from resilient.server.held import ENDED, HELD, Guard, stand_in_line
+from resilient.server.held_call import ENDED, HELD, PipelineRun, pass_queue
 from resilient.server.upload import Upload, resumed
 
 __all__ = [
-    "CALLERS",
-    "OWN",
+    "CLIENT_DEADLINE",
+    "MAX_DEADLINE",
     "REQUEST",
     "START",
     "ErrorAnswer",
     "Message",
     "Request",
     "Send",
-    "nowhere",
+    "drop_message",
 ]
 
-Message = Any  # a dict, which each framework has a type of its own for
+Message = Any  # a dict; each framework has a type of its own for it
 Send = Callable[[Message], Awaitable[None]]
 
 REQUEST: Final = "resilient.request"
 """The key under which the ASGI scope carries the `Request` to the pipeline."""
 
 START: Final = "http.response.start"
-OWN = "max_deadline"
-CALLERS = "deadline"
+MAX_DEADLINE = "max_deadline"
+CLIENT_DEADLINE = "deadline"
 
 
 class ErrorAnswer(Exception):
-    """The application answered with 500 or more. Events have this as the error of such a call.
+    """The application answered with 500 or more, or not at all. It is the error of such a call in events.
 
     Attributes:
-        status: of the answer; 500 where there was none.
+        status: of the answer; 500 without an answer.
     """
 
     def __init__(self, status: int) -> None:
@@ -62,25 +93,25 @@ class ErrorAnswer(Exception):
 
 
 class Request(Deadline):
-    """A request. It is also its deadline, which holds until its response begins and is then lifted for all that have
-    inherited it.
+    """A request, which is also its own deadline: calls of the application inherit it until the response begins.
 
     Attributes:
-        at, seconds: of the deadline; infinite where there is none.
+        at, seconds: of the deadline; infinite without one.
         runtime: the runtime of the server's task.
-        own: whether the deadline is the server's own, and not the client's.
-        pass_on: the server's `send`. It becomes `nowhere` at the end: copied contexts (each timer of a server has one)
-            keep the deadline alive, and should not keep the connection alive with it.
-        guard: drives the pipeline's coroutine while that is held; else None.
-        refused: whether the limit refused it. `retry_after`: seconds after which it may come again, or None.
-        begun: whether the response has begun.
-        over: whether what the application sends is dropped, because the deadline had passed before the response began,
-            or because the request got no permit.
-        status: of the response.
-        upload: its body, if it has one.
+        is_own: whether the deadline is the server's own, and not the client's.
+        pass_on: the server's `send`. At the end it becomes `drop_message`: copied contexts (each timer of a server has
+            one) refer to the deadline, and must not keep the connection alive with it.
+        pipeline_run: the suspended call of the pipeline, or None.
+        refused: whether the limit refused it.
+        retry_after: seconds that the limit asks a refused client to wait, or None.
+        response_begun: whether the response has begun.
+        is_over: whether messages of the application are dropped, because the deadline had passed before the response
+            began, or because the request got no permit.
+        status: of the response; 500 before it begins.
+        upload: its body, or None.
         awaits_body: whether it waits for its body, without a permit. The deadline is then that of the body.
-        most: the server's own limit in seconds, where there is an upload.
-        clients: the moment and the seconds of the client's deadline, where there is an upload.
+        max_seconds: the server's own limit in seconds; only with an upload.
+        client_deadline: the moment and the seconds of the client's deadline; only with an upload.
     """
 
     __slots__ = (
@@ -88,25 +119,25 @@ class Request(Deadline):
         "_entries",
         "_timer",
         "awaits_body",
-        "begun",
-        "clients",
-        "guard",
-        "most",
-        "over",
-        "own",
+        "client_deadline",
+        "is_over",
+        "is_own",
+        "max_seconds",
         "pass_on",
+        "pipeline_run",
         "refused",
+        "response_begun",
         "retry_after",
         "runtime",
         "status",
         "upload",
     )
 
-    guard: Guard | None
+    pipeline_run: PipelineRun | None
     retry_after: float | None
     upload: Upload | None
-    most: float
-    clients: tuple[float, float]
+    max_seconds: float
+    client_deadline: tuple[float, float]
     runtime: Any  # a `Runtime`: of asyncio, where it is armed
     _timer: DeadlineEntry | None
     _entries: Entries
@@ -114,34 +145,34 @@ class Request(Deadline):
 
     def __init__(self, send: Send, runtime: Runtime) -> None:
         self.at = self.seconds = math.inf
-        self.own = True
+        self.is_own = True
         self.pass_on = send
         self.runtime = runtime
-        self.guard = self.upload = self.retry_after = self._timer = None
-        self.refused = self.begun = self.over = self.awaits_body = False
+        self.pipeline_run = self.upload = self.retry_after = self._timer = None
+        self.refused = self.response_begun = self.is_over = self.awaits_body = False
         self.status = 500
 
-    def yield_to(self, outer: Deadline) -> None:
-        """Take over the deadline of a client in this process, if it is earlier."""
+    def take_earlier(self, outer: Deadline) -> None:
+        """Take over `outer`, the deadline of a client in this process, if it is earlier."""
         if outer.at < self.at:
             now = self.at - self.seconds if self.seconds < math.inf else self.runtime.now()
-            self.at, self.seconds, self.own = outer.at, max(0.0, outer.at - now), False
+            self.at, self.seconds, self.is_own = outer.at, max(0.0, outer.at - now), False
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The name of the limit in errors and events: `OWN` or `CALLERS`."""
-        return OWN if self.own else CALLERS
+        """The name of the limit in errors and events: `MAX_DEADLINE` or `CLIENT_DEADLINE`."""
+        return MAX_DEADLINE if self.is_own else CLIENT_DEADLINE
 
     def expired(self, call: Any = None, waited: float = 0.0) -> TimedOut:
-        """The error of a call that this deadline ended. It is no evidence: calls inside have inherited the deadline."""
-        whose = f"{OWN}={self.seconds:g} s" if self.own else f"the deadline of {self.seconds:g} s"
+        """Return the error of a call that this deadline ended. It is no evidence: calls inside have inherited it."""
+        whose = f"{MAX_DEADLINE}={self.seconds:g} s" if self.is_own else f"the deadline of {self.seconds:g} s"
         doing = " while the request's body was awaited" if self.awaits_body else ""
         return TimedOut(f"{whose} has passed{doing}", policy=self.name, seconds=self.seconds, evidence=False)
 
-    # -- its end by the deadline ------------------------------------------------------------------------------------
+    # -- the deadline -----------------------------------------------------------------------------------------------
 
-    def open(self) -> None:
-        """Arm the deadline, if there is one: from now on it cancels this task."""
+    def start_deadline(self) -> None:
+        """Start the timer of the deadline, if there is one: it cancels the current task."""
         if self.at < math.inf:
             task = current_task(self.runtime.loop)
             assert task is not None, "a deadline needs a task"
@@ -150,9 +181,14 @@ class Request(Deadline):
             timer.at, timer.limit, timer.task, timer.fired = self.at, self, task, False
             self._entries = self.runtime.until(timer)
 
-    def close(self, error: BaseException | None) -> bool:
-        """Disarm the deadline; `error` is what the work inside it ended with, or None. Returns whether that is the
-        cancellation by the deadline; a cancellation by the server in the same tick goes first. It may be called twice.
+    def end_deadline(self, error: BaseException | None) -> bool:
+        """Stop the timer of the deadline. It may be called twice.
+
+        Args:
+            error: the error that ended the work, or None.
+
+        Returns whether that error is the cancellation by the deadline. A cancellation by the server in the same tick
+        takes precedence.
         """
         timer, self._timer = self._timer, None
         if timer is None:
@@ -165,155 +201,165 @@ class Request(Deadline):
         return False
 
     def strikes(self) -> bool:
-        """Called when the timer fires. Returns whether to cancel the task: not if the response has begun, nor if the
-        body came in time, which has moved the deadline."""
-        if self.begun or not (self.awaits_body or self.has_passed()):
+        """Called by the timer. Returns whether to cancel the task: not if the response has begun, nor if the body came
+        in time, because that has moved the deadline."""
+        if self.response_begun or not (self.awaits_body or self.has_passed()):
             return False
-        self.over = True
+        self.is_over = True
         return True
 
-    async def bound(self, call: Call, inner: Layer) -> Any:
+    async def run_until_deadline(self, call: Call, inner: Layer) -> Any:
         """Await `inner(call)`, and raise `TimedOut` if the deadline cuts it short."""
         call.runtime, call.deadline = self.runtime, self.at
         try:
             result = await inner(call)
         except BaseException as error:
-            if self.close(error):
+            if self.end_deadline(error):
                 raise self.expired() from None
             raise
-        self.close(None)
+        self.end_deadline(None)
         return result
 
-    # -- its body ---------------------------------------------------------------------------------------------------
+    # -- the body ---------------------------------------------------------------------------------------------------
 
-    def expect_body(self, upload: Upload, most: float, clients: tuple[float, float]) -> None:
-        """Note that the request has a body that has not come yet."""
+    def expect_body(self, upload: Upload, max_seconds: float, client_deadline: tuple[float, float]) -> None:
+        """Make the request wait for its body (state reading). The arguments are the attributes of these names."""
         self.upload = upload
         self.awaits_body = True
-        self.most, self.clients = most, clients
+        self.max_seconds, self.client_deadline = max_seconds, client_deadline
 
     def begin_work(self) -> None:
-        """Begin the work, which has all of `max_deadline` from now: the body is there, or the application reads it."""
+        """Begin the work: the body is there, or the application reads it. `max_deadline` counts from now."""
         self.awaits_body = False
-        own = self.runtime.now() + self.most, self.most
-        self.own = own <= self.clients
-        self.at, self.seconds = min(own, self.clients)
+        own = self.runtime.now() + self.max_seconds, self.max_seconds
+        self.is_own = own <= self.client_deadline
+        self.at, self.seconds = min(own, self.client_deadline)
 
     def withdraw(self) -> None:
-        """Give the permit back, because the application waits for more of the body."""
-        if self.guard is not None and not self.awaits_body and not self.begun:
+        """Release the permit, because the application waits for more of the body."""
+        if self.pipeline_run is not None and not self.awaits_body and not self.response_begun:
             self.awaits_body = True
-            self.guard.throw(Withdrawn())
+            self.pipeline_run.throw(Withdrawn())
 
     async def readmit(self) -> bool:
         """Ask for a permit again, because the body is complete. Returns False if the request is refused or too late."""
-        guard = self.guard
-        if guard is None or self.over:
-            return not self.is_late()
-        self.guard = None  # so that nothing else drives it meanwhile
+        run = self.pipeline_run
+        if run is None or self.is_over:
+            return not self.is_unanswered()
+        self.pipeline_run = None  # so that nothing else resumes it meanwhile
         try:
-            if (waits_for := next(guard)) is not HELD:
-                await stand_in_line(guard, waits_for)
+            if (waits_for := next(run)) is not HELD:
+                await pass_queue(run, waits_for)
         except (Rejected, TimedOut) as error:
-            self.turned_away(error)
+            self.refuse(error)
             return False
-        self.guard = guard
+        self.pipeline_run = run
         return True
 
-    def turned_away(self, error: Rejected | TimedOut) -> None:
-        """Note that the request got no permit, because of this error."""
-        self.over = True
+    def refuse(self, error: Rejected | TimedOut) -> None:
+        """Mark the request as refused or late, because this error ended its wait for a permit."""
+        self.is_over = True
         if isinstance(error, Rejected):
             self.refused, self.retry_after = True, error.retry_after
 
-    # -- what the application sends ---------------------------------------------------------------------------------
+    # -- messages of the application --------------------------------------------------------------------------------
 
     def send(self, message: Message) -> Awaitable[None]:
-        """The `send` of the application: passes a message on, begins or ends the guarded part, or drops what is
-        late."""
-        if self.guard is not None and not self.over:
+        """Handle a message of the application (this is its `send`): pass it on, or drop it if the request is over. The
+        first message begins the response; the next one ends the guarded part."""
+        if self.pipeline_run is not None and not self.is_over:
             if message["type"] == START:
-                if self.begins(message["status"]):
+                if self.begin_response(message["status"]):
                     return self.send_head(message)
-            elif self.begun:  # complete, or a stream that has begun
-                self.end()
-        return nowhere(message) if self.over and not self.begun else self.pass_on(message)
+            elif self.response_begun:  # complete, or a stream that has begun
+                self.end_call()
+        return drop_message(message) if self.is_over and not self.response_begun else self.pass_on(message)
 
-    def begins(self, status: int) -> bool:
-        """Begin the response. Returns False if it is only an error page that follows from a deadline that has
-        passed."""
+    def begin_response(self, status: int) -> bool:
+        """Begin the response. Returns False for 500 or more after the deadline: that is an error page about the
+        deadline."""
         self.status = status
         if status >= 500 and self.has_passed():
-            self.over = True
+            self.is_over = True
             return False
-        self.begun, self.at = True, math.inf  # what has begun is not cut short
+        self.response_begun, self.at = True, math.inf  # what has begun is not cut short
         return True
 
     async def send_head(self, message: Message) -> None:
-        """Send the head of the response. Where sending has to wait, because the client has not read an earlier response
-        on its connection, the permit is given back first."""
+        """Send the head of the response. If that has to wait, because the client has not read an earlier response on
+        its connection, the permit is released first."""
         sending = self.pass_on(message)
         if type(sending) is CoroutineType:
             waits_for = next(sending.__await__(), ENDED)
             if waits_for is ENDED:
                 return
-            self.end()
+            self.end_call()
             sending = resumed(sending, waits_for)
         await sending
 
-    def is_late(self) -> bool:
-        """Whether the client gets an answer of the middleware, because the request is over before a response began.
-        (Both `over` and `begun` are True if another thread, which has inherited the deadline, found it passed at the
-        moment at which the response began.)"""
-        return self.over and not self.begun
+    def is_unanswered(self) -> bool:
+        """Whether the middleware has to answer, because the request is over before a response began.
+
+        (Both `is_over` and `response_begun` are True if another thread, which has inherited the deadline, found it
+        passed at the moment at which the response began.)
+        """
+        return self.is_over and not self.response_begun
 
     def has_passed(self) -> bool:
+        """Whether the deadline has passed."""
         return self.at < math.inf and self.runtime.now() >= self.at
 
-    # -- how it ends ------------------------------------------------------------------------------------------------
+    # -- the end ----------------------------------------------------------------------------------------------------
 
-    def end(self) -> None:
-        """Tell the pipeline the status of the response, which ends its call."""
-        guard, self.guard = self.guard, None
-        assert guard is not None
+    def end_call(self) -> None:
+        """End the call of the pipeline with the status of the response."""
+        run, self.pipeline_run = self.pipeline_run, None
+        assert run is not None
         if self.status < 500:
-            next(guard, ENDED)
+            next(run, ENDED)
             return
         try:
-            guard.throw(ErrorAnswer(self.status))
+            run.throw(ErrorAnswer(self.status))
         except (StopIteration, ErrorAnswer):
             pass
 
-    def returned(self) -> None:
-        """Tell the pipeline that the application has returned without completing its response."""
-        if self.is_late():
-            self.failed(self.expired())
+    def application_returned(self) -> None:
+        """End the call of the pipeline: the application has returned before its response was complete."""
+        if self.is_unanswered():
+            self.application_raised(self.expired())
         else:
-            self.end()
+            self.end_call()
 
-    def failed(self, error: BaseException) -> bool:
-        """Tell the pipeline what the application has raised. Returns whether the deadline was the reason."""
-        guard, self.guard = self.guard, None
-        if guard is None:  # its upload was refused, and the application was told that the client has left
-            return self.is_late() and isinstance(error, Exception)
-        struck = self.struck(error)
-        if struck:
-            self.over = True
+    def application_raised(self, error: BaseException) -> bool:
+        """End the call of the pipeline with the error of the application. Returns whether the deadline caused it."""
+        run, self.pipeline_run = self.pipeline_run, None
+        if run is None:  # its upload was refused, and the application received `http.disconnect`
+            return self.is_unanswered() and isinstance(error, Exception)
+        is_from_deadline = self.is_from_deadline(error)
+        if is_from_deadline:
+            self.is_over = True
             error = self.expired()
         try:
-            guard.throw(error)
+            run.throw(error)
         except TimedOut as raised:
-            return struck or raised is not error  # the pipeline made a TimedOut of the deadline's cancellation
+            return (
+                is_from_deadline or raised is not error
+            )  # the pipeline made a TimedOut of the deadline's cancellation
         except BaseException:
             pass  # the pipeline raises the application's own error again
         return False
 
-    def struck(self, error: BaseException) -> bool:
-        """Whether an error says that calls of the application had no time left under this request's deadline."""
+    def is_from_deadline(self, error: BaseException) -> bool:
+        """Whether an error is the `TimedOut` of calls that had no time left under this request's deadline."""
         if isinstance(error, ExceptionGroup):
-            return all(self.struck(each) for each in error.exceptions)
-        return isinstance(error, TimedOut) and error.policy in (CALLERS, OWN) and not self.begun and self.has_passed()
+            return all(self.is_from_deadline(each) for each in error.exceptions)
+        return (
+            isinstance(error, TimedOut)
+            and error.policy in (CLIENT_DEADLINE, MAX_DEADLINE)
+            and not self.response_begun
+            and self.has_passed()
+        )
 
 
-async def nowhere(message: Message) -> None:
-    """A `send` that drops the message: it comes too late."""
+async def drop_message(message: Message) -> None:
+    """Drop a message: the `send` of a request that is over."""

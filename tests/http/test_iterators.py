@@ -12,7 +12,7 @@ import trio
 
 from resilient import CircuitBreaker, Pipeline, Retry
 from resilient.faults import DrippingBody, TruncatedBody
-from resilient.http.delegate import end
+from resilient.http.delegate import close_iterator
 from resilient.http.lifecycle import KEPT_BYTES
 from tests.http.kinds import URL, AsyncHttpx, AsyncHttpx2, Kind
 
@@ -141,8 +141,8 @@ async def test_iterator_that_is_being_read_is_left_to_its_reader() -> None:
     chunks = parts()
     reader = asyncio.ensure_future(anext(chunks))
     await asyncio.sleep(0)
-    await end(chunks)
+    await close_iterator(chunks)
     go_on.set()
     assert await reader == b"a"
-    await end(chunks)
-    await end(iter(()))
+    await close_iterator(chunks)
+    await close_iterator(iter(()))

@@ -23,7 +23,7 @@ from resilient import (
     deadline,
     quantile,
 )
-from resilient.http.client import OWN
+from resilient.http.client import TRANSPORT_OPTIONS
 from resilient.runtime.threads import THREADS
 from tests.http.kinds import KINDS, URL, Kind, Script, heard_by, named
 
@@ -67,7 +67,11 @@ def refused(kind: Kind, client: Any, url: str, **options: Any) -> bool:
         ("origin", "http://EXAMPLE.com/b", "https://example.com/"),
         ("host", "http://example.com:81/b", "http://www.example.com/"),
         ("host", "https://example.com/", "http://example.org/"),
-        (lambda request: request.url.path.split("/")[1], "http://example.org/users/2", "http://example.com/orders/1"),
+        (
+            lambda request: request.url.path.split("/")[1],
+            "http://example.org/users/2",
+            "http://example.com/orders/1",
+        ),
         (lambda request: request.headers.get("X-Tenant"), "http://example.org/", "http://example.com/?tenant"),
     ],
 )
@@ -799,5 +803,5 @@ def test_transport_knows_what_it_was_made_with(kind: Kind) -> None:
     transport = kind.transport_of(pipeline, transport=kind.script().inner, by="host", buffer=7)
 
     assert transport.given is pipeline
-    assert transport.options.keys() == OWN
+    assert transport.options.keys() == TRANSPORT_OPTIONS
     assert (transport.options["by"], transport.options["buffer"]) == ("host", 7)

@@ -17,9 +17,9 @@ import trustme
 from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
 from resilient.errors import TimedOut
 from resilient.http import connections
-from resilient.http.connections import OF_POOLS, tend
+from resilient.http.connections import NEEDED_OF_POOL, repair_pool
 from resilient.http.http2 import NEEDED
-from resilient.http.sockets import Socket, Whole, hurry
+from resilient.http.sockets import Socket, WithoutTurns, run_until_blocked
 from tests.http.clients import ASYNC_CLIENTS, CLIENTS, TLS, Http
 from tests.http.memory import Network
 from tests.http.raw import RawHttp2Server, RawServer, hanging
@@ -60,7 +60,7 @@ def test_pools_have_the_names_that_are_needed(core: str, flavour: str) -> None:
     """Two of them are private; and a connection has what it speaks as `_connection`, and a lock while it is opened."""
     module = importlib.import_module(core)
     pool = parts(core, flavour)[0]()
-    assert [name for name in OF_POOLS if not hasattr(pool, name)] == []
+    assert [name for name in NEEDED_OF_POOL if not hasattr(pool, name)] == []
     connection = pool.create_connection(module.Origin(b"https", b"origin", 443))
     assert connection._connection is None
     assert hasattr(connection, "_request_lock")
@@ -84,7 +84,7 @@ async def test_connections_without_these_names_are_left_as_they_are(
     kind: type[Http], raw_http2: RawHttp2Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They answer as before."""
-    for changed in ({"NEEDED": (*NEEDED, "gone")}, {"OF_POOLS": (*OF_POOLS, "gone")}):
+    for changed in ({"NEEDED": (*NEEDED, "gone")}, {"NEEDED_OF_POOL": (*NEEDED_OF_POOL, "gone")}):
         for name, value in changed.items():
             monkeypatch.setattr(connections, name, value)
         transport = kind.ours.AsyncTransport(Pipeline(Retry(2)), http1=False, http2=True)
@@ -97,8 +97,8 @@ def test_other_transports_are_left_alone(kind: type[Http]) -> None:
     """Mocks have no connections."""
     transport = kind.library.MockTransport(lambda request: kind.library.Response(200))
     before = dict(vars(transport))
-    tend(transport)
-    tend(object())
+    repair_pool(transport)
+    repair_pool(object())
     assert vars(transport) == before
 
 
@@ -299,7 +299,7 @@ async def test_whole_passes_results_errors_and_cancellation() -> None:
         return await waited
 
     async def whole(coroutine: Coroutine[Any, Any, int]) -> int:
-        return await Whole(coroutine)
+        return await WithoutTurns(coroutine)
 
     task = asyncio.ensure_future(whole(work()))
     await asyncio.sleep(0)
@@ -325,9 +325,9 @@ async def test_whole_waits_for_the_event_loop_where_a_coroutine_does() -> None:
         while not turned.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0)
 
-    hurry(spin())
+    run_until_blocked(spin())
     asyncio.get_running_loop().call_soon(turned.set)
-    await Whole(spin())
+    await WithoutTurns(spin())
 
 
 @both
@@ -355,5 +355,5 @@ async def test_what_is_hurried_ends_where_it_would_wait() -> None:
             steps.append("ended")
             raise OSError
 
-    hurry(work())
+    run_until_blocked(work())
     assert steps == ["begun", "ended"]
