@@ -255,8 +255,7 @@ def _assumptions(places: Sequence[_Place], view: Surroundings) -> list[str]:
     else:
         assumed.append("a plain def runs to its end: a Timeout bounds the waits and the further attempts around it")
     assumed.append("hooks, predicates, strategies, key functions and listeners take no time")
-    classifiers = dict.fromkeys(place.pipeline.classify for place in places)
-    if not view.is_async and any(each.judges_results for each in classifiers):
+    if not view.is_async and any(place.pipeline.classify.judges_results for place in places):
         assumed.append("closing a discarded result takes no time, because a plain def waits for it")
     if any(policy.facts.repeats for policy in policies):
         assumed.append(
