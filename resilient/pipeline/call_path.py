@@ -1,25 +1,24 @@
-"""The path of a call through a pipeline: its four writings, each with what it adds to the one before.
+"""The path of a call through a pipeline, written four times; each writing adds something to the one before.
 
-A call travels inward through the policies, outermost first, reaches the guarded function, and travels back outward with
-a result or an error. The same path is written several times, because each addition costs time that most calls need not
-spend:
+A call goes inward through the policies, outermost first, to the guarded function, and its result or error goes outward
+again. There is more than one writing because each addition costs time that most calls need not spend:
 
-1. **Inside a policy that wraps**: `inside`. The gates admit the call, or it waits in a queue; the layer inside them is
-   called; the gates learn how it ended, innermost first, and give their permits back. A failure goes to the policies
-   that act only then (`Recovery`), which may call the gates again.
-2. **In place of the function**: `outermost`. This is the common case of a whole call. It adds to 1: the call is counted
-   as in flight; a `Call` is made, at once where gates need it, else after a failure; a success is paid into budgets;
-   an error of the caller's own code (a predicate, a key) is raised as it is; and `CallEnded` is emitted where that is
-   all that listeners want. It hands on to 3 what it does not do itself.
-3. **The full path**: `full_path`. It adds to 2: a closed pipeline refuses the call; a deadline inherited from an outer
-   call or a request bounds it; events of attempts are emitted; without a GIL, calls are counted under a lock.
-   `InFlight.needs_full_path` says when calls take it.
-4. **Nested pipelines and blocks**: `unless_off`. It adds to 3: there is no outermost gate layer around them, which
-   would look whether the pipeline is switched off, so this one does.
+1. **Inside a policy that wraps** (`inside`). The gates admit the call, or it waits in a queue. The layer inside them
+   runs. Then the gates learn how it ended and take their tickets back, innermost first. A failure goes to the policies
+   that act only then (`Recovery`); they may run the gates again.
+2. **In place of the function** (`outermost`): the common case of a whole call. Added to 1: the call is counted as in
+   flight. A `Call` is made, at once if gates need it, else after a failure. A success is paid into budgets. An error
+   of the caller's own code (a predicate, a key) is raised as itself. `CallEnded` is emitted if listeners want only that
+   event. While the pipeline is switched off, only the function is called. All other calls are handed to 3.
+3. **The full path** (`full_path`). Added to 2: a closed pipeline refuses the call. A deadline inherited from an outer
+   call or a request limits it. Listeners get all events, also those of attempts. Without a GIL, calls are counted under
+   a lock. `InFlight.needs_full_path` says when calls may have to take it.
+4. **Nested pipelines and blocks** (`unless_off`). They have no gate layer outside the full path. Added to 3: while the
+   pipeline is switched off, only what is inside it runs.
 
-1 and 2 are source, generated for the gates at hand: `resilient.pipeline.gate_layer_source` generates the part that
-differs with the gates, and shows what comes out; `resilient.pipeline.gate_layer` compiles it. 3 and 4 are plain
-functions around the same gates.
+1 and 2 are generated as source, for the gates at hand: `resilient.pipeline.gate_layer_source` has the part that differs
+with the gates; `resilient.pipeline.gate_layer` compiles it, and shows an example. 3 and 4 are plain functions around
+the same gates.
 """
 
 from __future__ import annotations
