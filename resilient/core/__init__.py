@@ -47,10 +47,11 @@ What explain asks:
 """
 
 from resilient.core.call import Call
+from resilient.core.callbacks import ask_about_call
 from resilient.core.context import PipelineContext
 from resilient.core.facts import Facts
 from resilient.core.gate import Gate, Ticket
 from resilient.core.layer import Layer
 from resilient.core.policy import Policy, Wrap
 
-__all__ = ["Call", "Facts", "Gate", "Layer", "PipelineContext", "Policy", "Ticket", "Wrap"]
+__all__ = ["Call", "Facts", "Gate", "Layer", "PipelineContext", "Policy", "Ticket", "Wrap", "ask_about_call"]

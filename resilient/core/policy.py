@@ -1,10 +1,10 @@
-"""The two shapes of a policy.
+"""A policy: what gates and wraps have in common, and the wrap.
 
-A **Gate** decides before a call and learns after it, and never runs the call itself: bulkhead, breaker, rate limit.
-A **Wrap** runs the rest zero, one or many times: retry, timeout, hedge, fallback.
+A **Gate** (`resilient.core.gate`) decides before a call and learns after it, and never runs the call itself: bulkhead,
+breaker, rate limit. A **Wrap** runs the rest zero, one or many times: retry, timeout, hedge, fallback.
 
-`resilient.pipeline.compose` binds a list of policies into one function. A policy's *instance* is its state: whoever
-shares the instance shares the circuit, the permits, the limit.
+`resilient.pipeline.compose` binds a list of policies into one function. A policy's *instance* is its state: pipelines
+that share the instance share the circuit, the permits, the limit.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Policy:
     """The arguments that it was made with."""
 
     _copies: dict[Any, Any] | None = None
-    """See `_per_key`."""
+    """The policies that `_per_key` has made, by table."""
 
     def __init_subclass__(
         cls,
@@ -188,7 +188,7 @@ class Policy:
         return None
 
     def _attach(self, channel: Channel) -> None:
-        """Called when a pipeline takes this policy up: `channel` is where its events go."""
+        """Called when the policy becomes part of a pipeline. Its events go to `channel`."""
 
     def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         """The layer that applies this policy around `inner`. Not asked of a gate."""
@@ -231,7 +231,7 @@ class Policy:
     # Asked by `explain`: see `resilient.core.worst_case`.
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        """The worst that it and the rest can cost a call. The default goes by its facts, of which nothing is proved."""
+        """The worst that it and the rest can cost a call. The default takes the facts at their word."""
         facts = self.facts
         once = inner(view if facts.time_limit is None else view.sooner(facts.time_limit))
         runs = math.inf if facts.runs is None else facts.runs
