@@ -26,7 +26,19 @@ from resilient import testing
 from resilient.runtime import Runtime
 from resilient.testing import Hang, Slow, VirtualLoop
 
-__all__ = ["WORLDS", "Dependency", "Hang", "Joined", "Outcome", "Slow", "Until", "UvloopWorld", "World", "left_queue"]
+__all__ = [
+    "WORLDS",
+    "Dependency",
+    "Hang",
+    "Joined",
+    "Outcome",
+    "Slow",
+    "Until",
+    "UntilCancelled",
+    "UvloopWorld",
+    "World",
+    "left_queue",
+]
 
 MOMENT = 0.001
 """Seconds between two looks."""
@@ -61,6 +73,18 @@ def left_queue(gate: Any) -> Callable[[], bool]:
     return met
 
 
+_PASSED_ON = object()
+
+
+@dataclass(frozen=True)
+class UntilCancelled:
+    """Run until the call is cancelled, take `seconds` for the clean-up, and then do `then`; by default the cancellation
+    is passed on. (For async worlds; in trio without `seconds`, because a cancelled scope cancels each wait in it.)"""
+
+    seconds: float = 0.0
+    then: Any = _PASSED_ON
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a call ended: with a value, or with an error."""
@@ -70,7 +94,7 @@ class Outcome:
 
 
 class Dependency(testing.Dependency):
-    """`resilient.testing.Dependency` as tests of the library use it: with two more steps, `Joined` and `Until`.
+    """`resilient.testing.Dependency` as tests of the library use it: with three more steps.
 
     Attributes:
         fn: the function to guard, as its world needs it: `async def`, or `def`.
@@ -91,6 +115,15 @@ class Dependency(testing.Dependency):
         return sum(call.ended is not None for call in self.calls)
 
     async def _do(self, step: Any, runtime: Runtime) -> Any:
+        if isinstance(step, UntilCancelled):
+            try:
+                await runtime.sleep(3600)
+            except runtime.cancelled:
+                if step.seconds:
+                    await runtime.sleep(step.seconds)
+                if step.then is _PASSED_ON:
+                    raise
+            return await super()._do(step.then, runtime)
         if not isinstance(step, Joined | Until):
             return await super()._do(step, runtime)
         for _ in range(5000):
