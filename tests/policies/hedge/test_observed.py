@@ -432,7 +432,7 @@ def test_plan_budget_that_starves_an_observed_hedge_is_found() -> None:
 
 def test_plan_late_losers_that_nothing_ends_are_found() -> None:
     """In the end there would be no room for more."""
-    with pytest.warns(Warning, match="nothing inside it ends one that hangs"):
+    with pytest.warns(Warning, match="nothing inside it ends a loser that hangs"):
         Pipeline(Hedge(1, cancel="late"))
     assert Pipeline(Hedge(1, cancel="late"), Timeout(5)).findings == []
 
