@@ -24,7 +24,7 @@ from resilient.lab.table import ScenarioError
 from resilient.lab.trace_report import FACTS, Recorded
 from resilient.observe.shadow import ShadowReport
 from resilient.observe.trace import TraceError, read_trace
-from resilient.observe.trace_files import MAX_BYTES
+from resilient.observe.trace_file import MAX_BYTES
 from resilient.pipeline import Pipeline
 
 __all__ = ["run"]

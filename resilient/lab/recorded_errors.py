@@ -25,7 +25,7 @@ from typing import Any
 from resilient.core.known_errors import PUSHBACK
 from resilient.errors import is_group
 from resilient.observe.evidence import Evidence, Fact, class_named, module_of, qualified_name
-from resilient.observe.traced import TracedKind
+from resilient.observe.trace_records import TracedKind
 
 __all__ = ["ErrorClasses", "RecordedError"]
 

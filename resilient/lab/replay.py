@@ -40,7 +40,7 @@ from resilient.lab.recorded_errors import ErrorClasses, RecordedError, with_fact
 from resilient.lab.scenario import Scenario
 from resilient.lab.service import Service, ServicePlan, build_service
 from resilient.observe.trace import Trace, TracedAttempt, TraceError
-from resilient.observe.traced import TracedKind
+from resilient.observe.trace_records import TracedKind
 
 __all__ = ["BadResult", "RecordedError", "RecordedPlan", "replayed", "summary"]
 

@@ -1,9 +1,9 @@
-"""What to do with events (`resilient.events`), and what they leave behind.
+"""Observation: what listens to events (`resilient.events`), and what it writes or sums up.
 
-logging       lines of the standard log, without a flood
-shadow        what policies in shadow mode would have done, summed up
-trace         what calls were like, written to a file
-trace_files   such files, read again
-traced        what is in them: calls, attempts, classes of errors
-evidence      what a trace says of an error: the name of its class, and what it can be judged by
+logging         log_events: lines of the standard log, limited while a dependency is down
+shadow          report_shadows: what policies in shadow mode would have done
+trace           record_trace: the calls and attempts of pipelines, written to a file
+trace_file      read_trace: reads such files
+trace_records   the records in a trace: calls, attempts, classes of errors
+evidence        what a trace keeps of an error: the name of its class, and the facts by which it is judged
 """

@@ -49,8 +49,8 @@ from resilient.core.current_call import enclosing
 from resilient.errors import leaves
 from resilient.events import Event
 from resilient.observe import evidence
-from resilient.observe.trace_files import VERSION, opened, read_trace
-from resilient.observe.traced import Trace, TracedAttempt, TracedCall, TraceError, WouldHave
+from resilient.observe.trace_file import VERSION, opened, read_trace
+from resilient.observe.trace_records import Trace, TracedAttempt, TracedCall, TraceError, WouldHave
 from resilient.pipeline import Pipeline
 
 __all__ = [

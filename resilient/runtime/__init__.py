@@ -1,15 +1,23 @@
-"""The only place that waits: where a call runs decides how it sleeps, is timed out, and waits for its turn.
+"""Runtimes: the only code that waits. Each runtime says how to sleep, to apply a timeout and to wait for a permit.
 
-A policy is written once, as a coroutine, and never touches asyncio, trio or threads; it asks `call.runtime`. There are
-four runtimes, with the same few verbs:
+A policy is written once, as a coroutine, and never uses asyncio, trio or threads itself: it uses `call.runtime`. There
+are four runtimes, with the same methods:
 
-    asyncio   any asyncio event loop, uvloop included
-    virtual   an asyncio event loop whose time jumps: minutes of waiting in no time, always the same way
-    threads   a plain `def`: the coroutine is run in the caller's thread and never suspends; waiting blocks the thread
-    trio      trio's event loop
+    asyncio             any asyncio event loop, uvloop included
+    virtual             an asyncio event loop whose time jumps: minutes of waiting take no time, every run is the same
+    threads             a plain `def`: the coroutine runs in the caller's thread, and waiting blocks that thread
+    trio                trio's event loop
 
-`current()` finds the one that is running, at the call. `now` is one clock (`resilient.runtime.clock`) for all of them
-but virtual time, so that an instance used from several of them keeps one state.
+What they share:
+
+    protocol            the methods of a runtime, and the records that it exchanges with its callers
+    lookup              finds the runtime of the calling code
+    clock               the monotonic clock of the real runtimes
+    timers              the timers of an asyncio event loop, shared by timeouts of one length
+    inherited_deadline  a deadline, and the context variable that holds the current one
+
+`current()` finds the running one at each call. All runtimes except virtual time have one clock (`clock`), so an
+instance that is used from several runtimes keeps one state.
 """
 
 from resilient.runtime.lookup import TRIO, VIRTUAL, current, current_async

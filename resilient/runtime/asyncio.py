@@ -1,4 +1,4 @@
-"""asyncio: timeouts that share timers (`resilient.runtime.timers`), and turns that can be called from any thread."""
+"""The asyncio runtime: timeouts on shared timers (`resilient.runtime.timers`), and waits that any thread can end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if sys.version_info < (3, 12):  # where `current_task` is written in Python, and
 
 
 class AsyncioRuntime:
-    """The runtime of one event loop."""
+    """The runtime of one asyncio event loop. `running()` finds it, and makes it at the first guarded call."""
 
     cancelled: type[BaseException] = CancelledError
     exact = False
@@ -34,7 +34,8 @@ class AsyncioRuntime:
         self.loop = loop
         self.now: Callable[[], float] = monotonic
         self.timers: dict[Any, Timers] = {}
-        """The queues by length in seconds; under the key `Deadlines` the one of deadlines and rare lengths."""
+        """Queues of timeouts, by their length in seconds. The key `Deadlines` has the queue of deadlines and rare
+        lengths."""
 
     @property
     def is_closed(self) -> bool:
@@ -50,19 +51,19 @@ class AsyncioRuntime:
         coroutine = work()
         try:
             return self.loop.create_task(coroutine, context=context)
-        except BaseException:  # of a task factory
+        except BaseException:  # raised by a task factory
             coroutine.close()
             raise
 
     def cancel(self, spawned: Task[None], never_ran: Callable[[], None]) -> None:
         def done(task: Task[None]) -> None:
-            if task.cancelled():  # before its first step: it lets no cancellation out
+            if task.cancelled():  # before its first step: work that has begun ends without an error
                 never_ran()
 
         try:
             spawned.add_done_callback(done)
             spawned.cancel()
-        except RuntimeError:  # its event loop is closed, and it is dropped
+        except RuntimeError:  # the event loop is closed, and never runs the task
             never_ran()
 
     def caller(self) -> Task[Any] | None:
@@ -72,7 +73,7 @@ class AsyncioRuntime:
         return asyncio.all_tasks(self.loop)
 
     def after(self, seconds: float, timer: Timer) -> Entries:
-        """Call `timer.fire()` from the event loop after `seconds`. To cancel that, remove it from the returned
+        """Call `timer.fire()` from the event loop after `seconds`. To cancel that, remove the timer from the returned
         entries."""
         timer.at = at = self.now() + seconds
         timers = self.timers.get(seconds) or self._new_timers(seconds)
@@ -82,7 +83,8 @@ class AsyncioRuntime:
         return timers.entries
 
     def _new_timers(self, key: Any) -> Timers:
-        """Make the queue of a length, or of `Deadlines`, which also takes lengths beyond the first `LENGTHS`."""
+        """Make the queue of timeouts of one length, or of `Deadlines`. After `LENGTHS` queues, further lengths share
+        that of `Deadlines`."""
         if key is Deadlines:
             self.timers[key] = Deadlines(self)
         elif len(self.timers) < LENGTHS:
@@ -92,7 +94,7 @@ class AsyncioRuntime:
         return self.timers[key]
 
     def until(self, timer: Timer) -> Entries:
-        """Call `timer.fire()` from the event loop at `timer.at`. To cancel that, remove it from the returned
+        """Call `timer.fire()` from the event loop at `timer.at`. To cancel that, remove the timer from the returned
         entries."""
         timers, at = self.timers.get(Deadlines) or self._new_timers(Deadlines), timer.at
         timers.entries[timer] = None
@@ -134,8 +136,8 @@ class AsyncioRuntime:
                 held = inherit(entry)
             result = await inner(call)
         except BaseException as error:
-            # `uncancel` on every exit, and only once; the cancellation is ours if it brings the count back to where
-            # it was. A caller's cancel in the same tick leaves it higher, and goes first.
+            # `uncancel` on every exit, and only once. The cancellation is ours if that brings the count back to its
+            # former value. A caller's cancel in the same tick leaves the count higher, and takes precedence.
             if entry.fired:
                 if task.uncancel() <= base and is_cut(error, CancelledError):
                     raise limit.expired(call, call.waited - waited) from call.error
@@ -159,7 +161,7 @@ class AsyncioRuntime:
 
 
 class _Parking:
-    """A future of the waiting call's event loop."""
+    """The wait of one call: a future of its event loop."""
 
     __slots__ = ("_future", "_runtime", "at", "home")
 
@@ -181,7 +183,7 @@ class _Parking:
         try:
             self.home.call_soon_threadsafe(self._end)
         except RuntimeError:
-            return "gone"  # that loop is closed, and its call gone with it
+            return "gone"  # the loop of the call is closed
         return "may run" if self.is_running else "stands still"
 
     def _end(self, woken: bool = True) -> None:
@@ -189,7 +191,7 @@ class _Parking:
             self._future.set_result(woken)
 
     def fire(self) -> None:
-        """End the wait without being woken."""
+        """End the wait because its time is over: `wait` returns False."""
         self._end(False)
 
     async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:
@@ -210,7 +212,7 @@ class _Parking:
 
 
 def running() -> AsyncioRuntime | None:
-    """The runtime of the event loop that runs in this thread, or None. It is the loop's own, and ends with it."""
+    """Return the runtime of the event loop that runs in this thread, or None. The loop keeps it: both end together."""
     loop = _get_running_loop()
     if loop is None:
         return None
@@ -221,29 +223,31 @@ def running() -> AsyncioRuntime | None:
 
 
 if sys.version_info < (3, 12):
-    _ask = running
+    _by_system_call = running
 
     def running() -> AsyncioRuntime | None:
-        """The runtime of the event loop that runs in this thread, or None. It is the loop's own, and ends with it.
+        """Return the runtime of the event loop that runs in this thread, or None. The loop keeps it: both end together.
 
-        `get_running_loop` makes a system call here, which costs as much as two bare awaits; so whose hooks for async
-        generators are in force says which loop runs, nested ones too. (A loop without hooks is asked for all the same.)
+        Before Python 3.12 `get_running_loop` makes a system call, which costs as much as two bare awaits. Each running
+        loop, nested ones too, installs its hooks for async generators; so the hooks in force lead to the loop.
+        (`get_running_loop` serves loops without hooks.)
         """
         try:
             return get_asyncgen_hooks()[0].__self__.resilient_runtime  # type: ignore[union-attr, no-any-return]
         except AttributeError:
-            return _ask()
+            return _by_system_call()
 
 
 def _begin(loop: AbstractEventLoop) -> AsyncioRuntime:
-    """Give a loop its runtime. (Two threads cannot run one loop.)"""
+    """Make the runtime of a loop, and store it on the loop. No lock is needed: two threads cannot run one loop."""
     runtime = loop.resilient_runtime = AsyncioRuntime(loop)  # type: ignore[attr-defined]
     return runtime
 
 
 @in_forked_child
-def _forget_the_parents() -> None:
-    """In a forked child: no loop runs, whatever the hooks say."""
+def _drop_parents_runtime() -> None:
+    """In a forked child: drop the runtime of the parent's loop, to which the hooks still lead, though no loop runs
+    here."""
     hook = get_asyncgen_hooks()[0]
     with suppress(AttributeError):
         del hook.__self__.resilient_runtime  # type: ignore[union-attr]

@@ -1,11 +1,12 @@
-"""The clock of all real runtimes, which goes on while a test has frozen time.
+"""The monotonic clock of all real runtimes. It keeps running when a test freezes time.
 
-freezegun puts its own function wherever a module has `time.monotonic` by name, and nowhere else. Of a library's times
-it then changes some and not others, and a limit that was used in frozen time refuses calls for decades. So the clock is
-taken from a `time` module of our own, whose functions freezegun does not know, also when it froze time before we were
-imported. (time-machine leaves `time.monotonic` alone.)
+freezegun replaces `time.monotonic` in each module that has it by name, and nowhere else. Some times of a library then
+freeze and others do not, and a rate limit that was used in frozen time refuses calls for decades. So this module loads
+a second copy of the module `time`, whose functions freezegun does not replace, even if time was frozen before the
+import. (time-machine leaves `time.monotonic` alone.)
 
-The wall clock (dates in headers, in shared storages) is not this one: it says what the process says, frozen or not.
+Wall-clock times (dates in headers and in shared storages) do not come from this clock: they follow the process, frozen
+or not.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from importlib.util import module_from_spec
 
 __all__ = ["monotonic"]
 
-_spec = BuiltinImporter.find_spec("time")  # None where it is not built in
+_spec = BuiltinImporter.find_spec("time")  # None where `time` is not built in
 _time = time
 if _spec is not None and _spec.loader is not None:
     _time = module_from_spec(_spec)
     _spec.loader.exec_module(_time)
 
 monotonic = _time.monotonic
-"""Seconds, from a moment that is not known. It never goes back."""
+"""Seconds since an unspecified moment. The value never decreases."""

@@ -1,7 +1,7 @@
-"""A deadline: the moment by which something must be done; and the context variable that holds the current one.
+"""`Deadline`, a moment by which calls must end, and the context variable that holds the current one.
 
-It holds for everything that is called or started from where it is set. `resilient.core.deadline` is what users set it
-by, and says why; runtimes set it for a total Timeout.
+All that is called or started where the variable is set inherits the deadline. Users set it with
+`resilient.core.deadline`, which says why it exists; runtimes set it for a total Timeout.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ __all__ = ["LIFTED", "Deadline", "hold", "hold_total", "inherit", "inherited", "
 _current: ContextVar[Deadline | None] = ContextVar("resilient_deadline", default=None)
 
 inherited, inherit, restore = _current.get, _current.set, _current.reset
-"""`inherited()` is the deadline that holds here, or None. `inherit` and `restore` are `hold` and `let_go` without a
-frame of their own: who calls `inherit` has set `seen.any`, and `restore` raises `ValueError` in another context."""
+"""`inherited()` returns the current deadline, or None. `inherit` and `restore` are `hold` and `let_go` without the cost
+of a Python call: code that calls `inherit` sets `seen.any` first, and `restore` raises `ValueError` in another context.
+"""
 
 
 class _Seen:
-    """What this process has seen so far, so that calls need not look for deadlines before there is one.
+    """Flags of this process, so that calls need not look for deadlines before there is one.
 
     Attributes:
-        any: whether there ever was a deadline.
-        limits: whether a function or block is guarded by a Timeout, which transports beneath have to keep, too.
+        any: whether a deadline was ever set.
+        limits: whether a Timeout guards a function or block; then transports inside look for its limit, too.
     """
 
     __slots__ = ("any", "limits")
@@ -40,7 +41,8 @@ seen = _Seen()
 
 
 class Deadline:
-    """A limit for runtimes (`runtime.Limit`): the moment `at` on a runtime's clock, which was set `seconds` before."""
+    """A limit for runtimes (`runtime.Limit`): the moment `at` on a runtime's clock, which was `seconds` ahead when it
+    was set."""
 
     __slots__ = ("at", "seconds")
 
@@ -52,7 +54,7 @@ class Deadline:
         self.seconds = seconds
 
     def expired(self, call: Any, waited: float) -> TimedOut:
-        """The error of a call that this deadline ended."""
+        """Return the `TimedOut` of a call that this deadline ended. It is no evidence: the caller set the limit."""
         return TimedOut(
             f"the deadline of {self.seconds:g} s, set by the caller, has passed",
             policy=self.name,
@@ -62,7 +64,7 @@ class Deadline:
 
 
 LIFTED = Deadline(math.inf, math.inf)
-"""Holding it lifts every deadline around."""
+"""A deadline that never comes. As the current deadline it cancels the effect of all deadlines of callers."""
 
 
 def hold(limit: Deadline) -> Token[Deadline | None]:
@@ -78,16 +80,16 @@ def hold_total(at: float, seconds: float) -> Token[Deadline | None] | None:
 
 
 def let_go(token: Token[Deadline | None] | None) -> None:
-    """Set the deadline again that held before the `hold` which returned this token."""
+    """Restore the deadline that was current before the `hold` that returned this token. None: nothing was set."""
     if token is not None:
         try:
             restore(token)
         except ValueError:
-            pass  # a coroutine that was dropped is closed in another context, where it never held
+            pass  # a garbage-collected coroutine is closed in another context, where this deadline was never set
 
 
 def swap(limit: Deadline | None) -> Deadline | None:
-    """Set the current deadline; None: there is none. Returns the one before."""
+    """Set the current deadline (None: no deadline). Returns the previous one."""
     before = inherited()
     if before is not limit:
         inherit(limit)
@@ -96,5 +98,5 @@ def swap(limit: Deadline | None) -> Deadline | None:
 
 @in_forked_child
 def _begin_without() -> None:
-    """In a forked child: the deadline that held at the fork belongs to a call of the parent."""
+    """In a forked child: clear the deadline of the fork, which belongs to a call of the parent."""
     inherit(None)

@@ -1,4 +1,4 @@
-"""Finds the runtime of the calling code."""
+"""Finds the runtime of the calling code: of any code, or of code on an event loop only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from resilient.runtime.protocol import Runtime
 __all__ = ["TRIO", "VIRTUAL", "current", "current_async"]
 
 TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
-"""The modules with clocks of their own. While neither is loaded there is one clock, and who only wants to read it need
-not find its runtime, which would cost more than all else."""
+"""The modules of runtimes with clocks of their own. While neither is loaded there is one clock, and code that only
+reads the time need not find its runtime, which would cost more than all else."""
 
 
 def current_async() -> Runtime:
-    """The runtime of the running event loop. Raises `RuntimeError` when there is none."""
+    """Return the runtime of the running event loop. Raises `RuntimeError` when there is none."""
     runtime = _asyncio.running() or _of_loop()
     if runtime is None:
         raise RuntimeError("an async function guarded by resilient needs a running asyncio or trio event loop")
@@ -24,7 +24,7 @@ def current_async() -> Runtime:
 
 
 def current() -> Runtime:
-    """The runtime of the running event loop, or threads where none runs."""
+    """Return the runtime of the running event loop, or that of threads where no loop runs."""
     return _of_loop() or _threads.THREADS
 
 

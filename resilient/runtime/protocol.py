@@ -11,110 +11,123 @@ from resilient.errors import TimedOut
 __all__ = ["Limit", "Parking", "Runtime", "Timed", "Woken", "Work"]
 
 Work = Callable[[], Coroutine[Any, Any, None]]
+"""Makes a coroutine that `Runtime.spawn` runs. The coroutine raises nothing."""
 
 Woken = Literal["runs", "may run", "stands still", "gone"]
-"""What a wake-up finds: a thread, or the event loop that runs here, which comes to it at once; another event loop that
-runs, and comes to it unless it is held up; one that does not run now, and may later; or one that is closed."""
+"""Where the call that `Parking.wake` ends can continue:
+
+"runs": in a thread, or on the event loop of the waker: it continues at once.
+"may run": on another event loop that runs: it continues unless something blocks that loop.
+"stands still": on an event loop that does not run now, and may run later.
+"gone": nowhere: its event loop is closed.
+"""
 
 
 class Timed(Protocol):
-    """What a runtime knows of a call."""
+    """The fields of a call that a runtime uses: its deadline on the runtime's clock (None: none), and the seconds that
+    it has waited in local queues."""
 
     deadline: float | None
     waited: float
 
 
 class Limit(Protocol):
-    """What a runtime knows of a Timeout."""
+    """The limit that a Timeout or a deadline puts on calls, as `Runtime.within` applies it: `seconds`, or a moment
+    `at`."""
 
     seconds: float
 
     @property
     def total(self) -> bool:
-        """Whether it is also a deadline of all that is called and begun inside it (`resilient.core.deadline`)."""
+        """Whether the limit is also an inherited deadline for all that is called or started inside it
+        (`resilient.core.deadline`)."""
         ...
 
     @property
     def at(self) -> float | None:
-        """The moment of a deadline; None: `seconds` from now."""
+        """The moment at which it expires, of a deadline; None: `seconds` after `within` begins."""
         ...
 
     def expired(self, call: Any, waited: float) -> TimedOut:
-        """The error to raise, when `waited` of the seconds went by in local queues."""
+        """Return the error to raise. `waited`: how many of the seconds the call spent in local queues."""
         ...
 
-    # A limit with a moment may also have `strikes() -> bool`. asyncio asks it when its time has come, in the tick in
-    # which the call would be cancelled, and cancels it if that is so. Else it asks again at `limit.at`, where that is a
-    # later moment by now. (trio cancels it all the same.)
+    # A limit with a moment may also have a method `strikes() -> bool`. The asyncio runtime calls it at that moment, in
+    # the tick in which it would cancel the call, and cancels only if it returns True. Otherwise it calls it again at
+    # `limit.at`, if that has become a later moment. (The trio runtime cancels in any case.)
 
 
 class Parking(Protocol):
-    """The place of one call that waits for its turn."""
+    """The wait of one call. The call awaits `wait`; another call, from any thread, ends that with `wake`."""
 
     @property
     def home(self) -> Hashable:
-        """The call's event loop; all threads have one in common."""
+        """The event loop of the waiting call. All threads have one value in common."""
         ...
 
     @property
     def is_running(self) -> bool:
-        """Whether the call can run: not where its event loop is closed, or stopped between two runs."""
+        """Whether the call can continue: False if its event loop is closed, or stopped between two runs."""
         ...
 
     def wake(self) -> Woken:
-        """End the wait. From any thread; more than once does no harm; never raises."""
+        """End the wait, from any thread. Returns where the call can continue. A second call has no effect. Never
+        raises."""
         ...
 
     async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:
-        """Wait to be woken: True; or False after `seconds` (`often`: many wait for just as long).
+        """Wait for `wake`. Returns True; or False after `seconds` (None: without a limit).
 
-        A deadline of the call ends it, as `within` says.
+        `often`: many calls wait for the same number of seconds, so a shared timer pays. A deadline of the call ends the
+        wait, as for `Runtime.within`.
         """
         ...
 
 
 class Runtime(Protocol):
-    """How to wait."""
+    """What a policy uses of the event loop or thread that it runs in: its clock, its waits, its timeouts, its tasks."""
 
     cancelled: type[BaseException]
-    """What a cancelled call raises here."""
+    """The exception by which a call is cancelled on this runtime."""
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing goes on here any more: the event loop was closed."""
+        """Whether the event loop is closed, so that nothing on it continues."""
         ...
 
     def now(self) -> float:
-        """The time in seconds."""
+        """Return the time in seconds on the monotonic clock of this runtime."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for `seconds`."""
+        """Suspend the calling coroutine for `seconds`; in threads, block the thread."""
 
     def park(self) -> Parking:
-        """A place to wait until another call, perhaps in another thread, says so."""
+        """Return a new `Parking` for the running call, which then waits until another call wakes it."""
         ...
 
     def spawn(self, work: Work, context: Context) -> Any:
-        """Run `work()`, which raises nothing, beside the caller and in `context`. Keep what this returns meanwhile."""
+        """Start `work()`, which raises nothing, beside the caller and in `context`. Keep the returned handle until the
+        work has ended: an event loop has only weak references to its tasks."""
         ...
 
     def cancel(self, spawned: Any, never_ran: Callable[[], None]) -> None:
-        """Cancel what `spawn` has returned; when it has not begun yet, it never will: `never_ran` is called then. A
+        """Cancel the work that `spawn` returned. If it has not begun, it never begins, and `never_ran` is called. A
         thread cannot be cancelled: there this does nothing."""
 
     def caller(self) -> Any:
-        """The task that runs now, or the number of the thread."""
+        """Return the running task, or, in threads, the number of the thread."""
         ...
 
     def tasks(self) -> Iterable[Any]:
-        """All tasks of the event loop that runs in this thread; none in threads."""
+        """Return all tasks of the event loop that runs in this thread; none in threads."""
         ...
 
     def within(self, call: Any, inner: Callable[[Any], Awaitable[Any]], limit: Limit) -> Coroutine[Any, Any, Any]:
-        """Await `inner(call)`, for `limit.seconds` at the most; then raise `limit.expired(...)`.
+        """Await `inner(call)` for `limit.seconds` at most, or until `limit.at`; then raise `limit.expired(...)`.
 
-        The call's deadline is lowered meanwhile. Only this limit's own expiry is converted: every other exception,
-        the caller's cancellation first of all, passes. A result that comes although the time is over is returned.
+        Until then the call's deadline is lowered to this limit. Only the expiry of this limit is converted to its
+        error: every other exception passes unchanged, above all the caller's cancellation. A result that comes late is
+        returned.
         """
         ...

@@ -30,11 +30,12 @@ AWAITED = "a policy or a strategy awaited something real around a plain def; dec
 
 
 class _Expired(BaseException):
-    """The call's deadline passed while it waited; the Timeout whose deadline it was turns it into its `TimedOut`."""
+    """Raised by a wait when the call's deadline has passed. The Timeout that set the deadline converts it to its
+    `TimedOut`."""
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never suspends, and return its result."""
+    """Run a coroutine that never suspends, and return its result. Raises `RuntimeError` if it suspends."""
     try:
         return finish(coroutine)
     except Stopped as carried:
@@ -42,8 +43,8 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never suspends, inside a guarded call: a `StopIteration` of its function stays a `Stopped`,
-    because it may have to get through coroutines of the caller."""
+    """Run a coroutine that never suspends, inside a guarded call. A `StopIteration` of its function is raised as
+    `Stopped`, because it may have to pass through coroutines of the caller."""
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -53,7 +54,7 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class ThreadRuntime:
-    """The runtime of every plain `def`."""
+    """The runtime of all plain functions: `THREADS` serves every thread."""
 
     cancelled: type[BaseException] = _Expired
     is_closed = False
@@ -67,7 +68,7 @@ class ThreadRuntime:
 
     def spawn(self, work: Work, context: Context) -> None:
         def target() -> None:
-            with contextlib.suppress(RuntimeError):  # `drive`'s, of which `work` knows
+            with contextlib.suppress(RuntimeError):  # raised by `drive`, which has closed the coroutine of `work`
                 context.run(drive, work())
 
         threading.Thread(target=target, name="resilient-beside", daemon=True).start()
@@ -92,14 +93,15 @@ class ThreadRuntime:
             return await inner(call)
         except _Expired:
             if not mine:
-                raise  # an outer Timeout's, whose deadline is nearer
+                raise  # the deadline of an outer Timeout came first
             raise limit.expired(call, call.waited - waited) from call.error
         finally:
             call.deadline = outer
             let_go(held)
 
     def plainly_within(self, inner: Callable[[Any], T], limit: Limit) -> Callable[[Any], T]:
-        """`within` for a plain `inner`, without a coroutine: a plain function that runs it under a limit in seconds."""
+        """Return a plain function that runs the plain function `inner` under a limit in seconds: `within` without a
+        coroutine."""
         seconds, total = limit.seconds, limit.total
 
         def within(call: Any) -> T:
@@ -124,7 +126,7 @@ class ThreadRuntime:
 
 
 class _Parking:
-    """A lock that is held while the call waits."""
+    """The wait of one call: a lock that stays taken until `wake` releases it."""
 
     __slots__ = ("_lock",)
 
@@ -140,7 +142,7 @@ class _Parking:
         try:
             self._lock.release()
         except RuntimeError:
-            pass  # woken before
+            pass  # `wake` was called before
         return "runs"
 
     async def wait(self, seconds: float | None, call: Timed, *, often: bool = False) -> bool:

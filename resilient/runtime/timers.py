@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class TimedLoop(Protocol):
-    """An event loop with its timers (`resilient.runtime.asyncio.AsyncioRuntime`).
+    """What timers need of the runtime of an event loop (`resilient.runtime.asyncio.AsyncioRuntime`).
 
     Attributes:
         exact: whether the loop's timers fire no earlier than asked (uvloop rounds to milliseconds).
@@ -37,7 +37,7 @@ class TimedLoop(Protocol):
     timers: dict[Any, Any]
 
     def now(self) -> float:
-        """The time in seconds."""
+        """Return the time in seconds on the runtime's clock."""
         ...
 
 
@@ -54,7 +54,7 @@ class Entry(Deadline):
     task: Task[Any] | None
     fired: bool
 
-    __init__: Any = object.__init__  # `within` sets the attributes: one in Python would cost more than all else
+    __init__: Any = object.__init__  # `within` sets the attributes: an `__init__` would cost more than all else
 
     def fire(self) -> None:
         """Cancel the task: the timeout has expired."""
@@ -68,7 +68,8 @@ class Entry(Deadline):
 
 
 class DeadlineEntry(Entry):
-    """One running deadline. Its `limit` can be moved, and can refuse to cancel the task, by `strikes()`."""
+    """One running deadline. Its `limit` can move to a later moment, and its method `strikes()` can prevent the
+    cancellation."""
 
     __slots__ = ("limit",)
 
@@ -84,7 +85,7 @@ class DeadlineEntry(Entry):
 
 
 class Timer(Protocol):
-    """What can wait for a timer: `fire` is called from the event loop at the time `at`."""
+    """An entry of a timer queue: the event loop calls `fire` at the time `at`."""
 
     at: float
 
@@ -92,18 +93,19 @@ class Timer(Protocol):
         """Called once, when the time has come; never after it has left the queue."""
 
 
-def _leading(them: Callable[[], Iterator[T]], wanted: Callable[[T], bool]) -> list[T]:
-    """The first items of an iterable, up to one that is not `wanted`. It begins again if an entry leaves meanwhile: a
-    finalizer may close the coroutine of a call."""
+def _leading(iterate: Callable[[], Iterator[T]], wanted: Callable[[T], bool]) -> list[T]:
+    """Return the first items of an iterable, up to one that is not `wanted`. Starts again if an entry leaves meanwhile:
+    a finalizer may close the coroutine of a call."""
     while True:
         try:
-            return list(takewhile(wanted, them()))
+            return list(takewhile(wanted, iterate()))
         except RuntimeError:
             pass
 
 
 Entries = dict[Timer, bool | None]
-"""Those that wait, as keys. The value is True for one that is in the heap, too."""
+"""Waiting entries, as keys, in the order in which they joined. The value is True for an entry that is in the heap, too.
+"""
 
 
 class Timers:
@@ -123,7 +125,7 @@ class Timers:
         self.next = math.inf
 
     def arm(self, at: float, delay: float) -> None:
-        """Have the timer fire at this moment, which is `delay` seconds from now."""
+        """Set the timer to fire at the time `at`, which is `delay` seconds from now."""
         if self.armed is not None:
             self.armed.cancel()
         loop = self.runtime.loop
@@ -131,13 +133,13 @@ class Timers:
         self.next = at
 
     def disarm(self) -> None:
-        """Cancel the timer, and forget this queue, which is empty."""
+        """Cancel the timer, and remove this empty queue from the runtime."""
         if self.armed is not None:
             self.armed.cancel()
         self.armed = None
         self.runtime.timers.pop(self.key, None)
 
-    def tell(self, timer: Timer) -> None:
+    def fire(self, timer: Timer) -> None:
         """Call `timer.fire()`. An error goes to the loop's exception handler, because others share this timer."""
         try:
             timer.fire()
@@ -151,11 +153,11 @@ class Timers:
         for entry in due:
             if entry in self.entries:
                 del self.entries[entry]
-                self.tell(entry)
-        self.wait_for(next(iter(self.entries), None), now, fired=bool(due))
+                self.fire(entry)
+        self.rearm(next(iter(self.entries), None), now, fired=bool(due))
 
-    def wait_for(self, first: Timer | None, now: float, *, fired: bool) -> None:
-        """Arm the timer, which has fired, for the next to expire."""
+    def rearm(self, first: Timer | None, now: float, *, fired: bool) -> None:
+        """Arm the timer, which has fired, for the next entry to expire; None: there is no entry."""
         if first is None:
             self.disarm()
             return
@@ -177,7 +179,7 @@ class Deadlines(Timers):
     def __init__(self, runtime: TimedLoop) -> None:
         super().__init__(runtime, Deadlines)
         self._heap: list[tuple[float, int, Timer]] = []
-        self._number = count().__next__  # entries of one moment expire in the order in which they were pushed
+        self._number = count().__next__  # orders entries with equal times
 
     def _fire(self) -> None:
         now, fired = self.runtime.now(), False
@@ -186,15 +188,15 @@ class Deadlines(Timers):
             heapify(self._heap)
         while (entry := self._first()) is not None and entry.at <= now:
             del self.entries[entry]
-            self.tell(entry)
+            self.fire(entry)
             fired = True
             if isinstance(entry, DeadlineEntry) and not entry.fired and entry.at < entry.limit.at < math.inf:
                 entry.at = entry.limit.at
                 self.entries[entry] = None
-        self.wait_for(entry, now, fired=fired)
+        self.rearm(entry, now, fired=fired)
 
     def _first(self) -> Timer | None:
-        """The next entry to expire; None: there is none. Pushes the entries that joined since into the heap."""
+        """Return the next entry to expire, or None. Pushes entries that joined since the last call into the heap."""
         entries, heap = self.entries, self._heap
         new = _leading(lambda: reversed(entries.items()), lambda item: not item[1])
         for entry, _ in reversed(new):
@@ -206,6 +208,6 @@ class Deadlines(Timers):
         return heap[0][2] if heap else None
 
     def _waits(self, place: tuple[float, int, Timer]) -> bool:
-        """Whether an item of the heap is current: its entry has not left, nor joined again for another moment."""
+        """Whether an item of the heap is current: its entry has not left, nor joined again with another time."""
         at, _, timer = place
         return timer.at == at and self.entries.get(timer) is True

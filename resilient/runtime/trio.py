@@ -1,4 +1,4 @@
-"""trio: the same verbs on cancel scopes. Imported only where trio already is."""
+"""The trio runtime: timeouts by cancel scopes. It is imported only after trio itself."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["TrioRuntime", "running"]
 
 
 class TrioRuntime:
-    """The runtime of one `trio.run`."""
+    """The runtime of trio. Runs on the real clock share one instance; a run with a mock clock has its own."""
 
     cancelled: type[BaseException] = trio.Cancelled
-    is_closed = False  # a run ends its calls before it is over
+    is_closed = False  # `trio.run` ends all calls before it returns
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
@@ -30,8 +30,8 @@ class TrioRuntime:
     def park(self) -> _Parking:
         return _Parking()
 
-    def spawn(self, work: Work, context: Context) -> _Scope:
-        spawned = _Scope()
+    def spawn(self, work: Work, context: Context) -> _Spawned:
+        spawned = _Spawned()
 
         async def scoped() -> None:
             if spawned.never_ran is not None:
@@ -39,12 +39,12 @@ class TrioRuntime:
                 return
             with spawned.scope:
                 await work()
-            spawned.never_ran = None  # it leads to the work, which has this
+            spawned.never_ran = None  # breaks a reference cycle: it refers to the work, and the work to `spawned`
 
         trio.lowlevel.spawn_system_task(scoped, context=context)
         return spawned
 
-    def cancel(self, spawned: _Scope, never_ran: Callable[[], None]) -> None:
+    def cancel(self, spawned: _Spawned, never_ran: Callable[[], None]) -> None:
         spawned.never_ran = never_ran
         spawned.scope.cancel()
 
@@ -54,7 +54,7 @@ class TrioRuntime:
     def tasks(self) -> list[trio.lowlevel.Task]:
         root = trio.lowlevel.current_root_task()
         tasks = [] if root is None else [root]
-        for task in tasks:  # which grows meanwhile
+        for task in tasks:  # the loop appends to this list
             tasks += (child for nursery in task.child_nurseries for child in nursery.child_tasks)
         return tasks
 
@@ -75,8 +75,8 @@ class TrioRuntime:
         raise limit.expired(call, call.waited - waited) from call.error
 
 
-class _Scope:
-    """A system task in a cancel scope of its own."""
+class _Spawned:
+    """A system task, in a cancel scope of its own."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
@@ -84,7 +84,7 @@ class _Scope:
 
 
 class _Parking:
-    """An event that other threads set through trio's token."""
+    """The wait of one call: an event that other threads set through trio's token."""
 
     __slots__ = ("_event", "home")
 
@@ -92,7 +92,7 @@ class _Parking:
         self._event = trio.Event()
         self.home = trio.lowlevel.current_trio_token()
 
-    is_running = True  # a run ends its calls before it is over
+    is_running = True  # `trio.run` ends all calls before it returns
 
     def wake(self) -> Woken:
         try:
@@ -114,7 +114,7 @@ _real = TrioRuntime(monotonic)
 
 
 def running() -> TrioRuntime | None:
-    """The runtime of the trio loop that runs in this thread, or None. A mock clock is the clock of its own run."""
+    """Return the runtime of the trio run in this thread, or None. A mock clock is the clock of its own run only."""
     try:
         clock = trio.lowlevel.current_clock()
     except RuntimeError:

@@ -6,14 +6,16 @@ code that waits with `asyncio.sleep`, `asyncio.timeout`, futures and tasks works
     from resilient.runtime import virtual
     virtual.run(main())
 
-What could not be deterministic ends the run with a `VirtualTimeError`: sockets, pipes, subprocesses, signals, executors
-and calls from other threads. It is raised where it was asked for, and by the event loop too, so nothing can hide it.
+Operations that cannot be deterministic end the run with a `VirtualTimeError`: sockets, pipes, subprocesses, signals,
+executors and calls from other threads. It is raised where the operation was called, and by the event loop too, so no
+handler can hide it.
 
-A run that cannot end is a `Deadlock`, with what waits where: at once when every task waits for something that no timer
-will ever bring (timers that the library keeps armed for nobody do not count); at a limit of virtual time when something
-beats for ever beside it; and after a million steps in which the clock does not move.
+A run that cannot end raises `Deadlock`, which says where each task waits: at once, when every task waits and no timer
+will wake one (idle timers of the library do not count); at a limit of virtual time, when something else repeats for
+ever; and after a million steps in which the clock does not move.
 
-Code that blocks (`time.sleep`, `requests`, files, a plain `def` that waits) blocks for real, in no virtual time.
+Code that blocks (`time.sleep`, `requests`, files, a plain `def` that waits) blocks in real time, and takes no virtual
+time.
 """
 
 from __future__ import annotations
@@ -39,21 +41,21 @@ __all__ = ["VirtualLoop", "VirtualRuntime", "run"]
 T = TypeVar("T")
 
 HOUR, MOVES = 3600.0, 100_000
-"""Where no limit is given: seconds of virtual time in which a run should end, unless its clock moves so seldom that it
-costs nothing to go on."""
+"""The limit of a run where none is given, in seconds of virtual time; and how often the clock must have moved by then:
+a run whose clock moves seldom costs nothing, and goes on."""
 
 STEPS, MOMENT = 1_000_000, 0.001
-"""Steps of the event loop in which its clock should move by `MOMENT` seconds."""
+"""A run in which the clock moves by less than `MOMENT` seconds in `STEPS` steps of the event loop is a deadlock."""
 
 PATIENCE = 0.01
-"""Seconds of real time, once for each thread that is begun."""
+"""Seconds of real time, once for each new thread, in which it may call the event loop."""
 
 SHOWN = 50
-"""Tasks in a message."""
+"""The most tasks that a message lists."""
 
 
 class VirtualRuntime(AsyncioRuntime):
-    """The asyncio runtime on virtual time."""
+    """The asyncio runtime whose clock is that of its event loop."""
 
     exact = True
 
@@ -62,13 +64,13 @@ class VirtualRuntime(AsyncioRuntime):
         self.now = loop.time
 
     def disarm_idle(self) -> None:
-        """Drop the shared timers that wait for nobody: they would move time, and hide a deadlock."""
+        """Cancel the shared timers without entries: they would move the clock, and hide a deadlock."""
         for timers in [timers for timers in self.timers.values() if not timers.entries]:
             timers.disarm()
 
 
-class _NothingToWaitFor:
-    """Stands where an event loop keeps its selector: instead of waiting for files, it moves the clock."""
+class _ClockSelector:
+    """The selector of a virtual event loop: instead of waiting for files, it moves the clock."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
@@ -78,13 +80,13 @@ class _NothingToWaitFor:
     def select(self, timeout: float | None) -> list[Any]:
         self.steps += 1
         if self.steps > STEPS:
-            self.look()
+            self.check()
         if timeout is None or timeout > 0:
             self._loop.jump()
         return []
 
-    def look(self) -> None:
-        """After `STEPS` steps, or when something was refused: raise what ends the run."""
+    def check(self) -> None:
+        """Raise what ends the run: a refused operation, or a clock that stands still. Called after `STEPS` steps."""
         self._loop.raise_refusal()
         now = self._loop.time()
         if now < self._since + MOMENT:
@@ -104,13 +106,13 @@ class VirtualLoop(base_events.BaseEventLoop):
             an hour, but not before the clock has moved 100,000 times (a year of a few long sleeps is no deadlock).
     """
 
-    _closed = True  # one that could not be made
+    _closed = True  # if `__init__` raises
     _ready: deque[Any]
 
     def __init__(self, start: float = 0.0, *, limit: float | None = None) -> None:
         limit = _limit(limit)
         super().__init__()
-        self._selector = _NothingToWaitFor(self)
+        self._selector = _ClockSelector(self)
         self.resilient_runtime = VirtualRuntime(self)
         self._settling: list[asyncio.Future[None]] = []
         self._limit = limit
@@ -123,7 +125,7 @@ class VirtualLoop(base_events.BaseEventLoop):
 
     def _set(self, now: float) -> None:
         self._now = now
-        self._clock_resolution = max(1e-9, math.ulp(now))  # else no timer would ever be due on a clock far from zero
+        self._clock_resolution = max(1e-9, math.ulp(now))  # otherwise no timer would be due on a clock far from zero
 
     def _begin_run(self) -> None:
         self._began = self._now
@@ -139,7 +141,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         try:
             super().run_forever()
             self.raise_refusal()  # of a task that ran in the very last step
-        except BaseException:  # if `main` has ended, too, what is to stop the loop then would stop the next run
+        except BaseException:  # a pending callback that stops the loop after `main` would stop the next run
             self._ready = deque(each for each in self._ready if each._callback is not _ENDED)
             raise
 
@@ -177,13 +179,13 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._set(max(self._now, next_timer))
 
     async def settled(self) -> None:
-        """Wait, without any time going by, until nothing else can run."""
+        """Wait until nothing else can run at the current time. The clock does not move."""
         future: asyncio.Future[None] = self.create_future()
         self._settling.append(future)
         await future
 
     def what_waits(self, why: str) -> str:
-        """A message that says `why`, and in which line each task waits."""
+        """Return a message that begins with `why`, and lists in which line each task waits."""
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())
         lines = [f"{why} at t = {self._now:.10g} s; {len(tasks)} task(s) wait:"]
         lines += [f"  {task.get_name()}: {' > '.join(_where(task.get_coro()))}" for task in tasks[:SHOWN]]
@@ -194,8 +196,8 @@ class VirtualLoop(base_events.BaseEventLoop):
     # -- what it refuses ----------------------------------------------------------------------------------------
 
     def refuse(self, what: str, instead: str, frame: FrameType | None) -> VirtualTimeError:
-        """Have the run end with an error that says what was asked for in `frame`, and what would do `instead`.
-        Returns the error."""
+        """End the run with an error that names the operation (`what`), its place in the user's code (from `frame`), and
+        what to use `instead`. Returns the error."""
         place = _place(frame)
         where = f", which is used in {place}" if place else ""
         text = f"virtual time has no {what}{where}: that could not be repeated; {instead}, or use a real event loop"
@@ -206,19 +208,19 @@ class VirtualLoop(base_events.BaseEventLoop):
         return error
 
     def raise_refusal(self) -> None:
-        """Raise what was refused since this was called last."""
+        """Raise the error of the operation that was refused since the last call of this method, if any."""
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             raise refusal
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """As any loop does, but for refusals in tasks that nobody awaits: those have ended the run."""
+        """Handle an error as any loop does, except a refusal in a task that nothing awaits: it ends the run."""
         if not isinstance(context.get("exception"), VirtualTimeError):
             super().call_exception_handler(context)
 
     def _refuse_threads(self) -> None:
-        """Refuse threads that will call back: time would go by before they do. Those that do not show it get a moment
-        of real time to call back."""
+        """Refuse threads that will call back, because virtual time would pass before they do. A new thread that does
+        not refer to this loop gets `PATIENCE` seconds of real time to call back."""
         for thread in threading.enumerate():
             if thread not in self._threads:
                 self._threads.add(thread)
@@ -234,7 +236,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         if self._thread_id is not None and threading.get_ident() != self._thread_id:  # type: ignore[attr-defined]
             error = self.refuse("call_soon_threadsafe from another thread", NO_THREADS, sys._getframe(1))
             self._called_back.set()
-            raise RuntimeError(str(error))  # as a closed loop does: that thread is not the one to be ended
+            raise RuntimeError(str(error))  # as on a closed loop: the run ends elsewhere, not in that thread
         return self.call_soon(callback, *args, context=context)
 
     def _process_events(self, event_list: list[Any]) -> None:
@@ -245,7 +247,7 @@ class VirtualLoop(base_events.BaseEventLoop):
 
 
 def _limit(given: float | None) -> float | None:
-    """A limit, checked: seconds above 0, for ever, or None."""
+    """Check a limit: seconds above 0, `math.inf` for none, or None for the default. Returns it."""
     return given if given is None or given == math.inf else _validation.seconds("limit", given)
 
 
@@ -263,7 +265,7 @@ def _where(coroutine: Any) -> list[str]:
 
 
 LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<")
-"""How the files begin that are not the user's own; nor are installed ones."""
+"""How paths of files begin that are not the user's code. Files of installed packages are not, either."""
 
 _ENDED = base_events._run_until_complete_cb  # type: ignore[attr-defined]
 
@@ -271,7 +273,8 @@ _RUN = VirtualLoop.run_forever.__code__
 
 
 def _place(frame: FrameType | None) -> str | None:
-    """The innermost line of the user's own code in the run of the event loop (or in the thread) that `frame` is of."""
+    """Return the innermost line of the user's code above `frame`, within the event loop's run or within a thread; None:
+    there is none."""
     while frame is not None and frame.f_code is not _RUN:
         code = frame.f_code
         if not code.co_filename.startswith(LIBRARIES) and "-packages" not in code.co_filename:
@@ -290,7 +293,7 @@ NO_SIGNALS = "call the handler directly"
 
 
 def _refused(name: str, what: str, instead: str) -> Callable[..., NoReturn]:
-    """A method of the loop that refuses what it is for."""
+    """Make a method of the event loop that refuses its operation."""
 
     def refuse(self: VirtualLoop, *args: Any, **kwargs: Any) -> NoReturn:
         raise self.refuse(f"{what} ({name})", instead, sys._getframe(1))
@@ -312,15 +315,15 @@ for _names, _what, _instead in (
     for _name in _names.split():
         setattr(VirtualLoop, _name, _refused(_name, _what, _instead))
 for _name in ("remove_reader", "remove_writer", "remove_signal_handler"):
-    setattr(VirtualLoop, _name, lambda self, which: False)  # there is none
+    setattr(VirtualLoop, _name, lambda self, which: False)  # none was ever added
 
 
 def run(main: Coroutine[Any, Any, T], *, start: float = 0.0, limit: float | None = None) -> T:
-    """Run `main` to its end in virtual time, on a new loop.
+    """Run `main` to its end in virtual time, on a new event loop, and return its result.
 
     Args:
         start: seconds; where its clock begins.
-        limit: seconds of virtual time after which it is a `Deadlock`; see `VirtualLoop`.
+        limit: seconds of virtual time after which a run that has not ended is a `Deadlock`; see `VirtualLoop`.
     """
     start = _validation.seconds("start", start, zero=True)
     limit = _limit(limit)

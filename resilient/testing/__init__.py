@@ -1,4 +1,4 @@
-"""For tests of your own resilience: virtual time, a dependency that follows a script, and what happened.
+"""For tests of your own resilience: virtual time, a dependency that follows a script, and a record of what happened.
 
     @pytest.mark.virtual_time                                  # ten minutes of backoff take no time
     async def test_survives_an_outage():
@@ -9,15 +9,16 @@
         recorder.assert_happened(Retrying, times=2)
         assert now() < 5
 
-    virtual time    `@pytest.mark.virtual_time` (needs pytest-asyncio 1.5), `run(main())`, and `VirtualLoop`, for
-                    whoever takes a loop factory; works for all asyncio code, tenacity's included. Real I/O and threads
-                    end the test with a `resilient.VirtualTimeError`, which nothing can handle
-    time            now, advance
-    a dependency    Dependency, Hang, Slow
-    what happened   record
+    clock       now, advance: the time of a test
+    script      Dependency, Hang, Slow: a dependency whose answers are scripted, call by call
+    recorder    record: the events of a test, with assertions
 
-In plain code there is no virtual time: `with resilient.switch("instant"): ...` leaves out all waits between attempts.
-The marker is in the module `resilient_pytest`; nothing here needs pytest.
+Virtual time comes by `@pytest.mark.virtual_time` (needs pytest-asyncio 1.5), by `run(main())`, or by `VirtualLoop`
+where a loop factory is taken. It works for all asyncio code, tenacity's included. Real I/O and threads end the test
+with a `resilient.VirtualTimeError`, which no handler can hide. The marker is in the module `resilient_pytest`; nothing
+here needs pytest.
+
+Plain code has no virtual time: there `with resilient.switch("instant"): ...` leaves out all waits between attempts.
 """
 
 from resilient.runtime.virtual import VirtualLoop, run

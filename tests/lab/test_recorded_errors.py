@@ -18,7 +18,7 @@ from resilient.core.verdict import UNTRUSTED
 from resilient.lab import recorded_errors
 from resilient.lab.recorded_errors import ErrorClasses, RecordedError
 from resilient.observe.evidence import Evidence, class_named, evidence_of, is_findable, lineage, qualified_name
-from resilient.observe.traced import TracedKind
+from resilient.observe.trace_records import TracedKind
 from tests.core.test_known_errors import MEANINGS, of_grpc, of_httpx
 
 

@@ -14,7 +14,7 @@ import pytest
 from resilient import Pipeline, Retry
 from resilient.events import AttemptStarted, CallEnded
 from resilient.observe.trace import TraceError, read_trace, record_trace
-from resilient.observe.trace_files import LONGEST_LINE
+from resilient.observe.trace_file import LONGEST_LINE
 from resilient.testing import Dependency, run
 from tests.observe.mutations import mutated
 

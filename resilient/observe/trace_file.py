@@ -23,7 +23,7 @@ from typing import IO, Any, Literal, TypeVar, cast, get_args
 from resilient import _validation
 from resilient.events.records import CallEnding
 from resilient.observe.evidence import LONGEST_LINEAGE, evidence_from
-from resilient.observe.traced import Trace, TracedAttempt, TracedCall, TracedKind, TraceError, WouldHave
+from resilient.observe.trace_records import Trace, TracedAttempt, TracedCall, TracedKind, TraceError, WouldHave
 
 __all__ = ["MAX_BYTES", "VERSION", "opened", "read_trace"]
 

@@ -1,6 +1,6 @@
-"""What is in a trace: calls, attempts, classes of errors, and what policies in shadow mode would have done.
+"""The records in a trace: calls, attempts, classes of errors, and what policies in shadow mode would have done.
 
-`resilient.observe.trace_files` reads it from the files that `resilient.observe.trace` writes.
+`resilient.observe.trace_file` reads them from the files that `resilient.observe.trace` writes.
 """
 
 from __future__ import annotations
