@@ -70,7 +70,7 @@ class WorldLoop(VirtualLoop):
         selector, ready = self._selector, self._ready
         selector.steps += 1
         if selector.steps > STEPS:
-            selector.look()
+            selector.check()
         if not (ready or self._stopping):  # type: ignore[attr-defined]
             self.jump()
         for _ in range(len(ready)):
