@@ -36,6 +36,10 @@ __all__ = ["FILE", "GateGroup", "givers"]
 _log = logging.getLogger("resilient")
 
 Tickets = Sequence[Ticket | None]
+"""The tickets of a gate group, outermost first; None for a gate that has given none."""
+
+EndTicket = Callable[[Gate, Ticket], None]
+"""Ends a ticket at its gate: settles, cuts, withdraws, undoes or releases it."""
 
 FILE = "<resilient gate layer "
 """The file name of generated code begins with this; a number follows."""
@@ -164,7 +168,7 @@ class GateGroup:
             self._end(tickets, withdraw)
             return
         if not self.learns or issubclass(type(error), GeneratorExit):  # dropped, perhaps where no event loop runs
-            self.give_back(tickets)
+            self.release_all(tickets)
             return
         end = call.begin().now()
         elapsed = end - begin - (call.waited if self.waits else 0.0) if self.clocked else 0.0
@@ -172,7 +176,7 @@ class GateGroup:
             try:
                 kind = self.context.on_error(call, error).kind
             except BaseException:
-                self.give_back(tickets)
+                self.release_all(tickets)
                 raise
             self.learn(tickets, kind, elapsed, end, error)
         elif is_cut(error, call.runtime.cancelled):
@@ -185,44 +189,30 @@ class GateGroup:
 
             self._end(tickets, cut)
         else:
-            self.give_back(tickets)
+            self.release_all(tickets)
 
     def learn(self, tickets: Tickets, kind: str, elapsed: float, end: float | None, error: Exception | None) -> None:
         """Settle the tickets by the `kind` of a verdict: "success", "failure" or "nothing"."""
-
-        def learn(gate: Gate, ticket: Ticket) -> None:
-            if gate.facts.learns:
-                gate.settle(ticket, kind == "failure", elapsed, end, error)
-            else:
-                gate.release(ticket)
-
         if kind == "nothing":
-            self.give_back(tickets)
+            self.release_all(tickets)
         else:
-            self._end(tickets, learn)
+            self._end(tickets, _settling(kind == "failure", elapsed, end, error))
 
     def follow(self, call: Call, tickets: Tickets, result: Any, late: bool, elapsed: float) -> None:
         """Settle the tickets of a good result that is still open: at its end if their gates follow it, else now."""
         end = call.begin().now() if self.clocked or self.dated else None
-
-        def learn(gate: Gate, ticket: Ticket) -> None:
-            if gate.facts.learns:
-                gate.settle(ticket, late, elapsed, end, None)
-            else:
-                gate.release(ticket)
-
         try:
             self.context.lifecycle.follow(result, _OpenTickets(self, call, tickets, late, elapsed))
         except BaseException:
-            self.give_back(tickets)
+            self.release_all(tickets)
             raise
-        self._end(tickets, learn, self._others)
+        self._end(tickets, _settling(late, elapsed, end, None), self._others)
 
-    def follow_to(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None]) -> None:
-        """Call `tell` for the gates that follow results, at the end of one."""
-        self._end(tickets, tell, self._followers)
+    def end_following(self, tickets: Tickets, end_ticket: EndTicket) -> None:
+        """End the tickets of the gates that have followed a result to its end."""
+        self._end(tickets, end_ticket, self._followers)
 
-    def give_back(self, tickets: Tickets) -> None:
+    def release_all(self, tickets: Tickets) -> None:
         """Release the tickets; the gates learn nothing."""
         self._end(tickets, lambda gate, ticket: gate.release(ticket))
 
@@ -235,17 +225,29 @@ class GateGroup:
         if isinstance(error, Exception):
             _log.error("resilient: %s raised at the end of a call", self.gates[at].name, exc_info=error)
             return
-        self.give_back(tickets[:at])
+        self.release_all(tickets[:at])
         raise error
 
-    def _end(self, tickets: Tickets, tell: Callable[[Gate, Ticket], None], places: Sequence[int] | None = None) -> None:
-        """Call `tell` for each gate that has given a ticket, innermost first; with `places`, only for those."""
+    def _end(self, tickets: Tickets, end_ticket: EndTicket, places: Sequence[int] | None = None) -> None:
+        """End each ticket that a gate has given, innermost first; with `places`, only the tickets at these."""
         for at in reversed(range(len(tickets))) if places is None else places:
             if tickets[at] is not None:
                 try:
-                    tell(self.gates[at], tickets[at])
+                    end_ticket(self.gates[at], tickets[at])
                 except BaseException as error:
                     self.raised(at, tickets, error)
+
+
+def _settling(failed: bool, elapsed: float, end: float | None, error: Exception | None) -> EndTicket:
+    """An `EndTicket` that settles tickets of gates that learn, and releases the others."""
+
+    def settle(gate: Gate, ticket: Ticket) -> None:
+        if gate.facts.learns:
+            gate.settle(ticket, failed, elapsed, end, error)
+        else:
+            gate.release(ticket)
+
+    return settle
 
 
 def _undo(gate: Gate, ticket: Ticket) -> None:
@@ -269,10 +271,12 @@ class _OpenTickets:
         gate_group = self.gate_group
         now = None if self.runtime is None else self.runtime.now()
         failed = self.late or error is not None
-        gate_group.follow_to(self.tickets, lambda gate, ticket: gate.settle(ticket, failed, self.elapsed, now, error))
+        gate_group.end_following(
+            self.tickets, lambda gate, ticket: gate.settle(ticket, failed, self.elapsed, now, error)
+        )
 
     def drop(self, *, collected: bool = False) -> None:
-        self.gate_group.follow_to(self.tickets, lambda gate, ticket: gate.release(ticket))
+        self.gate_group.end_following(self.tickets, lambda gate, ticket: gate.release(ticket))
 
 
 def givers(frame: FrameType) -> Iterator[Gate | None]:

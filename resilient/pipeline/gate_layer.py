@@ -168,7 +168,7 @@ def guard_with(
     )
     is_blind = earn is None or getattr(earn, "__func__", None) is Budget.earn  # `earn` ignores its arguments
     needs_call = bool(shape.kinds) or not shape.direct or not is_blind
-    write = _outermost(shape, earns=earn is not None, needs_call=needs_call, timed=timed)
+    bind = _outermost(shape, earns=earn is not None, needs_call=needs_call, timed=timed)
     values = {
         "in_flight": in_flight,
         "context": context,
@@ -177,7 +177,7 @@ def guard_with(
         "full_path": full_path,
     }
     events = {"call_returned": ends.returned, "call_failed": ends.failed, "good_fields": ends.good_fields}
-    return write(names | values | events)  # type: ignore[no-any-return]
+    return bind(names | values | events)  # type: ignore[no-any-return]
 
 
 def layer_of(gate_group: GateGroup, inner: BoundLayer, recover: Recovery | None = None) -> BoundLayer:
@@ -185,11 +185,11 @@ def layer_of(gate_group: GateGroup, inner: BoundLayer, recover: Recovery | None 
     if not gate_group.gates and recover is None:
         return inner
 
-    def write(*, is_async: bool) -> Any:
+    def make(*, is_async: bool) -> Any:
         shape, names = _shape_of(gate_group, inner, is_async=is_async, recovers=recover is not None)
         return _inside(shape)({**names, "recover": recover})()
 
-    return BoundLayer(write(is_async=True), plainly=None if inner.plainly is None else write(is_async=False))
+    return BoundLayer(make(is_async=True), plainly=None if inner.plainly is None else make(is_async=False))
 
 
 def _shape_of(
@@ -226,7 +226,7 @@ def _driven(layer: Layer) -> Callable[[Call], Any]:
     return lambda call: finish(layer(call))
 
 
-# -- from text to functions -----------------------------------------------------------------------------------------
+# -- from source to functions ----------------------------------------------------------------------------------------
 
 _COMMON: dict[str, Any] = {
     "Call": Call,
@@ -250,28 +250,28 @@ _COMMON: dict[str, Any] = {
 }
 
 _CLOSED_OVER = re.compile(
-    r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|earn|full_path|good_fields|in_flight|inner|is_open|limit|gate_group"
-    r"|recover|rest|context|too_late|verdict_on)\b"
+    r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|context|earn|full_path|gate_group|good_fields"
+    r"|in_flight|inner|is_open|limit|recover|rest|too_late|verdict_on)\b"
 )
 """The names in the source of a gate layer whose values differ between gate layers of one shape."""
 
 _number = itertools.count(1)
 
-Write = Callable[[Mapping[str, Any]], Any]
+Bind = Callable[[Mapping[str, Any]], Any]
 """Takes the values of the names in the source of a gate layer; returns the function that makes the gate layer."""
 
 
 @functools.lru_cache(maxsize=256)
-def _inside(shape: Shape) -> Write:
-    return _written(shape, inside(shape), "")
+def _inside(shape: Shape) -> Bind:
+    return _compiled(shape, inside(shape), "")
 
 
 @functools.lru_cache(maxsize=256)
-def _outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Write:
-    return _written(shape, outermost(shape, earns=earns, needs_call=needs_call, timed=timed), "fn")
+def _outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Bind:
+    return _compiled(shape, outermost(shape, earns=earns, needs_call=needs_call, timed=timed), "fn")
 
 
-def _written(shape: Shape, body: Lines, argument: str) -> Write:
+def _compiled(shape: Shape, body: Lines, argument: str) -> Bind:
     """Compile the source of a gate layer.
 
     There are few shapes and many pipelines, so all gate layers of one shape share one code object, which CPython

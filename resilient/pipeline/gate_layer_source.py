@@ -153,7 +153,7 @@ def way_out(shape: Shape, late: str, elapsed: str, end: str) -> Lines:
             f"    gate_group.follow(call, {together}, result, {late}, {elapsed})",
         ]
     return [
-        *("try:", *deeper(asked), "except BaseException:", f"    gate_group.give_back({together})", "    raise"),
+        *("try:", *deeper(asked), "except BaseException:", f"    gate_group.release_all({together})", "    raise"),
         *ways,
         *(("else:", *deeper(settled)) if settled else ()),
     ]
