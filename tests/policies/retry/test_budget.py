@@ -31,7 +31,7 @@ def empty() -> Budget:
 
 
 def test_retry_is_paid_for(world: World) -> None:
-    """A token each."""
+    """Each further attempt takes one token."""
     budget = Budget(reserve=5)
     dependency = world.dependency(OSError(), OSError(), 7)
     assert world.call(Retry(3, wait=0, budget=budget)(dependency.fn)) == 7
@@ -39,7 +39,7 @@ def test_retry_is_paid_for(world: World) -> None:
 
 
 def test_retry_without_a_token_ends_with_the_last_real_error(world: World) -> None:
-    """The very object, with a note of the reason; the first attempt is always made."""
+    """The first attempt is always made; without a token its error comes back with a note of the reason."""
     budget = Budget(reserve=1)
     first, second = OSError("first"), OSError("second")
     dependency = world.dependency(first, second)
@@ -52,14 +52,14 @@ def test_retry_without_a_token_ends_with_the_last_real_error(world: World) -> No
 
 
 def test_retry_without_a_token_ends_with_the_last_result(world: World) -> None:
-    """Where it was a result that was judged a failure."""
+    """Without a token, a result that was judged a failure comes back."""
     judge = Classifier(results=lambda result: result == "bad")
     pipeline = Pipeline(Retry(5, wait=0, budget=empty()), classify=judge)
     assert world.call(pipeline(world.dependency("bad").fn)) == "bad"
 
 
 def test_exhausted_budget_is_told_of(world: World) -> None:
-    """An event of its own, then why retries ended; nothing of a retry."""
+    """BudgetExhausted is emitted, then GaveUp, and no Retrying."""
     pipeline = Pipeline(Retry(5, wait=0, budget=empty(), name="patience"), name="users")
     heard: list[Any] = []
     pipeline.listen(heard.append)
@@ -74,7 +74,8 @@ def test_exhausted_budget_is_told_of(world: World) -> None:
 
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_what_ends_retries_anyway_spends_nothing(world: World) -> None:
-    """The last attempt, an error not worth repeating, a wait that would outlive the deadline."""
+    """No token is taken after the last attempt, for an error not worth repeating, or for a wait that would outlive the
+    deadline."""
     budget = Budget(reserve=5)
     world.outcome(Retry(1, budget=budget)(world.dependency(OSError()).fn))
     world.outcome(Retry(3, budget=budget)(world.dependency(TypeError()).fn))
@@ -83,14 +84,14 @@ def test_what_ends_retries_anyway_spends_nothing(world: World) -> None:
 
 
 def test_shadow_spends_nothing(world: World) -> None:
-    """It repeats nothing, so nothing is to be paid."""
+    """In shadow mode nothing is repeated, and no token is taken."""
     budget = Budget(reserve=5)
     world.outcome(Retry(3, wait=0, budget=budget, shadow=True)(world.dependency(OSError()).fn))
     assert budget.spent == 0
 
 
 def test_snapshot_of_a_retry_has_its_budgets() -> None:
-    """For dashboards."""
+    """The snapshot of a Retry has that of its budget."""
     budget = Budget()
     assert Retry(budget=budget).snapshot() == {"retried": 0, "budget": budget.snapshot()}
 
@@ -99,21 +100,21 @@ def test_snapshot_of_a_retry_has_its_budgets() -> None:
 
 
 def test_call_that_succeeds_earns(world: World) -> None:
-    """A tenth."""
+    """A call that succeeds earns a tenth of a token."""
     budget = empty()
     world.call(Retry(budget=budget)(world.dependency(7).fn))
     assert budget.balance(0.0) == pytest.approx(0.1)
 
 
 def test_call_that_fails_earns_nothing(world: World) -> None:
-    """However often it was tried."""
+    """A call that fails earns nothing, however many attempts it took."""
     budget = Budget(reserve=1, ratio=0.5)
     world.outcome(Retry(3, wait=0, budget=budget)(world.dependency(OSError(), OSError()).fn))
     assert budget.balance(0.0) == pytest.approx(0)
 
 
 def test_results_that_are_judged_failures_earn_nothing(world: World) -> None:
-    """Only those that are successes do."""
+    """Only results that are judged successes earn."""
     budget = empty()
     pipeline = Pipeline(
         Retry(1, budget=budget),
@@ -127,7 +128,7 @@ def test_results_that_are_judged_failures_earn_nothing(world: World) -> None:
 
 
 def test_success_is_counted_once_where_retry_and_hedge_share_a_budget(world: World) -> None:
-    """One call, one success."""
+    """One call earns once, although two policies of its pipeline have the budget."""
     budget = empty()
     world.call(Pipeline(Retry(budget=budget), Hedge(5, thread=True, budget=budget))(world.dependency(7).fn))
     assert budget.balance(0.0) == pytest.approx(0.1)
@@ -143,7 +144,7 @@ def test_success_is_counted_once_where_retry_and_hedge_share_a_budget(world: Wor
     ids=["inner", "both", "deep"],
 )
 def test_success_is_counted_once_in_nested_pipelines(world: World, nest: Callable[..., list[Any]]) -> None:
-    """Wherever those that hold the budget stand."""
+    """One call earns once, wherever in nested pipelines the policies with the budget stand."""
     budget = empty()
     inside = nest(Retry(budget=budget), Hedge(5, thread=True, budget=budget))
     world.call(Pipeline(Timeout(60), *inside)(world.dependency(7).fn))
@@ -151,7 +152,7 @@ def test_success_is_counted_once_in_nested_pipelines(world: World, nest: Callabl
 
 
 def test_block_that_succeeds_earns() -> None:
-    """A block is a call."""
+    """A block that succeeds earns as a call does."""
     budget = empty()
     for attempt in Pipeline(Retry(budget=budget)).attempts():
         with attempt:
@@ -160,7 +161,7 @@ def test_block_that_succeeds_earns() -> None:
 
 
 def test_success_under_a_deadline_earns(world: World) -> None:
-    """Calls that come another way are counted as well."""
+    """A call that inherits a deadline takes the full path, and earns as well."""
     budget = empty()
     outer = Pipeline(Timeout(60), Retry(1))
     guarded = Retry(budget=budget)(world.dependency(7).fn)
@@ -190,7 +191,7 @@ def test_success_under_a_deadline_earns(world: World) -> None:
 def test_success_after_a_retry_earns_once(
     world: World, outside: list[Any], judge: Classifier | None, deadline: bool
 ) -> None:
-    """At whichever attempt the dependency did well."""
+    """A call earns once, at whichever attempt it succeeds."""
     budget = Budget(reserve=1, ratio=0.5)
     pipeline = Pipeline(*outside, Retry(2, wait=0, budget=budget), classify=judge)
     dependency = world.dependency(OSError(), 7)
@@ -200,7 +201,7 @@ def test_success_after_a_retry_earns_once(
 
 
 def test_block_that_succeeds_after_a_retry_earns() -> None:
-    """A block is a call."""
+    """A block that succeeds at its second attempt earns as a call does."""
     budget = Budget(reserve=1, ratio=0.5)
     for attempt in Pipeline(Retry(2, wait=0, budget=budget)).attempts():
         with attempt:
@@ -228,7 +229,7 @@ RESULTS = Classifier(results=lambda result: result == "bad")
     ids=["outside", "in a timeout", "inside", "nested inside", "nested outside", "in a thread", "in a copy"],
 )
 def test_fallbacks_earn_nothing(world: World, judge: Classifier | None, arrange: Callable[..., list[Any]]) -> None:
-    """What stood in is no success of the dependency, wherever it stood; and the next call's is."""
+    """A substitute of a Fallback is no success of the dependency, wherever it stands; the next call's success is."""
     budget = empty()
     pipeline = Pipeline(*arrange(Fallback(0), Retry(1, budget=budget)), classify=judge)
     fn = pipeline(world.dependency(OSError(), 7).fn)
@@ -239,7 +240,7 @@ def test_fallbacks_earn_nothing(world: World, judge: Classifier | None, arrange:
 
 
 def test_fallback_for_a_result_earns_nothing(world: World) -> None:
-    """As for an error."""
+    """A substitute for a result that was judged a failure earns nothing."""
     budget = empty()
     pipeline = Pipeline(Fallback("good"), Retry(1, budget=budget), classify=RESULTS)
     assert world.call(pipeline(world.dependency("bad").fn)) == "good"
@@ -248,7 +249,7 @@ def test_fallback_for_a_result_earns_nothing(world: World) -> None:
 
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_success_after_a_fallback_that_was_repeated_earns(world: World) -> None:
-    """The answer of the attempt that counts is the dependency's."""
+    """A call whose last attempt the dependency has answered earns, although an earlier one had a substitute."""
     budget = Budget(reserve=1, ratio=0.5)
     pipeline = Pipeline(Retry(2, wait=0, budget=budget), Fallback("bad"), classify=RESULTS)
     assert world.call(pipeline(world.dependency(OSError(), 7).fn)) == 7
@@ -259,7 +260,7 @@ def test_success_after_a_fallback_that_was_repeated_earns(world: World) -> None:
 
 
 def test_two_pipelines_share_a_budget(world: World) -> None:
-    """What one has spent, the other has not."""
+    """A token that one pipeline has taken is not there for the other."""
     budget = Budget(reserve=1)
     one, other = (Pipeline(Retry(2, wait=0, budget=budget)) for _ in range(2))
     assert world.call(one(world.dependency(OSError(), 7).fn)) == 7
@@ -267,14 +268,14 @@ def test_two_pipelines_share_a_budget(world: World) -> None:
 
 
 def test_success_of_one_pipeline_pays_for_the_retry_of_another(world: World) -> None:
-    """They are one dependency's."""
+    """Successes of one pipeline earn tokens for the Retry of the other."""
     budget = Budget(1.0, reserve=0)
     world.call(Retry(budget=budget)(world.dependency(7).fn))
     assert world.call(Retry(2, wait=0, budget=budget)(world.dependency(OSError(), 8).fn)) == 8
 
 
 def test_retry_and_hedge_of_one_pipeline_share_a_budget(world: World) -> None:
-    """The copy has taken the token that the retry would have needed."""
+    """The hedge's copy takes the token that the Retry would have needed."""
     budget = Budget(reserve=1)
     pipeline = Pipeline(Retry(2, wait=0, budget=budget), Hedge(5, thread=True, budget=budget))
     dependency = world.dependency(OSError(), OSError())
@@ -284,7 +285,7 @@ def test_retry_and_hedge_of_one_pipeline_share_a_budget(world: World) -> None:
 
 
 def test_hedge_without_a_token_leaves_what_is_running_alone(world: World) -> None:
-    """The call takes its time and succeeds."""
+    """Without a token, the running copy goes on and its result comes back."""
     budget = empty()
     pipeline = Pipeline(Hedge(0.005, thread=True, budget=budget, name="haste"), name="users")
     heard: list[Any] = []
@@ -297,14 +298,14 @@ def test_hedge_without_a_token_leaves_what_is_running_alone(world: World) -> Non
 
 
 def test_hedge_that_fails_without_a_token_ends_with_its_error(world: World) -> None:
-    """No second copy, no other error."""
+    """Without a token, a copy's failure comes back, and no second copy starts."""
     error = OSError()
     pipeline = Pipeline(Hedge(5, copies=3, thread=True, budget=empty()))
     assert world.outcome(pipeline(world.dependency(error).fn)).error is error
 
 
 def test_eight_threads_never_send_more_than_was_earned() -> None:
-    """Through real pipelines, each with its own Retry, all with one budget."""
+    """Eight pipelines in eight threads share one budget, and repeat no more calls than it has earned."""
     budget = Budget(0.1, reserve=1, cap=1000, ttl=1e9)
     calls, threads = 600, 8
     sent = [0] * threads
@@ -396,14 +397,15 @@ def bucket() -> Pipeline:
 def test_bucket_of_a_tenth_bounds_retries_and_hides_rare_failures(
     failing: float, most: float, least_success: float
 ) -> None:
-    """M. Brooker's simulation (Fixing retries with token buckets and circuit breakers): 100 clients, 10 a second."""
+    """The result of M. Brooker's simulation (Fixing retries with token buckets and circuit breakers): 100 clients, 10
+    requests a second each."""
     attempts, success = virtual.run(fleet(100, 100, 10.0, failing, bucket))
     assert attempts <= most
     assert success >= least_success
 
 
 def test_default_budget_hides_rare_failures_once_it_is_warm() -> None:
-    """Ten seconds of ten requests each are enough; and total failure then costs what was saved, once."""
+    """Ten seconds of ten requests each warm it up; total failure then costs the saved tokens, once."""
     attempts, success = virtual.run(
         fleet(50, 100, 10.0, 0.05, lambda: Pipeline(Retry(4, wait=0, budget=Budget())), warm=100)
     )
@@ -414,13 +416,13 @@ def test_default_budget_hides_rare_failures_once_it_is_warm() -> None:
 
 
 def test_retries_without_a_budget_multiply_an_outage() -> None:
-    """What the bound is against: four times the requests."""
+    """Without a budget, an outage multiplies the requests by four."""
     attempts, _ = virtual.run(fleet(10, 20, 10.0, 1.0, lambda: Pipeline(Retry(4, wait=0))))
     assert attempts == 4.0
 
 
 def test_thousand_new_clients_in_an_outage_send_one_request_more_each() -> None:
-    """Small reserves make no storm: no client gets more than its reserve in total failure, however long."""
+    """In total failure no client sends more further requests than its reserve, however long it lasts."""
     attempts, success = virtual.run(
         fleet(1000, 10, 0.1, 1.0, lambda: Pipeline(Retry(4, wait=0, budget=Budget())), seed=2)
     )
@@ -430,7 +432,7 @@ def test_thousand_new_clients_in_an_outage_send_one_request_more_each() -> None:
 
 @pytest.mark.virtual_time
 async def test_savings_of_good_times_do_not_feed_an_outage_for_long() -> None:
-    """After an hour of success at 100 a second, total failure costs the cap, once."""
+    """After an hour of success at 100 a second, total failure costs the cap of the budget, once."""
     budget = Budget()
     down = False
     attempts = 0
@@ -478,7 +480,7 @@ async def test_retries_come_back_when_the_dependency_does() -> None:
 
 @pytest.mark.virtual_time
 async def test_breaker_behind_a_budgeted_retry_sees_every_attempt() -> None:
-    """A budget changes what is sent, not what is learnt."""
+    """A breaker inside counts each attempt that is sent."""
     breaker = CircuitBreaker(fail_max=3, failure_rate=None)
     pipeline = Pipeline(Retry(4, wait=0, budget=Budget(reserve=1)), breaker, Timeout(1))
 

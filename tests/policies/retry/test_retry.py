@@ -47,11 +47,11 @@ from tests.worlds import Hang, Slow, World
 
 
 class Ballast:
-    """Something that must not outlive its call."""
+    """An object that must be freed after its call."""
 
 
 class Asks(OSError):
-    """An error that asks for a pause."""
+    """An error that asks for a pause by its attribute `retry_after`."""
 
     def __init__(self, retry_after: Any) -> None:
         super().__init__("slow down")
@@ -59,11 +59,11 @@ class Asks(OSError):
 
 
 class Halt(BaseException):
-    """Not an `Exception`: nobody but its raiser knows what it means."""
+    """A BaseException that is no Exception."""
 
 
 def guardable(world: World, step: Callable[..., Any]) -> Callable[..., Any]:
-    """`step` as a world's functions are: an `async def`, or a `def` among threads."""
+    """A function that runs `step`, of the kind that a world guards: an `async def`, or a `def` for threads."""
 
     async def fetch(*args: Any) -> Any:
         return step(*args)
@@ -72,10 +72,8 @@ def guardable(world: World, step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def times(policy: Policy, *script: Any) -> list[float]:
-    """When each attempt of one call began, in virtual time, and when it all ended.
-
-    A step of the script is raised if it is an exception, and else returned.
-    """
+    """When each attempt of one call began in virtual time, and when the call ended. A step of the script is raised if
+    it is an exception, else returned."""
     begun: list[float] = []
 
     async def main() -> None:
@@ -103,13 +101,13 @@ def own_notes(error: BaseException | None) -> list[str]:
 
 
 def failures(number: int) -> list[Exception]:
-    """So many different errors."""
+    """A list of different errors."""
     return [ConnectionError(f"failure {each}") for each in range(1, number + 1)]
 
 
 @pytest.fixture
 def seeded() -> Iterator[None]:
-    """The global random numbers, from a fixed seed, and back to what they were."""
+    """Seeds the global random numbers, and restores their state at the end."""
     before = random.getstate()
     random.seed(20240501)
     yield
@@ -120,7 +118,7 @@ def seeded() -> Iterator[None]:
 
 
 def test_retry_of_a_success_calls_once(world: World) -> None:
-    """Nothing happens until something fails."""
+    """A call that succeeds is made once."""
     dependency = world.dependency(7)
     assert world.call(Retry()(dependency.fn)) == 7
     assert len(dependency.calls) == 1
@@ -134,7 +132,7 @@ def test_retry_after_failures_returns_the_first_success(world: World) -> None:
 
 
 def test_retry_repeats_with_the_same_arguments(world: World) -> None:
-    """Each attempt is the same call."""
+    """Each attempt gets the arguments of the call."""
     dependency = world.dependency(OSError(), 7)
     payload = object()
     world.call(Retry(wait=0)(dependency.fn), 1, key=payload)
@@ -143,7 +141,7 @@ def test_retry_repeats_with_the_same_arguments(world: World) -> None:
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
 def test_retry_makes_as_many_attempts_as_it_says(world: World, attempts: int) -> None:
-    """The first call is one of them."""
+    """`attempts` includes the first call."""
     script = failures(attempts)
     dependency = world.dependency(*script)
     assert world.outcome(Retry(attempts, wait=0)(dependency.fn)).error is script[-1]
@@ -151,7 +149,7 @@ def test_retry_makes_as_many_attempts_as_it_says(world: World, attempts: int) ->
 
 
 def test_retry_by_default_makes_three_attempts(world: World) -> None:
-    """As AWS's standard mode does."""
+    """The default is three attempts, as in AWS's standard mode."""
     dependency = world.dependency(*failures(3))
     world.outcome(Retry(wait=0)(dependency.fn))
     assert len(dependency.calls) == 3
@@ -169,14 +167,14 @@ def test_retry_by_default_makes_three_attempts(world: World) -> None:
 def test_retry_stops_at_attempts_or_stop_whichever_is_first(
     world: World, attempts: int | None, stop: Any, calls: int
 ) -> None:
-    """A stop strategy alone replaces the default of three; beside `attempts`, both hold."""
+    """`stop` alone replaces the default of three attempts; with `attempts`, both limit them."""
     dependency = world.dependency(*failures(calls))
     world.outcome(Retry(attempts, stop=stop, wait=0)(dependency.fn))
     assert len(dependency.calls) == calls
 
 
 def test_retry_inside_a_retry_makes_all_its_attempts_in_each_round() -> None:
-    """Their attempts multiply, as the warning says; and each counts its own."""
+    """The attempts of nested Retries multiply, as the warning says; each Retry counts its own."""
     with pytest.warns(PipelineWarning, match="sent 6 times"):
         pipeline = Pipeline(Retry(2, wait=10), Retry(3, wait=tenacity.wait_incrementing(1, 1)))
     assert times(pipeline, *failures(6)) == [0, 1, 3, 13, 14, 16, 16]
@@ -184,7 +182,7 @@ def test_retry_inside_a_retry_makes_all_its_attempts_in_each_round() -> None:
 
 @pytest.mark.usefixtures("seeded")
 def test_retry_inside_a_retry_begins_its_pauses_anew_in_each_round() -> None:
-    """The bound of the jitter goes by its own attempts, not by all that there were."""
+    """The jitter of an inner Retry depends on its own attempts, not on all attempts of the call."""
     gaps = []
     for _ in range(30):
         with pytest.warns(PipelineWarning, match="sent 4 times"):
@@ -195,7 +193,7 @@ def test_retry_inside_a_retry_begins_its_pauses_anew_in_each_round() -> None:
 
 
 def test_retry_inside_a_retry_counts_its_own_attempts_in_events_and_notes() -> None:
-    """What is told of a Retry is about its own attempts; the function's are numbered through."""
+    """Events and notes of a Retry count its own attempts; `current_call().attempt` counts those of all Retries."""
     heard: list[Any] = []
     with pytest.warns(PipelineWarning, match="sent 4 times"):
         pipeline = Pipeline(Retry(2, wait=0, name="outer"), Retry(2, wait=0, name="inner"))
@@ -217,7 +215,7 @@ def test_retry_inside_a_retry_counts_its_own_attempts_in_events_and_notes() -> N
 
 
 def test_wait_of_seconds_passes_between_attempts(world: World) -> None:
-    """In every runtime the pause is a real one."""
+    """On each runtime, a pause of the given seconds passes between two attempts."""
     dependency = world.dependency(OSError(), OSError(), 7)
     guarded = Retry(3, wait=0.03)(dependency.fn)
     begin = world.now()
@@ -246,12 +244,13 @@ def test_wait_of_seconds_passes_between_attempts(world: World) -> None:
     ],
 )
 def test_wait_is_what_passes_between_attempts(wait: Any, expected: list[float]) -> None:
-    """Numbers, tenacity's strategies and plain callables: no pause before the first attempt, none after the last."""
+    """Numbers, tenacity's strategies and plain callables give the pauses; there is none before the first attempt and
+    none after the last."""
     assert times(Retry(4, wait=wait), *failures(4)) == expected
 
 
 def test_wait_may_be_a_coroutine_function(world: World) -> None:
-    """Its answer is awaited, around an `async def`."""
+    """Around an `async def`, the answer of a coroutine function is awaited."""
 
     async def wait(state: tenacity.RetryCallState) -> float:
         asked.append(state.attempt_number)
@@ -267,7 +266,7 @@ def test_wait_may_be_a_coroutine_function(world: World) -> None:
 
 @pytest.mark.usefixtures("seeded")
 def test_full_jitter_is_uniform_up_to_a_bound_that_doubles() -> None:
-    """The default pauses: within their bounds, all over them, and half of them on average."""
+    """The default pauses are within their bounds, spread over the whole range, and half of the bound on average."""
     jitter = FullJitter(base=0.1, cap=0.3)
     for attempt, bound in [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.3)]:
         drawn = [jitter(attempt) for _ in range(4000)]
@@ -279,7 +278,7 @@ def test_full_jitter_is_uniform_up_to_a_bound_that_doubles() -> None:
 
 @pytest.mark.usefixtures("seeded")
 def test_retry_by_default_waits_with_full_jitter_from_a_tenth_of_a_second() -> None:
-    """Measured between attempts: U(0, 0.1) and then U(0, 0.2)."""
+    """The pauses between three attempts are U(0, 0.1) and U(0, 0.2)."""
     measured = [times(Retry(), *failures(3)) for _ in range(300)]
     first = [second - first for first, second, *_ in measured]
     later = [third - second for _, second, third, _ in measured]
@@ -290,7 +289,7 @@ def test_retry_by_default_waits_with_full_jitter_from_a_tenth_of_a_second() -> N
 
 @pytest.mark.usefixtures("seeded")
 def test_full_jitter_draws_from_the_global_random_as_tenacity_does() -> None:
-    """One seed makes a whole simulation repeatable."""
+    """Pauses are repeatable with one seed of the global `random`."""
     random.seed(1)
     ours = times(Retry(4, wait=FullJitter(1, 60)), *failures(4))
     random.seed(1)
@@ -305,7 +304,7 @@ def test_full_jitter_draws_from_the_global_random_as_tenacity_does() -> None:
     st.integers(1, 10**7),
 )
 def test_full_jitter_stays_within_its_bounds_for_ever(base: float, cap: float, attempt: int) -> None:
-    """Also after ten million failures, and never above the cap."""
+    """After ten million failures, the pause is still not above the cap."""
     jitter = FullJitter(base, cap)
     assert 0 <= jitter(attempt) <= jitter.most(attempt) <= cap
     assert jitter.most(attempt) <= jitter.most(attempt + 1)
@@ -317,14 +316,14 @@ def test_full_jitter_stays_within_its_bounds_for_ever(base: float, cap: float, a
 
 @pytest.mark.parametrize("on", [OSError, (KeyError, OSError), lambda error: isinstance(error, OSError)])
 def test_on_says_what_is_repeated(world: World, on: Any) -> None:
-    """A type, a tuple of types (their subclasses too), or a predicate."""
+    """`on` takes a type, a tuple of types (with their subclasses), or a predicate."""
     dependency = world.dependency(ConnectionResetError(), ValueError("no"), 7)
     assert isinstance(world.outcome(Retry(3, wait=0, on=on)(dependency.fn)).error, ValueError)
     assert len(dependency.calls) == 2
 
 
 def test_on_is_given_the_very_error(world: World) -> None:
-    """A predicate may look at what the error carries."""
+    """The predicate gets the same error object that the function raised."""
     seen: list[Exception] = []
     error = OSError()
     dependency = world.dependency(error)
@@ -335,7 +334,7 @@ def test_on_is_given_the_very_error(world: World) -> None:
 
 @pytest.mark.parametrize("error", [TypeError(), AssertionError(), NameError(), NotImplementedError()])
 def test_programming_errors_are_not_repeated(world: World, error: Exception) -> None:
-    """They come back at once, as they are, without a note."""
+    """Programming errors come back at once and without a note."""
     dependency = world.dependency(error)
     assert world.outcome(Retry(3, wait=0)(dependency.fn)).error is error
     assert len(dependency.calls) == 1
@@ -343,14 +342,14 @@ def test_programming_errors_are_not_repeated(world: World, error: Exception) -> 
 
 
 def test_on_that_names_a_programming_error_repeats_it(world: World) -> None:
-    """Who names a type means it, whatever the classifier thinks."""
+    """A programming error whose type `on` names is repeated, whatever the classifier says."""
     dependency = world.dependency(TypeError(), KeyError(), 7)
     pipeline = Pipeline(Retry(3, wait=0, on=(TypeError, KeyError)), classify=Classifier(ignore=KeyError))
     assert world.call(pipeline(dependency.fn)) == 7
 
 
 def test_results_judged_failures_are_repeated(world: World) -> None:
-    """`Classifier(results=)` makes a result a failure, and the first good one comes back."""
+    """A result that `Classifier(results=)` calls a failure is repeated, until a good one comes back."""
     dependency = world.dependency(503, 503, 200)
     pipeline = Pipeline(Retry(3, wait=0), classify=Classifier(results=lambda status: status >= 500))
     assert world.call(pipeline(dependency.fn)) == 200
@@ -358,7 +357,7 @@ def test_results_judged_failures_are_repeated(world: World) -> None:
 
 
 def test_results_judged_by_the_classifier_are_repeated_whatever_on_says(world: World) -> None:
-    """`on=` is about errors; the classifier's word on results holds beside it."""
+    """`on` decides about errors only: results are repeated by the classifier."""
     dependency = world.dependency(503, OSError(), 200)
     pipeline = Pipeline(Retry(3, wait=0, on=OSError), classify=Classifier(results=lambda status: status >= 500))
     assert world.call(pipeline(dependency.fn)) == 200
@@ -378,7 +377,7 @@ def test_results_judged_by_the_classifier_are_repeated_whatever_on_says(world: W
     ids=lambda options: next(iter(options)),
 )
 def test_callable_that_raises_reaches_the_caller(world: World, options: dict[str, Any]) -> None:
-    """A predicate, strategy or hook that is broken does not pass for an answer."""
+    """The caller gets the error of a predicate, strategy or hook that raises."""
     dependency = world.dependency(OSError())
     with pytest.raises(ZeroDivisionError):
         world.call(Retry(3, **{"wait": 0, **options})(dependency.fn))
@@ -390,7 +389,7 @@ def test_callable_that_raises_reaches_the_caller(world: World, options: dict[str
     [{}, {"on": BaseException}, {"on": tenacity.retry_always}, {"before": lambda state: None}],
 )
 def test_base_exception_passes_at_once(world: World, options: dict[str, Any]) -> None:
-    """It is not judged, not repeated and not touched, whatever `on=` says."""
+    """A BaseException is not judged, not repeated and not changed, whatever `on` says."""
     halt = Halt()
     dependency = world.dependency(halt)
     with pytest.raises(Halt) as caught:
@@ -402,7 +401,7 @@ def test_base_exception_passes_at_once(world: World, options: dict[str, Any]) ->
 
 @pytest.mark.every_loop
 async def test_cancellation_during_a_pause_ends_the_call() -> None:
-    """No attempt follows, and the caller's cancellation is what comes out."""
+    """A caller that is cancelled during a pause gets its CancelledError, and no attempt follows."""
     calls = 0
     pausing = asyncio.Event()
 
@@ -426,7 +425,7 @@ async def test_cancellation_during_a_pause_ends_the_call() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """A way in which retries end after the second attempt, and the reason that is given."""
+    """A way in which retries end after the second attempt, and the reason in the note."""
 
     build: Callable[[Any], Pipeline]
     reason: str
@@ -440,7 +439,7 @@ def _closing(options: Any) -> Pipeline:
 
 
 class Options:
-    """How to judge: by errors, or by results."""
+    """Options of a Pipeline that judges by errors, or by results."""
 
     def __init__(self, *, results: bool) -> None:
         self.classify = Classifier(results=lambda result: isinstance(result, list)) if results else Classifier()
@@ -471,7 +470,7 @@ ENDINGS: dict[str, Ending] = {
 
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
 def test_last_error_comes_back_however_retries_end(world: World, ending: Ending) -> None:
-    """The very object that the function raised last, with one note that says why there was no more."""
+    """The same object that the last attempt raised comes back, with one note of the reason."""
     script = failures(2)
     dependency = world.dependency(*script)
     error = world.outcome(ending.build(Options(results=False))(dependency.fn)).error
@@ -484,7 +483,7 @@ def test_last_error_comes_back_however_retries_end(world: World, ending: Ending)
 
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
 def test_last_result_comes_back_however_retries_end(world: World, ending: Ending) -> None:
-    """The very object that the function returned last, though it was judged a failure."""
+    """The same object that the last attempt returned comes back, although it was judged a failure."""
     script: list[list[int]] = [[1], [2]]
     dependency = world.dependency(*script)
     outcome = world.outcome(ending.build(Options(results=True))(dependency.fn))
@@ -495,7 +494,7 @@ def test_last_result_comes_back_however_retries_end(world: World, ending: Ending
 
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
 def test_last_outcome_comes_back_when_errors_and_results_alternate(world: World, ending: Ending) -> None:
-    """The last one counts, of whichever kind it was."""
+    """The outcome of the last attempt comes back, whether it is an error or a result."""
     answer = [2]
     outcome = world.outcome(ending.build(Options(results=True))(world.dependency(OSError(), answer).fn))
     assert outcome.value is answer
@@ -505,7 +504,8 @@ def test_last_outcome_comes_back_when_errors_and_results_alternate(world: World,
 
 
 def test_last_error_comes_back_when_a_later_attempt_finds_the_bulkhead_full(world: World) -> None:
-    """The permit was free for the first attempt and is taken by another call during the pause."""
+    """Another call takes the bulkhead's permit during the pause: the first attempt's error comes back, not the
+    rejection."""
     inside, over = threading.Event(), threading.Event()
     bulkhead = Bulkhead(1)
 
@@ -532,7 +532,7 @@ def test_last_error_comes_back_when_a_later_attempt_finds_the_bulkhead_full(worl
 
 
 def test_last_error_comes_back_when_the_pipeline_is_switched_to_one_attempt(world: World) -> None:
-    """Operations can switch repeats off, also around calls that are under way."""
+    """Switching the pipeline to "once" ends repeats, also of calls that are running."""
     error = OSError()
     dependency = world.dependency(error)
     pipeline = Pipeline(Retry(3, wait=0))
@@ -542,10 +542,8 @@ def test_last_error_comes_back_when_the_pipeline_is_switched_to_one_attempt(worl
 
 
 def test_deadline_in_mid_attempt_raises_timed_out_from_the_last_error(world: World) -> None:
-    """When the total is over while an attempt runs, that is the news; the failure before it is the cause.
-
-    A `def` is not interrupted: its late error is the last real one, and is not repeated.
-    """
+    """If the total ends during an attempt, TimedOut is raised from the failure before. A `def` is not interrupted: its
+    late error is the last real one, and is not repeated."""
     first, late = failures(2)
     dependency = world.dependency(first, Slow(0.1, late))
     outcome = world.outcome(Pipeline(Timeout(0.05), Retry(3, wait=0))(dependency.fn))
@@ -558,7 +556,7 @@ def test_deadline_in_mid_attempt_raises_timed_out_from_the_last_error(world: Wor
 
 
 def test_error_that_is_not_repeated_comes_back_without_a_note(world: World) -> None:
-    """Nothing was given up: nothing was tried twice."""
+    """An error after one attempt that is not worth repeating gets no note."""
     error = ValueError()
     dependency = world.dependency(error)
     assert world.outcome(Retry(3, wait=0, on=OSError)(dependency.fn)).error is error
@@ -566,7 +564,7 @@ def test_error_that_is_not_repeated_comes_back_without_a_note(world: World) -> N
 
 
 def test_error_that_ends_a_series_says_that_it_was_not_worth_repeating(world: World) -> None:
-    """The note tells how many attempts there were, with the pipeline's name."""
+    """The note has the number of attempts, the reason and the pipeline's name."""
     error = ValueError()
     dependency = world.dependency(OSError(), error)
     assert world.outcome(Pipeline(Retry(3, wait=0, on=OSError), name="users")(dependency.fn)).error is error
@@ -574,7 +572,7 @@ def test_error_that_ends_a_series_says_that_it_was_not_worth_repeating(world: Wo
 
 
 def test_error_keeps_its_traceback_cause_and_context(world: World) -> None:
-    """It is raised as it was: it leads to the function's own frame and is chained to nothing of ours."""
+    """An error that comes back has its own traceback, cause and context, and nothing of ours."""
 
     def step() -> None:
         raise next(script)
@@ -591,7 +589,7 @@ def test_error_keeps_its_traceback_cause_and_context(world: World) -> None:
 
 
 def test_note_on_a_shared_error_is_replaced(world: World) -> None:
-    """An object that is raised again and again has one note of ours, the latest, beside its own."""
+    """An error object that is raised again and again has its own notes and one of ours, the latest."""
     shared = OSError()
     shared.add_note("from the driver")
     for attempts in (2, 3, 4):
@@ -606,13 +604,14 @@ def test_note_on_a_shared_error_is_replaced(world: World) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Frozen(Exception):
-    """Takes no attributes, so no notes either."""
+    """An error that takes no attributes, and so no notes."""
 
     code: int
 
 
 def test_error_that_takes_no_notes_comes_back_all_the_same(world: World) -> None:
-    """A frozen error, or one whose notes are no list, is not replaced by a complaint about that."""
+    """An error comes back unchanged if notes cannot be added to it, because it is frozen or its `__notes__` is no
+    list."""
     odd = OSError()
     odd.__notes__ = ("a tuple",)  # type: ignore[assignment]
     for error in (Frozen(5), odd):
@@ -621,7 +620,7 @@ def test_error_that_takes_no_notes_comes_back_all_the_same(world: World) -> None
 
 
 def test_traceback_of_a_shared_error_does_not_grow_with_attempts(world: World) -> None:
-    """Python puts each new traceback of an object upon its old ones; those of earlier attempts are taken off."""
+    """Python adds to the traceback of an object each time it is raised: those of earlier attempts are cut off."""
 
     def step() -> None:
         raise shared
@@ -636,7 +635,7 @@ def test_traceback_of_a_shared_error_does_not_grow_with_attempts(world: World) -
 
 
 def test_traceback_of_a_shared_error_does_not_grow_with_calls(world: World) -> None:
-    """A call that repeats takes off what earlier calls have left on the object, too."""
+    """A call that repeats cuts off what earlier calls have added to the traceback of the object."""
 
     def step() -> None:
         raise shared
@@ -651,7 +650,7 @@ def test_traceback_of_a_shared_error_does_not_grow_with_calls(world: World) -> N
 
 
 def test_tracebacks_of_rejections_do_not_grow(world: World) -> None:
-    """Each rejection is an object of its own."""
+    """Each rejection is a new object with its own traceback."""
     breaker = CircuitBreaker()
     breaker.isolate()
     guarded = Pipeline(Retry(3, wait=0), breaker)(world.dependency().fn)
@@ -681,7 +680,7 @@ LEAVING: dict[str, Callable[[], Policy]] = {
 
 @pytest.fixture(scope="module")
 def new_objects_only() -> None:
-    """A garbage collection looks at nothing that earlier tests have left: it takes 1 ms instead of 70."""
+    """Makes garbage collections skip the objects of earlier tests: they take 1 ms instead of 70."""
     gc.collect()
     gc.freeze()
 
@@ -690,11 +689,11 @@ def new_objects_only() -> None:
 @pytest.mark.parametrize("policy", LEAVING.values(), ids=LEAVING)
 @pytest.mark.parametrize("last", ["error", "result"])
 def test_nothing_of_a_call_stays_behind(world: World, policy: Callable[[], Policy], last: str) -> None:
-    """Neither frames, nor their locals, nor errors, nor results live on while the pipeline does."""
+    """No frames, locals, errors or results of a call stay alive with the pipeline."""
     alive: list[weakref.ref[Any]] = []
 
     class Failure(Exception):
-        """Can be watched."""
+        """An error that can be weakly referenced."""
 
     def step() -> Any:
         in_the_frame, raised, returned = Ballast(), Failure(), Ballast()
@@ -713,7 +712,8 @@ def test_nothing_of_a_call_stays_behind(world: World, policy: Callable[[], Polic
 @pytest.mark.usefixtures("new_objects_only")
 @pytest.mark.parametrize("shared", [False, True])
 def test_earlier_attempts_are_forgotten_while_the_call_goes_on(world: World, shared: bool) -> None:
-    """Only the last failure is kept: a thousand attempts hold no more than two, also if they share one error."""
+    """Only the last failure is kept: a thousand attempts hold no more objects than two, also if they raise one shared
+    error."""
     alive: list[weakref.ref[Ballast]] = []
     most = 0
     error = OSError()
@@ -736,23 +736,23 @@ def test_earlier_attempts_are_forgotten_while_the_call_goes_on(world: World, sha
 
 @pytest.mark.parametrize("asked", [2, 0.5, 60])
 def test_retry_after_is_waited_for_before_the_usual_wait(asked: float) -> None:
-    """What was asked for, and the usual pause upon it, so that not all come back at once."""
+    """The pause is the one asked for plus the usual one, so that callers do not all come back at once."""
     assert times(Retry(2, wait=0.25), Asks(asked), 7) == [0, asked + 0.25, asked + 0.25]
 
 
 def test_retry_after_is_waited_for_with_a_tenacity_wait() -> None:
-    """The dependency's wish goes with any strategy."""
+    """A `retry_after` is added to the pause of a tenacity strategy, too."""
     assert times(Retry(3, wait=tenacity.wait_fixed(1)), Asks(2), OSError(), 7) == [0, 3, 4, 4]
 
 
 @pytest.mark.parametrize("asked", [-1, math.nan, math.inf, -math.inf, True, False, "30", None, b"1", 1j, 10**400, [1]])
 def test_retry_after_that_makes_no_sense_is_disregarded(asked: Any) -> None:
-    """Nonsense from outside neither breaks the call nor changes its pauses."""
+    """Invalid values of `retry_after` are ignored."""
     assert times(Retry(2, wait=0.25), Asks(asked), 7) == [0, 0.25, 0.25]
 
 
 def test_retry_after_longer_than_the_most_ends_retries_at_once(world: World) -> None:
-    """Not waited for in part, and not tried before: the server has said that it will not do."""
+    """A pause above `max_retry_after` ends the retries without a wait."""
     error = Asks(3600)
     dependency = world.dependency(error)
     assert world.outcome(Retry(3, wait=0)(dependency.fn)).error is error
@@ -762,18 +762,18 @@ def test_retry_after_longer_than_the_most_ends_retries_at_once(world: World) -> 
 
 @pytest.mark.parametrize(("asked", "attempts"), [(0, 2), (5, 2), (5.001, 1)])
 def test_retry_after_up_to_max_retry_after_is_kept(asked: float, attempts: int) -> None:
-    """The bound itself is still acceptable."""
+    """A pause of exactly `max_retry_after` is waited for."""
     assert len(times(Retry(2, wait=0, max_retry_after=5), Asks(asked), 7)) == attempts + 1
 
 
 def test_max_retry_after_zero_accepts_no_pause() -> None:
-    """A caller in a hurry waits for nobody, but tries again where it may at once."""
+    """With `max_retry_after=0`, a failure that asks for a pause ends retries, and another one is repeated."""
     assert times(Retry(2, wait=0, max_retry_after=0), Asks(0), 7) == [0, 0, 0]
     assert times(Retry(2, wait=0, max_retry_after=0), Asks(0.01), 7) == [0, 0]
 
 
 def test_retry_after_that_would_outlive_the_deadline_ends_retries_at_once() -> None:
-    """The pause that was asked for is part of the wait."""
+    """The pause that is asked for counts when the wait is compared with the deadline."""
     assert times(Pipeline(Timeout(3), Retry(3, wait=0)), Asks(5)) == [0, 0]
     assert times(Pipeline(Timeout(3), Retry(3, wait=0)), Asks(2), 7) == [0, 2, 2]
 
@@ -782,7 +782,7 @@ def test_retry_after_that_would_outlive_the_deadline_ends_retries_at_once() -> N
     ("asked", "expected"), [(2.0, [0, 2.25, 2.25]), (-5, [0, 0.25, 0.25]), (math.nan, [0, 0.25, 0.25])]
 )
 def test_retry_after_of_a_result_verdict_is_waited_for_if_it_makes_sense(asked: float, expected: list[float]) -> None:
-    """A `Verdict` on a result says the same as an error's attribute, and is read as forgivingly."""
+    """The `retry_after` of a Verdict on a result counts like an error's; invalid values are ignored."""
     classify = Classifier(results=lambda status: Verdict("failure", True, asked) if status == 503 else False)
     assert times(Pipeline(Retry(2, wait=0.25), classify=classify), 503, 200) == expected
 
@@ -802,7 +802,7 @@ def test_retry_after_of_a_result_verdict_is_waited_for_if_it_makes_sense(asked: 
     ],
 )
 def test_rejection_is_not_repeated_unless_it_is_named(on: Any) -> None:
-    """Nothing was sent, and asking the same gate again at once cannot help; no time passes."""
+    """A rejection comes back at once, without a pause."""
     breaker = CircuitBreaker(break_duration=31)
     pipeline = Pipeline(Retry(3, wait=1, on=on), breaker)
 
@@ -820,7 +820,7 @@ def test_rejection_is_not_repeated_unless_it_is_named(on: Any) -> None:
 
 
 def test_rejection_of_a_full_bulkhead_is_not_repeated(world: World) -> None:
-    """The caller hears of it at once."""
+    """The BulkheadFull of a bulkhead inside comes back at once."""
     bulkhead = Bulkhead(1)
     refused = world.dependency()
 
@@ -836,7 +836,7 @@ def test_rejection_of_a_full_bulkhead_is_not_repeated(world: World) -> None:
 
 
 def test_rejection_that_is_named_is_repeated(world: World) -> None:
-    """`on=` its type: the permit may be free a moment later."""
+    """A BulkheadFull that `on` names is repeated: the permit may be free a moment later."""
     bulkhead = Bulkhead(1)
     dependency = world.dependency(Slow(0.05, 1), 2)
     guarded = Pipeline(Retry(200, wait=0.01, on=BulkheadFull), bulkhead)(dependency.fn)
@@ -845,7 +845,7 @@ def test_rejection_that_is_named_is_repeated(world: World) -> None:
 
 @pytest.mark.parametrize("on", [CircuitOpen, Rejected, (OSError, CircuitOpen)])
 def test_open_circuits_retry_after_is_never_slept(on: Any) -> None:
-    """Named or not: the pauses are our own."""
+    """Pauses after a CircuitOpen are the Retry's own, whether `on` names it or not."""
     breaker = CircuitBreaker(break_duration=31)
     pipeline = Pipeline(Retry(3, wait=0.5, on=on), breaker)
 
@@ -860,13 +860,13 @@ def test_open_circuits_retry_after_is_never_slept(on: Any) -> None:
 
 
 def test_open_circuit_that_is_named_can_be_outlasted() -> None:
-    """With pauses longer than the break, a later attempt is the probe."""
+    """With pauses longer than the break, a later attempt is the probe of the half-open circuit."""
     breaker = CircuitBreaker(None, fail_max=1, break_duration=5)
     assert times(Pipeline(Retry(4, wait=3, on=(OSError, CircuitOpen)), breaker), OSError(), 7) == [0, 6, 6]
 
 
 def test_last_real_error_comes_back_when_rejections_that_are_named_end_it(world: World) -> None:
-    """A rejection that was repeated is still no answer of the dependency."""
+    """Rejections that were repeated do not replace the last error of the dependency."""
     error = OSError()
     dependency = world.dependency(error)
     breaker = CircuitBreaker(None, fail_max=1, break_duration=60)
@@ -877,7 +877,7 @@ def test_last_real_error_comes_back_when_rejections_that_are_named_end_it(world:
 
 
 def test_last_rejection_comes_back_when_there_was_nothing_else(world: World) -> None:
-    """Three refusals in a row: the latest one is raised."""
+    """Of three rejections, the latest one is raised."""
     breaker = CircuitBreaker()
     breaker.isolate()
     outcome = world.outcome(Pipeline(Retry(3, wait=0, on=CircuitOpen), breaker)(world.dependency().fn))
@@ -887,7 +887,7 @@ def test_last_rejection_comes_back_when_there_was_nothing_else(world: World) -> 
 
 
 def test_error_after_rejections_that_are_named_comes_back(world: World) -> None:
-    """What the dependency says goes before all that was said in its stead."""
+    """An error of the dependency replaces the rejections before it."""
     refusals = iter([BulkheadFull("full"), None])
     error = ValueError()
 
@@ -899,7 +899,7 @@ def test_error_after_rejections_that_are_named_comes_back(world: World) -> None:
 
 
 def test_closed_pipeline_is_not_asked_twice(world: World) -> None:
-    """`PipelineClosed` is a rejection too."""
+    """`PipelineClosed` is a rejection, and is not repeated."""
     inner = Pipeline(Timeout(60))
     inner.close()
     outcome = world.outcome(Pipeline(Retry(3, wait=0), inner)(world.dependency().fn))
@@ -915,25 +915,25 @@ def test_closed_pipeline_is_not_asked_twice(world: World) -> None:
     ("wait", "expected"), [(0.75, [0, 0.75, 0.75]), (1.0, [0, 0]), (tenacity.wait_fixed(1.5), [0, 0])]
 )
 def test_wait_that_reaches_the_deadline_is_not_begun(wait: Any, expected: list[float]) -> None:
-    """A pause that ends at the deadline or after it leaves no time for an attempt."""
+    """A pause that would end at the deadline or after it is not begun."""
     assert times(Pipeline(Timeout(1), Retry(2, wait=wait)), *failures(2)) == expected
 
 
 def test_wait_that_would_outlive_the_deadline_is_not_begun(world: World) -> None:
-    """The caller has its error now, instead of a TimedOut later."""
+    """The caller gets its error at once, instead of a TimedOut later."""
     error = OSError()
     dependency = world.dependency(error)
     assert world.outcome(Pipeline(Timeout(2), Retry(3, wait=lambda state: 50))(dependency.fn)).error is error
 
 
 def test_timeout_of_an_attempt_is_repeated(world: World) -> None:
-    """Inside Retry a Timeout limits one attempt, and the next one has its own."""
+    """A Timeout inside Retry limits one attempt; the next one has its own."""
     dependency = world.dependency(Hang() if world.is_async else TimedOut(seconds=0.02), 7)
     assert world.call(Pipeline(Retry(2, wait=0), Timeout(0.02))(dependency.fn)) == 7
 
 
 def test_timeout_of_the_total_is_not_repeated() -> None:
-    """Attempts that time out are repeated while the total lasts, and then no more."""
+    """Attempts that time out are repeated until the total is over."""
     calls: list[float] = []
 
     async def hang() -> None:
@@ -957,7 +957,7 @@ def test_timeout_of_the_total_is_not_repeated() -> None:
     plan=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(0, 9)), min_size=1, max_size=8),
 )
 def test_no_pause_outlives_the_deadline(total: int, plan: list[tuple[int, int, int]]) -> None:
-    """Whatever waits, requests for pauses and durations there are: a pause that is begun ends before the deadline."""
+    """With any waits, requests for pauses and durations, each pause that begins ends before the deadline."""
     heard: list[events.Event] = []
     script = [Asks(asked) for _, asked, _ in plan]
     attempts = iter(zip(script, plan, strict=True))
@@ -989,7 +989,7 @@ def test_no_pause_outlives_the_deadline(total: int, plan: list[tuple[int, int, i
 
 
 def test_calls_through_one_instance_do_not_know_of_each_other(world: World) -> None:
-    """Each has its own attempts and its own outcome."""
+    """Each call through one Retry has its own attempts and its own outcome."""
     counts: dict[int, int] = {}
     lock = threading.Lock()
 
@@ -1010,7 +1010,7 @@ def test_calls_through_one_instance_do_not_know_of_each_other(world: World) -> N
 @search(40)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=2, max_size=12))
 def test_interleaved_calls_wait_as_each_would_alone(plans: list[list[int]]) -> None:
-    """A hundred interleavings in virtual time: attempt numbers and pauses of one call never show in another."""
+    """In a hundred interleavings in virtual time, each call has the attempts and pauses that it has alone."""
 
     def wait(state: tenacity.RetryCallState) -> float:
         return state.args[0][state.attempt_number - 1] * state.attempt_number
@@ -1039,7 +1039,7 @@ def test_interleaved_calls_wait_as_each_would_alone(plans: list[list[int]]) -> N
 
 
 def test_retry_tells_of_each_failure_pause_and_end() -> None:
-    """The events of one call, in order and with exact times."""
+    """The events of one call come in order and with exact times."""
     heard: list[Any] = []
     pipeline = Pipeline(Retry(2, wait=1.5, name="twice"), name="users")
     pipeline.listen(heard.append)
@@ -1086,7 +1086,7 @@ def _a_while(state: tenacity.RetryCallState) -> float:
     ],
 )
 def test_retry_describes_its_plan(retry: Retry, text: str) -> None:
-    """How often and with which pauses."""
+    """The `repr` names the attempts, the pauses and the flags."""
     assert repr(retry) == retry.describe() == text
 
 
@@ -1105,7 +1105,7 @@ CHAINED: dict[str, Callable[[int], Pipeline]] = {
 @pytest.mark.parametrize("block", [False, True], ids=["function", "block"])
 @pytest.mark.parametrize("make", CHAINED.values(), ids=CHAINED)
 def test_error_of_a_long_retry_is_as_long_as_that_of_a_short_one(make: Callable[[int], Pipeline], block: bool) -> None:
-    """It tells of the attempt before, not of all: else whoever logs it writes the whole history, each time."""
+    """The logged error is chained to the attempt before, not to all earlier ones."""
 
     async def hang() -> None:
         nonlocal calls
@@ -1134,7 +1134,7 @@ def test_error_of_a_long_retry_is_as_long_as_that_of_a_short_one(make: Callable[
 
 
 class Closable:
-    """A result that has to be closed by whoever gets it."""
+    """A result that its caller must close."""
 
     status_code = 500
 
@@ -1150,7 +1150,7 @@ def _not_good_enough(result: Any) -> bool:
 
 
 def test_result_is_closed_when_a_later_attempt_raises(world: World) -> None:
-    """The error comes back, so nobody has the result of the attempt before."""
+    """Where an error comes back, the result of an attempt before is closed."""
     result = Closable()
     pipeline = Pipeline(Retry(attempts=2, wait=0), classify=Classifier(results=_not_good_enough))
     assert isinstance(world.outcome(pipeline(world.dependency(result, OSError()).fn)).error, OSError)
@@ -1158,7 +1158,7 @@ def test_result_is_closed_when_a_later_attempt_raises(world: World) -> None:
 
 
 def test_result_is_closed_when_the_judge_raises(world: World) -> None:
-    """The newest, and the one that was kept until then."""
+    """Where the classifier raises, the newest result and the one kept before it are closed."""
     results = [Closable(), Closable()]
 
     def judge(result: Any) -> bool:
@@ -1183,7 +1183,7 @@ def test_result_is_closed_when_the_judge_raises(world: World) -> None:
 
 @pytest.mark.parametrize("given", ["argument", "session", "again"])
 def test_result_that_may_be_in_use_elsewhere_is_left_open(world: World, given: str) -> None:
-    """An argument of the call; a session, which others may have from a cache; a response that comes a second time."""
+    """Not closed: an argument of the call, a session (which may be shared), a response that comes a second time."""
     kind = type("Session", (Closable,), {"status_code": None}) if given == "session" else Closable
     first, last = kind(), kind()
     script = [first, first, last] if given == "argument" else [first, last, first] if given == "session" else [last] * 3
@@ -1197,7 +1197,7 @@ def test_result_that_may_be_in_use_elsewhere_is_left_open(world: World, given: s
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("policy", [Retry(attempts=2, wait=0), Fallback(7)], ids=repr)
 async def test_result_whose_closing_hangs_holds_nobody_up_for_long(policy: Policy) -> None:
-    """A second, while the closing goes on."""
+    """The caller waits for a second; the closing goes on in the background."""
 
     class Hanging:
         status_code = 500
@@ -1214,7 +1214,7 @@ async def test_result_whose_closing_hangs_holds_nobody_up_for_long(policy: Polic
 
 
 async def test_result_is_closed_when_a_later_attempt_is_cancelled() -> None:
-    """Whoever cancelled gets nothing."""
+    """Where the caller is cancelled, the result of an attempt before is closed."""
     result, second = Closable(), asyncio.Event()
 
     async def fetch() -> Any:

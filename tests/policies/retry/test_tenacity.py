@@ -35,7 +35,7 @@ from tests.worlds import World
 
 @dataclass(frozen=True)
 class Look:
-    """What a strategy or a hook saw in the state, and when."""
+    """What a strategy or hook saw in the state, and when."""
 
     who: str
     at: float
@@ -56,7 +56,7 @@ class Look:
 
 @dataclass
 class Journal:
-    """All looks of one call, and how it went."""
+    """All looks of one call, and how the call ended."""
 
     clock: Callable[[], float]
     looks: list[Look] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Journal:
         return hook_later if later else lambda state: self.look(who, state)
 
     def watched(self, who: str, strategy: Callable[..., Any]) -> Any:
-        """`strategy`, with a look at the state first; async if it is."""
+        """A `strategy` that journals the state before it answers; async if the strategy is."""
 
         class Watched(tenacity.retry_base):
             def __call__(_, retry_state: tenacity.RetryCallState) -> Any:
@@ -116,7 +116,7 @@ class Journal:
 
 
 def told(outcome: tenacity.Future | None) -> str:
-    """A future as text: equal for equal outcomes of two runs."""
+    """A future as text, which is equal for equal outcomes of two runs."""
     if outcome is None:
         return "none"
     error = outcome.exception()
@@ -194,7 +194,7 @@ class Case:
 
 
 def both(case: Case) -> tuple[Journal, Journal]:
-    """The journals of tenacity and of ours, from two equal virtual days."""
+    """The journals of the case under tenacity and under `Retry`, each from a new virtual clock."""
     journals = []
     for through in (case.through_tenacity, case.through_ours):
         random.seed(7)
@@ -203,7 +203,8 @@ def both(case: Case) -> tuple[Journal, Journal]:
 
 
 def assert_same(case: Case) -> Journal:
-    """Ours is what tenacity's is. Returns it, for a test to see that the case is about something."""
+    """Assert that both journals are equal. Returns one, so that a test can check that the case covers what it means
+    to."""
     theirs, ours = both(case)
     assert len({look.fn for look in theirs.looks}) <= 1
     assert len({look.fn for look in ours.looks}) <= 1
@@ -317,14 +318,14 @@ if "or callable" in RETRIES:  # before 9.2, tenacity ended with the error before
     )
 )
 def test_retry_does_what_tenacity_does(case: Case) -> None:
-    """Any script, any strategies: the same looks at the same times, the same attempts, the same end."""
+    """With any script and any strategies: the same looks at the same times, the same attempts, the same end."""
     assert_same(case)
 
 
 @pytest.mark.parametrize("watch", [True, False])
 @pytest.mark.parametrize("retry", RETRIES.values(), ids=RETRIES)
 def test_each_retry_strategy_decides_as_under_tenacity(retry: Callable[[], Any], watch: bool) -> None:
-    """Asked about errors and about results, alone and in combinations, plain and async."""
+    """Each retry strategy is asked about errors and results, alone and in combinations, plain and async."""
     for first in STEPS:
         case = Case(((first, 1.0), (OSError, 0.5), (-1, 0.0)), retry, WAITS["fixed"], STOPS["after_attempt"], watch)
         assert assert_same(case).attempts
@@ -335,14 +336,15 @@ def test_each_retry_strategy_decides_as_under_tenacity(retry: Callable[[], Any],
 def test_each_wait_and_stop_strategy_decides_as_under_tenacity(
     wait: Callable[[], Any], stop: Callable[[], Any]
 ) -> None:
-    """Each pair of them on a row of failures, which take their time."""
+    """Each pair of a wait and a stop strategy sees a row of failures that take time."""
     ours = assert_same(Case(((OSError, 0.25),) * 9, RETRIES["exception_type"], wait, stop))
     assert len(ours.attempts) >= 2
 
 
 @pytest.mark.parametrize("later", [False, True])
 def test_hooks_and_strategies_are_asked_in_tenacitys_order(later: bool) -> None:
-    """before, predicate, after, wait, stop, before_sleep, and again; nothing but the predicate after a success."""
+    """The order is before, predicate, after, wait, stop, before_sleep, before; after a success only the predicate is
+    asked."""
     case = Case(((OSError, 1.0), (7, 1.0)), RETRIES["or"], WAITS["fixed"], STOPS["after_attempt"], later=later)
     ours = assert_same(case)
     assert [(look.who, look.at - 1000) for look in ours.looks] == [
@@ -358,7 +360,7 @@ def test_hooks_and_strategies_are_asked_in_tenacitys_order(later: bool) -> None:
 
 
 def test_state_shows_the_call_at_every_point() -> None:
-    """The fields by themselves, said once without tenacity's help."""
+    """The fields of the state have the expected values at each strategy and hook, stated without tenacity."""
     case = Case(((OSError, 1.0), (KeyError, 2.0)), RETRIES["exception_type"], WAITS["fixed"], STOPS["after_attempt"])
     ours = virtual.run(case.through_ours(), start=1000.0)
     before, predicate, after, wait, stop, before_sleep, again, last = ours.looks
@@ -384,7 +386,7 @@ def test_state_shows_the_call_at_every_point() -> None:
 
 
 def test_hooks_see_a_real_state_in_every_runtime(world: World) -> None:
-    """A real `RetryCallState` of the user's own function, with a controller of the right kind."""
+    """Hooks get a real `RetryCallState` of the user's function, with a controller of the right kind."""
     looks: list[Look] = []
     journal = Journal(world.now, looks)
     dependency = world.dependency(OSError(1), OSError(2), 7)
@@ -420,7 +422,7 @@ def test_hooks_see_a_real_state_in_every_runtime(world: World) -> None:
 
 
 def test_sync_hooks_see_what_tenacitys_retrying_shows() -> None:
-    """Around a `def`: the same looks as under `tenacity.Retrying`, times aside."""
+    """Around a `def`, hooks see the same as under `tenacity.Retrying`, except for times."""
     journals = []
     for ours in (False, True):
         journal = Journal(lambda: 0.0)
@@ -477,7 +479,7 @@ def test_sync_hooks_see_what_tenacitys_retrying_shows() -> None:
 def test_on_takes_tenacitys_retry_strategies_in_every_runtime(
     world: World, on: Any, script: tuple[Any, ...], calls: int
 ) -> None:
-    """Also the async ones, around an `async def`, and also those that look at results."""
+    """`on` takes strategies that look at errors or results, and async ones around an `async def`."""
     if awaits(on) and not world.is_async:
         return
     dependency = world.dependency(*script)
@@ -488,14 +490,14 @@ def test_on_takes_tenacitys_retry_strategies_in_every_runtime(
 
 
 def test_strategy_on_results_returns_the_last_one_when_attempts_are_spent(world: World) -> None:
-    """No `RetryError`: the very object that the function returned."""
+    """The last result comes back as the same object, not in a `RetryError`."""
     script: list[list[int]] = [[1], [2], [3]]
     dependency = world.dependency(*script)
     assert world.call(Retry(3, wait=0, on=tenacity.retry_always)(dependency.fn)) is script[-1]
 
 
 def test_strategy_beside_a_classifier_of_results_repeats_what_either_names(world: World) -> None:
-    """A result that the pipeline judges a failure is repeated, whatever the strategy thinks of it."""
+    """A result is repeated if the strategy asks for it, or if the pipeline's classifier calls it a failure."""
     dependency = world.dependency(503, -1, OSError(), 200)
     retry = Retry(
         5, wait=0, on=tenacity.retry_if_result(lambda result: result < 0) | tenacity.retry_if_exception_type()
@@ -506,7 +508,7 @@ def test_strategy_beside_a_classifier_of_results_repeats_what_either_names(world
 
 
 def test_async_hooks_are_awaited(world: World) -> None:
-    """Around an `async def`."""
+    """Around an `async def`, coroutine functions are accepted as hooks and awaited."""
     if not world.is_async:
         return
     heard: list[str] = []
@@ -524,7 +526,7 @@ def test_async_hooks_are_awaited(world: World) -> None:
 
 
 def test_async_hook_that_really_waits_around_a_def_raises_runtime_error() -> None:
-    """Not known to be async before; a plain call has no loop to wait on, and says so instead of hanging."""
+    """A hook that only shows at its call that it is async raises in plain code, instead of blocking it."""
 
     async def wait(state: tenacity.RetryCallState) -> None:
         await asyncio.sleep(0)
@@ -564,7 +566,7 @@ AWAITS: dict[str, Callable[[], tuple[str, Any]]] = {
 
 @pytest.mark.parametrize("given", AWAITS.values(), ids=AWAITS)
 def test_async_strategy_around_a_def_is_refused_when_it_is_decorated(given: Callable[[], tuple[str, Any]]) -> None:
-    """It would fail in the first outage."""
+    """The refusal comes at decoration, not in the first outage."""
     argument, strategy = given()
     retry = Retry(3, **{argument: strategy})
 
@@ -582,7 +584,7 @@ def test_async_strategy_around_a_def_is_refused_when_it_is_decorated(given: Call
 
 
 def test_hooks_alone_do_not_change_what_is_repeated(world: World) -> None:
-    """Without a strategy the classifier decides, as ever."""
+    """With hooks and no strategy, the classifier decides what is repeated."""
     heard: list[int] = []
     dependency = world.dependency(OSError(), TypeError())
     retry = Retry(3, wait=0, after=lambda state: heard.append(state.attempt_number))
@@ -595,13 +597,13 @@ def test_hooks_alone_do_not_change_what_is_repeated(world: World) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"on": KeyError}, {"on": tenacity.retry_never}, {"on": lambda error: False}])
 def test_try_again_is_repeated_whatever_on_says(world: World, options: dict[str, Any]) -> None:
-    """It is the function's own wish."""
+    """A `TryAgain` of the function is repeated, whatever `on` says."""
     dependency = world.dependency(tenacity.TryAgain(), 7)
     assert world.call(Retry(3, wait=0, **options)(dependency.fn)) == 7
 
 
 def test_try_again_is_not_shown_to_the_predicate(world: World) -> None:
-    """tenacity does not ask it either."""
+    """The predicate is not asked about a `TryAgain`, as in tenacity."""
     asked: list[BaseException] = []
     on = tenacity.retry_if_exception(lambda error: bool(asked.append(error)))
     dependency = world.dependency(tenacity.TryAgain(), 7)
@@ -610,14 +612,14 @@ def test_try_again_is_not_shown_to_the_predicate(world: World) -> None:
 
 
 def test_try_again_to_the_end_is_raised_itself(world: World) -> None:
-    """There is no other error to raise."""
+    """A `TryAgain` without another error behind it comes back itself."""
     last = tenacity.TryAgain()
     dependency = world.dependency(tenacity.TryAgain(), last)
     assert world.outcome(Retry(2, wait=0)(dependency.fn)).error is last
 
 
 def test_try_again_from_an_error_raises_that_error_at_the_end(world: World) -> None:
-    """Raised in an `except` block, or `from` an error, it stands for that one."""
+    """A `TryAgain` raised in an `except` block, or `from` an error, stands for that error."""
     errors = [OSError("caught"), OSError("named")]
     calls = []
 
@@ -644,7 +646,7 @@ def test_try_again_from_an_error_raises_that_error_at_the_end(world: World) -> N
 
 
 def test_controller_has_the_strategies_and_hooks_of_the_policy() -> None:
-    """A hook may read what it was configured with, and ask it."""
+    """A hook can read and call the strategies of its `retry_object`."""
     seen: list[Any] = []
     wait, on = tenacity.wait_fixed(0), tenacity.retry_if_exception_type(OSError)
 
@@ -662,7 +664,7 @@ def test_controller_has_the_strategies_and_hooks_of_the_policy() -> None:
 
 
 def test_tenacitys_logging_hooks_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """`before_log`, `after_log` and `before_sleep_log` find all that they read."""
+    """`before_log`, `after_log` and `before_sleep_log` find all attributes that they read."""
     log = logging.getLogger("tests.tenacity")
     retry = Retry(
         2,
@@ -693,7 +695,7 @@ class Asks(OSError):
 
 
 def test_requested_pause_is_part_of_upcoming_sleep() -> None:
-    """Stop strategies and hooks see the whole pause that will be made."""
+    """`upcoming_sleep` is the whole pause, with what the dependency has asked for."""
     heard: list[tuple[float, Any, float]] = []
 
     def hear(state: tenacity.RetryCallState) -> None:
@@ -713,7 +715,7 @@ def test_requested_pause_is_part_of_upcoming_sleep() -> None:
 
 
 def test_instant_pipeline_shows_the_pause_that_is_made(world: World) -> None:
-    """Switched for tests, no pause is made and none is shown, so that stop strategies do not count one."""
+    """Under `switch("instant")`, `upcoming_sleep` is 0, so that stop strategies do not count a pause."""
     heard: list[tuple[float, float, float]] = []
 
     def hear(state: tenacity.RetryCallState) -> None:
@@ -728,7 +730,7 @@ def test_instant_pipeline_shows_the_pause_that_is_made(world: World) -> None:
 
 
 def test_rejection_is_not_shown_to_a_strategy(world: World) -> None:
-    """Strategies judge what the dependency did."""
+    """A retry strategy is not asked about a rejection, which is no outcome of the dependency."""
     asked: list[BaseException] = []
     on = tenacity.retry_if_exception(lambda error: not asked.append(error))
     dependency = world.dependency(OSError(), BulkheadFull("full"))
@@ -738,7 +740,7 @@ def test_rejection_is_not_shown_to_a_strategy(world: World) -> None:
 
 
 def test_states_of_calls_at_once_are_apart(world: World) -> None:
-    """One instance, many calls: each hook sees its own call, from its own beginning."""
+    """Each of many calls through one Retry has a state of its own."""
     heard: dict[int, list[int]] = {}
     states: dict[int, set[int]] = {}
     kept: list[tenacity.RetryCallState] = []
