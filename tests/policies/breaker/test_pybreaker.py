@@ -1006,6 +1006,24 @@ def test_slow_storage_that_has_not_been_read_since_we_opened_does_not_close_us()
     assert refuses(breaker)
 
 
+def test_slow_storage_whose_answer_is_older_than_our_change_is_not_believed() -> None:
+    """Others have opened the circuit. While that is read, ours opens and closes: what was read is out of date."""
+    storage = Slowly()
+    breaker = CircuitBreaker(break_duration=60.0, state_storage=storage)
+    assert breaker(up)() == "up"
+    assert until(lambda: storage.rounds > 0)
+    storage.may_read_open.clear()
+    storage.inner.opened_at = datetime.now(UTC)
+    storage.inner.state = pybreaker.STATE_OPEN
+    assert storage.reading_open.wait(5)
+    breaker.open()
+    breaker.close()
+    storage.may_read_open.set()
+    rounds = storage.rounds
+    assert until(lambda: storage.rounds > rounds)
+    assert breaker(up)() == "up"
+
+
 def test_slow_storage_that_raises_is_logged_once_and_read_again_when_it_is_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
