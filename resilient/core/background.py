@@ -20,7 +20,7 @@ from resilient._atomic import members, renew_in_forked_child
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError
 from resilient.core.classify import Classifier
-from resilient.core.current_call import Enclosing, enclosing, runs_elsewhere, waiting
+from resilient.core.current_call import Enclosing, enclosing, register_background, waiting
 from resilient.core.layer import Layer
 from resilient.core.policy import PipelineContext
 from resilient.core.result import CLOSING_SECONDS, closing_of, is_awaitable
@@ -270,7 +270,7 @@ class BackgroundCall:
             del error  # its traceback refers to this frame
 
 
-runs_elsewhere(BackgroundCall._work.__code__)
+register_background(BackgroundCall._work.__code__)
 
 _UNSET = object()
 

@@ -1,13 +1,13 @@
-"""Budget: how much extra work, in retries and hedges, a dependency may be given for the work it has done well.
+"""Budget: limits the extra requests of a dependency (retries and hedges) to a share (10%) of its recent successes.
 
-Retries are a loan that the dependency pays back with its capacity. While it is healthy that costs little; when it
-fails, every client asks for more at the moment when there is least, and keeps it down. So successes earn tokens, an
-extra request costs one, and whoever has none makes do with what came back. A dependency that fails altogether earns
-nothing, and gets next to nothing on top.
+Extra requests take capacity from the dependency. While it is healthy they are few. When it fails, every client sends
+more of them at the moment when it can serve least, and that keeps it down. So each success earns tokens, an extra
+request costs one, and a call without a token returns what it has. A dependency that fails altogether earns nothing, and
+gets hardly any extra requests.
 
-One instance is shared by all retries and hedges of one dependency. Where a pipeline serves several that fail by
-themselves, as the origins of an HTTP client, each has a budget of its own, of the same figures: what one of them has
-earned is not spent on another one's outage. It has no clock of its own, and a success takes no lock.
+All retries and hedges of one dependency share one instance. Where a pipeline serves several dependencies that fail
+independently, as the origins of an HTTP client, each has a budget of its own with the same figures: successes of one do
+not pay for an outage of another. A budget has no clock of its own, and recording a success takes no lock.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from resilient import _validation
 __all__ = ["Budget"]
 
 DEPENDENCIES = 1024
-"""So many of those that one pipeline serves have a budget; then that of the first one is forgotten."""
+"""The most dependencies of one pipeline that have a budget of their own; beyond that the oldest budget is dropped."""
 
 SHOWN = 100
-"""Dependencies in a snapshot, the latest."""
+"""The most dependencies in a snapshot: the latest ones."""
 
 
 class Budget:
-    """Tokens for extra requests: a share of the successes of late, and a small reserve.
+    """Tokens for extra requests: a share of recent successes, and a small reserve.
 
     Args:
         ratio: tokens that a success earns. Default 0.1 (gRPC A6; in simulations of a metastable overload 0.1 with a
@@ -38,12 +38,12 @@ class Budget:
             fires at a rate of p needs a ratio of at least 2 p, or it starves.
         reserve: tokens at the start, and what an idle budget keeps. Default 1: a small client may repeat its first
             failure, and a thousand of them together do not make a storm. Once spent it comes back by successes only.
-        cap: tokens that can be saved up. Default 10.
-        ttl: seconds in which what is saved above the reserve fades to 1/e. Default 10 (Finagle): the successes of an
-            hour ago do not pay for the outage of now.
+        cap: the most tokens that can be saved. Default 10.
+        ttl: seconds in which the tokens above the reserve fade to 1/e. Default 10 (Finagle): successes of an hour ago
+            do not pay for a present outage.
 
-    `earn` is called for every call of a pipeline that succeeds, at whichever attempt, but not for what a Fallback
-    answers; `spend` for every extra request.
+    `earn` is called for every call of a pipeline that succeeds, at whichever attempt, except by the answer of a
+    Fallback; `spend` before every extra request.
     """
 
     def __init__(self, ratio: float = 0.1, *, reserve: float = 1.0, cap: float = 10.0, ttl: float = 10.0) -> None:
@@ -55,7 +55,7 @@ class Budget:
             raise ValueError(f"cap={cap!r} must be at least 1 token and at least the reserve of {reserve!r}")
         self.spent = 0
         self.refused = 0
-        self.earned = 0  # successes since the last look
+        self.earned = 0  # successes since the last `spend`
         self._tokens = self.reserve
         self._looked: float | None = None
         self._all: Budget | None = None
@@ -63,13 +63,14 @@ class Budget:
         self.renew()
 
     def renew(self) -> None:
-        """Take a new lock, also in a forked child, which has the tokens that there were."""
+        """Make new locks. In a forked child, too, which keeps the tokens."""
         self._lock = threading.RLock()
         for budget in list(self.each.values()):
             budget.renew()
 
     def of(self, dependency: Hashable | None) -> Budget:
-        """The budget of one of the dependencies that a pipeline serves. None: it serves one, whose budget this is."""
+        """Return the budget of one of the dependencies that a pipeline serves. None: it serves one only, and this is
+        its budget."""
         if dependency is None:
             return self
         try:
@@ -90,7 +91,7 @@ class Budget:
         return budget
 
     def earn(self, call: object = None, result: object = None) -> None:
-        """A call succeeded; which, and with what, makes no difference."""
+        """Count a successful call. The arguments are not used."""
         self.earned += 1
 
     def spend(self, now: float) -> bool:
@@ -113,11 +114,12 @@ class Budget:
         self.refused += not enough
 
     def balance(self, now: float) -> float:
-        """Tokens there are."""
+        """Return the tokens there are at the time `now`."""
         return self._balance(now, self.earned)
 
     def _balance(self, now: float, successes: int) -> float:
-        """Tokens now: what was saved has faded, and the successes since came evenly over the time since."""
+        """Return the tokens there are at the time `now`, with so many new `successes`: saved tokens have faded since
+        the last `spend`, and the successes came evenly over that time."""
         tokens, earned = self._tokens, successes * self.ratio
         missing = self.reserve - tokens
         if missing > 0.0:  # the reserve first; it does not fade
@@ -131,8 +133,8 @@ class Budget:
         return min(self.cap, tokens - saved + saved * kept + fresh)
 
     def snapshot(self) -> dict[str, Any]:
-        """Extra requests `spent` and `refused`, and `tokens` as of the last look. Where it serves several dependencies,
-        the two are of all together, and `each` has the latest 100 of them."""
+        """Return how many extra requests were `spent` and `refused`, and the `tokens` after the last `spend`. Where it
+        serves several dependencies, the two are totals, and `each` has the snapshots of the latest 100 of them."""
         with self._lock:
             each = list(self.each.items())[: -SHOWN - 1 : -1]
         shown = {_validation.legible(dependency): budget.snapshot() for dependency, budget in each}

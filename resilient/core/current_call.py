@@ -1,13 +1,13 @@
-"""What a guarded function can find out about the call that it is in: which attempt this is, and how long it has.
+"""The current call: what a guarded function can learn about its call, as the attempt, and the time that is left.
 
     @users
     async def get_user(user_id):
         call = current_call()
         headers = {"X-Request-Id": call.id, "X-Attempt": str(call.attempt)}
 
-Telling every call what it is would cost each of them as much as a retry does. So nothing is told: whoever asks looks up
-the stack, where the frames of the guarded calls stand. Copies of hedges and abandoned work, which run beside their
-callers, are given what their callers saw. Tasks that the function itself begins are calls of their own: ask before.
+To set a variable for every call would cost each of them as much as a retry does. So none is set: `current_call` finds
+the frames of the guarded calls on the stack. Copies of hedges and abandoned work, which run in the background, keep the
+calls that enclosed their caller. In a task that the function itself starts there is no current call.
 """
 
 from __future__ import annotations
@@ -26,47 +26,48 @@ from resilient.core.call import Call
 from resilient.core.policy import PipelineContext
 
 __all__ = [
+    "BackgroundFrame",
     "CurrentCall",
-    "Elsewhere",
     "Enclosing",
     "block_begins",
     "block_ends",
     "current_call",
     "enclosing",
     "frames_of",
-    "is_guard",
     "is_guarded",
-    "runs_elsewhere",
+    "register_background",
+    "register_guard",
     "stack",
     "waiting",
 ]
 
-# By identity: a code object works its hash out anew each time, from all it has.
+# By identity: a code object computes its hash anew each time, from all of its contents.
 _guards: dict[int, CodeType] = {}
 _elsewhere: dict[int, CodeType] = {}
 _lock = module_lock()
 
 
-def is_guard(code: CodeType) -> None:
-    """Frames of this code guard a call; they have it as `call`, and its pipeline's scope as `context`."""
+def register_guard(code: CodeType) -> None:
+    """Register code whose frames guard a call: they have the call in the variable `call`, and the context of its
+    pipeline in `context`."""
     _guards[id(code)] = code
 
 
 def is_guarded(fn: object) -> bool:
-    """Whether a function is itself the frame that guards another one."""
+    """Whether a function is itself a frame that guards another function."""
     return id(getattr(fn, "__code__", None)) in _guards
 
 
 _blocks: dict[FrameType, list[tuple[Call, PipelineContext]]] = {}
-"""The guarded blocks that a frame is in, outermost first. (The frame itself is the key, not its number: that of a frame
-which has ended is another one's soon.)"""
+"""The guarded blocks of each frame, outermost first. (The key is the frame, not its id: that of a frame which has ended
+is soon reused.)"""
 
 _STACKS = contextlib.__file__
 
 
 def block_begins(frame: FrameType | None, call: Call, context: PipelineContext) -> FrameType:
-    """From here on `frame` is inside a guarded block; or, if that is an exit stack's, the frame that fills the stack.
-    Returns what `block_ends` needs."""
+    """Record that `frame` is inside a guarded block from now on; for a frame of an exit stack, the frame that uses the
+    stack. Returns the frame that `block_ends` takes."""
     while frame is not None and frame.f_code.co_filename == _STACKS and frame.f_back is not None:
         frame = frame.f_back
     assert frame is not None
@@ -76,41 +77,43 @@ def block_begins(frame: FrameType | None, call: Call, context: PipelineContext) 
 
 
 def block_ends(frame: FrameType, call: Call) -> None:
-    """Note that a block of this frame has ended: its call is no longer current there."""
+    """Record that a block of this frame has ended: its call is no longer current there."""
     with _lock:
         left = [block for block in _blocks.pop(frame, ()) if block[0] is not call]
         if left:
             _blocks[frame] = left
 
 
-class Elsewhere(Protocol):
-    """A call that runs beside its caller: in its own task or thread the stack ends with a frame that has this as
-    `self` (see `runs_elsewhere`)."""
+class BackgroundFrame(Protocol):
+    """A call in the background: the outermost frame of its task or thread has this object as `self` (see
+    `register_background`)."""
 
     call: Call
     context: PipelineContext
 
     def outer(self) -> Enclosing:
-        """The calls that enclose it."""
+        """Return the guarded calls that enclose this one, innermost first."""
         ...
 
 
 Enclosing = Sequence[tuple[Call, PipelineContext]]
+"""Guarded calls, each with the context of its pipeline, innermost first."""
 
 
-def runs_elsewhere(code: CodeType) -> None:
-    """Frames of this code are the outermost of an `Elsewhere`."""
+def register_background(code: CodeType) -> None:
+    """Register code whose frames are the outermost of a `BackgroundFrame`, in the variable `self`."""
     _elsewhere[id(code)] = code
 
 
 def enclosing(depth: int = 1, *, keep: bool = False) -> Enclosing:
-    """The guarded calls around the caller's frame, innermost first. `keep`: the same `Call` is returned when they are
-    asked for again, so what is noted on it stays."""
+    """Return the guarded calls around the frame of the caller, innermost first. `keep`: the same `Call` objects are
+    returned the next time, so what is stored on them stays."""
     return _calls_in(stack(sys._getframe(depth)), keep=keep)
 
 
 def waiting(caller: Any) -> Enclosing:
-    """The guarded calls in which a task (asyncio's or trio's), or a thread by its number, waits; innermost first."""
+    """Return the guarded calls in which a task (asyncio's or trio's), or a thread by its number, waits; innermost
+    first."""
     if isinstance(caller, int):
         frame = _frames_of_threads().get(caller)
         return () if frame is None else _calls_in(stack(frame))
@@ -120,9 +123,9 @@ def waiting(caller: Any) -> Enclosing:
 def _frames_of_threads() -> dict[int, FrameType]:
     """The innermost frame of each thread, by the thread's number.
 
-    Python collects them under a lock that each new thread needs. Before 3.13 the garbage collector can run meanwhile;
-    if a finalizer then lets another thread run, and that one needs the lock, all threads wait for each other for ever.
-    So the collector is switched off meanwhile.
+    Python collects them under a lock that each new thread needs. Before 3.13 the garbage collector can run under that
+    lock; if a finalizer then lets another thread run, and that thread needs the lock, all threads wait for each other
+    for ever. So the collector is switched off until the frames are collected.
     """
     with _lock:
         was_on = gc.isenabled()
@@ -147,24 +150,26 @@ def frames_of(task: Any) -> Iterator[FrameType]:
 
 
 _forked_in: FrameType | None = None
-"""In a forked child: the frame in which it was forked. It and those that it was called from belong to the parent."""
+"""In a forked child: the frame that forked. It and its callers belong to the parent."""
 
 
 @in_forked_child
 def _leave_the_parents_calls() -> None:
+    """In a forked child: the calls on the stack so far belong to the parent."""
     global _forked_in
-    _forked_in = sys._getframe(2)  # past `forks`
+    _forked_in = sys._getframe(2)  # past the function that calls this one
 
 
 def stack(frame: FrameType | None) -> Iterator[FrameType]:
-    """A frame, and those that it is called from in this process."""
+    """Yield a frame, and its callers in this process."""
     while frame is not None and frame is not _forked_in:
         yield frame
         frame = frame.f_back
 
 
 def _calls_in(frames: Iterable[FrameType], *, keep: bool = False) -> Enclosing:
-    """The guarded calls in these frames, and in those outside them, innermost first. `keep`: as for `enclosing`."""
+    """Return the guarded calls in these frames, and in the frames around those, innermost first. `keep`: as for
+    `enclosing`."""
     found: list[tuple[Call, PipelineContext]] = []
     for frame in frames:
         if _blocks and frame in _blocks:
@@ -173,12 +178,12 @@ def _calls_in(frames: Iterable[FrameType], *, keep: bool = False) -> Enclosing:
         if code in _guards:
             names = frame.f_locals
             call = names.get("call")
-            if call is None and "count" in names:  # an outermost frame that makes no `Call` before something fails
+            if call is None and "count" in names:  # an outermost frame, which makes no `Call` until something fails
                 call = names["in_flight"].call_of(frame, keep=keep)
-            if call is not None and not (found and found[-1][0] is call):  # a call may have two frames
+            if call is not None and not (found and found[-1][0] is call):  # two frames of one call
                 found.append((call, names["context"]))
         elif code in _elsewhere:
-            work: Elsewhere = frame.f_locals["self"]
+            work: BackgroundFrame = frame.f_locals["self"]
             if found and found[-1][0] is work.call:
                 found.pop()
             return [*found, (work.call, work.context), *work.outer()]
@@ -207,7 +212,7 @@ class CurrentCall:
 
 
 def current_call() -> CurrentCall | None:
-    """The innermost guarded call that the caller is in, or None outside all."""
+    """Return the innermost guarded call around the code that calls this, or None outside all."""
     view: CurrentCall | None = None
     for call, context in reversed(enclosing(2, keep=True)):
         remaining = None if call.deadline is None else max(0.0, call.deadline - call.begin().now())

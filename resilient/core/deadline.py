@@ -1,26 +1,28 @@
-"""Deadline: one moment by which everything beneath has to be done.
+"""Deadline: one moment by which all guarded calls in a block must end.
 
     with deadline(2):
-        user = await get_user(7)        # every guarded call in here sees the least of all limits
+        user = await get_user(7)        # every guarded call in the block keeps the earliest of all limits
         await get_orders(user)
 
-A deadline is a context variable, so it reaches the guarded calls of called functions, of tasks begun inside, and of
+A deadline is a context variable, so it holds for the guarded calls of called functions, of tasks started inside, and of
 threads that are given a copy of the context (`asyncio.to_thread`). It bounds their queues, rate-limit waits, pauses
 between attempts, attempts and hedges; it does not end code that no pipeline guards. A total `Timeout` (one with other
 policies inside it) sets one too.
 
-Every other `Timeout` is a deadline for what is beneath it as well. Setting a variable would cost each of its calls as
-much as all else, so nothing is set: whoever has to know (`remaining()`, a Retry before a pause, a plain `def` in a
-queue, a transport that tells it) looks up the guarded calls on the stack.
+Every other `Timeout` is a deadline for the calls inside it, too. To set a variable would double the cost of each of its
+calls, so none is set: code that needs the deadline (`remaining()`, a Retry before a pause, a plain `def` in a queue, a
+transport that sends it) finds the guarded calls on the stack.
 
-A background task that is begun inside inherits the deadline, and is cut by it. To leave it, and the priority, behind:
+A background task that is started inside inherits the deadline, which cuts it short. To start one without the deadline
+and the priority:
 
     with detached():
         task = asyncio.create_task(refresh_cache())
 
-Whoever inherited a deadline is cut short for a reason of the caller's: it is never evidence about the dependency.
+A call that an inherited deadline ends is cut short for the caller's reasons: that is never evidence about the
+dependency.
 
-From process to process it travels as text, the milliseconds that are left: clocks differ, and what is left does not.
+Between processes a deadline is sent as text, the milliseconds that are left: clocks differ, remaining times do not.
 
     queue.send(job, headers={"X-Deadline-Ms": deadline.to_header()})      # where the caller is
 
@@ -79,7 +81,8 @@ _MILLISECONDS = re.compile(r"[ \t]*[0-9]{1,11}(\.[0-9]{0,9})?[ \t]*", re.ASCII)
 _LONGEST = 366 * 86400e3  # more than a year is a mistake
 
 _lifted: ContextVar[tuple[Call | None, float]] = ContextVar("resilient_lifted", default=(None, 0.0))
-"""The guarded call whose deadline, and that of those around it, is lifted here; unless it is earlier than a moment."""
+"""A guarded call, whose deadline does not hold here unless it is earlier than the moment beside it. Calls around that
+one do not count at all."""
 
 
 class _Until(Deadline):
@@ -91,7 +94,7 @@ class _Until(Deadline):
 
 
 class deadline:
-    """`with deadline(seconds):` everything guarded in the block is done in `seconds`, or ends with `TimedOut`.
+    """`with deadline(seconds):` guarded calls in the block end within `seconds`, or raise `TimedOut`.
 
     An outer deadline that comes earlier still holds. Each object serves one `with` at a time.
     """
@@ -108,14 +111,15 @@ class deadline:
     def from_header(
         cls, value: str | bytes | float | None, *, most: float | None = None, elapsed: float = 0.0
     ) -> deadline:
-        """The deadline that the caller in another process has sent, for a `with`.
+        """Make the deadline that a caller in another process has sent, for a `with`.
 
         Args:
-            value: the milliseconds that were left, as a header has them. What makes no sense (no number, a sign,
-                several values, more than a year) counts as None: none was sent. 0: it has passed, and guarded calls
-                end at once.
-            most: seconds that the work may take from now at the most, whatever was sent. Default: no limit of our own.
-            elapsed: seconds that went by since it was sent (in a queue). Less than 0, where clocks differ, is 0.
+            value: the milliseconds that were left, as a header has them. An invalid value (no number, a sign, several
+                values, more than a year) counts as None: none was sent. 0: it has passed, and guarded calls end at
+                once.
+            most: the most seconds that the work may take from now, whatever was sent. Default: no limit of our own.
+            elapsed: seconds since the value was sent (in a queue). A negative number, from clocks that differ, counts
+                as 0.
 
         Without a value and without `most` the `with` does nothing.
         """
@@ -133,9 +137,9 @@ class deadline:
 
     @staticmethod
     def to_header() -> str | None:
-        """The milliseconds that are left here, as `from_header` takes them; None without a deadline.
+        """Return the milliseconds that are left here, as `from_header` takes them; None without a deadline.
 
-        For queues, and clients that are not guarded by a transport of ours (which send it with `deadline_header=True`).
+        For queues, and for clients without a transport of ours (our transports send it with `deadline_header=True`).
         """
         left = remaining()
         return None if left is None else str(int(left * 1000))
@@ -162,7 +166,7 @@ class deadline:
 
 
 class _NoDeadline(deadline):
-    """Where nobody has set a limit."""
+    """A `with` that does nothing, where neither the caller nor `most` sets a limit."""
 
     __slots__ = ()
 
@@ -182,9 +186,9 @@ _NONE = _NoDeadline()
 
 
 def milliseconds(value: object) -> float | None:
-    """The number of milliseconds that a header has, or None when it makes no sense."""
+    """Return the number of milliseconds in the value of a header, or None for an invalid value."""
     if isinstance(value, bytes):
-        if value.isdigit() and len(value) < 11:  # as most are: a server looks at each
+        if value.isdigit() and len(value) < 11:  # the usual case, fast: a server reads one with each request
             return int(value)
         value = value.decode("latin-1")
     if isinstance(value, str):
@@ -201,8 +205,9 @@ def _begin_without() -> None:
 
 
 def total(inner: Layer, seconds: float) -> Layer:
-    """A layer that holds the deadline of its call for everything that `inner` calls. For a total Timeout that runs its
-    inner layer beside the caller; other total Timeouts leave it to the runtime (`Limit.total`)."""
+    """Return a layer that makes the deadline of its call the inherited one of all that `inner` calls. For a total
+    Timeout that runs its inner layer in the background; other total Timeouts leave that to the runtime
+    (`Limit.total`)."""
 
     async def bounded(call: Call) -> Any:
         assert call.deadline is not None
@@ -216,7 +221,8 @@ def total(inner: Layer, seconds: float) -> Layer:
 
 
 def lifted(inner: Layer) -> Layer:
-    """`inner` without the deadlines of those who wait for it, which they have for themselves."""
+    """Return a layer that runs `inner` without the deadlines of its callers. They apply these themselves while they
+    wait for it."""
 
     async def freed(call: Call) -> Any:
         token = hold(LIFTED)
@@ -234,13 +240,14 @@ def lifted(inner: Layer) -> Layer:
 
 
 class detached:
-    """`with detached():` tasks that are begun in the block have nothing of the calls around it: neither their deadline
-    nor their priority. For work that goes on when its caller has its answer, on asyncio and trio:
+    """`with detached():` tasks that are started in the block inherit neither the deadline nor the priority of the calls
+    around it. For work that continues after its caller has its answer, on asyncio and trio:
 
         with detached():
             task = asyncio.create_task(refresh())      # or nursery.start_soon(refresh)
 
-    What is awaited in the block itself is still cancelled with its caller. Each object serves one `with` at a time.
+    Code that is awaited in the block itself is still cancelled with its caller. Each object serves one `with` at a
+    time.
     """
 
     __slots__ = ("_mark", "_priority", "_token")
@@ -264,23 +271,24 @@ class detached:
 
 
 def remaining() -> float | None:
-    """Seconds until the earliest of the deadlines and Timeouts that hold here (0 when it has passed); None without one.
+    """Return the seconds until the earliest of the deadlines and Timeouts that hold here (0 when it has passed); None
+    without one.
 
-    So a plain function may tell its client: `requests.get(url, timeout=remaining())`. It looks up the stack, which
-    costs a microsecond or two.
+    A plain function can pass them to its client: `requests.get(url, timeout=remaining())`. They are found on the stack,
+    which costs a microsecond or two.
     """
     limit = holding()
     return None if limit is None else max(0.0, limit.at - current().now())
 
 
 def holding(inner: Call | None = None) -> Deadline | None:
-    """The earliest of the deadlines and Timeouts that hold here, on the clock of the runtime that runs; or None. Those
-    of `inner` itself do not count."""
+    """Return the earliest of the deadlines and Timeouts that hold here, on the clock of the running runtime; or None.
+    Those of the call `inner` itself do not count."""
     limit = inherited()
     earliest = None if limit is None or limit.at == math.inf else limit
     free, unless = _lifted.get()
     for call, _ in enclosing(2):
-        at = getattr(call, "deadline", None)  # a signal handler may ask in the midst of its making
+        at = getattr(call, "deadline", None)  # a signal handler may run before the call is complete
         if at is not None and (call is not free or at < unless) and (inner is None or call.origin is not inner.origin):
             clock, here = call.begin().now, current()
             if clock != here.now:
@@ -293,8 +301,8 @@ def holding(inner: Call | None = None) -> Deadline | None:
 
 
 async def in_callers_time(call: Call, context: PipelineContext, inner: Layer) -> Any:
-    """Await what waits for `call`, for no longer than the guarded calls around have: a plain `def` is on its own thread
-    there, in which nothing else ends it."""
+    """Await `inner(call)`, in which the call waits, until the deadline of a guarded call around it at the latest. That
+    matters in plain code only: on an event loop the outer call cancels the wait, in a thread nothing else ends it."""
     limit = None if call.runtime is not THREADS else holding(call)
     if limit is None or (call.deadline is not None and call.deadline <= limit.at):
         return await inner(call)
@@ -302,7 +310,8 @@ async def in_callers_time(call: Call, context: PipelineContext, inner: Layer) ->
 
 
 async def under(call: Call, context: PipelineContext, inner: Layer, limit: Deadline) -> Any:
-    """Await `inner(call)` until a deadline of the callers'."""
+    """Await `inner(call)` until `limit`, a deadline of the callers. Then raises `TimedOut`, and emits
+    `CallTimedOut`."""
     try:
         runtime = call.runtime
         if runtime is None:

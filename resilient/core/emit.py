@@ -1,7 +1,7 @@
-"""Emits the events of attempts and calls, with the verdict that the policies have, once it is known.
+"""Emits the events of attempts and calls, with the verdict that the policies use, when it is known.
 
-A result that is still open (the body of a streamed response) is told of when it has ended, as policies learn of it
-then, too. Its times are those of its beginning, because the rest depends on its reader.
+The event of a result that is still open (the body of a streamed response) is emitted when it has ended; policies learn
+the outcome then, too. The times in it are those of the beginning of the body, because the rest depends on the reader.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from resilient._atomic import module_lock
 from resilient.core.call import Call, name_of
 from resilient.core.callbacks import CallbackError
 from resilient.core.classify import IGNORED, SUCCESS, Verdict
-from resilient.core.current_call import is_guard
+from resilient.core.current_call import register_guard
 from resilient.core.gate import Withdrawn
 from resilient.core.policy import PipelineContext
 from resilient.errors import TimedOut, bare, leaves
@@ -28,39 +28,41 @@ __all__ = [
     "attempt_returned",
     "attempt_started",
     "count_request",
+    "emit_event",
     "observed",
-    "tell",
-    "told_call",
+    "observed_call",
 ]
 
 
-def tell(call: Call, context: PipelineContext, event: Event) -> None:
-    """Emit an event of a call. Listeners find the call by this frame (`current.enclosing`)."""
+def emit_event(call: Call, context: PipelineContext, event: Event) -> None:
+    """Emit an event of a call. Its frame is registered as a guard of the call: listeners find the call by
+    `current_call.enclosing`."""
     context.channel.emit(event)
 
 
-is_guard(tell.__code__)
+register_guard(emit_event.__code__)
 
 _lock = module_lock()
 
 _new, _fill = object.__new__, vars(Event)["__dict__"].__set__
-"""Make an event, and set all its fields at once: that takes a quarter of the time of its `__init__`."""
+"""Make an event, and set all of its fields at once: that takes a quarter of the time of its `__init__`."""
 
 
 # -- attempts -------------------------------------------------------------------------------------------------------
 
 
 def observed(call: Call, context: PipelineContext, attempt: Awaitable[Any]) -> Awaitable[Any]:
-    """What to await for an attempt while events of calls or attempts are wanted (`channel.wants.observed`)."""
+    """Return the awaitable of an attempt that also emits its events. Used while events of calls or attempts are wanted
+    (`channel.wants.observed`)."""
     if context.channel.wants.attempts:
-        return _told_attempt(call, context, attempt)
+        return _observed_attempt(call, context, attempt)
     count_request(call)
     return attempt
 
 
-async def _told_attempt(call: Call, context: PipelineContext, attempt: Awaitable[Any]) -> Any:
+async def _observed_attempt(call: Call, context: PipelineContext, attempt: Awaitable[Any]) -> Any:
     begin = attempt_started(call, context)
-    if begin is None:  # the last listener has just gone
+    if begin is None:  # the last listener was removed meanwhile
         return await attempt
     try:
         result = await attempt
@@ -74,17 +76,17 @@ async def _told_attempt(call: Call, context: PipelineContext, attempt: Awaitable
 
 
 def count_request(call: Call, change: int = 1) -> None:
-    """Count a request of a call; -1: take back one that was counted, because the call was withdrawn before it."""
+    """Count a request of a call; -1: take back a counted one, because the call was withdrawn before it."""
     try:
         call.requests += change
-    except AttributeError:  # it is a fork, or began before anybody listened: then its end is not told
+    except AttributeError:  # a fork; or a call older than all listeners, whose `CallEnded` is not emitted
         with _lock:
             if hasattr(call.origin, "requests"):
                 call.origin.requests += change
 
 
 def attempt_started(call: Call, context: PipelineContext) -> float | None:
-    """Count a request, and emit `AttemptStarted`. Returns when it began; None if no event of attempts is wanted."""
+    """Count a request, and emit `AttemptStarted`. Returns the time; None if no event of attempts is wanted."""
     wants = context.channel.wants
     count_request(call)
     if not wants.attempts:
@@ -97,12 +99,12 @@ def attempt_started(call: Call, context: PipelineContext) -> float | None:
         values["at"] = begin
         values["attempt"] = call.attempt
         values["function"] = name_of(call.fn)
-        tell(call, context, event)
+        emit_event(call, context, event)
     return begin
 
 
 def attempt_returned(call: Call, context: PipelineContext, begin: float, result: Any) -> None:
-    """Emit `AttemptReturned`, at once, or when its result has ended if that is still open."""
+    """Emit `AttemptReturned`: at once, or, for a result that is still open, when it has ended."""
     if not context.channel.wants[AttemptReturned]:
         return
     end, verdict = call.runtime.now(), _verdict_on_result(call, context, result)
@@ -119,13 +121,13 @@ def attempt_returned(call: Call, context: PipelineContext, begin: float, result:
     values["retry_after"] = verdict.retry_after if failed else None
     lifecycle = context.lifecycle
     if not failed and lifecycle.may_be_open and lifecycle.is_open(result):
-        lifecycle.follow(result, _Late(call, context, event, lambda error: replace(event, failed=True), event))
+        lifecycle.follow(result, _EmitLater(call, context, event, lambda error: replace(event, failed=True), event))
     else:
-        tell(call, context, event)
+        emit_event(call, context, event)
 
 
 def _status(response: Any) -> int | None:
-    """The HTTP status of a response, by the names that clients have for it; None: it has none."""
+    """Return the HTTP status of a response, by the names that clients give it; None: it has none."""
     for name in ("status_code", "status"):
         try:
             status = getattr(response, name, None)
@@ -143,7 +145,7 @@ def attempt_failed(call: Call, context: PipelineContext, begin: float, error: Ba
     end, verdict = call.runtime.now(), _verdict_on_error(call, context, error).kind
     error = error.error if type(error) is CallbackError else error
     event = AttemptFailed(context.name, end, call.attempt, name_of(call.fn), error, end - begin, verdict)
-    tell(call, context, event)
+    emit_event(call, context, event)
 
 
 # -- calls ----------------------------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ class Ends:
     The outermost gate layer sets `call.requests` when the call begins, and passes the time of that.
 
     Args:
-        stood_in: whether a policy of the pipeline may answer in the dependency's place.
+        substitutes: whether a policy of the pipeline can answer in place of the dependency.
 
     Attributes:
         returned(call, begin, end, result, good): the call has returned; `good` is `good_fields(function)`.
@@ -169,7 +171,8 @@ class Ends:
         by_evidence, may_be_open = context.classifier.judges_results, lifecycle.may_be_open
 
         def returned(call: Call, begin: float, end: float, result: Any, good: dict[str, Any]) -> None:
-            """Emit the event of a call that has returned `result`: at once, or when a result that is open has ended."""
+            """Emit the event of a call that has returned `result`: at once, or, if that is still open, when it has
+            ended."""
             values = good.copy()
             values["at"] = end
             values["elapsed"] = end - begin
@@ -184,11 +187,13 @@ class Ends:
             _fill(event, values)
             if may_be_open and event.ending == "success" and lifecycle.is_open(result):
                 left = replace(event, ending="cancelled", verdict="nothing")
-                lifecycle.follow(result, _Late(call, context, event, lambda error: _broken_off(event, error), left))
+                lifecycle.follow(
+                    result, _EmitLater(call, context, event, lambda error: _broken_off(event, error), left)
+                )
                 return
             if channel.later:
                 channel.catch_up()
-            for entry in channel.wants.ended:  # as `emit`, without its frame
+            for entry in channel.wants.ended:  # as `emit`, without the cost of a call
                 try:
                     entry.listener(event)
                 except Exception:
@@ -204,14 +209,15 @@ class Ends:
                 CallEnded(context.name, end, name_of(call.fn), call.requests, end - begin, ending, shown, judged.kind)
             )
 
-        is_guard(returned.__code__)
-        is_guard(failed.__code__)
+        register_guard(returned.__code__)
+        register_guard(failed.__code__)
         self._pipeline = context.name
         self.returned = returned
         self.failed = failed
 
     def good_fields(self, function: str) -> dict[str, Any]:
-        """The fields of `CallEnded` for a successful call of a function; those that differ from call to call are 0."""
+        """Return the fields of `CallEnded` for a successful call of a function. Those that differ from call to call are
+        0."""
         return {
             "pipeline": self._pipeline,
             "at": 0.0,
@@ -224,8 +230,9 @@ class Ends:
         }
 
 
-async def told_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) -> Any:
-    """Await `rest`, the whole call, and emit its `CallEnded`. Used on the full path; a gate layer emits it itself."""
+async def observed_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) -> Any:
+    """Await `rest`, the whole call, and emit its `CallEnded`. Used on the full path; on the others the frame emits it
+    itself."""
     begin = call.begin().now()
     call.requests = 0
     try:
@@ -249,12 +256,12 @@ def _ending(error: BaseException, verdict: Verdict) -> CallEnding:
     return "failure" if issubclass(type(error), Exception) else "cancelled"
 
 
-# -- what the policies know -----------------------------------------------------------------------------------------
+# -- verdicts --------------------------------------------------------------------------------------------------------
 
 
 def _verdict_on_result(call: Call, context: PipelineContext, result: Any) -> Verdict:
-    """The verdict that the policies have. An error of the classifier is raised by the first policy that asks, not
-    here."""
+    """Return the verdict of the policies on a result. An error of the classifier is raised by the first policy that
+    needs the verdict, not here."""
     if not context.classifier.judges_results:
         return SUCCESS
     try:
@@ -264,21 +271,22 @@ def _verdict_on_result(call: Call, context: PipelineContext, result: Any) -> Ver
 
 
 def _verdict_on_error(call: Call, context: PipelineContext, error: BaseException) -> Verdict:
-    """The verdict that the policies have on an error, as for results; a BaseException says nothing."""
+    """Return the verdict of the policies on an error, as for results. A BaseException that is no Exception is
+    ignored."""
     if not issubclass(type(error), Exception):
         return IGNORED
     known = call.verdict
     if known is not None and known[1] is error and known[0] is context.classifier and known[2] is IGNORED:
-        return IGNORED  # a mistake of the caller's (`raise_callback_error`), which the type of the error does not tell
+        return IGNORED  # `raise_callback_error` has marked it: the type of the error does not show the mistake
     try:
         return context.on_error(call, error)  # type: ignore[arg-type]
     except CallbackError:
         return IGNORED
 
 
-class _Late:
+class _EmitLater:
     """Emits an event when an open result has ended: `good` if it ended well, `bad(error)` if it failed, `left` if its
-    end says nothing."""
+    reader left it."""
 
     __slots__ = ("bad", "call", "context", "good", "left")
 
@@ -292,11 +300,11 @@ class _Late:
         self.left = left
 
     def learn(self, error: Exception | None) -> None:
-        tell(self.call, self.context, self.good if error is None else self.bad(error))
+        emit_event(self.call, self.context, self.good if error is None else self.bad(error))
 
     def drop(self, *, collected: bool = False) -> None:
         call, context, left = self.call, self.context, self.left
         if collected:
-            context.channel.later.append(lambda: tell(call, context, left))
+            context.channel.later.append(lambda: emit_event(call, context, left))
         else:
-            tell(call, context, left)
+            emit_event(call, context, left)

@@ -172,7 +172,7 @@ class Gate(Policy):
             attempts=Bound(0, rest.attempts.most),
             requests=Bound(0, rest.requests.most),
             why=why,
-            allowed=1,
+            max_failing_runs=1,
             fails=False,
         )
 

@@ -1,4 +1,4 @@
-"""The levels of a pipeline: each policy around the rest, as the worst case asks them, from the outside inward."""
+"""The levels of a pipeline, of which its worst case is computed: each is one policy around all that is inside it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ __all__ = ["Level", "levels"]
 
 
 class Level:
-    """A policy of a pipeline with this `context`, around the rest; asked once for each view.
+    """One policy of a pipeline with this `context`, around all that is inside it. A call returns its worst case in
+    given surroundings, computed once for each.
 
     Attributes:
-        seen: what it was asked for first: the worst case as the first attempt meets it.
+        seen: the first worst case that was computed: that of the first attempt.
     """
 
     def __init__(self, policy: Policy, inner: InnerCost, context: PipelineContext) -> None:
@@ -40,7 +41,8 @@ class Level:
 
 
 def levels(policies: Sequence[tuple[Policy, PipelineContext]], inner: InnerCost) -> list[Level]:
-    """Each of the policies, with the context of its pipeline, around those inside it; outermost first."""
+    """Return a level for each of the policies, with the context of its pipeline; outermost first. `inner`: the cost of
+    the function itself."""
     found: list[Level] = []
     for policy, context in reversed(policies):
         found.append(Level(policy, found[-1] if found else inner, context))

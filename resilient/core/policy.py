@@ -244,7 +244,7 @@ class Policy:
             Bound(0, once.attempts.most if facts.overlaps else told.attempts.most),
             Bound(0, told.requests.most),
             f"{self} is not known here, and taken at its word",
-            allowed=1,
+            max_failing_runs=1,
             fails=False,
         )
 

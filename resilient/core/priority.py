@@ -1,13 +1,13 @@
-"""Priority: who goes first when there is not room for all.
+"""Priority: which calls are refused first when there is not room for all.
 
     with priority("sheddable"):
         await warm_cache()              # the first to be refused when a limit is reached
     with priority("critical"):
         await checkout()                # the last
 
-Three classes, as Google's servers have criticalities (Site Reliability Engineering, chapter 21): the fewer there are,
-the more often they are used right. Like a deadline a priority is a context variable: it holds for the guarded calls of
-called functions and of tasks begun inside. What knows classes (`AdaptiveLimit`) asks for it; others do not care.
+There are three, as Google's servers have criticalities (Site Reliability Engineering, chapter 21): fewer classes are
+used correctly more often. A priority, like a deadline, is a context variable: it holds for the guarded calls of called
+functions and of tasks started inside. `AdaptiveLimit` uses it; other policies ignore it.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ RANKS: dict[str, int] = {name: rank for rank, name in enumerate(PRIORITIES)}
 _current: ContextVar[Priority] = ContextVar("resilient_priority", default=NORMAL)
 
 current_priority = _current.get
-"""The class of the calls that are made here; "normal" where nobody said."""
+"""Return the priority of calls that are made here: that of the innermost `with priority(...)`, or "normal" without
+one."""
 
 
 @in_forked_child
 def _begin_anew() -> None:
-    """The class that held at the fork was that of a call of the parent."""
+    """In a forked child: drop the priority at the fork, which was that of a call of the parent."""
     _current.set(NORMAL)
 
 
 class priority:
-    """`with priority("critical"):` calls made in the block are of that class, whatever it is around.
+    """`with priority("critical"):` calls made in the block have that priority, whatever the priority outside is.
 
     Each object serves one `with` at a time. Raises `ValueError` for any other name.
     """
@@ -63,4 +64,4 @@ class priority:
         try:
             _current.reset(self._token)
         except ValueError:
-            pass  # a coroutine that was dropped is closed in another context, where it never held
+            pass  # a garbage-collected coroutine is closed in another context, where it was never set

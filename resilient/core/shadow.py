@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from resilient.core.call import Call
 from resilient.core.deadline import holding
-from resilient.core.emit import tell
+from resilient.core.emit import emit_event
 from resilient.core.gate import Gate, Ticket
 from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, reason_of
@@ -96,7 +96,7 @@ class Shadow(Gate):
                 went_well=went_well,
                 would_wait=would_wait,
             )
-            tell(call, self.context, event)
+            emit_event(call, self.context, event)
 
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         if ticket is not self.BYPASS:

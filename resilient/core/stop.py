@@ -1,8 +1,8 @@
-"""When a plan of repeated runs ends: what bounds it, be that their number, the time since the first one began, or both.
+"""Stop conditions of repeated runs: their number, the time since the first one began, or combinations of both.
 
-A `Stop` is asked after each run for the latest moment at which the next one may begin. So one walk over the runs of a
-plan tells how many there can be, and how long they take together. `resilient.policies.retry.tenacity` reads tenacity's
-strategies as such; a deadline is one too, for no pause begins that would outlive it.
+After each run a `Stop` says at which moment the next run may begin at the latest. So one pass over the runs of a plan
+gives how many there can be, and how long they take together. `resilient.policies.retry.tenacity` makes such conditions
+of tenacity's strategies. A deadline is one too (`Before`), because no pause begins that would outlive it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class RunEnd:
 
     Attributes:
         run: its number, from 1.
-        earliest, latest: between which it can have ended.
-        least, most: seconds between which the pause after it can be.
-        sure: whether the answer must be one that can happen, rather than one that cannot be exceeded.
-        slack: what limits are multiplied by: it is a matter of rounding whether what ends at the very limit counts.
+        earliest, latest: the seconds between which it can have ended.
+        least, most: the seconds between which the pause after it can last.
+        sure: True: the answer must be a moment that can really occur; False: one that cannot be exceeded.
+        slack: a factor on limits, near 1, for rounding: it decides about what ends exactly at a limit.
     """
 
     run: int
@@ -40,40 +40,40 @@ class RunEnd:
 
 
 class Stop(Protocol):
-    """When a plan of repeated runs ends."""
+    """A condition that ends a plan of repeated runs."""
 
     @property
     def runs(self) -> float:
-        """The runs that it allows at most, whatever time they take."""
+        """The most runs that it allows, whatever time they take."""
         ...
 
     @property
     def horizon(self) -> float:
-        """Seconds after which it allows no further run, however many there were."""
+        """Seconds after which it allows no further run, whatever their number."""
         ...
 
     @property
     def timed(self) -> bool:
-        """Whether it makes a difference how long runs take."""
+        """Whether the durations of runs matter."""
         ...
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """The names of the functions of users that take part."""
+        """The names of the user's functions that it depends on."""
         ...
 
     def latest(self, end: RunEnd) -> float:
-        """The latest moment at which another run may begin; `ENDED`: none may."""
+        """Return the latest moment at which another run may begin; `ENDED`: no run may."""
         ...
 
     def describe(self) -> str:
-        """In words: a number of attempts, or what follows "attempts"."""
+        """Return a text for people: a number of attempts, or words that follow "attempts"."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Never:
-    """The plan has no end of its own: it goes on for ever, or until an event that may never come."""
+    """The plan has no end of its own: it goes on for ever, or until an event that may never happen."""
 
     words: str = "without end"
     runs = horizon = math.inf
@@ -92,7 +92,7 @@ NEVER = Never()
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A function of the user's may end the plan after any run, or never.
+    """A function of the user may end the plan after any run, or never.
 
     Attributes:
         name: of that function.
@@ -115,7 +115,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """The plan ends after `most` runs."""
+    """A limit on the number of runs: the plan ends after `most`."""
 
     most: float
     horizon = math.inf
@@ -148,7 +148,7 @@ class _Limit:
 
 
 class After(_Limit):
-    """The plan ends with the first run that ends so many seconds after the first one began, or later."""
+    """The plan ends with the first run that ends `seconds` or more after the first run began."""
 
     __slots__ = ()
 
@@ -162,7 +162,7 @@ class After(_Limit):
 
 
 class Before(_Limit):
-    """No pause begins that would end so many seconds after the first run began, or later."""
+    """No pause begins that would end `seconds` or more after the first run began."""
 
     __slots__ = ()
 
@@ -177,7 +177,7 @@ class Before(_Limit):
 
 @dataclass(frozen=True, slots=True)
 class _Several:
-    """What several stops have in common."""
+    """What combinations of several conditions have in common."""
 
     parts: tuple[Stop, ...]
 
@@ -191,7 +191,7 @@ class _Several:
 
 
 class AnyOf(_Several):
-    """A plan ends as soon as one of these stops ends it."""
+    """The plan ends as soon as one of these conditions ends it."""
 
     __slots__ = ()
 
@@ -204,7 +204,7 @@ class AnyOf(_Several):
         return min((part.horizon for part in self.parts), default=math.inf)
 
     def latest(self, end: RunEnd) -> float:
-        # Each lets the next run begin up to some moment, and before that at any: so does the one that is strictest.
+        # Each allows the next run at any time up to a moment; the earliest of these moments meets all conditions.
         return min((part.latest(end) for part in self.parts), default=end.latest + end.most)
 
     def describe(self) -> str:
@@ -212,7 +212,7 @@ class AnyOf(_Several):
 
 
 class AllOf(_Several):
-    """A plan ends when all of these stops end it."""
+    """The plan ends when all of these conditions end it."""
 
     __slots__ = ()
 
@@ -232,7 +232,7 @@ class AllOf(_Several):
 
 
 def _words(parts: Sequence[Stop], of: Callable[[list[float]], float]) -> list[str]:
-    """The parts in words: one number of attempts first, and what never ends a plan left out."""
+    """Return the texts of the parts: one number of attempts first, and no parts that never end a plan."""
     numbers = [part.most for part in parts if isinstance(part, Runs)]
     said = [Runs(of(numbers)).describe()] if numbers else []
     return [*said, *(part.describe() for part in parts if part != NEVER and not isinstance(part, Runs))]

@@ -1,9 +1,10 @@
-"""What can be told of a pipeline before it runs: the words in which each policy says what a call meets at worst.
+"""The worst case of a pipeline, computed before it runs: the terms in which each policy says what a call costs at
+worst.
 
-A policy is asked from the outside inward (`Policy.worst`): how much time the deadlines around it leave goes in, and
-what the rest costs at worst comes back, each quantity as two figures. `sure` can happen: there is a dependency, and
-traffic of others, that brings it about. More than `most` cannot. Where they are equal the worst case is exactly known;
-elsewhere it is a bound. `resilient.lab.explain` puts it all together.
+`Policy.worst` gets the surroundings of the policy, as the time that the deadlines around it leave, and the cost of the
+policies inside it. It returns a `WorstCase`, with each quantity as two figures. `sure` can happen: some dependency, and
+some traffic of others, makes it happen. More than `most` cannot happen. Where both are equal the worst case is exactly
+known; elsewhere it is bounded. `resilient.explain` puts the policies of a pipeline together.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ __all__ = [
 ]
 
 TIE = 1e-9
-"""Whether a pause that ends at the very deadline ends before it is a matter of rounding."""
+"""A relative tolerance: whether a pause that ends exactly at the deadline ends before it is a matter of rounding."""
 
 MANY = 1000
-"""Pauses that are added up one by one; from then on all count as the last of them, or that one, if it is longer."""
+"""The most pauses that are added up one by one. Later ones all count as long as this one, or as the very last one if
+that is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +52,20 @@ class Bound:
 
     @property
     def exact(self) -> bool:
-        """Whether the worst case is known."""
+        """Whether both figures are equal, so that the worst case is exactly known."""
         return self.sure == self.most or math.isclose(self.sure, self.most, rel_tol=1e-9, abs_tol=1e-9)
 
     def times(self, sure: float, most: float) -> Bound:
-        """The bound on a sum of `sure` to `most` such values."""
+        """Return the bound on a sum of `sure` to `most` such values."""
         return Bound(_times(self.sure, sure), _times(self.most, most))
 
     def up_to(self, limit: float) -> Bound:
-        """The bound on what is ended at a limit."""
+        """Return the bound on a quantity that is cut off at `limit`."""
         return Bound(min(self.sure, limit), min(self.most, limit))
 
 
 def share(amount: float, parts: float) -> float:
-    """How often `parts` go into `amount`."""
+    """Return how many whole times `parts` fits into `amount`."""
     return math.inf if math.isinf(amount) else amount // parts
 
 
@@ -73,16 +75,17 @@ def _times(amount: float, times: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a layer sees of what is around it.
+    """What surrounds a policy in its pipeline, as far as its own cost depends on it.
 
     Attributes:
         within: seconds until the nearest deadline; infinite without one.
         is_async: whether the function is an `async def`: a plain one cannot be stopped.
         repeated: whether the call is part of another guarded call that repeats it.
-        once: whether nothing is to be repeated then.
-        again: whether others cannot have prepared for it: it may be one of several runs of a call, or has waited.
-        pressed: whether it is repeated only as long as its runs take little time.
-        classifier, lifecycle: of the layer's pipeline.
+        once: whether the policies repeat nothing in that case.
+        again: whether others cannot have prepared the state that the run meets: it may be a later run of a call, or
+            begin after a wait.
+        pressed: whether the number of runs depends on how long they take.
+        classifier, lifecycle: those of the pipeline.
     """
 
     within: float = math.inf
@@ -95,29 +98,29 @@ class Surroundings:
     lifecycle: ResultLifecycle = PLAIN_RESULTS
 
     def sooner(self, seconds: float) -> Surroundings:
-        """With a deadline in so many seconds, if there is none that is nearer."""
+        """Return these surroundings with a deadline in `seconds`, if no deadline is nearer."""
         return replace(self, within=min(self.within, seconds))
 
     def after(self, seconds: float) -> Surroundings:
-        """The same call when so many seconds have passed: its deadline is that much nearer."""
+        """Return the surroundings of the same call `seconds` later: its deadline is that much nearer."""
         return replace(self, within=max(0.0, self.within - seconds))
 
 
 @dataclass(frozen=True, slots=True)
 class WorstCase:
-    """What a layer and all that is inside it cost one call at worst.
+    """What a policy and all that is inside it cost one call at worst.
 
     Attributes:
         seconds: how long it takes.
-        attempts: how often it is tried, copies that run at the same time not counted.
+        attempts: how many attempts there are; copies that run at the same time count as one.
         requests: how often the function is called.
-        why: where the seconds come from.
+        why: a text about the seconds: where they come from.
         quick: seconds in which the requests that are `sure` can be made.
-        allowed: failing runs of one call, one after the other, that nothing inside is sure to let pass more of.
-        at_once: runs of one call at a time that find room inside.
+        max_failing_runs: consecutive failing runs of one call that the inner gates are certain to admit.
+        at_once: concurrent runs of one call that the inner gates are certain to admit.
         fails: whether it can end in a failure that is worth repeating.
-        asks: whether it can take its longest and end in a failure that asks for a pause.
-        smooth: whether it can take any time up to that.
+        asks: whether it can take its longest and then end in a failure that asks for a pause.
+        smooth: whether it can take any time up to its longest.
     """
 
     seconds: Bound
@@ -125,7 +128,7 @@ class WorstCase:
     requests: Bound = Bound(1, 1)
     why: str = ""
     quick: float = 0.0
-    allowed: float = math.inf
+    max_failing_runs: float = math.inf
     at_once: float = math.inf
     fails: bool = True
     asks: bool = True
@@ -133,7 +136,7 @@ class WorstCase:
 
 
 InnerCost = Callable[[Surroundings], WorstCase]
-"""The rest of a pipeline, seen from one of its policies."""
+"""The worst case of all that is inside a policy, by the surroundings that the policy makes for it."""
 
 
 # -- runs that follow each other ------------------------------------------------------------------------------------
@@ -141,8 +144,8 @@ InnerCost = Callable[[Surroundings], WorstCase]
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Seconds between two runs: never less than `least` nor more than `most`; up to `sure` can happen, and up to
-    `asked` more where the failure asks for it."""
+    """Seconds between two runs, from `least` to `most`. Up to `sure` can really happen, and up to `asked` more where
+    the failure asks for a pause."""
 
     least: float
     sure: float
@@ -150,21 +153,21 @@ class Pause:
     asked: float = 0.0
 
     def longest(self, asks: bool) -> float:
-        """The longest pause that can really happen; `asks`: the dependency may ask for one."""
+        """Return the longest pause that can really happen. `asks`: the dependency may ask for one."""
         return self.sure + (self.asked if asks else 0.0)
 
 
 Pauses = Callable[[int], Pause]
-"""The pause after run number so many, from 1."""
+"""Returns the pause after a run, by the number of the run, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """What a caller waits for each result that is superseded by a later run.
+    """Seconds that a caller waits for each result that a later run replaces.
 
     Attributes:
-        aside: seconds before the next run. closing: seconds after it.
-        asks: whether such a result may ask for a pause as well.
+        aside: before the next run. closing: after it.
+        asks: whether such a result may ask for a pause, too.
     """
 
     aside: float = 0.0
@@ -172,7 +175,7 @@ class Discard:
     asks: bool = True
 
     def after(self, run: int) -> float:
-        """Seconds between the end of run number so many, from 1, and the begin of the next."""
+        """Return the seconds between the end of run number `run`, from 1, and the begin of the next."""
         return self.aside + (self.closing if run > 1 else 0.0)
 
 
@@ -187,16 +190,18 @@ def sequential(
     why: Callable[[float, float], str],
     discard: Discard = NOTHING,
 ) -> WorstCase:
-    """Runs that follow each other until `stop` ends them, or the pause before a run would outlive the deadline.
+    """Return the worst case of runs that follow each other, until `stop` ends them, or the pause before a run would
+    outlive the deadline.
 
-    `why`: where the seconds come from, by the number of runs that can begin, and when the last one does at the latest.
+    `why(runs, latest)` returns the text about the seconds, for the number of runs that can begin, and the latest begin
+    of the last.
     """
     view = replace(view, again=True, pressed=view.pressed or stop.timed)
     one = inner(view)
     plan = _Plan(AnyOf((stop, Before(view.within))), pauses, discard)
     most, latest = plan.begins(one.seconds.most, sure=False)
     sure, _ = plan.begins(0.0, sure=True)
-    sure = min(sure, max(1.0, one.allowed) if one.fails else 1.0)
+    sure = min(sure, max(1.0, one.max_failing_runs) if one.fails else 1.0)
     attempts, requests, quick = _hasty(inner, view, sure, plan)
     longest = latest + one.seconds.most + plan.end(most)
     ways = [_longest(inner, view, sure, plan, asks=one.asks and discard.asks)]
@@ -208,7 +213,7 @@ def sequential(
         Bound(requests, _times(one.requests.most, most)),
         one.why if math.isinf(one.seconds.most) else why(most, latest),
         quick=quick,
-        allowed=share(one.allowed, sure),
+        max_failing_runs=share(one.max_failing_runs, sure),
         at_once=one.at_once,
         fails=one.fails,
         smooth=one.smooth and not any(pauses(run).least for run in range(1, int(min(sure, MANY)))),
@@ -216,33 +221,34 @@ def sequential(
 
 
 def latest_begin(stop: Stop, pauses: Pauses, seconds: float) -> float:
-    """When the last of these runs begins at the latest, if each takes up to so many seconds."""
+    """Return when the last of these runs begins at the latest, if each takes up to `seconds`."""
     return _Plan(stop, pauses, NOTHING).begins(seconds, sure=False)[1]
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Runs with pauses between them, until something ends them."""
+    """Runs with pauses between them, until a stop condition ends them."""
 
     stop: Stop
     pauses: Pauses
     discard: Discard
 
     def goes_on(self, run: int, earliest: float, latest: float, *, sure: bool, asks: bool = True) -> float:
-        """When the run after one that ended between two moments can begin at the latest; negative: none can."""
+        """Return the latest begin of the run after number `run`, which ended between `earliest` and `latest`; negative:
+        no run follows."""
         pause = self.pauses(run)
         most = pause.longest(asks) if sure else pause.most
         slack = 1 - TIE if sure else 1 + TIE
         return self.stop.latest(RunEnd(run, earliest, latest, pause.least, most, sure, slack)) + self.discard.after(run)
 
     def end(self, runs: float) -> float:
-        """Seconds after the last of so many runs."""
+        """Return the seconds that the caller waits after the last of `runs` runs."""
         return self.discard.closing if runs > 1 else 0.0
 
     def begins(
         self, seconds: float, *, sure: bool, asks: bool = True, runs: float = math.inf, quick: float = 0.0
     ) -> tuple[float, float]:
-        """How many runs can begin, and when the last of them does at the latest, if each takes from `quick` up to
+        """Return how many runs can begin, and when the last begins at the latest, if each takes from `quick` to
         `seconds`."""
         run, earliest, latest, last = 1, 0.0, 0.0, 0.0
         while run < runs:
@@ -258,7 +264,7 @@ class _Plan:
     def _many(
         self, run: int, runs: float, earliest: float, last: float, seconds: float, sure: bool, asks: bool
     ) -> tuple[float, float]:
-        """What `begins` returns, from run number `MANY` on, without going through them one by one."""
+        """Return what `begins` returns, from run number `MANY` on, without a pass over single runs."""
         pause, horizon, discarding = self.pauses(MANY), self.stop.horizon, self.discard.after(MANY)
         if math.isfinite(horizon):
             runs = min(runs, run + max(0.0, horizon - earliest) // pause.least if pause.least else math.inf)
@@ -273,7 +279,8 @@ class _Plan:
 
 
 def _hasty(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan) -> tuple[float, float, float]:
-    """Attempts and requests of `runs` runs that fail as soon as they can, and the seconds that takes."""
+    """Return the attempts and requests of `runs` runs that fail as soon as they can, and the seconds that these
+    take."""
     begin = attempts = requests = end = 0.0
     run = 0
     while run < runs:
@@ -291,7 +298,7 @@ def _hasty(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan) -> tu
 
 
 def _longest(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan, *, asks: bool) -> float:
-    """The longest of some ways to fail, each of which can happen, under limits too."""
+    """Return the longest duration of several ways to fail, each of which can happen within the limits."""
     one = inner(view)
     longest, quick = one.seconds.sure, one.quick
     if math.isinf(longest) or runs == 1:
@@ -306,7 +313,7 @@ def _longest(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan, *, 
 
 
 def _greedy(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan, *, asks: bool) -> float:
-    """Each run takes its longest, and each pause too, unless that would outlive a limit."""
+    """Return the duration if each run takes its longest, and each pause, too, unless that would outlive a limit."""
     begin, run = 0.0, 1
     while True:
         worst = inner(view.after(begin))
@@ -319,16 +326,16 @@ def _greedy(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan, *, a
         begin, run = following, run + 1
 
 
-# -- what outcomes meet on their way outward ------------------------------------------------------------------------
+# -- what policies do with outcomes of inner policies ---------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How something inside a policy ended.
+    """How a run inside a policy ended.
 
     Attributes:
-        error: what it raised; None: it returned a result.
-        verdict: of the pipeline on it; None for what is never judged, as a cancellation.
+        error: the error that it raised; None: it returned a result.
+        verdict: the verdict of the pipeline; None for an outcome without one, as a cancellation.
     """
 
     error: BaseException | None
@@ -336,7 +343,7 @@ class Ending:
 
     @property
     def failed(self) -> bool:
-        """Whether it says that the dependency has failed."""
+        """Whether the verdict is a failure of the dependency."""
         return self.verdict is not None and self.verdict.kind == "failure"
 
     @property
@@ -347,11 +354,11 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """What a policy does with an end that comes out of what is inside it.
+    """What a policy does with an outcome of an inner policy.
 
     Attributes:
-        does: in words.
-        stops: whether nobody outside hears of it.
+        does: a text that says it.
+        stops: whether the outcome goes no further, to outer policies.
     """
 
     does: str

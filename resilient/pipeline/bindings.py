@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from resilient.core.budget import Budget
 from resilient.core.call import Call
-from resilient.core.current_call import is_guard
+from resilient.core.current_call import register_guard
 from resilient.core.emit import Ends
 from resilient.core.layer import BoundLayer, Layer
 from resilient.core.policy import PipelineContext, Policy
@@ -81,7 +81,7 @@ class Bindings:
             parts = (self._in_flight, self._context, composed, path, self._earn, self._ends)
             self._guards[kind] = guard_with(*parts, is_async=kind == "async", timed=self._timed)
         guarded = self._guards[kind](fn)
-        is_guard(guarded.__code__)
+        register_guard(guarded.__code__)
         return guarded
 
     def _refuse_unfit(self, *, is_async: bool, block: bool) -> None:

@@ -33,7 +33,7 @@ from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, raise_original
 from resilient.core.classify import IGNORED
 from resilient.core.deadline import under
-from resilient.core.emit import Ends, told_call
+from resilient.core.emit import Ends, observed_call
 from resilient.core.layer import Layer, Recovery
 from resilient.core.policy import PipelineContext
 from resilient.events import CallEnded
@@ -162,7 +162,7 @@ async def raise_callback_error(
 
     `failed`: emits `CallEnded` for a call that began at `since`; not called if `since` is None.
     """
-    told = context.channel.wants[CallEnded]  # then `told_call` looks at the verdict
+    told = context.channel.wants[CallEnded]  # then `observed_call` looks at the verdict
     call.verdict = (context.classifier, callback_error.error, IGNORED) if told else None
     if is_own(callback_error.about, call, context.classifier):
         await discard(callback_error.about, call.begin(), patience=0.0)
@@ -234,7 +234,7 @@ def full_path(
             run = counted(call)
         else:
             run = under(call, context, counted, limit)
-        return told_call(call, ends, run) if ends and context.channel.wants[CallEnded] else run
+        return observed_call(call, ends, run) if ends and context.channel.wants[CallEnded] else run
 
     return full_path
 

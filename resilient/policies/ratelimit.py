@@ -304,6 +304,6 @@ class RateLimit(Gate, example="10"):
                 wait.most + rest.seconds.most,
             ),
             why=why,
-            allowed=rest.allowed if patient else min(rest.allowed, self.burst),
+            max_failing_runs=rest.max_failing_runs if patient else min(rest.max_failing_runs, self.burst),
             at_once=rest.at_once if patient else min(rest.at_once, self.burst),
         )

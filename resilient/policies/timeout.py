@@ -186,7 +186,7 @@ class Timeout(Wrap, example="2"):
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
         rest = inner(view.sooner(self.seconds))
         if self.abandon or self.thread:
-            rest = replace(rest, allowed=min(rest.allowed, self._abandoned.cap))
+            rest = replace(rest, max_failing_runs=min(rest.max_failing_runs, self._abandoned.cap))
         if not (view.is_async or self.thread):
             return rest  # a plain def cannot be stopped
         why = f"{self} ends it" if rest.seconds.most > self.seconds else rest.why

@@ -38,7 +38,7 @@ async def leaf(call: Call) -> Any:
     return result if call.runtime is THREADS else await result
 
 
-class Elsewhere:
+class BackgroundFrame:
     """Work in another thread."""
 
     runtime: Runtime = THREADS
@@ -204,7 +204,7 @@ def test_stragglers_drain_waits_for_the_last(world: World) -> None:
 def test_stragglers_of_another_thread_wake_those_who_drain_here(world: World) -> None:
     """One count for all loops and threads."""
     stragglers = Stragglers(5)
-    work = Elsewhere()
+    work = BackgroundFrame()
     stragglers.add(work)
 
     def end() -> None:

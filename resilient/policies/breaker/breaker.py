@@ -388,9 +388,9 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         rest = inner(view)
         if self.shadow:
             return rest
-        criteria, counts = self._circuit.criteria, [rest.allowed]
+        criteria, counts = self._circuit.criteria, [rest.max_failing_runs]
         if criteria.fail_max is not None:
             counts.append(criteria.fail_max)
         if criteria.failure_rate is not None or criteria.slow_rate is not None:
             counts.append(criteria.min_calls)
-        return replace(rest, allowed=min(counts))
+        return replace(rest, max_failing_runs=min(counts))

@@ -285,7 +285,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
             requests=Bound(one.requests.sure * copies, one.requests.most * self.copies),
             why=why,
             quick=one.quick * copies,
-            allowed=share(one.allowed, self.copies),
+            max_failing_runs=share(one.max_failing_runs, self.copies),
             at_once=share(one.at_once, self.copies),
             asks=one.asks and overlap,
         )
@@ -308,7 +308,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
     def _surely_lasts(self, inner: InnerCost, view: Surroundings, *, overlap: bool) -> float:
         """Seconds that it can take."""
         one = inner(view)
-        longest, room = one.seconds.sure, one.at_once if overlap else min(one.at_once, one.allowed)
+        longest, room = one.seconds.sure, one.at_once if overlap else min(one.at_once, one.max_failing_runs)
         if not one.fails:  # the first copy answers, or one that found no room
             return longest if one.at_once >= self.copies else min(longest, self._fresh[0])
         last, _ = self._last_begins(self._fresh, longest, int(min(self.copies, max(1, room))))
@@ -318,7 +318,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
 
     def _surely(self, one: WorstCase, view: Surroundings) -> int:
         """How many copies there can be: each begins when the one before it has failed, or later."""
-        copies = min(self.copies, max(1, one.allowed))
+        copies = min(self.copies, max(1, one.max_failing_runs))
         if not one.fails:
             copies = 1
         if one.quick or not min(self._fresh):  # then they overlap, or it takes time
