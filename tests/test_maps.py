@@ -22,6 +22,7 @@ import pytest
         "resilient.testing",
         "resilient.pipeline",
         "resilient.server",
+        "resilient.policies",
         "resilient.policies.breaker",
         "resilient.policies.keyed",
         "resilient.chaos",
@@ -41,5 +42,5 @@ import pytest
 def test_map_of_a_package_names_exactly_its_modules(package: str) -> None:
     """A reader finds each module in the map, and nothing in the map that is not there."""
     module = importlib.import_module(package)
-    named = re.findall(r"^(?:    )?([a-z0-9_]+)  +", module.__doc__ or "", re.MULTILINE)
+    named = re.findall(r"^(?:    )?([a-z0-9_]+)/?  +", module.__doc__ or "", re.MULTILINE)
     assert sorted(named) == sorted(each.name for each in pkgutil.iter_modules(module.__path__))

@@ -41,7 +41,7 @@ SERVICE = 0.1
 
 @dataclass
 class Counted:
-    """What became of the calls of a load: never made (refused, or too late in line), and those that waited."""
+    """The calls of a load that were not made (refused, or too late in the queue), and those that waited."""
 
     refused: int
     queued: int
@@ -50,10 +50,11 @@ class Counted:
 def lived(
     policies: list[Policy], load: float, calls: int = 300, slower_from: float = 1e9, within: tuple[float, ...] = (1e9,)
 ) -> tuple[Counted, Any]:
-    """Live through a load: random arrivals and service times, keys and priorities, the same for all policies.
+    """Run a load: random arrivals and service times, keys and priorities, the same for all policies.
 
     From `slower_from` calls inside on, each takes longer in proportion. Each has one of the deadlines `within`. Returns
-    what became of them, and a shadow report.
+    the
+    counts, and a shadow report.
     """
     pipeline = Pipeline(*policies, name="p")
     dice = random.Random(7)
@@ -94,7 +95,7 @@ def lived(
 
 
 def would(policies: list[Policy], load: float, **options: Any) -> Counted:
-    """The same of policies of which one is in shadow mode, as it counts."""
+    """The counts of policies of which one is in shadow mode, from its report."""
     acted, report = lived(policies, load, **options)
     assert acted == Counted(0, 0), "shadow mode refuses no call, and makes none wait"
     (done,) = report.policies.values()
@@ -128,14 +129,14 @@ GATES: dict[str, Make] = {
 @pytest.mark.parametrize("load", [0.6, 1.5])
 @pytest.mark.parametrize("make", GATES.values(), ids=GATES)
 def test_shadow_counts_what_the_acting_gate_does(make: Make, load: float) -> None:
-    """Call for call, where service times do not depend on the load; near a load of 1 and far from it."""
+    """The counts are equal where service times do not depend on the load, near a load of 1 and far from it."""
     acting, _ = lived([make(False)], load)
     assert would([make(True)], load) == acting
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_shadow_counts_what_the_acting_gate_does_with_any_settings(seed: int) -> None:
-    """Call for call, as long as no two things happen in one moment."""
+    """The counts are equal as long as no two events happen at one moment."""
     dice = random.Random(seed)
     size, queue, load = dice.randint(1, 9), dice.choice([1, 2, 5, 20]), dice.choice([0.5, 1, 2])
     patience, within = dice.choice([None, 0.03, 0.1, 0.5]), dice.choice([(1e9,), (0.2,), (0.1, 0.5)])
@@ -165,7 +166,7 @@ def test_shadow_counts_what_the_acting_gate_does_with_any_settings(seed: int) ->
     ids=["bulkhead", "bulkhead with a timeout", "rate"],
 )
 def test_shadow_counts_calls_whose_deadline_would_end_in_line(make: Make, load: float) -> None:
-    """As refused: they would not be made. Those that would be cut short later give their permits back earlier."""
+    """They count as refused. Calls that would be cut short later give their permits back earlier."""
     acting, _ = lived([make(False)], load, within=(0.1, 0.3, 1))
     counted = would([make(True)], load, within=(0.1, 0.3, 1))
     assert counted == acting
@@ -173,7 +174,7 @@ def test_shadow_counts_calls_whose_deadline_would_end_in_line(make: Make, load: 
 
 
 def test_shadow_of_a_limit_that_learns_is_off_by_little() -> None:
-    """It learns from calls that end sooner than they would."""
+    """It learns from calls that end earlier than they would."""
     for load in (0.9, 1.5):
         acting, _ = lived([AdaptiveLimit(7, queue=20)], load, calls=1000)
         assert would([AdaptiveLimit(7, queue=20, shadow=True)], load, calls=1000).refused == pytest.approx(
@@ -183,7 +184,8 @@ def test_shadow_of_a_limit_that_learns_is_off_by_little() -> None:
 
 @pytest.mark.parametrize(("load", "most"), [(0.5, 0.0), (0.7, 3.0), (0.9, 45.0)])
 def test_shadow_counts_too_many_where_the_gate_would_prevent_an_overload(load: float, most: float) -> None:
-    """Points of 100 calls, where calls take longer in proportion from 7 inside on; never too few."""
+    """The error in points of 100 calls, where calls take longer in proportion from 7 inside on; it never counts too
+    few."""
     acting, _ = lived([Bulkhead(7, queue=20)], load, calls=1000, slower_from=7)
     counted = would([Bulkhead(7, queue=20, shadow=True)], load, calls=1000, slower_from=7)
     assert 0 <= 100 * (counted.refused - acting.refused) / 1000 <= most
@@ -201,8 +203,9 @@ ONE_PLACE: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("kind", ONE_PLACE)
 def test_calls_that_would_time_out_in_line_are_counted_after_they_have_ended(kind: str) -> None:
-    """Ten calls of 0.1 s at once for one permit: five would have it within 0.45 s. All have ended after 0.1 s, and how
-    they went is still known."""
+    """Ten calls of 0.1 s come at once for one permit: five would get it within 0.45 s. All have ended after 0.1 s, and
+    their
+    outcomes are still known."""
     pipeline = Pipeline(gate := ONE_PLACE[kind](), name="users")
     guarded = pipeline(Dependency(*[Slow(0.1)] * 9, Slow(0.1, OSError())))
     heard: list[CallRejected] = []
@@ -220,7 +223,7 @@ def test_calls_that_would_time_out_in_line_are_counted_after_they_have_ended(kin
 
 
 def test_burst_that_is_lived_through_ahead_keeps_its_places() -> None:
-    """A second burst finds the queue as the first would have left it, though no call of the first runs."""
+    """A second burst finds the queue as the first one would have left it, though no call of the first one runs."""
 
     def counted(shadow: bool) -> tuple[int, int]:
         gate = Bulkhead(1, queue=4, shadow=shadow)
@@ -245,7 +248,7 @@ def test_burst_that_is_lived_through_ahead_keeps_its_places() -> None:
 
 
 def test_more_important_call_takes_a_place_in_line() -> None:
-    """The last of the less important ones would be refused, while it runs."""
+    """The last of the less important calls would be refused, while it runs."""
     gate = AdaptiveLimit(1, min_limit=1, max_limit=1, queue=1, shadow=True)
     pipeline = Pipeline(gate, name="users")
     guarded = pipeline(Dependency(default=Slow(1)))
@@ -267,7 +270,7 @@ def test_more_important_call_takes_a_place_in_line() -> None:
 
 
 def test_shadow_of_a_plain_def_has_the_deadlines_around(world: World) -> None:
-    """A wait in line would end with the earliest of them, in all modes."""
+    """A wait would end with the earliest of them, in all modes."""
     gate = Bulkhead(1, queue=5, shadow=True)
     pipeline = Pipeline(gate)
     dependency = world.dependency(Joined(3), Joined(3), Joined(3))
@@ -295,7 +298,8 @@ def _hurried(guarded: Callable[..., Any], is_async: bool) -> Callable[[], Any]:
 
 
 def test_instance_on_a_clock_that_begins_anew_forgets_what_was() -> None:
-    """One of several tests in virtual time, say: calls inside at the end of the first hold nothing in the second."""
+    """With one instance in two tests in virtual time, calls inside at the end of the first hold no permit in the
+    second."""
     gate = Bulkhead(1, queue=1, shadow=True)
     guarded = Pipeline(gate)(Dependency(default=Slow(1000)))
 
@@ -311,7 +315,7 @@ def test_instance_on_a_clock_that_begins_anew_forgets_what_was() -> None:
 
 
 def test_renewed_queue_ignores_the_calls_that_were_inside() -> None:
-    """As in a forked child, where they may end all the same."""
+    """In a forked child such calls may still end."""
     gate = Bulkhead(1, queue=1, shadow=True)
     guarded = Pipeline(gate)(Dependency(default=Slow(1)))
 
@@ -328,7 +332,7 @@ def test_renewed_queue_ignores_the_calls_that_were_inside() -> None:
 
 @pytest.mark.parametrize("inner", [lambda: Bulkhead(1, name="inner"), lambda: CircuitBreaker(fail_max=1)])
 def test_gates_inside_that_refuse_give_the_shadow_its_permits_back(world: World, inner: Callable[[], Any]) -> None:
-    """Whatever would have become of the call."""
+    """Calls that would have waited or been refused give them back, too."""
     gate = Bulkhead(1, queue=2, shadow=True)
     pipeline = Pipeline(gate, inner(), strict=False)
     guarded = pipeline(world.dependency(OSError(), *[Joined(2)] * 9).fn)
@@ -340,7 +344,7 @@ def test_gates_inside_that_refuse_give_the_shadow_its_permits_back(world: World,
 
 @pytest.mark.virtual_time
 async def test_cancelled_calls_end_in_any_tick() -> None:
-    """Calls cancelled after any number of ticks leave no permit and no place in line behind."""
+    """Calls cancelled after any number of ticks hold no permit and no place in the queue afterwards."""
     gate = Bulkhead(2, queue=3, queue_timeout=5, shadow=True)
     guarded = Pipeline(Retry(2, wait=0), gate)(Dependency(default=Slow(1)))
     for ticks in range(6):
@@ -357,12 +361,12 @@ async def test_cancelled_calls_end_in_any_tick() -> None:
 
 
 def test_queue_keeps_no_call_that_it_needs_no_more() -> None:
-    """Nor grows with the calls that it has seen."""
+    """Its memory does not grow with the number of calls."""
     gate = Bulkhead(1, queue=3, queue_timeout=1000, shadow=True)
     guarded = Pipeline(gate)(Dependency(default=Slow(0.001)).__call__)
 
     class Argument:
-        """What a call was given."""
+        """An argument of a call."""
 
     seen: weakref.WeakSet[Argument] = weakref.WeakSet()
 
@@ -382,7 +386,7 @@ def test_queue_keeps_no_call_that_it_needs_no_more() -> None:
 
 
 def test_call_in_the_midst_of_an_admission_is_left_out() -> None:
-    """From a signal handler or a finalizer, which may come at any moment; the calls that it ends meanwhile count."""
+    """A signal handler or a finalizer makes it, at any moment; calls that end in it still count."""
     gate = Bulkhead(1, queue=3, shadow=True)
     guarded = Pipeline(gate)(lambda: 7)
     queue = gate._shadow_queue
@@ -401,7 +405,7 @@ def test_call_in_the_midst_of_an_admission_is_left_out() -> None:
 
 
 def test_many_threads_lose_no_count() -> None:
-    """Every call is admitted, queued or refused; and at the end nobody is inside."""
+    """Every call is admitted, queued or refused; and at the end no call is inside."""
     gate = Bulkhead(2, queue=3, queue_timeout=0.001, shadow=True)
     guarded = Pipeline(gate)(lambda: None)
     ready = threading.Barrier(8)

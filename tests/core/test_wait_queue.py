@@ -1,4 +1,4 @@
-"""Lines over several event loops: a turn is not lost with a call that cannot run, and the others keep their order."""
+"""Queues over several event loops: no permit is lost with a call that cannot run, and the others keep their order."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ each_gate = pytest.mark.parametrize("make", GATES.values(), ids=GATES)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop that is held up is passed over soon."""
+    """A blocked loop is passed over soon."""
     monkeypatch.setattr(wait_queue, "STALLED", 0.002)
     monkeypatch.setattr(wait_queue, "PATIENCE", 0.004)
 
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """asyncio logs of the tasks of dropped loops."""
+    """Silence asyncio's log of the tasks of dropped loops."""
     logging.disable(logging.CRITICAL)
     try:
         yield
@@ -46,7 +46,7 @@ def silent() -> Iterator[None]:
 
 
 class Calls:
-    """Calls of one gate, by name: in which order they were served."""
+    """Calls of one gate, by name, and the order in which they were served."""
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
@@ -60,26 +60,26 @@ class Calls:
             await self.go.wait()
 
     async def hold(self) -> asyncio.Task[None]:
-        """Begin a call that has the permit until `go` is set."""
+        """Start a call that holds the permit until `go` is set."""
         task = asyncio.ensure_future(self.guarded("holder"))
         await ticks()
         assert self.served == ["holder"]
         return task
 
     async def stand_in_line(self, *names: str) -> list[asyncio.Task[None]]:
-        """Begin calls that must wait."""
+        """Start calls that must wait."""
         tasks = [asyncio.ensure_future(self.guarded(name)) for name in names]
         await ticks()
         return tasks
 
     async def end(self, *tasks: asyncio.Task[None]) -> None:
-        """Let the holder go, and wait for these."""
+        """Let the holder end, and wait for these calls."""
         self.go.set()
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
 
 
 async def ticks() -> None:
-    """Let everything happen that can happen now."""
+    """Run the loop until no call can go on."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -89,7 +89,7 @@ async def ticks() -> None:
 def test_turn_of_a_loop_that_does_not_run_goes_to_the_next_in_line_at_once(
     make: Callable[[], Gate], closed: bool
 ) -> None:
-    """However many of its calls stand before, and whether anybody is in line behind them or comes later."""
+    """Any number of its calls may stand before the next one, which may come before or after that."""
     calls = Calls(make())
     here, there = asyncio.new_event_loop(), asyncio.new_event_loop()
     holder = here.run_until_complete(calls.hold())
@@ -120,7 +120,8 @@ def test_turn_of_a_loop_that_does_not_run_goes_to_the_next_in_line_at_once(
 )
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "stopped"])
 def test_turn_with_which_a_loop_stops_goes_to_the_next_caller_at_once(make: Callable[[], Gate], closed: bool) -> None:
-    """However short it would wait: else all who are in a hurry were refused for ever."""
+    """Also if that caller waits for a very short time: otherwise callers with short deadlines would be refused for
+    ever."""
     calls = Calls(make())
     here, there = asyncio.new_event_loop(), asyncio.new_event_loop()
 
@@ -152,7 +153,7 @@ def test_turn_with_which_a_loop_stops_goes_to_the_next_caller_at_once(make: Call
 
 @each_gate
 def test_turn_of_a_loop_that_is_held_up_goes_to_the_next_in_line(make: Callable[[], Gate]) -> None:
-    """And its calls are served when it runs again, in their order."""
+    """The calls of the blocked loop are served when it runs again, in their order."""
     calls = Calls(make())
     in_line, held_up, over = threading.Event(), threading.Event(), threading.Event()
 
@@ -181,7 +182,7 @@ def test_turn_of_a_loop_that_is_held_up_goes_to_the_next_in_line(make: Callable[
 
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "stopped"])
 def test_token_that_comes_back_goes_past_loops_that_do_not_run(closed: bool) -> None:
-    """To the first in line that can use it."""
+    """The first waiter that can use it gets it."""
     limit = RateLimit(1, per=3600, burst=1, max_wait=1e6)
     calls = Calls(limit)
     here, there = asyncio.new_event_loop(), asyncio.new_event_loop()
@@ -205,7 +206,7 @@ def test_token_that_comes_back_goes_past_loops_that_do_not_run(closed: bool) -> 
 
 
 def test_loop_that_runs_again_takes_its_old_places() -> None:
-    """Before those that came later."""
+    """Its calls go before those that came later."""
     bulkhead = Bulkhead(1, queue=10)
     calls = Calls(bulkhead)
     here, there = asyncio.new_event_loop(), asyncio.new_event_loop()
@@ -230,7 +231,7 @@ def test_loop_that_runs_again_takes_its_old_places() -> None:
 
 
 def test_call_in_a_trio_run_that_is_over_loses_no_turn() -> None:
-    """trio ends its calls with the run; their places go with them."""
+    """trio ends its calls with the run, and they leave the queue."""
     bulkhead = Bulkhead(1, queue=10)
 
     async def main() -> None:
@@ -246,7 +247,7 @@ def test_call_in_a_trio_run_that_is_over_loses_no_turn() -> None:
 
 @each_gate
 def test_loop_that_is_dropped_with_its_calls_gives_their_permits_back(make: Callable[[], Gate]) -> None:
-    """Those in line do not keep it in memory, with those inside, once somebody else joins the line."""
+    """Its waiting calls keep it in memory no longer, with the calls inside, once another call joins the queue."""
     calls = Calls(make())
     there = asyncio.new_event_loop()
     there.run_until_complete(calls.hold())
@@ -268,7 +269,7 @@ def test_loop_that_is_dropped_with_its_calls_gives_their_permits_back(make: Call
 
 
 def test_stopped_loop_that_is_dropped_is_collected() -> None:
-    """The line does not keep it, once it was passed over."""
+    """Once it was passed over, the queue does not keep it in memory."""
     bulkhead = Bulkhead(1, queue=10)
     there = asyncio.new_event_loop()
     ticket: Any = bulkhead.admit(None)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
-"""The places where faults happen, behind one face: the policy `Chaos`, the chaos transports, scenarios, and the demo.
+"""The places where faults happen, behind one interface: the policy `Chaos`, the chaos transports, scenarios, and the
+demo.
 
-Each answers in 2 seconds, where nothing happens; `Place.seen` sends requests and says what became of each. All of it is
+Each answers in 2 seconds without a fault; `Place.seen` sends requests and returns how each ended. All of it runs in
 virtual time.
 """
 
@@ -50,7 +51,7 @@ Main = Callable[[Ask], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of one request: how it ended, after how many seconds, and what its pipeline made of that."""
+    """One request: how it ended, after how many seconds, and its verdict in its pipeline."""
 
     how: str
     seconds: float
@@ -67,20 +68,20 @@ class Probe:
 
 
 class Place:
-    """Where faults happen. Targets are numbers, or with `keys=str` texts."""
+    """A place where faults happen. Targets are numbers, or with `keys=str` texts."""
 
     thrift: ClassVar[float] = 0.0
     """Seconds that it takes for an error."""
     classifier: Classifier = Classifier()
 
     def live(self, faults: tuple[Fault, ...], main: Main, keys: type, pipeline: Pipeline | None) -> None:
-        """Begin with the fault at 0 s, and run `main` to its end, its requests through the pipeline."""
+        """Start with the fault at 0 s, and run `main` to its end, with its requests through the pipeline."""
         raise NotImplementedError
 
     def seen(
         self, faults: tuple[Fault, ...], probes: list[Probe], keys: type = int, pipeline: Pipeline | None = None
     ) -> list[Seen]:
-        """What became of each of the requests, in the order in which they were sent."""
+        """Send these requests, and return how each ended, in the order in which they were sent."""
         found: list[Seen | None] = [None] * len(probes)
 
         async def main(ask: Ask) -> None:
@@ -96,14 +97,14 @@ class Place:
         return [each for each in found if each is not None]
 
     async def look(self, ask: Ask, key: Any) -> Seen:
-        """Send a request, and see how it ends."""
+        """Send a request, and return how it ended."""
         clock = asyncio.get_running_loop().time
         begin = clock()
         how, verdict = await self.ending(ask, key)
         return Seen(how, round(clock() - begin, 6), verdict.retryable, verdict.retry_after)
 
     async def ending(self, ask: Ask, key: Any) -> tuple[str, Verdict]:
-        """How a request ends, and what that means."""
+        """How a request ended, and its verdict."""
         try:
             result = await ask(key)
         except Exception as error:
@@ -205,14 +206,14 @@ class InScenario(Place):
 
 
 class InHttpScenario(InScenario):
-    """The same, whose calls are requests of a client that waits for as long as it takes."""
+    """The scenario with calls that are requests of a client without timeouts."""
 
     calls, options = HttpCalls(url="http://example.com/{key}"), {"timeout": None}
     classifier = HttpClassifier()
 
 
 class InDemo(Place):
-    """The servers' application, and the experiment's crash of one of them, without processes."""
+    """The application of the demo's servers, and the experiment's crash of one of them, without processes."""
 
     thrift = WORK / 4
     classifier = HttpClassifier()
@@ -239,7 +240,7 @@ class InDemo(Place):
 
 
 class Fleet(httpx.AsyncBaseTransport):
-    """Applications in place of processes: a killed one refuses connections."""
+    """Applications instead of processes: a killed one refuses connections."""
 
     def __init__(self, servers: dict[int, httpx.ASGITransport]) -> None:
         self.servers = servers

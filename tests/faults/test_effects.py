@@ -1,7 +1,7 @@
-"""Every fault with every option does the same wherever it happens: in the policy Chaos, under chaos transports, in a
+"""Every fault with every option has the same effect in each place: in the policy Chaos, under chaos transports, in a
 scenario, and in the demo; or it is refused there, in one line. docs/chaos.md has the table.
 
-What is compared: how a request ends for its caller, when, and what a classifier makes of that.
+The tests compare how and when a request ends for its caller, and how a classifier judges it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Row:
 
 
 def no_kind(*places: str) -> dict[str, str]:
-    """Refused as a kind of fault that these places do not have."""
+    """It is refused as a kind of fault that these places do not have."""
     return dict.fromkeys(places, r"faults?\[0\] must be one of .*, got ")
 
 
@@ -125,20 +125,20 @@ MORE = [
 
 
 def in_time(row: Row) -> Row:
-    """The same fault, for five seconds."""
+    """The fault, for five seconds."""
     if not isinstance(row.fault, Stall):
         return replace(row, fault=replace(row.fault, start=5, end=10))
     return replace(row, fault=Stall(start=5, end=10), seconds=lambda at: 10 - at + WORK)
 
 
 def of_server(row: Row) -> Row:
-    """The same fault, of the second server (in `Chaos`: of the key 2)."""
+    """The fault, for the second server only (in `Chaos`: for the key 2)."""
     refused = NO_RESTART if isinstance(row.fault, Crash) else row.refused
     return replace(row, fault=replace(row.fault, targets=2), refused=refused)
 
 
 def of_key(row: Row) -> Row:
-    """The same fault, of a key."""
+    """The fault, for one key only."""
     refused = NO_KEYS | (NO_ONE if isinstance(row.fault, Crash) else {}) | dict(row.refused)
     if isinstance(row.fault, Crash | Slowness | Stall):
         refused |= NO_SERVER_KEYS
@@ -154,8 +154,8 @@ def said(row: Row) -> str:
 
 @pytest.mark.parametrize("row", ROWS, ids=said)
 def test_fault_has_the_same_effect_everywhere_or_is_refused(row: Row) -> None:
-    """Requests before it, at its begin, within it, at its end and after it, to whom it hits and to whom it does not;
-    also such as are under way when it begins or ends."""
+    """Requests are sent before it, at its start, during it, at its end and after it, to targets and to others; some are
+    in progress when it starts or ends."""
     fault = row.fault
     moments = {0.0, fault.start, fault.start + 2.5}
     if fault.end:
@@ -201,7 +201,7 @@ SHARED = [row for row in BASES if any(option.name == "share" for option in field
 
 @pytest.mark.parametrize("row", SHARED, ids=said)
 def test_share_is_the_same_everywhere(row: Row) -> None:
-    """About three in ten of 300 requests; of none, none, and a scenario refuses a fault that does nothing."""
+    """A share of 0.3 hits about three in ten of 300 requests; a share of 0 hits none, and a scenario refuses it."""
     probes = [Probe(0.0, 1)] * 300
     for name, place in PLACES.items():
         if name in row.refused:
@@ -227,7 +227,7 @@ def test_latency_is_as_likely_anywhere_between_low_and_high() -> None:
 
 @pytest.mark.parametrize("row", [row for row in MORE if isinstance(row.fault, Errors) and row.asks == 5], ids=said)
 def test_retry_waits_for_as_long_as_a_fault_asks(row: Row) -> None:
-    """The second attempt comes after it, when the fault is over."""
+    """The second attempt starts after the pause, when the fault is over."""
     for name, place in PLACES.items():
         if name in row.refused:
             continue
@@ -251,7 +251,7 @@ def test_retry_waits_for_as_long_as_a_fault_asks(row: Row) -> None:
     ids=lambda value: "+".join(each.kind for each in value) if isinstance(value, tuple) else "",
 )
 def test_several_faults_at_a_time_add_up_alike_everywhere(faults: tuple[Fault, ...], how: str, seconds: float) -> None:
-    """Latencies add up, slownesses multiply, stalls end with the last one, and of errors the first one counts."""
+    """Latencies add up, slowness factors multiply, the stall that ends last counts, and of errors the first one."""
     failing = how != "answer"
     for name, place in PLACES.items():
         late = pytest.approx(seconds + (place.thrift if failing else 0))
@@ -262,7 +262,7 @@ COLUMNS = ("chaos", "httpx", "scenario", "demo")
 
 
 def test_docs_say_where_each_fault_is_refused() -> None:
-    """Each row of the table is one of those that are compared here, and each kind has one."""
+    """Each row of the page's table is one of the rows compared here, and each kind has one."""
     documented = re.findall(r"^\| `(\w+\(.*?\))`[^|]*\| (.*) \|$", DOCS.read_text(), re.MULTILINE)
     kinds = set()
     for fault, cells in documented:

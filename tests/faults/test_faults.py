@@ -1,4 +1,4 @@
-"""The vocabulary of faults: what each says, how it becomes plain data and comes back, and what is refused."""
+"""Faults as data: their descriptions, their plain data, and the values that are refused."""
 
 from __future__ import annotations
 
@@ -62,26 +62,26 @@ def called(value: Any) -> str:
 
 @pytest.mark.parametrize(("fault", "words"), SAID, ids=called)
 def test_fault_describes_itself_in_a_few_words(fault: Fault, words: str) -> None:
-    """What happens, and to whom."""
+    """The description has the effect and the targets."""
     assert fault.describe() == words
 
 
 @pytest.mark.parametrize("fault", [fault for fault, _ in SAID], ids=called)
 def test_fault_survives_plain_data(fault: Fault) -> None:
-    """JSON and back makes an equal fault, and pickle does."""
+    """An equal fault comes back from JSON and from pickle."""
     assert fault_from(json.loads(json.dumps(fault.as_json()))) == fault
     assert pickle.loads(pickle.dumps(fault)) == fault
 
 
 def test_every_kind_is_said_here() -> None:
-    """And all that there are can be read from files."""
+    """Each kind can be read from files."""
     there = {each for each in vars(faults).values() if isinstance(each, type) and issubclass(each, Fault)}
     assert {type(fault) for fault, _ in SAID} == set(KINDS.values()) == there - {Fault}
     assert all(KINDS[fault.kind] is type(fault) for fault, _ in SAID)
 
 
 def test_plain_data_has_what_is_not_the_default_only() -> None:
-    """As one would write it."""
+    """It is as short as a user would write it."""
     assert Crash().as_json() == {"kind": "crash"}
     assert Errors(share=0.5, start=3, end=4, targets=1, error=OSError).as_json() == {
         "kind": "errors",
@@ -94,7 +94,7 @@ def test_plain_data_has_what_is_not_the_default_only() -> None:
 
 
 def test_fault_is_on_from_its_start_until_before_its_end() -> None:
-    """Without an end it stays."""
+    """Without an end it never ends."""
     fault = Stall(start=10, end=20)
     assert [fault.is_on(at) for at in (9.999, 10, 19.999, 20)] == [False, True, True, False]
     assert (fault.until, Stall(start=10).until) == (20, math.inf)
@@ -106,12 +106,12 @@ def test_fault_is_on_from_its_start_until_before_its_end() -> None:
     [(Stall(start=30, end=40.5), "30-40.5 s"), (Stall(start=30), "from 30 s on"), (Stall(), "throughout")],
 )
 def test_fault_says_when(fault: Fault, words: str) -> None:
-    """In seconds."""
+    """The text has its times in seconds."""
     assert fault.when() == words
 
 
 def test_fault_hits_its_targets_or_everybody() -> None:
-    """Numbers of servers, or keys."""
+    """Targets are numbers of servers, or keys."""
     fault = Crash(targets=[1, "eu"])  # type: ignore[arg-type]  # as files have it
     assert fault.targeted == (1, "eu")
     assert [fault.hits(each) for each in (1, "eu", 2, "us", "1")] == [True, True, False, False, False]
@@ -120,7 +120,7 @@ def test_fault_hits_its_targets_or_everybody() -> None:
 
 
 def test_faults_are_data() -> None:
-    """They compare, hash, and do not change."""
+    """They compare, hash, and are immutable."""
     fault = Errors(share=0.5)
     assert {fault, Errors(share=0.5)} == {fault}
     with pytest.raises(FrozenInstanceError):
@@ -128,7 +128,7 @@ def test_faults_are_data() -> None:
 
 
 def test_result_is_the_value_or_what_the_function_makes_of_the_arguments() -> None:
-    """Named or given."""
+    """The function is given, or named."""
     assert Results(value=[1]).result(7) == [1]
     assert Results().result(7) is None
     assert Results(call="math:sqrt").result(16) == 4
@@ -138,7 +138,7 @@ def test_result_is_the_value_or_what_the_function_makes_of_the_arguments() -> No
 
 
 def test_share_may_be_zero_where_that_makes_sense() -> None:
-    """And then its message says so."""
+    """Then the message for a wrong share includes 0."""
     assert [_validation.share("rate", value, zero=True) for value in (0, 0.5, 1)] == [0, 0.5, 1]
     with pytest.raises(ValueError, match=re.escape("rate must be a share from 0 to 1, got -0.1")):
         _validation.share("rate", -0.1, zero=True)
@@ -171,7 +171,7 @@ def test_share_may_be_zero_where_that_makes_sense() -> None:
     ],
 )
 def test_impossible_value_is_refused_where_it_is_written(build: Any, message: str) -> None:
-    """With the argument, what is allowed, and the value."""
+    """The message has the argument, the allowed values, and the value."""
     with pytest.raises(ValueError, match=re.escape(message)):
         build()
 
@@ -191,7 +191,7 @@ class Maker:
     ],
 )
 def test_maker_of_any_shape_is_known_by_a_name(error: Any, name: str) -> None:
-    """An object that is called by its class, a partial by its function."""
+    """An object has the name of its class, a partial that of its function."""
     assert Errors(error=error).describe() == f"100% {name}"
     assert Errors(error=error).as_json()["error"] == name
     assert Results(call=error).as_json()["call"] == name
@@ -208,7 +208,7 @@ def test_maker_of_any_shape_is_known_by_a_name(error: Any, name: str) -> None:
     ],
 )
 def test_value_of_a_wrong_type_is_refused_where_it_is_written(build: Any, message: str) -> None:
-    """The same."""
+    """The constructor raises `TypeError`, with the argument and the value."""
     with pytest.raises(TypeError, match=re.escape(message)):
         build()
 
@@ -231,7 +231,7 @@ def test_value_of_a_wrong_type_is_refused_where_it_is_written(build: Any, messag
     ],
 )
 def test_mistake_in_a_file_is_one_line_that_names_the_key(data: Any, message: str) -> None:
-    """And what is allowed there."""
+    """The line also has what is allowed there."""
     with pytest.raises((TypeError, ValueError)) as caught:
         faults_from([{"kind": "crash"}, {"kind": "stall"}, data])
     assert str(caught.value) == message
@@ -239,14 +239,14 @@ def test_mistake_in_a_file_is_one_line_that_names_the_key(data: Any, message: st
 
 
 def test_only_kinds_that_make_sense_are_read() -> None:
-    """Whoever reads says which."""
+    """The caller of `fault_from` gives the kinds that are allowed."""
     with pytest.raises(ValueError, match=re.escape("fault.kind must be one of crash, stall, got 'reset'")):
         fault_from({"kind": "reset"}, kinds=[Stall, Crash])
 
 
 @pytest.mark.parametrize("data", [{"kind": "crash"}, "crash", 7, None])
 def test_faults_that_are_no_list_are_refused(data: Any) -> None:
-    """One table is no list of tables."""
+    """A single table is not a list of tables."""
     with pytest.raises(TypeError, match="faults must be a list of tables, got"):
         faults_from(data)
 
@@ -301,7 +301,7 @@ class EmptyGroup(ExceptionGroup[Exception]):
 
 
 class ReadsHeaders(Exception):
-    """Has a pause of its own, from the answer."""
+    """An exception whose `retry_after` is read-only, from a response."""
 
     @property
     def retry_after(self) -> float | None:
@@ -319,7 +319,7 @@ class Outer:
 
 
 def pair(message: str) -> ExceptionGroup[Exception]:
-    """A function that makes an exception of a message."""
+    """A function that makes an exception from a message."""
     return ExceptionGroup(message, [OSError(message), ExceptionGroup("inner", [KeyError(message)])])
 
 
@@ -346,7 +346,7 @@ UNMADE = [
 
 @pytest.mark.parametrize(("error", "why"), UNMADE, ids=str)
 def test_exception_that_cannot_be_made_of_a_message_is_refused_in_one_line(error: Any, why: str) -> None:
-    """Where the fault is built or its file is read, with the reason; not in the middle of a run."""
+    """The constructor or the file's reader raises, with the reason, and not a run that has begun."""
     with pytest.raises(ValueError) as caught:
         faults_from([{"kind": "errors", "error": error}])
     said = str(caught.value)
@@ -366,7 +366,7 @@ def test_exception_that_cannot_be_made_of_a_message_is_refused_in_one_line(error
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of grpc's generated modules
 def test_exception_is_made_of_what_happens_anew_for_each_request(error: Any) -> None:
-    """Whatever it is of, and with the pause that is asked for; files can name it."""
+    """Each request gets a new exception, of any type, with the pause; files can name the type."""
     fault = Errors(error=error, retry_after=2.5)
     first, second = fault.failure(), fault.failure()
     assert type(first) is type(second)
@@ -378,7 +378,7 @@ def test_exception_is_made_of_what_happens_anew_for_each_request(error: Any) -> 
 
 @pytest.mark.parametrize("error", [ReadsHeaders, Frozen])
 def test_pause_that_an_exception_cannot_carry_is_refused(error: Any) -> None:
-    """Else it would be lost on the way to the pipeline."""
+    """Otherwise it would not reach the pipeline."""
     Errors(error=error)
     with pytest.raises(ValueError) as caught:
         Errors(error=error, retry_after=5)
@@ -389,7 +389,7 @@ def test_pause_that_an_exception_cannot_carry_is_refused(error: Any) -> None:
 
 
 def test_pause_of_more_than_a_year_is_refused() -> None:
-    """A client takes it for a mistake, or for a moment, where it is a header."""
+    """A client ignores it, or in a header reads it as a point in time."""
     with pytest.raises(
         ValueError, match=re.escape("retry_after must be at most 31622400 seconds (a year), got 1000000000.0")
     ):
@@ -397,7 +397,7 @@ def test_pause_of_more_than_a_year_is_refused() -> None:
 
 
 def test_answer_has_the_pause_in_a_header_without_an_exponent() -> None:
-    """And 503 where nothing else is said."""
+    """The default status is 503."""
     assert Errors(retry_after=2.5).answer == (503, {"retry-after": "2.5"})
     assert Errors(status=429, retry_after=1_500_000).answer == (429, {"retry-after": "1500000"})
     assert Errors(status=500).answer == (500, {})
@@ -415,7 +415,7 @@ def test_answer_has_the_pause_in_a_header_without_an_exponent() -> None:
     ],
 )
 def test_name_that_means_no_exception_is_refused_with_what_to_write(error: Any, message: str) -> None:
-    """As far as that can be told."""
+    """The message has the right form, if it can be known."""
     with pytest.raises(ValueError) as caught:
         Errors(error=error)
     assert message in str(caught.value)
@@ -423,7 +423,7 @@ def test_name_that_means_no_exception_is_refused_with_what_to_write(error: Any, 
 
 @pytest.mark.parametrize("body", ["1 / 0", "import no_such_module", "raise SystemExit(3)", "def broken(:"])
 def test_module_that_cannot_be_imported_is_one_line(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what it failed with, also where a function is named."""
+    """The line has the error of the import, also where a function is named."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "unimportable_faults.py").write_text(body)
     for build in (lambda name: Errors(error=name), lambda name: Results(call=name)):
@@ -435,12 +435,12 @@ def test_module_that_cannot_be_imported_is_one_line(body: str, tmp_path: Path, m
 
 
 def test_stalls_at_a_time_end_with_the_later_one() -> None:
-    """They do not add up; latencies do."""
+    """Stalls do not add up; latencies do."""
     faults = [Stall(end=4), Stall(end=10), Latency(low=1, high=1), Stall(end=6), Latency(low=2, high=2)]
     assert [delay for _, delay in met(faults, 1.0, lambda fault: True, random.Random(1))] == [3, 6, 1, 0, 2]
 
 
 def test_silence_ends_when_a_kernel_gives_up() -> None:
-    """After 15 minutes."""
+    """A request without an answer fails after 15 minutes."""
     silent = [Partition(), PacketLoss(share=1), Stall()]
     assert [delay for _, delay in met(silent, 1.0, lambda fault: True, random.Random(1))] == [LOST] * 3

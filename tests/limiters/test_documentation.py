@@ -1,4 +1,4 @@
-"""Every example of docs/limits.md is a program, and it runs."""
+"""Every example of docs/limits.md is a program that runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILI
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example_runs(number: int) -> None:
-    """By itself, and what it asserts is so."""
+    """The example's own assertions hold."""
     exec(compile(EXAMPLES[number], f"docs/limits.md, example {number + 1}", "exec"), {"__name__": "example"})
 
 
 def test_examples_are_there() -> None:
-    """They are found by how they are written."""
+    """The pattern finds all of them."""
     assert len(EXAMPLES) == 3

@@ -1,6 +1,6 @@
-"""What models of policies with a line have in common, and what drives the real policy beside its model.
+"""What models of policies with a queue have in common, and a driver for the real policy beside its model.
 
-The real one runs on a loop in virtual time that goes on only when a rule lets it.
+The real policy runs on a loop in virtual time that goes on only when a rule lets it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from resilient.runtime.virtual import VirtualLoop
 
 
 class Numbered(Protocol):
-    """A call."""
+    """A call with a number."""
 
     @property
     def number(self) -> int:
-        """Its place among all calls."""
+        """Its number, in order of arrival."""
         ...
 
 
@@ -31,7 +31,7 @@ C = TypeVar("C", bound=Numbered)
 
 @dataclass
 class Line(Generic[C]):
-    """A model: calls inside, up to a limit, and a line of so many places."""
+    """A model: calls inside, up to a limit, and a queue of bounded length."""
 
     limit: int
     places: int
@@ -45,11 +45,11 @@ class Line(Generic[C]):
         return [call.number for call in (*self.inside, *self.line)]
 
     def room(self, call: C) -> bool:
-        """Whether there is a place inside for it."""
+        """Whether the call can go inside."""
         return len(self.inside) < self.limit
 
     def leave(self, number: int, end: str) -> None:
-        """From inside or from the line; then whoever is first in line goes in, while there is room for it."""
+        """Remove a call that is inside or queued; then let the first waiters in while there is room."""
         self.ends[number] = end
         self.inside = [call for call in self.inside if call.number != number]
         self.line = [call for call in self.line if call.number != number]
@@ -57,17 +57,17 @@ class Line(Generic[C]):
             self.inside.append(self.line.pop(0))
 
     def pass_time(self, until: float) -> None:
-        """One after another, those whose time has come."""
+        """End the calls whose time has come, one after another."""
         raise NotImplementedError
 
 
 class LineDriver(RuleBasedStateMachine):
-    """Calls begin and end, are cancelled, and time passes: for the policy and for its model."""
+    """Calls begin, end and are cancelled, and time passes, for the policy and for its model."""
 
     model: Line[Any]
 
     def begin_driving(self, model: Line[Any]) -> None:
-        """Nobody is there yet."""
+        """Start without calls."""
         self.model = model
         self.loop = VirtualLoop()
         self.tasks: list[asyncio.Task[str]] = []
@@ -76,7 +76,7 @@ class LineDriver(RuleBasedStateMachine):
         self.begun: list[int] = []
 
     async def fetch(self, number: int) -> str:
-        """What the policy guards."""
+        """The guarded function."""
         self.inside.append(number)
         self.begun.append(number)
         try:
@@ -85,7 +85,7 @@ class LineDriver(RuleBasedStateMachine):
             self.inside.remove(number)
 
     async def end_of(self, call: Awaitable[str]) -> str:
-        """How a call ends, in a word."""
+        """How a call ended, in one word."""
         try:
             return await call
         except Rejected:
@@ -98,14 +98,14 @@ class LineDriver(RuleBasedStateMachine):
             return "cancelled"
 
     def begin_call(self, call: Any) -> int:
-        """`call(number)` makes it. Returns its number."""
+        """Make a call by `call(number)`. Returns its number."""
         number = len(self.tasks)
         self.answers.append(self.loop.create_future())
         self.tasks.append(self.loop.create_task(self.end_of(call(number))))
         return number
 
     def end_call(self, number: int, fails: bool) -> str:
-        """Let one inside end, and say how."""
+        """Let a call inside end; return how."""
         if fails:
             self.answers[number].set_exception(OSError())
             return "failed"
@@ -113,7 +113,7 @@ class LineDriver(RuleBasedStateMachine):
         return "done"
 
     def settle(self) -> None:
-        """Let everything happen that can happen now; time stands still."""
+        """Run the loop until no call can go on; time stands still."""
 
         async def wait() -> None:
             for _ in range(3 * len(self.model.all) + 9):
@@ -122,15 +122,15 @@ class LineDriver(RuleBasedStateMachine):
         self.loop.run_until_complete(wait())
 
     def pick(self, numbers: list[int], data: st.DataObject) -> int:
-        """One of these calls."""
+        """Draw one of these calls."""
         return data.draw(st.sampled_from(numbers), label="call")
 
     def pick_inside(self, data: st.DataObject) -> int:
-        """One of those inside."""
+        """Draw one of the calls inside."""
         return self.pick([call.number for call in self.model.inside], data)
 
     def cancel_around_the_tick_of_a_place(self, leaving: int, waiters: list[int], ticks: int) -> None:
-        """Those in line are cancelled just before one inside ends, or as much later: granted, but not yet running."""
+        """Cancel waiters just before one inside ends, or some ticks later: granted a permit, but not yet running."""
 
         async def end_and_cancel() -> None:
             self.answers[leaving].set_result("done")
@@ -144,7 +144,7 @@ class LineDriver(RuleBasedStateMachine):
     @precondition(lambda self: self.model.all)
     @rule(data=st.data())
     def call_is_cancelled(self, data: st.DataObject) -> None:
-        """Inside or in line."""
+        """A call inside or queued is cancelled."""
         number = self.pick(self.model.all, data)
         self.tasks[number].cancel()
         self.model.leave(number, "cancelled")
@@ -152,28 +152,28 @@ class LineDriver(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 3.0]))
     def time_passes(self, seconds: float) -> None:
-        """Waits end, and what else ends by itself."""
+        """Waits end, and so do calls with a timeout."""
         self.loop.run_until_complete(asyncio.sleep(seconds))
         self.model.pass_time(self.loop.time())
         self.settle()
 
     @invariant()
     def calls_end_as_they_should(self) -> None:
-        """Each in its own way, and no other."""
+        """Each call ends as its model does."""
         assert {number: task.result() for number, task in enumerate(self.tasks) if task.done()} == self.model.ends
 
     @invariant()
     def same_calls_are_inside_and_in_line(self) -> None:
-        """And the policy says how many."""
+        """The policy's own counts agree."""
         assert sorted(self.inside) == sorted(call.number for call in self.model.inside)
         assert self.counted() == (len(self.model.inside), len(self.model.line))
 
     def counted(self) -> tuple[int, int]:
-        """How many are inside, and in line, as the policy says."""
+        """The numbers of calls inside and queued, as the policy counts them."""
         raise NotImplementedError
 
     def teardown(self) -> None:
-        """All is given back."""
+        """Assert that all permits are back."""
         for task in self.tasks:
             task.cancel()
         self.settle()

@@ -1,5 +1,5 @@
 """AdaptiveLimit against an independent model: calls of every class arrive, end, are cancelled and wait too long, in any
-order, while the limit moves."""
+order, while the limit changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.75, "sheddable": 0
 
 
 class Wishing(Limiter):
-    """The limit is what the test wishes, from the end of a window on."""
+    """A limiter that returns the limit that the test sets."""
 
     window = 0.5
     samples = 1
@@ -31,7 +31,7 @@ class Wishing(Limiter):
 
 @dataclass(frozen=True)
 class Call:
-    """Its rank, 0 for critical, and when its time in line ends."""
+    """A call: its rank, 0 for critical, and the end of its time in the queue."""
 
     number: int
     rank: int
@@ -39,13 +39,13 @@ class Call:
 
 
 class Model(Line[Call]):
-    """Each class may fill its share of the limit; in line are the more important ones first."""
+    """Each class may fill its share of the limit; more important calls go first in the queue."""
 
     def room(self, call: Call) -> bool:
         return len(self.inside) < max(1, int(self.limit * SHARES[PRIORITIES[call.rank]]))
 
     def arrive(self, call: Call) -> None:
-        """Go in, get in line, perhaps in the place of one who is less important, or be refused."""
+        """Admit a call, queue it, perhaps in the place of a less important one, or refuse it."""
         if self.room(call) and all(call.rank < other.rank for other in self.line):
             self.inside.append(call)
             return
@@ -62,7 +62,7 @@ class Model(Line[Call]):
 
 
 class AdaptiveLimitAgainstModel(LineDriver):
-    """The limit moves when a call ends: the model is told."""
+    """The limit changes when a call ends; the model gets the new one."""
 
     model: Model
 
@@ -86,7 +86,7 @@ class AdaptiveLimitAgainstModel(LineDriver):
         return state["in_flight"], state["queued"]
 
     def start(self, rank: int) -> None:
-        """Make a call, and tell the model of it."""
+        """Make a call, in the policy and in the model."""
 
         async def call(number: int) -> str:
             with priority(PRIORITIES[rank]):
@@ -97,20 +97,20 @@ class AdaptiveLimitAgainstModel(LineDriver):
 
     @rule(ranks=st.lists(st.integers(0, 2), min_size=1, max_size=4))
     def calls_arrive(self, ranks: list[int]) -> None:
-        """In one tick."""
+        """Several calls arrive in one tick."""
         for rank in ranks:
             self.start(rank)
         self.settle()
 
     @rule(wish=st.sampled_from([1, 2, 3, 4, 5.9, 8]))
     def limit_is_to_be_another(self, wish: float) -> None:
-        """When a window ends: with a call, after half a second."""
+        """The new limit holds when a window ends: with a call, after half a second."""
         self.rule.wish = wish
 
     @precondition(lambda self: self.model.inside)
     @rule(data=st.data(), fails=st.booleans())
     def call_ends(self, data: st.DataObject, fails: bool) -> None:
-        """It may bring a new limit, under which those in line are let in."""
+        """It may end a window, and waiters are admitted under the new limit."""
         number = self.pick_inside(data)
         end = self.end_call(number, fails)
         self.settle()
@@ -120,7 +120,8 @@ class AdaptiveLimitAgainstModel(LineDriver):
     @precondition(lambda self: self.model.line and self.model.inside)
     @rule(data=st.data(), ticks=st.integers(0, 1))
     def first_in_line_is_cancelled_around_the_tick_of_its_place(self, data: st.DataObject, ticks: int) -> None:
-        """Just before it is granted one, or granted but not yet running: the place passes on."""
+        """It is cancelled just before it is granted a permit, or before it runs with it: the next one gets the
+        permit."""
         leaving, waiter = self.pick_inside(data), self.model.line[0].number
         self.cancel_around_the_tick_of_a_place(leaving, [waiter], ticks)
         self.settle()

@@ -1,7 +1,7 @@
-"""The circuit machine against a model that is as simple as possible: lists, no rings, no generations.
+"""The circuit against a model that is as simple as possible: lists, no rings, no generations.
 
-The model keeps every call since the circuit closed, and every call that is on its way. What it cannot know, the jitter
-of a break, it bounds and then takes over from the machine.
+The model keeps every call since the circuit closed, and every call in flight. It cannot know the jitter of a break, so
+it checks the bounds, and then takes the value from the circuit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ criteria = st.builds(
 
 
 class Model:
-    """What DESIGN.md and `resilient.policies.breaker.circuit`'s table say, in the plainest way."""
+    """The table of states in `resilient.policies.breaker.circuit`, in the simplest way."""
 
     def __init__(self, criteria: Criteria, probes: int, success_threshold: int) -> None:
         self.criteria = criteria
@@ -87,7 +87,7 @@ class Model:
 
 
 class CircuitAgainstModel(RuleBasedStateMachine):
-    """Calls come, go, fail, hang and are cancelled, time passes, and people meddle."""
+    """Calls begin, end, hang and are cancelled, time passes, and operators change the state."""
 
     @initialize(criteria=criteria, probes=st.integers(1, 3), success_threshold=st.integers(1, 3), seed=st.integers(0))
     def begin(self, criteria: Criteria, probes: int, success_threshold: int, seed: int) -> None:

@@ -15,22 +15,22 @@ from tests.searches import search
 
 @dataclass(frozen=True)
 class Call:
-    """When its time in line ends, and when its own Timeout does."""
+    """A call: when its time in the queue ends, and when its own Timeout ends."""
 
     number: int
     queue_ends: float
     deadline: float
 
     def next_end(self, inside: bool) -> tuple[float, str]:
-        """When it ends if nobody does anything, and how."""
+        """When and how it ends without further events."""
         return min((self.deadline, "timed out"), (inf if inside else self.queue_ends, "full"))
 
 
 class Model(Line[Call]):
-    """What a bulkhead is: a number of permits, and a line of bounded length."""
+    """A bulkhead: a number of permits, and a queue of bounded length."""
 
     def arrive(self, call: Call) -> None:
-        """Go in, get in line, or be refused."""
+        """Admit a call, queue it, or refuse it."""
         if self.room(call):
             self.inside.append(call)
         elif len(self.line) < self.places:
@@ -39,7 +39,7 @@ class Model(Line[Call]):
             self.ends[call.number] = "full"
 
     def pass_time(self, until: float) -> None:
-        """One after another, those whose time has come."""
+        """End the calls whose time has come, one after another."""
         while True:
             ends = [(*call.next_end(inside=True), call.number) for call in self.inside]
             ends += [(*call.next_end(inside=False), call.number) for call in self.line]
@@ -50,7 +50,7 @@ class Model(Line[Call]):
 
 
 class BulkheadAgainstModel(LineDriver):
-    """Calls come at multiples of 1/2 s, and so do the ends of their time in line; their deadlines lie between."""
+    """Calls arrive at multiples of 1/2 s, where their times in the queue also end; their deadlines lie between."""
 
     model: Model
 
@@ -66,7 +66,7 @@ class BulkheadAgainstModel(LineDriver):
         return state["in_use"], state["queued"]
 
     def start(self, patience: float | None = None) -> None:
-        """Make a call, and tell the model of it."""
+        """Make a call, in the policy and in the model."""
         pipeline = Pipeline(self.bulkhead) if patience is None else Pipeline(Timeout(patience), self.bulkhead)
         number = self.begin_call(lambda number: pipeline.call(self.fetch, number))
         now = self.loop.time()
@@ -74,7 +74,7 @@ class BulkheadAgainstModel(LineDriver):
 
     @rule(patiences=st.lists(st.sampled_from([None, None, 0.75, 1.75]), min_size=1, max_size=3))
     def calls_arrive(self, patiences: list[float | None]) -> None:
-        """In one tick; they are served in the order in which they came."""
+        """Several calls arrive in one tick; they are served in the order of arrival."""
         for patience in patiences:
             self.start(patience)
         self.settle()
@@ -91,7 +91,8 @@ class BulkheadAgainstModel(LineDriver):
     def waiters_are_cancelled_around_the_tick_of_their_permit(
         self, data: st.DataObject, ticks: int, count: int
     ) -> None:
-        """Just before the first is granted it, or granted but not yet running: the permit passes on."""
+        """Each is cancelled just before it is granted a permit, or before it runs with it: the next one gets the
+        permit."""
         leaving = self.pick_inside(data)
         waiters = [call.number for call in self.model.line[:count]]
         self.cancel_around_the_tick_of_a_place(leaving, waiters, ticks)
@@ -104,7 +105,7 @@ class BulkheadAgainstModel(LineDriver):
     @precondition(lambda self: self.model.inside)
     @rule(data=st.data(), before=st.booleans())
     def newcomer_asks_in_the_tick_in_which_a_permit_comes_free(self, data: st.DataObject, before: bool) -> None:
-        """It does not overtake those in line."""
+        """It does not overtake the waiters."""
         leaving = self.pick_inside(data)
         if before:
             self.start()

@@ -20,7 +20,7 @@ KEYS = st.sampled_from("abcdef")
 
 
 class Slot(Gate):
-    """A gate that is at rest when it is told so."""
+    """A gate that is at rest when the test says so."""
 
     facts = Facts(learns=True)
 
@@ -47,7 +47,7 @@ class Slot(Gate):
 
 @dataclass
 class Known:
-    """One key, in the model. It was used last at `last`; infinity: until the next new key comes."""
+    """One key in the model. `last` is the time of its last use; infinity: until the next new key comes."""
 
     key: str
     number: int
@@ -58,7 +58,7 @@ class Known:
 
 @dataclass
 class Model:
-    """Keys in a list, used longest ago first."""
+    """Keys in a list, the least recently used first."""
 
     max_keys: int
     idle: float
@@ -69,7 +69,7 @@ class Model:
         return next((each for each in self.known if each.key == key), None)
 
     def use(self, key: str, now: float, last: float) -> Known:
-        """Move a key to the end; a new one makes room first. `last` is what is known of the time of such a use."""
+        """Move a key to the end; a new one makes room first. `last` is the known time of this use."""
         known = self.find(key)
         if known is None:
             self.make_room(now)
@@ -84,8 +84,9 @@ class Model:
         return known
 
     def make_room(self, now: float) -> None:
-        """Forget keys at rest, and of the others no more than there must go. What stays because calls are inside, or
-        because there is room again, goes to the end."""
+        """Evict keys at rest, and of the others no more than necessary. A key that stays because calls are inside, or
+        because
+        there is room again, goes to the end."""
         spared = []
         for eldest in list(self.known):
             if len(self.known) < self.max_keys and now - eldest.last < self.idle:
@@ -109,7 +110,7 @@ class Model:
 
 
 class KeyedAgainstModel(RuleBasedStateMachine):
-    """The real one runs on a loop in virtual time that goes on only when a rule lets it."""
+    """The real policy runs on a loop in virtual time that goes on only when a rule lets it."""
 
     @initialize(max_keys=st.integers(1, 4), idle=st.sampled_from([2.0, 5.0, 1000.0]))
     def begin(self, max_keys: int, idle: float) -> None:

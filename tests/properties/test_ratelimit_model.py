@@ -1,4 +1,4 @@
-"""RateLimit against an independent token bucket in exact fractions: over long runs, and with a line in any order."""
+"""RateLimit against an independent token bucket in exact fractions: over long runs, and with a queue in any order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.searches import search
 
 
 class Bucket:
-    """Tokens as a level that rises with time, up to the brim. No schedule, no rounding."""
+    """Tokens as a level that rises with time up to its capacity, without a schedule and without rounding."""
 
     def __init__(self, rate: Fraction, burst: int) -> None:
         self.rate = rate
@@ -46,12 +46,12 @@ class Bucket:
         return True
 
     def give_back(self, now: Fraction) -> None:
-        """Put one back."""
+        """Put a token back."""
         self.look(now)
         self.level = min(Fraction(self.burst), self.level + 1)
 
     def comes_in(self, tokens: int = 1) -> Fraction:
-        """Seconds until there are so many, from the last look."""
+        """Seconds from the last look until there are this many tokens."""
         return max(Fraction(0), (tokens - self.level) / self.rate)
 
 
@@ -85,7 +85,7 @@ RATES = [
 def test_ratelimit_decides_like_an_exact_bucket_over_a_long_run(
     rate: tuple[float, float], burst: int, seed: int, pace: float
 ) -> None:
-    """Bursts, droughts and ties: the same calls are admitted, and those refused hear when the next token comes."""
+    """In bursts, pauses and ties it admits the same calls, and its refusals have the time of the next token."""
     calls, per = rate
     exact = Bucket(Fraction(calls) / Fraction(per), burst)
     limit = RateLimit(calls, per=per, burst=burst)
@@ -114,7 +114,7 @@ def test_ratelimit_decides_like_an_exact_bucket_over_a_long_run(
 
 
 class Ticking:
-    """A runtime of which nothing is needed but the time."""
+    """A runtime that only has a clock."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -124,14 +124,14 @@ class Ticking:
 
 
 def asked_at(clock: Ticking) -> Call:
-    """A call that finds this clock."""
+    """A call that sees this time."""
     runtime: Any = SimpleNamespace(now=clock.now)
     return new_call(print, (), {}, runtime)
 
 
 @pytest.mark.parametrize(("rate", "per"), [(7, 1.0), (7, 3.0)])
 def test_million_calls_at_more_than_the_rate_get_exactly_the_tokens_that_came(rate: int, per: float) -> None:
-    """Eight calls in the time of seven tokens: at each common moment the count is exact, to the last."""
+    """Eight calls come in the time of seven tokens: at each common moment the count is exact."""
     clock = Ticking()
     limit, call = RateLimit(rate, per=per, burst=2), asked_at(clock)
     admitted = 0
@@ -151,7 +151,7 @@ def test_million_calls_at_more_than_the_rate_get_exactly_the_tokens_that_came(ra
 
 @pytest.mark.parametrize(("rate", "per"), [(10, 1.0), (0.3, 1.0), (3, 7.0)])
 def test_million_calls_at_the_rate_are_all_admitted_and_one_more_never_is(rate: float, per: float) -> None:
-    """A caller who computes the times himself, by his own rounding, in a bucket of one."""
+    """The caller computes the times himself, with his own rounding, for a bucket of one."""
     clock = Ticking()
     limit, call = RateLimit(rate, per=per, burst=1), asked_at(clock)
     for number in range(1_000_000):
@@ -167,7 +167,7 @@ def test_million_calls_at_the_rate_are_all_admitted_and_one_more_never_is(rate: 
 
 
 class Door(Gate):
-    """A gate behind the limit that can be shut: whom it refuses has not been sent."""
+    """A gate behind the limit that can be closed: its refused calls are not sent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class Door(Gate):
 
 @dataclass
 class Model:
-    """A bucket, and a line of calls in order of arrival."""
+    """A bucket, and a queue of calls in order of arrival."""
 
     bucket: Bucket
     max_wait: float
@@ -193,7 +193,7 @@ class Model:
     shut: bool = False
 
     def arrive(self, number: int, now: float, patience: float) -> None:
-        """Be served, get in line, or be refused."""
+        """Admit a call, queue it, or refuse it."""
         self.bucket.look(Fraction(now))
         wait = self.bucket.comes_in(len(self.line) + 1)
         if wait and (wait > self.max_wait or wait >= patience):
@@ -203,7 +203,7 @@ class Model:
             self.serve(Fraction(now))
 
     def serve(self, now: Fraction) -> None:
-        """Whoever is first in line, for as long as there are tokens."""
+        """Admit waiters in order, as long as there are tokens."""
         while self.line and self.bucket.take(now):
             number = self.line.pop(0)
             self.ends[number] = ("shut" if self.shut else "served", float(now))
@@ -211,16 +211,16 @@ class Model:
                 self.bucket.give_back(now)
 
     def pass_time(self, until: float) -> None:
-        """Token by token."""
+        """Let time pass, token by token."""
         while self.line and self.bucket.at + self.bucket.comes_in() <= until:
             self.serve(self.bucket.at + self.bucket.comes_in())
         self.bucket.look(Fraction(until))
 
 
 class LimitAgainstModel(RuleBasedStateMachine):
-    """The real one runs on a loop in virtual time that goes on only when a rule lets it.
+    """The real limit runs on a loop in virtual time that goes on only when a rule lets it.
 
-    Tokens come at moments that floats hold exactly, as calls do.
+    Tokens and calls come at moments that floats represent exactly.
     """
 
     @initialize(
@@ -253,7 +253,7 @@ class LimitAgainstModel(RuleBasedStateMachine):
             self.ends[number] = ("timed out", self.loop.time())
 
     def settle(self) -> None:
-        """Let everything happen that can happen now; time stands still."""
+        """Run the loop until no call can go on; time stands still."""
 
         async def wait() -> None:
             for _ in range(4 * len(self.model.line) + 12):
@@ -263,7 +263,7 @@ class LimitAgainstModel(RuleBasedStateMachine):
 
     @rule(patiences=st.lists(st.sampled_from([inf, inf, inf, 0.5, 1.75]), min_size=1, max_size=3))
     def calls_arrive(self, patiences: list[float]) -> None:
-        """In one tick."""
+        """Several calls arrive in one tick."""
         for patience in patiences:
             number = len(self.tasks)
             self.tasks.append(self.loop.create_task(self.call(number, patience)))
@@ -282,7 +282,7 @@ class LimitAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.line)
     @rule(count=st.integers(1, 2))
     def those_in_front_are_cancelled_in_the_tick_of_the_token(self, count: int) -> None:
-        """Their timer is due, and they have not run: the token goes to whoever is next."""
+        """Their timer is due, and they have not run: the next one gets the token."""
         bucket = self.model.bucket
         at = float(bucket.at + bucket.comes_in())
         leaving = self.model.line[:count]
@@ -306,7 +306,7 @@ class LimitAgainstModel(RuleBasedStateMachine):
 
     @rule(shut=st.booleans())
     def gate_behind_opens_or_shuts(self, shut: bool) -> None:
-        """Whom it refuses gives his token back."""
+        """Calls that it refuses give their tokens back."""
         self.door.shut = self.model.shut = shut
 
     @rule(seconds=st.sampled_from([0.25, 0.5, 1.0, 3.0, 17.0]))

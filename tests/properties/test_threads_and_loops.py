@@ -1,4 +1,4 @@
-"""One instance for eight threads and four event loops at once: one state, one limit, and no wake-up is lost."""
+"""One instance for eight threads and four event loops at once: one state, one limit, and no lost wake-up."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WATCH = 60
 
 @pytest.fixture(autouse=True)
 def watchdog() -> Iterator[None]:
-    """A wake-up that is lost must not hang the suite without a word."""
+    """A lost wake-up ends the suite with a traceback, instead of hanging it."""
     faulthandler.dump_traceback_later(WATCH, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
@@ -48,7 +48,7 @@ def watchdog() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def hasty_switches() -> Iterator[None]:
-    """Threads take turns 500 times as often as usual."""
+    """Threads switch 500 times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -56,7 +56,7 @@ def hasty_switches() -> Iterator[None]:
 
 
 class Service:
-    """What is guarded: fails now and then, and counts who is inside."""
+    """The guarded function: it fails now and then, and counts the calls inside."""
 
     def __init__(self, fails_every: int = 0) -> None:
         self.fails_every = fails_every
@@ -64,7 +64,7 @@ class Service:
         self.calls = self.failures = self.inside = self.most = 0
 
     def enter(self) -> bool:
-        """Whether this call shall fail."""
+        """Count a call in. Returns whether it shall fail."""
         with self.lock:
             self.calls += 1
             self.inside += 1
@@ -78,7 +78,7 @@ class Service:
             self.inside -= 1
 
     def fetch(self) -> str:
-        """As a `def`."""
+        """The function as a `def`."""
         fails = self.enter()
         try:
             time.sleep(0)
@@ -89,7 +89,7 @@ class Service:
         return "done"
 
     async def fetch_async(self) -> str:
-        """As an `async def`, on any loop."""
+        """The function as an `async def`, on any loop."""
         fails = self.enter()
         try:
             await pause(0)
@@ -111,10 +111,10 @@ async def pause(seconds: float) -> None:
 
 
 class Crowd:
-    """Calls `guard(service)` from everywhere, `rounds` times in each thread and each task.
+    """Threads and tasks that call `guard(service)`, `rounds` times each.
 
     Attributes:
-        ends: how often calls ended with which result or error.
+        ends: how many calls ended with which result or error.
     """
 
     def __init__(self, service: Service, pipeline: Pipeline, rounds: int) -> None:
@@ -125,7 +125,7 @@ class Crowd:
         self._start = threading.Barrier(THREADS + len(LOOPS))
 
     def run(self) -> None:
-        """All at once, to the end."""
+        """Run all threads and loops to their end."""
         works = [self._in_thread] * THREADS
         works += [lambda kind=kind: self._in_loop(kind) for kind in LOOPS]
         threads = [threading.Thread(target=self._work, args=(work,)) for work in works]
@@ -179,12 +179,12 @@ class Crowd:
 
     @property
     def calls(self) -> int:
-        """How many it makes altogether."""
+        """The number of calls in all."""
         return self.rounds * (THREADS + len(LOOPS) * TASKS)
 
 
 def assert_idle(pipeline: Pipeline) -> None:
-    """Nobody is inside, in line, or probing."""
+    """Assert that no call is inside, queued, or probing."""
     state = pipeline.snapshot()
     assert state["in_flight"] == 0
     for policy in state["policies"]:
@@ -193,7 +193,7 @@ def assert_idle(pipeline: Pipeline) -> None:
 
 @pytest.mark.parametrize("limit", [1, 3])
 def test_bulkhead_serves_everybody_and_never_exceeds_its_limit(limit: int) -> None:
-    """Those in line are woken from other threads and other loops; if one wake-up were lost, this would not end."""
+    """Waiters are woken from other threads and other loops; with one lost wake-up, this would not end."""
     service, pipeline = Service(), Pipeline(Bulkhead(limit, queue=1000))
     crowd = Crowd(service, pipeline, rounds=100)
     crowd.run()
@@ -203,7 +203,7 @@ def test_bulkhead_serves_everybody_and_never_exceeds_its_limit(limit: int) -> No
 
 
 def test_bulkhead_without_a_queue_never_makes_anybody_wait() -> None:
-    """Whoever finds it full is refused, also when a permit comes free in that moment; all others are served."""
+    """A call that finds it full is refused, also when a permit comes free at that moment; all others are served."""
     service, pipeline = Service(), Pipeline(Bulkhead(2))
     queued: list[events.Event] = []
     pipeline.listen(lambda event: queued.append(event) if isinstance(event, events.Queued) else None)
@@ -218,7 +218,7 @@ def test_bulkhead_without_a_queue_never_makes_anybody_wait() -> None:
 
 
 def test_permits_come_back_from_waiters_that_give_up() -> None:
-    """Their time in line or their deadline ends in the very moment in which a permit is handed to them."""
+    """Their time in the queue or their deadline ends at the moment in which they are granted a permit."""
     service = Service()
     bulkhead = Bulkhead(1, queue=8, queue_timeout=0.0005)
     pipeline = Pipeline(Timeout(0.001), bulkhead)
@@ -231,7 +231,7 @@ def test_permits_come_back_from_waiters_that_give_up() -> None:
 
 
 def test_permits_come_back_from_waiters_that_are_cancelled() -> None:
-    """While threads take the permits that tasks on four loops are cancelled for."""
+    """Threads take permits while tasks on four loops are cancelled."""
     service, pipeline = Service(), Pipeline(Bulkhead(1, queue=1000))
     crowd = Crowd(service, pipeline, rounds=60)
     patient, seeds = crowd.on_loop, random.Random(1)
@@ -259,7 +259,7 @@ def test_permits_come_back_from_waiters_that_are_cancelled() -> None:
 
 @pytest.mark.parametrize("queue", [0, 100])
 def test_permits_are_never_given_twice_to_threads_that_ask_in_the_same_moment(queue: int) -> None:
-    """Nothing but the bulkhead itself keeps them apart here."""
+    """Only the bulkhead keeps the threads apart."""
     bulkhead = Bulkhead(1, queue=queue)
     in_use: set[int] = set()
     start = threading.Barrier(THREADS)
@@ -287,7 +287,7 @@ def test_permits_are_never_given_twice_to_threads_that_ask_in_the_same_moment(qu
 
 @pytest.mark.parametrize("window", [{"window_calls": 100_000}, {"window_seconds": 600}])
 def test_breaker_counts_every_call_once(window: dict[str, Any]) -> None:
-    """No update of its window is torn by another thread's."""
+    """No update of its window is lost to another thread's."""
     service, breaker = Service(fails_every=3), CircuitBreaker(failure_rate=1.0, min_calls=90_000, **window)
     pipeline = Pipeline(breaker)
     crowd = Crowd(service, pipeline, rounds=300)
@@ -300,7 +300,7 @@ def test_breaker_counts_every_call_once(window: dict[str, Any]) -> None:
 
 
 def test_half_open_breaker_lets_one_probe_through_at_a_time() -> None:
-    """However many knock; and each probe that fails closes the door again."""
+    """The number of calls does not matter; each failed probe opens the circuit again."""
     service = Service(fails_every=1)
     breaker = CircuitBreaker(fail_max=1, break_duration=0.0005, max_break=0.001)
     breaker.open()
@@ -315,7 +315,7 @@ def test_half_open_breaker_lets_one_probe_through_at_a_time() -> None:
 
 
 def test_breaker_that_recovers_closes_for_everybody() -> None:
-    """One probe succeeds, wherever it was made, and all threads and loops are admitted again."""
+    """One probe succeeds in one thread or loop, and calls of all of them are admitted again."""
     service, breaker = Service(), CircuitBreaker(fail_max=1, break_duration=0.0005)
     breaker.open()
     pipeline = Pipeline(breaker)

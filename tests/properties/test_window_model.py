@@ -1,4 +1,4 @@
-"""The windows against lists that remember every call."""
+"""The windows against lists that keep every call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.searches import search
 
 @dataclass(frozen=True)
 class Record:
-    """One remembered call."""
+    """One call in the list."""
 
     at: float
     failed: bool
@@ -58,8 +58,9 @@ def test_count_window_equals_the_end_of_a_list(size: int, steps: list[tuple[bool
 def test_time_window_equals_a_list_cut_into_its_slices(
     start: int, steps: list[tuple[int, tuple[bool, bool]] | None]
 ) -> None:
-    """The first call begins the first of ten equal slices; what lies in the slice of the newest call and in the nine
-    before it counts. When that is nothing but the newest call itself, it begins the slices anew."""
+    """The first call begins the first of ten equal slices; calls in the slice of the newest call and in the nine before
+    it
+    count. If only the newest call is in them, it begins the slices anew."""
     window = TimeWindow(10.0)
     width = 1.0
     now = float(start)
@@ -90,8 +91,9 @@ def test_time_window_equals_a_list_cut_into_its_slices(
 def test_time_window_counts_what_is_young_and_nothing_that_is_old(
     seconds: float, start: float, steps: list[tuple[float, tuple[bool, bool]]]
 ) -> None:
-    """Wherever its slices begin, and whatever the rounding: all of the last nine tenths of it, and none from before
-    it."""
+    """Wherever its slices begin, and with any rounding, it counts all calls of the last nine tenths of its time, and
+    none
+    from before its time."""
     window = TimeWindow(seconds)
     now = start
     records: list[Record] = []

@@ -1,4 +1,4 @@
-"""The histogram: one quantile of what was lately recorded, in fixed memory."""
+"""The histogram: one quantile of the recent samples, in fixed memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARES = (0.5, 0.9, 0.95, 0.98)
 
 
 def recorded(share: float, samples: list[float], warm_up: int = 1) -> Histogram:
-    """One that has taken them all in."""
+    """A histogram with these samples."""
     histogram = Histogram(share, warm_up)
     for sample in samples:
         histogram.record(sample)
@@ -28,7 +28,8 @@ def recorded(share: float, samples: list[float], warm_up: int = 1) -> Histogram:
 
 
 def exact(samples: list[float], *shares: float) -> list[float]:
-    """The quantiles of the samples as they fade: of each, the least that has the share of the weight at or below it."""
+    """The exact quantiles of the fading samples: for each, the least sample that has the share of the weight at or
+    below it."""
     weighted = sorted((sample, (1 - 1 / MEMORY) ** -number) for number, sample in enumerate(samples))
     reached = list(accumulate(weight for _, weight in weighted))
     return [
@@ -44,14 +45,15 @@ latencies = st.floats(LEAST, MOST * 0.999)
 def test_value_at_the_end_of_the_warm_up_is_within_one_percent_of_the_exact_quantile(
     samples: list[float], share: float
 ) -> None:
-    """Whatever the samples."""
+    """The bound holds for any samples."""
     value = recorded(share, samples, warm_up=len(samples)).value
     assert [value] == pytest.approx(exact(samples, share), rel=ERROR * 1.0001)
 
 
 @pytest.mark.parametrize("draw", ["lognormal", "exponential", "two humps"])
 def test_value_of_a_steady_stream_stays_at_the_exact_quantile(draw: str) -> None:
-    """Seen every 2,500 of 60,000 samples (beyond the first change of scale): its rank is off by 0.2% at most."""
+    """Checked at every 2,500th of 60,000 samples (beyond the first change of scale): its rank is off by 0.2% at
+    most."""
     dice = random.Random(draw)
     samples = [
         {
@@ -74,7 +76,7 @@ def test_value_of_a_steady_stream_stays_at_the_exact_quantile(draw: str) -> None
 
 
 def test_value_is_unknown_during_the_warm_up() -> None:
-    """It would be mere chance."""
+    """It would be a matter of chance."""
     histogram = Histogram(0.95, 3)
     for _ in range(2):
         histogram.record(1.0)
@@ -108,19 +110,19 @@ def test_value_follows_a_change(factor: float) -> None:
     [(0.0, LEAST), (-1.0, LEAST), (1e-300, LEAST), (-math.inf, LEAST), (1e300, MOST), (math.inf, MOST), (MOST, MOST)],
 )
 def test_value_of_what_is_out_of_range_is_its_end(sample: float, value: float) -> None:
-    """Also of a clock that goes backward."""
+    """Also for negative times, of a clock that goes backward."""
     assert recorded(0.5, [sample]).value == pytest.approx(value, rel=ERROR * 1.01)
 
 
 def test_what_is_no_number_is_not_recorded() -> None:
-    """It would be in any place."""
+    """NaN belongs to no bucket."""
     histogram = recorded(0.5, [math.nan])
     assert (histogram.value, histogram.count) == (None, 0)
 
 
 @pytest.mark.parametrize("share", [1e-6, 1 - 1e-9])
 def test_extreme_quantiles_stay_within_the_samples(share: float) -> None:
-    """The least, and the greatest."""
+    """They are the least and the greatest sample."""
     dice = random.Random(3)
     samples = [dice.uniform(1, 2) for _ in range(3000)]
     assert recorded(share, samples).value == pytest.approx(1 if share < 0.5 else 2, rel=0.02)
@@ -134,7 +136,7 @@ def test_memory_is_fixed() -> None:
 
 
 def test_threads_do_not_tear_it() -> None:
-    """All that eight of them record is in; the sums are those of the buckets."""
+    """No sample of eight threads is lost, and the sums are those of the buckets."""
     histogram = Histogram(0.9, 100)
     each = 20_000
 

@@ -1,4 +1,4 @@
-"""The sliding windows: what they remember, for how long, and at what cost."""
+"""The sliding windows: the calls that they count, for how long, and at what cost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_window_begins_empty_and_counts_each_kind_of_call(window: Window) -> Non
 
 @pytest.mark.parametrize("window", [CountWindow(4), TimeWindow(10.0)], ids=["count", "time"])
 def test_window_cleared_counts_from_nothing(window: Window) -> None:
-    """After `clear` neither the sums nor what leaves the window later knows of the calls before."""
+    """Calls from before `clear` change no sum, neither then nor when they would have left the window."""
     for _ in range(3):
         window.record(True, True, 5.0)
     window.clear()
@@ -48,7 +48,7 @@ def test_count_window_full_forgets_the_oldest_call_with_each_new_one() -> None:
 
 @pytest.mark.parametrize("good", range(9))
 def test_count_window_forgets_a_bad_call_after_as_many_as_it_holds(good: int) -> None:
-    """However many good calls came before the first bad one, and wherever they stood in it."""
+    """The number of good calls before the first bad one does not matter."""
     window = CountWindow(4)
     for _ in range(good):
         window.record(False, False, 0.0)
@@ -62,7 +62,8 @@ def test_count_window_forgets_a_bad_call_after_as_many_as_it_holds(good: int) ->
 
 
 def test_count_window_is_steady_while_a_good_call_would_change_nothing() -> None:
-    """Not before it is full, nor while it holds a bad call: of a healthy dependency, nothing need be recorded."""
+    """Not before it is full, and not while it holds a bad call: good calls of a healthy dependency need no
+    recording."""
     window = CountWindow(3)
     seen = [window.steady]
     for failed, slow in [(False, False)] * 3 + [(True, False)] + [(False, False)] * 3 + [(False, True)] * 2:
@@ -81,7 +82,7 @@ def test_time_window_is_never_steady() -> None:
 
 
 def test_count_window_of_one_remembers_the_last_call_only() -> None:
-    """The smallest ring."""
+    """One call is the smallest ring."""
     window = CountWindow(1)
     window.record(True, False, 0.0)
     window.record(False, True, 0.0)
@@ -119,7 +120,7 @@ def test_time_window_forgets_calls_a_slice_at_a_time() -> None:
 
 @pytest.mark.parametrize("gap", [10.0, 10.5, 1e6, 1e15])
 def test_time_window_after_a_gap_as_long_as_itself_begins_anew(gap: float) -> None:
-    """When all of it is old, nothing of it is left, however long ago it was."""
+    """After a gap of any length from that on, no old call is left."""
     window = TimeWindow(10.0)
     for second in range(10):
         window.record(True, True, float(second))
@@ -128,7 +129,7 @@ def test_time_window_after_a_gap_as_long_as_itself_begins_anew(gap: float) -> No
 
 
 def test_time_window_takes_news_from_before_the_current_slice_as_new() -> None:
-    """A thread that was held up brings a time from the slice before: it counts, and nothing is forgotten for it."""
+    """A thread that was delayed brings a time of the slice before: the call counts, and no other is dropped."""
     window = TimeWindow(10.0)
     window.record(False, False, 105.0)
     window.record(True, False, 104.9)

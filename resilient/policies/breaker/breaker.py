@@ -187,17 +187,17 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         seconds = machine.refuses_for(now)
         if seconds:
             raise self._refusal(seconds)
-        return self._admit_carefully(now)
+        return self._admit_by_circuit(now)
 
     def _admit_watched(self, call: Call) -> Any:
         """Admit a call of a watched circuit: read the storage before, and call the listeners after."""
         now = call.begin().now()
         self._announce(self._facade.synchronise(now), mirror=False)
-        ticket = self._admit_carefully(now)
+        ticket = self._admit_by_circuit(now)
         self._facade.before(call)
         return ticket
 
-    def _admit_carefully(self, now: float) -> Any:
+    def _admit_by_circuit(self, now: float) -> Any:
         ticket, change = self._circuit.admit(now)
         self._announce(change)
         if ticket is not None:
