@@ -1,4 +1,4 @@
-"""AdaptiveLimit: whom it lets in, who goes first, who waits, what it learns, and places that always come back."""
+"""AdaptiveLimit: which calls it admits, the order of its queue, what it learns, and permits that always come back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PATIENCE = 10
 
 
 class Seeing(Limiter):
-    """Keeps the limit, and what it was told."""
+    """A limiter that keeps the limit, and records the windows that it gets."""
 
     samples = 1
 
@@ -48,13 +48,13 @@ class Seeing(Limiter):
 
 
 def state(limit: AdaptiveLimit) -> tuple[int, int]:
-    """Calls inside, and in line."""
+    """Calls inside, and queued calls."""
     found = limit.snapshot()
     return found["in_flight"], found["queued"]
 
 
 class Held:
-    """Calls that stay inside until they are let go, each by its number."""
+    """Calls that stay inside until they are released, each by its number."""
 
     def __init__(self, limit: AdaptiveLimit, **options: Any) -> None:
         self.limit = limit
@@ -85,7 +85,7 @@ class Held:
 
 
 def outcome(task: asyncio.Task[Any]) -> Any:
-    """Of a task that is over: its result, or its error."""
+    """The outcome of a finished task: its result, or its error."""
     return task.exception() or task.result()
 
 
@@ -93,7 +93,7 @@ def outcome(task: asyncio.Task[Any]) -> Any:
 
 
 def test_never_more_inside_than_the_limit(world: World) -> None:
-    """Seven at once, two at a time: all are served, and never three together."""
+    """Seven calls at once, two at a time: all are served, and never three together."""
     limit = AdaptiveLimit(2, max_limit=2, queue=5, shares={"normal": 1.0})
     dependency = world.dependency(*[Slow(0.02, "done")] * 7)
     outcomes = world.together(*[limit(dependency.fn)] * 7)
@@ -103,7 +103,7 @@ def test_never_more_inside_than_the_limit(world: World) -> None:
 
 
 def test_full_one_refuses_at_once_and_says_whom(world: World) -> None:
-    """By itself it has no queue."""
+    """By default it has no queue. The error names the class of the call."""
     limit = AdaptiveLimit(1)
     ticket = limit.admit(None)  # type: ignore[arg-type]
     error = world.outcome(Pipeline(limit, name="users")(world.dependency().fn)).error
@@ -116,7 +116,7 @@ def test_full_one_refuses_at_once_and_says_whom(world: World) -> None:
 
 @pytest.mark.parametrize("end", ["answer", OSError(), TypeError(), KeyboardInterrupt()], ids=repr)
 def test_place_comes_back_however_a_call_ends(end: Any) -> None:
-    """Also one that is no `Exception`."""
+    """Also a call that ends with an error that is no `Exception`."""
 
     def fetch() -> Any:
         if isinstance(end, BaseException):
@@ -134,7 +134,7 @@ def test_place_comes_back_however_a_call_ends(end: Any) -> None:
 
 
 def test_lower_limit_lets_nobody_in_until_there_are_fewer_inside() -> None:
-    """It throws nobody out."""
+    """Calls inside go on."""
 
     class Halving(Limiter):
         window = 0.0
@@ -196,13 +196,13 @@ def test_each_class_has_its_share_and_the_last_places_are_for_critical_calls() -
 
 @pytest.mark.parametrize("name", PRIORITIES)
 def test_limit_of_one_admits_one_of_any_class(name: Any) -> None:
-    """A share of one call is one call."""
+    """Each class may have at least one call inside."""
     with priority(name):
         assert Pipeline(AdaptiveLimit(1)).call(lambda: 7) == 7
 
 
 def test_class_may_come_from_the_arguments() -> None:
-    """And then no context says it; what is no class is the caller's error, and costs no place."""
+    """Then the context does not count; a name that is no class is the caller's error, and costs no permit."""
 
     async def main() -> None:
         limit = AdaptiveLimit(10, priority=lambda number, *rest: number if isinstance(number, str) else "sheddable")
@@ -223,7 +223,7 @@ def test_class_may_come_from_the_arguments() -> None:
 
 
 def test_line_is_by_class_and_then_by_arrival() -> None:
-    """Whoever is more important goes first, however late he came."""
+    """A more important call goes first, also if it arrives later."""
 
     async def main() -> None:
         limit = AdaptiveLimit(1, queue=6, limiter=Seeing)
@@ -242,7 +242,7 @@ def test_line_is_by_class_and_then_by_arrival() -> None:
 
 
 def test_full_line_gives_the_last_place_of_a_less_important_class_away() -> None:
-    """Who had it is refused, and told why; among equals the new one is."""
+    """The evicted call is refused with that reason; among equals the new call is refused."""
 
     async def main() -> None:
         held = Held(AdaptiveLimit(1, queue=2, limiter=Seeing))
@@ -287,7 +287,7 @@ def test_nobody_passes_a_line_of_his_own_class_or_a_higher_one() -> None:
 
 
 def test_wait_ends_with_queue_timeout_and_with_the_deadline() -> None:
-    """The one is a refusal, the other is the caller's."""
+    """The first is a refusal, the second a `TimedOut` of the caller's Timeout."""
 
     async def main() -> tuple[Exception, float, Exception, float]:
         limit = AdaptiveLimit(1, queue=5, queue_timeout=2.0, limiter=Seeing)
@@ -316,7 +316,7 @@ def test_wait_ends_with_queue_timeout_and_with_the_deadline() -> None:
 
 @pytest.mark.parametrize("same_tick", [False, True])
 def test_cancelled_call_gives_its_place_to_the_next(same_tick: bool) -> None:
-    """In line, or granted in this very tick and not yet awake."""
+    """It is cancelled while it waits, or after it was granted a permit and before it runs."""
 
     async def main() -> None:
         limit = AdaptiveLimit(1, queue=5, limiter=Seeing)
@@ -343,7 +343,7 @@ def test_cancelled_call_gives_its_place_to_the_next(same_tick: bool) -> None:
 
 
 def test_queued_event_and_waited_time_are_told() -> None:
-    """As of any other queue."""
+    """The events are those of any other queue."""
 
     async def main() -> list[Any]:
         pipeline = Pipeline(AdaptiveLimit(1, queue=2, limiter=Seeing), name="users")
@@ -361,7 +361,7 @@ def test_queued_event_and_waited_time_are_told() -> None:
 
 
 def learnt(exercise: Callable[[Callable[..., Any]], Any], *policies: Any, **options: Any) -> list[Window]:
-    """The windows of a limit around what `exercise` has it guard, in virtual time."""
+    """The windows that a limit got from the calls of `exercise`, in virtual time."""
     limit = AdaptiveLimit(5, queue=5, limiter=Seeing, shares={"normal": 1.0})
 
     async def main() -> None:
@@ -387,7 +387,7 @@ async def caught(awaitable: Any) -> None:
 
 
 def test_successes_are_told_with_the_time_that_they_took() -> None:
-    """Mean and deviation, the most that were inside, and how long the window was."""
+    """A window has the mean and the deviation, the peak, and its own length."""
 
     async def exercise(call: Callable[..., Any]) -> None:
         await asyncio.gather(call(asyncio.sleep, 1.0), call(asyncio.sleep, 3.0))
@@ -401,7 +401,7 @@ def test_successes_are_told_with_the_time_that_they_took() -> None:
 
 
 def test_failures_count_and_what_says_nothing_does_not() -> None:
-    """Errors that a classifier ignores, and calls that are cancelled when they are young."""
+    """Errors that the classifier ignores, and young calls that are cancelled, are no evidence."""
 
     async def exercise(call: Callable[..., Any]) -> None:
         await caught(call(fail, OSError()))
@@ -416,7 +416,7 @@ def test_failures_count_and_what_says_nothing_does_not() -> None:
 
 
 def test_call_that_is_cut_at_its_full_time_is_a_failure_and_one_at_an_inherited_deadline_is_not() -> None:
-    """The first says how slow the dependency is, the second how impatient a caller."""
+    """The first is evidence about the dependency, the second about the caller."""
 
     async def exercise(call: Callable[..., Any]) -> None:
         await caught(call(asyncio.sleep, 100))
@@ -428,7 +428,7 @@ def test_call_that_is_cut_at_its_full_time_is_a_failure_and_one_at_an_inherited_
 
 
 def test_time_in_line_is_not_the_dependencys() -> None:
-    """Ten calls of a second by five: half of them wait for a second."""
+    """Of ten calls of a second each, five at a time, half wait for a second, which does not count."""
 
     async def exercise(call: Callable[..., Any]) -> None:
         await asyncio.gather(*(call(asyncio.sleep, 1.0) for _ in range(10)))
@@ -440,7 +440,7 @@ def test_time_in_line_is_not_the_dependencys() -> None:
 
 
 def test_limiter_says_how_long_a_window_is_and_twice_as_many_as_were_inside_end_it() -> None:
-    """And no window ends without a call."""
+    """No window ends without a call."""
 
     class Slowly(Seeing):
         window = 3.0
@@ -459,7 +459,7 @@ def test_limiter_says_how_long_a_window_is_and_twice_as_many_as_were_inside_end_
 
 @pytest.mark.parametrize("answer", [math.nan, None, "many", ZeroDivisionError()], ids=repr)
 def test_limiter_that_fails_costs_no_call_and_changes_nothing(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged."""
+    """Its error is logged."""
 
     class Broken(Limiter):
         samples = 1
@@ -485,7 +485,7 @@ def test_limiter_that_fails_costs_no_call_and_changes_nothing(answer: Any, caplo
 
 @pytest.mark.parametrize(("wish", "found"), [(math.inf, 9), (-5, 2), (4.9, 4)])
 def test_limit_stays_within_its_bounds(wish: float, found: int) -> None:
-    """Whatever the rule asks for; calls are whole ones."""
+    """The bounds hold for any value that the rule returns, and fractions are cut off."""
 
     class Wishing(Limiter):
         samples = 1
@@ -503,7 +503,7 @@ def test_limit_stays_within_its_bounds(wish: float, found: int) -> None:
 
 
 def test_new_limit_is_told_once_to_every_pipeline_that_shares_it() -> None:
-    """With what was seen."""
+    """The event has the evidence."""
 
     async def main() -> list[Any]:
         limit = AdaptiveLimit(1, name="shared")
@@ -524,7 +524,7 @@ def test_new_limit_is_told_once_to_every_pipeline_that_shares_it() -> None:
 
 
 def test_other_clock_begins_a_new_window() -> None:
-    """One limit in virtual time first, then in real time, which is somewhere else."""
+    """One limit is used in virtual time first, then in real time, which is far from it."""
     limit = AdaptiveLimit(5)
 
     async def calls() -> None:
@@ -542,7 +542,7 @@ def test_other_clock_begins_a_new_window() -> None:
 
 
 def test_keyed_has_a_limit_and_a_rule_for_each_key() -> None:
-    """With the same settings."""
+    """All keys have the same settings."""
     keyed = Keyed(lambda: AdaptiveLimit(3, limiter=Seeing), key=lambda host: host)
     pipeline = Pipeline(keyed)
     for host in ("a", "b"):
@@ -555,7 +555,7 @@ def test_keyed_has_a_limit_and_a_rule_for_each_key() -> None:
 
 
 def test_fresh_one_has_the_settings_and_knows_nothing() -> None:
-    """Its rule is another one, too."""
+    """It has its own limiter."""
     limit = AdaptiveLimit(7, min_limit=2, queue=3, limiter=Seeing, name="mine")
     Pipeline(limit).call(lambda: 1)
     fresh = limit.clone()
@@ -565,7 +565,7 @@ def test_fresh_one_has_the_settings_and_knows_nothing() -> None:
 
 
 def test_threads_and_event_loops_share_one() -> None:
-    """Never more inside than the limit, and nobody is lost."""
+    """Never more calls are inside than the limit, and each waiter is served."""
     limit = AdaptiveLimit(3, max_limit=3, queue=100, shares={"normal": 1.0})
     pipeline = Pipeline(limit)
     lock, inside, most, served = threading.Lock(), 0, 0, 0
@@ -613,7 +613,7 @@ def test_threads_and_event_loops_share_one() -> None:
 
 
 def test_class_travels_with_a_copied_context_into_threads() -> None:
-    """As a deadline does."""
+    """A priority is part of the context, as a deadline is."""
     limit = AdaptiveLimit(10)
     tickets = [limit.admit(None) for _ in range(7)]  # type: ignore[arg-type]
     found: list[Any] = []
@@ -637,7 +637,7 @@ def test_class_travels_with_a_copied_context_into_threads() -> None:
 
 
 def test_shadow_counts_whom_it_would_have_refused() -> None:
-    """And lets all pass."""
+    """All calls are admitted."""
 
     async def main() -> dict[str, Any]:
         limit = AdaptiveLimit(1, shadow=True)
@@ -649,7 +649,7 @@ def test_shadow_counts_whom_it_would_have_refused() -> None:
 
 
 def test_snapshot_and_description_say_what_there_is() -> None:
-    """As plain data, and in a line."""
+    """A snapshot is plain data, a description one line."""
     limit = AdaptiveLimit(5, min_limit=2, max_limit=50, queue=3, queue_timeout=0.5)
     assert limit.snapshot() == {
         "limit": 5,
@@ -685,6 +685,6 @@ def test_snapshot_and_description_say_what_there_is() -> None:
     ids=repr,
 )
 def test_wrong_settings_are_refused_by_name(options: dict[str, Any], error: type[Exception], words: str) -> None:
-    """At once, and with what would be right."""
+    """The constructor raises, and its message names what is allowed."""
     with pytest.raises(error, match=words):
         AdaptiveLimit(**options)

@@ -1,4 +1,4 @@
-"""Bulkhead: its limit, its line, its time in line, and permits that always come back."""
+"""Bulkhead: its limit, its queue, the time in the queue, and permits that always come back."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ PATIENCE = 10
 
 
 def usage(bulkhead: Bulkhead) -> tuple[int, int]:
-    """Permits in use, and calls in line."""
+    """Permits in use, and queued calls."""
     state = bulkhead.snapshot()
     return state["in_use"], state["queued"]
 
 
 def holding(world: World, bulkhead: Bulkhead, then: Callable[[], Any]) -> Any:
-    """Call `then` while a permit is held: the outer call is running when the inner one asks."""
+    """Call `then` while a permit is held: the outer call is running when the inner one is admitted."""
     if world.is_async:
 
         async def hold() -> Any:
@@ -67,7 +67,7 @@ def holding_outcome(world: World, bulkhead: Bulkhead, then: Callable[[], Any]) -
 
 
 def test_bulkhead_never_lets_more_in_than_its_limit(world: World) -> None:
-    """Seven at once, two at a time: all are served, and never three together."""
+    """Seven calls at once, two at a time: all are served, and never three together."""
     bulkhead = Bulkhead(2, queue=5)
     dependency = world.dependency(*[Slow(0.02, "done")] * 7)
     guarded = bulkhead(dependency.fn)
@@ -78,7 +78,7 @@ def test_bulkhead_never_lets_more_in_than_its_limit(world: World) -> None:
 
 
 def test_full_bulkhead_without_a_queue_refuses_at_once(world: World) -> None:
-    """And the dependency hears nothing of it."""
+    """A refused call does not reach the dependency."""
     bulkhead, dependency = Bulkhead(1), world.dependency()
     error = holding_outcome(world, bulkhead, bulkhead(dependency.fn))
     assert isinstance(error, BulkheadFull)
@@ -97,7 +97,7 @@ def test_one_instance_has_one_limit_whatever_it_guards(world: World) -> None:
 
 @pytest.mark.parametrize("error", [OSError(), TypeError(), Rejected()], ids=["failure", "callback_error", "rejection"])
 def test_permit_comes_back_however_a_call_ends(world: World, error: Exception) -> None:
-    """The same permit serves the next call."""
+    """The only permit serves the next call."""
     bulkhead, dependency = Bulkhead(1), world.dependency(error, "next")
     guarded = bulkhead(dependency.fn)
     assert world.outcome(guarded).error is error
@@ -106,7 +106,7 @@ def test_permit_comes_back_however_a_call_ends(world: World, error: Exception) -
 
 
 def test_permit_comes_back_when_what_is_no_exception_passes(world: World) -> None:
-    """Also Ctrl-C does not cost a permit."""
+    """A Ctrl-C costs no permit."""
 
     class Exit(BaseException):
         pass
@@ -118,7 +118,7 @@ def test_permit_comes_back_when_what_is_no_exception_passes(world: World) -> Non
 
 
 def test_snapshot_counts_what_is_inside_and_in_line(world: World) -> None:
-    """Beside the limits, so that a reader need not know the configuration."""
+    """It also has the limits, so that a reader need not know the configuration."""
     bulkhead = Bulkhead(3, queue=2)
     seen: list[dict[str, Any]] = []
 
@@ -136,9 +136,9 @@ def test_snapshot_counts_what_is_inside_and_in_line(world: World) -> None:
 
 
 class Line:
-    """Calls that came one after another, and are let out one by one.
+    """Calls that arrive one after another, and end one by one.
 
-    The calls are made in threads or tasks by `world`; each is under way (inside, or in line) before the next begins.
+    The calls run in threads or tasks by `world`; each is inside or queued before the next begins.
     """
 
     def __init__(self, bulkhead: Bulkhead) -> None:
@@ -147,7 +147,7 @@ class Line:
         self.refused: list[int] = []
 
     def run(self, world: World, calls: int) -> None:
-        """Make so many calls, all of them before the first one ends."""
+        """Make this many calls, all of them before the first one ends."""
         if world.is_async:
             world.run(lambda: self._run_tasks(world, calls))
         else:
@@ -211,7 +211,7 @@ def test_those_in_line_are_served_in_order_of_arrival(world: World) -> None:
 
 
 def test_line_is_bounded_and_refuses_those_who_come_too_late(world: World) -> None:
-    """Whoever is in line already keeps his place."""
+    """Calls that already wait keep their places."""
     bulkhead = Bulkhead(1, queue=2)
     line = Line(bulkhead)
     line.run(world, 5)
@@ -222,7 +222,7 @@ def test_line_is_bounded_and_refuses_those_who_come_too_late(world: World) -> No
 
 @pytest.mark.virtual_time
 async def test_newcomer_does_not_overtake_those_in_line_when_a_permit_comes_free() -> None:
-    """A permit that comes back goes to the first in line, also when a new call asks in the same tick."""
+    """A returned permit goes to the first waiter, also when a new call arrives in the same tick."""
     bulkhead, order = Bulkhead(1, queue=5), []
 
     @bulkhead
@@ -253,7 +253,7 @@ def test_call_that_waits_for_itself_is_a_deadlock_that_virtual_time_shows() -> N
 
 @pytest.mark.parametrize("held", [1, 2])
 def test_permit_that_comes_free_just_before_a_call_gets_in_line_is_not_missed(world: World, held: int) -> None:
-    """Another thread gives it back between the refusal at the gate and the place in line: nobody else would tell."""
+    """Another thread returns it between `admit` and the queue: no later call would wake the waiter."""
 
     class Interleaved(Bulkhead):
         def admit(self, call: Call) -> object | None:
@@ -274,7 +274,7 @@ def test_permit_that_comes_free_just_before_a_call_gets_in_line_is_not_missed(wo
 
 
 def test_queue_timeout_ends_the_wait_with_bulkhead_full(world: World) -> None:
-    """And the place in line is free again."""
+    """Its place in the queue is free again."""
     bulkhead, dependency = Bulkhead(1, queue=1, queue_timeout=0.02), world.dependency("later")
     guarded = bulkhead(dependency.fn)
     error = holding_outcome(world, bulkhead, guarded)
@@ -286,7 +286,7 @@ def test_queue_timeout_ends_the_wait_with_bulkhead_full(world: World) -> None:
 
 
 def test_deadline_of_the_call_ends_the_wait_with_timed_out(world: World) -> None:
-    """Nobody stays in line for longer than he can use the answer; it is no evidence about the dependency."""
+    """No call waits beyond its deadline; a deadline that ends in the queue is no evidence about the dependency."""
     bulkhead, dependency = Bulkhead(1, queue=1), world.dependency("later")
     guarded = Pipeline(Timeout(0.02), bulkhead)(dependency.fn)
     error = holding_outcome(world, bulkhead, guarded)
@@ -301,7 +301,7 @@ def test_deadline_of_the_call_ends_the_wait_with_timed_out(world: World) -> None
 def test_shorter_of_queue_timeout_and_deadline_ends_the_wait(
     world: World, queue_timeout: float, deadline: float, expected: type[Exception]
 ) -> None:
-    """Each with its own error, so that a handler knows which it was."""
+    """Each has its own error, so that a handler can tell them apart."""
     bulkhead = Bulkhead(1, queue=1, queue_timeout=queue_timeout)
     guarded = Pipeline(Timeout(deadline), bulkhead)(world.dependency().fn)
     assert isinstance(holding_outcome(world, bulkhead, guarded), expected)
@@ -310,7 +310,7 @@ def test_shorter_of_queue_timeout_and_deadline_ends_the_wait(
 
 @pytest.mark.virtual_time
 async def test_deadline_of_an_outer_pipeline_ends_the_wait_too() -> None:
-    """A deadline is inherited, and its own Timeout converts it."""
+    """A deadline is inherited; the Timeout that set it raises `TimedOut`."""
     bulkhead = Bulkhead(1, queue=1)
     now = asyncio.get_running_loop().time
     async with held(bulkhead):
@@ -323,7 +323,7 @@ async def test_deadline_of_an_outer_pipeline_ends_the_wait_too() -> None:
 
 @pytest.mark.virtual_time
 async def test_time_in_line_is_exactly_the_queue_timeout() -> None:
-    """Counted for each call from its own arrival."""
+    """It counts for each call from its own arrival."""
     bulkhead, ends = Bulkhead(1, queue=9, queue_timeout=2.0), {}
     now = asyncio.get_running_loop().time
 
@@ -343,7 +343,7 @@ async def test_time_in_line_is_exactly_the_queue_timeout() -> None:
 
 
 def test_bulkhead_full_says_who_refused_and_survives_pickling(world: World) -> None:
-    """For handlers, also behind a process pool."""
+    """The error has the names of pipeline and policy, also behind a process pool."""
     bulkhead = Bulkhead(1, name="database")
     guarded = Pipeline(bulkhead, name="users-of-bulkhead")(world.dependency().fn)
     error = holding_outcome(world, bulkhead, guarded)
@@ -356,7 +356,7 @@ def test_bulkhead_full_says_who_refused_and_survives_pickling(world: World) -> N
 
 @pytest.mark.virtual_time
 async def test_listeners_hear_who_queues_who_has_waited_and_who_is_refused() -> None:
-    """With positions in line from one, and seconds."""
+    """Events have positions from one, and seconds."""
     heard: list[Any] = []
     bulkhead = Bulkhead(1, queue=2, name="database")
     pipeline = Pipeline(bulkhead, name="listened")
@@ -374,7 +374,7 @@ async def test_listeners_hear_who_queues_who_has_waited_and_who_is_refused() -> 
 
 
 def test_full_bulkhead_is_no_evidence_for_a_breaker_around_it(world: World) -> None:
-    """A local refusal says nothing about the dependency (as it did in pyresilience)."""
+    """A local refusal says nothing about the dependency (unlike in pyresilience)."""
     bulkhead, breaker = Bulkhead(1), CircuitBreaker(fail_max=1)
     guarded = Pipeline(breaker, bulkhead)(world.dependency().fn)
     assert isinstance(holding_outcome(world, bulkhead, guarded), BulkheadFull)
@@ -383,7 +383,7 @@ def test_full_bulkhead_is_no_evidence_for_a_breaker_around_it(world: World) -> N
 
 
 def test_permit_is_held_for_all_attempts_only_where_the_retry_stands_inside(world: World) -> None:
-    """Inside a retry, each attempt asks for a permit of its own, and none is held during the pause."""
+    """A bulkhead inside a retry gives each attempt its own permit, and holds none during the pause."""
     bulkhead, dependency = Bulkhead(1), world.dependency(OSError(), OSError(), 7)
     guarded = Pipeline(Retry(3, wait=0), bulkhead)(dependency.fn)
     assert world.call(guarded) == 7
@@ -395,7 +395,7 @@ def test_permit_is_held_for_all_attempts_only_where_the_retry_stands_inside(worl
 
 
 class held:
-    """One permit, held by a task of its own for as long as the block lasts, or until `let_go()`."""
+    """One permit, held by its own task for as long as the block lasts, or until `let_go()`."""
 
     def __init__(self, bulkhead: Bulkhead) -> None:
         self._bulkhead = bulkhead
@@ -412,7 +412,7 @@ class held:
         return self
 
     def let_go(self) -> None:
-        """Let the task end; it gives its permit back in the next tick."""
+        """Let the task end; its permit comes back in the next tick."""
         self._over.set()
 
     async def __aexit__(self, *_: object) -> None:
@@ -421,7 +421,7 @@ class held:
 
 
 class Waiters:
-    """Calls in line, and which of them have been served."""
+    """Queued calls, and which of them have been served."""
 
     def __init__(self, bulkhead: Bulkhead, names: str) -> None:
         self.served: list[str] = []
@@ -435,7 +435,7 @@ class Waiters:
         return self.tasks[name]
 
     async def ends(self) -> dict[str, str]:
-        """Wait for all; how each ended."""
+        """Wait for all calls; return how each ended."""
         _, waiting = await asyncio.wait(self.tasks.values(), timeout=PATIENCE)
         ends = {True: "cancelled", False: "served"}
         return {name: "waiting" if task in waiting else ends[task.cancelled()] for name, task in self.tasks.items()}
@@ -448,7 +448,7 @@ async def tick() -> None:
 
 @pytest.mark.every_loop
 async def test_cancelled_waiter_gives_its_place_in_line_back() -> None:
-    """The others move up, and a newcomer finds a place."""
+    """The waiters behind it move up, and a new call finds a place."""
     bulkhead = Bulkhead(1, queue=3)
     async with held(bulkhead) as permit:
         waiters = Waiters(bulkhead, "abc")
@@ -468,7 +468,7 @@ async def test_cancelled_waiter_gives_its_place_in_line_back() -> None:
 
 @pytest.mark.every_loop
 async def test_waiter_that_is_cancelled_in_the_tick_of_its_permit_passes_it_on() -> None:
-    """It was granted and cancelled before it could run: the next in line gets the permit."""
+    """It is cancelled after it was granted a permit and before it runs: the next waiter gets the permit."""
     bulkhead = Bulkhead(1, queue=3)
     async with held(bulkhead) as permit:
         waiters = Waiters(bulkhead, "abc")
@@ -484,7 +484,7 @@ async def test_waiter_that_is_cancelled_in_the_tick_of_its_permit_passes_it_on()
 
 @pytest.mark.every_loop
 async def test_waiter_that_was_cancelled_just_before_its_permit_comes_passes_it_on() -> None:
-    """The other order within one tick."""
+    """Within one tick the cancellation comes first, then the permit."""
     bulkhead = Bulkhead(1, queue=3)
     async with held(bulkhead) as permit:
         waiters = Waiters(bulkhead, "ab")
@@ -514,7 +514,7 @@ async def test_all_waiters_cancelled_in_the_tick_of_the_permit_leave_the_bulkhea
 
 @pytest.mark.virtual_time
 async def test_waiter_whose_queue_timeout_strikes_in_the_tick_of_its_permit_keeps_it() -> None:
-    """It was granted before the waiter could be told that its time is over."""
+    """The permit was granted before the timeout was delivered."""
     bulkhead = Bulkhead(1, queue=1, queue_timeout=1.0)
 
     async def take_exactly_as_long() -> None:
@@ -529,7 +529,7 @@ async def test_waiter_whose_queue_timeout_strikes_in_the_tick_of_its_permit_keep
 
 @pytest.mark.virtual_time
 async def test_waiter_whose_deadline_strikes_in_the_tick_of_its_permit_passes_it_on() -> None:
-    """It times out with the permit in its hand, and the next in line gets it."""
+    """It times out while it holds the permit, and the next waiter gets it."""
     bulkhead = Bulkhead(1, queue=3)
     loop = asyncio.get_running_loop()
     served: list[str] = []
@@ -548,7 +548,7 @@ async def test_waiter_whose_deadline_strikes_in_the_tick_of_its_permit_passes_it
 
 
 def test_permit_of_a_waiter_whose_loop_was_closed_comes_back_when_it_is_collected() -> None:
-    """A loop that is closed with tasks pending tells nobody; their garbage collection does."""
+    """Tasks of a loop that was closed end only when they are garbage-collected."""
     bulkhead = Bulkhead(1, queue=1)
 
     async def fetch() -> None: ...
@@ -570,7 +570,7 @@ def test_permit_of_a_waiter_whose_loop_was_closed_comes_back_when_it_is_collecte
 
 
 def _trio_waiters(cancel_after_grant: bool) -> tuple[list[str], bool, tuple[int, int]]:
-    """One holder, two waiters, the first of which is cancelled before or after it was granted the permit."""
+    """One holder and two waiters, the first of which is cancelled before or after it is granted the permit."""
     bulkhead = Bulkhead(1, queue=2)
     served: list[str] = []
     scope = trio.CancelScope()
@@ -611,7 +611,7 @@ def _trio_waiters(cancel_after_grant: bool) -> tuple[list[str], bool, tuple[int,
 
 @pytest.mark.parametrize("cancel_after_grant", [False, True])
 def test_trio_waiter_that_is_cancelled_around_its_permit_passes_it_on(cancel_after_grant: bool) -> None:
-    """The same on trio."""
+    """On trio, too, the next waiter gets the permit."""
     assert _trio_waiters(cancel_after_grant) == (["second"], True, (0, 0))
 
 
@@ -619,7 +619,7 @@ def test_trio_waiter_that_is_cancelled_around_its_permit_passes_it_on(cancel_aft
 
 
 class Outsiders:
-    """Calls from elsewhere: each in a thread, with an event loop of its own or none."""
+    """Calls from elsewhere: each in its own thread, with an event loop or none."""
 
     def __init__(self, bulkhead: Bulkhead) -> None:
         self.pipeline = Pipeline(bulkhead)
@@ -637,7 +637,7 @@ class Outsiders:
         self._fetch(name)  # blocks a loop that has nothing else to do
 
     def come(self, name: str) -> None:
-        """One more call, of the kind that its name says; returns when it is in line."""
+        """Make one more call, of the kind that its name says; return when it is queued."""
         on_loop = self.pipeline(self._fetch_async)
 
         async def call() -> None:
@@ -670,7 +670,7 @@ class Outsiders:
 
 
 def test_waiters_of_all_loops_and_threads_stand_in_one_line() -> None:
-    """Served in order of arrival, one at a time, whoever lets the permit go."""
+    """They are served in order of arrival, one at a time, whichever thread returns the permit."""
     bulkhead = Bulkhead(1, queue=9)
     outsiders = Outsiders(bulkhead)
     names = ["asyncio 1", "trio 1", "thread 1", "uvloop 1", "thread 2", "trio 2", "asyncio 2"]
@@ -690,7 +690,7 @@ def test_waiters_of_all_loops_and_threads_stand_in_one_line() -> None:
 
 
 def test_line_is_bounded_over_all_loops_and_threads() -> None:
-    """The queue is one, so its bound is one."""
+    """One limit holds for the queue of all of them."""
     bulkhead = Bulkhead(1, queue=2)
     outsiders = Outsiders(bulkhead)
 

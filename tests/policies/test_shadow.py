@@ -1,4 +1,4 @@
-"""Shadow: a policy that decides, counts and tells, and changes nothing for its callers."""
+"""Shadow mode: a policy decides, counts and emits events, and changes nothing for its callers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.worlds import Joined, Slow, World
 
 
 def heard_by(pipeline: Pipeline, *kinds: type) -> list[Any]:
-    """The events of these kinds from now on."""
+    """A list that gets the events of these kinds from now on."""
     heard: list[Any] = []
     pipeline.listen(lambda event: heard.append(event) if type(event) in kinds else None)
     return heard
@@ -39,7 +39,7 @@ def test_rate_limit_lets_all_pass_and_counts(world: World) -> None:
 
 
 def test_rate_limit_makes_nobody_wait_and_counts(world: World) -> None:
-    """Not for the hour that the token would take. The event distinguishes a wait from a refusal."""
+    """No call waits for the hour until its token. The event distinguishes a wait from a refusal."""
     pipeline = Pipeline(RateLimit(1, per=3600, burst=1, max_wait=7200, shadow=True))
     heard = heard_by(pipeline, CallRejected)
     guarded = pipeline(world.dependency(1, 2).fn)
@@ -52,7 +52,7 @@ def test_rate_limit_makes_nobody_wait_and_counts(world: World) -> None:
 
 
 def test_bulkhead_lets_all_in_and_counts(world: World) -> None:
-    """Three at a time where one permit is."""
+    """Three calls run at a time, with one permit."""
     pipeline = Pipeline(Bulkhead(1, shadow=True, name="compartment"), name="users")
     heard = heard_by(pipeline, CallRejected)
     dependency = world.dependency(Joined(3, 1), Joined(3, 2), Joined(3, 3))
@@ -65,7 +65,7 @@ def test_bulkhead_lets_all_in_and_counts(world: World) -> None:
 
 
 def test_bulkhead_with_a_queue_makes_nobody_wait_and_counts(world: World) -> None:
-    """Whom it would have made to wait."""
+    """It counts the calls that it would have queued."""
     pipeline = Pipeline(Bulkhead(1, queue=5, shadow=True))
     dependency = world.dependency(Joined(2, 1), Joined(2, 2))
     guarded = pipeline(dependency.fn)
@@ -76,7 +76,7 @@ def test_bulkhead_with_a_queue_makes_nobody_wait_and_counts(world: World) -> Non
 
 
 def test_breaker_lets_all_pass_and_its_circuit_changes(world: World) -> None:
-    """It opens as it would have, and refuses nobody."""
+    """Its circuit opens as in earnest, and no call is refused."""
     pipeline = Pipeline(CircuitBreaker(fail_max=1, failure_rate=None, shadow=True, name="circuit"), name="users")
     heard = heard_by(pipeline, CallRejected, CircuitChanged)
     guarded = pipeline(world.dependency(OSError(), 1, 2).fn)
@@ -94,13 +94,13 @@ def test_breaker_lets_all_pass_and_its_circuit_changes(world: World) -> None:
     "make", [lambda shadow: Bulkhead(2, shadow=shadow), lambda shadow: RateLimit(5, shadow=shadow)]
 )
 def test_gate_that_is_no_shadow_does_not_tell_what_it_would_have_done(make: Callable[[bool], Any]) -> None:
-    """It has done it."""
+    """Its snapshot has no `would_have_refused`."""
     assert "would_have_refused" not in make(False).snapshot()
     assert make(True).snapshot()["would_have_refused"] == 0
 
 
 def test_shadows_among_gates_do_not_disturb_them(world: World) -> None:
-    """Those around it refuse as they do, and everything comes back."""
+    """The gates around it refuse as without it, and all permits come back."""
     bulkhead = Bulkhead(1)
     pipeline = Pipeline(
         RateLimit(1, per=1000, burst=1, shadow=True), bulkhead, CircuitBreaker(fail_max=1, shadow=True), Timeout(5)
@@ -116,7 +116,7 @@ def test_shadows_among_gates_do_not_disturb_them(world: World) -> None:
 
 
 def test_exceptions_pass_a_shadow_unchanged(world: World) -> None:
-    """The very object, in a permit or by it."""
+    """The caller gets the same exception object, with a ticket and with `BYPASS`."""
     error = OSError()
     pipeline = Pipeline(RateLimit(1, per=1000, burst=1, shadow=True), Bulkhead(1, shadow=True))
     guarded = pipeline(world.dependency(error, error).fn)
@@ -129,7 +129,7 @@ def test_exceptions_pass_a_shadow_unchanged(world: World) -> None:
 
 
 def test_retry_repeats_nothing_and_counts(world: World) -> None:
-    """One attempt, its own error, and what would have followed."""
+    """A call has one attempt and its own error, and the retry that would have followed is counted."""
     pipeline = Pipeline(Retry(3, wait=0.25, shadow=True, name="patience"), name="users")
     heard = heard_by(pipeline, Retrying)
     error = OSError()
@@ -151,14 +151,14 @@ def test_retry_repeats_nothing_and_counts(world: World) -> None:
 
 
 def test_retry_in_shadow_repeats_no_result(world: World) -> None:
-    """It comes back as it is."""
+    """The failed result is returned unchanged."""
     pipeline = Pipeline(Retry(3, wait=0, shadow=True), classify=Classifier(results=lambda result: result == "bad"))
     assert world.call(pipeline(world.dependency("bad").fn)) == "bad"
     assert state(pipeline)["would_have_retried"] == 1
 
 
 def test_retry_in_shadow_counts_nothing_that_it_would_not_have_repeated(world: World) -> None:
-    """A programming error, and the last attempt that there is."""
+    """It would not repeat a programming error, or the last attempt."""
     for retry, error in ((Retry(3, shadow=True), TypeError()), (Retry(1, shadow=True), OSError())):
         pipeline = Pipeline(retry)
         heard = heard_by(pipeline, Retrying)
@@ -168,7 +168,7 @@ def test_retry_in_shadow_counts_nothing_that_it_would_not_have_repeated(world: W
 
 
 def test_retry_that_is_no_shadow_says_so(world: World) -> None:
-    """In its events, and by leaving the count out."""
+    """Its events have `shadow=False`, and its snapshot has no count."""
     pipeline = Pipeline(Retry(2, wait=0))
     heard = heard_by(pipeline, Retrying)
     world.call(pipeline(world.dependency(OSError(), 7).fn))
@@ -177,7 +177,7 @@ def test_retry_that_is_no_shadow_says_so(world: World) -> None:
 
 
 def test_hedge_starts_no_copy_and_counts_those_that_are_late(world: World) -> None:
-    """And calls that came in time are none."""
+    """Calls that end in time are not counted."""
     pipeline = Pipeline(Hedge(0.02, shadow=True, name="haste"), name="users")
     heard = heard_by(pipeline, Hedging)
     dependency = world.dependency(Slow(0.05, 1), 2)
@@ -196,7 +196,7 @@ def test_hedge_starts_no_copy_and_counts_those_that_are_late(world: World) -> No
 
 
 def test_hedge_in_shadow_counts_fast_failures(world: World) -> None:
-    """The copy that would have followed one at once; the error passes. A bug is none."""
+    """A copy would have followed the failure at once; the error passes. A programming error is not counted."""
     pipeline = Pipeline(Hedge(5, shadow=True), classify=Classifier(results=lambda result: result == "bad"))
     heard = heard_by(pipeline, Hedging)
     error = OSError()
@@ -210,12 +210,12 @@ def test_hedge_in_shadow_counts_fast_failures(world: World) -> None:
 
 
 def test_hedge_in_shadow_guards_a_plain_def() -> None:
-    """It needs no thread, as it starts no copy."""
+    """It needs no thread, since it starts no copy."""
     assert Hedge(5, shadow=True)(lambda: 7)() == 7
 
 
 def test_whole_stack_in_shadow_changes_nothing(world: World) -> None:
-    """Every call is made once, and its outcome is what comes back."""
+    """Each call is made once, and its caller gets its outcome."""
     pipeline = Pipeline(
         Retry(3, wait=0, shadow=True),
         Hedge(5, shadow=True),
@@ -245,5 +245,5 @@ def test_whole_stack_in_shadow_changes_nothing(world: World) -> None:
     ],
 )
 def test_shadow_is_to_be_seen_in_the_description(policy: Any) -> None:
-    """Nobody should wonder why it does nothing."""
+    """A reader sees why the policy does nothing."""
     assert "shadow" in repr(policy)

@@ -1,4 +1,4 @@
-"""CircuitBreaker around real functions: when it opens, whom it lets probe, and what is evidence to it."""
+"""CircuitBreaker around real functions: when it opens, which calls may probe, and what counts as evidence."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.worlds import Slow, Until, World
 
 
 async def ends(call: Awaitable[Any]) -> Any:
-    """What came back: the result, or the error itself."""
+    """The outcome of a call: its result, or its error."""
     try:
         return await call
     except Exception as error:
@@ -64,7 +64,7 @@ async def trip(breaker: CircuitBreaker, failures: int = 1) -> None:
 
 
 def test_breaker_after_failures_in_a_row_refuses_calls_until_a_probe_succeeds(world: World) -> None:
-    """The whole round, in every runtime: closed, open, half-open, closed."""
+    """A whole cycle in every runtime: closed, open, half-open, closed."""
     breaker = CircuitBreaker(None, fail_max=2, break_duration=0.05)
     dependency = world.dependency(1, OSError(), OSError(), 4, 5)
     guarded = breaker(dependency.fn)
@@ -93,7 +93,7 @@ def wait(world: World, seconds: float) -> None:
 
 
 def test_breaker_with_a_failed_probe_opens_again(world: World) -> None:
-    """One failure is enough, and the others are refused at once."""
+    """One failed probe is enough; the calls after it are refused at once."""
     breaker = CircuitBreaker(None, fail_max=5, success_threshold=2, break_duration=5)
     dependency = world.dependency(1, OSError())
     guarded = breaker(dependency.fn)
@@ -105,7 +105,7 @@ def test_breaker_with_a_failed_probe_opens_again(world: World) -> None:
 
 
 def test_breaker_with_fail_max_counts_failures_in_a_row_only(world: World) -> None:
-    """A success begins the row again."""
+    """A success sets the count of failures in a row to 0."""
     breaker = CircuitBreaker(None, fail_max=3)
     dependency = world.dependency(OSError(), OSError(), "up", OSError(), OSError(), OSError())
     guarded = breaker(dependency.fn)
@@ -159,7 +159,7 @@ async def test_breaker_forgets_failures_that_are_older_than_its_window() -> None
 
 @pytest.mark.virtual_time
 async def test_breaker_with_slow_rate_opens_on_slow_successes() -> None:
-    """Slow is from `slow` seconds on, that limit included."""
+    """A success that takes exactly `slow` seconds is slow."""
     breaker = CircuitBreaker(None, slow=2.0, slow_rate=0.5, min_calls=4, window_calls=4)
     answer = breaker(asyncio.sleep)
     for seconds in (1.9, 2.0, 0.0):
@@ -171,7 +171,7 @@ async def test_breaker_with_slow_rate_opens_on_slow_successes() -> None:
 
 @pytest.mark.virtual_time
 async def test_breaker_without_slow_rate_takes_slow_successes_for_successes() -> None:
-    """`slow` alone only says when a call that was cut short had its time."""
+    """`slow` alone is only the age from which a call that was cut short is a failure."""
     breaker = CircuitBreaker(None, fail_max=1, slow=2.0, min_calls=1)
     for _ in range(20):
         await breaker(asyncio.sleep)(100.0)
@@ -180,7 +180,7 @@ async def test_breaker_without_slow_rate_takes_slow_successes_for_successes() ->
 
 @pytest.mark.virtual_time
 async def test_breaker_grows_its_break_with_each_failed_probe_and_shortens_it_after_closing() -> None:
-    """In `retry_after`, as its callers see it."""
+    """The `retry_after` of refusals shows the length of the break."""
     random.seed(7)
     breaker = CircuitBreaker(None, fail_max=1, break_duration=4.0, max_break=20.0)
     await trip(breaker)
@@ -202,7 +202,7 @@ async def test_breaker_grows_its_break_with_each_failed_probe_and_shortens_it_af
 @pytest.mark.every_loop
 @pytest.mark.parametrize("probes", [1, 3])
 async def test_breaker_half_open_admits_exactly_its_probes_of_200_concurrent_callers(probes: int) -> None:
-    """Everybody else is refused at once; the probes close the circuit."""
+    """All others are refused at once; the probes close the circuit."""
     breaker = CircuitBreaker(None, fail_max=1, probes=probes, success_threshold=probes)
     answer = asyncio.Event()
     inside = 0
@@ -226,7 +226,7 @@ async def test_breaker_half_open_admits_exactly_its_probes_of_200_concurrent_cal
 
 
 def test_breaker_half_open_admits_exactly_its_probes_of_50_threads() -> None:
-    """The same for plain functions."""
+    """Concurrent plain functions in threads get no more probes than the circuit allows."""
     breaker = CircuitBreaker(None, fail_max=1, probes=2, success_threshold=2)
     together, refused, answer = threading.Barrier(50), threading.Semaphore(0), threading.Event()
     results: list[str] = []
@@ -258,7 +258,7 @@ def test_breaker_half_open_admits_exactly_its_probes_of_50_threads() -> None:
 
 @pytest.mark.virtual_time
 async def test_breaker_with_a_hung_probe_gives_its_place_away_after_the_lease_and_drops_its_late_news() -> None:
-    """A probe that never answers does not wedge the circuit, and one that answers late does not judge it."""
+    """A probe that never ends does not block the circuit, and the result of one that ends late is dropped."""
     breaker = CircuitBreaker(None, fail_max=1, lease=30.0)
     late = asyncio.Event()
 
@@ -285,7 +285,7 @@ async def test_breaker_with_a_hung_probe_gives_its_place_away_after_the_lease_an
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("wrap", [lambda call: call, Timeout(60.0)], ids=["alone", "timeout"])
 async def test_breaker_with_a_cancelled_probe_gives_its_place_back_and_learns_nothing(wrap: Any) -> None:
-    """The very next call is the next probe."""
+    """The next call after a cancelled probe is a probe."""
     breaker = CircuitBreaker(None, fail_max=1)
     breaker.half_open()
     probe = asyncio.create_task(wrap(breaker(hang))())
@@ -301,7 +301,7 @@ async def test_breaker_with_a_cancelled_probe_gives_its_place_back_and_learns_no
 
 @pytest.mark.virtual_time
 async def test_breaker_with_a_probe_cut_at_its_limit_opens_again() -> None:
-    """The dependency had the time it was promised, and is not back."""
+    """A probe that is cut at its Timeout is a failure: the dependency had its full time."""
     breaker = CircuitBreaker(None, fail_max=1)
     breaker.half_open()
     with pytest.raises(TimedOut):
@@ -311,7 +311,8 @@ async def test_breaker_with_a_probe_cut_at_its_limit_opens_again() -> None:
 
 @pytest.mark.parametrize("error", [TypeError("ours"), KeyboardInterrupt(), SystemExit()])
 def test_breaker_with_a_probe_that_says_nothing_gives_its_place_back(error: BaseException) -> None:
-    """Programming errors, and whatever is no `Exception`, pass unchanged and teach nothing."""
+    """Programming errors, and errors that are no `Exception`, pass unchanged, and the circuit learns nothing from
+    them."""
     breaker = CircuitBreaker(None, fail_max=1)
     breaker.half_open()
 
@@ -335,7 +336,7 @@ def raising(*_: object) -> bool:
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("option", ["failures", "ignore", "fatal", "results"])
 async def test_breaker_with_a_classifier_that_raises_on_a_probe_loses_nothing(option: str) -> None:
-    """The caller gets the classifier's error, and the next probe its place."""
+    """The caller gets the classifier's error, and the next call is a probe."""
     breaker = CircuitBreaker(None, fail_max=1)
     broken = Pipeline(breaker, classify=Classifier(**{option: raising}))
     breaker.half_open()
@@ -352,7 +353,8 @@ async def test_breaker_with_a_classifier_that_raises_on_a_probe_loses_nothing(op
 
 @pytest.mark.virtual_time
 async def test_breaker_late_results_of_an_earlier_state_neither_trip_nor_close_it() -> None:
-    """Calls from before the outage come back, well and badly, while it is open, half-open, and closed again."""
+    """Calls from before the outage end, with success and failure, while the circuit is open, half-open, and closed
+    again."""
     breaker = CircuitBreaker(None, fail_max=1, break_duration=10.0)
 
     @breaker
@@ -387,7 +389,7 @@ async def test_breaker_late_results_of_an_earlier_state_neither_trip_nor_close_i
 
 @pytest.mark.virtual_time
 async def test_breaker_isolated_refuses_until_it_is_closed_by_hand() -> None:
-    """It says that nobody knows when to come back, and pybreaker's word for it is "open"."""
+    """Its refusals have no `retry_after`, and its state in pybreaker's terms is "open"."""
     breaker = CircuitBreaker(None, fail_max=1)
     breaker.isolate()
     await asyncio.sleep(1e6)
@@ -403,7 +405,7 @@ async def test_breaker_isolated_refuses_until_it_is_closed_by_hand() -> None:
 
 @pytest.mark.virtual_time
 async def test_breaker_opened_by_hand_probes_after_its_break() -> None:
-    """As if it had tripped."""
+    """`open()` has the same effect as failures."""
     breaker = CircuitBreaker(break_duration=5.0)
     breaker.open()
     refusal = await ends(breaker(up)())
@@ -418,7 +420,7 @@ async def test_breaker_opened_by_hand_probes_after_its_break() -> None:
 
 @pytest.mark.virtual_time
 async def test_breaker_in_shadow_refuses_nothing_and_counts_what_it_would_have_refused() -> None:
-    """It opens, probes and closes as it would, and every call goes through."""
+    """Its circuit opens, probes and closes as in earnest, and every call goes through."""
     breaker = CircuitBreaker(None, fail_max=1, break_duration=5.0, shadow=True)
     await trip(breaker)
     for _ in range(3):
@@ -435,7 +437,7 @@ async def test_breaker_in_shadow_refuses_nothing_and_counts_what_it_would_have_r
 
 @pytest.mark.virtual_time
 async def test_breaker_in_shadow_tells_what_it_would_have_refused() -> None:
-    """As a rejection that did not happen."""
+    """The event is a `CallRejected` with `shadow=True`."""
     breaker = CircuitBreaker(None, fail_max=1, break_duration=5.0, shadow=True)
     pipeline = Pipeline(breaker, name="users")
     await trip(breaker)
@@ -452,7 +454,7 @@ async def test_breaker_in_shadow_tells_what_it_would_have_refused() -> None:
 
 @pytest.mark.virtual_time
 async def test_breaker_in_shadow_learns_from_probes_only_while_half_open() -> None:
-    """The calls that it would have refused say nothing."""
+    """Calls that it would have refused are no evidence."""
     breaker = CircuitBreaker(None, fail_max=1, success_threshold=2, shadow=True)
     breaker.half_open()
     probe = asyncio.create_task(breaker(asyncio.sleep)(1.0))
@@ -469,7 +471,7 @@ async def test_breaker_in_shadow_learns_from_probes_only_while_half_open() -> No
 
 @pytest.mark.virtual_time
 async def test_circuit_open_carries_what_a_handler_needs_and_pickles() -> None:
-    """It is one of ours and one of pybreaker's, and nothing of it is lost on the way to another process."""
+    """The error is one of ours and one of pybreaker's, and pickling keeps all of its attributes."""
     breaker = CircuitBreaker(None, fail_max=1, break_duration=5.0, name="users-circuit")
     pipeline = Pipeline(breaker, name="users")
     await trip(breaker)
@@ -486,7 +488,7 @@ async def test_circuit_open_carries_what_a_handler_needs_and_pickles() -> None:
 
 @pytest.mark.virtual_time
 async def test_breaker_tells_every_pipeline_that_shares_it_of_its_changes() -> None:
-    """Also the one whose call did not bring the change about; each in its own name, and once."""
+    """Each pipeline emits one event with its own name, also where the call of another one caused the change."""
     breaker = CircuitBreaker(None, fail_max=1, break_duration=5.0, name="shared")
     first, second = Pipeline(breaker, name="first"), Pipeline(Timeout(1), breaker, name="second")
     heard: list[tuple[str, Any]] = []
@@ -511,7 +513,7 @@ async def test_breaker_tells_every_pipeline_that_shares_it_of_its_changes() -> N
 
 @pytest.mark.virtual_time
 async def test_breaker_refusal_is_told_as_an_event_with_its_reason() -> None:
-    """To the pipeline whose call it was."""
+    """Only the pipeline of the refused call emits the event."""
     breaker = CircuitBreaker(None, fail_max=1, break_duration=5.0)
     pipeline = Pipeline(breaker, name="users")
     await trip(breaker)
@@ -526,7 +528,7 @@ async def test_breaker_refusal_is_told_as_an_event_with_its_reason() -> None:
 
 @pytest.mark.virtual_time
 async def test_breaker_snapshot_shows_state_evidence_and_refusals() -> None:
-    """As plain data."""
+    """A snapshot is plain data."""
     breaker = CircuitBreaker(None, fail_max=3, slow=1.0, slow_rate=1.0, break_duration=5.0)
     await breaker(asyncio.sleep)(1.0)
     for _ in range(3):
@@ -558,7 +560,7 @@ async def test_breaker_snapshot_shows_state_evidence_and_refusals() -> None:
     ],
 )
 def test_breaker_describes_what_opens_it(breaker: CircuitBreaker, text: str) -> None:
-    """In one line, for people."""
+    """The description is one line, for people."""
     assert breaker.describe() == text
 
 
@@ -567,7 +569,7 @@ def test_breaker_describes_what_opens_it(breaker: CircuitBreaker, text: str) -> 
 
 @pytest.mark.virtual_time
 async def test_breaker_counts_failures_as_its_pipelines_classifier_judges_them() -> None:
-    """Results that are failures, errors that are none, and verdicts."""
+    """The classifier can judge results as failures, errors as no failures, and outcomes as no evidence."""
 
     def judge(result: Any) -> bool | Verdict:
         return result if isinstance(result, Verdict) else result == 503
@@ -588,7 +590,7 @@ async def test_breaker_counts_failures_as_its_pipelines_classifier_judges_them()
 
 @pytest.mark.parametrize("error", [TypeError(), AttributeError(), NameError(), AssertionError(), NotImplementedError()])
 def test_breaker_takes_programming_errors_for_no_evidence(error: Exception) -> None:
-    """They neither fail nor succeed: the row of failures stands."""
+    """They count neither as failures nor as successes: failures in a row stay in a row."""
     breaker = CircuitBreaker(None, fail_max=2)
 
     def fetch(error: Exception) -> None:
@@ -608,7 +610,7 @@ def test_breaker_takes_programming_errors_for_no_evidence(error: Exception) -> N
     ids=["next to it", "behind a timeout", "nested"],
 )
 async def test_breaker_takes_local_rejections_for_no_evidence(inner: list[Any]) -> None:
-    """A full bulkhead inside it says nothing about the dependency."""
+    """The refusal of a full bulkhead inside it is no evidence about the dependency."""
     breaker = CircuitBreaker(None, fail_max=1)
     pipeline = Pipeline(breaker, *inner)
     first = asyncio.create_task(pipeline.call(asyncio.sleep, 1.0))
@@ -632,7 +634,7 @@ async def test_breaker_takes_local_rejections_for_no_evidence(inner: list[Any]) 
 async def test_breaker_counts_a_call_that_its_caller_cancels_by_its_age(
     policies: list[Timeout], seconds: float, failures: int
 ) -> None:
-    """A cancelled young call teaches nothing; one that had its configured time is a failure."""
+    """A young cancelled call is no evidence; one that had reached its configured limit is a failure."""
     breaker = CircuitBreaker(None, fail_max=5)
     call = asyncio.create_task(Pipeline(*policies, breaker).call(hang))
     await asyncio.sleep(seconds)
@@ -646,7 +648,7 @@ async def test_breaker_counts_a_call_that_its_caller_cancels_by_its_age(
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(("seconds", "failures"), [(1.9, 0), (2.0, 1)])
 async def test_breaker_without_a_timeout_counts_a_cut_call_from_slow_on(seconds: float, failures: int) -> None:
-    """`slow` stands for the limit where the pipeline has none."""
+    """`slow` is the limit in a pipeline without a Timeout."""
     breaker = CircuitBreaker(None, fail_max=5, slow=2.0)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -656,7 +658,7 @@ async def test_breaker_without_a_timeout_counts_a_cut_call_from_slow_on(seconds:
 
 @pytest.mark.virtual_time
 async def test_breaker_counts_by_the_nearest_timeout_of_its_own_pipeline() -> None:
-    """The limit of each attempt, not the total; and not `slow` where there is a limit."""
+    """The limit of each attempt counts, not that of the whole call, and not `slow`."""
     breaker = CircuitBreaker(None, fail_max=5, slow=0.1)
     pipeline = Pipeline(Timeout(100.0), breaker, Timeout(2.0))
     for seconds in (1.0, 1.9, 2.5):
@@ -667,7 +669,7 @@ async def test_breaker_counts_by_the_nearest_timeout_of_its_own_pipeline() -> No
 
 
 def test_breaker_counts_a_result_that_came_after_the_limit_as_a_failure(world: World) -> None:
-    """A callee that outlives its limit is no success, even where its caller gets what it returned."""
+    """A function that runs on beyond its limit is a failure, even where its caller gets the result."""
     breaker = CircuitBreaker(None, fail_max=1)
     dependency = world.dependency(Slow(0.1, "late"))
     outcome = world.outcome(Pipeline(Timeout(0.05), breaker)(dependency.fn))
@@ -677,7 +679,7 @@ def test_breaker_counts_a_result_that_came_after_the_limit_as_a_failure(world: W
 
 @pytest.mark.virtual_time
 async def test_breaker_takes_the_callees_own_timeout_error_for_a_failure() -> None:
-    """It is the dependency's answer, whatever its class."""
+    """A `TimeoutError` of the function is an answer of the dependency, like any other error."""
     breaker = CircuitBreaker(None, fail_max=1)
 
     async def answer() -> None:
@@ -716,7 +718,7 @@ async def test_order_timeout_outside_breaker_with_a_hanging_dependency_opens(
 
 
 def test_order_queue_before_a_dead_dependency_sends_nothing_after_opening(world: World) -> None:
-    """Those who were in line already are refused when their turn comes, and give their permits back."""
+    """Calls that already wait are refused when they get their permits, and give them back."""
     breaker = CircuitBreaker(None, fail_max=1)
     bulkhead = Bulkhead(1, queue=10)
     in_line = Until(lambda: bulkhead.snapshot()["queued"] == 7, OSError("down"))
@@ -731,7 +733,7 @@ def test_order_queue_before_a_dead_dependency_sends_nothing_after_opening(world:
 
 @pytest.mark.virtual_time
 async def test_order_queue_before_a_hanging_dependency_sends_nothing_after_opening() -> None:
-    """The same with a Timeout for each attempt: of fifty calls, the three that it takes to open are sent."""
+    """With a Timeout for each attempt, three of fifty calls are sent: those that open the circuit."""
     breaker = CircuitBreaker(None, fail_max=3)
     sent = 0
 
@@ -747,7 +749,7 @@ async def test_order_queue_before_a_hanging_dependency_sends_nothing_after_openi
 
 
 def test_order_healthy_dependency_behind_a_long_local_queue_stays_closed(world: World) -> None:
-    """Callers who run out of time in line, or soon after, are no evidence."""
+    """Deadlines that end in the queue, or soon after it, are no evidence."""
     for _ in range(5):
         breaker = CircuitBreaker(None, fail_max=1)
         dependency = world.dependency(*[Slow(0.1, "up")] * 6)
@@ -774,7 +776,7 @@ def test_order_healthy_dependency_behind_a_long_local_queue_stays_closed(world: 
 async def test_order_queue_inside_breaker_is_warned_of_and_yet_no_evidence(
     stack: Callable[[CircuitBreaker], Pipeline],
 ) -> None:
-    """Time in line does not count as the age of a call, wherever the line stands."""
+    """The time in a queue does not count as the age of a call, also where the queue is inside the breaker."""
     breaker = CircuitBreaker(None, fail_max=1)
     with pytest.warns(PipelineWarning):
         guarded = stack(breaker)(asyncio.sleep)
@@ -800,7 +802,7 @@ async def test_order_queue_inside_breaker_is_warned_of_and_yet_no_evidence(
 async def test_order_flood_of_calls_with_inherited_deadlines_of_a_millisecond_leaves_the_circuit_closed(
     by: str, stack: Callable[[CircuitBreaker], Pipeline]
 ) -> None:
-    """Impatient callers say nothing about a dependency that answers within its limit."""
+    """Short deadlines of callers are no evidence about a dependency that answers within its limit."""
     breaker = CircuitBreaker(0.1, fail_max=3, min_calls=5)
     inner = stack(breaker)(asyncio.sleep)
     outer = Pipeline(Timeout(0.001))(inner)
@@ -824,7 +826,7 @@ async def test_order_flood_of_calls_with_inherited_deadlines_of_a_millisecond_le
 
 @contextmanager
 def hurried() -> Iterator[None]:
-    """Threads take turns as often as they can."""
+    """Threads switch as often as possible."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -834,7 +836,8 @@ def hurried() -> Iterator[None]:
 
 
 def in_8_threads_and_4_loops(work: Callable[[], object], async_work: Callable[[], Awaitable[object]]) -> None:
-    """Does `work` in eight threads, and `async_work` ten times at once in each of four event loops, all together."""
+    """Call `work` in eight threads, and `async_work` ten times concurrently in each of four event loops, all
+    together."""
     together = threading.Barrier(12)
     errors: list[BaseException] = []
 
@@ -865,7 +868,7 @@ def in_8_threads_and_4_loops(work: Callable[[], object], async_work: Callable[[]
 
 @pytest.mark.parametrize("window", [{"window_calls": 100_000}, {"window_seconds": 1000.0}], ids=["count", "time"])
 def test_breaker_in_8_threads_and_4_loops_counts_every_call(window: dict[str, Any]) -> None:
-    """The sums of its window are what was recorded."""
+    """The sums of the window are equal to the recorded calls."""
     breaker = CircuitBreaker(1.0, slow=0.0001, slow_rate=1.0, min_calls=100_000, **window)
 
     def fetch(number: int) -> None:
@@ -895,7 +898,7 @@ def test_breaker_in_8_threads_and_4_loops_counts_every_call(window: dict[str, An
 
 
 def test_breaker_in_8_threads_and_4_loops_admits_no_more_probes_than_it_may() -> None:
-    """And whoever is not admitted is refused, and counted."""
+    """Each other call is refused and counted."""
     breaker = CircuitBreaker(None, fail_max=1, probes=3, success_threshold=10**9)
     breaker.half_open()
     lock = threading.Lock()
@@ -954,7 +957,7 @@ def test_breaker_in_8_threads_and_4_loops_admits_no_more_probes_than_it_may() ->
 
 @pytest.mark.parametrize("window", [{"window_calls": 10}, {"window_seconds": 0.001}], ids=["count", "time"])
 def test_breaker_in_8_threads_and_4_loops_survives_everything_at_once(window: dict[str, Any]) -> None:
-    """Opening and closing all the time, by evidence and by hand, in pipelines that come and go."""
+    """Circuits open and close all the time, by evidence and by hand, in pipelines that are made and dropped."""
     breaker = CircuitBreaker(0.5, fail_max=3, min_calls=2, break_duration=0.0001, max_break=0.001, probes=2, **window)
     chance = random.Random(5)
 
@@ -994,7 +997,7 @@ def test_breaker_in_8_threads_and_4_loops_survives_everything_at_once(window: di
 
 
 def test_fresh_circuit_has_the_settings_and_listeners_and_no_history() -> None:
-    """One of many, for one key each."""
+    """A `Keyed` makes such a circuit for each key."""
     listener = pybreaker.CircuitBreakerListener()
     breaker = CircuitBreaker(0.25, slow=2, slow_rate=0.5, window_calls=20, probes=3, name="users")
     breaker.add_listener(listener)
@@ -1006,7 +1009,7 @@ def test_fresh_circuit_has_the_settings_and_listeners_and_no_history() -> None:
 
 
 def test_circuit_with_a_storage_has_no_fresh_one() -> None:
-    """Whoever has the storage has the circuit."""
+    """Two circuits with one storage would be the same circuit."""
     breaker = CircuitBreaker(state_storage=pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED))
     with pytest.raises(ValueError, match="same circuit"):
         breaker.clone()

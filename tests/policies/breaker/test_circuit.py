@@ -1,4 +1,4 @@
-"""The circuit machine: its table of states, its generations, its probes and leases, and what trips it."""
+"""The circuit's state machine: its table of states, generations, probes and leases, and the criteria that open it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def circuit(
     min_calls: int = 1,
     **options: Any,
 ) -> Circuit:
-    """By default the first failure opens it for 10 seconds, and one successful probe closes it."""
+    """A circuit that by default opens at the first failure for 10 seconds, and closes after one successful probe."""
     settings = {"break_duration": 10.0, "max_break": 80.0, "probes": 1, "success_threshold": 1, "lease": 30.0}
     criteria = Criteria(fail_max, failure_rate, slow_rate, min_calls)
     return Circuit(window or CountWindow(100), criteria, **{**settings, **options})
@@ -47,7 +47,7 @@ def admit(machine: Circuit, now: float) -> int | Probe:
 
 
 def feed(machine: Circuit, outcomes: str, now: float = 0.0) -> Change | None:
-    """Calls that come and go: "+" succeeded, "-" failed, "s" succeeded slowly. Returns the last change."""
+    """Admit and settle calls: "+" succeeded, "-" failed, "s" succeeded slowly. Returns the last change."""
     change = None
     for outcome in outcomes:
         change = machine.settle(admit(machine, now), outcome == "-", outcome == "s", now)
@@ -62,7 +62,7 @@ def opened(now: float = 0.0, **options: Any) -> Circuit:
 
 
 def fail_probe(machine: Circuit, now: float) -> float:
-    """A probe that fails once the break is over: the next break in seconds."""
+    """Let a probe fail once the break is over. Returns the next break in seconds."""
     begin = now + (machine.retry_after(now) or 0.0) + 1.0
     probe = admit(machine, begin)
     machine.settle(probe, True, False, begin)
@@ -75,13 +75,13 @@ def fail_probe(machine: Circuit, now: float) -> float:
 
 
 def test_circuit_closed_admits_any_number_with_the_tickets_of_its_generation() -> None:
-    """While closed, holding the generation is being admitted."""
+    """While the circuit is closed, the generation is the ticket."""
     machine = circuit()
     assert [machine.admit(0.0) for _ in range(3)] == [(machine.generation, None)] * 3
 
 
 def test_circuit_closed_with_a_criterion_met_by_a_failure_opens() -> None:
-    """The change says what happened and why."""
+    """The change has the reason."""
     machine = circuit(fail_max=2)
     assert feed(machine, "-") is None
     assert feed(machine, "-") == Change(CLOSED, OPEN, "2 failures in a row")
@@ -89,7 +89,7 @@ def test_circuit_closed_with_a_criterion_met_by_a_failure_opens() -> None:
 
 
 def test_circuit_open_refuses_until_its_break_is_over() -> None:
-    """Time alone changes nothing: the next admission does."""
+    """Time alone changes no state: the next admission does."""
     machine = opened(break_duration=10.0)
     assert machine.admit(0.0) == (None, None)
     assert machine.admit(9.999) == (None, None)
@@ -100,7 +100,7 @@ def test_circuit_open_refuses_until_its_break_is_over() -> None:
 
 
 def test_circuit_open_says_when_to_come_back_and_keeps_its_word() -> None:
-    """Whoever waits for `retry_after` is admitted."""
+    """A call that comes after `retry_after` seconds is admitted."""
     machine = opened(now=3.0, break_duration=10.0)
     assert machine.retry_after(3.0) == 10.0
     assert machine.retry_after(12.0) == 1.0
@@ -109,7 +109,7 @@ def test_circuit_open_says_when_to_come_back_and_keeps_its_word() -> None:
 
 
 def test_circuit_half_open_after_enough_successes_closes_with_empty_windows() -> None:
-    """The time before does not count any more, neither for rates nor for rows."""
+    """Calls from before count no more, neither for rates nor for failures in a row."""
     machine = opened(fail_max=2, failure_rate=0.5, min_calls=1, success_threshold=2)
     assert machine.settle(admit(machine, 10.0), False, False, 10.0) is None
     assert machine.state is HALF_OPEN
@@ -119,7 +119,7 @@ def test_circuit_half_open_after_enough_successes_closes_with_empty_windows() ->
 
 
 def test_circuit_half_open_with_a_failed_probe_opens_again() -> None:
-    """Whatever the other probes have said so far."""
+    """One failed probe is enough, also after successful ones."""
     machine = opened(success_threshold=3)
     assert machine.settle(admit(machine, 10.0), False, False, 10.0) is None
     assert machine.settle(admit(machine, 11.0), True, False, 11.0) == Change(HALF_OPEN, OPEN, "a probe failed")
@@ -127,7 +127,7 @@ def test_circuit_half_open_with_a_failed_probe_opens_again() -> None:
 
 
 def test_circuit_half_open_counts_its_successes_from_nothing_in_each_episode() -> None:
-    """A success before the failed probe does not help to close it later."""
+    """A success before a failed probe does not count in the next half-open state."""
     machine = opened(success_threshold=2, max_break=10.0)
     machine.settle(admit(machine, 10.0), False, False, 10.0)
     machine.settle(admit(machine, 11.0), True, False, 11.0)
@@ -136,7 +136,7 @@ def test_circuit_half_open_counts_its_successes_from_nothing_in_each_episode() -
 
 
 def test_circuit_half_open_with_a_slow_probe_opens_again() -> None:
-    """A dependency that answers, but slowly, is not back."""
+    """A slow probe is a failed one: the dependency has not recovered."""
     machine = opened()
     machine.settle(admit(machine, 10.0), False, True, 15.0)
     assert machine.state is OPEN
@@ -144,7 +144,7 @@ def test_circuit_half_open_with_a_slow_probe_opens_again() -> None:
 
 @pytest.mark.parametrize("state", [CLOSED, OPEN, HALF_OPEN])
 def test_circuit_in_any_state_isolated_refuses_for_ever(state: State) -> None:
-    """No time and no news end it."""
+    """Neither time nor results end the isolation."""
     machine = circuit()
     early = admit(machine, 0.0)
     machine.force(state, 0.0, "by hand")
@@ -157,7 +157,7 @@ def test_circuit_in_any_state_isolated_refuses_for_ever(state: State) -> None:
 
 @pytest.mark.parametrize("state", [OPEN, HALF_OPEN, ISOLATED])
 def test_circuit_isolated_stays_so_whatever_it_is_told_but_close(state: State) -> None:
-    """`close()` is the only end of `isolate()`: a tool that opens circuits must not begin to probe this one."""
+    """Only `close()` ends `isolate()`: a tool that opens circuits must not make this one probe."""
     machine = circuit()
     machine.force(ISOLATED, 0.0, "by hand")
     assert machine.force(state, 1.0, "by hand") is None
@@ -169,7 +169,7 @@ def test_circuit_isolated_stays_so_whatever_it_is_told_but_close(state: State) -
 @pytest.mark.parametrize("old", [CLOSED, OPEN, HALF_OPEN])
 @pytest.mark.parametrize("new", [CLOSED, OPEN, HALF_OPEN])
 def test_circuit_goes_by_hand_from_any_state_to_any(old: State, new: State) -> None:
-    """A change is told only where there is one."""
+    """A change is returned only where the state differs."""
     machine = circuit()
     machine.force(old, 0.0, "by hand")
     assert machine.force(new, 0.0, "by hand") == (None if new == old else Change(old, new, "by hand"))
@@ -177,7 +177,7 @@ def test_circuit_goes_by_hand_from_any_state_to_any(old: State, new: State) -> N
 
 
 def test_circuit_opened_by_hand_stays_so_for_as_long_as_it_is_told() -> None:
-    """By default for its break."""
+    """The default is its break."""
     machine = circuit(break_duration=10.0)
     machine.force(OPEN, 5.0, "by hand")
     assert machine.retry_after(5.0) == 10.0
@@ -189,7 +189,7 @@ def test_circuit_opened_by_hand_stays_so_for_as_long_as_it_is_told() -> None:
 
 
 def test_circuit_with_fail_max_counts_failures_in_a_row_only() -> None:
-    """A success, slow or not, begins the row again."""
+    """A success, slow or not, sets the count to 0."""
     machine = circuit(fail_max=3)
     feed(machine, "--+--s--")
     assert machine.state is CLOSED
@@ -200,7 +200,7 @@ def test_circuit_with_fail_max_counts_failures_in_a_row_only() -> None:
 
 @pytest.mark.parametrize("window", [CountWindow(20), TimeWindow(10.0)], ids=["count", "time"])
 def test_circuit_with_failure_rate_opens_at_the_share_of_the_calls_in_the_window(window: Window) -> None:
-    """At the very share, and not a call before."""
+    """It opens at exactly the share, and not a call before."""
     machine = circuit(window=window, fail_max=None, failure_rate=0.4)
     feed(machine, "++++++---")
     assert machine.state is CLOSED
@@ -209,7 +209,7 @@ def test_circuit_with_failure_rate_opens_at_the_share_of_the_calls_in_the_window
 
 @pytest.mark.parametrize(("criterion", "bad"), [("failure_rate", "-"), ("slow_rate", "s")])
 def test_circuit_opens_at_exactly_its_rate_whatever_the_rounding(criterion: str, bad: str) -> None:
-    """0.07 * 100 is more than 7 in floating point, yet 7 failures of 100 are 7 %."""
+    """0.07 * 100 is more than 7 in floating point, yet 7 failures of 100 are 7%."""
     needed = {}
     for percent in range(1, 101):
         machine = circuit(window=CountWindow(100), fail_max=None, min_calls=100, **{criterion: percent / 100})
@@ -241,7 +241,7 @@ def test_circuit_with_time_window_forgets_failures_that_left_it() -> None:
 
 
 def test_circuit_with_slow_rate_opens_on_slow_successes_and_slow_failures() -> None:
-    """Slowness is a criterion of its own."""
+    """Slowness is a criterion by itself."""
     machine = circuit(fail_max=None, slow_rate=0.5, min_calls=4)
     feed(machine, "++s")
     change = machine.settle(admit(machine, 0.0), True, True, 0.0)
@@ -249,7 +249,7 @@ def test_circuit_with_slow_rate_opens_on_slow_successes_and_slow_failures() -> N
 
 
 def test_circuit_with_fewer_than_min_calls_knows_no_rate() -> None:
-    """The first failure is a rate of 100 % and means nothing."""
+    """A failure of the first call would be a rate of 100%, and does not open it."""
     machine = circuit(fail_max=None, failure_rate=0.1, slow_rate=0.1, min_calls=5)
     feed(machine, "-s-s")
     assert machine.state is CLOSED
@@ -258,7 +258,7 @@ def test_circuit_with_fewer_than_min_calls_knows_no_rate() -> None:
 
 
 def test_circuit_is_never_opened_by_a_good_call() -> None:
-    """A success that completes `min_calls` is no reason to open, whatever the rate: the next failure is."""
+    """A success that completes `min_calls` does not open it at any rate; the next failure does."""
     machine = circuit(fail_max=None, failure_rate=0.5, min_calls=4)
     feed(machine, "---+")
     assert machine.state is CLOSED
@@ -271,7 +271,7 @@ def test_circuit_is_never_opened_by_a_good_call() -> None:
 
 @pytest.mark.parametrize("failed", [True, False])
 def test_circuit_open_ignores_news_of_calls_from_before(failed: bool) -> None:
-    """They neither close it nor prolong its break."""
+    """Late results neither close it nor prolong its break."""
     machine = circuit()
     late = admit(machine, 0.0)
     feed(machine, "-", now=0.0)
@@ -282,7 +282,7 @@ def test_circuit_open_ignores_news_of_calls_from_before(failed: bool) -> None:
 
 @pytest.mark.parametrize("failed", [True, False])
 def test_circuit_half_open_ignores_news_of_calls_from_before(failed: bool) -> None:
-    """Only its own probes judge it."""
+    """Only its own probes count."""
     machine = circuit(success_threshold=1)
     late = admit(machine, 0.0)
     feed(machine, "-", now=0.0)
@@ -294,7 +294,7 @@ def test_circuit_half_open_ignores_news_of_calls_from_before(failed: bool) -> No
 
 
 def test_circuit_closed_again_ignores_news_of_calls_from_before() -> None:
-    """A late failure of the time before does not open it again, nor does it count."""
+    """A late failure from before does not open it again, and does not count."""
     machine = circuit()
     late = [admit(machine, 0.0) for _ in range(5)]
     feed(machine, "-", now=0.0)
@@ -306,7 +306,7 @@ def test_circuit_closed_again_ignores_news_of_calls_from_before() -> None:
 
 
 def test_circuit_closed_by_hand_ignores_news_of_calls_from_before() -> None:
-    """Closing a closed circuit forgets what is on its way, too."""
+    """Closing a closed circuit also drops the results of calls in flight."""
     machine = circuit()
     late = admit(machine, 0.0)
     machine.force(CLOSED, 0.0, "by hand")
@@ -316,7 +316,7 @@ def test_circuit_closed_by_hand_ignores_news_of_calls_from_before() -> None:
 
 @pytest.mark.parametrize("failed", [True, False])
 def test_circuit_in_a_later_episode_ignores_probes_of_an_earlier_one(failed: bool) -> None:
-    """With two probes out, one fails: the other's news belongs to an episode that is over."""
+    """Of two probes, one fails: the other's result belongs to an earlier generation."""
     machine = opened(probes=2, max_break=10.0, success_threshold=1)
     late, failing = admit(machine, 10.0), admit(machine, 10.0)
     machine.settle(failing, True, False, 11.0)
@@ -334,7 +334,7 @@ def test_circuit_in_a_later_episode_ignores_probes_of_an_earlier_one(failed: boo
 
 @pytest.mark.parametrize("probes", [1, 3])
 def test_circuit_half_open_admits_exactly_its_probes_at_a_time(probes: int) -> None:
-    """The 200 that ask at once get no more, and a place that comes free serves exactly one of them."""
+    """200 concurrent admissions get no more, and a place that comes free serves exactly one of them."""
     machine = opened(probes=probes, success_threshold=100)
     tickets = [machine.admit(10.0)[0] for _ in range(200)]
     admitted = [ticket for ticket in tickets if ticket is not None]
@@ -344,7 +344,7 @@ def test_circuit_half_open_admits_exactly_its_probes_at_a_time(probes: int) -> N
 
 
 def test_circuit_half_open_gives_the_place_of_a_released_probe_to_another_and_learns_nothing() -> None:
-    """Cancelled, or without a verdict: as if it had not been."""
+    """A probe that was cancelled, or whose outcome is no evidence, has no effect."""
     machine = opened()
     probe = admit(machine, 10.0)
     assert machine.admit(10.0) == (None, None)
@@ -355,7 +355,7 @@ def test_circuit_half_open_gives_the_place_of_a_released_probe_to_another_and_le
 
 
 def test_circuit_half_open_with_a_hung_probe_gives_its_place_away_when_the_lease_is_over() -> None:
-    """Not before; and `retry_after` says when that is, so that whoever waits for it is admitted."""
+    """Not before; and `retry_after` is that time, so a call that waits for it is admitted."""
     machine = opened(lease=5.0)
     admit(machine, 10.0)
     assert machine.admit(14.5) == (None, None)
@@ -364,7 +364,7 @@ def test_circuit_half_open_with_a_hung_probe_gives_its_place_away_when_the_lease
 
 
 def test_circuit_half_open_says_to_come_back_when_the_first_lease_is_over() -> None:
-    """The first of several probes to lose its place makes room."""
+    """The first of several probes whose lease ends makes room."""
     machine = opened(lease=5.0, probes=2)
     admit(machine, 10.0)
     admit(machine, 12.0)
@@ -375,7 +375,7 @@ def test_circuit_half_open_says_to_come_back_when_the_first_lease_is_over() -> N
 
 @pytest.mark.parametrize("failed", [True, False])
 def test_circuit_half_open_drops_the_news_of_a_probe_whose_lease_is_over(failed: bool) -> None:
-    """Whether its place is taken or not."""
+    """It is dropped also where no other call has taken its place."""
     machine = opened(lease=5.0)
     late = admit(machine, 10.0)
     assert machine.settle(late, failed, False, 15.5) is None
@@ -388,7 +388,7 @@ def test_circuit_half_open_drops_the_news_of_a_probe_whose_lease_is_over(failed:
 
 
 def test_circuit_half_open_is_not_told_twice_by_one_probe() -> None:
-    """A ticket that was given back is worth nothing."""
+    """A ticket counts once."""
     machine = opened(success_threshold=2)
     probe = admit(machine, 10.0)
     machine.settle(probe, False, False, 11.0)
@@ -397,7 +397,7 @@ def test_circuit_half_open_is_not_told_twice_by_one_probe() -> None:
 
 
 def test_circuit_release_of_an_ordinary_ticket_changes_nothing() -> None:
-    """Nothing was taken, nothing is learnt."""
+    """A closed circuit has nothing to take back, and learns nothing."""
     machine = circuit()
     machine.release(admit(machine, 0.0))
     assert (machine.state, machine.window.calls, machine.consecutive) == (CLOSED, 0, 0)
@@ -409,7 +409,7 @@ def test_circuit_release_of_an_ordinary_ticket_changes_nothing() -> None:
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("cap", [75.0, 12.0, 10.0])
 def test_circuit_break_doubles_with_jitter_after_each_failed_probe_up_to_the_cap(cap: float, seed: int) -> None:
-    """The n-th lies between half of its doubling and the whole, never below the first, never above the cap."""
+    """The n-th break lies between half of its doubling and all of it, never below the first, never above the cap."""
     random.seed(seed)
     machine = opened(break_duration=10.0, max_break=cap)
     now, whole = 0.0, 10.0
@@ -422,14 +422,14 @@ def test_circuit_break_doubles_with_jitter_after_each_failed_probe_up_to_the_cap
 
 
 def test_circuit_breaks_of_circuits_that_broke_together_differ() -> None:
-    """Else all instances of a service would probe in the same moment."""
+    """Otherwise all instances of a service would probe at the same moment."""
     random.seed(1)
     machines = [opened(break_duration=10.0) for _ in range(20)]
     assert len({fail_probe(machine, 0.0) for machine in machines}) > 15
 
 
 def test_circuit_break_that_has_grown_for_a_thousand_probes_is_the_cap() -> None:
-    """No number runs over."""
+    """The doubling does not overflow."""
     machine = opened(break_duration=1.0, max_break=60.0)
     now = 0.0
     for _ in range(1100):
@@ -440,7 +440,7 @@ def test_circuit_break_that_has_grown_for_a_thousand_probes_is_the_cap() -> None
 
 
 def test_circuit_break_is_short_again_once_the_circuit_has_closed() -> None:
-    """The next outage begins like the first."""
+    """The first break of the next outage is the configured one."""
     machine = opened(break_duration=10.0, max_break=1000.0)
     now = 0.0
     for _ in range(4):
@@ -456,7 +456,7 @@ def test_circuit_break_is_short_again_once_the_circuit_has_closed() -> None:
 
 
 def test_circuit_probe_that_succeeds_among_others_does_not_shorten_the_next_break() -> None:
-    """Only closing does."""
+    """Only closing the circuit does."""
     machine = opened(break_duration=10.0, max_break=1000.0, success_threshold=2)
     fail_probe(machine, 0.0)
     now = 100.0
@@ -469,7 +469,7 @@ def test_circuit_probe_that_succeeds_among_others_does_not_shorten_the_next_brea
 
 
 def containers_and_bytes(root: object) -> tuple[int, int]:
-    """How many objects `root` holds, numbers not counted, and how large they are together."""
+    """The number of objects that `root` holds, without numbers, and their total size."""
     seen: set[int] = set()
     stack, size = [root], 0
     while stack:
@@ -484,7 +484,7 @@ def containers_and_bytes(root: object) -> tuple[int, int]:
 
 @pytest.mark.parametrize("make", [lambda: CountWindow(100), lambda: TimeWindow(10.0)], ids=["count", "time"])
 def test_circuit_holds_no_more_after_100_000_calls_than_after_a_thousand(make: Callable[[], Window]) -> None:
-    """Through ten openings and closings, probes that hang included."""
+    """Its memory stays the same through ten openings and closings, also with probes that hang."""
     machine = circuit(window=make(), fail_max=50, failure_rate=0.9, slow_rate=0.9, min_calls=90, lease=1.0)
     now = 0.0
 
@@ -515,12 +515,12 @@ def test_circuit_holds_no_more_after_100_000_calls_than_after_a_thousand(make: C
 
 
 def test_circuit_closed_is_not_wanted() -> None:
-    """It holds nobody back."""
+    """A closed circuit need not be kept."""
     assert not circuit().wanted(0.0)
 
 
 def test_circuit_open_is_wanted_until_nobody_has_asked_for_it_for_its_longest_break() -> None:
-    """Its break counts, and so does every call that it refused or let probe."""
+    """The time counts from the end of its break, or from the last call that it refused or let probe."""
     machine = opened(break_duration=10.0, max_break=80.0)
     assert machine.wanted(89.0)
     assert not machine.wanted(90.0)
@@ -531,7 +531,7 @@ def test_circuit_open_is_wanted_until_nobody_has_asked_for_it_for_its_longest_br
 
 
 def test_circuit_half_open_by_hand_is_wanted_from_then_on() -> None:
-    """Whoever did it expects it to stay so for a while."""
+    """An operator expects it to stay half-open for a while."""
     machine = circuit(max_break=80.0)
     machine.force(HALF_OPEN, 100.0, "by hand")
     assert machine.wanted(179.0)
@@ -550,7 +550,7 @@ def test_circuit_isolated_is_wanted_for_ever() -> None:
 
 @pytest.mark.parametrize("now", [0.0, 5.0, 9.999])
 def test_open_circuit_says_without_its_lock_for_how_long_it_refuses(now: float) -> None:
-    """The same seconds that `retry_after` finds under the lock."""
+    """The seconds are those that `retry_after` finds under the lock."""
     machine = opened()
     assert machine.refuses_for(now) == machine.retry_after(now) > 0
     assert admit_or_none(machine, now) is None
@@ -565,7 +565,7 @@ def test_open_circuit_whose_break_is_over_leaves_it_to_admit(now: float) -> None
 
 
 def test_open_circuit_on_another_clock_leaves_it_to_admit() -> None:
-    """There its break begins anew, which only `admit` may do."""
+    """On another clock its break begins again, which only `admit` may do."""
     machine = opened(now=1000.0)
     assert machine.refuses_for(0.0) == 0.0
     assert admit_or_none(machine, 0.0) is None
@@ -574,14 +574,14 @@ def test_open_circuit_on_another_clock_leaves_it_to_admit() -> None:
 
 @pytest.mark.parametrize("state", [CLOSED, HALF_OPEN, ISOLATED])
 def test_circuit_in_any_other_state_leaves_it_to_admit(state: State) -> None:
-    """They have no break of which something could be left."""
+    """Only an open circuit has a break."""
     machine = opened()
     machine.force(state, 1.0, "by hand")
     assert machine.refuses_for(1.0) == 0.0
 
 
 def test_circuit_that_refuses_without_its_lock_counts_as_asked_for() -> None:
-    """It is not forgotten while calls come to it."""
+    """It must be kept while calls come."""
     machine = opened()
     assert not machine.wanted(95.0)
     machine.refuses_for(9.0)
@@ -590,7 +590,7 @@ def test_circuit_that_refuses_without_its_lock_counts_as_asked_for() -> None:
 
 @pytest.mark.parametrize("state", [OPEN, HALF_OPEN, ISOLATED])
 def test_circuit_has_a_ticket_for_ordinary_calls_while_it_is_closed(state: State) -> None:
-    """Another one after each change of state, and none in any other state."""
+    """Each closed state has another ticket, and other states have none."""
     machine = circuit()
     first = machine.ticket
     assert first == admit(machine, 0.0)
