@@ -1,4 +1,4 @@
-"""Chaos: what it injects, whom it hits and when, who has to switch it on, and what makes it stop."""
+"""Chaos: the faults that it injects, the calls that they hit and when, its switch, and its halt."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ON: dict[str, Any] = {"enabled": True, "halt_rate": None}
 
 @pytest.fixture
 def virtual() -> Iterator[VirtualWorld]:
-    """Virtual time alone."""
+    """A world with virtual time only."""
     made = VirtualWorld()
     yield made
     made.close()
@@ -66,14 +66,14 @@ def heard_by(pipeline: Pipeline, kind: type) -> list[Any]:
 
 
 def spent(world: World, guarded: Callable[..., Any], *args: Any) -> tuple[float, Outcome]:
-    """Seconds that a call took, and how it ended."""
+    """The seconds that a call took, and its outcome."""
     begin = world.now()
     outcome = world.outcome(guarded, *args)
     return world.now() - begin, outcome
 
 
 def pattern(world: World, chaos: Chaos, calls: int) -> str:
-    """Which of so many calls failed."""
+    """Which of this many calls failed."""
     guarded = chaos(world.dependency(*[7] * calls).fn)
     return "".join(".x"[world.outcome(guarded).error is not None] for _ in range(calls))
 
@@ -82,7 +82,7 @@ def pattern(world: World, chaos: Chaos, calls: int) -> str:
 
 
 def test_errors_are_raised_instead_of_the_call(world: World) -> None:
-    """As what was asked for, and the dependency hears nothing."""
+    """The error is of the given type, and the call does not reach the dependency."""
     dependency = world.dependency()
     error = world.outcome(Chaos(Errors(error=OSError), **ON)(dependency.fn)).error
     assert type(error) is OSError
@@ -92,13 +92,13 @@ def test_errors_are_raised_instead_of_the_call(world: World) -> None:
 
 
 def test_errors_carry_the_pause_that_the_dependency_asks_for(world: World) -> None:
-    """As a real one would, so that Retry and the breaker see it."""
+    """Retry and the breaker see the pause as from a real dependency."""
     error = world.outcome(Chaos(Errors(retry_after=3), **ON)(world.dependency().fn)).error
     assert getattr(error, "retry_after", None) == 3
 
 
 def test_results_are_returned_instead_of_the_dependency_s(world: World) -> None:
-    """A value, or what a function makes of the arguments."""
+    """The result is a value, or comes from a function of the arguments."""
     dependency = world.dependency()
     assert world.call(Chaos(Results(value=[]), **ON)(dependency.fn)) == []
     double = Chaos(Results(call=lambda number: 2 * number), **ON)(dependency.fn)
@@ -107,14 +107,14 @@ def test_results_are_returned_instead_of_the_dependency_s(world: World) -> None:
 
 
 def test_latency_makes_the_answer_late(world: World) -> None:
-    """By no less than it says; the answer is the dependency's own."""
+    """The delay is at least `low`; the answer is the dependency's own."""
     seconds, outcome = spent(world, Chaos(Latency(low=0.03, high=0.03), **ON)(world.dependency(7).fn))
     assert outcome == Outcome(7)
     assert seconds >= 0.029
 
 
 def test_slowness_takes_its_multiple_of_the_dependency_s_time(world: World) -> None:
-    """Also where it fails in the end."""
+    """Also where the call fails in the end."""
     guarded = Chaos(Slowness(factor=3), **ON)(world.dependency(Slow(0.02, 7), Slow(0.02, OSError())).fn)
     seconds, outcome = spent(world, guarded)
     assert (outcome.value, seconds >= 0.055) == (7, True)
@@ -146,7 +146,7 @@ async def test_slow_result_is_closed_when_nobody_waits_for_it_any_more() -> None
 
 
 def test_stall_lets_calls_go_on_at_its_end(world: World) -> None:
-    """They wait, and are made then."""
+    """Calls wait until the end of the stall, and are made then."""
     seconds, outcome = spent(world, Chaos(Stall(end=0.04), **ON)(world.dependency(7).fn))
     assert outcome == Outcome(7)
     assert seconds >= 0.035
@@ -162,21 +162,21 @@ def test_stall_lets_calls_go_on_at_its_end(world: World) -> None:
     ids=["crash", "reset", "reset while connecting"],
 )
 def test_crashes_and_resets_are_errors_of_connections(world: World, fault: Fault, error: type[Exception]) -> None:
-    """Python's own, at once, and they say what they are."""
+    """They are Python's own errors, raised at once, with a text that names the fault."""
     raised = world.outcome(Chaos(fault, **ON)(world.dependency().fn)).error
     assert type(raised) is error
     assert str(raised) == fault.words
 
 
 def test_two_slownesses_multiply(virtual: VirtualWorld) -> None:
-    """As in a scenario: a slow disk of a slow machine."""
+    """The same rule holds in a scenario."""
     guarded = Chaos(Slowness(factor=3), Slowness(factor=2), **ON)(virtual.dependency(Slow(1, 7)).fn)
     assert spent(virtual, guarded) == (pytest.approx(6), Outcome(7))
 
 
 @pytest.mark.parametrize("fault", [Partition(), PacketLoss(share=1), Stall()], ids=lambda fault: fault.kind)
 def test_lost_call_waits_for_nothing_until_its_timeout(world: World, fault: Fault) -> None:
-    """Around a plain def, whose thread cannot be stopped, it ends at the deadline all the same."""
+    """Around a plain `def`, whose thread cannot be stopped, it ends at the deadline all the same."""
     guarded = Pipeline(Timeout(0.05), Chaos(fault, **ON))(world.dependency().fn)
     seconds, outcome = spent(world, guarded)
     assert isinstance(outcome.error, TimedOut if world.is_async else TimeoutError)
@@ -184,14 +184,14 @@ def test_lost_call_waits_for_nothing_until_its_timeout(world: World, fault: Faul
 
 
 def test_lost_call_without_a_timeout_is_given_up_after_a_quarter_of_an_hour(virtual: VirtualWorld) -> None:
-    """As the kernel gives up a connection."""
+    """A kernel gives up a connection after about that time."""
     seconds, outcome = spent(virtual, Chaos(Partition(), **ON)(virtual.dependency().fn))
     assert seconds == pytest.approx(LOST)
     assert type(outcome.error) is TimeoutError
 
 
 def test_faults_happen_in_their_order_until_one_ends_the_call(virtual: VirtualWorld) -> None:
-    """Late errors, or quick ones."""
+    """The order decides whether errors come late or at once."""
     late = Chaos(Latency(low=2, high=2), Errors(), Latency(low=5, high=5), **ON)(virtual.dependency().fn)
     seconds, outcome = spent(virtual, late)
     assert seconds == pytest.approx(2)
@@ -201,7 +201,7 @@ def test_faults_happen_in_their_order_until_one_ends_the_call(virtual: VirtualWo
 
 
 def test_stop_iteration_of_a_guarded_function_still_gets_through() -> None:
-    """Also past the coroutines that inject."""
+    """It also passes the coroutines that inject faults."""
 
     def fetch() -> None:
         raise StopIteration(7)
@@ -229,13 +229,13 @@ def test_share_of_none_hits_nobody_and_of_all_everybody(virtual: VirtualWorld) -
 
 
 def test_rate_bounds_who_meets_any_fault_at_all(virtual: VirtualWorld) -> None:
-    """So one figure says how many calls an experiment touches."""
+    """One number limits the calls that an experiment touches."""
     assert pattern(virtual, Chaos(Errors(), rate=0, **ON), 200) == "." * 200
     assert 60 < pattern(virtual, Chaos(Errors(), rate=0.4, seed=1, **ON), 200).count("x") < 100
 
 
 def test_faults_with_targets_hit_those_keys_only(world: World) -> None:
-    """`by` names the key of a call by its arguments."""
+    """`by` computes the key of a call from its arguments."""
     chaos = Chaos(Errors(targets="eu"), Crash(targets=(2, "us")), by=lambda region: region, **ON)
     guarded = chaos(world.dependency(*[7] * 2).fn)
     assert type(world.outcome(guarded, "eu").error) is ConnectionError
@@ -245,7 +245,7 @@ def test_faults_with_targets_hit_those_keys_only(world: World) -> None:
 
 
 def test_faults_happen_in_their_time_from_the_first_call_on(virtual: VirtualWorld) -> None:
-    """From its start, and at its end no more."""
+    """They happen from their start, and no more at their end."""
     guarded = Chaos(Errors(start=10, end=20), **ON)(virtual.dependency(*[7] * 3).fn)
     failed = []
     virtual.run(lambda: virtual.sleep(1000))
@@ -276,7 +276,7 @@ def is_on(world: World, **options: Any) -> bool:
 
 
 def test_nothing_happens_unless_it_is_switched_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither by default nor by an argument that says no."""
+    """It is off by default, and with `enabled=False`."""
     monkeypatch.delenv(VARIABLE, raising=False)
     assert not is_on(world)
     assert not is_on(world, enabled=False)
@@ -292,7 +292,7 @@ def test_nothing_happens_unless_it_is_switched_on(world: World, monkeypatch: pyt
 def test_environment_switches_on_what_has_no_switch_of_its_own(
     virtual: VirtualWorld, monkeypatch: pytest.MonkeyPatch, value: str, on: bool
 ) -> None:
-    """An argument goes before it, either way."""
+    """`enabled=` takes precedence over the variable."""
     monkeypatch.setenv(VARIABLE, value)
     assert is_on(virtual) is on
     assert not is_on(virtual, enabled=False)
@@ -301,7 +301,7 @@ def test_environment_switches_on_what_has_no_switch_of_its_own(
 
 
 def test_environment_that_says_neither_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody should have to guess whether it is on."""
+    """A user need not guess whether it is on."""
     monkeypatch.setenv(VARIABLE, "perhaps")
     with pytest.raises(ValueError, match="RESILIENT_CHAOS must be 1 or 0, got 'perhaps'"):
         Chaos(Errors())
@@ -309,7 +309,7 @@ def test_environment_that_says_neither_is_refused(monkeypatch: pytest.MonkeyPatc
 
 
 def test_function_switches_it_while_it_runs_and_its_times_begin_anew(virtual: VirtualWorld) -> None:
-    """Each time that it is switched on is a run of its own."""
+    """The times of faults count from each time it is switched on."""
     switch = [True]
     guarded = Chaos(Errors(end=10), enabled=lambda: switch[0], halt_rate=None)(virtual.dependency(7, 7).fn)
     assert virtual.outcome(guarded).error is not None
@@ -322,7 +322,7 @@ def test_function_switches_it_while_it_runs_and_its_times_begin_anew(virtual: Vi
 
 
 def test_what_can_never_be_on_has_no_part_in_a_call() -> None:
-    """Its layer is what is inside it, so it costs nothing at all."""
+    """The pipeline leaves its layer out, so it costs nothing."""
     chaos = Chaos(Errors(), enabled=False)
 
     async def inner(call: Any) -> Any: ...
@@ -332,7 +332,7 @@ def test_what_can_never_be_on_has_no_part_in_a_call() -> None:
 
 
 def test_calls_while_it_is_off_do_not_count(world: World) -> None:
-    """They cost nobody anything on its account."""
+    """The experiment has no effect on them."""
     chaos = Chaos(Errors(), enabled=lambda: False, halt_rate=0.0)
     guarded = chaos(world.dependency(OSError(), 7).fn)
     world.outcome(guarded)
@@ -353,7 +353,7 @@ def test_injected_errors_are_retried_as_the_dependency_s_own(world: World) -> No
 
 
 def test_injected_errors_open_the_circuit(world: World) -> None:
-    """It cannot tell them from real ones, and should not."""
+    """The circuit cannot tell them from real ones, and should not."""
     guarded = Pipeline(CircuitBreaker(fail_max=3), Chaos(Errors(), **ON))(world.dependency().fn)
     for _ in range(3):
         assert type(world.outcome(guarded).error) is ConnectionError
@@ -361,7 +361,7 @@ def test_injected_errors_open_the_circuit(world: World) -> None:
 
 
 def test_injected_latency_runs_into_the_timeout(virtual: VirtualWorld) -> None:
-    """As that of a slow dependency."""
+    """A Timeout ends it as the latency of a slow dependency."""
     guarded = Pipeline(Timeout(2), Chaos(Latency(low=30, high=30), **ON))(virtual.dependency().fn)
     seconds, outcome = spent(virtual, guarded)
     assert seconds == pytest.approx(2)
@@ -369,7 +369,7 @@ def test_injected_latency_runs_into_the_timeout(virtual: VirtualWorld) -> None:
 
 
 def test_it_sees_each_attempt_as_the_dependency_would(world: World) -> None:
-    """What is not injected reaches the function, with its arguments and its own events."""
+    """Other attempts reach the function, with its arguments and its own events."""
     pipeline = Pipeline(Retry(attempts=2, wait=0), Chaos(Latency(high=0), **ON), name="users")
     started = heard_by(pipeline, AttemptStarted)
     dependency = world.dependency(OSError(), 7)
@@ -379,7 +379,8 @@ def test_it_sees_each_attempt_as_the_dependency_would(world: World) -> None:
 
 
 def test_timeout_of_an_attempt_stays_one_with_chaos_inside_it(virtual: VirtualWorld) -> None:
-    """It is no total because of that: it bounds the function, and tasks that this begins inherit no deadline."""
+    """It is no total timeout for that: it bounds the function, and tasks that the function starts inherit no
+    deadline."""
     seen: list[tuple[float | None, float | None]] = []
 
     async def ask() -> float | None:
@@ -395,7 +396,7 @@ def test_timeout_of_an_attempt_stays_one_with_chaos_inside_it(virtual: VirtualWo
 
 @pytest.mark.parametrize("policy", [Retry(), CircuitBreaker(), Timeout(1), Fallback(1)], ids=lambda each: each.name)
 def test_pipeline_warns_where_it_does_not_stand_innermost(policy: Any) -> None:
-    """What stands inside it never meets what it injects."""
+    """Policies inside it never meet its faults."""
     with pytest.warns(PipelineWarning, match=r"Chaos\(100% errors\) stands outside") as caught:
         Pipeline(Chaos(Errors(), **ON), policy)
     assert f"Instead: {policy.name} first, then Chaos, innermost" in str(caught[0].message)
@@ -403,7 +404,7 @@ def test_pipeline_warns_where_it_does_not_stand_innermost(policy: Any) -> None:
 
 
 def test_block_meets_faults_too_but_no_results() -> None:
-    """The errors come before the block; it has no result that could be replaced."""
+    """Errors come before the block; a block has no result to replace."""
     entered = []
     pipeline = Pipeline(Retry(attempts=20, wait=0), Chaos(Errors(share=0.9), seed=1, **ON))
     for attempt in pipeline.attempts():
@@ -416,7 +417,7 @@ def test_block_meets_faults_too_but_no_results() -> None:
 
 
 def test_switched_off_pipeline_has_no_chaos(world: World) -> None:
-    """Unguarded is unguarded."""
+    """A pipeline that is switched off injects no faults."""
     pipeline = Pipeline(Chaos(Errors(), **ON))
     guarded = pipeline(world.dependency(7).fn)
     with pipeline.switch("off"):
@@ -424,7 +425,7 @@ def test_switched_off_pipeline_has_no_chaos(world: World) -> None:
 
 
 class Scene:
-    """Calls that are late, queue, are slow, fail and are repeated."""
+    """Calls that are late, queue, are slow, fail and are retried."""
 
     starts = (0.0, 0.0, 0.125)
 
@@ -439,15 +440,15 @@ class Scene:
         self.call = lambda number: fetch()
 
     async def drain(self) -> None:
-        """Nothing runs on by itself."""
+        """Nothing to wait for: no work goes on after the calls."""
 
     def assert_idle(self) -> None:
-        """The permit is back."""
+        """Assert that the permit is back."""
         assert_idle(self.pipeline.snapshot())
 
 
 def test_cancelled_call_leaves_nothing_behind() -> None:
-    """In whatever wait it is, the cancellation gets through, and permits go back."""
+    """The cancellation gets through in every wait, and permits go back."""
     for victim in range(3):
         assert cancel_at_every_point(Scene, victim) > 3
 
@@ -456,7 +457,7 @@ def test_cancelled_call_leaves_nothing_behind() -> None:
 
 
 def test_it_stops_when_more_calls_fail_than_it_may_cost(world: World) -> None:
-    """And says so, once; from then on calls are left alone."""
+    """It emits one event, and injects no more faults."""
     chaos = Chaos(Errors(), enabled=True, halt_rate=0.2, halt_calls=10, name="game day")
     pipeline = Pipeline(chaos, name="users")
     halted = heard_by(pipeline, ChaosHalted)
@@ -469,7 +470,7 @@ def test_it_stops_when_more_calls_fail_than_it_may_cost(world: World) -> None:
 
 
 def test_it_says_once_that_it_stops_though_calls_are_on_their_way(world: World) -> None:
-    """Those that fail after that are no news."""
+    """Calls that fail after the halt emit no further event."""
     chaos = Chaos(Latency(low=0.1, high=0.1), Errors(), enabled=True, halt_rate=0.0)
     pipeline = Pipeline(chaos)
     halted = heard_by(pipeline, ChaosHalted)
@@ -480,7 +481,7 @@ def test_it_says_once_that_it_stops_though_calls_are_on_their_way(world: World) 
 
 
 def test_objective_is_about_callers_and_not_about_attempts(virtual: VirtualWorld) -> None:
-    """What retries and fallbacks make good costs nobody anything."""
+    """Failures that retries and fallbacks hide from callers do not count."""
     for outer in (Retry(attempts=50, wait=0), Fallback(7)):
         chaos = Chaos(Errors(share=0.8), enabled=True, seed=1, halt_rate=0.05, halt_calls=20)
         guarded = Pipeline(outer, chaos)(virtual.dependency(*[7] * 100).fn)
@@ -490,7 +491,7 @@ def test_objective_is_about_callers_and_not_about_attempts(virtual: VirtualWorld
 
 
 def test_failures_of_the_dependency_itself_count_too(virtual: VirtualWorld) -> None:
-    """It is no time for experiments when things go wrong by themselves."""
+    """An experiment should not go on while the dependency itself fails."""
     chaos = Chaos(Latency(high=0), enabled=True, halt_rate=0.5, halt_calls=4)
     guarded = chaos(virtual.dependency(OSError(), OSError(), OSError(), 7).fn)
     for _ in range(4):
@@ -499,7 +500,7 @@ def test_failures_of_the_dependency_itself_count_too(virtual: VirtualWorld) -> N
 
 
 def test_refusals_are_failures_for_callers(virtual: VirtualWorld) -> None:
-    """An open circuit that chaos has opened costs calls as well."""
+    """Refusals by a circuit that chaos has opened count, too."""
     chaos = Chaos(Errors(), enabled=True, halt_rate=0.5, halt_calls=10)
     guarded = Pipeline(CircuitBreaker(fail_max=1), chaos)(virtual.dependency().fn)
     for _ in range(6):
@@ -521,14 +522,14 @@ def test_errors_that_say_nothing_do_not_stop_it(virtual: VirtualWorld) -> None:
 
 
 def test_results_that_are_judged_failures_stop_it(world: World) -> None:
-    """Injected ones or real ones."""
+    """Injected and real results count."""
     chaos = Chaos(Results(value="bad"), enabled=True, halt_rate=0.5, halt_calls=2)
     guarded = Pipeline(chaos, classify=Classifier(results=lambda result: result == "bad"))(world.dependency(7).fn)
     assert [world.call(guarded) for _ in range(3)] == ["bad", "bad", 7]
 
 
 def test_old_failures_are_forgotten(virtual: VirtualWorld) -> None:
-    """The last calls count."""
+    """Only the last calls count."""
     chaos = Chaos(Latency(high=0), enabled=True, halt_rate=0.5, halt_calls=2)
     script = [OSError(), 7, 7] * 5 + [OSError(), OSError()]
     guarded = chaos(virtual.dependency(*script).fn)
@@ -540,7 +541,7 @@ def test_old_failures_are_forgotten(virtual: VirtualWorld) -> None:
 
 
 def test_resume_starts_it_again_with_nothing_remembered(virtual: VirtualWorld) -> None:
-    """And its times begin anew."""
+    """The times of its faults start again."""
     chaos = Chaos(Errors(end=10), enabled=True, halt_rate=0.5, halt_calls=2)
     guarded = chaos(virtual.dependency(7).fn)
     virtual.outcome(guarded)
@@ -554,7 +555,7 @@ def test_resume_starts_it_again_with_nothing_remembered(virtual: VirtualWorld) -
 
 
 def test_all_pipelines_that_share_it_hear_that_it_stopped(virtual: VirtualWorld) -> None:
-    """As of a circuit."""
+    """Each pipeline emits the event, as for a circuit."""
     chaos = Chaos(Errors(), enabled=True, halt_rate=0.0)
     one, other = Pipeline(chaos, name="one"), Pipeline(chaos, name="other")
     heard = [heard_by(one, ChaosHalted), heard_by(other, ChaosHalted)]
@@ -566,7 +567,7 @@ def test_all_pipelines_that_share_it_hear_that_it_stopped(virtual: VirtualWorld)
 
 
 def test_each_injected_fault_is_an_event(virtual: VirtualWorld) -> None:
-    """With its kind, its description, and the seconds of a latency."""
+    """The event has the kind, the description, and the seconds of a latency."""
     chaos = Chaos(Latency(low=2, high=2), Errors(targets="eu"), by=lambda key: key, **ON)
     pipeline = Pipeline(chaos, name="users")
     heard = heard_by(pipeline, FaultInjected)
@@ -579,7 +580,7 @@ def test_each_injected_fault_is_an_event(virtual: VirtualWorld) -> None:
 
 
 def test_snapshot_says_how_it_is_and_what_it_did(virtual: VirtualWorld) -> None:
-    """Plain data."""
+    """A snapshot is plain data."""
     chaos = Chaos(Errors(), enabled=True)
     assert chaos.snapshot() == {"enabled": True, "halted": None, "injected": {}, "calls": 0, "failed": 0}
     virtual.outcome(chaos(virtual.dependency().fn))
@@ -588,14 +589,14 @@ def test_snapshot_says_how_it_is_and_what_it_did(virtual: VirtualWorld) -> None:
 
 
 def test_it_describes_its_faults_with_their_times() -> None:
-    """And says whether it is off."""
+    """The description also says whether it is off."""
     faults = Latency(share=0.1, low=1, high=3), Errors(share=0.05, start=60, end=120)
     assert repr(Chaos(*faults, enabled=True)) == "Chaos(10% of answers 1-3 s late, 5% errors 60-120 s)"
     assert repr(Chaos(Crash(), rate=0.5, enabled=False)) == "Chaos(crash, to 50% of calls, off)"
 
 
 def test_what_it_can_cost_a_call_is_known_in_advance() -> None:
-    """Later by its latencies, and without a request where it fails the call itself; nothing while it is off."""
+    """`explain` counts its latencies, and no request where it fails the call itself; nothing while it is off."""
     inside = WorstCase(Bound(1, 1))
 
     def worst(*faults: Fault, **options: Any) -> WorstCase:
@@ -610,7 +611,7 @@ def test_what_it_can_cost_a_call_is_known_in_advance() -> None:
 
 
 def test_what_it_may_raise_is_known_in_advance() -> None:
-    """Each kind once; and whether it does anything at all."""
+    """Each type is listed once; and whether it is active at all."""
     chaos = Chaos(Errors(error=OSError), Errors(), Crash(), Stall(end=3), Partition(), PacketLoss(share=1), **ON)
     assert chaos.facts.raises == (OSError, ConnectionError, ConnectionRefusedError, TimeoutError)
     assert chaos.facts.inactive is None
@@ -624,7 +625,7 @@ def test_what_it_may_raise_is_known_in_advance() -> None:
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf])
 @pytest.mark.parametrize("option", ["rate", "halt_rate"])
 def test_rate_outside_its_bounds_is_refused(option: str, value: float) -> None:
-    """With the value that it got."""
+    """The message has the value."""
     with pytest.raises(ValueError, match=f"{option} must be a share from 0 to 1, got"):
         Chaos(Errors(), **{option: value})
 
@@ -640,7 +641,7 @@ def test_rate_outside_its_bounds_is_refused(option: str, value: float) -> None:
     ids=lambda value: getattr(value, "kind", ""),
 )
 def test_fault_of_another_kind_is_refused(fault: Any, message: str) -> None:
-    """Those of HTTP have their own transport."""
+    """Faults of HTTP need the chaos transports."""
     with pytest.raises(TypeError, match=message):
         Chaos(Crash(), fault)
 
@@ -657,21 +658,21 @@ def test_fault_of_another_kind_is_refused(fault: Any, message: str) -> None:
     ],
 )
 def test_configuration_that_cannot_work_is_refused(faults: Any, options: Any, message: str) -> None:
-    """Where it is written."""
+    """The constructor raises."""
     with pytest.raises(ValueError, match=message):
         Chaos(*faults, **options)
 
 
 @pytest.mark.parametrize("option", ["enabled", "by"])
 def test_option_that_cannot_be_called_is_refused(option: str) -> None:
-    """With what was given."""
+    """The message has the value."""
     with pytest.raises(TypeError, match=f"{option} must be callable, got 'yes'"):
         Chaos(Errors(), **{option: "yes"})
 
 
 @pytest.mark.parametrize("inner", [(), (Retry(2, wait=0),)], ids=["alone", "after a retry"])
 async def test_error_of_a_call_that_failed_is_not_kept_alive(inner: tuple[Any, ...]) -> None:
-    """By a frame that its own traceback leads to, until somebody collects garbage."""
+    """No frame in its own traceback refers to it, so it is freed without garbage collection."""
 
     class Down(OSError):
         pass

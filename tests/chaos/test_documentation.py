@@ -1,4 +1,4 @@
-"""Every example of docs/chaos.md is a program, and it runs; every fault has its row."""
+"""Every example of docs/chaos.md is a program that runs, and its table has a row for every fault."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILI
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example_runs(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By itself, and what it asserts is so."""
+    """The example's own assertions hold."""
     monkeypatch.delenv(VARIABLE, raising=False)
     exec(compile(EXAMPLES[number], f"docs/chaos.md, example {number + 1}", "exec"), {"__name__": "example"})
 
 
 def test_examples_are_there() -> None:
-    """They are found by how they are written."""
+    """The pattern finds all of them."""
     assert len(EXAMPLES) == 4
 
 
 def test_every_fault_has_its_row() -> None:
-    """By the name that it is used with."""
+    """A row begins with the name of the fault."""
     for kind in KINDS.values():
         assert re.search(rf"^\| `{kind.__name__}\(", DOCUMENT, re.MULTILINE), kind.__name__

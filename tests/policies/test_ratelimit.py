@@ -1,4 +1,4 @@
-"""RateLimit: its bucket, its line, its time in line, and tokens that come back when nothing was sent."""
+"""RateLimit: its bucket, its queue, the time in the queue, and tokens that come back when no call was made."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.worlds import WORLDS, Dependency, Slow, World
 
 @pytest.fixture(params=WORLDS, ids=lambda kind: kind.name)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """Each runtime in turn, uvloop too, whose clock counts milliseconds."""
+    """Each runtime, and uvloop, whose clock counts milliseconds."""
     made: World = request.param()
     yield made
     made.close()
@@ -73,7 +73,7 @@ def rest(world: World, seconds: float) -> None:
 
 
 def snapshot(world: World, limit: RateLimit) -> dict[str, Any]:
-    """Its state by the clock of the world."""
+    """The limit's snapshot by the clock of the world."""
 
     async def look() -> dict[str, Any]:
         return limit.snapshot()
@@ -83,7 +83,7 @@ def snapshot(world: World, limit: RateLimit) -> dict[str, Any]:
 
 
 def guard(dependency: Dependency, *limits: RateLimit) -> Callable[..., Any]:
-    """Its function behind the limits."""
+    """The world's function behind these limits."""
     return Pipeline(*limits)(dependency.fn)
 
 
@@ -91,7 +91,7 @@ def guard(dependency: Dependency, *limits: RateLimit) -> Callable[..., Any]:
 
 
 def test_full_bucket_lets_its_burst_through_and_refuses_the_next_at_once(world: World) -> None:
-    """And the dependency hears nothing of it."""
+    """The refused call does not reach the dependency."""
     limit, dependency = RateLimit(3, per=LONG, burst=3), world.dependency(1, 2, 3)
     guarded = limit(dependency.fn)
     assert [world.call(guarded) for _ in range(3)] == [1, 2, 3]
@@ -102,7 +102,7 @@ def test_full_bucket_lets_its_burst_through_and_refuses_the_next_at_once(world: 
 
 
 def test_call_after_retry_after_gets_the_token(world: World) -> None:
-    """The refusal says exactly when to come back, and rounding does not make a liar of it."""
+    """The refusal has the exact time of the token, and rounding does not make it too early."""
     guarded = RateLimit(30, burst=1)(world.dependency(*range(100)).fn)
     refused = next(error for _ in range(99) if (error := world.outcome(guarded).error) is not None)
     assert isinstance(refused, RateLimited)
@@ -133,7 +133,7 @@ def test_rate_of_one_call_per_minute_lets_one_through(world: World) -> None:
     ("rate", "per", "burst"), [(10, 1.0, 10), (2.5, 1.0, 2), (0.3, 0.1, 3), (100, 60.0, 1), (0.01, 1.0, 1)]
 )
 def test_burst_is_by_default_what_comes_in_a_second(rate: float, per: float, burst: int) -> None:
-    """And one at the least."""
+    """It is at least 1."""
     assert RateLimit(rate, per=per).snapshot()["burst"] == burst
 
 
@@ -156,7 +156,7 @@ def test_token_is_spent_however_a_call_ends(world: World, error: Exception) -> N
 
 
 def test_each_attempt_of_a_retry_around_it_takes_a_token(world: World) -> None:
-    """And when there is none left, the last real error is what comes back."""
+    """When no token is left, the caller gets the last real error."""
     error = OSError("second")
     limit, dependency = RateLimit(1, per=LONG, burst=2), world.dependency(OSError("first"), error)
     guarded = Pipeline(Retry(3, wait=0), limit)(dependency.fn)
@@ -166,7 +166,7 @@ def test_each_attempt_of_a_retry_around_it_takes_a_token(world: World) -> None:
 
 @pytest.mark.virtual_time
 async def test_tokens_are_saved_up_to_the_burst_and_no_further() -> None:
-    """However long the pause."""
+    """The bound holds after a pause of any length."""
     limit = RateLimit(4, burst=3)
     assert await admitted(limit, 9) == 3
     await asyncio.sleep(0.5)
@@ -177,7 +177,7 @@ async def test_tokens_are_saved_up_to_the_burst_and_no_further() -> None:
 
 @pytest.mark.virtual_time
 async def test_retry_after_is_exactly_the_time_until_the_next_token() -> None:
-    """From wherever one looks."""
+    """At any moment of the interval."""
     limit = RateLimit(2, burst=2)
     assert await admitted(limit, 9) == 2
     for wait, retry_after in ((0.0, 0.5), (0.125, 0.375), (0.25, 0.125)):
@@ -192,7 +192,7 @@ async def test_retry_after_is_exactly_the_time_until_the_next_token() -> None:
 def test_caller_that_always_comes_back_after_retry_after_is_always_served_at_the_rate(
     rate: float, start: float
 ) -> None:
-    """No rounding refuses it by a hair, and none lets it gain on the schedule."""
+    """Rounding refuses no such call, and lets none come earlier than the rate allows."""
 
     async def main() -> float:
         limit = RateLimit(rate, burst=1)
@@ -212,7 +212,7 @@ def test_caller_that_always_comes_back_after_retry_after_is_always_served_at_the
 
 
 async def admitted(limit: RateLimit, calls: int) -> int:
-    """How many of so many calls are let through now."""
+    """How many of this many calls are admitted now."""
     ends = await asyncio.gather(*(limit(asyncio.sleep)(0) for _ in range(calls)), return_exceptions=True)
     assert all(end is None or isinstance(end, RateLimited) for end in ends)
     return ends.count(None)
@@ -220,7 +220,7 @@ async def admitted(limit: RateLimit, calls: int) -> int:
 
 @pytest.mark.virtual_time
 async def test_snapshot_counts_tokens_and_calls_in_line() -> None:
-    """With what it takes to understand them, and units in the names."""
+    """It also has the settings, with units in the names."""
     limit = RateLimit(2, burst=3, max_wait=1)
     seen: list[tuple[int, float, int]] = []
 
@@ -251,7 +251,7 @@ async def test_snapshot_counts_tokens_and_calls_in_line() -> None:
 
 @pytest.mark.virtual_time
 async def test_limit_is_at_rest_when_its_bucket_is_full_and_nobody_in_line() -> None:
-    """A fresh one in its place would let no more calls through."""
+    """A new limit in its place would admit no more calls."""
     limit = RateLimit(2, burst=2, max_wait=9)
     assert limit._at_rest
     calls = asyncio.gather(*(limit(asyncio.sleep)(0) for _ in range(3)))
@@ -265,7 +265,7 @@ async def test_limit_is_at_rest_when_its_bucket_is_full_and_nobody_in_line() -> 
 
 
 def test_description_says_rate_burst_and_wait() -> None:
-    """In the words of its arguments."""
+    """The description has the values of its arguments."""
     assert RateLimit(10).describe() == "RateLimit(10 per second, burst 10)"
     assert RateLimit(0.5, per=60, max_wait=2, shadow=True).describe() == (
         "RateLimit(0.5 per 60 s, burst 1, waits up to 2 s, shadow)"
@@ -276,7 +276,7 @@ def test_description_says_rate_burst_and_wait() -> None:
 
 
 def test_calls_wait_for_their_tokens_in_order_of_arrival(world: World) -> None:
-    """Six at once at 50 per second: the last one has waited for five tokens."""
+    """Of six calls at once at 50 per second, the last one waits for five tokens."""
     limit, dependency = RateLimit(50, burst=1, max_wait=5), world.dependency(*range(6))
     guarded = limit(dependency.fn)
     begin = world.now()
@@ -288,7 +288,7 @@ def test_calls_wait_for_their_tokens_in_order_of_arrival(world: World) -> None:
 
 
 class Times:
-    """Calls what is guarded in virtual time, and writes down when each call was let through, by its number."""
+    """Calls the guarded function in virtual time, and records when each call was admitted, by its number."""
 
     def __init__(self, *policies: Any) -> None:
         self.pipeline = Pipeline(*policies)
@@ -302,13 +302,13 @@ class Times:
         await asyncio.sleep(seconds)
 
     def start(self, *numbers: int, seconds: float = 0.0) -> list[asyncio.Task[None]]:
-        """Each in a task of its own, in this order."""
+        """Start a task for each call, in this order."""
         return [asyncio.ensure_future(self.guarded(number, seconds)) for number in numbers]
 
 
 @pytest.mark.virtual_time
 async def test_those_in_line_go_exactly_when_their_tokens_come() -> None:
-    """After the burst, one each quarter of a second."""
+    """After the burst, one call starts each quarter of a second."""
     times = Times(RateLimit(4, burst=2, max_wait=9))
     await asyncio.gather(*times.start(*range(6)))
     assert times.served == {0: 0.0, 1: 0.0, 2: 0.25, 3: 0.5, 4: 0.75, 5: 1.0}
@@ -316,7 +316,7 @@ async def test_those_in_line_go_exactly_when_their_tokens_come() -> None:
 
 @pytest.mark.virtual_time
 async def test_newcomer_does_not_overtake_those_in_line() -> None:
-    """Also when it comes in the moment of a token."""
+    """Also when it arrives at the moment of a token."""
     times = Times(RateLimit(4, burst=1, max_wait=9))
     calls = times.start(0, 1, 2)
     for newcomer in (3, 4, 5):
@@ -329,7 +329,7 @@ async def test_newcomer_does_not_overtake_those_in_line() -> None:
 
 @pytest.mark.virtual_time
 async def test_newcomer_that_asks_in_the_tick_of_a_token_just_before_the_first_in_line_does_not_overtake_it() -> None:
-    """Its own timer was there first, so it runs first."""
+    """Its own timer was set first, so it runs first."""
     times = Times(RateLimit(4, burst=1, max_wait=9))
 
     async def come_late() -> None:
@@ -345,7 +345,7 @@ async def test_newcomer_that_asks_in_the_tick_of_a_token_just_before_the_first_i
 
 @pytest.mark.virtual_time
 async def test_bucket_fills_again_only_when_the_line_is_empty() -> None:
-    """A line that keeps up with the rate leaves nothing over."""
+    """Waiting calls take each token as it comes."""
     limit = RateLimit(4, burst=4, max_wait=9)
     times = Times(limit)
     await asyncio.gather(*times.start(*range(12)))
@@ -359,7 +359,7 @@ async def test_bucket_fills_again_only_when_the_line_is_empty() -> None:
 
 @pytest.mark.virtual_time
 async def test_call_whose_token_comes_after_max_wait_is_refused_at_once() -> None:
-    """Whoever is in line counts; a wait of exactly max_wait is taken."""
+    """Calls that already wait count; a wait of exactly `max_wait` is allowed."""
     times = Times(RateLimit(4, burst=1, max_wait=0.5))
     calls = times.start(0, 1, 2, 3)
     await asyncio.sleep(0)
@@ -373,7 +373,7 @@ async def test_call_whose_token_comes_after_max_wait_is_refused_at_once() -> Non
 
 
 def test_wait_of_max_wait_is_not_refused_for_rounding() -> None:
-    """A token that comes 0.03 s after 0.07 s is no more than 0.03 s away, whatever floats make of it."""
+    """A token that comes 0.03 s after 0.07 s is 0.03 s away, despite rounding errors."""
 
     async def main() -> None:
         guarded = RateLimit(10, burst=1, max_wait=0.03)(asyncio.sleep)
@@ -389,7 +389,7 @@ def test_wait_of_max_wait_is_not_refused_for_rounding() -> None:
 
 
 def test_call_that_would_wait_for_longer_than_max_wait_is_refused_at_once(world: World) -> None:
-    """In every world; it says when its token would have come."""
+    """In every world the error has the time of its token."""
     limit, dependency = RateLimit(1, per=LONG, max_wait=1), world.dependency("first")
     guarded = limit(dependency.fn)
     assert world.call(guarded) == "first"
@@ -400,7 +400,7 @@ def test_call_that_would_wait_for_longer_than_max_wait_is_refused_at_once(world:
 
 
 def test_call_whose_token_comes_after_its_deadline_is_refused_at_once(world: World) -> None:
-    """It could do nothing with the token; it is no time-out either, as no time went by."""
+    """It could not use the token; and it is no timeout, since no time has passed."""
     limit, dependency = RateLimit(1, per=LONG, max_wait=2 * LONG), world.dependency("first")
     guarded = Pipeline(Timeout(50), limit)(dependency.fn)
     assert world.call(guarded) == "first"
@@ -414,7 +414,7 @@ def test_call_whose_token_comes_after_its_deadline_is_refused_at_once(world: Wor
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(("seconds", "expected"), [(0.49, RateLimited), (0.5, RateLimited), (0.51, None)])
 async def test_deadline_of_an_outer_pipeline_is_respected_too(seconds: float, expected: type[Exception] | None) -> None:
-    """A token that comes at the very deadline leaves no time for the call."""
+    """A token that comes exactly at the deadline leaves no time for the call."""
     limit = RateLimit(2, burst=1, max_wait=9)
     outer = Pipeline(Timeout(seconds), Pipeline(limit))
     await limit(asyncio.sleep)(0)
@@ -424,7 +424,7 @@ async def test_deadline_of_an_outer_pipeline_is_respected_too(seconds: float, ex
 
 @pytest.mark.virtual_time
 async def test_deadline_that_passes_in_line_all_the_same_ends_the_wait_with_timed_out() -> None:
-    """Here the deadline comes from a Timeout that the line cannot know of: asyncio's own."""
+    """The deadline is asyncio's own timeout, which the limit cannot know."""
     limit = RateLimit(1, burst=1, max_wait=9)
     await limit(asyncio.sleep)(0)
     with pytest.raises(TimeoutError):
@@ -435,7 +435,7 @@ async def test_deadline_that_passes_in_line_all_the_same_ends_the_wait_with_time
 
 @pytest.mark.virtual_time
 async def test_call_that_is_refused_leaves_the_line_as_it_was() -> None:
-    """Those that come after it and can wait for longer are not moved back by it."""
+    """Later calls with a longer `max_wait` get their tokens no later for it."""
     limit = RateLimit(4, burst=1, max_wait=9)
     times = Times(limit)
     calls = times.start(0, 1)
@@ -448,7 +448,7 @@ async def test_call_that_is_refused_leaves_the_line_as_it_was() -> None:
 
 
 class Clockwork:
-    """A runtime whose timers come when the test says; all else stands still."""
+    """A runtime whose timers are fired by the test; its time stands still."""
 
     def __init__(self) -> None:
         self.home = self
@@ -466,25 +466,25 @@ class Clockwork:
 
     @types.coroutine
     def wait(self, seconds: float | None, call: Any) -> Generator[None, bool, bool]:
-        """The test sends whether it was woken."""
+        """Wait until the test sends whether it was woken."""
         self.asked.append(seconds)
         return (yield)
 
 
 def call_at(clock: Clockwork) -> Call:
-    """A call there."""
+    """A call of that runtime."""
     return new_call(print, (), {}, cast("Any", clock))
 
 
 def in_line_at(clock: Clockwork, limit: RateLimit) -> Any:
-    """A call that stands in line, to be run on by hand."""
+    """A call that waits at the limit, as a coroutine to be driven by hand."""
     waiting = limit.wait(call_at(clock), PipelineContext("", Classifier()))
     waiting.send(None)
     return waiting
 
 
 def test_timer_that_comes_too_early_is_not_set_again_for_less_than_it_can_count() -> None:
-    """uvloop's counts milliseconds, and would come at once, again and again."""
+    """uvloop's timers count milliseconds: a shorter one would fire at once, again and again."""
     clock, limit = Clockwork(), RateLimit(10, burst=1, max_wait=9)
     assert limit.admit(call_at(clock)) is not None
     waiting = in_line_at(clock, limit)
@@ -497,7 +497,7 @@ def test_timer_that_comes_too_early_is_not_set_again_for_less_than_it_can_count(
 
 
 def test_only_the_first_in_line_asks_to_be_woken_when_a_token_comes() -> None:
-    """The others will be woken by those before them; they look only now and then whether these are stalled."""
+    """The others are woken by those before them, and only check now and then whether these are stalled."""
     clock, limit = Clockwork(), RateLimit(10, burst=1, max_wait=9)
     assert limit.admit(call_at(clock)) is not None
     first, second = in_line_at(clock, limit), in_line_at(clock, limit)
@@ -507,7 +507,7 @@ def test_only_the_first_in_line_asks_to_be_woken_when_a_token_comes() -> None:
 
 
 def test_process_that_stands_still_for_a_while_does_not_change_the_order_in_line() -> None:
-    """Nobody goes past the first in line before he has seen it leave its token lying for a while."""
+    """A waiter passes over the first one only after it has seen its token unused for a while."""
     clock, limit = Clockwork(), RateLimit(10, burst=1, max_wait=99)
     assert limit.admit(call_at(clock)) is not None
     first, second = in_line_at(clock, limit), in_line_at(clock, limit)
@@ -522,7 +522,7 @@ def test_process_that_stands_still_for_a_while_does_not_change_the_order_in_line
 
 
 def test_first_in_line_that_leaves_its_token_lying_is_gone_past_by_those_who_saw_it_so() -> None:
-    """And it is first again when it comes to."""
+    """It is first again when its loop runs again."""
     clock, limit = Clockwork(), RateLimit(10, burst=1, max_wait=99)
     assert limit.admit(call_at(clock)) is not None
     first, second = in_line_at(clock, limit), in_line_at(clock, limit)
@@ -544,7 +544,7 @@ def test_first_in_line_that_leaves_its_token_lying_is_gone_past_by_those_who_saw
 
 
 def test_rate_limited_says_who_refused_and_survives_pickling(world: World) -> None:
-    """For handlers, also behind a process pool."""
+    """The error has the names of pipeline and policy, also behind a process pool."""
     limit = RateLimit(1, per=LONG, name="quota")
     guarded = Pipeline(limit, name="users-of-quota")(world.dependency(1).fn)
     world.call(guarded)
@@ -557,7 +557,7 @@ def test_rate_limited_says_who_refused_and_survives_pickling(world: World) -> No
 
 @pytest.mark.virtual_time
 async def test_listeners_hear_who_queues_who_has_waited_and_who_is_refused() -> None:
-    """With positions in line from one, and seconds."""
+    """Events have positions from one, and seconds."""
     heard: list[Any] = []
     pipeline = Pipeline(RateLimit(2, burst=1, max_wait=1, name="quota"), name="listened to quota")
     news = (events.Queued, events.Waited, events.CallRejected)
@@ -601,7 +601,7 @@ async def test_time_in_line_is_no_part_of_the_age_of_a_call() -> None:
 
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_token_of_a_call_that_a_gate_behind_refused_comes_back(world: World) -> None:
-    """Nothing was sent, so nothing was used up."""
+    """No request was sent, so no token is used."""
     limit = RateLimit(1, per=LONG, burst=3)
     pipeline = Pipeline(limit, Bulkhead(1))
     refused = pipeline(world.dependency().fn)
@@ -616,7 +616,7 @@ def test_token_of_a_call_that_a_gate_behind_refused_comes_back(world: World) -> 
 
 @pytest.mark.virtual_time
 async def test_token_of_a_call_that_is_cancelled_in_a_queue_behind_comes_back() -> None:
-    """It was admitted by the limit, and went no further."""
+    """The limit had admitted it, and it was cancelled before the request."""
     limit = RateLimit(1, per=LONG, burst=3)
     times = Times(limit, Bulkhead(1, queue=1))
     holder, waiter = times.start(0, 1, seconds=10)
@@ -630,7 +630,7 @@ async def test_token_of_a_call_that_is_cancelled_in_a_queue_behind_comes_back() 
 
 @pytest.mark.virtual_time
 async def test_token_that_comes_back_goes_to_the_first_in_line_at_once() -> None:
-    """Also where there was none to be had for long."""
+    """Also where the next token is far away."""
     limit = RateLimit(1, per=100, burst=1, max_wait=300)
     heard: list[tuple[str, float]] = []
     times = Times(limit, Bulkhead(1, queue=9))
@@ -649,7 +649,7 @@ async def test_token_that_comes_back_goes_to_the_first_in_line_at_once() -> None
 
 @pytest.mark.virtual_time
 async def test_token_that_comes_back_does_not_overfill_the_bucket() -> None:
-    """When the bucket has filled up meanwhile."""
+    """The bucket has filled up meanwhile."""
     limit = RateLimit(1, burst=2)
     times = Times(limit, Bulkhead(1, queue=1))
     holder, waiter = times.start(0, 1, seconds=100)
@@ -666,7 +666,7 @@ async def test_token_that_comes_back_does_not_overfill_the_bucket() -> None:
 
 
 def test_shadow_lets_everybody_through_and_counts_whom_it_would_have_refused(world: World) -> None:
-    """Whoever goes by without a token takes none."""
+    """A call that is admitted without a token takes none."""
     limit, dependency = RateLimit(1, per=LONG, burst=2, shadow=True), world.dependency(*range(5))
     guarded = limit(dependency.fn)
     assert [world.call(guarded) for _ in range(5)] == [0, 1, 2, 3, 4]
@@ -675,7 +675,7 @@ def test_shadow_lets_everybody_through_and_counts_whom_it_would_have_refused(wor
 
 
 def test_shadow_makes_nobody_wait_and_counts_who_would_have(world: World) -> None:
-    """Nor does anybody stand in line."""
+    """No call is in the queue."""
     limit, dependency = RateLimit(1, per=LONG, max_wait=2 * LONG, shadow=True), world.dependency(*range(3))
     heard: list[Any] = []
     pipeline = Pipeline(limit)
@@ -718,7 +718,7 @@ def test_shadow_makes_nobody_wait_and_counts_who_would_have(world: World) -> Non
 def test_bad_configuration_is_refused_with_the_argument_and_its_value(
     arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """Where it is written, not in an outage."""
+    """The constructor raises."""
     with pytest.raises(error, match=message):
         RateLimit(**{"rate": 10, **arguments})
 
@@ -743,11 +743,11 @@ class Line:
         self.drain = self.pipeline.aclose
 
     async def call(self, number: int) -> None:
-        """Call number `number`."""
+        """The call of this number."""
         await self.guarded()
 
     async def fetch(self) -> None:
-        """What is guarded."""
+        """The guarded function."""
         try:
             now = asyncio.get_running_loop().time()
         except RuntimeError:
@@ -755,7 +755,7 @@ class Line:
         self.served.append(now)
 
     def assert_idle(self) -> None:
-        """Nobody is in line, and no token was lost."""
+        """Assert that no call waits, and that no token was lost."""
         begin = self.served[0]
         assert [time - begin for time in self.served] == pytest.approx([0.25 * at for at in range(len(self.served))])
         assert len(self.served) >= len(self.starts) - 1
@@ -765,19 +765,20 @@ class Line:
 
 @pytest.mark.parametrize("victim", range(5))
 def test_waiter_cancelled_at_any_point_gives_its_place_back(victim: int) -> None:
-    """In front, behind, in the tick of its token, once and twice: those behind move up, and no token is lost."""
+    """It is the first or a later one, in the tick of its token or not, cancelled once and twice: the others move up,
+    and no token is lost."""
     assert cancel_at_every_point(Line, victim) >= 1
 
 
 @pytest.mark.parametrize("victim", range(5))
 def test_trio_waiter_cancelled_at_any_step_gives_its_place_back(victim: int) -> None:
-    """The same with trio's cancel scopes."""
+    """Trio's cancel scopes cancel it."""
     assert cancel_at_every_step_of_trio(Line, victim) >= 1
 
 
 @pytest.mark.parametrize("victim", range(5))
 def test_waiter_with_gates_behind_cancelled_at_any_point_gives_its_place_back(victim: int) -> None:
-    """The token comes back too when it was cancelled behind the limit, before its call was made."""
+    """The token also comes back when the call is cancelled at a gate inside, before it was made."""
     assert cancel_at_every_point(lambda: Line(Bulkhead(1, queue=9), CircuitBreaker()), victim) >= 1
 
 
@@ -788,7 +789,7 @@ async def tick() -> None:
 
 @pytest.mark.every_loop
 async def test_first_in_line_that_is_cancelled_leaves_its_token_to_the_next() -> None:
-    """On real loops too."""
+    """Real loops behave as virtual time does."""
     limit = RateLimit(25, burst=1, max_wait=9)
     served: list[str] = []
 
@@ -813,7 +814,7 @@ async def test_first_in_line_that_is_cancelled_leaves_its_token_to_the_next() ->
 @pytest.mark.every_loop
 @pytest.mark.parametrize("ticks", [0, 1, 2])
 async def test_first_in_line_that_is_cancelled_around_the_tick_of_its_token_leaves_it_to_the_next(ticks: int) -> None:
-    """Its timer has fired, and it has not run yet, or not got far."""
+    """Its timer has fired, and the call has not run yet, or has just begun to."""
     limit = RateLimit(1, per=LONG, burst=2, max_wait=9 * LONG)
     pipeline = Pipeline(limit, Bulkhead(1, queue=1))
     served: list[str] = []
@@ -844,7 +845,7 @@ async def test_first_in_line_that_is_cancelled_around_the_tick_of_its_token_leav
 
 @pytest.fixture
 def hasty_switches() -> Iterator[None]:
-    """Threads take turns 500 times as often as usual."""
+    """Threads switch 500 times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -879,7 +880,7 @@ class Crowd:
         self.served.append(time.monotonic())
 
     def run(self) -> None:
-        """All at once, to the end."""
+        """Run all threads and loops to their end."""
         works = [self.in_thread] * self.threads
         works += [lambda kind=kind: self.in_loop(kind) for kind in self.loops]
         threads = [threading.Thread(target=self.work, args=(work,), daemon=True) for work in works]
@@ -931,7 +932,7 @@ class Crowd:
 @pytest.mark.usefixtures("hasty_switches")
 @pytest.mark.parametrize("max_wait", [0.0, 60.0])
 def test_eight_threads_and_four_loops_never_exceed_the_rate(max_wait: float) -> None:
-    """At no time have more been served than the burst and what has come since; and nobody waits for ever."""
+    """At no time were more calls admitted than the burst and the tokens since; and each waiter is served."""
     limit = RateLimit(4000, burst=5, max_wait=max_wait)
     crowd = Crowd(Pipeline(limit), rounds=25)
     begin = time.monotonic()
@@ -944,7 +945,7 @@ def test_eight_threads_and_four_loops_never_exceed_the_rate(max_wait: float) -> 
 
 @pytest.mark.usefixtures("hasty_switches")
 def test_eight_threads_and_four_loops_take_each_token_once() -> None:
-    """No update is torn by another thread's: just as many are served as there were tokens."""
+    """No update of one thread is lost to another: exactly as many calls are admitted as there were tokens."""
     limit = RateLimit(1, per=1e9, burst=3000)
     crowd = Crowd(Pipeline(limit), rounds=200)
     crowd.run()
@@ -954,7 +955,7 @@ def test_eight_threads_and_four_loops_take_each_token_once() -> None:
 
 @pytest.mark.usefixtures("hasty_switches")
 def test_tokens_that_come_back_from_threads_and_loops_all_do() -> None:
-    """With a bulkhead behind that is often full: what was not sent was not taken."""
+    """A bulkhead inside is often full: calls that were not made use no tokens."""
     limit = RateLimit(1, per=1e9, burst=100_000)
     crowd = Crowd(Pipeline(limit, Bulkhead(1)), rounds=200)
     crowd.run()
@@ -962,7 +963,7 @@ def test_tokens_that_come_back_from_threads_and_loops_all_do() -> None:
 
 
 class Outsiders:
-    """Calls from elsewhere: each in a thread, with an event loop of its own or none."""
+    """Calls from elsewhere: each in its own thread, with an event loop or none."""
 
     def __init__(self, limit: RateLimit) -> None:
         self.pipeline = Pipeline(limit)
@@ -973,7 +974,7 @@ class Outsiders:
         self.pipeline.listen(lambda event: None if isinstance(event, ends) else self.arrived.put(event))
 
     def come(self, name: str) -> None:
-        """One more call, of the kind that its name says; returns when it is in line (or was served)."""
+        """Make one more call, of the kind that its name says; return when it is queued or served."""
 
         async def fetch() -> None:
             self.served.append(name)
@@ -1004,7 +1005,8 @@ class Outsiders:
 
 
 def test_waiters_of_all_loops_and_threads_stand_in_one_line() -> None:
-    """Served in order of arrival. (State shared between loops breaks interlock's, and doubles pyresilience's.)"""
+    """They are served in order of arrival. (State shared between loops breaks interlock's limit, and doubles
+    pyresilience's.)"""
     limit = RateLimit(20, burst=1, max_wait=60)
     outsiders = Outsiders(limit)
     names = ["thread 0", "asyncio 1", "trio 1", "thread 1", "uvloop 1", "thread 2", "trio 2", "asyncio 2"]
@@ -1018,7 +1020,7 @@ def test_waiters_of_all_loops_and_threads_stand_in_one_line() -> None:
 
 
 def test_first_in_line_whose_loop_is_blocked_does_not_hold_up_those_behind() -> None:
-    """They go past it, and it is first again when its loop runs on."""
+    """They pass it over, and it is first again when its loop goes on."""
     limit = RateLimit(5, burst=1, max_wait=60)
     pipeline = Pipeline(limit)
     in_line: queue.SimpleQueue[events.Queued] = queue.SimpleQueue()
@@ -1054,7 +1056,7 @@ def test_first_in_line_whose_loop_is_blocked_does_not_hold_up_those_behind() -> 
 
 
 def test_waiter_that_a_closed_loop_left_behind_does_not_hold_up_those_behind() -> None:
-    """A loop that is closed with tasks pending tells nobody."""
+    """A loop that is closed with pending tasks runs none of their clean-up."""
     limit = RateLimit(25, burst=1, max_wait=60)
 
     async def fetch() -> None: ...
@@ -1110,20 +1112,21 @@ trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 @pytest.mark.parametrize("program", [VIRTUAL, MOCKED], ids=["virtual time", "trio's mock clock"])
 def test_call_goes_by_the_clock_of_its_loop(program: str) -> None:
-    """Not by the machine's, though nothing else needs the time. (A fresh interpreter knows no other.)"""
+    """It does not use the machine's clock, also where nothing else reads the loop's. (A fresh interpreter has read no
+    other.)"""
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
 
 
 @pytest.mark.virtual_time
 async def test_slow_calls_overlap_as_they_like() -> None:
-    """It limits how many begin, not how many are inside."""
+    """It limits how many calls begin, not how many are inside."""
     times = Times(RateLimit(4, burst=4, max_wait=1))
     await asyncio.gather(*times.start(*range(8), seconds=100))
     assert times.now() - times.begin == 101
 
 
 def test_timeout_inside_ends_the_call_and_keeps_the_token(world: World) -> None:
-    """It was sent."""
+    """The request was sent."""
     limit, dependency = RateLimit(1, per=LONG), world.dependency(Slow(0.05, "late"))
     guarded = Pipeline(limit, Timeout(0.01))(dependency.fn)
     error = world.outcome(guarded).error

@@ -1,4 +1,4 @@
-"""CircuitBreaker's pybreaker face: its listeners, its object, and the storages that synchronous users share."""
+"""CircuitBreaker with pybreaker: its listeners, its object, and storages shared with synchronous users."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.worlds import World
 
 
 class Ear(pybreaker.CircuitBreakerListener):
-    """Writes down what it is told."""
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[Any, ...]] = []
@@ -43,7 +43,7 @@ class Ear(pybreaker.CircuitBreakerListener):
 
     @property
     def words(self) -> list[str]:
-        """In short."""
+        """The recorded calls in short form."""
         return [
             f"{old.name} -> {new.name}" if what == "state_change" else what
             for what, _, *(old, new) in (
@@ -77,7 +77,7 @@ async def ends(call: Any) -> Any:
 
 
 def test_listener_before_call_gets_the_function_and_its_arguments(world: World) -> None:
-    """The user's own function, not what guards it, and keywords of any name."""
+    """It gets the user's own function, not the guarded one, and keyword arguments of any name."""
     ear = Ear()
     breaker = CircuitBreaker(listeners=[ear])
     dependency = world.dependency(1)
@@ -88,7 +88,7 @@ def test_listener_before_call_gets_the_function_and_its_arguments(world: World) 
 
 
 def test_listener_success_and_failure_get_the_breaker_and_the_users_own_exception(world: World) -> None:
-    """In the order of the calls."""
+    """The listener is called in the order of the calls."""
     ear = Ear()
     breaker = CircuitBreaker(listeners=[ear])
     error = OSError("down")
@@ -102,7 +102,7 @@ def test_listener_success_and_failure_get_the_breaker_and_the_users_own_exceptio
 
 
 def test_listener_failure_of_a_result_gets_an_error_that_says_so() -> None:
-    """pybreaker knows no results that are failures, so there is no exception of the user's."""
+    """pybreaker has no results that are failures, so the listener gets an exception of ours."""
     ear = Ear()
     pipeline = Pipeline(CircuitBreaker(listeners=[ear]), classify=Classifier(results=lambda result: result == "up"))
     assert pipeline.call(up) == "up"
@@ -113,7 +113,7 @@ def test_listener_failure_of_a_result_gets_an_error_that_says_so() -> None:
 
 @pytest.mark.virtual_time
 async def test_listener_hears_of_a_cut_call_only_if_it_is_evidence() -> None:
-    """A young call that was cancelled has neither failed nor succeeded."""
+    """A young call that was cancelled is neither a failure nor a success."""
     ear = Ear()
     pipeline = Pipeline(Timeout(2.0), CircuitBreaker(listeners=[ear]))
     for seconds in (1.0, 3.0):
@@ -124,7 +124,7 @@ async def test_listener_hears_of_a_cut_call_only_if_it_is_evidence() -> None:
 
 
 def test_listener_state_change_gets_pybreakers_own_state_objects() -> None:
-    """Old and new, as instances of pybreaker's classes."""
+    """The old and the new state are instances of pybreaker's classes."""
     ear = Ear()
     breaker = CircuitBreaker(listeners=[ear])
     breaker.open()
@@ -137,7 +137,7 @@ def test_listener_state_change_gets_pybreakers_own_state_objects() -> None:
 
 
 def test_listener_hears_the_same_story_as_from_pybreaker_itself() -> None:
-    """Success, failure, opening, refusal, failed probe, successful probe: word for word."""
+    """Success, failure, opening, refusal, failed probe and successful probe cause the same calls in the same order."""
     ours, theirs = Ear(), Ear()
     breaker = CircuitBreaker(None, fail_max=2, break_duration=60.0, listeners=[ours])
     real = pybreaker.CircuitBreaker(fail_max=2, reset_timeout=60, listeners=[theirs])
@@ -158,7 +158,7 @@ def test_listener_hears_the_same_story_as_from_pybreaker_itself() -> None:
 
 
 def test_listener_is_not_told_of_a_refused_call() -> None:
-    """Nothing was called, and nothing has failed."""
+    """No function was called, and none has failed."""
     ear = Ear()
     breaker = CircuitBreaker(listeners=[ear])
     breaker.isolate()
@@ -169,7 +169,7 @@ def test_listener_is_not_told_of_a_refused_call() -> None:
 
 
 class Broken(pybreaker.CircuitBreakerListener):
-    """Raises at everything."""
+    """A listener whose methods all raise."""
 
     def before_call(self, *_: Any, **__: Any) -> None:
         raise LookupError("before_call")
@@ -206,7 +206,7 @@ def test_listener_that_raises_is_logged_and_harms_nobody(world: World, caplog: p
 
 @pytest.mark.parametrize("method", ["before_call", "success", "failure", "state_change"])
 def test_listener_with_an_async_method_is_refused(method: str) -> None:
-    """Nobody would await it, and it would hear of nothing."""
+    """Its coroutine would never be awaited."""
 
     async def hear(self: Ear, *args: Any) -> None: ...
 
@@ -218,7 +218,7 @@ def test_listener_with_an_async_method_is_refused(method: str) -> None:
 
 
 def test_listener_added_later_hears_from_then_on_and_removed_no_more() -> None:
-    """On the breaker and on its pybreaker object alike."""
+    """It can be added to the breaker and to its pybreaker object."""
     breaker = CircuitBreaker()
     first, second = Ear(), Ear()
     guarded = breaker(up)
@@ -240,7 +240,7 @@ def test_listener_added_later_hears_from_then_on_and_removed_no_more() -> None:
 
 
 def test_pybreaker_object_shows_the_circuit_as_a_real_pybreaker_breaker() -> None:
-    """What its users read."""
+    """Its properties have the values of the circuit."""
     breaker = CircuitBreaker(None, fail_max=3, success_threshold=2, break_duration=7.0, name="users")
     real = breaker.pybreaker
     assert isinstance(real, pybreaker.CircuitBreaker)
@@ -257,7 +257,7 @@ def test_pybreaker_object_shows_the_circuit_as_a_real_pybreaker_breaker() -> Non
 
 
 def test_pybreaker_object_of_a_breaker_without_fail_max_says_zero() -> None:
-    """Its type is a whole number; the breaker itself says None."""
+    """pybreaker's type is `int`; the breaker's own property is None."""
     breaker = CircuitBreaker()
     assert breaker.fail_max is None
     assert breaker.pybreaker.fail_max == 0
@@ -265,7 +265,7 @@ def test_pybreaker_object_of_a_breaker_without_fail_max_says_zero() -> None:
 
 @pytest.mark.parametrize("state", ["open", "half-open", "closed"])
 def test_pybreaker_object_steers_the_circuit(state: str) -> None:
-    """By its methods and by its property."""
+    """Its methods and its `state` property change the circuit."""
     breaker = CircuitBreaker()
     real = breaker.pybreaker
     (real.half_open if state == "closed" else real.close)()
@@ -280,7 +280,7 @@ def test_pybreaker_object_steers_the_circuit(state: str) -> None:
 
 
 def test_pybreaker_object_sets_fail_max_and_reset_timeout() -> None:
-    """In mid-flight, as pybreaker's users may."""
+    """They can be set at any time, as in pybreaker."""
     breaker = CircuitBreaker(None, fail_max=5, break_duration=60.0)
     breaker.pybreaker.fail_max = 2
     breaker.pybreaker.reset_timeout = 3.0
@@ -292,7 +292,7 @@ def test_pybreaker_object_sets_fail_max_and_reset_timeout() -> None:
 
 
 def test_pybreaker_object_sets_success_threshold_and_shows_the_successes() -> None:
-    """So many probes must succeed from then on."""
+    """From then on this many probes must succeed."""
     breaker = CircuitBreaker()
     breaker.pybreaker.success_threshold = 3
     breaker.half_open()
@@ -313,7 +313,7 @@ EXCLUSIONS = pytest.mark.parametrize(
 
 @EXCLUSIONS
 def test_pybreaker_object_excludes_exceptions_as_pybreaker_does(world: World, excluded: Any) -> None:
-    """They speak well of the dependency: they open no circuit, break a row of failures, and are a probe's success."""
+    """Excluded exceptions are successes: they open no circuit, end failures in a row, and are a probe's success."""
     ear = Ear()
     breaker = CircuitBreaker(None, fail_max=2, listeners=[ear])
     real = pybreaker.CircuitBreaker(fail_max=2, exclude=[excluded])
@@ -340,7 +340,7 @@ def test_pybreaker_object_excludes_exceptions_as_pybreaker_does(world: World, ex
 
 
 def test_pybreaker_object_whose_exclusion_raises_costs_no_probe(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and the caller has the call's own error."""
+    """The error is logged, and the caller gets the call's own error."""
 
     def broken(error: Exception) -> bool:
         raise LookupError("broken")
@@ -355,7 +355,7 @@ def test_pybreaker_object_whose_exclusion_raises_costs_no_probe(caplog: pytest.L
 
 
 def test_breaker_for_another_key_excludes_the_same_exceptions() -> None:
-    """As it has the same listeners."""
+    """It also has the same listeners."""
     breaker = CircuitBreaker()
     breaker.pybreaker.add_excluded_exception(OSError)
     assert breaker.clone().pybreaker.excluded_exceptions == (OSError,)
@@ -363,7 +363,7 @@ def test_breaker_for_another_key_excludes_the_same_exceptions() -> None:
 
 @pytest.mark.parametrize("truth", [RuntimeError("no truth"), False], ids=["raises", "false"])
 def test_listener_failure_gets_an_error_whatever_its_truth(truth: object, world: World) -> None:
-    """An exception may have `__bool__`, or a length of 0."""
+    """An exception may have a `__bool__` that is false, or a length of 0."""
 
     class Odd(Exception):
         def __bool__(self) -> bool:
@@ -377,7 +377,7 @@ def test_listener_failure_gets_an_error_whatever_its_truth(truth: object, world:
 
 
 def test_listener_failure_gets_a_stop_iteration_itself() -> None:
-    """Not what carries it out of a coroutine."""
+    """It does not get the wrapper that carries a StopIteration out of a coroutine."""
     ear, error = Ear(), StopIteration(7)
 
     def stop() -> None:
@@ -409,7 +409,7 @@ def by_block(real: pybreaker.CircuitBreaker, fn: Callable[..., Any]) -> Any:
 def test_pybreaker_object_guards_as_pybreakers_users_write_it(
     use: Callable[[pybreaker.CircuitBreaker, Callable[..., Any]], Any],
 ) -> None:
-    """Calls, decorators and blocks count, trip and are refused with pybreaker's own error."""
+    """Calls, decorators and blocks count, open the circuit, and are refused with pybreaker's own error."""
     breaker = CircuitBreaker(None, fail_max=2)
     assert use(breaker.pybreaker, up) == "up"
     for _ in range(2):
@@ -424,7 +424,7 @@ def test_pybreaker_object_guards_as_pybreakers_users_write_it(
 
 
 async def test_pybreaker_object_guards_coroutine_functions() -> None:
-    """Where pybreaker's own guards only the making of the coroutine."""
+    """pybreaker's own breaker guards only the creation of the coroutine."""
     breaker = CircuitBreaker(None, fail_max=1)
 
     async def fetch() -> None:
@@ -443,7 +443,7 @@ def shared() -> pybreaker.CircuitMemoryStorage:
 
 
 def test_memory_storage_opened_by_them_makes_us_refuse(world: World, shared: pybreaker.CircuitMemoryStorage) -> None:
-    """From the very next call on."""
+    """The next call already is refused."""
     real = pybreaker.CircuitBreaker(fail_max=1, reset_timeout=60, state_storage=shared)
     breaker = CircuitBreaker(break_duration=60.0, state_storage=shared)
     dependency = world.dependency(1)
@@ -455,7 +455,7 @@ def test_memory_storage_opened_by_them_makes_us_refuse(world: World, shared: pyb
 
 
 def test_memory_storage_opened_by_us_makes_them_refuse(world: World, shared: pybreaker.CircuitMemoryStorage) -> None:
-    """By evidence; and as soon as we close, they go on."""
+    """Evidence has opened our circuit; as soon as it closes, they go on."""
     real = pybreaker.CircuitBreaker(reset_timeout=60, state_storage=shared)
     breaker = CircuitBreaker(None, fail_max=1, state_storage=shared)
     world.outcome(breaker(world.dependency(OSError("down")).fn))
@@ -470,7 +470,7 @@ def test_memory_storage_opened_by_us_makes_them_refuse(world: World, shared: pyb
 def test_memory_storage_makes_them_refuse_what_we_open_by_hand(
     act: str, shared: pybreaker.CircuitMemoryStorage
 ) -> None:
-    """An isolated circuit is an open one to them."""
+    """For pybreaker, an isolated circuit is an open one."""
     real = pybreaker.CircuitBreaker(reset_timeout=60, state_storage=shared)
     breaker = CircuitBreaker(state_storage=shared)
     getattr(breaker, act)()
@@ -490,7 +490,7 @@ def test_memory_storage_closed_by_them_does_not_end_our_isolation(shared: pybrea
 
 
 def test_memory_storage_shows_each_the_others_half_open_and_closed(shared: pybreaker.CircuitMemoryStorage) -> None:
-    """A whole recovery, told by us, and one told by them."""
+    """One recovery goes from us to them, and one from them to us."""
     real = pybreaker.CircuitBreaker(reset_timeout=60, state_storage=shared)
     breaker = CircuitBreaker(None, fail_max=1, break_duration=60.0, state_storage=shared)
     guarded = breaker(up)
@@ -509,7 +509,7 @@ def test_memory_storage_shows_each_the_others_half_open_and_closed(shared: pybre
 
 
 def test_memory_storage_shares_the_failures_in_a_row(shared: pybreaker.CircuitMemoryStorage) -> None:
-    """Two of theirs and one of ours make three; one of ours and two of theirs, too."""
+    """Two of their failures and one of ours make three; so do one of ours and two of theirs."""
     real = pybreaker.CircuitBreaker(fail_max=3, reset_timeout=60, state_storage=shared)
     breaker = CircuitBreaker(None, fail_max=3, break_duration=60.0, state_storage=shared)
     fail(lambda: real.call(down), 2)
@@ -526,7 +526,7 @@ def test_memory_storage_shares_the_failures_in_a_row(shared: pybreaker.CircuitMe
 
 
 def test_memory_storage_success_of_either_begins_the_row_again(shared: pybreaker.CircuitMemoryStorage) -> None:
-    """The row is one, whoever adds to it."""
+    """The count of failures in a row is shared."""
     real = pybreaker.CircuitBreaker(fail_max=3, reset_timeout=60, state_storage=shared)
     breaker = CircuitBreaker(None, fail_max=3, state_storage=shared)
     fail(lambda: real.call(down), 2)
@@ -564,7 +564,7 @@ def test_memory_storage_that_says_nothing_new_changes_nothing(shared: pybreaker.
 async def test_memory_storage_is_not_told_late_news_of_an_earlier_state(
     shared: pybreaker.CircuitMemoryStorage,
 ) -> None:
-    """Calls from before the circuit closed neither add to the shared row nor break it."""
+    """Results of calls from before the circuit closed do not change the shared count."""
     real = pybreaker.CircuitBreaker(fail_max=3, reset_timeout=60, state_storage=shared)
     breaker = CircuitBreaker(None, fail_max=3, state_storage=shared)
 
@@ -586,7 +586,7 @@ async def test_memory_storage_is_not_told_late_news_of_an_earlier_state(
 def test_memory_storage_tells_us_since_when_they_are_open(
     age: float, left: float, shared: pybreaker.CircuitMemoryStorage
 ) -> None:
-    """Our break counts from their opening, not from when we look."""
+    """Our break counts from their opening, not from our next read."""
     breaker = CircuitBreaker(break_duration=10.0, state_storage=shared)
     shared.opened_at = datetime.now(UTC) - timedelta(seconds=age)
     shared.state = pybreaker.STATE_OPEN
@@ -604,7 +604,7 @@ def test_memory_storage_tells_us_since_when_they_are_open(
 def test_memory_storage_in_the_time_of_another_clock_does_not_hold_us_longer_than_a_break(
     hours: float, zone: Any, world: World, shared: pybreaker.CircuitMemoryStorage
 ) -> None:
-    """Of a machine whose clock is ahead, or from a storage that names no time zone."""
+    """The time comes from a machine whose clock is ahead, or without a time zone."""
     breaker = CircuitBreaker(break_duration=10.0, state_storage=shared)
     shared.opened_at = (datetime.now(UTC) + timedelta(hours=hours)).replace(tzinfo=zone)
     shared.state = pybreaker.STATE_OPEN
@@ -614,7 +614,7 @@ def test_memory_storage_in_the_time_of_another_clock_does_not_hold_us_longer_tha
 
 
 class Partition(pybreaker.CircuitMemoryStorage):
-    """Answers as pybreaker's Redis storage does while Redis is away: writes are lost, and the circuit is closed."""
+    """A storage that behaves as pybreaker's Redis storage without Redis: writes are lost, and the state is "closed"."""
 
     away = False
 
@@ -641,7 +641,7 @@ class Partition(pybreaker.CircuitMemoryStorage):
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["first", "again"])
 def test_storage_that_lost_our_opening_does_not_close_us_and_is_told_again(earlier: bool, world: World) -> None:
-    """Whether it knows of no opening, or of one before: others hear of ours as soon as it is back."""
+    """Our opening is written again as soon as the storage is back, whether it knows an earlier opening or none."""
     storage = Partition(pybreaker.STATE_CLOSED)
     breaker = CircuitBreaker(None, fail_max=1, break_duration=60.0, state_storage=storage)
     if earlier:
@@ -657,7 +657,7 @@ def test_storage_that_lost_our_opening_does_not_close_us_and_is_told_again(earli
 
 
 def test_storage_that_lost_our_recovery_does_not_open_us_and_is_told_again() -> None:
-    """Its "open" is the old one."""
+    """Its "open" is the state from before our recovery."""
     storage = Partition(pybreaker.STATE_CLOSED)
     breaker = CircuitBreaker(state_storage=storage)
     breaker.open()
@@ -669,7 +669,7 @@ def test_storage_that_lost_our_recovery_does_not_open_us_and_is_told_again() -> 
 
 
 def test_storage_is_believed_when_others_close_what_we_opened() -> None:
-    """It knows of our opening."""
+    """It knows of our opening, so the change is later."""
     storage = Partition(pybreaker.STATE_CLOSED)
     breaker = CircuitBreaker(state_storage=storage)
     breaker.open()
@@ -678,7 +678,7 @@ def test_storage_is_believed_when_others_close_what_we_opened() -> None:
 
 
 class Raising(pybreaker.CircuitMemoryStorage):
-    """Raises at whatever is in `broken`."""
+    """A storage whose methods in `broken` raise."""
 
     broken: tuple[str, ...] = ()
 
@@ -711,7 +711,8 @@ class Raising(pybreaker.CircuitMemoryStorage):
 def test_storage_that_raises_is_logged_once_and_costs_neither_a_permit_nor_the_callers_error(
     broken: tuple[str, ...], world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The circuit goes on with what it knows, opens by its own evidence, and tells the storage when it is back."""
+    """The circuit goes on with its local state, opens by its own evidence, and writes to the storage when it is
+    back."""
     storage, bulkhead = Raising(pybreaker.STATE_CLOSED), Bulkhead(1)
     breaker = CircuitBreaker(None, fail_max=3, break_duration=60.0, state_storage=storage)
     script = [OSError("down"), 7, *[OSError("down")] * 3]
@@ -733,7 +734,7 @@ def test_storage_that_raises_is_logged_once_and_costs_neither_a_permit_nor_the_c
 def test_storage_that_says_something_else_changes_nothing_and_is_logged(
     shared: pybreaker.CircuitMemoryStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A word in other letters is a mistake of a storage of the user's."""
+    """A state that pybreaker does not have is an error in the user's storage."""
     breaker = CircuitBreaker(state_storage=shared)
     shared.state = "OPEN"
     assert breaker(up)() == "up"
@@ -747,8 +748,7 @@ HICCUP = 0.4
 
 
 async def largest_gap(guarded: Callable[[], Any], over: threading.Event) -> float:
-    """The longest time, in seconds, that this event loop did not get round while `guarded` was called again and
-    again."""
+    """The longest pause, in seconds, of this event loop while `guarded` was called again and again."""
     largest, calls, before = 0.0, 0, time.perf_counter()
     while not over.is_set() or not calls:
         await ends(guarded())
@@ -759,7 +759,7 @@ async def largest_gap(guarded: Callable[[], Any], over: threading.Event) -> floa
 
 
 async def gap_during(act: Callable[[], object], guarded: Callable[[], Any]) -> float:
-    """The largest gap while another thread does `act`."""
+    """The largest gap while another thread runs `act`."""
     over = threading.Event()
 
     def run() -> None:
@@ -780,7 +780,7 @@ async def async_up() -> str:
 async def test_memory_storage_a_synchronous_call_of_half_a_second_does_not_stall_our_event_loop(
     shared: pybreaker.CircuitMemoryStorage,
 ) -> None:
-    """pybreaker holds its lock all that time; we never take it."""
+    """pybreaker holds its lock all that time; our calls never take it."""
     real = pybreaker.CircuitBreaker(state_storage=shared)
     breaker = CircuitBreaker(state_storage=shared, listeners=[Ear()])
     assert await gap_during(lambda: real.call(time.sleep, 0.5), breaker(async_up)) < HICCUP
@@ -790,7 +790,7 @@ async def test_memory_storage_a_synchronous_call_of_half_a_second_does_not_stall
 
 
 class Watched(pybreaker.CircuitRedisStorage):
-    """A storage in Valkey that counts how often it has been read."""
+    """A storage in Valkey that counts its reads."""
 
     def __init__(self, valkey: Valkey) -> None:
         self.reads = 0
@@ -804,7 +804,7 @@ class Watched(pybreaker.CircuitRedisStorage):
 
 
 def until(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true within a few seconds."""
+    """Wait until a condition is true, for a few seconds at most. Returns whether it is."""
     end = time.monotonic() + 5
     while not condition():
         if time.monotonic() > end:
@@ -815,7 +815,7 @@ def until(condition: Callable[[], bool]) -> bool:
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A breaker reads a storage that does I/O twenty times a second, not twice: so these tests wait less."""
+    """A breaker reads a storage that does I/O twenty times a second instead of twice, so that these tests wait less."""
     monkeypatch.setattr(SharedStorage, "INTERVAL", 0.05)
 
 
@@ -828,7 +828,7 @@ def refuses(breaker: CircuitBreaker) -> bool:
 
 
 def test_redis_storage_opened_by_them_makes_us_refuse_and_closed_go_on(valkey: Valkey) -> None:
-    """Seconds later at the most."""
+    """The change arrives within seconds."""
     real = pybreaker.CircuitBreaker(fail_max=1, reset_timeout=60, state_storage=Watched(valkey))
     breaker = CircuitBreaker(break_duration=60.0, state_storage=Watched(valkey))
     assert breaker(up)() == "up"
@@ -840,7 +840,7 @@ def test_redis_storage_opened_by_them_makes_us_refuse_and_closed_go_on(valkey: V
 
 
 def test_redis_storage_opened_by_us_makes_them_refuse_and_closed_go_on(valkey: Valkey) -> None:
-    """Seconds later at the most; and what we wrote does not come back to us as news."""
+    """The change arrives within seconds; our own write is not read back as a change of others."""
     real = pybreaker.CircuitBreaker(reset_timeout=60, state_storage=Watched(valkey))
     storage = Watched(valkey)
     breaker = CircuitBreaker(None, fail_max=1, break_duration=60.0, state_storage=storage)
@@ -857,7 +857,7 @@ def test_redis_storage_opened_by_us_makes_them_refuse_and_closed_go_on(valkey: V
 
 
 def test_redis_storage_shares_the_failures_in_a_row(valkey: Valkey) -> None:
-    """Ours count for them, and theirs for us."""
+    """Our failures count for them, and theirs for us."""
     real = pybreaker.CircuitBreaker(fail_max=3, reset_timeout=60, state_storage=Watched(valkey))
     storage = Watched(valkey)
     breaker = CircuitBreaker(None, fail_max=3, break_duration=60.0, state_storage=storage)
@@ -872,7 +872,7 @@ def test_redis_storage_shares_the_failures_in_a_row(valkey: Valkey) -> None:
 
 
 async def test_redis_storage_that_hangs_does_not_stall_our_event_loop(valkey: Valkey) -> None:
-    """Neither while Valkey does not answer, nor while a synchronous pybreaker call is in progress."""
+    """It goes on while Valkey does not answer, and while a synchronous pybreaker call runs."""
     real = pybreaker.CircuitBreaker(state_storage=Watched(valkey))
     storage = Watched(valkey)
     breaker = CircuitBreaker(None, fail_max=10**6, state_storage=storage)
@@ -889,7 +889,7 @@ async def test_redis_storage_that_hangs_does_not_stall_our_event_loop(valkey: Va
 
 
 def test_redis_storage_that_is_killed_does_not_close_an_open_circuit(valkey: Valkey) -> None:
-    """pybreaker's storage answers "closed" when Redis does not; it is not believed."""
+    """pybreaker's storage answers "closed" without Redis; that is not adopted."""
     real = pybreaker.CircuitBreaker(reset_timeout=60, state_storage=Watched(valkey))
     storage = Watched(valkey)
     breaker = CircuitBreaker(None, fail_max=1, break_duration=60.0, state_storage=storage)
@@ -905,7 +905,7 @@ def test_redis_storage_that_is_killed_does_not_close_an_open_circuit(valkey: Val
 
 
 def test_redis_storage_that_is_killed_leaves_calls_going(valkey: Valkey) -> None:
-    """The circuit goes on with what it knows, and still opens by its own evidence."""
+    """The circuit goes on with its local state, and still opens by its own evidence."""
     storage = Watched(valkey)
     breaker = CircuitBreaker(None, fail_max=3, break_duration=60.0, state_storage=storage)
     guarded = breaker(up)
@@ -922,7 +922,7 @@ def test_redis_storage_that_is_killed_leaves_calls_going(valkey: Valkey) -> None
 
 
 class Slowly(pybreaker.CircuitBreakerStorage):
-    """A storage with a network of its own: writes, and reads of "open", take as long as a test wants; all may fail."""
+    """A storage over a simulated network: writes, and reads of "open", take as long as a test wants; all may fail."""
 
     def __init__(self) -> None:
         super().__init__("slow")
@@ -989,7 +989,7 @@ class Slowly(pybreaker.CircuitBreakerStorage):
 
 
 def test_slow_storage_that_has_not_been_read_since_we_opened_does_not_close_us() -> None:
-    """When our "open" is written and not yet read back, the last word that was read is an old one."""
+    """While our "open" is written and not yet read back, the last state that was read is an old one."""
     storage = Slowly()
     breaker = CircuitBreaker(break_duration=60.0, state_storage=storage)
     assert breaker(up)() == "up"
@@ -1027,7 +1027,7 @@ def test_slow_storage_whose_answer_is_older_than_our_change_is_not_believed() ->
 def test_slow_storage_that_raises_is_logged_once_and_read_again_when_it_is_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An outage of the storage is one line in the log, not one a call."""
+    """An outage of the storage is one line in the log, not one for each call."""
     storage = Slowly()
     breaker = CircuitBreaker(None, fail_max=2, break_duration=60.0, state_storage=storage)
     guarded = breaker(up)
@@ -1050,7 +1050,7 @@ def test_slow_storage_that_raises_is_logged_once_and_read_again_when_it_is_back(
 
 
 def test_slow_storage_that_hangs_is_owed_a_thousand_writes_at_the_most() -> None:
-    """An outage of the storage does not fill the memory: the oldest writes are given up."""
+    """An outage of the storage does not fill the memory: the oldest writes are dropped."""
     storage = Slowly()
     breaker = CircuitBreaker(None, fail_max=10**9, state_storage=storage)
     storage.may_write.clear()
@@ -1064,8 +1064,8 @@ def test_slow_storage_that_hangs_is_owed_a_thousand_writes_at_the_most() -> None
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 def test_slow_storage_is_shared_on_by_a_forked_child(tmp_path: Path) -> None:
-    """Threads do not survive a fork, as of a server that loads the application first: the child begins anew, and
-    leaves what was still to be counted to its parent."""
+    """Threads do not survive a fork, as of a server that loads the application first: the child starts its own, and
+    leaves the unwritten counts to its parent."""
 
     class Filed(Slowly):
         def increment_counter(self) -> None:
@@ -1104,7 +1104,7 @@ def test_slow_storage_is_shared_on_by_a_forked_child(tmp_path: Path) -> None:
 
 
 def test_slow_storage_is_left_alone_when_the_breaker_is_gone() -> None:
-    """The thread that looks after it ends with it."""
+    """The storage's thread ends when the breaker is collected."""
     before = threading.enumerate()
     breaker = CircuitBreaker(state_storage=Slowly())
     breaker(up)()

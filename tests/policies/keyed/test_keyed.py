@@ -1,4 +1,4 @@
-"""Keyed: a gate of its own for each key, the order in which keys are forgotten, and which never are."""
+"""Keyed: a gate for each key, the order in which keys are evicted, and which are never evicted."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ from tests.worlds import World
 
 
 def first(key: Any, *rest: Any) -> Any:
-    """The first argument is the key."""
+    """The key of a call: its first argument."""
     return key
 
 
 def breakers(fail_max: int = 2, **options: Any) -> Keyed:
-    """A breaker for each key, that opens for long."""
+    """A breaker for each key, with a long break."""
     return Keyed(lambda: CircuitBreaker(fail_max=fail_max, break_duration=3600, max_break=3600), key=first, **options)
 
 
 class Service:
-    """Many servers behind one function: calls to those that are down fail."""
+    """Many servers behind one function: calls to those in `down` fail."""
 
     def __init__(self, world: World, *down: Any) -> None:
         self.down = set(down)
@@ -74,7 +74,7 @@ class Service:
 
 
 def keys_of(keyed: Keyed) -> list[str]:
-    """What it remembers, used last first; by the names of its gates."""
+    """Its keys, the most recently used first, by the names of their gates."""
     return [name.partition("[")[2][:-1] for name in keyed.snapshot()["gates"]]
 
 
@@ -82,7 +82,7 @@ def keys_of(keyed: Keyed) -> list[str]:
 
 
 def test_key_that_fails_opens_its_own_circuit_only(world: World) -> None:
-    """The healthy ones are served, and the dead one is not asked any more."""
+    """The healthy keys are served, and no more calls go to the failing one."""
     keyed, service = breakers(), Service(world, "bad")
     guarded = keyed(service.fn)
     ends = [world.outcome(guarded, key) for key in ("bad", "good", "bad", "bad", "good", "bad")]
@@ -92,7 +92,7 @@ def test_key_that_fails_opens_its_own_circuit_only(world: World) -> None:
 
 
 def test_evidence_is_kept_for_each_key(world: World) -> None:
-    """Failures of several keys do not add up, and a success of one does not speak for another."""
+    """Failures of several keys do not add up, and a success of one does not count for another."""
     keyed, service = breakers(fail_max=3), Service(world, "a", "b")
     guarded = keyed(service.fn)
     for key in ("a", "b", "a", "b", "c"):
@@ -102,7 +102,7 @@ def test_evidence_is_kept_for_each_key(world: World) -> None:
 
 
 def test_key_is_taken_from_all_arguments_of_the_call(world: World) -> None:
-    """Positional ones and those by name."""
+    """The key function gets positional and keyword arguments."""
     keys: list[Any] = []
 
     def key(path: str, *, host: str = "default") -> tuple[str, str]:
@@ -118,7 +118,7 @@ def test_key_is_taken_from_all_arguments_of_the_call(world: World) -> None:
 
 
 def test_keys_that_are_equal_share_a_gate(world: World) -> None:
-    """As in a dict; the key need be no string."""
+    """Equality counts as in a dict; a key need not be a string."""
     keyed, service = Keyed(CircuitBreaker, key=first), Service(world)
     guarded = keyed(service.fn)
     for key in (("h", 1), ("h", 1), ("h", 2), None, frozenset({1}), frozenset({1})):
@@ -127,7 +127,7 @@ def test_keys_that_are_equal_share_a_gate(world: World) -> None:
 
 
 def test_one_instance_keeps_one_table_whatever_it_guards(world: World) -> None:
-    """Two functions in two pipelines: the same circuits."""
+    """Two functions in two pipelines share the circuits."""
     keyed, service = breakers(), Service(world, "bad")
     one, other = keyed(service.fn), Pipeline(Retry(2, wait=0), keyed, name="keyed once more")(service.fn)
     assert isinstance(world.outcome(one, "bad").error, OSError)
@@ -137,7 +137,7 @@ def test_one_instance_keeps_one_table_whatever_it_guards(world: World) -> None:
 
 
 def test_bulkhead_for_each_key_limits_each_key(world: World) -> None:
-    """One call at a time to each; the other key does not wait."""
+    """Each key has one call at a time, and does not wait for the other."""
     keyed = Keyed(lambda: Bulkhead(1), key=first)
     service = Service(world)
     inner = keyed(service.fn)
@@ -164,7 +164,7 @@ def test_bulkhead_for_each_key_limits_each_key(world: World) -> None:
 
 
 def test_bulkhead_with_a_queue_for_each_key_serves_each_in_order(world: World) -> None:
-    """The lines are separate, and nobody is forgotten in one."""
+    """Each key has its own queue, and each waiter is served."""
     keyed = Keyed(lambda: Bulkhead(1, queue=9), key=first, max_keys=1)
     inside, most, served = Counter[str](), Counter[str](), []
 
@@ -194,7 +194,7 @@ def test_bulkhead_with_a_queue_for_each_key_serves_each_in_order(world: World) -
 
 
 def test_rate_limit_for_each_key_limits_each_key(world: World) -> None:
-    """Each has a bucket of its own."""
+    """Each key has its own bucket."""
     keyed, service = Keyed(lambda: RateLimit(2, per=3600, burst=2), key=first), Service(world)
     guarded = keyed(service.fn)
     ends = [world.outcome(guarded, key).error for key in ("a", "a", "a", "b", "b", "b")]
@@ -205,7 +205,7 @@ def test_rate_limit_for_each_key_limits_each_key(world: World) -> None:
 
 @pytest.mark.virtual_time
 async def test_rate_limit_for_each_key_has_a_line_for_each_key() -> None:
-    """Nobody waits for the token of another key."""
+    """No call waits for the token of another key."""
     keyed = Keyed(lambda: RateLimit(1, burst=1, max_wait=9), key=first)
     now = asyncio.get_running_loop().time
     begin, served = now(), []
@@ -232,7 +232,7 @@ def test_token_of_a_call_that_a_gate_behind_refused_comes_back_to_its_key(world:
 
 
 def test_hanging_key_that_an_outer_timeout_cuts_short_opens_its_own_circuit_only(world: World) -> None:
-    """A cut at full age is a failure of that key."""
+    """A call that is cut at its full age is a failure of its key."""
     if not world.is_async:
         pytest.skip("a plain def is not interrupted")
     keyed = breakers()
@@ -256,7 +256,7 @@ def test_hanging_key_that_an_outer_timeout_cuts_short_opens_its_own_circuit_only
 
 @pytest.mark.virtual_time
 async def test_slow_key_opens_its_own_circuit_only() -> None:
-    """A gate that needs the time of its calls is told it."""
+    """A gate that needs the durations of its calls gets them."""
     keyed = Keyed(
         lambda: CircuitBreaker(failure_rate=None, slow=0.5, slow_rate=1.0, min_calls=2, window_calls=2), key=first
     )
@@ -273,7 +273,7 @@ async def test_slow_key_opens_its_own_circuit_only() -> None:
 
 
 def test_order_of_keyed_gates_is_judged_like_that_of_the_gates() -> None:
-    """A judge outside a queue, and a queue inside a judge."""
+    """Lint warns of a breaker outside a queue, and of a queue inside a breaker."""
     with pytest.warns(PipelineWarning, match="Keyed"):
         Pipeline(breakers(), Bulkhead(1, queue=1))
     with pytest.warns(PipelineWarning, match="Keyed"):
@@ -285,7 +285,7 @@ def test_order_of_keyed_gates_is_judged_like_that_of_the_gates() -> None:
 
 @pytest.mark.virtual_time
 async def test_circuit_that_opened_while_a_call_waited_behind_it_is_asked_again_by_key() -> None:
-    """The judgement on one key is no judgement on another."""
+    """The circuit of the call's own key decides, not that of another key."""
     with pytest.warns(PipelineWarning):
         pipeline = Pipeline(breakers(fail_max=1), Bulkhead(1, queue=9))
     sent: list[str] = []
@@ -303,7 +303,7 @@ async def test_circuit_that_opened_while_a_call_waited_behind_it_is_asked_again_
 
 
 def test_shadow_breakers_refuse_nobody_and_count(world: World) -> None:
-    """The factory says so, and it holds for all keys."""
+    """The factory makes them with `shadow=True`, for all keys."""
     keyed = Keyed(lambda: CircuitBreaker(fail_max=1, shadow=True), key=first)
     guarded = keyed(Service(world, "bad").fn)
     ends = [world.outcome(guarded, key).error for key in ("bad", "bad", "bad", "good")]
@@ -314,7 +314,7 @@ def test_shadow_breakers_refuse_nobody_and_count(world: World) -> None:
 
 @pytest.mark.virtual_time
 async def test_block_has_the_key_that_a_function_without_arguments_gives() -> None:
-    """A block has no arguments; where the key is one of the context, it needs none."""
+    """A block has no arguments; a key function that reads the context needs none."""
     keyed = Keyed(lambda: Bulkhead(1), key=lambda: "the tenant")
     async for attempt in Pipeline(keyed).attempts():
         async with attempt:
@@ -330,7 +330,7 @@ async def test_block_has_the_key_that_a_function_without_arguments_gives() -> No
 
 
 def test_key_function_that_raises_is_the_callers_error(world: World) -> None:
-    """It reaches the caller as it is, nothing is called, and nothing is held."""
+    """The caller gets the error itself; no function is called, and no permit is held."""
     error = LookupError("no tenant")
 
     def key(name: str) -> str:
@@ -347,7 +347,7 @@ def test_key_function_that_raises_is_the_callers_error(world: World) -> None:
 
 
 def test_key_that_cannot_be_hashed_is_the_callers_error(world: World) -> None:
-    """As with a dict."""
+    """The error is the same as from a dict."""
     keyed, service = breakers(), Service(world)
     error = world.outcome(keyed(service.fn), ["a list"]).error
     assert isinstance(error, TypeError)
@@ -357,7 +357,7 @@ def test_key_that_cannot_be_hashed_is_the_callers_error(world: World) -> None:
 
 
 def test_factory_that_raises_later_is_the_callers_error_too(world: World) -> None:
-    """The key is not known then, and the next call tries again."""
+    """Then the key has no entry, and the next call tries again."""
     made: list[int] = []
 
     def factory() -> Gate:
@@ -374,7 +374,7 @@ def test_factory_that_raises_later_is_the_callers_error_too(world: World) -> Non
 
 
 def test_factory_is_called_once_to_begin_with_and_once_for_each_key(world: World) -> None:
-    """The first gate is only looked at."""
+    """The first gate only serves as a pattern."""
     made: list[Bulkhead] = []
 
     def factory() -> Bulkhead:
@@ -403,7 +403,7 @@ def test_factory_is_called_once_to_begin_with_and_once_for_each_key(world: World
     ids=["the same", "the same later", "another kind", "now with a queue", "nothing", "a shadow"],
 )
 def test_factory_must_make_a_new_gate_of_the_same_kind_each_time(gates: list[Any]) -> None:
-    """Shared state would be no state of a key; and the calls' frame is made for one kind."""
+    """A shared gate would share its state between keys; and the gate layer is generated for one kind."""
     make = iter(gates)
     keyed = Keyed(lambda: next(make), key=first)
     guarded = keyed(lambda key: key)
@@ -414,7 +414,7 @@ def test_factory_must_make_a_new_gate_of_the_same_kind_each_time(gates: list[Any
 
 
 def test_gates_found_by_two_functions_tell_the_pipelines_of_both() -> None:
-    """Whichever of them a key came by first, also where the pipelines were made before the key."""
+    """Both pipelines get the events, also of keys that came by the other, and of keys that came after the pipelines."""
     heard: list[str] = []
     keyed = Keyed(CircuitBreaker, key=first)
     pipelines = [Pipeline(keyed, name="by place"), Pipeline(keyed._found_by(lambda *, key: key), name="by name")]
@@ -426,7 +426,7 @@ def test_gates_found_by_two_functions_tell_the_pipelines_of_both() -> None:
 
 
 def test_gate_of_a_key_knows_what_it_was_made_with() -> None:
-    """Constants of the factory are kept once for all keys; what differs is each gate's own."""
+    """Constants of the factory are kept once for all keys; other arguments are kept for each gate."""
     permits = iter([1, 1, 2])
     keyed = Keyed(lambda: Bulkhead(next(permits), queue=3), key=first)
     same, other = keyed.gate_for("a"), keyed.gate_for("b")
@@ -464,7 +464,7 @@ async def _coroutine() -> Gate:
 def test_bad_configuration_is_refused_with_the_argument_and_its_value(
     arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """Where it is written, not in an outage."""
+    """The constructor raises."""
     with pytest.raises(error, match=message):
         Keyed(**{"factory": CircuitBreaker, "key": first, **arguments})
 
@@ -473,7 +473,7 @@ def test_bad_configuration_is_refused_with_the_argument_and_its_value(
 
 
 def test_rejections_and_events_name_the_gate_and_its_key(world: World) -> None:
-    """So that a log says which circuit it was."""
+    """A log shows which circuit it was."""
     keyed = Keyed(lambda: CircuitBreaker(fail_max=1, name="db"), key=first)
     pipeline = Pipeline(keyed, name="names of keys")
     heard: list[Any] = []
@@ -499,12 +499,12 @@ def test_rejections_and_events_name_the_gate_and_its_key(world: World) -> None:
     ],
 )
 def test_name_of_a_gate_shows_its_key_in_short(key: Any, name: str) -> None:
-    """In one line, whatever comes from outside."""
+    """The name is one line for any key."""
     assert Keyed(lambda: Bulkhead(1), key=first).gate_for(key).name == name
 
 
 def test_pybreaker_listener_is_told_the_name_with_the_key(world: World) -> None:
-    """The same listener for all circuits can tell them apart."""
+    """One listener for all circuits can tell them apart."""
     told: list[str | None] = []
 
     class Listener(pybreaker.CircuitBreakerListener):
@@ -518,7 +518,7 @@ def test_pybreaker_listener_is_told_the_name_with_the_key(world: World) -> None:
 
 
 def test_every_pipeline_hears_of_keys_from_before_and_after_it_was_built(world: World) -> None:
-    """Each in its own name."""
+    """Each pipeline emits the events with its own name."""
     keyed = Keyed(lambda: CircuitBreaker(fail_max=1), key=first)
     heard: list[tuple[str, str]] = []
     pipelines = [Pipeline(keyed, name="built first")]
@@ -542,7 +542,7 @@ def test_every_pipeline_hears_of_keys_from_before_and_after_it_was_built(world: 
 
 
 def test_gate_for_a_key_steers_that_key(world: World) -> None:
-    """Also before its first call."""
+    """It can be controlled also before its first call."""
     keyed = breakers()
     gate = keyed.gate_for("bad")
     assert isinstance(gate, CircuitBreaker)
@@ -556,7 +556,7 @@ def test_gate_for_a_key_steers_that_key(world: World) -> None:
 
 
 def test_forgotten_key_begins_anew(world: World) -> None:
-    """Even if its circuit was open."""
+    """Its next call is admitted even if its circuit was open."""
     keyed, service = breakers(fail_max=1), Service(world, "a")
     guarded = keyed(service.fn)
     world.outcome(guarded, "a")
@@ -568,7 +568,7 @@ def test_forgotten_key_begins_anew(world: World) -> None:
 
 
 def test_calls_inside_a_key_that_is_forgotten_end_with_their_old_gate(world: World) -> None:
-    """They give their permits back to where they had them from."""
+    """They return their permits to the gate that granted them."""
     keyed = Keyed(lambda: Bulkhead(1), key=first)
     old = keyed.gate_for("a")
     inner = keyed(Service(world).fn)
@@ -589,7 +589,7 @@ def test_calls_inside_a_key_that_is_forgotten_end_with_their_old_gate(world: Wor
 
 
 def test_snapshot_shows_the_hundred_keys_used_last(world: World) -> None:
-    """And how many there are altogether."""
+    """It also has the number of all keys."""
     keyed = Keyed(lambda: Bulkhead(2), key=first)
     guarded = keyed(Service(world).fn)
     for key in [*range(150), 3]:
@@ -606,7 +606,7 @@ def test_snapshot_shows_the_hundred_keys_used_last(world: World) -> None:
 
 
 def test_description_says_what_is_kept_for_each_key_and_for_how_long() -> None:
-    """Without the state of a circuit, of which there are many."""
+    """It does not have the state of a circuit, since each key has its own."""
     assert Keyed(lambda: Bulkhead(2), key=first, max_keys=9, idle=60).describe() == (
         "Keyed(Bulkhead(2) for each of up to 9 keys, idle 60 s)"
     )
@@ -623,7 +623,7 @@ def test_description_says_what_is_kept_for_each_key_and_for_how_long() -> None:
     ids=["long texts", "long tuples", "a number and its text"],
 )
 def test_keys_that_look_alike_have_names_of_their_own_in_snapshots(keys: list[Any], names: list[str] | None) -> None:
-    """And no name is longer than a line may be."""
+    """No name is longer than a line may be."""
     keyed = Keyed(lambda: Bulkhead(1), key=first)
     for key in keys:
         keyed.gate_for(key)
@@ -637,7 +637,7 @@ def test_keys_that_look_alike_have_names_of_their_own_in_snapshots(keys: list[An
 
 
 def test_key_used_longest_ago_makes_room(world: World) -> None:
-    """Being used again counts."""
+    """The least recently used key is evicted."""
     keyed = Keyed(lambda: Bulkhead(1), key=first, max_keys=3)
     guarded = keyed(Service(world).fn)
     for key in "abcabad":
@@ -649,7 +649,7 @@ def test_key_used_longest_ago_makes_room(world: World) -> None:
 
 
 def test_key_in_use_is_not_forgotten_however_many_come(world: World) -> None:
-    """Its permit is out: with a new gate there would be two."""
+    """Its permit is taken: a new gate would have a second one."""
     keyed = Keyed(lambda: Bulkhead(1), key=first, max_keys=2, idle=1e-9)
     inner = keyed(Service(world).fn)
     ends: list[Any] = []
@@ -676,7 +676,7 @@ def test_key_in_use_is_not_forgotten_however_many_come(world: World) -> None:
 
 
 def test_open_circuit_is_not_forgotten_however_many_come(world: World) -> None:
-    """It would let calls through to what is known to be dead."""
+    """A new circuit would send calls to a dependency that is known to be dead."""
     keyed, service = breakers(fail_max=1, max_keys=2, idle=1e-9), Service(world, "bad")
     guarded = keyed(service.fn)
     for key in ("bad", *range(10)):
@@ -686,7 +686,7 @@ def test_open_circuit_is_not_forgotten_however_many_come(world: World) -> None:
 
 
 def test_isolated_circuit_is_never_forgotten() -> None:
-    """Whoever did that by hand means it."""
+    """An operator isolated it."""
     keyed = Keyed(CircuitBreaker, key=first, max_keys=1, idle=1e-9)
     gate = keyed.gate_for("bad")
     assert isinstance(gate, CircuitBreaker)
@@ -697,7 +697,7 @@ def test_isolated_circuit_is_never_forgotten() -> None:
 
 
 def test_bucket_that_is_not_full_is_forgotten_last(world: World) -> None:
-    """One could come by new tokens by asking for other keys, so keys at rest go first: here those never asked for."""
+    """Otherwise a caller could get new tokens by using other keys; so keys at rest are evicted first."""
     keyed = Keyed(lambda: RateLimit(1, per=1e9), key=first, max_keys=8)
     guarded = keyed(Service(world).fn)
     for key in range(4):
@@ -714,7 +714,7 @@ def test_bucket_that_is_not_full_is_forgotten_last(world: World) -> None:
     ids=["bucket", "open", "bulkhead", "adaptive"],
 )
 def test_strangers_leave_no_more_keys_than_there_may_be(factory: Callable[[], Gate], world: World) -> None:
-    """Whatever state they leave them in: where none is at rest, the one used longest ago is forgotten."""
+    """The bound holds for keys in any state: if none is at rest, the least recently used one is evicted."""
     keyed = Keyed(factory, key=first, max_keys=20)
     guarded = keyed(Service(world, *range(100)).fn)
     for key in range(100):
@@ -724,7 +724,7 @@ def test_strangers_leave_no_more_keys_than_there_may_be(factory: Callable[[], Ga
 
 
 def test_table_of_keys_in_use_gets_smaller_when_calls_end(world: World) -> None:
-    """While they are inside there may be more keys than that, and no more than there are calls besides."""
+    """While calls are inside there may be more keys than `max_keys`, but no more than those calls besides."""
     keyed = Keyed(lambda: RateLimit(1, per=3600), key=first, max_keys=3)
     inner = keyed(Service(world).fn)
     most = 0
@@ -751,7 +751,7 @@ def test_table_of_keys_in_use_gets_smaller_when_calls_end(world: World) -> None:
 
 @pytest.mark.virtual_time
 async def test_call_in_line_keeps_its_key() -> None:
-    """It waits for a permit of that gate, and gets it."""
+    """It gets the permit of the gate for which it waits."""
     keyed = Keyed(lambda: Bulkhead(1, queue=1), key=first, max_keys=1)
     guarded = keyed(take)
     calls = asyncio.gather(guarded("a", 10), guarded("a", 0))
@@ -762,13 +762,13 @@ async def test_call_in_line_keeps_its_key() -> None:
 
 
 async def take(key: Any, seconds: float = 0.0) -> None:
-    """Takes its time."""
+    """A function that takes some time."""
     await asyncio.sleep(seconds)
 
 
 @pytest.mark.virtual_time
 async def test_key_that_was_idle_is_forgotten_when_a_new_one_comes() -> None:
-    """Exactly when its time is over, and not before."""
+    """It is evicted at exactly its idle time, and not before."""
     keyed = Keyed(CircuitBreaker, key=first, idle=10)
     guarded = keyed(take)
     for _ in range(3):
@@ -783,7 +783,7 @@ async def test_key_that_was_idle_is_forgotten_when_a_new_one_comes() -> None:
 
 @pytest.mark.virtual_time
 async def test_key_is_idle_from_the_end_of_its_last_call() -> None:
-    """Not from its begin."""
+    """The idle time does not count from the begin of the call."""
     keyed = Keyed(CircuitBreaker, key=first, idle=10)
     guarded = keyed(take)
     await guarded("a", 20)
@@ -795,7 +795,7 @@ async def test_key_is_idle_from_the_end_of_its_last_call() -> None:
 
 @pytest.mark.virtual_time
 async def test_key_is_idle_from_the_moment_in_which_its_last_call_was_cancelled() -> None:
-    """That too is an end."""
+    """A cancellation ends a call, too."""
     keyed = Keyed(CircuitBreaker, key=first, idle=10)
     guarded = keyed(take)
     await guarded("a")
@@ -812,7 +812,7 @@ async def test_key_is_idle_from_the_moment_in_which_its_last_call_was_cancelled(
 
 @pytest.mark.virtual_time
 async def test_key_that_is_looked_at_is_not_idle() -> None:
-    """Somebody is about to steer it."""
+    """`gate_for` counts as a use: an operator may be about to control it."""
     keyed = Keyed(CircuitBreaker, key=first, idle=10)
     keyed.gate_for("a")
     await asyncio.sleep(9)
@@ -824,7 +824,7 @@ async def test_key_that_is_looked_at_is_not_idle() -> None:
 
 @pytest.mark.virtual_time
 async def test_keyed_gate_is_at_rest_when_all_its_gates_are() -> None:
-    """So that it may be kept for each key of another."""
+    """So a `Keyed` can be the gate of a key."""
     hosts = breakers()
     assert hosts._at_rest
     call = asyncio.ensure_future(hosts(take)("a", 1))
@@ -857,7 +857,7 @@ async def test_key_of_which_nobody_takes_the_time_counts_as_used_until_the_next_
 
 @pytest.mark.virtual_time
 async def test_idle_open_circuit_is_kept_until_nobody_has_asked_for_it_for_its_longest_break() -> None:
-    """Then it is given up: a crawler meets more dead hosts than it can remember."""
+    """Then it is evicted: a crawler meets more dead hosts than it can remember."""
     keyed = Keyed(lambda: CircuitBreaker(fail_max=1, break_duration=5, max_break=60), key=first, idle=10)
 
     async def fail(key: str) -> None:
@@ -876,7 +876,7 @@ async def test_idle_open_circuit_is_kept_until_nobody_has_asked_for_it_for_its_l
 
 @pytest.mark.virtual_time
 async def test_only_so_many_keys_are_looked_at_when_a_new_one_comes() -> None:
-    """A call costs the same however many keys are not at rest."""
+    """A call costs the same with any number of keys that are not at rest."""
     looks = 0
     resting = False
 
@@ -911,7 +911,7 @@ async def test_only_so_many_keys_are_looked_at_when_a_new_one_comes() -> None:
 
 @pytest.mark.virtual_time
 async def test_circuits_may_be_kept_for_each_host_of_each_tenant() -> None:
-    """A Keyed in a Keyed; a tenant with an open circuit is not forgotten."""
+    """A Keyed can be inside a Keyed; a tenant with an open circuit is not evicted."""
     keyed = Keyed(
         lambda: Keyed(lambda: CircuitBreaker(fail_max=1), key=lambda tenant, host: host),
         key=lambda tenant, host: tenant,
@@ -933,7 +933,7 @@ async def test_circuits_may_be_kept_for_each_host_of_each_tenant() -> None:
 
 
 def test_twenty_thousand_keys_leave_no_more_than_there_may_be() -> None:
-    """Of the gates and of all that belongs to them."""
+    """The bound holds for gates and for all objects that belong to them."""
     alive: weakref.WeakSet[Gate] = weakref.WeakSet()
 
     def factory() -> Bulkhead:
@@ -951,7 +951,7 @@ def test_twenty_thousand_keys_leave_no_more_than_there_may_be() -> None:
 
 
 def test_circuits_of_many_keys_leave_nothing_in_a_pipeline_that_hears_of_them() -> None:
-    """What a gate is attached to does not keep it."""
+    """The channel of a pipeline keeps no gate in memory."""
     alive: weakref.WeakSet[Gate] = weakref.WeakSet()
 
     def factory() -> CircuitBreaker:
@@ -972,7 +972,7 @@ def test_circuits_of_many_keys_leave_nothing_in_a_pipeline_that_hears_of_them() 
 
 
 class Scene:
-    """Calls of two keys that get in each other's way, for the cancellation driver."""
+    """Calls of two keys that wait for each other, for the cancellation driver."""
 
     starts = (0.0, 0.0, 0.0, 0.125, 0.25, 0.375)
 
@@ -983,17 +983,17 @@ class Scene:
         self.guarded = self.pipeline(self.fetch)
 
     def call(self, number: int) -> Awaitable[None]:
-        """Call number `number`."""
+        """The call of this number."""
         return self.guarded(number % 2)
 
     async def fetch(self, key: int) -> None:
-        """What is guarded; one of the keys fails."""
+        """The guarded function; one of the keys fails."""
         await asyncio.sleep(0.25)
         if key:
             raise OSError
 
     def assert_idle(self) -> None:
-        """Nobody is inside any more, by the table and by each gate."""
+        """Assert that no call is inside, by the table and by each gate."""
         state = self.keyed.snapshot()
         assert state["in_use"] == 0
         for gate in state["gates"].values():
@@ -1011,13 +1011,13 @@ FACTORIES: dict[str, Callable[[], Gate]] = {
 
 @pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
 def test_call_cancelled_at_any_point_leaves_its_key(factory: Callable[[], Gate]) -> None:
-    """Waiting, probing or inside, once and twice."""
+    """It is cancelled while it waits, probes or is inside, once and twice."""
     for victim in range(len(Scene.starts)):
         assert cancel_at_every_point(lambda: Scene(factory), victim) >= 1
 
 
 class TrioScene(Scene):
-    """The same on trio."""
+    """The scene of `Scene` on trio."""
 
     async def fetch(self, key: int) -> None:
         await trio.sleep(0.25)
@@ -1027,7 +1027,7 @@ class TrioScene(Scene):
 
 @pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
 def test_trio_call_cancelled_at_any_step_leaves_its_key(factory: Callable[[], Gate]) -> None:
-    """With trio's cancel scopes."""
+    """Trio's cancel scopes cancel it."""
     for victim in range(len(Scene.starts)):
         assert cancel_at_every_step_of_trio(lambda: TrioScene(factory), victim) >= 1
 
@@ -1037,7 +1037,7 @@ def test_trio_call_cancelled_at_any_step_leaves_its_key(factory: Callable[[], Ga
 
 @pytest.fixture
 def hasty_switches() -> Iterator[None]:
-    """Threads take turns 500 times as often as usual."""
+    """Threads switch 500 times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -1045,7 +1045,7 @@ def hasty_switches() -> Iterator[None]:
 
 
 class Crowd:
-    """Eight threads and four loops that call what is guarded, with one key after another."""
+    """Eight threads and four loops that call the guarded function, with one key after another."""
 
     loops = ("asyncio", "asyncio", "uvloop", "trio")
 
@@ -1126,7 +1126,7 @@ class Crowd:
             self.mistakes.append(error)
 
     def run(self) -> None:
-        """All at once, to the end."""
+        """Run all threads and loops to their end."""
         works: list[Callable[[], object]] = [lambda seed=seed: self.in_thread(seed) for seed in range(8)]
         works += [lambda kind=kind: self.in_loop(kind) for kind in self.loops]
         threads = [threading.Thread(target=self.work, args=(work,), daemon=True) for work in works]
@@ -1142,7 +1142,7 @@ class Crowd:
 @pytest.mark.usefixtures("hasty_switches")
 @pytest.mark.parametrize("queue", [0, 1000])
 def test_key_in_use_is_never_forgotten_by_another_thread(queue: int) -> None:
-    """With room for two keys of six there is always somebody who must go: never is a key's limit exceeded."""
+    """With room for two of six keys, keys are evicted all the time: a key's limit is never exceeded."""
     keyed = Keyed(lambda: Bulkhead(1, queue=queue), key=first, max_keys=2, idle=1e-9)
     crowd = Crowd(Pipeline(keyed), keys=6, rounds=120)
     crowd.run()
@@ -1156,7 +1156,7 @@ def test_key_in_use_is_never_forgotten_by_another_thread(queue: int) -> None:
 
 @pytest.mark.usefixtures("hasty_switches")
 def test_every_key_has_one_gate_for_all_threads_and_loops() -> None:
-    """However many ask for a new key at once: every call is counted once, by one circuit."""
+    """Many ask for a new key at once: each call is counted once, by one circuit."""
     keyed = Keyed(lambda: CircuitBreaker(failure_rate=1.0, min_calls=10**6, window_calls=10**6), key=first)
     crowd = Crowd(Pipeline(keyed), keys=20, rounds=120)
     crowd.run()
@@ -1166,7 +1166,7 @@ def test_every_key_has_one_gate_for_all_threads_and_loops() -> None:
 
 
 class Slowly:
-    """A key that hashes and compares by Python code, in which another thread may get its turn."""
+    """A key that hashes and compares in Python code, in which threads can switch."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -1182,7 +1182,7 @@ class Slowly:
 
 
 def test_key_that_is_forgotten_in_the_very_moment_of_its_use_serves_the_call() -> None:
-    """Another thread may get its turn while the key is moved to the end."""
+    """Another thread may run while the key is moved to the end."""
 
     class Fleeting(Slowly):
         hashed = 0
@@ -1204,7 +1204,7 @@ def test_key_that_is_forgotten_in_the_very_moment_of_its_use_serves_the_call() -
 @pytest.mark.usefixtures("hasty_switches")
 @pytest.mark.parametrize("kind", [int, Slowly])
 def test_keys_may_be_forgotten_looked_at_and_steered_while_calls_come_from_everywhere(kind: type) -> None:
-    """Nothing of this disturbs them, also where a key is compared by code of its own."""
+    """Calls go on, also where keys are compared in Python code."""
     keyed = Keyed(CircuitBreaker, key=kind, max_keys=4)
     crowd = Crowd(Pipeline(keyed), keys=10, rounds=150)
     over = threading.Event()
