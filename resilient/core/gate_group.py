@@ -271,9 +271,7 @@ class _OpenTickets:
         gate_group = self.gate_group
         now = None if self.runtime is None else self.runtime.now()
         failed = self.late or error is not None
-        gate_group.end_following(
-            self.tickets, lambda gate, ticket: gate.settle(ticket, failed, self.elapsed, now, error)
-        )
+        gate_group.end_following(self.tickets, _settling(failed, self.elapsed, now, error))
 
     def drop(self, *, collected: bool = False) -> None:
         self.gate_group.end_following(self.tickets, lambda gate, ticket: gate.release(ticket))

@@ -68,7 +68,7 @@ class _UntilNextBlock(_Suspension):
 
 
 class _BlockCall(Call):
-    """The call of a block."""
+    """The call of a block: it waits for the next block before a further attempt."""
 
     __slots__ = ()
 

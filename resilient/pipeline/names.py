@@ -21,7 +21,7 @@ class Named(Protocol):
     _context: PipelineContext
 
     def snapshot(self) -> dict[str, Any]:
-        """Its state now, as plain data."""
+        """The state of the pipeline now, as plain data."""
         ...
 
 

@@ -395,7 +395,7 @@ async def test_failure_is_learnt_once_with_the_time_that_it_took() -> None:
 
 
 class _Exit(BaseException):
-    """An error that is no `Exception`."""
+    """An error that is a `BaseException`, but no `Exception`."""
 
 
 @pytest.mark.parametrize("error", [TypeError(), BulkheadFull(), _Exit()], ids=["programming", "rejection", "base"])

@@ -143,7 +143,7 @@ def test_two_retries_of_which_one_has_no_limit_are_found() -> None:
 
 
 def test_a_retry_beside_one_of_one_attempt_is_right() -> None:
-    """Their attempts do not multiply."""
+    """Attempts do not multiply if one of the two Retries makes one attempt only."""
     assert findings(Retry(attempts=3), Retry(attempts=1)) == []
 
 
@@ -232,7 +232,7 @@ def test_retry_plan_by_tenacity_strategies_has_the_same_findings(
 
 
 def test_retry_plan_that_would_go_on_beyond_its_total_is_found() -> None:
-    """Its stop condition is never reached."""
+    """The stop condition of such a Retry is never reached."""
     late = Retry(stop=tenacity.stop_after_delay(60), wait=tenacity.wait_fixed(1))
     assert "is never reached" in only(Timeout(10), late, Timeout(2)).why
     soon = Retry(stop=tenacity.stop_before_delay(9), wait=tenacity.wait_fixed(1))
@@ -254,7 +254,7 @@ def test_retry_plan_whose_end_is_the_total_is_right() -> None:
 
 
 def test_retry_plan_without_a_total_is_right() -> None:
-    """No limit cuts the attempts off."""
+    """Without a total limit nothing cuts the attempts off."""
     assert findings(Retry(attempts=10, wait=60), Timeout(30)) == []
 
 
@@ -306,7 +306,7 @@ def test_breaker_outside_a_hedge_is_found() -> None:
 
 
 def test_hedge_inside_a_retry_is_right() -> None:
-    """`standard_hedged` has this order."""
+    """The policies of `standard_hedged` stand in this order."""
     assert findings(Retry(), Hedge(1), CircuitBreaker()) == []
 
 
@@ -379,7 +379,7 @@ def test_policies_of_nested_pipelines_are_examined(nest: Any, outer: Any, inner:
 
 
 def test_one_instance_in_a_pipeline_and_in_a_nested_one_is_found() -> None:
-    """A call passes it twice."""
+    """A call would pass the same instance twice."""
     breaker = CircuitBreaker()
     assert "stands in the pipeline twice" in only(breaker, Pipeline(breaker)).what
 
@@ -399,7 +399,7 @@ def test_finding_is_a_warning_with_what_why_and_instead() -> None:
 
 
 def test_several_findings_are_one_warning() -> None:
-    """One pipeline gives one warning."""
+    """A pipeline with several findings gives one warning with all of them."""
     with pytest.warns(PipelineWarning) as caught:
         pipeline = Pipeline(CircuitBreaker(), Retry(attempts=3), Bulkhead(5, queue=10))
     assert len(caught) == 1
@@ -487,7 +487,7 @@ def test_pipeline_that_was_warned_of_works_all_the_same() -> None:
 
 
 def test_retry_whose_pauses_outlive_the_total_is_found() -> None:
-    """It never makes a second attempt."""
+    """Such a Retry never makes a second attempt."""
     finding = only(Timeout(10), Retry(3, wait=10))
     assert finding.what == "Retry(3 attempts, 10 s) stands inside a limit of 10 s"
     assert "never a second one" in finding.why
@@ -511,7 +511,7 @@ def test_wait_in_a_queue_longer_than_the_total_is_right(gate: Any) -> None:
 
 
 def test_slow_beyond_the_limit_of_an_attempt_is_found() -> None:
-    """No call is ever that slow."""
+    """The limit ends every call before it counts as slow."""
     breaker = CircuitBreaker(failure_rate=None, slow=5, slow_rate=0.5)
     finding = only(breaker, Timeout(2))
     assert "never opens" in finding.why

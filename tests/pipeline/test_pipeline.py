@@ -209,7 +209,7 @@ def test_nested_pipeline_that_is_closed_refuses_the_outer_ones_calls(world: Worl
 
 
 def test_with_replaces_the_policy_of_the_same_class(world: World) -> None:
-    """The original keeps its own policy."""
+    """The variation has the new policy, and the original keeps its own."""
     pipeline = Pipeline(Retry(attempts=1), Timeout(5))
     varied = pipeline.with_(Retry(attempts=2, wait=0))
     assert world.call(varied(world.dependency(OSError(), 7).fn)) == 7
@@ -244,7 +244,7 @@ def test_with_without_leaves_classes_out(world: World) -> None:
 
 
 def test_with_without_everything_is_refused() -> None:
-    """No policy would be left."""
+    """A variation without policies would guard nothing."""
     with pytest.raises(ValueError, match="guards nothing"):
         Pipeline(Retry()).with_(without=(Retry,))
 
@@ -825,7 +825,7 @@ def test_global_switch_reaches_pipelines_of_before_and_after(world: World) -> No
 
 
 def test_own_mode_goes_before_the_global_one() -> None:
-    """Until it is set to None."""
+    """A pipeline follows its own mode until that is set to None."""
     pipeline = Pipeline(Retry())
     with resilient.switch("off"):
         pipeline.switch("on")

@@ -134,7 +134,7 @@ def test_exception_types_may_be_written_in_any_way(world: World, types: Any) -> 
 
 @pytest.mark.parametrize("types", [[503], [OSError, "KeyError"], OSError | int, {}], ids=repr)
 def test_what_is_no_exception_type_is_refused(types: Any) -> None:
-    """The constructor raises."""
+    """The constructor raises for it, not the first failing call."""
     with pytest.raises(TypeError, match="on must be exception types or a predicate"):
         Retry(on=types)
 
@@ -146,5 +146,5 @@ def test_rejections_named_in_a_union_are_repeated(world: World) -> None:
 
 
 def test_standard_with_a_name_only_keeps_its_figures() -> None:
-    """The other settings keep their defaults."""
+    """`standard("name")` keeps the defaults of its other settings."""
     assert [policy.facts.time_limit for policy in standard("users").policies if policy.facts.time_limit] == [30, 9]
