@@ -1,4 +1,4 @@
-"""Transports for httpx2: the same policies under any client, in two lines.
+"""Transports for httpx2: policies under any of its clients, in two lines.
 
     transport = AsyncTransport(standard("users"))
     client = httpx2.AsyncClient(transport=transport)
@@ -7,13 +7,13 @@ or in one, with the client's own options, proxies of the environment included:
 
     client = AsyncClient(standard("users"), http2=True)
 
-What an httpx2 user is used to stays: the answer to the last attempt comes back, an error status too, and all exceptions
-are httpx2's own, our refusals (`CircuitOpen`, ...) and `TimedOut` included. Redirects, authentication and cookies are
-the client's business, so each request of a redirect chain is a call of its own.
+Users of httpx2 find what they know: the response of the last attempt is returned, error statuses included, and all
+exceptions are httpx2's own, our rejections (`CircuitOpen`, ...) and `TimedOut` included. The client handles redirects,
+authentication and cookies, so each request of a redirect chain is a call of its own.
 
-httpx2 ignores `verify=`, `limits=`, `http2=` and proxies of the environment where a client is given a transport, and
-sends the requests of `proxy=` and `mounts=` past it: give those options to the transport instead, or use `AsyncClient`
-and `Client` of this module.
+A client with `transport=` ignores `verify=`, `limits=`, `http2=` and the proxies of the environment, and sends the
+requests of `proxy=` and `mounts=` past that transport. Give those options to the transport instead, or use
+`AsyncClient` and `Client` of this module.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 
 
 class HttpClassifier(_HttpClassifier):
-    """What a failure is, as `resilient.http.classify` says, by httpx2's exceptions."""
+    """The classifier of `resilient.http.classify` with httpx2's exceptions."""
 
     library: ClassVar[Any] = httpx2
 
@@ -123,7 +123,7 @@ class Transport(SyncHttpTransport[httpx2.Request, httpx2.Response, httpx2.BaseTr
 class AsyncChaosTransport(
     AsyncHttpChaos[httpx2.Request, httpx2.Response, httpx2.AsyncBaseTransport], httpx2.AsyncBaseTransport
 ):
-    """Has the requests of an `httpx2.AsyncClient` meet faults on purpose; see `resilient.http.chaos.HttpChaos`."""
+    """Injects faults into the requests of an `httpx2.AsyncClient`; see `resilient.http.chaos.HttpChaos`."""
 
     library = _LIBRARY
 
@@ -132,7 +132,7 @@ class AsyncChaosTransport(
 
 
 class ChaosTransport(SyncHttpChaos[httpx2.Request, httpx2.Response, httpx2.BaseTransport], httpx2.BaseTransport):
-    """Has the requests of an `httpx2.Client` meet faults on purpose; see `resilient.http.chaos.HttpChaos`."""
+    """Injects faults into the requests of an `httpx2.Client`; see `resilient.http.chaos.HttpChaos`."""
 
     library = _LIBRARY
 
@@ -141,13 +141,13 @@ class ChaosTransport(SyncHttpChaos[httpx2.Request, httpx2.Response, httpx2.BaseT
 
 
 class AsyncClient(httpx2.AsyncClient):
-    """`httpx2.AsyncClient` with an `AsyncTransport` before each of its transports: its own, and those of `proxy=`,
+    """`httpx2.AsyncClient` with an `AsyncTransport` around each of its transports: its own, and those of `proxy=`,
     `mounts=` and the environment.
 
     Args:
         pipeline: default `standard()`, with a permit for each connection (or HTTP/2 stream).
-        timeout: default: for each phase of an attempt what the pipeline's innermost Timeout has, so that this is what
-            ends it; without one httpx2's 5 s.
+        timeout: of each phase of an attempt. Default: the seconds of the pipeline's innermost Timeout, so that the
+            Timeout ends the attempt; without a Timeout httpx2's 5 s.
         options: for the transports (`by`, `idempotency_key`, `body_timeout`, ...) and for `httpx2.AsyncClient`.
     """
 
@@ -159,7 +159,7 @@ class AsyncClient(httpx2.AsyncClient):
 
 
 class Client(httpx2.Client):
-    """`httpx2.Client`, as `AsyncClient` is `httpx2.AsyncClient`."""
+    """`httpx2.Client` with a `Transport` around each of its transports; the arguments are those of `AsyncClient`."""
 
     def __init__(self, pipeline: Pipeline | None = None, *, timeout: Any = ..., **options: Any) -> None:
         ours, theirs = split_options(options)

@@ -1,8 +1,8 @@
-"""What transports need to know of a client library: its streams, its errors, and what its clients do with a response.
+"""The parts of a client library that transports need: its streams, its errors, and whether its client reads the body.
 
-A client hands a response to its user as a stream (`client.stream`), or reads the body before it returns (`client.get`).
-It does not tell its transport which. Only the client's `send` knows, which is on the stack while it calls a transport,
-so `is_streamed` looks there.
+A client returns a response as a stream (`client.stream`), or reads the body first (`client.get`). The transport is not
+given this choice as an argument. It is an argument of the client's `send`, which is on the call stack while it calls a
+transport, so `is_streamed` looks there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from resilient.http.streams import Streams
 __all__ = ["Library"]
 
 SEND = 5
-"""Frames from `is_streamed` up to the client's `send`, if no tracer or other transport is in between."""
+"""The number of frames from `is_streamed` to the client's `send`, without a tracer or other transport in between."""
 
 _SUSPENDED = CO_COROUTINE | CO_GENERATOR | CO_ITERABLE_COROUTINE | CO_ASYNC_GENERATOR
 
@@ -41,22 +41,22 @@ class Library:
     ) -> None:
         self.module = module
         self.file: str = module.Client.build_request.__code__.co_filename
-        """The file of the client's code."""
+        """The path of the client's source file."""
         self._send, self._request, self._stream = (self._codes(name) for name in ("send", "request", "stream"))
-        self._as_pipeline: CodeType | None = None
+        self._loop_code: CodeType | None = None
         self.classifier = classifier
         self.streams = Streams(module, errors[TimedOut])  # type: ignore[arg-type]
         self.proofs = {"unsent": unsent(module), "untouched": untouched(module)}
         self._errors = errors
 
     def is_streamed(self) -> bool:
-        """Whether the user reads the body of the response, rather than the client: the argument `stream` of the nearest
-        `send` on the stack. Tracers and other transports may be in between, by any name.
+        """Whether the user, not the client, reads the body of the response: the argument `stream` of the nearest `send`
+        on the call stack. Tracers and other transports, with any names, may be in between.
 
-        Looking at frames is slow, and reading a frame's locals slower still. So the caller of `send` is looked at
-        first: mostly it is the client's `request`, which reads all bodies. Only if it is neither that nor `stream`, the
-        locals of `send` are read. A stack without a client ends at the event loop: the code of its frame there is
-        remembered, because the next time no client can be above it.
+        Looking at frames is slow, and reading a frame's locals is slower. So the caller of `send` is looked at first:
+        mostly it is the client's `request`, which reads all bodies. The locals of `send` are read only if the caller is
+        neither `request` nor `stream`. A stack without a client ends at the event loop: the code of its frame there is
+        remembered, because no client can be above that code.
         """
         try:
             if _getframe(SEND + 1).f_code in self._request:
@@ -65,7 +65,7 @@ class Library:
         except ValueError:  # the stack is not that high
             first = _getframe(1)
         code = first.f_code
-        if code is self._as_pipeline:
+        if code is self._loop_code:
             return True
         frame: FrameType | None = first
         while frame is not None and frame.f_code not in self._send:
@@ -74,7 +74,7 @@ class Library:
             frame = frame.f_back
         if frame is None:
             if _getframe(1).f_code.co_flags & CO_COROUTINE and not code.co_flags & _SUSPENDED:
-                self._as_pipeline = code
+                self._loop_code = code
             return True
         caller = frame.f_back
         if caller is not None:
@@ -85,21 +85,25 @@ class Library:
         return bool(frame.f_locals["stream"])
 
     def _codes(self, method: str) -> tuple[CodeType, ...]:
-        """The code of a method of both clients, where it is the client's own."""
+        """Return the code objects of a method of both kinds of client, without those that other libraries replaced."""
         found = (inspect.unwrap(getattr(kind, method)) for kind in (self.module.AsyncClient, self.module.Client))
         codes = (getattr(function, "__code__", None) for function in found)
         return tuple(code for code in codes if code is not None and code.co_filename == self.file)
 
     def answer(self, given: Any, shared: bool) -> Any:
-        """A response for one caller from what a Fallback was given. Each caller gets its own, because a client reads,
-        changes and closes the response it gets.
+        """Return a response for one caller, made from the result of a Fallback. Each caller gets its own, because a
+        client reads, changes and closes its response.
 
-        Raises `TypeError` if it was given no response of this client, or one whose body is a stream for one reader.
+        Args:
+            given: the result of the Fallback.
+            shared: whether further callers get the same result.
+
+        Raises `TypeError` if `given` is no response of this library, or a stream that only one caller can read.
         """
         name = f"{self.module.__name__}.Response"
         if not isinstance(given, self.module.Response):
             raise TypeError(f"a Fallback under {self.module.__name__} must answer with a {name}, got {given!r}")
-        if type(given.stream) is self.streams.bytes:  # not read by anybody yet
+        if type(given.stream) is self.streams.bytes:  # it has not been read yet
             return self.module.Response(
                 given.status_code,
                 headers=given.headers,
@@ -117,7 +121,7 @@ class Library:
         return given
 
     def claim(self, error: Exception, request: Any) -> None:
-        """Make our error an error of the client, too: the same object gets the class that is both."""
+        """Make one of our errors an error of the client, too: the same object gets a class that is both."""
         kind = self._errors.get(type(error))
         if kind is not None:
             error.__class__ = kind

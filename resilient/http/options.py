@@ -1,4 +1,4 @@
-"""What is asked for: by a transport's user, and by a request for itself."""
+"""Options: the arguments of a transport, and the options of a single request."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ __all__ = ["By", "RequestOptions", "header", "key_by", "options_of", "variation"
 By = Literal["origin", "host"] | Callable[[Any], Hashable]
 
 OPTIONS = frozenset({"off", "idempotent", "idempotency_key", "attempts", "deadline", "key", "priority"})
-"""What a request may say in `extensions={"resilient": {...}}`."""
+"""The options of a request in `extensions={"resilient": {...}}`."""
 
 
 def variation(request: Any, extensions: Any, headers: Mapping[str, str]) -> Any:
-    """The same request for one attempt, with other extensions and further headers. (The client's own object is what its
-    redirects are made from.)"""
-    twin = object.__new__(type(request))
-    twin.__dict__ = {**request.__dict__, "extensions": extensions}
+    """Return a copy of a request, with other extensions and further headers. The client's own object stays as it is,
+    because the client makes redirects from it."""
+    varied = object.__new__(type(request))
+    varied.__dict__ = {**request.__dict__, "extensions": extensions}
     if headers:
-        twin.headers = request.headers.copy()
+        varied.headers = request.headers.copy()
         for name, value in headers.items():  # (`update` would take three times as long)
-            twin.headers[name] = value
-    return twin
+            varied.headers[name] = value
+    return varied
 
 
 def with_key(request: Any, name: str, key: str | None) -> Any:
+    """Return a request with an idempotency key in the header `name`; without a key, the same request."""
     return request if key is None else variation(request, request.extensions, {name: key})
 
 
 def options_of(request: Any) -> Mapping[str, Any]:
-    """What a request says for itself."""
+    """Return the options of a request. Raises `TypeError` or `ValueError` if one is invalid."""
     options = request.extensions.get("resilient")
     if options is None:
         return {}
@@ -61,20 +62,20 @@ def options_of(request: Any) -> Mapping[str, Any]:
     if "idempotency_key" not in options:
         return options
     key = options["idempotency_key"]
-    if not isinstance(key, str) or not semantics.is_field_value(key):  # which is a secret
+    if not isinstance(key, str) or not semantics.is_field_value(key):  # a secret: not shown
         raise ValueError("idempotency_key must be the value of a header: a string of printable ASCII characters")
     return _bound(request, options)
 
 
 class _Bound(dict[str, Any]):
-    """What a request says for itself, and the origin that it went to first, to which its idempotency key belongs. The
-    client hands it on to the requests that it makes from this one for redirects and authentication."""
+    """The options of a request, and its first origin, to which its idempotency key belongs. The client copies them to
+    the requests that it makes from this one for redirects and authentication."""
 
     origin: str
 
 
 def _bound(request: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`options`, without the key where a redirect has led to another origin."""
+    """Return `options`, without the idempotency key if a redirect has led to another origin."""
     here = origin_of(request)
     if not isinstance(options, _Bound):
         options = _Bound(options)
@@ -106,7 +107,7 @@ class RequestOptions(CallOptions):
     def dependency(self, call: Call) -> Hashable:
         """The origin that a request is for."""
         request = call.args[0]
-        return getattr(request, "_resilient_origin", None) or origin_of(request)  # mostly known: `_origin_key`
+        return getattr(request, "_resilient_origin", None) or origin_of(request)  # mostly set by `_origin_key`
 
     def is_repeated(self, call: Call) -> bool:
         """Whether an SDK, or a guarded function around, repeats a request."""
@@ -122,7 +123,12 @@ class RequestOptions(CallOptions):
 
 
 def header(argument: str, value: bool | str, default: str) -> str:
-    """The name of a header, or "" for none."""
+    """Return the name of the header that an argument asks for, or "" for none. Raises `ValueError` for an invalid name.
+
+    Args:
+        argument: the name of the argument, for the error.
+        value: True asks for `default`, False for none.
+    """
     if isinstance(value, bool):
         return default if value else ""
     name = _validation.name(argument, value)
@@ -132,7 +138,7 @@ def header(argument: str, value: bool | str, default: str) -> str:
 
 
 def key_by(by: Any) -> Callable[..., Hashable]:
-    """The key of a request."""
+    """Return the function that gives a request its key, for the argument `by` of a transport."""
     if by == "origin":
         return _origin_key
     if by == "host":
@@ -151,25 +157,26 @@ def key_by(by: Any) -> Callable[..., Hashable]:
 
 
 def _origin_key(request: Any) -> Hashable:
-    """`key` of origins in one frame: most requests are asked for it. The answer stays with the request, for its budget
-    (see `RequestOptions.dependency`)."""
+    """Return the key of a request by its origin, in one frame, because most requests need it. The origin is kept with
+    the request, for its budget (see `RequestOptions.dependency`)."""
     options = request.extensions.get("resilient")
     key: Hashable
     if options and "key" in options:
         key = options["key"]
     else:
-        parts = request.url._uri_reference  # as the client has parsed it: its properties take twice as long
+        parts = request.url._uri_reference  # parsed by the client; its properties take twice as long
         key = request._resilient_origin = semantics.origin(parts.scheme, parts.host, parts.port)
     return key
 
 
 def _host_key(request: Any) -> Hashable:
+    """Return the key of a request by its host."""
     options = request.extensions.get("resilient")
     key: Hashable = request.url.host if not options or "key" not in options else options["key"]
     return key
 
 
 def origin_of(request: Any) -> str:
-    """The origin of the server that a request is for."""
+    """Return the origin of the server that a request is for."""
     parts = request.url._uri_reference
     return semantics.origin(parts.scheme, parts.host, parts.port)

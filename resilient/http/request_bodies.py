@@ -1,7 +1,7 @@
 """Bodies of requests, which may have to be sent again.
 
-A user's body may be bytes, a file, an iterator, or a form with files. Some can be sent twice as they are, some after
-they were read or rewound, and some only once. `make_ready` finds out which, and no body is ever sent in part.
+A body may be bytes, a file, an iterator, or a form with files. Some can be sent twice as they are, some after they were
+read or rewound, and some only once. `make_ready` finds out which. No body is ever sent in part.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def is_file(source: Any) -> bool:
 
 
 class Rewound:
-    """A file as a body that can be sent again: each iteration begins at the position the file had at first."""
+    """A file as a body that can be sent again: each iteration begins at the file's original position."""
 
     def __init__(self, stream: Any, file: Any) -> None:
         self._stream = stream
@@ -44,16 +44,21 @@ class Rewound:
 
 
 def is_read_on(source: Any) -> bool:
-    """Whether iterating it a second time goes on where the first time has stopped, as with iterators and files."""
+    """Whether a second iteration goes on where the first one stopped, as with iterators and files."""
     return any(hasattr(type(source), name) for name in ("__next__", "__anext__", "read", "aread"))
 
 
 class Once:
-    """A request's body that can be sent once: a part of it has been read, or a second iteration would only read on.
+    """A body that can be sent once: a part of it has been read, or a second iteration would only read on.
 
-    A second iteration (after a redirect, or by authentication) does what the client's own stream does: an iterable
-    begins anew, and a generator raises `StreamConsumed`. An iterator or a file raises it, too: the client would send
-    only what is left of it, perhaps nothing.
+    A second iteration (after a redirect, or by authentication) does the same as the client's own stream: an iterable
+    begins anew, and a generator raises `StreamConsumed`. An iterator or a file raises it, too, because the client would
+    send only the rest of it, or nothing.
+
+    Args:
+        stream: the client's own.
+        read: the parts that have been read.
+        chunks: the iterator over the rest; None: nothing has been read.
     """
 
     consumed: type[Exception]
@@ -65,7 +70,7 @@ class Once:
         self._sent = False
 
     def _begin(self) -> tuple[tuple[bytes, ...], Any]:
-        """Returns what was read of the body, and the iterable of the rest."""
+        """Begin an iteration. Returns the parts that were read, and the iterable of the rest."""
         if self._sent and (is_read_on(self._stream) or is_read_on(source_of(self._stream))):
             raise self.consumed()
         self._sent = True
@@ -91,13 +96,18 @@ class Once:
 
 
 def source_of(stream: Any) -> Any:
-    """What the user passed as the body, or None if the client keeps no reference to it."""
+    """Return the object that the user passed as the body, or None if the client keeps no reference to it."""
     return getattr(stream, "_stream", None)
 
 
 class Punctual:
-    """A request's body that a plain client sends. A read of its source cannot be interrupted, but no further part is
-    read after the request's deadline."""
+    """A body that a plain client sends. A read of its source cannot be interrupted, but no further part is read after
+    the request's deadline.
+
+    Args:
+        stream: the client's own.
+        limit: the deadline.
+    """
 
     def __init__(self, stream: Any, limit: Limit) -> None:
         self._stream = stream
@@ -124,11 +134,15 @@ async def make_ready(
     """Prepare a request's body to be sent again.
 
     Args:
+        request: its `stream` may be replaced.
+        streams: the classes of bodies of the client library.
         buffer: a stream is read up to this many bytes. None: it is not read, and only protected from being sent in
-        part. limit: when reading must be done. In threads this is checked after each part.
+            part.
+        runtime: waits for the parts of a stream.
+        limit: the deadline for reading. In threads it is checked after each part.
 
-    Returns whether two attempts may send the body at once, and whether it can be sent again. Raises `TimedOut` if
-    reading takes until `limit`.
+    Returns whether two attempts may send the body at the same time, and whether it can be sent again. Raises `TimedOut`
+    if reading takes until `limit`.
     """
     stream = request.stream
     if isinstance(stream, streams.bytes):
@@ -153,14 +167,14 @@ async def make_ready(
             request.stream = streams.once(stream)
         return False, False
     read: list[bytes] = []
-    chunks, most = iterate(stream, runtime), buffer
+    chunks, max_bytes = iterate(stream, runtime), buffer
 
     async def reading(_: Any) -> bool:
         size = 0
         while (part := await next_part(chunks)) is not None:
             read.append(part)
             size += len(part)
-            if size > most:
+            if size > max_bytes:
                 return False
             if limit is not None and runtime is THREADS and runtime.now() >= limit.at:  # type: ignore[operator]
                 raise limit.expired(None, 0.0)

@@ -1,7 +1,7 @@
-"""What HTTP itself says about repeating requests: which may be, and who it is that answers. (How soon: see
-`resilient.core.pushback`.)
+"""The rules of HTTP about repeating requests: which requests may be repeated, and which server answers them. (For when
+to repeat them, see `resilient.core.pushback`.)
 
-Everything here is pure and knows no client.
+All functions are pure, and independent of a client library.
 """
 
 from __future__ import annotations
@@ -29,56 +29,56 @@ __all__ = [
 ]
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""Methods whose requests may be sent again when nobody knows whether they have arrived (RFC 9110, section 9.2.2)."""
+"""Methods whose requests may be sent again when it is unknown whether they have arrived (RFC 9110, section 9.2.2)."""
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
-"""With it a server recognises a request that it has seen (draft-ietf-httpapi-idempotency-key-header)."""
+"""The header by which a server recognises a repeated request (draft-ietf-httpapi-idempotency-key-header)."""
 
 DEADLINE_HEADER = "X-Deadline-Ms"
-"""Our name for the milliseconds that are left, where none is given."""
+"""The default name of the header with the milliseconds that are left."""
 
 ATTEMPT_HEADER = "X-Attempt"
-"""Our name for the number of the attempt, from 1, where none is given."""
+"""The default name of the header with the number of the attempt, from 1."""
 
 PRIORITY_HEADER = "X-Priority"
-"""Our name for the priority of a request, where none is given."""
+"""The default name of the header with the priority of a request."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
 
 
 def new_idempotency_key() -> str:
-    """One that no other request has."""
+    """Return a new, unique idempotency key."""
     return str(uuid.uuid4())
 
 
 def is_field_name(name: str) -> bool:
-    """Whether it can be the name of a header field (RFC 9110, section 5.1)."""
+    """Whether `name` can be the name of a header field (RFC 9110, section 5.1)."""
     return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) is not None
 
 
 def is_field_value(text: str) -> bool:
-    """Whether it can be the value of a header field: printable ASCII, without spaces around it (section 5.5)."""
+    """Whether `text` can be the value of a header field: printable ASCII, without spaces around it (section 5.5)."""
     return re.fullmatch(r"[!-~]([\t -~]*[!-~])?", text) is not None
 
 
 def is_repeated(fields: Iterable[tuple[str, str]]) -> bool:
-    """Whether the header fields of a request say that its sender repeats it himself.
+    """Whether the header fields of a request show that its sender, an SDK, repeats it.
 
-    The SDKs of Stainless (OpenAI, Anthropic, ...) send `x-stainless-retry-count`, which says so from the first
+    The SDKs of Stainless (OpenAI, Anthropic, ...) send `x-stainless-retry-count`, which shows it from the first
     repetition on; botocore sends `amz-sdk-request: attempt=1; max=3`.
     """
     for name, value in fields:
         if name.lower() == "x-stainless-retry-count" and value.strip() not in ("", "0"):
             return True
         if name.lower() == "amz-sdk-request":
-            most = re.search(r"max=([0-9]{1,4})", value)
-            return most is not None and int(most[1]) > 1
+            attempts = re.search(r"max=([0-9]{1,4})", value)
+            return attempts is not None and int(attempts[1]) > 1
     return False
 
 
-@lru_cache(maxsize=1024)  # of a few origins, over and over
+@lru_cache(maxsize=1024)  # most clients use a few origins again and again
 def origin(scheme: str, host: str, port: int | None) -> str:
-    """The origin of a URL (RFC 6454): scheme, host and port, which is the scheme's own when none is given."""
+    """Return the origin of a URL (RFC 6454): scheme, host and port. The default port is that of the scheme."""
     if port is None:
         port = _DEFAULT_PORTS.get(scheme.lower())
     if ":" in host and not host.startswith("["):
@@ -87,12 +87,13 @@ def origin(scheme: str, host: str, port: int | None) -> str:
 
 
 def is_same_server(origin: str, other: str) -> bool:
-    """Whether what was meant for an origin may go to another one: the same, or the same host by HTTPS instead of HTTP,
-    both on their usual ports (so does httpx with `Authorization`)."""
+    """Whether data for one origin, such as an idempotency key, may be sent to `other`: to the same origin, or to the
+    same host by HTTPS instead of HTTP, both on their default ports (httpx's rule for `Authorization`)."""
     return other in (origin, re.sub(r"^http://(.*):80$", r"https://\1:443", origin))
 
 
 def is_refusal(status_line: str) -> bool:
-    """Whether a proxy's answer ("407 Proxy Authentication Required") says that it will never do what it was asked."""
+    """Whether the status line of a proxy ("407 Proxy Authentication Required") is a refusal that a repetition cannot
+    change."""
     status = status_line[:3]
     return status.isascii() and status.isdigit() and 400 <= int(status) < 500 and int(status) not in FAILURE_STATUSES
