@@ -1,12 +1,12 @@
-"""What every chaos transport does, whatever the client: answers, breaks and delays requests on purpose.
+"""The chaos transport for any client library: it answers, breaks and delays requests on purpose.
 
     chaos = AsyncChaosTransport(Errors(share=0.05, status=503, targets="/users/*"), TruncatedBody(share=0.01))
     client = httpx.AsyncClient(transport=AsyncTransport(standard("users"), transport=chaos))
 
-It stands for the network and the servers behind it, so it goes inside whatever shall survive them: our transports, an
-SDK's retries, one's own. `resilient.policies.chaos` says when it is on, what stops it, and which words there are; here
-faults are what a client sees of them: its own exceptions, statuses, and bodies that break off or trickle. A wait ends
-with the client's own timeouts, as a real one would.
+It stands for the network and the servers behind it, so it goes inside the code that must survive them: our transports,
+the retries of an SDK, or one's own. `resilient.chaos.policy` describes when it is on, what stops it, and its terms.
+Here faults appear as a client sees them: as the client library's exceptions, as statuses, and as bodies that break off
+or arrive slowly. A wait ends with the client's own timeouts, as a real one does.
 """
 
 from __future__ import annotations
@@ -71,38 +71,40 @@ KINDS = (
 )
 
 BODILESS = frozenset({204, 304})
+"""Statuses of responses without a body."""
 
 
 class HttpChaos(Emitter, Generic[Inner]):
-    """Has requests meet faults, as if the network and the server had them.
+    """Injects faults into requests, as if the network or the server had them.
 
     Args:
-        faults: what may happen (`resilient.faults`), each with its share, time and targets. Those that a request meets
-            happen to it in this order, until one of them ends it:
+        faults: faults of `resilient.faults`, each with its share, time and targets. Those that are drawn for a request
+            are applied in this order, until one of them ends it:
 
             `Latency`, `Stall`     a wait before the request, until the client's read timeout at most
             `Slowness`             a wait after it, in proportion
             `Errors`               its status (default 503), with `Retry-After`; or its exception, with `retry_after`
             `Crash`                `ConnectError`
             `Reset`                `ReadError`, or in the phase "connect" `ConnectError`; the request is not sent
-            `Partition`            a wait for nothing, then `ConnectTimeout`
-            `PacketLoss`, a `Stall` without an end: a wait for nothing, then `ReadTimeout`
+            `Partition`            a wait without an answer, then `ConnectTimeout`
+            `PacketLoss`, `Stall` without an end: a wait without an answer, then `ReadTimeout`
             `TruncatedBody`        a response whose body ends in `RemoteProtocolError`
-            `DrippingBody`         a response whose body trickles, until the client's read timeout
+            `DrippingBody`         a response whose body arrives slowly, until the client's read timeout
 
-        transport: what sends the requests; default a new one of the client's own.
-        enabled: the switch. True or False decide; a function is asked for each request, and must be quick. None (the
-            default): the environment variable `RESILIENT_CHAOS` (1, true, yes, on), read now.
+        transport: sends the requests; default a new transport of the client library.
+        enabled: the switch: True, False, or a function that is called for each request, and must be quick. None (the
+            default): the environment variable `RESILIENT_CHAOS` (1, true, yes, on), read in the constructor.
         by: the key of a request, for faults with `targets`. Default: `targets` are patterns (`*` and `?` as in a shell)
             of a host ("api.example.com", "*.example.com:8443"), of a path ("/users/*"), or of both together.
-        rate: share of the requests that may meet a fault at all, from 0 to 1. Default 1.
-        seed: the same requests in the same order meet the same faults. Default: others each time.
-        halt_rate, halt_calls: the objective: it stops when of the last `halt_calls` (default 100) a larger share than
-            this has failed (default 0.1). Inside one of our transports calls count, as they end for their callers;
-            elsewhere each request does (failures are the client's exceptions and the statuses of `HttpClassifier`).
-            A body that was broken counts as one more failure. None: it never stops.
+        rate: share of the requests that can get a fault at all, from 0 to 1. Default 1.
+        seed: with it, the same requests in the same order get the same faults. Default None: random faults.
+        halt_rate: the objective: chaos stops when a larger share of the last `halt_calls` has failed (default 0.1).
+            Inside one of our transports its calls count, as their callers see them; elsewhere each request counts
+            (failures are the client's exceptions and the statuses of `HttpClassifier`). A broken body counts as one
+            more failure. None: it never stops.
+        halt_calls: see `halt_rate`. Default 100.
         name: for events; default "Chaos".
-        options: for the client's own transport (`verify`, `http2`, `limits`, `proxy`, `uds`, ...).
+        options: for the client library's own transport (`verify`, `http2`, `limits`, `proxy`, `uds`, ...).
     """
 
     library: ClassVar[Library]
@@ -144,6 +146,7 @@ class HttpChaos(Emitter, Generic[Inner]):
     # -- one request ------------------------------------------------------------------------------------------------
 
     async def _send(self, request: Any, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime) -> Any:
+        """Send a request with its faults, and count its end for the objective."""
         watch = self._watch
         if watch is None:
             return await self._with_faults(request, handle, runtime)
@@ -160,6 +163,7 @@ class HttpChaos(Emitter, Generic[Inner]):
     async def _with_faults(
         self, request: Any, handle: Callable[[Any], Coroutine[Any, Any, Any]], runtime: Runtime
     ) -> Any:
+        """Draw the faults of a request, and send it with them."""
         limits = request.extensions.get("timeout") or {}
         slowing, bodies = 1.0, []
         for fault, delay in self.experiment.draw(runtime.now(), self._hits(request)):
@@ -194,7 +198,7 @@ class HttpChaos(Emitter, Generic[Inner]):
         return response
 
     async def _wait(self, seconds: float, fault: Fault, limits: Any, runtime: Runtime) -> None:
-        """Wait, and no longer than the client would."""
+        """Wait, but no longer than the client's timeout, which then raises the client's error."""
         names = self._names
         name, timeout = ("connect", names.unreachable) if fault.ending == "unreachable" else ("read", names.silent)
         limit = limits.get(name)
@@ -204,12 +208,13 @@ class HttpChaos(Emitter, Generic[Inner]):
         await runtime.sleep(seconds)
 
     def _answer(self, fault: Errors) -> Any:
+        """Return the response of a fault with a status."""
         status, asked = fault.answer
         headers = {"content-type": "text/plain", **asked}
         return self.library.module.Response(status, headers=headers, content=fault.words.encode())
 
     def _spoiled(self, response: Any, faults: Sequence[Fault], limit: float | None) -> Any:
-        """A response whose body breaks off or trickles, as the faults say."""
+        """Return a response whose body breaks off or arrives slowly."""
         module, stream = self.library.module, response.stream
         truncated, dripping = stream_classes(module)
         for fault in faults:
@@ -220,12 +225,13 @@ class HttpChaos(Emitter, Generic[Inner]):
                 late = limit is not None and limit <= fault.pause
                 error = functools.partial(module.ReadTimeout, words) if late else None
                 stream = dripping(stream, fault.piece, min(fault.pause, fault.pause if limit is None else limit), error)
-        # A new one, because a client's response that has its body already does not look at its stream any more.
+        # A new response, because one that has its body already does not read its stream any more.
         return module.Response(
             response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
         )
 
     def _break_off(self, words: str) -> Exception:
+        """Count a broken body for the objective, and return the client's error."""
         reason = None if self.experiment.halt_rate is None else self.experiment.saw(True)
         if reason is not None:
             self._halt(reason)
@@ -233,6 +239,7 @@ class HttpChaos(Emitter, Generic[Inner]):
         return error
 
     def _hits(self, request: Any) -> Callable[[Fault], bool]:
+        """Return a function that tells whether a fault has a request as its target."""
         if self._by is not None:
             key: Any = self._by(request)
             return lambda fault: fault.hits(key)
@@ -248,11 +255,11 @@ class HttpChaos(Emitter, Generic[Inner]):
 
         return hits
 
-    # -- what it says -----------------------------------------------------------------------------------------------
+    # -- events and state -------------------------------------------------------------------------------------------
 
     def witness(self) -> Policy:
-        """For the transport that goes around this one: a policy that lets its pipeline's calls count for the objective,
-        instead of the requests here, and sends our events to its listeners."""
+        """Return a policy for the pipeline of the transport around this one. With it, the pipeline's calls count for
+        the objective instead of the requests, and the pipeline's listeners get our events."""
         self._watch = None
         return Witness(self)
 
@@ -261,12 +268,12 @@ class HttpChaos(Emitter, Generic[Inner]):
         self.experiment.renew()
 
     def listen(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
-        """Send its events of these kinds (without any: all events) to `listener`, where it is not inside one of our
-        transports (whose pipeline has them then). Returns a function that ends that."""
+        """Send events of these kinds (default: all) to `listener`. Inside one of our transports, listen to its pipeline
+        instead. Returns a function that removes the listener."""
         return self._channel.listen(listener, *kinds)
 
     def _attached(self) -> list[Channel]:
-        """The channels of the pipelines around this transport; without any, its own."""
+        """Return the channels of the pipelines around this transport; without a pipeline, its own channel."""
         return super()._attached() if self._channels else [self._channel]
 
     def _emit_fault(self, fault: Fault, seconds: float, now: float) -> None:
@@ -278,19 +285,19 @@ class HttpChaos(Emitter, Generic[Inner]):
 
     @property
     def halted(self) -> str | None:
-        """Why it stopped by itself, or None."""
+        """The reason why chaos has stopped by itself, or None."""
         return self.experiment.halted
 
     def resume(self) -> None:
-        """Go on after a halt, with nothing remembered; the times of faults begin anew."""
+        """Go on after a halt. The counts of the objective and the times of faults begin anew."""
         self.experiment.resume()
 
     def snapshot(self) -> dict[str, Any]:
-        """As of the policy `Chaos`."""
+        """Return the counts of faults and the state of the objective, as the policy `Chaos` does."""
         return self.experiment.snapshot()
 
     def describe(self) -> str:
-        """What may happen, for people."""
+        """Return the faults as text."""
         return f"{type(self).__name__}({self.experiment.describe()})"
 
     def __repr__(self) -> str:
@@ -298,7 +305,7 @@ class HttpChaos(Emitter, Generic[Inner]):
 
 
 class Witness(Policy, effects=("chaos",)):
-    """Stands for a chaos transport in the pipeline of the transport around it; does nothing to a call."""
+    """Represents a chaos transport in the pipeline of the transport around it. It does nothing to a call."""
 
     def __init__(self, chaos: HttpChaos[Any]) -> None:
         super().__init__(chaos.name)
@@ -318,7 +325,7 @@ class Witness(Policy, effects=("chaos",)):
         self._chaos._attach(channel)
 
     def snapshot(self) -> dict[str, Any]:
-        """The state of the chaos transport that it watches."""
+        """Return the state of the chaos transport."""
         return self._chaos.snapshot()
 
     def describe(self) -> str:
@@ -327,7 +334,7 @@ class Witness(Policy, effects=("chaos",)):
     # Asked by `explain`: see `resilient.core.worst_case`.
 
     def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        return inner(view)  # of a request nothing is known that a fault could make worse
+        return inner(view)  # the worst case of a request is unknown already
 
 
 class AsyncHttpChaos(AsyncDelegatingTransport, HttpChaos[Inner], Generic[Request, Response, Inner]):
@@ -336,7 +343,7 @@ class AsyncHttpChaos(AsyncDelegatingTransport, HttpChaos[Inner], Generic[Request
     transport: Any
 
     def handle_async_request(self, request: Request) -> Any:
-        """Send one request, or have it meet a fault. While it is off, this adds no coroutine to the transport's."""
+        """Send one request, with its faults. While chaos is off, this adds no coroutine to the transport's."""
         if not self.experiment.is_on():
             return self.transport.handle_async_request(request)
         return self._send(request, self.transport.handle_async_request, current_async())
@@ -348,14 +355,14 @@ class SyncHttpChaos(SyncDelegatingTransport, HttpChaos[Inner], Generic[Request, 
     transport: Any
 
     def handle_request(self, request: Request) -> Response:
-        """Send one request, or have it meet a fault."""
+        """Send one request, with its faults."""
         if not self.experiment.is_on():
             return self.transport.handle_request(request)  # type: ignore[no-any-return]
         return drive(self._send(request, self._handle, THREADS))  # type: ignore[no-any-return]
 
 
 def _pattern(at: int, fault: Fault, by: object) -> re.Pattern[str] | None:
-    """What the targets of a fault match, or None for everything."""
+    """Return the pattern of the targets of a fault; None: every request is a target."""
     if by is not None or not fault.targets:
         return None
     for target in fault.targeted:

@@ -1,24 +1,24 @@
-"""What every transport does with its pipeline, whatever the client: it judges by HTTP, keeps one circuit for each
-origin, repeats only what may be repeated, and leaves no connection behind.
+"""The transport for any client library: it classifies responses by HTTP, keeps one circuit for each origin, repeats
+only requests that may be repeated, and frees every connection.
 
-Which attempts a request may have depends on its method, its `Idempotency-Key`, and its body:
+The attempts that a request may have depend on its method, its `Idempotency-Key`, and its body:
 
     safe to repeat, body of bytes        every policy of the pipeline
-    safe to repeat, body a file          the same, without hedges: two copies cannot read one file
-    a stream                             is read, up to `buffer` bytes, and is a body of bytes then
-    not safe, or a longer stream         repeated only when it provably never left (see `judgement.Proof`)
+    safe to repeat, body a file          the same without hedges, because two copies cannot read one file
+    safe to repeat, body a stream        the stream is read, up to `buffer` bytes, and is a body of bytes then
+    not safe, or a longer stream         repeated only if it provably never left (see `classify.Proof`)
 
-Whether a client hands a response to its user as a stream (`client.stream`), or reads the body itself before it returns
-(`client.get`), is looked up for each request (`Library.is_streamed`). A body that the client would read is a part of
-the attempt: up to `buffer` bytes of it are read within the pipeline. So a Timeout, a deadline, a Retry, a Hedge and a
-circuit judge the answer that the user waits for, and not its head only.
+A client returns a response as a stream (`client.stream`), or reads the body first (`client.get`). The transport finds
+out which for each request (`Library.is_streamed`). A body that the client would read is a part of the attempt: up to
+`buffer` bytes of it are read within the pipeline. So a Timeout, a deadline, a Retry, a Hedge and a circuit see the
+whole answer that the user waits for, not only its head.
 
-A transport serves all the servers that its client talks to, and one dead server must not shut out the others. So each
-`CircuitBreaker` of its pipeline becomes the pattern for one circuit for each origin. The pattern remembers them: who
-shares a breaker between transports shares the circuits. A breaker that is inside a `Keyed`, or that has a
-`state_storage`, is as its user wanted it and stays. In the same way an `AdaptiveLimit` becomes one for each origin, and
-a `Hedge` that waits for an observed quantile observes each origin by itself, unless it has a `key` of its own. Each
-origin has a `Budget` to itself. A `Bulkhead` stays one: what it guards is the client's own pool of connections.
+A transport serves all servers of its client, and one dead server must not shut out the others. So each `CircuitBreaker`
+of its pipeline is replaced by one circuit for each origin. The circuits are kept with the breaker: transports that
+share a breaker share its circuits. A breaker inside a `Keyed`, or with a `state_storage`, stays as it is. In the same
+way an `AdaptiveLimit` becomes one limit for each origin, and a `Hedge` that waits for an observed quantile observes
+each origin separately, unless it has a `key`. Each origin has its own `Budget`. A `Bulkhead` stays one, because it
+guards one thing: the client's pool of connections.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ Response = TypeVar("Response", bound=Any)
 Inner = TypeVar("Inner")
 
 FREELY_REPEATABLE: tuple[bool, Proof | None] = (True, None)
-"""Of a request that every policy may repeat: attempts may overlap, and no proof is needed that it never left."""
+"""The kind of requests that every policy may repeat: attempts may overlap, and a repetition needs no proof."""
 
 Attempt = Callable[[Call], Any] | BoundLayer
 
@@ -79,40 +79,40 @@ class HttpTransport(Generic[Inner]):
 
     Args:
         pipeline: default `standard()`, with a permit for each connection and 1,000 places in its queue (see
-            `standard_for`). Where it was given no `classify`, `HttpClassifier` judges. Each `CircuitBreaker` in it
+            `standard_for`). Without a `classify` of its own it gets `HttpClassifier`. Each `CircuitBreaker` in it
             becomes one circuit for each origin (scheme, host, port), each `AdaptiveLimit` one limit.
-        transport: what sends the requests; default a new one of the client's own.
-        by: what has a circuit of its own: "origin" (default), "host", or a function of the request, for a path
-            template or a tenant (never a secret: keys are shown in errors and events). A function may be made anew for
-            each client: what it returns says which circuit it is.
-        max_keys, idle: so many circuits are remembered (default 1,024), and so many seconds without a request (300);
-            see `Keyed`.
-        idempotency_key: add an `Idempotency-Key` to each POST and PATCH (each request that is not idempotent) that has
-            none, the same on every attempt; the server has to know it. Or the name of another such header.
+        transport: sends the requests; default a new transport of the client library.
+        by: the key of a circuit: "origin" (default), "host", or a function of the request, for a path template or a
+            tenant (never a secret: keys are shown in errors and events). Equal keys share a circuit, even if the
+            function is made anew for each client.
+        max_keys: the number of circuits that are kept (default 1,024); see `Keyed`.
+        idle: seconds without a request after which a circuit is dropped (default 300).
+        idempotency_key: add an `Idempotency-Key` to each POST and PATCH (each request that is not idempotent) without
+            one, the same on every attempt; the server has to support it. Or the name of another such header.
         buffer: bytes of a streamed body that are read before it is sent, so that it can be sent again; and bytes of a
-            response's body that are read as a part of the attempt, where the client reads it. Default 1 MiB.
-        body_timeout: seconds from a response's head to the end of its body; with more, its reader has `TimedOut`, and
-            the circuit a failure. Default None.
-        deadline_header: tell the server the milliseconds that are left: True (`X-Deadline-Ms`), or a header's name.
-        attempt_header: tell it the number of the attempt, from 1: True (`X-Attempt`), or a name.
-        priority_header: tell it the `priority` of the request: True (`X-Priority`), or a name.
-        nested: "once" (default): no retries where the function around has a Retry, or an SDK says that it repeats by
-            itself; "multiply": all the same.
-        options: for the client's own transport (`verify`, `http2`, `limits`, `proxy`, `uds`, ...).
+            response's body that are read as a part of the attempt, if the client reads it. Default 1 MiB.
+        body_timeout: seconds from a response's head to the end of its body. After that its reader gets `TimedOut`, and
+            the circuit counts a failure. Default None.
+        deadline_header: send the milliseconds that are left: True (`X-Deadline-Ms`), or a header's name.
+        attempt_header: send the number of the attempt, from 1: True (`X-Attempt`), or a header's name.
+        priority_header: send the `priority` of the request: True (`X-Priority`), or a header's name.
+        nested: "once" (default): no retries if the function around has a Retry, or if an SDK marks its request as
+            repeated by itself; "multiply": retries in any case.
+        options: for the client library's own transport (`verify`, `http2`, `limits`, `proxy`, `uds`, ...).
 
-    Sent more than once are only requests that are safe to repeat: of an idempotent method (GET, HEAD, OPTIONS, TRACE,
-    PUT, DELETE), or with an `Idempotency-Key`; and any request that provably never left. When attempts end, the last
-    response is what comes back, or the last error. Rejections and `TimedOut` are exceptions of the client's, too.
+    Only requests that are safe to repeat are sent more than once: those of an idempotent method (GET, HEAD, OPTIONS,
+    TRACE, PUT, DELETE), those with an `Idempotency-Key`, and any request that provably never left. The result is the
+    last response, or the last error. Rejections and `TimedOut` are exceptions of the client library, too.
 
-    What a request may say for itself, in `extensions={"resilient": {...}}`: `"off": True`; `"idempotent": True` or
-    `False`; `"idempotency_key": "..."`, for its own origin only; `"attempts"`: at the most, instead of the Retry's;
-    `"deadline"`: seconds; `"key"`: instead of `by`; `"priority"`: "critical", "normal" or "sheddable".
+    The options of a single request, in `extensions={"resilient": {...}}`: `"off": True`; `"idempotent": True` or
+    `False`; `"idempotency_key": "..."`, for its own origin only; `"attempts"`: the most attempts, instead of the
+    Retry's; `"deadline"`: seconds; `"key"`: instead of `by`; `"priority"`: "critical", "normal" or "sheddable".
 
-    Where the client reads the body (`client.get`), this is a part of the attempt: repeated when it breaks off, and
-    bounded by its Timeouts and deadlines; a total Timeout and a deadline also bound what is beyond `buffer` bytes. A
-    stream (`client.stream`) is handed over with its head: a circuit learns when it ends, and a permit of a Bulkhead or
-    an AdaptiveLimit goes back at once. A transport's pipeline may serve other transports too. Closing the transport
-    closes the one that sends, after what a Hedge left behind has ended.
+    If the client reads the body (`client.get`), the body is a part of the attempt: the attempt is repeated if the body
+    breaks off, and its Timeouts and deadlines bound the body. A total Timeout and a deadline also bound the rest beyond
+    `buffer` bytes. A stream (`client.stream`) is returned with its head: a circuit learns from its end, and a permit of
+    a Bulkhead or an AdaptiveLimit is released at once. A pipeline may serve several transports. Closing the transport
+    also closes the one that sends, after the background calls of a Hedge have ended.
 
     Under a plain client, a Timeout bounds waits and further attempts, and caps the client's own timeouts, which end a
     request. A Hedge needs threads there: `Hedge(..., thread=True)`.
@@ -150,9 +150,9 @@ class HttpTransport(Generic[Inner]):
         self._buffer = _validation.count("buffer", buffer, least=0)
         self._body_timeout = None if body_timeout is None else _validation.seconds("body_timeout", body_timeout)
         self.deadline_header = header("deadline_header", deadline_header, semantics.DEADLINE_HEADER)
-        """The header by which servers hear of deadlines; empty: none, as for `priority_header`."""
+        """The name of the header with the deadline; empty: none."""
         self.priority_header = header("priority_header", priority_header, semantics.PRIORITY_HEADER)
-        """The header by which servers hear of priorities."""
+        """The name of the header with the priority; empty: none."""
         self._attempt_header = header("attempt_header", attempt_header, semantics.ATTEMPT_HEADER)
         if nested not in get_args(Nested):
             raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
@@ -164,19 +164,18 @@ class HttpTransport(Generic[Inner]):
         self._bytes = self.library.streams.bytes
         self._limit = attempt_limit(given)
         self.given = given
-        """The pipeline that it was made with."""
+        """The pipeline that the transport was made with."""
         self.options: dict[str, Any] = {
             **{"by": by, "max_keys": max_keys, "idle": idle, "idempotency_key": idempotency_key, "buffer": buffer},
             **{"body_timeout": body_timeout, "deadline_header": deadline_header, "attempt_header": attempt_header},
             **{"priority_header": priority_header, "nested": nested},
         }
-        """The options of its own that it was made with: whoever needs another one like it (`resilient.lab`) can make
-        it."""
+        """The transport's own options, from which `resilient.lab` makes another one like it."""
         own = isinstance(given.classify, HttpClassifier) or given.classify is DEFAULT
         headers = self.deadline_header or self._attempt_header or self.priority_header
         self._simple = own and not (self._body_timeout or headers)
         self.pipeline = self._fitted(given, outermost=True)
-        """The one in use, with its circuits."""
+        """The pipeline in use, with one circuit for each key."""
         self._total, self._repeats = total_limit(given)
         self._senders: dict[tuple[bool, bool, Proof | None], Callable[[Any], Any]] = {}
         self._send_repeatable, self._send_repeatable_streamed = (
@@ -188,25 +187,26 @@ class HttpTransport(Generic[Inner]):
         raise NotImplementedError
 
     def _attempt(self, context: PipelineContext) -> Attempt:
-        """What an attempt calls, for a response that is streamed.
+        """Return the function of an attempt whose response is streamed.
 
-        It looks the inner transport's method up each time, as `_reading_attempt` does: mocks, recorders and tracers put
-        their own in its place after the client was made, and take it away again.
+        It looks the inner transport's method up each time, as `_reading_attempt` does, because mocks, recorders and
+        tracers replace that method after the client was made, and restore it later.
         """
         raise NotImplementedError
 
     def _reading_attempt(self, context: PipelineContext) -> Attempt:
-        """The same, for a response whose body is a part of the attempt."""
+        """Return the function of an attempt that reads the body of its response."""
         raise NotImplementedError
 
     def _unguarded(self) -> Callable[[Any], Any]:
+        """Return a function that sends a request without the pipeline."""
         raise NotImplementedError
 
-    # -- the pipeline, as requests of a kind need it ----------------------------------------------------------------
+    # -- pipelines for each kind of request -------------------------------------------------------------------------
 
     def _fitted(self, pipeline: Pipeline, *, outermost: bool = False) -> Pipeline:
-        """One circuit and one adaptive limit for each key, and judged by HTTP where it has no judgement of its own. In
-        the registry, by its name, is then the one that is in use."""
+        """Return a pipeline with one circuit and one adaptive limit for each key, and with a classifier for HTTP unless
+        it has one. It takes the place of `pipeline` in the registry."""
         policies = tuple(self._fitted_policy(policy) for policy in pipeline.policies)
         if outermost and isinstance(self.transport, HttpChaos):
             policies = (*policies, self.transport.witness())
@@ -227,9 +227,8 @@ class HttpTransport(Generic[Inner]):
         return derived
 
     def _fitted_policy(self, policy: Policy) -> Policy:
-        """The policy that keeps one circuit, limit or latency for each key; it is remembered by the policy that it is
-        made from. A key is known by itself, not by the function that returns it: a function that is made anew for each
-        client finds the circuits of the last one."""
+        """Return the policy that keeps one circuit, limit or latency for each key. It is kept with `policy`, under the
+        transport's options. A function `by` that is made anew for each client finds the circuits of the last one."""
         if isinstance(policy, Pipeline):
             return self._fitted(policy)
         key, max_keys, idle = self._by, self._max_keys, self._idle
@@ -246,8 +245,13 @@ class HttpTransport(Generic[Inner]):
         return policy
 
     def _sender(self, streamed: bool, overlapping: bool, proof: Proof | None) -> Callable[[Any], Any]:
-        """What sends a request whose response is streamed, or is read by the client: under the whole pipeline; or
-        without copies that overlap, or without whatever repeats it except a Retry that demands a proof."""
+        """Return the function that sends requests of one kind.
+
+        Args:
+            streamed: whether the user reads the body of the response.
+            overlapping: whether attempts may overlap; False: without policies that repeat, except Retry.
+            proof: the proof that a Retry needs before it repeats a request; None: none.
+        """
         known = self._senders.get((streamed, overlapping, proof))
         if known is None:
             attempt = self._attempt if streamed else self._reading_attempt
@@ -261,6 +265,8 @@ class HttpTransport(Generic[Inner]):
         return known
 
     def _without(self, pipeline: Pipeline, proof: Proof | None, attempt: Any = None) -> Pipeline | None:
+        """Return `pipeline` without policies that repeat, except Retry, which then needs `proof`. None: no policy is
+        left."""
         kept: list[Policy] = []
         for policy in pipeline.policies:
             left: Policy | None = self._without(policy, proof) if isinstance(policy, Pipeline) else policy
@@ -277,8 +283,11 @@ class HttpTransport(Generic[Inner]):
     async def _prepare(
         self, request: Any, streamed: bool, runtime: Runtime, stack: ExitStack
     ) -> tuple[Callable[[Any], Any], Any]:
-        """What sends this request, and as what. Its deadline and its priority hold from here on, until the end of
-        `stack`: a body that is a stream is read in that time."""
+        """Prepare a request: apply its options, and make its body ready to be sent again. Its deadline and priority hold
+        until the end of `stack`, which includes reading a body that is a stream.
+
+        Returns the function that sends the request, and the request to send.
+        """
         if not isinstance(request, self.library.module.Request):
             raise self._wrong_library(request)
         options = options_of(request)
@@ -299,7 +308,7 @@ class HttpTransport(Generic[Inner]):
         overlapping, resendable = await make_ready(
             request, self.library.streams, self._buffer if repeatable else None, runtime, limit
         )
-        if repeatable and isinstance(limit, RequestDeadline):  # reading it has begun the time of the whole
+        if repeatable and isinstance(limit, RequestDeadline):  # reading the body has taken a part of the total
             stack.callback(let_go, hold(limit))
         send = self._sender(streamed, overlapping and repeatable, None if repeatable else "unsent")
         if not resendable:
@@ -311,15 +320,15 @@ class HttpTransport(Generic[Inner]):
         return send, request
 
     def _body_deadline(self, runtime: Runtime) -> Deadline | None:
-        """The deadline of a request whose body is a stream: the one that holds here, or the pipeline's total from now
-        on."""
+        """Return the deadline of a request whose body is a stream: the current one, or the pipeline's total from now
+        on, whichever is earlier."""
         limit = holding()
         if self._total is not None and (limit is None or runtime.now() + self._total < limit.at):
             limit = RequestDeadline(runtime.now() + self._total, self._total)
         return limit
 
     def _wrong_library(self, request: Any) -> TypeError:
-        """The error of a client of the other library, which was given this transport."""
+        """Return the error for a client of the other library that was given this transport."""
         ours, theirs, name = self.library.module.__name__, library_of(type(request)), type(self).__qualname__
         given = f"{name} of resilient.http.{ours} was given a {type(request).__qualname__} of {theirs}"
         return TypeError(f"{given}: its clients need the transports of resilient.http.{theirs}")
@@ -334,7 +343,8 @@ class HttpTransport(Generic[Inner]):
         streamed: bool,
         runtime: Runtime,
     ) -> Any:
-        """An attempt with all that was asked for; of a response that is not `streamed` up to its head."""
+        """Send one attempt with all its options: time limits, headers, the limit of the body. Returns the response once
+        its head is there."""
         request, begin, headers = call.args[0], runtime.now(), {}
         own = limits = {**NO_LIMITS, **request.extensions.get("timeout", {})}
         if call.deadline is not None:
@@ -342,8 +352,8 @@ class HttpTransport(Generic[Inner]):
             if left <= 0:
                 raise self._out_of_time(0.0, None)
             limits = {phase: nearer(limit, left) for phase, limit in limits.items()}
-        if self.deadline_header and (tell := remaining()) is not None:
-            headers[self.deadline_header] = str(int(tell * 1000))
+        if self.deadline_header and (left_of_all := remaining()) is not None:
+            headers[self.deadline_header] = str(int(left_of_all * 1000))
         if self._attempt_header:
             headers[self._attempt_header] = str(call.attempt)
         if self.priority_header:
@@ -358,7 +368,7 @@ class HttpTransport(Generic[Inner]):
         streams, seconds = self.library.streams, self._body_timeout
         if streams.is_open(response):
             if context.on_result(call, response).kind == "success" if streamed else runtime is not THREADS:
-                # The attempt is over, or its Timeout ends it, too; the client looks at its own timeout again.
+                # The attempt is over, or its Timeout ends it as well: the client's own read timeout applies again.
                 limits["read"] = own["read"]
             if seconds is not None:
                 limits["read"] = nearer(limits["read"], seconds)
@@ -367,8 +377,7 @@ class HttpTransport(Generic[Inner]):
         return response
 
     def _bound_body(self, call: Call, begin: float | None, response: Any) -> None:
-        """Bound the rest of a body that the attempt has not read by the deadline that holds here, that of a total
-        Timeout included."""
+        """Bound the rest of a body, which the attempt has not read, by the current deadline and by a total Timeout."""
         streams, limit = self.library.streams, inherited()
         at = inf if limit is None else limit.at
         if not self._repeats and call.deadline is not None:  # its Timeout is for the whole request
@@ -378,6 +387,8 @@ class HttpTransport(Generic[Inner]):
             response.stream = streams.bounded(response.stream, streams.limit(at, seconds, evidence=False))
 
     def _out_of_time(self, seconds: float, error: Exception | None) -> TimedOut:
+        """Return the error of an attempt that has passed its deadline. It is evidence if the attempt had its whole
+        Timeout, and did not wait for a connection of the pool."""
         asked = not isinstance(error, self.library.module.PoolTimeout)
         return TimedOut(
             f"the {seconds:.3g} s that were left for the request are over",
