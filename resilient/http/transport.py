@@ -283,8 +283,8 @@ class HttpTransport(Generic[Inner]):
     async def _prepare(
         self, request: Any, streamed: bool, runtime: Runtime, stack: ExitStack
     ) -> tuple[Callable[[Any], Any], Any]:
-        """Prepare a request: apply its options, and make its body ready to be sent again. Its deadline and priority hold
-        until the end of `stack`, which includes reading a body that is a stream.
+        """Prepare a request: apply its options, and make its body ready to be sent again. Its deadline and priority
+        hold until the end of `stack`, which includes reading a body that is a stream.
 
         Returns the function that sends the request, and the request to send.
         """
