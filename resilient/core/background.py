@@ -276,8 +276,8 @@ _UNSET = object()
 
 
 def is_own(result: Any, call: Call, classifier: Classifier) -> bool:
-    """Whether a result that no caller gets belongs to `call` alone, so that it is to be closed: the judge `closes` its
-    kind, and it is no argument of the call."""
+    """Whether a result belongs to `call` alone, so that it must be closed if no caller gets it: it can be closed, the
+    classifier `closes` its kind, and it is no argument of the call."""
     if closing_of(result, awaits=True) is None or not classifier.closes(result):
         return False
     return not any(result is each for each in (*call.args, *call.kwargs.values()))

@@ -1,4 +1,4 @@
-"""Calls that run beside their caller: how they are taken, left, counted and closed, in every runtime."""
+"""Background calls: how they are taken, left, counted and closed, on each runtime."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ LATER = 0.05
 
 
 def call_of(fn: Callable[..., Any], *args: Any) -> Call:
-    """A call that runs here."""
+    """A call of this runtime."""
     return new_call(fn, args, {}, current())
 
 
 async def leaf(call: Call) -> Any:
-    """Calls the function."""
+    """A layer that calls the function."""
     result = call.fn(*call.args, **call.kwargs)
     return result if call.runtime is THREADS else await result
 
 
-class BackgroundFrame:
-    """Work in another thread."""
+class ThreadStraggler:
+    """A straggler in another thread."""
 
     runtime: Runtime = THREADS
 
 
 class Race:
-    """What waits for a `BackgroundCall`, until it has `left`."""
+    """The caller of a BackgroundCall, which waits for it until it has `left`."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.parking = runtime.park()
@@ -54,7 +54,7 @@ class Race:
         self.error: BaseException | None = None
 
     def ended(self, work: BackgroundCall) -> bool:
-        """Told by the work."""
+        """Called at the end of the work."""
         self.told += 1
         self.error = work.error
         self.parking.wake()
@@ -62,7 +62,7 @@ class Race:
 
 
 def started(fn: Callable[..., Any], stragglers: Stragglers | None = None) -> tuple[BackgroundCall, Race, Call]:
-    """Work that has begun."""
+    """A background call that has begun."""
     call = call_of(fn)
     race = Race(call.runtime)
     work = BackgroundCall(call, leaf, PipelineContext("", Classifier()), stragglers or Stragglers(10), race.ended)
@@ -71,7 +71,7 @@ def started(fn: Callable[..., Any], stragglers: Stragglers | None = None) -> tup
 
 
 def run(world: World, main: Callable[[], Any]) -> Any:
-    """Run a coroutine function in this world, in threads by hand."""
+    """Run a coroutine function in this world; in threads by `drive`."""
     if world.is_async:
         return world.run(main)
     try:
@@ -84,8 +84,8 @@ def run(world: World, main: Callable[[], Any]) -> Any:
 # -- what is taken -----------------------------------------------------------------------------------------------
 
 
-def test_beside_result_is_taken(world: World) -> None:
-    """When it has ended, and it says so once."""
+def test_background_call_result_is_taken(world: World) -> None:
+    """At its end, `ended` is called once, and `take` returns the result."""
     dependency = world.dependency(Slow(LATER, 7))
 
     async def main() -> Any:
@@ -98,8 +98,8 @@ def test_beside_result_is_taken(world: World) -> None:
     assert run(world, main) == 7
 
 
-def test_beside_error_is_raised_itself(world: World) -> None:
-    """The same object, and it is let go."""
+def test_background_call_error_is_raised_itself(world: World) -> None:
+    """`take` raises the same error object, and drops the reference to it."""
     error = OSError()
     dependency = world.dependency(error)
 
@@ -114,8 +114,8 @@ def test_beside_error_is_raised_itself(world: World) -> None:
     run(world, main)
 
 
-def test_beside_works_on_a_fork_of_the_call(world: World) -> None:
-    """Its own waits do not show in the caller's call until it is taken, and then they do."""
+def test_background_call_works_on_a_fork_of_the_call(world: World) -> None:
+    """Its time in queues shows in the caller's call only after `take`."""
     dependency = world.dependency(7)
 
     async def main() -> None:
@@ -133,8 +133,8 @@ def test_beside_works_on_a_fork_of_the_call(world: World) -> None:
 written: contextvars.ContextVar[str] = contextvars.ContextVar("written", default="nothing")
 
 
-def test_beside_has_a_context_of_its_own_that_is_merged_when_it_is_taken(world: World) -> None:
-    """And only then."""
+def test_background_call_has_a_context_of_its_own_that_is_merged_when_it_is_taken(world: World) -> None:
+    """Context variables that it sets are set in the caller by `take`, and not before."""
 
     def plain() -> None:
         assert written.get() == "caller"
@@ -157,8 +157,8 @@ def test_beside_has_a_context_of_its_own_that_is_merged_when_it_is_taken(world: 
 # -- what is left ------------------------------------------------------------------------------------------------
 
 
-def test_beside_straggler_is_counted_off_when_it_ends(world: World) -> None:
-    """Whoever left it has counted it; `drain` waits for it."""
+def test_background_call_straggler_is_counted_off_when_it_ends(world: World) -> None:
+    """`leave` adds it to the stragglers, its end removes it, and `drain` waits for that."""
     dependency = world.dependency(Slow(LATER, 7))
     stragglers = Stragglers(1)
 
@@ -177,7 +177,7 @@ def test_beside_straggler_is_counted_off_when_it_ends(world: World) -> None:
 
 
 def test_stragglers_drain_of_none_does_not_wait(world: World) -> None:
-    """There is nothing to wait for."""
+    """Without stragglers `drain` returns at once."""
 
     async def main() -> None:
         await Stragglers(1).drain(current())
@@ -186,7 +186,7 @@ def test_stragglers_drain_of_none_does_not_wait(world: World) -> None:
 
 
 def test_stragglers_drain_waits_for_the_last(world: World) -> None:
-    """Not for the first."""
+    """`drain` waits until the last of several stragglers has ended."""
     dependency = world.dependency(Slow(LATER, 1), Slow(LATER * 2, 2))
     stragglers = Stragglers(5)
 
@@ -202,9 +202,9 @@ def test_stragglers_drain_waits_for_the_last(world: World) -> None:
 
 
 def test_stragglers_of_another_thread_wake_those_who_drain_here(world: World) -> None:
-    """One count for all loops and threads."""
+    """Stragglers of all loops and threads count together, and each can end the wait of `drain`."""
     stragglers = Stragglers(5)
-    work = BackgroundFrame()
+    work = ThreadStraggler()
     stragglers.add(work)
 
     def end() -> None:
@@ -224,8 +224,8 @@ def test_stragglers_of_another_thread_wake_those_who_drain_here(world: World) ->
 
 
 @pytest.mark.every_loop
-async def test_beside_cancelled_before_it_began_is_counted_off_and_never_called() -> None:
-    """It ends as cancelled."""
+async def test_background_call_cancelled_before_it_began_is_counted_off_and_never_called() -> None:
+    """A call that is cancelled before it begins ends with a CancelledError."""
     calls: list[int] = []
 
     async def fetch() -> None:
@@ -243,8 +243,8 @@ async def test_beside_cancelled_before_it_began_is_counted_off_and_never_called(
     assert race.told == 1
 
 
-def test_beside_on_trio_cancelled_before_it_began_is_never_called() -> None:
-    """The same there, where a cancelled task would begin."""
+def test_background_call_on_trio_cancelled_before_it_began_is_never_called() -> None:
+    """In trio, where a cancelled task begins all the same, the function is not called either."""
     world = TrioWorld()
     dependency = world.dependency()
     stragglers = Stragglers(5)
@@ -260,8 +260,8 @@ def test_beside_on_trio_cancelled_before_it_began_is_never_called() -> None:
     assert (len(dependency.calls), stragglers.count) == (0, 0)
 
 
-def test_beside_cancelled_while_it_runs_is_counted_off(world: World) -> None:
-    """On event loops."""
+def test_background_call_cancelled_while_it_runs_is_counted_off(world: World) -> None:
+    """On event loops, a running call that is cancelled is no straggler any more after its end."""
     if not world.is_async:  # a thread cannot be cancelled
         return
     dependency = world.dependency(Hang())
@@ -285,7 +285,7 @@ def test_beside_cancelled_while_it_runs_is_counted_off(world: World) -> None:
 
 
 class Closable:
-    """A response that is closed in one way, and counts."""
+    """A response that can be closed in one way and counts how often."""
 
     status_code = 200
 
@@ -294,7 +294,7 @@ class Closable:
 
 
 class Both(Closable):
-    """As httpx's responses."""
+    """A response with `close` and `aclose`, as httpx's."""
 
     async def aclose(self) -> None:
         self.closed.append("aclose")
@@ -304,14 +304,14 @@ class Both(Closable):
 
 
 class Plain(Closable):
-    """As sockets and files."""
+    """A response with a plain `close`, as sockets and files."""
 
     def close(self) -> None:
         self.closed.append("close")
 
 
 class Awaited(Closable):
-    """As clients of other libraries."""
+    """A response whose `close` is a coroutine function, as in other libraries."""
 
     async def close(self) -> None:
         self.closed.append("awaited close")
@@ -321,14 +321,14 @@ class Awaited(Closable):
     ("kind", "how"), [(Both, ["aclose"]), (Plain, ["close"]), (Awaited, ["awaited close"])], ids=str
 )
 async def test_discard_closes_as_the_result_can(kind: type[Closable], how: list[str]) -> None:
-    """`aclose`, else `close`, which may have to be awaited."""
+    """`aclose` is called if there is one, else `close`, which may be awaitable."""
     result = kind()
     await discard(result, current())
     assert result.closed == how
 
 
 def test_discard_in_a_thread_closes_without_awaiting() -> None:
-    """By `close`, though there is an `aclose`."""
+    """In plain code `close` is called, although there is an `aclose`."""
     result = Both()
     with pytest.raises(StopIteration):
         discard(result, THREADS).send(None)
@@ -337,12 +337,12 @@ def test_discard_in_a_thread_closes_without_awaiting() -> None:
 
 @pytest.mark.parametrize("result", [None, 7, "text", object(), {"close": 1}], ids=repr)
 async def test_discard_leaves_alone_what_cannot_be_closed(result: object) -> None:
-    """Most results."""
+    """A result without a closing method is left alone."""
     await discard(result, current())
 
 
 async def test_discard_does_not_call_what_is_no_function() -> None:
-    """A price's `close` is a number."""
+    """An attribute `close` that is a number is not called."""
 
     class Candle:
         close = 101.5
@@ -351,7 +351,7 @@ async def test_discard_does_not_call_what_is_no_function() -> None:
 
 
 async def test_discard_forgives_a_close_that_raises() -> None:
-    """Nobody could do anything about it."""
+    """An error of the closing is logged and not raised."""
 
     class Broken:
         async def aclose(self) -> None:
@@ -361,7 +361,7 @@ async def test_discard_forgives_a_close_that_raises() -> None:
 
 
 async def test_discard_lets_a_cancellation_through() -> None:
-    """It is the caller's."""
+    """A cancellation of the caller during the closing gets through."""
 
     class Slowly:
         async def aclose(self) -> None:
@@ -375,7 +375,7 @@ async def test_discard_lets_a_cancellation_through() -> None:
 
 
 async def test_discard_goes_on_when_its_caller_is_cancelled() -> None:
-    """Twice, even: what is closed by half is lost."""
+    """The closing goes on although its caller is cancelled twice."""
     begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     class Slowly:
@@ -397,7 +397,7 @@ async def test_discard_goes_on_when_its_caller_is_cancelled() -> None:
 
 @pytest.mark.virtual_time
 async def test_discard_waits_for_a_second_at_the_most() -> None:
-    """A closing that hangs holds its caller up no longer; it goes on, and is counted."""
+    """The caller waits for a closing that hangs for a second; it goes on as a straggler."""
     may_end, stragglers = asyncio.Event(), Stragglers(5)
 
     class Hanging:
@@ -414,7 +414,7 @@ async def test_discard_waits_for_a_second_at_the_most() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin at once since Python 3.12")
 async def test_discard_keeps_nothing_where_tasks_begin_at_once() -> None:
-    """Its task may have ended before anybody has it."""
+    """With eager tasks, whose work may have ended when the task is returned, no straggler stays."""
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
     result = Both()
     await discard(result, current())
@@ -423,14 +423,14 @@ async def test_discard_keeps_nothing_where_tasks_begin_at_once() -> None:
 
 
 class Session:
-    """Can be closed, and may be anybody's."""
+    """A result that can be closed, but may be shared with other calls."""
 
     def close(self) -> None: ...
 
 
 @pytest.mark.parametrize("given", ["position", "name", "not"])
 def test_result_that_the_call_was_given_is_not_its_own(given: str) -> None:
-    """The caller goes on with its argument."""
+    """A result that is an argument of the call is not closed."""
     response = Both()
     call = call_of(print, *([response] if given == "position" else []))
     call.kwargs = {"response": response} if given == "name" else {}
@@ -438,7 +438,7 @@ def test_result_that_the_call_was_given_is_not_its_own(given: str) -> None:
 
 
 def test_session_is_not_closed_unless_the_classifier_says_so() -> None:
-    """Who makes one for each call knows it."""
+    """A session is closed only if `Classifier.closes` is overridden to say so."""
 
     class Closes(Classifier):
         def closes(self, result: object) -> bool:
@@ -450,8 +450,8 @@ def test_session_is_not_closed_unless_the_classifier_says_so() -> None:
     assert not is_own(Both(), call, Closes())
 
 
-def test_beside_result_that_nobody_waits_for_is_closed(world: World) -> None:
-    """Before it is counted off."""
+def test_background_call_result_that_no_caller_waits_for_is_closed(world: World) -> None:
+    """The result of a straggler is closed before it is removed from the stragglers."""
     result = Both()
     dependency = world.dependency(Slow(LATER, result))
     stragglers = Stragglers(5)
@@ -466,8 +466,8 @@ def test_beside_result_that_nobody_waits_for_is_closed(world: World) -> None:
     run(world, main)
 
 
-def test_beside_close_closes_a_result_that_was_waited_for_in_vain(world: World) -> None:
-    """Beside its caller, and counted meanwhile."""
+def test_background_call_close_closes_a_result_that_was_waited_for_in_vain(world: World) -> None:
+    """`close` closes a result in the background, as a straggler."""
     result = Both()
     dependency = world.dependency(result)
     stragglers = Stragglers(5)
@@ -485,7 +485,7 @@ def test_beside_close_closes_a_result_that_was_waited_for_in_vain(world: World) 
 
 
 def test_work_on_a_closed_loop_is_left_to_the_garbage_collector() -> None:
-    """It never ends: nobody waits for it when the pipeline is closed, and its permit comes back."""
+    """A straggler of a closed loop never ends: closing the pipeline does not wait for it, and its permit comes back."""
     timeout, bulkhead = Timeout(0.001, abandon=True), Bulkhead(1)
     pipeline = Pipeline(timeout, bulkhead)
     loop = asyncio.new_event_loop()

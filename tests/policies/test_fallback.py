@@ -33,7 +33,8 @@ BAD = Classifier(results=lambda result: result == "bad")
 
 
 def asked(world: World, answer: Any) -> tuple[list[Any], Callable[..., Any]]:
-    """A function to fall back on, which notes what it was called with, and then answers or raises."""
+    """A function for `Fallback(call=...)` that notes its arguments and then returns or raises `answer`; and the list of
+    notes."""
     calls: list[Any] = []
 
     def ask(error: Exception | None, *args: Any, **kwargs: Any) -> Any:
@@ -53,7 +54,7 @@ def asked(world: World, answer: Any) -> tuple[list[Any], Callable[..., Any]]:
 
 
 def test_call_that_succeeds_is_left_alone(world: World) -> None:
-    """Its result is what comes back, and nobody is asked."""
+    """A result comes back, and the fallback is not called."""
     calls, ask = asked(world, "instead")
     assert world.call(Fallback(call=ask)(world.dependency(7).fn)) == 7
     assert world.call(Fallback("instead")(world.dependency(None).fn)) is None
@@ -62,12 +63,12 @@ def test_call_that_succeeds_is_left_alone(world: World) -> None:
 
 @pytest.mark.parametrize("value", ["instead", None, 0, (), OSError("as a value")])
 def test_value_is_returned_for_a_call_that_failed(world: World, value: Any) -> None:
-    """Any value: also None, and an exception that is not raised."""
+    """Any value is returned: also None, and an exception, which is not raised."""
     assert world.call(Fallback(value)(world.dependency(OSError()).fn)) is value
 
 
 def test_function_is_asked_with_the_error_and_the_arguments(world: World) -> None:
-    """A coroutine function in the worlds that have them."""
+    """`call` gets the error and the arguments; in async worlds it is a coroutine function."""
     calls, ask = asked(world, "instead")
     error = OSError()
     guarded = Fallback(call=ask)(world.dependency(error).fn)
@@ -77,13 +78,13 @@ def test_function_is_asked_with_the_error_and_the_arguments(world: World) -> Non
 
 
 def test_plain_function_may_stand_in_for_a_coroutine_function(world: World) -> None:
-    """What it returns is the answer."""
+    """Around an `async def`, `call` may be a plain function."""
     assert world.call(Fallback(call=lambda error: [type(error)])(world.dependency(OSError()).fn)) == [OSError]
 
 
 @pytest.mark.every_loop
 async def test_method_and_guarded_function_may_stand_in() -> None:
-    """Whatever can be called."""
+    """`call` may be any callable."""
 
     class Cache:
         @Retry(2, wait=0)
@@ -98,7 +99,7 @@ async def test_method_and_guarded_function_may_stand_in() -> None:
 
 
 def test_own_failure_is_what_comes_back_with_the_original_as_context(world: World) -> None:
-    """Both are to be seen."""
+    """An error of `call` comes back with the original error as its context."""
     original, failure = OSError("original"), KeyError("cache is empty")
     _, ask = asked(world, failure)
     error = world.outcome(Fallback(call=ask)(world.dependency(original).fn)).error
@@ -108,7 +109,7 @@ def test_own_failure_is_what_comes_back_with_the_original_as_context(world: Worl
 
 
 def test_own_failure_that_has_a_cause_keeps_it(world: World) -> None:
-    """What its author said goes before what we know."""
+    """An error of `call` that has a cause keeps it."""
     cause = ValueError()
 
     def ask(error: Exception | None) -> None:
@@ -120,7 +121,7 @@ def test_own_failure_that_has_a_cause_keeps_it(world: World) -> None:
 
 
 def test_fallback_may_raise_the_error_itself(world: World) -> None:
-    """After a look at it, say; it is no context of itself."""
+    """`call` may raise the error that it gets, which then is not its own context."""
     original = OSError()
 
     def ask(error: Exception | None) -> None:
@@ -133,7 +134,7 @@ def test_fallback_may_raise_the_error_itself(world: World) -> None:
 
 
 def test_stop_iteration_gets_through_both_ways(world: World) -> None:
-    """Of a function that failed with it, and of one that stands in."""
+    """A StopIteration of the function reaches `call`, and one of `call` reaches the caller."""
     if not world.is_async:
         calls, ask = asked(world, StopIteration("instead"))
         original = StopIteration("original")
@@ -151,12 +152,12 @@ def test_stop_iteration_gets_through_both_ways(world: World) -> None:
     assert isinstance(error, ZeroDivisionError)
 
 
-# -- for whom -------------------------------------------------------------------------------------------------------
+# -- which failures it answers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [TypeError, AttributeError, AssertionError, NotImplementedError])
 def test_programming_errors_pass(world: World, error: type[Exception]) -> None:
-    """A bug is not to be hidden."""
+    """Programming errors are not answered for."""
     bug = error()
     assert world.outcome(Fallback(7)(world.dependency(bug).fn)).error is bug
     pipeline = Pipeline(Fallback(7), classify=BAD)
@@ -164,7 +165,7 @@ def test_programming_errors_pass(world: World, error: type[Exception]) -> None:
 
 
 def test_errors_that_the_classifier_ignores_pass(world: World) -> None:
-    """A "not found" is an answer."""
+    """An ignored error, such as a "not found", is not answered for."""
     not_found = KeyError()
     for judge in (Classifier(ignore=KeyError), Classifier(ignore=KeyError, results=lambda result: False)):
         guarded = Pipeline(Fallback(7), classify=judge)(world.dependency(not_found, OSError()).fn)
@@ -173,14 +174,14 @@ def test_errors_that_the_classifier_ignores_pass(world: World) -> None:
 
 
 def test_fatal_failures_are_answered_for(world: World) -> None:
-    """Repeating them would not help; this does."""
+    """A fatal failure is not repeated, but answered for."""
     pipeline = Pipeline(Fallback(7), classify=Classifier(fatal=PermissionError))
     assert world.call(pipeline(world.dependency(PermissionError()).fn)) == 7
 
 
 @pytest.mark.parametrize("on", [OSError, (OSError, KeyError), lambda error: isinstance(error, OSError)])
 def test_on_says_for_which_errors(world: World, on: Any) -> None:
-    """Types or a predicate; the others pass."""
+    """`on` takes types or a predicate; other errors pass."""
     other = ValueError()
     guarded = Fallback(7, on=on)(world.dependency(ConnectionError(), other).fn)
     assert world.call(guarded) == 7
@@ -188,7 +189,7 @@ def test_on_says_for_which_errors(world: World, on: Any) -> None:
 
 
 def test_on_goes_before_the_classifier(world: World) -> None:
-    """For programming errors that are expected, and rejections that are not."""
+    """`on` can include programming errors and leave out rejections."""
     breaker = CircuitBreaker()
     breaker.isolate()
     pipeline = Pipeline(Fallback(7, on=TypeError), breaker)
@@ -198,7 +199,7 @@ def test_on_goes_before_the_classifier(world: World) -> None:
 
 
 def test_predicate_that_raises_is_the_callers_error(world: World) -> None:
-    """It is a mistake, and no answer."""
+    """The caller gets the error of the `on` predicate."""
     error = world.outcome(Fallback(7, on=lambda error: 1 / 0)(world.dependency(OSError()).fn)).error  # type: ignore[arg-type, return-value]
     assert isinstance(error, ZeroDivisionError)
 
@@ -213,7 +214,7 @@ def test_predicate_that_raises_is_the_callers_error(world: World) -> None:
     ids=["bulkhead", "rate limit", "breaker"],
 )
 def test_rejections_are_answered_for(world: World, gate: Callable[[], Any]) -> None:
-    """Of every kind: nothing was sent, and the caller needs an answer all the same."""
+    """Every kind of rejection is answered for."""
     policy = gate()
     pipeline = Pipeline(Fallback("instead"), policy)
     assert world.call(pipeline(world.dependency(7).fn)) == 7
@@ -223,7 +224,7 @@ def test_rejections_are_answered_for(world: World, gate: Callable[[], Any]) -> N
 
 
 def test_closed_pipeline_is_not_answered_for() -> None:
-    """It takes no more calls, and so asks nobody for any."""
+    """A closed pipeline takes no calls, so `PipelineClosed` comes back."""
     pipeline = Pipeline(Fallback(7))
     pipeline.close()
     with pytest.raises(Rejected, match="closed"):
@@ -231,13 +232,13 @@ def test_closed_pipeline_is_not_answered_for() -> None:
 
 
 def test_timeouts_are_answered_for(world: World) -> None:
-    """What comes too late is a failure."""
+    """A TimedOut is answered for."""
     pipeline = Pipeline(Fallback("instead"), Timeout(0.02, thread=True))
     assert world.call(pipeline(world.dependency(Hang()).fn)) == "instead"
 
 
 def test_time_that_went_by_in_a_queue_is_answered_for(world: World) -> None:
-    """It is no evidence about the dependency, but the caller has no answer all the same."""
+    """A TimedOut in a queue is no evidence about the dependency, but it is answered for."""
     bulkhead = Bulkhead(1, queue=1, name="compartment")
     pipeline = Pipeline(Fallback("instead"), Timeout(0.03), bulkhead)
     holding = bulkhead(world.dependency(Until(left_queue(bulkhead), 7)).fn)
@@ -246,7 +247,7 @@ def test_time_that_went_by_in_a_queue_is_answered_for(world: World) -> None:
 
 
 def test_results_that_are_judged_failures_are_answered_for(world: World) -> None:
-    """There is no error then."""
+    """For a result that is judged a failure, `call` gets None as the error."""
     calls, ask = asked(world, "instead")
     guarded = Pipeline(Fallback(call=ask), classify=BAD)(world.dependency("bad", "good").fn)
     assert world.call(guarded, 1) == "instead"
@@ -256,14 +257,14 @@ def test_results_that_are_judged_failures_are_answered_for(world: World) -> None
 
 @pytest.mark.parametrize(("verdict", "answer"), [("failure", "instead"), ("nothing", 7), ("success", 7)])
 def test_verdict_says_whether_a_result_is_a_failure(world: World, verdict: Any, answer: Any) -> None:
-    """And nothing else does."""
+    """Only a result with a failure verdict is answered for."""
     judge = Classifier(results=lambda result: Verdict(verdict))
     assert world.call(Pipeline(Fallback("instead"), classify=judge)(world.dependency(7).fn)) == answer
 
 
 @pytest.mark.every_loop
 async def test_cancellation_is_not_answered_for() -> None:
-    """The caller is gone."""
+    """A cancelled caller gets its CancelledError."""
     entered = asyncio.Event()
 
     @Fallback(7)
@@ -281,7 +282,7 @@ async def test_cancellation_is_not_answered_for() -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_base_exceptions_pass(error: type[BaseException]) -> None:
-    """They are never judged, not even when they are named."""
+    """A BaseException is not answered for, not even if `on` names it."""
     for on in (None, error):
 
         @Fallback(7, on=on)
@@ -293,7 +294,7 @@ def test_base_exceptions_pass(error: type[BaseException]) -> None:
 
 
 class Stale:
-    """Another service, asked by an object."""
+    """An object with an async `__call__` that answers."""
 
     async def __call__(self, error: Exception | None, key: str) -> str:
         return key
@@ -305,7 +306,7 @@ async def _stale(error: Exception | None, key: str) -> str:
 
 @pytest.mark.parametrize("ask", [_stale, Stale(), functools.partial(_stale), Stale().__call__], ids=repr)
 def test_async_answer_around_a_def_is_refused_when_it_is_decorated(ask: Any) -> None:
-    """It would fail in the first outage."""
+    """The refusal comes at decoration, not in the first outage."""
 
     def fetch(key: str) -> str:
         raise OSError
@@ -322,7 +323,7 @@ def test_async_answer_around_a_def_is_refused_when_it_is_decorated(ask: Any) -> 
 
 
 class Response:
-    """A result that has to be closed."""
+    """A result that must be closed, because it has a status."""
 
     status_code = 500
 
@@ -337,7 +338,7 @@ class Response:
 
 
 class AsyncResponse(Response):
-    """One that is closed by a coroutine, as httpx's streams are."""
+    """A response that a coroutine closes, as httpx's streams do."""
 
     def close(self) -> None:
         raise AssertionError("`aclose` goes before `close`")
@@ -348,7 +349,7 @@ class AsyncResponse(Response):
 
 @pytest.mark.parametrize("error", [None, OSError()])
 def test_replaced_result_is_closed(world: World, error: Exception | None) -> None:
-    """Once, before the answer is looked for; and what its closing raises is nobody's business."""
+    """The replaced result is closed once, before `call`; errors of its closing are ignored."""
     response = AsyncResponse(error) if world.is_async else Response(error)
     closed: list[int] = []
 
@@ -363,7 +364,7 @@ def test_replaced_result_is_closed(world: World, error: Exception | None) -> Non
 
 
 def test_result_that_is_the_fallbacks_own_value_is_not_closed(world: World) -> None:
-    """The function returns the very object that would stand in for it."""
+    """The function returns the same object that is the Fallback's value: it is not closed."""
     response = Response()
     pipeline = Pipeline(Fallback(response), classify=Classifier(results=lambda result: True))
     assert world.call(pipeline(world.dependency(response).fn)) is response
@@ -371,17 +372,17 @@ def test_result_that_is_the_fallbacks_own_value_is_not_closed(world: World) -> N
 
 
 def test_result_that_is_returned_is_not_closed(world: World) -> None:
-    """It is the caller's."""
+    """A result that comes back to the caller is not closed."""
     response = Response()
     assert world.call(Pipeline(Fallback(7), classify=BAD)(world.dependency(response).fn)) is response
     assert response.closed == 0
 
 
-# -- who hears of it ------------------------------------------------------------------------------------------------
+# -- events ---------------------------------------------------------------------------------------------------------
 
 
 def test_standing_in_is_told_of(world: World) -> None:
-    """With the error, or none for a result; and nothing is told when nobody stood in."""
+    """FellBack has the error, or None for a result; it is not emitted for a call that succeeds."""
     pipeline = Pipeline(Fallback(7, name="stale"), name="prices", classify=BAD)
     heard: list[Any] = []
     pipeline.listen(lambda event: heard.append(event) if type(event) is FellBack else None)
@@ -402,7 +403,7 @@ def test_standing_in_is_told_of(world: World) -> None:
 
 
 def test_fallback_around_a_retry_answers_after_the_last_attempt(world: World) -> None:
-    """With the last real error, and the note of the attempts on it."""
+    """`call` gets the last real error, with the note of the attempts."""
     calls, ask = asked(world, "instead")
     last = OSError("last")
     dependency = world.dependency(OSError(), OSError(), last)
@@ -413,12 +414,12 @@ def test_fallback_around_a_retry_answers_after_the_last_attempt(world: World) ->
 
 
 def test_fallback_around_a_retry_that_succeeds_is_not_asked(world: World) -> None:
-    """A failure that was repeated is none."""
+    """A failure that was repeated with success is not answered for."""
     assert world.call(Pipeline(Fallback("instead"), Retry(2, wait=0))(world.dependency(OSError(), 7).fn)) == 7
 
 
 def test_two_fallbacks_are_asked_one_after_the_other(world: World) -> None:
-    """The outer one answers for the inner one's failure."""
+    """The outer Fallback answers for a failure of the inner one."""
     first, second = OSError(), KeyError()
     inner_calls, inner = asked(world, second)
     outer_calls, outer = asked(world, "at last")
@@ -429,7 +430,7 @@ def test_two_fallbacks_are_asked_one_after_the_other(world: World) -> None:
 
 
 def test_fallback_inside_answers_before_what_stands_outside_it_sees_anything(world: World) -> None:
-    """A bulkhead around it, say."""
+    """For a bulkhead outside the Fallback, the call succeeds."""
     bulkhead = Bulkhead(1)
     pipeline = Pipeline(bulkhead, Fallback("instead"), Timeout(5))
     assert world.call(pipeline(world.dependency(OSError()).fn)) == "instead"
@@ -437,7 +438,7 @@ def test_fallback_inside_answers_before_what_stands_outside_it_sees_anything(wor
 
 
 def test_fallback_in_a_nested_pipeline_answers_by_its_own_judgement(world: World) -> None:
-    """What the inner classifier ignores passes the inner Fallback, and the outer one answers."""
+    """An error that the inner classifier ignores passes the inner Fallback, and the outer one answers."""
     inner = Pipeline(Fallback("inner"), classify=Classifier(ignore=KeyError))
     pipeline = Pipeline(Fallback("outer"), inner)
     guarded = pipeline(world.dependency(KeyError(), OSError()).fn)
@@ -446,7 +447,7 @@ def test_fallback_in_a_nested_pipeline_answers_by_its_own_judgement(world: World
 
 
 def test_fallback_around_a_whole_stack_answers_for_all_of_it(world: World) -> None:
-    """The breaker opens all the same, and nothing is left held."""
+    """The breaker inside opens all the same, and all permits are given back."""
     breaker = CircuitBreaker(fail_max=2, failure_rate=None)
     pipeline = Pipeline(Fallback("instead"), Timeout(60), Retry(2, wait=0), Bulkhead(1), breaker, Timeout(5))
     dependency = world.dependency(OSError(), OSError())
@@ -458,7 +459,7 @@ def test_fallback_around_a_whole_stack_answers_for_all_of_it(world: World) -> No
 
 
 def test_fallback_around_a_hedge_answers_when_all_copies_have_failed(world: World) -> None:
-    """With the first one's error."""
+    """`call` gets the error of the first copy."""
     calls, ask = asked(world, "instead")
     first = OSError()
     pipeline = Pipeline(Fallback(call=ask), Hedge(5, thread=True))
@@ -467,7 +468,7 @@ def test_fallback_around_a_hedge_answers_when_all_copies_have_failed(world: Worl
 
 
 def test_timeout_around_a_fallback_bounds_it() -> None:
-    """The caller waits no longer for the answer that is good enough."""
+    """A Timeout outside also limits the time of `call`."""
 
     async def main() -> float:
         async def slow(error: Exception | None) -> None:
@@ -486,8 +487,8 @@ def test_timeout_around_a_fallback_bounds_it() -> None:
     assert virtual.run(main()) == 2
 
 
-def test_switched_off_it_answers_for_nobody() -> None:
-    """Off is off."""
+def test_switched_off_it_answers_for_no_call() -> None:
+    """Under `switch("off")` the failure comes back."""
     pipeline = Pipeline(Fallback(7))
 
     def fetch() -> None:
@@ -498,7 +499,7 @@ def test_switched_off_it_answers_for_nobody() -> None:
 
 
 def test_block_is_refused() -> None:
-    """It has no result that could be replaced, and its error must not vanish."""
+    """A block has no result that could be replaced, and its error must not vanish."""
     with pytest.raises(TypeError, match="a block has no result that could be replaced; guard a function"):
         for attempt in Pipeline(Fallback(7)).attempts():
             with attempt:
@@ -506,7 +507,7 @@ def test_block_is_refused() -> None:
 
 
 class Scene:
-    """Calls that fail, queue and fall back on something slow."""
+    """Calls that fail, queue, and fall back on a slow function."""
 
     starts = (0.0, 0.0, 0.125)
 
@@ -525,29 +526,29 @@ class Scene:
         self.call = lambda number: fetch()
 
     async def drain(self) -> None:
-        """Nothing runs on by itself."""
+        """Does nothing: no work goes on in the background."""
 
     def assert_idle(self) -> None:
         assert_idle(self.pipeline.snapshot())
 
 
 def test_everything_comes_back_wherever_a_call_that_falls_back_is_cancelled() -> None:
-    """Also while the answer is looked for."""
+    """All permits come back, also if the caller is cancelled while `call` runs."""
     for victim in range(3):
         assert cancel_at_every_point(Scene, victim) > 3
 
 
-# -- what it is -----------------------------------------------------------------------------------------------------
+# -- configuration --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("build", [Fallback, lambda: Fallback(7, call=print)])
 def test_fallback_needs_a_value_or_a_function(build: Callable[[], object]) -> None:
-    """One of the two."""
+    """Exactly one of `value` and `call` must be given."""
     with pytest.raises(TypeError, match="Fallback needs a value, or call="):
         build()
 
 
 def test_fallback_describes_itself() -> None:
-    """Without the value, which may be large or secret."""
+    """The `repr` leaves out the value, which may be large or secret."""
     assert repr(Fallback("secret")) == "Fallback(a value)"
     assert repr(Fallback(call=print)) == "Fallback(print)"

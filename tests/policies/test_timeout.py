@@ -32,7 +32,7 @@ from tests.worlds import WORLDS, Hang, Slow, Until, World, left_queue
 
 @pytest.fixture(params=WORLDS, ids=lambda kind: kind.name)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """Each runtime in turn, uvloop too, whose clock counts milliseconds."""
+    """Each runtime in turn, and uvloop, whose clock counts milliseconds."""
     made: World = request.param()
     yield made
     made.close()
@@ -43,12 +43,12 @@ LONG = 60.0
 
 
 def limit(seconds: float = LIMIT, name: str | None = None) -> Timeout:
-    """A Timeout that stops waiting in every world: `thread=True` has no effect but on a `def`."""
+    """A Timeout that stops waiting in every world: `thread=True` has an effect on a `def` only."""
     return Timeout(seconds, thread=True, name=name)
 
 
 async def forever() -> None:
-    """Wait for a future that nobody will set."""
+    """Wait for a future that is never set."""
     await asyncio.get_running_loop().create_future()
 
 
@@ -56,19 +56,19 @@ async def forever() -> None:
 
 
 def test_timeout_answer_in_time_is_returned(world: World) -> None:
-    """With the arguments of the call."""
+    """The function gets the arguments of the call, and its result comes back."""
     dependency = world.dependency(7)
     assert world.call(limit(LONG)(dependency.fn), 1, key="value") == 7
     assert dependency.arguments == [((1,), {"key": "value"})]
 
 
 def test_timeout_slow_answer_in_time_is_returned(world: World) -> None:
-    """Taking long is no offence."""
+    """A result that comes shortly before the limit comes back."""
     assert world.call(limit(LONG)(world.dependency(Slow(LIMIT, 7)).fn)) == 7
 
 
 def test_timeout_expiry_ends_the_call(world: World) -> None:
-    """Not before its time, and with all that the error can tell."""
+    """TimedOut is raised not before the limit, and has the names and the seconds."""
     pipeline = Pipeline(limit(name="patience"), name="users")
     begin = world.now()
     error = world.outcome(pipeline(world.dependency(Hang()).fn)).error
@@ -80,27 +80,27 @@ def test_timeout_expiry_ends_the_call(world: World) -> None:
 
 
 def test_timeout_expiry_without_names(world: World) -> None:
-    """A policy alone says what it is."""
+    """The error of a Timeout without a pipeline has the policy's name."""
     error = world.outcome(limit()(world.dependency(Hang()).fn)).error
     assert isinstance(error, TimedOut)
     assert (error.policy, error.pipeline, str(error)) == ("Timeout", "", "Timeout of 0.02 s expired")
 
 
 def test_timeout_expiry_is_caught_as_timeout_error(world: World) -> None:
-    """By people who know nothing of us."""
+    """Code that knows only `TimeoutError` catches it."""
     with pytest.raises(TimeoutError):
         world.call(limit()(world.dependency(Hang()).fn))
 
 
 def test_timeout_instance_serves_again_after_an_expiry(world: World) -> None:
-    """It has no state."""
+    """A Timeout has no state: the call after an expiry is answered."""
     guarded = limit()(world.dependency(Hang(), 7, Hang()).fn)
     outcomes = [world.outcome(guarded) for _ in range(3)]
     assert [type(outcome.error) for outcome in outcomes] == [TimedOut, type(None), TimedOut]
 
 
 def test_timeout_calls_side_by_side_expire_each_for_itself(world: World) -> None:
-    """Those that answer are not touched by those that hang."""
+    """Of concurrent calls, those that hang expire, and those that answer return."""
     guarded = limit(0.1)(world.dependency(Hang(), 1, Hang(), 2).fn)
     outcomes = world.together(*[guarded] * 4)
     assert [outcome.value for outcome in outcomes] == [None, 1, None, 2]
@@ -114,12 +114,12 @@ def test_timeout_calls_side_by_side_expire_each_for_itself(world: World) -> None
     "error", [TimeoutError("of the callee"), TimedOut("of another pipeline"), OSError(), KeyError("x")], ids=repr
 )
 def test_timeout_callees_own_error_passes_unchanged(world: World, error: Exception) -> None:
-    """The very object, a TimeoutError too: it is no expiry of ours."""
+    """The callee's own TimeoutError comes back as the same object."""
     assert world.outcome(limit(LONG)(world.dependency(error).fn)).error is error
 
 
 def test_timeout_callees_own_timeout_is_not_told_as_an_expiry(world: World) -> None:
-    """No event says so."""
+    """The callee's own TimeoutError emits no CallTimedOut."""
     told: list[Event] = []
     pipeline = Pipeline(limit(LONG))
     pipeline.listen(told.append)
@@ -128,7 +128,7 @@ def test_timeout_callees_own_timeout_is_not_told_as_an_expiry(world: World) -> N
 
 
 def test_timeout_expiry_is_told(world: World) -> None:
-    """Once, with its names."""
+    """One CallTimedOut is emitted, with the names of pipeline and policy."""
     told: list[Event] = []
     pipeline = Pipeline(limit(name="patience"), name="users")
     pipeline.listen(told.append)
@@ -140,7 +140,7 @@ def test_timeout_expiry_is_told(world: World) -> None:
 
 @pytest.mark.every_loop
 async def test_timeout_result_of_a_callee_that_swallowed_the_cancel_is_returned() -> None:
-    """It comes late, but it has come."""
+    """A callee that swallows the cancellation and returns has its result returned."""
 
     async def stubborn() -> int:
         try:
@@ -156,7 +156,7 @@ async def test_timeout_result_of_a_callee_that_swallowed_the_cancel_is_returned(
 
 
 def test_timeout_inside_retry_bounds_each_attempt(world: World) -> None:
-    """One that hangs is repeated."""
+    """An attempt that hangs is ended by the Timeout and repeated."""
     dependency = world.dependency(Hang(), Hang(), 7)
     pipeline = Pipeline(Retry(attempts=3, wait=0), limit(0.1))
     assert world.call(pipeline(dependency.fn)) == 7
@@ -164,7 +164,7 @@ def test_timeout_inside_retry_bounds_each_attempt(world: World) -> None:
 
 
 def test_timeout_inside_retry_is_the_error_when_every_attempt_hangs(world: World) -> None:
-    """The last one's."""
+    """If all attempts hang, the TimedOut of the last one comes back."""
     dependency = world.dependency(Hang(), Hang())
     error = world.outcome(Pipeline(Retry(attempts=2, wait=0), limit())(dependency.fn)).error
     assert isinstance(error, TimedOut)
@@ -173,7 +173,7 @@ def test_timeout_inside_retry_is_the_error_when_every_attempt_hangs(world: World
 
 
 def test_timeout_outside_retry_bounds_all_attempts_together(world: World) -> None:
-    """It ends the attempt that runs when the time is over; the failure before is its cause."""
+    """The attempt that runs at the limit is ended; the failure before it is the cause of the TimedOut."""
     failure = OSError()
     dependency = world.dependency(Slow(0.01, OSError()), Slow(0.01, failure), Hang(), 7)
     error = world.outcome(Pipeline(limit(0.2), Retry(attempts=4, wait=0))(dependency.fn)).error
@@ -185,7 +185,7 @@ def test_timeout_outside_retry_bounds_all_attempts_together(world: World) -> Non
 
 
 def test_timeout_outside_without_an_earlier_failure_has_no_cause(world: World) -> None:
-    """The cancellation that it used is not shown as one."""
+    """The CancelledError behind a TimedOut is not shown as its cause."""
     error = world.outcome(Pipeline(limit(), Retry(attempts=2, wait=0))(world.dependency(Hang()).fn)).error
     assert isinstance(error, TimedOut)
     assert error.__cause__ is None
@@ -193,7 +193,7 @@ def test_timeout_outside_without_an_earlier_failure_has_no_cause(world: World) -
 
 
 def test_timeout_total_and_attempt_together(world: World) -> None:
-    """Attempts hang, each is ended; the total is never reached."""
+    """Each attempt that hangs is ended by the inner Timeout; the outer one is not reached."""
     dependency = world.dependency(Hang(), 7)
     pipeline = Pipeline(limit(LONG, "total"), Retry(attempts=2, wait=0), limit(0.1, "attempt"))
     assert world.call(pipeline(dependency.fn)) == 7
@@ -201,7 +201,7 @@ def test_timeout_total_and_attempt_together(world: World) -> None:
 
 @pytest.mark.virtual_time
 async def test_timeout_total_counts_waits_and_attempts() -> None:
-    """To the instant: 3 s for each attempt, 2 s between them, and 11 s for all."""
+    """With 3 s for each attempt and 2 s between them, a total of 11 s ends the call at exactly 11 s."""
     loop = asyncio.get_running_loop()
     pipeline = Pipeline(
         Timeout(11, name="total"), Retry(stop=tenacity.stop_never, wait=2), Timeout(3, name="attempt"), name="plan"
@@ -220,7 +220,7 @@ async def test_timeout_total_counts_waits_and_attempts() -> None:
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.parametrize(("outer", "inner", "expired"), [(LIMIT, LONG, "outer"), (LONG, LIMIT, "inner")])
 def test_timeout_nested_expires_as_the_shorter(world: World, outer: float, inner: float, expired: str) -> None:
-    """Whichever of the two stands outside."""
+    """The shorter one expires, whether it stands inside or outside."""
     guarded = limit(outer, "outer")(limit(inner, "inner")(world.dependency(Hang()).fn))
     error = world.outcome(guarded).error
     assert isinstance(error, TimedOut)
@@ -228,7 +228,7 @@ def test_timeout_nested_expires_as_the_shorter(world: World, outer: float, inner
 
 
 def test_timeout_nested_in_one_pipeline_expires_as_the_inner(world: World) -> None:
-    """There both are limits of one call."""
+    """In one pipeline, the inner of two Timeouts expires if it is the shorter."""
     error = world.outcome(Pipeline(limit(LONG, "outer"), limit(LIMIT, "inner"))(world.dependency(Hang()).fn)).error
     assert isinstance(error, TimedOut)
     assert error.policy == "inner"
@@ -236,7 +236,7 @@ def test_timeout_nested_in_one_pipeline_expires_as_the_inner(world: World) -> No
 
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_timeout_of_an_outer_pipeline_is_named_for_it(world: World) -> None:
-    """Two guarded functions, one inside the other: what ended the call was the outer pipeline's limit."""
+    """A guarded function inside another: the TimedOut names the outer pipeline, whose limit ended the call."""
     inner = Pipeline(Retry(attempts=2, wait=0), limit(LONG), name="inner")(world.dependency(Hang()).fn)
     outer = Pipeline(limit(), name="outer")(inner)
     error = world.outcome(outer).error
@@ -245,7 +245,7 @@ def test_timeout_of_an_outer_pipeline_is_named_for_it(world: World) -> None:
 
 
 def test_timeout_of_a_pipeline_around_a_pipeline_is_named_for_it(world: World) -> None:
-    """The same where the inner pipeline is one of the outer one's policies."""
+    """A pipeline as a policy of another one: the TimedOut names the outer pipeline, whose limit ended the call."""
     inner = Pipeline(Retry(attempts=2, wait=0), limit(LONG / 4), name="inner")
     outer = Pipeline(limit(LONG), inner, limit(LIMIT, "nearest"), name="outer")
     error = world.outcome(outer(world.dependency(Hang(), Hang()).fn)).error
@@ -263,7 +263,8 @@ lengths = st.integers(min_value=1, max_value=30)
 @example(limits=[3, 2, 1], work=9)
 @example(limits=[1, 2, 3], work=9)
 def test_timeout_nested_at_will_the_nearest_limit_ends_the_call(limits: list[int], work: int) -> None:
-    """At its very time; of several equal ones the outermost. (Work is a half second off every limit.)"""
+    """The nearest limit ends the call at its exact time; of equal ones the outermost. (Work takes half a second more or
+    less than any limit.)"""
 
     async def main() -> tuple[Any, float]:
         async def callee() -> Any:
@@ -288,7 +289,7 @@ def test_timeout_nested_at_will_the_nearest_limit_ends_the_call(limits: list[int
 
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_timeout_total_lets_no_backoff_start_that_outlives_it(world: World) -> None:
-    """The last real error comes back, and at once: with this wait anything else would be a `TimedOut`."""
+    """The last real error comes back at once, instead of a TimedOut at the limit."""
     error = OSError()
     dependency = world.dependency(error, 7)
     pipeline = Pipeline(limit(LONG), Retry(attempts=2, wait=tenacity.wait_fixed(LONG * 2)))
@@ -299,7 +300,7 @@ def test_timeout_total_lets_no_backoff_start_that_outlives_it(world: World) -> N
 
 
 def test_timeout_total_lets_a_backoff_start_that_fits(world: World) -> None:
-    """The second attempt is made."""
+    """A backoff that ends before the limit starts, and the second attempt is made."""
     dependency = world.dependency(OSError(), 7)
     assert world.call(Pipeline(limit(LONG), Retry(attempts=2, wait=LIMIT))(dependency.fn)) == 7
 
@@ -307,7 +308,7 @@ def test_timeout_total_lets_a_backoff_start_that_fits(world: World) -> None:
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.virtual_time
 async def test_timeout_deadline_is_the_nearest_of_all_that_surround() -> None:
-    """Inside both, a backoff of 5 s outlives the inner one, though not the outer."""
+    """Inside two Timeouts, a backoff of 5 s is not begun that outlives the inner one only."""
     calls: list[float] = []
 
     async def failing() -> None:
@@ -322,7 +323,7 @@ async def test_timeout_deadline_is_the_nearest_of_all_that_surround() -> None:
 
 @pytest.mark.virtual_time
 async def test_timeout_of_one_attempt_is_over_when_the_next_begins() -> None:
-    """The deadline of an attempt does not bound the backoff after it."""
+    """The limit of an attempt does not count for the backoff after it."""
     calls: list[float] = []
 
     async def failing() -> None:
@@ -335,7 +336,7 @@ async def test_timeout_of_one_attempt_is_over_when_the_next_begins() -> None:
 
 
 def test_timeout_ends_a_wait_in_a_queue_which_is_no_evidence(world: World) -> None:
-    """The dependency was not asked; and the permit goes back when the other has ended."""
+    """The dependency was not called, so the TimedOut is no evidence; the permit is free again afterwards."""
     bulkhead = Bulkhead(1, queue=1)
     dependency = world.dependency(Until(left_queue(bulkhead), "first"), "second")
     queued = Pipeline(Timeout(LIMIT), bulkhead)(dependency.fn)
@@ -350,7 +351,7 @@ def test_timeout_ends_a_wait_in_a_queue_which_is_no_evidence(world: World) -> No
 
 @pytest.mark.virtual_time
 async def test_timeout_that_a_queue_used_in_part_is_no_evidence() -> None:
-    """Of 10 s the dependency had 4."""
+    """The dependency had 4 of 10 s, so the TimedOut is no evidence."""
     bulkhead = Bulkhead(1, queue=1)
     holder = asyncio.create_task(bulkhead(asyncio.sleep)(6))
     await asyncio.sleep(0)
@@ -363,7 +364,7 @@ async def test_timeout_that_a_queue_used_in_part_is_no_evidence() -> None:
 
 @pytest.mark.virtual_time
 async def test_timeout_inside_the_queue_counts_from_the_admission() -> None:
-    """The dependency had its whole time, whatever the wait before: that is evidence."""
+    """Inside the bulkhead, the dependency has the whole time, whatever the wait before: the TimedOut is evidence."""
     bulkhead = Bulkhead(1, queue=1)
     holder = asyncio.create_task(bulkhead(asyncio.sleep)(6))
     await asyncio.sleep(0)
@@ -375,7 +376,7 @@ async def test_timeout_inside_the_queue_counts_from_the_admission() -> None:
 
 
 def test_timeout_later_than_the_queue_timeout_leaves_that_to_it(world: World) -> None:
-    """The refusal is the bulkhead's."""
+    """Where the bulkhead's queue timeout is shorter, its refusal comes back."""
     bulkhead = Bulkhead(1, queue=1, queue_timeout=LIMIT)
     dependency = world.dependency(Until(left_queue(bulkhead), "first"), "second")
     queued = Pipeline(Timeout(LONG), bulkhead)(dependency.fn)
@@ -384,7 +385,7 @@ def test_timeout_later_than_the_queue_timeout_leaves_that_to_it(world: World) ->
 
 
 def test_timeout_expiries_open_a_circuit_outside(world: World) -> None:
-    """A dependency that hangs is a dependency that fails."""
+    """Each TimedOut is a failure for a breaker outside."""
     dependency = world.dependency(Hang(), Hang())
     guarded = Pipeline(CircuitBreaker(None, fail_max=2), limit())(dependency.fn)
     errors = [world.outcome(guarded).error for _ in range(3)]
@@ -395,14 +396,14 @@ def test_timeout_expiries_open_a_circuit_outside(world: World) -> None:
 
 
 def test_timed_out_is_ours_and_a_timeout_error() -> None:
-    """Caught under either name."""
+    """TimedOut is a ResilienceError and a TimeoutError."""
     assert issubclass(TimedOut, ResilientError)
     assert issubclass(TimedOut, TimeoutError)
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_timed_out_pickles(protocol: int) -> None:
-    """With everything it tells."""
+    """A pickled TimedOut has all its attributes."""
     with pytest.raises(TimedOut) as caught:
         virtual.run(Pipeline(Timeout(0.01, name="patience"), name="users").call(forever))
     error = caught.value
@@ -435,7 +436,7 @@ def test_timed_out_pickles(protocol: int) -> None:
     ids=repr,
 )
 def test_timeout_impossible_limit_is_refused_with_its_value(seconds: Any, kind: type[Exception]) -> None:
-    """When it is built; the message says what would be right."""
+    """The constructor says the value, and what would be right."""
     with pytest.raises(kind) as caught:
         Timeout(seconds)
     assert type(caught.value) is kind
@@ -444,31 +445,31 @@ def test_timeout_impossible_limit_is_refused_with_its_value(seconds: Any, kind: 
 
 @pytest.mark.parametrize("thread", [1, 0, "yes", None], ids=repr)
 def test_timeout_thread_that_is_no_flag_is_refused_with_its_value(thread: Any) -> None:
-    """A number is no flag."""
+    """`thread` must be True or False."""
     with pytest.raises(TypeError, match=f"thread must be True or False, got {thread!r}"):
         Timeout(1, thread=thread)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("", ValueError), ("  ", ValueError), (3, TypeError)], ids=repr)
 def test_timeout_name_that_is_none_is_refused_with_its_value(name: Any, kind: type[Exception]) -> None:
-    """Names are for people."""
+    """A name must be a text that is not empty."""
     with pytest.raises(kind, match=f"name must .*, got {name!r}"):
         Timeout(1, name=name)
 
 
 def test_timeout_option_that_does_not_exist_is_refused() -> None:
-    """By its name."""
+    """The TypeError names the unknown option."""
     with pytest.raises(TypeError, match="second"):
         Timeout(second=1)  # type: ignore[call-arg]
 
 
 def test_timeout_options_are_by_keyword() -> None:
-    """A bare `True` would say nothing to its reader."""
+    """Options after the seconds cannot be given by position."""
     with pytest.raises(TypeError, match="positional"):
         Timeout(1, True)  # type: ignore[misc]
 
 
 def test_timeout_repr_says_what_it_does() -> None:
-    """For people."""
+    """The `repr` names the seconds and the flags."""
     assert repr(Timeout(2.5)) == "Timeout(2.5 s)"
     assert repr(Timeout(2, thread=True)) == "Timeout(2 s, thread)"

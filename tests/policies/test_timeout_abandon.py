@@ -34,29 +34,29 @@ LONG = 60.0
 
 
 def abandon(world: World, seconds: float = LIMIT, **options: Any) -> Timeout:
-    """One that works in this world."""
+    """A Timeout that abandons its work in this world: in plain code with a thread."""
     return Timeout(seconds, abandon=True, thread=not world.is_async, **options)
 
 
 def heard(pipeline: Pipeline) -> list[Event]:
-    """The events of a pipeline, from now on."""
+    """A list that gets the events of a pipeline from now on."""
     told: list[Event] = []
     pipeline.listen(told.append)
     return told
 
 
 def ends(told: list[Event]) -> list[AbandonedEnded]:
-    """Of abandoned work."""
+    """The AbandonedEnded events among others."""
     return [event for event in told if isinstance(event, AbandonedEnded)]
 
 
 def given_up(told: list[Event]) -> bool:
-    """Whether a caller has gone."""
+    """Whether a caller has stopped waiting."""
     return any(isinstance(event, CallTimedOut) for event in told)
 
 
 def then_close(world: World, pipeline: Pipeline, fn: Callable[..., Any]) -> Any:
-    """The outcome of a call, when the pipeline has been closed after it."""
+    """The outcome of a call, after which the pipeline is closed."""
     if not world.is_async:
         outcome = world.outcome(pipeline(fn))
         pipeline.close()
@@ -77,7 +77,7 @@ def then_close(world: World, pipeline: Pipeline, fn: Callable[..., Any]) -> Any:
 
 
 def test_abandon_answer_in_time_is_returned(world: World) -> None:
-    """As from any Timeout; nothing is abandoned and nothing told."""
+    """Work that ends in time returns its result; nothing is abandoned, and no event is emitted."""
     policy = abandon(world, LONG)
     pipeline = Pipeline(policy)
     told = heard(pipeline)
@@ -89,13 +89,13 @@ def test_abandon_answer_in_time_is_returned(world: World) -> None:
 
 
 def test_abandon_error_in_time_is_raised_itself(world: World) -> None:
-    """The same object."""
+    """Work that fails in time raises the same error object."""
     error = TimeoutError("of the callee")
     assert world.outcome(abandon(world, LONG)(world.dependency(error).fn)).error is error
 
 
 def test_abandon_work_in_time_writes_into_the_callers_context(world: World) -> None:
-    """As if it had run in his own task."""
+    """Context variables that the work sets in time are set in the caller."""
     written: contextvars.ContextVar[str] = contextvars.ContextVar("written")
 
     if world.is_async:
@@ -124,7 +124,7 @@ def test_abandon_work_in_time_writes_into_the_callers_context(world: World) -> N
 
 
 def test_abandon_at_the_limit_the_caller_goes_and_the_work_runs_on(world: World) -> None:
-    """To its end, for which closing waits; its outcome is an event."""
+    """The caller gets TimedOut; the work goes on to its end, which is an event, and for which closing waits."""
     pipeline = Pipeline(abandon(world, name="patience"), name="users")
     told = heard(pipeline)
     dependency = world.dependency(Until(lambda: given_up(told), "done"))
@@ -140,7 +140,7 @@ def test_abandon_at_the_limit_the_caller_goes_and_the_work_runs_on(world: World)
 
 
 def test_abandon_error_of_the_work_goes_to_the_event(world: World) -> None:
-    """And nowhere else."""
+    """An error of abandoned work is in the event AbandonedEnded only."""
     failure = OSError()
     pipeline = Pipeline(abandon(world))
     told = heard(pipeline)
@@ -151,7 +151,7 @@ def test_abandon_error_of_the_work_goes_to_the_event(world: World) -> None:
 
 @pytest.mark.every_loop
 async def test_abandon_work_is_not_cancelled() -> None:
-    """That is what it is for."""
+    """The work is not cancelled at the limit."""
     go = asyncio.Event()
     steps: list[str] = []
 
@@ -177,7 +177,7 @@ async def test_abandon_work_is_not_cancelled() -> None:
 
 @pytest.mark.every_loop
 async def test_abandon_cancelled_caller_goes_at_once_and_the_work_runs_on() -> None:
-    """His cancellation gets through; the end is told."""
+    """A cancelled caller gets its CancelledError at once; the end of the work is an event."""
     begun, go = asyncio.Event(), asyncio.Event()
 
     async def commit() -> str:
@@ -201,7 +201,7 @@ async def test_abandon_cancelled_caller_goes_at_once_and_the_work_runs_on() -> N
 
 
 class Response:
-    """A result that wants to be closed."""
+    """A result that must be closed, because it has a status."""
 
     status_code = 200
 
@@ -213,8 +213,8 @@ class Response:
 
 
 @pytest.mark.every_loop
-async def test_abandon_result_that_nobody_gets_is_closed() -> None:
-    """The work had a response after all."""
+async def test_abandon_result_that_no_caller_gets_is_closed() -> None:
+    """A response of abandoned work is closed."""
     response, go = Response(), asyncio.Event()
 
     async def fetch() -> Response:
@@ -231,7 +231,7 @@ async def test_abandon_result_that_nobody_gets_is_closed() -> None:
 
 @pytest.mark.virtual_time
 async def test_abandon_work_that_ends_in_the_tick_of_the_callers_cancellation_is_told_and_closed() -> None:
-    """Nobody gets its result then either."""
+    """The caller gets its CancelledError; the end of the work is an event, and its response is closed."""
     response, loop = Response(), asyncio.get_running_loop()
     answer: asyncio.Future[Response] = loop.create_future()
 
@@ -256,7 +256,7 @@ async def test_abandon_work_that_ends_in_the_tick_of_the_callers_cancellation_is
 
 @pytest.mark.virtual_time
 async def test_abandon_holds_the_permits_inside_until_the_work_has_ended() -> None:
-    """The dependency is still at work on it."""
+    """Abandoned work holds the permit of a bulkhead inside, because the dependency is still working."""
     bulkhead = Bulkhead(1)
     pipeline = Pipeline(Timeout(1, abandon=True), bulkhead)
     guarded = pipeline(asyncio.sleep)
@@ -271,7 +271,7 @@ async def test_abandon_holds_the_permits_inside_until_the_work_has_ended() -> No
 
 @pytest.mark.virtual_time
 async def test_abandon_with_too_many_left_behind_refuses() -> None:
-    """Before anything is sent; and serves again when they have ended."""
+    """Calls are refused before the function is called, until abandoned work has ended."""
     policy = Timeout(1, abandon=True, max_abandoned=2, name="patience")
     pipeline = Pipeline(policy, name="users")
     told = heard(pipeline)
@@ -290,7 +290,7 @@ async def test_abandon_with_too_many_left_behind_refuses() -> None:
 
 @pytest.mark.virtual_time
 async def test_abandon_closing_waits_for_all_that_was_left() -> None:
-    """However long."""
+    """Closing the pipeline waits for all abandoned work."""
     loop = asyncio.get_running_loop()
     pipeline = Pipeline(Pipeline(Timeout(1, abandon=True)))
     guarded = pipeline(asyncio.sleep)
@@ -303,7 +303,8 @@ async def test_abandon_closing_waits_for_all_that_was_left() -> None:
 
 @pytest.mark.virtual_time
 async def test_abandon_work_sees_its_call_and_has_no_deadline() -> None:
-    """Only its caller has, which the call says."""
+    """`current_call().remaining` in the work is the time until its caller stops waiting; `remaining()`, its own
+    deadline, is None."""
     views: list[Any] = []
 
     async def work() -> None:
@@ -331,7 +332,7 @@ async def test_abandon_work_sees_its_call_and_has_no_deadline() -> None:
     ids=["lone", "outside a gate", "outside a retry", "inside", "between"],
 )
 async def test_abandon_guarded_calls_in_the_work_are_not_cut(policies: Callable[[], Any], around: float | None) -> None:
-    """The deadlines of its caller are not the work's: neither its own limit, nor one around."""
+    """Guarded calls in the work are ended neither by the limit at which it was abandoned, nor by one around that."""
     did: list[str] = []
 
     @Retry(3)
@@ -352,7 +353,7 @@ async def test_abandon_guarded_calls_in_the_work_are_not_cut(policies: Callable[
 
 @pytest.mark.virtual_time
 async def test_abandon_limits_inside_the_work_hold() -> None:
-    """Those that it has for itself."""
+    """A Timeout or a deadline inside the work ends it."""
     pipeline = Pipeline(Timeout(1, abandon=True), Timeout(0.5))
     left: list[Any] = []
 
@@ -367,7 +368,7 @@ async def test_abandon_limits_inside_the_work_hold() -> None:
 
 @pytest.mark.virtual_time
 async def test_abandon_retries_go_on_when_the_caller_has_gone() -> None:
-    """Its deadline goes with it."""
+    """A Retry inside goes on after the limit, because the caller's deadline does not limit it."""
     pipeline = Pipeline(Timeout(1, abandon=True), Retry(3, wait=0.1))
     calls: list[float] = []
 
@@ -384,7 +385,7 @@ async def test_abandon_retries_go_on_when_the_caller_has_gone() -> None:
 
 @pytest.mark.virtual_time
 async def test_abandon_leaves_the_callers_deadline_to_the_caller() -> None:
-    """The work's context, which comes back with its result, does not lift it."""
+    """The work's context, which is merged back with its result, does not lift the caller's deadline."""
     with deadline(10):
         await Timeout(5, abandon=True)(asyncio.sleep)(1)
         assert remaining() == 9
@@ -393,7 +394,7 @@ async def test_abandon_leaves_the_callers_deadline_to_the_caller() -> None:
 @pytest.mark.virtual_time
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")  # the inner limit is the longer one
 async def test_abandoned_work_has_the_time_of_the_timeout_inside() -> None:
-    """Guarded calls in it, too: they know nothing of the limit at which it was left."""
+    """The work, and guarded calls in it, have the time of a Timeout inside, not the limit at which it was abandoned."""
     told: list[float | None] = []
 
     @Retry(attempts=2, wait=0)
@@ -410,7 +411,7 @@ async def test_abandoned_work_has_the_time_of_the_timeout_inside() -> None:
 
 @pytest.mark.virtual_time
 async def test_abandon_inherited_deadline_ends_the_wait_and_not_the_work() -> None:
-    """The caller has no more time; the commit has."""
+    """An inherited deadline ends the caller's wait; the work goes on."""
     pipeline = Pipeline(Timeout(50, abandon=True))
     told = heard(pipeline)
     with deadline(2), pytest.raises(TimedOut) as caught:
@@ -422,7 +423,7 @@ async def test_abandon_inherited_deadline_ends_the_wait_and_not_the_work() -> No
 
 @pytest.mark.virtual_time
 async def test_abandon_expiry_opens_a_circuit_outside() -> None:
-    """It had its time."""
+    """The TimedOut of abandoned work is a failure for a breaker outside."""
     breaker = CircuitBreaker(None, fail_max=1)
     pipeline = Pipeline(breaker, Timeout(1, abandon=True))
     with pytest.raises(TimedOut):
@@ -433,7 +434,7 @@ async def test_abandon_expiry_opens_a_circuit_outside() -> None:
 
 @pytest.mark.virtual_time
 async def test_abandon_work_that_was_left_teaches_a_breaker_inside_how_it_ended() -> None:
-    """After its limit, so it is a failure, though it answered."""
+    """For a breaker inside, work that answers after its limit is a failure."""
     breaker = CircuitBreaker(None, fail_max=1)
     pipeline = Pipeline(Timeout(1, abandon=True), breaker)
     with pytest.raises(TimedOut):
@@ -445,7 +446,7 @@ async def test_abandon_work_that_was_left_teaches_a_breaker_inside_how_it_ended(
 
 @pytest.mark.virtual_time
 async def test_abandon_time_in_a_queue_is_no_evidence() -> None:
-    """The dependency was not asked."""
+    """The dependency was not called, so the TimedOut is no evidence."""
     bulkhead = Bulkhead(1, queue=1)
     holder = asyncio.create_task(bulkhead(asyncio.sleep)(6))
     await asyncio.sleep(0)
@@ -461,7 +462,8 @@ async def test_abandon_time_in_a_queue_is_no_evidence() -> None:
 
 
 def test_thread_expiry_in_a_queue_is_no_evidence_in_any_run() -> None:
-    """Whoever of the two threads notices first (an earlier version was wrong in every other run)."""
+    """It is no evidence whichever of the two threads notices the limit first (an earlier version failed in every other
+    run)."""
     over = threading.Event()
     bulkhead = Bulkhead(1, queue=50)
     inside = threading.Event()
@@ -488,7 +490,7 @@ def test_thread_expiry_in_a_queue_is_no_evidence_in_any_run() -> None:
 
 
 def test_thread_expiry_of_a_function_that_runs_is_evidence() -> None:
-    """It had the whole time, whoever else has a queue."""
+    """The function had the whole time, so the TimedOut is evidence, although other calls wait in a queue."""
     over = threading.Event()
     pipeline = Pipeline(Timeout(0.01, thread=True), Bulkhead(1, queue=1))
     with pytest.raises(TimedOut) as caught:
@@ -499,7 +501,7 @@ def test_thread_expiry_of_a_function_that_runs_is_evidence() -> None:
 
 
 def test_thread_time_in_a_queue_inside_is_no_age_for_a_breaker_outside() -> None:
-    """What waited in the other thread is not the dependency's slowness."""
+    """Time in a queue in the other thread does not count as slowness of the dependency."""
     breaker = CircuitBreaker(None, slow=0.05, slow_rate=0.5, min_calls=1, window_calls=4)
     bulkhead = Bulkhead(1, queue=1)
     inside = threading.Event()
@@ -520,7 +522,7 @@ def test_thread_time_in_a_queue_inside_is_no_age_for_a_breaker_outside() -> None
 
 
 def test_thread_that_was_left_is_counted_capped_and_waited_for() -> None:
-    """It cannot be stopped; so there is an end to how many there may be."""
+    """A thread cannot be stopped: those that go on are counted, limited in number, and awaited at close."""
     over = threading.Event()
     policy = Timeout(0.01, thread=True, max_abandoned=2)
     pipeline = Pipeline(policy)
@@ -542,13 +544,13 @@ def test_thread_that_was_left_is_counted_capped_and_waited_for() -> None:
 
 
 def test_abandon_plain_def_needs_a_thread() -> None:
-    """In a sentence that says what to write."""
+    """The TypeError says to write `thread=True`."""
     with pytest.raises(TypeError, match="a plain def can only run on in a thread of its own: say thread=True too"):
         Timeout(1, abandon=True)(print)
 
 
 def test_abandon_block_is_refused() -> None:
-    """It is its caller's own code."""
+    """A block is its caller's own code, and cannot go on without it."""
     pipeline = Pipeline(Timeout(1, abandon=True, thread=True))
     with pytest.raises(TypeError, match="cannot guard this"):
         for attempt in pipeline.attempts():
@@ -557,7 +559,7 @@ def test_abandon_block_is_refused() -> None:
 
 
 async def test_abandon_async_block_is_refused() -> None:
-    """The same."""
+    """An async block is its caller's own code, and cannot go on without it."""
     pipeline = Pipeline(Timeout(1, abandon=True))
     with pytest.raises(TypeError, match="a block cannot run on without its caller"):
         async for attempt in pipeline.attempts():
@@ -567,27 +569,27 @@ async def test_abandon_async_block_is_refused() -> None:
 
 @pytest.mark.parametrize("flag", [1, "yes", None], ids=repr)
 def test_abandon_that_is_no_flag_is_refused_with_its_value(flag: Any) -> None:
-    """A number is no flag."""
+    """`abandon` must be True or False."""
     with pytest.raises(TypeError, match=f"abandon must be True or False, got {flag!r}"):
         Timeout(1, abandon=flag)
 
 
 @pytest.mark.parametrize(("cap", "kind"), [(0, ValueError), (-1, ValueError), (True, TypeError), (1.5, TypeError)])
 def test_abandon_impossible_cap_is_refused_with_its_value(cap: Any, kind: type[Exception]) -> None:
-    """None at all would be no abandoning."""
+    """`max_abandoned` must be a whole number of at least 1."""
     with pytest.raises(kind, match=f"max_abandoned must .*got {cap!r}"):
         Timeout(1, abandon=True, max_abandoned=cap)
 
 
 def test_abandon_describes_itself() -> None:
-    """For people."""
+    """The `repr` names the seconds and the flags."""
     assert repr(Timeout(2, abandon=True)) == "Timeout(2 s, abandon)"
     assert repr(Timeout(2, abandon=True, thread=True)) == "Timeout(2 s, thread, abandon)"
     assert Timeout(2).snapshot() == {}
 
 
 def test_abandon_hanging_work_is_left_behind_and_the_next_call_served(world: World) -> None:
-    """One instance goes on."""
+    """The same Timeout answers the next call while abandoned work hangs."""
     guarded = abandon(world)(world.dependency(Hang(), 7).fn)
     assert isinstance(world.outcome(guarded).error, TimedOut)
     assert world.call(guarded) == 7

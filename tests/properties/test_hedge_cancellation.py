@@ -23,7 +23,7 @@ from tests.searches import search
 
 
 class Response:
-    """A result that must be closed by whoever does not get it."""
+    """A result that must be closed if its caller does not get it."""
 
     status_code = 200
 
@@ -36,7 +36,7 @@ class Response:
 
 
 class HedgedStage(Stage):
-    """Whose dependency answers with responses."""
+    """A stage whose dependency answers with responses."""
 
     def __init__(self, pipeline: Pipeline, script: Sequence[Step]) -> None:
         self.sent: list[Response] = []
@@ -55,7 +55,7 @@ class HedgedStage(Stage):
 
 
 class HedgedScene:
-    """A stack with traffic, whose tickets and responses are counted."""
+    """A stack with traffic that counts tickets and open responses."""
 
     def __init__(self, parts: Sequence[Recipe | Nest], traffic: Traffic) -> None:
         self.starts = traffic.starts
@@ -73,7 +73,7 @@ class HedgedScene:
 
 
 class ClosingScene(HedgedScene):
-    """Where every response either reaches its caller or is closed, once."""
+    """A scene in which each response either reaches its caller or is closed once."""
 
     def assert_idle(self) -> None:
         super().assert_idle()
@@ -109,13 +109,13 @@ LATE: dict[str, tuple[Recipe, Traffic]] = {
 
 
 def inline(policy: Recipe) -> Recipe:
-    """The same with the first copy in the caller's task."""
+    """A Hedge with an inline first copy."""
     return Recipe(policy.make, policy.args, (*policy.options, ("inline", True)))
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_hedge_gives_everything_back_wherever_any_of_its_calls_is_cancelled(name: str) -> None:
-    """At every scheduling point, once and twice: no task, no ticket, and no open response is left."""
+    """A call is cancelled at every scheduling point, once and twice: no task, ticket or open response is left."""
     policy, traffic = ALONE[name]
     for victim in range(len(traffic.starts)):
         assert cancel_at_every_point(lambda: ClosingScene([policy], traffic), victim) > 1
@@ -123,7 +123,7 @@ def test_hedge_gives_everything_back_wherever_any_of_its_calls_is_cancelled(name
 
 @pytest.mark.parametrize("name", ALONE)
 def test_hedge_inline_gives_everything_back_wherever_any_of_its_calls_is_cancelled(name: str) -> None:
-    """The same, but for a response that the first copy has in hand: it is the callee's own task."""
+    """No task or ticket is left; a response that the inline first copy has not returned yet is the callee's own."""
     policy, traffic = ALONE[name]
     for victim in range(len(traffic.starts)):
         assert cancel_at_every_point(lambda: ClosingScene([inline(policy)], traffic), victim) >= 1
@@ -131,7 +131,7 @@ def test_hedge_inline_gives_everything_back_wherever_any_of_its_calls_is_cancell
 
 @pytest.mark.parametrize("name", ALONE)
 def test_hedge_on_trio_gives_everything_back_wherever_it_is_cancelled(name: str) -> None:
-    """With trio's cancel scopes."""
+    """The same holds with trio's cancel scopes."""
     policy, traffic = ALONE[name]
     for victim in range(len(traffic.starts)):
         assert cancel_at_every_step_of_trio(lambda: ClosingScene([policy], traffic), victim) > 1
@@ -139,7 +139,8 @@ def test_hedge_on_trio_gives_everything_back_wherever_it_is_cancelled(name: str)
 
 @pytest.mark.parametrize("name", LATE)
 def test_hedge_that_leaves_losers_gives_everything_back_wherever_it_is_cancelled(name: str) -> None:
-    """Those that it has left by then end by themselves; the others are cancelled with it."""
+    """With `cancel="late"`, losers of an ended race go on to their end; all other copies are cancelled with the
+    caller."""
     policy, traffic = LATE[name]
     parts = [policy, recipe(Timeout, 3)]
     assert cancel_at_every_point(lambda: ClosingScene(parts, traffic)) > 1
@@ -148,7 +149,7 @@ def test_hedge_that_leaves_losers_gives_everything_back_wherever_it_is_cancelled
 
 @pytest.mark.parametrize("traffic", [Traffic((0.0,), (GOOD,)), Traffic((0.0,), (Step(0.5),)), Traffic((0.0,), (BAD,))])
 def test_abandoned_work_is_waited_for_wherever_its_caller_is_cancelled(traffic: Traffic) -> None:
-    """In time, too late and failing; its response is closed when he does not get it."""
+    """Work in time, too late and failing is awaited at close; its response is closed if the caller does not get it."""
     policy = recipe(Timeout, 0.25, abandon=True)
     assert cancel_at_every_point(lambda: ClosingScene([policy], traffic)) > 1
     assert cancel_at_every_step_of_trio(lambda: ClosingScene([policy], traffic)) > 1
@@ -169,7 +170,7 @@ BUSY = Traffic((0.0, 0.0, 0.125), (BAD, STUCK, GOOD))
 
 @pytest.mark.parametrize("in_task", [False, True], ids=["beside", "inline"])
 def test_stack_of_all_gives_everything_back_wherever_any_of_its_calls_is_cancelled(in_task: bool) -> None:
-    """While copies wait for tokens and permits, and their breaker opens."""
+    """Nothing is left while copies wait for tokens and permits and their breaker opens."""
     parts = [inline(part) if in_task and part.make is Hedge else part for part in STACK]
     for victim in range(len(BUSY.starts)):
         assert cancel_at_every_point(lambda: HedgedScene(parts, BUSY), victim) > 10
@@ -182,7 +183,7 @@ OTHERS = st.one_of(stacks.policies(), stacks.rate_limits(), stacks.fallbacks(), 
 
 @st.composite
 def hedged(draw: st.DrawFn) -> list[Recipe]:
-    """Stacks with at least one hedge somewhere."""
+    """A strategy for stacks with at least one hedge."""
     outer, inner = st.lists(OTHERS, max_size=2), st.lists(OTHERS, max_size=2)
     return [*draw(outer), draw(stacks.hedges()), *draw(inner)]
 
@@ -192,7 +193,7 @@ def hedged(draw: st.DrawFn) -> list[Recipe]:
 def test_any_hedged_stack_gives_everything_back_wherever_it_is_cancelled(
     parts: list[Recipe], traffic: Traffic, data: st.DataObject
 ) -> None:
-    """Also in orders that are warned of, and with pipelines inside pipelines."""
+    """Nothing is left in any order of policies, with pipelines inside pipelines."""
     nested = data.draw(stacks.nests(parts), label="nested")
     victim = data.draw(st.integers(0, len(traffic.starts) - 1), label="victim")
     cancel_at_every_point(lambda: HedgedScene(nested, traffic), victim)
@@ -201,7 +202,7 @@ def test_any_hedged_stack_gives_everything_back_wherever_it_is_cancelled(
 @search(150)
 @given(parts=hedged(), traffic=stacks.traffics(calls=4))
 def test_any_hedged_stack_is_idle_after_its_calls(parts: list[Recipe], traffic: Traffic) -> None:
-    """Also where callees swallow their cancellation."""
+    """Nothing is left of callees that swallow their cancellation."""
     leave_alone(lambda: HedgedScene(parts, traffic))
 
 
@@ -210,7 +211,7 @@ def test_any_hedged_stack_is_idle_after_its_calls(parts: list[Recipe], traffic: 
 def test_any_hedged_stack_on_trio_gives_everything_back_wherever_it_is_cancelled(
     parts: list[Recipe], traffic: Traffic, data: st.DataObject
 ) -> None:
-    """The same with trio's cancel scopes."""
+    """Nothing is left in any order of policies with trio's cancel scopes."""
     victim = data.draw(st.integers(0, len(traffic.starts) - 1), label="victim")
     cancel_at_every_step_of_trio(lambda: HedgedScene(parts, traffic), victim)
 
@@ -224,7 +225,7 @@ def test_any_hedged_stack_on_trio_gives_everything_back_wherever_it_is_cancelled
 async def test_cancel_in_the_tick_of_the_win_gets_through_and_closes_the_response(
     options: dict[str, Any], first: str
 ) -> None:
-    """It neither swallows the cancellation nor loses the response."""
+    """A cancellation in the tick of the win gets through, and the winner's response is closed."""
     answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     both_out = asyncio.Event()
     sent: list[Response] = []

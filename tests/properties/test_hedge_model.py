@@ -24,16 +24,16 @@ OPEN: frozenset[Ending] = frozenset({"bad", "error"})
 
 
 class Fatal(Exception):
-    """Repeating cannot cure it."""
+    """A failure that repeating cannot change."""
 
 
 class Ignored(Exception):
-    """Says nothing."""
+    """An error that says nothing about the dependency."""
 
 
 @dataclass(frozen=True)
 class Copy:
-    """What one copy does."""
+    """What one copy does: how long it takes, and how it ends."""
 
     seconds: float
     ending: Ending
@@ -41,7 +41,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a hedged call came to."""
+    """The outcome of a hedged call: its winner, its time, and the starts of its copies."""
 
     copy: int
     """Whose outcome the caller got."""
@@ -51,7 +51,7 @@ class Ended:
 
 
 def model(delays: Sequence[float], script: Sequence[Copy], tokens: float = math.inf) -> Ended:
-    """As the documentation says, event by event."""
+    """The outcome that the documentation promises, computed event by event."""
     starts: list[float] = []
     running: list[tuple[float, int]] = []
     failed: list[int] = []
@@ -84,7 +84,7 @@ def model(delays: Sequence[float], script: Sequence[Copy], tokens: float = math.
 
 
 def observe(hedge: Hedge, script: Sequence[Copy]) -> Ended:
-    """The same from the real one, in virtual time."""
+    """The outcome of a real Hedge in virtual time."""
     outcomes: dict[int, Any] = {}
     starts: list[float] = []
 
@@ -117,7 +117,7 @@ def observe(hedge: Hedge, script: Sequence[Copy]) -> Ended:
 
 @st.composite
 def scripts(draw: st.DrawFn) -> tuple[Copy, ...]:
-    """Up to five copies, no two of which can end at one time, nor when another is due."""
+    """A strategy for up to five copies, of which no two end at one time, nor when another one is due."""
     copies = draw(st.integers(2, 5))
     endings = st.sampled_from(["good", "error", "bad", "error", "fatal", "ignored"])
     return tuple(Copy(draw(st.integers(0, 24)) / 8 + 2.0 ** -(5 + number), draw(endings)) for number in range(copies))
@@ -129,7 +129,7 @@ DELAYS = st.sampled_from([0.0, 0.125, 0.5, 0.5, 1.0, 2.0])
 @search(300)
 @given(script=scripts(), inline=st.booleans(), data=st.data())
 def test_hedge_is_as_its_model(script: tuple[Copy, ...], inline: bool, data: st.DataObject) -> None:
-    """The winner, the time of its answer, and the time of each start."""
+    """The winner, the time of its outcome and the time of each start are those of the model."""
     delays = data.draw(st.lists(DELAYS, min_size=len(script) - 1, max_size=len(script) - 1), label="delays")
     assert observe(Hedge(delays, inline=inline), script) == model(delays, script)
 
@@ -137,7 +137,7 @@ def test_hedge_is_as_its_model(script: tuple[Copy, ...], inline: bool, data: st.
 @search(100)
 @given(script=scripts(), inline=st.booleans(), tokens=st.integers(0, 3), delay=DELAYS)
 def test_hedge_with_a_budget_is_as_its_model(script: tuple[Copy, ...], inline: bool, tokens: int, delay: float) -> None:
-    """Without a token none starts, now or later; what runs is waited for."""
+    """Without a token no further copy starts, now or later; running copies go on."""
     budget = Budget(reserve=tokens, ratio=0.001, cap=max(1, tokens))
     hedge = Hedge(delay, copies=len(script), inline=inline, budget=budget)
     expected = model([delay] * (len(script) - 1), script, tokens)

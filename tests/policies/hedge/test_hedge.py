@@ -508,31 +508,31 @@ def test_hedge_name_that_is_none_is_refused_with_its_value(name: Any, kind: type
         Hedge(1, name=name)
 
 
-# -- the plan ----------------------------------------------------------------------------------------------------------
+# -- lint --------------------------------------------------------------------------------------------------------------
 
 
-def test_plan_copies_that_do_not_fit_into_the_total_are_found() -> None:
+def test_lint_copies_that_do_not_fit_into_the_total_are_found() -> None:
     """Lint warns if the last copy, which begins at 4 s and may take 3, does not end within the Timeout outside."""
     assert Pipeline(Timeout(7), Hedge([2, 2]), Timeout(3)).findings == []
     with pytest.warns(Warning, match="3 copies that time out, with up to 4 s between them, take 7 s"):
         Pipeline(Timeout(6.5), Hedge([2, 2]), Timeout(3))
 
 
-def test_plan_delay_that_a_copy_cannot_live_to_see_is_found() -> None:
+def test_lint_delay_that_a_copy_cannot_live_to_see_is_found() -> None:
     """Lint warns if each copy's own Timeout ends before the delay."""
     with pytest.warns(Warning, match="nothing is ever hedged"):
         Pipeline(Hedge(2), Timeout(2))
     assert Pipeline(Hedge(1.5), Timeout(2)).findings == []
 
 
-def test_plan_breaker_outside_a_hedge_is_found() -> None:
+def test_lint_breaker_outside_a_hedge_is_found() -> None:
     """Lint warns of a breaker outside a hedge: it counts one failure where several copies failed."""
     with pytest.warns(Warning, match="it sees one failure"):
         Pipeline(CircuitBreaker(), Hedge(1))
     assert Pipeline(Hedge(1), CircuitBreaker()).findings == []
 
 
-def test_plan_hedge_and_retry_are_no_two_retries() -> None:
+def test_lint_hedge_and_retry_are_no_two_retries() -> None:
     """A Retry outside a Hedge is not reported as two policies that repeat."""
     assert Pipeline(Retry(attempts=3), Hedge(1)).findings == []
 
@@ -586,7 +586,7 @@ def test_hedge_that_is_dropped_with_a_closed_loop_ends() -> None:
 
     async def begin() -> Any:
         call = hedge(asyncio.Event().wait)()
-        call.send(None)  # nobody goes on with it
+        call.send(None)  # and is never resumed
         return call
 
     call = loop.run_until_complete(begin())

@@ -390,21 +390,21 @@ def test_hedge_by_observed_latency_describes_itself() -> None:
     assert repr(bounded) == "Hedge(3 copies, after the observed p99.5 (0.001 to 2 s) of each key, late)"
 
 
-def test_plan_budget_that_starves_an_observed_hedge_is_found() -> None:
+def test_lint_budget_that_starves_an_observed_hedge_is_found() -> None:
     """Lint warns if the budget's ratio is below twice the share of hedged calls."""
     with pytest.warns(Warning, match=r"a ratio of at least 0\.1, or a higher quantile"):
         Pipeline(Hedge(quantile(0.95), budget=Budget(0.05)))
     assert Pipeline(Hedge(quantile(0.95), budget=Budget(0.1))).findings == []
 
 
-def test_plan_late_losers_that_nothing_ends_are_found() -> None:
+def test_lint_late_losers_that_nothing_ends_are_found() -> None:
     """Lint warns if no Timeout inside ends a loser with `cancel="late"`."""
     with pytest.warns(Warning, match="nothing inside it ends a loser that hangs"):
         Pipeline(Hedge(1, cancel="late"))
     assert Pipeline(Hedge(1, cancel="late"), Timeout(5)).findings == []
 
 
-def test_plan_observed_hedge_that_can_never_be_due_is_found() -> None:
+def test_lint_observed_hedge_that_can_never_be_due_is_found() -> None:
     """Lint warns if the floor of the delay is above the Timeout of the copies."""
     with pytest.warns(Warning, match="nothing is ever hedged"):
         Pipeline(Hedge(quantile(0.95, floor=3)), Timeout(2))

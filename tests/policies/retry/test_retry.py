@@ -1035,7 +1035,7 @@ def test_interleaved_calls_wait_as_each_would_alone(plans: list[list[int]]) -> N
     assert virtual.run(together()) == [virtual.run(once(plan)) for plan in plans]
 
 
-# -- for people -----------------------------------------------------------------------------------------------------
+# -- events and texts -----------------------------------------------------------------------------------------------
 
 
 def test_retry_tells_of_each_failure_pause_and_end() -> None:
@@ -1130,7 +1130,7 @@ def test_error_of_a_long_retry_is_as_long_as_that_of_a_short_one(make: Callable[
     assert lines[1] <= lines[0]
 
 
-# -- results that nobody gets ---------------------------------------------------------------------------------------
+# -- results that no caller gets ------------------------------------------------------------------------------------
 
 
 class Closable:
@@ -1196,7 +1196,7 @@ def test_result_that_may_be_in_use_elsewhere_is_left_open(world: World, given: s
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("policy", [Retry(attempts=2, wait=0), Fallback(7)], ids=repr)
-async def test_result_whose_closing_hangs_holds_nobody_up_for_long(policy: Policy) -> None:
+async def test_result_whose_closing_hangs_delays_the_caller_by_a_second(policy: Policy) -> None:
     """The caller waits for a second; the closing goes on in the background."""
 
     class Hanging:
