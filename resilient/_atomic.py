@@ -1,19 +1,18 @@
-"""How small compound updates stay whole when several threads share one instance.
+"""How small compound updates stay atomic when several threads share one instance.
 
 On builds with a GIL a thread can lose its turn only at calls and backward jumps. The hot updates of gates and windows
 are written so that none stands between a check and its update; they need no lock, and a lock would cost a fifth of a
 whole guarded call. On free-threaded builds the same methods run under the instance's `_lock`.
 
-Signal handlers and finalizers run in the midst of whatever the thread does, between any two bytecodes, and may call
-all that is public. So every lock is re-entrant, also where nothing seems to call back (a plain one, and
-`threading.Event` with it, would wait for the frame that was interrupted); and what is done under a lock reads at the
-last moment what a handler may have changed.
+Signal handlers and finalizers run between any two bytecodes of a thread, and may call every public function. So every
+lock is re-entrant, also where nothing seems to call back (a plain lock, and `threading.Event` with it, would wait for
+the interrupted frame); and code under a lock reads as late as possible what a handler may have changed.
 
 A fork (`os.fork`; multiprocessing and ProcessPoolExecutor with "fork") copies the memory and keeps one thread. The
-child finds calls in flight that go on in the parent only, event loops that do not run, and locks that are held by
-threads that it does not have. What was learnt (windows, open circuits, tokens) is as true in the child, and stays.
-What belongs to calls in flight (permits, probes, queues, stragglers) is the parent's: in the child there is none of it.
-Objects with such state have a method `renew`. Policies are reached through the contexts of their pipelines, so they
+child finds calls in flight that continue in the parent only, event loops that do not run, and locks that are held by
+threads that it does not have. What policies have learnt (windows, open circuits, tokens) is as true in the child, and
+stays. What belongs to calls in flight (permits, probes, queues, stragglers) is the parent's, and the child drops it.
+Objects with such state have a method `renew`. Policies are renewed through the contexts of their pipelines, so they
 need not be registered themselves.
 """
 
@@ -52,7 +51,7 @@ GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def locked(method: F) -> F:
-    """`method` under its instance's re-entrant `_lock`."""
+    """Return `method` so that it runs under the re-entrant `_lock` of its instance."""
 
     @wraps(method)
     def under_lock(self: Any, *args: Any) -> Any:
@@ -63,20 +62,20 @@ def locked(method: F) -> F:
 
 
 def atomic(method: F) -> F:
-    """Marks a method that makes no call between a check and its update: locked only where there is no GIL."""
+    """Mark a method that makes no call between a check and its update. It takes the lock only where there is no GIL."""
     return method if GIL else locked(method)
 
 
 class Renewed(Protocol):
-    """What has state that belongs to one process."""
+    """An object with state that belongs to one process."""
 
     def renew(self) -> None:
-        """In a forked child: forget the calls in flight, and take new locks. More than once does no harm."""
+        """In a forked child: drop the calls in flight, and make new locks. A second call has no effect."""
 
 
 def in_forked_child(function: Callable[[], None]) -> Callable[[], None]:
     """Call `function()` in each child process that is forked from now on, before other code runs in it. A decorator for
-    functions of modules: it is for good."""
+    functions of modules: it is never removed."""
     _functions.append(function)
     return function
 
@@ -87,7 +86,7 @@ def renew_in_forked_child(instance: Renewed) -> None:
 
 
 def module_lock() -> AbstractContextManager[object]:
-    """A lock of a module, re-entrant, which no thread of the parent holds in a forked child."""
+    """Return a new re-entrant lock of a module, which in a forked child no thread of the parent holds."""
     lock = threading.RLock()
     _locks.append(lock)
     return lock
@@ -99,7 +98,7 @@ _instances: weakref.WeakSet[Renewed] = weakref.WeakSet()
 
 
 def _renew() -> None:
-    for lock in _locks:  # others take them
+    for lock in _locks:  # first, because the functions take them
         lock._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library does
     for function in (*_functions, *(instance.renew for instance in list(_instances))):
         try:
@@ -122,7 +121,7 @@ def rare_lock() -> AbstractContextManager[object]:
 
 
 def members(collection: Iterable[T]) -> list[T]:
-    """A copy of a collection to which a signal handler, a finalizer or another thread may add meanwhile."""
+    """Return a copy of a collection to which a signal handler, a finalizer or another thread may add meanwhile."""
     while True:
         try:
             return list(collection)
@@ -131,7 +130,7 @@ def members(collection: Iterable[T]) -> list[T]:
 
 
 class Wake:
-    """Ends the pause of a thread, from any thread, signal handler or finalizer."""
+    """A pause of one thread, which any thread, signal handler or finalizer can end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -142,8 +141,8 @@ class Wake:
         try:
             self._lock.release()
         except RuntimeError:
-            pass  # it is set already
+            pass  # `set` was called before
 
     def wait(self, seconds: float) -> None:
-        """Pause for `seconds` at the most."""
+        """Pause for `seconds`, or until `set` is called."""
         self._lock.acquire(timeout=seconds)

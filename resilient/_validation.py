@@ -39,7 +39,7 @@ __all__ = [
 
 
 def _unlike(argument: str, value: object, kind: str) -> TypeError:
-    """The error for a value that is no number; with what to write instead, where that can be told."""
+    """Make the error for a value that is no number. It says what to write instead, if the value shows that."""
     instead = ""
     if isinstance(value, timedelta) and "seconds" in kind:
         instead = f": write {value.total_seconds():g}"
@@ -56,8 +56,8 @@ _UNITS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def without_unit(value: str, kind: str) -> str:
-    """The end of a message about a number with its unit ("500ms", "99%"): the number to write where `kind` is meant, of
-    seconds or a share of 1. Empty: that cannot be told."""
+    """Return the end of a message about a number with its unit ("500ms", "99%"): the number to write where `kind` is
+    meant, of seconds or a share of 1; empty if the value does not show it."""
     digits = value.rstrip("abcdefghijklmnopqrstuvwxyz% ")
     unit = value[len(digits) :].strip()
     try:
@@ -70,7 +70,7 @@ def without_unit(value: str, kind: str) -> str:
 
 
 def percent(number: float) -> str:
-    """The end of a message about a share that may be a percentage: what that is as a share, or nothing."""
+    """Return the end of a message about a share that may be a percentage: the percentage as a share, or nothing."""
     return f": {number:g}% is {number / 100:g}" if 1 < number <= 100 else ""
 
 
@@ -87,7 +87,7 @@ def _number(argument: str, value: object, kind: str) -> float:
 
 
 def seconds(argument: str, value: object, *, zero: bool = False) -> float:
-    """A finite duration in seconds, above zero (or from zero on, with `zero=True`)."""
+    """Check a finite duration in seconds, above zero (or from zero on, with `zero=True`)."""
     kind = f"a finite number of seconds {'>= 0' if zero else '> 0'}"
     number = _number(argument, value, kind)
     if math.isinf(number) or number < 0 or (number == 0 and not zero):
@@ -96,7 +96,7 @@ def seconds(argument: str, value: object, *, zero: bool = False) -> float:
 
 
 def amount(argument: str, value: object) -> float:
-    """A finite number from 0 on."""
+    """Check a finite number that is 0 or greater."""
     kind = "a finite number >= 0"
     number = _number(argument, value, kind)
     if math.isinf(number) or number < 0:
@@ -105,7 +105,7 @@ def amount(argument: str, value: object) -> float:
 
 
 def share(argument: str, value: object, *, zero: bool = False) -> float:
-    """A ratio in (0, 1] (or from zero on, with `zero=True`)."""
+    """Check a ratio in (0, 1] (or from zero on, with `zero=True`)."""
     kind = "a share from 0 to 1" if zero else "a share above 0 and at most 1"
     number = _number(argument, value, kind)
     if not 0 <= number <= 1 or (number == 0 and not zero):
@@ -114,7 +114,7 @@ def share(argument: str, value: object, *, zero: bool = False) -> float:
 
 
 def count(argument: str, value: object, *, least: int = 1) -> int:
-    """A whole number of at least `least`."""
+    """Check a whole number of at least `least`."""
     kind = f"a whole number >= {least}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise _unlike(argument, value, kind)
@@ -124,7 +124,7 @@ def count(argument: str, value: object, *, least: int = 1) -> int:
 
 
 def meant(given: object, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the known one that is almost the given one, or nothing."""
+    """Return the end of a message about an unknown name: the known name that is most similar, or nothing."""
     from difflib import get_close_matches  # only a mistake needs it
 
     close = get_close_matches(given, known, 1) if isinstance(given, str) else []
@@ -132,7 +132,7 @@ def meant(given: object, known: Iterable[str]) -> str:
 
 
 def name(argument: str, value: object) -> str:
-    """A string that is not blank."""
+    """Check a string that must not be blank."""
     if not isinstance(value, str):
         raise TypeError(f"{argument} must be a string, got {value!r}")
     if not value.strip():
@@ -141,7 +141,7 @@ def name(argument: str, value: object) -> str:
 
 
 def instance(argument: str, value: Any, kind: type[K]) -> K | None:
-    """An object of this class, or None."""
+    """Check an object that must be of this class, or None."""
     if value is not None and not isinstance(value, kind):
         hint = f": write {value.__name__}()" if isinstance(value, type) and issubclass(value, kind) else ""
         raise TypeError(f"{argument} must be a {kind.__name__}, got {value!r}{hint}")
@@ -149,14 +149,14 @@ def instance(argument: str, value: Any, kind: type[K]) -> K | None:
 
 
 def flag(argument: str, value: object) -> bool:
-    """True or False, and nothing that merely counts as one of them."""
+    """Check a value that must be True or False itself: a number or a text is refused."""
     if not isinstance(value, bool):
         raise TypeError(f"{argument} must be True or False, got {value!r}")
     return value
 
 
 def hashable(argument: str, value: K) -> K:
-    """Something that can be a key, or part of one."""
+    """Check an object that is to be a key, or part of one."""
     try:
         hash(value)
     except TypeError:
@@ -169,7 +169,7 @@ LEGIBLE = 100
 
 
 def legible(key: object) -> str:
-    """A key as a part of a name: it may come from outside."""
+    """Return a key as printable text of at most 100 characters, for names: keys may come from outside."""
     text = key if isinstance(key, str) and key.isprintable() else repr(key)
     if len(text) <= LEGIBLE:
         return text
@@ -182,11 +182,11 @@ LONGEST = 500
 
 
 def in_a_line(error: BaseException, text: object = None) -> str:
-    """The class of an error and what it says, in one line of bounded length: `OSError: disk full`. `text`: what to say
-    in place of its own text."""
+    """Return the class of an error and its text, in one line of bounded length: `OSError: disk full`. `text`: a text to
+    use in place of its own."""
     try:
         said = " ".join(str(error if text is None else text).split())
-    except Exception:  # a __str__ that fails says nothing
+    except Exception:  # its __str__ fails
         said = ""
     if len(said) > LONGEST:
         said = f"{said[:LONGEST]}..."
@@ -194,8 +194,8 @@ def in_a_line(error: BaseException, text: object = None) -> str:
 
 
 def by_name(items: Iterable[tuple[str, V]]) -> dict[str, V]:
-    """The items as a dict. Where several have one name (`1` and `"1"` are both legible as 1), those after the first are
-    numbered: "1", "1 (2)"."""
+    """Return the items as a dict. Where several have one name (`1` and `"1"` are both legible as 1), those after the
+    first are numbered: "1", "1 (2)"."""
     named: dict[str, V] = {}
     for name, value in items:
         number, unique = 1, name
@@ -207,9 +207,9 @@ def by_name(items: Iterable[tuple[str, V]]) -> dict[str, V]:
 
 
 def strategy(argument: str, value: object) -> Callable[..., Any]:
-    """Something that can be called, whose answer may have to be awaited.
+    """Check a callable whose answer may have to be awaited.
 
-    Not a class where its instance is due, nor the coroutine that calling a function would have made, nor a generator.
+    Refuses a class where its instance is meant, a coroutine where its function is meant, and a generator function.
     """
     if not callable(value):
         raise TypeError(f"{argument} must be callable, got {value!r}")
@@ -221,7 +221,8 @@ def strategy(argument: str, value: object) -> Callable[..., Any]:
 
 
 def callback(argument: str, value: object) -> Callable[..., Any]:
-    """A `strategy` whose answer is there at once: nobody would await it, and a coroutine is always true."""
+    """Check a callable as `strategy` does, and refuse one that is async: nothing would await its answer, and a
+    coroutine is always true."""
     function = strategy(argument, value)
     if is_async(function):
         raise TypeError(f"{argument} must be a plain function, whose answer is not awaited, got {value!r}")
@@ -229,13 +230,13 @@ def callback(argument: str, value: object) -> Callable[..., Any]:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether the answer of a callable has to be awaited: of a coroutine function, or an object whose `__call__` is
-    one, also behind a partial."""
+    """Whether the answer of a callable has to be awaited: it is a coroutine function, or an object whose `__call__` is
+    one, also inside a partial."""
     return _is(function, inspect.iscoroutinefunction)
 
 
 def _is(value: Callable[..., Any], kind: Callable[[object], bool]) -> bool:
-    """Whether the function behind a callable, which may be a partial or have `__call__`, is of a kind."""
+    """Whether the function inside a callable, which may be a partial or have `__call__`, is of a kind."""
     while isinstance(value, functools.partial):
         value = value.func
     return kind(value) or kind(type(value).__call__)

@@ -42,14 +42,14 @@ __all__ = [
 
 
 class Template(str):
-    """A format string. A refusal whose first argument is a tuple that begins with one has no message yet: the rest of
-    the tuple are the values to format."""
+    """A format string, for messages that are formatted when they are first read. Until then the first argument of such
+    an error is a tuple: the template, and the values to format."""
 
     __slots__ = ()
 
 
 class ResilientError(Exception):
-    """Root of what the library itself raises for a call. As text it begins with the pipeline's name, where it has one.
+    """Base of the errors that the library itself raises for a call. Their text begins with the pipeline's name, if any.
 
     Attributes:
         pipeline: name of the pipeline, or "" outside one.
@@ -68,7 +68,7 @@ class ResilientError(Exception):
 
 
 def reason_of(error: ResilientError) -> str:
-    """The text of an error without the name of its pipeline, for texts that have it already."""
+    """Return the text of an error without the name of its pipeline, for texts that have that already."""
     _format_message(error)
     return Exception.__str__(error)
 
@@ -140,7 +140,7 @@ def _format_message(error: ResilientError) -> None:
 
 
 class CircuitOpen(Rejected, pybreaker.CircuitBreakerError):
-    """The circuit is open, isolated, or half-open with all probes out."""
+    """The circuit is open, isolated, or half-open with all probes in use."""
 
 
 class BulkheadFull(Rejected):
@@ -152,7 +152,7 @@ class RateLimited(Rejected):
 
 
 class LimitExceeded(Rejected):
-    """An `AdaptiveLimit` has no permit for a call of this priority, and its queue is full."""
+    """More calls run than an `AdaptiveLimit` allows for a call of this priority, and its queue has no place."""
 
 
 class PipelineClosed(Rejected):
@@ -183,21 +183,21 @@ class TimedOut(ResilientError, TimeoutError):
 
 
 class PipelineError(ValueError):
-    """A pipeline's order or plan cannot work, and it was built with `strict=True`."""
+    """The order of the policies of a pipeline, or their times, cannot work, and it was built with `strict=True`."""
 
 
 class PipelineWarning(UserWarning):
-    """A pipeline's order or plan cannot work as one would expect."""
+    """The order of the policies of a pipeline, or their times, cannot work as one would expect."""
 
 
 class Deadlock(RuntimeError):
-    """A wait that nothing could ever end: for what only the waiting thread, or a task on its own event loop, could do;
-    or in virtual time, where every task waits. The message says what waits, and what to do instead."""
+    """A wait that nothing could ever end: for something that only the waiting thread, or a task on its own event loop,
+    could do; or, in virtual time, because every task waits. The message says what waits, and what to do instead."""
 
 
 class VirtualTimeError(BaseException):
-    """Real I/O, a thread, a subprocess or a signal handler was asked for in virtual time, where it could not be
-    repeated. The message names the line that asked, and what to use instead.
+    """Code in virtual time requested real I/O, a thread, a subprocess or a signal handler, which no run could repeat.
+    The message names the line that did, and what to use instead.
 
     It is no `Exception`: no policy repeats it or answers for it. The event loop raises it as well, out of
     `resilient.testing.run` or the test, so a handler that catches it or a task that is never awaited cannot hide it.
@@ -207,16 +207,16 @@ class VirtualTimeError(BaseException):
 # -- errors inside errors --------------------------------------------------------------------------------------------
 
 _members: Callable[[BaseException], tuple[BaseException, ...]] = cast("Any", BaseExceptionGroup.exceptions).__get__
-"""The errors in a group itself, whatever a subclass says."""
+"""Returns the errors in a group itself, whatever a subclass defines."""
 
 
 def is_group(kind: type[BaseException]) -> bool:
-    """Whether errors of this type are groups."""
+    """Whether errors of this type are groups of errors."""
     return issubclass(kind, BaseExceptionGroup)
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The errors in a group, and in the groups in it; of any other error itself."""
+    """Yield the errors in a group, and in the groups inside it; for any other error, the error itself."""
     waiting = [error]
     while waiting:
         each = waiting.pop()
@@ -226,9 +226,9 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
             yield each
 
 
-def is_cut(error: BaseException, cancelled: type[BaseException]) -> bool:
-    """Whether an error is a cancellation, of type `cancelled`: also one that came out of a nursery or a task group,
-    beside errors that were met while that was cleaned up. With a Ctrl-C among them it is none."""
+def is_cancellation(error: BaseException, cancelled: type[BaseException]) -> bool:
+    """Whether an error is a cancellation of type `cancelled`. A group of a nursery or task group is one if it contains
+    a cancellation, and else only `Exception`s (of the clean-up); with a KeyboardInterrupt in it, it is not."""
     if issubclass(type(error), cancelled):
         return True
     if not is_group(type(error)):
@@ -248,5 +248,5 @@ class Stopped(Exception):
 
 
 def bare(error: Exception) -> Exception:
-    """The error that the function raised, also where a `Stopped` carries it out of a coroutine."""
+    """Return the error that the function raised: the one inside a `Stopped`, or the error itself."""
     return error.error if type(error) is Stopped else error

@@ -1,4 +1,4 @@
-"""The pipelines that most remote calls should have: start here, and change a figure when you know better.
+"""The pipelines that most remote calls should have: start here, and change a figure when measurements suggest it.
 
 After Microsoft's standard and hedging handlers (Microsoft.Extensions.Http.Resilience), with two things that those lack:
 a budget, so that retries and hedges cannot multiply an outage, and a plan that fits its total (their four attempts of
@@ -17,8 +17,8 @@ a budget, so that retries and hedges cannot multiply an outage, and a plan that 
                             #1854)
     Timeout 9 s             each attempt (there 10): 3 x 9 + 0.3 = 27.3 s; with hedges 8 s: 3 x (8 + 1.5) + 0.3 = 28.8 s
 
-There is no `AdaptiveLimit` in them: what a dependency can do with is known best where all of its load comes together,
-in front of the server (`resilient.http.asgi`). A client that wants one puts it where the bulkhead stands.
+There is no `AdaptiveLimit` in them: the capacity of a dependency is known best where all of its load arrives, in front
+of the server (`resilient.server.asgi`). A client that wants one puts it in place of the bulkhead.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from resilient.policies.timeout import Timeout
 __all__ = ["standard", "standard_hedged"]
 
 TOTAL = 30.0
-"""Seconds for which the figures above are meant; with less, attempts, pauses and delays are shorter."""
+"""The total in seconds for which the figures above are meant; with less, attempts, pauses and delays are shorter."""
 
 
 def standard(
@@ -128,10 +128,10 @@ def _p95(total: float) -> quantile:
 
 
 def _fitting(usual: float, whole: Timeout, retry: Retry, hedge: Hedge | None = None) -> float:
-    """Seconds for an attempt: as usual, or so many that all attempts fit into the whole."""
+    """Return the seconds for an attempt: `usual`, or less if otherwise not all attempts would fit into the whole."""
     pauses, late = retry.facts.pause or 0.0, 0.0 if hedge is None else hedge.facts.pause or 0.0
     room = min(0.9 * whole.seconds, (whole.seconds - pauses) / (retry.attempts or 1)) - late
-    if room >= usual or room <= 0:  # then none would fit, and the pipeline says so
+    if room >= usual or room <= 0:  # in the latter case nothing fits, and the pipeline warns
         return usual
     return math.floor(room * 999.999) / 1000 or room * 0.99  # a round number, if there is one
 

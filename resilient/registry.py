@@ -1,6 +1,6 @@
 """The named pipelines of this process, for operations: look one up, switch it, see the state of all.
 
-A pipeline that has a name is found here as long as something uses it. A second one of the same name takes its place.
+A pipeline with a name is found here as long as something refers to it. A second one of the same name replaces it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ __all__ = ["pipeline", "pipelines", "register", "snapshots"]
 
 
 def pipelines() -> dict[str, Pipeline]:
-    """All named pipelines, by name, in order of their names."""
+    """Return all named pipelines, by name, in order of their names."""
     return cast("dict[str, Pipeline]", named())
 
 
 def pipeline(name: str) -> Pipeline:
-    """The pipeline called `name`. Raises `KeyError`, with the names there are."""
+    """Return the pipeline called `name`. Raises `KeyError` with the known names."""
     found = pipelines()
     try:
         return found[name]
@@ -28,5 +28,5 @@ def pipeline(name: str) -> Pipeline:
 
 
 def snapshots() -> dict[str, dict[str, Any]]:
-    """The state of every named pipeline now, as plain data (see `Pipeline.snapshot`)."""
+    """Return the present state of every named pipeline, as plain data (see `Pipeline.snapshot`)."""
     return {name: each.snapshot() for name, each in pipelines().items()}

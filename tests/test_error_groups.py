@@ -28,7 +28,7 @@ from resilient import (
 from resilient.core.classify import FAILURE, FATAL, IGNORED, REFUSED, WAITED
 from resilient.core.policy import Policy
 from resilient.core.verdict import UNTRUSTED, together
-from resilient.errors import is_cut, leaves
+from resilient.errors import is_cancellation, leaves
 from tests.worlds import Slow, World
 
 
@@ -261,7 +261,7 @@ CUTS: list[tuple[BaseException, bool]] = [
 @pytest.mark.parametrize(("error", "cut"), CUTS, ids=[repr(error) for error, _ in CUTS])
 def test_group_with_a_cancellation_is_a_cut(error: BaseException, cut: bool) -> None:
     """Errors of the clean-up beside it do not make it another thing; a Ctrl-C does."""
-    assert is_cut(error, Cut) is cut
+    assert is_cancellation(error, Cut) is cut
 
 
 async def nursery() -> None:

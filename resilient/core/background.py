@@ -24,7 +24,7 @@ from resilient.core.current_call import Enclosing, enclosing, register_backgroun
 from resilient.core.layer import Layer
 from resilient.core.policy import PipelineContext
 from resilient.core.result import CLOSING_SECONDS, closing_of, is_awaitable
-from resilient.errors import Deadlock, is_cut
+from resilient.errors import Deadlock, is_cancellation
 from resilient.runtime import Parking, Runtime, current
 from resilient.runtime.threads import AWAITED, THREADS
 
@@ -296,7 +296,7 @@ async def _close_unwanted(
     except Exception as error:  # of the user's classifier
         _log.debug("resilient: a result that no caller gets could not be closed: %s", type(error).__name__)
     except BaseException as error:
-        if not is_cut(error, call.runtime.cancelled):
+        if not is_cancellation(error, call.runtime.cancelled):
             raise
         # else its event loop ends
     finally:

@@ -154,7 +154,7 @@ class PipelineContext:
 
     def _follow_family(self) -> None:
         self.mode = self._family.mode or _mode_of_all or "on"
-        self.channel.tell_watcher()
+        self.channel.notify_watcher()
 
 
 class _Family(weakref.WeakSet[PipelineContext]):

@@ -19,7 +19,7 @@ from resilient.core.gate import Withdrawn
 from resilient.core.policy import PipelineContext
 from resilient.errors import TimedOut, bare, leaves
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event
-from resilient.events.channel import unheard
+from resilient.events.channel import log_listener_error
 from resilient.events.records import CallEnding
 
 __all__ = [
@@ -154,7 +154,7 @@ def attempt_failed(call: Call, context: PipelineContext, begin: float, error: Ba
 class Ends:
     """Emits `CallEnded` for the calls of one pipeline.
 
-    The outermost gate layer sets `call.requests` when the call begins, and passes the time of that.
+    The outermost gate layer sets `call.requests` when the call begins, and passes the time of the begin.
 
     Args:
         substitutes: whether a policy of the pipeline can answer in place of the dependency.
@@ -197,7 +197,7 @@ class Ends:
                 try:
                     entry.listener(event)
                 except Exception:
-                    unheard(event)
+                    log_listener_error(event)
 
         def failed(call: Call, begin: float, error: BaseException) -> None:
             """Emit the event of a call that has raised `error`."""

@@ -28,7 +28,7 @@ from resilient.core.deadline import in_callers_time
 from resilient.core.gate import Gate, Ticket, Withdrawn
 from resilient.core.policy import PipelineContext
 from resilient.core.shadow import Shadow
-from resilient.errors import Rejected, is_cut, reason_of
+from resilient.errors import Rejected, is_cancellation, reason_of
 from resilient.events import CallRejected, Waited
 
 __all__ = ["FILE", "GateGroup", "givers"]
@@ -179,7 +179,7 @@ class GateGroup:
                 self.release_all(tickets)
                 raise
             self.learn(tickets, kind, elapsed, end, error)
-        elif is_cut(error, call.runtime.cancelled):
+        elif is_cancellation(error, call.runtime.cancelled):
 
             def cut(gate: Gate, ticket: Ticket) -> None:
                 if gate.facts.learns:

@@ -348,7 +348,7 @@ class Ending:
 
     @property
     def worth_repeating(self) -> bool:
-        """Whether another try may end better."""
+        """Whether the verdict says that another attempt can end better."""
         return self.verdict is not None and self.verdict.worth_repeating
 
 

@@ -5,7 +5,7 @@
     stop = events.listen(print)                         # everything
 
 A listener is any callable that takes one event. It listens to one pipeline (`pipeline.listen(fn)`) or to all of them
-(`events.listen(fn)`); both return a function that ends that. Further arguments are the classes of events it wants,
+(`events.listen(fn)`); both return a function that removes it. Further arguments are the classes of events it wants,
 derived classes included. An event that no listener wants is not built: a listener of `CallEnded` alone costs a call a
 third of a listener that gets everything.
 

@@ -20,7 +20,7 @@ from resilient.events.records import (
     Event,
 )
 
-__all__ = ["Channel", "Emitter", "Listener", "apart", "emit", "listen", "unheard"]
+__all__ = ["Channel", "Emitter", "Listener", "emit", "hidden_pipelines", "listen", "log_listener_error"]
 
 _log = logging.getLogger("resilient")
 
@@ -29,7 +29,7 @@ Listener = Callable[[Any], object]
 _ATTEMPTS = (AttemptStarted, AttemptReturned, AttemptFailed)
 
 _lock = module_lock()
-_apart: ContextVar[bool] = ContextVar("resilient_apart", default=False)
+_hidden: ContextVar[bool] = ContextVar("resilient_hidden", default=False)
 _everywhere: dict[_Entry, None] = {}
 _channels: weakref.WeakSet[Channel]
 
@@ -75,7 +75,7 @@ _SILENCE = _Wants(())
 class Channel:
     """One pipeline's listeners, the global ones included.
 
-    Whoever emits an event asks first whether it is wanted, so that it is not built in vain:
+    Code that emits an event first looks whether it is wanted, because an event that no listener gets is not built:
 
         if channel.wants[Waited]:
             channel.emit(Waited(...))
@@ -83,16 +83,16 @@ class Channel:
     Attributes:
         pipeline: the pipeline's name, or "".
         wants: the registrations that want an event, by its kind. Replaced when listeners change.
-        apart: whether its pipeline was made under `apart()`.
-        later: functions that emit events which the garbage collector came upon. It may run no listener, so they are
-            called before the next event.
+        hidden: whether its pipeline was made under `hidden_pipelines()`.
+        later: functions that emit events of objects which the garbage collector has found. It may run no listener, so
+            they are called before the next event.
     """
 
-    __slots__ = ("__weakref__", "_own", "_watch", "apart", "later", "pipeline", "wants")
+    __slots__ = ("__weakref__", "_own", "_watch", "hidden", "later", "pipeline", "wants")
 
     def __init__(self, pipeline: str = "") -> None:
         self.pipeline = pipeline
-        self.apart: bool = _apart.get()
+        self.hidden: bool = _hidden.get()
         self._own: dict[_Entry, None] = {}
         self._watch: weakref.WeakMethod[Callable[[], None]] | None = None
         self.later: deque[Callable[[], None]] = deque()
@@ -101,28 +101,28 @@ class Channel:
             self._spread()
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call the method `changed` now, whenever a listener comes or goes, and at `tell_watcher`, as long as its
-        object lives."""
+        """Call the method `changed` now, and again whenever a listener is added or removed, or `notify_watcher` is
+        called. Refers to its object weakly."""
         with _lock:
             self._watch = weakref.WeakMethod(changed)
             changed()
 
     def _spread(self) -> None:
-        entries: tuple[_Entry, ...] | None = None  # again if a signal handler listens meanwhile
-        while entries != (now := (*self._own,) if self.apart else (*self._own, *_everywhere)):
+        entries: tuple[_Entry, ...] | None = None  # again if a signal handler adds a listener meanwhile
+        while entries != (now := (*self._own,) if self.hidden else (*self._own, *_everywhere)):
             entries = now
             self.wants = _Wants(entries) if entries else _SILENCE
-        self.tell_watcher()
+        self.notify_watcher()
 
-    def tell_watcher(self) -> None:
-        """Call the method that `watch` was given: something has changed on which its object depends."""
+    def notify_watcher(self) -> None:
+        """Call the method that `watch` was given, because something has changed on which its object depends."""
         changed = self._watch and self._watch()
         if changed is not None:
             changed()
 
     def listen(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
         """Send the events of these kinds (without any: all events) to `listener` from now on. Returns a function that
-        ends that, however often called."""
+        ends that; a second call of it has no effect."""
         entry = _Entry(listener, kinds)
         with _lock:
             self._own[entry] = None
@@ -136,7 +136,8 @@ class Channel:
         return stop
 
     def heard_by(self) -> list[tuple[Listener, tuple[type[Event], ...]]]:
-        """The listeners of this pipeline and of all pipelines, as they were given, each with the kinds it wants."""
+        """Return the listeners of this pipeline and of all pipelines, as they were given, each with the kinds that it
+        wants."""
         return [(entry.listener, entry.kinds) for entry in self.wants.entries]
 
     def emit(self, event: Event) -> None:
@@ -146,7 +147,7 @@ class Channel:
         emit(self.wants[type(event)], event)
 
     def catch_up(self) -> None:
-        """Emit what waits in `later`."""
+        """Emit the events that wait in `later`, oldest first."""
         while self.later:
             try:
                 tell = self.later.popleft()
@@ -174,7 +175,7 @@ class Emitter:
             self._channels = (*others, weakref.ref(channel))
 
     def _attached(self) -> list[Channel]:
-        """The channels of those pipelines that still exist."""
+        """Return the channels of those pipelines that still exist."""
         return [channel for each in self._channels if (channel := each()) is not None]
 
     def _emit(self, kind: type[Any], now: float, *fields: Any) -> None:
@@ -199,23 +200,23 @@ def emit(entries: tuple[_Entry, ...], event: Event) -> None:
         try:
             entry.listener(event)
         except Exception:
-            unheard(event)
+            log_listener_error(event)
 
 
-def unheard(event: Event) -> None:
-    """Log the current exception, which a listener raised on this event, with its traceback."""
+def log_listener_error(event: Event) -> None:
+    """Log the current exception, which a listener raised for this event, with its traceback."""
     _log.exception("resilient: a listener raised on %s", type(event).__name__)
 
 
 @contextmanager
-def apart() -> Iterator[None]:
-    """Pipelines that are made inside are none of the program's: those who listen to all pipelines do not hear them, and
-    the registry does not know them. For rehearsals (`resilient.lab`)."""
-    token = _apart.set(True)
+def hidden_pipelines() -> Iterator[None]:
+    """Pipelines that are made inside are hidden from the rest of the program: listeners of all pipelines get no events
+    of them, and the registry does not list them. For dry runs (`resilient.lab`)."""
+    token = _hidden.set(True)
     try:
         yield
     finally:
-        _apart.reset(token)
+        _hidden.reset(token)
 
 
 def listen(listener: Listener, *kinds: type[Event]) -> Callable[[], None]:

@@ -1,7 +1,8 @@
 """What can happen to calls: a frozen record for each kind of event.
 
-They have no slots, so that code that makes one for each call can fill its dictionary at once (`resilient.core.emit`).
-The `__init__` of a frozen dataclass calls `object.__setattr__` for each field, which takes four times as long.
+The records have no slots, so that code that makes one for each call can fill its dictionary at once
+(`resilient.core.emit`). The `__init__` of a frozen dataclass calls `object.__setattr__` for each field, which takes
+four times as long.
 """
 
 from __future__ import annotations
@@ -27,30 +28,30 @@ __all__ = [
     "GaveUp",
     "HedgeWon",
     "Hedging",
-    "Judged",
     "LimitChanged",
     "Queued",
     "Retrying",
+    "VerdictKind",
     "Waited",
 ]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Common to all: the pipeline's name ("" when unnamed) and the time, in seconds."""
+    """The fields of all events: the pipeline's name ("" when unnamed), and the time in seconds."""
 
     pipeline: str
     at: float
 
 
-Judged = Literal["success", "failure", "nothing"]
-"""What an outcome says about the dependency, as the classifier has judged it for all policies. "nothing": an error that
-it ignores, a refusal, a cancellation, an answer of a Fallback, a mistake of the caller's."""
+VerdictKind = Literal["success", "failure", "nothing"]
+"""The verdict of the classifier on an outcome, the same for all policies: what it says about the dependency. "nothing":
+an error that the classifier ignores, a refusal, a cancellation, an answer of a Fallback, a mistake of the caller."""
 
 
 @dataclass(frozen=True)
 class AttemptStarted(Event):
-    """The function itself is being called, for the `attempt`-th time (from 1)."""
+    """The function itself is called, for the `attempt`-th time (from 1)."""
 
     attempt: int
     function: str
@@ -60,14 +61,14 @@ class AttemptStarted(Event):
 class AttemptFailed(Event):
     """The function raised, after `elapsed` seconds; also by cancellation (`error` is then no `Exception`).
 
-    `verdict`: what the error says about the dependency. Of a cancelled attempt nobody knows that here: "nothing".
+    `verdict`: what the error says about the dependency. For a cancelled attempt that is not known here: "nothing".
     """
 
     attempt: int
     function: str
     error: BaseException
     elapsed: float
-    verdict: Judged = "nothing"
+    verdict: VerdictKind = "nothing"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class AttemptReturned(Event):
     """The function returned, after `elapsed` seconds. `failed`: the classifier judges its result a failure. Then
     `status` is its HTTP status, if it has one, and `retry_after` the seconds that it asks for, if it does.
 
-    Of a streamed response it is told when the body has ended, with the times of its head; `failed` if it broke off.
+    For a streamed response the event comes when the body has ended, with the times of its head; `failed` if the body
+    broke off.
     """
 
     attempt: int
@@ -87,19 +89,24 @@ class AttemptReturned(Event):
 
 
 CallEnding = Literal["success", "failure", "timeout", "rejected", "cancelled"]
-"""How a call ended for its caller: what came back was good; an exception of the function, or a result that is judged a
-failure; `TimedOut`; a `Rejected`; or something that is no `Exception`."""
+"""How a call ended for its caller:
+
+"success": with a good result.
+"failure": with an exception of the function, or a result that is judged a failure.
+"timeout": with `TimedOut`. "rejected": with a `Rejected`.
+"cancelled": with something that is no `Exception`.
+"""
 
 
 @dataclass(frozen=True)
 class CallEnded(Event):
-    """A call of the guarded function is over, `elapsed` seconds after it began, whatever its policies did meanwhile.
+    """A call of the guarded function is over, `elapsed` seconds after it began, with all that its policies did.
 
-    `requests`: how often the function itself was called, hedges included; 0 when it was refused before. `error` is what
+    `requests`: how often the function itself was called, hedges included; 0 when it was refused before. `error`: what
     the caller gets, or None. `verdict`: what that says about the dependency.
 
-    Of a streamed response it is told when the body has ended, with the times of its head: a "failure", with its error,
-    if it broke off; "cancelled" if its reader was, or never read it.
+    For a streamed response the event comes when the body has ended, with the times of its head: a "failure", with its
+    error, if the body broke off; "cancelled" if its reader was cancelled, or did not read it.
     """
 
     function: str
@@ -107,14 +114,14 @@ class CallEnded(Event):
     elapsed: float
     ending: CallEnding
     error: BaseException | None
-    verdict: Judged = "nothing"
+    verdict: VerdictKind = "nothing"
 
 
 @dataclass(frozen=True)
 class Retrying(Event):
     """Attempt number `attempt` failed and another will follow after `wait` seconds. `error` is None for a result.
 
-    In shadow mode `shadow` is True, and there is none.
+    With `shadow` True the policy is in shadow mode, and no other attempt follows.
     """
 
     policy: str
@@ -138,7 +145,7 @@ class GaveUp(Event):
 class Hedging(Event):
     """Copy number `copy` (from 2) of a call begins, because of `reason`: "delay" or "failure".
 
-    In shadow mode `shadow` is True, and it does not.
+    With `shadow` True the policy is in shadow mode, and the copy does not begin.
     """
 
     policy: str
@@ -166,7 +173,8 @@ class BudgetExhausted(Event):
 
 @dataclass(frozen=True)
 class FellBack(Event):
-    """A Fallback stood in for a call that failed with `error` (None: with a result that was judged a failure)."""
+    """A Fallback answered in place of a call that failed with `error` (None: with a result that was judged a
+    failure)."""
 
     policy: str
     error: BaseException | None
@@ -174,7 +182,7 @@ class FellBack(Event):
 
 @dataclass(frozen=True)
 class AbandonedEnded(Event):
-    """Work whose caller had gone (`Timeout(abandon=True)`) ended, `elapsed` seconds after it began."""
+    """Work that its caller no longer waits for (`Timeout(abandon=True)`) ended, `elapsed` seconds after it began."""
 
     policy: str
     error: BaseException | None
@@ -202,8 +210,9 @@ class Waited(Event):
 class CallRejected(Event):
     """A policy refused the call.
 
-    In shadow mode `shadow` is True, and the call went on. `went_well`: whether it succeeded, if it has ended by now (it
-    would have been refused later, in a queue). `would_wait`: it would not have been refused, but made to wait.
+    With `shadow` True the policy is in shadow mode, and the call went on. `went_well`: whether it succeeded, if it has
+    ended already (the policy would have refused it later, in a queue); else None. `would_wait`: the policy would not
+    have refused the call, but made it wait.
     """
 
     policy: str
@@ -244,9 +253,9 @@ class LimitChanged(Event):
 
 @dataclass(frozen=True)
 class FaultInjected(Event):
-    """Chaos has a call meet a fault of this `kind` ("latency", "errors", ...); `fault` describes it.
+    """Chaos injects a fault of this `kind` ("latency", "errors", ...) into a call; `fault` describes it.
 
-    `seconds`: how late a latency makes the call; 0 for the others.
+    `seconds`: the delay of a latency; 0 for the other kinds.
     """
 
     policy: str
@@ -257,7 +266,8 @@ class FaultInjected(Event):
 
 @dataclass(frozen=True)
 class ChaosHalted(Event):
-    """Chaos stopped by itself, because more calls failed than it may cost. Sent to every pipeline that it is in."""
+    """Chaos stopped by itself, because more calls failed than its limit allows. Sent to every pipeline that it is
+    in."""
 
     policy: str
     reason: str

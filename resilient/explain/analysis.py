@@ -22,7 +22,7 @@ from resilient.core.gate import Gate
 from resilient.core.levels import levels
 from resilient.core.policy import Policy
 from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase
-from resilient.events.channel import apart
+from resilient.events.channel import hidden_pipelines
 from resilient.explain.explanation import Explanation
 from resilient.explain.long_run import long_run
 from resilient.explain.records import Behind, Idle, Part, Route, Step
@@ -100,7 +100,7 @@ def _examined(argument: str, thing: Any) -> tuple[Pipeline, Function | None]:
     policy = subject.policy
     assert policy is not None
     if not isinstance(policy, Pipeline):
-        with apart():
+        with hidden_pipelines():
             policy = Pipeline(policy)
     return policy, subject.guards
 

@@ -22,7 +22,7 @@ import tenacity
 from resilient.core.call import name_of
 from resilient.core.policy import Policy
 from resilient.errors import PipelineWarning
-from resilient.events.channel import apart
+from resilient.events.channel import hidden_pipelines
 from resilient.explain.error_location import located
 from resilient.http.asgi import ServerMiddleware, Shared
 from resilient.http.chaos import HttpChaos
@@ -79,7 +79,7 @@ def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
     if type(thing) is Subject:
         return thing
     try:
-        with apart():  # pipelines made here, of several decorators or of a middleware, are not registered
+        with hidden_pipelines():  # pipelines made here, of several decorators or of a middleware, are not registered
             found = seen(name, thing)
     except TypeError:
         raise
@@ -88,7 +88,7 @@ def subject_of(name: str, thing: Any, *, decorators: bool = True) -> Subject:
     if found is not None:
         return found
     made = _called(name, thing)
-    with apart():
+    with hidden_pipelines():
         found = seen(name, made)
     if found is not None:
         return found
@@ -129,7 +129,7 @@ def _middleware(thing: Any) -> ServerMiddleware | Shared | None:
         if isinstance(each, Shared):
             return each
         if getattr(each, "cls", None) is ServerMiddleware:  # the application makes it at its first request
-            with apart():
+            with hidden_pipelines():
                 return ServerMiddleware(thing, *each.args, **each.kwargs)
     return None
 
@@ -207,7 +207,7 @@ def _called(name: str, make: Any) -> Any:
     if why is not None:
         raise TypeError(f"{name} must be {WANTED}, and is {what}, {why}")
     try:
-        with quiet_stdout(), apart():
+        with quiet_stdout(), hidden_pipelines():
             return make()
     except (Exception, SystemExit) as error:
         raise TypeError(f"{name} is {what}, which failed when it was called: {located(error)}") from None

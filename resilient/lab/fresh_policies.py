@@ -36,7 +36,7 @@ from resilient.core.budget import Budget
 from resilient.core.call import name_of
 from resilient.core.policy import Policy, standing_in
 from resilient.errors import PipelineWarning
-from resilient.events.channel import apart
+from resilient.events.channel import hidden_pipelines
 from resilient.faults import Results
 from resilient.http.chaos import Witness
 from resilient.pipeline import Pipeline
@@ -103,7 +103,7 @@ def dry_run(*, run_hooks: bool = False) -> Iterator[DryRun]:
     made = DryRun(run_hooks)
     token = _current.set(made)
     try:
-        with _substituting(made), apart():
+        with _substituting(made), hidden_pipelines():
             yield made
     finally:
         _current.reset(token)

@@ -31,8 +31,8 @@ _named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 def register(pipeline: Named) -> None:
     """Enter a pipeline under its name, in place of an earlier one of the same name. A pipeline of a simulation is not
-    entered (`events.channel.apart`)."""
-    if pipeline._context.channel.apart:
+    entered (`events.channel.hidden`)."""
+    if pipeline._context.channel.hidden:
         return
     with _lock:
         _named[pipeline.name] = pipeline

@@ -12,7 +12,7 @@ from sys import get_asyncgen_hooks
 from typing import Any
 
 from resilient._atomic import in_forked_child
-from resilient.errors import is_cut
+from resilient.errors import is_cancellation
 from resilient.runtime.clock import monotonic
 from resilient.runtime.inherited_deadline import inherit, inherited, restore
 from resilient.runtime.protocol import Limit, Timed, Woken, Work
@@ -139,7 +139,7 @@ class AsyncioRuntime:
             # `uncancel` on every exit, and only once. The cancellation is ours if that brings the count back to its
             # former value. A caller's cancel in the same tick leaves the count higher, and takes precedence.
             if entry.fired:
-                if task.uncancel() <= base and is_cut(error, CancelledError):
+                if task.uncancel() <= base and is_cancellation(error, CancelledError):
                     raise limit.expired(call, call.waited - waited) from call.error
             elif entries.pop(entry, None):
                 entry.forget()

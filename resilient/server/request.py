@@ -49,7 +49,7 @@ from typing import Any, Final
 from resilient.core.call import Call
 from resilient.core.gate import Withdrawn
 from resilient.core.layer import Layer
-from resilient.errors import Rejected, TimedOut, is_cut
+from resilient.errors import Rejected, TimedOut, is_cancellation
 from resilient.runtime import Runtime
 from resilient.runtime.asyncio import current_task
 from resilient.runtime.inherited_deadline import Deadline
@@ -195,7 +195,7 @@ class Request(Deadline):
             return False
         if timer.fired:
             assert timer.task is not None
-            return timer.task.uncancel() <= self._base and error is not None and is_cut(error, CancelledError)
+            return timer.task.uncancel() <= self._base and error is not None and is_cancellation(error, CancelledError)
         if self._entries.pop(timer, None):
             timer.forget()
         return False

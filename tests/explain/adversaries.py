@@ -252,7 +252,7 @@ def _play(pipelines: Sequence[Pipeline], explanation: Explanation, adversary: _A
     policies = flat(pipelines)
     for policy in policies:
         if isinstance(policy, Hedge) and policy.observes and adversary.past is not None:
-            observed = policy.observed(new_call(print, (), {}, None))
+            observed = policy._latencies_of(new_call(print, (), {}, None))
             assert observed is not None
             for _ in range(policy.observes.samples):
                 observed.record(adversary.past)

@@ -25,7 +25,7 @@ from typing import Any
 from resilient._atomic import atomic
 from resilient.core.background import BackgroundCall
 from resilient.core.call import Call
-from resilient.errors import is_cut
+from resilient.errors import is_cancellation
 from resilient.policies.hedge.race import Race
 from resilient.runtime.asyncio import AsyncioRuntime
 from resilient.runtime.timers import Entries
@@ -100,7 +100,7 @@ class InlineRace(Race):
             self._stop_inline()
             if self.winner is not None:
                 cancelled_by_others = task.uncancel() > base
-                if not cancelled_by_others and is_cut(error, asyncio.CancelledError):
+                if not cancelled_by_others and is_cancellation(error, asyncio.CancelledError):
                     self.end()
                     return self.take()  # it was cancelled for the winner
                 if cancelled_by_others and isinstance(error, Exception):
