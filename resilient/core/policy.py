@@ -253,6 +253,22 @@ class Policy:
         return None
 
 
+class Wrap(Policy):
+    """Runs the rest of the pipeline zero, one or many times. A subclass defines `run`."""
+
+    def run(self, call: Call, inner: Layer, context: PipelineContext) -> Coroutine[Any, Any, Any]:
+        """Run `inner(call)` as often as it takes, and return (awaitably) what the caller gets.
+
+        `context.on_error(call, error)` and `context.on_result(call, result)` are the verdicts of the classifier. Before
+        `inner` runs again, set `call.verdict = None`.
+        """
+        raise NotImplementedError
+
+    def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
+        run, rest = self.run, inner.run
+        return BoundLayer(lambda call: run(call, rest, context))
+
+
 def _changed(
     bound: inspect.BoundArguments, change: Callable[[str, Any], Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -271,19 +287,3 @@ def _changed(
 def _signature(init: Callable[..., None]) -> inspect.Signature:
     """The signature of a constructor; its first parameter is the policy itself."""
     return inspect.signature(init)
-
-
-class Wrap(Policy):
-    """Runs the rest of the pipeline zero, one or many times. A subclass defines `run`."""
-
-    def run(self, call: Call, inner: Layer, context: PipelineContext) -> Coroutine[Any, Any, Any]:
-        """Run `inner(call)` as often as it takes, and return (awaitably) what the caller gets.
-
-        `context.on_error(call, error)` and `context.on_result(call, result)` are the verdicts of the classifier. Before
-        `inner` runs again, set `call.verdict = None`.
-        """
-        raise NotImplementedError
-
-    def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
-        run, rest = self.run, inner.run
-        return BoundLayer(lambda call: run(call, rest, context))

@@ -72,13 +72,13 @@ WANTED = pytest.mark.parametrize("wanted", [(), (CallEnded,)], ids=["everything"
 
 @WANTED
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("twin", [False, True], ids=["pipeline", "twin"])
-def test_told_is_what_was_learned(world: World, way: Any, twin: bool, wanted: Any) -> None:
+@pytest.mark.parametrize("derived", [False, True], ids=["pipeline", "derived"])
+def test_told_is_what_was_learned(world: World, way: Any, derived: bool, wanted: Any) -> None:
     """Of each attempt and of each call, by the judgement of the pipeline that makes them; which is asked once."""
     ledger, classifier = Ledger(), BadResults()
-    pipeline = Pipeline(ledger, classify=None if twin else classifier)
+    pipeline = Pipeline(ledger, classify=None if derived else classifier)
     told = Told(pipeline, *wanted)
-    if twin:
+    if derived:
         pipeline = pipeline._derive((ledger,), classifier)
     dependency = world.dependency(*SCRIPT)
     for _ in SCRIPT:
