@@ -5,11 +5,11 @@ not import resilient before the first test that is so marked, and a suite withou
 loops, and the names of its tests.
 
 The marker may be on a test, a class or a module. It brings `@pytest.mark.asyncio` with it, for pytest-asyncio's strict
-mode. On a plain `def` it is refused, as that has no event loop; those in a marked class or module run as they are.
-`@pytest.mark.virtual_time(limit=60)` fails a test that has not ended after 60 s of virtual time.
+mode. On a plain `def` it is refused, because that has no event loop; in a marked class or module a plain `def` runs as
+usual. `@pytest.mark.virtual_time(limit=60)` fails a test that has not ended after 60 s of virtual time.
 
-The examples of a Hypothesis test run on a new loop each, whose clock begins at 0: else one would see what the examples
-before it left behind, and would not fail again when Hypothesis repeats it.
+Each example of a Hypothesis test runs on a new loop, whose clock begins at 0. Otherwise an example would depend on
+those before it, and would not fail again when Hypothesis repeats it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker with pytest, which lists it by `--markers`."""
     config.addinivalue_line(
         "markers",
         f"{MARKER}: run the coroutine test on an event loop in virtual time (resilient.testing); "
@@ -59,21 +59,22 @@ def _is_coroutine(function: Any) -> bool:
 
 
 def _factory(item: pytest.Item) -> LoopFactory | None:
-    """What makes the loop of a marked test; None: it is not marked."""
+    """Return the loop factory of a marked test; None: it is not marked."""
     mark = item.get_closest_marker(MARKER)
     return None if mark is None else _factory_with(mark.kwargs.get("limit"))
 
 
 @functools.cache
 def _factory_with(limit: Any) -> LoopFactory:
-    """One for all tests with this limit: those that share a loop are found by it."""
+    """Return the loop factory of all tests with this limit. It is one object, because pytest-asyncio finds shared loops
+    by it."""
     from resilient.runtime.virtual import VirtualLoop
 
     return functools.partial(VirtualLoop, limit=limit)
 
 
 def _run_example(make_loop: LoopFactory, test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """A plain function that runs one example of a Hypothesis test on a loop of its own."""
+    """Return a plain function that runs one example of a Hypothesis test on a loop of its own."""
 
     @functools.wraps(test)
     def example(*args: Any, **kwargs: Any) -> None:
@@ -84,7 +85,8 @@ def _run_example(make_loop: LoopFactory, test: Callable[..., Coroutine[Any, Any,
 
 
 class _Loops:
-    """Registered when the first marked test is collected: pytest-asyncio asks it for the loops of all later ones."""
+    """Gives marked tests their loops. Registered with the first marked test; pytest-asyncio then calls it for each
+    test."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: Any) -> Generator[None, object, object]:
@@ -102,7 +104,7 @@ class _Loops:
     def pytest_asyncio_loop_factories(
         self, item: pytest.Item
     ) -> Generator[None, Mapping[str, LoopFactory] | None, Mapping[str, LoopFactory]]:
-        """Virtual time for marked tests; for others whatever else they would have had."""
+        """Return virtual time for marked tests; for others the factories that they would have had."""
         factories = yield
         if (make_loop := _factory(item)) is not None:
             return {"virtual": make_loop}
@@ -124,5 +126,5 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 "resilient.testing.run in it",
                 pytrace=False,
             )
-    elif not item.config.hook.pytest_asyncio_loop_factories.has_spec():  # nobody would ask for our loops
+    elif not item.config.hook.pytest_asyncio_loop_factories.has_spec():  # it would not call `_Loops`
         pytest.fail(f"@pytest.mark.{MARKER} needs pytest-asyncio 1.5 or later", pytrace=False)

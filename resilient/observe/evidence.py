@@ -1,4 +1,4 @@
-"""What a trace says of an error besides its time: the name of its class, and the few facts by which it is judged.
+"""What a trace keeps of an error besides its time: the name of its class, and the few facts by which it is judged.
 
 A name is `module:Qualified.Name`, as in files of faults; Python's own exceptions have no module. A fact is a number, a
 flag or a code of a known vocabulary, under the path of the attribute that had it:
@@ -9,7 +9,7 @@ flag or a code of a known vocabulary, under the path of the attribute that had i
     {"response.Error.Code": "SlowDown"}                   botocore
     {"args.0": "LOADING"}                                 redis, or the status that a proxy has refused with
     {"errno": 104}, {"evidence": false}                   an OSError; a TimedOut whose time went by in local queues
-    {"certificate": true}                                 its reason is a certificate that does not verify
+    {"certificate": true}                                 its cause is a certificate that does not verify
 
 No text of an error is a fact: messages, URLs, header fields and bodies may hold secrets. `resilient.core.known_errors`
 reads the same attributes; `resilient.lab.recorded_errors` puts the facts back.
@@ -49,27 +49,27 @@ __all__ = [
 Fact = bool | int | float | str
 
 LONGEST_NAME = 200
-"""Characters of a class's name."""
+"""The most characters of the name of a class."""
 
 LONGEST_LINEAGE = 12
-"""Classes above one."""
+"""The most base classes that are listed for a class."""
 
 ANSWERS = frozenset(
     {"response.status_code", "response.status", "status_code", "status", "response.ResponseMetadata.HTTPStatusCode"}
 )
-"""Facts of errors that may have header fields."""
+"""The facts that only errors with a response have. Such an error may have header fields."""
 
 MOST_LEAVES = 10
-"""Different errors of a group."""
+"""The most different errors of a group that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """By what an error, or a result that is judged a failure, can be judged.
+    """The facts by which a classifier can judge an error, or a result that is a failure.
 
     Attributes:
-        facts: pairs of a path and what was found there, as in this module's docstring.
-        leaves: of a group of errors: the name and the evidence of each different one in it, nested groups resolved.
+        facts: pairs of a path and the value that was found there, as in this module's docstring.
+        leaves: of a group of errors: the name and the evidence of each different error in it, nested groups resolved.
     """
 
     facts: tuple[tuple[str, Fact], ...] = ()
@@ -80,7 +80,7 @@ class Evidence:
 
 
 def qualified_name(kind: type[BaseException]) -> str:
-    """The name of a class of exceptions; what cannot be printed in it is replaced, and a long one is cut.
+    """Return the name of a class of exceptions. Characters that cannot be printed are replaced, and a long name is cut.
 
     A class of the program's main module has the module's name as others import it.
     """
@@ -97,13 +97,14 @@ def _qualified_name(kind: Any) -> str:
 
 
 def module_of(kind: type) -> str:
-    """The module of a class, whatever its metaclass says; "?" where it has none."""
+    """Return the module of a class, whatever its metaclass says; "?" where it has none."""
     module = type.__dict__["__module__"].__get__(kind)
     return module if isinstance(module, str) else "?"
 
 
 def _main() -> str:
-    """What other modules import the main module as: by `python -m`, or as a file; `__main__` where it has neither."""
+    """Return the name by which other modules import the main module: with `python -m`, or as a file; `__main__` where
+    it has neither."""
     main = sys.modules.get("__main__")
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     if spec is not None:
@@ -112,9 +113,9 @@ def _main() -> str:
 
 
 def class_named(name: str) -> type[BaseException] | None:
-    """The class of exceptions with this name in a module that is imported already, or None.
+    """Return the class of exceptions with this name in a module that is imported already, or None.
 
-    It imports nothing, and runs no code of modules and classes: only their own dictionaries are looked at.
+    It imports nothing, and runs no code of modules and classes: it reads only their own dictionaries.
     """
     module, _, qualified = name.rpartition(":")
     return _class_in(module or "builtins", qualified)
@@ -134,12 +135,14 @@ def _class_in(module: str, qualified: str) -> type[BaseException] | None:
 
 
 def is_findable(kind: type[BaseException]) -> bool:
-    """Whether its name leads to this very class: not to none, as of a class in a function, nor to another one."""
+    """Whether the name of a class leads to this class: not so for a class in a function, or where another class has the
+    name."""
     return _class_in(module_of(kind), type.__dict__["__qualname__"].__get__(kind)) is kind
 
 
 def lineage(kind: type[BaseException]) -> list[str]:
-    """The names of the classes above it up to `Exception`, in the order in which they are asked for attributes."""
+    """Return the names of the base classes of a class up to `Exception`, in the order in which attributes are looked
+    up."""
     above = kind.__mro__[1:]
     found = [qualified_name(each) for each in above if issubclass(each, Exception) and is_findable(each)]
     return [each for each in found if each != "Exception"][:LONGEST_LINEAGE]
@@ -149,7 +152,7 @@ def lineage(kind: type[BaseException]) -> list[str]:
 
 
 def evidence_of(error: Any) -> Evidence | None:
-    """What is known of an exception, or of a result that failed, beyond its class; None: nothing."""
+    """Return what is known of an exception, or of a result that failed, beyond its class; None: nothing."""
     kind: Any = type(error)
     if is_group(kind):
         different = {(qualified_name(type(each)), evidence_of(each)): None for each in leaves(error)}
@@ -176,7 +179,7 @@ def evidence_of(error: Any) -> Evidence | None:
 
 @lru_cache(1_000)
 def _paths_of(kind: Any) -> tuple[str, ...]:
-    """The facts that errors of a class may have by what is in the class."""
+    """Return the paths of the facts that errors of a class can have, as far as the class shows them."""
     names = {name for each in kind.__mro__ for name in vars(each)}
     libraries = {module_of(each).partition(".")[0] for each in kind.__mro__}
     special = {
@@ -191,7 +194,7 @@ def _paths_of(kind: Any) -> tuple[str, ...]:
 
 
 def _at(error: Any, path: str) -> Any:
-    """What an error has at a path of `CHECKS`; raises where it has nothing there."""
+    """Return the value that an error has at a path of `CHECKS`. Raises an exception where it has none."""
     match path:
         case "retry_after":
             asked = asked_to_wait(error)
@@ -211,7 +214,7 @@ def _at(error: Any, path: str) -> Any:
 
 
 def _asked_by(error: Any) -> float | None:
-    """Seconds that an answer in an error asks for in its header fields."""
+    """Return the seconds that the response in an error asks for in its header fields; None: it asks for nothing."""
     verdict = read_of(reader_of(type(error)), error, FAILURE_STATUSES) if isinstance(error, Exception) else None
     asked = None if verdict is None else verdict.retry_after
     return None if asked is None else round(asked, 3)
@@ -257,14 +260,14 @@ CHECKS: Mapping[str, Callable[[Any], Fact | None]] = {
     "evidence": lambda value: False if value is False else None,
     "certificate": lambda value: True if value is True else None,
 }
-"""What may be a fact at each path: that value, or None, as it is not one."""
+"""For each path, a function that returns a value as a fact, or None if the value cannot be one."""
 
 
 # -- in files -------------------------------------------------------------------------------------------------------
 
 
 def as_json(evidence: Evidence | None) -> dict[str, Any]:
-    """Evidence as fields of a line."""
+    """Return evidence as fields of a line of a trace."""
     data: dict[str, Any] = {}
     if evidence is not None and evidence.facts:
         data["has"] = dict(evidence.facts)
@@ -274,7 +277,8 @@ def as_json(evidence: Evidence | None) -> dict[str, Any]:
 
 
 def evidence_from(line: Mapping[str, Any], *, in_group: bool = False) -> Evidence | None:
-    """What `as_json` has put into a line. Raises `ValueError` that names the field and the value."""
+    """Return the evidence that `as_json` has put into a line. Raises `ValueError` that names the field and the
+    value."""
     facts, members = line.get("has"), None if in_group else line.get("of")
     if facts is None and members is None:
         return None

@@ -1,4 +1,4 @@
-"""Events as lines of the standard log, each kind at a fitting level, and no flood while a dependency is down.
+"""Events as lines of the standard log, each kind at a fitting level, and few lines while a dependency is down.
 
     from resilient.observe.logging import log_events
 
@@ -11,18 +11,18 @@
               shadow mode would have done; a fault that chaos injected
     debug     each attempt; each hedge that won; each new limit of an AdaptiveLimit
 
-That an attempt returned, and that a call ended, has no line: each call does, and what went wrong is told by then.
+A returned attempt and an ended call have no line: every call has both, and failures have been logged before.
 
-A dead dependency refuses thousands of calls a second, all for one reason. So from one policy of one pipeline there is
-one line of a kind every few seconds, which says how many were left out since the line before. Changes of a circuit are
-logged one by one, for the last one must not be missing. But policies may be many, one for each key (`Keyed`), and their
-keys may come from strangers: so a pipeline has no more than `LINES` lines of a kind in that time, changes included. At
-debug there is no limit: who turns it on asks for every line.
+While a dependency is down, thousands of calls a second are refused, all for one reason. So one policy of one pipeline
+has one line of a kind every few seconds, which says how many were left out since the line before. Changes of a circuit
+are logged one by one, because the last one must not be missing. But there may be many policies, one for each key
+(`Keyed`), and keys may come from outside: so a pipeline has no more than `LINES` lines of a kind in that time, changes
+included. At debug there is no limit, because that level is for every line.
 
-No argument and no result is ever logged. Of an error there is the type, at debug too, and never the message, which may
-quote what was sent: h11's quote header values, httpx's have queries. (Events have the error.) For structured logs the
-records carry what the line says as attributes (`extra=`): `event`, `pipeline`, `suppressed`, and the event's own fields
-(`policy`, `attempt`, `wait`, ...; of an error its `error_type`).
+No argument and no result is ever logged. Of an error the type is logged, at debug too, and never the message, which may
+quote what was sent: h11's messages quote header values, httpx's have queries. (Events have the error.) For structured
+logs the records have the contents of the line as attributes (`extra=`): `event`, `pipeline`, `suppressed`, and the
+event's own fields (`policy`, `attempt`, `wait`, ...; of an error its `error_type`).
 """
 
 from __future__ import annotations
@@ -42,25 +42,26 @@ from resilient.pipeline import Pipeline
 __all__ = ["EventLog", "log_events", "text_of"]
 
 LINES = 100
-"""Lines of one kind from one pipeline in an interval, of all its policies together."""
+"""The most lines of one kind from one pipeline in an interval, of all its policies together."""
 
 UNLOGGED = (events.AttemptReturned, events.CallEnded)
 """Kinds of events that are not logged: every call and every attempt has one."""
 
 KINDS = 1_000
-"""So many (pipeline, policy, kind) are remembered; the longest silent ones are forgotten first."""
+"""The most combinations of pipeline, policy and kind that are remembered. Beyond that, the one with no event for the
+longest time is dropped."""
 
 
 def log_events(
     pipeline: Pipeline | None = None, *, logger: logging.Logger | None = None, interval: float = 5.0
 ) -> Callable[[], None]:
-    """Log the events of one pipeline, or of all. Returns a function that ends that.
+    """Log the events of one pipeline, or of all. Returns a function that stops it.
 
     Args:
         pipeline: whose events; None: of every pipeline, also of those built later.
-        logger: where to; default the logger "resilient.events".
+        logger: default the logger "resilient.events".
         interval: seconds between two lines of one kind from one policy of one pipeline, and in which one pipeline has
-            100 lines of a kind at the most; 0: every event has its line.
+            at most 100 lines of a kind; 0: every event has its line.
     """
     if pipeline is not None and not isinstance(pipeline, Pipeline):
         raise TypeError(f"pipeline must be a Pipeline or None, got {pipeline!r}")
@@ -70,7 +71,8 @@ def log_events(
 
 
 class EventLog:
-    """The listener behind `log_events`. Its clock is the events' own, so it is right in virtual time too."""
+    """The listener behind `log_events`. It takes the time from the events, so intervals are right in virtual time
+    too."""
 
     def __init__(self, logger: logging.Logger | None = None, *, interval: float = 5.0) -> None:
         if logger is not None and not isinstance(logger, logging.Logger):
@@ -101,7 +103,7 @@ class EventLog:
         self.logger.log(level, "%s%s", text_of(event), more, extra=_attributes(event, suppressed))
 
     def _suppressed(self, event: Event) -> int | None:
-        """How many events of this kind went without a line since the last; None: so does this one."""
+        """Return how many events of this kind had no line since the last line; None: this one has no line, either."""
         kind = (event.pipeline, type(event).__name__)
         one_by_one = isinstance(event, events.CircuitChanged)
         with self._lock:
@@ -122,10 +124,11 @@ class EventLog:
             return suppressed
 
     def _is_recent(self, line: _Line, event: Event) -> bool:
-        return 0 <= event.at - line.at < self.interval  # a clock that went back is another clock
+        return 0 <= event.at - line.at < self.interval  # a time that went back is of another clock
 
     def _line(self, lines: OrderedDict[tuple[str, ...], _Line], key: tuple[str, ...]) -> _Line:
-        """What is remembered of a kind, made if there is nothing; of the longest silent one nothing is any more."""
+        """Return the record of a kind, made if it is new. Beyond `KINDS` the one with no event for the longest time is
+        dropped."""
         line = lines.get(key)
         if line is None:
             line = lines[key] = _Line()
@@ -140,7 +143,8 @@ class EventLog:
 
 
 class _Line:
-    """When a kind was last logged, how many came since; and of a budget, since when it counts its `lines`."""
+    """When a kind was last logged, and how many events came since; for a whole pipeline, since when it counts its
+    `lines`."""
 
     __slots__ = ("at", "lines", "suppressed")
 
@@ -166,7 +170,7 @@ def _level(event: Event) -> int:
 
 
 def text_of(event: Event) -> str:
-    """What happened, in a few words after the names of pipeline and policy."""
+    """Return a few words about an event, after the names of pipeline and policy."""
     match event:
         case events.AttemptStarted():
             what = f"attempt {event.attempt} of {event.function}"

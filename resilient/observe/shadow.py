@@ -1,4 +1,4 @@
-"""What policies in shadow mode would have done, summed up: to be read before they are let loose, or set otherwise.
+"""Sums up what policies in shadow mode would have done, to be read before they are enabled or changed.
 
     users = Pipeline(Retry(attempts=3, shadow=True), CircuitBreaker(shadow=True), Timeout(2), name="users")
     report = report_shadows(users)
@@ -10,11 +10,12 @@
       CircuitBreaker  would have refused 131 calls (1.3%), of which 96 went well; opened 2 times
       Hedge           would have done nothing
 
-A gate with a queue counts as refused, too, what would not have been made after a wait: calls too long in line, or too
-late for their deadline. That is known when a report is read, unless calls still run; `resilient.core.shadow_queue`
-says how.
+A gate with a queue also counts as refused the calls that it would have refused after a wait: those too long in the
+queue, or too late for their deadline. They are known when a report is read, except for calls that still run;
+`resilient.core.shadow_queue` says how.
 
-From a trace (`resilient.observe.trace`): `ShadowReport.of(read_trace(path))`; how refused calls went is not in it.
+From a trace (`resilient.observe.trace`): `ShadowReport.of(read_trace(path))`. A trace does not say how refused calls
+went.
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ from resilient.pipeline import Pipeline, flat
 __all__ = ["ShadowReport", "WouldHaveDone", "report_shadows"]
 
 
-HEARD = (events.CallEnded, events.Retrying, events.Hedging, events.CallRejected, events.CircuitChanged)
+KINDS = (events.CallEnded, events.Retrying, events.Hedging, events.CallRejected, events.CircuitChanged)
 """The kinds of events from which a report is made."""
 
 
 @dataclass(slots=True)
 class WouldHaveDone:
-    """What one policy would have done: attempts repeated, further copies begun, calls refused and made to wait. (A call
-    that would have waited first and then been refused is both.)
+    """What one policy would have done: attempts repeated, further copies begun, calls refused, calls made to wait. (A
+    call that would have waited first and then been refused is counted as both.)
 
-    `went_well`: of the calls that it would have refused, those that succeeded; None: not known. `opened`: how often its
+    `went_well`: how many of the calls that it would have refused succeeded; None: not known. `opened`: how often its
     circuit opened.
     """
 
@@ -59,14 +60,14 @@ class WouldHaveDone:
     went_well: int | None = 0
 
     def as_json(self) -> dict[str, int | None]:
-        """The counts of one policy as plain data."""
+        """Return the counts of one policy as plain data."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 def report_shadows(*pipelines: Pipeline) -> ShadowReport:
     """Sum up from now on what the shadowed policies of these pipelines would have done; without any, of all pipelines.
 
-    It ends with `stop()`, or with the block of `with report_shadows(...) as report:`.
+    The report ends with `stop()`, or with the block of `with report_shadows(...) as report:`.
     """
     report = ShadowReport()
     for pipeline in dict.fromkeys(pipelines):
@@ -74,12 +75,12 @@ def report_shadows(*pipelines: Pipeline) -> ShadowReport:
             raise TypeError(f"pipelines must be Pipelines, got {pipeline!r}")
         report.listen_to(pipeline)
     if not pipelines:
-        report._stops.append(events.listen(report, *HEARD))
+        report._stops.append(events.listen(report, *KINDS))
     return report
 
 
 class ShadowReport:
-    """The sums; a listener.
+    """The sums of what shadowed policies would have done. It is a listener.
 
     Attributes:
         calls, requests: of each pipeline, by its name.
@@ -102,7 +103,7 @@ class ShadowReport:
 
     @classmethod
     def of(cls, trace: Trace) -> Self:
-        """A report of what a trace tells of policies in shadow mode."""
+        """Return a report of the policies in shadow mode of a trace."""
         report = cls()
         for call in trace.calls:
             report._count(call.pipeline, call.requests)
@@ -116,22 +117,22 @@ class ShadowReport:
         return report
 
     def listen_to(self, pipeline: Pipeline) -> None:
-        """Sum up of this one too. Its shadowed policies are in the report even if they would have done nothing."""
+        """Add a pipeline to the report. Its shadowed policies are listed even if they would have done nothing."""
         for policy in flat(pipeline.policies):
             if getattr(policy, "shadow", False):
                 self._policy(pipeline.name, policy.name)
                 if isinstance(policy, Gate):
                     self._gates.append(policy)
-        self._stops.append(pipeline.listen(self, *HEARD))
+        self._stops.append(pipeline.listen(self, *KINDS))
 
     def stop(self) -> None:
-        """Listen no more, and count the calls that are left in would-be queues."""
+        """Stop listening, and count the calls that are left in would-be queues."""
         self._foretell()
         for stop in self._stops:
             stop()
 
     def _foretell(self) -> None:
-        """Hear of calls that would still be in line."""
+        """Let gates emit the events of calls that would still be in their queues."""
         for gate in self._gates:
             gate._foretell()
 
@@ -181,7 +182,7 @@ class ShadowReport:
                         self.policies[name, event.policy].opened += 1
 
     def _remember(self, calls: Any, policy: tuple[str, str]) -> None:
-        """Of a call that would have been refused, by whom; until it has ended."""
+        """Note which policy would have refused a call, until the call has ended."""
         call = calls[0][0].origin
         self._refused.setdefault(id(call), (call, set()))[1].add(policy)
 
@@ -193,7 +194,7 @@ class ShadowReport:
                 policy.went_well += well
 
     def as_json(self) -> dict[str, Any]:
-        """As plain data: pipelines, and their policies, by name."""
+        """Return the report as plain data: pipelines, and their policies, by name."""
         self._foretell()
         names = sorted({*self.calls, *(pipeline for pipeline, _ in self.policies)})
         return {

@@ -1,30 +1,31 @@
-"""A trace: what real calls were like, in a compact file, to be read or replayed (`resilient simulate --trace FILE`).
+"""A trace: a compact record of real calls in a file, to be read or replayed (`resilient simulate --trace FILE`).
 
     recording = record_trace("users.trace.gz", users)    # without a pipeline: of all of them
     ...
     recording.close()                                    # or `with record_trace(...):`
 
-JSON Lines, gzipped where the name ends in ".gz"; the first line is the header, the last one says that it is complete:
+JSON Lines, gzipped where the name ends in ".gz"; the first line is the header, the last line says that it is complete:
 
     {"trace": 2, "began": "2026-11-24T16:41:59.250+00:00"}
     {"t": 0.0, "s": 1.0, "try": 1, "e": "OSError", "zero": 3.5}       an attempt: begin, seconds, number, error
-    {"kind": "app:Busy", "is": ["app:Refused", "OSError"]}            the first error of a class: what it is a kind of
-    {"t": 0.1, "s": 0.1, "try": 1, "e": "app:Busy", "has": {"status": 503}}     with what it is judged by
+    {"kind": "app:Busy", "is": ["app:Refused", "OSError"]}            the first error of a class: its base classes
+    {"t": 0.1, "s": 0.1, "try": 1, "e": "app:Busy", "has": {"status": 503}}     with facts for a classifier
     {"t": 0.5, "s": 0.1, "try": 1, "e": "app:NotFound", "says": "nothing"}    which is ignored by the classifier
     {"t": 2.0, "s": 0.03, "try": 2, "k": "eu-1", "p": "users"}        with its key, and the name of its pipeline
     {"t": 0.0, "s": 2.03, "n": 2, "end": "success"}                   a call: begin, seconds, requests, how it ended
     {"t": 7.0, "would": "refuse", "by": "RateLimit"}                  what a policy in shadow mode would have done
     {"end": "closed", "dropped": 0}
 
-No argument, no result and no message of an error is in it; a key only if you give a function that makes one. Errors
-are their class's `module:Qualified.Name`, and a few numbers and codes (`resilient.observe.evidence`).
+It contains no argument, no result and no message of an error; a key only if you give a function that makes one. An
+error is the `module:Qualified.Name` of its class, and a few numbers and codes (`resilient.observe.evidence`).
 
-Begins count from the first event, which came `zero` seconds after `began`. So recordings that were written by several
-processes, or one after the other, can be read as one: `read_trace(a, b)`, or a file that has them one after the other.
+Begins count from the first event, which came `zero` seconds after `began`. So recordings of several processes, or of
+one after the other, can be read as one: `read_trace(a, b)`, or one file that has them one after the other.
 
-Calls never wait for it: what happened is put into a buffer, and a thread writes it. When the buffer is full (the disk
-is slower than the calls), lines are dropped and counted; when the file has reached `max_bytes`, or the disk is full, it
-ends there, which is logged once. No call notices. A file belongs to one process: begin after a fork, not before.
+Calls never wait for a recording: lines are put into a buffer, and a thread writes them. When the buffer is full (the
+disk is slower than the calls), lines are dropped and counted; when the file has reached `max_bytes`, or the disk is
+full, the recording ends, which is logged once. Calls go on in any case. A file belongs to one process: start the
+recording after a fork, not before.
 """
 
 from __future__ import annotations
@@ -67,13 +68,13 @@ __all__ = [
 _log = logging.getLogger("resilient")
 
 BATCH = 1_000
-"""Lines that wake the writer before its time."""
+"""Waiting lines that wake the writer before its interval is over."""
 
 MOST_KINDS = 1_000
-"""Classes of errors that are told of."""
+"""The most classes of errors that a trace describes."""
 
 LONGEST_KEY = 200
-"""Characters of a key."""
+"""The most characters of a key."""
 
 
 def record_trace(
@@ -84,17 +85,17 @@ def record_trace(
     max_bytes: int = 100 * 2**20,
     interval: float = 0.5,
 ) -> Recording:
-    """Write what the calls of these pipelines are like (without any: of all there are and will be) to a new file.
+    """Write a record of the calls of these pipelines (without any: of all pipelines, later ones too) to a new file.
 
     Args:
-        path: where to; overwritten. Gzipped if it ends in ".gz".
-        key: the key of a call by its arguments, as `Keyed` has it: `lambda host, *rest: host`. It is written to the
-            file as text, so it should be no secret. Default: no keys, nothing of the arguments.
-        buffer: so many lines may wait to be written; more are dropped.
-        max_bytes: how long the file may become, before it is compressed. Default 100 MiB, about a million lines.
-        interval: seconds between two writes; a crash costs no more.
+        path: of the file, which is overwritten; gzipped if it ends in ".gz".
+        key: returns the key of a call by its arguments, as for `Keyed`: `lambda host, *rest: host`. It is written to
+            the file as text, so it should not be a secret. Default: no keys, and nothing of the arguments.
+        buffer: the most lines that wait to be written; further ones are dropped.
+        max_bytes: the most bytes of the file, uncompressed. Default 100 MiB, about a million lines.
+        interval: seconds between two writes; a crash loses no more than that.
 
-    Raises `OSError` when the file cannot be made. What goes wrong later is in `Recording.error`.
+    Raises `OSError` when the file cannot be made. A later error is in `Recording.error`.
     """
     for pipeline in pipelines:
         if not isinstance(pipeline, Pipeline):
@@ -108,12 +109,12 @@ def record_trace(
 
 
 class Recording:
-    """A trace that is being written; the listener behind `record_trace`.
+    """A trace that is being written: the listener behind `record_trace`.
 
     Attributes:
         path: of the file.
-        written: lines in it. dropped: lines that are not in it, but should be.
-        error: why nothing more is written, or None.
+        written: lines in it. dropped: lines that it lacks.
+        error: why the recording has ended before `close()`, or None.
     """
 
     def __init__(
@@ -150,7 +151,8 @@ class Recording:
         renew_in_forked_child(self)
 
     def renew(self) -> None:
-        """In a forked child: the file is the parent's, who writes it; nothing of the child's gets into it."""
+        """In a forked child: end the recording, because the parent writes the file. No line of the child gets into
+        it."""
         self._lock = threading.RLock()
         if self._closed:
             return
@@ -159,12 +161,10 @@ class Recording:
         for stop in self._stops:
             stop()
         self._waiting.clear()
-        with open(
-            os.devnull, "wb"
-        ) as nowhere:  # where the end of this process writes what the parent had in its buffer
+        with open(os.devnull, "wb") as nowhere:  # at its exit the child flushes its copy of the parent's buffer there
             os.dup2(nowhere.fileno(), self._file.fileno())
 
-    # -- what happens ---------------------------------------------------------------------------------------------
+    # -- events ---------------------------------------------------------------------------------------------------
 
     def __call__(self, event: Event) -> None:
         if self._origin is None:
@@ -193,7 +193,7 @@ class Recording:
             self._woken.set()
 
     def _introduce(self, error: BaseException) -> None:
-        """Say of each class of errors, when there is one of it for the first time, which classes are above it."""
+        """Write the base classes of each class of errors, when the first error of it comes."""
         for kind in {type(each) for each in (error, *leaves(error))}:
             name = evidence.qualified_name(kind)
             if name in self._introduced or len(self._introduced) >= MOST_KINDS:
@@ -206,7 +206,8 @@ class Recording:
                 self._waiting.append(about)
 
     def _key_of(self, event: Event, key: Callable[..., Hashable]) -> str | None:
-        """The key of the call that tells of this event, from the arguments of the frames that it is in."""
+        """Return the key of the call of this event, from the arguments in the frames around the listener; None: it has
+        none."""
         for call, context in enclosing(3):
             if context.name == event.pipeline and name_of(call.fn) == getattr(event, "function", None):
                 if getattr(call.fn, "is_block", False):
@@ -254,7 +255,8 @@ class Recording:
         _log.warning("resilient: the trace %s ends here: %s", self.path, error)
 
     def close(self) -> None:
-        """Listen no more, write what waits, and end the file. Raises nothing; see `error`. Twice does no harm."""
+        """Stop listening, write the waiting lines, and end the file. Raises nothing; see `error`. A second call has no
+        effect."""
         for stop in self._stops:
             stop()
         with self._lock:
@@ -267,7 +269,7 @@ class Recording:
         self._drain()
         try:
             if self.error is None or isinstance(self.error, _Full):
-                self._bytes_left = BATCH  # there is always room for the end
+                self._bytes_left = BATCH  # for the last line there is always room
                 self._put({"end": "closed" if self.error is None else "full", "dropped": self.dropped})
             self._file.close()
         except (OSError, ValueError) as error:
@@ -284,7 +286,7 @@ class Recording:
 
 
 class _Full(Exception):
-    """The file is as long as it may become."""
+    """The file has its `max_bytes`."""
 
 
 def _call(event: events.CallEnded) -> dict[str, Any]:
@@ -302,7 +304,7 @@ def _returned(event: events.AttemptReturned) -> dict[str, Any]:
     line = _attempt(event)
     if event.failed:
         line["bad"] = True
-        line |= evidence.as_json(evidence.evidence_of(event))  # which has a status, as a response has
+        line |= evidence.as_json(evidence.evidence_of(event))  # the event has a status, as a response has
     return line
 
 
@@ -338,4 +340,4 @@ _LINES: Mapping[type[Event], Callable[[Any], dict[str, Any] | None]] = {
     events.Hedging: _shadowed("hedge"),
     events.CallRejected: _refused,
 }
-"""What the file says of an event, with a time not yet rounded; None: nothing."""
+"""Makes the line of an event, with a time that is not yet rounded; None: the event has no line."""

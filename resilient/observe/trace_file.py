@@ -1,12 +1,12 @@
 """Reads the files that `resilient.observe.trace` writes.
 
-Whoever wrote a file, it is read or refused with a `TraceError`, one line that names the file, the line and the value.
-It is data: nothing is imported or run. What it may take of memory is bounded by `max_bytes` of its text: a call or an
-attempt takes about 200 bytes, so the shortest lines take eight times their text.
+A file may come from anywhere: it is read, or refused with a `TraceError`, one line that names the file, the line and
+the value. Nothing in it is imported or run. The memory that it takes is bounded by `max_bytes` of its text: a call or
+an attempt takes about 200 bytes, so the shortest lines take eight times their text.
 
-Files (or parts of one file, each with a header) are put together by the time at which their recordings began. Clocks of
-different machines differ by what they differ by. Those of version 1 have bare names of errors ("ConnectError") without
-their modules, no evidence, and begin to the second.
+Files (or parts of one file, each with a header) are put together by the time at which their recordings began; a
+difference between the clocks of two machines stays. Files of version 1 have names of errors without their modules
+("ConnectError"), no evidence, and a begin in whole seconds.
 """
 
 from __future__ import annotations
@@ -30,31 +30,33 @@ __all__ = ["MAX_BYTES", "VERSION", "opened", "read_trace"]
 V = TypeVar("V")
 
 VERSION = 2
+"""The version of the format that is written."""
 
 LONGEST_LINE = 65_536
-"""Bytes of a line that is read: what was written is far shorter, and a file may come from anybody."""
+"""The most bytes of a line that is read. Written lines are far shorter, but a file may come from anywhere."""
 
 LONGEST_TIME = 1e9
-"""Seconds, thirty years: no recording is longer."""
+"""The greatest time in seconds: no recording lasts thirty years."""
 
 MOST = 10**9
-"""No number in a line is greater."""
+"""The greatest whole number in a line."""
 
 MAX_BYTES = 128 * 2**20
-"""More than a recording has, if it was not told otherwise."""
+"""The most bytes of text that are read by default: more than a recording writes by default."""
 
 WOULD = ("retry", "hedge", "refuse", "wait")
-"""All that a line can say a policy in shadow mode would have done."""
+"""What a line can say that a policy in shadow mode would have done."""
 
 
 def read_trace(path: str | Path, *more: str | Path, max_bytes: int = MAX_BYTES) -> Trace:
-    """Read a trace. One that breaks off (a crash, a full disk) is read as far as it goes.
+    """Read a trace. A file that breaks off (a crash, a full disk) is read as far as it goes.
 
     Args:
         path, more: files; several are put together, as those of several workers.
-        max_bytes: of text, uncompressed, in all of them. Default 128 MiB; it may take eight times as much memory.
+        max_bytes: the most bytes of uncompressed text in all of them. Default 128 MiB; it may take eight times as much
+            memory.
 
-    Raises `TraceError` for what is no trace, and `OSError` for what cannot be read.
+    Raises `TraceError` for a file that is no trace, and `OSError` for one that cannot be read.
     """
     reader = _Reader(_validation.count("max_bytes", max_bytes))
     for each in (path, *more):
@@ -63,7 +65,7 @@ def read_trace(path: str | Path, *more: str | Path, max_bytes: int = MAX_BYTES) 
 
 
 class _Reader:
-    """Puts together what is in files, line by line."""
+    """Collects the lines of several files into one trace."""
 
     def __init__(self, max_bytes: int) -> None:
         self.left = self.max_bytes = max_bytes
@@ -75,7 +77,7 @@ class _Reader:
         self.same: dict[Any, Any] = {}
 
     def read(self, path: Path) -> None:
-        """Take the lines of a file. Raises `TraceError`."""
+        """Read the lines of a file. Raises `TraceError`."""
         lines = self._lines(path)
         number, line = 1, next(lines, None)
         if line is None or "trace" not in line:
@@ -89,7 +91,8 @@ class _Reader:
             number, line = number + 1, next(lines, None)
 
     def _lines(self, path: Path) -> Iterator[dict[str, Any]]:
-        """The lines of a file as tables. A last one that is torn, or a compressed end that is missing, ends them."""
+        """Yield the lines of a file as tables. An incomplete last line, or a compressed file without its end, ends
+        them."""
         with opened(path, "rb") as file:
             number = 0
             while True:
@@ -155,14 +158,15 @@ class _Reader:
             raise ValueError(f"began must be within thirty years of {self.recordings[0].began}, got {began}")
 
     def _late(self, recording: _Recording) -> float:
-        """Seconds by which a recording's begins are to be shifted, to count from where those of the first do."""
+        """Return the seconds by which times of a recording are shifted, to count from where those of the first
+        recording do."""
         first = self.recordings[0]
         if recording is first or recording.at is None or first.at is None:
             return 0.0
         return (recording.at - first.at).total_seconds() + recording.zero - first.zero
 
     def trace(self) -> Trace:
-        """All of it, in order; begins count from the first call or attempt."""
+        """Return the whole trace, in order. Times count from the first call or attempt."""
         lists: tuple[list[Any], ...] = (self.calls, self.attempts, self.shadows)
         ends = [*(each.first for each in self.recordings[1:]), tuple(map(len, lists))]
         spans = [(each, list(map(range, each.first, end))) for each, end in zip(self.recordings, ends, strict=True)]
@@ -190,7 +194,7 @@ class _Reader:
         )
 
     def _one(self, value: V) -> V:
-        """The first that is equal: names, keys and evidence come again and again."""
+        """Return the first value that is equal: names, keys and evidence are repeated in many lines."""
         return self.same.setdefault(value, value)  # type: ignore[no-any-return]
 
     def _field(self, line: dict[str, Any], field: str) -> str | None:
@@ -236,7 +240,8 @@ class _Reader:
 
 @dataclass(slots=True)
 class _Recording:
-    """One recording of those that are read: where it begins in the lists of calls, attempts and shadows."""
+    """One recording of those that are read: its header, and where its lines begin in the lists of calls, attempts and
+    shadows."""
 
     began: str
     first: tuple[int, ...]
@@ -259,14 +264,15 @@ def _moment(each: Any) -> float:
 
 
 def _shift(items: list[Any], where: range, by: float) -> None:
-    """Put those at these places later, one after the other, so that all of them are never there twice."""
+    """Make the items at these places later by `by` seconds, one at a time, so that memory never holds all of them
+    twice."""
     for at in where:
         name = "at" if isinstance(items[at], WouldHave) else "begin"
         items[at] = replace(items[at], **{name: round(_moment(items[at]) + by, 6)})
 
 
 def opened(path: Path, mode: Literal["rb", "wb"]) -> IO[bytes]:
-    """The file of a trace: gzipped if its name says so."""
+    """Open the file of a trace: compressed if its name ends in ".gz"."""
     return cast("IO[bytes]", gzip.open(path, mode, 6)) if path.name.endswith(".gz") else path.open(mode)
 
 

@@ -13,13 +13,13 @@ __all__ = ["Trace", "TraceError", "TracedAttempt", "TracedCall", "TracedKind", "
 
 
 class TraceError(ValueError):
-    """A file that is no trace. The message is one line that says where and why."""
+    """A file that is no trace, or not a valid one. The message is one line that says where and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracedCall:
-    """A call: when it began (seconds from the first one), how long it took, what it cost, how it ended (as in
-    `resilient.events.CallEnded`), with which type of error, of which pipeline, for which key."""
+    """A call: when it began (seconds from the first one), how many seconds and requests it took, how it ended (as in
+    `resilient.events.CallEnded`), the class of its error, its pipeline, and its key."""
 
     begin: float
     seconds: float
@@ -32,12 +32,12 @@ class TracedCall:
 
 @dataclass(frozen=True, slots=True)
 class TracedAttempt:
-    """A call of the function itself.
+    """One call of the function itself.
 
-    `error`: the name of its error's class, `module:Qualified.Name`. `failed`: it raised, or returned what is judged a
-    failure (then `error` is None). `cut`: it was cancelled, so its latency would have been longer, and nobody knows how
-    it would have ended. `ignored`: it raised what is judged to say nothing about the dependency. `evidence`: what else
-    its error, or its result that is judged a failure, can be judged by.
+    `error`: the name of its error's class, `module:Qualified.Name`. `failed`: it raised, or returned a result that is
+    judged a failure (then `error` is None). `cut`: it was cancelled, so its latency would have been longer, and its
+    outcome is not known. `ignored`: it raised an error that says nothing about the dependency, as judged. `evidence`:
+    what else its error, or its failed result, can be judged by.
     """
 
     begin: float
@@ -54,8 +54,8 @@ class TracedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class TracedKind:
-    """A class of errors: the names of those above it. `local`: it is not to be found by its name, as a class that was
-    made in a function is not, nor one whose `__module__` is that of another class."""
+    """A class of errors: the names of its base classes. `local`: it cannot be found by its name, as a class inside a
+    function, or one whose `__module__` is that of another class."""
 
     above: tuple[str, ...] = ()
     local: bool = False
@@ -73,12 +73,12 @@ class WouldHave:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What is in one or several recordings.
+    """The contents of one or several recordings.
 
     Attributes:
-        began: when recording began, as it says itself; of several, the first.
+        began: when recording began, as its header says; of several recordings, the first.
         calls, attempts, shadows: in the order of their begin.
-        dropped: lines that were not written. complete: each was closed, and neither cut off nor full.
+        dropped: lines that were not written. complete: each recording was closed, and neither cut off nor full.
         kinds: classes of errors, by name.
     """
 
@@ -92,11 +92,11 @@ class Trace:
 
     @property
     def pipelines(self) -> list[str]:
-        """The names of those whose calls are in it."""
+        """The names of the pipelines whose calls are in it."""
         return sorted({call.pipeline for call in self.calls})
 
     def of(self, pipeline: str) -> Trace:
-        """The trace of one pipeline alone."""
+        """Return the part of the trace that belongs to one pipeline."""
         return replace(
             self,
             calls=[each for each in self.calls if each.pipeline == pipeline],

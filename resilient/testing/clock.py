@@ -1,7 +1,7 @@
-"""The time of a test: what it is, and letting it go by.
+"""The time of a test: `now`, and `advance` to let time pass.
 
-In virtual time it goes by by itself whenever everybody waits, so most tests need neither of these: they await a call
-and look at `now()`. `advance` is for looking at what happens meanwhile.
+In virtual time the clock moves by itself whenever everything waits, so most tests need neither: they await a call and
+compare `now()`. `advance` is for tests that look at what happens meanwhile.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ __all__ = ["advance", "now"]
 
 
 def now() -> float:
-    """The time in seconds, as policies and events see it. In virtual time it begins at 0; elsewhere it is
-    `time.monotonic()` (and in trio, trio's clock)."""
+    """Return the time in seconds, as policies and events see it. In virtual time it begins at 0; elsewhere it is
+    `time.monotonic()` (and in trio, the clock of trio)."""
     return current().now()
 
 
 async def advance(seconds: float = 0) -> None:
-    """Let `seconds` go by: when this returns, all that was to happen until then has happened, that moment included.
+    """Let `seconds` pass. When this returns, all that was due until then has happened, that moment included.
 
-    `advance()` lets everybody run who can, and no time go by. In virtual time only; elsewhere it raises `RuntimeError`.
+    `advance()` lets everything run that can, and no time pass. In virtual time only; elsewhere it raises
+    `RuntimeError`.
     """
     seconds = _validation.seconds("seconds", seconds, zero=True)
     loop = asyncio.get_running_loop()

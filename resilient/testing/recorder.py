@@ -1,4 +1,4 @@
-"""The events of a test, and assertions about them that say what happened instead.
+"""A record of the events of a test, and assertions about them that say what happened instead.
 
     with record(users) as recorder:
         await get_user(7)
@@ -35,7 +35,8 @@ _KINDS: dict[str, type[Event]] = {
 
 
 def record(*of: Pipeline | Callable[..., Any]) -> Recorder:
-    """Record events from now on: of these pipelines or guarded functions; of all there are and will be, without any.
+    """Record events from now on: of these pipelines or guarded functions; without any, of all pipelines, later ones
+    too.
 
     Recording ends with `stop()`, or with the block of `with record(...) as recorder:`.
     """
@@ -54,7 +55,7 @@ def _pipeline_of(guarded: Any) -> Pipeline:
 
 
 class Recorder:
-    """What happened, in order. Made by `record`.
+    """The events of a test, in order. Made by `record`.
 
     Attributes:
         events: the events themselves (`resilient.events`).
@@ -65,12 +66,12 @@ class Recorder:
         self._stops: list[Callable[[], None]] = []
 
     def stop(self) -> None:
-        """End the recording. What was recorded stays."""
+        """End the recording. The recorded events stay."""
         for stop in self._stops:
             stop()
 
     def clear(self) -> None:
-        """Forget what happened so far."""
+        """Remove the events that were recorded so far; recording goes on."""
         self.events.clear()
 
     def __enter__(self) -> Recorder:
@@ -83,7 +84,7 @@ class Recorder:
 
     @property
     def kinds(self) -> list[str]:
-        """The names of what happened: `["AttemptStarted", "AttemptFailed", "GaveUp"]`."""
+        """The names of the recorded events, in order: `["AttemptStarted", "AttemptFailed", "GaveUp"]`."""
         return [type(event).__name__ for event in self.events]
 
     @overload
@@ -100,7 +101,7 @@ class Recorder:
         return [event for event in self.events if fits(event)]
 
     def assert_happened(self, kind: type[Event] | str, *, times: int | None = None, **fields: Any) -> None:
-        """It happened, so often: `times=0`: never; None: once or more. `fields`: as in `of`."""
+        """Assert that an event happened `times` times (0: never; None: at least once). `fields`: as in `of`."""
         __tracebackhide__ = True
         if times is not None:
             _validation.count("times", times, least=0)
@@ -110,12 +111,12 @@ class Recorder:
             self._fail(f"{_words(kind, fields)} should {due}, and happened {_times(len(found))}", found)
 
     def assert_not_happened(self, kind: type[Event] | str, **fields: Any) -> None:
-        """It never happened. `fields`: as in `of`."""
+        """Assert that an event never happened. `fields`: as in `of`."""
         __tracebackhide__ = True
         self.assert_happened(kind, times=0, **fields)
 
     def assert_order(self, *kinds: type[Event] | str) -> None:
-        """These happened in this order; others may have happened before, between and after."""
+        """Assert that these events happened in this order; others may have happened before, between and after."""
         __tracebackhide__ = True
         found: list[Any] = []
         left = iter(self.events)
@@ -129,7 +130,8 @@ class Recorder:
             found.append(event)
 
     def timeline(self, marked: list[Any] | None = None) -> str:
-        """What happened, a line an event, for people; times in seconds since the first one."""
+        """Return the events as text, a line each; times are seconds since the first one. Lines of `marked` events begin
+        with ">"."""
         if not self.events:
             return "  (nothing happened)"
         marks = {id(event) for event in marked or ()}

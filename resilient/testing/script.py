@@ -1,4 +1,4 @@
-"""A dependency that does as it is told: it answers, fails, hangs or is slow, call by call, and writes down its calls.
+"""A scripted dependency: it answers, fails, hangs or is slow, call by call, as its script says, and records its calls.
 
     users = Dependency(OSError("down"), Hang(), Slow(2, then="late"), default="here")
     guarded = pipeline(users)               # it is called like an `async def`; `users.plain` is the same as a `def`
@@ -23,12 +23,12 @@ from resilient.runtime.threads import THREADS, drive
 __all__ = ["Dependency", "Hang", "Received", "Slow"]
 
 PATIENCE = 10.0
-"""Seconds after which a call that hangs in plain code ends the test: nothing else could."""
+"""Seconds after which a call that hangs in plain code ends the test, because nothing else could."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """Take `seconds`, and then do `then`: a value is answered, an exception raised."""
+    """A step that takes `seconds`, and then does `then`: a value is returned, an exception raised."""
 
     seconds: float
     then: Any = None
@@ -39,10 +39,10 @@ class Slow:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Do not answer before `Dependency.release()`; then do `then`.
+    """A step that does not answer before `Dependency.release()`, and then does `then`.
 
     In virtual time a test that waits for a call that hangs ends at once, with a `Deadlock` that says where it waits. In
-    plain code (`Dependency.plain`) it fails after 10 seconds.
+    plain code (`Dependency.plain`) the call fails after 10 seconds.
     """
 
     then: Any = None
@@ -53,10 +53,10 @@ class Received:
     """One call that a `Dependency` received.
 
     Attributes:
-        args, kwargs: what it was called with.
-        began: when, in seconds on the clock of `resilient.testing.now`.
+        args, kwargs: its arguments.
+        began: when it began, in seconds on the clock of `resilient.testing.now`.
         ended: when it ended; None while it runs.
-        result: what it answered.
+        result: what it returned.
         error: what it raised; also the caller's cancellation.
     """
 
@@ -69,18 +69,18 @@ class Received:
 
 
 class Dependency:
-    """Follows a script, one step a call. Call it like an `async def`; `plain` is the same for plain code.
+    """A function that follows a script, one step a call. Call it like an `async def`; `plain` is for plain code.
 
     Args:
         script: the steps. An exception (or a class of exceptions) is raised, `Slow(...)` and `Hang()` wait, and
-            everything else is answered.
-        default: the step of all calls after the end of the script. Without it, such a call is an `AssertionError`,
+            any other value is returned.
+        default: the step of all calls after the end of the script. Without it such a call raises `AssertionError`,
             which no policy repeats or answers for.
-        name: what events call it. Default "dependency".
+        name: its name in events. Default "dependency".
 
     Attributes:
-        calls: what it received, in order.
-        running: calls inside now. most: the most there ever were at a time.
+        calls: the calls that it received, in order.
+        running: how many calls run now. most: how many ever ran at a time.
         default: may be set at any time: `users.default = OSError("down")`.
     """
 
@@ -111,11 +111,11 @@ class Dependency:
 
     @property
     def times(self) -> list[float]:
-        """When each call began."""
+        """When each call began, in seconds on the clock of `resilient.testing.now`."""
         return [call.began for call in self.calls]
 
     def release(self) -> None:
-        """Let all calls that hang go on: each does what its `Hang` says. From any task or thread."""
+        """Let all calls that hang continue: each does what its `Hang` says. Works from any task or thread."""
         with self._lock:
             hanging = tuple(self._hanging)
             self._hanging.clear()
