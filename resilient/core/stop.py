@@ -54,7 +54,7 @@ class Stop(Protocol):
 
     @property
     def timed(self) -> bool:
-        """Whether the durations of runs matter."""
+        """Whether the condition depends on how long runs take."""
         ...
 
     @property

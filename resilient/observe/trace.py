@@ -286,7 +286,7 @@ class Recording:
 
 
 class _Full(Exception):
-    """The file has its `max_bytes`."""
+    """Raised by the writer when the file would become longer than `max_bytes`."""
 
 
 def _call(event: events.CallEnded) -> dict[str, Any]:
