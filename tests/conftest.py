@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Callable, Iterator, Mapping
 
 import certifi
@@ -39,15 +40,24 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+KNOWN_THREADS: set[threading.Thread] = set()
+"""Threads that were alive when an earlier module had ended."""
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """After each module: collects what it has left behind, and keeps the rest out of later collections.
 
-    Hundreds of tests collect garbage. The reports of the thousands before would make each collection slower.
+    Hundreds of tests collect garbage. The reports of the thousands before would make each collection slower. A thread
+    that is still at work holds what may be garbage soon: nothing is frozen before the end of the next module then.
     """
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
-        gc.freeze()
+        alive = set(threading.enumerate())
+        if alive <= KNOWN_THREADS:
+            gc.freeze()
+        KNOWN_THREADS.clear()
+        KNOWN_THREADS.update(alive)
 
 
 @pytest.hookimpl(tryfirst=True)
