@@ -107,7 +107,7 @@ class Chaos(
             if isinstance(fault, Errors) and fault.status is not None:
                 raise ValueError(f"fault[{at}] has status={fault.status}, which only HTTP has: give it error= here")
             if fault.targets and self._by is None:
-                raise ValueError(f"fault[{at}] has targets={fault.targets!r}: give by=, which says whom a call is for")
+                raise ValueError(f"fault[{at}] has targets={fault.targets!r}: give by=, the key of a call")
         self.facts = Facts(timed=False, injects=True, inactive=SWITCHED_OFF)
         if self.experiment.possible:
             late = [fault.high if isinstance(fault, Latency) else None for fault in faults if isinstance(fault, SLOW)]

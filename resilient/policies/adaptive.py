@@ -295,7 +295,7 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
             self._emit(events.LimitChanged, now, self.name, old, new, str(window))
 
     def _seen(self, seconds: float) -> Window:
-        """The evidence of the window that ends now, which lasted so many seconds."""
+        """The evidence of the window that ends now, after `seconds`."""
         count = self._successes
         mean = self._elapsed / count if count else 0.0
         deviation = math.sqrt(max(0.0, self._squares / count - mean * mean)) if count else 0.0

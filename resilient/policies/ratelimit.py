@@ -171,7 +171,7 @@ class RateLimit(Gate, example="10"):
     # -- the queue ----------------------------------------------------------------------------------------------
 
     def _expected(self, call: Call, others: int) -> float:
-        """The time of the token of a call with so many `others` before it. Refuses the call if that is too late."""
+        """The time of the token of a call behind `others` waiters. Raises `RateLimited` if that is too late."""
         with self._lock:
             now = call.runtime.now()
             ahead = self._ahead(now, others)

@@ -211,7 +211,7 @@ def test_stop_iteration_of_a_guarded_function_still_gets_through() -> None:
             Pipeline(*policies, Chaos(Latency(high=0), **ON))(fetch)()
 
 
-# -- whom, how often, when ------------------------------------------------------------------------------------------
+# -- targets, shares and times --------------------------------------------------------------------------------------
 
 
 def test_share_of_calls_is_hit_and_the_seed_says_which(virtual: VirtualWorld) -> None:

@@ -66,7 +66,7 @@ class Calls:
         assert self.served == ["holder"]
         return task
 
-    async def stand_in_line(self, *names: str) -> list[asyncio.Task[None]]:
+    async def queue(self, *names: str) -> list[asyncio.Task[None]]:
         """Start calls that must wait."""
         tasks = [asyncio.ensure_future(self.guarded(name)) for name in names]
         await ticks()
@@ -93,14 +93,14 @@ def test_turn_of_a_loop_that_does_not_run_goes_to_the_next_in_line_at_once(
     calls = Calls(make())
     here, there = asyncio.new_event_loop(), asyncio.new_event_loop()
     holder = here.run_until_complete(calls.hold())
-    stranded = there.run_until_complete(calls.stand_in_line("a", "b"))
-    behind = here.run_until_complete(calls.stand_in_line("c", "d"))
+    stranded = there.run_until_complete(calls.queue("a", "b"))
+    behind = here.run_until_complete(calls.queue("c", "d"))
     if closed:
         with silent():
             there.close()
             stranded.clear()
     here.run_until_complete(calls.end(holder, *behind))
-    here.run_until_complete(calls.end(*here.run_until_complete(calls.stand_in_line("e"))))
+    here.run_until_complete(calls.end(*here.run_until_complete(calls.queue("e"))))
     assert calls.served == ["holder", "c", "d", "e"]
     if not closed:
         there.run_until_complete(calls.end(*stranded))
@@ -127,7 +127,7 @@ def test_turn_with_which_a_loop_stops_goes_to_the_next_caller_at_once(make: Call
 
     async def stop_with_a_turn() -> list[asyncio.Task[None]]:
         await calls.hold()
-        stranded = await calls.stand_in_line("a")
+        stranded = await calls.queue("a")
         calls.go.set()
         there.call_soon(there.stop)  # after the holder has ended, and before the next one has begun
         return stranded
@@ -158,7 +158,7 @@ def test_turn_of_a_loop_that_is_held_up_goes_to_the_next_in_line(make: Callable[
     in_line, held_up, over = threading.Event(), threading.Event(), threading.Event()
 
     async def elsewhere() -> None:
-        tasks = await calls.stand_in_line("a", "b")
+        tasks = await calls.queue("a", "b")
         in_line.set()
         held_up.set()
         over.wait(10)
@@ -169,9 +169,9 @@ def test_turn_of_a_loop_that_is_held_up_goes_to_the_next_in_line(make: Callable[
         thread = threading.Thread(target=asyncio.run, args=(elsewhere(),))
         thread.start()
         assert in_line.wait(10)
-        behind = await calls.stand_in_line("c", "d")
+        behind = await calls.queue("c", "d")
         await calls.end(holder, *behind)
-        await calls.end(*await calls.stand_in_line("e"))
+        await calls.end(*await calls.queue("e"))
         assert calls.served == ["holder", "c", "d", "e"]
         over.set()
         await asyncio.to_thread(thread.join, 10)
@@ -187,8 +187,8 @@ def test_token_that_comes_back_goes_past_loops_that_do_not_run(closed: bool) -> 
     calls = Calls(limit)
     here, there = asyncio.new_event_loop(), asyncio.new_event_loop()
     assert here.run_until_complete(calls.guarded("first")) is None
-    stranded = there.run_until_complete(calls.stand_in_line("a", "b"))
-    behind = here.run_until_complete(calls.stand_in_line("c"))
+    stranded = there.run_until_complete(calls.queue("a", "b"))
+    behind = here.run_until_complete(calls.queue("c"))
     if closed:
         with silent():
             there.close()
@@ -211,11 +211,11 @@ def test_loop_that_runs_again_takes_its_old_places() -> None:
     calls = Calls(bulkhead)
     here, there = asyncio.new_event_loop(), asyncio.new_event_loop()
     ticket: Any = bulkhead.admit(None)  # type: ignore[arg-type]  # it does not look at the call
-    stranded = there.run_until_complete(calls.stand_in_line("a", "b"))
+    stranded = there.run_until_complete(calls.queue("a", "b"))
     bulkhead.release(ticket)  # passes them over
     assert bulkhead._at_rest
     ticket = bulkhead.admit(None)  # type: ignore[arg-type]
-    late = here.run_until_complete(calls.stand_in_line("c"))
+    late = here.run_until_complete(calls.queue("c"))
 
     async def run_again() -> None:
         await ticks()
@@ -251,14 +251,14 @@ def test_loop_that_is_dropped_with_its_calls_gives_their_permits_back(make: Call
     calls = Calls(make())
     there = asyncio.new_event_loop()
     there.run_until_complete(calls.hold())
-    there.run_until_complete(calls.stand_in_line("a"))
+    there.run_until_complete(calls.queue("a"))
     calls.go = asyncio.Event()  # the old one knows who waits for it
     there.close()
     dropped = weakref.ref(there)
     del there
 
     async def here() -> None:
-        behind = await calls.stand_in_line("b")
+        behind = await calls.queue("b")
         with silent():
             gc.collect()
         await calls.end(*behind)
@@ -273,7 +273,7 @@ def test_stopped_loop_that_is_dropped_is_collected() -> None:
     bulkhead = Bulkhead(1, queue=10)
     there = asyncio.new_event_loop()
     ticket: Any = bulkhead.admit(None)  # type: ignore[arg-type]
-    there.run_until_complete(Calls(bulkhead).stand_in_line("a", "b"))
+    there.run_until_complete(Calls(bulkhead).queue("a", "b"))
     bulkhead.release(ticket)
     there.close()
     dropped = weakref.ref(there)

@@ -132,7 +132,7 @@ def test_snapshot_counts_what_is_inside_and_in_line(world: World) -> None:
     assert seen == [{"in_use": 2, "max_concurrent": 3, "queued": 0, "queue": 2}]
 
 
-# -- the line -------------------------------------------------------------------------------------------------------
+# -- the queue ------------------------------------------------------------------------------------------------------
 
 
 class Line:
@@ -195,7 +195,7 @@ class Line:
         threads = [threading.Thread(target=one, args=(number,), daemon=True) for number in range(calls)]
         for thread in threads:
             thread.start()
-            arrived.get(timeout=PATIENCE)  # its attempt has started, or it is in line, or refused
+            arrived.get(timeout=PATIENCE)  # its attempt has started, or it is queued or refused
         go.set()
         for thread in threads:
             thread.join(PATIENCE)
@@ -270,7 +270,7 @@ def test_permit_that_comes_free_just_before_a_call_gets_in_line_is_not_missed(wo
     assert usage(bulkhead) == (0, 0)
 
 
-# -- time in line ---------------------------------------------------------------------------------------------------
+# -- time in the queue ----------------------------------------------------------------------------------------------
 
 
 def test_queue_timeout_ends_the_wait_with_bulkhead_full(world: World) -> None:
@@ -339,7 +339,7 @@ async def test_time_in_line_is_exactly_the_queue_timeout() -> None:
     assert ends == {0.0: 2.0, 0.5: 2.5, 1.25: 3.25}
 
 
-# -- what callers and listeners are told ----------------------------------------------------------------------------
+# -- errors and events ----------------------------------------------------------------------------------------------
 
 
 def test_bulkhead_full_says_who_refused_and_survives_pickling(world: World) -> None:
@@ -615,7 +615,7 @@ def test_trio_waiter_that_is_cancelled_around_its_permit_passes_it_on(cancel_aft
     assert _trio_waiters(cancel_after_grant) == (["second"], True, (0, 0))
 
 
-# -- one line for everybody -----------------------------------------------------------------------------------------
+# -- one queue for all loops and threads ----------------------------------------------------------------------------
 
 
 class Outsiders:

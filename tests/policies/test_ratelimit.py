@@ -272,7 +272,7 @@ def test_description_says_rate_burst_and_wait() -> None:
     )
 
 
-# -- the line -------------------------------------------------------------------------------------------------------
+# -- the queue ------------------------------------------------------------------------------------------------------
 
 
 def test_calls_wait_for_their_tokens_in_order_of_arrival(world: World) -> None:
@@ -354,7 +354,7 @@ async def test_bucket_fills_again_only_when_the_line_is_empty() -> None:
     assert limit.snapshot()["tokens"] == 4
 
 
-# -- time in line ---------------------------------------------------------------------------------------------------
+# -- time in the queue ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.virtual_time
@@ -540,7 +540,7 @@ def test_first_in_line_that_leaves_its_token_lying_is_gone_past_by_those_who_saw
     assert limit.admit(call_at(clock)) is not None  # there is no line any more
 
 
-# -- what callers and listeners are told ----------------------------------------------------------------------------
+# -- errors and events ----------------------------------------------------------------------------------------------
 
 
 def test_rate_limited_says_who_refused_and_survives_pickling(world: World) -> None:
@@ -840,7 +840,7 @@ async def test_first_in_line_that_is_cancelled_around_the_tick_of_its_token_leav
     assert limit.snapshot()["tokens"] == 0
 
 
-# -- one line for everybody -----------------------------------------------------------------------------------------
+# -- one queue for all loops and threads ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -1034,7 +1034,7 @@ def test_first_in_line_whose_loop_is_blocked_does_not_hold_up_those_behind() -> 
         async def main() -> None:
             call = asyncio.ensure_future(pipeline.call(fetch))
             await tick()
-            assert go_on.wait(PATIENCE)  # blocks the loop while the call is first in line
+            assert go_on.wait(PATIENCE)  # blocks the loop while the call is the first waiter
             await call
 
         asyncio.run(main())

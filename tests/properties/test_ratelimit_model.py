@@ -163,7 +163,7 @@ def test_million_calls_at_the_rate_are_all_admitted_and_one_more_never_is(rate: 
                 limit.admit(call)
 
 
-# -- the line -------------------------------------------------------------------------------------------------------
+# -- the queue ------------------------------------------------------------------------------------------------------
 
 
 class Door(Gate):
@@ -288,7 +288,7 @@ class LimitAgainstModel(RuleBasedStateMachine):
         leaving = self.model.line[:count]
 
         async def cancel() -> None:
-            self.loop.call_at(at, over.set)  # after the timer of the first in line
+            self.loop.call_at(at, over.set)  # after the timer of the first waiter
             await over.wait()
             for number in leaving:
                 self.tasks[number].cancel()

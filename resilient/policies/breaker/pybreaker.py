@@ -67,7 +67,7 @@ class Owner(Protocol):
 class Facade(pybreaker.CircuitBreaker):
     """The pybreaker object of a `CircuitBreaker`.
 
-    While it has a storage or listeners, the circuit is watched: each call asks `Circuit.admit`, and calls `before` and
+    While it has a storage or listeners, the circuit is watched: each call goes through `Circuit.admit`, `before` and
     `after` here.
 
     Args:

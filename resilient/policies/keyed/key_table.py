@@ -103,7 +103,7 @@ class Keys(Emitter):
         pattern._made_for = self
 
     def enter(self, key: Hashable, now: float, calls: int = 1) -> Entry:
-        """Return the entry of a key, made if there is none, and count so many `calls` as inside it."""
+        """Return the entry of a key, made if there is none, and count `calls` more as inside it."""
         with self._lock:
             entry = self._table.get(key)
             if entry is not None:

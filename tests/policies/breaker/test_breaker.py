@@ -348,7 +348,7 @@ async def test_breaker_with_a_classifier_that_raises_on_a_probe_loses_nothing(op
     assert breaker.state == "closed"
 
 
-# -- news from an earlier state -----------------------------------------------------------------------------------
+# -- late results -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.virtual_time
