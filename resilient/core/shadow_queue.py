@@ -93,7 +93,6 @@ class _Queueing(Protocol):
 
     name: str
     queue: int
-    queue_timeout: float | None
     facts: Facts
 
 
@@ -101,7 +100,7 @@ class ShadowQueue(Gate):
     """Simulates the queue of a gate in shadow mode, and decides in the gate's place.
 
     Args:
-        gate: the gate, with the length of its queue and its `queue_timeout`.
+        gate: the gate, with the length of its queue and the longest wait in it.
         permits: `permits(rank)`: how many calls may be inside when one of this rank is admitted.
         refusal: `refusal(rank, reason)` makes the gate's refusal of a call; the reason is "" for a full queue.
         rank: the rank of a call; lower ones go first. None: all are equal.
@@ -125,7 +124,7 @@ class ShadowQueue(Gate):
         facts = gate.facts
         self.facts = Facts(learns=True, follows=facts.learns and facts.follows, slow=facts.slow)
         self._length = gate.queue
-        self._queue_timeout = gate.queue_timeout
+        self._queue_timeout = gate.facts.longest_wait
         self._permits, self._refusal, self._learn = permits, refusal, learn
         self._rank = rank or (lambda call: 0)
         self._is_fifo = rank is None  # no later call changes the fate of a waiting one

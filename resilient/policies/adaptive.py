@@ -106,7 +106,7 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
         if not min_limit <= initial <= max_limit:
             raise ValueError(f"initial={initial!r} must be within min_limit={min_limit!r} and max_limit={max_limit!r}")
         self.queue = _validation.count("queue", queue, least=0)
-        self.queue_timeout = None if queue_timeout is None else _validation.seconds("queue_timeout", queue_timeout)
+        longest_wait = None if queue_timeout is None else _validation.seconds("queue_timeout", queue_timeout)
         if queue_timeout is not None and not queue:
             raise ValueError(f"queue_timeout={queue_timeout!r} has no meaning without a queue: give queue= too")
         rule = (limiter if inspect.isclass(limiter) else _validation.callback("limiter", limiter))()
@@ -119,19 +119,21 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
             learns=True,
             follows=False,  # the duration of a stream depends on its reader
             waits=queue > 0,
-            longest_wait=self.queue_timeout,
+            longest_wait=longest_wait,
             permits=True,
             raises=(LimitExceeded,),
             inactive=IN_SHADOW if shadow else None,
         )
         self._refused = dict.fromkeys(PRIORITIES, 0)
         self._limit = float(initial)
+        self._channels = ()
         self._count = _Count()
         self._lock = threading.RLock()
         self._permit_queue = PermitQueue(self._lock, self._take, self._give_back)
         self._waiting = self._permit_queue.waiters.groups  # empty, and so false, when no call waits
         self._forget(math.inf, math.inf)
         self._set_bounds()
+        # These are as many attributes as instances may have that share the keys of their dictionaries.
         if self.shadow and queue:
             self._shadow_queue = ShadowQueue(
                 self, lambda rank: self._bounds[rank], self._refusal, self._rank, self._learn_in_shadow
@@ -144,6 +146,11 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
         self._permit_queue.renew(self._lock)
         if self._shadow_queue is not None:
             self._shadow_queue._renew()
+
+    @property
+    def queue_timeout(self) -> float | None:
+        """Seconds a call waits at most; None: until its deadline."""
+        return self.facts.longest_wait
 
     # -- admission ----------------------------------------------------------------------------------------------
 
