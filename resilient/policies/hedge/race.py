@@ -45,8 +45,8 @@ _log = logging.getLogger("resilient")
 
 @dataclass(slots=True)
 class Counts:
-    """What the races of a Hedge have come to so far: further copies `started`, how many of those have `won`, and how
-    many `would_have_started` in shadow mode."""
+    """Counters of all races of a Hedge: further copies `started`, how many of those have `won`, and how many
+    `would_have_started` in shadow mode."""
 
     started: int = 0
     won: int = 0
@@ -55,7 +55,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a race needs of its Hedge.
+    """The settings of a Hedge that its races read.
 
     Attributes:
         name: of the Hedge, for events.
@@ -63,7 +63,7 @@ class Settings:
         delays: of further copies, where no latencies are observed.
         accept: asked about each result that is not judged a failure; None: all those are acceptable.
         late: whether losers are left to end by themselves (`cancel="late"`).
-        budget: what pays for further copies, or None.
+        budget: pays for further copies; None: they cost nothing.
         stragglers: the losers of all races that are still ending.
         counts: shared by all races.
     """
