@@ -39,9 +39,11 @@ from resilient import (
     Timeout,
     Verdict,
     events,
+    testing,
 )
 from resilient.core.policy import Policy
 from resilient.runtime import virtual
+from resilient.testing import Dependency, now
 from tests.searches import search
 from tests.worlds import Hang, Slow, World
 
@@ -74,25 +76,15 @@ def guardable(world: World, step: Callable[..., Any]) -> Callable[..., Any]:
 def times(policy: Policy, *script: Any) -> list[float]:
     """When each attempt of one call began in virtual time, and when the call ended. A step of the script is raised if
     it is an exception, else returned."""
-    begun: list[float] = []
+    dependency = Dependency(*script)
 
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-
-        @policy
-        async def fetch() -> Any:
-            begun.append(loop.time())
-            step = script[len(begun) - 1]
-            if isinstance(step, BaseException):
-                raise step
-            return step
-
+    async def main() -> float:
         with contextlib.suppress(*(type(step) for step in script if isinstance(step, BaseException))):
-            await fetch()
-        begun.append(loop.time())
+            await policy(dependency)()
+        return now()
 
-    virtual.run(main())
-    return begun
+    end = virtual.run(main())
+    return [*dependency.times, end]
 
 
 def own_notes(error: BaseException | None) -> list[str]:
@@ -402,21 +394,14 @@ def test_base_exception_passes_at_once(world: World, options: dict[str, Any]) ->
 @pytest.mark.every_loop
 async def test_cancellation_during_a_pause_ends_the_call() -> None:
     """A caller that is cancelled during a pause gets its CancelledError, and no attempt follows."""
-    calls = 0
+    dependency = Dependency(OSError())
     pausing = asyncio.Event()
-
-    @Retry(3, wait=30, before_sleep=lambda state: pausing.set())
-    async def fetch() -> None:
-        nonlocal calls
-        calls += 1
-        raise OSError
-
-    task = asyncio.create_task(fetch())
+    task = asyncio.create_task(Retry(3, wait=30, before_sleep=lambda state: pausing.set())(dependency)())
     await pausing.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert calls == 1
+    assert len(dependency.calls) == 1
     assert task.cancelled()
 
 
@@ -573,15 +558,10 @@ def test_error_that_ends_a_series_says_that_it_was_not_worth_repeating(world: Wo
 
 def test_error_keeps_its_traceback_cause_and_context(world: World) -> None:
     """An error that comes back has its own traceback, cause and context, and nothing of ours."""
-
-    def step() -> None:
-        raise next(script)
-
     last = OSError("last")
-    script = iter([OSError("first"), last])
-    outcome = world.outcome(Retry(2, wait=0)(guardable(world, step)))
-    assert outcome.error is last
-    assert traceback.extract_tb(last.__traceback__)[-1].name == "step"
+    dependency = world.dependency(OSError("first"), last)
+    assert world.outcome(Retry(2, wait=0)(dependency.fn)).error is last
+    assert traceback.extract_tb(last.__traceback__)[-1].filename == testing.script.__file__
     assert (last.__cause__, last.__context__) == (None, None)
 
 
@@ -888,14 +868,9 @@ def test_last_rejection_comes_back_when_there_was_nothing_else(world: World) -> 
 
 def test_error_after_rejections_that_are_named_comes_back(world: World) -> None:
     """An error of the dependency replaces the rejections before it."""
-    refusals = iter([BulkheadFull("full"), None])
     error = ValueError()
-
-    def step() -> None:
-        raise next(refusals) or error
-
-    outcome = world.outcome(Retry(3, wait=0, on=BulkheadFull)(guardable(world, step)))
-    assert outcome.error is error
+    dependency = world.dependency(BulkheadFull("full"), error)
+    assert world.outcome(Retry(3, wait=0, on=BulkheadFull)(dependency.fn)).error is error
 
 
 def test_closed_pipeline_is_not_asked_twice(world: World) -> None:

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from resilient import BulkheadFull, Classifier, Pipeline, Retry
 from resilient.policies.retry.tenacity import awaits
 from resilient.runtime import virtual
+from resilient.testing import Dependency
 from tests.searches import search
 from tests.worlds import World
 
@@ -427,14 +428,7 @@ def test_sync_hooks_see_what_tenacitys_retrying_shows() -> None:
     for ours in (False, True):
         journal = Journal(lambda: 0.0)
         case = Case(((OSError, 0.0),) * 5, RETRIES["or"], WAITS["none"], STOPS["after_attempt"])
-        script = iter([OSError(0), -1, OSError(2), 7])
-
-        def fetch(*args: Any, script: Any = script, **kwargs: Any) -> Any:
-            step = next(script)
-            if isinstance(step, Exception):
-                raise step
-            return step
-
+        fetch = Dependency(OSError(0), -1, OSError(2), 7).plain
         if ours:
             guarded = Retry(on=case.predicate(journal), **case.options(journal))(fetch)
         else:
