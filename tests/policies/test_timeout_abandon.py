@@ -26,7 +26,8 @@ from resilient import (
     remaining,
 )
 from resilient.errors import reason_of
-from resilient.events import AbandonedEnded, CallRejected, CallTimedOut, Event
+from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
+from resilient.testing import record
 from tests.worlds import Hang, Until, World
 
 LIMIT = 0.02
@@ -36,23 +37,6 @@ LONG = 60.0
 def abandon(world: World, seconds: float = LIMIT, **options: Any) -> Timeout:
     """A Timeout that abandons its work in this world: in plain code with a thread."""
     return Timeout(seconds, abandon=True, thread=not world.is_async, **options)
-
-
-def heard(pipeline: Pipeline) -> list[Event]:
-    """A list that gets the events of a pipeline from now on."""
-    told: list[Event] = []
-    pipeline.listen(told.append)
-    return told
-
-
-def ends(told: list[Event]) -> list[AbandonedEnded]:
-    """The AbandonedEnded events among others."""
-    return [event for event in told if isinstance(event, AbandonedEnded)]
-
-
-def given_up(told: list[Event]) -> bool:
-    """Whether a caller has stopped waiting."""
-    return any(isinstance(event, CallTimedOut) for event in told)
 
 
 def then_close(world: World, pipeline: Pipeline, fn: Callable[..., Any]) -> Any:
@@ -80,11 +64,11 @@ def test_abandon_answer_in_time_is_returned(world: World) -> None:
     """Work that ends in time returns its result; nothing is abandoned, and no event is emitted."""
     policy = abandon(world, LONG)
     pipeline = Pipeline(policy)
-    told = heard(pipeline)
+    recorder = record(pipeline)
     dependency = world.dependency(7)
     assert world.call(pipeline(dependency.fn), 1, key="value") == 7
     assert dependency.arguments == [((1,), {"key": "value"})]
-    assert ends(told) == []
+    assert recorder.of(AbandonedEnded) == []
     assert policy.snapshot() == {"abandoned": 0}
 
 
@@ -126,27 +110,27 @@ def test_abandon_work_in_time_writes_into_the_callers_context(world: World) -> N
 def test_abandon_at_the_limit_the_caller_goes_and_the_work_runs_on(world: World) -> None:
     """The caller gets TimedOut; the work goes on to its end, which is an event, and for which closing waits."""
     pipeline = Pipeline(abandon(world, name="patience"), name="users")
-    told = heard(pipeline)
-    dependency = world.dependency(Until(lambda: given_up(told), "done"))
+    recorder = record(pipeline)
+    dependency = world.dependency(Until(lambda: recorder.of(CallTimedOut), "done"))
     error = then_close(world, pipeline, dependency.fn)
 
     assert isinstance(error, TimedOut)
     assert (error.seconds, error.policy, error.pipeline, error.evidence) == (LIMIT, "patience", "users", True)
     assert dependency.running == 0
-    (ended,) = ends(told)
+    (ended,) = recorder.of(AbandonedEnded)
     assert (ended.pipeline, ended.policy, ended.error) == ("users", "patience", None)
     assert ended.elapsed >= LIMIT - 0.002
-    assert [type(event) for event in told].index(CallTimedOut) < told.index(ended)
+    recorder.assert_order(CallTimedOut, AbandonedEnded)
 
 
 def test_abandon_error_of_the_work_goes_to_the_event(world: World) -> None:
     """An error of abandoned work is in the event AbandonedEnded only."""
     failure = OSError()
     pipeline = Pipeline(abandon(world))
-    told = heard(pipeline)
-    dependency = world.dependency(Until(lambda: given_up(told), failure))
+    recorder = record(pipeline)
+    dependency = world.dependency(Until(lambda: recorder.of(CallTimedOut), failure))
     assert isinstance(then_close(world, pipeline, dependency.fn), TimedOut)
-    assert [event.error for event in ends(told)] == [failure]
+    assert [event.error for event in recorder.of(AbandonedEnded)] == [failure]
 
 
 @pytest.mark.every_loop
@@ -187,7 +171,7 @@ async def test_abandon_cancelled_caller_goes_at_once_and_the_work_runs_on() -> N
 
     policy = Timeout(LONG, abandon=True)
     pipeline = Pipeline(policy)
-    told = heard(pipeline)
+    recorder = record(pipeline)
     task = asyncio.create_task(pipeline.call(commit))
     await begun.wait()
     task.cancel()
@@ -197,7 +181,7 @@ async def test_abandon_cancelled_caller_goes_at_once_and_the_work_runs_on() -> N
     assert policy.snapshot() == {"abandoned": 1}
     go.set()
     await pipeline.aclose()
-    assert [event.error for event in ends(told)] == [None]
+    assert [event.error for event in recorder.of(AbandonedEnded)] == [None]
 
 
 class Response:
@@ -242,7 +226,7 @@ async def test_abandon_work_that_ends_in_the_tick_of_the_callers_cancellation_is
 
     policy = Timeout(LONG, abandon=True)
     pipeline = Pipeline(policy)
-    told = heard(pipeline)
+    recorder = record(pipeline)
     task = asyncio.create_task(pipeline.call(fetch))
     await asyncio.sleep(1)
     answer.set_result(response)
@@ -250,7 +234,7 @@ async def test_abandon_work_that_ends_in_the_tick_of_the_callers_cancellation_is
         await task
     await pipeline.aclose()
     assert response.closed == 1
-    assert [event.error for event in ends(told)] == [None]
+    assert [event.error for event in recorder.of(AbandonedEnded)] == [None]
     assert policy.snapshot() == {"abandoned": 0}
 
 
@@ -274,7 +258,7 @@ async def test_abandon_with_too_many_left_behind_refuses() -> None:
     """Calls are refused before the function is called, until abandoned work has ended."""
     policy = Timeout(1, abandon=True, max_abandoned=2, name="patience")
     pipeline = Pipeline(policy, name="users")
-    told = heard(pipeline)
+    recorder = record(pipeline)
     guarded = pipeline(asyncio.sleep)
     for _ in range(2):
         with pytest.raises(TimedOut):
@@ -282,7 +266,7 @@ async def test_abandon_with_too_many_left_behind_refuses() -> None:
     with pytest.raises(Rejected, match="2 calls that patience abandoned are still running") as caught:
         await guarded(0)
     assert (caught.value.pipeline, caught.value.policy) == ("users", "patience")
-    refusals = [event for event in told if isinstance(event, CallRejected)]
+    refusals = recorder.of(CallRejected)
     assert [(event.policy, event.reason) for event in refusals] == [("patience", reason_of(caught.value))]
     await asyncio.sleep(10)
     await guarded(0)
@@ -413,12 +397,12 @@ async def test_abandoned_work_has_the_time_of_the_timeout_inside() -> None:
 async def test_abandon_inherited_deadline_ends_the_wait_and_not_the_work() -> None:
     """An inherited deadline ends the caller's wait; the work goes on."""
     pipeline = Pipeline(Timeout(50, abandon=True))
-    told = heard(pipeline)
+    recorder = record(pipeline)
     with deadline(2), pytest.raises(TimedOut) as caught:
         await pipeline.call(asyncio.sleep, 5)
     assert caught.value.policy == "deadline"
     await pipeline.aclose()
-    assert [(event.error, event.elapsed) for event in ends(told)] == [(None, 5)]
+    assert [(event.error, event.elapsed) for event in recorder.of(AbandonedEnded)] == [(None, 5)]
 
 
 @pytest.mark.virtual_time
@@ -526,7 +510,7 @@ def test_thread_that_was_left_is_counted_capped_and_waited_for() -> None:
     over = threading.Event()
     policy = Timeout(0.01, thread=True, max_abandoned=2)
     pipeline = Pipeline(policy)
-    told = heard(pipeline)
+    recorder = record(pipeline)
     guarded = pipeline(over.wait)
     for _ in range(2):
         with pytest.raises(TimedOut):
@@ -537,7 +521,7 @@ def test_thread_that_was_left_is_counted_capped_and_waited_for() -> None:
     over.set()
     pipeline.close()
     assert policy.snapshot() == {"abandoned": 0}
-    assert [event.error for event in ends(told)] == [None, None]
+    assert [event.error for event in recorder.of(AbandonedEnded)] == [None, None]
 
 
 # -- what it cannot guard, and configuration ---------------------------------------------------------------------

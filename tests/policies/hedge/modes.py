@@ -16,7 +16,6 @@ from typing import Any
 import trio
 
 from resilient import Classifier, Hedge, Pipeline
-from resilient.events import Event
 from tests.worlds import WORLDS, Dependency, World
 
 SOON = 0.02
@@ -86,13 +85,6 @@ def bad_is_unacceptable() -> Classifier:
 def loop_time() -> float:
     """The time of the running event loop, in seconds; virtual time begins at 0."""
     return asyncio.get_running_loop().time()
-
-
-def heard(pipeline: Pipeline) -> list[Event]:
-    """A list that gets the events of a pipeline from now on."""
-    events: list[Event] = []
-    pipeline.listen(events.append)
-    return events
 
 
 class Response:

@@ -23,6 +23,7 @@ from resilient import (
 )
 from resilient.events import BudgetExhausted, HedgeWon, Hedging
 from resilient.runtime import virtual
+from resilient.testing import record
 from tests.policies.hedge.modes import (
     LATER,
     LONG,
@@ -32,7 +33,6 @@ from tests.policies.hedge.modes import (
     Response,
     bad_is_unacceptable,
     copies,
-    heard,
     loop_time,
 )
 from tests.worlds import Hang, Joined, Outcome, Slow, ThreadWorld, TrioWorld, Until, UntilCancelled, World
@@ -276,12 +276,12 @@ def test_hedge_without_a_token_starts_none_and_leaves_alone_what_runs(mode: Mode
     budget = Budget(reserve=0, ratio=0.001)
     dependency = mode.dependency(Until(lambda: budget.snapshot()["refused"], 7))
     pipeline = Pipeline(mode.hedge(SOON, copies=4, name="twice", budget=budget), name="users")
-    told = heard(pipeline)
+    recorder = record(pipeline)
     assert mode.call(pipeline(dependency.fn)) == 7
     assert len(dependency.calls) == 1
-    exhausted = [event for event in told if isinstance(event, BudgetExhausted)]
+    exhausted = recorder.of(BudgetExhausted)
     assert [(event.pipeline, event.policy, event.what) for event in exhausted] == [("users", "twice", "hedge")]
-    assert [event for event in told if isinstance(event, Hedging)] == []
+    assert recorder.of(Hedging) == []
     assert budget.snapshot()["refused"] == 1
 
 
@@ -309,14 +309,14 @@ def test_hedge_tells_of_copies_and_of_the_winner(mode: Mode) -> None:
     """Events report why each copy started, and which of how many copies won."""
     dependency = mode.dependency(Joined(2, OSError()), Hang(), 7)
     pipeline = Pipeline(mode.hedge([SOON, LONG], name="twice"), name="users")
-    told = heard(pipeline)
+    recorder = record(pipeline)
     assert mode.call(pipeline(dependency.fn)) == 7
-    hedging = [event for event in told if isinstance(event, Hedging)]
+    hedging = recorder.of(Hedging)
     assert [(event.pipeline, event.policy, event.copy, event.reason, event.shadow) for event in hedging] == [
         ("users", "twice", 2, "delay", False),
         ("users", "twice", 3, "failure", False),
     ]
-    won = [event for event in told if isinstance(event, HedgeWon)]
+    won = recorder.of(HedgeWon)
     assert [(event.pipeline, event.policy, event.copy, event.copies) for event in won] == [("users", "twice", 3, 3)]
 
 
@@ -324,11 +324,11 @@ def test_hedge_tells_of_no_winner_when_it_did_not_fire_or_all_failed(mode: Mode)
     """No HedgeWon is emitted if no further copy started, or if all copies failed."""
     dependency = mode.dependency(7, OSError(), OSError())
     pipeline = Pipeline(mode.hedge(LONG))
-    told = heard(pipeline)
+    recorder = record(pipeline)
     guarded = pipeline(dependency.fn)
     mode.outcome(guarded)
     mode.outcome(guarded)
-    assert [event for event in told if isinstance(event, HedgeWon)] == []
+    assert recorder.of(HedgeWon) == []
 
 
 @pytest.mark.parametrize(
@@ -343,12 +343,12 @@ def test_hedge_shadow_counts_what_it_would_have_started_and_starts_nothing(
     dependency = world.dependency(step)
     hedge = Hedge(SOON if reason == "delay" else LONG, shadow=True)
     pipeline = Pipeline(hedge, classify=bad_is_unacceptable())
-    told = heard(pipeline)
+    recorder = record(pipeline)
     world.outcome(pipeline(dependency.fn))
     assert len(dependency.calls) == 1
     assert hedge.snapshot()["would_have_started"] == 1
     assert hedge.snapshot()["started"] == 0
-    hedging = [event for event in told if isinstance(event, Hedging)]
+    hedging = recorder.of(Hedging)
     assert [(event.copy, event.reason, event.shadow) for event in hedging] == [(2, reason, True)]
 
 
