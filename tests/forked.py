@@ -64,22 +64,22 @@ def check(*calls: Callable[[], Any]) -> Callable[[Check], Check]:
 
 
 async def forever(*args: object) -> None:
-    """Never answers."""
+    """A function that never answers."""
     await asyncio.get_running_loop().create_future()
 
 
 async def quick(*args: object) -> int:
-    """Answers at once."""
+    """A function that answers at once."""
     return 7
 
 
 async def failing(*args: object) -> int:
-    """Fails at once."""
+    """A function that fails at once."""
     raise OSError
 
 
 async def raises(kind: type[BaseException], call: Coroutine[Any, Any, Any]) -> None:
-    """A call ends like that."""
+    """Await a call that must raise an exception of this kind."""
     try:
         result = await call
     except kind:
@@ -232,7 +232,7 @@ async def stubborn() -> int:
 
 
 def sequential(functions: Iterator[Callable[[], Coroutine[Any, Any, int]]]) -> Any:
-    """One after the other."""
+    """Await the calls one after the other."""
 
     async def fetch() -> int:
         return await next(functions)()
@@ -344,7 +344,7 @@ def locks_held_by_another_thread() -> Iterator[None]:
 
 
 def in_child(tasks: list[asyncio.Task[Any]]) -> dict[str, str | None]:
-    """What each check finds."""
+    """Run all checks in the child, and return what each found."""
     for task in tasks:  # as the garbage collector may do at any time
         coroutine = task.get_coro()
         assert coroutine is not None
@@ -361,7 +361,7 @@ def in_child(tasks: list[asyncio.Task[Any]]) -> dict[str, str | None]:
 
 
 def forked(tasks: list[asyncio.Task[Any]]) -> dict[str, str | None]:
-    """By `os.fork`."""
+    """Run the checks in a child of `os.fork`."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -377,7 +377,7 @@ def forked(tasks: list[asyncio.Task[Any]]) -> dict[str, str | None]:
 
 
 def by_process(tasks: list[asyncio.Task[Any]]) -> dict[str, str | None]:
-    """By `multiprocessing.Process`."""
+    """Run the checks in a child of `multiprocessing.Process`."""
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     process = context.Process(target=lambda: queue.put(in_child(tasks)))
@@ -391,7 +391,7 @@ in_flight: list[asyncio.Task[Any]] = []
 
 
 def in_pool() -> dict[str, str | None]:
-    """In a worker of a pool."""
+    """Run the checks in a worker of a process pool."""
     return in_child(in_flight)
 
 

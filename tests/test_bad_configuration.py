@@ -220,7 +220,7 @@ def test_queue_below_zero_raises_value_error() -> None:
 
 @table(SHARES, [0, 0.0, 1.01, 50, *IMPOSSIBLE])
 def test_share_outside_zero_to_one_raises_value_error(argument: str, build: Build, value: Any) -> None:
-    """50 is not 50 %."""
+    """A share above 1 is refused: 50 does not mean 50 %."""
     refused(ValueError, argument, build, value)
 
 
@@ -266,7 +266,7 @@ def test_delays_that_are_impossible_are_refused(value: Any) -> None:
 
 @table(FLAGS, [1, 0, "no", None, bool])
 def test_flag_that_is_no_bool_raises_type_error(argument: str, build: Build, value: Any) -> None:
-    """`strict="no"` would be true."""
+    """A flag that is no bool is refused, because `strict="no"` would be true."""
     refused(TypeError, argument, build, value)
 
 
@@ -278,7 +278,7 @@ def test_name_that_is_blank_raises_value_error(argument: str, build: Build, valu
 
 @table(NAMES, [5, b"users", True, ["users"], str])
 def test_name_that_is_no_string_raises_type_error(argument: str, build: Build, value: Any) -> None:
-    """Numbers and bytes are not names."""
+    """Numbers and bytes are refused as names."""
     refused(TypeError, argument, build, value)
 
 
@@ -325,7 +325,7 @@ def test_plain_function_that_is_async_raises_type_error(argument: str, build: Bu
 
 @table({**STRATEGIES, "Retry wait": lambda value: Retry(wait=value)}, LATER)
 def test_strategy_that_is_async_is_accepted(argument: str, build: Build, value: Any) -> None:
-    """tenacity's strategies and hooks are awaited."""
+    """Async strategies and hooks of tenacity are accepted, and awaited."""
     assert isinstance(build(value), Retry)
 
 
@@ -376,7 +376,7 @@ def test_exception_types_that_are_none_raise_type_error(argument: str, build: Bu
     ],
 )
 def test_class_where_its_instance_is_due_raises_type_error(argument: str, build: Build, value: Any) -> None:
-    """Forgotten parentheses are found at once."""
+    """A class in place of its instance, with parentheses forgotten, is refused at once."""
     refused(TypeError, argument, build, value)
 
 
@@ -394,7 +394,7 @@ def test_pipeline_of_what_is_no_policy_raises_type_error(value: Any) -> None:
 
 
 def test_pipeline_of_no_policies_raises_value_error() -> None:
-    """It would guard nothing."""
+    """A pipeline without policies is refused, because it would guard nothing."""
     with pytest.raises(ValueError, match="a pipeline without policies guards nothing"):
         Pipeline()
 
@@ -413,7 +413,7 @@ def test_without_that_are_no_classes_of_policies_raises_type_error(value: Any) -
 
 
 def test_without_accepts_one_class() -> None:
-    """As `isinstance` does."""
+    """`without=` accepts a single class, as `isinstance` does."""
     assert len(Pipeline(Retry(), Timeout(1)).with_(without=Retry).policies) == 1  # type: ignore[arg-type]
 
 

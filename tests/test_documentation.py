@@ -55,7 +55,7 @@ def test_blocks_of_the_other_documents_are_run_by_their_own_tests(name: str) -> 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(("script", "calls"), [((200, 200), 2), ((503, 200, 500, 200), 4)])
 async def test_function_and_block_of_the_readme_repeat_what_failed(script: tuple[int, ...], calls: int) -> None:
-    """The snippet on ways to call."""
+    """The README's snippet on ways to call repeats a failed function and a failed block."""
     names = next(names for name, at in BLOCKS if name == "README.md" and "find" in (names := run(name, at)))
     fetch = Dependency(*map(httpx.Response, script))
     await names["find"](fetch, "q")

@@ -33,7 +33,7 @@ from tests.worlds import Slow, World
 
 
 class NotFound(Exception):
-    """An answer."""
+    """An error that is an answer of the dependency."""
 
 
 class Asks(OSError):
@@ -53,7 +53,7 @@ class Liar(ExceptionGroup[Exception]):
 
 
 def group(*errors: Exception) -> ExceptionGroup[Exception]:
-    """As a TaskGroup raises it."""
+    """Return an error group as a TaskGroup raises it."""
     return ExceptionGroup("unhandled errors in a TaskGroup", errors)
 
 
@@ -153,7 +153,7 @@ def test_group_that_says_nothing_is_neither_repeated_nor_counted(world: World, e
 
 
 def test_group_of_local_timeouts_is_repeated_and_not_counted(world: World) -> None:
-    """As one alone."""
+    """A group of local timeouts is repeated and not counted, as a single one is."""
     late = TimedOut(evidence=False)
     assert calls(world, (Retry(2, wait=0),), group(late), group(late)) == (2, 0)
 
@@ -220,7 +220,7 @@ def test_rejection_in_a_group_does_not_replace_the_failure_before_it(world: Worl
 
 
 def test_hedge_goes_on_after_a_group_of_refusals(world: World) -> None:
-    """Another copy may be sent elsewhere."""
+    """After a group of refusals a hedge sends its next copy, which may go elsewhere."""
     dependency = world.dependency(group(CircuitOpen()), "good")
     assert world.call(Hedge(60, thread=True)(dependency.fn)) == "good"
 
@@ -243,7 +243,7 @@ def test_users_own_group_comes_back(world: World) -> None:
 
 
 class Cut(BaseException):
-    """A runtime's cancellation."""
+    """The type of a cancellation, as a runtime has one."""
 
 
 CUTS: list[tuple[BaseException, bool]] = [

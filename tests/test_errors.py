@@ -61,7 +61,7 @@ from tests.worlds import Hang, Until, World, left_queue
     ],
 )
 def test_error_stands_in_the_tree_where_the_docstring_draws_it(error: type, parents: list[type]) -> None:
-    """What a handler may rely on."""
+    """Each error has the base classes that the docstring draws, on which handlers rely."""
     assert list(error.__bases__) == parents
     assert error.__name__ in (errors.__doc__ or "")
 
@@ -81,7 +81,7 @@ def test_every_error_is_public() -> None:
 
 
 def test_circuit_open_carries_pipeline_policy_and_retry_after(world: World) -> None:
-    """And says it in words."""
+    """CircuitOpen has the pipeline, the policy and retry_after, and its text says them."""
     pipeline = Pipeline(CircuitBreaker(fail_max=1, failure_rate=None, break_duration=30, name="circuit"), name="users")
     world.outcome(pipeline(world.dependency(OSError()).fn))
     error = world.outcome(pipeline(world.dependency().fn)).error
@@ -93,7 +93,7 @@ def test_circuit_open_carries_pipeline_policy_and_retry_after(world: World) -> N
 
 
 def test_circuit_isolated_by_hand_has_no_retry_after() -> None:
-    """Only `close()` ends it."""
+    """An isolated circuit has no retry_after, because only `close()` ends it."""
     breaker = CircuitBreaker(name="circuit")
     breaker.isolate()
     with pytest.raises(CircuitOpen, match=r"^circuit is isolated$") as caught:
@@ -102,7 +102,7 @@ def test_circuit_isolated_by_hand_has_no_retry_after() -> None:
 
 
 def test_bulkhead_full_carries_pipeline_and_policy(world: World) -> None:
-    """And says how full."""
+    """BulkheadFull has the pipeline and the policy, and its text says how many calls run."""
     pipeline = Pipeline(Bulkhead(1, name="compartment"), name="users")
     error = world.outcome(world.nested(pipeline)).error
     assert isinstance(error, BulkheadFull)
@@ -120,7 +120,7 @@ def test_timed_out_carries_pipeline_policy_seconds_and_evidence(world: World) ->
 
 
 def test_timed_out_in_a_local_queue_is_no_evidence(world: World) -> None:
-    """The dependency never had the time."""
+    """TimedOut in a local queue is no evidence, because the dependency did not have the time."""
     bulkhead = Bulkhead(1, queue=1)
     pipeline, blocker = Pipeline(Timeout(0.03), bulkhead), Pipeline(bulkhead)
     dependency = world.dependency(Until(left_queue(bulkhead)))
@@ -282,7 +282,7 @@ def test_refusal_takes_other_args_and_notes_as_every_exception_does(refused: tup
 
 
 def test_class_of_a_users_own_refusal_may_have_another_message_and_base() -> None:
-    """Theirs are made the usual way."""
+    """A user's own class of refusals is made by its constructor, with any message and base."""
 
     class Shed(BulkheadFull, ConnectionError):
         def __init__(self, load: float) -> None:

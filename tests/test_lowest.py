@@ -22,7 +22,7 @@ def lowest() -> Any:
 
 
 def pyproject(*dependencies: str, cli: tuple[str, ...] = ()) -> str:
-    """One with these requirements."""
+    """Return a pyproject.toml with these requirements."""
     extras = "\n".join(
         f"{name} = {list(cli) if name == 'cli' else []}" for name in ("cli", "demo", "lab", "httpx2", "trio")
     )

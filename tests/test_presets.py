@@ -66,7 +66,7 @@ Make = Callable[..., Pipeline]
     ],
 )
 def test_figures_are_as_documented(make: Make, tree: list[str]) -> None:
-    """Outermost first."""
+    """The policies of a preset have the documented figures, outermost first."""
     assert make("users").describe().splitlines() == tree
 
 
@@ -116,7 +116,7 @@ def test_plan_that_no_longer_fits_is_found(make: Make) -> None:
 
 @BOTH
 def test_name_and_classifier_are_the_pipelines(make: Make) -> None:
-    """The registry knows it."""
+    """The pipeline has the given name and classifier, and the registry knows it."""
     judge = Classifier(ignore=KeyError)
     pipeline = make("users", classify=judge)
     assert registry.pipeline("users") is pipeline
@@ -126,7 +126,7 @@ def test_name_and_classifier_are_the_pipelines(make: Make) -> None:
 
 @BOTH
 def test_figures_can_be_changed(make: Make) -> None:
-    """Each by its name."""
+    """Each figure can be changed by an argument."""
     budget = Budget(0.2)
     pipeline = make(total=10, attempt=2, attempts=2, max_concurrent=5, budget=budget)
     total, attempt = (policy for policy in pipeline.policies if isinstance(policy, Timeout))
@@ -153,7 +153,7 @@ def test_one_policy_can_be_replaced(make: Make) -> None:
 
 @BOTH
 def test_each_has_state_of_its_own(make: Make) -> None:
-    """One dependency's outage is not another's."""
+    """An outage of one dependency has no effect on the pipeline of another."""
     one, other = make(), make()
     assert not {id(policy) for policy in one.policies} & {id(policy) for policy in other.policies}
     assert not {id(policy.facts.budget) for policy in one.policies if policy.facts.budget} & {
@@ -172,7 +172,7 @@ def test_each_has_state_of_its_own(make: Make) -> None:
     ],
 )
 def test_impossible_figures_are_refused(make: Make, options: Any, words: str) -> None:
-    """As by the policies themselves."""
+    """Impossible figures are refused, as by the policies themselves."""
     with pytest.raises(ValueError, match=words):
         make(**options)
 
@@ -225,7 +225,7 @@ async def test_standard_hedged_takes_the_second_copy_when_the_first_is_late(inli
 @BOTH
 @pytest.mark.virtual_time
 async def test_more_calls_than_permits_are_refused(make: Make) -> None:
-    """At once, and not repeated."""
+    """Calls beyond the permits are refused at once, and not repeated."""
     pipeline = make(max_concurrent=2)
 
     @pipeline

@@ -163,7 +163,7 @@ def test_public_names_of_a_module_are_these(module: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_name_is_there_and_documented(name: str) -> None:
-    """By a docstring of its own."""
+    """Each public name exists, and has a docstring of its own."""
     documented(getattr(resilient, name), name)
 
 
@@ -199,7 +199,7 @@ def test_every_public_name_stands_in_the_map_or_the_module_that_it_names() -> No
 
 
 def test_version_is_that_of_the_distribution() -> None:
-    """One number, in one place."""
+    """The package and the distribution have one version, set in one place."""
     assert resilient.__version__ == version("resilient-middleware")
 
 
@@ -224,7 +224,7 @@ def test_import_pulls_in_tenacity_and_pybreaker_and_nothing_heavier() -> None:
 
 
 def test_import_of_the_logging_listener_pulls_in_nothing_else() -> None:
-    """The standard library has a log."""
+    """The logging listener imports nothing beyond the standard library and the package."""
     assert fresh(f"import resilient; {LOADED}") == fresh(f"import resilient.observe.logging; {LOADED}")
 
 

@@ -11,7 +11,7 @@ from resilient import Bulkhead, Pipeline, Retry, Timeout, registry
 
 
 def test_named_pipeline_is_found() -> None:
-    """By its name, itself."""
+    """A named pipeline is found by its name, as the same object."""
     pipeline = Pipeline(Retry(), name="found")
     assert registry.pipeline("found") is pipeline
     assert registry.pipelines()["found"] is pipeline
@@ -26,7 +26,7 @@ def test_unnamed_pipeline_is_not_registered() -> None:
 
 
 def test_pipelines_are_in_order_of_their_names() -> None:
-    """For people who read the list."""
+    """All pipelines are listed in the order of their names."""
     made = [Pipeline(Retry(), name=f"ordered {letter}") for letter in "bca"]
     assert [name for name in registry.pipelines() if name.startswith("ordered")] == [
         "ordered a",
@@ -78,7 +78,7 @@ def test_variation_does_not_take_the_place_of_its_original() -> None:
 
 
 def test_name_that_is_not_there_raises_key_error_with_those_that_are() -> None:
-    """Whoever mistyped sees what was meant."""
+    """An unknown name raises KeyError with the known names."""
     pipelines = [Pipeline(Retry(), name="users"), Pipeline(Retry(), name="orders")]
     with pytest.raises(KeyError, match=r"no pipeline is called 'user'; there are: .*orders.*, .*users"):
         registry.pipeline("user")
@@ -86,7 +86,7 @@ def test_name_that_is_not_there_raises_key_error_with_those_that_are() -> None:
 
 
 def test_snapshots_have_the_state_of_every_named_pipeline() -> None:
-    """By name, as `Pipeline.snapshot` says it."""
+    """Snapshots have, by name, what `Pipeline.snapshot` returns."""
     pipeline = Pipeline(Bulkhead(3), name="seen")
     assert registry.snapshots()["seen"] == pipeline.snapshot()
 

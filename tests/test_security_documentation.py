@@ -21,7 +21,7 @@ NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", DOCUMENT)
 
 @cache
 def functions_of(file: str) -> set[str]:
-    """The names of its functions."""
+    """Return the names of the test functions in a file."""
     tree = ast.parse((ROOT / file).read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
@@ -35,7 +35,7 @@ def test_promise_names_its_tests(promise: str, tests: str) -> None:
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
 def test_named_test_exists(file: str, name: str) -> None:
-    """In the file that is named."""
+    """Each test that the document names exists in the named file."""
     assert name in functions_of(file)
 
 
@@ -46,7 +46,7 @@ def test_promises_are_found() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """From both documents."""
+    """The links of both documents lead to files that exist."""
     for document in (ROOT / "docs" / "security.md", ROOT / "SECURITY.md"):
         for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", document.read_text()):
             assert (document.parent / link).exists(), link

@@ -94,7 +94,7 @@ def test_share_of_a_ratio_returns_it(value: float) -> None:
 
 @pytest.mark.parametrize("value", [0, -0.1, 1.0000001, 50, math.inf, math.nan, 10**400])
 def test_share_outside_zero_to_one_raises_value_error(value: float) -> None:
-    """Percentages, zero and NaN are refused."""
+    """Percentages, zero and NaN are refused as shares."""
     with pytest.raises(ValueError) as caught:
         _validation.share("rate", value)
     assert str(caught.value).startswith(f"rate must be a share above 0 and at most 1, got {value!r}")
@@ -109,7 +109,7 @@ def test_share_of_no_number_raises_type_error(value: Any) -> None:
 
 
 def test_count_returns_a_whole_number_from_least_on() -> None:
-    """The least value is included."""
+    """A count of at least `least` is returned, `least` itself included."""
     assert _validation.count("calls", 1) == 1
     assert _validation.count("calls", 0, least=0) == 0
     assert _validation.count("calls", 10**20) == 10**20
@@ -141,7 +141,7 @@ def test_name_without_a_visible_letter_raises_value_error(value: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 5, b"users", ["users"], True])
 def test_name_of_no_string_raises_type_error(value: Any) -> None:
-    """Bytes and numbers are not names."""
+    """Bytes and numbers are refused as names."""
     with pytest.raises(TypeError) as caught:
         _validation.name("name", value)
     assert str(caught.value) == f"name must be a string, got {value!r}"
@@ -161,7 +161,7 @@ def test_flag_of_no_bool_raises_type_error(value: Any) -> None:
 
 
 def test_flag_returns_the_bool() -> None:
-    """Both of them are accepted."""
+    """True and False are returned as they are."""
     assert _validation.flag("strict", True) is True
     assert _validation.flag("strict", False) is False
 

@@ -27,7 +27,7 @@ def spent(budget: Budget, now: float = 0.0, tries: int = 1000) -> int:
 
 @pytest.mark.parametrize("reserve", [0, 1, 3])
 def test_new_budget_has_its_reserve(reserve: int) -> None:
-    """And nothing else."""
+    """A new budget has its reserve, and no more."""
     assert spent(Budget(reserve=reserve)) == reserve
 
 
@@ -81,7 +81,7 @@ def test_refusal_takes_nothing() -> None:
 
 
 def test_reserve_comes_back_by_successes_only() -> None:
-    """Time alone brings nothing."""
+    """A spent reserve does not come back by time alone."""
     budget = Budget(0.1, reserve=2)
     assert spent(budget, 0.0) == 2
     assert spent(budget, 1e6) == 0
@@ -100,7 +100,7 @@ def test_reserve_does_not_fade() -> None:
 
 
 def test_savings_fade_to_the_eth_part_in_ttl() -> None:
-    """0.3679 of them are left."""
+    """After `ttl` seconds 0.3679 of the saved tokens are left."""
     budget = Budget(reserve=1, ttl=10)
     successes(budget, 90)
     budget.spend(100.0)
@@ -202,7 +202,7 @@ def test_balance_is_that_of_a_simulation(
 def test_more_than_the_ratio_of_successes_and_the_reserve_is_never_paid(
     story: list[tuple[float, int, int]], ratio: float, reserve: float
 ) -> None:
-    """Over any time, in any order."""
+    """Over any time, in any order, no more is paid than the reserve and the ratio of successes."""
     budget = Budget(ratio, reserve=reserve)
     now = paid = earned = 0.0
     for seconds, number, extra in story:
@@ -249,7 +249,7 @@ def test_dependency_is_known_again_and_none_is_the_budget_itself() -> None:
 
 
 def test_extra_requests_of_all_dependencies_are_counted_together() -> None:
-    """And shown one by one."""
+    """The counts of all dependencies are added up, and each is shown as well."""
     budget = Budget(reserve=1)
     spent(budget.of("http://a:80"), tries=3)
     spent(budget.of("http://b:80"), tries=2)
@@ -280,7 +280,7 @@ def test_dependencies_that_are_remembered_are_bounded() -> None:
 
 
 def test_snapshot_tells_spent_refused_and_tokens() -> None:
-    """As of the last look."""
+    """A snapshot has the counts, and the tokens after the last `spend`."""
     budget = Budget(0.5, reserve=1)
     assert budget.snapshot() == {"spent": 0, "refused": 0, "tokens": 1.0}
     successes(budget, 3)
@@ -289,7 +289,7 @@ def test_snapshot_tells_spent_refused_and_tokens() -> None:
 
 
 def test_repr_names_the_figures() -> None:
-    """As one would say it."""
+    """The repr names the figures in words."""
     assert repr(Budget()) == "Budget(10% of successes, reserve 1, cap 10)"
 
 

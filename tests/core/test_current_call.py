@@ -90,7 +90,7 @@ def test_id_is_the_same_on_every_attempt_and_another_for_every_call(world: World
 
 
 def test_id_is_the_same_however_often_one_asks() -> None:
-    """Within one attempt, too."""
+    """All lookups in one attempt find the same id."""
 
     @Retry()
     def ask() -> tuple[Any, Any]:
@@ -110,7 +110,7 @@ def test_remaining_is_the_time_until_the_innermost_limit(world: World) -> None:
 
 
 def test_remaining_sees_an_inherited_deadline(world: World) -> None:
-    """The least of all limits."""
+    """`remaining` is the time to the earliest of all limits."""
     seen, fn = seen_by(world)
     guarded = Pipeline(Timeout(60), Retry(2))(fn)
 
@@ -203,7 +203,7 @@ def test_current_call_is_none_again_after_an_error(world: World) -> None:
 
 
 def test_current_call_where_nothing_is_guarded_because_of_a_switch_is_none() -> None:
-    """Off is off."""
+    """In a pipeline that is switched off there is no current call."""
     pipeline = Pipeline(Retry())
     with pipeline.switch("off"):
         assert pipeline.call(current_call) is None
@@ -279,7 +279,7 @@ def test_hedge_copy_within_a_call_has_it_as_outer(world: World) -> None:
 
 
 def test_call_within_a_hedge_copy_has_the_copy_as_outer(world: World) -> None:
-    """The other way round."""
+    """A guarded call in a copy of a hedge has the copy as its outer call."""
     seen, fn = seen_by(world)
     inner = Pipeline(Timeout(5), name="inner")(fn)
 
@@ -348,7 +348,7 @@ async def test_abandoned_work_goes_on_seeing_its_call() -> None:
 
 
 async def test_task_begun_inside_is_a_call_of_its_own() -> None:
-    """As documented: ask before."""
+    """A task that the function starts has no current call, as documented."""
 
     @Retry()
     async def ask() -> Any:
@@ -361,7 +361,7 @@ async def test_task_begun_inside_is_a_call_of_its_own() -> None:
 
 
 def test_task_begun_inside_on_trio_is_a_call_of_its_own() -> None:
-    """There as well."""
+    """A task that the function starts on trio has no current call, either."""
     seen: list[Any] = []
 
     async def task() -> None:
@@ -377,7 +377,7 @@ def test_task_begun_inside_on_trio_is_a_call_of_its_own() -> None:
 
 
 def test_calls_at_once_do_not_see_each_other(world: World) -> None:
-    """Each has its own id."""
+    """Concurrent calls have each their own id."""
     seen, fn = seen_by(world)
     guarded = Retry()(fn)
     world.together(*[guarded] * 5)
@@ -460,14 +460,14 @@ def patient(**options: Any) -> Pipeline:
 
 
 def test_nested_retries_multiply_by_default(world: World) -> None:
-    """Three times three."""
+    """Two nested Retries of three attempts make nine requests."""
     calls, fn = layers(world, patient(), patient())
     assert isinstance(world.outcome(fn).error, OSError)
     assert len(calls) == 9
 
 
 def test_retry_once_beneath_a_retry_leaves_repeating_to_it(world: World) -> None:
-    """Three, not nine."""
+    """An inner Retry with nested="once" leaves repeating to the outer one: three requests, not nine."""
     calls, fn = layers(world, patient(), patient(nested="once"))
     assert isinstance(world.outcome(fn).error, OSError)
     assert len(calls) == 3
@@ -482,21 +482,21 @@ def test_retry_once_alone_repeats(world: World) -> None:
 
 
 def test_only_the_outermost_of_three_layers_repeats(world: World) -> None:
-    """Three, not twenty-seven."""
+    """Of three nested Retries only the outermost repeats: three requests, not twenty-seven."""
     calls, fn = layers(world, *[patient(nested="once") for _ in range(3)])
     world.outcome(fn)
     assert len(calls) == 3
 
 
 def test_retry_once_sees_a_retry_beyond_a_layer_that_does_not_repeat(world: World) -> None:
-    """Any of those around it counts."""
+    """An outer Retry counts also if a pipeline without one is between."""
     calls, fn = layers(world, patient(), Pipeline(Timeout(5)), patient(nested="once"))
     world.outcome(fn)
     assert len(calls) == 3
 
 
 def test_retry_once_says_why_it_gave_up(world: World) -> None:
-    """In the note of its error."""
+    """The GaveUp event of the inner Retry says why it did not repeat."""
     _, fn = layers(world, patient(), patient(nested="once"))
     error = world.outcome(fn).error
     assert error is not None
@@ -510,7 +510,7 @@ def test_retry_once_says_why_it_gave_up(world: World) -> None:
 
 
 def test_retry_once_beneath_a_hedge_copy_leaves_repeating_to_the_hedge(world: World) -> None:
-    """Two copies, once each."""
+    """Inside a hedge each of two copies is tried once."""
     calls, fn = layers(world, Pipeline(hedged(world)), patient(nested="once"))
     assert isinstance(world.outcome(fn).error, OSError)
     assert len(calls) == 2
@@ -554,13 +554,13 @@ def test_retry_once_in_mode_off_of_the_outer_repeats(world: World) -> None:
 
 @pytest.mark.parametrize("value", ["twice", "", None, True, 1])
 def test_nested_that_is_unknown_is_refused(value: Any) -> None:
-    """By its name and value."""
+    """An unknown value of `nested` is refused with a message that names both."""
     with pytest.raises(ValueError, match=f"nested must be one of multiply, once, got {value!r}"):
         Retry(nested=value)
 
 
 def test_retry_once_with_results_leaves_repeating_to_the_outer_too(world: World) -> None:
-    """Results that are failures are failures."""
+    """Results that are failures are left to the outer Retry, too."""
     judge = Classifier(results=lambda result: result is None)
     calls: list[int] = []
 

@@ -68,7 +68,7 @@ def around(world: World, fn: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def looking(world: World) -> tuple[list[float | None], Callable[[], Any]]:
-    """A function that notes what remains."""
+    """Return a function that notes the seconds that remain."""
     seen: list[float | None] = []
 
     def look() -> None:
@@ -88,7 +88,7 @@ def tripping(**options: Any) -> CircuitBreaker:
 
 
 def test_without_a_deadline_nothing_is_said_to_remain(world: World) -> None:
-    """None is not 0."""
+    """Without a deadline `remaining()` is None, not 0."""
     seen, look = looking(world)
     world.call(look)
     assert seen == [None]
@@ -244,7 +244,7 @@ def test_pause_that_would_outlive_the_deadline_is_not_begun(world: World) -> Non
 
 
 def test_pause_that_fits_is_kept(world: World) -> None:
-    """And the next attempt is made."""
+    """A pause that fits into the deadline is kept, and the next attempt is made."""
     dependency = world.dependency(OSError(), 7)
     assert world.call(under(world, 30, Retry(3, wait=0.01)(dependency.fn))) == 7
 
@@ -322,7 +322,7 @@ async def test_several_calls_beneath_one_deadline_share_its_time() -> None:
 
 @pytest.mark.virtual_time
 async def test_deadlines_expire_in_their_order_whatever_the_order_of_the_calls() -> None:
-    """The shorter ones began later."""
+    """Shorter deadlines expire first, though they began later."""
     ended: list[tuple[float, float]] = []
 
     @Retry()
@@ -356,7 +356,7 @@ async def test_timeout_of_the_pipeline_that_is_shorter_ends_the_call() -> None:
 
 
 def test_block_is_ended_by_the_deadline() -> None:
-    """As a function is."""
+    """A deadline ends a guarded block as it ends a function."""
 
     async def main() -> float:
         with deadline(2), pytest.raises(TimedOut):
@@ -394,7 +394,7 @@ async def test_callers_cancellation_goes_before_the_deadline() -> None:
 
 
 async def test_deadline_reaches_a_thread_that_has_the_context() -> None:
-    """`asyncio.to_thread` copies it."""
+    """A thread of `asyncio.to_thread` inherits the deadline."""
     seen: list[float | None] = []
 
     @Retry(3, wait=30)
@@ -517,7 +517,7 @@ def test_every_timeout_is_a_deadline_for_what_is_beneath(world: World, guard: Ca
 
 
 def test_stacked_decorators_remain_for_as_long_as_the_least(world: World) -> None:
-    """Whichever is outside."""
+    """Under two decorators the shorter Timeout counts, whichever is outside."""
     seen, look = looking(world)
     world.call(Timeout(20)(around(world, Timeout(30)(look))))
     world.call(Timeout(60)(Retry(2)(Timeout(20)(look))))
@@ -526,7 +526,7 @@ def test_stacked_decorators_remain_for_as_long_as_the_least(world: World) -> Non
 
 
 def test_block_remains_for_as_long_as_its_timeout(world: World) -> None:
-    """A block is beneath, too."""
+    """Code in a guarded block sees the time of the block's Timeout."""
     seen, look = looking(world)
     pipeline = Pipeline(Retry(2), Timeout(20))
     if world.is_async:
@@ -554,7 +554,7 @@ def test_no_retry_pauses_beyond_the_timeout_of_a_guarded_call_around(world: Worl
 
 
 def test_plain_function_waits_in_a_queue_for_no_longer_than_the_one_around_has() -> None:
-    """Nothing else would end it."""
+    """A plain function leaves its queue when the time of the outer call is over: nothing else would end the wait."""
     bulkhead = Bulkhead(1, queue=1)
     inside, over = threading.Event(), threading.Event()
 
@@ -624,7 +624,7 @@ async def test_detached_task_has_neither_deadline_nor_priority() -> None:
 
 @pytest.mark.virtual_time
 async def test_detached_guarded_task_outlives_the_deadline() -> None:
-    """Its guarded calls are not cut."""
+    """The deadline does not cut guarded calls of a detached task."""
     ended: list[float] = []
     tasks: list[asyncio.Task[None]] = []
 
@@ -686,7 +686,7 @@ def test_detached_block_has_what_is_set_in_it(world: World) -> None:
 
 
 def test_nearer_deadline_holds_within_a_total_timeout_and_the_other_way_round(world: World) -> None:
-    """The least of all."""
+    """Of a deadline and a total Timeout the nearer one holds."""
     seen, look = looking(world)
     guarded = Pipeline(Timeout(20), Retry(1))(look)
     world.call(under(world, 5, guarded))
@@ -1046,7 +1046,7 @@ class Scene:
             self.left.append(remaining())
 
     async def drain(self) -> None:
-        """Nothing runs on by itself."""
+        """Do nothing: nothing runs on by itself."""
 
     def assert_idle(self) -> None:
         assert_idle(self.pipeline.snapshot())
@@ -1072,7 +1072,7 @@ def test_everything_comes_back_wherever_a_call_under_a_deadline_is_cancelled(sec
 
 @pytest.mark.parametrize("seconds", [0.3, 30.0])
 def test_everything_comes_back_wherever_a_call_under_a_deadline_is_cancelled_on_trio(seconds: float) -> None:
-    """Step by step."""
+    """A call under a deadline on trio gives everything back, at whichever step it is cancelled."""
     for victim in range(3):
         assert cancel_at_every_step_of_trio(lambda: Scene(seconds), victim) > 2
 

@@ -39,17 +39,17 @@ class BadResults(Classifier):
 
 
 def decorated(world: World, pipeline: Pipeline, fn: Callable[..., Any]) -> Callable[[], Any]:
-    """By a decorator."""
+    """Guard the function by a decorator."""
     return pipeline(fn)
 
 
 def called(world: World, pipeline: Pipeline, fn: Callable[..., Any]) -> Callable[[], Any]:
-    """Without decorating."""
+    """Guard the function by `Pipeline.call`, without a decorator."""
     return lambda: pipeline.call(fn)
 
 
 def blocked(world: World, pipeline: Pipeline, fn: Callable[..., Any]) -> Callable[[], Any]:
-    """In a block."""
+    """Guard the function as a block."""
 
     async def block() -> None:
         async for attempt in pipeline.attempts():
@@ -94,7 +94,7 @@ def test_told_is_what_was_learned(world: World, way: Any, derived: bool, wanted:
 @WANTED
 @pytest.mark.parametrize("way", WAYS)
 def test_told_is_the_last_outcome_of_a_call_that_was_repeated(world: World, way: Any, wanted: Any) -> None:
-    """And each attempt by itself."""
+    """The call ends with its last outcome, and each attempt with its own."""
     ledger = Ledger()
     pipeline = Pipeline(Retry(2, wait=0), ledger, classify=BadResults())
     told = Told(pipeline, *wanted)
@@ -125,7 +125,7 @@ def test_answer_of_a_fallback_says_nothing_of_the_dependency(world: World, value
 
 
 def test_refusal_says_nothing_and_a_timeout_is_a_failure(world: World) -> None:
-    """As the gates have it."""
+    """Events judge a refusal as nothing and a timeout as a failure, as gates do."""
     ledger, breaker = Ledger(), CircuitBreaker(None, fail_max=1)
     pipeline = Pipeline(ledger, breaker, Timeout(0.01, thread=True))
     told = Told(pipeline)
@@ -141,7 +141,7 @@ def test_refusal_says_nothing_and_a_timeout_is_a_failure(world: World) -> None:
 
 @pytest.mark.parametrize("asks", ["error", "result"])
 def test_mistake_of_the_classifier_is_told_as_the_callers(world: World, asks: str) -> None:
-    """It says nothing about the dependency."""
+    """An error of the classifier is an event that says nothing about the dependency."""
 
     class Broken(Classifier):
         judges_results = True
@@ -180,7 +180,7 @@ def test_mistake_says_nothing_though_its_type_would_be_a_failure(world: World, w
 
 @WANTED
 def test_copies_of_a_hedge_are_told_of_one_by_one(world: World, wanted: Any) -> None:
-    """Each by its own verdict."""
+    """Each copy of a hedge has events with its own verdict."""
     ledger = Ledger()
     pipeline = Pipeline(Hedge(60, copies=3, thread=True), ledger, classify=BadResults())
     told = Told(pipeline, *wanted)

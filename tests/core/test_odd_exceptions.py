@@ -30,17 +30,17 @@ from tests.worlds import ThreadWorld, VirtualWorld, World
 
 
 def odd(name: str, **members: Any) -> type[Exception]:
-    """An exception class with these members."""
+    """Return a class of exceptions with these members."""
     return type(name, (Exception,), members)
 
 
 def raises(*args: Any) -> Any:
-    """What a misbehaving member does."""
+    """A member that raises."""
     raise RuntimeError("of the exception itself")
 
 
 class Notes(Exception):
-    """Its notes raise."""
+    """An exception whose notes raise."""
 
     def __getattr__(self, name: str) -> Any:
         if name == "__notes__":
@@ -81,7 +81,7 @@ POLICIES: dict[str, Callable[[], tuple[Policy, ...]]] = {
 
 @pytest.fixture(params=ODD, ids=lambda kind: kind.__name__)
 def kind(request: pytest.FixtureRequest) -> type[Exception]:
-    """Each odd class."""
+    """Each odd class of exceptions."""
     return request.param  # type: ignore[no-any-return]
 
 
@@ -136,7 +136,7 @@ def test_exception_that_misbehaves_is_a_failure(kind: type[Exception]) -> None:
 
 
 def test_fallback_answers_for_an_exception_that_misbehaves(world: World, kind: type[Exception]) -> None:
-    """It is a failure like others."""
+    """An exception whose members raise is a failure like others, and a Fallback answers."""
     assert caught(world, Fallback("stale"), kind("x")) == "stale"
 
 

@@ -8,7 +8,7 @@ from resilient import current_priority, priority
 
 
 def test_priority_without_a_block_is_normal() -> None:
-    """Nobody has to say anything."""
+    """Outside all blocks the priority is "normal"."""
     assert current_priority() == "normal"
 
 
@@ -22,7 +22,7 @@ def test_priority_holds_inside_its_block_and_the_one_around_holds_again_after_it
 
 
 async def test_priority_reaches_tasks_and_threads_begun_inside() -> None:
-    """It is a context variable."""
+    """Tasks and threads that are started inside inherit the priority."""
 
     async def ask() -> str:
         return current_priority()

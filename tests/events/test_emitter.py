@@ -21,7 +21,7 @@ def test_event_goes_to_the_channel_of_each_pipeline() -> None:
 
 
 def test_channel_that_is_attached_twice_gets_an_event_once() -> None:
-    """Attaching again has no effect."""
+    """A channel that is attached twice gets each event once."""
     emitter, channel, heard = Emitter(), Channel("one"), list[Event]()
     channel.listen(heard.append)
     emitter._attach(channel)

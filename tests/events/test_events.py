@@ -94,14 +94,14 @@ class Unended(list[Any]):
 
 
 def heard_by(pipeline: Pipeline) -> list[Any]:
-    """The events of a pipeline from now on, without the ends."""
+    """Return a list that collects the events of a pipeline from now on, without ends of attempts and calls."""
     heard = Unended()
     pipeline.listen(heard.append)
     return heard
 
 
 def ends_heard_by(pipeline: Pipeline) -> list[Any]:
-    """The others."""
+    """Return a list that collects the ends of attempts and calls of a pipeline from now on."""
     heard: list[Any] = []
     pipeline.listen(lambda event: heard.append(event) if isinstance(event, ENDS) else None)
     return heard
@@ -121,7 +121,7 @@ def tripping(**options: Any) -> CircuitBreaker:
 
 @pytest.fixture
 def everything() -> Iterator[list[Any]]:
-    """The events of all pipelines."""
+    """A list of the events of all pipelines."""
     heard = Unended()
     stop = events.listen(heard.append)
     yield heard
@@ -189,7 +189,7 @@ def test_call_that_ends_is_told_of_with_its_ending(
 
 
 def test_call_that_is_refused_ends_without_a_request(world: World) -> None:
-    """The function was never called."""
+    """A refused call ends with no request, because its function was not called."""
     pipeline = Pipeline(tripping())
     pipeline.policies[0].open()  # type: ignore[attr-defined]
     heard = ends_heard_by(pipeline)
@@ -209,7 +209,7 @@ def test_end_of_a_call_is_told_once_where_pipelines_are_nested(world: World) -> 
 
 
 def test_guarded_call_in_a_guarded_call_counts_its_own_requests(world: World) -> None:
-    """Each function has its call."""
+    """Of two nested guarded functions each counts the requests of its own calls."""
     outer, inner = Pipeline(Retry(attempts=2, wait=0), name="outer"), Pipeline(Retry(attempts=3, wait=0), name="inner")
     heard: list[Any] = []
     for pipeline in (outer, inner):
@@ -236,7 +236,7 @@ def test_guarded_call_in_a_guarded_call_counts_its_own_requests(world: World) ->
 
 @pytest.mark.every_loop
 async def test_call_that_is_cancelled_has_ended() -> None:
-    """Its error is no `Exception`."""
+    """A cancelled call ends as such, with an error that is no `Exception`."""
     pipeline = Pipeline(Retry())
     heard = ends_heard_by(pipeline)
     entered = asyncio.Event()
@@ -287,7 +287,7 @@ async def test_end_of_a_call_covers_its_waits() -> None:
 
 
 def test_end_of_a_block_is_told_of() -> None:
-    """Its attempts return nothing."""
+    """A guarded block emits the end of its last attempt, and CallEnded."""
     pipeline = Pipeline(Retry(attempts=2, wait=0), name="users")
     heard = ends_heard_by(pipeline)
     for attempt in pipeline.attempts("save"):
@@ -332,7 +332,7 @@ def test_events_of_a_call_that_is_repeated_come_in_order(world: World) -> None:
 
 
 def test_retrying_says_the_wait_and_the_error(world: World) -> None:
-    """Before the wait begins."""
+    """Retrying comes before the wait, and has its length and the error."""
     pipeline = Pipeline(Retry(attempts=2, wait=0.002, name="patience"), name="users")
     heard = heard_by(pipeline)
     error = OSError()
@@ -439,7 +439,7 @@ def test_hedge_that_begins_and_wins_is_told_of(world: World) -> None:
 
 
 def test_hedge_that_begins_because_of_its_delay_says_so(world: World) -> None:
-    """And not before it."""
+    """A hedge begins when its delay is over, and gives that as its reason."""
     pipeline = Pipeline(Hedge(0.02, thread=True))
     heard = heard_by(pipeline)
     begin = world.now()
@@ -450,7 +450,7 @@ def test_hedge_that_begins_because_of_its_delay_says_so(world: World) -> None:
 
 
 def test_call_that_is_not_hedged_tells_of_no_hedge(world: World) -> None:
-    """Nothing began, and nothing won."""
+    """A call that answers before the delay emits no event of a hedge."""
     pipeline = Pipeline(Hedge(5, thread=True))
     heard = heard_by(pipeline)
     world.call(pipeline(world.dependency(7).fn))
@@ -458,7 +458,7 @@ def test_call_that_is_not_hedged_tells_of_no_hedge(world: World) -> None:
 
 
 def test_hedge_whose_copies_all_fail_tells_of_no_winner(world: World) -> None:
-    """There is none."""
+    """A hedge whose copies all fail emits no HedgeWon."""
     pipeline = Pipeline(Hedge(5, thread=True))
     heard = heard_by(pipeline)
     world.outcome(pipeline(world.dependency(OSError(), OSError()).fn))
@@ -478,7 +478,7 @@ def test_exhausted_budget_is_told_of(world: World, policy: Any, what: str) -> No
 
 
 def test_fallback_is_told_of_after_what_it_answers_for(world: World) -> None:
-    """With the error that it hides."""
+    """FellBack follows the failure, and has the error that the fallback hides."""
     pipeline = Pipeline(Fallback(7, name="stale"), Retry(2, wait=0), name="users")
     heard = heard_by(pipeline)
     last = OSError()
@@ -513,7 +513,7 @@ def test_end_of_abandoned_work_is_told_of(error: Exception | None) -> None:
 
 
 def test_end_of_work_that_was_not_abandoned_is_not_told_of(world: World) -> None:
-    """Its caller knows."""
+    """Work that ends in time emits no AbandonedEnded."""
     pipeline = Pipeline(Timeout(5, abandon=True, thread=True))
     heard = heard_by(pipeline)
     world.call(pipeline(world.dependency(7).fn))
@@ -537,7 +537,7 @@ def test_call_in_a_queue_is_told_of_with_its_position_and_its_wait(world: World)
 
 
 def test_call_that_finds_a_permit_free_is_not_queued(world: World) -> None:
-    """No wait, no event."""
+    """A call that finds a free permit emits neither Queued nor Waited."""
     pipeline = Pipeline(Bulkhead(1, queue=2))
     heard = heard_by(pipeline)
     world.call(pipeline(world.dependency(7).fn))
@@ -588,7 +588,7 @@ def test_timeout_is_told_of_with_its_limit(world: World) -> None:
 
 
 def test_timeout_error_of_the_function_itself_is_no_timeout_of_ours(world: World) -> None:
-    """It is an attempt that failed."""
+    """A TimeoutError of the function is a failed attempt, and no CallTimedOut."""
     pipeline = Pipeline(Timeout(5))
     heard = heard_by(pipeline)
     world.outcome(pipeline(world.dependency(TimeoutError()).fn))
@@ -674,7 +674,7 @@ def test_circuit_change_is_told_once_where_a_variation_shares_name_and_circuit(e
 
 @pytest.mark.virtual_time
 async def test_events_have_the_time_of_the_calls_runtime() -> None:
-    """In virtual time they are exact."""
+    """Events have the time of the call's runtime, which is exact in virtual time."""
     pipeline = Pipeline(Timeout(30), Retry(attempts=2, wait=5), tripping(), Timeout(3))
     heard = heard_by(pipeline)
 
@@ -711,7 +711,7 @@ def test_events_are_timed_between_the_begin_and_the_end_of_the_call(world: World
 
 @pytest.mark.every_loop
 async def test_attempt_that_is_cancelled_is_told_of_as_failed() -> None:
-    """Its error is then no `Exception`."""
+    """A cancelled attempt is an AttemptFailed, with an error that is no `Exception`."""
     pipeline = Pipeline(Retry())
     heard = heard_by(pipeline)
     entered = asyncio.Event()
@@ -773,7 +773,7 @@ def test_global_listener_hears_every_pipeline_also_of_later(everything: list[Any
 
 
 def test_listener_added_after_decorating_is_told_of_the_next_call(world: World) -> None:
-    """Functions need not be decorated anew."""
+    """A listener that is added after decorating gets the events of the next call."""
     pipeline = Pipeline(Retry())
     dependency = world.dependency(1, 2, 3)
     guarded = pipeline(dependency.fn)
@@ -818,7 +818,7 @@ def test_global_listener_that_stops_hears_no_more() -> None:
 
 
 def test_global_and_own_listeners_do_not_displace_each_other(everything: list[Any]) -> None:
-    """Ending one kind leaves the other."""
+    """To end a global listener leaves those of the pipeline, and the other way round."""
     pipeline = Pipeline(Retry())
     own = Unended()
     stop_own = pipeline.listen(own.append)
@@ -873,7 +873,7 @@ def test_listener_that_cannot_be_called_is_refused(listener: Any) -> None:
 
 
 def test_listener_that_would_have_to_be_awaited_is_refused() -> None:
-    """Nobody would await it."""
+    """An async listener is refused, because nothing would await it."""
 
     async def listener(event: Any) -> None: ...
 
@@ -911,7 +911,7 @@ def test_listener_may_listen_guard_and_look_while_it_is_told() -> None:
 
 
 def test_nothing_is_told_of_calls_that_run_unguarded() -> None:
-    """Switched off, a pipeline is silent."""
+    """A pipeline that is switched off emits no events."""
     pipeline = Pipeline(Retry())
     heard = heard_by(pipeline)
     with switch("off"):

@@ -127,7 +127,7 @@ def test_what_is_no_class_of_events_is_refused(kind: Any) -> None:
 
 
 def test_event_in_place_of_its_class_is_answered_with_the_class() -> None:
-    """It was an example, perhaps."""
+    """An event in place of its class is refused, and the message names the class to write."""
     with pytest.raises(TypeError, match="write Waited"):
         events.listen(print, Waited("", 0.0, "", "", 0.0))  # type: ignore[arg-type]
 
@@ -347,7 +347,7 @@ def test_end_of_a_plain_call_that_raised_stop_iteration_is_told_with_it() -> Non
 
 @pytest.mark.virtual_time
 async def test_end_of_a_call_under_a_deadline_is_told_with_the_deadlines_error() -> None:
-    """The deadline is its callers'."""
+    """A call that an inherited deadline ends has CallEnded with the deadline's error."""
     pipeline, heard = Pipeline(Retry(3, wait=0), Bulkhead(5)), []
     pipeline.listen(heard.append, CallEnded)
     with pytest.raises(TimedOut) as caught, deadline(2):

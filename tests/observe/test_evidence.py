@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 class Outer:
     class Inner(Exception):
-        """A class in a class."""
+        """A class of errors inside a class."""
 
 
 class Typed(OSError, Generic[T]):
@@ -170,7 +170,7 @@ EVERY = [made for library in MEANINGS.values() for made, _ in library]
 
 @pytest.mark.parametrize("made", EVERY)
 def test_facts_are_as_they_were_when_they_have_been_written(made: Callable[[], Exception]) -> None:
-    """Of the errors of every client."""
+    """Facts of the errors of every client are unchanged after they are written and read."""
     found = evidence_of(made())
     assert evidence_from(as_json(found)) == found
 

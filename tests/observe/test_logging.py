@@ -228,7 +228,7 @@ def test_message_of_an_error_is_never_logged(records: Records) -> None:
 
 
 def test_arguments_and_results_are_never_logged(world: World, records: Records) -> None:
-    """Not even at debug."""
+    """No line has an argument or a result of a call, not even at debug."""
     pipeline = Pipeline(Retry(attempts=2, wait=0))
     log_events(pipeline, logger=records.logger)
     world.call(pipeline(world.dependency(OSError(), "secret result").fn), "secret", token="secret")
@@ -381,7 +381,7 @@ def test_debug_lines_are_all_logged_once_debug_is_on(records: Records) -> None:
 
 
 def test_interval_of_nought_gives_every_event_its_line(records: Records) -> None:
-    """For tests and small services."""
+    """With interval=0 every event has its line, for tests and small services."""
     log = EventLog(records.logger, interval=0)
     for _ in range(10):
         log(refused(0))
@@ -465,7 +465,7 @@ def test_threads_lose_no_count(records: Records) -> None:
 
 
 def test_log_events_of_one_pipeline_until_stopped(world: World, records: Records) -> None:
-    """Its events, and no other's."""
+    """The events of one pipeline are logged, and no others, until it is stopped."""
     pipeline, other = Pipeline(Retry(), name="users"), Pipeline(Retry(), name="orders")
     stop = log_events(pipeline, logger=records.logger)
     guarded = pipeline(world.dependency(1, 2).fn)
@@ -477,7 +477,7 @@ def test_log_events_of_one_pipeline_until_stopped(world: World, records: Records
 
 
 def test_log_events_of_all_pipelines_until_stopped(world: World, records: Records) -> None:
-    """Also of those built later."""
+    """The events of all pipelines are logged, later ones included, until it is stopped."""
     stop = log_events(logger=records.logger)
     world.call(Pipeline(Retry(), name="later")(world.dependency(1).fn))
     stop()
@@ -505,7 +505,7 @@ def test_log_events_goes_to_the_librarys_own_logger(library_log: pytest.LogCaptu
 
 
 def test_handler_that_fails_does_not_fail_the_call(records: Records, caplog: pytest.LogCaptureFixture) -> None:
-    """An observer may not raise."""
+    """A log handler that raises does not fail the call."""
 
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -530,6 +530,6 @@ def test_handler_that_fails_does_not_fail_the_call(records: Records, caplog: pyt
     ],
 )
 def test_bad_option_is_refused(options: Any, error: type[Exception], words: str) -> None:
-    """Naming the argument and the value."""
+    """A bad option is refused with a message that names the argument and the value."""
     with pytest.raises(error, match=words):
         log_events(**options)

@@ -31,7 +31,7 @@ def test_refused_calls_are_counted_with_how_they_went(world: World) -> None:
 
 
 def test_retries_hedges_and_queues_are_counted() -> None:
-    """Each by its policy."""
+    """Would-be retries, hedges and waits are counted for each policy."""
     pipeline = Pipeline(
         Retry(attempts=2, wait=1, shadow=True), Hedge(0.5, shadow=True), Bulkhead(1, queue=5, shadow=True), name="users"
     )
@@ -65,7 +65,7 @@ def test_call_refused_by_several_counts_once_for_each() -> None:
 
 
 def test_policies_that_act_are_not_in_the_report() -> None:
-    """What they did is done."""
+    """Policies without shadow mode are not in the report."""
     pipeline = Pipeline(Retry(attempts=2, wait=0), Bulkhead(1, shadow=True), name="users")
     with report_shadows(pipeline) as report:
         pipeline.call(Dependency(OSError(), 7).plain)
@@ -91,7 +91,7 @@ def test_report_of_everything_and_its_end() -> None:
 
 
 def test_block_is_counted_with_how_it_went() -> None:
-    """As a function is."""
+    """A guarded block counts as a call, with its success or failure."""
     pipeline = Pipeline(RateLimit(1, per=1000, burst=1, shadow=True), name="users")
     with report_shadows(pipeline) as report:
         for _ in range(2):
@@ -124,7 +124,7 @@ def test_report_from_a_trace_has_the_same_counts(tmp_path: Path) -> None:
 
 
 def test_report_from_a_trace_has_calls_that_would_be_refused_in_line(tmp_path: Path) -> None:
-    """As the live one has."""
+    """A report from a trace counts calls that a queue would refuse, as a live report does."""
     pipeline = Pipeline(Bulkhead(1, queue=3, queue_timeout=1.5, shadow=True), name="users")
     guarded = pipeline(Dependency(default=Slow(1)))
 
@@ -139,7 +139,7 @@ def test_report_from_a_trace_has_calls_that_would_be_refused_in_line(tmp_path: P
 
 
 def test_report_is_made_for_reading() -> None:
-    """A line for each policy."""
+    """A report as text has a line for each policy."""
     report = ShadowReport()
     report.calls, report.requests = {"users": 1000, "": 1}, {"users": 1200, "": 2}
     report.policies = {
@@ -174,6 +174,6 @@ def test_names_from_a_trace_do_nothing_to_a_terminal() -> None:
 
 @pytest.mark.parametrize("wrong", ["users", Retry(shadow=True)])
 def test_what_is_no_pipeline_is_refused(wrong: Any) -> None:
-    """Naming it."""
+    """An object that is no pipeline is refused with a message that names it."""
     with pytest.raises(TypeError, match="pipelines must be Pipelines, got"):
         report_shadows(wrong)

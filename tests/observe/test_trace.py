@@ -136,7 +136,7 @@ def test_trace_of_all_pipelines_is_read_by_pipeline(path: Path) -> None:
 
 
 def test_no_argument_result_or_message_is_in_the_file(path: Path) -> None:
-    """Not even in an error."""
+    """A trace has no argument, no result and no message, not even of an error."""
     pipeline = Pipeline(Retry(attempts=2, wait=0), CircuitBreaker(shadow=True, fail_max=1))
     with record_trace(path, pipeline):
         calls_of(pipeline, OSError("hunter2"), "hunter2", calls=2, arguments=("hunter2",))
@@ -290,7 +290,7 @@ def test_trace_that_is_long_enough_ends(path: Path) -> None:
 
 
 def test_lines_of_many_threads_are_whole(path: Path) -> None:
-    """One after the other."""
+    """Lines of calls in many threads are whole, one after the other."""
     pipeline = Pipeline(Retry())
     guarded = pipeline(lambda: 7)
     with record_trace(path, pipeline, interval=0.001):
@@ -349,12 +349,12 @@ def test_bad_option_is_refused(path: Path, options: Any, error: type[Exception],
 
 
 def test_what_is_no_pipeline_is_refused(path: Path) -> None:
-    """Naming it."""
+    """An object that is no pipeline is refused with a message that names it."""
     with pytest.raises(TypeError, match="pipelines must be Pipelines, got 'users'"):
         record_trace(path, "users")  # type: ignore[arg-type]
 
 
 def test_file_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) -> None:
-    """Not in an outage."""
+    """A file that cannot be made raises an error at once, not in an outage."""
     with pytest.raises(OSError, match="nowhere"):
         record_trace(tmp_path / "nowhere" / "calls.trace")

@@ -39,13 +39,13 @@ def calls_of(pipeline: Pipeline, *steps: Any) -> None:
 
 
 def recording(*lines: dict[str, Any], began: str = "2026-11-30T12:00:00+00:00", **header: Any) -> str:
-    """The text of a recording."""
+    """Return the text of a recording with these lines."""
     whole = [{"trace": 2, "began": began, **header}, *lines, {"end": "closed", "dropped": 1}]
     return "".join(json.dumps(line) + "\n" for line in whole)
 
 
 def call(at: float, **more: Any) -> dict[str, Any]:
-    """A line of a call."""
+    """Return a line of a call."""
     return {"t": at, "s": 0.5, "n": 1, "end": "success", **more}
 
 
@@ -143,7 +143,7 @@ def test_file_that_is_no_trace_is_refused(path: Path, text: str, words: str) -> 
 
 
 def test_file_that_is_not_gzipped_is_refused(tmp_path: Path) -> None:
-    """Though its name says so."""
+    """A file that is not compressed, though its name says so, is refused."""
     path = tmp_path / "calls.trace.gz"
     path.write_text(HEADER)
     with pytest.raises(TraceError, match=r"is not gzipped, though its name ends in \.gz"):
@@ -190,7 +190,7 @@ def test_recordings_in_one_file_are_put_together(tmp_path: Path, name: str) -> N
 
 
 def test_recordings_of_two_processes_are_put_together(tmp_path: Path) -> None:
-    """Whatever their clocks count from."""
+    """Recordings of two processes are put in order, whatever their clocks count from."""
     pipeline = Pipeline(Retry())
     for name, clock in (("1.trace", 1e6), ("2.trace", 5.0)):
         with record_trace(tmp_path / name, pipeline) as trace:
@@ -201,7 +201,7 @@ def test_recordings_of_two_processes_are_put_together(tmp_path: Path) -> None:
 
 
 def test_recording_without_a_date_cannot_be_put_beside_another(tmp_path: Path) -> None:
-    """It can be read by itself."""
+    """A recording without a date can be read alone, but not with another one."""
     one, other = tmp_path / "1.trace", tmp_path / "2.trace"
     one.write_text(recording(call(0), began="yesterday"))
     other.write_text(OTHER)

@@ -90,7 +90,7 @@ def recipe(make: Callable[..., Policy], *args: Any, **options: Any) -> Recipe:
 
 @dataclass(frozen=True)
 class Nest:
-    """A pipeline inside a pipeline."""
+    """A pipeline inside a pipeline of a stack."""
 
     parts: tuple[Recipe | Nest, ...]
 
@@ -99,7 +99,7 @@ class Nest:
 
 
 def build(parts: Sequence[Recipe | Nest], classify: Classifier | None = None) -> Pipeline:
-    """A pipeline of fresh instances. Orders that are warned of are built without a word: they must be safe too."""
+    """Return a new instance."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PipelineWarning)
         made = [build(part.parts, classify) if isinstance(part, Nest) else part.build() for part in parts]
@@ -113,7 +113,7 @@ Ending = Literal["settled", "cut", "released"]
 
 @dataclass(eq=False)
 class _Ticket:
-    """`ends` must become exactly one."""
+    """A ticket of a turnstile, whose `ends` must become exactly one."""
 
     ends: list[Ending] = field(default_factory=list)
 
@@ -190,7 +190,7 @@ class Turnstile(Gate):
 
     @property
     def out(self) -> int:
-        """Tickets that have not come back."""
+        """The tickets that have not come back."""
         return sum(not ticket.ends for ticket in self.tickets)
 
     @property
@@ -250,7 +250,7 @@ class Stage:
         return await self._guarded(number)
 
     async def block(self, number: int) -> str:
-        """The same as a guarded block."""
+        """The same stack around a guarded block."""
         async for attempt in self.pipeline.attempts():
             async with attempt:
                 attempt.result = await self._fetch(number)
@@ -291,7 +291,7 @@ def _options(**strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str
 
 @st.composite
 def bulkheads(draw: st.DrawFn) -> Recipe:
-    """Small enough to fill up."""
+    """Bulkheads that are small enough to fill up."""
     queue = draw(st.integers(0, 3))
     options: dict[str, Any] = {"queue": queue} if queue else {}
     if queue:
@@ -358,7 +358,7 @@ def hedges(draw: st.DrawFn) -> Recipe:
 
 @st.composite
 def rate_limits(draw: st.DrawFn) -> Recipe:
-    """Slow enough to be waited for."""
+    """Rate limits that are slow enough to make calls wait."""
     options = draw(_options(max_wait=st.sampled_from([0.0, 0.25, 1.0]), shadow=st.booleans()))
     return recipe(RateLimit, draw(st.sampled_from([2, 8])), burst=draw(st.integers(1, 2)), **options)
 
@@ -374,7 +374,7 @@ async def _ask_elsewhere(error: Exception | None, *args: object) -> str:
 
 
 def some_eighths(state: tenacity.RetryCallState) -> float:
-    """Jitter that keeps sums exact."""
+    """Jitter in eighths, with which sums are exact."""
     return random.randrange(8) / 8
 
 
@@ -394,7 +394,7 @@ def turnstiles() -> st.SearchStrategy[Recipe]:
 
 
 def policies() -> st.SearchStrategy[Recipe]:
-    """Any of the library's."""
+    """Any policy of the library."""
     return st.one_of(bulkheads(), breakers(), timeouts(), retries())
 
 
@@ -434,7 +434,7 @@ def traffics(draw: st.DrawFn, *, calls: int = 5, stubborn: bool = True) -> Traff
 
 
 def judges_errors_only() -> Classifier:
-    """The default judgement."""
+    """A classifier that judges errors only, as the default does."""
     return Classifier()
 
 
@@ -444,5 +444,5 @@ def judges_results() -> Classifier:
 
 
 def classifiers() -> st.SearchStrategy[Callable[[], Classifier]]:
-    """What makes a classifier."""
+    """Functions that make classifiers."""
     return st.sampled_from([judges_errors_only, judges_results])

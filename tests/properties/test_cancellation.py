@@ -43,7 +43,7 @@ class StackScene:
 
 
 def turnstiles(pipeline: Pipeline) -> list[Turnstile]:
-    """All of them, outermost first."""
+    """Return all turnstiles of a stack, outermost first."""
     found: list[Turnstile] = []
     for policy in pipeline.policies:
         if isinstance(policy, Pipeline):
@@ -117,7 +117,7 @@ def test_stack_gives_everything_back_wherever_any_of_its_calls_is_cancelled(form
 
 @pytest.mark.parametrize("name", ALONE)
 def test_policy_alone_on_trio_gives_everything_back_wherever_it_is_cancelled(name: str) -> None:
-    """The same with trio's cancel scopes."""
+    """Each policy alone gives everything back when a cancel scope of trio is cancelled, at any step."""
     policy, traffic = ALONE[name]
     for victim in range(len(traffic.starts)):
         points = cancel_at_every_step_of_trio(lambda: StackScene([policy], traffic), victim)
@@ -165,7 +165,7 @@ def test_any_stack_is_idle_after_its_calls_and_has_cancelled_nobody_in_the_end(
 def test_any_stack_on_trio_gives_everything_back_wherever_it_is_cancelled(
     parts: list[Recipe], traffic: Traffic, data: st.DataObject
 ) -> None:
-    """The same with trio's cancel scopes."""
+    """Any stack gives everything back when a cancel scope of trio is cancelled, at any step."""
     victim = data.draw(st.integers(0, len(traffic.starts) - 1), label="victim")
     cancel_at_every_step_of_trio(lambda: StackScene(parts, traffic), victim)
 

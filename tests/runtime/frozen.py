@@ -46,18 +46,18 @@ checks: dict[str, Check] = {}
 
 
 def check(function: Check) -> Check:
-    """Make a function a check."""
+    """Register a function as a check."""
     checks[function.__name__] = function
     return function
 
 
 def failing() -> None:
-    """The dependency is down."""
+    """A dependency that is down."""
     raise OSError
 
 
 def answer(*args: object) -> int:
-    """The dependency is well."""
+    """A dependency that answers."""
     return 7
 
 
@@ -72,7 +72,7 @@ def raised(function: Callable[[], object], kind: type[Any]) -> Any:
 
 @contextmanager
 def no_change() -> Iterator[None]:
-    """Time as it is."""
+    """Leaves time as it is."""
     yield
 
 
@@ -131,7 +131,7 @@ def budget_and_keys_used_in_frozen_time_are_kept(freeze: Freeze) -> None:
 
 
 def found(function: Check, freeze: Freeze) -> str | None:
-    """What a check found."""
+    """Return what a check found; None: nothing wrong."""
     try:
         function(freeze)
     except Exception:

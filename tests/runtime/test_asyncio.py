@@ -46,7 +46,7 @@ async def answer() -> int:
 
 
 def soon(callback: Callable[..., object], *args: Any) -> None:
-    """Run it in the next tick."""
+    """Call a function in the next tick of the event loop."""
     asyncio.get_running_loop().call_soon(callback, *args)
 
 
@@ -138,13 +138,13 @@ def assert_cancelled(end: Ending, *, cancelling: int) -> None:
 
 @pytest.mark.every_loop
 async def test_timeout_success_leaves_no_cancellation() -> None:
-    """The task is as it was."""
+    """After a call that succeeds in time its task is not cancelling."""
     assert await end_of(Timeout(LONG)(answer)) == Ending(7, 0)
 
 
 @pytest.mark.every_loop
 async def test_timeout_own_error_of_the_callee_leaves_no_cancellation() -> None:
-    """The error is the very object."""
+    """An error of the callee passes as the same object, and its task is not cancelling."""
     error = OSError()
 
     async def failing() -> None:
@@ -190,7 +190,7 @@ async def test_timeout_cancelled_twice_in_one_tick_stays_counted_twice() -> None
 
 @pytest.mark.every_loop
 async def test_timeout_cancelled_again_while_the_callee_cleans_up() -> None:
-    """The second cancellation ends the clean-up."""
+    """A second cancellation by the caller ends the clean-up of the callee."""
     tasks: list[asyncio.Task[Any]] = []
     cleaning: list[str] = []
 
@@ -234,7 +234,7 @@ async def test_timeout_callers_cancel_before_the_expiry_goes_first_though_clean_
 
 @pytest.mark.every_loop
 async def test_timeout_callers_cancel_during_the_clean_up_after_an_expiry_goes_first() -> None:
-    """The other way round."""
+    """A caller's cancel during the clean-up after an expiry comes out, not the TimedOut."""
     tasks: list[asyncio.Task[Any]] = []
 
     async def tidy() -> None:
@@ -366,19 +366,19 @@ async def test_timeout_swallowed_inner_cancel_leaves_the_outer_timeout_working()
 @pytest.mark.every_loop
 @pytest.mark.parametrize("before", [1, 3])
 async def test_timeout_in_a_cancelling_task_expires_as_ever(before: int) -> None:
-    """Guarded calls work in clean-up code."""
+    """A guarded call in the clean-up code of a cancelled task times out."""
     assert_timed_out(await end_of(Timeout(LIMIT)(forever), cancelling=before), cancelling=before)
 
 
 @pytest.mark.every_loop
 async def test_timeout_in_a_cancelling_task_succeeds_as_ever() -> None:
-    """The count stays as it was."""
+    """A guarded call in a cancelled task leaves its count of cancellations unchanged."""
     assert await end_of(Timeout(LONG)(answer), cancelling=2) == Ending(7, 2)
 
 
 @pytest.mark.every_loop
 async def test_timeout_in_a_cancelling_task_lets_a_new_cancel_through() -> None:
-    """It is one more than before."""
+    """A new cancellation of a cancelled task gets through, because the count is then higher."""
     end = await end_of(Timeout(LONG)(forever), lambda task: soon(task.cancel), cancelling=1)
     assert_cancelled(end, cancelling=2)
 
@@ -386,7 +386,7 @@ async def test_timeout_in_a_cancelling_task_lets_a_new_cancel_through() -> None:
 @pytest.mark.every_loop
 @both_orders
 async def test_timeout_in_a_cancelling_task_a_cancel_in_the_tick_of_the_expiry_goes_first(order: Order) -> None:
-    """As in any task."""
+    """A new cancel of a cancelled task takes precedence over an expiry in the same tick."""
     end = await end_of(Timeout(LIMIT)(forever), lambda task: in_tick_of_expiry(order, task.cancel), cancelling=1)
     assert_cancelled(end, cancelling=2)
 
@@ -506,7 +506,7 @@ async def test_task_group_inside_is_cancelled_at_the_limit() -> None:
 
 @pytest.mark.every_loop
 async def test_task_group_inside_failure_of_a_child_passes() -> None:
-    """As the group's own error."""
+    """The failure of a child of a TaskGroup passes as the error of the group."""
 
     async def failing() -> None:
         await asyncio.sleep(0)
@@ -629,7 +629,7 @@ async def test_asyncio_timeout_outside_that_is_shorter_gets_its_own() -> None:
 
 @pytest.mark.every_loop
 async def test_asyncio_timeout_outside_that_is_longer_lets_ours_through() -> None:
-    """And has not expired."""
+    """An outer asyncio.timeout that is longer lets our TimedOut through, and does not expire."""
     scopes: list[asyncio.Timeout] = []
 
     async def patient() -> None:
@@ -670,7 +670,7 @@ async def test_wait_for_outside_gets_its_own() -> None:
 
 @pytest.mark.every_loop
 async def test_gather_inside_is_cancelled_at_the_limit() -> None:
-    """With all its children."""
+    """At the limit gather is cancelled, with all of its children."""
     hangs = [Hang() for _ in range(3)]
 
     async def fan_out() -> None:
@@ -848,12 +848,12 @@ class Watched:
 
     @property
     def armed(self) -> int:
-        """How many timers were ever set."""
+        """The number of timers that were ever set."""
         return len(self._handles)
 
     @property
     def pending(self) -> int:
-        """How many are still to fire."""
+        """The number of timers that have not fired yet."""
         time_ = self.time()  # type: ignore[attr-defined]
 
         def still_to_fire(handle: asyncio.TimerHandle) -> bool:
@@ -866,15 +866,15 @@ class Watched:
 
 
 class WatchedAsyncio(Watched, asyncio.SelectorEventLoop):
-    """asyncio's own."""
+    """The event loop of asyncio, with its timers counted."""
 
 
 class WatchedUvloop(Watched, uvloop.Loop):
-    """uvloop, whose clock counts milliseconds."""
+    """uvloop, whose clock counts milliseconds, with its timers counted."""
 
 
 class WatchedVirtual(Watched, VirtualLoop):
-    """Virtual time."""
+    """The virtual event loop, with its timers counted."""
 
 
 every_watched_loop = pytest.mark.parametrize("kind", [WatchedAsyncio, WatchedUvloop, WatchedVirtual])
@@ -1159,7 +1159,7 @@ def test_def_inside_a_running_loop_is_a_plain_call() -> None:
 
 
 def test_async_def_without_a_loop_is_refused() -> None:
-    """In a sentence."""
+    """A guarded async function without an event loop raises an error that says so."""
     coroutine = Timeout(LONG)(answer)()
     with pytest.raises(RuntimeError, match="needs a running asyncio or trio event loop"):
         coroutine.send(None)
@@ -1282,7 +1282,7 @@ async def test_call_that_ends_before_its_deadline_is_forgotten() -> None:
 
 
 class Ringing:
-    """Is told, and may raise."""
+    """A timer that records its call, and can raise."""
 
     at: float
 

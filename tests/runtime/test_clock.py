@@ -51,7 +51,7 @@ def test_every_check_was_made_in_frozen_time(found: dict[str, dict[str, str | No
 
 
 def failing() -> None:
-    """The dependency is down."""
+    """A dependency that is down."""
     raise OSError
 
 

@@ -70,7 +70,7 @@ def leaf(world: World, *script: Any) -> Callable[[Any], Coroutine[Any, Any, Any]
 
 
 def test_current_is_one_runtime_for_one_loop(world: World) -> None:
-    """Asked twice, it is the same."""
+    """Each event loop has one runtime: two lookups find the same object."""
 
     async def main(runtime: Runtime, call: Call) -> None:
         assert current() is runtime
@@ -81,7 +81,7 @@ def test_current_is_one_runtime_for_one_loop(world: World) -> None:
 
 
 def test_current_async_without_a_loop_says_so() -> None:
-    """In a plain thread."""
+    """In a plain thread current_async raises an error that says that no loop runs."""
     with pytest.raises(RuntimeError, match="needs a running asyncio or trio event loop"):
         current_async()
 
@@ -114,7 +114,7 @@ def test_sleep_takes_at_least_that_long(world: World) -> None:
 
 
 def test_park_wake_before_wait_is_not_lost(world: World) -> None:
-    """The wait ends at once."""
+    """A wait that begins after its wake-up ends at once."""
 
     async def main(runtime: Runtime, call: Call) -> bool:
         parking = runtime.park()
@@ -136,7 +136,7 @@ def test_park_wake_before_wait_without_limit_is_not_lost(world: World) -> None:
 
 
 def test_park_wake_twice_does_no_harm(world: World) -> None:
-    """Before the wait, and after it."""
+    """A second wake has no effect, before the wait and after it."""
 
     async def main(runtime: Runtime, call: Call) -> bool:
         parking = runtime.park()
@@ -244,7 +244,7 @@ def test_park_wake_after_the_loop_has_ended_does_no_harm(world: World) -> None:
 
 
 def test_park_places_are_woken_each_by_itself(world: World) -> None:
-    """Waking one leaves the others waiting."""
+    """To wake one waiting call leaves the others waiting."""
 
     async def main(runtime: Runtime, call: Call) -> list[bool]:
         first, second = runtime.park(), runtime.park()
@@ -258,7 +258,7 @@ def test_park_places_are_woken_each_by_itself(world: World) -> None:
 
 
 def test_within_returns_the_result(world: World) -> None:
-    """And asks the limit for nothing."""
+    """A result in time is returned, and the limit makes no error."""
     limit = Limit(LONG)
 
     async def main(runtime: Runtime, call: Call) -> Any:
@@ -270,7 +270,7 @@ def test_within_returns_the_result(world: World) -> None:
 
 @pytest.mark.parametrize("error", [OSError(), TimeoutError(), TimedOut("another's"), KeyError()], ids=repr)
 def test_within_passes_an_error_unchanged(world: World, error: Exception) -> None:
-    """The very object, whatever its kind."""
+    """An error of any kind passes as the same object."""
     limit = Limit(LONG)
 
     async def main(runtime: Runtime, call: Call) -> Any:
@@ -302,7 +302,7 @@ def test_within_raises_what_the_limit_says_when_the_time_is_over(world: World) -
 
 
 def test_within_blames_the_last_failure(world: World) -> None:
-    """As the cause of its error."""
+    """The error of the limit has the last failure of the call as its cause."""
     failure = OSError()
 
     async def main(runtime: Runtime, call: Call) -> Any:
@@ -343,7 +343,7 @@ def test_within_sets_the_deadline_while_it_lasts(world: World) -> None:
 
 
 def test_within_only_lowers_the_deadline(world: World) -> None:
-    """One that is nearer stays."""
+    """A deadline that is nearer than the limit stays."""
     seen: list[float | None] = []
 
     async def look(call: Any) -> None:
@@ -359,7 +359,7 @@ def test_within_only_lowers_the_deadline(world: World) -> None:
 
 
 def test_within_nested_expires_as_the_shorter(world: World) -> None:
-    """Whichever of the two stands outside."""
+    """Of two nested limits the shorter one expires, whichever is outside."""
     for outer, inner in ((Limit(SHORT), Limit(LONG)), (Limit(LONG), Limit(SHORT))):
         shorter = min(outer, inner, key=lambda limit: limit.seconds)
 

@@ -29,13 +29,13 @@ guard = Pipeline(Timeout(60), Retry(attempts=2, wait=0), Bulkhead(1, queue=1), R
 
 @guard
 async def hanging() -> None:
-    """Never answers."""
+    """A function that never answers."""
     await asyncio.get_running_loop().create_future()
 
 
 @guard
 async def quick() -> AsyncioRuntime | None:
-    """The runtime that it is in."""
+    """A function that returns the runtime of its call."""
     await asyncio.sleep(0)
     return running()
 

@@ -21,7 +21,7 @@ NAME = "resilient-beside"
 
 @types.coroutine
 def suspend() -> Generator[Any, Any, Any]:
-    """Await something real: suspend."""
+    """Await something that suspends the coroutine."""
     return (yield)
 
 
@@ -31,7 +31,7 @@ def workers() -> list[threading.Thread]:
 
 
 def join_workers() -> None:
-    """Wait until they have ended."""
+    """Wait until the worker threads of Timeouts have ended."""
     for thread in workers():
         thread.join(5)
 
@@ -61,7 +61,7 @@ def gate() -> Iterator[Gate]:
 
 
 def in_thread(fn: Callable[[], object]) -> threading.Thread:
-    """Start `fn` in a thread."""
+    """Start a function in a new thread."""
     thread = threading.Thread(target=fn)
     thread.start()
     return thread
@@ -147,7 +147,7 @@ def test_deadline_ends_a_wait_in_a_queue(gate: Gate) -> None:
 
 
 def test_deadline_later_than_the_queue_timeout_leaves_that_to_it(gate: Gate) -> None:
-    """Whichever comes first ends the wait."""
+    """A queue timeout that comes before the deadline ends the wait."""
     bulkhead = Bulkhead(1, queue=1, queue_timeout=0.02)
     holder = in_thread(bulkhead(gate))
     assert gate.begun.wait(5)
@@ -230,7 +230,7 @@ def test_thread_expiry_is_told_once(gate: Gate) -> None:
 
 
 def test_thread_permit_is_held_until_the_function_ends(gate: Gate) -> None:
-    """What still runs still counts."""
+    """A function that runs on after its timeout holds its permit until it ends."""
     bulkhead = Bulkhead(1)
     pipeline = Pipeline(Timeout(0.02, thread=True), bulkhead)
 
@@ -262,7 +262,7 @@ def test_thread_breaker_inside_learns_when_the_function_ends(gate: Gate) -> None
 
 
 def test_thread_breaker_outside_learns_at_the_limit(gate: Gate) -> None:
-    """It sees the `TimedOut`."""
+    """A breaker outside learns of the timeout at the limit, not at the end of the function."""
     breaker = CircuitBreaker(None, fail_max=1)
 
     with pytest.raises(TimedOut):
@@ -272,7 +272,7 @@ def test_thread_breaker_outside_learns_at_the_limit(gate: Gate) -> None:
 
 
 def test_thread_result_comes_back() -> None:
-    """And the thread is gone."""
+    """The result of the thread is returned, and the thread has ended."""
 
     @Timeout(5, thread=True)
     def where(a: int, *, b: int) -> tuple[int, str]:
@@ -365,7 +365,7 @@ def test_thread_limit_without_end_is_possible() -> None:
 
 @pytest.mark.every_loop
 async def test_thread_option_has_no_effect_on_async_def() -> None:
-    """It runs where it is awaited."""
+    """With thread=True an async function still runs where it is awaited."""
     here = threading.get_ident()
 
     @Timeout(5, thread=True)
@@ -430,7 +430,7 @@ def test_stop_iteration_of_the_function_passes(make: Callable[[], Pipeline]) -> 
 
 @pytest.mark.parametrize("make", PIPELINES[:1] + PIPELINES[2:])
 def test_stop_iteration_of_a_block_passes(make: Callable[[], Pipeline]) -> None:
-    """The same from the block form."""
+    """A StopIteration that a block raises passes unchanged."""
     error = StopIteration(3)
 
     with pytest.raises(StopIteration) as caught:
@@ -473,7 +473,7 @@ def test_def_that_returns_a_coroutine_is_an_error_and_the_coroutine_closed(make:
 
 
 def test_def_that_returns_another_awaitable_is_an_error() -> None:
-    """Whatever has `__await__`."""
+    """A plain function that returns any object with `__await__` is refused."""
 
     class Later:
         def __await__(self) -> Iterator[Any]:

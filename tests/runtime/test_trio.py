@@ -25,7 +25,7 @@ def run_mocked(main: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def elapsed() -> float:
-    """Seconds since the mock clock began."""
+    """The seconds since the mock clock began."""
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, MockClock)
     return clock.current_time()
@@ -53,7 +53,7 @@ def answers(*script: Any) -> tuple[Callable[[], Awaitable[Any]], list[float]]:
 
 
 def test_timeout_expires_at_its_time() -> None:
-    """With everything that its error says."""
+    """A Timeout expires at its limit, with all that its error says."""
     fetch, _ = answers(...)
 
     async def main() -> TimedOut:
@@ -67,7 +67,7 @@ def test_timeout_expires_at_its_time() -> None:
 
 
 def test_timeout_result_and_error_pass() -> None:
-    """Unchanged."""
+    """Results and errors of the callee pass a Timeout unchanged."""
     error = trio.TooSlowError()
     fetch, _ = answers(7, error)
 
@@ -82,7 +82,7 @@ def test_timeout_result_and_error_pass() -> None:
 
 
 def test_timeout_swallowed_cancel_returns_the_result() -> None:
-    """Late, but a result."""
+    """A callee that swallows its cancellation has its late result returned."""
 
     async def stubborn() -> int:
         with trio.CancelScope(shield=True):
@@ -98,7 +98,7 @@ def test_timeout_swallowed_cancel_returns_the_result() -> None:
 
 
 def test_retry_waits_on_trios_clock() -> None:
-    """Ten minutes of backoff jump by."""
+    """Ten minutes of backoff take no time on the mock clock of trio."""
     fetch, calls = answers(*(OSError() for _ in range(10)), 7)
 
     async def main() -> list[float]:
@@ -145,7 +145,7 @@ def test_breaker_opens_and_recovers_on_trios_clock() -> None:
 
 
 def test_bulkhead_queues_in_order_and_refuses_the_rest() -> None:
-    """First come, first served."""
+    """Waiting calls get permits in the order in which they came; calls beyond the queue are refused."""
     served: list[int] = []
 
     async def main() -> None:
@@ -170,7 +170,7 @@ def test_bulkhead_queues_in_order_and_refuses_the_rest() -> None:
 
 
 def test_bulkhead_queue_timeout_is_kept() -> None:
-    """On trio's clock."""
+    """A wait in the queue ends at its timeout on the clock of trio."""
 
     async def main() -> None:
         bulkhead = Bulkhead(1, queue=1, queue_timeout=5)
@@ -286,7 +286,7 @@ def test_cancel_in_a_queue_leaves_it() -> None:
 
 
 def test_cancel_during_backoff_gets_through() -> None:
-    """No attempt follows."""
+    """A cancellation during backoff gets through, and no attempt follows."""
     fetch, calls = answers(OSError(), 7)
 
     async def main() -> None:
@@ -299,7 +299,7 @@ def test_cancel_during_backoff_gets_through() -> None:
 
 
 def test_outer_scope_of_the_same_instant_goes_first() -> None:
-    """The caller's cancellation, not a `TimedOut`."""
+    """Of an outer scope and a Timeout of the same instant the caller's scope wins: no TimedOut comes out."""
     fetch, _ = answers(...)
 
     async def main() -> None:
@@ -329,7 +329,7 @@ def test_fail_after_inside_stays_what_it_is() -> None:
 
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_nested_timeouts_expire_as_the_shorter_or_the_outer() -> None:
-    """Of two equal ones the outer."""
+    """Of two nested Timeouts the shorter one expires; of two equal ones the outer."""
 
     async def main() -> None:
         for outer, inner, expired in ((1, 2, "outer"), (2, 1, "inner"), (1, 1, "outer")):
@@ -383,7 +383,7 @@ def test_nursery_outside_cancels_a_guarded_child() -> None:
 
 
 def test_block_form_expires_and_repeats() -> None:
-    """As a call does."""
+    """A guarded block times out and is repeated as a call is."""
 
     async def main() -> None:
         numbers = []
@@ -402,7 +402,7 @@ def test_block_form_expires_and_repeats() -> None:
 
 
 def test_real_clock_expires_not_before_the_limit() -> None:
-    """trio's own clock."""
+    """On the real clock of trio a Timeout does not expire before its limit."""
     fetch, _ = answers(...)
     begin = time.monotonic()
     with pytest.raises(TimedOut):
@@ -426,7 +426,7 @@ def test_runs_with_different_clocks_one_after_the_other() -> None:
 
 
 def test_asyncio_and_trio_in_turn_in_one_thread() -> None:
-    """One instance serves both."""
+    """One instance serves asyncio and trio, one after the other, in one thread."""
     timeout = Timeout(LIMIT)
 
     async def hang() -> None:
@@ -477,7 +477,7 @@ def test_call_in_a_queue_is_woken_by_a_thread() -> None:
 
 
 def test_thread_in_a_queue_is_woken_by_trio() -> None:
-    """The other way round."""
+    """A call of trio wakes a thread in the queue that they share."""
     pipeline = Pipeline(Bulkhead(1, queue=1))
     queued = threading.Event()
     pipeline.listen(lambda event: queued.set() if isinstance(event, Queued) else None)

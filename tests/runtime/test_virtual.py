@@ -22,7 +22,7 @@ from resilient.runtime.virtual import VirtualLoop
 
 
 def clock() -> float:
-    """The time of the running loop."""
+    """Return the time of the running event loop."""
     return asyncio.get_running_loop().time()
 
 
@@ -114,7 +114,7 @@ def test_run_timers_fire_in_order_of_their_times() -> None:
 
 
 def test_run_cancelled_timer_does_not_move_the_clock() -> None:
-    """Nobody waits for it."""
+    """A cancelled timer does not move the clock, because nothing waits for it."""
 
     async def main() -> float:
         handles = [asyncio.get_running_loop().call_later(delay, list) for delay in (1, 2, 1000)]
@@ -206,7 +206,7 @@ def test_deadlock_is_raised_at_once_with_what_waits_where() -> None:
 
 
 def test_deadlock_two_tasks_hold_what_the_other_needs() -> None:
-    """The classic one."""
+    """Two tasks that each hold the lock that the other needs are a deadlock."""
 
     async def main() -> None:
         first, second = asyncio.Lock(), asyncio.Lock()
@@ -389,7 +389,7 @@ async def sleep_no_time() -> None:
 
 
 async def call_later_at_once() -> None:
-    """A callback that sets itself again."""
+    """A callback that schedules itself again without delay."""
     loop = asyncio.get_running_loop()
 
     def again() -> None:
@@ -505,7 +505,7 @@ async def test_shared_timer_expiry_is_exact_whatever_went_before() -> None:
 
 @pytest.mark.virtual_time
 async def test_asyncio_timeout_expires_at_its_time() -> None:
-    """`asyncio.timeout`, and `wait_for`."""
+    """`asyncio.timeout` and `wait_for` expire at their time."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(2):
             await forever()
@@ -517,7 +517,7 @@ async def test_asyncio_timeout_expires_at_its_time() -> None:
 
 @pytest.mark.virtual_time
 async def test_asyncio_task_group_cancels_the_siblings_of_a_failure() -> None:
-    """At the time of the failure."""
+    """A TaskGroup cancels the siblings at the time of the failure."""
     ended: list[float] = []
 
     async def sibling() -> None:
@@ -559,7 +559,7 @@ async def test_asyncio_queues_and_events_work() -> None:
 
 @pytest.mark.virtual_time
 async def test_asyncio_debug_mode_works() -> None:
-    """With the checks of `PYTHONASYNCIODEBUG`."""
+    """A run passes with the checks of `PYTHONASYNCIODEBUG`."""
     asyncio.get_running_loop().set_debug(True)
     with pytest.raises(TimedOut):
         await Timeout(5)(forever)()
@@ -567,7 +567,7 @@ async def test_asyncio_debug_mode_works() -> None:
 
 
 def test_run_closes_async_generators() -> None:
-    """As `asyncio.run` does."""
+    """A run closes async generators at its end, as `asyncio.run` does."""
     closed = []
 
     async def numbers() -> AsyncIterator[int]:
@@ -588,7 +588,7 @@ def test_run_closes_async_generators() -> None:
 
 
 def test_run_passes_results_and_errors_on() -> None:
-    """Like `asyncio.run`."""
+    """A run returns the result or raises the error of its coroutine, as `asyncio.run` does."""
     error = OSError()
 
     async def good() -> int:
@@ -623,7 +623,7 @@ def test_run_cancels_what_is_left_over() -> None:
 
 
 def test_run_in_two_threads_at_once_keeps_two_clocks() -> None:
-    """Virtual loops do not share time."""
+    """Virtual loops in two threads have independent clocks."""
     together = threading.Barrier(2, timeout=5)
     clocks: dict[int, float] = {}
 
@@ -659,7 +659,7 @@ def test_loop_keeps_its_time_between_runs() -> None:
 
 @pytest.mark.virtual_time
 async def test_tenacity_sleeps_on_the_virtual_clock() -> None:
-    """Ten minutes of tenacity's own backoff."""
+    """Ten minutes of tenacity's own backoff take no real time."""
 
     @tenacity.retry(wait=tenacity.wait_fixed(60), stop=tenacity.stop_after_attempt(11), reraise=True)
     async def service() -> None:
@@ -687,7 +687,7 @@ async def test_tenacity_stop_after_delay_in_our_retry_counts_virtual_seconds() -
 
 @pytest.mark.virtual_time
 async def test_anyio_scopes_and_groups_work() -> None:
-    """anyio, which httpx stands on."""
+    """Cancel scopes and task groups of anyio, on which httpx is built, work in virtual time."""
     with anyio.move_on_after(2) as scope:
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.sleep, 100)

@@ -401,7 +401,7 @@ async def test_http_without_a_network_works() -> None:
 
 @pytest.mark.virtual_time
 async def test_anyio_streams_events_and_limiters_work() -> None:
-    """What of anyio needs no I/O."""
+    """Streams, events and limiters of anyio, which need no I/O, work in virtual time."""
     send, receive = anyio.create_memory_object_stream[int](1)
     event, limiter = anyio.Event(), anyio.CapacityLimiter(1)
 

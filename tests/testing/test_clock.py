@@ -36,7 +36,7 @@ def test_now_is_the_clock_of_the_policies(world: World) -> None:
 
 @pytest.mark.virtual_time
 async def test_advance_lets_happen_what_was_to_happen_until_then() -> None:
-    """And nothing that comes later."""
+    """Everything that is due by then happens, and nothing later."""
     happened = []
 
     async def tick() -> None:
@@ -104,7 +104,7 @@ async def test_advance_of_several_tasks_at_a_time() -> None:
 
 @pytest.mark.virtual_time
 async def test_advance_that_is_cancelled_holds_nobody_up() -> None:
-    """Time goes on for the others."""
+    """Time goes on for other tasks when an `advance` is cancelled."""
     task = asyncio.create_task(advance())
     await asyncio.sleep(0)
     task.cancel()
@@ -125,7 +125,7 @@ def test_deadlock_is_still_found_after_an_advance() -> None:
 
 
 async def test_advance_of_real_time_is_refused() -> None:
-    """It says what to do instead."""
+    """In real time `advance` is refused with a message that says what to do instead."""
     with pytest.raises(RuntimeError, match=r"only virtual time can be advanced.*virtual_time"):
         await advance(1)
 
@@ -133,14 +133,14 @@ async def test_advance_of_real_time_is_refused() -> None:
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(("seconds", "error"), [(-1, ValueError), (float("nan"), ValueError), ("1", TypeError)])
 async def test_advance_refuses_what_is_no_time(seconds: Any, error: type[Exception]) -> None:
-    """Naming the value."""
+    """An invalid time is refused with a message that names the value."""
     with pytest.raises(error, match="seconds must be"):
         await advance(seconds)
 
 
 @pytest.mark.skipif(not hasattr(unittest.IsolatedAsyncioTestCase, "loop_factory"), reason="unittest of Python 3.13")
 def test_virtual_loop_is_a_loop_factory_for_unittest() -> None:
-    """An hour in no time."""
+    """unittest takes VirtualLoop as its loop factory, and an hour takes no time."""
 
     class Case(unittest.IsolatedAsyncioTestCase):
         loop_factory = VirtualLoop

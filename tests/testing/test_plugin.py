@@ -81,7 +81,7 @@ def test_marked_class_fixtures_and_parameters(pytester: pytest.Pytester, mode: s
 
 @MODES
 def test_marked_hypothesis_test_runs_in_virtual_time(pytester: pytest.Pytester, mode: str) -> None:
-    """Each example."""
+    """Each example of a marked Hypothesis test runs in virtual time."""
     code = """
         import asyncio, pytest
         from hypothesis import given, settings, strategies
@@ -263,7 +263,7 @@ def test_other_tests_of_the_suite_run_in_real_time(pytester: pytest.Pytester, ma
 
 
 def test_loops_that_the_suite_chose_are_kept(pytester: pytest.Pytester) -> None:
-    """For tests that are not marked."""
+    """Tests without the marker keep the loops that the suite has chosen."""
     pytester.makeconftest("""
         import uvloop
 
@@ -326,7 +326,7 @@ def test_missing_pytest_asyncio_is_told(pytester: pytest.Pytester) -> None:
 
 
 def test_marker_is_listed(pytester: pytest.Pytester) -> None:
-    """By `pytest --markers`."""
+    """`pytest --markers` lists the marker."""
     configure(pytester)
     result = pytester.runpytest_inprocess("--markers")
     result.stdout.fnmatch_lines(["@pytest.mark.virtual_time: run the coroutine test on an event loop in virtual time*"])
@@ -366,6 +366,6 @@ def test_anyio_has_virtual_time_by_its_backend(pytester: pytest.Pytester) -> Non
 
 
 def test_testing_needs_no_pytest() -> None:
-    """Only the plugin does."""
+    """`resilient.testing` works without pytest; only the plugin needs it."""
     code = "import sys; sys.modules['pytest'] = None; import resilient.testing; print('fine')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "fine\n"

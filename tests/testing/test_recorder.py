@@ -28,7 +28,7 @@ def recorder() -> Iterator[Recorder]:
 
 
 def test_recorder_has_what_happened_in_order(world: World) -> None:
-    """Their names, and the events themselves."""
+    """A recorder has the events, and their names, in order."""
     pipeline = Pipeline(Retry(attempts=2, wait=0))
     recorder = record(pipeline)
     dependency = Dependency(OSError(), 7)
@@ -89,7 +89,7 @@ def test_recorder_forgets() -> None:
 
 @pytest.mark.parametrize("of", ["users", Retry(), None, len])
 def test_recorder_of_something_else_is_refused(of: Any) -> None:
-    """Naming it."""
+    """An object that is not guarded is refused with a message that names it."""
     with pytest.raises(TypeError, match="can record a Pipeline, or a function that is guarded by one, got"):
         record(of)
 
@@ -122,7 +122,7 @@ def test_mistake_in_an_assertion_is_no_success(recorder: Recorder, look: Any) ->
 
 
 def test_assertions_that_hold(recorder: Recorder) -> None:
-    """Say nothing."""
+    """Assertions that hold raise nothing."""
     recorder.assert_happened(AttemptFailed)
     recorder.assert_happened(AttemptFailed, times=2)
     recorder.assert_happened("Retrying", times=1, error=KeyError, policy="patience")
@@ -193,13 +193,13 @@ def test_timeline_is_made_for_reading(recorder: Recorder) -> None:
 
 
 def test_timeline_of_nothing() -> None:
-    """Says so."""
+    """A timeline without events says that nothing happened."""
     with record() as recorder, pytest.raises(AssertionError, match=r"(?s)never:.*\(nothing happened\)"):
         recorder.assert_happened("Retrying")
 
 
 @pytest.mark.parametrize("times", [-1, 1.5, True])
 def test_times_must_be_a_count(recorder: Recorder, times: Any) -> None:
-    """Naming the value."""
+    """An invalid `times` is refused with a message that names the value."""
     with pytest.raises((TypeError, ValueError), match="times must be a whole number >= 0, got"):
         recorder.assert_happened("Retrying", times=times)

@@ -46,7 +46,7 @@ def test_dependency_writes_down_its_calls(world: World) -> None:
 
 
 def test_dependency_counts_who_is_inside(world: World) -> None:
-    """Now, and at most."""
+    """A dependency counts the calls that run now, and the most that ever ran."""
     dependency = Dependency(default=Slow(0.05, then=1))
     fetch = function_of(dependency, world)
     world.together(fetch, fetch, fetch)
@@ -65,7 +65,7 @@ def test_dependency_under_policies(world: World) -> None:
 
 
 def test_dependency_beyond_its_script_is_a_mistake_of_the_test(world: World) -> None:
-    """That no policy hides."""
+    """A call after the end of the script raises an AssertionError that no policy hides."""
     dependency = Dependency(1)
     guarded = Pipeline(Fallback(0), Retry(attempts=3, wait=0))(function_of(dependency, world))
     assert world.call(guarded) == 1
@@ -87,7 +87,7 @@ async def test_dependency_at_exact_times() -> None:
 
 @pytest.mark.virtual_time
 async def test_dependency_that_hangs_is_cancelled_by_a_timeout() -> None:
-    """And the record says so."""
+    """A Timeout cancels a call that hangs, and the record of the call has that."""
     dependency = Dependency(Hang())
     with pytest.raises(TimedOut):
         await Timeout(2)(dependency)()
@@ -118,7 +118,7 @@ async def test_dependency_is_released() -> None:
 
 
 def test_dependency_in_a_thread_is_released() -> None:
-    """From another thread."""
+    """A call that hangs in a thread is released from another thread."""
     dependency = Dependency(Hang(7))
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(dependency.plain()))
@@ -130,14 +130,14 @@ def test_dependency_in_a_thread_is_released() -> None:
 
 
 def test_dependency_that_hangs_in_plain_code_loses_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test suite hangs for ever."""
+    """A call that hangs in plain code fails after a while, so no test suite hangs for ever."""
     monkeypatch.setattr(script, "PATIENCE", 0.01)
     with pytest.raises(AssertionError, match=r"release\(\) lets it go on"):
         Dependency(Hang()).plain()
 
 
 def test_dependency_can_be_told_otherwise_later(world: World) -> None:
-    """By its default."""
+    """Its `default` can be set at any time."""
     dependency = Dependency(default=OSError())
     fetch = function_of(dependency, world)
     assert isinstance(world.outcome(fetch).error, OSError)
@@ -146,7 +146,7 @@ def test_dependency_can_be_told_otherwise_later(world: World) -> None:
 
 
 def test_exception_that_is_raised_again_has_the_traceback_of_this_time_only() -> None:
-    """However often: it does not grow."""
+    """The traceback of an exception that is raised again does not grow."""
 
     def length(error: BaseException) -> int:
         steps, trace = 0, error.__traceback__
@@ -165,6 +165,6 @@ def test_exception_that_is_raised_again_has_the_traceback_of_this_time_only() ->
 
 @pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
 def test_slow_refuses_what_is_no_time(seconds: float) -> None:
-    """Naming the value."""
+    """An invalid time is refused with a message that names the value."""
     with pytest.raises(ValueError, match="seconds must be"):
         Slow(seconds)

@@ -104,7 +104,7 @@ class Service:
 
 
 class Kept:
-    """What each instance guards for itself."""
+    """A class of which each instance guards a function of its own."""
 
     def __init__(self, service: Service) -> None:
         self.get = users(service.get)

@@ -23,7 +23,7 @@ ours.Transport(transport=httpx.HTTPTransport(retries=1))
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """An ASGI one."""
+    """An ASGI application."""
 
 
 ours.AsyncTransport(transport=httpx.ASGITransport(application))
@@ -62,7 +62,7 @@ ours2.Transport(transport=httpx.HTTPTransport())  # type: ignore[arg-type]
 
 
 def tenant(request: httpx.Request) -> str:
-    """A key."""
+    """Return the key of a request."""
     return request.headers["X-Tenant"]
 
 
@@ -79,7 +79,7 @@ ours2.AsyncTransport(body_timeout="5")  # type: ignore[arg-type]
 
 
 async def with_clients() -> None:
-    """They are the libraries' own."""
+    """The clients are those of the HTTP libraries themselves."""
     async with ours.AsyncClient(standard("users"), base_url="http://localhost") as client:
         plain: httpx.AsyncClient = client
         assert_type(await plain.get("/"), httpx.Response)
