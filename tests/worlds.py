@@ -61,14 +61,15 @@ class Until:
 
 
 def left_queue(gate: Any) -> Callable[[], bool]:
-    """For `Until`: whether a call has stood in the gate's queue since, and has left it."""
-    stood = False
+    """For `Until`: whether a call has stood in the gate's queue since, and has left it; or half a second has passed, for
+    a machine that stood still while the call was in the queue."""
+    stood, began = False, 0.0
 
     def met() -> bool:
-        nonlocal stood
+        nonlocal stood, began
         queued = gate.snapshot()["queued"]
-        stood = stood or queued > 0
-        return stood and not queued
+        stood, began = stood or queued > 0, began or time.monotonic()
+        return (stood and not queued) or time.monotonic() - began > 0.5
 
     return met
 
