@@ -61,8 +61,8 @@ class Until:
 
 
 def left_queue(gate: Any) -> Callable[[], bool]:
-    """For `Until`: whether a call has stood in the gate's queue since, and has left it; or half a second has passed, for
-    a machine that stood still while the call was in the queue."""
+    """For `Until`: whether a call has stood in the gate's queue since, and has left it; or half a second has passed, in
+    case the machine stood still while the call was in the queue."""
     stood, began = False, 0.0
 
     def met() -> bool:
