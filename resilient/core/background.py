@@ -74,7 +74,7 @@ class Stragglers:
         return self.count >= self.cap
 
     def add(self, who: Straggler) -> None:
-        """Add a straggler."""
+        """Count a call or a closing as a straggler, until `remove`."""
         with self._lock:
             self._running.add(who)
 
@@ -304,7 +304,7 @@ async def _close_unwanted(
 
 
 class _Closing:
-    """The straggler that closes a result."""
+    """The closing of a result in the background, as a straggler."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime

@@ -147,14 +147,16 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         self._observed = PerKey(self.observes, len(self.delays), _validation.count("max_keys", max_keys))
 
     def _by(self, key: Callable[..., Hashable], max_keys: int) -> Self:
-        """One like it that observes each key by itself, with the same budget and stragglers. (For our transports.)"""
+        """A Hedge with the same settings, budget and stragglers that observes the latencies of each key separately. For
+        our HTTP transports."""
         derived = self._derived(key=key, max_keys=max_keys)
         derived._race = replace(self._race, counts=Counts())
         derived._observe_by(key, max_keys)
         return derived
 
     def _found_by(self, key: Callable[..., Hashable]) -> Self:
-        """One like it that knows the same latencies of each key, by the keys of another function."""
+        """A Hedge that shares the observed latencies of each key with this one, and finds the key of a call by another
+        function. For our HTTP transports."""
         if key is self._key:
             return self
         derived = self._derived(key=key)
@@ -269,13 +271,13 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
             return inner(view)
         view = replace(view, again=True)
         one = inner(view)
-        # At the latest, each begins when it is due, or the one before it has failed; those before that may have failed
-        # in the very moment in which another one was due.
+        # At the latest, a copy begins when it is due, or when the copy before it has failed. Failures of earlier copies
+        # may have come at the moment at which another copy was due, and so have started none.
         begins = sum(min(delay, one.seconds.most) for delay in self._longest)
         most = begins + one.seconds.most
         _, overlap = self._last_begins(self._fresh, one.seconds.sure, self.copies)
-        sure = self._surely_lasts(inner, view, overlap=overlap)
-        copies = self._surely(one, view)
+        sure = self._sure_seconds(inner, view, overlap=overlap)
+        copies = self._sure_copies(one, view)
         why = one.why
         if most < math.inf:
             why = f"{self.copies} copies of {one.seconds.most:.4g} s, the last of which begins after {begins:.4g} s"
@@ -292,12 +294,13 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
 
     @property
     def _fresh(self) -> tuple[float, ...]:
-        """Delays that there surely can be: as long as nothing has been observed."""
+        """The delays of a new Hedge, which has observed nothing: infinite where only a failure starts the next copy."""
         return _known(self.delays)
 
     @staticmethod
     def _last_begins(delays: Sequence[float], longest: float, copies: int) -> tuple[float, bool]:
-        """When the last copy begins, if each takes its longest and fails; and whether none has failed by then."""
+        """Seconds until the last copy begins, if each copy takes `longest` and fails; and whether no copy has failed by
+        then."""
         begins, failed = [0.0], 0
         for delay in delays[: copies - 1]:
             due, failure = begins[-1] + delay, begins[failed] + longest
@@ -305,23 +308,23 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
             failed += failure <= due
         return begins[-1], not failed
 
-    def _surely_lasts(self, inner: InnerCost, view: Surroundings, *, overlap: bool) -> float:
-        """Seconds that it can take."""
+    def _sure_seconds(self, inner: InnerCost, view: Surroundings, *, overlap: bool) -> float:
+        """The seconds that a call is certain to take in the worst case: the lower bound of `WorstCase.seconds`."""
         one = inner(view)
         longest, room = one.seconds.sure, one.at_once if overlap else min(one.at_once, one.max_failing_runs)
-        if not one.fails:  # the first copy answers, or one that found no room
+        if not one.fails:  # the first copy answers, or one for which the gates have no room
             return longest if one.at_once >= self.copies else min(longest, self._fresh[0])
         last, _ = self._last_begins(self._fresh, longest, int(min(self.copies, max(1, room))))
         if last >= view.within:
             return view.within
         return max(longest, last + inner(view.after(last)).seconds.sure)
 
-    def _surely(self, one: WorstCase, view: Surroundings) -> int:
-        """How many copies there can be: each begins when the one before it has failed, or later."""
+    def _sure_copies(self, one: WorstCase, view: Surroundings) -> int:
+        """The number of copies that are certain to start in the worst case, each after a failure of the one before."""
         copies = min(self.copies, max(1, one.max_failing_runs))
         if not one.fails:
             copies = 1
-        if one.quick or not min(self._fresh):  # then they overlap, or it takes time
+        if one.quick or not min(self._fresh):  # copies run at the same time, or each takes time
             copies = min(copies, max(1, one.at_once), max(1, view.within // one.quick if one.quick else math.inf))
         return int(copies)
 

@@ -161,7 +161,7 @@ def test_hedge_all_refused_is_the_first_refusal(mode: Mode) -> None:
 
 
 class Full(Bulkhead):
-    """One that is."""
+    """A bulkhead that has no permit left."""
 
     def __init__(self) -> None:
         super().__init__(1, name="full")
