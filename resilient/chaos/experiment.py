@@ -102,11 +102,11 @@ class Experiment:
 
     @property
     def possible(self) -> bool:
-        """Whether it can ever be on."""
+        """Whether the experiment can ever be switched on."""
         return self._fixed or self._asked is not None
 
     def is_on(self) -> bool:
-        """Whether calls meet faults now."""
+        """Whether the experiment is on now, so that calls may meet faults."""
         if self.halted is None and (self._fixed if self._asked is None else self._asked()):
             return True
         if self.began is not None:

@@ -75,7 +75,7 @@ class Gate(Policy):
         if shadow:
             self.facts = replace(self.facts, inactive=IN_SHADOW)
         self._made_for: object = None
-        """The `resilient.policies.keyed.key_table.Keys` whose factory has made this gate, if one has."""
+        """The `resilient.policies.keyed.key_table.KeyTable` whose factory has made this gate, if one has."""
 
     def admit(self, call: Call) -> Ticket | None:
         """A ticket, or None if the call must `wait`. Raises a `Rejected` to refuse the call."""

@@ -1,4 +1,4 @@
-"""Which faults one request meets."""
+"""Selects the faults that one request meets, of those that may happen."""
 
 from __future__ import annotations
 

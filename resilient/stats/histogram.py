@@ -95,7 +95,7 @@ class Histogram:
 
     @atomic
     def record(self, seconds: float) -> None:
-        """Count a sample; NaN is ignored."""
+        """Count a sample of this many seconds; NaN is ignored."""
         if seconds >= LEAST:
             number = int(_log(seconds) * _PER_LOG + _FIRST) if seconds < MOST else _LAST
         elif seconds < LEAST:

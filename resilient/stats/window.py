@@ -39,7 +39,7 @@ class Window(Protocol):
         """Count one call that ended at `now` (seconds; a `CountWindow` ignores it)."""
 
     def clear(self) -> None:
-        """Forget all calls."""
+        """Forget all calls, and count from 0."""
 
     def renew(self) -> None:
         """In a forked child: take a new lock."""

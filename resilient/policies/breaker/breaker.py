@@ -288,7 +288,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         self._force(circuit.OPEN)
 
     def half_open(self) -> None:
-        """Admit probes from now on."""
+        """Admit probes now, before the end of a break."""
         self._force(circuit.HALF_OPEN)
 
     def close(self) -> None:
@@ -296,7 +296,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         self._force(circuit.CLOSED)
 
     def isolate(self) -> None:
-        """Refuse every call until `close()`."""
+        """Refuse every call, without probes, until `close()`."""
         self._force(circuit.ISOLATED)
 
     def _force(self, state: circuit.State) -> None:
@@ -304,7 +304,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
 
     @property
     def state(self) -> circuit.State:
-        """ "closed", "open", "half-open" or "isolated"."""
+        """The state of the circuit: "closed", "open", "half-open" or "isolated"."""
         return self._circuit.state
 
     @property
@@ -319,7 +319,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
 
     @property
     def fail_counter(self) -> int:
-        """Failures in a row so far."""
+        """Failures in a row since the last success."""
         return self._circuit.consecutive
 
     @property
@@ -337,7 +337,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         self._facade.add_listener(listener)
 
     def remove_listener(self, listener: CircuitBreakerListener) -> None:
-        """Call a listener no more."""
+        """Remove a pybreaker listener, which is called no more."""
         self._facade.remove_listener(listener)
 
     # -- events and reports ---------------------------------------------------------------------------------------

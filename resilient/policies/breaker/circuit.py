@@ -54,7 +54,7 @@ class Criteria:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of state."""
+    """One change of a circuit's state, and its reason."""
 
     old: State
     new: State
@@ -251,7 +251,7 @@ class Circuit:
 
     @property
     def probes_out(self) -> int:
-        """Probes in flight."""
+        """The number of probes in flight."""
         return len(self._probes)
 
     # -- transitions, all under the lock ------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from resilient._atomic import GIL, atomic, members
 from resilient.core.gate import Gate
 from resilient.events.channel import Emitter
 
-__all__ = ["LOOKS", "Entry", "Keys"]
+__all__ = ["LOOKS", "Entry", "KeyTable"]
 
 LOOKS = 16
 """Keys examined at most when a new key comes. If the circuits of all of them are open, one is evicted."""
@@ -54,19 +54,19 @@ class Entry:
     Attributes:
         key: the key.
         gate: the gate of this key.
-        acts: the gate that decides: in shadow mode the gate's `shadow_queue`, if it has one.
+        decides: the gate that decides: in shadow mode the gate's `shadow_queue`, if it has one.
         inside: calls that were admitted or wait, and have not ended.
         used: the time of the latest use at which the clock was read.
         span: the span between two new keys in which the latest use fell, or None if the clock was read at that use.
             Reading the clock at each use would cost more than finding the entry.
     """
 
-    __slots__ = ("acts", "gate", "inside", "key", "span", "used")
+    __slots__ = ("decides", "gate", "inside", "key", "span", "used")
 
     def __init__(self, key: Hashable, gate: Gate, now: float) -> None:
         self.key = key
         self.gate = gate
-        self.acts = gate._shadow_queue or gate
+        self.decides = gate._shadow_queue or gate
         self.inside = 0
         self.used = now
         self.span: _Span | None = None
@@ -76,7 +76,7 @@ class Entry:
         return now - (self.used if self.span is None else self.span.end)
 
 
-class Keys(Emitter):
+class KeyTable(Emitter):
     """The table of keys, shared by a `Keyed` and those derived from it.
 
     Args:
@@ -85,7 +85,7 @@ class Keys(Emitter):
         max_keys, idle: as in `Keyed`.
 
     Attributes:
-        at_hand: the table for a look-up without the lock; empty on free-threaded builds, where each look-up takes it.
+        lock_free: the table, for look-ups without the lock; empty on free-threaded builds, where each one takes it.
         latest: the entry that was used last.
         span: the current span: it began when the last new key arrived.
     """
@@ -96,7 +96,7 @@ class Keys(Emitter):
         self._factory = factory
         self._pattern = pattern
         self._table: OrderedDict[Hashable, Entry] = OrderedDict()  # least recently used first, `latest` anywhere
-        self.at_hand: Mapping[Hashable, Entry] = self._table if GIL else {}
+        self.lock_free: Mapping[Hashable, Entry] = self._table if GIL else {}
         self.latest: Entry | None = None
         self.span = _Span()
         self._lock = threading.RLock()  # held while the table changes
@@ -123,10 +123,10 @@ class Keys(Emitter):
     def _used(self, entry: Entry, now: float, calls: int) -> Entry:
         entry.inside += calls
         entry.used, entry.span = now, None
-        self.used_last(entry)
+        self.move_to_end(entry)
         return entry
 
-    def used_last(self, entry: Entry) -> None:
+    def move_to_end(self, entry: Entry) -> None:
         """Move an entry to the end of the table: it is evicted last."""
         self.latest = entry
         try:

@@ -24,7 +24,7 @@ from resilient.core.policy import PipelineContext, Policy
 from resilient.core.worst_case import Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.errors import Rejected
 from resilient.events import Channel
-from resilient.policies.keyed.key_table import Entry, Keys
+from resilient.policies.keyed.key_table import Entry, KeyTable
 from resilient.runtime import current
 
 __all__ = ["Keyed"]
@@ -81,7 +81,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
             holds=True,  # the entry of the key
             pace=None,  # all keys together have none
         )
-        self._keys = Keys(make, pattern, self.max_keys, self.idle)
+        self._keys = KeyTable(make, pattern, self.max_keys, self.idle)
 
     def _found_by(self, key: Callable[..., Hashable]) -> Self:
         """The same gates, found by the keys of another function. (For our transports.)"""
@@ -100,7 +100,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         except Exception as error:
             raise CallbackError(error) from None
         try:
-            entry = keys.at_hand[key]
+            entry = keys.lock_free[key]
             entry.inside += 1  # no call between these two lines: from here on it is not evicted
         except KeyError:
             entry = self._enter(key, call)
@@ -109,9 +109,9 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         else:
             entry.span = keys.span
             if entry is not keys.latest:
-                keys.used_last(entry)
+                keys.move_to_end(entry)
         try:
-            ticket = entry.acts.admit(call)
+            ticket = entry.decides.admit(call)
         except BaseException:
             self._keys.leave(entry)
             raise
@@ -132,7 +132,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         entry = self._enter(ask_about_call(call, self._key), call)
         ticket = None
         try:
-            ticket = entry.acts._line_up(call, refused)
+            ticket = entry.decides._line_up(call, refused)
         finally:
             if ticket is None:
                 self._keys.leave(entry)
@@ -145,7 +145,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         entry, inner = ticket
         try:
-            entry.acts.settle(inner, failed, elapsed, now, error)
+            entry.decides.settle(inner, failed, elapsed, now, error)
         finally:
             if now is not None:
                 entry.used, entry.span = now, None
@@ -157,7 +157,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
     def _cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
         entry, inner = ticket
         try:
-            entry.acts._cut(inner, elapsed, now, limit)
+            entry.decides._cut(inner, elapsed, now, limit)
         finally:
             entry.used, entry.span = now, None
             self._keys.leave(entry)
@@ -165,7 +165,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
     def release(self, ticket: Ticket) -> None:
         entry, inner = ticket
         try:
-            entry.acts.release(inner)
+            entry.decides.release(inner)
         finally:
             if GIL:
                 entry.inside -= 1
@@ -175,20 +175,20 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
     def undo(self, ticket: Ticket) -> None:
         entry, inner = ticket
         try:
-            entry.acts.undo(inner)
+            entry.decides.undo(inner)
         finally:
             self._keys.leave(entry)
 
     def _withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
         entry, inner = ticket
         try:
-            return entry.acts._withdraw(inner)  # type: ignore[no-any-return]
+            return entry.decides._withdraw(inner)  # type: ignore[no-any-return]
         finally:
             self._keys.leave(entry)
 
     def _giver(self, ticket: Ticket) -> Gate | None:
         entry, inner = ticket
-        return entry.acts._giver(inner)  # type: ignore[no-any-return]
+        return entry.decides._giver(inner)  # type: ignore[no-any-return]
 
     def _enter(self, key: Hashable, call: Call) -> Entry:
         """The entry of a key that the look-up without a lock did not find. Raises `CallbackError` for an error of the
