@@ -1,6 +1,6 @@
-"""What all tests share: the event loops they may ask for, and the worlds that a policy must behave alike in.
+"""What all tests share: the event loops that they can ask for, and the worlds in which a policy must behave alike.
 
-`@pytest.mark.virtual_time` is our users' own (`resilient_pytest`).
+`@pytest.mark.virtual_time` is the marker that users have (`resilient_pytest`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 
 import certifi
-import hypothesis  # noqa: F401  (it looks for those who refer to trio's random numbers: before these are frozen)
+import hypothesis  # noqa: F401  (it looks for references to trio's random numbers: before these are frozen)
 import pytest
 import uvloop
 
@@ -22,19 +22,21 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declares the markers of this suite."""
+    """Register the markers of this suite with pytest."""
     config.addinivalue_line("markers", "every_loop: run it on asyncio's loop, on uvloop and in virtual time")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection() -> None:
-    """Collection makes a million objects that stay: to look for garbage among them takes seconds, and finds little."""
+    """Switch garbage collection off while tests are collected. That makes a million objects that stay, among which it
+    takes seconds to look for garbage."""
     gc.disable()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """A test that collects garbage looks at nothing that was there before all tests: that takes a third of a second."""
+    """Exempt all objects so far from garbage collection. A test that collects garbage otherwise takes a third of a
+    second more."""
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -46,11 +48,8 @@ KNOWN_THREADS: set[threading.Thread] = set()
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """After each module: collects what it has left behind, and keeps the rest out of later collections.
-
-    Hundreds of tests collect garbage. The reports of the thousands before would make each collection slower. A thread
-    that is still at work holds what may be garbage soon: nothing is frozen before the end of the next module then.
-    """
+    """After each module collect its garbage, and exempt what is left. Otherwise the reports of thousands of tests slow
+    down each later collection, and each pipeline that is garbage would look at all pipelines."""
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         alive = set(threading.enumerate())
@@ -62,12 +61,12 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
-    """Lets reports collect everything again."""
+    """Let the garbage collector see all objects again."""
     gc.unfreeze()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
-    """A coroutine test runs on asyncio's own loop, unless a marker says otherwise."""
+    """Run a coroutine test on asyncio's own loop, unless a marker says otherwise."""
     if item.get_closest_marker("every_loop"):
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop, "virtual": VirtualLoop}
     return {"asyncio": asyncio.new_event_loop}
@@ -75,7 +74,8 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 
 @pytest.fixture(scope="session", autouse=True)
 def few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Clients trust one certificate authority. To read all of them takes each client longer than most tests take."""
+    """Let clients trust one certificate authority. To read all of them takes each client longer than most tests
+    take."""
     first, mark, _ = certifi.contents().partition("-----END CERTIFICATE-----\n")
     authority = tmp_path_factory.mktemp("authorities") / "one.pem"
     authority.write_text(first + mark)
@@ -86,9 +86,10 @@ def few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(params=[kind for kind in WORLDS if kind is not UvloopWorld], ids=lambda kind: kind.name)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """Each runtime in turn: asyncio, virtual time, trio, threads.
+    """Give a test each runtime in turn: asyncio, virtual time, trio, threads.
 
-    uvloop's is asyncio's, but for the clock. Tests of the runtime, of timeouts and of rates run on uvloop, too.
+    uvloop differs from asyncio's loop in its clock only. Tests of the runtime, of timeouts and of rates run on uvloop,
+    too.
     """
     made: World = request.param()
     yield made

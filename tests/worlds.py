@@ -1,4 +1,4 @@
-"""One test, every runtime. A `World` calls guarded functions and scripts the dependency that they call.
+"""Worlds: one test on every runtime. A `World` runs guarded functions, and makes the scripted dependency they call.
 
     def test_repeats(world):
         dependency = world.dependency(OSError(), 7)          # fails, then answers 7
@@ -6,7 +6,7 @@
         assert world.call(guarded) == 7
         assert len(dependency.calls) == 2
 
-Times are real seconds but in virtual time: keep them around 0.05 and let events, not sleeps, order what happens.
+Times are real seconds, except in virtual time: keep them around 0.05, and let events, not sleeps, order what happens.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ __all__ = [
 ]
 
 MOMENT = 0.001
-"""Seconds between two looks."""
+"""Seconds between two looks of `Joined` and `Until` at what they wait for."""
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Wait until `calls` calls have come (or 5,000 moments have passed), and then do `then`."""
+    """A step that waits until `calls` calls have come (or 5,000 moments have passed), and then does `then`."""
 
     calls: int
     then: Any = None
@@ -54,7 +54,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class Until:
-    """Wait until `met` says so (or 5,000 moments have passed), and then do `then`."""
+    """A step that waits until `met()` is true (or 5,000 moments have passed), and then does `then`."""
 
     met: Callable[[], object]
     then: Any = None
@@ -88,7 +88,7 @@ class UntilCancelled:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended: with a value, or with an error."""
+    """How a call ended: its value, or its error."""
 
     value: Any = None
     error: BaseException | None = None
@@ -112,7 +112,7 @@ class Dependency(testing.Dependency):
 
     @property
     def ended(self) -> int:
-        """How many calls have ended."""
+        """How many calls have ended. Others still run."""
         return sum(call.ended is not None for call in self.calls)
 
     async def _do(self, step: Any, runtime: Runtime) -> Any:
@@ -135,7 +135,7 @@ class Dependency(testing.Dependency):
 
 
 class World:
-    """Where calls run. Subclasses say how."""
+    """One runtime in which tests run calls. Each subclass is one."""
 
     name: ClassVar[str]
     is_async: ClassVar[bool] = True
@@ -145,18 +145,18 @@ class World:
         raise NotImplementedError
 
     async def sleep(self, seconds: float) -> None:
-        """Wait, inside an async world."""
+        """Wait for `seconds` inside an async world."""
         raise NotImplementedError
 
     def now(self) -> float:
-        """The clock of this world, in seconds. In virtual time it goes on from call to call."""
+        """Return the clock of this world, in seconds. In virtual time it goes on from call to call."""
         return time.monotonic()
 
     def close(self) -> None:
-        """End of the test."""
+        """Release what the world holds, at the end of a test."""
 
     def dependency(self, *script: Any) -> Dependency:
-        """A dependency of this world that follows `script`: values, exceptions, `Slow`, `Hang`, `Joined`, `Until`."""
+        """Return a dependency that follows `script`: values, exceptions, `Slow`, `Hang`, `Joined`, `Until`."""
         return Dependency(script, is_async=self.is_async)
 
     def call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -164,14 +164,14 @@ class World:
         return self.run(lambda: fn(*args, **kwargs))
 
     def outcome(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Outcome:
-        """Call a guarded function; how it ended."""
+        """Call a guarded function, and return how it ended."""
         try:
             return Outcome(self.call(fn, *args, **kwargs))
         except Exception as error:
             return Outcome(error=error)
 
     def nested(self, guard: Callable[[Any], Any]) -> Callable[[], Any]:
-        """A function that `guard` guards twice: a call that makes another one, while it holds what it holds."""
+        """Return a function that `guard` guards twice: a call that makes another one while it holds its places."""
 
         async def fetch() -> Any:
             return "served"
@@ -184,7 +184,7 @@ class World:
         return outer
 
     def together(self, *calls: Callable[[], Any]) -> list[Outcome]:
-        """Call them all at once (each in its own task or thread, begun in this order); how each ended."""
+        """Run all calls at once (each in its own task or thread, begun in this order), and return how each ended."""
         raise NotImplementedError
 
 
@@ -216,13 +216,13 @@ class _AsyncioWorld(World):
 
 
 class AsyncioWorld(_AsyncioWorld):
-    """asyncio's own event loop."""
+    """Calls on the event loop of asyncio."""
 
     name = "asyncio"
 
 
 class UvloopWorld(_AsyncioWorld):
-    """uvloop, whose clock counts milliseconds."""
+    """Calls on uvloop, whose clock counts milliseconds."""
 
     name = "uvloop"
 
@@ -232,7 +232,7 @@ class UvloopWorld(_AsyncioWorld):
 
 
 class VirtualWorld(_AsyncioWorld):
-    """Virtual time."""
+    """Calls in virtual time."""
 
     name = "virtual"
 
@@ -245,7 +245,7 @@ class VirtualWorld(_AsyncioWorld):
 
 
 class TrioWorld(World):
-    """trio; each `run` is a loop of its own."""
+    """Calls on trio; each `run` is a loop of its own."""
 
     name = "trio"
 
@@ -275,7 +275,7 @@ class TrioWorld(World):
 
 
 class ThreadWorld(World):
-    """A plain `def`, in the caller's thread."""
+    """Calls of plain functions, in the caller's thread."""
 
     name = "threads"
     is_async = False
@@ -317,7 +317,7 @@ class ThreadWorld(World):
             thread = threading.Thread(target=one, args=(number, call))
             thread.start()
             threads.append(thread)
-            thread.join(0.01)  # long enough to get to where it waits
+            thread.join(0.01)  # long enough to begin its wait
         for thread in threads:
             thread.join()
         return outcomes
@@ -331,4 +331,4 @@ async def _outcome(call: Callable[[], Any]) -> Outcome:
 
 
 WORLDS: tuple[type[World], ...] = (AsyncioWorld, UvloopWorld, VirtualWorld, TrioWorld, ThreadWorld)
-"""All of them."""
+"""All worlds; the fixture `world` runs a test in each but uvloop."""

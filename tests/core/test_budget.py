@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resilient import Budget
-from tests.searches import search
+from tests.hypothesis_settings import search
 
 # -- earning and spending -------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import pytest
 from resilient import CircuitBreaker, Keyed, Pipeline, PipelineWarning, Rejected, Retry, Timeout
 from resilient.explain import explain
 from resilient.lab.fresh_policies import FreshPolicies, dry_run
-from tests.ledger import Told
+from tests.recorders import EventRecorder
 from tests.worlds import Slow, World
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "custom-policies.md").read_text()
@@ -74,7 +74,7 @@ def test_error_of_the_gates_function_is_the_callers(world: World) -> None:
 def test_wrap_answers_with_the_last_good_result(world: World) -> None:
     """It has the same arguments; repeating has failed; and an event reports it."""
     pipeline = Pipeline(StaleIfError(60), Retry(2, wait=0))
-    told = Told(pipeline)
+    told = EventRecorder(pipeline)
     guarded = pipeline(world.dependency("fresh", OSError(), OSError(), OSError(), OSError(), KeyError()).fn)
     assert [world.call(guarded, "a"), world.call(guarded, "a")] == ["fresh", "fresh"]
     assert isinstance(world.outcome(guarded, "b").error, OSError)

@@ -14,7 +14,7 @@ from resilient import CircuitBreaker, Classifier, Fallback, Hedge, Pipeline, Ret
 from resilient.events import CallEnded
 from resilient.observe.shadow import report_shadows
 from resilient.observe.trace import read_trace, record_trace
-from tests.ledger import Ledger, Told
+from tests.recorders import EventRecorder, LearningRecorder
 from tests.worlds import Hang, Slow, World
 
 SCRIPT = ("good", "bad", OSError(), KeyError(), TypeError(), "good")
@@ -75,9 +75,9 @@ WANTED = pytest.mark.parametrize("wanted", [(), (CallEnded,)], ids=["everything"
 @pytest.mark.parametrize("derived", [False, True], ids=["pipeline", "derived"])
 def test_told_is_what_was_learned(world: World, way: Any, derived: bool, wanted: Any) -> None:
     """Of each attempt and of each call, by the judgement of the pipeline that makes them; which is asked once."""
-    ledger, classifier = Ledger(), BadResults()
+    ledger, classifier = LearningRecorder(), BadResults()
     pipeline = Pipeline(ledger, classify=None if derived else classifier)
-    told = Told(pipeline, *wanted)
+    told = EventRecorder(pipeline, *wanted)
     if derived:
         pipeline = pipeline._derive((ledger,), classifier)
     dependency = world.dependency(*SCRIPT)
@@ -95,9 +95,9 @@ def test_told_is_what_was_learned(world: World, way: Any, derived: bool, wanted:
 @pytest.mark.parametrize("way", WAYS)
 def test_told_is_the_last_outcome_of_a_call_that_was_repeated(world: World, way: Any, wanted: Any) -> None:
     """The call ends with its last outcome, and each attempt with its own."""
-    ledger = Ledger()
+    ledger = LearningRecorder()
     pipeline = Pipeline(Retry(2, wait=0), ledger, classify=BadResults())
-    told = Told(pipeline, *wanted)
+    told = EventRecorder(pipeline, *wanted)
     dependency = world.dependency("bad", "good", "bad", OSError(), OSError(), "bad", OSError(), KeyError())
     for _ in range(4):
         world.outcome(way(world, pipeline, dependency.fn))
@@ -113,8 +113,8 @@ def test_told_is_the_last_outcome_of_a_call_that_was_repeated(world: World, way:
 @pytest.mark.parametrize(("value", "ending"), [("stale", "success"), ("bad", "failure")])
 def test_answer_of_a_fallback_says_nothing_of_the_dependency(world: World, value: str, ending: str) -> None:
     """It is good or bad for the caller."""
-    pipeline = Pipeline(Fallback(value), Ledger(), classify=BadResults())
-    told = Told(pipeline)
+    pipeline = Pipeline(Fallback(value), LearningRecorder(), classify=BadResults())
+    told = EventRecorder(pipeline)
     for step in (OSError(), "bad", "good"):
         world.call(pipeline(world.dependency(step).fn))
     assert [(call.ending, call.verdict) for call in told.calls] == [
@@ -126,9 +126,9 @@ def test_answer_of_a_fallback_says_nothing_of_the_dependency(world: World, value
 
 def test_refusal_says_nothing_and_a_timeout_is_a_failure(world: World) -> None:
     """Events judge a refusal as nothing and a timeout as a failure, as gates do."""
-    ledger, breaker = Ledger(), CircuitBreaker(None, fail_max=1)
+    ledger, breaker = LearningRecorder(), CircuitBreaker(None, fail_max=1)
     pipeline = Pipeline(ledger, breaker, Timeout(0.01, thread=True))
-    told = Told(pipeline)
+    told = EventRecorder(pipeline)
     dependency = world.dependency(Hang())
     for _ in range(2):
         world.outcome(pipeline(dependency.fn))
@@ -152,9 +152,9 @@ def test_mistake_of_the_classifier_is_told_as_the_callers(world: World, asks: st
         def result(self, result: Any) -> Any:
             raise LookupError
 
-    ledger = Ledger()
+    ledger = LearningRecorder()
     pipeline = Pipeline(Retry(3, wait=0), ledger, classify=Broken())
-    told = Told(pipeline)
+    told = EventRecorder(pipeline)
     dependency = world.dependency(OSError() if asks == "error" else "good")
     assert isinstance(world.outcome(pipeline(dependency.fn)).error, LookupError)
     assert ledger.learned == ["nothing"]
@@ -171,7 +171,7 @@ def test_mistake_says_nothing_though_its_type_would_be_a_failure(world: World, w
         raise LookupError
 
     pipeline = Pipeline(Retry(3, wait=0, on=broken))
-    told = Told(pipeline, *wanted)
+    told = EventRecorder(pipeline, *wanted)
     world.outcome(pipeline(world.dependency(LookupError()).fn))
     assert [(call.ending, call.verdict, type(call.error)) for call in told.calls] == [
         ("failure", "nothing", LookupError)
@@ -181,9 +181,9 @@ def test_mistake_says_nothing_though_its_type_would_be_a_failure(world: World, w
 @WANTED
 def test_copies_of_a_hedge_are_told_of_one_by_one(world: World, wanted: Any) -> None:
     """Each copy of a hedge has events with its own verdict."""
-    ledger = Ledger()
+    ledger = LearningRecorder()
     pipeline = Pipeline(Hedge(60, copies=3, thread=True), ledger, classify=BadResults())
-    told = Told(pipeline, *wanted)
+    told = EventRecorder(pipeline, *wanted)
     dependency = world.dependency(OSError(), "bad", Slow(0.005, "good"))
     assert world.call(pipeline(dependency.fn)) == "good"
     assert ledger.learned == ["failure", "failure", "success"]
@@ -210,7 +210,7 @@ def test_listener_finds_the_call_that_is_told_of(world: World, way: Any, wanted:
 @pytest.mark.parametrize("way", WAYS)
 def test_shadow_report_and_trace_have_what_was_learned(world: World, way: Any, tmp_path: Path) -> None:
     """Of calls that would have been refused, those that really went well."""
-    ledger = Ledger()
+    ledger = LearningRecorder()
     breaker = CircuitBreaker(None, fail_max=1, break_duration=60, shadow=True)
     pipeline = Pipeline(ledger, breaker, name="users", classify=BadResults())
     dependency = world.dependency("bad", *SCRIPT)
@@ -228,9 +228,9 @@ def test_shadow_report_and_trace_have_what_was_learned(world: World, way: Any, t
 @pytest.mark.virtual_time
 async def test_cancelled_call_says_nothing() -> None:
     """However old it is, that is the caller's."""
-    ledger = Ledger()
+    ledger = LearningRecorder()
     pipeline = Pipeline(ledger, Timeout(60))
-    told = Told(pipeline)
+    told = EventRecorder(pipeline)
     task = asyncio.create_task(pipeline.call(asyncio.sleep, 50))
     await asyncio.sleep(1)
     task.cancel()

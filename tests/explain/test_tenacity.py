@@ -19,7 +19,7 @@ from resilient import Classifier, Pipeline, PipelineWarning, Retry, Timeout
 from resilient.core.worst_case import Bound
 from resilient.explain import Explanation, explain
 from resilient.policies.retry.tenacity import answer_to, span
-from tests.searches import search
+from tests.hypothesis_settings import search
 
 
 def of(*policies: Any, classify: Classifier | None = None) -> Explanation:

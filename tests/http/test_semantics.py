@@ -35,7 +35,7 @@ from resilient.http.semantics import (
     origin,
 )
 from resilient.runtime import virtual
-from tests.searches import search
+from tests.hypothesis_settings import search
 
 NOW = datetime(2026, 11, 24, 14, 31, tzinfo=UTC)
 

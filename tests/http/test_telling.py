@@ -14,7 +14,7 @@ from resilient import CircuitBreaker, Hedge, Pipeline, Retry, Timeout, standard
 from resilient.observe.shadow import report_shadows
 from resilient.observe.trace import read_trace, record_trace
 from tests.http.kinds import URL, Kind
-from tests.ledger import Ledger, Told
+from tests.recorders import EventRecorder, LearningRecorder
 
 
 def outcome(kind: Kind, client: Any, method: str = "GET") -> Any:
@@ -28,9 +28,9 @@ def outcome(kind: Kind, client: Any, method: str = "GET") -> Any:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_told_is_what_was_learned(kind: Kind, method: str) -> None:
     """Of answers and of errors, for requests that may be repeated and for those that may not."""
-    ledger = Ledger()
+    ledger = LearningRecorder()
     pipeline = Pipeline(ledger, name="users")
-    told, library = Told(pipeline), kind.library
+    told, library = EventRecorder(pipeline), kind.library
     script = kind.script(200, 503, library.ConnectError("x"), 404, library.UnsupportedProtocol("x"), 429)
     client = kind.open(pipeline, script)
     for _ in range(6):
@@ -48,7 +48,7 @@ def test_told_is_what_was_learned(kind: Kind, method: str) -> None:
 def test_failed_response_that_comes_back_is_no_success(kind: Kind, make: Callable[[], Pipeline]) -> None:
     """The caller has a 503; the call has failed."""
     pipeline = make()
-    told = Told(pipeline)
+    told = EventRecorder(pipeline)
     script = kind.script(503, 503)
     assert outcome(kind, kind.open(pipeline, script)) == 503
     assert [(call.ending, call.verdict, call.requests) for call in told.calls] == [("failure", "failure", 2)]
@@ -77,9 +77,9 @@ class Streamed:
 
     def __init__(self, kind: Kind, *steps: Any, policies: tuple[Any, ...] = (), classify: Any = None) -> None:
         self.kind = kind
-        self.ledger = Ledger()
+        self.ledger = LearningRecorder()
         self.pipeline = Pipeline(*policies, self.ledger, name="users", classify=classify)
-        self.told = Told(self.pipeline)
+        self.told = EventRecorder(self.pipeline)
         self.before: list[int] = []
         library = kind.library
 
@@ -224,8 +224,8 @@ def test_stream_has_its_key_in_a_trace(kind: Kind, tmp_path: Any) -> None:
 @pytest.mark.parametrize("status", [200, 503])
 def test_response_that_is_told_of_goes_with_its_last_reference(kind: Kind, status: int) -> None:
     """Whoever tells of it at its end keeps no cycle with it."""
-    pipeline = Pipeline(Retry(2, wait=0), Ledger())
-    told = Told(pipeline)
+    pipeline = Pipeline(Retry(2, wait=0), LearningRecorder())
+    told = EventRecorder(pipeline)
     body = kind.slow_stream(0, b"one")
     script = kind.script(*[lambda request: kind.library.Response(status, stream=body)] * 2)
     transport = kind.transport_of(pipeline, transport=script.inner)

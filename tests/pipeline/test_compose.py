@@ -33,8 +33,8 @@ from resilient.core.facts import Facts
 from resilient.core.gate import Gate
 from resilient.core.lifecycle import EndObserver, ResultLifecycle
 from resilient.runtime import virtual
+from tests.hypothesis_settings import search
 from tests.properties.stacks import Turnstile
-from tests.searches import search
 from tests.worlds import World
 
 Journal = list[tuple[str, str]]

@@ -26,7 +26,7 @@ from resilient import (
 )
 from resilient.events import CallTimedOut, Event
 from resilient.runtime import virtual
-from tests.searches import search
+from tests.hypothesis_settings import search
 from tests.worlds import WORLDS, Hang, Slow, Until, World, left_queue
 
 

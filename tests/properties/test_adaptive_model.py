@@ -12,8 +12,8 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from resilient import AdaptiveLimit, Pipeline, priority
 from resilient.core.priority import PRIORITIES, Priority
 from resilient.limiters import Limiter, Window
+from tests.hypothesis_settings import search
 from tests.properties.line_driver import Line, LineDriver
-from tests.searches import search
 
 SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.75, "sheddable": 0.5}
 

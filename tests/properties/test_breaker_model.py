@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from resilient.policies.breaker.circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN, Circuit, Criteria, State
 from resilient.stats.window import CountWindow
-from tests.searches import search
+from tests.hypothesis_settings import search
 
 WINDOW = 6
 BREAK = 4.0

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from resilient import Bulkhead, Pipeline, Timeout
+from tests.hypothesis_settings import search
 from tests.properties.line_driver import Line, LineDriver
-from tests.searches import search
 
 
 @dataclass(frozen=True)

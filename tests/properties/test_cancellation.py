@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
 from resilient.core.call import Call
 from resilient.core.policy import Layer, PipelineContext, Wrap
+from tests.hypothesis_settings import search
 from tests.properties import stacks
 from tests.properties.cancellation_driver import (
     assert_idle,
@@ -21,7 +22,6 @@ from tests.properties.cancellation_driver import (
     leave_alone,
 )
 from tests.properties.stacks import HANG, Nest, Recipe, Stage, Step, Traffic, Turnstile, recipe
-from tests.searches import search
 
 Form = Literal["function", "block"]
 

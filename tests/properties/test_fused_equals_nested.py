@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from resilient import CircuitBreaker, Pipeline, Retry, Timeout, events
 from resilient.pipeline import flat
 from resilient.runtime import virtual
+from tests.hypothesis_settings import search
 from tests.properties import stacks
 from tests.properties.stacks import Nest, Recipe, Stage, Traffic
-from tests.searches import search
 
 Record = dict[str, Any]
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import Bulkhead, CircuitBreaker, Fallback, Hedge, Pipeline, RateLimit, Retry, Timeout, quantile
+from tests.hypothesis_settings import search
 from tests.properties import stacks
 from tests.properties.cancellation_driver import (
     assert_idle,
@@ -19,7 +20,6 @@ from tests.properties.cancellation_driver import (
     leave_alone,
 )
 from tests.properties.stacks import HANG, Nest, Recipe, Stage, Step, Traffic, Turnstile, recipe
-from tests.searches import search
 
 
 class Response:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from resilient import Budget, Classifier, Hedge, Pipeline
 from resilient.runtime import virtual
-from tests.searches import search
+from tests.hypothesis_settings import search
 
 Ending = Literal["good", "bad", "error", "fatal", "ignored"]
 OPEN: frozenset[Ending] = frozenset({"bad", "error"})

@@ -14,7 +14,7 @@ from resilient.core.call import Call
 from resilient.core.facts import Facts
 from resilient.core.gate import Gate
 from resilient.runtime.virtual import VirtualLoop
-from tests.searches import search
+from tests.hypothesis_settings import search
 
 KEYS = st.sampled_from("abcdef")
 

@@ -20,7 +20,7 @@ from resilient.core.call import Call, new_call
 from resilient.core.gate import Gate
 from resilient.runtime import virtual
 from resilient.runtime.virtual import VirtualLoop
-from tests.searches import search
+from tests.hypothesis_settings import search
 
 
 class Bucket:

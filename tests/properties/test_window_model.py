@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.stats.window import CountWindow, TimeWindow, Window
-from tests.searches import search
+from tests.hypothesis_settings import search
 
 
 @dataclass(frozen=True)

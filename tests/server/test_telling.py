@@ -8,15 +8,15 @@ import pytest
 
 from resilient import Bulkhead
 from resilient.http.asgi import ServerMiddleware
-from tests.ledger import Ledger, Told
+from tests.recorders import EventRecorder, LearningRecorder
 from tests.server.memory import answering, ask, hang, on_both, streaming
 
 
-def served(handle: Any) -> tuple[ServerMiddleware, Ledger, Told]:
+def served(handle: Any) -> tuple[ServerMiddleware, LearningRecorder, EventRecorder]:
     """A middleware of ten seconds around an application, what its limit learns, and what is told."""
-    ledger = Ledger()
+    ledger = LearningRecorder()
     app = ServerMiddleware(handle, limit=ledger, max_deadline=10)
-    return app, ledger, Told(app.pipeline)
+    return app, ledger, EventRecorder(app.pipeline)
 
 
 async def fails() -> None:
@@ -57,6 +57,6 @@ async def test_request_that_is_refused_says_nothing() -> None:
         return (await ask(app)).status or 0
 
     app = ServerMiddleware(answering(ask_again), limit=Bulkhead(1))
-    told = Told(app.pipeline)
+    told = EventRecorder(app.pipeline)
     assert (await ask(app)).status == 503
     assert [(call.ending, call.verdict) for call in told.calls] == [("rejected", "nothing"), ("failure", "nothing")]

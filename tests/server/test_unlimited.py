@@ -10,7 +10,7 @@ import pytest
 
 from resilient import deadline
 from resilient.http.asgi import ServerMiddleware
-from tests.ledger import Told
+from tests.recorders import EventRecorder
 from tests.server.memory import (
     RUN,
     TOO_MUCH,
@@ -76,7 +76,7 @@ async def test_closing_waits_for_unlimited_requests_and_refuses_others() -> None
 async def test_unlimited_requests_are_told_to_those_who_listen() -> None:
     """Each as a call that has ended."""
     app = ServerMiddleware(answering(tell_remaining))
-    told = Told(app.pipeline)
+    told = EventRecorder(app.pipeline)
     await ask(app)
     assert [call.ending for call in told.calls] == ["success"]
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Keyed, Retry, remaining
 from resilient.core.gate import Gate
 from resilient.runtime import virtual
-from tests.ledger import Ledger
-from tests.searches import search
+from tests.hypothesis_settings import search
+from tests.recorders import LearningRecorder
 from tests.server.memory import ask, trusting
 
 Step = tuple[str, Any]
@@ -27,7 +27,7 @@ SAMPLED = [0.25 + 0.5 * number for number in range(16)]
 
 LIMITS: list[Callable[[], Gate | None]] = [
     lambda: None,
-    Ledger,
+    LearningRecorder,
     lambda: Bulkhead(1),
     lambda: Bulkhead(1, queue=1),
     lambda: AdaptiveLimit(1),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.stats.histogram import ERROR, LEAST, MEMORY, MOST, Histogram
-from tests.searches import search
+from tests.hypothesis_settings import search
 
 SHARES = (0.5, 0.9, 0.95, 0.98)
 

@@ -44,7 +44,7 @@ from resilient import (
 from resilient.core.policy import Policy
 from resilient.runtime import virtual
 from resilient.testing import Dependency, now
-from tests.searches import search
+from tests.hypothesis_settings import search
 from tests.worlds import Hang, Slow, World
 
 

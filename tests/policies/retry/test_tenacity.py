@@ -28,7 +28,7 @@ from resilient import BulkheadFull, Classifier, Pipeline, Retry
 from resilient.policies.retry.tenacity import awaits
 from resilient.runtime import virtual
 from resilient.testing import Dependency
-from tests.searches import search
+from tests.hypothesis_settings import search
 from tests.worlds import World
 
 # -- the same script through both -----------------------------------------------------------------------------------

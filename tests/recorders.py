@@ -1,4 +1,4 @@
-"""What a policy learns, beside what is told: the two have to be the same."""
+"""Recorders of what a policy learns and of what listeners get: the verdicts of both must be the same."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from resilient import Pipeline, events
 from resilient.core.facts import Facts
 from resilient.core.gate import Gate
 
-__all__ = ["Ledger", "Told"]
+__all__ = ["EventRecorder", "LearningRecorder"]
 
 
-class Ledger(Gate):
-    """Admits everybody, and notes what it learns: "success", "failure", or "nothing"."""
+class LearningRecorder(Gate):
+    """A gate that admits every call, and records what it learns of each: "success", "failure" or "nothing"."""
 
     facts = Facts(learns=True)
 
@@ -30,11 +30,11 @@ class Ledger(Gate):
         self.learned.append("nothing")
 
 
-class Told:
-    """What is told of a pipeline.
+class EventRecorder:
+    """A listener of one pipeline that records its events.
 
     Attributes:
-        events: all of it, or those of the `kinds` that are wanted.
+        events: all events, or those of the given `kinds`, in order.
     """
 
     def __init__(self, pipeline: Pipeline, *kinds: type[events.Event]) -> None:
@@ -43,12 +43,12 @@ class Told:
 
     @property
     def calls(self) -> list[events.CallEnded]:
-        """The calls that have ended."""
+        """The CallEnded events, one for each call that has ended."""
         return [event for event in self.events if isinstance(event, events.CallEnded)]
 
     @property
     def verdicts(self) -> list[str]:
-        """What was told of each attempt, in words of the ledger."""
+        """The verdict of each attempt, in the words of a `LearningRecorder`."""
         found = []
         for event in self.events:
             if isinstance(event, events.AttemptReturned):

@@ -1,7 +1,7 @@
 """A program that forks inside a running event loop, with calls in flight and locks held by another thread.
 
-`python tests/forked.py` prints a JSON object: for each way to fork what each check found in the child, None if all was
-well. Each policy has learnt something, and has a call in flight, when the process is forked.
+`python tests/fork_program.py` prints a JSON object with what each check found in the child, for each way to fork: None
+if nothing is wrong. Each policy has learnt something, and has a call in flight, when the process is forked.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ LONG = 3600.0
 SHORT = 0.005
 Check = Callable[[], Coroutine[Any, Any, None]]
 checks: dict[str, tuple[list[Callable[[], Any]], Check]] = {}
-"""By what is checked: the calls that are in flight at the fork, and what must hold in the child."""
+"""For each check: the calls that are in flight at the fork, and a function that asserts what must hold in the child."""
 
 
 def check(*calls: Callable[[], Any]) -> Callable[[Check], Check]:
-    """Make a function a check, with so many calls in flight."""
+    """Register a function as a check, with these calls in flight."""
 
     def add(function: Check) -> Check:
         checks[function.__name__] = list(calls), function
