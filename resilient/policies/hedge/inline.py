@@ -33,7 +33,7 @@ from resilient.runtime.timers import Entries
 __all__ = ["InlineRace"]
 
 
-class Primary:
+class InlineCopy:
     """A first copy that ran in the caller's task, with its outcome: a `Copy`."""
 
     __slots__ = ("call", "error", "pause", "result")
@@ -109,7 +109,7 @@ class InlineRace(Race):
             if not isinstance(error, Exception) or task.cancelling() > base:  # the caller has left: no further copies
                 self._end_without_winner()
                 raise
-            primary = Primary(self.call, error, None)
+            first = InlineCopy(self.call, error, None)
         else:
             self._stop_inline()
             if self.winner is not None:
@@ -118,14 +118,14 @@ class InlineRace(Race):
                 if self.observed is not None:
                     self.answered(self.call)
                 return result
-            primary = Primary(self.call, None, result)
-        if not self.leaves_open(primary):
-            beaten, self.winner = self.winner, primary
+            first = InlineCopy(self.call, None, result)
+        if not self.leaves_open(first):
+            beaten, self.winner = self.winner, first
             self.drop(beaten)  # both in one tick
         elif self.winner is not None:
-            self.drop(primary)  # it answered the cancellation with a failure
+            self.drop(first)  # it answered the cancellation with a failure
         else:
-            self.failed(primary)
+            self.failed(first)
             return await self.decide()
         self.end()
         return self.take()

@@ -78,14 +78,14 @@ class Settings:
     counts: Counts = field(default_factory=Counts)
 
 
-def goes_on(verdict: Verdict) -> bool:
+def leaves_race_open(verdict: Verdict) -> bool:
     """Whether an outcome leaves the race open: another copy may do better. (A refused one may be sent elsewhere.)"""
     return verdict.refused or verdict.worth_repeating
 
 
 def wants_another(verdict: Verdict) -> bool:
     """Whether an outcome starts the next copy at once: it leaves the race open and does not ask for a pause."""
-    return goes_on(verdict) and not verdict.retry_after
+    return leaves_race_open(verdict) and not verdict.retry_after
 
 
 def judged(context: PipelineContext, call: Call, accept: Callable[[Any], bool] | None, result: Any) -> Verdict:
@@ -94,7 +94,7 @@ def judged(context: PipelineContext, call: Call, accept: Callable[[Any], bool] |
     Raises a `CallbackError` where the classifier or `accept` raises.
     """
     verdict = context.on_result(call, result)
-    if accept is None or goes_on(verdict) or verdict.final or ask(accept, result):
+    if accept is None or leaves_race_open(verdict) or verdict.final or ask(accept, result):
         return verdict
     return replace(verdict, kind="failure", retryable=True)
 
@@ -139,7 +139,7 @@ class Race(LatencySample):
         begun: how many copies have started.
         may_start: whether further copies may start.
         running: copies that have started and whose end has not been looked at.
-        first: of the failed copies, the one whose outcome comes back if all fail.
+        kept: of the failed copies, the one whose outcome comes back if all fail.
         winner: the copy whose outcome counts.
         taken: once the race is over, the result of the winner: a loser may have the same object, which stays open.
     """
@@ -154,8 +154,8 @@ class Race(LatencySample):
         "call",
         "context",
         "delays",
-        "first",
         "inner",
+        "kept",
         "may_start",
         "running",
         "settings",
@@ -176,7 +176,7 @@ class Race(LatencySample):
         self.begun = 0
         self.may_start = True
         self.running: list[BackgroundCall] = []
-        self.first: Copy | None = None
+        self.kept: Copy | None = None
         self.winner: Copy | None = None
         if observed is None:
             self.delays, self.observed = settings.delays, None
@@ -267,12 +267,12 @@ class Race(LatencySample):
         return ended
 
     def drop(self, copy: Copy | None) -> None:
-        """Close the result of a copy in the background, unless the winner or `first` has the same object, and drop the
+        """Close the result of a copy in the background, unless the winner or `kept` has the same object, and drop the
         references to its outcome. Does nothing for None."""
         if copy is None:
             return
-        kept = [each.result for each in (self.winner, self.first) if each is not None and each is not copy]
-        if not any(copy.result is result for result in kept):
+        taken = [each.result for each in (self.winner, self.kept) if each is not None and each is not copy]
+        if not any(copy.result is result for result in taken):
             close_beside(copy.result, self.call, self.context, self.settings.stragglers, self.settings.late)
         copy.forget()
 
@@ -290,7 +290,7 @@ class Race(LatencySample):
         for copy in ended:
             copy.stay()
         losers = [copy for copy in self.running if copy not in ended]
-        if self.winner is None and self.first is None and losers:
+        if self.winner is None and self.kept is None and losers:
             self.call.waited = max(self.call.waited, losers[0].waited())  # for a Timeout outside
         stragglers, room = self.settings.stragglers, 0
         if self.settings.late and self.winner is not None:
@@ -300,9 +300,9 @@ class Race(LatencySample):
         self.running = []
         for each in ended:
             self.drop(each)
-        if self.first is not self.winner:
-            first, self.first = self.first, None
-            self.drop(first)
+        if self.kept is not self.winner:
+            failed, self.kept = self.kept, None
+            self.drop(failed)
 
     def leaves_open(self, copy: Copy) -> bool:
         """Judge the outcome of a copy. Returns whether the race goes on; without further copies if it asks for a
@@ -327,14 +327,14 @@ class Race(LatencySample):
         copy.pause = verdict.retry_after or 0.0
         if copy.pause:
             self.may_start = False
-        return goes_on(verdict)
+        return leaves_race_open(verdict)
 
     def failed(self, copy: Copy) -> None:
         """Keep the outcome of a failed copy if it comes before the one that is kept: it asks for a longer pause, or for
         the same one with a lower number. Start the next copy at once."""
-        if self.first is None or (-copy.pause, copy.number) < (-self.first.pause, self.first.number):
-            self.first, copy = copy, self.first or copy
-        if copy is not self.first:
+        if self.kept is None or (-copy.pause, copy.number) < (-self.kept.pause, self.kept.number):
+            self.kept, copy = copy, self.kept or copy
+        if copy is not self.kept:
             self.drop(copy)
         self.start("failure")
 
@@ -356,13 +356,13 @@ class Race(LatencySample):
                     else:
                         self.winner = copy
                 elif not self.running:
-                    self.winner = self.first
+                    self.winner = self.kept
                 else:
                     parking = runtime.park()
                     if self._wait_in(parking) and not await parking.wait(self.wait, call, often=True):
                         self.start("delay")
         finally:
-            if self.running or self._ended or self.first is not None:
+            if self.running or self._ended or self.kept is not None:
                 self.end()
         return self.take()
 
@@ -370,10 +370,10 @@ class Race(LatencySample):
         """Return the result of the winner, or raise its error. Counts and reports a further copy that has won."""
         settings, context, winner = self.settings, self.context, self.winner
         assert winner is not None
-        if self.begun > 1 and winner is not self.first:
+        if self.begun > 1 and winner is not self.kept:
             settings.counts.won += winner.number > 1
             if context.channel.wants[HedgeWon]:
                 at = self.call.runtime.now()
                 context.channel.emit(HedgeWon(context.name, at, settings.name, winner.number, self.begun))
-        self.winner = self.first = None  # they have references to this race
+        self.winner = self.kept = None  # they have references to this race
         return winner.take()

@@ -97,17 +97,17 @@ class RetryState:
         inner: the layer that is repeated.
         plainly: its plain form, or None.
         context: of the pipeline.
-        looks: whether a call can be repeated for its result.
+        repeats_results: whether a call can be repeated for its result.
     """
 
-    __slots__ = ("context", "inner", "looks", "plainly", "settings")
+    __slots__ = ("context", "inner", "plainly", "repeats_results", "settings")
 
     def __init__(self, settings: Settings, inner: BoundLayer, context: PipelineContext) -> None:
         self.settings = settings
         self.inner = inner.run
         self.plainly = inner.plainly
         self.context = context
-        self.looks = settings.predicate.asks_results or context.classifier.judges_results
+        self.repeats_results = settings.predicate.asks_results or context.classifier.judges_results
 
     def recover(self, call: Call, error: Exception) -> Coroutine[Any, Any, Any] | None:
         """A `Recovery`: returns a coroutine of the further attempts after this error, or None if it is not worth
@@ -157,7 +157,7 @@ class RetryState:
             verdict = self.context.on_error(call, error)
             rest = self.go_on(call, error, None, verdict, predicate.repeats(error, verdict), state)
         else:
-            if not self.looks:
+            if not self.repeats_results:
                 return result
             verdict = self.context.on_result(call, result)
             rest = self.go_on(call, None, result, verdict, predicate.repeats(None, verdict), state)
@@ -181,7 +181,7 @@ class RetryState:
 
         Returns the last result, or raises the last error that was an answer of the dependency.
         """
-        settings, context, looks, plainly = self.settings, self.context, self.looks, self.plainly
+        settings, context, repeats_results, plainly = self.settings, self.context, self.repeats_results, self.plainly
         predicate = settings.predicate
         classifier, channel, hooks = context.classifier, context.channel, settings.hooks
         attempt = 1  # `call.attempt` counts those of all Retries around the call
@@ -190,7 +190,7 @@ class RetryState:
         last_result: Any = None
         known: Any = None  # `call.verdict` for what comes back
         trace: TracebackType | None = None  # the traceback of `last_error` right after its attempt
-        if looks:
+        if repeats_results:
             call.begin()  # results are closed by its runtime
         try:
             while True:
@@ -205,12 +205,12 @@ class RetryState:
                         forget_before(error, trace)
                     trace = None if error is None else error.__traceback__
                     last_error, answered, known = error, not verdict.refused, call.verdict
-                    if looks:
+                    if repeats_results:
                         superseded, last_result = last_result, result
                         if superseded is not result and is_own(superseded, call, classifier):
                             await discard(superseded, call.runtime, settings.closing)
                 if not again:
-                    reason = "" if attempt == 1 else self._hopeless(attempt, error, verdict)
+                    reason = "" if attempt == 1 else self._why_not_repeated(attempt, error, verdict)
                     break
 
                 # How long to wait, and whether it has been enough.
@@ -234,14 +234,14 @@ class RetryState:
                 elif settings.stop is not None and await _answer(settings.stop, state):
                     reason = "the stop strategy said so"
                 else:
-                    reason = self._held_back(call, attempt, wait, verdict, error)
+                    reason = self._why_no_further_attempt(call, attempt, wait, verdict, error)
                 if reason:
                     break
 
                 # There is another attempt.
                 settings.counts.retried += 1
                 if channel.wants[Retrying]:
-                    self._tell_of_retry(call, attempt, wait, error)
+                    self._emit_retrying(call, attempt, wait, error)
                 if error is None:
                     await context.lifecycle.set_aside(result, call.runtime)
                 if state is not None:
@@ -274,7 +274,7 @@ class RetryState:
                     error, result = caught, None
                     verdict = context.on_error(call, error)
                 else:
-                    if not looks:
+                    if not repeats_results:
                         call.error = None
                         return result
                     verdict = context.on_result(call, result)
@@ -285,22 +285,24 @@ class RetryState:
                 self._give_up(call, attempt, reason, last_error)
             if last_error is None:
                 return last_result
-            raise _meant(last_error)
+            raise _error_to_raise(last_error)
         except BaseException as ended:
-            if looks:
-                self._drop(call, result, last_result, ended)
+            if repeats_results:
+                self._close_results(call, result, last_result, ended)
             raise
         finally:
             error = last_error = trace = known = None  # else a traceback that leads here would keep them alive
             result = last_result = state = None
 
-    def _hopeless(self, attempt: int, error: Exception | None, verdict: Verdict) -> str:
+    def _why_not_repeated(self, attempt: int, error: Exception | None, verdict: Verdict) -> str:
         """The reason to give up after an attempt (not the first one) that is not worth repeating; "" after a result."""
         if verdict.refused:
-            return f"attempt {attempt} was rejected: {_told(error, self.context)}"
+            return f"attempt {attempt} was rejected: {_text_of_rejection(error, self.context)}"
         return "" if error is None else "not worth repeating"
 
-    def _held_back(self, call: Call, attempt: int, wait: float, verdict: Verdict, error: Exception | None) -> str:
+    def _why_no_further_attempt(
+        self, call: Call, attempt: int, wait: float, verdict: Verdict, error: Exception | None
+    ) -> str:
         """The reason to give up before this wait, although attempts are left; "" if there is none. Then the budget has
         paid for the next attempt."""
         settings, context = self.settings, self.context
@@ -316,7 +318,7 @@ class RetryState:
         if settings.shadow:
             settings.counts.would_have_retried += 1
             if context.channel.wants[Retrying]:
-                self._tell_of_retry(call, attempt, wait, error, shadow=True)
+                self._emit_retrying(call, attempt, wait, error, shadow=True)
             return "in shadow mode nothing is repeated"
         budget = settings.budget
         if budget is not None and not budget.of(options.dependency(call)).spend(call.begin().now()):
@@ -332,9 +334,10 @@ class RetryState:
             context.channel.emit(GaveUp(context.name, call.begin().now(), name, attempt, reason, error))
         if error is not None:
             where = f"pipeline {context.name!r}" if context.name else name
-            note(bare(_meant(error)), f"{where} gave up after {attempt} attempt{'s'[: attempt != 1]}: {reason}")
+            text = f"{where} gave up after {attempt} attempt{'s'[: attempt != 1]}: {reason}"
+            note(bare(_error_to_raise(error)), text)
 
-    def _tell_of_retry(
+    def _emit_retrying(
         self, call: Call, attempt: int, wait: float, error: Exception | None, *, shadow: bool = False
     ) -> None:
         context = self.context
@@ -342,7 +345,7 @@ class RetryState:
         at = call.begin().now()
         context.channel.emit(Retrying(context.name, at, self.settings.name, attempt, wait, shown, shadow))
 
-    def _drop(self, call: Call, newest: Any, kept: Any, ended: BaseException) -> None:
+    def _close_results(self, call: Call, newest: Any, kept: Any, ended: BaseException) -> None:
         """Close the newest result and the one that was kept before it, in the background. The result that a
         `CallbackError` is about stays: it is closed where that error is raised to the caller
         (`in_flight.raise_callback_error`)."""
@@ -379,12 +382,12 @@ def _left(call: Call, wait: float) -> float:
     return left
 
 
-def _meant(error: Exception) -> Exception:
+def _error_to_raise(error: Exception) -> Exception:
     """The error to raise to the caller: the one behind a `tenacity.TryAgain`, else the error itself."""
     return behind(error) if issubclass(type(error), tenacity.TryAgain) else error  # type: ignore[arg-type]
 
 
-def _told(error: Exception | None, context: PipelineContext) -> str:
+def _text_of_rejection(error: Exception | None, context: PipelineContext) -> str:
     """The text of a rejection; without the pipeline's name if that is this pipeline's, which the note names already."""
     if not isinstance(error, Rejected):
         return type(error).__name__
