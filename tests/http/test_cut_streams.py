@@ -370,10 +370,10 @@ async def test_request_that_finds_its_connection_closed_has_not_been_sent(kind: 
     except h2.exceptions.ProtocolError as refusal:
         error = core.LocalProtocolError(refusal)
     protocol = core._async.http2.AsyncHTTP2Connection(core.Origin(b"http", b"origin", 80), None)
-    tended = http2.Http2(protocol, core, None)
+    repairs = http2.Http2(protocol, core, None)
     with pytest.raises(core.ConnectionNotAvailable):
-        tended._reroute(error)
-    tended._reroute(core.RemoteProtocolError("SEND_HEADERS in state"))
+        repairs._reroute(error)
+    repairs._reroute(core.RemoteProtocolError("SEND_HEADERS in state"))
 
 
 def test_threads_wait_for_a_stream_on_their_own_account(raw_http2: RawHttp2Server) -> None:

@@ -1,4 +1,4 @@
-"""Each framework under each server, and a stage that its handlers share with the test."""
+"""The fixture `site`: each framework under each server, with a stage that its handlers share with the test."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Site"]
 
 
 class Site:
-    """A server, what it serves, and a client.
+    """A running server, its application, and a client.
 
     Attributes:
-        server: the running one.
-        stage: what its handlers do.
+        server: the running server.
+        stage: what the handlers do and have done.
     """
 
     def __init__(self, server: Running, framework: str) -> None:
@@ -32,18 +32,18 @@ class Site:
         self._pool = ThreadPoolExecutor(8)
 
     def open(self, **options: Any) -> None:
-        """Serve under a middleware of these options, from now on."""
+        """Serve the application under a middleware with these options."""
         self.server.app = build(self.framework, self.stage, **options)
 
     def get(self, path: str, deadline: Any = None, **headers: str) -> httpx.Response:
-        """Ask, with so many milliseconds left."""
+        """Send a GET request, with a deadline of so many milliseconds."""
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         if deadline is not None:
             fields["X-Deadline-Ms"] = str(deadline)
         return self._client.get(path, headers=fields)
 
     def begin(self, path: str, deadline: Any = None, **headers: str) -> Future[httpx.Response]:
-        """The same in another thread, on another connection. Returns when the handler has been called."""
+        """Send a GET request in another thread, on another connection. Returns when the handler has been called."""
         before = self.stage.called.count(path)
         asked = self._pool.submit(functools.partial(self.get, path, deadline, **headers))
         self.stage.until(lambda: asked.done() or self.stage.called.count(path) > before)
@@ -74,7 +74,7 @@ def _running() -> Iterator[Callable[[str], Running]]:
 
 @pytest.fixture(scope="session")
 def other() -> Iterator[Running]:
-    """Another server, which others call."""
+    """A second server, which handlers call."""
     with Running("uvicorn-uvloop") as server:
         yield server
 

@@ -1,5 +1,6 @@
-"""A client and a server in one: asks an ASGI application without a network, on asyncio in virtual time and on trio
-with a clock that jumps."""
+"""Sends requests to an ASGI application without a network, on asyncio in virtual time and on trio with a clock that
+jumps.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from resilient.runtime import current_async, virtual
 
 
 def _heard(main: Callable[[], Any]) -> Any:
-    """On asyncio, while somebody listens to all that happens: requests then take another way through the pipeline."""
+    """Run a test on asyncio while there is a listener for all events: requests then take the full path."""
     with contextlib.ExitStack() as stack:
         stack.callback(events.listen(lambda event: None))
         return virtual.run(main())
@@ -37,7 +38,7 @@ RUN: dict[str, Callable[[Callable[[], Any]], Any]] = {
 
 
 def on_both(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a coroutine test on asyncio and on trio, in no time; on asyncio also while somebody listens."""
+    """Run a coroutine test on asyncio and on trio, in virtual time; on asyncio also with a listener."""
 
     def run(backend: str, **kwargs: Any) -> None:
         RUN[backend](functools.partial(test, **kwargs))
@@ -50,18 +51,18 @@ def on_both(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 
 def now() -> float:
-    """The time of the loop that runs."""
+    """Return the time of the running event loop."""
     return current_async().now()
 
 
 @dataclass
 class Reply:
-    """What came back.
+    """The response to a request.
 
     Attributes:
-        status: None where there was no answer.
-        error: what the application raised to its server.
-        at: when the response began.
+        status: None without a response.
+        error: the exception that the application raised to its server.
+        at: the time at which the response began.
     """
 
     status: int | None = None
@@ -76,7 +77,7 @@ class Reply:
 
 
 def scope_of(path: str = "/", headers: Iterable[tuple[str, str]] = (), **more: Any) -> dict[str, Any]:
-    """That of a request."""
+    """Return the ASGI scope of a request."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -106,7 +107,7 @@ async def ask(
     """Send one request. An `Exception` of the application is in the reply, as it is in a server's log.
 
     Args:
-        body: its parts, of which the last one ends it; seconds to wait between them; None: the client leaves.
+        body: its parts, of which the last one ends it; a number waits so many seconds; None: the client leaves.
     """
     reply = Reply()
     fields = [*headers, *([] if deadline is None else [("X-Deadline-Ms", deadline)])]
@@ -140,12 +141,12 @@ async def ask(
 
 
 def trusting(app: Any, **options: Any) -> ServerMiddleware:
-    """A middleware whose clients are believed."""
+    """Return a middleware that trusts the headers of its clients."""
     return ServerMiddleware(app, **{"deadline_header": True, "priority": True, **options})  # type: ignore[arg-type]
 
 
 def answering(handle: Callable[[], Awaitable[Any]]) -> Any:
-    """An application that answers what `handle` returns: a text, or a status."""
+    """Return an application that answers with the result of `handle`: a text, or a status."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         result = await handle()
@@ -172,12 +173,12 @@ TOO_MUCH = "The server cannot take this request now."
 
 
 def is_too_late(reply: Reply) -> bool:
-    """One whole answer of its own, and nothing else."""
+    """Check that a reply is one complete 504 of the middleware, and nothing else."""
     return (reply.status, reply.text, reply.headers["content-length"]) == (504, TOO_LATE, str(len(TOO_LATE)))
 
 
 class Ledger(Gate):
-    """Admits everybody, and notes how calls end."""
+    """A gate that admits every request, and records how calls end."""
 
     facts = Facts(learns=True)
 
@@ -196,7 +197,7 @@ class Ledger(Gate):
 
 
 class Held:
-    """Requests that stay inside until they are let go."""
+    """An application whose requests stay inside until the test releases them."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -209,12 +210,13 @@ class Held:
 
 
 async def settle_down() -> None:
-    """Let everybody get to where they wait."""
+    """Let every task run until it waits."""
     await anyio.wait_all_tasks_blocked()
 
 
 def streaming(*parts: Any) -> Any:
-    """Sends bytes, waits so many seconds, or calls functions; the head comes first."""
+    """Return an application that sends its head, then does each step: sends bytes, waits so many seconds, or calls a
+    function."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -231,7 +233,7 @@ def streaming(*parts: Any) -> Any:
 
 
 async def with_one_inside(app: ServerMiddleware, held: Held, then: Callable[[], Awaitable[None]]) -> Reply:
-    """While a request is inside, do something; its reply."""
+    """Do something while a request is inside. Returns the reply of that request."""
     replies: list[Reply] = []
 
     async def first() -> None:

@@ -1,5 +1,6 @@
-"""Real servers on free ports of the loopback interface, each in a thread of its own: uvicorn on asyncio (with h11)
-and on uvloop (with httptools), and hypercorn on asyncio and on trio. What they serve can be changed while they run."""
+"""Real servers on free ports of the loopback interface, each in its own thread: uvicorn on asyncio (with h11) and on
+uvloop (with httptools), and hypercorn on asyncio and on trio. The application can be replaced while they run.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +24,10 @@ SERVERS = ("uvicorn", "uvicorn-uvloop", "hypercorn", "hypercorn-trio")
 
 
 class Running:
-    """A context: the server runs inside.
+    """A context: the server runs inside it.
 
     Attributes:
-        app: what it serves; set it before a request.
+        app: the application; set it before a request.
     """
 
     app: Any
@@ -45,7 +46,7 @@ class Running:
         self._thread = threading.Thread(target=prepare(variant))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """The application, for the server."""
+        """Call the application: this is the one that the server was given."""
         await self.app(scope, receive, send)
 
     def _uvicorn(self, loop: str) -> Callable[[], object]:
@@ -104,7 +105,7 @@ class Running:
         return lambda: trio.run(main)
 
     def client(self) -> httpx.Client:
-        """A new one, which waits for an answer for so long that no test does."""
+        """Return a new client, with a timeout that is longer than every test."""
         return httpx.Client(base_url=self.origin, timeout=20)
 
     def __enter__(self) -> Running:

@@ -1,17 +1,17 @@
-"""What handlers and tests tell each other, and one application in three frameworks.
+"""Signals between handlers and tests, and one application in three frameworks.
 
-/left       what remains, and the priority
+/left       answers with the time that remains, and the priority
 /hang       never answers
-/hold       answers when the test says so
-/work       a plain `def`, in a thread: answers when the test says so
-/stream     its first part comes at once, the second when the test says so, each with what remains
+/hold       answers when the test allows it
+/work       a plain `def`, in a thread: answers when the test allows it
+/stream     sends its first part at once, the second when the test allows it, each with the time that remains
 /fail       raises
 /bad        answers 503 itself
-/call       asks another server, guarded, and answers what that did
-/after      answers, and has a background task that waits until the test says so
-/upload     a POST: answers how many bytes its body has
+/call       sends a guarded request to another server, and answers with its result
+/after      answers, and has a background task that waits for the test
+/upload     a POST: answers with the number of bytes of its body
 /health     a health check
-/echo       a websocket: sends back what it gets, and what remains
+/echo       a websocket: sends back each message, with the time that remains
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ LONG = 20.0
 
 
 class Signal:
-    """Comes from a test to handlers on any event loop and in any thread."""
+    """An event that a test sets, for handlers on any event loop and in any thread."""
 
     def __init__(self) -> None:
         self._set = threading.Event()
@@ -79,13 +79,13 @@ class Signal:
 
 
 class Stage:
-    """What has happened so far, and what is to happen.
+    """The record of what handlers have done, and the signals that they wait for.
 
     Attributes:
-        go: what handlers wait for.
+        go: the signal that handlers wait for.
         called, ended: paths of handlers, as they were called, and as they ended.
-        notes: what they have to say.
-        origin: of the server that /call asks.
+        notes: texts that handlers record.
+        origin: of the server that /call sends its request to.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Stage:
             self._changed.notify_all()
 
     def until(self, true: Callable[[], bool]) -> None:
-        """Wait until a handler has made it so."""
+        """Wait until a condition holds that a handler brings about."""
         with self._changed:
             assert self._changed.wait_for(true, LONG), (self.called, self.ended, self.notes)
 
@@ -335,5 +335,5 @@ FRAMEWORKS: dict[str, Callable[[Stage, dict[str, Any] | None], Any]] = {
 
 
 def build(framework: str, stage: Stage, **options: Any) -> Any:
-    """The application under a `ServerMiddleware` of these options, which believes its clients."""
+    """Return the application under a `ServerMiddleware` with these options, which trusts its clients."""
     return FRAMEWORKS[framework](stage, {"deadline_header": True, "priority": True, **options})

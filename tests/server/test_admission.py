@@ -1,4 +1,4 @@
-"""Whom the server middleware lets in: limits, priorities, and who is exempt."""
+"""Admission by the server middleware: limits, priorities, and exempt requests."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ from tests.server.memory import (
 
 @pytest.mark.parametrize("limit", [lambda: Bulkhead(1), lambda: AdaptiveLimit(1)])
 @on_both
-async def test_whom_the_limit_refuses_has_503(limit: Callable[[], Gate]) -> None:
-    """With the seconds to wait, and before the application is called."""
+async def test_request_that_the_limit_refuses_gets_503(limit: Callable[[], Gate]) -> None:
+    """The answer has the seconds to wait, and comes before the application is called."""
     held = Held()
     app = trusting(answering(held), limit=limit())
 
@@ -65,7 +65,7 @@ async def test_whom_the_limit_refuses_has_503(limit: Callable[[], Gate]) -> None
 @pytest.mark.parametrize(("given", "sent"), [(0.2, "1"), (2.5, "3"), (7, "7"), (1e9, "31622400")])
 @on_both
 async def test_retry_after_is_in_whole_seconds(given: float, sent: str) -> None:
-    """At least one, and not beyond reason."""
+    """`Retry-After` is at least one second, and at most the longest pause."""
     held = Held()
     app = trusting(answering(held), limit=Bulkhead(1), retry_after=given)
 
@@ -77,7 +77,7 @@ async def test_retry_after_is_in_whole_seconds(given: float, sent: str) -> None:
 
 @on_both
 async def test_limit_that_knows_when_there_is_room_says_so() -> None:
-    """A rate limit does."""
+    """A rate limit gives its own `Retry-After`."""
     app = trusting(answering(tell_remaining), limit=RateLimit(1, per=20, burst=1), retry_after=3)
     assert (await ask(app)).status == 200
     assert (await ask(app)).headers["retry-after"] == "20"
@@ -85,7 +85,7 @@ async def test_limit_that_knows_when_there_is_room_says_so() -> None:
 
 @on_both
 async def test_answers_to_head_have_no_body() -> None:
-    """But say how long it would be."""
+    """The answer to a HEAD request has no body, but the length that it would have."""
     reply = await ask(trusting(answering(hang)), deadline="0", method="HEAD")
     assert (reply.status, reply.text, reply.headers["content-length"]) == (504, "", str(len(TOO_LATE)))
 
@@ -93,7 +93,7 @@ async def test_answers_to_head_have_no_body() -> None:
 @pytest.mark.parametrize("limit", [lambda: Bulkhead(1, queue=1), lambda: AdaptiveLimit(1, queue=1)])
 @on_both
 async def test_deadline_that_passes_in_the_queue_is_too_late(limit: Callable[[], Gate]) -> None:
-    """Nothing is begun then, and the place in line is given back."""
+    """The application is not called then, and the place in the queue is free again."""
     held = Held()
     gate = limit()
     app = trusting(answering(held), limit=gate)
@@ -111,7 +111,7 @@ async def test_deadline_that_passes_in_the_queue_is_too_late(limit: Callable[[],
 
 @on_both
 async def test_request_in_the_queue_comes_in_when_another_has_ended() -> None:
-    """With what is left of its time."""
+    """A request in the queue is admitted with the rest of its time."""
     held, told = Held(), []
     app = trusting(answering(held), limit=Bulkhead(1, queue=1))
 
@@ -130,7 +130,7 @@ async def test_request_in_the_queue_comes_in_when_another_has_ended() -> None:
 
 @on_both
 async def test_limit_in_shadow_only_counts() -> None:
-    """Everybody comes in."""
+    """With `shadow=True` every request is admitted."""
     held = Held()
     bulkhead = Bulkhead(1, shadow=True)
     app = trusting(answering(held), limit=bulkhead)
@@ -148,8 +148,8 @@ async def test_limit_in_shadow_only_counts() -> None:
 
 
 @on_both
-async def test_limit_asks_for_the_scope() -> None:
-    """Its functions of the call are given that."""
+async def test_functions_of_a_limit_get_the_scope() -> None:
+    """The functions of a limit (`key=`, `priority=`) get the ASGI scope."""
     limit = AdaptiveLimit(10, priority=lambda scope: "critical" if scope["path"] == "/pay" else "sheddable")
     app = trusting(answering(tell_remaining), limit=limit)
     assert (await ask(app, "/pay")).status == 200
@@ -160,7 +160,7 @@ async def test_limit_asks_for_the_scope() -> None:
 
 @on_both
 async def test_closed_pipeline_takes_no_more_requests() -> None:
-    """It waits for those that are inside."""
+    """A closed middleware refuses new requests, and waits for those inside."""
     held = Held()
     app = trusting(answering(held), max_deadline=30)
 
@@ -176,8 +176,8 @@ async def test_closed_pipeline_takes_no_more_requests() -> None:
 
 
 @on_both
-async def test_switched_off_it_is_not_there() -> None:
-    """Requests pass as they come."""
+async def test_switched_off_middleware_passes_requests_on() -> None:
+    """A middleware that is switched off passes requests on unchanged."""
     seen: list[Any] = []
 
     async def look(scope: Any, receive: Any, send: Any) -> None:
@@ -200,7 +200,7 @@ async def test_switched_off_it_is_not_there() -> None:
 @pytest.mark.parametrize("version", ["1.1", "2"])
 @on_both
 async def test_switched_off_while_a_request_comes_in_it_passes(version: str) -> None:
-    """As a function that is asked for its priority may do, or another thread; nothing is held then."""
+    """A function for the priority, or another thread, may switch it off meanwhile; no call is suspended then."""
 
     def switch_off(scope: Any) -> None:
         app.pipeline.switch("off")
@@ -223,8 +223,8 @@ async def test_switched_off_while_a_request_comes_in_it_passes(version: str) -> 
 @pytest.mark.parametrize("gate", [lambda: Bulkhead(1), lambda: AdaptiveLimit(1), lambda: CircuitBreaker(fail_max=1)])
 @on_both
 async def test_client_that_does_not_take_the_head_holds_no_permit(headers: Any, gate: Callable[[], Gate]) -> None:
-    """It has not read an earlier response on its connection. On trio it holds one until the deadline. Neither is held
-    against anybody."""
+    """The client has not read an earlier response on its connection. On trio it holds a permit until the deadline.
+    Neither is evidence."""
     limit = gate()
     app = ServerMiddleware(answering(tell_remaining), limit=limit, max_deadline=30)
     on_trio = sniffio.current_async_library() == "trio"
@@ -251,7 +251,7 @@ async def test_client_that_does_not_take_the_head_holds_no_permit(headers: Any, 
 
 @on_both
 async def test_head_that_is_sent_late_is_sent_whole() -> None:
-    """With what follows it."""
+    """A head that had to wait is sent with the rest of the response."""
     said: list[str] = []
 
     async def send(message: Any) -> None:
@@ -279,21 +279,21 @@ async def test_head_that_is_sent_late_is_sent_whole() -> None:
     ],
 )
 @on_both
-async def test_header_says_the_priority(sent: str, held: str) -> None:
-    """And what is no class is ignored."""
+async def test_header_sets_the_priority(sent: str, held: str) -> None:
+    """A header value that is no priority is ignored."""
     assert (await ask(trusting(answering(tell_priority)), headers=[("X-Priority", sent)])).text == held
 
 
 @on_both
 async def test_several_priorities_are_none() -> None:
-    """As with deadlines."""
+    """Repeated priority headers are ignored, like repeated deadlines."""
     app = trusting(answering(tell_priority))
     assert (await ask(app, headers=[("X-Priority", "critical")] * 2)).text == "normal"
 
 
 @on_both
 async def test_priority_may_be_another_header_or_none() -> None:
-    """Whoever faces the public wants none."""
+    """A server for the public reads no priority header."""
     headers = [("X-Class", "critical"), ("X-Priority", "sheddable")]
     named = trusting(answering(tell_priority), priority="x-class")
     assert (await ask(named, headers=headers)).text == "critical"
@@ -305,15 +305,15 @@ async def test_priority_may_be_another_header_or_none() -> None:
     ("said", "held"), [("critical", "critical"), (None, "normal"), ("none", "normal"), (7, "normal")]
 )
 @on_both
-async def test_function_says_the_priority(said: Any, held: str) -> None:
-    """From the scope; the header is not looked at then."""
+async def test_function_sets_the_priority(said: Any, held: str) -> None:
+    """The function gets the scope; the header is ignored then."""
     app = trusting(answering(tell_priority), priority=lambda scope: said if scope["path"] == "/pay" else None)
     assert (await ask(app, "/pay", headers=[("X-Priority", "sheddable")])).text == held
 
 
 @on_both
 async def test_function_that_raises_leaves_its_client_the_deadline() -> None:
-    """Of a client in this process, which has what it had before."""
+    """A client in the same process has its former deadline after an error of the function."""
 
     def callback_error(scope: Any) -> str:
         raise LookupError("no such customer")
@@ -326,7 +326,7 @@ async def test_function_that_raises_leaves_its_client_the_deadline() -> None:
 
 @on_both
 async def test_client_in_the_same_process_has_its_priority_kept() -> None:
-    """Unless the request says another."""
+    """A client in the same process keeps its priority, unless the request has another one."""
     app = trusting(answering(tell_priority))
     with priority("critical"):
         assert (await ask(app)).text == "critical"
@@ -336,7 +336,7 @@ async def test_client_in_the_same_process_has_its_priority_kept() -> None:
 
 @on_both
 async def test_sheddable_requests_are_refused_first() -> None:
-    """Then normal ones, and critical ones last."""
+    """Normal requests are refused next, critical ones last."""
     held = Held()
     app = trusting(answering(held), limit=AdaptiveLimit(10, shares={"sheddable": 0.5, "normal": 0.8}))
     admitted: list[str] = []
@@ -358,7 +358,7 @@ async def test_sheddable_requests_are_refused_first() -> None:
 
 
 async def exempted(app: ServerMiddleware, path: str, **more: Any) -> bool:
-    """Whether a request that has expired is answered all the same."""
+    """Return whether an expired request is handled all the same, because it is exempt."""
     reply = await ask(app, path, deadline="0", **more)
     assert reply.status in {200, 504}
     return reply.status == 200
@@ -366,7 +366,7 @@ async def exempted(app: ServerMiddleware, path: str, **more: Any) -> bool:
 
 @on_both
 async def test_health_checks_are_exempt() -> None:
-    """Exactly those paths."""
+    """Only the exact paths of the health checks are exempt."""
     app = trusting(answering(tell_remaining), max_deadline=30)
     for path in ("/health", "/healthz", "/live", "/livez", "/ready", "/readyz", "/ping"):
         assert await exempted(app, path)
@@ -376,7 +376,7 @@ async def test_health_checks_are_exempt() -> None:
 
 @on_both
 async def test_paths_are_below_the_root_path() -> None:
-    """Of a mounted application, or behind a proxy."""
+    """Exempt paths are relative to the root path of a mounted application, or of a proxy."""
     app = trusting(answering(tell_remaining))
     assert await exempted(app, "/api/health", root_path="/api")
     assert await exempted(app, "/health", root_path="/api")
@@ -400,14 +400,14 @@ async def test_paths_are_below_the_root_path() -> None:
 )
 @on_both
 async def test_root_path_may_end_in_a_slash(root: str, path: str, is_exempt: bool) -> None:
-    """And is only a part of a path where one of its segments ends."""
+    """A root path is removed only at the end of a segment of the path."""
     app = trusting(answering(tell_remaining))
     assert await exempted(app, path, root_path=root) == is_exempt
 
 
 @on_both
 async def test_mounted_application_has_its_own_paths() -> None:
-    """As Starlette tells them."""
+    """A mounted application of Starlette has exempt paths of its own."""
     inner = trusting(answering(tell_remaining), name="inner")
     app = Starlette(routes=[Mount("/api", Mount("/v1", inner))])
     app.add_middleware(ServerMiddleware, max_deadline=30, exempt=["/api/v1/health"])
@@ -417,8 +417,8 @@ async def test_mounted_application_has_its_own_paths() -> None:
 
 
 @on_both
-async def test_exempt_is_what_one_says() -> None:
-    """Paths instead of the usual ones; none; or a function."""
+async def test_exempt_may_be_paths_or_a_function() -> None:
+    """`exempt=` is a collection of paths, an empty one, or a function."""
     paths = trusting(answering(tell_remaining), exempt=["/events"])
     assert await exempted(paths, "/events")
     assert not await exempted(paths, "/health")
@@ -429,8 +429,8 @@ async def test_exempt_is_what_one_says() -> None:
 
 
 @on_both
-async def test_exempt_requests_need_no_place() -> None:
-    """A busy server lives."""
+async def test_exempt_requests_need_no_permit() -> None:
+    """A full server answers its health checks."""
     held = Held()
     app = trusting(answering(held), limit=Bulkhead(1), exempt=["/health"])
 
@@ -443,8 +443,8 @@ async def test_exempt_requests_need_no_place() -> None:
 
 @pytest.mark.parametrize("kind", ["websocket", "lifespan"])
 @on_both
-async def test_what_is_no_request_passes_untouched(kind: str) -> None:
-    """Even while the pipeline takes nobody."""
+async def test_websockets_and_lifespan_events_pass_untouched(kind: str) -> None:
+    """They pass even if the pipeline is closed."""
     seen: list[Any] = []
 
     async def application(*given: Any) -> None:

@@ -1,4 +1,5 @@
-"""Whenever a request is cancelled, once or twice: everything comes back, and the cancellation gets through."""
+"""A request may be cancelled at any step, once or twice: all permits are released, and the cancellation gets
+through."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ SENT = ["2000", "0", None]
 
 @pytest.fixture(params=[False, True], ids=["unheard", "heard"])
 def heard(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Requests of which somebody hears take another way through the pipeline."""
+    """Requests take the full path, because there is a listener."""
     end = events.listen(lambda event: None) if request.param else None
     yield
     if end is not None:
@@ -37,7 +38,7 @@ def heard(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 class Requests:
-    """Two, of which the second waits in line for the first; the deadline of one or both may strike."""
+    """Two requests, of which the second waits in the queue for the first; one or both may have a deadline."""
 
     starts: ClassVar = (0, 1)
 
@@ -90,7 +91,7 @@ class Requests:
 
 
 class Uploads(Requests):
-    """Two that pause before their bodies are complete, and then stand in line for one permit."""
+    """Two requests that pause before their bodies are complete, and then wait in the queue for one permit."""
 
     def __init__(self, limit: Gate, deadlines: tuple[str | None, str | None], *, swallows: bool = False) -> None:
         super().__init__(limit, deadlines, stubborn=False, late=False)
@@ -121,7 +122,8 @@ UPLOAD_DEADLINES = [(None, None), ("500", None), ("1500", "2000"), ("2000", "300
 @pytest.mark.parametrize("deadlines", UPLOAD_DEADLINES)
 @pytest.mark.parametrize("victim", [0, 1])
 def test_upload_cancelled_anywhere_gives_everything_back(limit: Any, deadlines: Any, victim: int) -> None:
-    """Before its first part, amid it, in line after it, at work; and in the tick in which it goes on."""
+    """It is cancelled before its first part, amid the body, in the queue after it, at work, and in the tick in which it
+    goes on."""
     assert cancel_at_every_point(lambda: Uploads(limit(), deadlines), victim) > 2
     assert cancel_at_every_step_of_trio(lambda: Uploads(limit(), deadlines), victim) >= 1
 
@@ -146,8 +148,8 @@ DEADLINES = [(None, None), ("3000", None), ("4000", None), (None, "2000"), (None
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("deadlines", DEADLINES)
 @pytest.mark.parametrize("victim", [0, 1])
-def test_cancelled_anywhere_everything_comes_back(limit: Any, deadlines: Any, victim: int) -> None:
-    """In line, in the handler, in the very tick in which the deadline strikes or the response ends."""
+def test_request_cancelled_anywhere_gives_everything_back(limit: Any, deadlines: Any, victim: int) -> None:
+    """It is cancelled in the queue, in the handler, and in the tick of its deadline or of the end of its response."""
     points = cancel_at_every_point(lambda: Requests(limit(), deadlines, False, True), victim)
     assert points > 5
 
@@ -156,20 +158,20 @@ def test_cancelled_anywhere_everything_comes_back(limit: Any, deadlines: Any, vi
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("deadlines", DEADLINES)
 def test_handlers_that_swallow_a_cancellation_give_everything_back(limit: Any, deadlines: Any) -> None:
-    """At their deadline."""
+    """A handler that swallows the cancellation of its deadline releases its permit at its end."""
     leave_alone(lambda: Requests(limit(), deadlines, True, False))
 
 
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("deadlines", DEADLINES)
 @pytest.mark.parametrize("victim", [0, 1])
-def test_cancelled_at_any_step_on_trio_everything_comes_back(limit: Any, deadlines: Any, victim: int) -> None:
-    """With the same scene."""
+def test_request_cancelled_at_any_step_on_trio_gives_everything_back(limit: Any, deadlines: Any, victim: int) -> None:
+    """The requests are those of the tests on asyncio."""
     assert cancel_at_every_step_of_trio(lambda: Requests(limit(), deadlines, False, True), victim) >= 2
 
 
 async def test_ten_thousand_requests_leave_nothing_behind() -> None:
-    """No task, no timer of theirs, no reference to what they were; whatever became of them."""
+    """Requests with every kind of end leave no task, no timer and no reference behind."""
     app = trusting(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
     runtime = running()
     assert runtime is not None
@@ -192,13 +194,13 @@ async def test_ten_thousand_requests_leave_nothing_behind() -> None:
 
 
 class _Scope(dict):  # type: ignore[type-arg]
-    """One that can be watched."""
+    """A scope that can be weakly referenced."""
 
 
 @pytest.mark.parametrize("body", [[], [("Content-Length", "1")]])
 @pytest.mark.parametrize("left", SENT)
 async def test_contexts_that_were_copied_do_not_keep_a_request(left: str | None, body: Any) -> None:
-    """A server sets a timer for each kept connection, within the request: it lives for seconds."""
+    """A server sets a timer for each kept connection within the request; its context lives for seconds."""
     timers: list[asyncio.TimerHandle] = []
     app = trusting(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
 
@@ -228,7 +230,7 @@ async def test_contexts_that_were_copied_do_not_keep_a_request(left: str | None,
 @pytest.mark.parametrize("body", [[], [("Content-Length", "1")]])
 @pytest.mark.parametrize("left", SENT)
 async def test_scope_is_gone_with_its_request(left: str | None, body: Any) -> None:
-    """At once, without a collection."""
+    """The scope is freed at once, without a garbage collection."""
     app = trusting(answering(tell_remaining), limit=Bulkhead(1), max_deadline=30)
 
     async def send(message: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""The deadline of a request: who sets it, what it ends, and that it is lifted when the response begins."""
+"""The deadline of a request: its source, its effects, and its end when the response begins."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from tests.server.memory import (
 
 
 @on_both
-async def test_header_says_what_remains() -> None:
-    """In milliseconds, which shorten the server's own time."""
+async def test_header_sets_the_deadline() -> None:
+    """The header has milliseconds, and shortens the server's own time."""
     app = trusting(answering(tell_remaining), max_deadline=30)
     assert (await ask(app, deadline="2000")).text == "2.0"
     assert (await ask(app, deadline=" 1500.5\t")).text == "1.5005"
@@ -46,8 +46,8 @@ async def test_header_says_what_remains() -> None:
 
 
 @on_both
-async def test_without_own_limit_the_client_alone_says() -> None:
-    """And where it does not, nobody does."""
+async def test_without_max_deadline_only_the_clients_deadline_holds() -> None:
+    """Without a header there is no deadline."""
     app = trusting(answering(tell_remaining))
     assert (await ask(app, deadline="2000")).text == "2.0"
     assert (await ask(app)).text == "None"
@@ -61,14 +61,14 @@ async def test_without_own_limit_the_client_alone_says() -> None:
     ],
 )
 @on_both
-async def test_header_that_makes_no_sense_is_ignored(value: str) -> None:
-    """The server's own limit holds."""
+async def test_invalid_header_is_ignored(value: str) -> None:
+    """The server's own limit holds then."""
     assert (await ask(trusting(answering(tell_remaining), max_deadline=30), deadline=value)).text == "30.0"
 
 
 @on_both
-async def test_strangers_are_not_believed() -> None:
-    """By default the headers say nothing: else anybody could choose the moment at which a handler is cancelled."""
+async def test_headers_are_ignored_by_default() -> None:
+    """Otherwise a stranger could choose the moment at which a handler is cancelled."""
     charged, recorded = [], []
 
     async def pay() -> str:
@@ -89,7 +89,7 @@ async def test_strangers_are_not_believed() -> None:
 
 @on_both
 async def test_several_headers_are_none() -> None:
-    """Nobody knows which was meant."""
+    """Repeated deadline headers are ignored, because it is unknown which one is meant."""
     app = trusting(answering(tell_remaining), max_deadline=30)
     for count in (2, 3):
         assert (await ask(app, headers=[("X-Deadline-Ms", "2000")] * count)).text == "30.0"
@@ -97,14 +97,14 @@ async def test_several_headers_are_none() -> None:
 
 @on_both
 async def test_client_cannot_lengthen_the_servers_own_limit() -> None:
-    """It bounds what is sent."""
+    """A deadline of the client that is later than `max_deadline` has no effect."""
     app = trusting(answering(tell_remaining), max_deadline=0.5)
     assert (await ask(app, deadline="60000")).text == "0.5"
 
 
 @on_both
 async def test_header_may_have_another_name_or_none() -> None:
-    """Names of headers have no case."""
+    """The names of headers are compared without case."""
     named = trusting(answering(tell_remaining), deadline_header="X-Time-Left")
     assert (await ask(named, headers=[("x-time-left", "2000")])).text == "2.0"
     assert (await ask(named, deadline="2000")).text == "None"
@@ -112,8 +112,8 @@ async def test_header_may_have_another_name_or_none() -> None:
 
 
 @on_both
-async def test_request_that_has_expired_is_refused_unseen() -> None:
-    """The application is not called, though there is room."""
+async def test_expired_request_is_refused() -> None:
+    """The application is not called, even if the limit has room."""
     called = False
 
     async def handle() -> None:
@@ -131,7 +131,7 @@ async def test_request_that_has_expired_is_refused_unseen() -> None:
 @pytest.mark.parametrize(("sent", "seconds"), [("2000", 2.0), (None, 30.0)])
 @on_both
 async def test_handler_is_cancelled_at_the_deadline(sent: str | None, seconds: float) -> None:
-    """The client's or the server's own; the answer is 504, at that moment."""
+    """The deadline is the client's or the server's own; the answer is 504, at that moment."""
     ended: list[float] = []
 
     async def handle() -> None:
@@ -150,7 +150,7 @@ async def test_handler_is_cancelled_at_the_deadline(sent: str | None, seconds: f
 
 @on_both
 async def test_handler_may_clean_up_after_its_deadline() -> None:
-    """The answer waits for it, as it runs in the server's task."""
+    """The answer waits for the clean-up, because the handler runs in the server's task."""
 
     async def handle() -> None:
         try:
@@ -165,8 +165,8 @@ async def test_handler_may_clean_up_after_its_deadline() -> None:
 
 
 @on_both
-async def test_handler_that_swallows_its_cancellation_can_say_no_more() -> None:
-    """Its client has one answer: that it is too late."""
+async def test_answer_after_a_swallowed_cancellation_is_dropped() -> None:
+    """The client gets one answer: 504."""
 
     async def handle() -> str:
         try:
@@ -191,7 +191,7 @@ def _current_task() -> Any:
 
 @on_both
 async def test_error_of_a_handler_at_its_deadline_reaches_the_servers_log() -> None:
-    """And its client has 504."""
+    """The client gets 504."""
     callback_error = ValueError("in the midst of it")
 
     async def handle() -> None:
@@ -210,7 +210,7 @@ async def test_error_of_a_handler_at_its_deadline_reaches_the_servers_log() -> N
 
 @on_both
 async def test_guarded_calls_inside_end_with_the_request() -> None:
-    """They inherit what is left of it. That they ended so is no error of the application."""
+    """They inherit the deadline. Their `TimedOut` is no error of the application."""
 
     @Retry(attempts=3)
     async def fetch() -> None:
@@ -224,7 +224,7 @@ async def test_guarded_calls_inside_end_with_the_request() -> None:
 
 
 def busy(seconds: float, then: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
-    """A handler that holds its event loop up for so long, and then goes on."""
+    """Return a handler that blocks its event loop for so many seconds, and then goes on."""
 
     async def handle() -> Any:
         time.sleep(seconds)  # noqa: ASYNC251
@@ -235,8 +235,8 @@ def busy(seconds: float, then: Callable[[], Awaitable[Any]]) -> Callable[[], Awa
 
 @pytest.mark.parametrize("answers_itself", [False, True])
 async def test_call_that_has_no_time_left_when_it_begins_makes_the_request_late(answers_itself: bool) -> None:
-    """Though its event loop has not had a moment to say so: 504, whether the application lets the error out or has made
-    an answer of 500 of it, as frameworks do."""
+    """The event loop has had no chance to run the timer. The answer is 504, whether the application raises the error or
+    answers 500 for it, as frameworks do."""
 
     @Retry()
     async def fetch() -> None:
@@ -255,15 +255,15 @@ async def test_call_that_has_no_time_left_when_it_begins_makes_the_request_late(
     assert reply.error is None
 
 
-async def test_answer_that_was_made_in_time_but_for_the_event_loop_is_sent() -> None:
-    """A good one is worth more than none."""
+async def test_successful_answer_after_a_blocked_event_loop_is_sent() -> None:
+    """A late success is worth more than 504."""
     reply = await ask(trusting(answering(busy(0.02, tell_remaining))), deadline="10")
     assert (reply.status, reply.text) == (200, "0.0")
 
 
 @on_both
 async def test_group_of_guarded_calls_that_ends_with_the_request_is_no_error() -> None:
-    """Though it is raised as a group."""
+    """An exception group of such calls is no error of the application either."""
 
     @Retry()
     async def fetch() -> None:
@@ -280,8 +280,8 @@ async def test_group_of_guarded_calls_that_ends_with_the_request_is_no_error() -
 
 
 @on_both
-async def test_timeout_of_the_handlers_own_is_its_own() -> None:
-    """It raises it as it would without the middleware."""
+async def test_timed_out_of_the_handlers_own_timeout_is_raised() -> None:
+    """It is raised to the server, as without the middleware."""
 
     @Timeout(1)
     async def fetch() -> None:
@@ -300,7 +300,7 @@ async def test_timeout_of_the_handlers_own_is_its_own() -> None:
 
 @on_both
 async def test_nothing_is_left_in_the_context_of_the_server() -> None:
-    """Requests of a kept connection may come from one task."""
+    """Requests of a kept connection may run in one task."""
     app = trusting(answering(tell_remaining), max_deadline=30, limit=Bulkhead(1))
     for _ in range(2):
         await ask(app, deadline="2000", headers=[("X-Priority", "critical")])
@@ -311,7 +311,7 @@ async def test_nothing_is_left_in_the_context_of_the_server() -> None:
 
 @on_both
 async def test_client_in_the_same_process_has_its_deadline_kept() -> None:
-    """It holds inside, and its calls end as its own do."""
+    """Its deadline holds inside, and its calls end as its own do."""
     app = trusting(answering(tell_remaining), max_deadline=30)
     with deadline(5):
         assert (await ask(app)).text == "5.0"
@@ -329,7 +329,7 @@ async def test_client_in_the_same_process_has_its_deadline_kept() -> None:
 
 @on_both
 async def test_middlewares_may_nest() -> None:
-    """In a mounted application: the least of all limits holds, there is one answer, and all is given back."""
+    """In a mounted application the shortest limit holds, there is one answer, and all permits are released."""
     outer_limit, inner_limit = Bulkhead(1), Bulkhead(1)
     inner = trusting(answering(hang), max_deadline=5, limit=inner_limit, name="inner")
     outer = trusting(inner, max_deadline=30, limit=outer_limit, name="outer")
@@ -348,7 +348,7 @@ async def test_middlewares_may_nest() -> None:
 
 @on_both
 async def test_response_that_has_begun_is_never_cut_short() -> None:
-    """The deadline is lifted with its head, for all that follows."""
+    """The deadline is lifted with the head, for everything that follows."""
     seen: list[Any] = []
     app = trusting(streaming(lambda: seen.append(remaining()), 60, b"one", 60, b"two"), max_deadline=30)
     reply = await ask(app, deadline="2000")
@@ -358,7 +358,7 @@ async def test_response_that_has_begun_is_never_cut_short() -> None:
 
 @on_both
 async def test_calls_after_the_response_has_begun_have_no_deadline() -> None:
-    """Those of a stream or of a background task are not the client's to hurry."""
+    """Calls of a stream or of a background task have no deadline of the client."""
 
     @Retry()
     async def fetch() -> None:
@@ -373,7 +373,7 @@ async def test_calls_after_the_response_has_begun_have_no_deadline() -> None:
 
 @on_both
 async def test_error_passes_before_the_response_and_after_it() -> None:
-    """The server above makes of it what it does."""
+    """The error is raised to the server, as without the middleware."""
     callback_error = ValueError()
 
     async def fail() -> None:
@@ -393,7 +393,7 @@ async def test_error_passes_before_the_response_and_after_it() -> None:
 
 @on_both
 async def test_permit_is_held_until_the_first_part_of_a_stream() -> None:
-    """Not while its reader takes the rest, nor with the head alone."""
+    """It is released neither with the head alone, nor only after its reader has read the rest."""
     bulkhead = Bulkhead(1)
     seen: list[bool] = []
 
@@ -406,7 +406,7 @@ async def test_permit_is_held_until_the_first_part_of_a_stream() -> None:
 
 @on_both
 async def test_background_task_holds_no_permit() -> None:
-    """The response is complete."""
+    """The response is complete when a background task runs."""
     bulkhead = Bulkhead(1)
     seen: list[bool] = []
 
@@ -419,8 +419,8 @@ async def test_background_task_holds_no_permit() -> None:
 
 
 @on_both
-async def test_application_that_says_nothing_gives_its_permit_back() -> None:
-    """Its server has an error to report, and we have none."""
+async def test_application_without_an_answer_gives_its_permit_back() -> None:
+    """The server reports the missing answer; the middleware adds none."""
 
     async def silent(scope: Any, receive: Any, send: Any) -> None:
         pass

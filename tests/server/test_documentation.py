@@ -1,4 +1,4 @@
-"""Every example of docs/server.md runs as it is written, and every option is in its table."""
+"""Every example of docs/server.md runs as it is written, and every option has a row in its table."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILI
 
 
 def run(source: str) -> dict[str, Any]:
-    """Run an example; what it has defined."""
+    """Run an example. Returns the names that it defines."""
     names: dict[str, Any] = {"__name__": __name__}
     exec(compile(source, "docs/server.md", "exec", dont_inherit=True), names)
     return names
 
 
 def example(about: str) -> tuple[str, dict[str, Any]]:
-    """The one that has this in it, and what it has defined."""
+    """Return the names that the example containing `text` defines."""
     (source,) = [each for each in EXAMPLES if about in each]
     return source, run(source)
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example_runs(number: int) -> None:
-    """By itself, and what it asserts is so."""
+    """Each example runs alone, and its assertions hold."""
     assert run(EXAMPLES[number])
 
 
 def test_examples_are_there() -> None:
-    """They are found by how they are written."""
+    """The tests find the examples that they need by their text."""
     assert len(EXAMPLES) == 12
 
 
 @pytest.mark.parametrize("framework", ["Starlette()\n", "FastAPI()", "Litestar(", "anything"])
 def test_setup_guards(framework: str) -> None:
-    """In each framework: a request whose body does not come is ended, and nothing that a client says is believed."""
+    """In each framework, a request whose body does not arrive is ended, and the headers of a client are ignored."""
     app = next(run(each) for each in EXAMPLES if framework in each)["app"]
 
     async def main() -> None:
@@ -67,15 +67,15 @@ def test_setup_guards(framework: str) -> None:
     virtual.run(main())
 
 
-async def test_setup_between_services_believes_clients() -> None:
+async def test_setup_between_services_trusts_clients() -> None:
     """A request that has expired is refused."""
     _, names = example("deadline_header=True, priority=True")
     assert (await ask(names["app"], deadline="0")).status == 504
     assert (await ask(names["app"], deadline="60000")).status == 404
 
 
-async def test_function_says_who_goes_first() -> None:
-    """As the example has it."""
+async def test_function_of_the_example_sets_priorities() -> None:
+    """The example's function gives each path its priority."""
     _, names = example("def urgency")
     found = [names["urgency"]({"path": path}) for path in ("/checkout/7", "/reports", "/")]
     assert found == ["critical", "sheddable", None]
@@ -87,7 +87,7 @@ async def test_function_says_who_goes_first() -> None:
     [("asyncio", "import asyncio\n\nfrom resilient import Retry, detached"), ("trio", "import trio")],
 )
 def test_what_is_shielded_is_not_cut_in_half(backend: str, about: str) -> None:
-    """By a deadline that strikes amid it."""
+    """A deadline that passes within the shielded steps does not cancel them."""
     _, names = example(about)
 
     async def main() -> None:
@@ -100,7 +100,7 @@ def test_what_is_shielded_is_not_cut_in_half(backend: str, about: str) -> None:
 
 
 def test_every_option_has_its_row_and_its_default() -> None:
-    """And no other has."""
+    """The table has no other rows."""
     options = list(inspect.signature(ServerMiddleware).parameters.values())[1:]
     rows = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", DOCUMENT, re.MULTILINE))
     defaults = {each.name: each.default for each in options}
@@ -121,7 +121,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 class _Served:
-    """A context: a WSGI application, under the middleware of the example, on a port of its own."""
+    """A context: a WSGI application, under the middleware of the example, on its own port."""
 
     def __init__(self, app: Any, **options: Any) -> None:
         _, names = example("class Deadlines")
@@ -149,7 +149,7 @@ def _wsgi(handle: Callable[[], str]) -> Any:
 
 
 def test_wsgi_middleware_sets_the_deadline() -> None:
-    """On a real server, bounded by its own limit, from the header that our transports send."""
+    """On a real server, the deadline comes from the header that our transports send, within the server's own limit."""
     with _Served(_wsgi(lambda: str(remaining())), most=30) as served:
 
         def ask_under(*policies: Any, **headers: str) -> float:
@@ -165,7 +165,7 @@ def test_wsgi_middleware_sets_the_deadline() -> None:
 
 
 def test_wsgi_middleware_refuses_what_has_expired_and_ends_guarded_calls() -> None:
-    """With 504 both times."""
+    """The answer is 504 in both cases."""
     called: list[str] = []
 
     @Retry()
@@ -200,7 +200,7 @@ for _ in range({tasks}):
 
 
 def test_queue_hands_the_deadline_on(valkey: Valkey) -> None:
-    """To another process: the time in the queue counts, and what comes too late is not done."""
+    """In another process the time in the queue counts, and an expired task is not done."""
     source, names = example("def work")
     queue = valkey.client()
     put = names["put"]

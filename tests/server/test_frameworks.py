@@ -1,4 +1,4 @@
-"""Starlette, FastAPI and Litestar, under uvicorn and hypercorn, on asyncio and trio: over real connections."""
+"""Starlette, FastAPI and Litestar, under uvicorn and hypercorn, on asyncio and trio, over real connections."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def answer(response: Any) -> tuple[int, str]:
 
 
 def seconds(text: str) -> float:
-    """What remained, as /left tells it."""
+    """Return the time that remained, from an answer of /left."""
     return float(text.split(maxsplit=1)[0])
 
 
@@ -41,7 +41,7 @@ def seconds(text: str) -> float:
 
 
 def test_deadline_of_the_client_shortens_the_servers_own(site: Site) -> None:
-    """And never lengthens it; what makes no sense is ignored."""
+    """It never lengthens it; invalid values are ignored."""
     site.open(max_deadline=300)
     assert 0 < seconds(site.get("/left", 60_000).text) <= 60
     assert 60 < seconds(site.get("/left", 1_000_000).text) <= 300
@@ -50,13 +50,13 @@ def test_deadline_of_the_client_shortens_the_servers_own(site: Site) -> None:
 
 
 def test_without_a_deadline_there_is_none(site: Site) -> None:
-    """Also not that of the request before on the same connection."""
+    """The deadline of an earlier request on the same connection does not hold either."""
     site.open()
     assert seconds(site.get("/left", 60_000).text) <= 60
     assert site.get("/left").text == "None normal"
 
 
-def test_expired_request_is_refused_without_a_look(site: Site) -> None:
+def test_expired_request_is_refused(site: Site) -> None:
     """No handler is called."""
     site.open(max_deadline=300)
     assert answer(site.get("/left", 0)) == TOO_LATE
@@ -65,7 +65,7 @@ def test_expired_request_is_refused_without_a_look(site: Site) -> None:
 
 @pytest.mark.parametrize("sent", [40, None])
 def test_handler_is_cancelled_at_its_deadline(site: Site, sent: int | None) -> None:
-    """And the connection goes on."""
+    """The connection stays open."""
     site.open(max_deadline=60 if sent else 0.04)
     assert answer(site.get("/hang", sent)) == TOO_LATE
     assert site.stage.ended == ["/hang"]
@@ -73,8 +73,8 @@ def test_handler_is_cancelled_at_its_deadline(site: Site, sent: int | None) -> N
     assert site.get("/left").status_code == 200
 
 
-def test_calls_made_inside_hand_on_what_is_left_and_the_priority(site: Site, other: Running) -> None:
-    """To another server, which knows them by the same headers."""
+def test_calls_made_inside_pass_on_the_deadline_and_the_priority(site: Site, other: Running) -> None:
+    """The other server reads the same headers."""
     inner = Site(other, site.framework)
     inner.open()
     site.open(max_deadline=300)
@@ -86,7 +86,7 @@ def test_calls_made_inside_hand_on_what_is_left_and_the_priority(site: Site, oth
 
 
 def test_call_made_inside_ends_with_its_request(site: Site, other: Running) -> None:
-    """The other server is told, and its handler is ended there, too."""
+    """The other server gets the deadline, and cancels its handler, too."""
     inner = Site(other, site.framework)
     inner.open()
     site.open()
@@ -101,7 +101,7 @@ def test_call_made_inside_ends_with_its_request(site: Site, other: Running) -> N
 
 
 def test_handler_in_a_thread_is_not_waited_for(site: Site) -> None:
-    """It cannot be stopped. On trio, which leaves no thread behind, its client waits for it."""
+    """A thread cannot be stopped. On trio, which leaves no thread behind, the client waits for it."""
     site.open()
     if site.server.kind == "hypercorn-trio":
         for deadline in LONGER:
@@ -123,7 +123,7 @@ def test_handler_in_a_thread_is_not_waited_for(site: Site) -> None:
 
 
 def test_handler_in_a_thread_that_is_in_time_answers(site: Site) -> None:
-    """As any other."""
+    """Its answer is passed on as that of any other handler."""
     site.open(limit=Bulkhead(1))
     site.stage.go.set()
     assert answer(site.get("/work", 60_000)) == (200, "worked")
@@ -133,8 +133,8 @@ def test_handler_in_a_thread_that_is_in_time_answers(site: Site) -> None:
 
 
 @pytest.mark.parametrize("limit", [lambda: Bulkhead(1), lambda: AdaptiveLimit(1)])
-def test_server_that_is_full_says_so(site: Site, limit: Any) -> None:
-    """But it lives."""
+def test_full_server_refuses_requests_and_answers_health_checks(site: Site, limit: Any) -> None:
+    """A request gets 503, a health check 200."""
     gate = limit()
     site.open(limit=gate, retry_after=7)
     held = site.begin("/hold")
@@ -149,7 +149,7 @@ def test_server_that_is_full_says_so(site: Site, limit: Any) -> None:
 
 
 def test_answer_to_head_is_whole(site: Site) -> None:
-    """The connection goes on after it."""
+    """The connection stays usable after the answer to a HEAD request."""
     if site.framework != "starlette":
         pytest.skip("Starlette alone answers HEAD where there is a GET")
     site.open()
@@ -160,7 +160,7 @@ def test_answer_to_head_is_whole(site: Site) -> None:
 
 
 def test_sheddable_requests_are_refused_first(site: Site) -> None:
-    """By header."""
+    """The header sets the priority."""
     site.open(limit=AdaptiveLimit(3, shares={"sheddable": 0.34, "normal": 0.67}))
     held = [site.begin("/hold")]
     assert answer(site.get("/left", X_Priority="sheddable")) == TOO_MUCH
@@ -174,7 +174,7 @@ def test_sheddable_requests_are_refused_first(site: Site) -> None:
 
 
 def test_function_of_the_scope_may_say_the_priority(site: Site) -> None:
-    """Where clients are not to be trusted."""
+    """It is for servers that cannot trust their clients."""
     site.open(priority=lambda scope: "critical" if scope["path"] == "/left" else None)
     assert site.get("/left", X_Priority="sheddable").text == "None critical"
 
@@ -200,7 +200,7 @@ def test_deadline_of_the_client_is_no_evidence_and_the_servers_own_is(site: Site
 
 
 class Connection:
-    """A context: an HTTP/1.1 connection, for clients that take their time with a body."""
+    """A context: an HTTP/1.1 connection, for clients that pause within a body."""
 
     def __init__(self, site: Site, *headers: str) -> None:
         self._socket = socket.create_connection(site.server.address, 20)
@@ -210,7 +210,7 @@ class Connection:
         self._socket.sendall("\r\n".join(lines).encode())
 
     def until(self, text: str) -> str:
-        """What the server has said up to this."""
+        """Read the output of the server up to this text."""
         said = ""
         while text not in said and (received := self._socket.recv(4096)):
             said += received.decode()
@@ -231,7 +231,7 @@ LENGTH, CHUNKED, EXPECT = "Content-Length: 6", "Transfer-Encoding: chunked", "Ex
 
 
 def test_clients_that_do_not_send_hold_no_permit(site: Site) -> None:
-    """However far they have got; and their uploads are served when they are complete."""
+    """This holds at every point of the body; their uploads are served once they are complete."""
     bulkhead = Bulkhead(1)
     site.open(limit=bulkhead, max_deadline=60)
     with (
@@ -259,8 +259,8 @@ def test_clients_that_do_not_send_hold_no_permit(site: Site) -> None:
 
 
 def test_body_that_does_not_come_is_408(site: Site) -> None:
-    """In the server's own time, whether the application was called or not; a circuit does not open, and the connection
-    is closed."""
+    """It is the server's own limit, whether the application was called or not; no circuit opens, and the connection is
+    closed."""
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     site.open(limit=breaker, max_deadline=0.02)
     with (
@@ -280,7 +280,7 @@ def test_body_that_does_not_come_is_408(site: Site) -> None:
 
 
 def test_large_body_is_read_whole(site: Site) -> None:
-    """Many parts, beyond what is read ahead."""
+    """The body has many parts, more than are read ahead."""
     site.open(limit=Bulkhead(1), max_deadline=60)
     size = 3_000_000
     assert site._client.post("/upload", content=b"x" * size).text == str(size)
@@ -289,7 +289,7 @@ def test_large_body_is_read_whole(site: Site) -> None:
 
 
 def test_client_that_leaves_amid_its_upload_leaves_nothing_behind(site: Site) -> None:
-    """Before the application was called, and after."""
+    """It leaves before the application is called, or after."""
     site.open(limit=Bulkhead(1), max_deadline=60, name="shop")
     with Connection(site, LENGTH) as silent, Connection(site, CHUNKED) as chunked:
         silent.send("abc")
@@ -303,7 +303,7 @@ def test_client_that_leaves_amid_its_upload_leaves_nothing_behind(site: Site) ->
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_client_that_does_not_read_holds_no_permit(kind: str) -> None:
-    """Its next request on the same connection has its answer ready, and nobody to take it."""
+    """The answer to its next request on the same connection is ready, but the client does not read it."""
     bulkhead = Bulkhead(1)
     large = b"x" * 20_000_000
 
@@ -328,8 +328,8 @@ def test_client_that_does_not_read_holds_no_permit(kind: str) -> None:
 # -- what is let be -------------------------------------------------------------------------------------------------
 
 
-def test_stream_is_let_be_after_its_first_part(site: Site) -> None:
-    """Beyond the deadline, and without a permit."""
+def test_stream_runs_on_after_its_first_part(site: Site) -> None:
+    """It runs beyond the deadline, and without a permit."""
     bulkhead = Bulkhead(1)
     for deadline in LONGER:
         site.open(limit=bulkhead, max_deadline=deadline)
@@ -346,7 +346,7 @@ def test_stream_is_let_be_after_its_first_part(site: Site) -> None:
     assert text == "first None, second None"
 
 
-def test_background_task_is_let_be(site: Site) -> None:
+def test_background_task_runs_on(site: Site) -> None:
     """It has neither a deadline nor a permit."""
     bulkhead = Bulkhead(1)
     for deadline in LONGER:
@@ -361,7 +361,7 @@ def test_background_task_is_let_be(site: Site) -> None:
 
 
 def test_client_that_goes_away_leaves_nothing_behind(site: Site) -> None:
-    """Its place is free again, at the latest at the deadline."""
+    """Its permit is released at its deadline at the latest."""
     bulkhead = Bulkhead(1)
     for deadline in LONGER:
         site.open(limit=bulkhead, max_deadline=deadline)
@@ -379,8 +379,8 @@ def test_client_that_goes_away_leaves_nothing_behind(site: Site) -> None:
     assert bulkhead._at_rest
 
 
-def test_websocket_is_let_be(site: Site) -> None:
-    """It has no deadline, needs no permit, and is refused by none."""
+def test_websocket_passes_untouched(site: Site) -> None:
+    """It has no deadline, needs no permit, and is never refused."""
     bulkhead = Bulkhead(1)
     site.open(limit=bulkhead, max_deadline=60)
     held = site.begin("/hold")
@@ -405,8 +405,8 @@ def test_websocket_is_let_be(site: Site) -> None:
 # -- what is told ---------------------------------------------------------------------------------------------------
 
 
-def test_registry_and_events_know_it(site: Site) -> None:
-    """By its name, however many applications a framework makes of it."""
+def test_registry_and_events_have_the_middleware(site: Site) -> None:
+    """It has one name, however many applications a framework wraps with it."""
     site.open(limit=Bulkhead(3), max_deadline=60, name="shop")
     held = site.begin("/hold")
     pipeline = registry.pipeline("shop")
@@ -425,7 +425,7 @@ def test_registry_and_events_know_it(site: Site) -> None:
 
 @pytest.mark.parametrize("kind", ["uvicorn", "hypercorn"])
 def test_outermost_it_guards_any_application(kind: str) -> None:
-    """Also one that no framework made; `uvicorn` finds out what it is."""
+    """It guards a plain ASGI function, too; `uvicorn` detects the kind of application."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
@@ -438,7 +438,7 @@ def test_outermost_it_guards_any_application(kind: str) -> None:
 
 
 def test_http2_upload_that_pauses_holds_no_permit() -> None:
-    """Though no header tells of its body."""
+    """No header announces its body."""
     bulkhead, go = Bulkhead(1), threading.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:

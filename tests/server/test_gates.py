@@ -41,7 +41,8 @@ def loop(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("options", [{}, {"max_deadline": 30}], ids=["", "max_deadline"])
 def test_limit_lets_requests_through_one_after_the_other(loop: World, options: dict[str, Any], gate: str) -> None:
-    """Answers of all kinds, with a deadline of the client's and without: each takes a permit, and gives it back."""
+    """Requests with all kinds of answers, with and without a deadline of the client, take one permit each, and release
+    it."""
     limit = GATES[gate]()
     for handle, status in ((after(0, "fine"), 200), (after(0, 404), 404), (after(0, 503), 503)):
         app = ServerMiddleware(answering(handle), limit=limit, **options)

@@ -1,4 +1,4 @@
-"""What a limit learns from requests, what is told of them, and what the middleware is made of."""
+"""What a limit learns from requests, their events, and the parts of the middleware."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.server.memory import (
 
 @contextlib.contextmanager
 def capture_logs() -> Iterator[list[logging.LogRecord]]:
-    """What the library logs meanwhile."""
+    """Collect the records that the library logs meanwhile."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
@@ -61,7 +61,7 @@ def capture_logs() -> Iterator[list[logging.LogRecord]]:
 
 @on_both
 async def test_requests_that_fail_leave_nothing_in_the_log() -> None:
-    """Their errors are the server's to log; every gate takes back what it gave."""
+    """The server logs their errors; every gate gets its permits back."""
     with capture_logs() as records:
         for handle in (after(1, 500), after(1, ValueError()), after(60, "")):
             await ask(trusting(answering(handle), limit=Bulkhead(1), max_deadline=30))
@@ -87,7 +87,7 @@ async def test_requests_that_fail_leave_nothing_in_the_log() -> None:
 async def test_limit_learns_from_answers_and_from_its_own_deadline(
     handle: Callable[[], Awaitable[Any]], sent: str | None, entry: Any
 ) -> None:
-    """What the client did, and mistakes of the code, say nothing about what the server can take."""
+    """Acts of the client, and errors in the code, are no evidence about the capacity of the server."""
     ledger = Ledger()
     await ask(trusting(answering(handle), max_deadline=30, limit=ledger), deadline=sent)
     assert [_rounded(each) for each in ledger.entries] == [entry]
@@ -99,7 +99,7 @@ def _rounded(entry: Any) -> Any:
 
 @on_both
 async def test_latency_of_a_stream_is_the_time_to_its_first_part() -> None:
-    """The rest is its reader's."""
+    """The rest depends on its reader."""
     ledger = Ledger()
     await ask(trusting(streaming(2, b"one", 60, b"two"), max_deadline=1, limit=ledger))
     assert [_rounded(each) for each in ledger.entries] == [("failure", 2)]  # longer than the limit, though let be
@@ -110,7 +110,7 @@ async def test_latency_of_a_stream_is_the_time_to_its_first_part() -> None:
 
 @on_both
 async def test_flood_of_short_deadlines_opens_no_circuit() -> None:
-    """Anybody may send them."""
+    """Every client can send short deadlines."""
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     app = trusting(answering(hang), max_deadline=30, limit=breaker)
     for _ in range(100):
@@ -122,7 +122,7 @@ async def test_flood_of_short_deadlines_opens_no_circuit() -> None:
 
 @on_both
 async def test_request_that_is_cancelled_teaches_nothing() -> None:
-    """Its client is gone, or the server stops; and the cancellation gets through."""
+    """Its client has left, or the server stops; the cancellation gets through."""
     ledger = Ledger()
     app = trusting(answering(hang), max_deadline=30, limit=ledger)
     with anyio.move_on_after(5) as scope:
@@ -135,7 +135,7 @@ async def test_request_that_is_cancelled_teaches_nothing() -> None:
 
 @pytest.mark.parametrize("status", [404, 500])
 def test_flood_of_quick_answers_shrinks_no_limit(status: int) -> None:
-    """Strangers can have them by asking for what is not there; those who ask for what is are all served."""
+    """Strangers can cause them with unknown paths; all other requests are served."""
     dice = random.Random(1)
     served: list[int | None] = []
 
@@ -176,7 +176,7 @@ def _answer(status: int) -> Callable[[], Awaitable[int]]:
 
 @on_both
 async def test_events_tell_how_requests_ended() -> None:
-    """With the pipeline's name."""
+    """Each event has the pipeline's name."""
     app = trusting(answering(after(1, "fine")), limit=RateLimit(4, per=60, burst=4), name="shop")
     heard: list[Any] = []
     app.pipeline.listen(heard.append)
@@ -209,7 +209,7 @@ async def test_events_tell_how_requests_ended() -> None:
 
 @on_both
 async def test_own_deadline_has_its_name_in_events() -> None:
-    """So that one knows whose it was."""
+    """`max_deadline` and the client's deadline have different names."""
     app = trusting(answering(hang), max_deadline=3)
     heard: list[Any] = []
     app.pipeline.listen(lambda event: heard.append(event) if isinstance(event, CallTimedOut) else None)
@@ -218,8 +218,8 @@ async def test_own_deadline_has_its_name_in_events() -> None:
     assert [(event.policy, event.seconds) for event in heard] == [("max_deadline", 3), ("deadline", 0)]
 
 
-def test_registry_knows_it() -> None:
-    """By its name, with its limit."""
+def test_registry_has_the_middleware() -> None:
+    """It has a name, and shows its limit."""
     app = trusting(answering(hang), limit=Bulkhead(7), max_deadline=30, name="shop")
     assert registry.pipeline("shop") is app.pipeline
     (policies,) = [shot["policies"] for name, shot in registry.snapshots().items() if name == "shop"]
@@ -229,7 +229,7 @@ def test_registry_knows_it() -> None:
 
 @on_both
 async def test_shared_middleware_is_one_for_all_its_applications() -> None:
-    """One limit, one pipeline, which is there before the first request."""
+    """They share one limit and one pipeline, which exists before the first request."""
     held = Held()
     shared = ServerMiddleware.shared(limit=Bulkhead(1), name="shop")
     assert registry.pipeline("shop") is shared.pipeline
@@ -245,7 +245,7 @@ async def test_shared_middleware_is_one_for_all_its_applications() -> None:
 
 
 async def test_shared_middleware_may_be_added_to_starlette() -> None:
-    """Which makes its own with the first request."""
+    """Starlette makes its middleware with the first request."""
     shared = ServerMiddleware.shared(max_deadline=30)
     heard: list[Any] = []
     shared.pipeline.listen(heard.append)
@@ -283,21 +283,21 @@ async def test_shared_middleware_may_be_added_to_starlette() -> None:
         ({"name": 7}, TypeError, "name must be a string, got 7"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: Any, error: type[Exception], message: str) -> None:
-    """Where it is made, by name and value."""
+def test_invalid_options_are_refused(options: Any, error: type[Exception], message: str) -> None:
+    """The constructor raises, with the name and the value."""
     with pytest.raises(error, match=message):
         ServerMiddleware(answering(hang), **options)
     with pytest.raises(error, match=message):
         ServerMiddleware.shared(**options)
 
 
-def test_application_must_be_one() -> None:
-    """The mistake is easily made."""
+def test_application_must_be_callable() -> None:
+    """The constructor raises for an application that is none."""
     with pytest.raises(TypeError, match="app must be an ASGI application, got 7"):
         ServerMiddleware(7)  # type: ignore[arg-type]
 
 
 def test_options_are_by_name_only() -> None:
-    """Nobody knows them by their places."""
+    """Options cannot be given by position."""
     with pytest.raises(TypeError):
         ServerMiddleware(answering(hang), Bulkhead(1))  # type: ignore[misc]

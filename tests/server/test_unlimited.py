@@ -1,4 +1,4 @@
-"""A middleware that limits nothing: it passes requests by, and counts them."""
+"""A middleware that limits nothing: it passes requests on, and counts them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.server.memory import (
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_unlimited_request_is_in_flight_until_its_application_returns(backend: str) -> None:
-    """Also after the first part of its response."""
+    """It is in flight after the first part of its response, too."""
     counts: list[int] = []
     app = ServerMiddleware(streaming(b"x", 1, lambda: counts.append(app.pipeline.snapshot()["in_flight"])))
     RUN[backend](lambda: ask(app))
@@ -39,7 +39,7 @@ def test_unlimited_request_is_in_flight_until_its_application_returns(backend: s
 
 @on_both
 async def test_unlimited_request_whose_application_raises_is_no_longer_in_flight() -> None:
-    """The error is the server's, as without a middleware."""
+    """The error is raised to the server, as without a middleware."""
 
     async def fails() -> None:
         raise LookupError
@@ -73,8 +73,8 @@ async def test_closing_waits_for_unlimited_requests_and_refuses_others() -> None
 
 
 @on_both
-async def test_unlimited_requests_are_told_to_those_who_listen() -> None:
-    """Each as a call that has ended."""
+async def test_unlimited_requests_emit_events_to_listeners() -> None:
+    """Each emits `CallEnded`."""
     app = ServerMiddleware(answering(tell_remaining))
     told = EventRecorder(app.pipeline)
     await ask(app)
@@ -83,7 +83,7 @@ async def test_unlimited_requests_are_told_to_those_who_listen() -> None:
 
 @on_both
 async def test_caller_in_this_process_ends_unlimited_requests_at_its_deadline() -> None:
-    """It has set one around the call of the application, as test clients do."""
+    """The caller has set a deadline around the call of the application, as test clients do."""
     app = ServerMiddleware(answering(hang))
     with deadline(1):
         assert is_too_late(await ask(app))

@@ -1,4 +1,5 @@
-"""Requests with bodies: waiting for one holds no permit, counts as no work, and teaches nothing."""
+"""Requests with bodies: a request that waits for its body holds no permit, and the wait is neither work nor
+evidence."""
 
 from __future__ import annotations
 
@@ -41,16 +42,16 @@ EXPECT = ("Expect", "100-continue")
 async def post(
     app: Any, *body: bytes | float | None, headers: Iterable[tuple[str, str]] = (LENGTH,), **more: Any
 ) -> Reply:
-    """Send a request with these parts, and waits between them."""
+    """Send a POST request with these parts, and waits between them."""
     return await ask(app, method="POST", headers=headers, body=body, **{"deadline": None, **more})
 
 
 class Reader:
-    """An application that reads its body, works for a while and answers how much it was.
+    """An application that reads its body, works for a while, and answers with the size of the body.
 
     Attributes:
-        told: what it was given: the number of bytes of each part, or "left".
-        called: how often.
+        told: the number of bytes of each part that it received, or "left".
+        called: how often it was called.
     """
 
     def __init__(self, work: float = 0.0) -> None:
@@ -102,7 +103,7 @@ DRIPS = {
 )
 @on_both
 async def test_clients_that_do_not_send_hold_no_permit(drip: str, limit: Any) -> None:
-    """Twenty of them are not in the way of another request, however far they have got."""
+    """Twenty of them do not delay another request, at any point of their bodies."""
     headers, body = DRIPS[drip]
     app = trusting(Reader(), limit=limit())
     async with anyio.create_task_group() as group:
@@ -119,7 +120,7 @@ async def test_clients_that_do_not_send_hold_no_permit(drip: str, limit: Any) ->
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
 @on_both
 async def test_any_method_may_have_a_body(method: str) -> None:
-    """What its header says decides."""
+    """The header announces it."""
     reader = Reader()
     app = trusting(reader, limit=Bulkhead(1))
     async with anyio.create_task_group() as group:
@@ -131,8 +132,8 @@ async def test_any_method_may_have_a_body(method: str) -> None:
 
 
 @on_both
-async def test_http2_need_not_tell_of_a_body() -> None:
-    """It is waited for all the same."""
+async def test_http2_body_without_a_header_is_waited_for() -> None:
+    """HTTP/2 need not announce a body."""
     app = trusting(Reader(), limit=Bulkhead(1))
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: post(app, FOREVER, headers=[], http_version="2"))
@@ -143,7 +144,7 @@ async def test_http2_need_not_tell_of_a_body() -> None:
 
 @on_both
 async def test_request_without_a_body_receives_from_its_server_directly() -> None:
-    """It costs nothing more."""
+    """It has no cost of an upload."""
     seen: list[Any] = []
 
     async def look(scope: Any, receive: Any, send: Any) -> None:
@@ -178,7 +179,7 @@ async def test_permit_is_asked_for_when_the_body_is_there() -> None:
 
 @on_both
 async def test_upload_gets_its_permit_back_when_it_is_complete() -> None:
-    """It is held while the application works, not before."""
+    """It holds the permit while the application works, not before."""
     seen: list[Any] = []
     bulkhead = Bulkhead(1)
 
@@ -198,7 +199,7 @@ async def test_upload_gets_its_permit_back_when_it_is_complete() -> None:
 @pytest.mark.parametrize(("headers", "most"), [([LENGTH], READ_AHEAD), ([CHUNKED], 1), ([LENGTH, EXPECT], 0)])
 @on_both
 async def test_body_is_read_ahead_in_part(headers: Any, most: int) -> None:
-    """So much as is needed, and no more is kept of a long one; of one without a length, the first part."""
+    """Of a long body `READ_AHEAD` bytes are read, of one without a length the first part."""
     taken = 0
 
     async def receive() -> Any:
@@ -214,8 +215,8 @@ async def test_body_is_read_ahead_in_part(headers: Any, most: int) -> None:
 
 
 @on_both
-async def test_parts_that_are_there_give_nothing_back() -> None:
-    """A fast client's upload is admitted once."""
+async def test_parts_that_have_arrived_keep_the_permit() -> None:
+    """The upload of a fast client is admitted once."""
     limit = RateLimit(1, per=60, burst=1)
     ledger = Ledger()
     for gate in (limit, ledger):
@@ -228,7 +229,7 @@ async def test_parts_that_are_there_give_nothing_back() -> None:
 
 @on_both
 async def test_upload_that_pauses_is_charged_once() -> None:
-    """By a rate limit, also where it needs the last token."""
+    """A rate limit takes one token, even if it is the last one."""
     for limit in (RateLimit(2, per=3600, burst=2), Keyed(lambda: RateLimit(2, per=3600, burst=2), key=lambda _: "")):
         app = trusting(Reader(), limit=limit)
         assert (await ask(app)).status == 200
@@ -239,7 +240,7 @@ async def test_upload_that_pauses_is_charged_once() -> None:
 @pytest.mark.parametrize("drip", ["a full buffer", "chunked, first part", "chunked, parts", "expecting"])
 @on_both
 async def test_uploads_that_are_never_complete_are_charged(drip: str) -> None:
-    """Else a stranger could have the application called as often as he likes."""
+    """Otherwise a stranger could have the application called without limit."""
     headers, body = DRIPS[drip]
     for limit in (RateLimit(3, per=36000, burst=3), Keyed(lambda: RateLimit(3, per=36000, burst=3), key=lambda _: "")):
         reader = Reader()
@@ -252,7 +253,7 @@ async def test_uploads_that_are_never_complete_are_charged(drip: str) -> None:
 @pytest.mark.parametrize("limit", [lambda: Bulkhead(1), lambda: AdaptiveLimit(1)])
 @on_both
 async def test_upload_that_finds_a_full_server_in_the_end_is_refused(limit: Any) -> None:
-    """The application is told that its client has left; whatever it says then, the answer is 503."""
+    """The application receives `http.disconnect`; the answer is 503, and its own answer is dropped."""
     gate: Gate = limit()
     for says in (_nothing, _raises, _answers):
         held, told = Held(), []
@@ -294,7 +295,7 @@ async def _answers(scope: Any, receive: Any, send: Any) -> None:
 
 @on_both
 async def test_complete_upload_waits_in_the_queue_of_its_limit() -> None:
-    """As any other request, until its deadline."""
+    """It waits until its deadline, as any other request."""
     held, replies = Held(), []
     app = trusting(answering(held), limit=Bulkhead(1, queue=1), max_deadline=60)
     async with anyio.create_task_group() as group:
@@ -319,7 +320,7 @@ async def test_complete_upload_waits_in_the_queue_of_its_limit() -> None:
 
 @on_both
 async def test_deadline_that_passes_in_the_queue_after_an_upload_is_too_late() -> None:
-    """504: the body was there in time."""
+    """The answer is 504, because the body was there in time."""
     held = Held()
     app = trusting(Reader(), limit=Bulkhead(1, queue=1), deadline_header=True)
     replies: list[Reply] = []
@@ -346,7 +347,7 @@ async def test_deadline_that_passes_in_the_queue_after_an_upload_is_too_late() -
 @pytest.mark.parametrize("drip", DRIPS)
 @on_both
 async def test_body_that_does_not_come_until_the_deadline_is_408(drip: str) -> None:
-    """Whether the application has been called or not; the connection is closed, and the limit learns nothing."""
+    """Whether the application has been called or not, the connection is closed, and the limit learns nothing."""
     headers, body = DRIPS[drip]
     ledger = Ledger()
     app = trusting(Reader(), limit=ledger, max_deadline=30)
@@ -361,8 +362,8 @@ async def test_body_that_does_not_come_until_the_deadline_is_408(drip: str) -> N
 
 
 @on_both
-async def test_answer_in_http2_names_no_connection() -> None:
-    """It has no such header."""
+async def test_answer_in_http2_has_no_connection_header() -> None:
+    """HTTP/2 has no `Connection` header."""
     reply = await post(trusting(Reader(), max_deadline=30), FOREVER, http_version="2")
     assert is_408(reply)
     assert "connection" not in reply.headers
@@ -370,7 +371,7 @@ async def test_answer_in_http2_names_no_connection() -> None:
 
 @on_both
 async def test_deadline_of_the_client_ends_its_upload_too() -> None:
-    """It does not stop for it."""
+    """It runs while the body arrives."""
     app = trusting(Reader(), max_deadline=30, deadline_header=True)
     begin = now()
     assert is_408(await post(app, b"x", FOREVER, deadline="2000"))
@@ -383,7 +384,7 @@ async def test_deadline_of_the_client_ends_its_upload_too() -> None:
 @pytest.mark.parametrize("headers", [[LENGTH], [CHUNKED], [LENGTH, EXPECT]])
 @on_both
 async def test_work_has_the_whole_of_max_deadline(headers: Any) -> None:
-    """However long its body was in coming; and only that is a failure of the server."""
+    """The time of the body does not count, and only slow work is a failure of the server."""
     ledger = Ledger()
     app = trusting(Reader(29), limit=ledger, max_deadline=30)
     begin = now()
@@ -401,7 +402,7 @@ async def test_work_has_the_whole_of_max_deadline(headers: Any) -> None:
 
 @on_both
 async def test_client_with_a_later_deadline_than_the_servers_is_held_to_both() -> None:
-    """The work ends at the earlier of the client's, and the server's own from when the body was there."""
+    """The work ends at the earlier of the client's deadline, and `max_deadline` after the body was there."""
     app = trusting(Reader(100), max_deadline=30, deadline_header=True)
     for waits, ends in ((5.0, 35.0), (20.0, 40.0)):
         begin = now()
@@ -411,7 +412,7 @@ async def test_client_with_a_later_deadline_than_the_servers_is_held_to_both() -
 
 @on_both
 async def test_upload_may_pause_more_than_once() -> None:
-    """All of its waits have `max_deadline` together, while its work has not begun."""
+    """All of its waits together have `max_deadline`, while its work has not begun."""
     parts = [part for _ in range(100) for part in (b"x", 1.0)]
     begin = now()
     assert is_408(await post(trusting(Reader(), max_deadline=30), *parts, b"", headers=[CHUNKED]))
@@ -420,7 +421,7 @@ async def test_upload_may_pause_more_than_once() -> None:
 
 @on_both
 async def test_slow_uploads_open_no_circuit() -> None:
-    """Anybody may send them."""
+    """Every client can upload slowly."""
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     app = trusting(Reader(), max_deadline=30, limit=breaker)
     for headers, body in DRIPS.values():
@@ -433,7 +434,7 @@ async def test_slow_uploads_open_no_circuit() -> None:
 
 @on_both
 async def test_remaining_is_of_the_work() -> None:
-    """The handler sees its own time, and its guarded calls have it."""
+    """The handler and its guarded calls have the time of the work."""
     seen: list[float | None] = []
 
     @Retry()
@@ -456,7 +457,7 @@ async def test_remaining_is_of_the_work() -> None:
 
 @on_both
 async def test_rest_of_a_body_has_no_more_time_because_its_beginning_came() -> None:
-    """All of it has to be there in `max_deadline`, though the application is at work with its first part."""
+    """The whole body must arrive within `max_deadline`, even if the application works with its first part."""
     app = trusting(Reader(), max_deadline=30)
     begin = now()
     assert is_408(await post(app, 10.0, b"x", FOREVER, headers=[CHUNKED]))
@@ -464,7 +465,7 @@ async def test_rest_of_a_body_has_no_more_time_because_its_beginning_came() -> N
 
 
 def test_guarded_call_beside_a_slow_upload_is_not_ended_with_it() -> None:
-    """Begun before the body was there, it has what the work has (on trio, what it had when it began)."""
+    """A call that began before the body was there has the time of the work (on trio, the time at its beginning)."""
 
     @Retry()
     async def fetch() -> None:
@@ -490,7 +491,7 @@ def test_guarded_call_beside_a_slow_upload_is_not_ended_with_it() -> None:
 
 @on_both
 async def test_application_may_answer_before_its_body_has_come() -> None:
-    """It is asked first where the client waits for that; nothing is waited for after it has answered."""
+    """It is called first if the client waits for that; after its answer nothing is waited for."""
     ledger = Ledger()
     for headers, body, learnt in (
         ((LENGTH, EXPECT), (FOREVER,), "success"),
@@ -508,7 +509,7 @@ async def test_application_may_answer_before_its_body_has_come() -> None:
 @pytest.mark.parametrize("status", [200, 500])
 @on_both
 async def test_answer_amid_the_upload_is_sent_and_teaches_nothing(status: int) -> None:
-    """What was measured would be the client's pace."""
+    """Its latency would measure the client's speed."""
     ledger = Ledger()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -542,7 +543,7 @@ async def test_response_may_begin_before_its_body_has_ended() -> None:
 
 @on_both
 async def test_starlette_reads_a_slow_body() -> None:
-    """Whole, in parts, and as a form; one that is turned away has no traceback."""
+    """It reads it as a whole, in parts, and as a form; a refused one leaves no traceback."""
 
     async def whole(request: Request) -> PlainTextResponse:
         return PlainTextResponse(await request.body())
@@ -565,7 +566,7 @@ async def test_starlette_reads_a_slow_body() -> None:
 
 @on_both
 async def test_application_that_swallows_its_end_reads_no_more() -> None:
-    """It is told that its client has left."""
+    """It receives `http.disconnect`."""
     told: list[Any] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -586,7 +587,7 @@ async def test_application_that_swallows_its_end_reads_no_more() -> None:
 
 @on_both
 async def test_client_that_leaves_before_its_body_has_come_is_not_served() -> None:
-    """The application is not called, and nothing is answered."""
+    """The application is not called, and there is no answer."""
     reader, ledger = Reader(), Ledger()
     app = trusting(reader, limit=ledger, max_deadline=30)
     for body in ((None,), (b"x", 1.0, None)):
@@ -597,8 +598,8 @@ async def test_client_that_leaves_before_its_body_has_come_is_not_served() -> No
 
 
 @on_both
-async def test_client_that_leaves_amid_its_upload_is_told_of() -> None:
-    """By its server, to the application."""
+async def test_application_learns_that_its_client_left_amid_the_upload() -> None:
+    """The server's `http.disconnect` is passed on."""
     reader, bulkhead = Reader(), Bulkhead(1)
     app = trusting(reader, limit=bulkhead, max_deadline=30)
     reply = await post(app, b"x", 1.0, None, headers=[CHUNKED])
@@ -613,7 +614,7 @@ async def test_client_that_leaves_amid_its_upload_is_told_of() -> None:
 
 @on_both
 async def test_events_tell_of_each_request_once() -> None:
-    """With how it ended for its client."""
+    """Each request has one event with its end for its client."""
     app = trusting(Reader(), limit=RateLimit(3, per=36000, burst=3), max_deadline=30)
     heard: list[Any] = []
     app.pipeline.listen(heard.append)
@@ -640,7 +641,7 @@ async def test_events_tell_of_each_request_once() -> None:
 
 @on_both
 async def test_closing_waits_for_uploads() -> None:
-    """They are inside."""
+    """Requests that wait for their bodies are inside."""
     app = trusting(Reader(), max_deadline=30, limit=Bulkhead(1))
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: post(app, b"x", 5.0, b"y"))
@@ -652,8 +653,8 @@ async def test_closing_waits_for_uploads() -> None:
 
 
 @on_both
-async def test_switched_off_a_body_is_not_looked_at() -> None:
-    """The application receives from the server."""
+async def test_switched_off_middleware_does_not_read_bodies() -> None:
+    """The application receives directly from the server."""
     reader = Reader()
     app = trusting(reader, max_deadline=30, limit=Bulkhead(1))
     with app.pipeline.switch("off"):

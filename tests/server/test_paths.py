@@ -1,5 +1,7 @@
-"""Whether somebody listens or not changes nothing: requests take one way or the other through the pipeline, and end the
-same, at the same time, with the same evidence."""
+"""Listeners change nothing: requests on the fast path and on the full path end in the same way, at the same time, with
+the
+same evidence.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,7 @@ async def guarded(seconds: float) -> None:
 
 
 def run(scenario: Any, *, heard: bool) -> Record:
-    """What there is to see of it from outside, and from the handlers."""
+    """Return everything that can be observed of a request from outside, and from the handlers."""
     which, most, requests = scenario
     limit = LIMITS[which]()
     record: Record = {"notes": [], "states": [], "outcomes": {}}
@@ -150,6 +152,6 @@ def run(scenario: Any, *, heard: bool) -> Record:
 
 @search(500)
 @given(SCENARIOS)
-def test_requests_of_which_somebody_hears_end_as_all_others_do(scenario: Any) -> None:
-    """Whatever they, their clients and the server do."""
+def test_requests_end_in_the_same_way_with_and_without_listeners(scenario: Any) -> None:
+    """This holds for every behaviour of the requests, their clients and the server."""
     assert run(scenario, heard=True) == run(scenario, heard=False)

@@ -1,4 +1,4 @@
-"""What is told of the requests of a server is what its limit learned."""
+"""The events of a server's requests agree with what its limit learns."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tests.server.memory import answering, ask, hang, on_both, streaming
 
 
 def served(handle: Any) -> tuple[ServerMiddleware, LearningRecorder, EventRecorder]:
-    """A middleware of ten seconds around an application, what its limit learns, and what is told."""
+    """Return an application under a middleware of ten seconds, the record of what its limit learns, and its events."""
     ledger = LearningRecorder()
     app = ServerMiddleware(handle, limit=ledger, max_deadline=10)
     return app, ledger, EventRecorder(app.pipeline)
 
 
 async def fails() -> None:
-    """Raises."""
+    """An application that raises."""
     raise LookupError
 
 
 async def answers(status: int) -> Any:
-    """Answers this status."""
+    """Return an application that answers with a status."""
     return status
 
 
@@ -41,8 +41,8 @@ CASES: dict[str, tuple[Any, str, str]] = {
 
 @pytest.mark.parametrize(("handle", "ending", "verdict"), CASES.values(), ids=CASES)
 @on_both
-async def test_told_is_what_the_limit_learned(handle: Any, ending: str, verdict: str) -> None:
-    """A 500 is a failure for its caller, and no reason to take in less."""
+async def test_events_agree_with_what_the_limit_learns(handle: Any, ending: str, verdict: str) -> None:
+    """A 500 is a failure for its caller, but no reason to admit less."""
     app, ledger, told = served(handle)
     await ask(app)
     assert [(call.ending, call.verdict) for call in told.calls] == [(ending, verdict)]
@@ -50,7 +50,7 @@ async def test_told_is_what_the_limit_learned(handle: Any, ending: str, verdict:
 
 
 @on_both
-async def test_request_that_is_refused_says_nothing() -> None:
+async def test_refused_request_is_no_evidence() -> None:
     """It was never handled."""
 
     async def ask_again() -> int:
